@@ -15,7 +15,7 @@ from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.manifest import change_policy
 from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio_policies import Panelist
+from backtest.engine.portfolio_policies import Panelist, seat_overlay
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from backtest.market import Markets, as_markets
@@ -33,12 +33,20 @@ LEAST = 2
 
 
 class Stretch(NamedTuple):
-    """Bars ``first`` up to ``stop`` under one policy, and one rule of the signal if it changes."""
+    """Bars ``first`` up to ``stop`` under one policy, or one by instrument.
+
+    ``rule`` is that of the signal if it changes, ``overlay`` the overlay if that changes.
+    """
 
     first: int
     stop: int
-    policy: Policy
+    policy: Policy | Mapping[str, Policy]
     rule: SignalRule | None = None
+    overlay: Policy | None = None
+
+    def find_policy(self, name: str) -> Policy:
+        """Return the policy of an instrument."""
+        return self.policy[name] if isinstance(self.policy, Mapping) else self.policy
 
 
 def run_switched(
@@ -55,9 +63,9 @@ def run_switched(
 ) -> Result:
     """Run one account through consecutive stretches of bars, each under its own policy.
 
-    All instruments have the policy of the stretch. The stretches are in order and without holes, up
-    to the last bar; neighbors with equal policies count as one. The other arguments are those of
-    :func:`backtest.run`.
+    All instruments have the policy of the stretch, or each its own. The stretches are in order and
+    without holes, up to the last bar; neighbors with equal policies count as one. The other
+    arguments are those of :func:`backtest.run`.
 
     Returns
     -------
@@ -66,7 +74,8 @@ def run_switched(
         next decision trades from it, at its costs. A decision at the last close of a stretch
         fills in the next one. The memory of a policy begins anew where its parameters or those of
         the signal change; its columns are computed on the bars up to the end of its stretch, with
-        the signal of its rule. An overlay stays, with its memory. ``policies`` are the last ones.
+        the signal of its rule. An overlay that does not change stays, with its memory. ``policies``
+        are the last ones.
         Without a change the result is that of one run, bit for bit.
     """
     given = resolve_signal(signal, market) if isinstance(market, Markets) else signal
@@ -126,7 +135,8 @@ def run_stretches(
     has_traded = whole.tally.money.traded > 0.0
     return dataclasses.replace(
         whole,
-        policies=dict.fromkeys(whole.names, stretches[-1].policy),
+        policies={name: stretches[-1].find_policy(name) for name in whole.names},
+        overlay=stretches[-1].overlay or whole.overlay,
         manifest=describe_switches(whole.manifest, markets.time, stretches),
         no_fill="" if has_traded else "no parameters of any stretch traded",
     )
@@ -173,16 +183,19 @@ def seat_stretch(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[Pa
             own = np.clip(weights[row, span[0] : span[1]], -1.0, 1.0)
             each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
         stop = min(stretch.stop - each.first, each.market.n_bars)
+        policy = stretch.find_policy(setup.markets.names[row])
         columns: Mapping[str, FloatArray] = {}
         if stop >= LEAST:
-            columns, _ = observe_checked(stretch.policy, each.market.prefix(stop))
+            columns, _ = observe_checked(policy, each.market.prefix(stop))
         padded = {
             name: np.concatenate((values, np.full(each.market.n_bars - stop, np.nan)))
             for name, values in columns.items()
         }
         blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
-        found.append(each._replace(policy=stretch.policy, columns=padded or blank))
-    return [*found, *setup.panelists[n:]]
+        found.append(each._replace(policy=policy, columns=padded or blank))
+    if stretch.overlay is None or stretch.overlay == setup.overlay:
+        return [*found, *setup.panelists[n:]]
+    return [*found, *seat_overlay(stretch.overlay, setup.markets, setup.signal)]
 
 
 def describe_switches(
@@ -198,4 +211,10 @@ def describe_stretch(stretch: Stretch, time: IntArray) -> dict[str, Any]:
     """Return the start and the parameters of a segment."""
     rule = {} if stretch.rule is None else {"signal": stretch.rule.text()}
     start = format_time(int(time[stretch.first]))
-    return {"from": start, "settings": stretch.policy.settings(), **rule}
+    policy = stretch.policy
+    if isinstance(policy, Mapping):
+        settings: Any = {name: each.settings() for name, each in policy.items()}
+    else:
+        settings = policy.settings()
+    above = {} if stretch.overlay is None else {"overlay": repr(stretch.overlay)}
+    return {"from": start, "settings": settings, **above, **rule}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,18 @@ from backtest.policy import Policy
 from backtest.sweep.joint_checks import check_jointly
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Extremes, list_corners
-from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+from backtest.sweep.sets.sets import (
+    OVERLAY,
+    Base,
+    Sets,
+    Setting,
+    build_overlay,
+    build_policy,
+    count_sets,
+    find_own,
+    find_values,
+    take_sets,
+)
 
 
 class EndsChecker:
@@ -96,20 +108,33 @@ class EndsChecker:
 
 def check_markets(
     markets: Markets,
-    build: Callable[[Mapping[str, Any]], Policy],
+    base: Base,
+    settings: Mapping[str, Setting],
     sets: Sets,
     *,
     signal: Any,
-    overlay: Policy | None,
     memory: float,
 ) -> None:
     """Raise a PolicyError if a policy looks ahead in a market of several, or an overlay does.
 
-    ``build`` returns the policy of one set, ``memory`` is a number of bytes.
+    ``memory`` is a number of bytes.
     """
+    build = partial(build_policy, base, settings)
     weights = read_weights(signal, markets, where="bt.sweep", first=0)
     for k, name in enumerate(markets.names):
         first, stop = (int(each) for each in markets.spans[k])
         market = markets[name].with_signal(np.clip(weights[k, first:stop], -1.0, 1.0))
-        EndsChecker().check(Columns(market, build, memory), sets)
-    seat_overlay(overlay, markets, weights)
+        EndsChecker().check(Columns(market, build, memory), find_values(sets, name))
+    for overlay in list_overlays(base, settings, sets):
+        seat_overlay(overlay, markets, weights)
+
+
+def list_overlays(base: Base, settings: Mapping[str, Setting], sets: Sets) -> list[Policy | None]:
+    """Return the overlays of sets with every word, and with the lowest and highest numbers."""
+    own = find_own(sets, OVERLAY)
+    if not own:
+        return [base.overlay]
+    corners = list_corners(own, list(own))
+    rows = (take_sets(corners, row) for row in range(count_sets(corners)))
+    named = ({f"{OVERLAY}.{name}": value for name, value in row.items()} for row in rows)
+    return [build_overlay(base, settings, values) for values in named]

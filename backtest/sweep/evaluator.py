@@ -42,10 +42,11 @@ from backtest.sweep.sets.sets import (
     Base,
     Sets,
     Venues,
-    build_policy,
+    build_overlay,
     build_signal,
     build_trio,
     count_sets,
+    list_names,
     read_settings,
     take_sets,
 )
@@ -109,10 +110,10 @@ class Evaluator:
         self.is_portfolio = isinstance(market, Markets)
         self.market = market = end_expired(market, venue)
         rule = signal if isinstance(signal, SignalRule) else None
-        self.base = Base(policy, venue, account, rule)
+        self.base = Base(policy, venue, account, rule, list_names(market), check_overlay(overlay))
         self.settings = read_settings(self.base)
         self.signal = signal
-        self.overlay = check_overlay(overlay)
+        self.overlay = self.base.overlay
         self.sampling = sampling
         self.calendar = calendar
         self.metrics = STREAMED if metrics == "all" else CORE
@@ -216,10 +217,10 @@ class Evaluator:
         RuleChecker(self.base, self.market).check(sets)
         check_markets(
             self.market,
-            partial(build_policy, self.base, self.settings),
+            self.base,
+            self.settings,
             sets,
             signal=resolve_signal(self.signal, self.market),
-            overlay=self.overlay,
             memory=parse_size(self.memory, where="memory"),
         )
 
@@ -328,7 +329,7 @@ class Evaluator:
             account = without_flows_before(account, int(market.time[first]))
         begin: dict[str, Any] = {} if first == 0 else {"start": utc_index(market.time)[first]}
         if self.overlay is not None:
-            begin["overlay"] = self.overlay
+            begin["overlay"] = build_overlay(self.base, self.settings, values)
         result: Result = run(
             market,
             policy,

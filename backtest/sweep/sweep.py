@@ -29,6 +29,7 @@ from backtest.engine.directions import read_directions
 from backtest.engine.manifest import describe_data, describe_venue
 from backtest.engine.named_signals import read_named, resolve_signal, widen_market
 from backtest.engine.no_fill import warn_of_unfilled
+from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
@@ -46,6 +47,7 @@ from backtest.sweep.sets.sets import (
     count_sets,
     from_frame,
     grid,
+    list_names,
     names_signal,
     read_settings,
     take_sets,
@@ -95,7 +97,9 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         table has one set per row; its index is not kept. A number draws that many sets from the
         declared ranges. Names are the policy's parameters, and fields of the account and venue such
         as ``account.band``, ``venue.fees.taker``; where ``signal`` is a rule, also its parameters,
-        ``signal.window``, or ``allocate.half_life`` of a :class:`backtest.allocate.WeightRule`.
+        ``signal.window``, or ``allocate.half_life`` of a :class:`backtest.allocate.WeightRule`. Of
+        several instruments, ``BTCUSDT.target`` is the parameter of one of them, in place of that of
+        all, and ``overlay.target`` one of the overlay.
         None is a value if a field may be None. A parameter that is not used in a set has its
         default there.
     metrics : str
@@ -137,9 +141,11 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
-    base = Base(policy, venue, account, rule)
+    base = Base(policy, venue, account, rule, list_names(market), check_overlay(overlay))
     given = build_sets(sets, base, space=space, method=method, seed=seed)
-    chosen = check_sets(policy, account, venue, given, signal=rule)
+    chosen = check_sets(
+        policy, account, venue, given, signal=rule, names=base.names, overlay=base.overlay
+    )
     signal = resolve_signal(named, market)
     evaluator = Evaluator(
         market,
@@ -194,8 +200,9 @@ def build_sets(
     Whole(0).check("seed", seed, where=Place("seed", of="bt.sweep"))
     if is_count(sets):
         found = read_space(
-            base.policy, space, account=base.account, venue=base.venue, signal=base.signal
-        )
+            base.policy, space, account=base.account, venue=base.venue, signal=base.signal,
+            names=base.names, overlay=base.overlay,
+        )  # fmt: skip
         return draw_sets(found, int(sets), method=method, seed=seed)
     if space is not None:
         raise ParameterError(
@@ -237,7 +244,7 @@ def describe_sweep(
     evaluator: Evaluator, names: tuple[str, ...], done: int, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return everything that determines the numbers of a sweep, with an ``id`` made of it."""
-    market, (_, venue, account, _) = evaluator.market, evaluator.base
+    market, (_, venue, account, *_) = evaluator.market, evaluator.base
     overlay = evaluator.overlay
     cls = evaluator.base.policy_class
     settings = {name: evaluator.settings[name] for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from backtest.base.units import format_duration
 from backtest.measures.risk_names import LARGEST, RiskMeasure
 from backtest.sweep import take_sets
 from backtest.sweep.evaluator import Rows, describe_error
-from backtest.sweep.sets.sets import build_trio
+from backtest.sweep.sets.sets import build_overlay, build_trio
 
 if TYPE_CHECKING:
     from backtest.paths import Paths
@@ -84,7 +85,9 @@ class PathRisk:
         if key not in self._found:
             try:
                 trio = build_trio(evaluator.base, evaluator.settings, values)
-                self._found[key] = self.measure(*trio)
+                one = copy.copy(self)
+                one.overlay = build_overlay(evaluator.base, evaluator.settings, values)
+                self._found[key] = one.measure(*trio)
             except BacktestError as error:
                 self._found[key] = describe_error(error)
         return self._found[key]

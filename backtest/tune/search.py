@@ -24,6 +24,7 @@ from backtest.base.units import format_time
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import read_directions
 from backtest.engine.named_signals import read_named, resolve_signal, widen_market
+from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
@@ -31,6 +32,7 @@ from backtest.market import Markets, as_markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
+from backtest.sweep.sets.sets import list_names
 from backtest.sweep.sets.space import read_space
 from backtest.tune.arguments import (
     ObjectivesLike,
@@ -206,7 +208,10 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     check_choices(sampler, seed)
     named = read_named(signal, market)
     own = named if isinstance(named, SignalRule) else None
-    found = read_space(policy, space, fix=fix, account=account, venue=venue, signal=own)
+    found = read_space(
+        policy, space, fix=fix, account=account, venue=venue, signal=own,
+        names=list_names(market), overlay=check_overlay(overlay),
+    )  # fmt: skip
     varied = own if found.varies_signal else None
     risk = read_path_risk(
         paths,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest.base.errors import PolicyError
 from backtest.sweep import to_plain_value
 from backtest.sweep.sets.set_checks import check_sets
+from backtest.sweep.sets.sets import Base, Sets
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator
@@ -37,13 +38,21 @@ def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
     held = {name: settings[name].value for name in base.policy_class.parameters()}
     whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
     columns = {name: [value] for name, value in whole.items()}
-    sets = check_sets(base.policy, base.account, base.venue, columns, signal=base.signal)
+    sets = check_columns(base, columns)
     found = {name: to_plain_value(settings[name], column[0]) for name, column in sets.items()}
     return {
         name: value
         for name, value in sorted(found.items())
-        if "." not in name or value != settings[name].value
+        if "." not in name or base.has_own([name]) or value != settings[name].value
     }
+
+
+def check_columns(base: Base, columns: Mapping[str, Any]) -> Sets:
+    """Return checked sets of a base."""
+    return check_sets(
+        base.policy, base.account, base.venue, columns, signal=base.signal, names=base.names,
+        overlay=base.overlay,
+    )  # fmt: skip
 
 
 def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
@@ -53,7 +62,7 @@ def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]
     """
     base = bench.whole.base
     columns = {name: [value] for name, value in values.items()}
-    sets = check_sets(base.policy, base.account, base.venue, columns, signal=base.signal)
+    sets = check_columns(base, columns)
     rows = bench.whole.evaluate(sets, first=bench.split)
     if bench.risk is not None:
         rows = bench.risk.add(rows, sets, bench.whole)

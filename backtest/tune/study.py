@@ -15,7 +15,7 @@ from backtest.base.later_import import call_later
 from backtest.base.provenance import Making, try_read_provenance
 from backtest.base.reportable import Reportable
 from backtest.measures.cautions import find_cautions
-from backtest.sweep.sets.sets import Trio, build_signal, build_trio
+from backtest.sweep.sets.sets import Trio, build_overlay, build_signal, build_trio
 from backtest.tune.holdout import record_look
 from backtest.tune.load_study import load_study
 from backtest.tune.single_sets import Bench, complete_set, measure_holdout
@@ -87,9 +87,18 @@ class Study(StudyRecord, Reportable):
         vars(self)["_validation"] = found
 
     @property
-    def best_policy(self) -> Policy:
-        """The policy with the parameters that won, ready for :func:`backtest.run`."""
+    def best_policy(self) -> Any:
+        """The policy with the parameters that won, ready for :func:`backtest.run`.
+
+        A policy by instrument if some have parameters of their own.
+        """
         return self._best_trio.policy
+
+    @property
+    def best_overlay(self) -> Policy | None:
+        """The overlay with the parameters that won, if there is any."""
+        evaluator = self._find_bench("its overlay").whole
+        return build_overlay(evaluator.base, evaluator.settings, self.best_values)
 
     @property
     def best_venue(self) -> Venue | dict[str, Venue]:

@@ -80,10 +80,11 @@ def signal_columns(
 
 def list_policies(procedure: Procedure, ends: Sets) -> list[Policy]:
     """Return the policies at the ends of the ranges; sets that are no policy are left out."""
-    found = []
+    found: list[Policy] = []
     for row in range(count_sets(ends)):
         try:
-            found.append(procedure.build_trio(take_sets(ends, row)).policy)
+            policy = procedure.build_trio(take_sets(ends, row)).policy
+            found += policy.values() if isinstance(policy, dict) else [policy]
         except BacktestError:
             continue  # a rule between its values forbids the set
     return found

@@ -16,12 +16,19 @@ from backtest.compare.shared_terms import SharedTerms
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.manifest import describe_data, describe_venue
 from backtest.engine.named_signals import read_named, resolve_signal, widen_market
+from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
-from backtest.sweep.sets.sets import build_signal, build_trio, names_signal, read_settings
+from backtest.sweep.sets.sets import (
+    build_overlay,
+    build_signal,
+    build_trio,
+    list_names,
+    read_settings,
+)
 from backtest.sweep.sets.space import Space, read_space
 from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
 from backtest.tune.study_identity import describe_objective, describe_policy
@@ -68,12 +75,23 @@ class Procedure(NamedTuple):
 
     @property
     def base(self) -> Base:
-        """Policy, venue, account and rule of the signal whose settings sets replace."""
-        return Base(self.policy, self.terms.venue, self.terms.account, self.signal_rule)
+        """Policies, venue, account, rule of the signal and overlay whose settings sets replace."""
+        terms = self.terms
+        names = list_names(terms.market)
+        return Base(self.policy, terms.venue, terms.account, self.signal_rule, names, terms.overlay)
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
         """Return the rule of the signal in one set; None if it is the same in all."""
         return build_signal(self.base, values)
+
+    def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
+        """Return the overlay of one set, if there is any."""
+        return build_overlay(self.base, read_settings(self.base), values)
+
+    def find_own_overlay(self, values: Mapping[str, Any]) -> Policy | None:
+        """Return the overlay of one set if sets have overlays of their own, else None."""
+        found = self.build_overlay(values)
+        return None if found is self.terms.overlay else found
 
     def build_trio(self, values: Mapping[str, Any]) -> Trio:
         """Return the policy, venue and account of one set."""
@@ -154,8 +172,9 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
     space = read_space(
-        given.policy, given.space, fix=given.fix, account=account, venue=venue, signal=rule
-    )
+        given.policy, given.space, fix=given.fix, account=account, venue=venue, signal=rule,
+        names=list_names(market), overlay=check_overlay(overlay),
+    )  # fmt: skip
     single = check_search(call, space, given.objective)
     goal = Goal(read_objectives(single), read_constraints(given.constraints))
     return Procedure(
@@ -182,10 +201,10 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
 def check_search(call: str, space: Space, objective: Any) -> Any:
     """Return the only objective; raise if there are several, or terms of the account vary."""
     names = [each.name for each in space.dimensions]
-    dotted = [name for name in names if "." in name and not names_signal([name])]
+    dotted = [name for name in names if name.startswith(("account.", "venue."))]
     if dotted:
         raise ParameterError(
-            "a validation varies parameters of the policy and of the signal, got "
+            "a validation varies parameters of policies, overlay and signal, got "
             f"{', '.join(dotted)}",
             where=Place("space", dotted[0], of=call),
             cure="fix fields of the account and the venue, one value each",

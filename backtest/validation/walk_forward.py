@@ -89,7 +89,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     ----------
     market, venue, account, signal, overlay, sampling, calendar, compile
         As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
-        all instruments; an overlay stays as it is.
+        all instruments; of several, ``BTCUSDT.NAME`` of one of them, ``overlay.NAME`` of the
+        overlay.
     policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
         As in :func:`backtest.tune`, which searches every train span with the same seed. One
         objective; the space holds parameters of the policy and of the signal.
@@ -286,6 +287,7 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
             stop,
             procedure.build_trio(fold.values).policy,
             procedure.build_signal(fold.values),
+            procedure.find_own_overlay(fold.values),
         )
         for fold, stop in zip(found, stops, strict=True)
     ]
@@ -311,7 +313,7 @@ def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Result) ->
             venue=terms.venue,
             account=terms.account,
             signal=cut_signal(procedure, stop),
-            overlay=terms.overlay,
+            overlay=stretches[0].overlay or terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
             compile=terms.compile,
@@ -329,7 +331,7 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
             venue=trio.venue,
             account=trio.account,
             signal=procedure.build_signal(values) or cut_signal(procedure, stop),
-            overlay=terms.overlay,
+            overlay=procedure.build_overlay(values),
             sampling=terms.sampling,
             calendar=terms.calendar,
             compile=terms.compile,

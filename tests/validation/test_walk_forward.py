@@ -192,7 +192,7 @@ def test_a_saved_walk_is_loaded_whole_and_counts_its_looks(tmp_path, walk):
 @pytest.mark.parametrize(("given", "match"), [
     ({"resume": True}, "must have a store"),
     ({"carry": "yes"}, "carry must be"),
-    ({"space": {"account.band": (0.0, 0.5)}}, "parameters of the policy"),
+    ({"space": {"account.band": (0.0, 0.5)}}, "parameters of policies"),
     ({"objective": ["sharpe", "cagr"]}, "one objective"),
     ({"trials": math.nan}, "trials"),
     ({"trials": 2}, "trials"),

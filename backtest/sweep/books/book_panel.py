@@ -28,8 +28,9 @@ from backtest.market.weight_frame import read_weights
 from backtest.measures.run_span import RunSpan
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy
+from backtest.sweep.causal_ends import list_overlays
 from backtest.sweep.policy_columns import Columns
-from backtest.sweep.sets.sets import build_policy, build_trio
+from backtest.sweep.sets.sets import Sets, build_overlay, build_policy, build_trio, find_values
 
 KEPT = 4
 """Flat arrays of columns that are kept; neighbors in the order of scoring have the same."""
@@ -58,7 +59,7 @@ class BookPanel:
             own = markets[name].with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
             self.columns.append(Columns(own, build, memory / len(markets)))
         self._lock = threading.Lock()
-        self._above: list[Panelist] | None = None
+        self._above: OrderedDict[Policy | None, list[Panelist]] = OrderedDict()
         self._pattern: Setup | None = None
         self._desks: dict[tuple[object, ...], Desk] = {}
         self._flat: OrderedDict[tuple[int, ...], tuple[list[Panelist], FloatArray]] = OrderedDict()
@@ -67,10 +68,20 @@ class BookPanel:
         """Return the parameters that the columns of any market read so far."""
         return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
 
-    def check_overlay(self) -> None:
-        """Raise if the overlay reads fields that portfolios do not have, or looks ahead."""
-        if self._above is None:
-            self._above = seat_overlay(self.overlay, self.markets, self.weights)
+    def check_overlays(self, sets: Sets) -> None:
+        """Raise if an overlay reads fields that portfolios do not have, or looks ahead."""
+        for overlay in list_overlays(self.base, self.settings, sets):
+            self._seat_overlay(overlay)
+
+    def _seat_overlay(self, overlay: Policy | None) -> list[Panelist]:
+        """Return the overlay with its columns; sets with the same overlay share them."""
+        with self._lock:
+            if overlay not in self._above:
+                self._above[overlay] = seat_overlay(overlay, self.markets, self.weights)
+                while len(self._above) > KEPT:
+                    self._above.popitem(last=False)
+            self._above.move_to_end(overlay)
+            return self._above[overlay]
 
     def set_up(self, values: Mapping[str, Any]) -> Setup:
         """Return the run of one set, with the checks of a run; its arrays are those of others."""
@@ -81,7 +92,8 @@ class BookPanel:
         with self._lock:
             if self._pattern is None:
                 start = utc_index(self.markets.time)[self.first] if self.first > 0 else None
-                given = {"signal": self.weights.T, "overlay": self.overlay, "start": start}
+                above = build_overlay(self.base, self.settings, values)
+                given: dict[str, Any] = {"signal": self.weights.T, "overlay": above, "start": start}
                 given |= {"sampling": self.sampling, "periods": self.periods}
                 self._pattern = set_up(
                     self.markets, policy, venue=venue, account=account, panelists=panelists, **given
@@ -99,9 +111,11 @@ class BookPanel:
         given = {"started": setup.inputs.started, "width": width}
         if not is_compiled:
             return book, set_desk(setup.panelists, self.markets, **given), tally
-        settings = setup.panelists[0].policy.settings()
-        key = (width, *((name, type(v), v if isinstance(v, str) else "")
-                        for name, v in settings.items()))  # fmt: skip
+        n = len(self.markets)
+        is_same = len({id(each.policy) for each in setup.panelists[:n]}) == 1
+        shown = setup.panelists[:1] + setup.panelists[n:] if is_same else setup.panelists
+        key = (width, is_same, *((name, type(v), v if isinstance(v, str) else "")
+                        for p in shown for name, v in p.policy.settings().items()))  # fmt: skip
         with self._lock:
             if key not in self._desks:
                 from backtest.engine.compile.general_compiler import bind_compiled  # noqa: PLC0415 - numba
@@ -121,14 +135,19 @@ class BookPanel:
         panelists = self._seat(policy, values)
         return like._replace(policies=dict.fromkeys(names, policy), panelists=panelists)
 
-    def _seat(self, policy: Policy, values: Mapping[str, Any]) -> list[Panelist]:
+    def _seat(
+        self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
+    ) -> list[Panelist]:
         """Return the policies of one set with their columns, and last the overlay."""
-        own = {name: value for name, value in values.items() if "." not in name}
-        found = [
-            Panelist(policy, each.market, each.of_one(own), int(span[0]), "")
-            for each, span in zip(self.columns, self.markets.spans, strict=True)
-        ]
-        return [*found, *(self._above or ())]
+        found = []
+        for each, name, span in zip(
+            self.columns, self.markets.names, self.markets.spans, strict=True
+        ):
+            own = {k: v for k, v in find_values(values, name).items() if "." not in k}
+            one = policy if isinstance(policy, Policy) else policy[name]
+            found.append(Panelist(one, each.market, each.of_one(own), int(span[0]), ""))
+        above = build_overlay(self.base, self.settings, values)
+        return [*found, *self._seat_overlay(above)]
 
     def _flatten(self, panelists: list[Panelist]) -> FloatArray:
         """Return the columns of a set one after another; sets with the same columns share them."""

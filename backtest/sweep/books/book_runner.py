@@ -50,7 +50,7 @@ from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault, NotCompiled, Scored
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome
-from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+from backtest.sweep.sets.sets import Sets, count_sets, find_values, take_sets
 
 OWN_TERMS = frozenset(
     {"account.capital", "account.band", "account.min_leverage", "account.max_leverage"}
@@ -125,9 +125,10 @@ class BookRunner:
         apart = list(dict.fromkeys([*texts, *terms]))
         keys = [find_codes(sets[name]) for name in (*reversed(reads), *apart) if name in sets]
         order = np.lexsort(keys) if keys else np.arange(count_sets(sets))
+        fits = is_compiled and not panel.base.has_own(sets)  # lanes share policies and overlay
         for rows in split_where(order, [sets[name] for name in apart]):
             setup = None
-            if is_compiled and len(rows) >= LEAST_LANES:
+            if fits and len(rows) >= LEAST_LANES:
                 setup = find_setup(panel, take_sets(sets, int(rows[0])))
             limit = count_distinct(setup, self.memory) if setup is not None else 0
             own = [sets[name] for name in reads if name in sets]
@@ -147,15 +148,17 @@ class BookRunner:
         if count_sets(sets) == 0:
             return
         panel = self._find_panel(first, stop)
-        panel.check_overlay()
-        for checker, columns in zip(self._checkers, panel.columns, strict=True):
-            checker.check(columns, sets)
+        panel.check_overlays(sets)
+        names = panel.markets.names
+        for name, checker, columns in zip(names, self._checkers, panel.columns, strict=True):
+            checker.check(columns, find_values(sets, name))
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Refuse a policy that looks ahead with one set of parameters."""
         panel = self._find_panel(0, None)
-        for checker, columns in zip(self._checkers, panel.columns, strict=True):
-            checker.check_set(columns, values)
+        names = panel.markets.names
+        for name, checker, columns in zip(names, self._checkers, panel.columns, strict=True):
+            checker.check_set(columns, find_values(values, name))
 
     @property
     def causality(self) -> Causality | None:

@@ -27,7 +27,7 @@ from backtest.sweep.evaluator import (
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.policy_columns import find_reads
-from backtest.sweep.sets.sets import Sets, build_trio, count_sets, take_sets
+from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
 
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
@@ -124,7 +124,7 @@ def hash_market(market: Market | Markets) -> str:
 
 def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     """Return the order of sets in which those that share rules and columns are adjacent."""
-    policy = build_trio(evaluator.base, evaluator.settings, take_sets(sets, 0)).policy
+    policy = build_policy(evaluator.base, evaluator.settings, take_sets(sets, 0))
     one = next(iter(as_markets(evaluator.market).values()))
     few = one.prefix(min(one.n_bars, MOST_OBSERVED))
     reads = [name for name in find_reads(policy, "observe", few) if name in sets]

@@ -71,14 +71,17 @@ def check_sets(
     sets: Mapping[str, Any],
     *,
     signal: SignalRule | None = None,
+    names: tuple[str, ...] = (),
+    overlay: Policy | None = None,
 ) -> Sets:
     """Return checked sets; a parameter that is not used in a set has its default there.
 
     The sets are arrays by name: parameters of the policy, fields such as ``account.band`` and
-    ``venue.fees.taker``, and parameters of the ``signal``. A ParameterError lists everything that
-    is wrong: unknown names, types, ranges, contradictions.
+    ``venue.fees.taker``, and parameters of the ``signal``, of the instruments in ``names`` and of
+    the ``overlay``. A ParameterError lists everything that is wrong: unknown names, types, ranges,
+    contradictions.
     """
-    base = Base(policy, venue, account, signal)
+    base = Base(policy, venue, account, signal, names, overlay)
     settings = read_settings(base)
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
     defects = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
@@ -153,7 +156,7 @@ def find_missing(
 ) -> Iterator[SetDefect]:
     """Yield the parameters that have no default and are not given."""
     for name, setting in settings.items():
-        if setting.value is dataclasses.MISSING and name not in given:
+        if setting.value is dataclasses.MISSING and not {name, name.rpartition(".")[2]} & {*given}:
             yield SetDefect(
                 f"{name} has no default and must be given",
                 Place("sets", name),
@@ -363,7 +366,10 @@ def find_active(settings: Mapping[str, Setting], sets: Sets, name: str) -> BoolA
     condition = settings[name].condition
     while condition is not None:
         other, wanted = condition
-        values: Any = sets[other] if other in sets else settings[other].value
+        of_all = other.rpartition(".")[2]  # an instrument has the value of all, unless its own
+        is_own = other not in sets and of_all in settings and of_all in sets
+        known = of_all if is_own else other
+        values: Any = sets[known] if known in sets else settings[other].value
         options = wanted if isinstance(wanted, tuple) else (wanted,)
         is_active &= np.isin(values, np.array(options, dtype=settings[other].dtype))
         condition = settings[other].condition

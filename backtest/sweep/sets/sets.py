@@ -2,7 +2,8 @@
 
 A name is a parameter of the policy, or the dotted name of a field of the account or the venue:
 ``account.band``, ``venue.fees.taker``; or ``signal.window``, a parameter of the signal's rule, and
-``allocate.half_life``, one of an allocation.
+``allocate.half_life``, one of an allocation. Of several instruments, ``BTCUSDT.target`` is that
+parameter of the policy of one of them, and ``overlay.target`` one of the overlay.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from backtest.base.ranges import Condition
 from backtest.base.values import PartDeclaration, Value, find_declarations
 from backtest.engine.named_signals import change_rule
 from backtest.engine.signal_rule import SignalRule
+from backtest.market import Market, Markets
 from backtest.policy import Parameter, Policy
 from backtest.venue import Venue
 
@@ -39,6 +41,10 @@ MOST_CELLS = 1_000_000_000
 
 OF_RULES = ("signal.", "allocate.")
 """The beginnings of the names of the parameters of the signal's rule, by its kind."""
+
+OVERLAY = "overlay"
+RESERVED = ("account", "venue", "signal", "allocate", OVERLAY)
+"""Beginnings of names that no instrument can have."""
 
 _FIXED = ("contract.kind",)
 """Fields that no set may vary: another kind of contract has other brackets, lots and data."""
@@ -88,24 +94,32 @@ class Base(NamedTuple):
     """Policy (a class or an instance), venue, account and signal whose settings sets replace.
 
     Where several instruments have venues of their own, a set changes a field in all of them.
-    ``signal`` is None unless it is a rule whose parameters may vary.
+    ``signal`` is None unless it is a rule whose parameters may vary. ``names`` are the instruments
+    of a panel, whose policies may have parameters of their own.
     """
 
     policy: type[Policy] | Policy
     venue: Any
     account: Account
     signal: SignalRule | None = None
+    names: tuple[str, ...] = ()
+    overlay: Policy | None = None
 
     @property
     def policy_class(self) -> type[Policy]:
         """The class of the policy."""
         return self.policy if isinstance(self.policy, type) else type(self.policy)
 
+    def has_own(self, names: Iterable[str]) -> bool:
+        """Return whether some names are parameters of one instrument, or of the overlay."""
+        heads = {name.rpartition(".")[0] for name in names}
+        return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
+
 
 class Trio(NamedTuple):
-    """Policy, venue and account of one set: the arguments of ``backtest.run``."""
+    """Policy (or policies by instrument), venue and account of one set, as for ``bt.run``."""
 
-    policy: Policy
+    policy: Any
     venue: Any
     account: Account
 
@@ -115,20 +129,34 @@ class Trio(NamedTuple):
 
 def read_settings(base: Base) -> dict[str, Setting]:
     """Return the settings that sets may vary, by name."""
+    own = [*_read_parameters(base.policy)]
     settings = (
-        *(_read_parameter(base, each) for each in base.policy_class.parameters().values()),
+        *(
+            each._replace(name=f"{name}.{each.name}")
+            for name in base.names
+            if name not in RESERVED
+            for each in own
+        ),
+        *own,
         *_read_fields(base.account, "account"),
         *_read_venues(base.venue),
         *(() if base.signal is None else _read_rule(base.signal)),
+        *(() if base.overlay is None else _read_parameters(base.overlay, f"{OVERLAY}.")),
     )
     return {setting.name: setting for setting in settings}
 
 
-def _read_parameter(base: Base, parameter: Parameter) -> Setting:
+def _read_parameters(policy: type[Policy] | Policy, prefix: str = "") -> Iterator[Setting]:
+    cls = policy if isinstance(policy, type) else type(policy)
+    for each in cls.parameters().values():
+        yield _read_parameter(policy, each)._replace(name=f"{prefix}{each.name}")
+
+
+def _read_parameter(policy: type[Policy] | Policy, parameter: Parameter) -> Setting:
     space: Any = Flag() if parameter.space is None else parameter.space
     check = partial(space.check, whole=True) if parameter.kind is int else space.check
-    if isinstance(base.policy, Policy):
-        value = getattr(base.policy, parameter.name)
+    if isinstance(policy, Policy):
+        value = getattr(policy, parameter.name)
     else:
         value = dataclasses.MISSING if parameter.default is None else parameter.default
     return Setting(parameter.name, parameter.kind, space, check, value, may_be_none=False)
@@ -187,14 +215,23 @@ def suggest_name(name: str, known: Mapping[str, object]) -> str:
 
 def build_trio(base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]) -> Trio:
     """Return the policy, venue and account of one set."""
-    policy = build_policy(base, settings, values)
+    policy = build_policies(base, settings, values)
     return Trio(policy, *build_terms(base, settings, values))
+
+
+def build_policies(
+    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> Policy | dict[str, Policy]:
+    """Return the policy of one set, by instrument if some have parameters of their own."""
+    if not any(find_own(values, name) for name in base.names):
+        return build_policy(base, settings, values)
+    return {name: build_policy(base, settings, find_values(values, name)) for name in base.names}
 
 
 def build_policy(
     base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Policy:
-    """Return the policy of one set."""
+    """Return the policy of one set, of all instruments."""
     chosen = {
         name: to_plain_value(settings[name], value)
         for name, value in values.items()
@@ -204,12 +241,44 @@ def build_policy(
     return base.policy_class(**{**held, **chosen})
 
 
+def build_overlay(
+    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> Policy | None:
+    """Return the overlay of one set, if there is any."""
+    own = find_own(values, OVERLAY)
+    if base.overlay is None or not own:
+        return base.overlay
+    chosen = {k: to_plain_value(settings[f"{OVERLAY}.{k}"], v) for k, v in own.items()}
+    return type(base.overlay)(**{**base.overlay.settings(), **chosen})
+
+
+def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
+    """Return the parameters of one instrument or of the overlay, by their names in the policy.
+
+    Examples
+    --------
+    >>> find_own({"target": 1, "BTC.P.target": 2, "BTC.target": 3}, "BTC.P")
+    {'target': 2}
+    """
+    if owner in RESERVED and owner != OVERLAY:
+        return {}
+    split = ((name.rpartition("."), value) for name, value in values.items())
+    return {own: value for (head, _, own), value in split if head == owner}
+
+
+def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
+    """Return values in which the parameters of one instrument replace those of all."""
+    return {**values, **({} if owner == OVERLAY else find_own(values, owner))}
+
+
 def build_terms(
     base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> tuple[Any, Account]:
     """Return the venue, or the venues by instrument, and the account of one set."""
     plain = {
-        name: to_plain_value(settings[name], value) for name, value in values.items() if "." in name
+        name: to_plain_value(settings[name], value)
+        for name, value in values.items()
+        if name.startswith(("account.", "venue."))
     }
     fields = _below("venue", plain)
     if isinstance(base.venue, Venue):
@@ -278,6 +347,11 @@ def names_signal(names: Iterable[str]) -> bool:
 def _below(head: str, changes: Mapping[str, object]) -> dict[str, object]:
     start = f"{head}."
     return {name[len(start) :]: item for name, item in changes.items() if name.startswith(start)}
+
+
+def list_names(market: Market | Markets) -> tuple[str, ...]:
+    """Return the instruments of a panel; one market has none with parameters of their own."""
+    return market.names if isinstance(market, Markets) else ()
 
 
 def count_sets(sets: Sets) -> int:

@@ -121,6 +121,8 @@ def read_space(
     account: Account,
     venue: Venues,
     signal: SignalRule | None = None,
+    names: tuple[str, ...] = (),
+    overlay: Policy | None = None,
 ) -> Space:
     """Return the space of a search. A ParameterError lists everything that is wrong.
 
@@ -135,6 +137,9 @@ def read_space(
         A rule, whose parameters vary as ``signal.NAME``; of an allocation, ``allocate.NAME``.
     fix : mapping, optional
         Settings with one value in every set.
+    names, overlay
+        The instruments of a panel, whose parameters vary as ``BTCUSDT.NAME``, and the overlay,
+        whose parameters vary as ``overlay.NAME``.
     """
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
@@ -143,7 +148,7 @@ def read_space(
                 where=Place(name),
                 cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
             )
-    base = Base(policy, venue, account, signal)
+    base = Base(policy, venue, account, signal, names, overlay)
     settings = read_settings(base)
     fixed = dict(fix or {})
     wanted = dict(given) if given is not None else _declared(base, fixed)
