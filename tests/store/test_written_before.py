@@ -14,6 +14,9 @@ import pytest
 from backtest.engine.result_files import describe_metrics
 from backtest.regress import compare_baselines, find_baselines, load_baseline, take_baseline
 from backtest.regress.host import describe_host, list_host_changes
+from backtest.report.page.formats import write_text
+from backtest.report.page.page import Table
+from backtest.report.write import build_page
 from backtest.store import list_results, load_saved, verify_folder
 from backtest.store.verify import verify_records
 from tests.data.store_2026_11 import written_2026_11 as written
@@ -66,7 +69,7 @@ def test_every_file_is_verified(store):
 
 
 @pytest.mark.parametrize("label", CONTENTS)
-def test_a_result_is_loaded_with_its_measures_and_rendered(label, store, tmp_path):
+def test_a_result_is_loaded_with_its_measures_and_rendered(label, store):
     folder = store / CONTENTS[label]["folder"]
     loaded = load_saved(folder)
     accounts = [(loaded, folder)] if (folder / "metrics.json").is_file() else []
@@ -76,10 +79,15 @@ def test_a_result_is_loaded_with_its_measures_and_rendered(label, store, tmp_pat
         stored = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
         assert_same(describe_metrics(account.metrics), stored)
     assert repr(loaded)
+    page = build_page(loaded)
     for ending in ("html", "md", "json"):
-        page = loaded.report(tmp_path / f"page.{ending}").read_text(encoding="utf-8")
-        assert folder.name.rpartition("-")[2] in page
-    assert json.loads(page)
+        text = write_text(page, ending)
+        assert folder.name.rpartition("-")[2] in text
+    assert json.loads(text)
+    assert page.summary
+    assert {"data", "assumptions"} <= {each.key for each in page.sections}
+    tables = [each for part in page.sections for each in part.blocks if isinstance(each, Table)]
+    assert not [head for each in tables for head in each.columns if "_" in head.title]
 
 
 @pytest.mark.parametrize("label", written.RESUMED)
