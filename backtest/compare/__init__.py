@@ -2,7 +2,7 @@
 
 from backtest.compare.compare import compare
 from backtest.compare.comparison import Comparison
-from backtest.compare.pairs import show_gaps
+from backtest.compare.pairs import show_accounts, show_gaps
 from backtest.compare.shared_terms import SharedTerms, list_differences
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "SharedTerms",
     "compare",
     "list_differences",
+    "show_accounts",
     "show_gaps",
 ]

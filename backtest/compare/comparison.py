@@ -10,7 +10,7 @@ import pandas as pd
 
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_number
-from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest.base.result_parts import Headline, Part, Shown, ShownTable
 from backtest.base.saved_result import SavedResult
 from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize, clip
@@ -29,13 +29,12 @@ from backtest.compare.comparison_text import (
     write_summary,
     write_verdict,
 )
-from backtest.compare.pairs import LEAST_SAMPLES, show_gaps
+from backtest.compare.pairs import LEAST_SAMPLES, show_accounts, show_gaps
 
 MEASURED = (
     "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage", "liquidations",
     "fees_annual", "funding_annual",
 )  # fmt: skip
-ACCOUNTS = "The unit value of each account, free of deposits, and its fall from its own peak."
 BREAK_EVEN = (
     "Every step runs both accounts again. A fee is added to the taker and the maker rate, funding "
     "to the rate of each settlement. Rows show the reversal nearest to actual costs."
@@ -194,8 +193,7 @@ class Comparison(ComparisonRecord, SavedResult):
         gaps = [each for name in MEASURES for each in self._show_gaps(name)]
         return [
             Part("accounts", "The accounts", "One unit of money in each, over the same time.", (
-                ShownChart("accounts", "The accounts over time", ACCOUNTS, units, "accounts",
-                           has_legend=True, height=560),
+                show_accounts(units),
                 ShownTable(self.table.loc[list(self.order)], "Measures", columns=names,
                            labels=Head("policy"),
                            note="The highest log growth first, ruined accounts last."),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.result_parts import Shown, ShownChart, ShownTable
+from backtest.base.result_parts import NOTHING, Shown, ShownChart, ShownTable
 from backtest.base.table_text import Head
 from backtest.base.units import BoolArray, FloatArray, IntArray
 from backtest.measures import Sampled
@@ -40,6 +40,7 @@ COLUMNS = (
 )
 
 
+ACCOUNTS = "The unit value of each account, free of deposits, and its fall from its own peak."
 NO_GAP = "No difference could be measured: see the table for why."
 
 
@@ -203,6 +204,19 @@ def show_gaps(
     name = Head(str(rows.index.name))
     shown = ShownTable(table, title, labels=name, heads=heads, columns=columns)
     return chart if len(known) else NO_GAP, shown
+
+
+def show_accounts(
+    units: pd.DataFrame,
+    colors: Mapping[str, str] = NOTHING,
+    marks: tuple[float, ...] = (),
+    more: str = "",
+) -> ShownChart:
+    """Return the chart of the unit values of accounts over time; ``more`` ends its caption."""
+    return ShownChart(
+        "accounts", "The accounts over time", f"{ACCOUNTS} {more}".rstrip(), units, "accounts",
+        colors, marks=marks, has_legend=True, height=560,
+    )  # fmt: skip
 
 
 def describe_decision(row: Mapping[Hashable, Any]) -> str:

@@ -10,11 +10,11 @@ import pandas as pd
 
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_number
-from backtest.base.result_parts import Headline, Part, ShownChart
+from backtest.base.result_parts import Headline, Part
 from backtest.base.saved_result import list_records
-from backtest.compare import show_gaps
+from backtest.compare import show_accounts, show_gaps
 from backtest.validation.schedule_text import describe_best, write_summary, write_verdict
-from backtest.validation.validation_files import ACCOUNTS_OVER_TIME, select_metrics
+from backtest.validation.validation_files import select_metrics
 from backtest.validation.validation_records import ScheduleRecord
 
 
@@ -75,9 +75,7 @@ class Schedules(ScheduleRecord):
                  f"Log growth per year of each schedule less that of {self.baseline}.",
                  show_gaps("gaps", title, order, "growth", before)),
             Part("accounts", "The accounts", "One unit of money under each schedule, over the "
-                 "same bars.", (ShownChart("accounts", "The accounts over time",
-                                           ACCOUNTS_OVER_TIME, units, "accounts",
-                                           has_legend=True, height=560),)),
+                 "same bars.", (show_accounts(units),)),
         ]  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:

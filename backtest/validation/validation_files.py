@@ -26,9 +26,6 @@ TITLES = ("result", "fixed")
 """Names of the folders of the accounts of a walk."""
 
 
-ACCOUNTS_OVER_TIME = (
-    "The unit value of each account, free of deposits, and its fall from its own peak."
-)
 SCATTER = (
     "Each gray point is a set, each blue one a winner. Winners under the dotted line lost against "
     "what they showed in sample; a cloud without slope means that the past does not separate the "

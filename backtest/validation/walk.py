@@ -15,12 +15,12 @@ from backtest.base.saved_result import list_records
 from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize
 from backtest.base.units import utc_index
+from backtest.compare import show_accounts
 from backtest.engine import Result
 from backtest.sweep import Dimension
 from backtest.sweep.tabulate import name_column
 from backtest.validation.validation_files import (
     ACCOUNTS,
-    ACCOUNTS_OVER_TIME,
     select_metrics,
     show_choice,
 )
@@ -46,7 +46,8 @@ PARAMETER = (
     "Blue: the winner of each fold. Gray: the box of its neighbors, 10 % of the range on either "
     "side. A winner that leaves the last box every time was chosen by noise."
 )
-EDGES = f"{ACCOUNTS_OVER_TIME} Thin lines are the boundaries, where parameters may change."
+EDGES = "Thin lines are the boundaries, where parameters may change."
+OF_ACCOUNTS = {"re-tuned": "accent", "tuned once": "neutral"}
 
 
 class WalkForward(WalkRecord):
@@ -138,9 +139,7 @@ class WalkForward(WalkRecord):
         table = {name: {of: each.metrics[of] for of in MEASURES} for name, each in kept.items()}
         edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
         return (
-            ShownChart("accounts", "The accounts over time", EDGES, pd.DataFrame(units, index),
-                       "accounts", {"re-tuned": "accent", "tuned once": "neutral"},
-                       marks=tuple(map(float, edges)), has_legend=True, height=560),
+            show_accounts(pd.DataFrame(units, index), OF_ACCOUNTS, tuple(map(float, edges)), EDGES),
             ShownTable(pd.DataFrame(table), "Measures over all test spans",
                        labels=Head("measure"), has_measures=True),
         )  # fmt: skip
