@@ -18,9 +18,9 @@ HEAD = ["policy", "growth a year", "Sharpe ratio", "drawdown", "liquidated", "co
 
 
 def list_pages() -> dict[str, str]:
-    """Return the headline, and a table for each market and risk."""
+    """Return the headline, a table for each market and risk, and the data."""
     found = json.loads(FIGURES.read_text(encoding="utf-8"))
-    parts = [write_headline(found), write_source(found), *write_markets(found["rows"])]
+    parts = [write_headline(found), *write_markets(found["rows"]), write_source(found)]
     return {"parts/leaderboard": "\n".join(parts)}
 
 
@@ -56,7 +56,8 @@ def write_source(found: dict[str, Any]) -> str:
     kept = found["settings"]
     files = "".join(f"- `{name}`: `{digest[:16]}...`\n" for name, digest in found["data"].items())
     return (
-        f"Computed at commit `{found['commit']}` on bars from {kept['start']} to {kept['end']}, "
+        f"## Data\n\nComputed at commit `{found['commit']}` on bars from {kept['start']} to "
+        f"{kept['end']}, "
         f"tuned on {kept['train']}, tested on the next {kept['test']}, {kept['trials']} sets a "
         f"span. SHA-256 of the files:\n\n{files}"
     )

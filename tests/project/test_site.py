@@ -54,6 +54,13 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_is_a_comment(page):
+    """A line that begins with a percent sign is left out of the page."""
+    lines = page.read_text("utf-8").splitlines()
+    assert not [line for line in lines if line.lstrip().startswith("%")]
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_of_a_name_runs(name, folder):
     assert any(f"## `{name}`\n" in page for page in api.list_pages().values())
