@@ -132,9 +132,12 @@ def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Re
     positions.
     """
     policies = result.policies
-    if not policies:
+    is_retuned = "switches" in result.manifest["policy"]
+    if is_retuned or not policies:
+        what = f"result {name!r} changed its parameters on the way"
         raise ParameterError(
-            f"equal risk runs every policy again, the loaded result {name!r} has no policy",
+            "equal risk runs every policy again, the "
+            + (what if is_retuned else f"loaded result {name!r} has no policy"),
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )

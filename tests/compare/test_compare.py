@@ -1,5 +1,6 @@
 """bt.compare: the accounts it tells of, their differences, equal risk, and what it refuses."""
 
+import dataclasses
 import json
 import math
 import re
@@ -367,6 +368,15 @@ def test_a_loaded_result_cannot_be_scaled(tmp_path):
     loaded = bt.Result.load(run(Constant(leverage=3.0)).save(tmp_path))
     with pytest.raises(bt.ParameterError, match="result 'three' has no policy"):
         compare({"one": Constant(), "three": loaded}, equal_risk=True)
+
+
+def test_a_walk_cannot_be_scaled():
+    """It was run again with the parameters of its last span alone, without a word."""
+    result = run(Constant(leverage=3.0))
+    manifest = {**result.manifest, "policy": {**result.manifest["policy"], "switches": []}}
+    walked = dataclasses.replace(result, manifest=manifest)
+    with pytest.raises(bt.ParameterError, match="'three' changed its parameters on the way"):
+        compare({"one": Constant(), "three": walked}, equal_risk=True)
 
 
 @pytest.mark.parametrize(("settings", "words"), [
