@@ -129,14 +129,26 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
     words = ["backtest", "run"]
     rest = iter(draft.arguments)
     for word in rest:
-        given = [word, next(rest)] if word == "--set" else [word]
-        if word != "--set" or given[1].partition("=")[0].strip() not in values:
+        given = [word, next(rest)] if word in ("--set", "--data") else [word]
+        is_replaced = word == "--set" and given[1].partition("=")[0].strip() in values
+        if not is_replaced and not (word in words and word == "--data" and is_separate(draft)):
             words += given
     start = draft.tables.get("run", {}).get("start")
     words += [] if start is None else ["--from", str(start)]
     for name, value in values.items():
         words += ["--set", f"{name}={format_typed(value)}"]
     return shlex.join(words)
+
+
+def is_separate(draft: Draft) -> bool:
+    """Return whether a sweep or a search has an account of its own in each market."""
+    tables = (draft.tables.get(name, {}) for name in ("sweep", "tune"))
+    return any(table.get("accounts") == "separate" for table in tables)
+
+
+def name_where(draft: Draft) -> str:
+    """Return where the printed command runs the best set again, after a comma, if it matters."""
+    return ", in the first market" if is_separate(draft) else ""
 
 
 def warn_of_cold_start(start: TimeLike) -> None:

@@ -32,7 +32,7 @@ from backtest.sweep.evaluator import STREAMED
 
 DRAWS = 1_024
 """Default number of sets to draw."""
-ARGUMENTS = ("method", "seed", "metrics", "full")
+ARGUMENTS = ("method", "seed", "metrics", "full", "accounts", "pool")
 """The keys of ``[sweep]`` that are passed to :func:`backtest.sweep` unchanged."""
 MOST_SHOWN = 10_000
 

@@ -13,7 +13,7 @@ from backtest.base.number_text import format_rate, format_value
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import BoolArray, format_span, format_time
 from backtest.cli.draft import Draft
-from backtest.cli.experiment import build_run_command
+from backtest.cli.experiment import build_run_command, name_where
 from backtest.cli.printing import break_name, print_table
 from backtest.engine import count_unfilled
 from backtest.measures.cautions import count_cautions, find_cautions
@@ -126,7 +126,7 @@ def print_sweep(report: SweepReport) -> None:
     print_table(columns, rows, right=[name for name in columns if name != "note"])
     typer.echo("")
     typer.echo("\n".join(describe_counts(report)))
-    typer.echo(f"\nrun the best again:\n{report.build_rerun_command()}")
+    typer.echo(f"\nrun the best again{name_where(report.draft)}:\n{report.build_rerun_command()}")
 
 
 def describe_sweep(report: SweepReport) -> Iterator[str]:
@@ -138,6 +138,10 @@ def describe_sweep(report: SweepReport) -> Iterator[str]:
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
     yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
+    if pool := manifest.get("pool"):
+        n = len(data["instruments"])
+        text = f"one in each of {n} markets; measures are their {pool}"
+        yield from format_paragraph("Accounts", text)
     rules = ", ".join(map(str, report.rules))
     yield from format_paragraph("Ranking", f"{report.objective.name}, where {rules}")
     shown = [report.measures(row) for row in report.places[: len(report.top)].tolist()]

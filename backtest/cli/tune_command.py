@@ -13,7 +13,7 @@ from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
-from backtest.cli.experiment import build_experiment, build_run_command
+from backtest.cli.experiment import build_experiment, build_run_command, name_where
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
@@ -146,7 +146,7 @@ def print_study(study: Study, draft: Draft, best: str | None) -> None:
     if study.validation is not None:
         typer.echo(f"\nValidation of the search\n{study.validation.summary()}")
     if best is not None:
-        typer.echo(f"\nrun the best again, on all of the data:\n{best}")
+        typer.echo(f"\nrun the best again{name_where(draft)}, on all of the data:\n{best}")
     if study.folder is not None:
         if not study.complete:
             resume = [] if "--resume" in draft.line else ["--resume"]

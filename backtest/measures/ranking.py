@@ -305,21 +305,22 @@ def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) ->
 def order_sets(
     scores: FloatArray,
     violations: FloatArray,
-    ruined: BoolArray,
+    ruined: FloatArray | BoolArray,
     ruin_time: FloatArray,
     failed: BoolArray,
 ) -> IntArray:
     """Return the rows of all sets, the best first; equal sets keep their order.
 
     Arrays have shape (n_sets,). Larger ``scores`` are better, a violation of 0 satisfies all
-    constraints, ``ruin_time`` is in days. The order is: sets that satisfy the constraints by score,
-    those of them without a score, sets that violate constraints by how much, ruined sets (the
-    latest ruin first), failed sets.
+    constraints, ``ruined`` counts the accounts that were ruined, ``ruin_time`` is in days. The
+    order is: sets that satisfy the constraints by score, those of them without a score, sets that
+    violate constraints by how much, ruined sets (the fewest ruins and the latest first), failed
+    sets.
     """
-    is_scoreless, is_over = np.isnan(scores), ~(violations <= 0.0)
-    tier = np.select([failed, ruined, is_over, is_scoreless], [4, 3, 2, 1], default=0)
+    is_scoreless, is_over, is_ruined = np.isnan(scores), ~(violations <= 0.0), ruined > 0.0
+    tier = np.select([failed, is_ruined, is_over, is_scoreless], [4, 3, 2, 1], default=0)
     within = np.select([tier == 3, tier == 2, tier == 0], [-ruin_time, violations, -scores], 0.0)
-    return np.lexsort((within, tier)).astype(np.int64)
+    return np.lexsort((within, np.where(tier == 3, ruined, 0.0), tier)).astype(np.int64)
 
 
 def rank_by_objective(
@@ -332,7 +333,7 @@ def rank_by_objective(
     return order_sets(
         read_objective(objective).score(metrics),
         total_violation(read_constraints(constraints), metrics),
-        select_measure(metrics, "ruined") > 0.0,
+        select_measure(metrics, "ruined"),
         select_measure(metrics, "ruin_time"),
         failed,
     )

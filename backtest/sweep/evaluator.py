@@ -20,6 +20,7 @@ from backtest.base.fields import Flag, Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
 from backtest.engine import Progress, Result
 from backtest.engine.cut_terms import end_expired
+from backtest.engine.directions import Directions, read_directions
 from backtest.engine.lookahead.checked_signals import (
     NOT_CHECKED,
     describe_signal_check,
@@ -245,6 +246,25 @@ class Evaluator:
         few = [] if found is None or not found.is_weak else [str(found)]
         signal = describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
+
+    def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
+        """Return the evaluator as a function changes it, such as to that of a cluster."""
+        return change(self)
+
+    def describe_signals(self) -> str:
+        """Return the signal as text, with a hash of its values."""
+        return self._read_directions().describe()
+
+    def keep_signals(self) -> Any:
+        """Return a signal that works for any part of the market: by time, or a constant."""
+        return self._read_directions().keep_times()
+
+    def describe_pool(self) -> dict[str, str]:
+        """Return how accounts of several markets are pooled, for a manifest; nothing of one."""
+        return {}
+
+    def _read_directions(self) -> Directions:
+        return read_directions(resolve_signal(self.signal, self.market), self.market)
 
     def copy_fallback(self, other: Evaluator) -> None:
         """Run in plain Python if another evaluator of the same policy does."""

@@ -25,9 +25,8 @@ from backtest.engine import (
     hash_source,
 )
 from backtest.engine.cut_terms import end_expired
-from backtest.engine.directions import read_directions
 from backtest.engine.manifest import describe_data, describe_venue
-from backtest.engine.named_signals import read_named, resolve_signal, widen_market
+from backtest.engine.named_signals import read_named, widen_market
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
@@ -39,6 +38,13 @@ from backtest.measures.run_measures import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import Evaluator, Metrics
+from backtest.sweep.pooled_evaluator import (
+    Accounts,
+    Pool,
+    choose_evaluator,
+    read_accounts,
+    resolve_signals,
+)
 from backtest.sweep.sets.set_checks import check_sets
 from backtest.sweep.sets.sets import (
     Base,
@@ -71,6 +77,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     account: Account,
     signal: Any = None,
     overlay: Policy | None = None,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
     sampling: str = "1d",
     calendar: str = "365",
     metrics: Metrics = "all",
@@ -102,6 +110,15 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         all, and ``overlay.target`` one of the overlay.
         None is a value if a field may be None. A parameter that is not used in a set has its
         default there.
+    accounts : str
+        ``"separate"`` scores each set in every market in an account of its own: the policy, venue,
+        account and signal are those of each, or tables by name. The table holds the pooled
+        measures, and beside them the Sharpe ratio, return, drawdown and ruin in each market
+        (``"sharpe BTC"``). ``ruined`` counts the markets in which a set was ruined; a set ranks
+        the lower the more they are. ``"shared"`` holds all instruments in one account.
+    pool : str or callable
+        How separate accounts make one measure: ``"mean"``, ``"median"``, ``"worst"``, or a function
+        of an array of shape (n_markets, n_sets) that returns one of shape (n_sets,).
     metrics : str
         ``"all"`` measures that need no path, or ``"core"``, which is faster.
     full : bool
@@ -135,19 +152,24 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
-    terms = (sampling, calendar)
-    check_terms(end_expired(market, venue), policy, venue, account, *terms)
+    is_separate, market = read_accounts(accounts, market)
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
+    terms = (sampling, calendar)
+    if not is_separate:
+        market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+        check_terms(end_expired(market, venue), policy, venue, account, *terms)
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
-    base = Base(policy, venue, account, rule, list_names(market), check_overlay(overlay))
+    names = () if is_separate else list_names(market)
+    base = Base(policy, venue, account, rule, names, check_overlay(overlay))
     given = build_sets(sets, base, space=space, method=method, seed=seed)
     chosen = check_sets(
         policy, account, venue, given, signal=rule, names=base.names, overlay=base.overlay
     )
-    signal = resolve_signal(named, market)
-    evaluator = Evaluator(
+    if not names_signal(chosen):
+        signal = resolve_signals(named, market, is_separate=is_separate)
+    make = choose_evaluator(pool, is_separate=is_separate)
+    evaluator = make(
         market,
         policy,
         venue=venue,
@@ -165,15 +187,17 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         evaluator.base, evaluator.settings, take_sets(chosen, 0)
     )
     warn_of_market(market, first_venue)
-    check_terms(evaluator.market, policy, first_venue, first_account, *terms)
-    warn_of_weights(signal, as_markets(market))
+    if not is_separate:
+        check_terms(evaluator.market, policy, first_venue, first_account, *terms)
+        warn_of_weights(signal, as_markets(market))
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = build_table(working, chosen, full=full, progress=progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     facts = {
-        "signal": read_directions(signal, market, where="bt.sweep").describe(),
+        "signal": evaluator.describe_signals(),
+        **evaluator.describe_pool(),
         "metrics": metrics,
         "full": full,
         "drawn": {"method": method, "seed": seed} if is_count(sets) else None,

@@ -198,7 +198,11 @@ class Sweep(SavedResult):
         """The best set by its Sharpe ratio."""
         best = self.table.iloc[int(self.rank()[0])]
         values = ", ".join(f"{name} = {format_value(best[name])}" for name in self.parameters)
-        return f"The best Sharpe ratio of {self.note} is {best['sharpe']:.2f}, with {values}."
+        pool = self.manifest.get("pool")
+        pooled = f" ({pool} of {len(self.manifest['data']['instruments'])} markets)" if pool else ""
+        return (
+            f"The best Sharpe ratio{pooled} of {self.note} is {best['sharpe']:.2f}, with {values}."
+        )
 
     def list_numbers(self) -> list[Headline]:
         """Return the measures of the best set by its Sharpe ratio."""

@@ -102,9 +102,13 @@ def warn_of_losses(rows: Rows, codes: IntArray) -> None:
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
-    """Return a table with its parameters first, then measures, dates and errors in their order."""
+    """Return a table with its parameters first, then measures, dates and errors in their order.
+
+    Measures of one of several markets (``"sharpe BTC"``) follow those of all.
+    """
     names = [*parameters, *(name for name in (*METRICS, *DATES) if name in table)]
-    names += [name for name in map(str, table) if name not in names and read_risk_name(name)]
+    others = [name for name in map(str, table) if name not in names]
+    names += [name for name in others if read_risk_name(name) or name.partition(" ")[0] in METRICS]
     return table[names + [ERROR] * (ERROR in table)]
 
 

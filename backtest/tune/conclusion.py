@@ -92,7 +92,6 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         other_trials=others.n_sets,
         other_policies=others.policies,
         **luck._asdict(),
-        sharpe=float(trials.metrics["sharpe"][best]),
         score=float(trials.scores[best, 0]),
         robust_score=float(candidates.robust[place, 0]),
         plateau=float(candidates.plateau[place, 0]),

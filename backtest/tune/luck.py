@@ -20,8 +20,10 @@ from backtest.measures.deflated_sharpe import (
 from backtest.measures.overfitting import probability_of_backtest_overfitting
 from backtest.measures.trial_luck import simulate_luck
 from backtest.sweep import take_sets
+from backtest.sweep.pooled_evaluator import PooledEvaluator
 from backtest.tune.journal import Batch
 from backtest.tune.other_trials import OtherTrials, count_independent, pool_deviation
+from backtest.tune.pooled_luck import find_chance, find_sharpes
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
@@ -94,15 +96,19 @@ class Verdict(NamedTuple):
 
 
 class Luck(NamedTuple):
-    """Measures of luck, from the returns of a sample of sets."""
+    """Measures of luck, from the returns of a sample of sets.
+
+    ``sharpe`` is the Sharpe ratio of the returns that they are of.
+    """
 
     effective_trials: float
     lucky_sharpe: float
     deflated_sharpe: float
     overfitting: float
+    sharpe: float
 
 
-UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan)
+UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
 def measure_luck(
@@ -113,21 +119,30 @@ def measure_luck(
     kept = places[is_feasible(trials)[places]]
     sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
     sample = np.append(sample[sample != best], best)
-    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
+    chosen = take_sets(trials.sets, sample)
+    rows = evaluator.evaluate(chosen, returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
+    unknown = UNKNOWN._replace(sharpe=float(trials.metrics["sharpe"][best]))
     if rows.returns is None or len(rows.returns) < 4:
-        return UNKNOWN
+        return unknown
+    if isinstance(evaluator, PooledEvaluator) and not evaluator.pool.is_mean:
+        chance = find_chance(evaluator.sample_returns(chosen), evaluator.pool, seed)
+        return unknown._replace(deflated_sharpe=chance, overfitting=find_overfitting(rows.returns))
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
     scale = math.sqrt(periods)
     sharpes = np.nan_to_num(trials.metrics["sharpe"][sample])
+    if isinstance(evaluator, PooledEvaluator):
+        sharpes = find_sharpes(rows.returns) * scale
+        unknown = unknown._replace(sharpe=float(sharpes[-1]))
+    own_sharpe = unknown.sharpe
     n_sets = max(len(places), len(sample))
     try:
         if n_sets + others.n_sets == 1:  # nothing was chosen, so only the data can be lucky
             alone = deflated_sharpe_of_returns(rows.returns[:, -1], n_trials=1.0, std=0.0)
-            return Luck(1.0, 0.0, alone, math.nan)
+            return Luck(1.0, 0.0, alone, math.nan, own_sharpe)
         if len(sample) == 1 and not len(others.sharpes):
-            return UNKNOWN
+            return unknown
         found = simulate_luck(rows.returns, n_trials=n_sets)
         own = found.find_deviation(len(rows.returns), periods)
         std = pool_deviation(own, sharpes, n_sets, others)
@@ -135,9 +150,9 @@ def measure_luck(
         count = count_independent(n, n_sets, others)
         deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
         lucky, pbo = expected_max_sharpe(count, std), find_overfitting(rows.returns)
-        return Luck(count, lucky, deflated, pbo)
+        return Luck(count, lucky, deflated, pbo, own_sharpe)
     except BacktestError:  # returns that are not finite
-        return UNKNOWN
+        return unknown
 
 
 def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> float:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.checked_calls import checked_only
-from backtest.base.errors import VenueDateWarning
+from backtest.base.errors import ParameterError, VenueDateWarning
+from backtest.base.phrases import Place
 from backtest.base.provenance import (
     PROVENANCE,
     continue_making,
@@ -22,8 +23,7 @@ from backtest.base.provenance import (
 )
 from backtest.base.units import format_time
 from backtest.engine.cut_terms import end_expired
-from backtest.engine.directions import read_directions
-from backtest.engine.named_signals import read_named, resolve_signal, widen_market
+from backtest.engine.named_signals import read_named, widen_market
 from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
@@ -32,6 +32,13 @@ from backtest.market import Markets, as_markets
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
+from backtest.sweep.pooled_evaluator import (
+    Accounts,
+    Pool,
+    choose_evaluator,
+    read_accounts,
+    resolve_signals,
+)
 from backtest.sweep.sets.sets import list_names
 from backtest.sweep.sets.space import read_space
 from backtest.tune.arguments import (
@@ -88,6 +95,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
     objective: ObjectivesLike = "sharpe",
     constraints: Mapping[str, str] | None = None,
     paths: Paths | None = None,
@@ -121,6 +130,13 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         all instruments.
     policy : type or Policy
         A policy class, or an instance whose settings are used unless the search varies them.
+    accounts, pool : str, str or callable
+        ``accounts="separate"`` scores each set in every market in an account of its own, and pools
+        the measures, as in :func:`backtest.sweep.sweep.sweep`. The deflated Sharpe ratio is that of
+        the mean of the returns, on the days that all markets have; the markets are no trials. For
+        other pools than ``"mean"`` the verdict is a bootstrap that draws the same days in all
+        markets. Markets that were chosen after their results were seen count as trials, which no
+        verdict knows of.
     objective : str, mapping, callable, or a list of these
         What to maximize, as in :func:`backtest.measures.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
@@ -198,9 +214,12 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+    is_separate, market = read_accounts(accounts, market)
+    if not is_separate:
+        market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+        check_terms(end_expired(market, venue), policy, venue, account, sampling, calendar)
+    refuse_with_separate(accounts, paths=paths, validate=validate)
     market = end_expired(market, venue)
-    check_terms(market, policy, venue, account, sampling, calendar)
     warn_of_market(market, venue)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
     number, limit = read_budget(trials, seconds)
@@ -210,7 +229,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     own = named if isinstance(named, SignalRule) else None
     found = read_space(
         policy, space, fix=fix, account=account, venue=venue, signal=own,
-        names=list_names(market), overlay=check_overlay(overlay),
+        names=() if is_separate else list_names(market), overlay=check_overlay(overlay),
     )  # fmt: skip
     varied = own if found.varies_signal else None
     risk = read_path_risk(
@@ -232,13 +251,17 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     metrics = choose_metrics(objective, goal)
     split = find_split(market, holdout)
     warn_of_unseen(market, split)
-    signal = resolve_signal(named, market)
-    directions = read_directions(signal, market, where="bt.tune")
-    warn_of_weights(signal, as_markets(market))
+    make = choose_evaluator(pool, is_separate=is_separate)
+    signal = resolve_signals(named, market, is_separate=is_separate)
+    terms = {"venue": venue, "account": account, "overlay": overlay}
+    whole = make(market, policy, signal=signal, **terms)
+    lasting = whole.keep_signals()
+    if not is_separate:
+        warn_of_weights(signal, as_markets(market))
     facts = describe_study(
         Base(policy, venue, account),
         market,
-        directions.describe(),
+        whole.describe_signals(),
         sampling=sampling,
         calendar=calendar,
         objectives=[each.name for each in goal.objectives],
@@ -254,15 +277,16 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         seed=seed,
         **({} if risk is None else {"paths": risk.paths.describe()}),
         **({} if overlay is None else {"overlay": repr(overlay)}),
+        **whole.describe_pool(),
     )
 
     def prepare(part: Market | Markets) -> Evaluator:
-        return Evaluator(
+        return make(
             part,
             policy,
             venue=venue,
             account=account,
-            signal=directions.keep_times() if varied is None else varied,
+            signal=lasting if varied is None else varied,
             overlay=overlay,
             sampling=sampling,
             calendar=calendar,
@@ -320,6 +344,17 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             compile=compile,
         )
     return study
+
+
+def refuse_with_separate(accounts: str, **given: object) -> None:
+    """Refuse arguments that separate accounts do not take."""
+    names = [name for name, value in given.items() if value is not None]
+    if accounts == "separate" and names:
+        raise ParameterError(
+            f"separate accounts are tuned without {names[0]}",
+            where=Place(("accounts", names[0]), of="bt.tune"),
+            cure=f"leave {names[0]} out, or tune one market at a time",
+        )
 
 
 def run_study(

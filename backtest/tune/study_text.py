@@ -52,7 +52,7 @@ def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True)
     parts = [lead, list(describe_best(study))]
     if study.verdict is not None and study.best is not None:
         parts.append(list(describe_plateau(study, study.verdict)))
-        parts.append(list(describe_luck(study.verdict)))
+        parts.append(list(describe_luck(study, study.verdict)))
         parts.append(list(describe_holdout(study, study.verdict)))
     parts.append([line for text in study.warnings for line in format_paragraph("Warning", text)])
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -70,6 +70,13 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
     span = f"{name}, searched from {searched}"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
     yield from format_paragraph("Data", span, *notes)
+    if "pool" in facts:
+        yield from format_paragraph(
+            "Accounts",
+            f"one in each of {len(data['instruments'])} markets; measures are their "
+            f"{facts['pool']}, and luck is that of returns on the days that all have",
+            "markets chosen after their results were seen are trials that no verdict counts",
+        )
     rules = ", ".join(facts["constraints"])
     yield from format_paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
     spending = explain_spending(study)
@@ -161,8 +168,15 @@ def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     )
 
 
-def describe_luck(verdict: Verdict) -> Iterator[str]:
+def describe_luck(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
     """Yield how much of the Sharpe ratio is luck, in words."""
+    if math.isnan(verdict.effective_trials) and "pool" in study.facts:
+        yield from format_paragraph(
+            "Luck",
+            describe_deflated(verdict.deflated_sharpe, name_evidence(study.facts)),
+            describe_overfitting(verdict.overfitting),
+        )
+        return
     yield from format_paragraph(
         "Luck",
         f"Sharpe ratio {format_number(verdict.sharpe)}, chosen from {describe_tried(verdict)}, "
@@ -199,7 +213,7 @@ def write_verdict(study: StudyRecord) -> str:
     deflated = verdict.deflated_sharpe
     if math.isnan(deflated):
         return "it cannot be told whether the winner is more than luck: too few returns or sets"
-    number = f"its deflated Sharpe ratio is {format_probability(deflated)}"
+    number = f"its {name_evidence(study.facts)} is {format_probability(deflated)}"
     if deflated < LIKELY:
         return (
             f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
@@ -214,14 +228,21 @@ def write_verdict(study: StudyRecord) -> str:
     return f"the winner is more than the luck of {tried} explains: {number}{doubt}"
 
 
-def describe_deflated(probability: float) -> str:
-    """Return the deflated Sharpe ratio as a sentence."""
+def name_evidence(facts: Mapping[str, Any]) -> str:
+    """Return what the probability that the winner is more than luck is called."""
+    if facts.get("pool", "mean") == "mean":
+        return "deflated Sharpe ratio"
+    return f"bootstrap probability of the {facts['pool']} Sharpe ratio"
+
+
+def describe_deflated(probability: float, name: str = "deflated Sharpe ratio") -> str:
+    """Return the deflated Sharpe ratio, or what is in its place, as a sentence."""
     if math.isnan(probability):
-        return "deflated Sharpe ratio: not enough returns to tell"
+        return f"{name}: not enough returns to tell"
     is_evidence = probability >= LIKELY
     words = "more than luck explains" if is_evidence else "no evidence that it is more than luck"
     return (
-        f"deflated Sharpe ratio {format_probability(probability)}, the probability that it is "
+        f"{name} {format_probability(probability)}, the probability that it is "
         f"truly above that of luck: {words}"
     )
 

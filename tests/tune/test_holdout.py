@@ -30,15 +30,15 @@ def test_the_holdout_is_the_last_part():
 def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
     made = []
 
-    evaluator = search.Evaluator
+    evaluator = search.choose_evaluator("mean", is_separate=False)
 
     def build(market, *args, **kwargs):
         made.append(evaluator(market, *args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(search, "Evaluator", build)
+    monkeypatch.setattr(search, "choose_evaluator", lambda pool, *, is_separate: build)
     seek()
-    seen, whole = made
+    *_, seen, whole = made
     assert seen.market.n_bars == 720
     assert whole.market.n_bars == 960
     assert whole.asked == [(1, 720, None)]  # the winner, once, from the split on

@@ -93,12 +93,13 @@ def explore_study(study: Study) -> Explored:
     name = study.objectives[0]
     score = "score" if len(study.objectives) == 1 else f"score: {name}"
     metrics = {each: table[each].to_numpy() for each in ABOUT if each in table}
-    ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
+    ruins = np.nan_to_num(metrics["ruined"], nan=0.0)
+    ruined = ruins > 0.0
     kept = (table["violation"] == 0.0).to_numpy(dtype=np.bool_)
     scores = table[score].to_numpy(dtype=np.float64)
     violations = table["violation"].to_numpy(dtype=np.float64)
     failed = (table[ERROR] != "").to_numpy(dtype=np.bool_)
-    order = order_sets(scores, violations, ruined, metrics["ruin_time"], failed)
+    order = order_sets(scores, violations, ruins, metrics["ruin_time"], failed)
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
     dimensions = study.facts["space"]["dimensions"]

@@ -49,6 +49,7 @@ from backtest.tune.study_text import (
     describe_deflated,
     describe_overfitting,
     find_measures,
+    name_evidence,
     write_verdict,
 )
 
@@ -180,12 +181,17 @@ def list_study_facts(study: Study, explored: Explored) -> list[Fact]:
         facts += [
             Fact("On the holdout", format_holdout_score(study, verdict),
                  f"looked at {count_looks(study)}"),
-            Fact("Deflated Sharpe", format_probability(verdict.deflated_sharpe),
+            Fact(name_short(study), format_probability(verdict.deflated_sharpe),
                  "probability that it is more than luck"),
             Fact("Overfitting", format_number(verdict.overfitting),
                  "probability that the best is no better than the median"),
         ]  # fmt: skip
     return facts
+
+
+def name_short(study: Study) -> str:
+    """Return a short name of the probability that the winner is more than luck."""
+    return "Deflated Sharpe" if study.facts.get("pool", "mean") == "mean" else "Bootstrap"
 
 
 def count_looks(study: Study) -> str:
@@ -205,7 +211,7 @@ def build_luck(study: Study) -> Section:
         text = "The study is not finished, or no set keeps the constraints: there is no verdict."
         return Section("verdict", "How much of it is luck", lead, [Paragraph(text)])
     sentences = (
-        describe_deflated(verdict.deflated_sharpe),
+        describe_deflated(verdict.deflated_sharpe, name_evidence(study.facts)),
         describe_overfitting(verdict.overfitting),
     )
     blocks: list[Block] = [

@@ -65,7 +65,8 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
     from backtest.sweep.cluster.worker_pool import Workers  # noqa: PLC0415 - loads where it is used
 
     with silence_dask(), connect(distributed, cluster, n_local) as client:
-        yield ClusterEvaluator(evaluator, Workers(client, cluster))
+        workers = Workers(client, cluster)
+        yield evaluator.map_members(lambda each: ClusterEvaluator(each, workers))
 
 
 def read_cluster(cluster: str) -> int | None:

@@ -1,0 +1,360 @@
+"""One set scored in several markets, in an account of its own in each, and its measures pooled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.account import Account
+from backtest.account.account import WHOLE, list_shared_settings
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.units import FloatArray, IntArray, parse_duration
+from backtest.engine import Progress, Result
+from backtest.engine.directions import read_directions
+from backtest.engine.loop_inputs import mark_samples
+from backtest.engine.named_signals import resolve_signal
+from backtest.engine.signal_rule import SignalRule
+from backtest.market import Market, Markets
+from backtest.measures.path_measures import DATES
+from backtest.measures.ranking import NEVER, find_direction
+from backtest.policy import Policy
+from backtest.sweep.evaluator import Evaluator, Rows
+from backtest.sweep.sets.sets import Base, Sets, read_settings
+
+Accounts = Literal["shared", "separate"]
+Pool: TypeAlias = "str | Callable[[FloatArray], FloatArray]"
+
+POOLS = ("mean", "median", "worst")
+OF_MARKETS = ("sharpe", "total_return", "max_drawdown", "ruined")
+"""Measures that the rows have of each market too, as ``"sharpe BTC"``."""
+
+
+class PooledEvaluator(Evaluator):
+    """Evaluator of accounts that each hold one instrument: a set lives in all of them.
+
+    Its bars are those of the clock of the markets. ``members`` are the evaluators by instrument.
+    The measures of a set are pooled: their ``"mean"``, ``"median"`` or ``"worst"`` over markets, or
+    what a function makes of an array of shape (n_markets, n_sets). ``ruined`` is the number of
+    markets in which it was ruined. Returns are the mean over markets on the days that all have.
+    """
+
+    def __init__(
+        self,
+        market: Markets,
+        policy: type[Policy] | Policy,
+        *,
+        venue: Any,
+        account: Account,
+        signal: Any = None,
+        pool: Pool = "mean",
+        **terms: Any,
+    ) -> None:
+        shared = [each for each in list_shared_settings(account) if each in WHOLE]
+        if shared:
+            raise ParameterError(
+                f"an account of one instrument has no {shared[0]}",
+                where=Place(("accounts", "account")),
+                cure=Phrase("leave it out, or pass {}", Argument("accounts", "shared")),
+            )
+        if terms.pop("overlay", None) is not None:
+            raise ParameterError(
+                "an overlay scales a portfolio, and each of the accounts holds one instrument",
+                where=Place(("accounts", "overlay")),
+                cure=Phrase("leave it out, or pass {}", Argument("accounts", "shared")),
+            )
+        self.pool = read_pool(pool)
+        self.members = {
+            name: Evaluator(
+                one,
+                policy,
+                venue=pick(venue, name),
+                account=account.for_instrument(name),
+                signal=read_own_signal(pick(signal, name), one),
+                **terms,
+            )
+            for name, one in market.items()
+        }
+        first = next(iter(self.members.values()))
+        vars(self).update(vars(first))
+        self.is_portfolio, self.market, self.signal = True, market, signal
+        self.base = Base(policy, venue, account, first.base.signal)
+        self.settings = read_settings(self.base)
+
+    def evaluate(
+        self,
+        sets: Sets,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        returns: bool = False,
+        progress: Progress | None = None,
+    ) -> Rows:
+        """Return the pooled measures of all sets, and their mean returns if requested.
+
+        Markets with fewer than two bars from ``first`` up to ``stop`` take no part.
+        """
+        spans = self._find_spans(first, self.market.n_bars if stop is None else stop)
+        parts, n = {}, len(spans)
+        for k, (name, (a, b)) in enumerate(spans.items()):
+            told = None if progress is None else functools.partial(tell_part, progress, k, n)
+            parts[name] = self.members[name].evaluate(
+                sets, first=a, stop=b, returns=returns, progress=told
+            )
+        rows = pool_rows(parts, self.pool)
+        if not returns:
+            return rows
+        return rows._replace(returns=self._align_returns(parts, spans).mean(axis=0))
+
+    def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
+        """Return the pooled measures that need the path of an account."""
+        del progress
+        parts = {name: each.evaluate_path(sets) for name, each in self.members.items()}
+        return pool_rows(parts, self.pool)
+
+    def replay(  # type: ignore[override] # one run of each market
+        self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
+    ) -> dict[str, Result]:
+        """Return the full runs of one set, by instrument."""
+        spans = self._find_spans(first, self.market.n_bars if stop is None else stop)
+        return {
+            name: self.members[name].replay(values, first=a, stop=b)
+            for name, (a, b) in spans.items()
+        }
+
+    def check_causal(self, sets: Sets) -> None:
+        """Raise if the columns look ahead in any market."""
+        for each in self.members.values():
+            each.check_causal(sets)
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Raise if the columns of one set look ahead in any market."""
+        for each in self.members.values():
+            each.check_set(values)
+
+    @property
+    def causality(self) -> str:
+        """Description of how columns and signals were checked for looking ahead."""
+        return "; ".join(dict.fromkeys(each.causality for each in self.members.values()))
+
+    @property
+    def doubts(self) -> list[str]:
+        """Warnings about columns and signals that were not checked enough."""
+        return [*dict.fromkeys(text for each in self.members.values() for text in each.doubts)]
+
+    def copy_fallback(self, other: Evaluator) -> None:
+        """Run in plain Python where another evaluator of the same markets does."""
+        others = getattr(other, "members", {})
+        for name in self.members.keys() & others.keys():
+            self.members[name].copy_fallback(others[name])
+
+    def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
+        """Return the evaluator with its members replaced, such as by those of a cluster."""
+        other = copy(self)
+        other.members = {name: change(each) for name, each in self.members.items()}
+        return other
+
+    def keep_signals(self) -> dict[str, Any]:
+        """Return the signal of each market, by time."""
+        return {name: each.signal for name, each in self.members.items()}
+
+    def sample_returns(self, sets: Sets) -> FloatArray:
+        """Return sampled returns of all sets on the days that all markets have.
+
+        Their shape is (n_markets, n_days, n_sets).
+        """
+        spans = self._find_spans(0, self.market.n_bars)
+        parts = {name: self.members[name].evaluate(sets, returns=True) for name in spans}
+        return self._align_returns(parts, spans)
+
+    def describe_pool(self) -> dict[str, str]:
+        """Return how the accounts are pooled."""
+        return {"accounts": "separate", "pool": self.pool.name}
+
+    def describe_signals(self) -> str:
+        """Return the signals as text, with hashes of their values."""
+        if self.base.signal is not None:
+            return repr(self.base.signal)
+        found = (read_directions(each.signal, each.market) for each in self.members.values())
+        return "; ".join(dict.fromkeys(each.describe() for each in found))
+
+    def _find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
+        """Return the bars of each market, in its own count, from ``first`` up to ``stop``."""
+        found = {}
+        for name, (begins, ends) in zip(self.members, self.market.spans.tolist(), strict=True):
+            span = max(first - begins, 0), min(stop, ends) - begins
+            if span[1] - span[0] > 1:
+                found[name] = span
+        return found
+
+    def _align_returns(
+        self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
+    ) -> FloatArray:
+        """Return the returns of all sets on the sampling periods that all markets have."""
+        periods = {name: self._list_periods(name, span) for name, span in spans.items()}
+        common = functools.reduce(np.intersect1d, periods.values())
+        found = []
+        for name, rows in parts.items():
+            sampled = np.empty((0, len(rows.done))) if rows.returns is None else rows.returns
+            found.append(sampled[np.isin(periods[name], common)])
+        return np.array(found)
+
+    def _list_periods(self, name: str, span: tuple[int, int]) -> IntArray:
+        """Return the number of each sampling period of a market, since 1970."""
+        part = self.members[name].market.slice(*span)
+        period = max(parse_duration(self.sampling, where=Place("sampling")), part.interval)
+        return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
+
+
+class Pooling(NamedTuple):
+    """How measures of several markets become one: its name, and the function.
+
+    ``join`` takes the name of a measure and values of shape (n_markets, n_sets).
+    """
+
+    name: str
+    join: Callable[[str, FloatArray], FloatArray]
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean, which is also that of the returns."""
+        return self.name == "mean"
+
+
+def read_pool(pool: Pool) -> Pooling:
+    """Return how measures are pooled, checked."""
+    if callable(pool):
+        own = getattr(pool, "__name__", type(pool).__name__)
+        return Pooling(f"function {own}", lambda _, values: check_pooled(pool(values), values))
+    if not isinstance(pool, str) or pool not in POOLS:
+        raise ParameterError(
+            f"pool must be 'mean', 'median', 'worst' or a function, got {repr_plain(pool)}",
+            where=Place("pool"),
+            cure="give 'mean', for example",
+        )
+    joins = {"mean": lambda _, values: values.mean(axis=0),
+             "median": lambda _, values: np.median(values, axis=0),
+             "worst": take_worst}  # fmt: skip
+    return Pooling(pool, joins[pool])
+
+
+def take_worst(name: str, values: FloatArray) -> FloatArray:
+    """Return the worst value of a measure; the mean of one that has no better and worse."""
+    direction = find_direction(name)
+    if direction == 0:
+        return np.asarray(values.mean(axis=0))
+    return np.asarray(values.min(axis=0) if direction > 0 else values.max(axis=0))
+
+
+def check_pooled(found: Any, values: FloatArray) -> FloatArray:
+    """Return what a function made of the values of a measure, checked."""
+    pooled = np.asarray(found)
+    if pooled.shape != values.shape[1:] or pooled.dtype.kind not in "iuf":
+        raise ParameterError(
+            f"pool must return a number for each set, of shape {values.shape[1:]}, "
+            f"got shape {pooled.shape}",
+            where=Place("pool"),
+            cure="reduce the first axis, as in lambda values: values.min(axis=0)",
+        )
+    return pooled.astype(np.float64)
+
+
+def pool_rows(parts: Mapping[str, Rows], pool: Pooling) -> Rows:
+    """Return the rows of sets from those of each market; a set fails if it fails in one."""
+    first = next(iter(parts.values()))
+    done = np.all([rows.done for rows in parts.values()], axis=0)
+    errors = [
+        next((f"{name}: {rows.errors[k]}" for name, rows in parts.items() if rows.errors[k]), "")
+        for k in range(len(done))
+    ]
+    is_kept = done & (np.array(errors, dtype=object) == "")
+    metrics = {}
+    for name in first.metrics:
+        values = np.array([rows.metrics[name] for rows in parts.values()])
+        is_date = name in DATES  # those of one market are none of several
+        pooled = np.nan if is_date else pool_measure(name, values, pool)
+        metrics[name] = np.where(is_kept, pooled, np.nan)
+    for name in OF_MARKETS:
+        if name in first.metrics:
+            metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}
+    return Rows(metrics, None, errors, done)
+
+
+def pool_measure(name: str, values: FloatArray, pool: Pooling) -> FloatArray:
+    """Return one measure of all sets from that of each market, of shape (n_markets, n_sets).
+
+    Times of events that never came are left out; ruins are counted.
+    """
+    if name == "ruined":
+        return np.asarray(values.sum(axis=0))
+    if name not in NEVER:
+        return pool.join(name, values)
+    came = ~np.isnan(values)
+    total = np.where(came, values, 0.0).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / came.sum(axis=0))
+
+
+def pick(given: Any, name: str) -> Any:
+    """Return what is given for an instrument, by its name or for all."""
+    if isinstance(given, Mapping):
+        if name not in given:
+            raise ParameterError(
+                f"each market needs a value of its own, {name} has none",
+                where=Place(("venue", "signal")),
+                cure=f"give one for {name} too, or one for all",
+            )
+        return given[name]
+    return given[name] if hasattr(given, "columns") else given
+
+
+def resolve_signals(signal: Any, market: Any, *, is_separate: bool) -> Any:
+    """Return a signal with a rule as its values; that of each market if accounts are separate."""
+    if not is_separate:
+        return resolve_signal(signal, market)
+    return {name: resolve_signal(pick(signal, name), one) for name, one in market.items()}
+
+
+def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
+    """Return what makes the evaluator of shared or of separate accounts."""
+    return functools.partial(PooledEvaluator, pool=pool) if is_separate else Evaluator
+
+
+def read_own_signal(signal: Any, market: Market) -> Any:
+    """Return the signal of one market, by time unless it is a rule whose parameters vary."""
+    if isinstance(signal, SignalRule):
+        return signal
+    return read_directions(signal, market).keep_times()
+
+
+def tell_part(progress: Progress, k: int, n: int, done: int, total: int) -> None:
+    """Tell the progress of the k-th of n equal parts."""
+    progress((k * total + done) // n, total)
+
+
+def read_accounts(accounts: str, market: Any) -> tuple[bool, Any]:
+    """Return whether accounts are separate, and the markets that they are in.
+
+    Markets by name are a panel. Raises ParameterError if ``accounts`` is unknown, or separate ones
+    are asked of one market.
+    """
+    if accounts not in ("shared", "separate"):
+        raise ParameterError(
+            f"accounts must be 'shared' or 'separate', got {repr_plain(accounts)}",
+            where=Place("accounts"),
+            cure="give 'separate' for an account of its own in each market",
+        )
+    is_table = isinstance(market, Mapping) and not isinstance(market, Markets)
+    found = Markets(market) if is_table else market
+    if accounts == "separate" and not isinstance(found, Markets):
+        raise ParameterError(
+            f"separate accounts need several markets, got {repr_plain(market)}",
+            where=Place(("accounts", "market")),
+            cure="give the markets by name, as in {'BTC': btc, 'ETH': eth}",
+        )
+    return accounts == "separate", found

@@ -1,0 +1,158 @@
+"""One set scored in several markets, in an account of its own in each."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.measures.ranking import order_sets
+from backtest.sweep.pooled_evaluator import PooledEvaluator
+from backtest.tune.pooled_luck import find_chance, find_sharpes
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+SETS = {"leverage": [0.5, 2.0, 60.0]}
+POOLS = {"mean": np.mean, "median": np.median, "worst": np.min}
+
+
+def make_markets(**bars: int) -> dict[str, bt.Market]:
+    return {name: bt.Market.sample(bars=n, seed=k) for k, (name, n) in enumerate(bars.items())}
+
+
+MARKETS = make_markets(BTC=400, ETH=480, LTC=360)
+
+
+def sweep(market, **more):
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False, **more}
+    return bt.sweep(market, bt.strategies.Constant, SETS, **terms)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return {name: sweep(market).table for name, market in MARKETS.items()}
+
+
+@pytest.mark.parametrize("pool", [*POOLS, "own"])
+def test_a_row_pools_the_rows_of_each_market(pool, alone):
+    given = (lambda values: values.max(axis=0)) if pool == "own" else pool
+    found = sweep(MARKETS, accounts="separate", pool=given).table
+    joined = POOLS.get(pool, np.max)
+    for name in ("sharpe", "total_return", "cagr"):
+        expected = joined([table[name] for table in alone.values()], axis=0)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-15)
+    for market, table in alone.items():
+        assert found[f"sharpe {market}"].tolist() == table["sharpe"].tolist()
+        assert found[f"ruined {market}"].tolist() == table["ruined"].tolist()
+
+
+def test_worst_is_the_largest_where_less_is_better(alone):
+    found = sweep(MARKETS, accounts="separate", pool="worst").table
+    worst = np.max([table["max_drawdown"] for table in alone.values()], axis=0)
+    assert found["max_drawdown"].tolist() == worst.tolist()
+
+
+def test_a_set_ruined_in_more_markets_ranks_lower():
+    scores, zeros = np.array([3.0, 2.0, 1.0]), np.zeros(3)
+    ruined, none = np.array([2.0, 1.0, 0.0]), np.zeros(3, dtype=bool)
+    late = np.array([90.0, 10.0, math.nan])
+    assert order_sets(scores, zeros, ruined, late, none).tolist() == [2, 1, 0]
+
+
+def test_rows_hold_the_runs_of_each_market(alone):
+    found = sweep(bt.Markets(MARKETS), accounts="separate")
+    runs = found.replay(1)
+    assert {name: run.metrics["sharpe"] for name, run in runs.items()} == {
+        name: table["sharpe"].iloc[1] for name, table in alone.items()
+    }
+    named = {name: found.manifest[name] for name in ("accounts", "pool")}
+    assert named == {"accounts": "separate", "pool": "mean"}
+    assert "(mean of 3 markets)" in found.verdict
+
+
+def test_settings_and_signals_may_be_tables_by_market():
+    account = bt.Account(stop_loss={"BTC": 0.01, "ETH": 0.02, "LTC": 0.5})
+    signal = {"BTC": 1.0, "ETH": -1.0, "LTC": 0.5}
+    found = sweep(MARKETS, account=account, signal=signal, accounts="separate").table
+    for name, market in MARKETS.items():
+        own = sweep(market, account=account.for_instrument(name), signal=signal[name]).table
+        assert found[f"sharpe {name}"].tolist() == own["sharpe"].tolist()
+
+
+def test_returns_are_the_mean_on_the_days_that_all_have():
+    names = {"A": MARKETS["BTC"].slice(0, 240), "B": MARKETS["BTC"].slice(48, 400)}
+    evaluator = PooledEvaluator(
+        bt.Markets(names), bt.strategies.Constant, venue=VENUE, account=bt.Account(), compile=False
+    )
+    sets = {"leverage": np.array([1.0])}
+    rows = evaluator.evaluate(sets, returns=True)
+    runs = evaluator.replay({"leverage": 1.0})
+    series = [run.returns.to_numpy() for run in runs.values()]
+    assert [len(each) for each in series] == [10, 15]  # days: 0 to 9, and 2 to 16
+    expected = 0.5 * (series[0][2:] + series[1][:8])
+    np.testing.assert_array_equal(rows.returns[:, 0], expected)
+
+
+def test_the_chance_of_an_edge_and_of_none():
+    """Two markets of which one set has an edge of four standard errors in both, or none has."""
+    rng = np.random.default_rng(1)
+    pooling = PooledEvaluator(
+        bt.Markets(MARKETS), bt.strategies.Constant, venue=VENUE, account=bt.Account(), pool="worst"
+    ).pool
+    noise = rng.normal(0.0, 0.01, (2, 400, 12))
+    noise -= noise.mean(axis=1, keepdims=True)
+    edge = noise.copy()
+    edge[:, :, -1] += 0.2 * 0.01
+    assert find_chance(edge, pooling, 0) > 0.99
+    assert find_chance(noise, pooling, 0) < 0.5
+    np.testing.assert_allclose(
+        find_sharpes(edge)[:, -1], 0.2 / noise[..., -1].std(1, ddof=1) * 0.01
+    )
+
+
+@pytest.mark.slow
+def test_copies_of_a_market_count_as_one():
+    """The deflated Sharpe ratio of four copies is that of one, as are trials and scores."""
+    terms = {"venue": VENUE, "account": bt.Account(), "trials": 40, "seed": 1}
+    market = bt.Market.sample(bars=1_500)
+    one = bt.tune(market, bt.strategies.VolTarget, **terms).verdict
+    copies = dict.fromkeys("ABCD", market)
+    found = bt.tune(copies, bt.strategies.VolTarget, accounts="separate", **terms).verdict
+    np.testing.assert_allclose(
+        [found.deflated_sharpe, found.effective_trials, found.score, found.holdout_score],
+        [one.deflated_sharpe, one.effective_trials, one.score, one.holdout_score],
+        rtol=1e-9,
+    )
+
+
+@pytest.mark.slow
+def test_other_pools_are_judged_by_a_bootstrap(tmp_path: Path):
+    terms = {"venue": VENUE, "account": bt.Account(), "trials": 20, "seed": 1, "store": tmp_path}
+    study = bt.tune(MARKETS, bt.strategies.VolTarget, accounts="separate", pool="median", **terms)
+    assert 0.0 <= study.verdict.deflated_sharpe <= 1.0
+    assert "bootstrap probability of the median Sharpe ratio" in study.summary()
+    assert "one in each of 3 markets" in study.summary()
+    loaded = bt.Study.load(study.folder)
+    assert loaded.verdict == study.verdict or math.isnan(loaded.verdict.effective_trials)
+
+
+@pytest.mark.parametrize(("more", "problem"), [
+    ({"accounts": "apart"}, "accounts must be 'shared' or 'separate', got 'apart'"),
+    ({"accounts": None}, "accounts must be 'shared' or 'separate', got None"),
+    ({"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function, got 'best'"),
+    ({"pool": 3}, "pool must be 'mean', 'median', 'worst' or a function, got 3"),
+    ({"pool": lambda values: values}, "pool must return a number for each set"),
+    ({"pool": lambda _: "x"}, "pool must return a number for each set"),
+    ({"signal": {"BTC": 1.0}}, "each market needs a value of its own, ETH has none"),
+    ({"overlay": bt.strategies.VolTarget()}, "an overlay scales a portfolio"),
+    ({"account": bt.Account(max_gross_leverage=2.0)}, "has no max_gross_leverage"),
+    ({"market": MARKETS["BTC"]}, "separate accounts need several markets"),
+])  # fmt: skip
+def test_what_separate_accounts_do_not_take_is_one_error(more, problem):
+    given = {"accounts": "separate", "market": MARKETS, **more}
+    with pytest.raises(bt.ParameterError) as caught:
+        sweep(given.pop("market"), **given)
+    assert problem in str(caught.value)
+    assert caught.value.cure
