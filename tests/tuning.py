@@ -75,8 +75,20 @@ class MadeUp:
         self.market = market
         self.base = Base(policy, venue, account)
         self.settings = read_settings(self.base)
-        self.sampling, self.calendar = settings["sampling"], settings["calendar"]
+        self.sampling = settings.get("sampling", "1d")
+        self.calendar = settings.get("calendar", "365")
         self.asked: list[tuple[int, int, int | None]] = []
+
+    def keep_signals(self) -> None:
+        """Return the signal: there is none."""
+
+    def describe_signals(self) -> str:
+        """Return the signal as text."""
+        return "1.0"
+
+    def describe_pool(self) -> dict[str, str]:
+        """Return nothing: there is one account."""
+        return {}
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:
         """Return the formula's values; zeros for measures it does not give, NaN of failed sets."""

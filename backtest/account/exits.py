@@ -173,3 +173,12 @@ def follow_equity(rules: InstrumentRules, watch: Watch, held: float, equity: flo
     is_anew = (held == 0.0) & (equity <= level)
     highest = max(watch.highest, equity)
     return Watch(best=watch.best, highest=equity if is_anew else highest)
+
+
+def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
+    """Return the place of a stop on a segment that reaches it, and the u at which it fills."""
+    if is_through(side, start, stop):
+        return 0.0, start
+    if end == start:
+        return 1.0, end
+    return min(max((stop - start) / (end - start), 0.0), 1.0), stop

@@ -24,6 +24,7 @@ from backtest.account.exits import (
     compute_target_price,
     find_nearest_stop,
     is_through,
+    place_stop,
 )
 from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
 from backtest.account.liquidation import find_trigger, is_nearer, liquidate
@@ -277,11 +278,8 @@ def find_stop_place(
 
     A stop at or beyond its price already acts at the price of now.
     """
-    rules, quote, position = (
-        share(pick_instrument(terms, i)),
-        pick_quote(quotes, i),
-        pick_position(state, i),
-    )
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    position = pick_position(state, i)
     start, end = scratch.last[i], scratch.last_end[i]
     low, high = min(start, end), max(start, end)
     if rules.has_exits is None:
@@ -303,15 +301,6 @@ def find_stop_place(
         if place < nearest - SAME_PLACE:
             found, nearest, at = PROFIT, place, value
     return found, nearest, at
-
-
-def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
-    """Return the place of a stop on a segment that reaches it, and the u at which it fills."""
-    if is_through(side, start, stop):
-        return 0.0, start
-    if end == start:
-        return 1.0, end
-    return min(max((stop - start) / (end - start), 0.0), 1.0), stop
 
 
 def fail_alone(
