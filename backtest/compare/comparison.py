@@ -24,8 +24,8 @@ from backtest.compare.comparison_record import ComparisonRecord
 from backtest.compare.comparison_text import (
     MEASURES,
     describe_coverage,
-    explain_break_even,
     list_notices,
+    show_break_even,
     write_summary,
     write_verdict,
 )
@@ -35,10 +35,6 @@ MEASURED = (
     "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage", "liquidations",
     "fees_annual", "funding_annual",
 )  # fmt: skip
-BREAK_EVEN = (
-    "Every step runs both accounts again. A fee is added to the taker and the maker rate, funding "
-    "to the rate of each settlement. Rows show the reversal nearest to actual costs."
-)
 
 
 class Comparison(ComparisonRecord, SavedResult):
@@ -199,7 +195,7 @@ class Comparison(ComparisonRecord, SavedResult):
                            note="The highest log growth first, ruined accounts last."),
             )),
             Part("differences", "What differs by more than noise", lead, tuple(gaps)),
-            *self._list_break_even(),
+            *show_break_even(self.break_even),
         ]  # fmt: skip
 
     def _show_gaps(self, measure: str) -> tuple[Shown, Shown]:
@@ -208,23 +204,6 @@ class Comparison(ComparisonRecord, SavedResult):
         style = "signed" if measure == "sharpe" else "growth"
         title = f"Difference of {MEASURES[measure]}"
         return show_gaps(f"difference-{measure}", title, rows, style)
-
-    def _list_break_even(self) -> list[Part]:
-        """Return the section on break-even costs; none if they were not asked for."""
-        rows = self.break_even.to_dict("records")
-        if not rows:
-            return []
-        told = self.break_even.assign(told=[explain_break_even(row) for row in rows])
-        heads = {
-            "gap": Head("gap", "log growth per year", "percent"),
-            "added": Head("added", "bp to both", "signed bps"),
-            "low": Head("searched", "bp", "signed bps", "high"),
-            "told": Head("what happens"),
-        }
-        lead = "The cost that, added to both accounts, reverses their order by log growth."
-        table = ShownTable(told.set_index("policy"), "Break-even costs", BREAK_EVEN, heads=heads,
-                           columns=("against", "cost", *heads))  # fmt: skip
-        return [Part("break-even", "When the order reverses", lead, (table,))]
 
     def list_assumptions(self) -> tuple[str, ...]:
         """Return how the intervals were computed."""

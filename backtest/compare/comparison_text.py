@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest.base.number_text import format_number, format_percent
+from backtest.base.result_parts import Part, ShownTable
+from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize, format_paragraph
 from backtest.base.units import DAY, format_span, to_nanoseconds
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
@@ -61,6 +64,11 @@ GAPS: Mapping[str, SummaryColumn] = {
     "volatility": SummaryColumn("volatility", 18, format_percent),
     "es_95": SummaryColumn("ES 95 %", 16, format_percent),
 }
+
+BREAK_EVEN = (
+    "Every step runs both accounts again. A fee is added to the taker and the maker rate, funding "
+    "to the rate of each settlement. Rows show the reversal nearest to actual costs."
+)
 
 COVERAGE = (
     "measured on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference "
@@ -285,6 +293,23 @@ def explain_break_even(row: Mapping[Any, Any]) -> str:
         return f"{cost}: {row['note']}"
     span = f"{format_bps(row['low'])} to {format_bps(row['high'])}"
     return f"{cost}: {ahead} stays ahead of {behind} from {span}"
+
+
+def show_break_even(table: pd.DataFrame) -> list[Part]:
+    """Return the section of the page on break-even costs; none if they were not asked for."""
+    if table.empty:
+        return []
+    told = table.assign(told=[explain_break_even(row) for row in table.to_dict("records")])
+    heads = {
+        "gap": Head("gap", "log growth per year", "percent"),
+        "added": Head("added", "bp to both", "signed bps"),
+        "low": Head("searched", "bp", "signed bps", "high"),
+        "told": Head("what happens"),
+    }
+    lead = "The cost that, added to both accounts, reverses their order by log growth."
+    shown = ShownTable(told.set_index("policy"), "Break-even costs", BREAK_EVEN, heads=heads,
+                       columns=("against", "cost", *heads))  # fmt: skip
+    return [Part("break-even", "When the order reverses", lead, (shown,))]
 
 
 def format_bps(rate: float) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from backtest.base.json_values import to_plain
@@ -17,19 +16,17 @@ from backtest.base.text_layout import capitalize
 from backtest.base.units import utc_index
 from backtest.compare import show_accounts
 from backtest.engine import Result
-from backtest.sweep import Dimension
-from backtest.sweep.tabulate import name_column
 from backtest.validation.validation_files import (
     ACCOUNTS,
     select_metrics,
     show_choice,
 )
 from backtest.validation.validation_records import WalkRecord
+from backtest.validation.walk_stability import show_parameters
 from backtest.validation.walk_text import OF_FOLDS, summarize_choice, write_summary, write_verdict
 
 MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "turnover", "fees",
             "funding", "liquidations")  # fmt: skip
-PLATEAU_WIDTH = 0.1
 OF_SPANS = {"train_start": Head("trained from", "UTC"), "test_start": Head("tested from", "UTC")}
 OF_STABILITY = {
     "interquartile_range": Head("interquartile range of winners", "", "decimals"),
@@ -41,10 +38,6 @@ STABILITY = (
     "Range: as a share of the declared range, on its scale. Plateau held: share of folds whose "
     "winner lies in the box of the last one. Correlation: of the objectives of all sets between "
     "consecutive folds; train spans that overlap share bars."
-)
-PARAMETER = (
-    "Blue: the winner of each fold. Gray: the box of its neighbors, 10 % of the range on either "
-    "side. A winner that leaves the last box every time was chosen by noise."
 )
 EDGES = "Thin lines are the boundaries, where parameters may change."
 OF_ACCOUNTS = {"re-tuned": "accent", "tuned once": "neutral"}
@@ -112,7 +105,6 @@ class WalkForward(WalkRecord):
         """Return the accounts, what choosing was worth, and the parameters through time."""
         lasting = (f"{capitalize(text)}." for text in self.warnings if OF_FOLDS.match(text))
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
-        shown = [each for each in read_dimensions(self.manifest) if not each.options]
         return [
             Part("account", "The account over time", "One account through all test spans: it "
                  "trades from what it holds when parameters change.", self._show_accounts()),
@@ -124,7 +116,7 @@ class WalkForward(WalkRecord):
                      *lasting)),
             Part("parameters", "Parameters through time", "The winner of each fold, with the "
                  "plateau around it.", (
-                     *(self._show_parameter(each) for each in shown),
+                     *show_parameters(self.folds, self.manifest),
                      ShownTable(self.stability, "Stability", STABILITY, heads=OF_STABILITY))),
         ]  # fmt: skip
 
@@ -156,23 +148,6 @@ class WalkForward(WalkRecord):
             "folds", f"{self.objective} of the winners, fold by fold", caption,
             table.set_axis([*colors], axis=1), "points", colors, "test span from",
             has_legend=True,
-        )  # fmt: skip
-
-    def _show_parameter(self, each: Dimension) -> ShownChart:
-        """Return a parameter through time, with the box of its neighbors, on its own scale."""
-        values = self.folds[name_column(each.name)].to_numpy(dtype=np.float64)
-        rule = self.manifest["robust"] or {}
-        width = float(rule.get("width", PLATEAU_WIDTH)) if isinstance(rule, dict) else PLATEAU_WIDTH
-        ends = {
-            f"{word} end of its plateau": each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))
-            for word, side in (("lower", -width), ("upper", width))
-        }
-        table = pd.DataFrame({**ends, "winner": values}, self.folds["test_start"])
-        table.loc[self.folds["test_end"].iloc[-1]] = table.iloc[-1]
-        colors = dict(zip(map(str, table), ("neutral", "neutral", "accent"), strict=True))
-        return ShownChart(
-            f"parameter-{each.name}", each.name.replace("_", " "), PARAMETER, table, "steps",
-            colors, log="y" if each.log else "", size="half", height=240,
         )  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:
@@ -263,11 +238,3 @@ class WalkForward(WalkRecord):
             "trials": tables["trials"],
             "result": None,  # without ``carry`` there is no re-tuned account
         }
-
-
-def read_dimensions(manifest: Mapping[str, Any]) -> list[Dimension]:
-    """Return the dimensions of the space that was searched."""
-    return [
-        Dimension(**{name: each[name] for name in Dimension._fields})
-        for each in manifest["space"]["dimensions"]
-    ]

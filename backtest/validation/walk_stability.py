@@ -1,23 +1,31 @@
-"""How much the winners of a walk move from fold to fold."""
+"""How much the winners of a walk move from fold to fold, in numbers and charts."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from backtest.base.result_parts import ShownChart
+from backtest.sweep import Dimension
+from backtest.sweep.tabulate import name_column
 from backtest.tune.plateau import find_extent
 from backtest.validation.estimates import correlate_ranks
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
-    from backtest.sweep import Dimension
     from backtest.validation.fold_search import SearchedFold
     from backtest.validation.procedure import Procedure
+
+PLATEAU_WIDTH = 0.1
+PARAMETER = (
+    "Blue: the winner of each fold. Gray: the box of its neighbors, 10 % of the range on either "
+    "side. A winner that leaves the last box every time was chosen by noise."
+)
 
 
 def measure_stability(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
@@ -82,3 +90,29 @@ def correlate_pair(one: SearchedFold, other: SearchedFold) -> float:
     shared = tables[0].merge(tables[1], on=names, suffixes=("_one", "_other"))
     scores = [shared[name].to_numpy(dtype=np.float64) for name in ("score_one", "score_other")]
     return correlate_ranks(scores[0], scores[1])
+
+
+def show_parameters(folds: pd.DataFrame, manifest: Mapping[str, Any]) -> Iterator[ShownChart]:
+    """Yield each number through the folds of a walk, with the box of its neighbors."""
+    rule = manifest["robust"] or {}
+    width = float(rule.get("width", PLATEAU_WIDTH)) if isinstance(rule, dict) else PLATEAU_WIDTH
+    for facts in manifest["space"]["dimensions"]:
+        each = Dimension(**{name: facts[name] for name in Dimension._fields})
+        if not each.options:
+            yield show_parameter(each, folds, width)
+
+
+def show_parameter(each: Dimension, folds: pd.DataFrame, width: float) -> ShownChart:
+    """Return the chart of a number, on its own scale."""
+    values = folds[name_column(each.name)].to_numpy(dtype=np.float64)
+    ends = {
+        f"{word} end of its plateau": each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))
+        for word, side in (("lower", -width), ("upper", width))
+    }
+    table = pd.DataFrame({**ends, "winner": values}, folds["test_start"])
+    table.loc[folds["test_end"].iloc[-1]] = table.iloc[-1]
+    colors = dict(zip(map(str, table), ("neutral", "neutral", "accent"), strict=True))
+    return ShownChart(
+        f"parameter-{each.name}", each.name.replace("_", " "), PARAMETER, table, "steps",
+        colors, log="y" if each.log else "", size="half", height=240,
+    )  # fmt: skip
