@@ -16,7 +16,7 @@ from backtest.cli.experiment_data import check_start, load_data, read_span
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.experiment_signal import read_signal
-from backtest.cli.experiment_venue import build_policies, build_policy, build_venues
+from backtest.cli.experiment_venue import build_overlay, build_policies, build_venues
 from backtest.cli.lending_table import apply_lending
 from backtest.cli.typed_values import format_typed
 from backtest.market import as_markets
@@ -87,7 +87,7 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account, "signal": read_signal(draft, market)}
     if draft.tables.get("overlay"):
-        terms["overlay"] = build_policy(draft.section("overlay", path="name"))
+        terms["overlay"] = build_overlay(draft.section("overlay", path="name"))
     if warms:
         check_start(span, market)
         terms["start"] = span.start

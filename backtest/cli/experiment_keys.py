@@ -110,7 +110,7 @@ def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
 
 
 def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entries that ``NAME=VALUE`` texts set: of policy, signal, account or venue."""
+    """Yield the entries that ``NAME=VALUE`` texts set: of policy, overlay, signal and terms."""
     for text in texts:
         key, value = split_pair(flag, text, "target=0.4")
         table, dot, field = key.partition(".")
@@ -118,6 +118,8 @@ def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
             yield GivenFlag(flag, "run", f"{table}_settings.{field}", parse_typed(value))
         elif dot and table in OPEN_TABLES:
             yield GivenFlag(flag, table, field, parse_typed(value))
+        elif dot and table == "overlay":
+            yield GivenFlag(flag, table, f"settings.{field}", value)
         else:
             yield GivenFlag(flag, "policy", f"settings.{key}", value)
 

@@ -64,7 +64,7 @@ def build_policies(section: DraftTable, names: Sequence[str]) -> Policy | dict[s
     """Build one policy for all instruments, or one for each where tables name them."""
     of_all, single = split_by_name(section.entries, names, known=("settings",), where=section.where)
     if not single:
-        return build_policy(section)
+        return build_with_own(section, names)
     missing = [name for name in names if name not in single]
     if missing and "name" not in of_all:
         raise ParameterError(
@@ -75,6 +75,32 @@ def build_policies(section: DraftTable, names: Sequence[str]) -> Policy | dict[s
     return {
         name: build_policy(section._replace(entries=single.get(name, of_all))) for name in names
     }
+
+
+def build_overlay(section: DraftTable) -> Policy:
+    """Build the overlay, which settings alone do not name."""
+    if "name" not in section.entries:
+        raise ParameterError(
+            f"an overlay needs the name of a policy, got {', '.join(flatten(section.entries))}",
+            where=section.where,
+            cure="add --overlay NAME, or name under [overlay]",
+        )
+    return build_policy(section)
+
+
+def build_with_own(section: DraftTable, names: Sequence[str]) -> Policy | dict[str, Policy]:
+    """Build one policy, or one by instrument if settings such as ``BTCUSDT.target`` name some."""
+    settings = flatten(section.entries.get("settings", {}))
+    shared = {key: each for key, each in settings.items() if key.rpartition(".")[0] not in names}
+    if len(shared) == len(settings):
+        return build_policy(section)
+    found = {}
+    for name in names:
+        own = {key.rpartition(".")[2]: each for key, each in settings.items()
+               if key.rpartition(".")[0] == name}  # fmt: skip
+        entries = {**section.entries, "settings": {**shared, **own}}
+        found[name] = build_policy(section._replace(entries=entries))
+    return found
 
 
 def list_policies(policy: Policy | Mapping[str, Policy]) -> list[Policy]:

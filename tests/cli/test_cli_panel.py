@@ -482,3 +482,18 @@ def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
     code, _, err = call(capsys, "check", "e.toml", "--data", "data")
     assert code == 2
     assert "are checked on its data" in err
+
+
+def test_settings_name_an_instrument_or_the_overlay():
+    """The names that vary in sweeps are settings of a run too, so its best set can run again."""
+    words = ["leverage=0.4", "BTCUSDT.leverage=2", "overlay.target=0.3"]
+    given = build(data=FOLDERS, policy="constant", overlay="vol-target", set=words)
+    assert given.policy == {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
+    assert given.terms["overlay"] == VolTarget(target=0.3)
+    text = f"[data]\npath = {json.dumps(FOLDERS)}\n[policy]\nname = 'constant'\n"
+    text += "[policy.settings]\nleverage = 0.4\n'BTCUSDT.leverage' = 2\n"
+    assert build(text).policy == given.policy
+    with pytest.raises(BacktestError, match=r"an overlay needs the name of a policy, got settings"):
+        build(data=FOLDERS, set=["overlay.target=0.3"])
+    with pytest.raises(BacktestError, match=r"has no parameter 'XRPUSDT\.leverage'"):
+        build(data=FOLDERS, policy="constant", set=["XRPUSDT.leverage=2"])

@@ -298,7 +298,7 @@ def test_a_cross_validation_killed_at_any_piece_ends_at_the_same_bytes(tmp_path,
     ({"embargo": "soon"}, "a duration is"),
     ({"embargo": math.nan}, "embargo"),
     ({"objective": ["sharpe", "cagr"]}, "one objective"),
-    ({"space": {"venue.fees.taker": (0.0, 0.1)}}, "parameters of the policy"),
+    ({"space": {"venue.fees.taker": (0.0, 0.1)}}, "parameters of policies"),
     ({"trials": 1}, "trials"),
 ])  # fmt: skip
 def test_arguments_that_cannot_be_are_refused(given, match):
