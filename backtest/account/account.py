@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import pandas as pd
@@ -28,6 +29,14 @@ from backtest.venue.requirement_rule import Brackets, MarginRule
 
 BRACKETS = Brackets()
 """The requirement of standard cross margin."""
+HEDGED = (
+    "an account has one net position in each instrument (one-way mode): a long and a short in the "
+    "same instrument earn what their difference earns, for two fees and, under brackets, the "
+    "margin of both",
+    "trade the difference; to pay for both, give the market twice: bt.Markets({'long': market, "
+    "'short': market})",
+)
+"""Why there is no hedge mode, and what to do instead."""
 
 BY_INSTRUMENT = (
     "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss",
@@ -119,6 +128,7 @@ class Account(Value, Viewable):
         Which collateral is sold: in the ``"listed"`` order, or ``"pro_rata"``.
     """
 
+    _refused = MappingProxyType({"hedge_mode": HEDGED, "position_mode": HEDGED})
     _omitted = frozenset(
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",

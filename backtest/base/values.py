@@ -35,6 +35,7 @@ class Value:
     """
 
     _omitted: ClassVar[frozenset[str]] = frozenset()
+    _refused: ClassVar[Mapping[str, tuple[str, str]]] = {}  # why a name is no field, and the cure
     """Fields that are stored only if they are not at their default.
 
     Fields of later versions are, so that what earlier ones stored stays the same data.
@@ -320,6 +321,9 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
             where=where,
             cure=f"give a table with {', '.join(known)}",
         )
+    for name in cls._refused.keys() & data.keys():
+        reason, cure = cls._refused[name]
+        raise ParameterError(f"{reason}, got {name}={data[name]!r}", where=where, cure=cure)
     needed = [each.name for each in fields(cls) if each.default is MISSING]
     check_names(cls.__name__, data, known, needed, where=where)
 

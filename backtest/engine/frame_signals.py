@@ -30,6 +30,7 @@ from backtest.market.panel_data import require_panel
 from backtest.market.weight_frame import (
     Weights,
     check_columns_of_frame,
+    name_as_panel,
     read_stamps,
     read_weights,
     weights_to_frame,
@@ -117,6 +118,7 @@ def describe_weights(signal: Weights, weights: FloatArray) -> str:
 
 def _carry(markets: Markets, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     place = Place("signal", of=where)
+    frame = name_as_panel(frame, markets)
     check_columns_of_frame(frame, markets, place)
     order = np.argsort(stamps := read_stamps(frame.index, place), kind="stable")
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,9 +34,9 @@ def read_weights(
     ----------
     signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
         Direction times weight: 0.5 is long half of the equity per turn of leverage, -0.5 short. A
-        frame has UTC times and names of instruments; one that it lacks is flat, and so is a bar
-        that it lacks. A mapping holds constants. None is 1/n in each of the n tradable
-        instruments.
+        frame has UTC times and names of the panel or of its instruments; one that it lacks is flat,
+        and so is a bar that it lacks. A mapping holds constants. None is 1/n in each of the n
+        tradable instruments.
     markets : PanelData
         The panel. Where an instrument is not tradable, its weight is ignored.
     where, argument : str
@@ -60,13 +60,37 @@ def read_weights(
         return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
     place = Place(argument, of=where)
     if isinstance(signal, pd.DataFrame):
-        values = _read_frame(signal, markets, place)
+        values = _read_frame(name_as_panel(signal, markets), markets, place)
     elif isinstance(signal, Mapping):
-        values = _read_constants(signal, markets, place)
+        aliases = find_aliases(signal, markets)
+        named = {aliases.get(name, name): value for name, value in signal.items()}
+        values = _read_constants(named if len(named) == len(signal) else signal, markets, place)
     else:
         values = _read_array(signal, markets, place, first)
     _check_finite(values, markets, place)
     return np.where(tradable & ~np.isnan(values), values, 0.0)
+
+
+def name_as_panel(frame: pd.DataFrame, markets: PanelData) -> pd.DataFrame:
+    """Return a frame whose columns have the names of the panel; instruments' own count too."""
+    aliases = find_aliases(frame.columns, markets)
+    return frame.rename(columns=aliases) if aliases else frame
+
+
+def find_aliases(given: Iterable[object], markets: PanelData) -> dict[object, str]:
+    """Return the panel's names of those that are instruments of its markets, once each.
+
+    A panel may name its markets by their folders, and a market its instrument.
+    """
+    found: dict[object, list[str]] = {}
+    for name, market in markets.items():
+        found.setdefault(market.instrument, []).append(name)
+    known = markets.names_of_whole
+    return {
+        each: found[each][0]
+        for each in given
+        if each not in known and len(found.get(each, ())) == 1
+    }
 
 
 def weights_to_frame(weights: FloatArray, markets: PanelData) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from backtest.base.fields import (
     Timed,
     Whole,
 )
+from backtest.base.number_text import count_nouns
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import IntArray, TimeLike
 from backtest.base.values import Value
@@ -159,6 +160,22 @@ class Venue(Value, Viewable):
         for each in linked if close_fee > 0.0 else ():
             complete_table(each.brackets, close_fee)
         self._set_fields(earlier=linked)
+
+    def __repr__(self) -> str:
+        contract, fees, liquidation = self.contract, self.fees, self.liquidation
+        rates = [each.maintenance_rate for each in self.brackets]
+        most = max(each.max_leverage for each in self.brackets)
+        name = self.in_force.preset if self.in_force else "no preset"
+        brackets = count_nouns(len(rates), "bracket")
+        interest = [each for each in RATES if np.any(np.asarray(getattr(self, each)) != 0.0)]
+        return (
+            f"<Venue of {name}: {contract.kind} contract, lot {contract.lot:g}, tick "
+            f"{contract.tick:g}, least notional {contract.min_notional:g}\n"
+            f" up to {most:g}x, maintenance {rates[0]:.4g} to {rates[-1]:.4g} in {brackets}, "
+            f"liquidation {liquidation.mode!r}, its fee {liquidation.fee:g}\n"
+            f" taker {fees.taker:g}, maker {fees.maker:g}, slippage {self.slippage.rate:g}, impact "
+            f"{self.slippage.impact:g}, {' and '.join(interest) or 'no interest'}>"
+        )
 
     @checked
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:

@@ -142,6 +142,10 @@ BAD: dict[str, Bad] = {
     "an unknown stored field": (
         lambda: Account.from_dict({"capitol": 1}),
         "Account has no field", "'capitol'; did you mean 'capital'?", "Account", "use capital"),
+    "hedge mode": (
+        lambda: Account(hedge_mode=True),
+        "one net position in each instrument", "got hedge_mode=True", "Account",
+        "give the market twice"),
     "a bad stored field": (
         lambda: Account.from_dict({"capital": -1}, where="x.toml, account"),
         "capital must be over 0", "got -1", "x.toml, account: Account.capital", "over 0"),

@@ -191,3 +191,19 @@ def test_bad_frames_and_functions_are_refused_with_a_cure(case):
     assert problem in caught.value.problem
     assert caught.value.where
     assert caught.value.cure
+
+
+def test_columns_may_have_the_names_of_instruments():
+    """A panel of folders btc and eth: weights of BTCUSDT and ETHUSDT are theirs."""
+    made = {name: bt.Market.sample(bars=50, seed=k) for k, name in enumerate(("btc", "eth"))}
+    panel = {
+        name: bt.Market.from_frames(each.bars(), instrument=f"{name.upper()}USDT")
+        for name, each in made.items()
+    }
+    markets = bt.Markets(panel, currency="USDT")
+    frame = pd.DataFrame({"ETHUSDT": -0.5, "BTCUSDT": 0.3}, index=markets.times)
+    for carry in (False, True):
+        found = bt.signals.from_frame(markets, frame, carry=carry)
+        assert found.iloc[-1].to_dict() == {"btc": 0.3, "eth": -0.5}
+    with pytest.raises(bt.ParameterError, match="each instrument has one column, 'eth'"):
+        bt.signals.from_frame(markets, frame.assign(eth=0.1))
