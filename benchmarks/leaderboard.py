@@ -233,6 +233,13 @@ def round_numbers(value: Any) -> Any:
     return value
 
 
+def write_json(found: dict[str, Any]) -> str:
+    """Return the file's text, with a line for each row."""
+    rows = ",\n".join(map(json.dumps, found["rows"]))
+    text = json.dumps(found | {"rows": []}, indent=1)
+    return text.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
+
+
 def run_all(wanted: argparse.Namespace) -> dict[str, Any]:
     """Return the rows of all markets, and what they say together."""
     rows, accounts, gaps = [], [], []
@@ -282,7 +289,7 @@ def main() -> None:
         "settings": {key: getattr(wanted, key) for key in keys},
         **run_all(wanted),
     }
-    wanted.out.write_text(json.dumps(round_numbers(found), indent=1) + "\n", encoding="utf-8")
+    wanted.out.write_text(write_json(round_numbers(found)), encoding="utf-8")
     shown = {"file": str(wanted.out), "rows": len(found["rows"]), **found["best_of_all"]}
     sys.stdout.write(json.dumps(round_numbers(shown)) + "\n")
 
