@@ -11,13 +11,12 @@ from backtest.account.ledger import FILL
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import NoFillWarning
 from backtest.base.units import FloatArray
-from backtest.engine.target_cuts_table import measure_cuts
+from backtest.engine.loop_inputs import has_order_fee
+from backtest.engine.target_cuts_text import WORDS
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.engine.loop_inputs import Inputs
+    from backtest.engine.portfolio_setup import Setup
     from backtest.engine.record import Outcome
-    from backtest.venue import Venue
 
 
 def is_filled(outcome: Outcome) -> bool:
@@ -34,37 +33,44 @@ def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
     return not columns and not target.any()
 
 
-def explain_no_fill(
-    outcome: Outcome,
-    inputs: Inputs,
-    columns: Mapping[str, FloatArray],
-    venue: Venue,
-    account: Account,
-    first: int,
-) -> str:
-    """Return why a run from bar ``first`` filled no order, without a full stop; empty if it did."""
-    if is_filled(outcome):
-        return ""
-    target = outcome.of_positions("target")[:, 0]
-    if np.isnan(target[:-1]).all():
-        return explain_nan(target, columns)
-    rows = measure_cuts(inputs, outcome.record, outcome.entries, first)
-    total = rows[0]
-    n = int(total["decisions"])
-    if n == 0 and inputs.rules.instrument.has_order_fee is not None:
+def find_columns(setup: Setup) -> dict[str, FloatArray]:
+    """Return the columns of all policies, by name and, of several, by instrument."""
+    names = setup.markets.names
+    of = {name: f" of {name}" if len(names) > 1 else "" for name in names}
+    return {
+        f"{column}{of[name]}": values
+        for name, each in zip(names, setup.panelists, strict=False)
+        for column, values in each.columns.items()
+    }
+
+
+def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return why a run filled no order, without a full stop.
+
+    ``rows`` are those of ``target_cuts``.
+    """
+    level, total = outcome.of_positions("target"), rows[0]
+    asked, n = level[:-1], int(total["decisions"])
+    if np.isnan(asked).all():
+        return explain_nan(len(level), find_columns(setup))
+    signal = setup.inputs.feed.signal
+    if not signal[min(setup.first, len(signal) - 1) :].any():
+        return f"the signal was 0 or NaN at all {len(level):,} closes, which asks for no position"
+    if np.isinf(asked[~np.isnan(asked)]).all():
+        return "its infinite leverage met limits that left no room for an order"
+    if n == 0 and any(map(has_order_fee, setup.venues.values())):
         return "the equity was at most the fixed fee of an order, fees.per_order, at any decision"
     if n == 0:
-        return "the account had no equity at any decision"
-    if not inputs.feed.signal.any():
-        return f"the signal was 0 at all {n:,} decisions, which asks for no position"
+        return "no decision met an open at which the account had equity"
     if total["mean_asked"] == 0.0:
-        return f"the policy asked for a leverage of 0, or the signal was 0, at all {n:,} decisions"
-    return explain_limit(rows, venue, account)
+        who = "policy or the overlay" if setup.overlay else "policy"
+        return f"the {who} asked for a leverage of 0, or the signal was 0, at all {n:,} decisions"
+    limits = [row for row in rows if row.get("instrument", "all") == "all" and row is not total]
+    return explain_limit(setup, total, limits)
 
 
-def explain_nan(target: FloatArray, columns: Mapping[str, FloatArray]) -> str:
-    """Return why a policy returned NaN at every close before the last."""
-    n = len(target)
+def explain_nan(n: int, columns: Mapping[str, FloatArray]) -> str:
+    """Return why a policy returned NaN at each of ``n`` closes but the last."""
     unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
     if unknown:
         names = ", ".join(unknown)
@@ -79,26 +85,35 @@ def explain_nan(target: FloatArray, columns: Mapping[str, FloatArray]) -> str:
     )
 
 
-def explain_limit(rows: Sequence[Mapping[str, Any]], venue: Venue, account: Account) -> str:
+def explain_limit(
+    setup: Setup, total: Mapping[str, Any], limits: Sequence[Mapping[str, Any]]
+) -> str:
     """Return which limit prevented the orders: the one that cut most."""
-    total = rows[0]
-    worst = max(rows[1:], key=lambda row: float(row["decisions"] * row["mean_distance"]))
-    n = int(worst["decisions"])
-    of = f"{n:,} of {total['decisions']:,}"
-    asked = f"{total['mean_asked']:.3g}x on average"
-    small = f"the capital of {account.capital:g} is too small for them"
+    if not limits:
+        return "no limit explains it: look at result.positions"
+    worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
+    each = " per instrument" if len(setup.markets) > 1 else ""
+    of = f"{worst['decisions']:,} of {total['decisions']:,} decisions"
+    asked = f"{of} ({total['mean_asked']:.3g}x{each} on average)"
+    contracts = [each.contract for each in setup.venues.values()]
+    bands = [setup.account.for_instrument(name).band for name in setup.markets.names]
+    small = f"the capital of {setup.account.capital:g} is too small for them"
     reasons = {
-        "band": f"the targets of {of} decisions ({asked}) lay within the band of {account.band:g} "
-        "turns of equity around no position: narrow the band",
-        "min_notional": f"the orders of {of} decisions ({asked}) were under the least notional of "
-        f"the venue, {venue.contract.min_notional or 0.0:g}: {small}",
-        "lot": f"the orders of {of} decisions ({asked}) were under one lot, "
-        f"{venue.contract.lot:g} contracts: {small}",
-        "participation": f"max_participation left no volume for the orders of {of} decisions: the "
-        "bars have too little volume",
+        "band": f"the targets of {asked} lay within the band of {list_values(bands)} turns of "
+        "equity around no position: narrow the band",
+        "min_notional": f"the orders of {asked} were under the least notional of the venue, "
+        f"{list_values([each.min_notional or 0.0 for each in contracts])}: {small}",
+        "lot": f"the orders of {asked} were under one lot, "
+        f"{list_values([each.lot for each in contracts])} contracts: {small}",
+        "participation": f"max_participation left no volume for the orders of {of}: the bars have "
+        "too little volume",
     }
-    limit = worst["cause"].replace("_", " ")
-    return reasons.get(worst["cause"], f"{limit} left no room for an order at {n:,} decisions")
+    return reasons.get(worst["cause"], f"{WORDS[worst['cause']]} left no room for {of}")
+
+
+def list_values(values: Sequence[float]) -> str:
+    """Return different values in words."""
+    return " or ".join(f"{each:g}" for each in dict.fromkeys(values))
 
 
 def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:

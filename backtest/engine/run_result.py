@@ -15,14 +15,9 @@ from backtest.engine.benchmark import Benchmark, begin_moves, index_traded
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.lookahead.checked_signals import join_checks
 from backtest.engine.manifest import RunTerms, write_manifest
-from backtest.engine.no_fill import explain_no_fill, is_cash
+from backtest.engine.no_fill import explain_no_fill, find_columns, is_cash, is_filled
 from backtest.engine.portfolio_checks import warn_of_band, warn_of_delisting
 from backtest.engine.portfolio_cuts import measure_book_cuts
-from backtest.engine.portfolio_no_fill import (
-    explain_no_book_fill,
-    find_unknown,
-    name_boundless,
-)
 from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
@@ -30,6 +25,7 @@ from backtest.engine.run_before import find_before
 from backtest.engine.run_data import Quotes
 from backtest.engine.run_warnings import warn_of_outcome
 from backtest.engine.signal_input import describe_signal
+from backtest.engine.target_cuts_table import measure_cuts
 from backtest.measures.run_span import RunSpan
 
 Rows = Callable[[], Sequence[Mapping[str, Any]]]
@@ -40,8 +36,6 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     markets, first, is_one = setup.markets, setup.first, setup.has_one_position
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
-    explain = explain_one if is_one else explain_several
-    no_fill, measure_cuts = explain(setup, outcome, closes)
     benchmark = setup.benchmark
     if not is_one and benchmark is None:
         benchmark = index_traded(markets, setup.venues, setup.signal, first)
@@ -74,8 +68,8 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         markets=markets,
         inputs=charge_tiers(setup, outcome) if is_one else None,
         weights=None if is_one else setup.signal,
-        measure_cuts=measure_cuts,
-        no_fill=no_fill,
+        measure_cuts=None if is_one else find_cuts(setup, outcome),
+        no_fill=explain(setup, outcome, closes),
         traded=outcome.traded,
     )
 
@@ -109,15 +103,12 @@ def describe_run(
     )
 
 
-def explain_one(setup: Setup, outcome: Outcome, closes: IntArray) -> tuple[str, Rows | None]:
-    """Warn of what a run of one position did; return why it filled no order."""
-    (only,), (name,) = setup.panelists, setup.markets.names
-    given = (charge_tiers(setup, outcome), only.columns, setup.venues[name], setup.account)
-    no_fill = explain_no_fill(outcome, *given, setup.first)
-    target = outcome.of_positions("target")[:, 0]
-    said = "" if is_cash(only.columns, target) else no_fill
-    warn_of_outcome(type(only.policy).__name__, said, target, closes)
-    return no_fill, None
+def find_cuts(setup: Setup, outcome: Outcome) -> Rows:
+    """Return what measures the rows of ``target_cuts``, which is slower than the run itself."""
+    if not setup.has_one_position:
+        return partial(measure_book_cuts, setup, outcome)
+    inputs = charge_tiers(setup, outcome)
+    return partial(measure_cuts, inputs, outcome.record, outcome.entries, setup.first)
 
 
 def charge_tiers(setup: Setup, outcome: Outcome) -> Any:
@@ -128,19 +119,36 @@ def charge_tiers(setup: Setup, outcome: Outcome) -> Any:
     return inputs._replace(fees=inputs.fees._replace(charged=outcome.charged))
 
 
-def explain_several(setup: Setup, outcome: Outcome, closes: IntArray) -> tuple[str, Rows | None]:
-    """Warn of what a run of several positions did; return why it filled no order, and its cuts."""
-    markets, first = setup.markets, setup.first
-    level, weights = outcome.of_positions("target"), setup.signal.T[first:]
-    targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
-    warn_of_band(setup.account, markets, targets)
-    warn_of_delisting(markets, outcome.entries, DELISTED)
-    measure_cuts = partial(measure_book_cuts, setup, outcome)  # slower than the run itself
-    no_fill = explain_no_book_fill(setup, outcome, measure_cuts)
-    highest = np.where(np.isinf(level).any(axis=1), np.inf, 0.0)
-    said = "" if is_cash(find_unknown(setup), level) else no_fill
+def explain(setup: Setup, outcome: Outcome, closes: IntArray) -> str:
+    """Warn of what a run did; return why it filled no order."""
+    markets, level = setup.markets, outcome.of_positions("target")
+    if not setup.has_one_position:
+        weights = setup.signal.T[setup.first :]
+        targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
+        warn_of_band(setup.account, markets, targets)
+        warn_of_delisting(markets, outcome.entries, DELISTED)
+    no_fill = ""
+    if not is_filled(outcome):
+        no_fill = explain_no_fill(setup, outcome, find_cuts(setup, outcome)())
+    infinite = np.isinf(level)
+    highest = np.where(infinite.any(axis=1), np.inf, 0.0) if infinite.any() else np.zeros(1)
+    said = "" if is_cash(find_columns(setup), level) else no_fill
     warn_of_outcome(name_boundless(setup, level), said, highest, closes)
-    return no_fill, measure_cuts
+    return no_fill
+
+
+def name_boundless(setup: Setup, level: FloatArray) -> str:
+    """Return the policies for a warning; those that asked for an infinite leverage, if any did."""
+    is_boundless = np.atleast_1d(np.isinf(level).any(axis=0))
+    chosen = [
+        (name, type(setup.policies[name]).__name__)
+        for name, boundless in zip(setup.markets.names, is_boundless, strict=True)
+        if boundless or not is_boundless.any()
+    ]
+    kinds = ", ".join(dict.fromkeys(kind for _, kind in chosen))
+    if setup.has_one_position or not is_boundless.any():
+        return kinds
+    return f"{kinds} of {', '.join(name for name, _ in chosen)}"
 
 
 def find_peak(setup: Setup) -> float:

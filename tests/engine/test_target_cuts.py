@@ -223,7 +223,7 @@ class Cold(bt.Policy):
         (Cold(), {}, None, "sigma was not known at any of 600 closes"),
         (Constant(1.0), {"band": 5.0}, None, "within the band of 5 turns"),
         (Constant(1.0), {"capital": 2.0}, None, "under one lot, 0.001 contracts"),
-        (Constant(1.0), {}, 0.0, "the signal was 0 at all"),
+        (Constant(1.0), {}, 0.0, "the signal was 0 or NaN at all 600 closes"),
     ],
 )
 def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
