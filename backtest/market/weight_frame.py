@@ -219,7 +219,8 @@ def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> Flo
     values = _read_numbers(given, place) if is_array else np.empty(0)
     values = values[:, None] if values.ndim == 1 == len(markets) else values
     if values.ndim != 2:
-        kind = f"a {type(given).__name__}" if np.iterable(given) else repr_plain(given)
+        is_array = np.iterable(given) and not isinstance(given, str)
+        kind = f"a {type(given).__name__}" if is_array else repr_plain(given)
         raise ParameterError(
             f"the signal of several instruments must have a value for each of them, got {kind}",
             where=place,

@@ -224,7 +224,7 @@ BAD = {
     "nan constant": (PAIR, {"A": np.nan}, "weight of 'A' must be a number"),
     "words": (PAIR, frame(A="long"), "weights must be numbers"),
     "word": (PAIR, {"A": "long"}, "weight of 'A'"),
-    "text": (PAIR, "equal", "a value for each of them, got a str"),
+    "text": (PAIR, "equal", "a value for each of them, got 'equal'"),
     "a number": (PAIR, 0.5, "a value for each of them, got 0.5"),
     "a series": (PAIR, frame()["A"], "got a Series"),
     "one row": (PAIR, np.ones(4), "got a ndarray"),
