@@ -55,8 +55,8 @@ RATIOS = {
     "power": Ratio(2.0, 5.6, "formula with a power that varies / the plain sweep"),
     "risk": Ratio(50.0, 130.0, "a bar of a path of the risk / a bar of a set of the plain sweep"),
     "risk_columns": Ratio(2.0, 4.0, "risk of a policy with columns / of one without"),
-    "import": Ratio(1.25, 2.6, f"import backtest / {LIBRARIES}"),
-    "process": Ratio(1.8, 3.2, f"backtest run, whole process / {LIBRARIES}"),
+    "import": Ratio(1.25, 1.6, f"import backtest / {LIBRARIES}"),
+    "process": Ratio(1.8, 2.2, f"backtest run, whole process / {LIBRARIES}"),
 }
 
 

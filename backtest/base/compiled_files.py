@@ -21,10 +21,12 @@ from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
+from numba.core.types import unliteral
 
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import read_bytes, warn_of_damage
 from backtest.base.compile_time import COMPILING, count_as_compiling
+from backtest.base.linked_code import compiling
 from backtest.base.numba_start import import_without_blas
 
 import_without_blas()
@@ -98,9 +100,26 @@ class CheckedCache(FunctionCache):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call] # numba's
 
 
+def widen(kind: Any) -> Any:
+    """Return the type of a constant's value: numba would compile a function for each constant."""
+    return unliteral(kind)  # type: ignore[no-untyped-call] # numba's
+
+
 def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
     """Return a function that numba compiles when it is called; cached in checked files."""
     compiled = numba.njit(**options)(function)
+    find = compiled.get_call_template
+    compiled.get_call_template = lambda args, kws: find(
+        [widen(each) for each in args], {name: widen(each) for name, each in kws.items()}
+    )
+    compile_for = compiled.compile
+    is_linked = bool(options.get("no_cpython_wrapper"))
+
+    def compile_one(kinds: Any) -> Any:
+        with compiling(is_linked=is_linked):
+            return compile_for(kinds)
+
+    compiled.compile = compile_one
     if cache:
         compiled._cache = CheckedCache(function)
     return compiled

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from numba.core.codegen import JITCodeLibrary
 
 from backtest.base import cache_folder
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, write_once
+from backtest.base.compile_time import count_as_compiling
 from backtest.base.compiled_files import CheckedFiles, cfunc, jit, seal, unseal
+from backtest.base.linked_code import LinkedLibrary
 
 TEXT = "def double(x):\n    return x + x\n"
 
@@ -31,12 +36,13 @@ def _nothing_said_yet(monkeypatch):
 
 
 @pytest.fixture
-def function(tmp_path):
+def function(tmp_path, monkeypatch):
     """Return a function that stands in a file, as numba's cache wants it."""
     path = tmp_path / "small.py"
     path.write_text(TEXT)
     spec = importlib.util.spec_from_file_location("small", path)
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "small", module)  # the cache refers to it by name
     spec.loader.exec_module(module)
     return module.double
 
@@ -172,3 +178,21 @@ def test_a_run_mends_a_cache_of_which_every_file_is_cut(tmp_path):
             path.write_bytes(b"")
     assert run() == whole.replace("yes 0", "yes 1")
     assert run() == whole
+
+
+def test_code_that_only_others_call_is_linked_and_compiled_once():
+    """It has no machine code, and a constant argument makes no version of its own."""
+    inner: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    add = jit(lambda x, k: x + k, cache=False, **inner)
+    both = jit(lambda x: add(x, 1) * add(x, 2), cache=False)
+    assert both(3.0) == 20.0
+    (compiled,) = add.overloads.values()
+    assert isinstance(compiled.library, LinkedLibrary)
+    assert type(next(iter(both.overloads.values())).library) is JITCodeLibrary
+
+
+def test_nothing_is_collected_while_something_compiles():
+    assert gc.isenabled()
+    with count_as_compiling(), count_as_compiling():
+        assert not gc.isenabled()
+    assert gc.isenabled()
