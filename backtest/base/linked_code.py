@@ -15,7 +15,16 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-SET_ENVIRONMENT = cpu_target.target_context.codegen().set_env
+CODEGEN: Any = cpu_target.target_context.codegen()
+SET_ENVIRONMENT = getattr(CODEGEN, "set_env", None)
+PARTS = ("_optimize_final_module", "_finalize_final_module", "_finalize_dynamic_globals",
+         "serialize_using_object_code", "serialize_using_bitcode")  # fmt: skip
+CAN_LINK = (
+    SET_ENVIRONMENT is not None
+    and hasattr(CODEGEN, "_library_class")
+    and all(hasattr(JITCodeLibrary, name) for name in PARTS)
+)
+"""Whether this numba has the parts that are replaced here; otherwise all code can be run."""
 
 
 class LinkedLibrary(JITCodeLibrary):
@@ -37,15 +46,17 @@ class LinkedLibrary(JITCodeLibrary):
 @contextmanager
 def compiling(*, is_linked: bool) -> Iterator[None]:
     """Compile code inside the block to be linked, or to be run."""
+    if not CAN_LINK:
+        yield
+        return
     with global_compiler_lock:
-        codegen: Any = cpu_target.target_context.codegen()
-        before = codegen._library_class, codegen.set_env
-        codegen._library_class = LinkedLibrary if is_linked else JITCodeLibrary
-        codegen.set_env = ignore_environment if is_linked else SET_ENVIRONMENT
+        before = CODEGEN._library_class, CODEGEN.set_env
+        CODEGEN._library_class = LinkedLibrary if is_linked else JITCodeLibrary
+        CODEGEN.set_env = ignore_environment if is_linked else SET_ENVIRONMENT
         try:
             yield
         finally:
-            codegen._library_class, codegen.set_env = before
+            CODEGEN._library_class, CODEGEN.set_env = before
 
 
 def ignore_environment(*_: Any) -> None:

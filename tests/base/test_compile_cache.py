@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numba import njit
 from numba.core.codegen import JITCodeLibrary
 
-from backtest.base import cache_folder
+from backtest.base import cache_folder, linked_code
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, write_once
 from backtest.base.compile_time import count_as_compiling
@@ -196,3 +197,11 @@ def test_nothing_is_collected_while_something_compiles():
     with count_as_compiling(), count_as_compiling():
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def test_a_numba_with_other_parts_compiles_all_code_to_be_run(monkeypatch):
+    monkeypatch.setattr(linked_code, "CAN_LINK", False)
+    before = linked_code.CODEGEN._library_class
+    with linked_code.compiling(is_linked=True):
+        assert linked_code.CODEGEN._library_class is before
+        assert njit(lambda x: x + 1.0)(1.0) == 2.0
