@@ -16,7 +16,7 @@ import numpy as np
 
 import backtest as bt
 from backtest.measures.run_measures import CORE
-from backtest.sweep.evaluator import Rows
+from backtest.sweep.evaluator import Evaluator, Rows
 from backtest.sweep.sets.sets import Base, count_sets, read_settings
 from backtest.sweep.sets.space import draw_cube, read_space
 from backtest.tune import Study, load_study, search, search_loop, tune
@@ -75,20 +75,15 @@ class MadeUp:
         self.market = market
         self.base = Base(policy, venue, account)
         self.settings = read_settings(self.base)
+        self.signal = settings.get("signal")
         self.sampling = settings.get("sampling", "1d")
         self.calendar = settings.get("calendar", "365")
         self.asked: list[tuple[int, int, int | None]] = []
 
-    def keep_signals(self) -> None:
-        """Return the signal: there is none."""
-
-    def describe_signals(self) -> str:
-        """Return the signal as text."""
-        return "1.0"
-
-    def describe_pool(self) -> dict[str, str]:
-        """Return nothing: there is one account."""
-        return {}
+    keep_signals = Evaluator.keep_signals
+    describe_signals = Evaluator.describe_signals
+    describe_pool = Evaluator.describe_pool
+    _read_directions = Evaluator._read_directions
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:
         """Return the formula's values; zeros for measures it does not give, NaN of failed sets."""
@@ -167,7 +162,7 @@ def stand_in(
     """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
     put(search, "choose_evaluator", lambda pool, *, is_separate: evaluator)
-    put(load_study, "Evaluator", evaluator)
+    put(load_study, "choose_evaluator", lambda pool, *, is_separate: evaluator)
     put(search_loop, "start_sampler", start_drawn)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from copy import copy
+from types import FunctionType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest.account import Account
 from backtest.account.account import WHOLE, list_shared_settings
+from backtest.base.code_identity import describe_function, hash_texts
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Phrase, Place
@@ -230,7 +232,11 @@ def read_pool(pool: Pool) -> Pooling:
     """Return how measures are pooled, checked."""
     if callable(pool):
         own = getattr(pool, "__name__", type(pool).__name__)
-        return Pooling(f"function {own}", lambda _, values: check_pooled(pool(values), values))
+        code = describe_function(pool, {}).text if isinstance(pool, FunctionType) else repr(pool)
+        return Pooling(
+            f"function {own} {hash_texts(code)[:8]}",
+            lambda _, values: check_pooled(pool(values), values),
+        )
     if not isinstance(pool, str) or pool not in POOLS:
         raise ParameterError(
             f"pool must be 'mean', 'median', 'worst' or a function, got {repr_plain(pool)}",

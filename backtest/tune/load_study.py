@@ -11,9 +11,9 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine import hash_source
 from backtest.engine.cut_terms import end_expired
-from backtest.engine.directions import read_directions
-from backtest.engine.named_signals import read_named, resolve_signal
-from backtest.sweep import Base, Evaluator
+from backtest.engine.named_signals import read_named
+from backtest.sweep import Base
+from backtest.sweep.pooled_evaluator import POOLS, choose_evaluator, resolve_signals
 from backtest.sweep.sets.sets import names_signal
 from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
@@ -78,13 +78,18 @@ def rebuild_bench(
     check_prices(facts)
     cls = policy if isinstance(policy, type) else type(policy)
     market = end_expired(market, rebuild_venue(facts))
+    is_separate = facts.get("accounts") == "separate"
     named = read_named(signal, market)
-    signal = resolve_signal(named, market)
-    directions = read_directions(signal, market, where="Study.load")
+    base = rebuild_base(facts, cls)
+    make = choose_evaluator(read_stored_pool(facts), is_separate=is_separate)
+    terms = {"venue": base.venue, "account": base.account, "overlay": overlay}
+    terms |= {name: facts[name] for name in ("sampling", "calendar", "metrics")}
+    resolved = resolve_signals(named, market, is_separate=is_separate)
+    whole = make(market, base.policy, signal=resolved, **terms)
     pairs = {
         "market": (describe_market(market), facts["data"]),
         "policy": (hash_source(cls), facts["policy"]["source_hash"]),
-        "signal": (directions.describe(), facts["signal"]),
+        "signal": (whole.describe_signals(), facts["signal"]),
         "overlay": (None if overlay is None else repr(overlay), facts.get("overlay")),
     }
     differing = [name for name, (now, before) in pairs.items() if now != before]
@@ -95,19 +100,21 @@ def rebuild_bench(
             where="Study.load",
             cure="give those it was made with, or none of them for its tables only",
         )
-    base = rebuild_base(facts, cls)
-    whole = Evaluator(
-        market,
-        base.policy,
-        venue=base.venue,
-        account=base.account,
-        signal=named if has_rule(facts) else directions.keep_times(),
-        overlay=overlay,
-        sampling=facts["sampling"],
-        calendar=facts["calendar"],
-        metrics=facts["metrics"],
-    )
+    lasting = named if has_rule(facts) else whole.keep_signals()
+    whole = make(market, base.policy, signal=lasting, **terms)
     return Bench(whole, find_split(market, facts["holdout"]))
+
+
+def read_stored_pool(facts: Mapping[str, Any]) -> str:
+    """Return how separate accounts of a stored study were pooled, by a name."""
+    pool = str(facts.get("pool", POOLS[0]))
+    if pool not in POOLS:
+        raise ParameterError(
+            f"sets of a stored study can be run again if its pool has a name, got {pool}",
+            where="Study.load",
+            cure="load it without market and policy, for its tables",
+        )
+    return pool
 
 
 def has_rule(facts: Mapping[str, Any]) -> bool:

@@ -134,8 +134,16 @@ def test_other_pools_are_judged_by_a_bootstrap(tmp_path: Path):
     assert 0.0 <= study.verdict.deflated_sharpe <= 1.0
     assert "bootstrap probability of the median Sharpe ratio" in study.summary()
     assert "one in each of 3 markets" in study.summary()
-    loaded = bt.Study.load(study.folder)
-    assert loaded.verdict == study.verdict or math.isnan(loaded.verdict.effective_trials)
+    loaded = bt.Study.load(study.folder, market=bt.Markets(MARKETS), policy=bt.strategies.VolTarget)
+    assert loaded.replay().keys() == study.replay().keys()
+    one = {name: run.metrics["sharpe"] for name, run in loaded.replay().items()}
+    assert one == {name: run.metrics["sharpe"] for name, run in study.replay().items()}
+
+
+def test_functions_that_pool_differ_by_their_code():
+    pools = (lambda values: values.min(axis=0)), (lambda values: values.max(axis=0))
+    names = [sweep(MARKETS, accounts="separate", pool=pool).manifest["pool"] for pool in pools]
+    assert len({*names}) == 2
 
 
 @pytest.mark.parametrize(("more", "problem"), [
