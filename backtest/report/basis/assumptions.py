@@ -211,6 +211,8 @@ def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]
     if overlay := manifest.get("overlay"):
         yield "overlay", str(overlay["text"] if isinstance(overlay, Mapping) else overlay)
     yield "signal", str(manifest["signal"])
+    if pool := manifest.get("pool"):
+        yield "accounts", f"one in each market; measures are their {pool}"
     yield "returns", f"per {manifest['sampling']}, calendar of {manifest['calendar']} days a year"
     for name in ("seed", "resumed_from"):
         if manifest.get(name) is not None:

@@ -215,7 +215,7 @@ def build_luck(study: Study) -> Section:
         describe_overfitting(verdict.overfitting),
     )
     blocks: list[Block] = [
-        tabulate_verdict(verdict),
+        tabulate_verdict(study, verdict),
         *(Paragraph(f"{capitalize(each)}.") for each in sentences),
         tabulate_best(study),
         tabulate_settings(study),
@@ -230,17 +230,19 @@ def describe_elsewhere(verdict: Verdict) -> str:
     return f"{where}: {policies}" if policies else where
 
 
-def tabulate_verdict(verdict: Verdict) -> Table:
+def tabulate_verdict(study: Study, verdict: Verdict) -> Table:
     """Return the numbers of the verdict."""
+    is_pooled, short = study.facts.get("pool") == "mean", name_short(study)
     rows = (
         ("sets tried", f"{verdict.trials:,}", "in this study"),
         ("sets tried elsewhere", f"{verdict.other_trials:,}", describe_elsewhere(verdict)),
         ("worth independent sets", format_number(verdict.effective_trials),
          "by the correlation of their returns"),
-        ("Sharpe of the best", format_number(verdict.sharpe), "in the search"),
+        ("Sharpe of the best", format_number(verdict.sharpe),
+         "in the search" + ", of the mean of the markets' returns" * is_pooled),
         ("Sharpe of luck", format_number(verdict.lucky_sharpe),
          "to be expected of the best of so many without skill"),
-        ("deflated Sharpe", format_probability(verdict.deflated_sharpe),
+        (short[0].lower() + short[1:], format_probability(verdict.deflated_sharpe),
          "probability that the true one is above that of luck"),
         ("probability of overfitting", format_number(verdict.overfitting),
          "how often the best of one half of time was no better than the median in the other"),
