@@ -141,5 +141,5 @@ def test_the_memory_of_a_rule_counts():
 
 
 def test_fields_of_the_account_are_still_refused():
-    with pytest.raises(bt.ParameterError, match=r"of the policy and of the signal, got acc"):
+    with pytest.raises(bt.ParameterError, match=r"got account.band"):
         bt.walk_forward(ONE, Sized, **TERMS, **SMALL, space={"account.band": (0.0, 0.2)})
