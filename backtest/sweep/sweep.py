@@ -166,8 +166,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     chosen = check_sets(
         policy, account, venue, given, signal=rule, names=base.names, overlay=base.overlay
     )
-    if not names_signal(chosen):
-        signal = resolve_signals(named, market, is_separate=is_separate)
+    signal = resolve_signals(named, market, is_separate=is_separate)
     make = choose_evaluator(pool, is_separate=is_separate)
     evaluator = make(
         market,
