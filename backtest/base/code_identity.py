@@ -8,9 +8,10 @@ the user).
 from __future__ import annotations
 
 import builtins
+import functools
 import hashlib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,3 +134,49 @@ def is_builtin(name: str, value: Any) -> bool:
 def hash_texts(*texts: str) -> str:
     """Return a short hash of some texts."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
+
+
+def name_callable(function: Any) -> str:
+    """Return the name of a callable and the hash of its code, the same in every process."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{name} sha256:{hashlib.sha256(describe_callable(function).encode()).hexdigest()}"
+
+
+def describe_callable(function: Any) -> str:
+    """Return the code of a callable, with the arguments bound to it."""
+    if isinstance(function, types.FunctionType):
+        return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
+    if isinstance(function, functools.partial):
+        bound = sorted(function.keywords.items())
+        return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
+    rule: Any = type(function).__call__
+    kept = sorted(getattr(function, "__dict__", {}).items())
+    is_plain = isinstance(rule, types.FunctionType)
+    return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
+
+
+def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    """Yield the dicts and lists that a function and those it calls refer to."""
+    seen.add(id(function))
+    for name, value in sorted(find_references(function).items()):
+        if isinstance(value, (dict, list)):
+            yield f"{name}={write_table(value)}"
+        if isinstance(value, types.FunctionType) and id(value) not in seen:
+            yield from describe_tables(value, seen)
+
+
+def write_table(value: Any) -> str:
+    """Return plain data as text; other objects as their type, as their text may hold an address.
+
+    Examples
+    --------
+    >>> write_table({"sharpe": [1.0, None], "other": object()})
+    "{'sharpe': [1.0, None], 'other': <class 'object'>}"
+    """
+    if isinstance(value, Mapping):
+        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(write_table(each) for each in value)}]"
+    is_plain = isinstance(value, (bool, int, float, str, type(None), np.generic))
+    return repr(value if is_plain else type(value))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from copy import copy
-from types import FunctionType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest.account import Account
 from backtest.account.account import WHOLE, list_shared_settings
-from backtest.base.code_identity import describe_function, hash_texts
+from backtest.base.code_identity import name_callable
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Phrase, Place
@@ -172,6 +171,8 @@ class PooledEvaluator(Evaluator):
         """
         spans = self._find_spans(0, self.market.n_bars)
         parts = {name: self.members[name].evaluate(sets, returns=True) for name in spans}
+        if not all(rows.done.all() for rows in parts.values()):
+            raise KeyboardInterrupt
         return self._align_returns(parts, spans)
 
     def describe_pool(self) -> dict[str, str]:
@@ -231,12 +232,8 @@ class Pooling(NamedTuple):
 def read_pool(pool: Pool) -> Pooling:
     """Return how measures are pooled, checked."""
     if callable(pool):
-        own = getattr(pool, "__name__", type(pool).__name__)
-        code = describe_function(pool, {}).text if isinstance(pool, FunctionType) else repr(pool)
-        return Pooling(
-            f"function {own} {hash_texts(code)[:8]}",
-            lambda _, values: check_pooled(pool(values), values),
-        )
+        name = f"function {name_callable(pool)}"
+        return Pooling(name, lambda _, values: check_pooled(pool(values), values))
     if not isinstance(pool, str) or pool not in POOLS:
         raise ParameterError(
             f"pool must be 'mean', 'median', 'worst' or a function, got {repr_plain(pool)}",

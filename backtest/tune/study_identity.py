@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
-import numpy as np
-
 from backtest.base.caller_warnings import warn_caller
-from backtest.base.code_identity import describe_function, find_references
+from backtest.base.code_identity import name_callable
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
@@ -104,48 +100,7 @@ def describe_objective(objective: Any) -> Any:
         return {name: float(weight) for name, weight in objective.items()}
     if not callable(objective):
         return str(objective)
-    name = getattr(objective, "__name__", type(objective).__name__)
-    return f"{name} sha256:{hashlib.sha256(describe_callable(objective).encode()).hexdigest()}"
-
-
-def describe_callable(function: Any) -> str:
-    """Return the code of a callable, with the arguments bound to it."""
-    if isinstance(function, FunctionType):
-        return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
-    if isinstance(function, functools.partial):
-        bound = sorted(function.keywords.items())
-        return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
-    rule: Any = type(function).__call__
-    kept = sorted(getattr(function, "__dict__", {}).items())
-    is_plain = isinstance(rule, FunctionType)
-    return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
-
-
-def describe_tables(function: FunctionType, seen: set[int]) -> Iterator[str]:
-    """Yield the dicts and lists that a function and those it calls refer to."""
-    seen.add(id(function))
-    for name, value in sorted(find_references(function).items()):
-        if isinstance(value, (dict, list)):
-            yield f"{name}={write_table(value)}"
-        if isinstance(value, FunctionType) and id(value) not in seen:
-            yield from describe_tables(value, seen)
-
-
-def write_table(value: Any) -> str:
-    """Return plain data as text; other objects as their type, as their text may hold an address.
-
-    Examples
-    --------
-    >>> write_table({"sharpe": [1.0, None], "other": object()})
-    "{'sharpe': [1.0, None], 'other': <class 'object'>}"
-    """
-    if isinstance(value, Mapping):
-        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(write_table(each) for each in value)}]"
-    is_plain = isinstance(value, (bool, int, float, str, type(None), np.generic))
-    return repr(value if is_plain else type(value))
+    return name_callable(objective)
 
 
 def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
