@@ -27,7 +27,7 @@ from backtest.tune.pooled_luck import find_chance, find_sharpes
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
-    from backtest.sweep import Dimension, Evaluator, Space
+    from backtest.sweep import Dimension, Evaluator, Sets, Space
     from backtest.sweep.sets.sets import Setting
 
 SAMPLE = 128
@@ -120,15 +120,14 @@ def measure_luck(
     sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
     sample = np.append(sample[sample != best], best)
     chosen = take_sets(trials.sets, sample)
+    unknown = UNKNOWN._replace(sharpe=float(trials.metrics["sharpe"][best]))
+    if isinstance(evaluator, PooledEvaluator) and not evaluator.pool.is_mean:
+        return measure_drawn_luck(evaluator, chosen, unknown, seed)
     rows = evaluator.evaluate(chosen, returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
-    unknown = UNKNOWN._replace(sharpe=float(trials.metrics["sharpe"][best]))
     if rows.returns is None or len(rows.returns) < 4:
         return unknown
-    if isinstance(evaluator, PooledEvaluator) and not evaluator.pool.is_mean:
-        chance = find_chance(evaluator.sample_returns(chosen), evaluator.pool, seed)
-        return unknown._replace(deflated_sharpe=chance, overfitting=find_overfitting(rows.returns))
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
     scale = math.sqrt(periods)
     sharpes = np.nan_to_num(trials.metrics["sharpe"][sample])
@@ -153,6 +152,16 @@ def measure_luck(
         return Luck(count, lucky, deflated, pbo, own_sharpe)
     except BacktestError:  # returns that are not finite
         return unknown
+
+
+def measure_drawn_luck(evaluator: PooledEvaluator, chosen: Sets, unknown: Luck, seed: int) -> Luck:
+    """Return the luck of the last of some sets, by a bootstrap of the same days in all markets."""
+    returns = evaluator.sample_returns(chosen)
+    if returns.shape[1] < 4:
+        return unknown
+    pbo = find_overfitting(returns.mean(axis=0))
+    chance = find_chance(returns, evaluator.pool, seed)
+    return unknown._replace(deflated_sharpe=chance, overfitting=pbo)
 
 
 def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> float:
