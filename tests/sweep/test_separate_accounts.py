@@ -96,7 +96,7 @@ def test_returns_are_the_mean_on_the_days_that_all_have():
 
 
 def test_the_chance_of_an_edge_and_of_none():
-    """Two markets of which one set has an edge of four standard errors in both, or none has."""
+    """An edge of four standard errors in both markets is told from noise."""
     rng = np.random.default_rng(1)
     pooling = PooledEvaluator(
         bt.Markets(MARKETS), bt.strategies.Constant, venue=VENUE, account=bt.Account(), pool="worst"

@@ -179,8 +179,8 @@ CAUTION = 1e-9
 class LaneOrder(NamedTuple):
     """The order of one lane: the contracts it targets, and notionals on its side.
 
-    ``reach`` is the target, ``held`` the position and ``size`` what an increase leads to, of which
-    ``added`` is new.
+    ``reach`` is the target, and ``held`` the position. An increase leads to ``size``; ``added`` is
+    the new part of it.
     """
 
     wanted: float
