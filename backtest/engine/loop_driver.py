@@ -44,6 +44,10 @@ from backtest.venue import MarginRules
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
 """Bars between two reports of progress, compiled and in plain Python."""
+QUICK_CHUNK = 1_048_576
+"""Bars between two reports of progress of the compiled loop of one position."""
+LOGGED = 131_072
+"""Events for which a run has memory at first."""
 
 Progress = Callable[[int, int], None]
 
@@ -261,13 +265,12 @@ def run_chunks(
     total: int,
     progress: Progress | None,
     because: str,
-    chunk: int = CHUNK,
+    chunk: int = QUICK_CHUNK,
 ) -> Outcome:
-    """Run chunk by chunk up to bar ``total``, keeping what is logged."""
+    """Run chunk by chunk up to bar ``total``."""
     state, memory, first, traded, _ = begin
-    tape = new_tape(total - first, 2 * min(chunk, total) + 256, first)
+    tape = new_tape(total - first, min(2 * total + 256, LOGGED), first)
     tally = begin.start_tally()
-    kept: list[FloatArray] = []
     charged: list[tuple[int, float]] = []
     t = first
     while t < total:
@@ -282,11 +285,8 @@ def run_chunks(
         except Exception as error:
             raise find_fault(runner, begun, t, int(tape.cursor[0]), error) from error
         traded = add_traded(traded, begun[1], tally)
-        kept.append(tape.log.entries[: tape.log.written[0]].copy())
-        tape.log.written[0] = 0
         if why == loop.FULL:
-            larger = np.empty((2 * len(tape.log.entries), 8))
-            tape = tape._replace(log=tape.log._replace(entries=larger))
+            tape = tape._replace(log=enlarge(tape.log))
         elif why == loop.BROKEN:
             raise report_imbalance(runner, state, reached)
         elif why == loop.NEGATIVE:
@@ -294,17 +294,22 @@ def run_chunks(
         t = reached
         if progress is not None:
             progress(t - first, total - first)
-    entries = kept[0] if len(kept) == 1 else np.concatenate(kept)
     return Outcome(
         state=state,
         tally=tally,
         memory=memory,
         record=tape.record,
-        entries=entries,
+        entries=tape.log.entries[: tape.log.written[0]].copy(),
         plain_because=because,
         traded=traded,
         charged=tuple(charged),
     )
+
+
+def enlarge(log: Log) -> Log:
+    """Return a log with the same events and room for as many again."""
+    room = np.empty_like(log.entries)
+    return log._replace(entries=np.concatenate((log.entries, room)))
 
 
 def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> TradedDays | None:

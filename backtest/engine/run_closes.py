@@ -103,7 +103,7 @@ class RunCloses(RunData):
         """Return a quote of the only instrument by bar, of shape (n_bars,)."""
         return np.broadcast_to(self._column(name), (self.record.n_bars,))
 
-    @property
+    @cached_property
     def modes(self) -> tuple[str, ...]:
         """The margin modes of the positions."""
         return tuple(self.account.for_instrument(name).margin for name in self.names)

@@ -172,6 +172,8 @@ def sample_risk_free(result: RunRecord) -> FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
     venue, time = result.venues[result.names[0]], result.time
     rate, year = as_of(venue.cash_rate, time, "Venue.cash_rate"), venue.day_count * DAY
+    if not np.any(rate):
+        return np.zeros(np.count_nonzero(result.ends_sample))
     lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
     total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)

@@ -322,8 +322,10 @@ class Market(MarketData):
         ParameterError
             If first is not from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
         """
-        Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
-        Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
+        is_inside = type(first) is type(stop) is int and 0 <= first < stop <= self.n_bars
+        if not is_inside:  # or numbers of another type, whose check takes longer
+            Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
+            Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
         return self._cut(first, stop, f".slice({first}, {stop})")
 
     def _cut(self, first: int, stop: int, step: str) -> Market:
@@ -343,7 +345,7 @@ class Market(MarketData):
         if np.shape(signal) != (1,):
             check_shape("signal", signal, (self.n_bars,), where="Market.with_signal")
         told = dataclasses.replace(self, signal=signal)
-        vars(told)["hashes"] = vars(self)["hashes"]
+        vars(told)["facts"] = vars(self)["facts"]
         return told
 
     def with_columns(self, **columns: npt.ArrayLike | pd.Series) -> Market:

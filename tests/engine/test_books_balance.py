@@ -5,7 +5,7 @@ import pytest
 import backtest as bt
 from backtest.account import bar
 from backtest.account.portfolio_records import EQUITY
-from backtest.engine import portfolio_loop
+from backtest.engine import loop_driver, portfolio_loop
 from tests.portfolio.book_helpers import Hold, flat, make_market, make_venue
 from tests.scenes import play
 
@@ -24,6 +24,15 @@ def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch)
         "equity changed by 100.0, its terms add up to 102.0, a difference of -2.0"
     )
     assert raised.value.where == "bar 2, 2024-01-01 02:00; ledger {'price_pnl': 102.0}"
+
+
+def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
+    """Room for one event, and 20 of them."""
+    prices, targets = [100.0 + k % 3 for k in range(20)], [1.0 + k % 2 for k in range(20)]
+    events = play(*prices, targets=targets).entries
+    monkeypatch.setattr(loop_driver, "LOGGED", 1)
+    assert len(events) >= 10
+    assert play(*prices, targets=targets).entries.tolist() == events.tolist()
 
 
 def test_a_run_of_several_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from itertools import cycle
 from typing import Literal, TypeAlias
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
 from backtest.market import Market, Markets
+from backtest.market.tables.market_data import compute_once
 
 CutKind: TypeAlias = Literal["any", "move", "change", "day"]
 
@@ -38,15 +40,17 @@ class CutPlaces:
     def __init__(self, market: Market | Markets, columns: Mapping[str, FloatArray]) -> None:
         if isinstance(market, Market):
             self.close, digest = market.close, bytes.fromhex(market.close_hash)
+            find = partial(find_largest_moves, self.close)
+            self._largest = compute_once(market, "largest moves", find)
         else:
             self.close = follow_largest_moves(market)
+            self._largest = find_largest_moves(self.close)
             digest = hashlib.sha256(self.close.data).digest()
         self.rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
         self.market = market
         self.columns = columns
         self.names = cycle(columns)
         self.kinds = cycle(ORDER)
-        self._largest = find_largest_moves(self.close)
         self._changes: dict[str, IntArray] = {}
 
     def draw(self, low: int, high: int) -> int:
@@ -58,7 +62,7 @@ class CutPlaces:
             return low
         cuts = np.arange(low, min(high, low + NEAR) + 1)
         found = self._find(next(self.kinds), cuts)
-        return int(self.rng.choice(found if len(found) else cuts))
+        return self._choose(found if len(found) else cuts)
 
     def draw_anywhere(self, low: int, high: int, kind: CutKind) -> int:
         """Return a cut from low to high, which may be far apart; of moves the largest left."""
@@ -70,10 +74,9 @@ class CutPlaces:
                 self._largest = np.delete(self._largest, place)
                 return cut
         if kind == "change":
-            changes = self._list_changes(next(self.names))
-            changes = changes[(changes >= low) & (changes <= high)]
+            changes = self._list_changes(next(self.names), low, high)
             if len(changes):
-                return int(self.rng.choice(changes))
+                return self._choose(changes)
         cut = int(self.rng.integers(low, high + 1))
         return min(high, self.draw(cut, min(high, cut + NEAR))) if kind == "day" else cut
 
@@ -91,11 +94,13 @@ class CutPlaces:
             time = self.market.time
             is_first: BoolArray = time[inner] // DAY != time[inner - 1] // DAY
             return np.extract(is_first, inner)
-        changes = self._list_changes(next(self.names))
-        return np.extract((changes >= inner[0]) & (changes <= inner[-1]), changes)
+        return self._list_changes(next(self.names), inner[0], inner[-1])
 
-    def _list_changes(self, name: str) -> IntArray:
-        """Return the cuts whose last row has another value than the row before it.
+    def _choose(self, cuts: IntArray) -> int:
+        return int(cuts[self.rng.integers(len(cuts))])  # that of rng.choice, and quicker
+
+    def _list_changes(self, name: str, low: int, high: int) -> IntArray:
+        """Return the cuts from low to high whose last row has another value than that before it.
 
         Returns to the median are left out, so that the rare values of a column remain.
         """
@@ -106,7 +111,8 @@ class CutPlaces:
             usual = np.median(some[~np.isnan(some)]) if not np.isnan(some).all() else 0.0
             is_change = (now != before) & (now != usual) & ~np.isnan(now)
             self._changes[name] = np.flatnonzero(is_change) + 2
-        return self._changes[name]
+        found = self._changes[name]
+        return found[found.searchsorted(low) : found.searchsorted(high, "right")]
 
 
 def follow_largest_moves(markets: Markets) -> FloatArray:

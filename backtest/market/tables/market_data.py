@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from backtest.base.units import FloatArray, IntArray, utc_index
 from backtest.base.viewable import Viewable
 
 _Array: TypeAlias = "npt.NDArray[Any]"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,7 +60,7 @@ class MarketData(Viewable):
         columns = {name: freeze(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", MappingProxyType(columns))
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
-        object.__setattr__(self, "hashes", {})  # copies with the same content share them
+        object.__setattr__(self, "facts", {})  # copies with the same content share them
 
     def __len__(self) -> int:
         return self.n_bars
@@ -102,19 +103,12 @@ class MarketData(Viewable):
     @property
     def content_hash(self) -> str:
         """SHA-256, hex, of all arrays, names, the interval and the flags; not of ``source``."""
-        return self._hash_once("content", self._hash_content)
+        return compute_once(self, "content", self._hash_content)
 
     @property
     def close_hash(self) -> str:
         """SHA-256, hex, of the closes."""
-        return self._hash_once("close", lambda: hashlib.sha256(self.close.data).hexdigest())
-
-    def _hash_once(self, name: str, compute: Callable[[], str]) -> str:
-        """Return a hash of the content, computed once for all copies with the same content."""
-        hashes: dict[str, str] = vars(self)["hashes"]
-        if name not in hashes:
-            hashes[name] = compute()
-        return hashes[name]
+        return compute_once(self, "close", lambda: hashlib.sha256(self.close.data).hexdigest())
 
     def _hash_content(self) -> str:
         flags = (self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions)
@@ -149,6 +143,14 @@ class MarketData(Viewable):
         if not np.isnan(self.funding_predicted).all():
             columns["predicted"] = self.funding_predicted
         return pd.DataFrame(columns, index=utc_index(self.funding_time))
+
+
+def compute_once(data: MarketData, name: str, compute: Callable[[], T]) -> T:
+    """Return a fact of the content, computed once for all copies with the same content."""
+    facts: dict[str, T] = vars(data)["facts"]
+    if name not in facts:
+        facts[name] = compute()
+    return facts[name]
 
 
 _NAMES = tuple(each.name for each in dataclasses.fields(MarketData))
