@@ -37,8 +37,9 @@ from backtest.compare.shared_terms import (
 )
 from backtest.engine import Progress, Result, warn_of_last_prices
 from backtest.engine.cut_terms import end_expired
+from backtest.engine.loop_choice import widen_market
 from backtest.engine.manifest import describe_data
-from backtest.engine.named_signals import resolve_signal, widen_market
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets
 from backtest.measures.cautions import is_lost
@@ -129,7 +130,9 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     require_terms(venue, venues, account, accounts)
     varies = not (venues is None and accounts is None and margins is None)
     named = name_entries(policies, 1 if varies else 2)
-    market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+    market, signal = widen_market(
+        market, signal, policy=None, venue=venue, account=account, overlay=overlay
+    )
     signal = resolve_signal(signal, market)
     given: Any = account  # of several, there is none
     setting = SharedTerms(market, venue, given, signal, sampling, calendar, start, compile, overlay)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from backtest.account import Account
-from backtest.account.account import list_shared_settings
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.phrases import Place
 from backtest.engine.indicator_rules import RULES
 from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets
 
 WHERE = Place("signal", of="bt.run")
 
@@ -30,33 +27,6 @@ def resolve_signal(signal: Any, market: Market | Markets, *, where: str = WHERE)
     if not isinstance(named, SignalRule):
         return named
     return named.apply(market) if isinstance(market, Market) else named.weigh(market)
-
-
-def widen_market(
-    market: Any, signal: Any, account: object, overlay: object, *, by_name: Sequence[object] = ()
-) -> tuple[Any, Any]:
-    """Return a market and its signal as those of several where the account is one of several.
-
-    It is if it has an overlay or settings that only accounts with several positions have, or if
-    weights, or any of ``by_name`` (policies, venues), are given by instrument.
-    """
-    is_table = any(isinstance(each, Mapping | pd.DataFrame) for each in (signal, *by_name))
-    is_wide = overlay is not None or is_table
-    is_wide = is_wide or (isinstance(account, Account) and bool(list_shared_settings(account)))
-    if not is_wide or not isinstance(market, Market):
-        return market, signal
-    markets = as_markets(market)
-    return markets, widen_signal(read_named(signal, market), markets)
-
-
-def widen_signal(signal: Any, markets: Markets) -> Any:
-    """Return the signal of the only instrument as weights; a rule, or weights, as they are."""
-    if signal is None or isinstance(signal, SignalRule | Mapping | pd.DataFrame):
-        return signal
-    (name,) = markets.names
-    if isinstance(signal, pd.Series):
-        return signal.to_frame(name)
-    return signal if isinstance(signal, np.ndarray | list | tuple) else {name: signal}
 
 
 def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:

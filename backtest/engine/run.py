@@ -19,8 +19,9 @@ from backtest.base.units import (
 from backtest.engine.account_loop import run_account
 from backtest.engine.benchmark import BenchmarkLike
 from backtest.engine.cut_terms import end_expired
+from backtest.engine.loop_choice import widen_market
 from backtest.engine.loop_driver import Progress
-from backtest.engine.named_signals import resolve_signal, widen_market
+from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio_checks import check_account_kind
 from backtest.engine.result import Result
 from backtest.engine.run_result import finish
@@ -144,7 +145,9 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         If the books do not balance at some bar.
     """
     set_hurry(True)
-    market, signal = widen_market(market, signal, account, overlay, by_name=(policy, venue))
+    market, signal = widen_market(
+        market, signal, policy=policy, venue=venue, account=account, overlay=overlay
+    )
     if isinstance(market, Markets):
         check_account_kind(account)
         signal = resolve_signal(signal, market)

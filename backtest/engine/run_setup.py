@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import BY_INSTRUMENT, WHOLE, check_account
+from backtest.account.account import BY_INSTRUMENT, check_account
 from backtest.account.by_instrument import check_instruments
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
@@ -16,6 +16,7 @@ from backtest.base.units import TimeLike
 from backtest.engine.benchmark import BenchmarkLike, read_own_benchmark
 from backtest.engine.cut_terms import cut_account
 from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.loop_choice import fits_one_position
 from backtest.engine.loop_inputs import read_inputs
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio_checks import check_expiry, read_venues
@@ -33,12 +34,6 @@ from backtest.policy import Policy
 from backtest.venue import Venue
 
 
-def fits_one_position(markets: Markets, account: Account, overlay: object) -> bool:
-    """Return whether one instrument is all there is, so that the loop of one position runs."""
-    fresh = all(getattr(account, name) == value for name, value in WHOLE.items())
-    return len(markets) == 1 and fresh and overlay is None
-
-
 def set_up_run(
     markets: Markets,
     policy: Any,
@@ -54,7 +49,7 @@ def set_up_run(
     benchmark: BenchmarkLike,
 ) -> Setup:
     """Check and read everything that a run needs, and choose its loop."""
-    has_one = fits_one_position(markets, account, overlay)
+    has_one = fits_one_position(markets, policy, venue, account, overlay)
     earlier: Any = read_resume(resume, start, has_one_position=has_one)
     if has_one:
         policy, venue, account, signal = take_only(markets, policy, venue, account, signal)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest.account import Account
-from backtest.account.account import WHOLE
 from backtest.base.units import FloatArray
 from backtest.engine import Result
+from backtest.engine.loop_choice import fits_one_position
 from backtest.engine.manifest import describe_venue
 from backtest.engine.portfolio_checks import read_venues
 from backtest.paths.path_set import Paths
@@ -79,11 +79,12 @@ class PathsAccount:
     @property
     def is_one_position(self) -> bool:
         """Whether the account is one position and nothing else, at fees that do not change."""
-        is_plain = all(getattr(self.terms, name) == value for name, value in WHOLE.items())
         has_tiers = any(each.fees.tiers for each in self.venues.values())
-        is_one = len(self.paths.names) == 1
+        is_one = fits_one_position(
+            self.paths.markets, self.policy, self.venue, self.terms, self.overlay
+        )
         is_one &= self.resume is None or self.resume.has_one_position
-        return is_one and is_plain and not has_tiers and self.overlay is None
+        return is_one and not has_tiers
 
     @property
     def last(self) -> FloatArray:

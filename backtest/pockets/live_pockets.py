@@ -14,6 +14,7 @@ from backtest.engine import Result, count_periods
 from backtest.engine.account_loop import begin, start_numbers
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.lookahead.causality import observe_checked
+from backtest.engine.loop_choice import fits_one_position
 from backtest.engine.loop_driver import LoopStart, run_loop
 from backtest.engine.loop_inputs import Inputs, start_state
 from backtest.engine.named_signals import resolve_signal
@@ -21,7 +22,6 @@ from backtest.engine.portfolio_driver import Counts, advance_book
 from backtest.engine.portfolio_inputs import BookInputs
 from backtest.engine.portfolio_loop import Desk
 from backtest.engine.portfolio_setup import Setup, seat_again, set_up
-from backtest.engine.run_setup import fits_one_position
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 
@@ -128,7 +128,7 @@ def start_pocket(
     """Return a pocket at its beginning; ``whole`` is its run without transfers."""
     if isinstance(pocket.market, Markets):
         markets = end_expired(pocket.market, pocket.venue)
-        if not fits_one_position(markets, account, pocket.overlay):
+        if not fits_one_position(markets, pocket.policy, pocket.venue, account, pocket.overlay):
             return start_portfolio(pocket._replace(market=markets), account, terms)
     policy: Any = pocket.policy
     policy = next(iter(policy.values())) if isinstance(policy, Mapping) else policy

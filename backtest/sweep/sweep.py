@@ -25,8 +25,9 @@ from backtest.engine import (
     hash_source,
 )
 from backtest.engine.cut_terms import end_expired
+from backtest.engine.loop_choice import widen_market
 from backtest.engine.manifest import describe_data, describe_venue
-from backtest.engine.named_signals import read_named, widen_market
+from backtest.engine.named_signals import read_named
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
@@ -156,7 +157,9 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
     terms = (sampling, calendar)
     if not is_separate:
-        market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+        market, signal = widen_market(
+            market, signal, policy=policy, venue=venue, account=account, overlay=overlay
+        )
         check_terms(end_expired(market, venue), policy, venue, account, *terms)
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None

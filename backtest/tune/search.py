@@ -23,7 +23,8 @@ from backtest.base.provenance import (
 )
 from backtest.base.units import format_time
 from backtest.engine.cut_terms import end_expired
-from backtest.engine.named_signals import read_named, widen_market
+from backtest.engine.loop_choice import widen_market
+from backtest.engine.named_signals import read_named
 from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
@@ -216,7 +217,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     """
     is_separate, market = read_accounts(accounts, market)
     if not is_separate:
-        market, signal = widen_market(market, signal, account, overlay, by_name=(venue,))
+        market, signal = widen_market(
+            market, signal, policy=policy, venue=venue, account=account, overlay=overlay
+        )
         check_terms(end_expired(market, venue), policy, venue, account, sampling, calendar)
     refuse_with_separate(accounts, paths=paths, validate=validate)
     market = end_expired(market, venue)

@@ -14,8 +14,9 @@ from backtest.base.phrases import Place
 from backtest.base.result_identity import compute_id, find_versions
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine.cut_terms import end_expired
+from backtest.engine.loop_choice import widen_market
 from backtest.engine.manifest import describe_data, describe_venue
-from backtest.engine.named_signals import read_named, resolve_signal, widen_market
+from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
@@ -163,7 +164,14 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
     """
     given = SimpleNamespace(**{"sampler": "sobol", "robust": False, **arguments})
     venue, account, overlay = given.venue, given.account, given.overlay
-    market, signal = widen_market(given.market, given.signal, account, overlay, by_name=(venue,))
+    market, signal = widen_market(
+        given.market,
+        given.signal,
+        policy=given.policy,
+        venue=venue,
+        account=account,
+        overlay=overlay,
+    )
     market = end_expired(market, venue)
     check_terms(market, given.policy, venue, account, given.sampling, given.calendar)
     warn_of_market(market, venue)

@@ -1,0 +1,86 @@
+"""Which loop lives an account: the fast one of a plain position, or the general one of several.
+
+The fast loop knows one position with the settings of a plain account. Everything else is lived by
+the general loop, also on a single market.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.account.account import WHOLE, list_shared_settings
+from backtest.engine.named_signals import read_named
+from backtest.engine.signal_rule import SignalRule
+from backtest.market import Market, Markets, as_markets
+
+
+def fits_one_position(
+    markets: Sized, policy: object, venue: object, account: Account, overlay: object
+) -> bool:
+    """Return whether the fast loop serves: one instrument, and terms that it knows."""
+    fresh = all(getattr(account, name) == value for name, value in WHOLE.items())
+    is_general = needs_general_loop(policy, venue, account)
+    return len(markets) == 1 and fresh and overlay is None and not is_general
+
+
+def needs_general_loop(policy: object, venue: object, account: object) -> bool:
+    """Return whether a policy, a venue or an account has terms that only the general loop knows.
+
+    Policies and venues are those of one instrument, or a mapping of them by name.
+    """
+    venues = venue.values() if isinstance(venue, Mapping) else [venue]
+    policies = policy.values() if isinstance(policy, Mapping) else [policy]
+    return any(
+        [
+            has_general_account(account),
+            *map(has_general_venue, venues),
+            *map(has_general_policy, policies),
+        ]
+    )
+
+
+def has_general_account(account: object) -> bool:  # noqa: ARG001 - none is so far
+    """Return whether an account has settings that only the general loop knows."""
+    return False
+
+
+def has_general_venue(venue: object) -> bool:
+    """Return whether a venue trades what only the general loop knows: spot contracts."""
+    return getattr(getattr(venue, "contract", None), "kind", "") == "spot"
+
+
+def has_general_policy(policy: object) -> bool:
+    """Return whether a policy, or the class of one, decides what only the general loop knows."""
+    return hasattr(policy, "venue_leverage")
+
+
+def widen_market(
+    market: Any, signal: Any, *, policy: object, venue: object, account: object, overlay: object
+) -> tuple[Any, Any]:
+    """Return a market and its signal as those of several where the general loop lives the account.
+
+    It does with an overlay, with settings that the fast loop does not know, and where weights,
+    policies or venues are given by instrument.
+    """
+    by_name = any(isinstance(each, Mapping | pd.DataFrame) for each in (signal, policy, venue))
+    is_wide = by_name or overlay is not None or needs_general_loop(policy, venue, account)
+    is_wide = is_wide or (isinstance(account, Account) and bool(list_shared_settings(account)))
+    if not is_wide or not isinstance(market, Market):
+        return market, signal
+    markets = as_markets(market)
+    return markets, widen_signal(read_named(signal, market), markets)
+
+
+def widen_signal(signal: Any, markets: Markets) -> Any:
+    """Return the signal of the only instrument as weights; a rule, or weights, as they are."""
+    if signal is None or isinstance(signal, SignalRule | Mapping | pd.DataFrame):
+        return signal
+    (name,) = markets.names
+    if isinstance(signal, pd.Series):
+        return signal.to_frame(name)
+    return signal if isinstance(signal, np.ndarray | list | tuple) else {name: signal}
