@@ -90,6 +90,7 @@ from backtest.sweep.books.book_lane_rows import (
     RATE,
     SIZE,
     SLIPPAGE,
+    TAKEN,
     TRADED,
     TURNED,
     BookSheets,
@@ -289,7 +290,8 @@ def find_odd(
         if is_trading:
             worth = account[cell(POOL_WORTH, lane)]
             free = worth - account[cell(COSTS, lane)] - account[cell(INITIAL, lane)]
-            is_safe &= (account[cell(IS_ADDING, lane)] == 0.0) | (free > SPARE * worth)
+            is_enough = free - account[cell(TAKEN, lane)] > SPARE * worth
+            is_safe &= is_enough | (account[cell(IS_ADDING, lane)] == 0.0) | (not is_crossed)
             if has_lots:
                 is_safe &= gross != 0.0
         is_safe |= account[cell(IS_LIVE, lane)] == 0.0

@@ -23,12 +23,15 @@ from backtest.account.portfolio_records import CASH, Terms
 from backtest.sweep.books.book_lane_isolated import (
     add_backing_at,
     bound_isolated,
+    bound_wallet,
     move_lane_margin,
     move_wallet,
     round_as_isolated,
+    write_balance,
 )
 from backtest.sweep.books.book_lane_rows import (
     BACKED,
+    BALANCE,
     BEFORE,
     CLOSE,
     COSTS,
@@ -83,9 +86,6 @@ GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""
 
 
-# ------------------------------------------------------------------------------------ funding
-
-
 # -------------------------------------------------------------------------------------- fills
 
 
@@ -105,22 +105,6 @@ def is_any_asking(sheets: BookSheets, i: int) -> bool:
         held = position[spot(i, QUANTITY, lane)] * scale
         found |= is_outside(rules, equity, reach, held)
     return found
-
-
-def leave_asking(sheets: BookSheets, i: int) -> None:
-    """Mark lanes odd whose decision may trade instrument i, which lanes do not fill."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
-    quote, signal = quote_open(sheets.prices, i), sheets.signal[i]
-    scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
-    kind = FillKind(None, None, None, None)
-    for lane in range(count):
-        rules = read_rules(NO_COSTS, position, kind, i, lane)
-        equity = account[cell(WORTH, lane)]
-        reach = compute_target(rules, quote, equity, position[spot(i, TARGET, lane)], signal)
-        held = position[spot(i, QUANTITY, lane)] * scale
-        is_asking = is_outside(rules, equity, reach, held)
-        account[cell(IS_ODD, lane)] = 1.0 if is_asking else account[cell(IS_ODD, lane)]
 
 
 def find_capped(terms: Terms, sheets: BookSheets) -> None:
@@ -177,8 +161,9 @@ def fill_lanes(costs: Costs, sheets: BookSheets, kind: FillKind, i: int) -> bool
         if kind.is_isolated is None:
             bound_pool(account, rules, quote, order, done, lane)
         else:
+            returned = move_lane_margin(position, rules, quote, own, done, i, lane)
             bound_isolated(account, rules, quote, order, equity, limit, rate, lane)
-            move_lane_margin(position, rules, quote, own, done, i, lane)
+            bound_wallet(account, order, done, returned, lane)
         is_odd = order.is_asking & (order.reach == math.inf)
         account[cell(IS_ODD, lane)] = 1.0 if is_odd else account[cell(IS_ODD, lane)]
         reached = write_fill(position, rules, quote, order, done, close, i, lane)
@@ -291,23 +276,26 @@ def move_all_cash(terms: Terms, sheets: BookSheets, n: int) -> None:
     """
     for k in range(2):
         if k == 1 and sheets.has_isolated:
+            write_balance(terms, sheets, True, 0)
             find_cut(sheets)
         for i in range(n):
             if sheets.is_traded[i] == 0:
                 continue
             if terms.rules.brackets.are_isolated[i]:
+                write_balance(terms, sheets, k == 1, i)
                 move_wallet(sheets, k == 1, i)
             else:
                 move_cash(sheets, k == 1, i)
 
 
 def find_cut(sheets: BookSheets) -> None:
-    """Mark lanes odd whose isolated increases may take more than the balance."""
+    """Mark lanes odd whose isolated increases may take more than the balance, after all fees."""
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        taken = account[cell(TAKEN, lane)]
-        is_cut = (taken > account[cell(NEXT_CASH, lane)] * (1.0 - CAUTION)) & (taken > 0.0)
+        taken, costs = account[cell(TAKEN, lane)], account[cell(COSTS, lane)]
+        left = account[cell(BALANCE, lane)] * (1.0 - CAUTION) - costs
+        is_cut = (taken > left) & (taken > 0.0)
         account[cell(IS_ODD, lane)] = 1.0 if is_cut else account[cell(IS_ODD, lane)]
 
 

@@ -18,7 +18,6 @@ from backtest.engine.portfolio_policies import Panelist
 from backtest.engine.portfolio_setup import Setup
 from backtest.sweep.books.book_lane_formula import find_read
 from backtest.sweep.books.book_lane_rows import (
-    ALONE,
     INVERTED,
     ISOLATED,
     ISOLATED_INVERSE,
@@ -90,18 +89,14 @@ def freeze_all(record: Any) -> list[object]:
 
 
 def find_kinds(terms: Terms) -> IntArray:
-    """Return how lanes fill the orders of each instrument, of shape (n,).
-
-    Isolated positions beside cross ones are filled alone: their wallet is the balance of all.
-    """
+    """Return how lanes fill the orders of each instrument, of shape (n,)."""
     brackets, kinds = terms.rules.brackets, []
-    is_mixed = len({bool(each) for each in brackets.are_isolated}) > 1
     has_lots = terms.flags[FLAGS.index("has_rounding")]
     has_impact = terms.flags[FLAGS.index("has_impact")]
     for i in range(len(has_lots)):
         is_inverse = bool(brackets.are_inverse[i])
         if brackets.are_isolated[i]:
-            kinds.append(ALONE if is_mixed else ISOLATED_INVERSE if is_inverse else ISOLATED)
+            kinds.append(ISOLATED_INVERSE if is_inverse else ISOLATED)
         elif is_inverse or has_impact[i]:
             kinds.append(INVERTED if is_inverse else LINEAR)
         else:

@@ -8,27 +8,48 @@ from typing import TYPE_CHECKING
 from backtest.account import InstrumentRules, Position, Quote
 from backtest.account.account_records import Trade
 from backtest.account.fills import split_margin
+from backtest.account.portfolio_records import Terms
+from backtest.measures.tally import FARTHEST
 from backtest.sweep.books.book_lane_rows import (
     BACKED,
+    BALANCE,
     BEFORE,
     CLOSE,
+    COSTS,
+    DRIFT,
     ENTRY,
     FEE,
     FUNDED,
+    GAIN,
+    GROSS,
+    GROWN,
+    INVERSE,
+    IS_ADDING,
     IS_INCREASE,
+    IS_NEARING,
     IS_ODD,
+    IS_PEAKING,
     MARGIN,
+    MOVE,
     NEXT_CASH,
     NEXT_ENTRY,
+    NEXT_EQUITY,
     NEXT_MARGIN,
     NEXT_QUANTITY,
+    PAID_FEES,
+    PAID_SLIPPAGE,
+    PEAK_BACKING,
+    PEAK_NEEDED,
+    POOL,
     POSTED,
     PROFIT,
     QUANTITY,
+    RATE,
     RETURNED,
     SLIPPAGE,
     TAKEN,
     TRADED,
+    TURNED,
     BookSheets,
     spot,
     widen,
@@ -41,29 +62,6 @@ from backtest.venue.requirement import compute_setting
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
-
-
-from backtest.measures.tally import (
-    FARTHEST,
-)
-from backtest.sweep.books.book_lane_rows import (
-    DRIFT,
-    GAIN,
-    GROSS,
-    GROWN,
-    INVERSE,
-    IS_NEARING,
-    IS_PEAKING,
-    MOVE,
-    NEXT_EQUITY,
-    PAID_FEES,
-    PAID_SLIPPAGE,
-    PEAK_BACKING,
-    PEAK_NEEDED,
-    POOL,
-    RATE,
-    TURNED,
-)
 
 
 def pay_isolated(sheets: BookSheets, row: int, value: float, rate: float, i: int) -> None:
@@ -108,6 +106,15 @@ def bound_isolated(
     account[cell(IS_ODD, lane)] = 1.0 if is_odd else account[cell(IS_ODD, lane)]
 
 
+def bound_wallet(
+    account: FloatArray, order: LaneOrder, done: Trade, returned: float, lane: int
+) -> None:
+    """Add what an isolated order of one lane may cost the pool of the cross positions beside it."""
+    lost = done.fee - min(returned, 0.0)
+    account[cell(COSTS, lane)] += 0.0 if order.is_adding else lost
+    account[cell(IS_ADDING, lane)] = 1.0 if order.is_adding else account[cell(IS_ADDING, lane)]
+
+
 def move_lane_margin(
     position: FloatArray,
     rules: InstrumentRules,
@@ -116,13 +123,14 @@ def move_lane_margin(
     done: Trade,
     i: int,
     lane: int,
-) -> None:
-    """Write what an isolated fill of one lane returns to the wallet, and the margin after it."""
+) -> float:
+    """Write the margin of one lane after an isolated fill; return what the wallet gets of it."""
     after = done.books.positions[0]
     returned, posted, _ = split_margin(rules, own, after.quantity, done.value, quote.initial)
     position[spot(i, RETURNED, lane)] = returned
     position[spot(i, POSTED, lane)] = posted
     position[spot(i, NEXT_MARGIN, lane)] = after.margin
+    return returned
 
 
 def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -> float:
@@ -132,19 +140,51 @@ def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -
     return side * wanted * unit
 
 
+def write_balance(terms: Terms, sheets: BookSheets, is_increase: bool, i: int) -> None:
+    """Write the balance of lanes, the wallet of isolated positions, when instrument i fills.
+
+    The reductions of instruments before it are filled then, or all of them and the increases
+    before it.
+    """
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        account[cell(BALANCE, lane)] = account[cell(NEXT_CASH, lane)]
+    for j in range(len(sheets.signal) if sheets.is_crossed else 0):
+        if not terms.rules.brackets.are_isolated[j]:
+            add_entered(sheets, is_increase, j < i, j)
+
+
+def add_entered(sheets: BookSheets, is_increase: bool, is_past: bool, j: int) -> None:
+    """Add what a cross position was entered at to the balance of lanes, after its fill if past."""
+    count, is_traded = len(sheets.left_at), sheets.is_traded[j] != 0
+    account, position = sheets.account, sheets.position
+    for lane in range(count):
+        is_reduced = (position[spot(j, IS_INCREASE, lane)] == 0.0) & (is_increase | is_past)
+        is_filled = is_traded & (is_reduced | (is_increase & is_past))
+        quantity, entry = position[spot(j, QUANTITY, lane)], position[spot(j, ENTRY, lane)]
+        after, filled = position[spot(j, NEXT_QUANTITY, lane)], position[spot(j, NEXT_ENTRY, lane)]
+        entered = after * filled if is_filled else quantity * entry
+        account[cell(BALANCE, lane)] += entered
+
+
 def move_wallet(sheets: BookSheets, is_increase: bool, i: int) -> None:
-    """Move margins between isolated positions and the cash of lanes; one that is empty is odd."""
+    """Move margins between isolated positions and the cash of lanes.
+
+    A lane whose balance is empty is odd.
+    """
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     wanted = 1.0 if is_increase else 0.0
     for lane in range(count):
         is_mine = position[spot(i, IS_INCREASE, lane)] == wanted
-        cash = account[cell(NEXT_CASH, lane)]
-        moved = (cash + position[spot(i, RETURNED, lane)]) - position[spot(i, POSTED, lane)]
-        moved = cash + ((moved - position[spot(i, FEE, lane)]) - cash)
-        moved = moved if is_mine else cash
-        account[cell(NEXT_CASH, lane)] = moved
-        account[cell(IS_ODD, lane)] = 1.0 if moved < 0.0 else account[cell(IS_ODD, lane)]
+        cash, balance = account[cell(NEXT_CASH, lane)], account[cell(BALANCE, lane)]
+        left = (balance + position[spot(i, RETURNED, lane)]) - position[spot(i, POSTED, lane)]
+        left -= position[spot(i, FEE, lane)]
+        is_trading = is_mine & (position[spot(i, TRADED, lane)] != 0.0)
+        is_empty = is_trading & ((left < 0.0) | (balance < 0.0))
+        account[cell(NEXT_CASH, lane)] = cash + (left - balance) if is_mine else cash
+        account[cell(IS_ODD, lane)] = 1.0 if is_empty else account[cell(IS_ODD, lane)]
 
 
 def add_backing_at(sheets: BookSheets, value: float, i: int) -> None:

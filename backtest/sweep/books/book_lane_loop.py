@@ -44,7 +44,6 @@ from backtest.sweep.books.book_lane_fills import (
     fill_lanes,
     find_capped,
     is_any_asking,
-    leave_asking,
     move_all_cash,
     raise_reach,
     value_opens,
@@ -61,7 +60,6 @@ from backtest.sweep.books.book_lane_measures import (
 from backtest.sweep.books.book_lane_payments import charge_lanes, pay_lanes
 from backtest.sweep.books.book_lane_prices import write_bounds, write_limits, write_prices
 from backtest.sweep.books.book_lane_rows import (
-    ALONE,
     INVERTED,
     IS_HALTED,
     IS_LISTED,
@@ -274,9 +272,7 @@ def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
     is_trading, has_lots = False, False
     for i in range(len(sheets.signal)):
         is_open = sheets.is_pending[i] == 1 and sheets.prices[IS_LISTED, i] != 0.0
-        if is_open and t > 0 and sheets.kinds[i] == ALONE:
-            leave_asking(sheets, i)
-        elif is_open and t > 0 and is_any_asking(sheets, i):
+        if is_open and t > 0 and is_any_asking(sheets, i):
             has_lots = fill_instrument(terms, sheets, i) or has_lots
             is_trading = True
     return is_trading, has_lots

@@ -46,6 +46,7 @@ ACCOUNT_ROWS = (
     "drift", "grown", "margin", "costs", "is_adding", "wanted",
     "paid_fees", "paid_slippage", "paid_funding", "turned",
     "backed", "pool", "pool_worth", "taken", "paid_impact", "paid_interest", "base", "lent",
+    "balance",
 )  # fmt: skip
 """The account's rows; those from ``next_cash`` on are room for one bar.
 
@@ -56,7 +57,8 @@ requirement, ``least`` a lower bound of what is left over it at any price of the
 an upper bound of the initial margin. ``wanted`` sums the larger of position and target.
 ``backed`` sums the backing of isolated positions, ``pool`` is the rest of the equity at the
 close and ``pool_worth`` at the open, and ``taken``
-bounds what isolated increases take from the balance. ``base`` and ``lent`` bear interest.
+bounds what isolated increases take from the ``balance``, which is their wallet. ``base`` and
+``lent`` bear interest.
 """
 
 POSITION_ROWS = (
@@ -88,7 +90,8 @@ NEAR = MONEY + len(Ledger._fields)
     DRIFT, GROWN, INITIAL, COSTS, IS_ADDING, WANTED,
     PAID_FEES, PAID_SLIPPAGE, PAID_FUNDING, TURNED,
     BACKED, POOL, POOL_WORTH, TAKEN, PAID_IMPACT, PAID_INTEREST, BASE, LENT,
-) = range(NEAR + 1, NEAR + 40)  # fmt: skip
+    BALANCE,
+) = range(NEAR + 1, NEAR + 41)  # fmt: skip
 
 (
     QUANTITY, ENTRY, MARKED, TARGET, BAND, MIN_LEVERAGE, MAX_LEVERAGE,
@@ -126,8 +129,8 @@ OWN_NUMBERS = ("band", "min_leverage", "max_leverage")
 """The rules of an instrument in which lanes of a block may differ."""
 NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST = (NUMBERS.index(name) for name in OWN_NUMBERS)
 
-(ALONE, PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE) = range(7)
-"""How lanes fill orders for an instrument: one by one, or side by side by rules of their own.
+(PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE) = range(6)
+"""How lanes fill orders for an instrument.
 
 ``PLAIN`` and ``LOTS`` are linear and cross, without impact; ``LINEAR`` and ``INVERTED`` are cross.
 """
