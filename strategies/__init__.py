@@ -17,6 +17,7 @@ from backtest.strategies.implied_vol_target import ImpliedVolTarget
 from backtest.strategies.kelly import Kelly
 from backtest.strategies.ladder import Ladder
 from backtest.strategies.leverage_loop import LeverageLoop
+from backtest.strategies.liquidation_distance import LiquidationDistance
 from backtest.strategies.liquidation_probability import LiquidationProbability
 from backtest.strategies.lowest import Lowest
 from backtest.strategies.margin_buffer import MarginBuffer
@@ -41,6 +42,7 @@ __all__ = [
     "Kelly",
     "Ladder",
     "LeverageLoop",
+    "LiquidationDistance",
     "LiquidationProbability",
     "Lowest",
     "MarginBuffer",

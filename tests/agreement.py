@@ -32,6 +32,7 @@ MONEY = (
 KINDS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation", "dividend",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
+    "margin_returned", "margin_refused",
     "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion",
 )  # fmt: skip
 AT_EDGES = ("available", "initial_margin")
@@ -47,6 +48,16 @@ class Scripted(bt.Policy):
 
     def leverage(self, bar, account):
         return bar.target
+
+
+class ScriptedMargin(Scripted):
+    """Replay the settings of the venue too."""
+
+    def observe(self, market):
+        return {"target": market.columns["target"], "setting": market.columns["setting"]}
+
+    def venue_leverage(self, bar, account):
+        return bar.setting
 
 
 class Swinging(bt.Policy):
@@ -80,8 +91,12 @@ def run_engine(case: PortfolioCase, *, is_compiled: bool = False) -> Any:
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        policies: Any = {
+            name: ScriptedMargin() if "setting" in tape.bars else Scripted()
+            for name, tape in case.tapes.items()
+        }
         return bt.run(
-            policy=Scripted(), overlay=overlay, compile=is_compiled, **case.for_engine(bt)
+            policy=policies, overlay=overlay, compile=is_compiled, **case.for_engine(bt)
         )
 
 

@@ -121,6 +121,30 @@ def make_full_case(seed: int) -> PortfolioCase:
     return replace(case, tapes=tapes, venues=venues, account=account)
 
 
+def make_margin_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed whose isolated positions have a setting for each bar.
+
+    Now and then NaN, infinite, over what the venue allows or under what the wallet can post.
+    """
+    case, rng = make_full_case(seed), np.random.default_rng([seed, 36])
+    account, tapes = dict(case.account), {}
+    account["margin"], account["venue_leverage"] = dict(account["margin"]), {}
+    for name, tape in case.tapes.items():
+        most = case.venues[name]["brackets"][0]["max_leverage"]
+        usual = float(min(most, max(1.0, most ** rng.uniform(0.1, 1.0))))
+        given = case.account["venue_leverage"][name]
+        is_isolated = account["margin"][name] == "isolated" or rng.random() < 0.7
+        account["margin"][name] = "isolated" if is_isolated else "cross"
+        account["venue_leverage"][name] = usual if is_isolated and given is None else given
+        tapes[name] = tape
+        if is_isolated:
+            n = len(tape.bars)
+            asked = usual * rng.choice([0.3, 0.7, 1.0, 1.0, 1.5, 4.0, np.inf], n)
+            asked[rng.random(n) < 0.3] = np.nan
+            tapes[name] = replace(tape, bars=tape.bars.assign(setting=asked))
+    return replace(case, tapes=tapes, account=account)
+
+
 def draw_exits(rng: np.random.Generator, typical: float) -> dict[str, Any]:
     """Draw trailing stops and take-profits, plain or in multiples of a column."""
     exits: dict[str, Any] = {}

@@ -47,6 +47,7 @@ from backtest.account.portfolio_ledger import (
     stamp,
     total,
 )
+from backtest.account.portfolio_margin import change_settings
 from backtest.account.portfolio_orders import fill_decisions
 from backtest.account.portfolio_payments import (
     charge_book_interest,
@@ -213,6 +214,7 @@ def fill_pending(
     if state.wallet[IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
         equity = compute_account_equity(terms, state)
+        change_settings(terms, state, quotes, scratch, log, t)
         force_reductions(terms, state, quotes, scratch, ledger, log, t)
         fill_decisions(terms, state, quotes, scratch, equity, ledger, log, t)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 N_TERMS = 21
 
 DELISTED, CONVERTED = 18, 19
+MARGIN_RETURNED, MARGIN_REFUSED, TIMED_OUT = 30, 31, 32
 """Kinds of entries in the log, after those of one position."""
 
 WIDTH = 9

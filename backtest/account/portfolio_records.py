@@ -114,7 +114,8 @@ class AccountState(NamedTuple):
     tested. ``margin`` is posted (isolated), ``marked`` the u at which a position was last valued,
     ``priced`` the price of collateral then, ``best`` that of the trailing stop. ``leverage``,
     ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
-    last fill. ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at``
+    last fill. ``setting`` is the leverage set at the venue, ``asked`` the one that a policy decided
+    (NaN: leave it). ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at``
     have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
     :mod:`backtest.account.contagion`.
     """
@@ -129,6 +130,8 @@ class AccountState(NamedTuple):
     is_pending: IntArray
     is_halted: IntArray
     factor: FloatArray
+    setting: FloatArray
+    asked: FloatArray
     since: FloatArray
     since_stop: FloatArray
     last_funding: FloatArray
@@ -293,6 +296,9 @@ def share(record: Any) -> Any:
 def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
     """Return the rules of one instrument; compiled code makes them of the arrays."""
     rules: InstrumentRules = terms.instruments[i]
+    setting = terms.rules.brackets.settings[i]
+    if setting != rules.margin.setting:
+        rules = rules._replace(margin=rules.margin._replace(setting=float(setting)))
     return rules
 
 

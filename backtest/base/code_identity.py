@@ -72,6 +72,12 @@ def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
     return CodeText("\n".join(texts), frozenset(names), is_complete)
 
 
+def join_texts(one: CodeText, other: CodeText) -> CodeText:
+    """Return the text of two functions."""
+    text = f"{one.text}\n{other.text}"
+    return CodeText(text, one.names | other.names, one.is_complete and other.is_complete)
+
+
 def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
     """Return a referenced value as text; a value without an exact text is incomplete."""
     nothing: frozenset[str] = frozenset()

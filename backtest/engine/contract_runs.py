@@ -6,9 +6,9 @@ Each check returns what it found, or raises :class:`BrokenContractError`.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market
 from backtest.measures.stored_tally import flatten_tally
-from backtest.policy import Policy
+from backtest.policy import Policy, sets_margin
 from backtest.venue import Bracket, Venue
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
@@ -79,6 +79,10 @@ class ContractTrial:
     def situations(self) -> tuple[Situation, ...]:
         """The accounts in which the policy runs."""
         every = make_situations(self.market.n_bars)
+        if sets_margin(self.cls):  # of positions with a margin of their own
+            terms: dict[str, Any] = {"margin": "isolated", "venue_leverage": 20.0}
+            moved = (each._replace(account=replace(each.account, **terms)) for each in every)
+            every = tuple(each for each in moved if "cross" not in each.name)
         return tuple(each for each in every if each.name.split()[0] in self.accounts)
 
     @cached_property
@@ -297,12 +301,13 @@ def check_causal_decisions(trial: ContractTrial) -> str:
     for t in choose_cuts(trial)[1::2]:
         for what, market in make_futures(trial.market, t, rng):
             result = trial.run(market, situation)
-            targets = (each.of_positions("target")[:, 0][: t + 1] for each in (trial.plain, result))
-            bad = find_difference(*targets)
-            if bad is not None:
-                raise BrokenContractError(
-                    f"looks ahead: the leverage at {trial.name_bar(bad)} differs {what} {t}"
-                )
+            for column, word in (("target", "leverage"), ("margin", "margin")):
+                seen = [each.of_positions(column)[:, 0][: t + 1] for each in (trial.plain, result)]
+                bad = find_difference(*seen)
+                if bad is not None:
+                    raise BrokenContractError(
+                        f"looks ahead: the {word} at {trial.name_bar(bad)} differs {what} {t}"
+                    )
     return "the same decisions, whatever comes after"
 
 

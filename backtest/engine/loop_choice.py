@@ -17,6 +17,7 @@ from backtest.account.account import WHOLE, list_shared_settings
 from backtest.engine.named_signals import read_named
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets, as_markets
+from backtest.policy import sets_margin
 
 
 def fits_one_position(
@@ -34,12 +35,11 @@ def needs_general_loop(policy: object, venue: object, account: object) -> bool:
     Policies and venues are those of one instrument, or a mapping of them by name.
     """
     venues = venue.values() if isinstance(venue, Mapping) else [venue]
-    policies = policy.values() if isinstance(policy, Mapping) else [policy]
     return any(
         [
             has_general_account(account),
             *map(has_general_venue, venues),
-            *map(has_general_policy, policies),
+            sets_margin(policy),
         ]
     )
 
@@ -52,11 +52,6 @@ def has_general_account(account: object) -> bool:  # noqa: ARG001 - none is so f
 def has_general_venue(venue: object) -> bool:
     """Return whether a venue trades what only the general loop knows: spot contracts."""
     return getattr(getattr(venue, "contract", None), "kind", "") == "spot"
-
-
-def has_general_policy(policy: object) -> bool:
-    """Return whether a policy, or the class of one, decides what only the general loop knows."""
-    return hasattr(policy, "venue_leverage")
 
 
 def widen_market(

@@ -320,6 +320,8 @@ def start_book(
         is_pending=np.zeros(n, np.int64),
         is_halted=np.zeros(n, np.int64),
         factor=np.ones(n),
+        setting=np.array([each.margin.setting for each in inputs.terms.instruments]),
+        asked=np.full(n, np.nan),
         since=np.full(n, np.inf),
         since_stop=np.full(n, np.inf),
         last_funding=np.full(n, np.nan),

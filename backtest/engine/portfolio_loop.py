@@ -30,6 +30,7 @@ from backtest.account.portfolio_ledger import (
     sum_ledger,
     total,
 )
+from backtest.account.portfolio_margin import write_settings
 from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
@@ -75,6 +76,8 @@ if TYPE_CHECKING:
 Last the margin ratio of the pool, which is shown for all cross positions.
 """
 N_SHOWN = 16
+SETTING = 17
+"""Entry of the sheet into which a policy writes the venue leverage that it decides."""
 
 
 class Desk(NamedTuple):
@@ -84,7 +87,7 @@ class Desk(NamedTuple):
     and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
     ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
     policy, ``wants_price`` if it reads the liquidation price, ``wants_table`` if it reads the
-    brackets, ``wants_account`` and ``wants_bar`` if it reads anything of the account and of the
+    brackets, ``sets_margin`` if it decides the venue leverage, ``wants_account`` and ``wants_bar`` if it reads anything of the account and of the
     bar but its columns. ``bars`` has the fields of a bar by
     policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account,
     ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most brackets.
@@ -105,6 +108,7 @@ class Desk(NamedTuple):
     wants_table: IntArray
     wants_account: IntArray
     wants_bar: IntArray
+    sets_margin: IntArray
     index_bars: FloatArray
     tradable: IntArray
     sheet: FloatArray
@@ -159,6 +163,9 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
     terms, feed, desk, state = share(terms), share(feed), share(desk), share(state)
     quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
     is_recorded, has_calm, was_calm = tape.is_on[0] == 1, may_be_calm(terms, feed, state), False
+    if is_any_set(desk.sets_margin):
+        has_calm = False
+        write_settings(terms, state)
     has_prices = is_recorded or is_any_set(desk.wants_price)
     for t in range(start, stop):
         tape.cursor[0] = t
@@ -240,7 +247,7 @@ def decide_all(
     scratch: Scratch,
     t: int,
 ) -> bool:
-    """Ask all policies at the close of bar t; False if one returned a negative leverage."""
+    """Ask all policies at the close of bar t; False if an answer is not allowed."""
     n = len(state.margin)
     time, is_done = feed.time[t], state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
     if desk.asks[n] == 1 or is_any_set(desk.wants_account):
@@ -248,7 +255,7 @@ def decide_all(
         show_account_totals(terms, desk, state, quotes, close, days)
     for i in range(n):
         decide(terms, feed, desk, state, quotes, scratch, is_done, i, t)
-        if state.leverage[i] < 0.0:
+        if state.leverage[i] < 0.0 or state.asked[i] <= 0.0:
             return False
     if desk.asks[n] == 1 and not is_done:
         show_portfolio(desk, state, close)
@@ -274,6 +281,7 @@ def decide(
 ) -> None:
     """Write the decision of one instrument at the close of bar t."""
     state.leverage[i], state.is_pending[i] = math.nan, 0
+    state.asked[i] = math.nan
     state.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
     if desk.tradable[min(t, len(desk.tradable) - 1), i] == 0:
         return
@@ -285,6 +293,8 @@ def decide(
     if desk.wants_bar[i] == 1:
         show_bar(desk, feed, state, i, t)
     state.leverage[i] = ask(desk, terms, quotes, i, feed.time[t], t - desk.firsts[i])
+    if desk.sets_margin[i] == 1:
+        state.asked[i] = desk.sheet[SETTING]
 
 
 def show_account_totals(

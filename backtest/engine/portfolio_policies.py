@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account.portfolio_records import pick_instrument
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.portfolio_checks import give_each
-from backtest.engine.portfolio_loop import N_SHOWN, Desk
+from backtest.engine.portfolio_loop import N_SHOWN, SETTING, Desk
 from backtest.market import Market
 from backtest.market.markets import Markets
-from backtest.policy import Policy, formula_for, start_memory
+from backtest.policy import Policy, formula_for, margin_formula_for, sets_margin, start_memory
 from backtest.policy.error_location import bind_plain
 from backtest.policy.view import AccountView
 
@@ -62,6 +63,13 @@ def check_overlay(given: object) -> Policy | None:
     if given is None:
         return None
     overlay = check_policy(given, "overlay")
+    if sets_margin(overlay):
+        raise ParameterError(
+            f"an overlay has no position whose margin it could move, got "
+            f"{type(overlay).__name__}, which defines venue_leverage",
+            where="bt.run, overlay",
+            cure="use it as the policy of the instruments",
+        )
     names = find_names(overlay)
     read = [name for name in ("venue", "liquidation_price") if name in names]
     if read:
@@ -79,7 +87,9 @@ def find_names(policy: Policy) -> frozenset[str]:
     from backtest.base.code_identity import describe_function  # noqa: PLC0415 - heavy
 
     columns: tuple[str, ...] = ()
-    return frozenset(describe_function(formula_for(policy, columns), {}).names)
+    rules = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    found = (describe_function(each, {}).names for each in rules if each is not None)
+    return frozenset().union(*found)
 
 
 def seat(
@@ -173,7 +183,8 @@ def set_desk(
         wants_bar=np.ones(n + 1, np.int64),
         index_bars=read_index(panelists, n, markets.n_bars),
         tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
-        sheet=np.zeros(N_SHOWN + 1),
+        sets_margin=np.array([1 if sets_margin(p.policy) else 0 for p in panelists], np.int64),
+        sheet=np.zeros(SETTING + 1),
         bar=np.zeros(7),
         margin=np.zeros(9),
         levels=np.zeros(5 * width),
@@ -247,7 +258,7 @@ def bind(panelist: Panelist, n_memory: int) -> Callable[..., float]:
         kept = tuple(desk.memory[at : at + n_memory])
         view = AccountView._make((*desk.sheet[:N_SHOWN].tolist(), venue))
         seen = Glimpse(time, local, desk.bar)
-        value, after = decide(None, columns, kept, seen, view, float(desk.bar[6]), local)
+        value, after = decide(desk.sheet, columns, kept, seen, view, float(desk.bar[6]), local)
         desk.memory[at : at + n_memory] = after
         return float(value)
 
@@ -265,7 +276,7 @@ class Glimpse:
 
 def ask_plain(desk: Desk, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
     """Return the leverage that policy i decides, in plain Python."""
-    rules = terms.instruments[min(i, len(terms.instruments) - 1)].margin
+    rules = pick_instrument(terms, min(i, len(terms.instruments) - 1)).margin
     if i < len(terms.instruments):
         rules = rules._replace(
             multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])

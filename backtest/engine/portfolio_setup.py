@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backtest.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import FloatArray, TimeLike
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_benchmark
 from backtest.engine.cut_terms import cut_account
@@ -17,7 +19,7 @@ from backtest.engine.resumed_markets import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord
 from backtest.market.markets import Markets
 from backtest.market.weight_frame import read_weights
-from backtest.policy import Policy
+from backtest.policy import Policy, sets_margin
 from backtest.venue import Venue
 
 
@@ -64,6 +66,7 @@ def set_up(
     """Check and read everything that a run needs; ``panelists`` are its policies if known."""
     policies, above = assign_policies(policy, markets, overlay)
     venues, account = check_panel(markets, account, venue)
+    check_margin_policies(policies, account)
     if resume is None:
         first = find_start_bar(markets, start)
     else:
@@ -120,6 +123,7 @@ def set_up_like(
     ``panelists`` are its policies with their columns.
     """
     venues, account = check_panel(other.markets, account, venue)
+    check_margin_policies(other.policies, account)
     inputs = read_book_inputs(
         other.markets,
         venues,
@@ -146,6 +150,22 @@ def check_panel(
     account = replace(account, requirement=account.requirement.resolve(markets.names))
     check_portfolio(markets, venues, account)
     return venues, account
+
+
+def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
+    """Refuse policies that move the margin of a position that has none of its own."""
+    for name, policy in policies.items():
+        if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
+            raise ParameterError(
+                f"a policy with venue_leverage needs isolated margin: in cross margin all money "
+                f"backs the position already, {type(policy).__name__} defines it and got 'cross'",
+                where=f"Account.margin, {name}",
+                cure=Phrase(
+                    "give {} and a {} to begin with",
+                    Argument("margin", "isolated"),
+                    Argument("venue_leverage", 5),
+                ),
+            )
 
 
 def set_up_again(

@@ -404,5 +404,7 @@ def _read_positions(stored: Mapping[str, Any]) -> AccountState:
     arrays.setdefault("wallet", wallet)
     if len(arrays["wallet"]) == HIGHEST:  # stored before there was an equity stop
         arrays["wallet"] = np.append(arrays["wallet"], arrays["wallet"][EQUITY])
+    n = len(arrays["factor"])
+    arrays = {"setting": np.zeros(n), "asked": np.full(n, np.nan), **arrays}  # stored without
     held = {name: np.array(each, dtype=np.float64) for name, each in stored["held"].items()}
     return AccountState(held=Holdings(**held), **arrays)

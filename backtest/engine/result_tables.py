@@ -10,7 +10,12 @@ import pandas as pd
 
 from backtest.account import ledger
 from backtest.account.contagion import BLAMED
-from backtest.account.portfolio_ledger import CONVERTED, DELISTED
+from backtest.account.portfolio_ledger import (
+    CONVERTED,
+    DELISTED,
+    MARGIN_REFUSED,
+    MARGIN_RETURNED,
+)
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
@@ -40,6 +45,8 @@ KINDS = {
     ledger.TOOK_PROFIT: "take_profit",
     DELISTED: "delisted",
     CONVERTED: "conversion",
+    MARGIN_RETURNED: "margin_returned",
+    MARGIN_REFUSED: "margin_refused",
 }
 ORDER = (
     "fill", "stop", "liquidation", "fee", "slippage", "impact", "liquidation_loss", "funding",
@@ -48,7 +55,7 @@ ORDER = (
     "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
-OF_SEVERAL = ("delisted", "conversion")
+OF_SEVERAL = ("delisted", "conversion", "margin_returned", "margin_refused")
 """The kinds of events that only accounts with several positions have."""
 OWNER = 8
 """The column of entries that says whose they are: an instrument, then collateral; -1 the account.
@@ -103,7 +110,8 @@ def events_table(
     ``time`` is the open of the bar in which it happened; with ``fill="same_close"``, the end of the
     close at which a decision filled. ``amount`` is the notional of a fill, stop, liquidation or
     ruin; the money of a cost (positive is paid); the margin ratio of a margin call and of its end;
-    the money that ``margin_added`` moves from the wallet. The price of a liquidation is the one
+    the money that ``margin_added`` moves from the wallet and ``margin_returned`` to it, and that
+    ``margin_refused`` did not move. The price of a liquidation is the one
     that triggered it, of a fill or stop the one it traded at. A ruin closes what the account holds
     at the mark close of its bar. The costs of an event follow it as rows of their own. Payments of
     instruments with dividends, those named in ``paying``, are of the kind ``dividend``, at the

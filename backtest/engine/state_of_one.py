@@ -36,7 +36,9 @@ def read_state(result: RunRecord) -> AccountState:
     if not isinstance(state, State):
         found: AccountState = state
         return found
-    return convert_state(state, is_isolated=result.account.margin == "isolated")
+    setting = result.account.venue_leverage or 0.0
+    is_isolated = result.account.margin == "isolated"
+    return convert_state(state, is_isolated=is_isolated, setting=setting)
 
 
 def read_memory(result: RunRecord) -> FloatArray:
@@ -51,7 +53,7 @@ def generalize(result: Any) -> Any:
     return replace(result, state=read_state(result), memory=read_memory(result))
 
 
-def convert_state(state: State, *, is_isolated: bool) -> AccountState:
+def convert_state(state: State, *, is_isolated: bool, setting: float) -> AccountState:
     """Return the state of one position as arrays with one entry.
 
     A margin call is about the position where it is isolated, and else about the pool.
@@ -85,6 +87,8 @@ def convert_state(state: State, *, is_isolated: bool) -> AccountState:
         is_pending=np.ones(1, np.int64),
         is_halted=np.array([is_over]),
         factor=np.ones(1),
+        setting=np.array([setting]),
+        asked=np.full(1, np.nan),
         since=np.array([state.since]),
         since_stop=np.array([state.since_stop]),
         last_funding=np.array([state.last_funding]),

@@ -4,7 +4,15 @@ A policy reads closed bars and a read-only view of its account, and returns a le
 """
 
 from backtest.policy.combinators import Combinator
-from backtest.policy.policy import Columns, Parameter, Policy, formula_for, start_memory
+from backtest.policy.policy import (
+    Columns,
+    Parameter,
+    Policy,
+    formula_for,
+    margin_formula_for,
+    sets_margin,
+    start_memory,
+)
 
 __all__ = [
     "Columns",
@@ -12,5 +20,7 @@ __all__ = [
     "Parameter",
     "Policy",
     "formula_for",
+    "margin_formula_for",
+    "sets_margin",
     "start_memory",
 ]

@@ -26,6 +26,7 @@ from backtest.policy.combined_parts import (
     make_start,
     name_tuple,
     write_formula,
+    write_margin_formula,
 )
 from backtest.policy.policy import (
     BAR_FIELDS,
@@ -46,6 +47,8 @@ class Combinator(Policy):
     position unchanged). A combinator with memory also defines ``start``, and takes and returns the
     memory: ``combine(self, bar, account, asked, memory) -> (leverage, memory)``. Its own columns
     are on the bar under their names, those of its policies under ``policy__column``.
+
+    A combinator keeps the ``venue_leverage`` of its policies: the lowest where several answer.
 
     Raises
     ------
@@ -148,6 +151,14 @@ class Combinator(Policy):
         """Return the combined formula for known columns, as a function that compiles."""
         own = getattr(combinator_of(type(self)), "start", None)
         return write_formula(self, own, columns)
+
+    def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
+        """Return the formula of the setting of its position: its own, or the lowest of its parts.
+
+        None if nothing decides it.
+        """
+        own: Callable[..., Any] | None = getattr(combinator_of(type(self)), "venue_leverage", None)
+        return write_margin_formula(self, columns) if own is None else own
 
     def combine(self, *_: Any, **__: Any) -> Any:
         """Return the target leverage, given those of the policies.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from backtest.policy.policy import (
     Columns,
     Policy,
     formula_for,
+    margin_formula_for,
     return_parameter,
     start_memory,
 )
@@ -156,17 +158,12 @@ def write_part(
     scope: dict[str, Any], k: int, part: CombinedPart, policy: Policy, columns: tuple[str, ...]
 ) -> list[str]:
     """Return the lines that call one policy's formula; names they use are added to the scope."""
-    prefix = part.prefix
-    seen = tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
+    seen = find_own_columns(part, columns)
     rule = formula_for(policy, seen)
     if rule is return_parameter:
         return [f"asked_{k} = 1.0 * self.{part.name}_leverage"]
     scope[f"rule_{k}"] = rule
-    scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
-    scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
-    settings = [f"self.{flat}" for flat in find_flat_names(part).values()] or ["0.0"]
-    bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
-    given = f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
+    given = write_arguments(scope, k, part, seen)
     memory = start_memory(policy)
     if memory is None:
         return [f"asked_{k} = 1.0 * rule_{k}({given})"]
@@ -176,6 +173,47 @@ def write_part(
         f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
         f"asked_{k} = 1.0 * answer_{k}",
     ]
+
+
+def find_own_columns(part: CombinedPart, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a policy's columns, without its prefix."""
+    prefix = part.prefix
+    return tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
+
+
+def write_arguments(
+    scope: dict[str, Any], k: int, part: CombinedPart, seen: tuple[str, ...]
+) -> str:
+    """Return the source of what one policy's formula takes; names are added to the scope."""
+    scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
+    scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
+    settings = [f"self.{flat}" for flat in find_flat_names(part).values()] or ["0.0"]
+    bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
+    return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
+
+
+def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any] | None:
+    """Generate the formula of the setting of a combinator: the lowest that its parts answer."""
+    scope: dict[str, Any] = {"__name__": type(whole).__module__, "choose_lower": choose_lower}
+    lines: list[str] = []
+    for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
+        seen = find_own_columns(part, columns)
+        rule = margin_formula_for(policy, seen)
+        if rule is not None:
+            scope[f"rule_{k}"] = rule
+            found = f"1.0 * rule_{k}({write_arguments(scope, k, part, seen)})"
+            lines.append(f"asked = choose_lower(asked, {found})" if lines else f"asked = {found}")
+    if not lines:
+        return None
+    text = "\n    ".join(["def venue_leverage(self, bar, account):", *lines, "return asked"])
+    exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
+    formula: Callable[..., Any] = scope["venue_leverage"]
+    return formula
+
+
+def choose_lower(one: float, other: float) -> float:
+    """Return the lower of two settings; NaN, which leaves the setting alone, is none."""
+    return other if math.isnan(one) or other < one else one
 
 
 @functools.cache

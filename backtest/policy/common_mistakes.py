@@ -15,7 +15,7 @@ from types import CodeType, FunctionType
 
 from backtest.base.errors import PolicyError
 
-DECIDING = ("leverage", "combine")
+DECIDING = ("leverage", "combine", "venue_leverage")
 """The methods that are called at every bar."""
 
 
@@ -33,6 +33,20 @@ def check_class(cls: type) -> None:
         rule = vars(cls).get(name)
         if isinstance(rule, FunctionType):
             check_assignments(cls, rule)
+    if "venue_leverage" in vars(cls):
+        check_margin_rule(cls, vars(cls)["venue_leverage"])
+
+
+def check_margin_rule(cls: type, rule: object) -> None:
+    """Check that ``venue_leverage`` is a plain method of bar and account."""
+    arguments = list(inspect.signature(rule).parameters) if isinstance(rule, FunctionType) else []
+    if len(arguments) != 3:
+        found = f"({', '.join(arguments)})" if arguments else repr(rule)
+        raise PolicyError(
+            f"venue_leverage must be a plain method that takes (self, bar, account), got {found}",
+            where=f"class {cls.__name__}",
+            cure="write def venue_leverage(self, bar, account): return 10.0; it has no memory",
+        )
 
 
 def declare_parameters(cls: type, init: FunctionType) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -20,6 +21,7 @@ from backtest.policy.policy import (
     Policy,
     formula_for,
     formula_of,
+    margin_formula_for,
     renew,
     start_memory,
 )
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     """Return ``decide`` in plain Python, with the same arguments as the compiled function.
 
+    In place of the parameters it takes an array, whose last entry is set to the venue leverage of a
+    policy that decides it.
+
     All numbers are numpy scalars, the parameters too, so that a division by zero is infinite as in
     compiled code. Exceptions of the policy become a :class:`PolicyError`.
     """
@@ -43,12 +48,12 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
             number = np.float64(value) if isinstance(value, float) else np.int64(value)
             object.__setattr__(own, name, number)
     bar_type = name_tuple("Bar", (*BAR_FIELDS, *columns))
-    formula = formula_for(policy, columns)
+    formula, margin_formula = formula_for(policy, columns), margin_formula_for(policy, columns)
     start = start_memory(policy)
     memory_type = None if start is None else type(start)
 
     def decide(
-        _: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
+        also: Any, values: Any, memory: Any, seen: Any, account: Any, funding: float, t: int
     ) -> tuple[float, tuple[float, ...]]:
         bar = bar_type(
             seen.time[t],
@@ -57,17 +62,23 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
             *(column[t] for column in values),
         )
         view = type(account)(*map(np.float64, account[:-1]), account.venue)
+        answer = "leverage"
         try:
             if memory_type is None:
                 value, after = as_number(formula(own, bar, view)), memory
             else:
                 before = memory_type(*map(np.float64, memory))
-                answer, kept = formula(own, bar, view, before)
-                value, after = as_number(answer), as_memory(kept, len(memory))
+                decided, kept = formula(own, bar, view, before)
+                value, after = as_number(decided), as_memory(kept, len(memory))
+            answer, setting = "venue_leverage", math.nan
+            if margin_formula is not None:
+                also[-1] = setting = as_number(margin_formula(own, bar, view))
         except Exception as error:
-            raise make_policy_error(policy, bar, view, t, error) from error
+            raise make_policy_error(policy, bar, view, t, error, answer) from error
         if value < 0.0:
             raise make_policy_error(policy, bar, view, t, value)
+        if setting <= 0.0:
+            raise make_policy_error(policy, bar, view, t, setting, answer)
         return value, after
 
     return decide
@@ -89,9 +100,14 @@ def as_memory(values: Any, length: int) -> tuple[float, ...]:
 
 
 def make_policy_error(
-    policy: Policy, bar: Any, account: AccountView, t: int, found: Exception | float
+    policy: Policy,
+    bar: Any,
+    account: AccountView,
+    t: int,
+    found: Exception | float,
+    answer: str = "leverage",
 ) -> PolicyError:
-    """Return the error for a policy that raised, or returned a negative leverage."""
+    """Return the error for a policy that raised, or returned a number that is not allowed."""
     name = type(policy).__name__
     saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
     where = (
@@ -107,9 +123,15 @@ def make_policy_error(
         elif isinstance(found, AttributeError):
             cure = suggest_name(found, policy, bar, account)
         return PolicyError(
-            f"{name}.leverage raised {type(found).__name__}: {found}",
+            f"{name}.{answer} raised {type(found).__name__}: {found}",
             where=f"{format_location(found, *formulas)}, {where}",
             cure=cure,
+        )
+    if answer == "venue_leverage":
+        return PolicyError(
+            f"a venue_leverage must be over 0, or NaN to leave the margin, {name} got {found:g}",
+            where=where,
+            cure="return a setting such as 10.0; infinity is the most that the venue allows",
         )
     return PolicyError(
         f"{name} returned {found:g}; a leverage must be at least 0, or NaN to leave the position",

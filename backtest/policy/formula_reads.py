@@ -9,7 +9,7 @@ from typing import Any
 from backtest.base.code_identity import describe_function
 from backtest.policy.combinators import Combinator, combinator_of
 from backtest.policy.combined_parts import find_flat_names
-from backtest.policy.policy import Policy, formula_of
+from backtest.policy.policy import Policy, formula_of, sets_margin
 
 BY_NAME = frozenset({"getattr", "vars", "settings"})
 """Functions through which a formula may read a parameter that its code does not name."""
@@ -23,6 +23,8 @@ def find_unread(policy: Policy) -> frozenset[str]:
     A parameter read only by ``observe`` changes the columns, not the compiled formula. Empty if
     the code does not allow a conclusion.
     """
+    if sets_margin(policy):
+        return frozenset()
     if not isinstance(policy, Combinator):
         return frozenset(policy.settings()) - find_read(formula_of(type(policy)), policy)
     names = frozenset(policy.settings())

@@ -48,7 +48,8 @@ BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding
 
 TAKEN = frozenset((
     "combine", "fails_when", "from_settings", "make_formula", "observe", "over", "parameters",
-    "parts", "policies", "settings", "start", "summary", "takes", "title", "written",
+    "parts", "policies", "settings", "start", "summary", "takes", "title", "venue_leverage",
+    "written",
 ))  # fmt: skip
 """Names of methods and attributes of policies, which no parameter may have."""
 
@@ -90,6 +91,9 @@ class Policy(Viewable):
     a Range, str with a Choice, or bool). Define ``leverage(self, bar, account)``. A policy with
     memory also defines ``start(self)``, which returns a NamedTuple of floats, and takes and returns
     it: ``leverage(self, bar, account, memory) -> (leverage, memory)``.
+
+    A policy may also define ``venue_leverage(self, bar, account)``: the leverage setting of an
+    isolated position from the next open on, to which its margin is brought. NaN leaves it alone.
 
     Raises
     ------
@@ -203,6 +207,24 @@ def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
     made = getattr(policy, "make_formula", None)
     rule: Any = formula_of(type(policy)) if made is None else made(columns)
     return rewrite_formula(rule) if isinstance(rule, FunctionType) else rule
+
+
+def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any] | None:
+    """Return the formula of a policy's ``venue_leverage`` for these columns; None without one."""
+    made = getattr(policy, "make_margin_formula", None)
+    rule = getattr(type(policy), "venue_leverage", None) if made is None else made(columns)
+    return rewrite_formula(rule) if isinstance(rule, FunctionType) else rule
+
+
+def sets_margin(given: object) -> bool:
+    """Return whether a policy, a class of it or any of several decides its leverage setting."""
+    if isinstance(given, Mapping):
+        return any(map(sets_margin, given.values()))
+    cls = given if isinstance(given, type) else type(given)
+    parts = getattr(cls, "parts", ()) if issubclass(cls, Policy) else ()
+    return hasattr(cls, "venue_leverage") and issubclass(cls, Policy) or any(
+        sets_margin(each.policy) for each in parts
+    )
 
 
 def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from tests.oracle.margins import Margins
 from tests.oracle.numbers import DUST, INFINITY, ONE, TIE, ZERO, exact
-from tests.oracle.payments import Payments
 from tests.oracle.position import Position
 from tests.oracle.roots import find_signs, largest_passing
 from tests.oracle.state import Point
@@ -54,7 +54,7 @@ class Order(NamedTuple):
         return returned
 
 
-class Orders(Payments):
+class Orders(Margins):
     """Step 5, and 0 where decisions fill at the close at which they were taken."""
 
     def fill_early(self) -> None:
@@ -84,6 +84,7 @@ class Orders(Payments):
         """Targets from the equity before anything fills; reductions; then increases together."""
         point = self.at_fills()
         equity = self.equity(point)
+        self.change_settings(point)
         replaced = self.force_reductions(point)
         if equity <= 0:
             return

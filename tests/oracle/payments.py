@@ -43,7 +43,8 @@ class Payments(Liquidations):
         §5: a withdrawal takes the same share of the capital paid in as of the wealth.
         """
         wealth = self.equity(self.at("open")) + self.reserve
-        self.paid_in += amount if amount >= 0 else self.paid_in * amount / wealth
+        left = max(wealth + amount, ZERO) / wealth if amount < 0 else ONE
+        self.paid_in = left * self.paid_in + max(amount, ZERO)
         self.cash += amount
         self.rescale_highest(amount)
         self.row["flows"] += amount

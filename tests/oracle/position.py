@@ -59,6 +59,8 @@ class Position:
         self.is_halted = False
         self.call = Call()
         self.pending: tuple[float, float] | None = None
+        self.has_setting = "setting" in getattr(market, "columns", {})
+        self.asked: float | None = None  # the venue leverage that was decided
 
     def read_venue(self) -> None:
         """The venue in exact numbers."""
@@ -109,6 +111,8 @@ class Position:
         self.realized, self.call.was_liquidated = ZERO, False
         if self.here is None:
             return
+        asked = self.market.columns["setting"][self.here - 1] if self.has_setting else math.nan
+        self.asked = None if self.here == 0 or math.isnan(asked) else float(asked)
         self.choose_fees(volume_before)
         self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO

@@ -32,6 +32,7 @@ from backtest.account import (
     portfolio_gap,
     portfolio_ledger,
     portfolio_liquidation,
+    portfolio_margin,
     portfolio_orders,
     portfolio_payments,
     portfolio_records,
@@ -61,8 +62,8 @@ from backtest.engine.compile.recipe import (
     write_call,
     write_memory,
 )
-from backtest.engine.portfolio_loop import N_SHOWN, Desk
-from backtest.policy import Policy
+from backtest.engine.portfolio_loop import N_SHOWN, SETTING, Desk
+from backtest.policy import Policy, sets_margin
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView
 from backtest.venue import (
@@ -81,7 +82,7 @@ MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
     portfolio_records, portfolio_ledger, portfolio_balance, contagion, order_scaling,
     portfolio_orders, portfolio_payments, portfolio_liquidation, equity_stop, portfolio_gap,
-    price_walk, portfolio_calls, portfolio_bar, fast_path, portfolio_tally, portfolio_close,
+    price_walk, portfolio_calls, portfolio_margin, portfolio_bar, fast_path, portfolio_tally, portfolio_close,
     portfolio_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
@@ -307,7 +308,10 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
 
     def write(memory: type | None, code: CodeText) -> list[str]:
         seen = width if may_refer_to(code, TABLE) else 0
-        return write_formula_part(policy.settings(), columns, memory, seen)
+        lines = write_formula_part(policy.settings(), columns, memory, seen)
+        if sets_margin(policy):
+            lines.insert(-1, f"    sheet[{SETTING}] = 1.0 * margin_rule(settings, bar, account)")
+        return lines
 
     recipe = make_recipe(policy, columns, write, "book_policy")
     has_table = may_refer_to(recipe, TABLE)
@@ -316,11 +320,12 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
     signature = numba.float64(*[POINTER] * 7, whole, whole, whole, whole)
     folder = find_book_folder()
     function = compile_at_address(recipe, folder, signature, records, has_counts=has_table)
+    rules = [each for each in (recipe.rule, recipe.margin_rule) if each is not None]
     return Formula(
         int(function.address),
         has_table,
-        find_fields(recipe.rule, 2) != frozenset(),
-        not find_fields(recipe.rule, 1) <= {*columns},
+        any(find_fields(each, 2) for each in rules),
+        not all(find_fields(each, 1) <= {*columns} for each in rules),
     )
 
 

@@ -314,6 +314,8 @@ def import_part(recipe: Recipe, folder: Path, names: Mapping[str, Any]) -> types
     """Import the generated module of a recipe, with its formula compiled."""
     rule = jit_tree(recipe.rule, {})
     scope = {**names, "NamedTuple": NamedTuple, "rule": rule, "Memory": recipe.memory}
+    if recipe.margin_rule is not None:
+        scope["margin_rule"] = jit_tree(recipe.margin_rule, {})
     return import_source(folder / f"{recipe.name}.py", recipe.text, scope)
 
 

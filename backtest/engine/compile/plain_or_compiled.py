@@ -18,7 +18,7 @@ from backtest.base.code_identity import hash_texts
 from backtest.base.compile_choice import is_plain_sooner, write_marks
 from backtest.engine.compile.recipe import Recipe, find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
-from backtest.policy import Policy, formula_for
+from backtest.policy import Policy, formula_for, margin_formula_for
 
 PER_BAR, PER_PART = 100e-6, 25e-6
 """Seconds of plain Python per bar of the fast loop, and for each optional rule in use."""
@@ -94,7 +94,10 @@ def is_loop_plain(
     if mark.exists() or not is_cacheable(order) or count_tries(order.tries) >= ATTEMPTS:
         return False
     are_same = all(
-        gives_same_bits(formula_for(policy, columns), policy) for policy, columns in policies
+        gives_same_bits(rule, policy)
+        for policy, columns in policies
+        for rule in (formula_for(policy, columns), margin_formula_for(policy, columns))
+        if rule is not None
     )
     return are_same and is_plain_sooner(mark.name, seconds, estimate_compiling(order))
 

@@ -27,13 +27,19 @@ from backtest.account import (
     steps,
 )
 from backtest.base import cache_folder, compiled_twins, formula_functions, units
-from backtest.base.code_identity import CodeText, describe_function, describe_value, hash_texts
+from backtest.base.code_identity import (
+    CodeText,
+    describe_function,
+    describe_value,
+    hash_texts,
+    join_texts,
+)
 from backtest.base.compiled_twins import describe_target
 from backtest.base.kernel_sources import list_sources
 from backtest.engine import bar_loop
 from backtest.measures import tally
 from backtest.options import bs_kernels
-from backtest.policy import Policy, formula_for, start_memory, view
+from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
 from backtest.venue import (
     LEVELS,
@@ -57,14 +63,16 @@ ROOT_NAMES = frozenset({"liquidation_price"})
 class Recipe(NamedTuple):
     """A policy's part of a loop.
 
-    ``text`` is the source of the generated module ``name``, ``rule`` the policy's formula and
-    ``memory`` the class of its memory; ``names`` are those that its code refers to. A recipe is
+    ``text`` is the source of the generated module ``name``, ``rule`` the policy's formula,
+    ``margin_rule`` that of its venue leverage, if it decides it, and ``memory`` the class of its
+    memory; ``names`` are those that its code refers to. A recipe is
     complete if all code that it refers to is known; only then is compiled code cached.
     """
 
     name: str
     text: str
     rule: Any
+    margin_rule: Any
     memory: type | None
     names: frozenset[str]
     is_complete: bool
@@ -97,17 +105,20 @@ def make_recipe(
     the policy's code. It calls ``rule``, the formula, with ``Params``, ``Bar`` and ``Memory``. The
     name of the recipe begins with ``prefix``, and depends on the ``marks`` too.
     """
-    rule = formula_for(policy, columns)
+    rule, margin_rule = formula_for(policy, columns), margin_formula_for(policy, columns)
     start = start_memory(policy)
     memory = None if start is None else type(start)
     code = describe_function(rule, {})
+    if margin_rule is not None:
+        code = join_texts(code, describe_function(margin_rule, {}))
     fields = [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
     lines = ["class Bar(NamedTuple):", *(f"    {name}: float" for name in (*BAR_FIELDS, *columns))]
     lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
     text = "\n".join(lines) + "\n"
     slots = describe_value(memory, {}).text
     identity = hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
-    return Recipe(f"{prefix}_{identity}", text, rule, memory, code.names, code.is_complete)
+    name = f"{prefix}_{identity}"
+    return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)
 
 
 def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:

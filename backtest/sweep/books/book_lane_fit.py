@@ -38,7 +38,7 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     """Return whether the ordinary bars of a run are those of lanes.
 
     All positions are margined by brackets at mark prices. There is no margin call, no equity stop,
-    no collateral, no overlay, and the policies read of the account what lanes show.
+    no collateral, no overlay, and the policies move no margin and read of the account what lanes show.
     """
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
@@ -51,7 +51,7 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
     read = find_all_read(setup.panelists)
     is_plain &= read <= SHOWN and (terms.rules.level == 1.0 or "liquidation_price" not in read)
-    return bool(is_plain and not np.any(desk.asks[-1:]))
+    return bool(is_plain and not np.any(desk.asks[-1:]) and not np.any(desk.sets_margin))
 
 
 def find_all_read(panelists: Sequence[Panelist]) -> frozenset[str]:

@@ -1,0 +1,147 @@
+"""Margin as a decision: the venue leverage of isolated positions, and the margin that it moves.
+
+A policy may decide the leverage setting of its position besides its leverage. Where the decisions
+of a close fill, before any order, the setting changes, and the margin of the position is brought to
+its entry value divided by the setting. See docs/accounting.md, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account.ledger import MARGIN_ADDED
+from backtest.account.portfolio_balance import compute_balance, value_at
+from backtest.account.portfolio_ledger import MARGIN_REFUSED, MARGIN_RETURNED, note
+from backtest.account.portfolio_orders import is_deciding, is_ending
+from backtest.account.portfolio_payments import compute_free
+from backtest.account.portfolio_records import (
+    CASH,
+    AccountState,
+    BookLog,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_margin,
+    pick_position,
+)
+from backtest.account.position import compute_profit
+from backtest.base.units import TOLERANCE
+from backtest.venue.requirement import MarginRules, compute_setting
+
+
+def write_settings(terms: Terms, state: AccountState) -> None:
+    """Write the settings of an account into its margin tables."""
+    for i in range(len(state.setting)):
+        if state.setting[i] > 0.0:
+            terms.rules.brackets.settings[i] = state.setting[i]
+
+
+def change_settings(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, log: BookLog, t: int
+) -> None:
+    """Set the venue leverages that were decided, and bring the margins of positions to them.
+
+    Margins that are returned come first, and are free for those that grow.
+    """
+    if not is_any_asked(state):
+        return
+    value_at(state, quotes.fill, quotes.asset_fill)
+    for i in range(len(state.setting)):
+        scratch.kind[i], scratch.reach[i] = 0, 0.0
+        is_bound = is_ending(state, i) or not is_deciding(state, quotes, i)
+        if state.asked[i] > 0.0 and is_isolated(terms, i) and not is_bound:
+            choose_setting(terms, state, quotes, scratch, i)
+    for i in range(len(state.setting)):
+        if scratch.reach[i] < 0.0:
+            return_margin(terms, state, quotes, scratch, log, t, i)
+    for i in range(len(state.setting)):
+        if scratch.reach[i] > 0.0:
+            add_from_balance(terms, state, quotes, scratch, log, t, i)
+
+
+def is_any_asked(state: AccountState) -> bool:
+    """Return whether any policy decided a venue leverage."""
+    found = False
+    for i in range(len(state.asked)):
+        found = found or state.asked[i] > 0.0
+    return bool(found)
+
+
+def choose_setting(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
+) -> None:
+    """Write a new setting, cut to what the venue allows, and the margin that it asks to move.
+
+    ``scratch.kind`` is 1 if the setting changes.
+    """
+    rules, asked = pick_margin(terms, i), state.asked[i]
+    notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
+    most = max(find_most(rules, notional, quotes.initial[i]), state.setting[i])
+    setting = min(asked, most)
+    scratch.kind[i] = 1 if setting != state.setting[i] else 0
+    state.setting[i] = setting
+    terms.rules.brackets.settings[i] = setting
+    if is_held(state, i):
+        entry = abs(state.held.quantities[i] * state.held.entries[i])
+        wanted = entry / (asked if asked < math.inf else setting)
+        moved = wanted - state.margin[i]
+        scratch.reach[i] = moved if abs(moved) > TOLERANCE * entry else 0.0
+
+
+def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
+    """Return the largest leverage whose bracket holds a notional."""
+    most = rules.leverages[len(rules.caps) - 1] / multiplier
+    for k in range(len(rules.caps)):
+        if notional <= rules.caps[k]:
+            most = max(most, rules.leverages[k] / multiplier)
+    return most
+
+
+def return_margin(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Return margin to the balance, down to the initial margin and the unrealized loss."""
+    position, value = pick_position(state, i), quotes.fill[i]
+    setting = compute_setting(pick_margin(terms, i), quotes.initial[i])
+    needed = abs(position.quantity * value) / setting - compute_profit(position, value)
+    needed = max(needed, abs(position.quantity * position.entry) / setting)
+    moved = min(-scratch.reach[i], max(position.margin - needed, 0.0))
+    state.margin[i] -= moved
+    state.wallet[CASH] += moved
+    log_margin(quotes, scratch, log, t, i, MARGIN_RETURNED, moved)
+
+
+def add_from_balance(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Add margin from the balance, as far as it lasts and cross positions keep their own."""
+    free = min(compute_free(terms, state), max(compute_balance(terms, state), 0.0))
+    moved = min(scratch.reach[i], free)
+    state.margin[i] += moved
+    state.wallet[CASH] -= moved
+    log_margin(quotes, scratch, log, t, i, MARGIN_ADDED, moved)
+
+
+def log_margin(
+    quotes: MarketBar, scratch: Scratch, log: BookLog, t: int, i: int, kind: int, moved: float
+) -> None:
+    """Log the margin that was moved, and what was refused when the setting changed."""
+    refused = abs(scratch.reach[i]) - moved
+    if moved > 0.0:
+        note(log, t, i, kind, quotes.fill[i], 0.0, moved)
+    if refused > TOLERANCE * abs(scratch.reach[i]) and scratch.kind[i] == 1:
+        note(log, t, i, MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
