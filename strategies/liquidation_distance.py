@@ -9,15 +9,15 @@ class LiquidationDistance(Policy):
     """Hold a leverage, and post as much margin as keeps the liquidation price at a distance.
 
     The notional is ``target`` times equity, as of Constant. At each close the margin M of the
-    isolated position is set such that its liquidation price P is ``distance`` from the mark, below
-    it for a long and above it for a short: M + q (u(P) - u(entry)) = MM(|q u(P)|), u the value of
-    one contract and MM the maintenance margin. The setting at the venue is |q u(entry)| / M, at
-    most what its first bracket allows. So margin follows losses, and returns after them; what stays
-    in the wallet is out of reach of a liquidation. While nothing is held, the setting is that of a
-    position of the target at the close, on the side that needs more.
+    isolated position is chosen such that its liquidation price P is ``distance`` from the mark,
+    below it for a long and above it for a short: M + q (u(P) - u(entry)) = MM(|q u(P)|), u the
+    value of one contract and MM the maintenance margin. The setting at the venue is
+    |q u(entry)| / M. Of a losing position the venue keeps the loss and the initial margin: for less
+    margin than is posted, the setting is then |q u(mark)| / (M - loss). So margin follows losses,
+    and returns after them; what stays in the wallet is out of reach of a liquidation. While nothing
+    is held, the setting is that of a position of the target at the close, on the side that needs
+    more. The wallet may be too small for the distance.
 
-    The venue returns margin only down to the initial margin and the unrealized loss, and the wallet
-    may be too small for the distance.
     Source: own construction, from the liquidation price of the venue (docs/accounting.md).
     """
 
@@ -33,20 +33,31 @@ class LiquidationDistance(Policy):
 
     def venue_leverage(self, bar: Bar, account: AccountView) -> float:
         """Return the setting whose margin keeps the distance."""
-        quantity, entry = account.position, account.entry
+        venue, quantity = account.venue, account.position
+        limit: float = venue.leverages[0]
         if quantity == 0.0:
-            unit = abs(value_contract(account.venue, bar.mark))
-            quantity, entry = self.target * account.equity / unit, bar.mark
-            most = max(
-                find_margin(account.venue, quantity, entry, bar.mark * (1.0 - self.distance)),
-                find_margin(account.venue, -quantity, entry, bar.mark * (1.0 + self.distance)),
+            quantity = self.target * account.equity / abs(value_contract(venue, bar.mark))
+            low, high = bar.mark * (1.0 - self.distance), bar.mark * (1.0 + self.distance)
+            wanted = max(
+                find_margin(venue, quantity, bar.mark, low),
+                find_margin(venue, -quantity, bar.mark, high),
             )
-        else:
-            move = -self.distance if quantity > 0.0 else self.distance
-            most = find_margin(account.venue, quantity, entry, bar.mark * (1.0 + move))
-        posted = abs(quantity * value_contract(account.venue, entry))
-        limit: float = account.venue.leverages[0]
-        return posted / most if posted < limit * most else limit
+            return limit_setting(quantity * value_contract(venue, bar.mark), wanted, limit)
+        side = 1.0 if quantity > 0.0 else -1.0
+        price = bar.mark * (1.0 - side * self.distance)
+        wanted = find_margin(venue, quantity, account.entry, price)
+        posted = find_margin(venue, quantity, account.entry, account.liquidation_price)
+        value, entry = value_contract(venue, bar.mark), value_contract(venue, account.entry)
+        profit = quantity * (value - entry)
+        if posted > wanted and profit < 0.0:
+            return limit_setting(quantity * value, wanted + profit, limit)
+        return limit_setting(quantity * entry, wanted, limit)
+
+
+def limit_setting(notional: float, wanted: float, limit: float) -> float:
+    """Return the leverage of a notional with the wanted margin, at most the limit."""
+    size = abs(notional)
+    return size / wanted if size < limit * wanted else limit
 
 
 def find_margin(venue: margin.MarginRules, quantity: float, entry: float, price: float) -> float:

@@ -128,6 +128,8 @@ def make_margin_case(seed: int) -> PortfolioCase:
     """
     case, rng = make_full_case(seed), np.random.default_rng([seed, 36])
     account, tapes = dict(case.account), {}
+    for venue in case.venues.values():
+        venue["fees"].pop("tiers", None)
     account["margin"], account["venue_leverage"] = dict(account["margin"]), {}
     for name, tape in case.tapes.items():
         most = case.venues[name]["brackets"][0]["max_leverage"]

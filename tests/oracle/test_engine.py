@@ -17,7 +17,12 @@ import pytest
 from tests.agreement import assert_agrees, differences, run_engine, trust_data
 from tests.cases import Case, PortfolioCase, make_case, make_exit_case
 from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
-from tests.portfolio_cases import make_full_case, make_mode_case, make_portfolio_case
+from tests.portfolio_cases import (
+    make_full_case,
+    make_margin_case,
+    make_mode_case,
+    make_portfolio_case,
+)
 
 CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
 BLOCKS = 40
@@ -67,6 +72,7 @@ LEAST_SEVERAL = {
     make_full_case: {
         "take_profit alone": 3, "trailing_stop alone": 3, "margin added": 2,
     },
+    make_margin_case: {"margin_added": 30, "margin_returned": 40, "margin_refused": 30},
 }  # fmt: skip
 """How many of the first 100 random accounts of several positions take each path, at least."""
 
@@ -81,7 +87,14 @@ def wrap(make: Callable[[int], Case]) -> Callable[[int], PortfolioCase]:
     return make_whole
 
 
-KINDS = [wrap(make_case), wrap(make_exit_case), make_portfolio_case, make_mode_case, make_full_case]
+KINDS = [
+    wrap(make_case),
+    wrap(make_exit_case),
+    make_portfolio_case,
+    make_mode_case,
+    make_full_case,
+    make_margin_case,
+]
 SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}
 
 

@@ -1,4 +1,4 @@
-"""LiquidationProbability against the first passage, the venue's calculator, and what happens."""
+"""LiquidationDistance and LiquidationProbability against the first passage, the venue's calculator, and what happens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import backtest as bt
 from backtest.features import ewma_volatility, touch_distance, touch_probability
 from backtest.features.liquidation_forecast import find_touches
-from backtest.strategies import LiquidationProbability
+from backtest.strategies import LiquidationDistance, LiquidationProbability
 from backtest.venue.requirement import read_rules
 from tests.markets import YEAR, free_venue, live, walk
 
@@ -253,3 +253,24 @@ def test_on_a_random_walk_the_stated_share_is_liquidated():
     error = math.sqrt(expected * (1.0 - expected) / (is_known.sum() / 24))
     assert is_known.sum() == 20_000 - 24
     assert touched[is_known].mean() == pytest.approx(expected, abs=3 * error)
+
+
+# ------------------------------------------------------------------------ LiquidationDistance
+
+
+@pytest.mark.parametrize("name", ["linear", "inverse"])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_the_liquidation_price_is_at_its_distance_from_the_last_close(name, side):
+    """At each close, 12 % from the mark of the close before, whatever the position lost."""
+    venue, capital = VENUES[name], 50_000.0 if name == "linear" else 2.0
+    account = bt.Account(capital=capital, margin="isolated", venue_leverage=10.0, band=0.1)
+    market = bt.Market.sample(bars=300)
+    policy = LiquidationDistance(target=1.5, distance=0.12)
+    result = bt.run(market, policy, venue=venue, account=account, signal=side, compile=False)
+    held = result.positions.set_index("time")
+    wanted = held["mark"].shift(1) * (1.0 - side * 0.12)
+    off = np.abs(held["liquidation_price"] / wanted - 1.0).iloc[2:-1]
+    events = result.events["kind"].value_counts()
+    assert min(events["margin_added"], events["margin_returned"]) > 50
+    assert off.median() < 1e-12  # a fill moves it, and so does a gap
+    assert off.max() < 0.02
