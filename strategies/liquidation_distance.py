@@ -27,7 +27,7 @@ class LiquidationDistance(Policy):
     target: Annotated[float, Range(0.0, 20.0, "turns of equity")] = 2.0
     distance: Annotated[float, Range(0.005, 0.9, "of the mark", log=True)] = 0.15
 
-    def leverage(self, bar: Bar, account: AccountView) -> float:  # noqa: ARG002 - the signature of a formula
+    def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return the target."""
         return self.target
 

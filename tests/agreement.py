@@ -95,9 +95,7 @@ def run_engine(case: PortfolioCase, *, is_compiled: bool = False) -> Any:
             name: ScriptedMargin() if "setting" in tape.bars else Scripted()
             for name, tape in case.tapes.items()
         }
-        return bt.run(
-            policy=policies, overlay=overlay, compile=is_compiled, **case.for_engine(bt)
-        )
+        return bt.run(policy=policies, overlay=overlay, compile=is_compiled, **case.for_engine(bt))
 
 
 def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = False) -> Outcome:

@@ -115,8 +115,8 @@ class AccountState(NamedTuple):
     ``priced`` the price of collateral then, ``best`` that of the trailing stop. ``leverage``,
     ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
     last fill. ``setting`` is the leverage set at the venue, ``asked`` the one that a policy decided
-    (NaN: leave it). ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at``
-    have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
+    (NaN: leave it). ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to
+    ``called_at`` have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
     :mod:`backtest.account.contagion`.
     """
 

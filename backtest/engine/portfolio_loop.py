@@ -87,9 +87,9 @@ class Desk(NamedTuple):
     and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
     ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
     policy, ``wants_price`` if it reads the liquidation price, ``wants_table`` if it reads the
-    brackets, ``sets_margin`` if it decides the venue leverage, ``wants_account`` and ``wants_bar`` if it reads anything of the account and of the
-    bar but its columns. ``bars`` has the fields of a bar by
-    policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account,
+    brackets, ``sets_margin`` if it decides the venue leverage, ``wants_account`` and ``wants_bar``
+    if it reads anything of the account and of the bar but its columns. ``bars`` has the fields of a
+    bar by policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account,
     ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most brackets.
     """
 
@@ -162,10 +162,8 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
     """
     terms, feed, desk, state = share(terms), share(feed), share(desk), share(state)
     quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
-    is_recorded, has_calm, was_calm = tape.is_on[0] == 1, may_be_calm(terms, feed, state), False
-    if is_any_set(desk.sets_margin):
-        has_calm = False
-        write_settings(terms, state)
+    has_calm = begin_bars(terms, feed, desk, state)
+    is_recorded, was_calm = tape.is_on[0] == 1, False
     has_prices = is_recorded or is_any_set(desk.wants_price)
     for t in range(start, stop):
         tape.cursor[0] = t
@@ -198,6 +196,14 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
         if is_recorded:
             record_book(tape, terms, state, ledger, scratch, close, t - tape.cursor[1])
     return tally, stop, DONE
+
+
+def begin_bars(terms: Terms, feed: BookFeed, desk: Desk, state: AccountState) -> bool:
+    """Return whether bars may take the fast path; write the settings that policies decide."""
+    if is_any_set(desk.sets_margin):
+        write_settings(terms, state)
+        return False
+    return may_be_calm(terms, feed, state)
 
 
 def is_any_set(flags: IntArray) -> bool:

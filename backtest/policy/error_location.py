@@ -70,9 +70,8 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
                 before = memory_type(*map(np.float64, memory))
                 decided, kept = formula(own, bar, view, before)
                 value, after = as_number(decided), as_memory(kept, len(memory))
-            answer, setting = "venue_leverage", math.nan
-            if margin_formula is not None:
-                also[-1] = setting = as_number(margin_formula(own, bar, view))
+            answer = "venue_leverage"
+            setting = write_setting(margin_formula, own, bar, view, also)
         except Exception as error:
             raise make_policy_error(policy, bar, view, t, error, answer) from error
         if value < 0.0:
@@ -82,6 +81,14 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
         return value, after
 
     return decide
+
+
+def write_setting(rule: Any, own: Policy, bar: Any, view: AccountView, also: Any) -> float:
+    """Return the venue leverage that a policy decides, also written as the last of an array."""
+    if rule is None:
+        return math.nan
+    also[-1] = as_number(rule(own, bar, view))
+    return float(also[-1])
 
 
 def as_number(value: object) -> float:

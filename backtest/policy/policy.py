@@ -221,10 +221,10 @@ def sets_margin(given: object) -> bool:
     if isinstance(given, Mapping):
         return any(map(sets_margin, given.values()))
     cls = given if isinstance(given, type) else type(given)
-    parts = getattr(cls, "parts", ()) if issubclass(cls, Policy) else ()
-    return hasattr(cls, "venue_leverage") and issubclass(cls, Policy) or any(
-        sets_margin(each.policy) for each in parts
-    )
+    if not issubclass(cls, Policy):
+        return False
+    parts = getattr(cls, "parts", ())
+    return hasattr(cls, "venue_leverage") or any(sets_margin(each.policy) for each in parts)
 
 
 def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula

@@ -1,4 +1,4 @@
-"""LiquidationDistance and LiquidationProbability against the first passage, the venue's calculator, and what happens."""
+"""LiquidationDistance and LiquidationProbability against the calculator and what happens."""
 
 from __future__ import annotations
 

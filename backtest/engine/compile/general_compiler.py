@@ -82,8 +82,8 @@ MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
     portfolio_records, portfolio_ledger, portfolio_balance, contagion, order_scaling,
     portfolio_orders, portfolio_payments, portfolio_liquidation, equity_stop, portfolio_gap,
-    price_walk, portfolio_calls, portfolio_margin, portfolio_bar, fast_path, portfolio_tally, portfolio_close,
-    portfolio_loop,
+    price_walk, portfolio_calls, portfolio_margin, portfolio_bar, fast_path, portfolio_tally,
+    portfolio_close, portfolio_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
 

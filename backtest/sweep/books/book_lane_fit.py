@@ -38,7 +38,8 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     """Return whether the ordinary bars of a run are those of lanes.
 
     All positions are margined by brackets at mark prices. There is no margin call, no equity stop,
-    no collateral, no overlay, and the policies move no margin and read of the account what lanes show.
+    no collateral, no overlay, and the policies move no margin and read of the account what lanes
+    show.
     """
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
