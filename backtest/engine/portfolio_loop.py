@@ -89,8 +89,9 @@ class Desk(NamedTuple):
     policy, ``wants_price`` if it reads the liquidation price, ``wants_table`` if it reads the
     brackets, ``sets_margin`` if it decides the venue leverage, ``wants_account`` and ``wants_bar``
     if it reads anything of the account and of the bar but its columns. ``bars`` has the fields of a
-    bar by policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the account,
-    ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most brackets.
+    bar by policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the
+    account, ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most
+    brackets.
     """
 
     deciders: Any
