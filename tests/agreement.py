@@ -128,7 +128,7 @@ def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
             (int(t), f"bar {t} {name}: {got[t]!r}, oracle {expected[t]!r}")
             for t in np.flatnonzero(off[:last])[:2]
         )
-    if result.has_one_position:
+    if result.is_of_fast_loop:
         found += compare_prices(case, out, result.bars, scale, last)
     wrong = [text for _, text in sorted(found)]
     if last == len(scale):
@@ -164,7 +164,7 @@ def compare_columns(
             weight = off_edges(case, result) if name in AT_EDGES else 1.0
             yield name, bars[name].to_numpy(dtype=float), floats(rows), weight
     ratio, backing = floats(out.margin_ratio), floats(out.backing)
-    if result.has_one_position == (len(out.names) == 1):
+    if result.is_of_fast_loop == (len(out.names) == 1):
         with np.errstate(invalid="ignore"):
             got = bars["margin_ratio"].to_numpy(dtype=float)
             is_same = got == ratio

@@ -141,7 +141,7 @@ def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Re
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )
-    if not result.has_one_position:
+    if not result.is_of_fast_loop:
         return run_scaled_portfolio(policies, scale, setting)
     policy = next(iter(policies.values()))
     return run_scaled_policy(policy, scale, take_one(policy, setting))

@@ -57,7 +57,7 @@ def run_account(
 
     Each of the ``switches`` replaces the policies from its bar on.
     """
-    run = live_one if setup.has_one_position else live
+    run = live_one if setup.is_of_fast_loop else live
     return run(setup, is_compiled=is_compiled, progress=progress, switches=switches)
 
 

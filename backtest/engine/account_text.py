@@ -91,15 +91,14 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
 
 
 def summarize_liquidations(result: RunRecord) -> Iterator[str]:
-    """Yield the liquidations one by one, of several positions with their causes."""
-    metrics = result.metrics
-    count = int(metrics["liquidations"])
-    if result.has_one_position:
-        yield from format_paragraph("Liquidations", str(count) if count else "none")
+    """Yield the liquidations one by one, of several instruments with their causes."""
+    count, loss = int(result.metrics["liquidations"]), result.metrics["liquidation_loss"]
+    is_one = result.has_one_position
+    cases = () if is_one else list_cases(result)
+    text = f"{count:,}, loss {loss:,.2f}" if count else "none"
+    yield from format_paragraph("Liquidations", text, *cases)
+    if is_one:
         yield from list_liquidations(result)
-        return
-    lost = f"{count:,}, loss {metrics['liquidation_loss']:,.2f}"
-    yield from format_paragraph("Liquidations", lost if count else "none", *list_cases(result))
 
 
 def list_other_events(result: RunRecord) -> list[str]:

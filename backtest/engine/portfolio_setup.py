@@ -26,7 +26,7 @@ from backtest.venue import Venue
 class Setup(NamedTuple):
     """A run before its loop: everything that its parameters decide.
 
-    ``given`` is the signal as it was given. With ``has_one_position``, the loop of one position
+    ``given`` is the signal as it was given. With ``is_of_fast_loop``, the loop of one position
     runs: ``inputs`` are its :class:`Inputs`, and ``signal`` has shape (n_bars,) or (1,).
     """
 
@@ -44,7 +44,7 @@ class Setup(NamedTuple):
     resume: RunRecord | None = None
     benchmark: Benchmark | None = None
     given: Any = None
-    has_one_position: bool = False
+    is_of_fast_loop: bool = False
     started: int = 0
 
 

@@ -20,7 +20,7 @@ from backtest.engine.account_text import (
     summarize_account,
     summarize_events,
 )
-from backtest.engine.benchmark import describe_benchmark
+from backtest.engine.benchmark import describe_benchmark, name_benchmark
 from backtest.engine.checks_text import describe_checks
 from backtest.engine.position_tables import OWN, attribution_table
 from backtest.engine.result_tables import TERMS
@@ -31,6 +31,7 @@ from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 
 if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
     from backtest.engine.run_record import RunRecord
 
 SHORT = 330.0
@@ -53,9 +54,11 @@ RATIOS = ("sharpe", "sortino")
 """Measures that are marked if the account was ruined: returns after the ruin count as 0."""
 
 
-class BuyAndHold(NamedTuple):
-    """Measures of holding the instrument unlevered: price only, no costs."""
+class Held(NamedTuple):
+    """Measures of holding the market unlevered: price only, no costs; its name, and a sentence."""
 
+    name: str
+    text: str
     total_return: float
     volatility: float
     sharpe: float
@@ -68,30 +71,23 @@ def write_summary(result: RunRecord) -> str:
     Lines are at most 80 characters wide where no single word is wider, without colors. Money is
     in the settlement currency.
     """
-    by_instrument = () if result.has_one_position else (summarize_instruments,)
     sections = (
-        summarize_setting, compare_measures, summarize_risk, *by_instrument, summarize_account,
-        summarize_events, summarize_checks,
+        summarize_setting, compare_measures, summarize_risk, summarize_instruments,
+        summarize_account, summarize_events, summarize_checks,
     )  # fmt: skip
-    return "\n\n".join("\n".join(section(result)) for section in sections)
+    texts = ("\n".join(section(result)) for section in sections)
+    return "\n\n".join(text for text in texts if text)
 
 
 def compare_measures(result: RunRecord) -> Iterator[str]:
-    """Yield the account's measures, of one position next to those of the instrument at 1x."""
-    held: dict[str, float] = {}
-    if result.has_one_position:
-        held = measure_holding(result)._asdict()
-        yield f"{'':28}{'account':>14}{'buy and hold 1x':>20}"
-    else:
-        yield f"  {'final equity':26}{result.metrics['final_equity']:>14,.2f}"
+    """Yield the account's measures next to those of the market at 1x."""
+    held = measure_holding(result)
+    yield f"{'':28}{'account':>14}{held.name:>20}"
     for label, name, format_value in MEASURES:
-        theirs = format_value(held[name]) if name in held else ""
+        theirs = format_value(getattr(held, name)) if name in held._fields else ""
         row = f"  {label_measure(label, name, result):26}"
         yield f"{row}{format_value(result.metrics[name]):>14}{theirs:>20}".rstrip()
-    if held:
-        is_inverse = result.venue.contract.kind == "inverse"
-        unit = "in the quote currency, " if is_inverse else ""
-        yield f"  Buy and hold: the mark price from the first close on; {unit}price only, no costs."
+    yield f"  {capitalize(held.text)}."
     yield from describe_sample(result)
 
 
@@ -110,19 +106,22 @@ def describe_sample(result: RunRecord) -> Iterator[str]:
         yield f"  Yearly figures are extrapolated from {days:,.1f} days."
 
 
-def measure_holding(result: RunRecord) -> BuyAndHold:
-    """Return the measures of the mark price itself, from the first close to the last.
+def measure_holding(result: RunRecord) -> Held:
+    """Return the measures of the market itself, from the first close to the last.
 
-    Returns are sampled and annualized as the account's are, over the same risk-free rate.
+    Of one instrument its mark price, of several the index that the measures compare with. Returns
+    are sampled and annualized as the account's are, over the same risk-free rate.
     """
-    unit = result.mark / result.mark[0]
+    name, text, unit = follow_market(result)
     returns = sampled_returns(unit, result.ends_sample, 1.0)
     excess = returns - sample_risk_free(result)
     periods = result.span.periods
     has_spread = len(returns) > 1
     volatility = float(np.std(returns, ddof=1)) if has_spread else math.nan
     deviation = float(np.std(excess, ddof=1)) if has_spread else math.nan
-    return BuyAndHold(
+    return Held(
+        name=name,
+        text=text,
         total_return=float(unit[-1]) - 1.0,
         volatility=volatility * math.sqrt(periods),
         sharpe=ratio(float(np.mean(excess)), deviation, periods) if has_spread else math.nan,
@@ -130,20 +129,29 @@ def measure_holding(result: RunRecord) -> BuyAndHold:
     )
 
 
+def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
+    """Return what the market at 1x is called, a sentence on it, and its value by bar."""
+    if not result.has_one_position:
+        unit = np.cumprod(1.0 + result.market_returns)
+        text = f"the {name_benchmark(result.manifest)} at 1x; price only, no costs"
+        return "benchmark 1x", text, unit / unit[0]
+    is_inverse = result.venue.contract.kind == "inverse"
+    priced = "in the quote currency, " if is_inverse else ""
+    text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
+    return "buy and hold 1x", text, result.mark / result.mark[0]
+
+
 def summarize_risk(result: RunRecord) -> Iterator[str]:
     """Yield the worst drawdown with its dates, the leverage, the targets, and the trading."""
-    metrics, is_one = result.metrics, result.has_one_position
-    if is_one:
-        yield from format_paragraph("Drawdown", describe_drawdown(result))
-    use = describe_use(metrics) if is_one else describe_gross(result)
-    yield from format_paragraph("Leverage", *use)
-    targets = describe_targets(result.cut_rows) if is_one else describe_each_target(result)
-    yield from format_paragraph("Targets", *targets)
+    metrics = result.metrics
+    yield from format_paragraph("Drawdown", describe_drawdown(result))
+    yield from format_paragraph("Leverage", *describe_use(result))
+    yield from format_paragraph("Targets", *describe_own_targets(result))
     fills = int((result.events["kind"] == "fill").sum())
     turnover = format_number(metrics["turnover"])
     told = f"{fills:,} {'fill' if fills == 1 else 'fills'}"
     yield from format_paragraph("Trading", f"{told}; turnover {turnover} times equity per year")
-    if not is_one:
+    if not result.has_one_position:
         yield from format_paragraph(
             "Diversity",
             f"diversification ratio {format_number(metrics['diversification_ratio'])}, "
@@ -153,11 +161,14 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
         yield from format_paragraph("Benchmark", describe_benchmark(result.manifest, metrics))
 
 
-def describe_use(metrics: Mapping[str, float]) -> Iterator[str]:
-    """Yield the leverage of one position, what it cost in growth, and the margin used."""
+def describe_use(result: RunRecord) -> Iterator[str]:
+    """Yield the leverage, what it cost in growth, the margin used, and how a cap was kept."""
+    metrics = result.metrics
+    mean = format_number(metrics["mean_leverage"])
+    if not result.has_one_position:
+        mean += f" gross, {format_number(metrics['mean_net_leverage'])} net"
     yield (
-        f"mean {format_number(metrics['mean_leverage'])}, "
-        f"peak {format_number(metrics['peak_leverage'])}; "
+        f"mean {mean}, peak {format_number(metrics['peak_leverage'])}; "
         f"peak margin ratio {format_percent(metrics['peak_margin_ratio'])}; within 10 % of the "
         f"liquidation price at {format_percent(metrics['near_liquidation_share'])} of closes"
     )
@@ -170,28 +181,20 @@ def describe_use(metrics: Mapping[str, float]) -> Iterator[str]:
         f"margin used {format_percent(metrics['mean_margin_used'])} of equity, "
         f"peak {format_percent(metrics['peak_margin_used'])}"
     )
-
-
-def describe_gross(result: RunRecord) -> Iterator[str]:
-    """Yield the gross and net leverage of several positions, and how they kept to their cap."""
-    metrics = result.metrics
-    yield (
-        f"{format_leverage(metrics['mean_leverage'])} gross on average, at most "
-        f"{format_leverage(metrics['peak_leverage'])}; "
-        f"net {format_leverage(metrics['mean_net_leverage'])}; peak margin ratio "
-        f"{format_percent(metrics['peak_margin_ratio'])}"
-    )
     yield from describe_cap(result.account.max_gross_leverage, metrics)
 
 
-def describe_each_target(result: RunRecord) -> Iterator[str]:
-    """Yield the targets of several positions, and which instruments had none but 0."""
-    rows = [row for row in result.cut_rows if row["instrument"] == "all"]
-    yield from describe_targets(rows, " per instrument")
+def describe_own_targets(result: RunRecord) -> Iterator[str]:
+    """Yield the targets, and which of several instruments had none but 0."""
+    rows, is_one = result.cut_rows, result.has_one_position
+    total = [row for row in rows if row.get("instrument", "all") == "all"]
+    yield from describe_targets(total, "" if is_one else " per instrument")
     idle = [
         row["instrument"]
-        for row in result.cut_rows
-        if row["cause"] == "all" and not (row["decisions"] and row["mean_asked"])
+        for row in rows
+        if "instrument" in row
+        and row["cause"] == "all"
+        and not (row["decisions"] and row["mean_asked"])
     ]
     if idle and len(idle) < len(result.names) and not count_boundless(result):
         yield f"never a target but 0 for {', '.join(idle)}"
@@ -226,7 +229,9 @@ def describe_cap(cap: float, metrics: Mapping[str, float]) -> Iterator[str]:
 
 
 def summarize_instruments(result: RunRecord) -> Iterator[str]:
-    """Yield the money of each instrument by term."""
+    """Yield the money of each of several instruments by term."""
+    if result.has_one_position:
+        return
     held = {name: result.of_positions(name) for name in OWN}
     account = {name: result.of_account(name) for name in TERMS}
     table = attribution_table(result.names, account, held)

@@ -23,13 +23,13 @@ WHERE = Place("resume", of="bt.run")
 
 
 def read_resume(
-    resume: object, start: TimeLike | None, *, has_one_position: bool
+    resume: object, start: TimeLike | None, *, is_of_fast_loop: bool
 ) -> RunRecord | None:
     """Return the earlier result; refuse what is none, and a start besides it."""
     if resume is None:
         return None
-    if not isinstance(resume, RunRecord) or resume.has_one_position != has_one_position:
-        kind = "one position" if has_one_position else "several positions"
+    if not isinstance(resume, RunRecord) or resume.is_of_fast_loop != is_of_fast_loop:
+        kind = "one position" if is_of_fast_loop else "several positions"
         raise ParameterError(
             f"a run of {kind} can only continue a result of {kind}, got {resume!r:.60}",
             where=WHERE,

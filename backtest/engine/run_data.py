@@ -115,6 +115,11 @@ class RunData:
 
     @property
     def has_one_position(self) -> bool:
+        """Whether one position and money are all that the account can hold."""
+        return len(self.names) == 1 and not self.account.collateral
+
+    @property
+    def is_of_fast_loop(self) -> bool:
         """Whether the loop of one position made it, which leaves a ``State`` to go on from."""
         return isinstance(self.state, State)
 

@@ -49,7 +49,7 @@ class RunRecord(RunCloses):
         measured = measure_run(
             self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples, self._sums
         )
-        if self.has_one_position:
+        if self.is_of_fast_loop:
             return MappingProxyType(measured)
         extra = self._measure_portfolio()
         # of the account's terms: the tally adds those of the collateral to price and slippage

@@ -33,7 +33,7 @@ Rows = Callable[[], Sequence[Mapping[str, Any]]]
 
 def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     """Return the result of a run whose loop has ended, and warn of what came out."""
-    markets, first, is_one = setup.markets, setup.first, setup.has_one_position
+    markets, first, is_one = setup.markets, setup.first, setup.is_of_fast_loop
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
     benchmark = setup.benchmark
@@ -78,11 +78,11 @@ def describe_run(
     setup: Setup, outcome: Any, span: RunSpan, benchmark: Benchmark | None, calendar: str
 ) -> dict[str, Any]:
     """Return the manifest of a run."""
-    describe = describe_signal if setup.has_one_position else describe_weights
+    describe = describe_signal if setup.is_of_fast_loop else describe_weights
     compared = "" if benchmark is None else benchmark.text
     checks = "; ".join(dict.fromkeys(each.causality for each in setup.panelists))
     terms = RunTerms(
-        is_panel=not setup.has_one_position,
+        is_panel=not setup.is_of_fast_loop,
         markets=setup.markets,
         policies=setup.policies,
         overlay=setup.overlay,
@@ -105,7 +105,7 @@ def describe_run(
 
 def find_cuts(setup: Setup, outcome: Outcome) -> Rows:
     """Return what measures the rows of ``target_cuts``, which is slower than the run itself."""
-    if not setup.has_one_position:
+    if not setup.is_of_fast_loop:
         return partial(measure_book_cuts, setup, outcome)
     inputs = charge_tiers(setup, outcome)
     return partial(measure_cuts, inputs, outcome.record, outcome.entries, setup.first)
@@ -122,7 +122,7 @@ def charge_tiers(setup: Setup, outcome: Outcome) -> Any:
 def explain(setup: Setup, outcome: Outcome, closes: IntArray) -> str:
     """Warn of what a run did; return why it filled no order."""
     markets, level = setup.markets, outcome.of_positions("target")
-    if not setup.has_one_position:
+    if not setup.is_of_fast_loop:
         weights = setup.signal.T[setup.first :]
         targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
         warn_of_band(setup.account, markets, targets)
@@ -146,7 +146,7 @@ def name_boundless(setup: Setup, level: FloatArray) -> str:
         if boundless or not is_boundless.any()
     ]
     kinds = ", ".join(dict.fromkeys(kind for _, kind in chosen))
-    if setup.has_one_position or not is_boundless.any():
+    if setup.is_of_fast_loop or not is_boundless.any():
         return kinds
     return f"{kinds} of {', '.join(name for name, _ in chosen)}"
 
@@ -156,7 +156,7 @@ def find_peak(setup: Setup) -> float:
     account, resume = setup.account, setup.resume
     if resume is not None:
         state = resume.state
-        return float(state.peak if setup.has_one_position else state.wallet[PEAK])
+        return float(state.peak if setup.is_of_fast_loop else state.wallet[PEAK])
     backing = 0.0
     for each, price in zip(account.collateral, list_asset_prices(setup), strict=True):
         backing += each.amount * price
@@ -165,13 +165,13 @@ def find_peak(setup: Setup) -> float:
 
 def list_asset_prices(setup: Setup) -> Any:
     """Return the prices of collateral at the first open; none of one position."""
-    return () if setup.has_one_position else setup.inputs.feed.asset_open[:, setup.first]
+    return () if setup.is_of_fast_loop else setup.inputs.feed.asset_open[:, setup.first]
 
 
 def read_asset_marks(setup: Setup) -> FloatArray:
     """Return the mark closes of the collateral, of shape (n_bars, C)."""
     first = setup.first
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         return np.empty((setup.markets.n_bars - first, 0))
     return np.ascontiguousarray(setup.inputs.feed.asset_mark_close[:, first:].T)
 
@@ -181,7 +181,7 @@ def read_quotes(setup: Setup) -> Quotes:
     first, feed = setup.first, setup.inputs.feed
     names = ("close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial")
     arrays = [getattr(feed, name) for name in (*names, "low", "high")]
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         arrays[4] = setup.panelists[0].market.signal  # as the policy saw it
         arrays = [each[:, None] for each in arrays]
     return Quotes(*(each if len(each) == 1 else each[first:] for each in arrays))

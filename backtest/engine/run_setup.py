@@ -50,7 +50,7 @@ def set_up_run(
 ) -> Setup:
     """Check and read everything that a run needs, and choose its loop."""
     has_one = fits_one_position(markets, policy, venue, account, overlay)
-    earlier: Any = read_resume(resume, start, has_one_position=has_one)
+    earlier: Any = read_resume(resume, start, is_of_fast_loop=has_one)
     if has_one:
         policy, venue, account, signal = take_only(markets, policy, venue, account, signal)
         check_settings(next(iter(markets.values())), account, venue, sampling, calendar)
@@ -138,7 +138,7 @@ def set_up_one(
         resume=resume,
         benchmark=compared,
         given=given,
-        has_one_position=True,
+        is_of_fast_loop=True,
         started=started,
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import Account
 from backtest.account.leverage_limits import describe_limit
-from backtest.account.multiple import Multiple
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.number_text import (
     format_bps,
     format_setting,
@@ -29,6 +30,28 @@ FILLS = {
     "same_close": "fills at the close of the decision (optimistic: at a price known before)",
 }
 """When decisions fill, if not at the next open."""
+SETTINGS = {
+    "min_leverage": "least leverage",
+    "band": "band",
+    "stop_loss": "stop at",
+    "take_profit": "take profit at",
+    "trailing_stop": "trailing stop at",
+    "equity_stop": "equity stop at",
+    "margin_call": "margin call at",
+    "reserve": "reserve",
+    "top_up_to": "top up to",
+    "ruin_at": "ruined at",
+    "requirement": "requirement",
+    "intrabar": "prices inside a bar:",
+    "max_gross_leverage": "most gross leverage",
+    "max_overlay": "most overlay",
+    "negative_limit": "balance down to -",
+    "conversion": "collateral sold",
+}
+"""Settings of an account in words; the others have sentences of their own."""
+FRESH: Mapping[str, Any] = {each.name: each.default for each in fields(Account)}
+ALWAYS_LONG = ("constant 1", "equal weights")
+"""Signals that are not worth a line of an account with one instrument."""
 
 
 def summarize_setting(result: RunRecord) -> Iterator[str]:
@@ -39,15 +62,19 @@ def summarize_setting(result: RunRecord) -> Iterator[str]:
     yield from format_paragraph("Policy", str(manifest["policy"]["text"]))
     if manifest.get("overlay") is not None:
         yield from format_paragraph("Overlay", str(manifest["overlay"]["text"]))
-    if not result.has_one_position:
-        weights = str(manifest["signal"]).partition(" sha256")[0]
-        yield from format_paragraph(
-            "Weights", "given as a frame" if weights == "frame" else weights
-        )
+    if signal := describe_own_signal(result):
+        yield from format_paragraph("Weights" if not result.has_one_position else "Signal", signal)
     yield from format_paragraph("Data", *describe_data(result))
     yield from format_paragraph("Venue", *describe_venues(result))
-    account = describe_one(result) if result.has_one_position else describe_several(result)
-    yield from format_paragraph("Account", *account)
+    yield from format_paragraph("Account", *describe_account(result))
+
+
+def describe_own_signal(result: RunRecord) -> str:
+    """Return the signal of a run; empty if its only instrument is held long throughout."""
+    signal = str(result.manifest["signal"]).partition(" sha256")[0]
+    if result.has_one_position and signal in ALWAYS_LONG:
+        return ""
+    return "given as a frame" if signal == "frame" else signal
 
 
 def describe_data(result: RunRecord) -> Iterator[str]:
@@ -97,9 +124,7 @@ def join_same(said: Mapping[str, str], *, always: bool) -> Iterator[str]:
 
     ``always`` names the instruments also then.
     """
-    found: dict[str, list[str]] = {}
-    for name, text in said.items():
-        found.setdefault(text, []).append(name)
+    found = group_names(said)
     for text, names in found.items():
         yield f"{', '.join(names)}: {text}" if always or len(found) > 1 else text
 
@@ -143,80 +168,69 @@ def describe_brackets(table: InUse) -> str:
     return f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
 
 
-def describe_one(result: RunRecord) -> Iterator[str]:
-    """Yield the account of one position, and what backs it in isolated margin."""
-    yield describe_account(result)
-    if backing := describe_isolated(result.account):
-        yield backing
-
-
-def describe_account(result: RunRecord) -> str:
-    """Return the margin mode and every setting that is not the default, of one position."""
-    account = result.account
-    setting = account.venue_leverage
-    parts = [
-        f"{account.margin} margin",
-        "venue leverage as needed" if setting is None else f"venue leverage {setting:g}x",
-    ]
-    shown = {
-        "least leverage": account.min_leverage,
-        "band": account.band,
-        "stop at": account.stop_loss,
-        "take profit at": account.take_profit,
-        "trailing stop at": account.trailing_stop,
-        "equity stop at": account.equity_stop,
-        "margin call at": account.margin_call,
-        "reserve": account.reserve,
-        "top up to": account.top_up_to,
-        "ruined at": account.ruin_at,
-    }
-    parts += [
-        f"{name} {value}" if isinstance(value, Multiple) else f"{name} {value:g}"
-        for name, value in shown.items()
-        if value
-    ]
-    if limit := describe_limit(account.max_leverage):
-        parts.append(f"most leverage {limit}")
-    parts += [FILLS[account.fill]] if account.fill in FILLS else []
-    if account.flows is not None:
-        parts.append(f"{len(account.flows)} dated flows")
-    if account.auto_margin:
-        parts.append("automatic margin")
-    if account.after_liquidation == "halt":
-        parts.append("halts after a liquidation")
-    signal = str(result.manifest["signal"]).partition(" sha256")[0]
-    if signal != "constant 1":
-        parts.append(f"signal: {signal}")
-    return ", ".join(parts)
-
-
-def describe_several(result: RunRecord) -> Iterator[str]:
-    """Yield the margin and the capital, every setting that is given, and what backs positions."""
+def describe_account(result: RunRecord) -> Iterator[str]:
+    """Yield margin mode and capital, every setting that is not the default, and what backs what."""
     account, names = result.account, result.names
-    modes: dict[str, list[str]] = {}
-    for name in names:
-        modes.setdefault(account.for_instrument(name).margin, []).append(name)
-    each = [f"{mode} margin of {', '.join(of)}" for mode, of in modes.items()]
-    margin = f"{next(iter(modes))} margin" if len(modes) == 1 else ", ".join(each)
+    modes = group_names({name: account.for_instrument(name).margin for name in names})
+    margin = ", ".join(
+        f"{mode} margin" + (f" of {', '.join(of)}" if len(modes) > 1 else "")
+        for mode, of in modes.items()
+    )
     assets = [f"{each.amount:,.10g} {each.name}" for each in account.collateral]
     backed = f" and collateral of {', '.join(assets)}" if assets else ""
-    yield f"{margin}, capital {account.capital:,.10g}{backed}"
-    if account != type(account)(capital=account.capital):
-        yield repr(account)
+    parts = [f"{margin}, capital {account.capital:,.10g}{backed}", *list_settings(account)]
+    yield ", ".join(parts)
+    yield from list_backing(account, names)
+
+
+def list_backing(account: Account, names: Sequence[str]) -> Iterator[str]:
+    """Yield what backs the isolated positions, with their instruments unless all are alike."""
+    said = {name: describe_isolated(account.for_instrument(name)) for name in names}
+    for text, of in group_names(said).items():
+        if text:
+            yield text if len(of) == len(names) else f"{', '.join(of)} {text}"
+
+
+def group_names(said: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the names of the instruments by what is said of them."""
+    found: dict[str, list[str]] = {}
+    for name, text in said.items():
+        found.setdefault(text, []).append(name)
+    return found
+
+
+def list_settings(account: Account) -> Iterator[str]:
+    """Yield every setting that is not the default, in words."""
+    yield "venue leverage " + describe_value(account.venue_leverage, "as needed", "x")
+    for name, words in SETTINGS.items():
+        value = getattr(account, name)
+        if value != FRESH[name]:
+            yield f"{words} {describe_value(value)}"
+    if limit := describe_most(account.max_leverage):
+        yield f"most leverage {limit}"
     if account.fill in FILLS:
         yield FILLS[account.fill]
-    if backing := describe_isolated_positions(account, names):
-        yield backing
+    if account.flows is not None:
+        yield f"{len(account.flows)} dated flows"
+    if account.auto_margin:
+        yield "automatic margin"
+    if account.after_liquidation == "halt":
+        yield "halts after a liquidation"
 
 
-def describe_isolated_positions(account: Account, names: Sequence[str]) -> str:
-    """Return what backs the isolated positions; empty if all are cross positions."""
-    own = {name: account.for_instrument(name) for name in names}
-    isolated = [name for name in names if own[name].margin == "isolated"]
-    if not isolated:
-        return ""
-    settings = ", ".join(f"{n} {own[n].venue_leverage or 1.0:g}" for n in isolated)
-    return (
-        f"isolated: the margin of a position is its notional / the venue leverage ({settings}); "
-        "the rest of the balance does not stand behind it"
-    )
+def describe_most(limit: Any) -> str:
+    """Return the limits of leverage, by instrument if they are; empty if there is none."""
+    if not isinstance(limit, FrozenTable):
+        return describe_limit(limit)
+    each = {name: describe_limit(limit[name]) for name in limit}
+    return ", ".join(f"{name} {text}" for name, text in each.items() if text)
+
+
+def describe_value(value: Any, default: str = "", unit: str = "") -> str:
+    """Return a setting: a number with its unit, a text, or one of them by instrument."""
+    if isinstance(value, FrozenTable):
+        each = (f"{name} {describe_value(value[name], default, unit)}" for name in value)
+        return ", ".join(each)
+    if value is None:
+        return default
+    return f"{value:g}{unit}" if isinstance(value, float | int) else str(value)

@@ -83,7 +83,7 @@ class PathsAccount:
         is_one = fits_one_position(
             self.paths.markets, self.policy, self.venue, self.terms, self.overlay
         )
-        is_one &= self.resume is None or self.resume.has_one_position
+        is_one &= self.resume is None or self.resume.is_of_fast_loop
         return is_one and not has_tiers
 
     @property

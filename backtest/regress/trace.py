@@ -138,7 +138,7 @@ def take_trace(result: Result) -> Trace:
     columns = name_columns(result)
     n = len(result.time)
     inputs = None
-    if result.has_one_position and result.market is not None:
+    if result.is_of_fast_loop and result.market is not None:
         inputs = fingerprint_bars(result.market)[-n:]
     elif result.markets is not None:
         inputs = fingerprint_panel(result.markets)[-n:]
@@ -148,7 +148,7 @@ def take_trace(result: Result) -> Trace:
 
 def name_columns(result: Result) -> dict[str, FloatArray]:
     """Return the columns of the trace of a result, not yet normalized."""
-    if result.has_one_position:
+    if result.is_of_fast_loop:
         quotes = {name: getattr(result, name) for name in OF_QUOTES}
         fields = result.record.of_one()
         known = {

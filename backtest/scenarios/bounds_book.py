@@ -272,7 +272,7 @@ def check_refine(result: Result, refine: Market | None) -> None:
 
 def run_in_general(result: Result) -> Result:
     """Return a run in the loop of several positions; one that was made there as it is."""
-    if not result.has_one_position:
+    if not result.is_of_fast_loop:
         return result
     setup = read_setup(result)
     is_compiled = may_compile(result, setup, 2 * setup.markets.n_bars)

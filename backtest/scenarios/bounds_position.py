@@ -162,7 +162,7 @@ def varies_every_step(result: Result) -> bool:
     acts_on_closes = account.margin_call is not None or account.equity_stop is not None
     has_tiers = inputs is not None and inputs.fees is not None
     is_plain = account.fill == "next_open" and not (acts_on_closes or has_tiers)
-    return result.has_one_position and is_plain
+    return result.is_of_fast_loop and is_plain
 
 
 def is_suspect(

@@ -110,7 +110,7 @@ def rebuild_setting(result: Result) -> SharedTerms:
     """
     venue: Any
     close: FloatArray
-    if result.has_one_position:
+    if result.is_of_fast_loop:
         close, venue = np.asarray(result.close), Venue.from_dict(result.manifest["venue"])
     else:
         close = np.asarray(np.cumprod(1.0 + result.market_returns), dtype=np.float64)

@@ -193,7 +193,7 @@ def test_what_is_told_is_saved(tmp_path):
     assert loaded.summary() == result.summary()
     assert loaded.target_cuts().equals(result.target_cuts())
     text = " ".join(result.summary().split())
-    assert "isolated: the margin of a position is its notional / the venue leverage (B 3)" in text
+    assert "B isolated: the margin of a position is its notional / 3, the venue leverage" in text
     assert "no mark prices of A, B: liquidations tested on last prices" in text
     assert "no funding rates of A, B: none is charged" in text
     assert "Yearly figures are extrapolated from 1.2 days." in text

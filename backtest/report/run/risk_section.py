@@ -90,11 +90,9 @@ def draw_closeness(result: Result) -> Chart:
 
 def build_calibration(result: Result) -> Iterator[Block]:
     """Yield the forecasts of liquidation against what happened."""
-    horizon = choose_horizon(result)
-    try:
-        found = result.calibration(horizon=horizon)
-    except ParameterError as error:
-        yield Paragraph(capitalize(f"{error.problem}."), "note")
+    found = read_calibration(result)
+    if isinstance(found, str):
+        yield Paragraph(capitalize(f"{found}."), "note")
         return
     overall = found.scores.loc["all"]
     if not overall["count"] > 0:
@@ -104,12 +102,20 @@ def build_calibration(result: Result) -> Iterator[Block]:
         highest = found.reliability["forecast"].max()
         yield Paragraph(
             "The mark price never touched the liquidation price of a close within a "
-            f"{name_period(horizon)}. The forecasts said so: the highest tenth of them were "
-            f"{format_percent(highest, 3)} on average."
+            f"{name_period(choose_horizon(result))}. The forecasts said so: the highest tenth of "
+            f"them were {format_percent(highest, 3)} on average."
         )
         return
     yield draw_calibration(found)
     yield tabulate_scores(found)
+
+
+def read_calibration(result: Result) -> Calibration | str:
+    """Return the forecasts of a day against what happened, or why there are none."""
+    try:
+        return result.calibration(horizon=choose_horizon(result))
+    except ParameterError as error:
+        return error.problem
 
 
 def choose_horizon(result: Result) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from backtest.base.number_text import format_money, format_number, format_percent
 from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
@@ -14,8 +12,7 @@ from backtest.engine.account_text import count_boundless, describe_left, find_st
 from backtest.engine.benchmark import explain_measures
 from backtest.engine.result_files import name_result
 from backtest.engine.result_text import measure_holding
-from backtest.engine.setting_text import describe_isolated_positions, list_other_days
-from backtest.engine.target_cuts_text import describe_isolated
+from backtest.engine.setting_text import list_backing, list_other_days
 from backtest.measures.cautions import AFTER_RUIN, name_sharpe
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
@@ -31,16 +28,18 @@ from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.market_states_section import build_states
 from backtest.report.run.over_time_section import build_time, build_use, find_drawdowns, find_months
 from backtest.report.run.realization_section import list_realization
-from backtest.report.run.risk_section import build_risk, choose_horizon
+from backtest.report.run.risk_section import build_risk, read_calibration
 from backtest.report.run.story_section import draw_story
 from backtest.report.run.trades_section import collect_trades, list_trades_section
 
 if TYPE_CHECKING:
     from backtest.engine import Result
 
-OF_ONE = ("equity", "drawdown", "leverage", "mark", "liquidation_price", "margin_ratio")
-OF_SEVERAL = ("equity", "drawdown", "gross_leverage", "net_leverage", "margin_ratio")
-"""The curves in the JSON of a page."""
+CURVES = (
+    "equity", "drawdown", "leverage", "gross_leverage", "net_leverage", "mark",
+    "liquidation_price", "margin_ratio",
+)  # fmt: skip
+"""The curves in the JSON of a page, those of them that a result has."""
 
 
 def build_run(result: Result, background: Background = NOTHING) -> Page:
@@ -137,19 +136,11 @@ def list_filled(instruments: Mapping[str, Any]) -> Iterator[str]:
 
 def list_account_notices(result: Result) -> Iterator[str]:
     """Yield what must be read of the account and its policies before any number."""
-    is_one = result.has_one_position
-    for text in list_other_days(result):
-        yield f"{capitalize(text) if is_one else text}."
-    backing = (
-        describe_isolated(result.account)
-        if is_one
-        else describe_isolated_positions(result.account, result.names)
-    )
-    if backing:
-        yield f"{capitalize(backing)}."
+    for text in (*list_other_days(result), *list_backing(result.account, result.names)):
+        yield f"{capitalize(text)}."
     if boundless := count_boundless(result):
         yield f"An infinite leverage was asked for at {boundless:,} closes."
-    if result.account.intrabar == "worst" and not is_one:
+    if result.account.intrabar == "worst":
         yield "Each position meets its adverse extreme at once: a bound, not an estimate."
 
 
@@ -178,13 +169,10 @@ def join(names: list[str], most: int = 120) -> str:
 
 def summarize_run(result: Result) -> str:
     """Summarize the run in three sentences."""
-    metrics, is_one = result.metrics, result.has_one_position
+    metrics, held = result.metrics, measure_holding(result)
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
-    held = (
-        f", against {format_percent(measure_holding(result).total_return)} of the instrument at 1x"
-        if is_one
-        else f" with {len(result.names)} instruments"
-    )
+    count = len(result.names)
+    market = "the instrument" if count == 1 else f"{count} instruments, the benchmark,"
     count = int(metrics["liquidations"])
     hits = {0: "was never liquidated", 1: "was liquidated once"}.get(
         count, f"was liquidated {count:,} times"
@@ -192,7 +180,8 @@ def summarize_run(result: Result) -> str:
     paid = sum(metrics[name] for name in COSTS)
     return (
         f"{format_money(start)} became {format_money(metrics['final_equity'])} in {days:,.0f} days"
-        f"{describe_flows(metrics)}: a return of {format_percent(metrics['total_return'])}{held}. "
+        f"{describe_flows(metrics)}: a return of {format_percent(metrics['total_return'])}, "
+        f"against {format_percent(held.total_return)} of {market} at 1x. "
         f"The account was at worst {format_percent(metrics['max_drawdown'])} below its peak, "
         f"{hits}{describe_pulled(result)}, and paid {format_money(paid)} in fees, slippage, "
         "funding and interest."
@@ -216,42 +205,44 @@ def describe_pulled(result: Result) -> str:
 
 def list_run_facts(result: Result) -> list[Fact]:
     """Return the headline numbers."""
-    metrics = result.metrics
-    held = measure_holding(result) if result.has_one_position else None
+    metrics, held = result.metrics, measure_holding(result)
     is_over = "recovered" if metrics["recovered"] else "not recovered"
     return [
         Fact("Return", format_percent(metrics["total_return"]),
-             f"1x {format_percent(held.total_return)}" if held else "of the unit value"),
+             f"1x {format_percent(held.total_return)}"),
         Fact("CAGR", format_percent(metrics["cagr"]), "per year"),
         Fact(name_sharpe(metrics), format_number(metrics["sharpe"]),
-             f"1x {format_number(held.sharpe)}" if held else ""),
+             f"1x {format_number(held.sharpe)}"),
         Fact("Volatility", format_percent(metrics["volatility"]),
-             f"1x {format_percent(held.volatility)}" if held else ""),
+             f"1x {format_percent(held.volatility)}"),
         Fact("Worst drawdown", format_percent(metrics["max_drawdown"]),
              f"{metrics['drawdown_days']:,.0f} days, {is_over}"),
-        *list_exposure_facts(result),
+        Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
+             f"{describe_net(result)}; peak {format_number(metrics['peak_leverage'])}x"),
+        Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
+             f"{describe_calls(metrics)}, {metrics['stops']:,.0f} stops"),
+        *list_spread_facts(result),
         Fact("Costs", format_percent(sum(metrics[f"{name}_annual"] for name in COSTS)),
              "of mean equity, per year"),
     ]  # fmt: skip
 
 
-def list_exposure_facts(result: Result) -> list[Fact]:
-    """Return leverage and liquidations; of several positions also how they spread the risk."""
-    metrics, bars = result.metrics, result.bars
-    hits = f"{metrics['liquidations']:,.0f}"
+def describe_net(result: Result) -> str:
+    """Return what the leverage of the headline is, with the net one of several instruments."""
     if result.has_one_position:
-        return [
-            Fact("Leverage", f"{format_number(metrics['mean_leverage'])}x",
-                 f"mean; peak {format_number(metrics['peak_leverage'])}x"),
-            Fact("Liquidations", hits,
-                 f"{describe_calls(metrics)}, {metrics['stops']:,.0f} stops"),
-        ]  # fmt: skip
+        return "mean"
+    return f"mean gross; net {format_number(result.metrics['mean_net_leverage'])}x"
+
+
+def list_spread_facts(result: Result) -> list[Fact]:
+    """Return how several instruments spread the risk."""
+    metrics = result.metrics
+    if result.has_one_position:
+        return []
+    ratio = format_number(metrics["diversification_ratio"])
     return [
-        Fact("Gross leverage", f"{format_number(float(bars['gross_leverage'].mean()))}x",
-             f"mean; net {format_number(float(bars['net_leverage'].mean()))}x"),
-        Fact("Liquidations", hits, f"{count_victims(result):,} winners pulled down"),
         Fact("Effective bets", format_number(metrics["effective_bets"]),
-             f"diversification ratio {format_number(metrics['diversification_ratio'])}"),
+             f"diversification ratio {ratio}"),
     ]  # fmt: skip
 
 
@@ -286,7 +277,8 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
     events = result.events["kind"].value_counts()
     return {
         "metrics": dict(result.metrics),
-        **(collect_one(result) if result.has_one_position else collect_several(result)),
+        **collect_history(result),
+        **collect_curves(result),
         "market_states": {
             by: result.measures_by(by).to_dict("index") for by in ("phase", "volatility")
         },
@@ -298,38 +290,44 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
     }
 
 
-def thin_curves(result: Result, columns: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
-    """Return some of the bars that keep the extremes of columns, and the columns in them."""
-    closes, bars = result.span.named, result.bars
-    rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
-    curves: dict[str, Any] = {"close": [format_time(int(each)) for each in closes[rows]]}
-    return rows, curves | {name: bars[name].to_numpy()[rows].tolist() for name in columns}
-
-
-def collect_one(result: Result) -> dict[str, Any]:
-    """Return the numbers of one position: split, months, drawdowns, calibration, curves."""
-    months, split, falls = find_months(result), result.attribution(), find_drawdowns(result)
-    found = result.calibration(horizon=choose_horizon(result))
+def collect_history(result: Result) -> dict[str, Any]:
+    """Return attribution, months, drawdowns and calibration."""
+    months, falls = find_months(result), find_drawdowns(result)
+    found = read_calibration(result)
     for name in ("peak", "trough", "recovery"):
         falls[name] = [str(each) for each in falls[name]]
     table = zip(months.index, months.to_numpy().tolist(), strict=True)
     return {
-        "attribution": {**split.terms.to_dict(), "growth": split.growth},
+        "attribution": collect_attribution(result),
         "months": {str(year): list(row) for year, row in table},
         "drawdowns": falls.to_dict("records"),
-        "calibration": found.scores.reset_index().to_dict("records"),
-        "curves": thin_curves(result, OF_ONE)[1],
+        "calibration": []
+        if isinstance(found, str)
+        else found.scores.reset_index().to_dict("records"),
     }
 
 
-def collect_several(result: Result) -> dict[str, Any]:
-    """Return the numbers of several positions: attribution, contagion, exposures, curves."""
-    rows, curves = thin_curves(result, OF_SEVERAL)
-    exposures: pd.DataFrame = result.exposures.iloc[rows]
+def collect_attribution(result: Result) -> dict[str, Any]:
+    """Return the terms of growth of one instrument, or the money of each of several."""
+    split: Any = result.attribution()
+    if result.has_one_position:
+        return {**split.terms.to_dict(), "growth": split.growth}
+    return dict(split.to_dict("index"))
+
+
+def collect_curves(result: Result) -> dict[str, Any]:
+    """Return curves in some of the bars, which keep their extremes; of several also by name."""
+    closes, bars = result.span.named, result.bars
+    columns = [name for name in CURVES if name in bars]
+    rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
+    curves: dict[str, Any] = {"close": [format_time(int(each)) for each in closes[rows]]}
+    curves |= {name: bars[name].to_numpy()[rows].tolist() for name in columns}
+    if result.has_one_position:
+        return {"curves": curves}
+    exposures = result.exposures.iloc[rows]
     contagion = result.contagion().assign(time=lambda table: table["time"].astype(str))
     return {
-        "attribution": result.attribution().to_dict("index"),
-        "contagion": contagion.to_dict("records"),
         "curves": curves,
         "exposures": {str(name): exposures[name].tolist() for name in exposures},
+        "contagion": contagion.to_dict("records"),
     }
