@@ -35,6 +35,8 @@ from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     CALLS_FAILED,
     CALLS_MET,
+    COLLATERAL_PNL,
+    CONVERSION,
     DELISTED,
     FLOWS,
     TOP_UP,
@@ -56,8 +58,10 @@ from backtest.account.portfolio_payments import (
     take_book_flows,
 )
 from backtest.account.portfolio_records import (
+    ASSETS_SO_FAR,
     AT_OPEN,
     CASH,
+    CONVERTED_SO_FAR,
     EARLY,
     EQUITY,
     IS_CONVERTING,
@@ -306,6 +310,7 @@ def close_book(
     state.wallet[EQUITY] = equity
     follow_highest(terms, state, equity)
     count_bars(state)
+    count_assets(state, ledger)
     is_growing = has_wealth(wealth, total(ledger, FLOWS)) and state.wallet[IS_RUINED] == 0.0
     if is_growing:
         state.wallet[UNIT] = state.wallet[SCALE] * (equity + state.wallet[RESERVE])
@@ -322,6 +327,13 @@ def count_bars(state: AccountState) -> None:
     for i in range(len(state.margin)):
         state.since[i] += 1.0
         state.since_stop[i] += 1.0
+
+
+def count_assets(state: AccountState, ledger: FloatArray) -> None:
+    """Add what the collateral earned in the bar, and what its conversions cost."""
+    if len(state.priced) > 0:
+        state.wallet[ASSETS_SO_FAR] += total(ledger, COLLATERAL_PNL)
+        state.wallet[CONVERTED_SO_FAR] += total(ledger, CONVERSION)
 
 
 def delist(

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
-    IS_CONVERTING, POOL_FAILED, FLOWS_SO_FAR, BACKING, DISTANCE, HIGHEST,
+    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, DISTANCE, HIGHEST,
 ) = range(17)  # fmt: skip
 """Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the leverage of the
 portfolio that fills at the next open, ``SINCE_POOL`` the bars since the last liquidation of the
-pool, ``POOL_FAILED`` whether the pool failed in this bar, ``DISTANCE`` M - level R at the last
-close, ``HIGHEST`` the highest equity at a close since the start or the last equity stop."""
+pool, ``POOL_FAILED`` whether the pool failed in this bar, ``ASSETS_SO_FAR`` the profit of the
+collateral since the start and ``CONVERTED_SO_FAR`` the cost of selling it, ``DISTANCE`` M - level R
+at the last close, ``HIGHEST`` the highest equity at a close since the start or the last equity
+stop."""
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
 """Entries of ``AccountState.cursor``: the next event of the feed."""

@@ -64,8 +64,8 @@ class RunRecord(RunCloses):
         )
         return {
             "mean_net_leverage": float(pd.Series(self.read_path(slice(None)).leverage).mean()),
-            "collateral_pnl": float(pd.Series(self.of_account("collateral_pnl")).sum()),
-            "conversion": float(pd.Series(self.of_account("conversion")).sum()),
+            "collateral_pnl": add_up(self.of_account("collateral_pnl")),
+            "conversion": add_up(self.of_account("conversion")),
             **mean_of(
                 {
                     "diversification_ratio": diversification_ratio(weights, covariance),
@@ -189,3 +189,8 @@ def sample_market(result: RunRecord) -> FloatArray:
     marks = np.concatenate(([first], result.mark[result.ends_sample != 0.0]))
     value = value_of(result.venue, marks)
     return np.diff(value) / np.abs(value[:-1])
+
+
+def add_up(values: FloatArray) -> float:
+    """Return a sum taken bar by bar, as a loop without a record takes it."""
+    return float(np.add.accumulate(values)[-1])

@@ -323,13 +323,12 @@ class Evaluator:
     def _is_book_swept(self) -> bool:
         """Return whether sets of several positions need no record; else each is a whole run.
 
-        Sums over collateral are taken from the record, a requirement of the user's own is asked in
-        Python, and one instrument alone has the rules of one position.
+        A requirement of the user's own is asked in Python, and one instrument alone has the rules
+        of one position.
         """
-        account = self.base.account
-        is_own = isinstance(account.requirement, OwnMargin)
+        is_own = isinstance(self.base.account.requirement, OwnMargin)
         is_alone = len(self.market) == 1 and self.overlay is None
-        return not (is_own or is_alone or account.collateral or self.plain_because)
+        return not (is_own or is_alone or self.plain_because)
 
     def _evaluate_plainly(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)

@@ -110,11 +110,20 @@ def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
     return bt.Markets(found, currency="USDT")
 
 
+def make_collateral(markets: bt.Markets, draws: np.ndarray) -> list[bt.Collateral]:
+    """Return an asset that moves with the first market, with tiers or not, and a loan."""
+    rates: dict[str, Any] = {"rate": 0.9}
+    if draws[2] < 0.5:
+        rates = {"tiers": [(0.0, 4e3, 0.95), (4e3, 1e5, 0.6)]}
+    own = bt.Collateral("OWN", amount=40.0, prices=markets["A"], slippage=1e-3, **rates)
+    return [own, bt.Collateral("LOAN", amount=-500.0 * draws[3], prices=1.0, rate=1.0)]
+
+
 def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str, np.ndarray]]:
     """Return random markets, an account and sets; the largest leverages are liquidated."""
     rng = np.random.default_rng([seed, 17])
     markets = make_markets(rng, n_bars)
-    pick, more = rng.random(12), rng.random(12)
+    pick, more, third = rng.random(12), rng.random(12), rng.random(4)
     is_careful = bool(more[7] < 0.3)
     kind = Careful if is_careful else Jumpy
     caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
@@ -159,6 +168,8 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         stop_loss=0.03 if more[4] < 0.4 else None,
         trailing_stop=0.05 if more[5] < 0.2 else None,
         take_profit=0.08 if more[6] < 0.2 else None,
+        collateral=make_collateral(markets, third) if third[0] < 0.4 else (),
+        negative_limit=[0.0, 3e3][int(third[1] < 0.5)] if third[0] < 0.4 else None,
     )
     weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
     signal = pd.DataFrame(

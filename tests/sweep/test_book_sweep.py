@@ -130,13 +130,6 @@ def test_a_policy_that_looks_ahead_is_refused_at_once():
         evaluator.evaluate({"ahead": np.array([1, 2])})
 
 
-def test_what_needs_a_record_is_swept_run_by_run():
-    asset = bt.Collateral("AAA", amount=1.0, prices=MARKETS["AAA"], rate=0.9)
-    account = bt.Account(collateral=[asset], negative_limit=0.0)
-    evaluator = Evaluator(MARKETS.prefix(12), VolTarget, venue=make_venue(), account=account)
-    assert not evaluator._is_book_swept()
-
-
 @pytest.mark.slow
 def test_compiled_rows_of_random_accounts_are_runs(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
@@ -144,7 +137,7 @@ def test_compiled_rows_of_random_accounts_are_runs(monkeypatch):
     compared = 0
     for seed in range(120):
         case = make_portfolio_case(seed)
-        if case.collateral or len(case.tapes) == 1:
+        if len(case.tapes) == 1:
             continue
         overlay = case.overlay and Swinging(
             level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account.portfolio_records import (
+    ASSETS_SO_FAR,
+    CONVERTED_SO_FAR,
     EQUITY,
     HAS_EXITS,
     HAS_STOP,
@@ -45,6 +47,8 @@ from backtest.policy import start_memory
 from backtest.sweep.books.book_lane_fit import find_all_read, find_kinds
 from backtest.sweep.books.book_lane_rows import (
     ACCOUNT_ROWS,
+    ASSET_LAST,
+    ASSET_PRICES,
     BAND,
     BEST,
     ENTRY,
@@ -148,7 +152,7 @@ def start_state(block: BookBlock) -> BlockState:
     """Return a block before its first bar."""
     first = block.setups[0]
     inputs = first.inputs
-    n = first.inputs.feed.open.shape[1]
+    n, n_assets = first.inputs.feed.open.shape[1], len(first.account.collateral)
     ends = inputs.clock.ends_sample[first.first :]
     n_samples = int(ends.sum()) if block.has_returns else 0
     count = min(LANES, -(-len(block.setups) // STEP) * STEP)
@@ -157,6 +161,8 @@ def start_state(block: BookBlock) -> BlockState:
         account=make_aligned(len(ACCOUNT_ROWS) * LANES),
         position=make_aligned(n * N_POSITION * LANES),
         prices=np.zeros((len(PRICES), n)),
+        assets=make_aligned(n_assets * LANES),
+        asset_prices=np.zeros((len(ASSET_PRICES), n_assets)),
         reach=np.zeros(n),
         signal=np.ones(n),
         is_pending=np.zeros(n, np.int64),
@@ -170,6 +176,7 @@ def start_state(block: BookBlock) -> BlockState:
         kept_account=np.zeros(len(ACCOUNT_ROWS) * LANES),
         kept_position=np.zeros(n * N_POSITION * LANES),
         kept_memory=np.zeros_like(seats.memory),
+        kept_assets=np.zeros(n_assets * LANES),
         left_at=np.full(count, -1, np.int64),
         units=np.zeros((n_samples, LANES)),
         free=np.zeros(1 + LANES),
@@ -208,6 +215,9 @@ def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
     line = find_line(setup.inputs.terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
     sheets.account[cell(LINE, lane)] = line
     sheets.account[cell(ACCOUNT_ROWS.index("first_unit"), lane)] = wallet[UNIT]
+    for c, amount in enumerate(book.held.amounts):
+        sheets.assets[cell(c, lane)] = amount
+        sheets.asset_prices[ASSET_LAST, c] = book.priced[c]
     for i in range(n):
         sheets.position[spot(i, TARGET, lane)] = math.nan
         sheets.position[spot(i, LAST_STOP, lane)] = -math.inf
@@ -283,8 +293,8 @@ def run_state(block: BookBlock, state: BlockState, is_stopped: Callable[[], bool
 
     first = block.setups[0]
     inputs, total = first.inputs, len(first.inputs.feed.time)
-    n = inputs.feed.open.shape[1]
-    scene, room, ledger = new_quotes(n, 0), new_scratch(n, 0), new_ledger_array(n)
+    n, n_assets = inputs.feed.open.shape[1], len(first.account.collateral)
+    scene, room, ledger = new_quotes(n, n_assets), new_scratch(n, n_assets), new_ledger_array(n)
     tape = new_tape(n, 0, first.first, 0)
     tape.is_on[0] = 0
     records = (scene, room, ledger)
@@ -316,31 +326,45 @@ def read_scores(names: tuple[str, ...], block: BookBlock, state: BlockState) -> 
     first, count = block.setups[0], len(block.setups)
     total = len(first.inputs.feed.time)
     ends = first.inputs.clock.ends_sample[first.first :]
-    tallies, units, equities, returns = [], [], [], []
+    tallies, wallets, returns = [], [], []
     for lane in range(count):
         account = state.sheets.account
         tally = read_tally_of(account, 0.0, total - first.first, lane)
-        unit, equity = account[cell(UNIT, lane)], account[cell(EQUITY, lane)]
+        wallet = account.reshape(-1, LANES)[:WALLET_ROWS, lane]
         sampled = state.sheets.units[:, lane].copy()
         if state.sheets.left_at[lane] >= 0:
-            tally, unit, equity, rest = finish_lane(block, state, lane)
+            tally, wallet, rest = finish_lane(block, state, lane)
             sampled = np.concatenate([sampled[: len(sampled) - len(rest)], rest])
-        tallies.append(flatten_tally(tally))
-        units.append(unit)
-        equities.append(equity)
+        tallies.append(tally)
+        wallets.append(wallet[:WALLET_ROWS])
         if block.has_returns:
             whole = np.ones(int(ends.sum()))
             returns.append(sampled_returns(sampled, whole, tally.first_unit))
-    numbers = {name: np.array([each[name] for each in tallies]) for name in tallies[0]}
-    measured = measure_accounts(numbers, block.span, np.array(units), np.array(equities))
-    metrics = {name: np.asarray(measured[name], dtype=np.float64) for name in names}
+    metrics = measure_wallets(names, block.span, tallies, np.array(wallets))
     return Scored(metrics, np.stack(returns, axis=1) if returns else np.zeros((0, count)))
+
+
+def measure_wallets(
+    names: tuple[str, ...], span: RunSpan, tallies: Sequence[Tally], wallets: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the measures of accounts from their tallies and wallets, of shape (accounts, fields).
+
+    The tally counts what the collateral earns and costs as price profit and slippage.
+    """
+    flat = [flatten_tally(each) for each in tallies]
+    numbers = {name: np.array([each[name] for each in flat]) for name in flat[0]}
+    found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
+    measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
+    for name, row in (("price_pnl", ASSETS_SO_FAR), ("slippage", CONVERTED_SO_FAR)):
+        if name in measured:
+            measured[name] = measured[name] - wallets[:, row]
+    return measured
 
 
 def finish_lane(
     block: BookBlock, state: BlockState, lane: int
-) -> tuple[Tally, float, float, FloatArray]:
-    """Take a lane that left to the end of the markets; return its tally, unit value and equity.
+) -> tuple[Tally, FloatArray, FloatArray]:
+    """Take a lane that left to the end of the markets; return its tally and wallet.
 
     Last the unit values at the ends of samples from then on.
     """
@@ -361,7 +385,7 @@ def finish_lane(
     if start < total:
         counts, _ = drive(find_simulate(is_compiled=True), pack_terms, *given)
     rest = tape.units[inputs.clock.ends_sample[start:] != 0.0] if block.has_returns else np.zeros(0)
-    return counts.tally, float(book.wallet[UNIT]), float(book.wallet[EQUITY]), rest
+    return counts.tally, book.wallet, rest
 
 
 def read_kept(
@@ -392,6 +416,9 @@ def read_kept(
         book.leverage[i] = sheets.kept_position[spot(i, TARGET, lane)]
         book.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
         book.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
+    for c in range(len(book.priced)):
+        book.held.amounts[c] = sheets.kept_assets[cell(c, lane)]
+        book.priced[c] = feed.asset_mark_close[c, last] if start > setup.first else book.priced[c]
     book.cursor[0] = np.searchsorted(feed.funding_bar, start)
     book.cursor[1] = np.searchsorted(feed.flow_bar, start)
     for event in range(book.cursor[0]):

@@ -25,6 +25,7 @@ from backtest.measures.tally import (
     is_deeper,
     needs_folding,
 )
+from backtest.sweep.books.book_lane_collateral import add_at_least, add_pledged, find_under
 from backtest.sweep.books.book_lane_isolated import add_backed, add_isolated, write_margin
 from backtest.sweep.books.book_lane_rows import (
     AT_OPEN,
@@ -121,6 +122,8 @@ def find_least(terms: Terms, sheets: BookSheets, n: int) -> None:
         for lane in range(count):
             quantity = position[spot(i, QUANTITY, lane)]
             account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+    if len(sheets.assets) > 0:
+        add_at_least(sheets)
 
 
 def find_short(sheets: BookSheets) -> None:
@@ -258,7 +261,17 @@ def sum_close(
             add_impact(sheets, i)
         if has_funding:
             add_funding(sheets, i)
-    add_backed(sheets)
+    end_sums(terms, sheets)
+
+
+def end_sums(terms: Terms, sheets: BookSheets) -> None:
+    """Add the collateral and what backs isolated positions to the sums of the close."""
+    if len(sheets.assets) > 0:
+        add_at_least(sheets)
+        add_pledged(terms, sheets)
+        find_under(terms, sheets)
+    else:
+        add_backed(sheets)
 
 
 # ------------------------------------------------------------------------------------ odd lanes

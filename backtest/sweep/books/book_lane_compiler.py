@@ -25,6 +25,7 @@ from backtest.engine.compile.general_compiler import compile_book, find_book_fol
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core
 from backtest.sweep.books import (
     book_lane_close,
+    book_lane_collateral,
     book_lane_exits,
     book_lane_fills,
     book_lane_isolated,
@@ -40,9 +41,9 @@ from backtest.sweep.books.book_lane_formula import ask_through_addresses
 from backtest.sweep.lanes.lane_compiler import find_cell
 
 MODULES = (
-    book_lane_rows, book_lane_rules, book_lane_isolated, book_lane_payments, book_lane_prices,
-    book_lane_fills, book_lane_exits, book_lane_close, book_lane_measures, book_lane_view,
-    book_lane_loop,
+    book_lane_rows, book_lane_rules, book_lane_isolated, book_lane_collateral, book_lane_payments,
+    book_lane_prices, book_lane_fills, book_lane_exits, book_lane_close, book_lane_measures,
+    book_lane_view, book_lane_loop,
 )  # fmt: skip
 """The modules to compile; each uses only those before it."""
 

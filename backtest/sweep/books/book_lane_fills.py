@@ -20,6 +20,7 @@ from backtest.account.orders import (
     is_outside,
 )
 from backtest.account.portfolio_records import CASH, Terms
+from backtest.sweep.books.book_lane_collateral import add_pledged_at_opens
 from backtest.sweep.books.book_lane_isolated import (
     add_backing_at,
     bound_isolated,
@@ -339,3 +340,5 @@ def value_opens(terms: Terms, sheets: BookSheets, n: int) -> None:
         worth = account[cell(WORTH, lane)]
         account[cell(POOL_WORTH, lane)] = worth
         account[cell(WORTH, lane)] = worth + account[cell(BACKED, lane)]
+    if len(sheets.assets) > 0:
+        add_pledged_at_opens(sheets)

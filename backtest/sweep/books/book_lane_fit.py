@@ -38,15 +38,14 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     """Return whether the ordinary bars of a run are those of lanes.
 
     All positions are margined by brackets at mark prices. There is no margin call, no equity stop,
-    no collateral, no overlay, and the policies move no margin and read of the account what lanes
-    show.
+    no overlay, and the policies move no margin and read of the account what lanes show.
     """
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
     flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
     is_plain = not (terms.rules.has_scenarios or np.any(flags)) and terms.equity_stop == 0.0
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
-    is_plain &= not setup.account.collateral and terms.fill == AT_OPEN
+    is_plain &= terms.fill == AT_OPEN
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
@@ -70,7 +69,7 @@ def describe_terms(setup: Setup) -> tuple[object, ...]:
     lines = (
         feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years, feed.sigma,
         feed.adv, feed.borrow_rate, feed.cash_rate, feed.short_rate, feed.stop_scale,
-        feed.profit_scale, feed.trail_scale,
+        feed.profit_scale, feed.trail_scale, feed.asset_open, feed.asset_mark_close,
     )  # fmt: skip
     tables = tuple((bar, i, tuple(map(freeze, margin))) for bar, i, margin in inputs.changes)
     return (*map(freeze, lines), freeze(inputs.clock.risk_free), tables, *freeze_all(terms))

@@ -38,6 +38,12 @@ from backtest.sweep.books.book_lane_close import (
     sum_close,
     write_positions,
 )
+from backtest.sweep.books.book_lane_collateral import (
+    begin_assets,
+    count_assets_of,
+    end_asset_prices,
+    write_asset_prices,
+)
 from backtest.sweep.books.book_lane_exits import find_exits, follow_bests
 from backtest.sweep.books.book_lane_fills import (
     begin_lanes,
@@ -151,6 +157,7 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     write_limits(rules, markets, block)
     for t in range(start, stop):
         write_prices(rules, markets, log_returns, block, t)
+        write_asset_prices(markets, block, t)
         has_odd, has_fault = pass_bar(rules, markets, block, t)
         if has_fault:
             return t, BROKEN
@@ -250,6 +257,8 @@ def trade_lanes(
     """Pay funding and interest and fill decisions; return whether any trades, and any in lots."""
     n, event = len(sheets.signal), sheets.cursor[0]
     begin_lanes(sheets, n, has_funding)
+    if len(sheets.assets) > 0:
+        begin_assets(terms, sheets)
     if has_funding:
         event = pay_lanes(terms, feed, sheets, event, t, 1)
     if has_interest:
@@ -309,6 +318,8 @@ def fill_by_kind(terms: Terms, sheets: BookSheets, i: int) -> bool:
 
 def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int, has_near: bool) -> bool:
     """Count the close of all lanes; return whether the books of any do not balance."""
+    if len(sheets.assets) > 0:
+        count_assets_of(sheets)
     has_marks, has_peaks, has_folds, has_fault = count_close(sheets)
     if terms.max_gross_leverage < math.inf:
         count_over_cap(sheets, terms.max_gross_leverage)
@@ -331,6 +342,7 @@ def end_bar(feed: BookFeed, clock: Clock, sheets: BookSheets, t: int) -> None:
         tighten_reach(sheets)
         free = 0.0
     sheets.free[0] = free
+    end_asset_prices(sheets)
     event, flow = sheets.cursor[0], sheets.cursor[1]
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         sheets.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]

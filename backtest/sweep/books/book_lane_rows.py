@@ -46,7 +46,7 @@ ACCOUNT_ROWS = (
     "drift", "grown", "margin", "costs", "is_adding", "wanted",
     "paid_fees", "paid_slippage", "paid_funding", "turned",
     "backed", "pool", "pool_worth", "taken", "paid_impact", "paid_interest", "base", "lent",
-    "balance",
+    "balance", "pledged", "counted", "at_least", "of_assets",
 )  # fmt: skip
 """The account's rows; those from ``next_cash`` on are room for one bar.
 
@@ -58,7 +58,8 @@ an upper bound of the initial margin. ``wanted`` sums the larger of position and
 ``backed`` sums the backing of isolated positions, ``pool`` is the rest of the equity at the
 close and ``pool_worth`` at the open, and ``taken``
 bounds what isolated increases take from the ``balance``, which is their wallet. ``base`` and
-``lent`` bear interest.
+``lent`` bear interest. ``pledged`` is the value of the collateral, ``counted`` that at its rates,
+``at_least`` the least of it in the bar, and ``of_assets`` its profit.
 """
 
 POSITION_ROWS = (
@@ -90,8 +91,8 @@ NEAR = MONEY + len(Ledger._fields)
     DRIFT, GROWN, INITIAL, COSTS, IS_ADDING, WANTED,
     PAID_FEES, PAID_SLIPPAGE, PAID_FUNDING, TURNED,
     BACKED, POOL, POOL_WORTH, TAKEN, PAID_IMPACT, PAID_INTEREST, BASE, LENT,
-    BALANCE,
-) = range(NEAR + 1, NEAR + 41)  # fmt: skip
+    BALANCE, PLEDGED, COUNTED, AT_LEAST, OF_ASSETS,
+) = range(NEAR + 1, NEAR + 45)  # fmt: skip
 
 (
     QUANTITY, ENTRY, MARKED, TARGET, BAND, MIN_LEVERAGE, MAX_LEVERAGE,
@@ -122,6 +123,10 @@ PRICES = (
     LAST_LOW, LAST_HIGH, STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE,
 ) = range(len(PRICES))  # fmt: skip
 
+ASSET_PRICES = ("open", "close", "low", "high", "last")
+(ASSET_OPEN, ASSET_CLOSE, ASSET_LOW, ASSET_HIGH, ASSET_LAST) = range(len(ASSET_PRICES))
+"""What lanes share of the price of a collateral asset in a bar; ``last`` is the last mark close."""
+
 SLIGHT = 1e-9
 """Share of a price that its bounds allow for rounding."""
 
@@ -144,7 +149,8 @@ class BookSheets(NamedTuple):
     quantities of all lanes by instrument. ``is_pending``, ``signal`` and ``last_funding`` are what
     all lanes have decided or seen; ``is_traded`` says which instruments trade in this bar, and
     ``kinds`` how they fill. ``has_isolated``: any instrument is isolated; ``has_exits``: any has a
-    stop; ``is_crossed``: any is in cross margin.
+    stop; ``is_crossed``: any is in cross margin. ``assets`` of shape (n_assets * LANES,) are the
+    amounts of collateral, ``asset_prices`` of shape (len(ASSET_PRICES), n_assets) its prices.
     ``cursor`` has the next settlement and flow, and the next sample. Lanes that go on alone are
     kept as they were before bar ``left_at`` of shape (n_lanes,), -1 for none; ``n_lanes``, up to
     LANES, are in use. ``units`` of shape (n_samples, LANES) are the unit values at the ends of
@@ -155,6 +161,8 @@ class BookSheets(NamedTuple):
     account: FloatArray
     position: FloatArray
     prices: FloatArray
+    assets: FloatArray
+    asset_prices: FloatArray
     reach: FloatArray
     signal: FloatArray
     is_pending: IntArray
@@ -168,6 +176,7 @@ class BookSheets(NamedTuple):
     kept_account: FloatArray
     kept_position: FloatArray
     kept_memory: FloatArray
+    kept_assets: FloatArray
     left_at: IntArray
     units: FloatArray
     free: FloatArray
@@ -243,6 +252,9 @@ def read_lane(sheets: BookSheets, terms: Terms, book: AccountState, t: int, lane
         terms.numbers[NUMBER_OF_BAND, i] = position[spot(i, BAND, lane)]
         terms.numbers[NUMBER_OF_LEAST, i] = position[spot(i, MIN_LEVERAGE, lane)]
         terms.numbers[NUMBER_OF_MOST, i] = position[spot(i, MAX_LEVERAGE, lane)]
+    for c in range(len(book.priced)):
+        book.held.amounts[c] = sheets.assets[cell(c, lane)]
+        book.priced[c] = sheets.asset_prices[ASSET_LAST, c]
     book.cursor[0], book.cursor[1] = sheets.cursor[0], sheets.cursor[1]
 
 
@@ -263,6 +275,8 @@ def write_lane(sheets: BookSheets, book: AccountState, line: float, t: int, lane
         position[spot(i, IS_HALTED, lane)] = book.is_halted[i]
         size = abs(book.held.quantities[i])
         sheets.reach[i] = max(sheets.reach[i], size)
+    for c in range(len(book.priced)):
+        sheets.assets[cell(c, lane)] = book.held.amounts[c]
 
 
 def keep_lane(sheets: BookSheets, memory: FloatArray, n: int, t: int, lane: int) -> None:
@@ -276,6 +290,9 @@ def keep_lane(sheets: BookSheets, memory: FloatArray, n: int, t: int, lane: int)
         sheets.kept_account[cell(row, lane)] = account[cell(row, lane)]
     for row in range(len(position) // LANES):
         sheets.kept_position[cell(row, lane)] = position[cell(row, lane)]
+    for c in range(len(sheets.assets) // LANES):
+        sheets.kept_assets[cell(c, lane)] = sheets.assets[cell(c, lane)]
+        sheets.assets[cell(c, lane)] = 0.0
     account[cell(IS_LIVE, lane)] = 0.0
     for row in (CASH, EQUITY, UNIT, PEAK, PAID_IN):
         account[cell(row, lane)] = 1.0

@@ -21,6 +21,7 @@ from backtest.account.portfolio_records import (
 from backtest.engine.bar_loop import DAY_NS
 from backtest.policy.view import AccountView
 from backtest.sweep.books.book_lane_rows import (
+    ASSET_CLOSE,
     CLOSE,
     ENTRY,
     IS_LISTED,
@@ -36,6 +37,7 @@ from backtest.sweep.books.book_lane_rows import (
 )
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.book_requirement import find_maintenance
+from backtest.venue.collateral_value import compute_value_at_rate
 from backtest.venue.contract_value import compute_price
 from backtest.venue.liquidation_price import compute_liquidation_value
 
@@ -129,7 +131,11 @@ def write_pool(terms: Terms, sheets: BookSheets, lane: int) -> None:
         if quantity != 0.0 and not brackets.are_isolated[i]:
             pool += quantity * sheets.prices[CLOSE, i]
             needed += find_maintenance(brackets, i, abs(quantity) * abs(sheets.prices[CLOSE, i]))
-    account[cell(POOL, lane)] = pool
+    counted = 0.0
+    for c in range(sheets.asset_prices.shape[1]):
+        value = sheets.assets[cell(c, lane)] * sheets.asset_prices[ASSET_CLOSE, c]
+        counted += compute_value_at_rate(terms.rules.collateral, c, value)
+    account[cell(POOL, lane)] = pool + counted
     account[cell(NEEDED, lane)] = terms.rules.level * needed
 
 

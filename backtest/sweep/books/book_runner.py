@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.base.compile_choice import pop_kernels, set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.thread_pool import count_cores, run_in_threads
@@ -32,13 +31,12 @@ from backtest.engine.portfolio_driver import list_kernel_arguments, summarize_bo
 from backtest.engine.portfolio_loop import Desk
 from backtest.engine.portfolio_setup import Setup
 from backtest.measures.performance import sampled_returns
-from backtest.measures.run_measures import measure_accounts
-from backtest.measures.stored_tally import flatten_tally
 from backtest.sweep.books.book_lane_block import (
     LEAST_LANES,
     BookBlock,
     has_own_columns,
     join_columns,
+    measure_wallets,
     score_block,
 )
 from backtest.sweep.books.book_lane_compiler import LOCK
@@ -335,12 +333,7 @@ def measure_set(
         setup.inputs, book, desk, tally, panel.first,
         has_units=task.has_returns, is_compiled=task.is_compiled, progress=progress,
     )  # fmt: skip
-    numbers = {name: np.array([value]) for name, value in flatten_tally(done.tally).items()}
-    wallet = done.state.wallet
-    measured = measure_accounts(
-        numbers, panel.span, wallet[UNIT : UNIT + 1], wallet[EQUITY : EQUITY + 1]
-    )
-    metrics = {name: np.asarray(measured[name], dtype=np.float64) for name in names}
+    metrics = measure_wallets(names, panel.span, [done.tally], done.state.wallet[None])
     returns = np.zeros(0)
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]

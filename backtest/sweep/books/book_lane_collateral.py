@@ -1,0 +1,147 @@
+"""Collateral of lanes of several positions: what it is worth, and when it may have to be sold."""
+
+from __future__ import annotations
+
+from backtest.account.portfolio_records import ASSETS_SO_FAR, IS_CONVERTING, BookFeed, Terms
+from backtest.base.units import TOLERANCE
+from backtest.sweep.books.book_lane_isolated import write_balance
+from backtest.sweep.books.book_lane_rows import (
+    ASSET_CLOSE,
+    ASSET_HIGH,
+    ASSET_LAST,
+    ASSET_LOW,
+    ASSET_OPEN,
+    AT_LEAST,
+    BACKED,
+    BALANCE,
+    COUNTED,
+    GAIN,
+    IS_ODD,
+    LEAST,
+    NEXT_EQUITY,
+    OF_ASSETS,
+    PLEDGED,
+    POOL,
+    POOL_WORTH,
+    SLIGHT,
+    WORTH,
+    BookSheets,
+)
+from backtest.sweep.lanes.lane_rows import cell
+from backtest.venue.collateral_value import compute_value_at_rate
+
+
+def write_asset_prices(feed: BookFeed, sheets: BookSheets, t: int) -> None:
+    """Write the prices of the collateral in bar t."""
+    prices = sheets.asset_prices
+    for c in range(prices.shape[1]):
+        opened, close = feed.asset_mark_open[c, t], feed.asset_mark_close[c, t]
+        prices[ASSET_OPEN, c], prices[ASSET_CLOSE, c] = feed.asset_open[c, t], close
+        prices[ASSET_LOW, c] = min(opened, feed.asset_mark_low[c, t], close)
+        prices[ASSET_HIGH, c] = max(opened, feed.asset_mark_high[c, t], close)
+
+
+def end_asset_prices(sheets: BookSheets) -> None:
+    """Keep the mark closes of the collateral for the next bar."""
+    for c in range(sheets.asset_prices.shape[1]):
+        sheets.asset_prices[ASSET_LAST, c] = sheets.asset_prices[ASSET_CLOSE, c]
+
+
+def begin_assets(terms: Terms, sheets: BookSheets) -> None:
+    """Value the collateral at the opens, and bound it from below in the bar.
+
+    Lanes that sell some at this open are odd.
+    """
+    count = len(sheets.left_at)
+    account, prices = sheets.account, sheets.asset_prices
+    value_assets(terms, sheets, ASSET_OPEN)
+    for lane in range(count):
+        account[cell(AT_LEAST, lane)] = 0.0
+        is_selling = account[cell(IS_CONVERTING, lane)] != 0.0
+        account[cell(IS_ODD, lane)] = 1.0 if is_selling else account[cell(IS_ODD, lane)]
+    for c in range(prices.shape[1]):
+        low, high = prices[ASSET_LOW, c], prices[ASSET_HIGH, c]
+        for lane in range(count):
+            amount = sheets.assets[cell(c, lane)]
+            least = min(
+                compute_value_at_rate(terms.rules.collateral, c, amount * low),
+                compute_value_at_rate(terms.rules.collateral, c, amount * high),
+            )
+            account[cell(AT_LEAST, lane)] += least - SLIGHT * abs(amount * high)
+
+
+def value_assets(terms: Terms, sheets: BookSheets, row: int) -> None:
+    """Write the value of the collateral of lanes, in full and at its rates, at some prices."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        account[cell(PLEDGED, lane)], account[cell(COUNTED, lane)] = 0.0, 0.0
+    for c in range(sheets.asset_prices.shape[1]):
+        price = sheets.asset_prices[row, c]
+        for lane in range(count):
+            value = sheets.assets[cell(c, lane)] * price
+            account[cell(PLEDGED, lane)] += value
+            counted = compute_value_at_rate(terms.rules.collateral, c, value)
+            account[cell(COUNTED, lane)] += counted
+
+
+def add_pledged_at_opens(sheets: BookSheets) -> None:
+    """Add the collateral to the equity of lanes at the opens, and to what backs their pools."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        worth = account[cell(POOL_WORTH, lane)]
+        account[cell(POOL_WORTH, lane)] = worth + account[cell(COUNTED, lane)]
+        worth += account[cell(PLEDGED, lane)]
+        account[cell(WORTH, lane)] = worth + account[cell(BACKED, lane)]
+
+
+def add_at_least(sheets: BookSheets) -> None:
+    """Add the least value of the collateral in the bar to what backs the pools of lanes."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        account[cell(LEAST, lane)] += account[cell(AT_LEAST, lane)]
+
+
+def add_pledged(terms: Terms, sheets: BookSheets) -> None:
+    """Add the collateral, and what backs isolated positions, to the equity of lanes at the close.
+
+    Also its profit since the last close to theirs.
+    """
+    count = len(sheets.left_at)
+    account, prices = sheets.account, sheets.asset_prices
+    value_assets(terms, sheets, ASSET_CLOSE)
+    for lane in range(count):
+        account[cell(OF_ASSETS, lane)] = 0.0
+    for c in range(prices.shape[1]):
+        rise = prices[ASSET_CLOSE, c] - prices[ASSET_LAST, c]
+        for lane in range(count):
+            account[cell(OF_ASSETS, lane)] += sheets.assets[cell(c, lane)] * rise
+    for lane in range(count):
+        equity = account[cell(NEXT_EQUITY, lane)]
+        account[cell(POOL, lane)] = equity + account[cell(COUNTED, lane)]
+        equity += account[cell(PLEDGED, lane)]
+        account[cell(NEXT_EQUITY, lane)] = equity + account[cell(BACKED, lane)]
+        account[cell(GAIN, lane)] += account[cell(OF_ASSETS, lane)]
+
+
+def find_under(terms: Terms, sheets: BookSheets) -> None:
+    """Mark lanes odd whose balance is under its limit at the close: they sell at the next open."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    write_balance(terms, sheets, True, len(sheets.signal))
+    for lane in range(count):
+        equity = account[cell(NEXT_EQUITY, lane)]
+        limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
+        is_under = account[cell(BALANCE, lane)] < -limit
+        account[cell(IS_ODD, lane)] = 1.0 if is_under else account[cell(IS_ODD, lane)]
+
+
+def count_assets_of(sheets: BookSheets) -> None:
+    """Count the profit of the collateral, except of fallback lanes."""
+    count = len(sheets.left_at)
+    account = sheets.account
+    for lane in range(count):
+        is_odd = account[cell(IS_ODD, lane)] != 0.0
+        account[cell(ASSETS_SO_FAR, lane)] += 0.0 if is_odd else account[cell(OF_ASSETS, lane)]
