@@ -128,6 +128,25 @@ def is_price_distance(stop: Distance) -> bool:
     return isinstance(stop, Multiple) and stop.unit == "price"
 
 
+def find_column(market: Market, name: str, where: str) -> FloatArray:
+    """Return a column of a market.
+
+    Raises
+    ------
+    ParameterError
+        If the market does not have it.
+    """
+    if name in market.columns:
+        return market.columns[name]
+    known = ", ".join(market.columns) or "none"
+    raise ParameterError(
+        f"the market has no column {name!r}{did_you_mean(name, market.columns)}, "
+        f"its columns are: {known}",
+        where=where,
+        cure=f"add it to the bars; in Python, market.with_columns({name}=values)",
+    )
+
+
 def read_scale(stop: Distance, market: Market, where: str) -> FloatArray:
     """Return what multiplies the factor of a stop in each bar: the column at the previous close.
 
@@ -135,15 +154,7 @@ def read_scale(stop: Distance, market: Market, where: str) -> FloatArray:
     """
     if not isinstance(stop, Multiple):
         return np.ones(1)
-    if stop.column not in market.columns:
-        known = ", ".join(market.columns) or "none"
-        raise ParameterError(
-            f"the market has no column {stop.column!r}{did_you_mean(stop.column, market.columns)}, "
-            f"its columns are: {known}",
-            where=where,
-            cure=f"add it to the bars; in Python, market.with_columns({stop.column}=values)",
-        )
-    values = market.columns[stop.column]
+    values = find_column(market, stop.column, where)
     below = np.flatnonzero(values < 0.0)
     if len(below):
         raise DataError(

@@ -88,6 +88,7 @@ from backtest.account.portfolio_records import (
     pick_quote,
     put_position,
     share,
+    write_costs,
 )
 from backtest.account.price_walk import walk
 from backtest.account.ruin import NOTHING_LEFT
@@ -165,6 +166,8 @@ def set_quotes(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> None:
         quotes.stop_scale[i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
         quotes.profit_scale[i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
         quotes.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+        if len(feed.costs) > 1:
+            write_costs(terms, feed.costs[t], i)
         brackets.multipliers[i] = quotes.multiplier[i]
         brackets.initial_multipliers[i] = quotes.initial[i]
         quotes.fill[i] = quotes.open[i]

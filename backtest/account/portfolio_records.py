@@ -7,6 +7,7 @@ Positions are valued by u(P), the value of one contract (:mod:`backtest.account.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.account import InstrumentRules, Position, Quote
@@ -57,6 +58,14 @@ FLAGS = (
 )  # fmt: skip
 """The fields of :class:`InstrumentRules` that are flags; rows of ``Terms.flags``."""
 
+DATED_ROWS = tuple(
+    NUMBERS.index(name)
+    for name in ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
+)
+"""The numbers that may change from bar to bar: rows of ``BookFeed.costs``."""
+TAKER_ROW = 1
+"""The row of the taker fee among them."""
+
 HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
 
 MARKET_BAR = (
@@ -70,7 +79,7 @@ MARKET_BAR = (
 class Terms(NamedTuple):
     """The rules of the account and of its n instruments.
 
-    ``instruments`` are the rules as tuples (plain Python), ``numbers`` and ``flags`` the same as
+    ``instruments`` is a list of the rules (plain Python), ``numbers`` and ``flags`` the same as
     arrays of shape (fields, n) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
     numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
     ``ranks`` is the order of a liquidation by name, ``modes`` that of each
@@ -153,7 +162,8 @@ class BookFeed(NamedTuple):
 
     ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
     ``ends`` is 1 if it is delisted after it. Collateral has prices of shape (C, n_bars). Rates are
-    of the account; the rest is as in :class:`backtest.account.Feed`.
+    of the account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 5,
+    n) are :data:`DATED_ROWS`, NaN for what does not change; one bar if nothing does.
     """
 
     open: FloatArray
@@ -174,6 +184,7 @@ class BookFeed(NamedTuple):
     stop_scale: FloatArray
     profit_scale: FloatArray
     trail_scale: FloatArray
+    costs: FloatArray
     signal: FloatArray
     span: IntArray
     ends: IntArray
@@ -302,6 +313,24 @@ def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
     if setting != rules.margin.setting:
         rules = rules._replace(margin=rules.margin._replace(setting=float(setting)))
     return rules
+
+
+def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
+    """Write the costs of a bar, of shape (5, n), into the rules of one instrument."""
+    for k in range(len(DATED_ROWS)):
+        if not math.isnan(costs[k, i]):
+            terms.numbers[DATED_ROWS[k], i] = costs[k, i]
+    if not math.isnan(costs[TAKER_ROW, i]):
+        terms.rules.brackets.takers[i] = costs[TAKER_ROW, i]
+    write_tuple(terms, i)
+
+
+def write_tuple(terms: Terms, i: int) -> None:
+    """Write the numbers of one instrument into its tuple, which compiled code does not have."""
+    own = terms.instruments[i]
+    taker = float(terms.rules.brackets.takers[i])
+    changed = {NUMBERS[row]: float(terms.numbers[row, i]) for row in DATED_ROWS}
+    terms.instruments[i] = own._replace(**changed, margin=own.margin._replace(taker=taker))
 
 
 def pick_margin(terms: Terms, i: int) -> Any:

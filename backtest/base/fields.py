@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:
     FloatSeries = pd.Series
 Rate: TypeAlias = float | FloatSeries
+Cost: TypeAlias = float | FloatSeries | str
 
 
 class Declaration(Protocol):
@@ -159,6 +160,40 @@ class Timed:
     def admits(self, values: FloatArray) -> BoolArray:
         """Return a mask of the constants that :meth:`check` accepts."""
         return self.number.admits(values)
+
+
+@dataclass(frozen=True)
+class DatedCost:
+    """A cost: a number, a series by UTC time, or the name of a column of the market."""
+
+    number: Number
+    kind: ClassVar[type] = float
+
+    def check(self, name: str, value: object, *, where: str) -> Cost:
+        """Return the number, a copy of the series, or the name."""
+        if not isinstance(value, str):
+            return Timed(self.number).check(name, value, where=where)
+        if not value.strip() or is_number_text(value):
+            raise ParameterError(
+                f"{name} must be a number, a series by UTC time or the name of a column of the "
+                f"market, got {repr_plain(value)}",
+                where=where,
+                cure=f"write {name}=0.0005, or the name of a column: {name}='spread'",
+            )
+        return value
+
+    def admits(self, values: FloatArray) -> BoolArray:
+        """Return a mask of the constants that :meth:`check` accepts."""
+        return self.number.admits(values)
+
+
+def is_number_text(text: str) -> bool:
+    """Return whether a text reads as a number."""
+    try:
+        float(text.strip().rstrip("%"))
+    except ValueError:
+        return False
+    return True
 
 
 def check_series(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from backtest.base.units import HOUR
 
 NOT_AVAILABLE = "n/a"
@@ -44,9 +46,23 @@ def format_chance(probability: float) -> str:
     return NOT_AVAILABLE if math.isnan(probability) else f"{100.0 * probability:.3g} %"
 
 
-def format_bps(rate: float) -> str:
-    """Format a fraction in basis points."""
-    return f"{round(1e4 * rate, 6):g} bp"
+def format_bps(rate: object) -> str:
+    """Format a fraction in basis points; one that changes over time by its range or its column.
+
+    Examples
+    --------
+    >>> format_bps(0.0005), format_bps("spread")
+    ('5 bp', 'by the column spread')
+    >>> format_bps({"time": ["2021-01-01T00:00:00Z", "2021-02-01T00:00:00Z"], "value": [4e-4, 0.1]})
+    '4 to 1000 bp by date'
+    """
+    if isinstance(rate, str):
+        return f"by the column {rate}"
+    found = rate["value"] if isinstance(rate, Mapping) else rate
+    if np.ndim(found) > 0:  # type: ignore[arg-type] # a series, or a list
+        low, high = (round(1e4 * float(edge(found)), 6) for edge in (np.min, np.max))  # type: ignore[operator]
+        return f"{low:g} to {high:g} bp by date"
+    return f"{round(1e4 * float(found), 6):g} bp"  # type: ignore[arg-type] # a number
 
 
 def format_leverage(turns: float) -> str:

@@ -13,6 +13,7 @@ from backtest.engine import Result
 from backtest.market import as_given, as_markets
 from backtest.measures.cautions import is_lost
 from backtest.venue import Venue
+from backtest.venue.dated_costs import check_no_column, list_numbers
 
 BPS = 1e-4
 FEE_STEPS = tuple(bps * BPS for bps in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0))
@@ -107,12 +108,17 @@ def add_fee(row: Row, added: float) -> dict[str, Any]:
 def change_fees(venue: Venue, added: float) -> Venue:
     """Return a venue with a rate added to its taker and maker fees."""
     fees = venue.fees
+    for name in ("taker", "maker"):
+        check_no_column(getattr(fees, name), f"Fees.{name}")
     tiers = [
         dataclasses.replace(each, taker=each.taker + added, maker=each.maker + added)
         for each in fees.tiers
     ]
     changed = dataclasses.replace(
-        fees, taker=fees.taker + added, maker=fees.maker + added, tiers=tiers
+        fees,
+        taker=fees.taker + added,  # type: ignore[operator] # not a column
+        maker=fees.maker + added,  # type: ignore[operator]
+        tiers=tiers,
     )
     return dataclasses.replace(venue, fees=changed)
 
@@ -140,7 +146,9 @@ def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
 
 def find_least_fee(venue: Venue) -> float:
     """Return the lowest taker rate of a venue."""
-    return min([venue.fees.taker, *(tier.taker for tier in venue.fees.tiers)])
+    check_no_column(venue.fees.taker, "Fees.taker")
+    own = list_numbers(venue.fees.taker).tolist()
+    return min([*own, *(tier.taker for tier in venue.fees.tiers)])
 
 
 def find_break_even_funding(grow: Growths, one: str, other: str) -> BreakEven:

@@ -18,6 +18,8 @@ from backtest.engine.named_signals import read_named
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets, as_markets
 from backtest.policy import sets_margin
+from backtest.venue import Venue
+from backtest.venue.dated_costs import list_dated
 
 
 def fits_one_position(
@@ -50,8 +52,12 @@ def has_general_account(account: object) -> bool:  # noqa: ARG001 - none is so f
 
 
 def has_general_venue(venue: object) -> bool:
-    """Return whether a venue trades what only the general loop knows: spot contracts."""
-    return getattr(getattr(venue, "contract", None), "kind", "") == "spot"
+    """Return whether a venue has what only the general loop knows.
+
+    That is spot contracts, and costs that change over time.
+    """
+    is_spot = getattr(getattr(venue, "contract", None), "kind", "") == "spot"
+    return is_spot or (isinstance(venue, Venue) and bool(list_dated(venue)))
 
 
 def widen_market(

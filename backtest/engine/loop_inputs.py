@@ -37,6 +37,7 @@ from backtest.engine.feed_arrays import (
 )
 from backtest.measures.tally import Clock
 from backtest.venue import MarginRules
+from backtest.venue.dated_costs import DATED, find_newest, has_spread, pick_cost
 from backtest.venue.interest import find_charged
 from backtest.venue.requirement import read_rules
 
@@ -78,7 +79,13 @@ class Inputs(NamedTuple):
 
 
 def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> Rules:
-    """Return the rules of venue and account as plain numbers, under the margin rules in force."""
+    """Return the rules of venue and account as plain numbers, under the margin rules in force.
+
+    Costs that change over time are the newest; the loop of several positions writes those of a bar.
+    """
+    taker, maker, slippage, spread, liquidation_fee, worsening = (
+        find_newest(pick_cost(venue, name)) for name in DATED
+    )
     step, per_order = venue.liquidation.step, venue.fees.per_order
     instrument = InstrumentRules(
         is_inverse=True if venue.contract.kind == "inverse" else None,
@@ -91,15 +98,14 @@ def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> R
         margin=margin,
         lot=venue.contract.lot,
         min_notional=venue.contract.min_notional or 0.0,
-        fee=venue.fees.taker * (1.0 - venue.fees.maker_share)
-        + venue.fees.maker * venue.fees.maker_share,
-        taker=venue.fees.taker,
-        slippage=venue.slippage.rate,
+        fee=taker * (1.0 - venue.fees.maker_share) + maker * venue.fees.maker_share,
+        taker=taker,
+        slippage=slippage + 0.5 * spread if has_spread(venue) else slippage,
         impact=venue.slippage.impact,
         participation=float(venue.slippage.max_participation or math.inf),
         liquidation_mode=MODES[venue.liquidation.mode],
-        liquidation_fee=venue.liquidation.fee,
-        liquidation_slippage=venue.liquidation.slippage,
+        liquidation_fee=liquidation_fee,
+        liquidation_slippage=worsening,
         step=0.0 if isinstance(step, str) else step,
         full_below=venue.liquidation.full_below,
         is_funded_by_wallet=venue.isolated_funding == "wallet",

@@ -43,4 +43,4 @@ def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:
     width = terms.rules.brackets.floors.shape[1]
     brackets = pack_brackets([each.margin for each in own], width)
     rules = terms.rules._replace(brackets=brackets)
-    return terms._replace(instruments=tuple(own), numbers=numbers, rules=rules)
+    return terms._replace(instruments=own, numbers=numbers, rules=rules)

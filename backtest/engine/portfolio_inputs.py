@@ -14,6 +14,7 @@ from backtest.account.portfolio_records import (
     AT_OPEN,
     BY_NAME,
     CASH,
+    DATED_ROWS,
     DISTANCE,
     EARLY,
     EQUITY,
@@ -44,6 +45,7 @@ from backtest.account.portfolio_records import (
 )
 from backtest.base.units import FloatArray, IntArray, parse_duration
 from backtest.engine.collateral_prices import ASSET, find_prices, read_assets
+from backtest.engine.dated_costs import place_costs
 from backtest.engine.feed_arrays import (
     earn_cash,
     read_cash,
@@ -149,7 +151,7 @@ def read_terms(
     whole = read_whole(venue, account)
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
     return Terms(
-        instruments=tuple(rules),
+        instruments=list(rules),
         numbers=np.array([[getattr(own, name) for own in rules] for name in NUMBERS], np.float64),
         flags=np.array(
             [[1 if getattr(own, name) else 0 for own in rules] for name in FLAGS], np.int64
@@ -226,6 +228,7 @@ def read_feed(
     return BookFeed(
         **{name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK},
         **read_by_instrument(markets, venues, own),
+        costs=read_costs(markets, venues),
         signal=signal,
         span=markets.spans.astype(np.int64),
         ends=ends.astype(np.int64),
@@ -250,6 +253,17 @@ def read_by_instrument(
         for field, values in each.items():
             found.setdefault(field, []).append(values)
     return {field: stack(values, markets) for field, values in found.items()}
+
+
+def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
+    """Return the costs that change over time by bar, of shape (n_bars or 1, 5, n)."""
+    placed = [place_costs(markets[name], venues[name]) for name in markets.names]
+    n_bars = markets.n_bars if any(placed) else 1
+    found = np.full((n_bars, len(DATED_ROWS), len(placed)), np.nan)
+    for i, (rows, (first, stop)) in enumerate(zip(placed, markets.spans, strict=True)):
+        for row, values in rows.items():
+            found[first:stop, row, i] = values
+    return found
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
@@ -374,4 +388,4 @@ def write_table(terms: Terms, i: int, margin: MarginRules) -> Terms:
     own[i] = own[i]._replace(margin=margin)
     width = terms.rules.brackets.floors.shape[1]
     brackets = pack_brackets([each.margin for each in own], width)
-    return terms._replace(instruments=tuple(own), rules=terms.rules._replace(brackets=brackets))
+    return terms._replace(instruments=own, rules=terms.rules._replace(brackets=brackets))

@@ -18,6 +18,7 @@ from backtest.base.units import format_span
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables
 from backtest.engine.target_cuts_text import describe_isolated
+from backtest.venue.dated_costs import has_spread
 from backtest.venue.interest import describe_interest
 
 if TYPE_CHECKING:
@@ -129,6 +130,15 @@ def join_same(said: Mapping[str, str], *, always: bool) -> Iterator[str]:
         yield f"{', '.join(names)}: {text}" if always or len(found) > 1 else text
 
 
+def describe_slippage(venue: Venue) -> list[str]:
+    """Return what worsens the price of a fill, in parts of a sentence."""
+    own = venue.slippage
+    parts = [f"slippage {format_bps(own.rate)}"]
+    if has_spread(venue):
+        parts.append(f"spread {format_bps(own.spread)}")
+    return [*parts, f"impact {own.impact:g}"] if own.impact > 0.0 else parts
+
+
 def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
     """Return the preset, contract, brackets, costs and liquidation rules, in one sentence."""
     tables = read_tables(manifest, venue)
@@ -145,9 +155,7 @@ def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
     if has_order_fee(venue):
         per_order = venue.to_dict()["fees"]["per_order"]
         parts.append(f"{format_setting(per_order)} per order")
-    parts.append(f"slippage {format_bps(venue.slippage.rate)}")
-    if venue.slippage.impact > 0.0:
-        parts.append(f"impact {venue.slippage.impact:g}")
+    parts += describe_slippage(venue)
     close = venue.liquidation
     parts.append(f"liquidation: {close.mode}")
     if close.mode != "takeover":

@@ -44,6 +44,7 @@ from backtest.paths.scaled_policies import HoldOnce, Scaled
 from backtest.paths.simulate_paths import simulate_paths
 from backtest.policy import Policy
 from backtest.venue import Venue
+from backtest.venue.dated_costs import find_newest
 
 WHERE = "bt.max_leverage"
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
@@ -340,7 +341,7 @@ def find_most_held(venue: Venue, account: Account) -> float:
 
     A bracket allows X up to a notional C, and N <= X (E - cost N), E being the capital.
     """
-    cost = venue.fees.taker + venue.slippage.rate
+    cost = find_newest(venue.fees.taker) + find_newest(venue.slippage.rate)
     return max(
         min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
         for row in venue.brackets

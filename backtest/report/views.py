@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from backtest.account import Account
+from backtest.base.fields import Cost
 from backtest.base.json_values import repr_plain
+from backtest.base.number_text import format_bps
 from backtest.base.text_layout import clip
 from backtest.base.units import format_time
 from backtest.market import Market, Markets
@@ -67,9 +69,16 @@ def describe_venue(venue: Venue) -> Iterator[Fact]:
     rates = [each.maintenance_rate for each in venue.brackets]
     yield Fact("most leverage", f"{max(each.max_leverage for each in venue.brackets):g}x")
     yield Fact("maintenance", f"{rates[0]:.3%}", f"to {rates[-1]:.1%} in {len(rates)} brackets")
-    yield Fact("taker fee", f"{venue.fees.taker:.4%}")
-    yield Fact("slippage", f"{venue.slippage.rate:.4%}", f"impact {venue.slippage.impact:g}")
-    yield Fact("liquidation", venue.liquidation.mode, f"fee {venue.liquidation.fee:.3%}")
+    yield Fact("taker fee", format_cost(venue.fees.taker, 4))
+    worse = format_cost(venue.slippage.rate, 4)
+    yield Fact("slippage", worse, f"impact {venue.slippage.impact:g}")
+    own = format_cost(venue.liquidation.fee, 3)
+    yield Fact("liquidation", venue.liquidation.mode, f"fee {own}")
+
+
+def format_cost(cost: Cost, decimals: int) -> str:
+    """Format a cost as a percentage, or describe how it changes over time."""
+    return f"{cost:.{decimals}%}" if isinstance(cost, float) else format_bps(cost)
 
 
 def describe_account(account: Account) -> Iterator[Fact]:

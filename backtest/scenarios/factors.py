@@ -14,7 +14,7 @@ from backtest.base.units import FloatArray
 from backtest.engine.named_signals import change_rule, resolve_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
-from backtest.scenarios.stress_run import MULTIPLIERS
+from backtest.scenarios.stress_run import MULTIPLIERS, list_worsenings, scale
 from backtest.venue import Venue
 
 HALF_AND_DOUBLE = (0.5, 2.0)
@@ -90,10 +90,8 @@ def scale_fees(setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup with trading fees multiplied."""
 
     def change(venue: Venue) -> Venue:
-        fees = venue.fees
-        return venue.override(
-            {"fees.taker": fees.taker * factor, "fees.maker": fees.maker * factor}
-        )
+        names = ("fees.taker", "fees.maker")
+        return venue.override({name: scale(venue, name, factor, math.inf) for name in names})
 
     return setup.with_venues(change)
 
@@ -102,13 +100,8 @@ def scale_slippage(setup: VariedTerms, factor: float) -> VariedTerms:
     """Return a setup with slippage and impact multiplied."""
 
     def change(venue: Venue) -> Venue:
-        slippage = venue.slippage
-        return venue.override(
-            {
-                "slippage.rate": min(slippage.rate * factor, 0.99),
-                "slippage.impact": slippage.impact * factor,
-            }
-        )
+        changes = {name: scale(venue, name, factor, 0.99) for name in list_worsenings(venue)}
+        return venue.override({**changes, "slippage.impact": venue.slippage.impact * factor})
 
     return setup.with_venues(change)
 

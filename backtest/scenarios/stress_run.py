@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.fields import Cost
 from backtest.base.phrases import Place
 from backtest.base.units import parse_duration, to_nanoseconds
 from backtest.engine import Result
@@ -21,6 +22,7 @@ from backtest.scenarios.scenario_bars import Bars, append_bars, find_moves, make
 from backtest.scenarios.stress_account import Shocked, StressAccount
 from backtest.venue import Venue
 from backtest.venue.contract_value import compute_value
+from backtest.venue.dated_costs import has_spread, pick_cost, scale_cost
 from backtest.venue.trading_terms import Contract
 
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
@@ -48,6 +50,16 @@ class StressOutcome(NamedTuple):
     lost_to_adl: float
 
 
+def scale(venue: Venue, name: str, factor: float, most: float) -> Cost:
+    """Return a cost of a venue, by its dotted name, multiplied."""
+    return scale_cost(pick_cost(venue, name), factor, most=most, where=f"Venue.{name}")
+
+
+def list_worsenings(venue: Venue) -> list[str]:
+    """Return the names of what worsens a fill besides impact."""
+    return ["slippage.rate", *(["slippage.spread"] if has_spread(venue) else [])]
+
+
 def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     """Return a venue under the margin, spread and depth of a scenario.
 
@@ -60,9 +72,8 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
             if given is not None:
                 changes[name] = given * scenario.margin
     if scenario.spread != 1.0:
-        changes["slippage.rate"] = min(venue.slippage.rate * scenario.spread, 0.99)
-        worse = venue.liquidation.slippage * scenario.spread
-        changes["liquidation.slippage"] = min(worse, 0.99)
+        for name in (*list_worsenings(venue), "liquidation.slippage"):
+            changes[name] = scale(venue, name, scenario.spread, 0.99)
     if scenario.depth != 1.0:
         factor = 1.0 / math.sqrt(scenario.depth)
         changes["slippage.impact"] = venue.slippage.impact * factor

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import choose, is_any
+from backtest.venue.dated_costs import find_newest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +74,8 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
         rates=tuple(bracket.maintenance_rate for bracket in venue.brackets),
         amounts=tuple(float(bracket.amount or 0.0) for bracket in venue.brackets),
         leverages=tuple(bracket.max_leverage for bracket in venue.brackets),
-        close_fee=venue.fees.taker if venue.includes_close_fee else 0.0,
-        taker=venue.fees.taker,
+        close_fee=find_newest(venue.fees.taker) if venue.includes_close_fee else 0.0,
+        taker=find_newest(venue.fees.taker),
         size=venue.contract.size,
         setting=setting,
         is_inverse=venue.contract.kind == "inverse",

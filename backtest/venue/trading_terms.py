@@ -1,6 +1,8 @@
 """The parts of a venue: contract, fees, slippage and the mode of liquidation.
 
-Every cost must be given; none has a default of zero. Rates are fractions of notional.
+Every cost must be given; none has a default of zero. Rates are fractions of notional. Those of
+type ``Cost`` may change over time: a series by UTC time holds from each stamp on, and the name of a
+column of the market means its value at the close before the bar.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from backtest.base.fields import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    Cost,
+    DatedCost,
     Duration,
     Flag,
     Rate,
@@ -24,7 +28,7 @@ from backtest.base.fields import (
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import to_nanoseconds
 from backtest.base.values import Value
-from backtest.venue.fee_tiers import FeeTier, check_tiers
+from backtest.venue.fee_tiers import MAKER, FeeTier, check_tiers
 from backtest.venue.liquidation_fields import ReductionOrder, Step
 
 
@@ -85,8 +89,8 @@ class Fees(Value):
 
     Parameters
     ----------
-    taker, maker : float
-        Fee rates; a negative maker rate is a rebate.
+    taker, maker : float, Series by UTC time, or str
+        Fee rates; a negative maker rate is a rebate. A text names a column of the market.
     maker_share : float
         The share of every trade that pays the maker rate, from 0 to 1.
     tiers : sequence of FeeTier
@@ -98,8 +102,8 @@ class Fees(Value):
 
     _omitted = frozenset({"tiers"})
 
-    taker: Annotated[float, COST]
-    maker: Annotated[float, Number(-1, 1, open_low=True, open_high=True)]
+    taker: Annotated[Cost, DatedCost(COST)]
+    maker: Annotated[Cost, DatedCost(MAKER)]
     maker_share: Annotated[float, SHARE] = 0.0
     tiers: Sequence[FeeTier] = ()
     per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
@@ -114,20 +118,26 @@ class Slippage(Value):
 
     Parameters
     ----------
-    rate : float
-        Worsening of every fill, as a fraction of the price.
+    rate : float, Series by UTC time, or str
+        Worsening of every fill, as a fraction of the price. A text names a column of the market.
     impact : float
         Y in ``Y sigma sqrt(notional / daily volume)``; 0 means no impact.
     impact_window : str
         The time over which sigma and volume are measured, for example ``"1d"``.
     max_participation : float or None
         Largest share of the previous bar's volume that may be traded in one bar.
+    spread : float, Series by UTC time, or str
+        The distance from bid to ask, as a fraction of the price: every fill pays half of it, on top
+        of ``rate``. A text names a column of the market.
     """
 
-    rate: Annotated[float, COST]
+    _omitted = frozenset({"spread"})
+
+    rate: Annotated[Cost, DatedCost(COST)]
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
     impact_window: Annotated[str, Duration()] = "1d"
     max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
+    spread: Annotated[Cost, DatedCost(COST)] = 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -139,9 +149,10 @@ class Liquidation(Value):
     mode : str
         ``"close"``, ``"takeover"`` (all margin is lost; fee and slippage do not apply) or
         ``"partial"``.
-    fee : float
-        Liquidation fee per unit of notional closed, paid from what is left.
-    slippage : float
+    fee : float, Series by UTC time, or str
+        Liquidation fee per unit of notional closed, paid from what is left. A text names a column
+        of the market.
+    slippage : float, Series by UTC time, or str
         How much worse than the liquidation price the position is closed, a fraction of the price.
     step : float or str
         In a partial liquidation, the fraction of the position closed at a time, or ``"bracket"``
@@ -163,8 +174,8 @@ class Liquidation(Value):
     _omitted = frozenset({"order", "full_below_health"})
 
     mode: Annotated[str, Choice("close", "takeover", "partial")] = "close"
-    fee: Annotated[float, COST]
-    slippage: Annotated[float, COST]
+    fee: Annotated[Cost, DatedCost(COST)]
+    slippage: Annotated[Cost, DatedCost(COST)]
     step: Annotated[float | str, Step()] = 0.2
     full_below: Annotated[float, NOT_NEGATIVE] = 0.0
     impact: Annotated[float, NOT_NEGATIVE] = 0.0

@@ -16,6 +16,7 @@ from backtest.base.checked_calls import check_shape, checked
 from backtest.base.errors import VenueError
 from backtest.base.fields import (
     POSITIVE,
+    Cost,
     Duration,
     Flag,
     Rate,
@@ -29,6 +30,7 @@ from backtest.base.values import Value
 from backtest.base.viewable import Viewable
 from backtest.venue import preset_files
 from backtest.venue.brackets import Bracket, BracketArrays, complete_table
+from backtest.venue.dated_costs import check_dated, describe_cost, find_newest
 from backtest.venue.dated_tables import (
     Earlier,
     InForce,
@@ -132,7 +134,8 @@ class Venue(Value, Viewable):
 
     def _check_rules(self) -> None:
         check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)
-        close_fee = self.fees.taker if self.includes_close_fee else 0.0
+        check_dated(self)
+        close_fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
         self._set_fields(brackets=complete_table(self.brackets, close_fee))
         self._check_earlier(close_fee)
         if not isinstance(self.in_force, InForce | None):
@@ -172,8 +175,9 @@ class Venue(Value, Viewable):
             f"<Venue of {name}: {contract.kind} contract, lot {contract.lot:g}, tick "
             f"{contract.tick:g}, least notional {contract.min_notional:g}\n"
             f" up to {most:g}x, maintenance {rates[0]:.4g} to {rates[-1]:.4g} in {brackets}, "
-            f"liquidation {liquidation.mode!r}, its fee {liquidation.fee:g}\n"
-            f" taker {fees.taker:g}, maker {fees.maker:g}, slippage {self.slippage.rate:g}, impact "
+            f"liquidation {liquidation.mode!r}, its fee {describe_cost(liquidation.fee)}\n"
+            f" taker {describe_cost(fees.taker)}, maker {describe_cost(fees.maker)}, "
+            f"slippage {describe_cost(self.slippage.rate)}, impact "
             f"{self.slippage.impact:g}, {' and '.join(interest) or 'no interest'}>"
         )
 
@@ -253,13 +257,13 @@ class Venue(Value, Viewable):
     def simple(
         cls,
         *,
-        taker: float,
-        slippage: float,
+        taker: Cost,
+        slippage: Cost,
         maintenance_rate: float,
         max_leverage: float,
-        liquidation_fee: float,
-        maker: float | None = None,
-        liquidation_slippage: float | None = None,
+        liquidation_fee: Cost,
+        maker: Cost | None = None,
+        liquidation_slippage: Cost | None = None,
         mode: str = "close",
         lot: float = 0.0,
         interest_on: str | None = None,
@@ -270,13 +274,14 @@ class Venue(Value, Viewable):
 
         Parameters
         ----------
-        taker, slippage, liquidation_fee : float
-            Costs per unit of notional; they have no default because nothing is free.
+        taker, slippage, liquidation_fee : float, Series by UTC time, or str
+            Costs per unit of notional; they have no default because nothing is free. A text names a
+            column of the market.
         maintenance_rate, max_leverage : float
             The one bracket, with unlimited notional.
-        maker : float, optional
+        maker : float, Series by UTC time, or str, optional
             The maker fee; by default the taker fee.
-        liquidation_slippage : float, optional
+        liquidation_slippage : float, Series by UTC time, or str, optional
             Slippage of a liquidation; by default ``slippage``.
         mode : str
             What a liquidation does: ``"close"``, ``"takeover"`` or ``"partial"``.

@@ -152,6 +152,8 @@ def compile_book() -> dict[str, Any]:
     twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
     twins[id(portfolio_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
     names["pick_instrument"] = twins[id(portfolio_records.pick_instrument)]
+    inner_text = jit(load_function(NO_TUPLES, "write_tuple", names), **inner, forceinline=True)
+    twins[id(portfolio_records.write_tuple)] = inner_text
     twins[id(portfolio_loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
     twins[id(portfolio_records.share)] = (
         share_record  # not inside a function, whose stack would be gone
@@ -192,6 +194,10 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     body = "\n".join(lines)
     text = f"def pick_instrument(terms, i):\n{body}\n    return InstrumentRules({given})\n"
     return load_function(text, "pick_instrument", names)
+
+
+NO_TUPLES = "def write_tuple(terms, i):\n    return None\n"
+"""Compiled code has the rules of an instrument as numbers alone."""
 
 
 def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:

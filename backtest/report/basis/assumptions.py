@@ -146,7 +146,10 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     impact = "no market impact"
     if size := slippage.get("impact", 0.0):
         impact = f"impact {size:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
-    yield "slippage", f"{format_bps(slippage['rate'])} of every fill; {impact}"
+    half = ""
+    if spread := slippage.get("spread"):
+        half = f", and half a spread of {format_bps(spread)}"
+    yield "slippage", f"{format_bps(slippage['rate'])} of every fill{half}; {impact}"
     yield "liquidation", describe_liquidation(venue)
     fee = ", closing fee included" if venue.get("includes_close_fee") else ""
     yield "maintenance at", f"{venue.get('maintenance_at', 'mark')} price{fee}"

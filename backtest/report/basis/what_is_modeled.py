@@ -68,6 +68,8 @@ def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     slippage = venue["slippage"]
     place = FILLED_AT[account.get("fill", "next_open")]
     cost = f"{place}, {format_bps(slippage['rate'])} worse"
+    if spread := slippage.get("spread"):
+        cost += f", half a spread of {format_bps(spread)} on top"
     if slippage.get("impact"):
         cost += ", and worse still for their size"
     if fee := venue["fees"].get("per_order"):

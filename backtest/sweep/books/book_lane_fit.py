@@ -48,7 +48,7 @@ def fits_lanes(setup: Setup, desk: Desk) -> bool:
     is_plain &= terms.fill == AT_OPEN
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
-    is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1
+    is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
     read = find_all_read(setup.panelists)
     is_plain &= read <= SHOWN and (terms.rules.level == 1.0 or "liquidation_price" not in read)
     return bool(is_plain and not np.any(desk.asks[-1:]) and not np.any(desk.sets_margin))

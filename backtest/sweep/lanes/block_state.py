@@ -72,6 +72,8 @@ def read_own_rows(task: GroupTask, terms: Mapping[str, FloatArray]) -> dict[str,
     rows: dict[str, Any] = {
         row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
     }
+    if "slip" in rows:
+        rows["slip"] = rows["slip"] + 0.5 * task.venue.slippage.spread
     if any(name in terms for name in FEES):
         fees = task.venue.fees
         taker = terms.get("venue.fees.taker", np.full(LANES, fees.taker))

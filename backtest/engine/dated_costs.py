@@ -1,0 +1,64 @@
+"""Costs over time, by bar: a series as of each open, a column as of the close before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.multiple import find_column
+from backtest.base.errors import DataError
+from backtest.base.fields import Cost
+from backtest.base.units import FloatArray, format_time
+from backtest.engine.feed_arrays import as_of
+from backtest.market import Market
+from backtest.venue import Venue
+from backtest.venue.dated_costs import DATED, list_dated, pick_cost
+from backtest.venue.fee_tiers import MAKER
+
+FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE = range(5)
+"""Rows of the costs of a bar, as in :data:`backtest.account.portfolio_records.DATED_ROWS`."""
+
+
+def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
+    """Return the costs that change over time by row, each of shape (n_bars,) or (1,)."""
+    dated = set(list_dated(venue))
+    if not dated:
+        return {}
+    taker, maker, rate, spread, fee, worse = (
+        read_cost(pick_cost(venue, name), market, f"Venue.{name}") for name in DATED
+    )
+    share = venue.fees.maker_share
+    found = {
+        FEE: taker * (1.0 - share) + maker * share,
+        TAKER: taker,
+        SLIPPAGE: rate + 0.5 * spread,
+        LIQUIDATION_FEE: fee,
+        LIQUIDATION_SLIPPAGE: worse,
+    }
+    return {row: values for row, values in found.items() if len(values) > 1}
+
+
+def read_cost(cost: Cost, market: Market, where: str) -> FloatArray:
+    """Return a cost by bar, of shape (n_bars,), or (1,) for a constant.
+
+    A column holds from the bar after it; where it is missing (NaN) the value before goes on.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, begins with a missing value, or has a value that is no cost.
+    """
+    if not isinstance(cost, str):
+        return as_of(cost, market.time, where)
+    values = pd.Series(find_column(market, cost, where)).ffill().to_numpy()
+    low = MAKER.low if where.endswith("maker") else 0.0
+    wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
+    if len(wrong):
+        at = format_time(int(market.time[wrong[0]]))
+        raise DataError(
+            f"a cost must be from {low:g} up to 1, and known from the first bar on, got "
+            f"{cost} {values[wrong[0]]:g} in {len(wrong):,} of {market.n_bars:,} bars",
+            where=f"{where}, first at {at} UTC",
+            cure="give a fraction of the price (1 bp is 0.0001), and fill the first bars",
+        )
+    return np.concatenate([values[:1], values[:-1]])

@@ -1,0 +1,99 @@
+"""Costs that change over time: a series, or the name of a column of the market."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.fields import Cost
+
+DATED = (
+    "fees.taker", "fees.maker", "slippage.rate", "slippage.spread", "liquidation.fee",
+    "liquidation.slippage",
+)  # fmt: skip
+"""The costs of a venue that may change over time."""
+
+
+def pick_cost(venue: Any, name: str) -> Cost:
+    """Return a cost by its dotted name."""
+    group, _, field = name.partition(".")
+    found: Cost = getattr(getattr(venue, group), field)
+    return found
+
+
+def list_dated(venue: Any) -> list[str]:
+    """Return the names of the costs that change over time."""
+    return [name for name in DATED if isinstance(pick_cost(venue, name), pd.Series | str)]
+
+
+def has_spread(venue: Any) -> bool:
+    """Return whether fills at a venue ever pay a spread."""
+    spread = venue.slippage.spread
+    return isinstance(spread, str) or bool(np.any(list_numbers(spread) > 0.0))
+
+
+def find_newest(cost: Cost) -> float:
+    """Return a cost, or the last value of a series; NaN for a column, whose values a market has."""
+    if isinstance(cost, str):
+        return math.nan
+    return float(cost.iloc[-1]) if isinstance(cost, pd.Series) else cost
+
+
+def scale_cost(cost: Cost, factor: float, *, most: float, where: str) -> Cost:
+    """Return a cost multiplied, at most ``most``; a column cannot be.
+
+    Raises
+    ------
+    ParameterError
+        If the cost is the name of a column.
+    """
+    check_no_column(cost, where)
+    if isinstance(cost, pd.Series):
+        return (cost * factor).clip(upper=most)
+    return min(cost * factor, most)  # type: ignore[type-var] # not a column
+
+
+def check_no_column(cost: Cost, where: str) -> None:
+    """Refuse the name of a column where a cost is computed with."""
+    if isinstance(cost, str):
+        raise ParameterError(
+            f"a cost must be a number or a series to be varied here, got the column {cost!r}",
+            where=where,
+            cure="give the values of the column as a series by UTC time",
+        )
+
+
+def check_dated(venue: Any) -> None:
+    """Refuse costs over time beside rules that need one rate, and worsenings that exceed 100 %."""
+    found = list_dated(venue)
+    of_fees = [name for name in found if name.startswith("fees")]
+    if of_fees and venue.fees.tiers:
+        raise ParameterError(
+            f"fees change over time or by tiers, not both, got {len(venue.fees.tiers)} tiers and "
+            f"{' and '.join(of_fees)} over time",
+            where="Venue.fees",
+            cure="give the rates of your own tier as series, without tiers",
+        )
+    if "fees.taker" in found and venue.includes_close_fee:
+        raise ParameterError(
+            "taker must be a number where includes_close_fee is True: the requirement needs one "
+            f"taker rate, got {describe_cost(venue.fees.taker)}",
+            where="Venue.fees",
+            cure="give one taker rate, or includes_close_fee=False",
+        )
+
+
+def describe_cost(cost: Cost) -> str:
+    """Describe a cost for an error message."""
+    if isinstance(cost, pd.Series):
+        return f"a series of {len(cost)} values"
+    return f"the column {cost!r}" if isinstance(cost, str) else f"{cost:g}"
+
+
+def list_numbers(cost: Cost) -> Any:
+    """Return the numbers of a cost, an array of shape (n,); empty for a column."""
+    return np.empty(0) if isinstance(cost, str) else np.atleast_1d(np.asarray(cost, dtype=float))
