@@ -21,6 +21,7 @@ from tests.cases import PortfolioCase, Swing, Tape
 from tests.draws import (
     DAY,
     HOUR,
+    START,
     Scene,
     frame_of,
     make_brackets,
@@ -38,6 +39,10 @@ from tests.draws import (
 )
 
 GROUP = "pair"
+DATED = (
+    ("fees", "taker"), ("fees", "maker"), ("slippage", "rate"), ("slippage", "spread"),
+    ("liquidation", "fee"), ("liquidation", "slippage"),
+)  # fmt: skip
 
 
 def make_portfolio_case(seed: int) -> PortfolioCase:
@@ -121,6 +126,7 @@ def make_full_case(seed: int) -> PortfolioCase:
     return replace(case, tapes=tapes, venues=venues, account=account)
 
 
+<<<<<<< HEAD
 def make_margin_case(seed: int) -> PortfolioCase:
     """Return the account of a seed whose isolated positions have a setting for each bar.
 
@@ -145,6 +151,38 @@ def make_margin_case(seed: int) -> PortfolioCase:
             asked[rng.random(n) < 0.3] = np.nan
             tapes[name] = replace(tape, bars=tape.bars.assign(setting=asked))
     return replace(case, tapes=tapes, account=account)
+=======
+def make_dated_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with costs that change over time: series, columns, spreads."""
+    case, rng = make_full_case(seed), np.random.default_rng([seed, 21])
+    tapes, venues = {}, {}
+    for name, tape in case.tapes.items():
+        tapes[name], venues[name] = draw_costs(rng, tape, case.venues[name])
+    return replace(case, tapes=tapes, venues=venues)
+
+
+def draw_costs(
+    rng: np.random.Generator, tape: Tape, venue: dict[str, Any]
+) -> tuple[Tape, dict[str, Any]]:
+    """Draw costs of one instrument over time; a requirement with a closing fee has one taker."""
+    groups = {name: dict(venue[name]) for name in ("fees", "slippage", "liquidation")}
+    stamps, columns = tape.bars.index.asi8, {}
+    for group, name in DATED:
+        if rng.random() < 0.3 or (name == "taker" and venue["venue"]["includes_close_fee"]):
+            continue
+        n = len(stamps)
+        values = max(abs(groups[group].get(name, 0.0)), 1e-4) * rng.uniform(0.1, 3.0, n)
+        if rng.random() < 0.5:
+            at = np.r_[START - DAY, np.sort(rng.choice(stamps, 3, replace=False)) + 1]
+            groups[group][name] = pd.Series(np.resize(values, 4), index=utc(at))
+            continue
+        values[1:][rng.random(n - 1) < 0.2] = np.nan
+        groups[group][name] = f"{group}_{name}"
+        columns[f"{group}_{name}"] = values
+    if any(isinstance(groups["fees"][name], str | pd.Series) for name in ("taker", "maker")):
+        groups["fees"].pop("tiers", None)
+    return replace(tape, bars=tape.bars.assign(**columns)), venue | groups
+>>>>>>> 832c2f14 (Document and test costs over time)
 
 
 def draw_exits(rng: np.random.Generator, typical: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -58,11 +59,11 @@ def format_bps(rate: object) -> str:
     """
     if isinstance(rate, str):
         return f"by the column {rate}"
-    found = rate["value"] if isinstance(rate, Mapping) else rate
-    if np.ndim(found) > 0:  # type: ignore[arg-type] # a series, or a list
-        low, high = (round(1e4 * float(edge(found)), 6) for edge in (np.min, np.max))  # type: ignore[operator]
+    found: Any = rate["value"] if isinstance(rate, Mapping) else rate
+    if np.ndim(found) > 0:
+        low, high = (round(1e4 * float(edge(found)), 6) for edge in (np.min, np.max))
         return f"{low:g} to {high:g} bp by date"
-    return f"{round(1e4 * float(found), 6):g} bp"  # type: ignore[arg-type] # a number
+    return f"{round(1e4 * float(found), 6):g} bp"
 
 
 def format_leverage(turns: float) -> str:

@@ -14,6 +14,7 @@ from backtest.base.compiled_twins import make_array_twins
 from backtest.base.errors import ParameterError
 from backtest.base.units import TOLERANCE, FloatArray
 from backtest.venue import contract_value, liquidation_price, requirement
+from backtest.venue.dated_costs import read_newest
 from backtest.venue.requirement import MarginRules, read_rules
 
 if TYPE_CHECKING:
@@ -45,12 +46,16 @@ def read_forced_rules(venue: Venue) -> ForcedRules:
             where="Liquidation.full_below_health",
             cure="leave it out: steps close their share at any health factor",
         )
+    fee, slippage = (
+        read_newest(getattr(terms, name), f"Liquidation.{name}", "in a crowd")
+        for name in ("fee", "slippage")
+    )
     is_taken = terms.mode == "takeover"
     return ForcedRules(
         margin=read_rules(venue),
         mode=terms.mode,
-        fee=0.0 if is_taken else terms.fee,
-        slippage=0.0 if is_taken else terms.slippage,
+        fee=0.0 if is_taken else fee,
+        slippage=0.0 if is_taken else slippage,
         step=0.0 if isinstance(terms.step, str) else terms.step,
         full_below=terms.full_below,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import DAY, FloatArray, IntArray
+from backtest.venue.dated_costs import find_newest
 
 if TYPE_CHECKING:
     from backtest.account import Rules
@@ -124,7 +125,7 @@ def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
     fees = venue.fees
     if not fees.tiers:
         return None
-    first = Rates(fees.taker, fees.maker, fees.maker_share)
+    first = Rates(find_newest(fees.taker), find_newest(fees.maker), fees.maker_share)
     return FeeSchedule(time // DAY, tuple(fees.tiers), first)
 
 

@@ -17,6 +17,7 @@ from backtest.engine.portfolio_checks import read_venues
 from backtest.paths.path_set import Paths
 from backtest.policy import Policy
 from backtest.venue import Venue
+from backtest.venue.dated_costs import check_no_column, list_dated, pick_cost
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,6 +75,9 @@ class PathsAccount:
         """The venue of each instrument with the margin table that is in force at the start."""
         start = self.paths.calendar.time[:1]
         found = read_venues(self.venue, self.paths.markets)
+        for venue in found.values():
+            for name in list_dated(venue):
+                check_no_column(pick_cost(venue, name), f"Venue.{name}", "on simulated paths")
         return {name: each.with_table(each.in_use(start)[0]) for name, each in found.items()}
 
     @property

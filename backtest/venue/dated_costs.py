@@ -43,6 +43,12 @@ def find_newest(cost: Cost) -> float:
     return float(cost.iloc[-1]) if isinstance(cost, pd.Series) else cost
 
 
+def read_newest(cost: Cost, where: str, place: str) -> float:
+    """Return a cost, or the last value of a series; there are no columns at this place."""
+    check_no_column(cost, where, place)
+    return find_newest(cost)
+
+
 def scale_cost(cost: Cost, factor: float, *, most: float, where: str) -> Cost:
     """Return a cost multiplied, at most ``most``; a column cannot be.
 
@@ -54,14 +60,14 @@ def scale_cost(cost: Cost, factor: float, *, most: float, where: str) -> Cost:
     check_no_column(cost, where)
     if isinstance(cost, pd.Series):
         return (cost * factor).clip(upper=most)
-    return min(cost * factor, most)  # type: ignore[type-var] # not a column
+    return min(cost * factor, most)  # type: ignore[operator] # not a column
 
 
-def check_no_column(cost: Cost, where: str) -> None:
-    """Refuse the name of a column where a cost is computed with."""
+def check_no_column(cost: Cost, where: str, place: str = "to be varied") -> None:
+    """Refuse the name of a column where there are no columns, or a cost is computed with."""
     if isinstance(cost, str):
         raise ParameterError(
-            f"a cost must be a number or a series to be varied here, got the column {cost!r}",
+            f"a cost must be a number or a series {place}, got the column {cost!r}",
             where=where,
             cure="give the values of the column as a series by UTC time",
         )

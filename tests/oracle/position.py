@@ -69,10 +69,9 @@ class Position:
         rounds = getattr(venue.contract, "round_to_tick", False)
         self.tick = exact(venue.contract.tick) if rounds else None
         self.fee_per_order = AsOf(getattr(venue.fees, "per_order", 0.0))
-        self.slip, self.impact_factor = exact(slip.rate), exact(slip.impact)
+        self.impact_factor = exact(slip.impact)
         part = slip.max_participation
         self.participation = None if part is None else exact(part)
-        self.forced_fee, self.forced_slip = exact(forced.fee), exact(forced.slippage)
         self.forced_impact = exact(getattr(forced, "impact", 0.0))
         self.full_below = exact(forced.full_below)
         self.healthy = exact(getattr(forced, "full_below_health", 0.0))
@@ -111,23 +110,43 @@ class Position:
         self.realized, self.call.was_liquidated = ZERO, False
         if self.here is None:
             return
+<<<<<<< HEAD
         asked = self.market.columns["setting"][self.here - 1] if self.has_setting else math.nan
         self.asked = None if self.here == 0 or math.isnan(asked) else float(asked)
         self.choose_fees(volume_before)
+=======
+        self.choose_costs(stamp)
+        self.choose_fees(volume_before, stamp)
+>>>>>>> 832c2f14 (Document and test costs over time)
         self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
         initial = self.initial_scale(stamp)
         self.table: Brackets = brackets_of(self.venue, self.multiplier(stamp), initial, close_fee)
 
-    def choose_fees(self, volume: Decimal) -> None:
+    def choose_costs(self, stamp: int) -> None:
+        """§4.5: what worsens a fill, and what a liquidation costs, in this bar."""
+        slip, forced = self.venue.slippage, self.venue.liquidation
+        self.slip = self.now(slip.rate, stamp) + self.now(getattr(slip, "spread", 0.0), stamp) / 2
+        self.forced_fee, self.forced_slip = (
+            self.now(each, stamp) for each in (forced.fee, forced.slippage)
+        )
+
+    def now(self, cost: Any, stamp: int) -> Decimal:
+        """A cost as of the open, or the last known value of a column at the close before."""
+        if not isinstance(cost, str):
+            return AsOf(cost)(stamp)
+        known = self.market.columns[cost][: max(self.here, 1)]
+        return exact(next(float(each) for each in known[::-1] if not math.isnan(each)))
+
+    def choose_fees(self, volume: Decimal, stamp: int) -> None:
         """§4.7: the rates of the last tier that is reached, mixed by the maker share."""
         fees = self.venue.fees
         for tier in getattr(fees, "tiers", None) or ():
             if volume * (ONE + NOTHING_LEFT) >= exact(tier.volume):
                 fees = tier
         share = exact(self.venue.fees.maker_share)
-        self.taker = exact(fees.taker)
-        self.fee = self.taker * (ONE - share) + exact(fees.maker) * share
+        self.taker, self.maker = self.now(fees.taker, stamp), self.now(fees.maker, stamp)
+        self.fee = self.taker * (ONE - share) + self.maker * share
 
     def initial_scale(self, stamp: int) -> Decimal:
         """§3: the multiplier of initial margin, or that of the open interest a bar before.

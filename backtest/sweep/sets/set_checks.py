@@ -41,6 +41,7 @@ from backtest.sweep.sets.sets import (
     to_plain_value,
 )
 from backtest.venue import Venue
+from backtest.venue.dated_costs import find_newest
 from backtest.venue.interest import RATES
 from backtest.venue.multipliers import is_one
 
@@ -220,13 +221,19 @@ def convert_value(setting: Setting, value: object) -> object:
     if value is None and setting.may_be_none:
         return math.nan
     checked = setting.check(setting.name, value, where=Place("sets", setting.name))
-    if isinstance(checked, Multiple):
-        raise ParameterError(
-            f"{setting.name} must be a number to vary, got {value!r}",
-            where=Place("sets", setting.name),
-            cure=f"give the account the multiple, and vary {setting.name}.multiple",
-        )
+    if setting.kind is float and isinstance(checked, Multiple | str | pd.Series):
+        raise refuse_variation(setting, value, is_multiple=isinstance(checked, Multiple))
     return checked
+
+
+def refuse_variation(setting: Setting, value: object, *, is_multiple: bool) -> ParameterError:
+    """Return the error of a value that is no number where numbers vary."""
+    cure = f"give the account the multiple, and vary {setting.name}.multiple"
+    return ParameterError(
+        f"{setting.name} must be a number to vary, got {value!r:.80}",
+        where=Place("sets", setting.name),
+        cure=cure if is_multiple else "compare two venues, one with each: bt.compare",
+    )
 
 
 def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> Iterator[SetDefect]:
@@ -341,7 +348,9 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
         yield is_set & is_given(name)
     if venue.open_interest_margin is not None:
         yield is_set | is_given("venue.initial_multiplier")
-    fee = np.where(read("venue.includes_close_fee"), read("venue.fees.taker"), 0.0)
+    taker = read("venue.fees.taker")
+    taker = taker if "venue.fees.taker" in sets else find_newest(taker)
+    fee = np.where(read("venue.includes_close_fee"), taker, 0.0)
     for row in (row for table in venue.tables() for row in table):
         yield (row.maintenance_rate + fee) * row.max_leverage > 1 + TOLERANCE
 
