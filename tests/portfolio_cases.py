@@ -126,7 +126,6 @@ def make_full_case(seed: int) -> PortfolioCase:
     return replace(case, tapes=tapes, venues=venues, account=account)
 
 
-<<<<<<< HEAD
 def make_margin_case(seed: int) -> PortfolioCase:
     """Return the account of a seed whose isolated positions have a setting for each bar.
 
@@ -151,7 +150,8 @@ def make_margin_case(seed: int) -> PortfolioCase:
             asked[rng.random(n) < 0.3] = np.nan
             tapes[name] = replace(tape, bars=tape.bars.assign(setting=asked))
     return replace(case, tapes=tapes, account=account)
-=======
+
+
 def make_dated_case(seed: int) -> PortfolioCase:
     """Return the account of a seed with costs that change over time: series, columns, spreads."""
     case, rng = make_full_case(seed), np.random.default_rng([seed, 21])
@@ -182,7 +182,6 @@ def draw_costs(
     if any(isinstance(groups["fees"][name], str | pd.Series) for name in ("taker", "maker")):
         groups["fees"].pop("tiers", None)
     return replace(tape, bars=tape.bars.assign(**columns)), venue | groups
->>>>>>> 832c2f14 (Document and test costs over time)
 
 
 def draw_exits(rng: np.random.Generator, typical: float) -> dict[str, Any]:

@@ -147,8 +147,8 @@ def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
 def find_least_fee(venue: Venue) -> float:
     """Return the lowest taker rate of a venue."""
     check_no_column(venue.fees.taker, "Fees.taker")
-    own = list_numbers(venue.fees.taker).tolist()
-    return min([*own, *(tier.taker for tier in venue.fees.tiers)])
+    own: list[float] = list_numbers(venue.fees.taker).tolist()
+    return float(min([*own, *(tier.taker for tier in venue.fees.tiers)]))
 
 
 def find_break_even_funding(grow: Growths, one: str, other: str) -> BreakEven:

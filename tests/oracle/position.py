@@ -110,14 +110,10 @@ class Position:
         self.realized, self.call.was_liquidated = ZERO, False
         if self.here is None:
             return
-<<<<<<< HEAD
         asked = self.market.columns["setting"][self.here - 1] if self.has_setting else math.nan
         self.asked = None if self.here == 0 or math.isnan(asked) else float(asked)
-        self.choose_fees(volume_before)
-=======
         self.choose_costs(stamp)
         self.choose_fees(volume_before, stamp)
->>>>>>> 832c2f14 (Document and test costs over time)
         self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
         initial = self.initial_scale(stamp)

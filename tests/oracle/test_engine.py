@@ -18,13 +18,9 @@ from tests.agreement import assert_agrees, differences, run_engine, trust_data
 from tests.cases import Case, PortfolioCase, make_case, make_exit_case
 from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
 from tests.portfolio_cases import (
-<<<<<<< HEAD
-    make_full_case,
-    make_margin_case,
-=======
     make_dated_case,
     make_full_case,
->>>>>>> 832c2f14 (Document and test costs over time)
+    make_margin_case,
     make_mode_case,
     make_portfolio_case,
 )
@@ -93,19 +89,14 @@ def wrap(make: Callable[[int], Case]) -> Callable[[int], PortfolioCase]:
 
 
 KINDS = [
-<<<<<<< HEAD
     wrap(make_case),
     wrap(make_exit_case),
     make_portfolio_case,
     make_mode_case,
     make_full_case,
     make_margin_case,
-]
-=======
-    wrap(make_case), wrap(make_exit_case), make_portfolio_case, make_mode_case, make_full_case,
     make_dated_case,
-]  # fmt: skip
->>>>>>> 832c2f14 (Document and test costs over time)
+]
 SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}
 
 

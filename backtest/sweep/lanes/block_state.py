@@ -17,6 +17,7 @@ from backtest.sweep.lanes.lane_fees import LaneFees
 from backtest.sweep.lanes.lane_rows import LANES, ROWS
 from backtest.sweep.policy_columns import find_reads
 from backtest.sweep.sets.sets import take_sets
+from backtest.venue.dated_costs import find_newest
 
 CACHE_LINE = 64
 """Bytes of a cache line."""
@@ -73,11 +74,11 @@ def read_own_rows(task: GroupTask, terms: Mapping[str, FloatArray]) -> dict[str,
         row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
     }
     if "slip" in rows:
-        rows["slip"] = rows["slip"] + 0.5 * task.venue.slippage.spread
+        rows["slip"] = rows["slip"] + 0.5 * find_newest(task.venue.slippage.spread)
     if any(name in terms for name in FEES):
         fees = task.venue.fees
-        taker = terms.get("venue.fees.taker", np.full(LANES, fees.taker))
-        maker = terms.get("venue.fees.maker", fees.maker)
+        taker = terms.get("venue.fees.taker", np.full(LANES, find_newest(fees.taker)))
+        maker = terms.get("venue.fees.maker", find_newest(fees.maker))
         share = terms.get("venue.fees.maker_share", fees.maker_share)
         rows |= {"taker": taker, "fee": taker * (1.0 - share) + maker * share}
         rows |= {"close_fee": taker} if task.venue.includes_close_fee else {}
