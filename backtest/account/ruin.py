@@ -16,7 +16,7 @@ from backtest.venue.requirement import compute_best_leverage
 NOTHING_LEFT = 1e-9
 """Equity up to this share of the capital paid in counts as nothing."""
 
-CAUTION = 1e-10
+CAUTION = 4e-12
 """Share of the capital paid in that :func:`find_line` adds as a margin for rounding."""
 
 
