@@ -105,7 +105,7 @@ class Allocation:
     ) -> None:
         if not isinstance(pockets, Mapping) or not pockets:
             raise ParameterError(
-                f"pockets must be a mapping with one or more entries, got {pockets!r:.60}",
+                f"pockets must be a mapping with one or more entries, got {repr_plain(pockets)}",
                 where=WHERE,
                 cure='give {"core": (policy, 0.6), "bold": (other, 0.4)}',
             )

@@ -260,7 +260,8 @@ class Sweep(SavedResult):
     def _select(self, rows: Labels) -> pd.DataFrame:
         given = list_labels(rows.index if isinstance(rows, pd.DataFrame) else rows)
         labels = pd.Index(given, tupleize_cols=False, name=self.table.index.name)
-        unknown = labels[~labels.isin(self.table.index)].tolist()
+        is_known = labels.isin(self.table.index) & (labels.inferred_type != "boolean")
+        unknown = labels[~is_known].tolist()
         if unknown or not len(labels):
             raise ParameterError(
                 f"rows must be labels of the table, got {unknown[0] if unknown else labels!r}",
