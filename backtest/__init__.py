@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from backtest.features.book_calculator import BookCalculation, calculate_book
     from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
+    from backtest.live import AccountSnapshot, decide
     from backtest.market.import_market import import_market
     from backtest.options import Chain, Surface, Surfaces
     from backtest.paths import (
@@ -119,6 +120,7 @@ else:
         ),
         "backtest.features.book_calculator": ("BookCalculation", "calculate_book"),
         "backtest.features.liquidation_calculator": ("Calculation", "calculate_liquidation"),
+        "backtest.live": ("AccountSnapshot", "decide"),
         "backtest.market.import_market": ("import_market",),
         "backtest.options": ("Chain", "Surface", "Surfaces"),
         "backtest.paths": (
@@ -176,6 +178,7 @@ else:
 
 __all__ = [
     "Account",
+    "AccountSnapshot",
     "AccountView",
     "AccountingError",
     "Allocation",
@@ -262,6 +265,7 @@ __all__ = [
     "crashes",
     "cross_validate",
     "crowding",
+    "decide",
     "folds",
     "funding",
     "held_leverage",

@@ -18,11 +18,13 @@ from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.draft import GivenFlag
+from backtest.cli.flag_readers import read_list, read_numbers, read_values
 from backtest.cli.flags import (
     ACCOUNT,
     COMPARISON,
     DATA,
     FOLDS,
+    LIVE,
     PATHS,
     POLICY,
     RANKING,
@@ -146,20 +148,6 @@ def list_account_keys() -> Iterator[Key]:
         read = readers.get(type(declared))
         kind = str if read else declared.kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
-
-
-def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the entry of a flag with several values, separated by commas."""
-    table, name = {
-        "--factors": ("sensitivity", "factors"),
-        "--horizons": ("risk", "horizons"), "--scenario": ("stress", "scenarios"),
-    }[flag]  # fmt: skip
-    yield GivenFlag(flag, table, name, [each.strip() for each in text.split(",")])
-
-
-def read_numbers(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the capitals of a flag, numbers separated by commas."""
-    yield GivenFlag(flag, "capacity", "capitals", [parse_typed(each) for each in text.split(",")])
 
 
 def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
@@ -399,6 +387,20 @@ KEYS = (
         "Assumptions to change: rates, funding, funding shift, fees, slippage, margin, "
         "volatility, correlation, signal (all).",
         read_list),
+
+    Key("decide", "snapshot", str, "--snapshot", LIVE,
+        "The account: a JSON file, or a CSV table of field, instrument and value."),
+    Key("decide", "at", float | dict[str, Any], "--at", LIVE,
+        "Price of the order: 30000, or BTCUSDT=30000,ETHUSDT=2000 (the last close).", read_values),
+    Key("decide", "mark", float | dict[str, Any], "--mark", LIVE,
+        "Mark price then (the price, times the last ratio of mark to last).", read_values),
+    Key("decide", "funding", float | dict[str, Any], "--due-funding", LIVE,
+        "Rate of a settlement at the next open (none).", read_values),
+    Key("decide", "memory", str, "--state", LIVE,
+        "A file that keeps what the policy remembers between decisions."),
+    Key("decide", "assume", dict[str, Any], "--assume", LIVE,
+        "Facts that the snapshot lacks: peak_equity=equity,bars_since_stop=inf.", read_values),
+    Key("decide", "now", Time, "--now", LIVE, "The present, UTC (the clock)."),
 )  # fmt: skip
 
 EXPERIMENT_KEYS = [
@@ -421,6 +423,7 @@ TABLES = {
             "bounds",
             "sensitivity",
             "capacity",
+            "decide",
         ),
     )
 }

@@ -16,6 +16,7 @@ FOLDS = "Folds"
 WORK, OUTPUT = "Work", "Output"
 CROWD = "Crowd"
 PATHS, RISK = "Paths", "Risk"
+LIVE = "Live account"
 FIRST = "Usual flags"
 
 

@@ -171,9 +171,15 @@ def _concatenate(before: Market, after: Market) -> Market:
     )
 
 
-def append_last_bar(market: Market, time: int) -> Market:
-    """Return a market with one more bar at its last prices, without volume and dividend."""
-    last, marked = float(market.close[-1]), float(market.mark_close[-1])
+def append_last_bar(
+    market: Market, time: int, price: float | None = None, mark: float | None = None
+) -> Market:
+    """Return a market with one more bar that stands still, without volume and dividend.
+
+    It stands at a price and a mark, by default the last ones.
+    """
+    last = float(market.close[-1]) if price is None else price
+    marked = float(market.mark_close[-1]) if mark is None else mark
     rows = {"time": time, **dict.fromkeys(("open", "high", "low", "close"), last), "volume": 0.0}
     rows |= dict.fromkeys(("mark_open", "mark_high", "mark_low", "mark_close"), marked)
     kept = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")

@@ -23,6 +23,7 @@ from backtest.engine.loop_choice import widen_market
 from backtest.engine.loop_driver import Progress
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio_checks import check_account_kind
+from backtest.engine.portfolio_setup import Setup
 from backtest.engine.result import Result
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import check_kinds, set_up_run
@@ -144,6 +145,38 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     AccountingError
         If the books do not balance at some bar.
     """
+    setup = read_setup(
+        market,
+        policy,
+        venue=venue,
+        account=account,
+        signal=signal,
+        overlay=overlay,
+        sampling=sampling,
+        calendar=calendar,
+        resume=resume,
+        start=start,
+        benchmark=benchmark,
+    )
+    outcome = run_account(setup, is_compiled=compile, progress=progress)
+    return finish(setup, outcome, calendar=calendar)
+
+
+def read_setup(
+    market: Any,
+    policy: Any,
+    *,
+    venue: Any,
+    account: Account,
+    signal: Any,
+    overlay: Policy | None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    resume: Result | None = None,
+    start: TimeLike | None = None,
+    benchmark: BenchmarkLike = None,
+) -> Setup:
+    """Check the arguments of :func:`run`, and return what its loop needs."""
     set_hurry(True)
     market, signal = widen_market(
         market, signal, policy=policy, venue=venue, account=account, overlay=overlay
@@ -156,7 +189,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         check_kinds(market, policy, venue, account, resume)
         check_account(account, venue)
         markets = as_markets(market)
-    setup = set_up_run(
+    return set_up_run(
         markets,
         policy,
         venue=venue,
@@ -169,5 +202,3 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         resume=resume,
         benchmark=benchmark,
     )
-    outcome = run_account(setup, is_compiled=compile, progress=progress)
-    return finish(setup, outcome, calendar=calendar)

@@ -52,12 +52,18 @@ def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
 
 
 def hands_on(code: CodeType, place: int) -> bool:
-    """Return whether a function uses an argument other than to read an attribute."""
+    """Return whether a function uses an argument other than to read an attribute.
+
+    As the first argument of :func:`held_leverage` it is not handed on: that reads its attributes.
+    """
     me = code.co_varnames[place]
     steps = list(dis.get_instructions(code))
-    for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
+    around = zip([steps[0], *steps[:-1]], steps, [*steps[1:], steps[-1]], strict=True)
+    for before, step, after in around:
         names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
         is_alone = step.opname.startswith("LOAD_FAST") and step.argval == me
-        if me in names and not (is_alone and after.opname in ("LOAD_ATTR", "LOAD_METHOD")):
+        is_known = before.argval == "held_leverage" and names[0] == me and names.count(me) == 1
+        is_read = is_alone and after.opname in ("LOAD_ATTR", "LOAD_METHOD")
+        if me in names and not (is_read or is_known):
             return True
     return False

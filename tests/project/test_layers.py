@@ -24,6 +24,7 @@ WINGS = (
     "features",
     "measures",
     "engine",
+    "live",
     "allocate",
     "paths",
     "sweep",

@@ -1,0 +1,71 @@
+"""``backtest decide``: the next order of a live account."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typer
+
+import backtest
+from backtest.base.errors import ParameterError
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import Experiment, build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
+from backtest.cli.flags import AsJson
+from backtest.cli.printing import print_json
+
+EXAMPLES = """
+backtest decide --data btc/ --policy vol-target --snapshot account.json
+backtest decide --data btc/ --snapshot account.csv --at 30250 --json
+backtest decide live.toml --state policy.json   [dim]# a policy with memory[/dim]
+backtest decide live.toml --assume peak_equity=equity,bars_since_stop=inf
+backtest decide --data btc/ --data eth/ --snapshot account.json --at BTCUSDT=30250,ETHUSDT=1900
+"""
+LEFT_OUT = ("compile", "sampling", "calendar", "start")
+"""Terms of a run that do not change a decision."""
+
+
+def decide(draft: Draft, *, as_json: AsJson = False) -> None:
+    """Show what a policy decides at the last close, and the order that it leads to.
+
+    Sends no orders and holds no keys. Exit code 1 means: do not act on the order.
+    """
+    table = draft.tables.get("decide", {})
+    experiment = build_experiment(draft)
+    with naming_source(draft, "decide"):
+        found = ask(experiment, table)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        typer.echo(str(found))
+    if not found.may_act:
+        raise typer.Exit(1)
+
+
+def ask(experiment: Experiment, table: dict[str, Any]) -> Any:
+    """Return the decision of an experiment, whose table has the account."""
+    if "snapshot" not in table:
+        raise ParameterError(
+            "a decision needs the account, got no snapshot",
+            where="--snapshot",
+            cure="give --snapshot account.json with the fields of bt.AccountSnapshot",
+        )
+    terms = {name: x for name, x in experiment.terms.items() if name not in LEFT_OUT}
+    given = {name: table[name] for name in ("at", "mark", "funding", "assume") if name in table}
+    memory = table.get("memory")
+    return backtest.decide(
+        experiment.policy,
+        experiment.market,
+        **terms,
+        **given,
+        state=backtest.AccountSnapshot.load(Path(table["snapshot"])),
+        memory=None if memory is None else Path(memory),
+        now=table.get("now", pd.Timestamp.now(tz="UTC")),
+    )
+
+
+COMMAND = take_experiment(decide, list_flags("decide"))

@@ -1,0 +1,326 @@
+"""``decide()``: the next order of a live account under a policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Place
+from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.engine.result import Result
+from backtest.engine.resumed_rules import check_rules, read_resume
+from backtest.engine.run import read_setup, run
+from backtest.live import one_position, several_positions
+from backtest.live.act_or_not import (
+    find_assumed,
+    find_blocked,
+    find_cold_columns,
+    find_margin,
+    find_old_data,
+    find_other_account,
+)
+from backtest.live.decision import Caution, Cut, Decision
+from backtest.live.facts import complete
+from backtest.live.filled_bar import Filled
+from backtest.live.funding_due import list_due
+from backtest.live.memory import keep_memory, recall
+from backtest.live.next_bar import Stated, begin_at, find_price, look_ahead, read_stated
+from backtest.live.snapshot import AccountSnapshot
+from backtest.live.starting_state import find_traded, start_one, start_several
+from backtest.venue.contract_value import compute_price
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.engine.fee_days import TradedDays
+    from backtest.engine.portfolio_setup import Setup
+    from backtest.market import Market, Markets
+    from backtest.policy import Policy
+
+GAPS = (-0.01, 0.0, 0.01)
+
+
+class Decided(NamedTuple):
+    """An account at the last close with its decision, and what was noticed on the way."""
+
+    state: Any
+    traded: TradedDays | None
+    cautions: tuple[Caution, ...]
+
+
+def decide(  # noqa: PLR0913 - the terms of a decision, by name
+    policy: Policy | Mapping[str, Policy],
+    market: Market | Markets,
+    *,
+    venue: Any,
+    account: Account,
+    state: AccountSnapshot | Result,
+    at: float | Mapping[str, float] | None = None,
+    mark: float | Mapping[str, float] | None = None,
+    funding: float | pd.DataFrame | Mapping[str, Any] | None = None,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    memory: str | Path | None = None,
+    assume: Mapping[str, Any] | None = None,
+    now: TimeLike | None = None,
+) -> Decision:
+    """Return what a policy decides at the last close of a market, and the order it leads to.
+
+    No order is sent. The account is taken through one more bar that opens at a stated price and
+    stands still there, under the rules of :func:`backtest.run`: flows, interest, the gap check, and
+    the fill with band, limits, lots and margin.
+
+    Parameters
+    ----------
+    policy, market, venue, account, signal, overlay
+        As in :func:`backtest.run`. The market ends with the last closed bar.
+    state : AccountSnapshot or Result
+        The account at the last close. A result that ends earlier is continued to the last close.
+    at : float or mapping of str to float, optional
+        Price of the order, by instrument; default: the last close. It is the next open, or with
+        ``fill="next_close"`` the next close.
+    mark : float or mapping of str to float, optional
+        Mark price at that time. Default: the price, times the last ratio of mark to last price.
+    funding : float, DataFrame, or mapping of str to them, optional
+        Rate of a settlement at the next open, which the position carried in pays, or settlements of
+        the next bar as for :meth:`Market.from_frames`. Default: none.
+    memory : str or Path, optional
+        A file that keeps what the policy remembers between decisions; it is replaced at once. A
+        policy that remembers nothing of the account is rebuilt from the market without one.
+    assume : mapping, optional
+        Facts that the snapshot lacks, such as ``{"peak_equity": "equity"}``.
+    now : str or Timestamp, optional
+        The present, in UTC, to refuse old data.
+
+    Returns
+    -------
+    Decision
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or the snapshot lacks what the policy reads.
+    PolicyError
+        If the policy raises, looks ahead, or returns a negative number or the wrong type.
+    """
+    check_state(state)
+    setup = read_setup(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
+    started = state.started if isinstance(state, Result) else find_start(state, assume)
+    if started is not None:
+        setup = begin_at(setup, started)
+    present = None if now is None else to_nanoseconds(now, where="bt.decide, now")
+    stated = read_stated(setup, at, mark, funding)
+    if isinstance(state, Result):
+        refuse_with_result(memory=memory, assume=assume)
+        decided = go_on(setup, state, market, policy, venue, account, signal, overlay)
+    else:
+        decided = start(setup, state, None if memory is None else Path(memory), assume)
+    early = (*find_old_data(setup, present), *find_cold_columns(setup), *decided.cautions)
+    return answer(setup, decided._replace(cautions=early), stated)
+
+
+def check_state(state: object) -> None:
+    """Require a snapshot or a result."""
+    if not isinstance(state, AccountSnapshot | Result):
+        raise ParameterError(
+            f"state must be an AccountSnapshot or a Result, got {repr_plain(state)}",
+            where=Place("state", of="bt.decide"),
+            cure="pass bt.AccountSnapshot(equity=..., positions={...}), or the result of a run",
+        )
+
+
+def find_start(snapshot: AccountSnapshot, assume: Any) -> int | None:
+    """Return when an account began, ns; None if nothing says so."""
+    if snapshot.started is not None:
+        return int(snapshot.started.value)
+    given = assume.get("started") if isinstance(assume, Mapping) else None
+    where = "bt.decide, assume, started"
+    return None if given is None else to_nanoseconds(given, where=where)
+
+
+def refuse_with_result(**given: object) -> None:
+    """Refuse what a result knows itself."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ParameterError(
+            f"a result knows its own state, got {' and '.join(names)} as well",
+            where=Place(names[0], of="bt.decide"),
+            cure=f"leave {' and '.join(names)} out",
+        )
+
+
+def start(
+    setup: Setup, snapshot: AccountSnapshot, file: Path | None, assume: Mapping[str, Any] | None
+) -> Decided:
+    """Ask the policies of an account whose facts are known."""
+    completed = complete(setup, snapshot, assume)
+    remembered = recall(setup, file)
+    traded = find_traded(setup, completed.snapshot)
+    if setup.has_one_position:
+        state: Any = start_one(setup, completed)
+        state, after = one_position.ask(setup, state, remembered.numbers[0], traded)
+        kept = [after]
+    else:
+        terms = several_positions.read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
+        state = start_several(setup, completed, terms)
+        flat = np.array([x for numbers in remembered.numbers for x in (*numbers, 0.0)])
+        state, slots = several_positions.ask(setup, state, flat, traded)
+        kept = split(slots, remembered.numbers)
+    if file is not None and any(remembered.numbers):
+        keep_memory(setup, file, remembered.numbers, kept)
+    cautions = [*find_other_account(setup, snapshot), *find_assumed(completed)]
+    if remembered.text:
+        cautions.append(Caution(remembered.text, stops=False))
+    return Decided(state, traded, tuple(cautions))
+
+
+def split(slots: Any, numbers: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Return what each policy remembers of all slots; each has a spare one."""
+    found, at = [], 0
+    for each in numbers:
+        found.append(tuple(float(x) for x in slots[at : at + len(each)]))
+        at += len(each) + 1
+    return found
+
+
+def go_on(
+    setup: Setup, result: Result, market: Any, policy: Any, venue: Any, account: Account,
+    signal: Any, overlay: Policy | None,
+) -> Decided:  # fmt: skip
+    """Return where a result ends, continued to the last close of the market."""
+    last = int(setup.markets.time[-1])
+    if result.last_time > last:
+        raise ParameterError(
+            f"the result must end by the last bar of the market, {format_time(last)}, "
+            f"got one that ends with {format_time(result.last_time)}",
+            where=Place("state", of="bt.decide"),
+            cure="give a market up to the present",
+        )
+    if result.last_time < last:
+        result = run(
+            market, policy, venue=venue, account=account, signal=signal, overlay=overlay,
+            resume=result, compile=False,
+        )  # fmt: skip
+    earlier: Any = read_resume(result, None, has_one_position=setup.has_one_position)
+    check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
+    return Decided(result.state, result.traded, ())
+
+
+# --------------------------------------------------------------------------------- the answer
+
+
+def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
+    """Return the decision of an account, with its order at the stated prices."""
+    names, state = setup.markets.names, decided.state
+    filled = fill_at(setup, decided, stated)
+    leverage, target = read_decision(setup, state)
+    before = view(setup, decided)
+    ratio = find_ratio(before)
+    cautions = (
+        *decided.cautions,
+        *find_margin(setup, ratio),
+        *find_blocked(setup, filled, leverage),
+    )
+    return Decision(
+        time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
+        leverage=leverage,
+        target=target,
+        order={name: filled.sum_fills(i) for i, name in enumerate(names)},
+        price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
+        fill_price={name: price_fill(setup, filled, i) for i, name in enumerate(names)},
+        costs={name: filled.sum_costs(i) for i, name in enumerate(names)},
+        cuts=list_cuts(names, filled),
+        warnings=cautions,
+        by_gap=vary_gap(setup, decided, stated, filled),
+        account=tabulate(names, before, filled),
+        equity=(float(before[0].equity), filled.equity),
+        margin_ratio=(ratio, find_ratio(filled.views)),
+        funding_due=tuple(list_due(setup, before, filled)),
+    )
+
+
+def fill_at(setup: Setup, decided: Decided, stated: Stated) -> Filled:
+    """Take the account through the next bar at stated prices."""
+    later = look_ahead(setup, stated)
+    if setup.has_one_position:
+        return one_position.fill(setup, later.inputs, decided.state, decided.traded)
+    return several_positions.fill(setup, later, decided.state, decided.traded)
+
+
+def view(setup: Setup, decided: Decided) -> tuple[Any, ...]:
+    """Return the view of the account at the last close, for each instrument."""
+    if setup.has_one_position:
+        return (one_position.view_close(setup, decided.state, decided.traded),)
+    return several_positions.view_close(setup, decided.state, decided.traded)
+
+
+def find_ratio(views: tuple[Any, ...]) -> float:
+    """Return the largest margin ratio."""
+    return max(float(each.margin_ratio) for each in views)
+
+
+def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the leverage and the signed target share of each instrument."""
+    names = setup.markets.names
+    if setup.has_one_position:
+        levels, signals, overlay = [state.leverage], [state.signal], 1.0
+    else:
+        levels, signals = state.leverage.tolist(), state.signal.tolist()
+        overlay = several_positions.read_overlay(state)
+    leverage = {name: float(each) for name, each in zip(names, levels, strict=True)}
+    target = {
+        name: 0.0 if signal == 0.0 else float(signal) * leverage[name] * overlay
+        for name, signal in zip(names, signals, strict=True)
+    }
+    return leverage, target
+
+
+def price_fill(setup: Setup, filled: Filled, i: int) -> float:
+    """Return the price at which an order fills, NaN without one."""
+    contract, value = setup.venues[setup.markets.names[i]].contract, filled.find_value(i)
+    if math.isnan(value):
+        return value
+    return float(compute_price(contract.size, contract.kind == "inverse", value))
+
+
+def list_cuts(names: tuple[str, ...], filled: Filled) -> tuple[Cut, ...]:
+    """Return the cuts of all instruments."""
+    return tuple(
+        Cut(name, cause, amount, own.asked)
+        for name, own in zip(names, filled.cuts, strict=True)
+        if own is not None
+        for cause, amount in own.cuts.items()
+    )
+
+
+def vary_gap(setup: Setup, decided: Decided, stated: Stated, filled: Filled) -> pd.DataFrame:
+    """Return the orders if all prices open 1 % lower, as stated, and 1 % higher."""
+    names, rows = setup.markets.names, {}
+    for gap in GAPS:
+        found = filled
+        if gap != 0.0 and setup.account.fill != "same_close":
+            at, mark = {}, {}
+            for name, market in setup.markets.items():
+                price, marked = find_price(market, name, stated)
+                at[name], mark[name] = price * (1.0 + gap), marked * (1.0 + gap)
+            found = fill_at(setup, decided, stated._replace(at=at, mark=mark))
+        rows[gap] = [found.sum_fills(i) for i in range(len(names))]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(names))
+    return table.rename_axis("gap")
+
+
+def tabulate(names: tuple[str, ...], before: tuple[Any, ...], filled: Filled) -> pd.DataFrame:
+    """Return position, leverage and liquidation price of each instrument before and after."""
+    fields = {"position": "position", "leverage": "leverage", "liquidation": "liquidation_price"}
+    rows = {
+        f"{name}_{when}": [float(getattr(each, field)) for each in views]
+        for name, field in fields.items()
+        for when, views in (("before", before), ("after", filled.views))
+    }
+    return pd.DataFrame(rows, index=list(names)).rename_axis("instrument")

@@ -1,0 +1,212 @@
+"""``Decision``: the next order of an account, what cut it, and what speaks against acting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from backtest.base.json_values import to_json
+from backtest.base.number_text import (
+    format_leverage,
+    format_money,
+    format_percent,
+    format_price,
+    format_signed,
+)
+
+ORDERS_NOTHING = "no order was sent"
+
+
+class Cut(NamedTuple):
+    """What one limit took away from a decision, in turns of the equity."""
+
+    instrument: str
+    cause: str
+    turns: float
+    asked: float
+
+    def __str__(self) -> str:
+        took = "took away" if self.turns >= 0.0 else "added"
+        return (
+            f"{self.instrument}: {self.cause} {took} {format_leverage(abs(self.turns))} of "
+            f"{format_leverage(self.asked)}"
+        )
+
+
+class Caution(NamedTuple):
+    """Something to know before acting; ``stops`` if the order must not be acted on."""
+
+    text: str
+    stops: bool
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class FundingDue(NamedTuple):
+    """The next settlement: when, the rate known now, and the payment before and after the order.
+
+    ``is_predicted`` says whether the venue published the rate; else it is the last one paid.
+    """
+
+    instrument: str
+    time: pd.Timestamp
+    rate: float
+    is_predicted: bool
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decision:
+    """The decision of a policy at the last close, and its order at a stated price.
+
+    Attributes
+    ----------
+    time : Timestamp
+        The close at which it is taken, in UTC.
+    leverage : dict of str to float
+        Leverage that the policy returned, by instrument; NaN leaves the position.
+    target : dict of str to float
+        Signed target share of the equity: signal times leverage times overlay.
+    order : dict of str to float
+        Signed contracts to trade, after band, limits, lots and margin; 0 for none.
+    price : dict of str to float
+        Stated price of the order.
+    fill_price : dict of str to float
+        Price with slippage and impact, NaN without an order.
+    costs : dict of str to dict
+        Fee, slippage and impact of each order.
+    cuts : tuple of Cut
+        What each limit took away.
+    warnings : tuple of Caution
+        What to know before acting.
+    by_gap : DataFrame
+        The order if prices open 1 % lower, as stated, and 1 % higher.
+    account : DataFrame
+        By instrument: position, leverage and liquidation price before and after the order.
+    equity, margin_ratio : tuple of float
+        Before and after the order.
+    funding_due : tuple of FundingDue
+        Next settlement of each instrument with funding.
+    """
+
+    time: pd.Timestamp
+    leverage: Mapping[str, float]
+    target: Mapping[str, float]
+    order: Mapping[str, float]
+    price: Mapping[str, float]
+    fill_price: Mapping[str, float]
+    costs: Mapping[str, Mapping[str, float]]
+    cuts: tuple[Cut, ...]
+    warnings: tuple[Caution, ...]
+    by_gap: pd.DataFrame
+    account: pd.DataFrame
+    equity: tuple[float, float]
+    margin_ratio: tuple[float, float]
+    funding_due: tuple[FundingDue, ...]
+
+    @property
+    def may_act(self) -> bool:
+        """Whether nothing speaks against sending the order."""
+        return not any(each.stops for each in self.warnings)
+
+    @property
+    def order_per_percent(self) -> dict[str, float]:
+        """Change of each order per 1 % that prices open higher."""
+        _, same, up = self.by_gap.to_numpy()
+        return dict(zip(map(str, self.by_gap.columns), (up - same).tolist(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the decision as data for JSON; numbers that are not finite are null."""
+        found = {
+            "time": self.time.isoformat(),
+            "may_act": self.may_act,
+            "leverage": self.leverage,
+            "target": self.target,
+            "order": self.order,
+            "price": self.price,
+            "fill_price": self.fill_price,
+            "costs": self.costs,
+            "order_per_percent": self.order_per_percent,
+            "cuts": [each._asdict() for each in self.cuts],
+            "warnings": [each._asdict() for each in self.warnings],
+            "equity": dict(zip(("before", "after"), self.equity, strict=True)),
+            "margin_ratio": dict(zip(("before", "after"), self.margin_ratio, strict=True)),
+            "account": self.account.to_dict(orient="index"),
+            "funding_due": [
+                {**each._asdict(), "time": each.time.isoformat()} for each in self.funding_due
+            ],
+        }
+        plain: dict[str, Any] = to_json(found)
+        return plain
+
+    def __repr__(self) -> str:
+        return f"<Decision at {self.time:%Y-%m-%d %H:%M} UTC: {describe_orders(self)}>"
+
+    def __str__(self) -> str:
+        return "\n".join(write_decision(self))
+
+
+def describe_orders(decision: Decision) -> str:
+    """Describe the orders in a few words."""
+    words = [
+        f"{'buy' if size > 0.0 else 'sell'} {abs(size):.12g} {name}"
+        for name, size in decision.order.items()
+        if size != 0.0
+    ]
+    return ", ".join(words) or "no order"
+
+
+def write_decision(decision: Decision) -> Iterator[str]:
+    """Yield the lines of a decision as text."""
+    orders = describe_orders(decision)
+    yield f"Decision at the close of {decision.time:%Y-%m-%d %H:%M} UTC: {orders}"
+    for name in decision.order:
+        yield from write_instrument(decision, name)
+    before, after = decision.equity
+    low, high = decision.margin_ratio
+    yield f"  equity {format_money(before)} -> {format_money(after)}, margin ratio " + (
+        f"{format_percent(low)} -> {format_percent(high)}"
+    )
+    for title, texts in (("cut", decision.cuts), ("warning", decision.warnings)):
+        yield from (f"  {title}: {each}" for each in texts)
+    for each in decision.funding_due:
+        yield f"  {write_funding(each)}"
+    if not decision.may_act:
+        yield "  do not act on this order before the warnings are cleared"
+    yield f"  {ORDERS_NOTHING}"
+
+
+def write_instrument(decision: Decision, name: str) -> Iterator[str]:
+    """Yield the lines of one instrument."""
+    level, target = decision.leverage[name], decision.target[name]
+    asked = "leave the position" if math.isnan(level) else format_leverage(level)
+    share = "" if math.isnan(target) else f", target {format_signed(target)} x equity"
+    yield f"  {name}: {asked}{share}"
+    row: Any = decision.account.loc[name]
+    yield (
+        f"    position {row['position_before']:.12g} -> {row['position_after']:.12g} contracts at "
+        f"{format_price(decision.price[name])}, liquidation price "
+        f"{write_price(row['liquidation_before'])} -> {write_price(row['liquidation_after'])}"
+    )
+    change = decision.order_per_percent[name]
+    yield f"    per 1 % that it opens higher, the order changes by {change:+.6g} contracts"
+
+
+def write_price(price: float) -> str:
+    """Return a price as text, or that there is none."""
+    return "none" if math.isnan(price) else format_price(price)
+
+
+def write_funding(due: FundingDue) -> str:
+    """Return the line of the next settlement."""
+    known = "published" if due.is_predicted else "the last one paid"
+    return (
+        f"{due.instrument}: funding due {due.time:%Y-%m-%d %H:%M} UTC at {due.rate:.6%} ({known}): "
+        f"pays {format_money(due.before)} before the order, {format_money(due.after)} after it"
+    )

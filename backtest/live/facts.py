@@ -1,0 +1,191 @@
+"""What an account must be known of before its policy can decide, and what is assumed instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Either, Phrase, Place
+from backtest.base.ranges import to_float
+from backtest.policy import Combinator, Policy, formula_for
+from backtest.policy.combinators import combinator_of
+from backtest.policy.formula_reads import may_read_of_account
+from backtest.policy.view import AccountView
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio_setup import Setup
+    from backtest.live.snapshot import AccountSnapshot
+
+BEHIND = {
+    "peak_equity": ("peak_equity",),
+    "drawdown": ("peak_equity",),
+    "reserve": ("reserve",),
+    "bars_since_liquidation": ("bars_since_liquidation",),
+    "bars_since_stop": ("bars_since_stop",),
+    "days": ("started",),
+}
+"""The facts of the account behind each field that a policy may read; all others are always known.
+"""
+OF_POSITIONS = ("bars_since_liquidation", "bars_since_stop")
+"""Facts that each position may have of its own."""
+ASSUMABLE = (
+    "peak_equity", "reserve", "bars_since_liquidation", "bars_since_stop", "started",
+    "highest_equity", "best_price", "overlay",
+)  # fmt: skip
+
+
+class Need(NamedTuple):
+    """A fact that a decision needs, and the reader that needs it."""
+
+    fact: str
+    reader: str
+    is_policy: bool
+
+
+def find_account_reads(policy: Policy) -> frozenset[str]:
+    """Return the fields of the account that a policy's formula may read."""
+    fields = AccountView._fields
+    if isinstance(policy, Combinator):
+        rule: Any = combinator_of(type(policy)).combine
+        own = frozenset(f for f in fields if may_read_of_account(rule, frozenset({f})))
+        return own.union(*(find_account_reads(each) for each in policy.policies))
+    rule = formula_for(policy, ())
+    return frozenset(f for f in fields if may_read_of_account(rule, frozenset({f})))
+
+
+def list_needs(setup: Setup) -> Iterator[Need]:
+    """Yield the facts that the policies and the rules of an account read."""
+    for panelist in setup.panelists:
+        reads = find_account_reads(panelist.policy)
+        kind = type(panelist.policy).__name__
+        for name, facts in BEHIND.items():
+            if name in reads:
+                for fact in facts:
+                    yield Need(fact, f"{kind} reads account.{name}", is_policy=True)
+    account = setup.account
+    if account.trailing_stop is not None:
+        yield Need("best_price", "trailing_stop compares with it", is_policy=False)
+    if account.equity_stop is not None:
+        yield Need("highest_equity", "equity_stop compares with it", is_policy=False)
+    if setup.overlay is not None:
+        yield Need("overlay", "the overlay keeps it where it returns NaN", is_policy=False)
+
+
+def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
+    """Return whether a snapshot has a fact, of the account or of each instrument."""
+    if fact == "peak_equity" and snapshot.unit is not None:
+        return True
+    held = [each for each in snapshot.positions.values() if each.quantity != 0.0]
+    if fact == "best_price":
+        return all(each.best_price is not None or each.best_value is not None for each in held)
+    if getattr(snapshot, fact) is not None:
+        return True
+    own = [snapshot.positions.get(name) for name in setup.markets.names]
+    return fact in OF_POSITIONS and all(x and getattr(x, fact) is not None for x in own)
+
+
+class Completed(NamedTuple):
+    """A snapshot with what was assumed, and a sentence for each assumption.
+
+    ``as_equity`` are the facts assumed to be the equity, and ``is_read`` says whether a policy
+    reads an assumed fact.
+    """
+
+    snapshot: AccountSnapshot
+    as_equity: frozenset[str]
+    texts: tuple[str, ...]
+    is_read: bool
+
+
+def complete(
+    setup: Setup, snapshot: AccountSnapshot, assume: Mapping[str, Any] | None
+) -> Completed:
+    """Return the snapshot with assumed facts; raise one error for all that is missing."""
+    assumed = check_assumptions(assume)
+    needs = list(list_needs(setup))
+    lacking = [
+        each
+        for each in needs
+        if not is_known(setup, snapshot, each.fact) and each.fact not in assumed
+    ]
+    if lacking:
+        raise report_lacking(lacking)
+    read = {each.fact for each in needs if each.is_policy}
+    used = {fact: value for fact, value in assumed.items() if not is_known(setup, snapshot, fact)}
+    given = {fact: value for fact, value in used.items() if value != "equity"}
+    best = given.pop("best_price", None)
+    after = replace(snapshot, **given)
+    if best is not None:
+        after = assume_best(after, best)
+    return Completed(
+        after,
+        as_equity=frozenset(used) - {*given, "best_price"},
+        texts=tuple(f"{fact} is assumed to be {value}" for fact, value in used.items()),
+        is_read=any(fact in read for fact in used),
+    )
+
+
+def report_lacking(lacking: Sequence[Need]) -> ParameterError:
+    """Return the error of a snapshot without facts that a decision needs."""
+    facts = ", ".join(dict.fromkeys(each.fact for each in lacking))
+    readers = "; ".join(dict.fromkeys(each.reader for each in lacking))
+    example = {each.fact: "..." for each in lacking}
+    return ParameterError(
+        f"the snapshot must have what the policy and the account read, got no {facts}: {readers}",
+        where=Place("state", of="bt.decide"),
+        cure=Phrase(
+            f"add {facts} to the snapshot, or assume values with {{}}",
+            Either(f"assume={example}", f"--assume {','.join(f'{f}=...' for f in example)}"),
+        ),
+    )
+
+
+def assume_best(snapshot: AccountSnapshot, value: Any) -> AccountSnapshot:
+    """Return a snapshot with the best price of each position: its entry, or a number."""
+    held = {
+        name: replace(
+            each,
+            best_price=each.entry if value == "entry" else value,
+            best_value=each.entry_value if value == "entry" else None,
+        )
+        for name, each in snapshot.positions.items()
+    }
+    return replace(snapshot, positions=held)
+
+
+def check_assumptions(assume: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return assumptions by fact: numbers, times, or the words equity and entry."""
+    if assume is None:
+        return {}
+    where = Place("assume", of="bt.decide")
+    if not isinstance(assume, Mapping):
+        raise ParameterError(
+            f"assume must be a mapping of facts to values, got {repr_plain(assume)}",
+            where=where,
+            cure="write assume={'peak_equity': 'equity'}",
+        )
+    return {str(fact): check_assumption(str(fact), value, where) for fact, value in assume.items()}
+
+
+def check_assumption(fact: str, value: Any, where: str) -> Any:
+    """Return one assumed value."""
+    if fact not in ASSUMABLE:
+        raise ParameterError(
+            f"{fact!r} cannot be assumed{did_you_mean(fact, ASSUMABLE)}",
+            where=where,
+            cure=f"choose from {', '.join(ASSUMABLE)}",
+        )
+    wanted = "entry" if fact == "best_price" else "equity"
+    if fact == "started" or value == wanted:
+        return value
+    try:
+        return to_float(value if not isinstance(value, str) else float(value))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{fact} must be assumed as a number or {wanted!r}, got {repr_plain(value)}",
+            where=where,
+            cure=f"write {fact}={wanted}, or a number",
+        ) from error

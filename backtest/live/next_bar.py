@@ -1,0 +1,256 @@
+"""The bar after the last close, in which a decision would fill at a stated price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Place
+from backtest.base.ranges import Number
+from backtest.base.units import format_time, utc_index
+from backtest.engine.loop_inputs import read_inputs
+from backtest.engine.portfolio_inputs import read_book_inputs
+from backtest.engine.resumed_markets import append_last_bar
+from backtest.market import Market, Markets
+from backtest.market.tables.settlements import JITTER
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.engine.portfolio_setup import Setup
+
+PRICE = Number(0.0, open_low=True)
+RATE = Number(-1.0, 1.0)
+
+
+class Stated(NamedTuple):
+    """The prices, marks and funding rates of the next bar by name, as far as they are stated."""
+
+    at: dict[str, float]
+    mark: dict[str, float]
+    funding: dict[str, pd.DataFrame]
+
+
+def read_stated(setup: Setup, at: Any, mark: Any, funding: Any) -> Stated:
+    """Return what is stated of the next bar, checked."""
+    assets = [each.name for each in setup.account.collateral]
+    names = setup.markets.names
+    stated = Stated(
+        read_by_name("at", at, [*names, *assets], PRICE, len(names)),
+        read_by_name("mark", mark, [*names, *assets], PRICE, len(names)),
+        read_settlements(setup, funding),
+    )
+    if setup.account.fill == "same_close":
+        check_same_close(setup, stated)
+    if setup.account.fill == "next_open":
+        check_marks(setup, stated)
+    return stated
+
+
+def check_marks(setup: Setup, stated: Stated) -> None:
+    """Refuse a mark besides the price where the market has no marks."""
+    for name, market in setup.markets.items():
+        price, mark = find_price(market, name, stated)
+        if not market.has_mark and mark != price:
+            raise ParameterError(
+                f"{name} has no mark prices, so its mark is the price, {price:.12g}, "
+                f"got {mark:.12g}",
+                where=Place("mark", of="bt.decide"),
+                cure="leave it out, or load the market with its mark prices",
+            )
+
+
+def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
+    """Return the settlements of the next bar by instrument: frames of rate and mark by stamp.
+
+    A number is the rate of one at the next open.
+    """
+    names, time = setup.markets.names, int(setup.markets.time[-1]) + setup.markets.interval
+    if isinstance(given, pd.DataFrame):
+        given = {names[0]: given} if len(names) == 1 else given
+    frames = (
+        {n: x for n, x in given.items() if isinstance(x, pd.DataFrame)}
+        if (isinstance(given, Mapping))
+        else {}
+    )
+    rates = given if not frames else {n: x for n, x in given.items() if n not in frames}
+    found = {
+        name: pd.DataFrame({"rate": [rate], "mark": [np.nan]}, index=utc_index(np.array([time])))
+        for name, rate in read_by_name("funding", rates, names, RATE, len(names)).items()
+    }
+    for name, frame in frames.items():
+        read_by_name("funding", {name: 0.0}, names, RATE, len(names))
+        found[name] = check_frame(frame, time - JITTER, time + setup.markets.interval)
+    for name, frame in found.items():
+        check_new(setup.markets[name], frame)
+    return found
+
+
+def check_new(market: Market, frame: pd.DataFrame) -> None:
+    """Refuse a settlement that the market has already, some moments before the open."""
+    known, stamps = market.funding_time[-1:], pd.DatetimeIndex(frame.index).as_unit("ns").asi8
+    if len(known) and len(stamps) and stamps[0] - known[0] < JITTER:
+        raise ParameterError(
+            f"each settlement must occur once, got one at {format_time(int(stamps[0]))}, which the "
+            f"market has at {pd.Timestamp(int(known[0]), tz='UTC')}",
+            where=Place("funding", of="bt.decide"),
+            cure="leave it out: it is paid at the next open",
+        )
+
+
+def check_frame(frame: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
+    """Return a frame of settlements, whose stamps must lie in the next bar."""
+    where = Place("funding", of="bt.decide")
+    if "rate" not in frame or not isinstance(frame.index, pd.DatetimeIndex):
+        raise ParameterError(
+            f"settlements must have a column rate by UTC time, got {list(frame.columns)}",
+            where=where,
+            cure="give a frame with rate and mark, as for bt.Market.from_frames",
+        )
+    stamps = frame.index.as_unit("ns").asi8
+    if not np.all((stamps >= start) & (stamps < end)):
+        raise ParameterError(
+            f"settlements must lie in the next bar, up to {format_time(end)}, "
+            f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}",
+            where=where,
+            cure="leave out those that the market has, and later ones",
+        )
+    return frame if "mark" in frame else frame.assign(mark=np.nan)
+
+
+def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
+    """Return one number for the only instrument, or numbers by name."""
+    where = Place(name, of="bt.decide")
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if n > 1:
+            raise ParameterError(
+                f"{name} must be a number for each of several instruments, got {repr_plain(given)}",
+                where=where,
+                cure=f"write {name}={{{names[0]!r}: ...}}",
+            )
+        return {names[0]: kind.check(name, given, where=where)}
+    for each in given:
+        if each not in names:
+            raise ParameterError(
+                f"{name} must name instruments of the market, got {each!r}"
+                f"{did_you_mean(each, names)}",
+                where=where,
+                cure=f"choose from {', '.join(names)}",
+            )
+    return {each: kind.check(f"{name} of {each}", x, where=where) for each, x in given.items()}
+
+
+def check_same_close(setup: Setup, stated: Stated) -> None:
+    """Refuse another price where decisions fill at the close at which they are taken."""
+    for name, price in stated.at.items():
+        if name in setup.markets and price != float(setup.markets[name].close[-1]):
+            raise ParameterError(
+                f"with fill='same_close' an order fills at the last close, "
+                f"{float(setup.markets[name].close[-1]):.12g}, got {price:.12g}",
+                where=Place("at", of="bt.decide"),
+                cure="leave it out, or choose fill='next_open'",
+            )
+
+
+def find_price(market: Market, name: str, stated: Stated) -> tuple[float, float]:
+    """Return the price and the mark at which the next bar stands still.
+
+    An unknown mark keeps its ratio to the last price.
+    """
+    last, marked = float(market.close[-1]), float(market.mark_close[-1])
+    price = stated.at.get(name, last)
+    if name in stated.mark:
+        return price, stated.mark[name]
+    if not market.has_mark or price == last:
+        return price, price if not market.has_mark else marked
+    return price, price * (marked / last)
+
+
+def extend_market(market: Market, name: str, time: int, stated: Stated) -> Market:
+    """Return a market with the next bar, and the settlement at its open if its rate is stated."""
+    price, mark = find_price(market, name, stated)
+    longer = append_last_bar(market, time, price, mark)
+    if not market.has_mark and mark != price:
+        longer = open_at(longer, mark)
+    due = stated.funding.get(name)
+    if due is None:
+        return longer
+    stamps = pd.DatetimeIndex(due.index).as_unit("ns").asi8
+    return replace(
+        longer,
+        funding_time=np.append(longer.funding_time, stamps),
+        funding_rate=np.append(longer.funding_rate, due["rate"].to_numpy(dtype=float)),
+        funding_mark=np.append(longer.funding_mark, due["mark"].to_numpy(dtype=float)),
+        funding_predicted=np.append(longer.funding_predicted, np.full(len(due), np.nan)),
+    )
+
+
+def open_at(market: Market, price: float) -> Market:
+    """Return a market without marks whose last bar opens at another price than its close."""
+    changes = {}
+    for field, choose in (("open", None), ("high", max), ("low", min)):
+        for name in (field, f"mark_{field}"):
+            values = getattr(market, name).copy()
+            values[-1] = price if choose is None else choose(price, values[-1])
+            changes[name] = values
+    return replace(market, **changes)
+
+
+def extend_markets(setup: Setup, stated: Stated) -> Markets:
+    """Return the markets with the next bar of every instrument that has not ended."""
+    markets = setup.markets
+    time = int(markets.time[-1]) + markets.interval
+    extended = {
+        name: extend_market(market, name, time, stated) if stop == markets.n_bars else market
+        for (name, market), (_, stop) in zip(markets.items(), markets.spans.tolist(), strict=True)
+    }
+    return Markets(extended, currency=markets.currency or None)
+
+
+def extend_account(account: Account, markets: Markets, stated: Stated) -> Account:
+    """Return the account whose collateral has a price in the next bar."""
+    time, changed = int(markets.time[-1]), []
+    for each in account.collateral:
+        prices: Any = each.prices
+        if isinstance(prices, Market) and not np.isin(time, prices.time):
+            prices = extend_market(prices, each.name, time, stated)
+        changed.append(replace(each, prices=prices))
+    return replace(account, collateral=changed) if changed else account
+
+
+def look_ahead(setup: Setup, stated: Stated) -> Setup:
+    """Return the setup of the account on the markets with the next bar, from the last bar on."""
+    markets, first = extend_markets(setup, stated), setup.markets.n_bars
+    account = extend_account(setup.account, markets, stated)
+    given: dict[str, Any] = {"sampling": setup.sampling, "first": first, "started": setup.started}
+    if setup.has_one_position:
+        (name,) = markets.names
+        longer = setup.signal if len(setup.signal) == 1 else pad(setup.signal)
+        inputs: Any = read_inputs(
+            markets[name], setup.venues[name], account, signal=longer, **given
+        )
+    else:
+        inputs = read_book_inputs(markets, setup.venues, account, signal=pad(setup.signal), **given)
+    return setup._replace(markets=markets, account=account, inputs=inputs, first=first - 1)
+
+
+def begin_at(setup: Setup, started: int) -> Setup:
+    """Return the setup of an account that began at another time, ns."""
+    inputs = setup.inputs
+    if setup.has_one_position:
+        inputs = inputs._replace(seen=inputs.seen._replace(start=started))
+    else:
+        inputs = inputs._replace(started=started)
+    return setup._replace(inputs=inputs, started=started)
+
+
+def pad(values: Any) -> Any:
+    """Return values by bar with the last one once more."""
+    return np.concatenate([values, values[..., -1:]], axis=-1)

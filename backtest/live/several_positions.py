@@ -1,0 +1,165 @@
+"""Ask the policies of an account with several positions at a close, and take it one bar further."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import portfolio_bar
+from backtest.account.portfolio_balance import value_at
+from backtest.account.portfolio_bar import set_quotes
+from backtest.account.portfolio_records import (
+    EQUITY,
+    OVERLAY,
+    AccountState,
+    MarketBar,
+    Scratch,
+    Terms,
+)
+from backtest.base.compiled_twins import bind_functions
+from backtest.engine import portfolio_loop
+from backtest.engine.account_loop import copy_book, seat_at_desk
+from backtest.engine.bar_loop import DAY_NS
+from backtest.engine.fee_days import TradedDays, start_day
+from backtest.engine.portfolio_close import look_at_close
+from backtest.engine.portfolio_cuts import find_book_decisions
+from backtest.engine.portfolio_driver import new_tape, read_tables, report_bad_decision
+from backtest.engine.portfolio_inputs import (
+    BookInputs,
+    new_book_log,
+    new_ledger_array,
+    new_quotes,
+    new_scratch,
+)
+from backtest.engine.portfolio_loop import N_SHOWN, Desk
+from backtest.engine.portfolio_policies import ask_plain
+from backtest.engine.record import Outcome, join_records
+from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
+from backtest.measures.tally import start_tally
+from backtest.policy.view import AccountView
+from backtest.venue.own_requirement import OwnMargin, make_own_twins
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio_setup import Setup
+
+
+class Buffers(NamedTuple):
+    """Buffers of one bar of an account."""
+
+    quotes: MarketBar
+    scratch: Scratch
+
+
+def find_functions(setup: Setup) -> Any:
+    """Return the functions of the loop in plain Python, with a requirement of the user's own."""
+    own = setup.account.requirement
+    if isinstance(own, OwnMargin):
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+
+        return make_own_twins(MODULES, own.rule, setup.markets.names, {"ask": ask_plain})
+    bound = bind_functions(portfolio_loop, ask=ask_plain)
+    return SimpleNamespace(**{**vars(portfolio_bar), **bound, "look_at_close": look_at_close})
+
+
+def read_terms(inputs: BookInputs, traded: TradedDays | None, t: int) -> Terms:
+    """Return the terms of bar t, under its margin tables and the fee tiers of its day."""
+    terms = read_tables(inputs, t + 1)
+    if inputs.fees is None:
+        return terms
+    return inputs.fees.write(terms, start_day(inputs.fees.day, traded, t)[0])
+
+
+def read_overlay(state: AccountState) -> float:
+    """Return the leverage of the overlay that scales the next targets; 1 without one."""
+    return float(state.wallet[OVERLAY])
+
+
+def new_buffers(state: AccountState) -> Buffers:
+    """Return empty buffers."""
+    n, assets = len(state.margin), len(state.priced)
+    return Buffers(new_quotes(n, assets), new_scratch(n, assets))
+
+
+def show(
+    functions: Any, setup: Setup, inputs: BookInputs, terms: Terms, state: AccountState,
+    buffers: Buffers, desk: Desk, t: int,
+) -> tuple[AccountView, ...]:  # fmt: skip
+    """Return the view of the account at the close of bar t, for each instrument."""
+    quotes, scratch = buffers
+    close = functions.look_at_close(terms, state, quotes, scratch, True)
+    days = (inputs.feed.time[t] + desk.interval - desk.start) / DAY_NS
+    functions.show_account_totals(terms, desk, state, quotes, close, days)
+    desk.wants_price[:] = 1
+    views = []
+    for i in range(len(setup.markets)):
+        functions.show_position(terms, desk, state, quotes, scratch, i)
+        views.append(AccountView._make((*desk.sheet[:N_SHOWN].tolist(), None)))
+    return tuple(views)
+
+
+def set_close(
+    terms: Terms, inputs: BookInputs, state: AccountState, buffers: Buffers, t: int
+) -> None:
+    """Write the quotes of bar t, and value the account at its mark closes."""
+    set_quotes(terms, inputs.feed, buffers.quotes, t)
+    value_at(state, buffers.quotes.mark_close, buffers.quotes.asset_mark_close)
+
+
+def view_close(
+    setup: Setup, state: AccountState, traded: TradedDays | None
+) -> tuple[AccountView, ...]:
+    """Return the view of the account at the last close, for each instrument."""
+    t, inputs = setup.markets.n_bars - 1, setup.inputs
+    terms, buffers, state = read_terms(inputs, traded, t), new_buffers(state), copy_book(state)
+    desk = seat_at_desk(setup, setup.panelists)
+    with np.errstate(all="ignore"):
+        set_close(terms, inputs, state, buffers, t)
+        return show(find_functions(setup), setup, inputs, terms, state, buffers, desk, t)
+
+
+def ask(
+    setup: Setup, state: AccountState, memory: Any, traded: TradedDays | None
+) -> tuple[AccountState, Any]:
+    """Return the state with the decisions of the last close, and what the policies remember."""
+    t, inputs, functions = setup.markets.n_bars - 1, setup.inputs, find_functions(setup)
+    terms, buffers, state = read_terms(inputs, traded, t), new_buffers(state), copy_book(state)
+    desk = seat_at_desk(setup, setup.panelists)
+    desk.memory[:] = memory
+    with np.errstate(all="ignore"):
+        set_close(terms, inputs, state, buffers, t)
+        close = functions.look_at_close(terms, state, buffers.quotes, buffers.scratch, True)
+        is_good = functions.decide_all(
+            terms, inputs.feed, desk, state, buffers.quotes, close, buffers.scratch, t
+        )
+    if not is_good:
+        raise report_bad_decision(inputs, t)
+    return state, desk.memory
+
+
+def fill(setup: Setup, later: Setup, state: AccountState, traded: TradedDays | None) -> Filled:
+    """Take the account through the bar after the last one, which ``later`` has."""
+    t, inputs, functions = setup.markets.n_bars, later.inputs, find_functions(setup)
+    terms, buffers, after = read_terms(inputs, traded, t), new_buffers(state), copy_book(state)
+    n, log = len(state.margin), new_book_log(CAPACITY)
+    ledger = new_ledger_array(n)
+    desk = seat_at_desk(setup, setup.panelists)
+    tape = [new_tape(n, 1, bar, 1) for bar in (t - 1, t)]
+    with np.errstate(all="ignore"):
+        functions.live_book_bar(
+            terms, inputs.feed, after, buffers.quotes, buffers.scratch, ledger, log, t
+        )
+        views = show(functions, setup, inputs, terms, after, buffers, desk, t)
+        close = functions.look_at_close(terms, after, buffers.quotes, buffers.scratch, True)
+        blank = new_ledger_array(n)
+        functions.record_book(tape[0], terms, state, blank, buffers.scratch, close, 0)
+        functions.record_book(tape[1], terms, after, ledger, buffers.scratch, close, 0)
+    entries = log.entries[: log.written[0]]
+    outcome = Outcome(
+        state=after, tally=start_tally(1.0, 1.0, t), memory=None, entries=entries,
+        record=join_records([each.record for each in tape]), plain_because="", traded=None,
+    )  # fmt: skip
+    found = find_book_decisions(later, outcome)
+    cuts = pick_cuts(found, found.instrument, t, n)
+    return Filled(entries, views, float(after.wallet[EQUITY]), cuts)

@@ -1,0 +1,392 @@
+"""``AccountSnapshot``: what an account owns at one moment, as an exchange or a run reports it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pandas as pd
+
+from backtest.base.checked_calls import checked
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import from_plain, repr_plain, to_plain
+from backtest.base.ranges import Number, check_number
+from backtest.base.units import to_nanoseconds
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+
+MONEY = ("cash", "wallet", "equity")
+"""The fields of which a snapshot has exactly one."""
+SIGNED = ("cash", "wallet", "equity", "quantity", "entry_value", "best_value", "margin", "overlay")
+"""Fields that may be negative; the others are at least 0."""
+ENDLESS = ("bars_since_liquidation", "bars_since_stop")
+"""Fields that may be infinite: never."""
+MODES = ("cross", "isolated")
+WHERE = "bt.AccountSnapshot"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldPosition:
+    """One position of a snapshot.
+
+    Parameters
+    ----------
+    quantity : float
+        Signed contracts of the venue.
+    entry : float, optional
+        Average entry price.
+    margin : float
+        What is posted for the position in isolated margin.
+    mode : str, optional
+        ``"cross"`` or ``"isolated"``, if known.
+    best_price : float, optional
+        Best last price since the position was opened, for a trailing stop.
+    bars_since_liquidation, bars_since_stop : float, optional
+        Bars since these events of this position; infinite: never.
+    overlay : float, optional
+        Overlay of the last fill.
+    halted : bool
+        Whether a liquidation ended trading in this instrument.
+    entry_value, best_value : float, optional
+        ``entry`` and ``best_price`` as values u of one contract; runs write them to keep all bits.
+    """
+
+    quantity: float
+    entry: float | None = None
+    margin: float = 0.0
+    mode: str | None = None
+    best_price: float | None = None
+    bars_since_liquidation: float | None = None
+    bars_since_stop: float | None = None
+    overlay: float | None = None
+    halted: bool = False
+    entry_value: float | None = None
+    best_value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountSnapshot:
+    """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
+
+    Exactly one of ``cash``, ``wallet`` and ``equity`` is given. All money is in the settlement
+    currency.
+
+    Parameters
+    ----------
+    equity : float, optional
+        Value of the account with unrealized profit, without the reserve.
+    wallet : float, optional
+        Realized money without unrealized profit, as exchanges report a wallet balance; in isolated
+        margin without what is posted.
+    cash : float, optional
+        Cash after paying for cross positions, which runs record.
+    positions : mapping of str to HeldPosition or mapping
+        Open positions by instrument.
+    time : str or Timestamp, optional
+        When the account was read, in UTC.
+    reserve : float, optional
+        Money outside the account for top-ups.
+    peak_equity : float, optional
+        Highest equity so far, without flows.
+    unit, unit_peak : float, optional
+        Unit value and its peak, instead of ``peak_equity``; runs write them to keep all bits.
+    highest_equity : float, optional
+        Highest equity at a close since the start or the last equity stop.
+    paid_in : float, optional
+        Capital paid in, for ``ruin_at``.
+    bars_since_liquidation, bars_since_stop : float, optional
+        Bars since these events of the account; infinite: never.
+    started : str or Timestamp, optional
+        When the account began.
+    overlay : float, optional
+        Leverage that the overlay returned last.
+    collateral : mapping of str to float, optional
+        Amounts of collateral by name. Default: those of the account's terms.
+    halted : bool
+        Whether a liquidation or ruin ended the account, so that nothing is decided.
+    traded_30d : float, optional
+        Notional traded in the last 30 days, which chooses fee tiers.
+
+    Raises
+    ------
+    ParameterError
+        If a field is unknown, missing or of the wrong kind.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> held = {"BTCUSDT": {"quantity": 0.5, "entry": 30_000.0}}
+    >>> bt.AccountSnapshot(wallet=10_000.0, positions=held).positions["BTCUSDT"].quantity
+    0.5
+    """
+
+    cash: float | None = None
+    wallet: float | None = None
+    equity: float | None = None
+    positions: Mapping[str, HeldPosition] = field(default_factory=dict)
+    time: Any = None
+    reserve: float | None = None
+    peak_equity: float | None = None
+    unit: float | None = None
+    unit_peak: float | None = None
+    highest_equity: float | None = None
+    paid_in: float | None = None
+    bars_since_liquidation: float | None = None
+    bars_since_stop: float | None = None
+    started: Any = None
+    overlay: float | None = None
+    collateral: Mapping[str, float] | None = None
+    halted: bool = False
+    traded_30d: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("time", "started"):
+            if getattr(self, name) is not None:
+                stamp = to_nanoseconds(getattr(self, name), where=f"{WHERE}, {name}")
+                object.__setattr__(self, name, pd.Timestamp(stamp, tz="UTC"))
+        check_fields(self, WHERE)
+        if not isinstance(self.positions, Mapping):
+            raise_kind("positions", "a mapping by instrument", self.positions)
+        held = {str(name): read_position(name, each) for name, each in self.positions.items()}
+        object.__setattr__(self, "positions", held)
+        if self.collateral is not None:
+            object.__setattr__(self, "collateral", read_amounts(self.collateral))
+        check_money(self)
+
+    # --------------------------------------------------------------------------- files
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the snapshot as data; fields that are not known are left out."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        found |= {name: stamp.isoformat() for name in ("time", "started") if (stamp := found[name])}
+        found["positions"] = {name: drop_none(vars(x)) for name, x in self.positions.items()}
+        plain: dict[str, Any] = to_plain(drop_none(found))
+        return plain
+
+    @classmethod
+    @checked
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = WHERE) -> AccountSnapshot:
+        """Return the snapshot that :meth:`to_dict` wrote."""
+        check_names(data, [each.name for each in fields(cls)], where)
+        return cls(**from_plain(dict(data)))
+
+    @classmethod
+    @checked
+    def from_table(cls, table: pd.DataFrame, *, where: str = WHERE) -> AccountSnapshot:
+        """Return the snapshot in a table with the columns field, instrument and value.
+
+        Rows without an instrument are fields of the account, ``collateral`` with one an amount, and
+        the others fields of positions.
+        """
+        missing = {"field", "instrument", "value"} - {*map(str, table.columns)}
+        if missing:
+            raise ParameterError(
+                f"a table of a snapshot has the columns field, instrument and value, "
+                f"got none named {', '.join(sorted(missing))}",
+                where=where,
+                cure="write one row for each number, such as quantity,BTCUSDT,0.5",
+            )
+        data: dict[str, Any] = {"positions": {}}
+        rows = zip(*(table[name] for name in ("field", "instrument", "value")), strict=True)
+        for name, who, value in rows:
+            own, key = choose_row(data, str(name), who)
+            if key in own:
+                raise ParameterError(
+                    f"a table of a snapshot has each field once, got {key!r} twice",
+                    where=where,
+                    cure="leave one of the rows out",
+                )
+            own[key] = read_cell(value)
+        return cls.from_dict(data, where=where)
+
+    @classmethod
+    @checked
+    def load(cls, path: str | Path) -> AccountSnapshot:
+        """Return the snapshot in a JSON file, or in a CSV table of field, instrument and value."""
+        file = Path(path)
+        try:
+            if file.suffix.lower() == ".csv":
+                table = pd.read_csv(file, dtype={"value": str, "instrument": str, "field": str})
+                return cls.from_table(table, where=str(file))
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ParameterError(
+                f"a snapshot must be a readable JSON file or CSV table, got {error}",
+                where=str(file),
+                cure="write one with AccountSnapshot(...).to_dict() as JSON",
+            ) from error
+        return cls.from_dict(data, where=str(file))
+
+    # --------------------------------------------------------------------------- sources
+
+    @classmethod
+    @checked
+    def from_result(cls, result: Result) -> AccountSnapshot:
+        """Return what the account of a run owns at its last close.
+
+        Open margin calls are left out; go on from the result itself to keep them.
+        """
+        from backtest.live.snapshot_of_run import read_snapshot  # noqa: PLC0415 - it needs the engine
+
+        return cls(**read_snapshot(result))
+
+    @classmethod
+    @checked
+    def from_ccxt(
+        cls,
+        balance: Mapping[str, Any],
+        positions: Sequence[Mapping[str, Any]],
+        *,
+        currency: str = "USDT",
+        total: str = "equity",
+        names: Mapping[str, str] | None = None,
+        **known: Any,
+    ) -> AccountSnapshot:
+        """Return the snapshot in what ccxt's ``fetch_balance`` and ``fetch_positions`` return.
+
+        Parameters
+        ----------
+        balance, positions : mapping, sequence of mappings
+            The unified structures of ccxt.
+        currency : str
+            Settlement currency.
+        total : str
+            What the venue's ``total`` is: ``"equity"`` with unrealized profit (Binance, Bybit and
+            OKX derivatives), or ``"wallet"``.
+        names : mapping of str to str, optional
+            Our instruments by symbol of ccxt. Default: ``"BTC/USDT:USDT"`` is ``"BTCUSDT"``.
+        **known
+            Further fields of the snapshot, such as ``peak_equity``.
+        """
+        from backtest.live.ccxt_snapshot import read_ccxt  # noqa: PLC0415 - only there
+
+        return cls(**(read_ccxt(balance, positions, currency, total, names or {}) | known))
+
+
+def drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that are known."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def choose_row(data: dict[str, Any], name: str, who: object) -> tuple[dict[str, Any], str]:
+    """Return the table that a row belongs to, and its key there."""
+    if not (isinstance(who, str) and who.strip()):
+        return data, name
+    if name == "collateral":
+        return data.setdefault("collateral", {}), who.strip()
+    return data["positions"].setdefault(who.strip(), {}), name
+
+
+def read_cell(value: Any) -> Any:
+    """Return the value of a cell: a number, or a text if it is none."""
+    text = str(value).strip()
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def read_position(name: object, given: Any) -> HeldPosition:
+    """Return a position, checked."""
+    where = f"{WHERE}, position {name}"
+    if isinstance(given, Mapping):
+        check_names(given, [each.name for each in fields(HeldPosition)], where)
+        if given.get("quantity") is None:
+            raise ParameterError(
+                f"a position needs its quantity, got {repr_plain(given)}",
+                where=where,
+                cure="give the signed contracts: {'quantity': -0.5, 'entry': 30000.0}",
+            )
+        given = HeldPosition(**given)
+    if not isinstance(given, HeldPosition):
+        raise_kind("a position", "a mapping with quantity and entry", given, where)
+    if given.mode is not None and given.mode not in MODES:
+        raise_kind("mode", "'cross' or 'isolated'", given.mode, where)
+    check_fields(given, where)
+    if given.quantity != 0.0 and given.entry is None and given.entry_value is None:
+        raise ParameterError(
+            "an open position needs its average entry price, got none",
+            where=where,
+            cure="give entry=, as the exchange reports it",
+        )
+    if given.entry is not None and given.entry_value is None and not given.entry > 0.0:
+        raise_kind("entry", "over 0", given.entry, where)
+    return given
+
+
+def read_amounts(given: Any) -> dict[str, float]:
+    """Return amounts of collateral by name, checked."""
+    if not isinstance(given, Mapping):
+        raise_kind("collateral", "a mapping of amounts by name", given)
+    where = f"{WHERE}, collateral"
+    return {str(n): float(check_number(str(n), x, where=where)) for n, x in given.items()}
+
+
+def check_fields(record: Any, where: str) -> None:
+    """Check the numbers of a record, and make floats of them."""
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if each.name == "halted":
+            object.__setattr__(record, each.name, check_halted(value, where))
+            continue
+        if value is None or each.name in ("positions", "collateral", "time", "started", "mode"):
+            continue
+        if isinstance(value, str) and value in ("inf", "nan"):
+            value = float(value)
+        least = -math.inf if each.name in SIGNED else 0.0
+        kind = Number(least, may_be_infinite=each.name in ENDLESS)
+        checked = kind.check(each.name, value, where=where)
+        object.__setattr__(record, each.name, float(checked))
+
+
+def check_halted(value: object, where: str) -> bool:
+    """Return a flag; a cell of a table holds it as a text."""
+    known = {"true": True, "false": False, "1.0": True, "0.0": False}
+    found = known.get(str(value).lower())
+    if found is None:
+        raise_kind("halted", "true or false", value, where)
+    return bool(found)
+
+
+def check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Refuse a field that a snapshot does not have."""
+    for name in given:
+        if name not in known:
+            raise ParameterError(
+                f"a snapshot has no field {name!r}{did_you_mean(name, known)}",
+                where=where,
+                cure=f"use {', '.join(known)}",
+            )
+
+
+def check_money(snapshot: AccountSnapshot) -> None:
+    """Require one statement of the money, and both parts of a unit value."""
+    given = [name for name in MONEY if getattr(snapshot, name) is not None]
+    if len(given) != 1:
+        raise ParameterError(
+            "a snapshot has exactly one of cash, wallet and equity, "
+            f"got {' and '.join(given) or 'none'}",
+            where=WHERE,
+            cure="give equity= (with unrealized profit) or wallet= (without it)",
+        )
+    if (snapshot.unit is None) != (snapshot.unit_peak is None):
+        raise ParameterError(
+            "unit and unit_peak belong together, got one of them",
+            where=WHERE,
+            cure="give both, or peak_equity= instead",
+        )
+    highest = snapshot.unit_peak or 0.0
+    if snapshot.unit is not None and not 0.0 <= snapshot.unit <= highest:
+        raise_kind("unit", f"over 0 and at most unit_peak, {snapshot.unit_peak:g}", snapshot.unit)
+
+
+def raise_kind(name: str, rule: str, value: object, where: str = WHERE) -> NoReturn:
+    """Raise the error of a value of the wrong kind."""
+    raise ParameterError(
+        f"{name} must be {rule}, got {repr_plain(value)}", where=where, cure=f"correct {name}"
+    )

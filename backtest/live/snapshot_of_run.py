@@ -1,0 +1,78 @@
+"""Read the facts of a snapshot from the end of a run, with the numbers that keep all bits."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from backtest.account.portfolio_records import (
+    CASH,
+    HIGHEST,
+    IS_OVER,
+    IS_RUINED,
+    OVERLAY,
+    PAID_IN,
+    PEAK,
+    RESERVE,
+    SINCE_POOL,
+    UNIT,
+)
+from backtest.engine.state_of_one import read_state
+from backtest.venue.contract_value import compute_price
+
+if TYPE_CHECKING:
+    from backtest.account.portfolio_records import AccountState
+    from backtest.engine.result import Result
+
+
+def read_snapshot(result: Result) -> dict[str, Any]:
+    """Return the fields of the snapshot of a run at its last close."""
+    state = read_state(result)
+    wallet = state.wallet
+    overlay = float(wallet[OVERLAY])
+    return {
+        "cash": float(wallet[CASH]),
+        "positions": {
+            name: read_held(result, state, i, name) for i, name in enumerate(result.names)
+        },
+        "time": pd.Timestamp(result.last_time + result.interval, tz="UTC"),
+        "started": pd.Timestamp(result.started, tz="UTC"),
+        "reserve": float(wallet[RESERVE]),
+        "unit": float(wallet[UNIT]),
+        "unit_peak": float(wallet[PEAK]),
+        "highest_equity": float(wallet[HIGHEST]),
+        "paid_in": float(wallet[PAID_IN]),
+        "bars_since_liquidation": float(wallet[SINCE_POOL]),
+        "overlay": None if math.isnan(overlay) else overlay,
+        "collateral": {
+            each.name: float(amount)
+            for each, amount in zip(result.account.collateral, state.held.amounts, strict=True)
+        },
+        "halted": bool(wallet[IS_OVER] + wallet[IS_RUINED] != 0.0),
+        "traded_30d": None if result.traded is None else result.traded.sum_past(),
+    }
+
+
+def read_held(result: Result, state: AccountState, i: int, name: str) -> dict[str, Any]:
+    """Return the position of a run in one instrument."""
+    contract, entry, best = result.venues[name].contract, state.held.entries[i], state.best[i]
+
+    def price(value: float) -> float | None:
+        is_inverse = contract.kind == "inverse"
+        return float(compute_price(contract.size, is_inverse, value)) if value != 0.0 else None
+
+    return {
+        "quantity": float(state.held.quantities[i]),
+        "entry": price(float(entry)),
+        "entry_value": float(entry),
+        "margin": float(state.margin[i]),
+        "mode": result.account.for_instrument(name).margin,
+        "best_price": price(float(best)),
+        "best_value": float(best),
+        "bars_since_liquidation": float(state.since[i]),
+        "bars_since_stop": float(state.since_stop[i]),
+        "overlay": float(state.factor[i]),
+        "halted": bool(state.is_halted[i]),
+    }

@@ -1,0 +1,245 @@
+"""Make the state of an account at the last close of its markets from the facts of a snapshot."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.account import Books, Position, State
+from backtest.account.account_records import Watch
+from backtest.account.books import compute_equity
+from backtest.account.portfolio_balance import compute_account_equity, compute_balance
+from backtest.account.portfolio_balance import has_collateral as holds_collateral
+from backtest.account.portfolio_records import (
+    CASH,
+    EQUITY,
+    HIGHEST,
+    IS_CONVERTING,
+    IS_OVER,
+    IS_RUINED,
+    OVERLAY,
+    PAID_IN,
+    PEAK,
+    RESERVE,
+    SCALE,
+    SINCE_POOL,
+    UNIT,
+    AccountState,
+    Terms,
+)
+from backtest.base.units import DAY, TOLERANCE, FloatArray
+from backtest.engine.fee_days import WINDOW, TradedDays
+from backtest.engine.portfolio_inputs import start_book
+from backtest.live.snapshot import AccountSnapshot, HeldPosition
+from backtest.venue.contract_value import compute_value
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio_setup import Setup
+    from backtest.live.facts import Completed
+
+FLAT = HeldPosition(quantity=0.0)
+
+
+def list_held(setup: Setup, snapshot: AccountSnapshot) -> list[HeldPosition]:
+    """Return the position in each instrument, flat where the snapshot has none."""
+    return [snapshot.positions.get(name, FLAT) for name in setup.markets.names]
+
+
+def value_price(setup: Setup, i: int, price: float | None, value: float | None) -> float:
+    """Return a price as the value u of one contract, or the value itself where it is known."""
+    if value is not None:
+        return value
+    contract = setup.venues[setup.markets.names[i]].contract
+    if price is None:
+        return 0.0
+    return float(compute_value(contract.size, contract.kind == "inverse", price))
+
+
+def list_entries(setup: Setup, held: list[HeldPosition]) -> list[float]:
+    """Return the average entries of positions as values u, 0 where they are flat."""
+    return [
+        value_price(setup, i, each.entry, each.entry_value) if each.quantity != 0.0 else 0.0
+        for i, each in enumerate(held)
+    ]
+
+
+def list_marks(setup: Setup) -> list[float]:
+    """Return the values u at the last mark closes of the markets."""
+    found = []
+    for i, (market, (_, stop)) in enumerate(
+        zip(setup.markets.values(), setup.markets.spans.tolist(), strict=True)
+    ):
+        is_listed = stop == setup.markets.n_bars
+        found.append(
+            value_price(setup, i, float(market.mark_close[-1]), None) if is_listed else 0.0
+        )
+    return found
+
+
+def find_cash(
+    setup: Setup, snapshot: AccountSnapshot, entries: list[float], collateral: float
+) -> float:
+    """Return the cash after paying for cross positions."""
+    if snapshot.cash is not None:
+        return snapshot.cash
+    held, marks = list_held(setup, snapshot), list_marks(setup)
+    paid, worth = 0.0, 0.0
+    for name, each, entry, mark in zip(setup.markets.names, held, entries, marks, strict=True):
+        if setup.account.for_instrument(name).margin == "isolated":
+            worth += each.margin + each.quantity * (mark - entry)
+        else:
+            paid += each.quantity * entry
+            worth += each.quantity * mark
+    if snapshot.wallet is not None:
+        return snapshot.wallet - paid
+    return (snapshot.equity or 0.0) - worth - collateral
+
+
+def find_unit(completed: Completed, equity: float) -> tuple[float, float]:
+    """Return the unit value and its peak."""
+    snapshot = completed.snapshot
+    if snapshot.unit is not None and snapshot.unit_peak is not None:
+        return snapshot.unit, snapshot.unit_peak
+    peak = snapshot.peak_equity
+    known = equity if peak is None or "peak_equity" in completed.as_equity else peak
+    return equity, max(known, equity)
+
+
+def find_since(snapshot: AccountSnapshot, each: HeldPosition, name: str) -> float:
+    """Return the bars since an event of a position, or of the account."""
+    own, whole = getattr(each, name), getattr(snapshot, name)
+    return float(own if own is not None else math.inf if whole is None else whole)
+
+
+def find_last_funding(setup: Setup) -> list[float]:
+    """Return the rate of each instrument's last settlement by the last close, NaN without one."""
+    feed, rates = setup.inputs.feed, [math.nan] * len(setup.markets)
+    whose: Any = (
+        np.zeros(len(feed.funding_rate), np.int64)
+        if setup.has_one_position
+        else feed.funding_instrument
+    )
+    for i, rate in zip(whose.tolist(), feed.funding_rate.tolist(), strict=True):
+        rates[i] = rate
+    return rates
+
+
+def find_traded(setup: Setup, snapshot: AccountSnapshot) -> TradedDays | None:
+    """Return the volumes that choose fee tiers; None where there are none."""
+    if setup.inputs.fees is None:
+        return None
+    past = np.zeros(WINDOW)
+    past[-1] = snapshot.traded_30d or 0.0
+    return TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
+
+
+def start_one(setup: Setup, completed: Completed) -> State:
+    """Return the state of an account with one position."""
+    snapshot, rules = completed.snapshot, setup.inputs.rules.instrument
+    (held,) = list_held(setup, snapshot)
+    (entry,), (mark,) = list_entries(setup, [held]), list_marks(setup)
+    cash = find_cash(setup, snapshot, [entry], 0.0)
+    books = Books(cash, (Position(held.quantity, entry, held.margin, mark),))
+    equity = compute_equity(rules, books, mark)
+    unit, peak = find_unit(completed, equity)
+    reserve = snapshot.reserve or 0.0
+    wealth = equity + reserve
+    best = value_price(setup, 0, held.best_price, held.best_value)
+    return State(
+        books=books,
+        equity=equity,
+        reserve=reserve,
+        leverage=math.nan,
+        signal=1.0,
+        ratio=0.0,
+        is_called=False,
+        unmet=-1.0,
+        since=find_since(snapshot, held, "bars_since_liquidation"),
+        since_stop=find_since(snapshot, held, "bars_since_stop"),
+        is_over=snapshot.halted,
+        is_ruined=not equity > 0.0,
+        funding_next=0,
+        flow_next=0,
+        last_funding=find_last_funding(setup)[0],
+        unit=unit,
+        peak=peak,
+        scale=unit / wealth if wealth > 0.0 else 1.0,
+        paid_in=wealth if snapshot.paid_in is None else snapshot.paid_in,
+        is_call_open=False,
+        called_at=math.nan,
+        watch=Watch(best if held.quantity != 0.0 else 0.0, find_highest(completed, equity)),
+    )
+
+
+def find_highest(completed: Completed, equity: float) -> float:
+    """Return the highest equity at a close."""
+    known = completed.snapshot.highest_equity
+    return equity if known is None else known
+
+
+def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountState:
+    """Return the state of an account with several positions."""
+    snapshot, feed, t = completed.snapshot, setup.inputs.feed, setup.markets.n_bars - 1
+    has_overlay = setup.overlay is not None
+    state = start_book(setup.inputs, setup.account, t, has_overlay=has_overlay)
+    held = list_held(setup, snapshot)
+    entries, marks = list_entries(setup, held), list_marks(setup)
+    write(state.held.quantities, [each.quantity for each in held])
+    write(state.held.entries, entries)
+    write(state.held.values, marks)
+    write(state.marked, marks)
+    write(state.margin, [each.margin for each in held])
+    write(state.best, list_best(setup, held))
+    write(state.factor, [1.0 if each.overlay is None else each.overlay for each in held])
+    write(state.since, [find_since(snapshot, x, "bars_since_liquidation") for x in held])
+    write(state.since_stop, [find_since(snapshot, x, "bars_since_stop") for x in held])
+    state.is_halted[:] = [1 if each.halted else 0 for each in held]
+    write(state.last_funding, find_last_funding(setup))
+    amounts = snapshot.collateral
+    if amounts is not None:
+        named = [each.name for each in setup.account.collateral]
+        write(state.held.amounts, [amounts.get(name, 0.0) for name in named])
+    write(state.held.prices, feed.asset_mark_close[:, t].tolist())
+    write(state.priced, feed.asset_mark_close[:, t].tolist())
+    write_wallet(setup, completed, state, terms, entries)
+    return state
+
+
+def list_best(setup: Setup, held: list[HeldPosition]) -> list[float]:
+    """Return the best prices of positions as values u, 0 where they are flat or unknown."""
+    return [
+        value_price(setup, i, each.best_price, each.best_value) if each.quantity != 0.0 else 0.0
+        for i, each in enumerate(held)
+    ]
+
+
+def write_wallet(
+    setup: Setup, completed: Completed, state: AccountState, terms: Terms, entries: list[float]
+) -> None:
+    """Write the numbers of the account as a whole into a state whose positions are known."""
+    snapshot, wallet = completed.snapshot, state.wallet
+    assets = float(np.sum(state.held.amounts * state.held.prices))
+    wallet[CASH] = find_cash(setup, snapshot, entries, assets)
+    equity = compute_account_equity(terms, state)
+    wallet[EQUITY], wallet[RESERVE] = equity, snapshot.reserve or 0.0
+    wallet[UNIT], wallet[PEAK] = find_unit(completed, equity)
+    wealth = equity + wallet[RESERVE]
+    wallet[SCALE] = wallet[UNIT] / wealth if wealth > 0.0 else 1.0
+    wallet[PAID_IN] = wealth if snapshot.paid_in is None else snapshot.paid_in
+    wallet[HIGHEST] = find_highest(completed, equity)
+    wallet[IS_RUINED] = 0.0 if equity > 0.0 else 1.0
+    wallet[IS_OVER] = 1.0 if snapshot.halted else 0.0
+    if snapshot.overlay is not None:
+        wallet[OVERLAY] = snapshot.overlay
+    whole = snapshot.bars_since_liquidation
+    wallet[SINCE_POOL] = math.inf if whole is None else whole
+    limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
+    under = compute_balance(terms, state) < -limit
+    wallet[IS_CONVERTING] = 1.0 if holds_collateral(state) and under else 0.0
+
+
+def write(array: FloatArray, values: list[float]) -> None:
+    """Write values over an array."""
+    array[:] = values
