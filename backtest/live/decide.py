@@ -162,7 +162,7 @@ def start(
     completed = complete(setup, snapshot, assume)
     remembered = recall(setup, file)
     traded = find_traded(setup, completed.snapshot)
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         state: Any = start_one(setup, completed)
         state, after = one_position.ask(setup, state, remembered.numbers[0], traded)
         kept = [after]
@@ -207,7 +207,7 @@ def go_on(
             market, policy, venue=venue, account=account, signal=signal, overlay=overlay,
             resume=result, compile=False,
         )  # fmt: skip
-    earlier: Any = read_resume(result, None, has_one_position=setup.has_one_position)
+    earlier: Any = read_resume(result, None, is_of_fast_loop=setup.is_of_fast_loop)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     return Decided(result.state, result.traded, ())
 
@@ -230,6 +230,7 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
         leverage=leverage,
+        venue_leverage=read_settings(setup, state),
         target=target,
         order={name: filled.sum_fills(i) for i, name in enumerate(names)},
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
@@ -248,14 +249,14 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
 def fill_at(setup: Setup, decided: Decided, stated: Stated) -> Filled:
     """Take the account through the next bar at stated prices."""
     later = look_ahead(setup, stated)
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         return one_position.fill(setup, later.inputs, decided.state, decided.traded)
     return several_positions.fill(setup, later, decided.state, decided.traded)
 
 
 def view(setup: Setup, decided: Decided) -> tuple[Any, ...]:
     """Return the view of the account at the last close, for each instrument."""
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         return (one_position.view_close(setup, decided.state, decided.traded),)
     return several_positions.view_close(setup, decided.state, decided.traded)
 
@@ -268,7 +269,7 @@ def find_ratio(views: tuple[Any, ...]) -> float:
 def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str, float]]:
     """Return the leverage and the signed target share of each instrument."""
     names = setup.markets.names
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         levels, signals, overlay = [state.leverage], [state.signal], 1.0
     else:
         levels, signals = state.leverage.tolist(), state.signal.tolist()
@@ -279,6 +280,13 @@ def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str,
         for name, signal in zip(names, signals, strict=True)
     }
     return leverage, target
+
+
+def read_settings(setup: Setup, state: Any) -> dict[str, float]:
+    """Return the venue leverage that the policy of each instrument decided, NaN for none."""
+    names = setup.markets.names
+    asked = [math.nan] * len(names) if setup.is_of_fast_loop else state.asked.tolist()
+    return dict(zip(names, asked, strict=True))
 
 
 def price_fill(setup: Setup, filled: Filled, i: int) -> float:

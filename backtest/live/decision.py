@@ -71,6 +71,8 @@ class Decision:
         The close at which it is taken, in UTC.
     leverage : dict of str to float
         Leverage that the policy returned, by instrument; NaN leaves the position.
+    venue_leverage : dict of str to float
+        Leverage to set at the venue, by instrument; NaN where the policy decides none.
     target : dict of str to float
         Signed target share of the equity: signal times leverage times overlay.
     order : dict of str to float
@@ -97,6 +99,7 @@ class Decision:
 
     time: pd.Timestamp
     leverage: Mapping[str, float]
+    venue_leverage: Mapping[str, float]
     target: Mapping[str, float]
     order: Mapping[str, float]
     price: Mapping[str, float]
@@ -127,6 +130,7 @@ class Decision:
             "time": self.time.isoformat(),
             "may_act": self.may_act,
             "leverage": self.leverage,
+            "venue_leverage": self.venue_leverage,
             "target": self.target,
             "order": self.order,
             "price": self.price,

@@ -10,7 +10,7 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import to_float
-from backtest.policy import Combinator, Policy, formula_for
+from backtest.policy import Combinator, Policy, formula_for, margin_formula_for
 from backtest.policy.combinators import combinator_of
 from backtest.policy.formula_reads import may_read_of_account
 from backtest.policy.view import AccountView
@@ -52,8 +52,10 @@ def find_account_reads(policy: Policy) -> frozenset[str]:
         rule: Any = combinator_of(type(policy)).combine
         own = frozenset(f for f in fields if may_read_of_account(rule, frozenset({f})))
         return own.union(*(find_account_reads(each) for each in policy.policies))
-    rule = formula_for(policy, ())
-    return frozenset(f for f in fields if may_read_of_account(rule, frozenset({f})))
+    rules = [each for each in (formula_for(policy, ()), margin_formula_for(policy, ())) if each]
+    return frozenset(
+        f for f in fields if any(may_read_of_account(rule, frozenset({f})) for rule in rules)
+    )
 
 
 def list_needs(setup: Setup) -> Iterator[Need]:

@@ -230,7 +230,7 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
     markets, first = extend_markets(setup, stated), setup.markets.n_bars
     account = extend_account(setup.account, markets, stated)
     given: dict[str, Any] = {"sampling": setup.sampling, "first": first, "started": setup.started}
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         (name,) = markets.names
         longer = setup.signal if len(setup.signal) == 1 else pad(setup.signal)
         inputs: Any = read_inputs(
@@ -244,7 +244,7 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
 def begin_at(setup: Setup, started: int) -> Setup:
     """Return the setup of an account that began at another time, ns."""
     inputs = setup.inputs
-    if setup.has_one_position:
+    if setup.is_of_fast_loop:
         inputs = inputs._replace(seen=inputs.seen._replace(start=started))
     else:
         inputs = inputs._replace(started=started)

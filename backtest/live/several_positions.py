@@ -10,6 +10,7 @@ import numpy as np
 from backtest.account import portfolio_bar
 from backtest.account.portfolio_balance import value_at
 from backtest.account.portfolio_bar import set_quotes
+from backtest.account.portfolio_margin import write_settings
 from backtest.account.portfolio_records import (
     EQUITY,
     OVERLAY,
@@ -38,6 +39,7 @@ from backtest.engine.portfolio_policies import ask_plain
 from backtest.engine.record import Outcome, join_records
 from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
 from backtest.measures.tally import start_tally
+from backtest.policy import sets_margin
 from backtest.policy.view import AccountView
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
 
@@ -69,6 +71,16 @@ def read_terms(inputs: BookInputs, traded: TradedDays | None, t: int) -> Terms:
     if inputs.fees is None:
         return terms
     return inputs.fees.write(terms, start_day(inputs.fees.day, traded, t)[0])
+
+
+def read_own_terms(
+    setup: Setup, inputs: BookInputs, state: AccountState, traded: TradedDays | None, t: int
+) -> Terms:
+    """Return the terms of bar t under the venue leverages that policies have set."""
+    terms = read_terms(inputs, traded, t)
+    if any(sets_margin(policy) for policy in setup.policies.values()):
+        write_settings(terms, state)
+    return terms
 
 
 def read_overlay(state: AccountState) -> float:
@@ -112,7 +124,8 @@ def view_close(
 ) -> tuple[AccountView, ...]:
     """Return the view of the account at the last close, for each instrument."""
     t, inputs = setup.markets.n_bars - 1, setup.inputs
-    terms, buffers, state = read_terms(inputs, traded, t), new_buffers(state), copy_book(state)
+    terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
+    state = copy_book(state)
     desk = seat_at_desk(setup, setup.panelists)
     with np.errstate(all="ignore"):
         set_close(terms, inputs, state, buffers, t)
@@ -124,7 +137,8 @@ def ask(
 ) -> tuple[AccountState, Any]:
     """Return the state with the decisions of the last close, and what the policies remember."""
     t, inputs, functions = setup.markets.n_bars - 1, setup.inputs, find_functions(setup)
-    terms, buffers, state = read_terms(inputs, traded, t), new_buffers(state), copy_book(state)
+    terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
+    state = copy_book(state)
     desk = seat_at_desk(setup, setup.panelists)
     desk.memory[:] = memory
     with np.errstate(all="ignore"):
@@ -141,7 +155,8 @@ def ask(
 def fill(setup: Setup, later: Setup, state: AccountState, traded: TradedDays | None) -> Filled:
     """Take the account through the bar after the last one, which ``later`` has."""
     t, inputs, functions = setup.markets.n_bars, later.inputs, find_functions(setup)
-    terms, buffers, after = read_terms(inputs, traded, t), new_buffers(state), copy_book(state)
+    terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
+    after = copy_book(state)
     n, log = len(state.margin), new_book_log(CAPACITY)
     ledger = new_ledger_array(n)
     desk = seat_at_desk(setup, setup.panelists)

@@ -52,6 +52,8 @@ class HeldPosition:
         Overlay of the last fill.
     halted : bool
         Whether a liquidation ended trading in this instrument.
+    venue_leverage : float, optional
+        Leverage set at the venue, if a policy decides it. Default: that of the account's terms.
     entry_value, best_value : float, optional
         ``entry`` and ``best_price`` as values u of one contract; runs write them to keep all bits.
     """
@@ -65,6 +67,7 @@ class HeldPosition:
     bars_since_stop: float | None = None
     overlay: float | None = None
     halted: bool = False
+    venue_leverage: float | None = None
     entry_value: float | None = None
     best_value: float | None = None
 

@@ -75,4 +75,5 @@ def read_held(result: Result, state: AccountState, i: int, name: str) -> dict[st
         "bars_since_stop": float(state.since_stop[i]),
         "overlay": float(state.factor[i]),
         "halted": bool(state.is_halted[i]),
+        "venue_leverage": float(state.setting[i]) or None,
     }

@@ -118,7 +118,7 @@ def find_last_funding(setup: Setup) -> list[float]:
     feed, rates = setup.inputs.feed, [math.nan] * len(setup.markets)
     whose: Any = (
         np.zeros(len(feed.funding_rate), np.int64)
-        if setup.has_one_position
+        if setup.is_of_fast_loop
         else feed.funding_instrument
     )
     for i, rate in zip(whose.tolist(), feed.funding_rate.tolist(), strict=True):
@@ -196,6 +196,9 @@ def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountSt
     write(state.since, [find_since(snapshot, x, "bars_since_liquidation") for x in held])
     write(state.since_stop, [find_since(snapshot, x, "bars_since_stop") for x in held])
     state.is_halted[:] = [1 if each.halted else 0 for each in held]
+    for i, each in enumerate(held):
+        if each.venue_leverage is not None:
+            state.setting[i] = each.venue_leverage
     write(state.last_funding, find_last_funding(setup))
     amounts = snapshot.collateral
     if amounts is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from backtest.engine.run import read_setup
 from backtest.engine.run_result import charge_tiers, finish
 from backtest.engine.target_cuts import find_decisions
 from tests.agreement import Swinging, trust_data
-from tests.cases import make_exit_case
+from tests.cases import PRICES, Case, make_exit_case
 from tests.portfolio_cases import make_full_case
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -40,11 +41,27 @@ class Reading(bt.Policy):
         return bar.target * scale
 
 
+def jolt(case: Any) -> Any:
+    """Return a random case whose bars open away from the closes before them."""
+    rng = np.random.default_rng([case.seed, 40])
+
+    def move(bars: pd.DataFrame, mark: pd.DataFrame | None) -> dict[str, Any]:
+        factor = np.exp(rng.normal(0.0, 0.002, len(bars)))[:, None]
+        prices = [*PRICES]
+        moved = None if mark is None else mark.assign(**mark[prices] * factor)
+        return {"bars": bars.assign(**bars[prices] * factor), "mark": moved}
+
+    if isinstance(case, Case):
+        return replace(case, **move(case.bars, case.mark))
+    tapes = {n: replace(tape, **move(tape.bars, tape.mark)) for n, tape in case.tapes.items()}
+    return replace(case, tapes=tapes)
+
+
 class Whole:
     """A run of a random account, and what it did in each bar."""
 
     def __init__(self, case: Any) -> None:
-        given = case.for_engine(bt)
+        given = jolt(case).for_engine(bt)
         self.market, self.signal = given.pop("market"), given.pop("signal")
         if getattr(case, "overlay", None) is not None:
             hours = case.overlay.every / 3_600_000_000_000
@@ -60,7 +77,7 @@ class Whole:
 
     def find_cuts(self) -> Any:
         """Return the cuts of every decision of the run."""
-        if not self.setup.has_one_position:
+        if not self.setup.is_of_fast_loop:
             return find_book_decisions(self.setup, self.outcome)
         inputs = charge_tiers(self.setup, self.outcome)
         return find_decisions(inputs, self.outcome.record, self.outcome.entries, 0)
@@ -174,11 +191,17 @@ def decide_like(whole: Whole, t: int, *, by_facts: bool) -> Any:
     return bt.decide(Reading(), **whole.prefix(t), **whole.terms, state=state, **whole.stated(t))
 
 
+def is_gap(whole: Whole, t: int, decision: Any) -> bool:
+    """Return whether every stated price differs from the last close."""
+    last = {name: float(m.close[-1]) for name, m in whole.setup.markets.prefix(t + 1).items()}
+    return all(decision.price[name] != last[name] for name in decision.price)
+
+
 class Count:
     """What was compared: bars, those that trade, by kind; and what differed."""
 
     def __init__(self) -> None:
-        self.runs = self.bars = self.trading = self.by_facts = 0
+        self.runs = self.bars = self.trading = self.by_facts = self.gaps = 0
         self.kinds: set[tuple[bool, str]] = set()
         self.wrong: list[str] = []
 
@@ -194,8 +217,9 @@ class Count:
             decision = decide_like(whole, int(t), by_facts=is_plain)
             self.bars += 1
             self.by_facts += is_plain
+            self.gaps += is_gap(whole, int(t), decision)
             self.trading += any(decision.order.values())
-            self.kinds.add((whole.setup.has_one_position, account.fill))
+            self.kinds.add((whole.setup.is_of_fast_loop, account.fill))
             self.wrong += [f"seed {case.seed}, {text}" for text in compare(whole, int(t), decision)]
 
 
@@ -221,4 +245,5 @@ def test_decisions_at_200_bars_of_50_runs_are_those_of_the_runs(monkeypatch):
     assert count.bars >= 200
     assert count.trading >= 0.6 * count.bars
     assert count.by_facts >= 0.4 * count.bars
+    assert count.gaps >= 0.6 * count.bars
     assert len(count.kinds) == 6
