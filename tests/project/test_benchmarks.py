@@ -42,6 +42,7 @@ SMALLEST: dict[str, str] = {
     "real.py": "FOLDER --json --from 2023-01-01 --to 2023-02-10",
     "restarts.py": "--only sample --seeds 1 --budget 600",
     "options.py": "--options 2000",
+    "pooled.py": "QUARTER --trials 20 --tune 2023-01-01 2023-02-15 --score 2023-02-15 2023-03-17",
     "leaderboard.py": "QUARTER --only VolTarget --risks 1 --train 30d --test 20d --trials 4 "
     "--from 2023-01-01 --to 2023-03-17 --out LEADERS",
     "luck.py": "--paths 2 --sets 24 --days 240 --only Lever",
