@@ -27,6 +27,7 @@ from backtest.engine.result_tables import TERMS
 from backtest.engine.run_record import sample_risk_free
 from backtest.engine.setting_text import summarize_setting
 from backtest.engine.target_cuts_text import describe_targets
+from backtest.engine.trades import list_run_trades
 from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 
@@ -150,7 +151,8 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
     fills = int((result.events["kind"] == "fill").sum())
     turnover = format_number(metrics["turnover"])
     told = f"{fills:,} {'fill' if fills == 1 else 'fills'}"
-    yield from format_paragraph("Trading", f"{told}; turnover {turnover} times equity per year")
+    told = f"{told}; turnover {turnover} times equity per year"
+    yield from format_paragraph("Trading", told, *describe_trades(result))
     if not result.has_one_position:
         yield from format_paragraph(
             "Diversity",
@@ -212,6 +214,20 @@ def describe_drawdown(result: RunRecord) -> str:
         f"to {span.day_of(fall.drawdown_trough)}, {end}; "
         f"{metrics['drawdown_days']:,.0f} days under water"
     )
+
+
+def describe_trades(result: RunRecord) -> Iterator[str]:
+    """Yield the measures of the closed round trips, if there are any."""
+    trades = list_run_trades(result, "trip").measures  # type: ignore[arg-type] # a record with views
+    count = int(trades["trades"])
+    if count:
+        days, held = trades["mean_days"], trades["time_in_market"]
+        yield (
+            f"{count:,} round {'trip' if count == 1 else 'trips'}, "
+            f"{format_percent(trades['win_rate'])} won; profit factor "
+            f"{format_number(trades['profit_factor'])}, {trades['expectancy']:+,.2f} and "
+            f"{days:,.1f} days each on average; in the market at {format_percent(held)} of closes"
+        )
 
 
 def describe_cap(cap: float, metrics: Mapping[str, float]) -> Iterator[str]:

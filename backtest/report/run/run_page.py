@@ -172,7 +172,7 @@ def summarize_run(result: Result) -> str:
     metrics, held = result.metrics, measure_holding(result)
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
     count = len(result.names)
-    market = "the instrument" if count == 1 else f"{count} instruments, the benchmark,"
+    market = "the instrument" if count == 1 else f"the benchmark of {count} instruments"
     count = int(metrics["liquidations"])
     hits = {0: "was never liquidated", 1: "was liquidated once"}.get(
         count, f"was liquidated {count:,} times"
