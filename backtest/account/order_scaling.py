@@ -26,7 +26,11 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.account.position import compute_profit
-from backtest.venue.book_requirement import compute_book_backing, compute_book_initial
+from backtest.venue.book_requirement import (
+    compute_book_initial,
+    compute_full_backing,
+    compute_haircuts,
+)
 from backtest.venue.requirement import compute_initial, compute_largest_notional
 
 MOST_TRIALS = 200
@@ -40,7 +44,7 @@ GOLDEN = 0.3819660112501051
 def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
     """Return the factor of all increases: 1, or the upper end of the passing interval, or 0."""
     value_at(state, quotes.fill, quotes.asset_fill)
-    free = compute_book_backing(terms.rules, state.held, state.wallet[CASH])
+    free = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
     free -= compute_all_uncounted(terms, state, scratch, -2)
     count, only = count_increases(scratch)
     fixed = 0.0
@@ -141,13 +145,14 @@ def compute_room(
 def try_initial(
     terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, factor: float
 ) -> float:
-    """Return the initial margin of the state with all increases scaled by a factor."""
+    """Return initial margin and haircuts of the state with all increases scaled by a factor."""
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
         if scratch.kind[i] == INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
             state.held.quantities[i] = scratch.side[i] * size / abs(quotes.fill[i])
     needed = compute_book_initial(terms.rules, state.held)
+    needed += compute_haircuts(terms.rules, state.held)
     for i in range(len(state.margin)):
         state.held.quantities[i] = scratch.start[i]
     return needed
@@ -221,9 +226,13 @@ def narrow(
 
 
 def compute_lone_rate(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
-    """Return the initial margin of a unit of notional of instrument i alone, without collateral."""
+    """Return the initial margin of a unit of notional of instrument i alone, without collateral.
+
+    That of a spot leg contains its haircut.
+    """
     hide_others(state, scratch, i, scratch.side[i] / abs(state.held.values[i]))
     rate = compute_book_initial(terms.rules, state.held)
+    rate += compute_haircuts(terms.rules, state.held)
     show_others(state, scratch)
     return rate
 

@@ -1,8 +1,9 @@
 """Balance, backing and equity of an account with several positions, and moving money in it.
 
-``w`` is the cash after paying for cross positions, ``B = w + sum q u(entry)`` the settlement
-balance, ``M = w + sum q u + collateral at its rate`` what backs the cross positions, and ``E`` the
-equity: ``M`` with the collateral in full, and the backing of isolated positions.
+``w`` is the cash after paying for cross positions, ``B = w + sum q u(entry)`` over all but spot
+legs the settlement balance, ``M = w + sum q u + collateral at its rate`` less the haircuts of long
+spot legs what backs the cross positions, and ``E`` the equity: ``M`` with collateral and spot legs
+in full, and the backing of isolated positions.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from backtest.account.portfolio_records import (
     Terms,
     is_held,
     is_isolated,
+    is_spot,
     pick_position,
     put_position,
 )
@@ -80,7 +82,7 @@ def compute_balance(terms: Terms, state: AccountState) -> float:
     """Return B, the settlement balance: realized money without unrealized profit."""
     balance = state.wallet[CASH]
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if is_held(state, i) and not is_isolated(terms, i) and not is_spot(terms, i):
             balance += state.held.quantities[i] * state.held.entries[i]
     return float(balance)
 

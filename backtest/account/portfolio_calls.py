@@ -65,7 +65,11 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import add_margin, compute_profit, compute_requirement
 from backtest.base.units import DAY, TOLERANCE
-from backtest.venue.book_requirement import compute_book_requirement
+from backtest.venue.book_requirement import (
+    compute_book_requirement,
+    compute_full_backing,
+    compute_haircuts,
+)
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -292,13 +296,14 @@ def price_reduction(
 
 def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) -> float:
     """Return the ratio times M after costs, less level R, with all cross positions scaled."""
-    backing = compute_pool(terms, state)
+    backing = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
     for i in range(len(state.margin)):
         if scratch.start[i] != 0.0 and not is_isolated(terms, i):
             notional = abs(scratch.start[i] * state.held.values[i])
             backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
             state.held.quantities[i] = factor * scratch.start[i]
     needed = terms.rules.level * compute_book_requirement(terms.rules, state.held)
+    backing -= compute_haircuts(terms.rules, state.held)
     for i in range(len(state.margin)):
         state.held.quantities[i] = scratch.start[i]
     return terms.grace_ratio * backing - needed

@@ -30,6 +30,7 @@ from backtest.account.portfolio_records import (
     has_stops,
     is_held,
     is_isolated,
+    is_spot,
     pick_instrument,
     pick_position,
     pick_quote,
@@ -59,7 +60,7 @@ def check_gap(
 
     A lone position has an equity stop by the rule of a single one.
     """
-    was_lone = terms.equity_stop > 0.0 and is_lone(state)
+    was_lone = terms.equity_stop > 0.0 and is_lone(terms, state)
     is_any_hit = liquidate_at_gap(terms, state, quotes, scratch, ledger, log, t)
     highest = math.nan
     if terms.equity_stop > 0.0 and was_lone:
@@ -95,7 +96,7 @@ def liquidate_at_gap(
     value_at(state, quotes.mark_open, quotes.asset_mark_open)
     is_pool_hit = is_pool_short(terms, state)
     if is_pool_hit:
-        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, is_lone(state))
+        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, is_lone(terms, state))
     found = is_pool_hit
     for i in range(len(state.margin)):
         is_hit = is_pool_hit
@@ -227,6 +228,8 @@ def find_least(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> 
     tables, held, level = terms.rules.brackets, state.held.quantities[i], terms.rules.level
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
+    if is_spot(terms, i) and held > 0.0:
+        return float((1.0 - terms.rules.spot.haircuts[i]) * low)
     if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * state.held.entries[i])
     at_low = low - level * find_maintenance(tables, i, of_low)

@@ -62,6 +62,7 @@ from backtest.account.portfolio_records import (
     Terms,
     is_held,
     is_isolated,
+    is_spot,
     pick_instrument,
     pick_position,
     pick_quote,
@@ -424,6 +425,12 @@ def compute_lone_requirement(terms: Terms, state: AccountState, scratch: Scratch
     return found
 
 
-def is_lone(state: AccountState) -> bool:
-    """Return whether one position is open, cross or isolated, and no collateral is held."""
-    return count_open(state) == 1 and not has_collateral(state)
+def is_lone(terms: Terms, state: AccountState) -> bool:
+    """Return whether one margined position is all that is held: no collateral, no spot leg."""
+    if not terms.rules.spot.has_any:
+        return count_open(state) == 1 and not has_collateral(state)
+    count = 0
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            count += 2 if is_spot(terms, i) else 1
+    return count == 1 and not has_collateral(state)

@@ -55,6 +55,7 @@ from backtest.account.portfolio_records import (
     Terms,
     is_held,
     is_isolated,
+    is_spot,
     pick_instrument,
     pick_margin,
     pick_position,
@@ -63,7 +64,7 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import compute_profit, worsen
 from backtest.base.units import TOLERANCE
-from backtest.venue.book_requirement import compute_book_backing
+from backtest.venue.book_requirement import compute_book_backing, compute_haircut
 from backtest.venue.requirement import compute_largest_notional, compute_setting
 
 if TYPE_CHECKING:
@@ -249,6 +250,7 @@ def compute_everything(
         free = compute_counted(rules, open_books(terms, state, i), quote, equity, held)
         return compute_most(rules, quote, free, scale, held)
     free = compute_book_backing(terms.rules, state.held, state.wallet[CASH])
+    free += compute_haircut(terms.rules, state.held, i)
     free -= compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
     if not terms.rules.has_scenarios:
         return compute_most(rules, quote, free, scale, held)
@@ -307,7 +309,8 @@ def price_balance(
 ) -> None:
     """Write what an increase takes from the balance, and what the flip of an isolated one returns.
 
-    ``taken`` is per unit of notional: margin and fee of an isolated order, the fee of a cross one.
+    ``taken`` is per unit of notional: margin and fee of an isolated order, the fee of a cross one,
+    and the price of what is bought at spot.
     ``returned`` is net of the fee of closing.
     """
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
@@ -315,6 +318,8 @@ def price_balance(
     ratio = abs(filled) / abs(quote.fill)
     if not is_isolated(terms, i):
         scratch.taken[i] = ratio * rules.fee
+        if is_spot(terms, i) and scratch.side[i] > 0.0:
+            scratch.taken[i] += ratio
         return
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
     scratch.taken[i] = ratio * (posted + rules.fee)

@@ -45,6 +45,7 @@ from backtest.account.portfolio_records import (
     Terms,
     is_held,
     is_isolated,
+    is_spot,
     pick_instrument,
     pick_position,
     pick_quote,
@@ -232,7 +233,7 @@ def charge_book_interest(  # noqa: C901 - the bases of all kinds
                 base -= value if is_isolated(terms, i) else 0.0
                 if position.quantity < 0.0:
                     lent += abs(position.quantity * quotes.mark_open[i])
-            elif not is_isolated(terms, i):
+            elif not is_isolated(terms, i) and not is_spot(terms, i):
                 base += value
     interest = -base * (cash if base > 0.0 else borrow) * years
     if terms.is_loan and lent > 0.0:
@@ -241,8 +242,31 @@ def charge_book_interest(  # noqa: C901 - the bases of all kinds
         state.wallet[CASH] -= interest
         ledger[INTEREST, ledger.shape[1] - 1] += interest
         note(log, t, -1, CHARGED, 1.0, 0.0, interest)
+    if terms.rules.spot.has_any:
+        charge_coins(terms, feed, state, quotes, ledger, log, t, years)
     if state.wallet[CASH] < 0.0 and count_cross(terms, state) == 0 and not has_collateral(state):
         take_from_isolated(terms, state)
+
+
+def charge_coins(
+    terms: Terms,
+    feed: BookFeed,
+    state: AccountState,
+    quotes: MarketBar,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    years: float,
+) -> None:
+    """Charge short spot legs for the coins that they borrowed, on their value at the mark open."""
+    for i in range(len(state.margin)):
+        if is_spot(terms, i) and state.held.quantities[i] < 0.0:
+            rate = feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
+            interest = abs(state.held.quantities[i] * quotes.mark_open[i]) * rate * years
+            if interest != 0.0:
+                state.wallet[CASH] -= interest
+                ledger[INTEREST, i] += interest
+                note(log, t, i, CHARGED, quotes.mark_open[i], state.held.quantities[i], interest)
 
 
 def take_from_isolated(terms: Terms, state: AccountState) -> None:

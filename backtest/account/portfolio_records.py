@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.account import InstrumentRules, Position, Quote
-from backtest.venue.book_rules import BookRules, Holdings, pick_rules
+from backtest.venue.book_rules import BookRules, Holdings, is_spot_leg, pick_rules
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -161,7 +161,8 @@ class BookFeed(NamedTuple):
     """The markets as arrays of shape (n_bars, n); those that rarely change may have one row.
 
     ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
-    ``ends`` is 1 if it is delisted after it. Collateral has prices of shape (C, n_bars). Rates are
+    ``ends`` is 1 if it is delisted after it. ``coin_rate`` is what a short spot leg pays per year,
+    of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are
     of the account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 5,
     n) are :data:`DATED_ROWS`, NaN for what does not change; one bar if nothing does.
     """
@@ -200,6 +201,7 @@ class BookFeed(NamedTuple):
     borrow_rate: FloatArray
     cash_rate: FloatArray
     short_rate: FloatArray
+    coin_rate: FloatArray
     funding_bar: IntArray
     funding_is_open: IntArray
     funding_instrument: IntArray
@@ -341,6 +343,11 @@ def pick_margin(terms: Terms, i: int) -> Any:
 def is_isolated(terms: Terms, i: int) -> bool:
     """Return whether an instrument is held in isolated margin."""
     return bool(terms.rules.brackets.are_isolated[i])
+
+
+def is_spot(terms: Terms, i: int) -> bool:
+    """Return whether an instrument is a spot leg, which is paid when it is bought."""
+    return is_spot_leg(terms.rules, i)
 
 
 def has_exits(terms: Terms, i: int) -> bool:

@@ -103,7 +103,7 @@ def walk(
     """Take the account through the prices inside the bar."""
     if is_quiet(terms, state, quotes):
         return
-    if is_lone(state) and terms.intrabar != ALONG:
+    if is_lone(terms, state) and terms.intrabar != ALONG:
         walk_alone(terms, state, quotes, scratch, ledger, log, t)
         return
     start_walk(quotes, scratch)

@@ -7,7 +7,7 @@ import re
 _QUOTES = "USDT|USDC|FDUSD|BUSD|TUSD|USD|EUR|GBP|JPY|BTC|ETH|BNB"
 _SETTLED = re.compile(r"[^/:]+/[^/:]+:(?P<currency>[A-Z]+)(-.*)?")
 _INVERSE = re.compile(r"(?P<currency>[A-Z0-9]{2,})USD_(PERP|\d{6})")
-_QUOTED = re.compile(rf"[A-Z0-9]{{2,}}?[-/_]?(?P<currency>{_QUOTES})([-_](PERP|SWAP|\d{{6}}))?")
+_QUOTED = re.compile(rf"(?P<coin>[A-Z0-9]{{2,}}?)[-/_]?(?P<currency>{_QUOTES})([-_](PERP|SWAP|\d{{6}}))?")
 _CURRENCY = re.compile(r"[A-Z0-9]{2,12}")
 
 
@@ -31,3 +31,15 @@ def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
     patterns = (_SETTLED, _INVERSE) if is_inverse else (_SETTLED, _INVERSE, _QUOTED)
     matches = (pattern.fullmatch(instrument) for pattern in patterns)
     return next((match["currency"] for match in matches if match), "")
+
+
+def find_coin(instrument: str) -> str:
+    """Return the coin that is quoted in the name of an instrument; empty if it says none.
+
+    Examples
+    --------
+    >>> find_coin("BTCUSDT"), find_coin("ETH-USDC"), find_coin("gold")
+    ('BTC', 'ETH', '')
+    """
+    match = _QUOTED.fullmatch(instrument)
+    return match["coin"] if match else ""

@@ -12,7 +12,7 @@ from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT, check_setting
 from backtest.account.by_instrument import check_instruments, find_misfit
 from backtest.base.caller_warnings import warn_caller
-from backtest.base.currency_names import find_currency
+from backtest.base.currency_names import find_coin, find_currency
 from backtest.base.errors import BandWarning, ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Either, Phrase
@@ -20,14 +20,10 @@ from backtest.base.units import format_time, to_nanoseconds
 from backtest.market import Market
 from backtest.market.markets import Markets
 from backtest.venue import Venue
+from backtest.venue.collateral import Collateral
 from backtest.venue.requirement_rule import Brackets
 from backtest.venue.settlement import agree_settlement, check_names_agree
-
-SHARED = (
-    "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
-    "call_grace",
-)  # fmt: skip
-"""Fields of the venue that belong to the account."""
+from backtest.venue.spot_rules import ACCOUNT_FIELDS
 
 
 def give_each(value: object, markets: Markets, *, one: str, several: str) -> dict[str, Any]:
@@ -82,6 +78,7 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
         check_setting(own[name], venues[name], name)
     check_modes(own, venues)
     check_health(markets.names, venues, account)
+    check_spot_legs(markets, venues, own, account)
     account.requirement.check_names(list(markets.names), account.collateral)
 
 
@@ -115,7 +112,7 @@ def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
     """Require that the venues agree about what belongs to the account."""
     first = names[0]
     for name in names[1:]:
-        for field in (*SHARED, "liquidation.order"):
+        for field in (*ACCOUNT_FIELDS, "liquidation.order"):
             mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
             if not is_equal(mine, theirs):
                 raise ParameterError(
@@ -185,6 +182,47 @@ def check_health(names: Sequence[str], venues: Mapping[str, Venue], account: Acc
                 where=f"Liquidation.full_below_health of {name}",
                 cure="leave it out: steps close their share at any health factor",
             )
+
+
+def check_spot_legs(
+    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
+) -> None:
+    """Refuse what a spot leg cannot have: isolated margin, its coin as collateral, health factors.
+
+    It has no margin of its own, a coin backs positions once, and debts are those of the account.
+    """
+    legs = [name for name in markets.names if venues[name].contract.is_spot]
+    health = next((n for n in venues if venues[n].liquidation.full_below_health > 0.0), None)
+    if legs and health is not None:
+        raise ParameterError(
+            f"full_below_health must be 0 beside a spot leg, got "
+            f"{venues[health].liquidation.full_below_health:g}",
+            where=f"Liquidation.full_below_health of {health}",
+            cure=f"leave it out, or leave out the spot leg {legs[0]}",
+        )
+    for name in legs:
+        if own[name].margin == "isolated":
+            raise ParameterError(
+                "a spot leg must be held in cross margin, got 'isolated'",
+                where=f"Account.margin, {name}",
+                cure=f"give margin={{{name!r}: 'cross', ...}}: a coin that is paid has no margin",
+            )
+        for asset in account.collateral:
+            if is_same_coin(asset, name, markets):
+                raise ParameterError(
+                    f"a coin must be a spot leg or collateral, got {asset.name!r} as both",
+                    where=f"Account.collateral and the venue of {name}",
+                    cure=f"leave the collateral out and hold the coins as {name}, or give {name} a "
+                    "margined contract",
+                )
+
+
+def is_same_coin(asset: Collateral, name: str, markets: Markets) -> bool:
+    """Return whether collateral is the coin of an instrument, by its market or by its name."""
+    market, prices = markets[name], asset.prices
+    is_its_market = prices is market or (isinstance(prices, str) and prices == name)
+    coins = {find_coin(name), find_coin(market.instrument)} - {""}
+    return is_its_market or asset.name in coins
 
 
 def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> None:

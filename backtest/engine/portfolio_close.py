@@ -16,6 +16,7 @@ from backtest.account.portfolio_records import (
     Terms,
     is_held,
     is_isolated,
+    is_spot,
     pick_instrument,
     pick_margin,
     pick_position,
@@ -110,9 +111,11 @@ def find_failure_value(
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         margin = pick_margin(terms, i)
         own = compute_own_maintenance(terms.rules, held, i)
-        base = excess + own - held.quantities[i] * value
-        x = quotes.multiplier[i]
-        return compute_liquidation_value(margin, held.quantities[i], held.entries[i], base, x)
+        quantity, x = held.quantities[i], quotes.multiplier[i]
+        if is_spot(terms, i) and quantity > 0.0:
+            quantity *= 1.0 - terms.rules.spot.haircuts[i]
+        base = excess + own - quantity * value
+        return compute_liquidation_value(margin, quantity, held.entries[i], base, x)
     for j in range(len(state.margin)):
         scratch.mark[j] = held.values[j]
     for c in range(len(held.prices)):

@@ -47,6 +47,7 @@ from backtest.base.units import FloatArray, IntArray, parse_duration
 from backtest.engine.collateral_prices import ASSET, find_prices, read_assets
 from backtest.engine.dated_costs import place_costs
 from backtest.engine.feed_arrays import (
+    as_of,
     earn_cash,
     read_cash,
     read_instrument,
@@ -64,7 +65,7 @@ from backtest.market.markets import Markets
 from backtest.measures.tally import Clock
 from backtest.venue import MarginRules, Venue
 from backtest.venue.book_rules import Holdings
-from backtest.venue.book_tables import pack_brackets
+from backtest.venue.book_tables import pack_brackets, pack_spot
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.scenario_margin import ScenarioMargin
 
@@ -149,6 +150,8 @@ def read_terms(
     packed = account.requirement.pack(margins, account.collateral, width)
     order, ranks = read_order(account, venue, names)
     whole = read_whole(venue, account)
+    legs = [venues[name].contract.haircut for name in names]
+    packed = packed._replace(spot=pack_spot(legs))
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
     return Terms(
         instruments=list(rules),
@@ -163,7 +166,7 @@ def read_terms(
         intrabar=WORST if account.intrabar == "worst" else PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
-        has_interest=whole.has_interest is not None,
+        has_interest=whole.has_interest is not None or pays_for_coins(venues),
         is_loan=whole.is_loan,
         top_up_to=whole.top_up_to,
         ruin_at=whole.ruin_at,
@@ -223,7 +226,8 @@ def read_feed(
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
     panel = markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
-    kept = panel.funding_bar >= first
+    is_paid = np.array([venues[name].contract.is_spot for name in markets.names])
+    kept = (panel.funding_bar >= first) & ~is_paid[panel.funding_instrument]  # coins pay no funding
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
     return BookFeed(
         **{name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK},
@@ -234,6 +238,7 @@ def read_feed(
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
         **read_cash(markets, venue, account, first, started),  # type: ignore[arg-type] # the clock
+        coin_rate=read_coin_rates(markets, venues),
         funding_bar=panel.funding_bar[kept].astype(np.int64),
         funding_is_open=panel.funding_is_open[kept].astype(np.int64),
         funding_instrument=panel.funding_instrument[kept].astype(np.int64),
@@ -264,6 +269,23 @@ def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
         for row, values in rows.items():
             found[first:stop, row, i] = values
     return found
+
+
+def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
+    """Return what short spot legs pay per year by bar, of shape (n_bars or 1, n); else (1, 1)."""
+    rates = [venues[name].contract.borrow_rate for name in markets.names]
+    if all(each is None for each in rates):
+        return np.zeros((1, 1))
+    found = [
+        as_of(0.0 if each is None else each, markets.time, "Contract.borrow_rate") for each in rates
+    ]
+    return np.ascontiguousarray(np.stack(np.broadcast_arrays(*found), axis=1))
+
+
+def pays_for_coins(venues: Mapping[str, Venue]) -> bool:
+    """Return whether a short of any spot leg ever pays for its coins."""
+    rates = [each.contract.borrow_rate for each in venues.values()]
+    return any(bool(np.any(np.asarray(rate) > 0.0)) for rate in rates if rate is not None)
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:

@@ -9,7 +9,14 @@ Isolated positions have their own requirement and are not in it.
 from __future__ import annotations
 
 from backtest.base.units import TOLERANCE, FloatArray
-from backtest.venue.book_rules import BookRules, BracketTables, Holdings, is_cross, is_in_pool
+from backtest.venue.book_rules import (
+    BookRules,
+    BracketTables,
+    Holdings,
+    is_cross,
+    is_in_pool,
+    is_spot_leg,
+)
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.scenario_loss import (
     compute_exposure,
@@ -127,14 +134,40 @@ def compute_book_requirement(book: BookRules, held: Holdings) -> float:
 
 
 def compute_book_initial(book: BookRules, held: Holdings) -> float:
-    """Return the initial margin of all cross positions, in the settlement currency."""
+    """Return the initial margin of all cross positions, in the settlement currency.
+
+    Under brackets that of a spot leg contains its haircut, which M is without already.
+    """
     if book.has_scenarios:
         return compute_scenario_margin(book, held, True)
-    return sum_initial(book, held)
+    total = sum_initial(book, held)
+    return total - compute_haircuts(book, held) if book.spot.has_any else total
+
+
+def compute_haircut(book: BookRules, held: Holdings, i: int) -> float:
+    """Return what of the value of a long spot leg does not back positions; 0 of others."""
+    if not is_spot_leg(book, i) or not held.quantities[i] > 0.0:
+        return 0.0
+    return float(book.spot.haircuts[i] * (held.quantities[i] * held.values[i]))
+
+
+def compute_haircuts(book: BookRules, held: Holdings) -> float:
+    """Return what of the value of all long spot legs does not back positions."""
+    total = 0.0
+    if book.spot.has_any:
+        for i in range(len(held.quantities)):
+            total += compute_haircut(book, held, i)
+    return total
 
 
 def compute_book_backing(book: BookRules, held: Holdings, cash: float) -> float:
     """Return M, what backs the cross positions: ``cash`` is w, after paying for them."""
+    total = compute_full_backing(book, held, cash)
+    return total - compute_haircuts(book, held) if book.spot.has_any else total
+
+
+def compute_full_backing(book: BookRules, held: Holdings, cash: float) -> float:
+    """Return M with spot legs in full."""
     total = cash
     for i in range(len(held.quantities)):
         if is_cross(held.quantities[i], book.brackets.are_isolated[i]):
@@ -166,18 +199,22 @@ def fill_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:
 
     ``shares`` has shape (n + C,). At a kink the derivative is that of the active row, the first of
     equal ones, and of the lower bracket. Under scenarios the shares add up to R. Under brackets
-    they exceed it by the cumulative amounts.
+    they exceed it by the cumulative amounts. A spot leg has its haircut / level besides: what M is
+    without counts as if it were required.
     """
     shares[:] = 0.0
     if book.has_scenarios:
         fill_scenario_shares(book, held, shares)
-        return
-    for i in range(len(held.quantities)):
-        if is_in_pool(book, held, i):
-            notional = compute_tested_notional(book, held, i)
-            k = find_bracket(book.brackets, i, notional)
-            x, fee = book.brackets.multipliers[i], book.brackets.close_fees[i]
-            shares[i] = scale_rate(book.brackets.rates[i, k], x, fee) * notional
+    else:
+        for i in range(len(held.quantities)):
+            if is_in_pool(book, held, i):
+                notional = compute_tested_notional(book, held, i)
+                k = find_bracket(book.brackets, i, notional)
+                x, fee = book.brackets.multipliers[i], book.brackets.close_fees[i]
+                shares[i] = scale_rate(book.brackets.rates[i, k], x, fee) * notional
+    if book.spot.has_any:
+        for i in range(len(held.quantities)):
+            shares[i] += compute_haircut(book, held, i) / book.level
 
 
 def fill_scenario_shares(book: BookRules, held: Holdings, shares: FloatArray) -> None:

@@ -85,6 +85,14 @@ class CollateralTables(NamedTuple):
     slippages: FloatArray
 
 
+class SpotTables(NamedTuple):
+    """Which of n instruments are spot legs, and the haircut of each; of shape (1,) without any."""
+
+    has_any: bool
+    are_spot: BoolArray
+    haircuts: FloatArray
+
+
 class BookRules(NamedTuple):
     """The margin rules of an account with several positions.
 
@@ -97,6 +105,7 @@ class BookRules(NamedTuple):
     collateral: CollateralTables
     has_scenarios: bool
     level: float
+    spot: SpotTables
 
 
 class Holdings(NamedTuple):
@@ -138,6 +147,11 @@ def pick_rules(tables: BracketTables, i: int) -> MarginRules:
         multiplier=tables.multipliers[i],
         initial_multiplier=tables.initial_multipliers[i],
     )
+
+
+def is_spot_leg(book: BookRules, i: int) -> bool:
+    """Return whether an instrument is a spot leg, which is paid when it is bought."""
+    return bool(book.spot.has_any and book.spot.are_spot[i])
 
 
 def is_cross(quantity: float, is_isolated: bool) -> bool:

@@ -14,6 +14,7 @@ from backtest.venue.book_rules import (
     CollateralTables,
     Holdings,
     ScenarioTables,
+    SpotTables,
 )
 from backtest.venue.requirement import MarginRules
 
@@ -174,6 +175,14 @@ def pack_no_scenarios() -> ScenarioTables:
         initial_contingency=0.0,
         nets=np.zeros((0, 2)),
     )
+
+
+def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
+    """Return the spot legs among some instruments by their haircuts; None of all others."""
+    are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
+    if not are_spot.any():
+        return SpotTables(False, np.zeros(1, dtype=np.bool_), np.zeros(1))
+    return SpotTables(True, are_spot, np.array([each or 0.0 for each in haircuts]))
 
 
 def pack_collateral(collateral: Sequence[Asset], groups: Sequence[str] = ()) -> CollateralTables:

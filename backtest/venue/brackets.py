@@ -31,7 +31,7 @@ class Bracket(Value):
     max_leverage : float
         Largest leverage of an order that reaches into this bracket.
     maintenance_rate : float
-        Maintenance margin per unit of notional, between 0 and 1.
+        Maintenance margin per unit of notional, between 0 and 1; 0 only of spot contracts.
     amount : float or None
         Cumulative amount: MM(N) = maintenance_rate N - amount. A venue derives it; if it is given,
         the venue checks it.
@@ -78,7 +78,7 @@ class Bracket(Value):
             (0 <= self.floor < np.inf, f"floor must be at least 0 and finite, got {self.floor}"),
             (self.cap > self.floor, f"cap must be over the floor, got {self.cap}"),
             (0 < leverage < np.inf, f"max_leverage must be over 0 and finite, got {leverage}"),
-            (0 < rate < 1, f"maintenance_rate must be over 0 and below 1, got {rate}"),
+            (0 <= rate < 1, f"maintenance_rate must be at least 0 and below 1, got {rate}"),
             (not demand > 1 + TOLERANCE, _describe_demand("maintenance_rate", demand)),
             (self.amount is None or 0 <= self.amount < np.inf,
              f"amount must be at least 0 and finite, got {self.amount}"),
@@ -117,11 +117,13 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
     return [float(amount) for amount in amounts]
 
 
-def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Bracket, ...]:
+def complete_table(
+    brackets: Sequence[Bracket], close_fee: float, *, is_spot: bool = False
+) -> tuple[Bracket, ...]:
     """Check that brackets form a table, and return them with their amounts.
 
     ``close_fee`` is the fee of closing, per unit of notional, that the venue adds to every
-    maintenance rate.
+    maintenance rate. Only the bracket of a spot contract has a rate of 0.
 
     Raises VenueError, listing all defects of the table.
     """
@@ -143,6 +145,7 @@ def complete_table(brackets: Sequence[Bracket], close_fee: float) -> tuple[Brack
             *_check_order(brackets[k - 1] if k else None, row),
             *_check_amount(row, amounts[k]),
             *_check_demand(row, close_fee),
+            *_check_rate(row, is_spot=is_spot),
         )
     ]
     if defects:
@@ -177,6 +180,14 @@ def _check_amount(row: Bracket, derived: float) -> list[str]:
     if row.amount is None or abs(row.amount - derived) <= slack:
         return []
     return [f"amount must be {derived!r}, derived from floors and rates, got {row.amount!r}"]
+
+
+def _check_rate(row: Bracket, *, is_spot: bool) -> list[str]:
+    if is_spot == (row.maintenance_rate == 0.0):
+        return []
+    if is_spot:
+        return [f"maintenance_rate of a spot contract must be 0, got {row.maintenance_rate}"]
+    return [f"maintenance_rate must be over 0, got {row.maintenance_rate}"]
 
 
 def _check_demand(row: Bracket, close_fee: float) -> list[str]:

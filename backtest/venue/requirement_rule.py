@@ -31,6 +31,7 @@ from backtest.venue.book_tables import (
     pack_collateral,
     pack_holdings,
     pack_no_scenarios,
+    pack_spot,
 )
 from backtest.venue.contract_value import compute_value
 from backtest.venue.requirement import MarginRules
@@ -133,6 +134,7 @@ class MarginRule(Value):
             collateral=pack_collateral(collateral, self.name_groups(names)),
             has_scenarios=scenarios is not None,
             level=self.level,
+            spot=pack_spot(),
         )
         check_inverse(book, names)
         return book

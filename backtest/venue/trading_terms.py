@@ -29,6 +29,7 @@ from backtest.base.ranges import Choice, Number
 from backtest.base.units import to_nanoseconds
 from backtest.base.values import Value
 from backtest.venue.fee_tiers import MAKER, FeeTier, check_tiers
+from backtest.venue.interest import format_found_rate
 from backtest.venue.liquidation_fields import ReductionOrder, Step
 
 
@@ -39,16 +40,17 @@ class Contract(Value):
     Parameters
     ----------
     kind : str
-        ``"linear"`` (settled in the quote currency) or ``"inverse"`` (settled in the coin).
+        ``"linear"`` (settled in the quote currency), ``"inverse"`` (settled in the coin), or
+        ``"spot"`` (the coin itself, paid in the quote currency when it is bought).
     size : float
-        Base units per contract if linear, quote units per contract if inverse.
+        Base units per contract if linear or spot, quote units per contract if inverse.
     lot : float
         Step of quantity, in contracts; 0 means no rounding.
     tick : float
         Step of price, in price also for inverse contracts.
     min_notional : float
         Smallest order that does not close a position, in the settlement currency. Default: 5 in
-        the quote currency if linear, none if inverse (5 coins would be a fortune).
+        the quote currency, none if inverse (5 coins would be a fortune).
     round_to_tick : bool
         Whether the prices of fills and stops are rounded to the tick, against the trader.
     expires : str, optional
@@ -57,11 +59,17 @@ class Contract(Value):
     settles : str, optional
         The currency in which it settles, ``"BTC"``. All positions of one balance must settle in one
         currency. Default: unknown; the name of a linear contract may say it (``"BTCUSDT"``).
+    haircut : float, optional
+        Of a spot contract, which needs it: the share of a long's value that does not back
+        positions, from 0 to under 1.
+    borrow_rate : float or Series by UTC time, optional
+        Of a spot contract, which needs it: what a short pays per year on the value of the coins
+        that it borrowed.
     """
 
-    _omitted = frozenset({"round_to_tick", "expires", "settles"})
+    _omitted = frozenset({"round_to_tick", "expires", "settles", "haircut", "borrow_rate"})
 
-    kind: Annotated[str, Choice("linear", "inverse")] = "linear"
+    kind: Annotated[str, Choice("linear", "inverse", "spot")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
     lot: Annotated[float, NOT_NEGATIVE] = 0.001
     tick: Annotated[float, POSITIVE] = 0.1
@@ -69,8 +77,16 @@ class Contract(Value):
     round_to_tick: Annotated[bool, Flag()] = False
     expires: str | None = None
     settles: str | None = None
+    haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
+    borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
+
+    @property
+    def is_spot(self) -> bool:
+        """Whether it is paid when it is bought, and needs no margin by brackets."""
+        return self.kind == "spot"
 
     def _check_rules(self) -> None:
+        self._check_spot()
         if self.settles is not None and not is_currency(self.settles):
             raise ParameterError(
                 f"settles must be the name of a currency, got {self.settles!r}",
@@ -80,7 +96,21 @@ class Contract(Value):
         if self.expires is not None:
             to_nanoseconds(self.expires, where="Contract.expires")
         if self.min_notional is None:
-            self._set_fields(min_notional=5.0 if self.kind == "linear" else 0.0)
+            self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
+
+    def _check_spot(self) -> None:
+        """Require the two numbers of a spot contract, and refuse them for others."""
+        for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
+            value = getattr(self, name)
+            if (value is None) == self.is_spot:
+                found = "None" if value is None else format_found_rate(value)
+                rule = "is needed by a spot contract" if self.is_spot else "is of spot contracts"
+                cure = f"give {name}={example}" if self.is_spot else f"leave {name} out"
+                raise ParameterError(
+                    f"{name} {rule}, got {found} with kind {self.kind!r}",
+                    where=f"Contract.{name}",
+                    cure=f"{cure}, or choose another kind",
+                )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -43,6 +43,7 @@ from backtest.venue.fee_tiers import FeeTier, check_close_fee
 from backtest.venue.interest import RATES, check_interest
 from backtest.venue.liquidation_fields import ProfitShare
 from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
+from backtest.venue.spot_rules import check_spot, force_spot, list_spot_parts
 from backtest.venue.trading_terms import Contract, Fees, Liquidation, Slippage
 
 __all__ = [
@@ -136,7 +137,8 @@ class Venue(Value, Viewable):
         check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)
         check_dated(self)
         close_fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
-        self._set_fields(brackets=complete_table(self.brackets, close_fee))
+        is_spot = self.contract.is_spot
+        self._set_fields(brackets=complete_table(self.brackets, close_fee, is_spot=is_spot))
         self._check_earlier(close_fee)
         if not isinstance(self.in_force, InForce | None):
             raise VenueError(
@@ -146,6 +148,8 @@ class Venue(Value, Viewable):
             )
         check_interest(self.interest_on, self.rates())
         check_multipliers(self)
+        if is_spot:
+            check_spot(self)
 
     def profit_share(self) -> float:
         """Return the share of an unrealized profit that backs orders and withdrawals."""
@@ -168,14 +172,18 @@ class Venue(Value, Viewable):
         contract, fees, liquidation = self.contract, self.fees, self.liquidation
         rates = [each.maintenance_rate for each in self.brackets]
         most = max(each.max_leverage for each in self.brackets)
+        needed = (
+            f"maintenance {rates[0]:.4g} to {rates[-1]:.4g} in {count_nouns(len(rates), 'bracket')}"
+        )
+        if contract.is_spot:
+            needed = f"haircut {contract.haircut:g}, no maintenance"
         name = self.in_force.preset if self.in_force else "no preset"
-        brackets = count_nouns(len(rates), "bracket")
         interest = [each for each in RATES if np.any(np.asarray(getattr(self, each)) != 0.0)]
         return (
             f"<Venue of {name}: {contract.kind} contract, lot {contract.lot:g}, tick "
             f"{contract.tick:g}, least notional {contract.min_notional:g}\n"
-            f" up to {most:g}x, maintenance {rates[0]:.4g} to {rates[-1]:.4g} in {brackets}, "
-            f"liquidation {liquidation.mode!r}, its fee {describe_cost(liquidation.fee)}\n"
+            f" up to {most:g}x, {needed}, liquidation {liquidation.mode!r}, "
+            f"its fee {describe_cost(liquidation.fee)}\n"
             f" taker {describe_cost(fees.taker)}, maker {describe_cost(fees.maker)}, "
             f"slippage {describe_cost(self.slippage.rate)}, impact "
             f"{self.slippage.impact:g}, {' and '.join(interest) or 'no interest'}>"
@@ -309,6 +317,60 @@ class Venue(Value, Viewable):
             interest_on=interest_on,
             borrow_rate=borrow_rate,
             cash_rate=cash_rate,
+        )
+
+    @classmethod
+    @checked
+    def spot(
+        cls,
+        *,
+        taker: float,
+        slippage: float,
+        haircut: float,
+        borrow_rate: Rate,
+        max_leverage: float | None = None,
+        maker: float | None = None,
+        liquidation_fee: float | None = None,
+        lot: float = 0.0,
+        like: Venue | None = None,
+    ) -> Venue:
+        """Return the venue of a spot leg: the coin itself, held beside margined positions.
+
+        Parameters
+        ----------
+        taker, slippage : float
+            Costs per unit of notional.
+        haircut : float
+            The share of a long's value that does not back positions, from 0 to under 1.
+        borrow_rate : float or Series by UTC time
+            What a short pays per year on the value of the coins that it borrowed. The rates of
+            money are those of the account, :class:`Venue`.
+        max_leverage : float, optional
+            Largest leverage of an order, under 1 / haircut. Default: 1 / (2 haircut).
+        maker, liquidation_fee : float, optional
+            By default the taker fee. A liquidation has the slippage of a trade.
+        lot : float
+            Step of quantity, in coins; 0 means any quantity. There is no smallest notional.
+        like : Venue, optional
+            The venue of the other instruments, of which interest, margin calls and the mode, step
+            and order of liquidations are taken: they belong to the account.
+
+        Examples
+        --------
+        >>> perpetual = Venue.preset("binance-usdm", "BTCUSDT")
+        >>> spot = Venue.spot(taker=0.001, slippage=1e-4, haircut=0.05, borrow_rate=0.04,
+        ...                   like=perpetual)
+        >>> spot.contract.haircut, spot.brackets[0].max_leverage, spot.liquidation.mode
+        (0.05, 10.0, 'close')
+        """
+        parts = list_spot_parts(haircut, borrow_rate, max_leverage, lot, like)
+        return cls(
+            **parts,
+            fees=Fees(taker=taker, maker=taker if maker is None else maker),
+            slippage=Slippage(rate=slippage),
+            liquidation=force_spot(
+                taker if liquidation_fee is None else liquidation_fee, slippage, like
+            ),
         )
 
     @checked
