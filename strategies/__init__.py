@@ -7,6 +7,7 @@ are conventions.
 
 from backtest.strategies.average import Average
 from backtest.strategies.capped import Capped
+from backtest.strategies.carry import Carry
 from backtest.strategies.constant import Constant
 from backtest.strategies.cooldown import Cooldown
 from backtest.strategies.cppi import Cppi
@@ -32,6 +33,7 @@ from backtest.strategies.vol_target import VolTarget
 __all__ = [
     "Average",
     "Capped",
+    "Carry",
     "Constant",
     "Cooldown",
     "Cppi",

@@ -291,7 +291,7 @@ def close_of(case: PortfolioCase, name: str) -> np.ndarray:
 def value_of(contract: dict[str, Any], price: Any) -> Any:
     """Return the value of one contract (§1)."""
     size = contract["size"]
-    return size * price if contract["kind"] == "linear" else -size / price
+    return size * price if contract["kind"] != "inverse" else -size / price
 
 
 def value_contracts(case: PortfolioCase, name: str) -> np.ndarray:

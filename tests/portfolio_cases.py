@@ -184,6 +184,53 @@ def draw_costs(
     return replace(tape, bars=tape.bars.assign(**columns)), venue | groups
 
 
+def make_spot_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with some of its linear instruments as spot legs.
+
+    The next seed's, if all of its instruments are inverse.
+    """
+    case, rng = make_mode_case(seed), np.random.default_rng([seed, 21])
+    linear = [n for n, each in case.venues.items() if each["contract"]["kind"] == "linear"]
+    if not linear:
+        return make_spot_case(seed + 1)
+    legs = [name for name in linear if rng.random() < 0.4] or linear[:1]
+    account, venues = dict(case.account), {}
+    for name, venue in case.venues.items():
+        own = venue["venue"] | {"interest_on": "balance", "short_rate": 0.0}
+        forced = {k: v for k, v in venue["liquidation"].items() if k != "full_below_health"}
+        venues[name] = venue | {"venue": own, "liquidation": forced}
+        if name in legs:
+            venues[name] = draw_spot(rng, venues[name])
+            account["margin"] = account["margin"] | {name: "cross"}
+            most = venues[name]["brackets"][0]["max_leverage"]
+            setting = account["venue_leverage"][name]
+            setting = None if setting is None else min(setting, most)
+            account["venue_leverage"] = account["venue_leverage"] | {name: setting}
+    for name in case.venues:  # the pool is liquidated in one mode
+        if account["margin"][name] == "cross":
+            mode = venues[legs[0]]["liquidation"]["mode"]
+            assert venues[name]["liquidation"]["mode"] == mode
+    return replace(case, venues=venues, account=account)
+
+
+def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]:
+    """Return a venue as that of a spot leg."""
+    haircut = 0.0 if rng.random() < 0.15 else float(rng.uniform(0.01, 0.3))
+    most = float(rng.uniform(0.2, 0.95)) / max(haircut, 0.04)
+    cap = 10.0 ** float(rng.uniform(3.5, 12))
+    own = venue["venue"] | {
+        "maintenance_at": "mark", "includes_close_fee": False, "margin_multiplier": 1.0,
+        "profit_counts": "all",
+    }  # fmt: skip
+    forced = venue["liquidation"]
+    if forced["step"] == "bracket":
+        forced = forced | {"step": float(rng.uniform(0.1, 0.7))}
+    terms = {"kind": "spot", "haircut": haircut, "borrow_rate": float(rng.uniform(0.0, 3.0))}
+    row = {"floor": 0.0, "cap": cap, "max_leverage": most, "maintenance_rate": 0.0}
+    changes = {"contract": venue["contract"] | terms, "brackets": [row]}
+    return venue | changes | {"venue": own, "liquidation": forced}
+
+
 def draw_exits(rng: np.random.Generator, typical: float) -> dict[str, Any]:
     """Draw trailing stops and take-profits, plain or in multiples of a column."""
     exits: dict[str, Any] = {}

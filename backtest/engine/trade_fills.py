@@ -70,11 +70,13 @@ def read_fills(run: RunRecord, entries: FloatArray, i: int) -> InstrumentFills:
     """Return the fills of an instrument.
 
     The first is what an earlier run held, at its last mark, and the last closes what is held at the
-    end, at the last mark; neither has costs.
+    end, at the last mark; neither has costs. What a short spot leg pays for its coins is interest
+    of the instrument, and counts as its funding.
     """
     own = entries[:, OWNER] == i if entries.shape[1] > OWNER else np.ones(len(entries), dtype=bool)
     is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
-    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & (entries[:, 1] == ledger.FUNDING))
+    carry = (ledger.FUNDING,) if entries.shape[1] <= OWNER else (ledger.FUNDING, ledger.INTEREST)
+    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & np.isin(entries[:, 1], carry))
     quantity, last = run.of_positions("quantity")[:, i], run.record.n_bars - 1
     in_first = rows[entries[rows, 0] == 0.0]
     carried = float(quantity[0] - entries[in_first, 3].sum())

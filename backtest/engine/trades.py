@@ -12,7 +12,7 @@ from backtest.account.portfolio_ledger import DELISTED
 from backtest.base.checked_calls import checked
 from backtest.base.ranges import Choice
 from backtest.base.units import to_nanoseconds, utc_index
-from backtest.engine.result_tables import KINDS, price_of
+from backtest.engine.result_tables import KINDS, OWNER, price_of
 from backtest.engine.run_by_state import read_level
 from backtest.engine.trade_excursions import measure_excursions
 from backtest.engine.trade_fills import CARRIED, OPEN, InstrumentFills, read_entries, read_fills
@@ -65,6 +65,7 @@ class Trades(pd.DataFrame):
         """
         account, positions = self._run.record.account, self._run.record.positions
         found = {k: sign * float(getattr(account, k).sum()) for k, sign in UNALLOCATED.items()}
+        found["interest"] += sum_coin_interest(self._run)
         lost = account.liquidation_loss.sum() - positions.liquidation_loss.sum()
         is_dust = abs(lost) <= 1e-9 * np.abs(account.liquidation_loss).sum()
         found["liquidation_loss"] = 0.0 if is_dust else -float(lost)
@@ -144,6 +145,15 @@ class Trades(pd.DataFrame):
         }
 
 
+def sum_coin_interest(run: PortfolioViews) -> float:
+    """Return the interest of short spot legs, which is a cost of their trades."""
+    entries = read_entries(run)
+    if entries.shape[1] <= OWNER:
+        return 0.0
+    is_own = (entries[:, 1] == ledger.INTEREST) & (entries[:, OWNER] >= 0)
+    return float(entries[is_own, 4].sum())
+
+
 def list_run_trades(run: PortfolioViews, view: TradeView) -> Trades:
     """Return the trades of a run.
 
@@ -152,7 +162,7 @@ def list_run_trades(run: PortfolioViews, view: TradeView) -> Trades:
     ``entry_price``, ``exit_price`` (filled, averages by quantity; of an open trade the last mark),
     ``bars`` at whose close it was open; ``peak_leverage`` of the position at these closes;
     ``price_pnl`` before costs, ``fees``, ``slippage``, ``impact``, ``liquidation_loss``,
-    ``funding`` (with dividends) paid while held, and ``profit`` after them, in the settlement
+    ``funding`` (with dividends, and what a short spot leg pays for its coins) paid while held, and ``profit`` after them, in the settlement
     currency; ``margin``, the largest initial margin held, ``return_on_margin`` = profit / margin,
     and ``return`` = profit / entry notional; ``mae_mark``, ``mfe_mark``, ``mae_last`` and
     ``mfe_last``, the furthest moves of the price against and for it, as returns on the entry

@@ -320,9 +320,11 @@ class Liquidations(State):
         worsened = position.forced_value(part, value)
         loss = part * (value - worsened)
         asked = position.forced_fee * abs(part * worsened)
-        fee = self.forced_fee(asked, self.backing(point) - loss)
-        after = self.required(point, {position.name: position.quantity - part})
-        return self.required(point) - after - loss - fee
+        rest = position.quantity - part
+        freed = position.withheld(value, position.quantity) - position.withheld(value, rest)
+        fee = self.forced_fee(asked, self.backing(point) + freed - loss)
+        after = self.required(point, {position.name: rest})
+        return self.required(point) - after + freed - loss - fee
 
     def rank_of(
         self, position: Position, part: Decimal, gains: Mapping[str, Decimal], point: Point

@@ -181,10 +181,12 @@ class Orders(Margins):
             free = equity - (position.uncounted(value) if adds else ZERO)
         else:
             free = self.backing(point) - self.uncounted(point, () if adds else (position.name,))
+            free += position.withheld(point.marks[position.rank], position.quantity)
         if position.is_isolated or not self.rule.has_scenarios:
             return max(min(cap, most * free) for cap, most in position.limits())
         unit = (ONE if signal > 0 else -ONE) / abs(value)
         each = self.rule.initial([position.leg(value, unit)], [])
+        each += position.withheld(value, unit)
         cap = max(cap for cap, _ in position.limits())
         return min(cap, free / each) if each > 0 else cap
 
@@ -212,11 +214,12 @@ class Orders(Margins):
         values = {each.name: each.value("fill") for each in positions}
         whole = sum((abs(e.quantity * values[e.name]) * e.reducing_cost for e in positions), ZERO)
         backing = self.behind(owner, point) - sum((e.order_fee for e in positions), ZERO)
+        backing += self.withheld(point) if owner is None else ZERO
 
         def room(factor: Decimal) -> Decimal:
             if owner is None:
                 sizes = {each.name: factor * each.quantity for each in positions}
-                needed = self.required(point, sizes)
+                needed = self.required(point, sizes) + ratio * self.withheld(point, sizes)
             else:
                 needed = owner.leg(values[owner.name], factor * owner.quantity).maintenance
             return ratio * (backing - (ONE - factor) * whole) - needed
@@ -312,6 +315,8 @@ class Orders(Margins):
             each = order.position
             if not each.is_isolated and order.trades:
                 fees += each.fee * order.traded(ONE) * abs(order.filled) + each.order_fee
+                if each.is_spot and order.closing + order.adding > 0:  # paid out of B
+                    fees += order.traded(ONE) * order.filled
         taken = sum((order.opens_with() for order in isolated), ZERO)
         returned = sum(  # what is cut to 0 binds nobody
             (o.returns() if o.adding != 0 else max(o.returns(), ZERO) for o in isolated), ZERO
@@ -341,7 +346,8 @@ class Orders(Margins):
             costs = (o.kappa * o.traded(factor) * abs(o.position.value("fill")) for o in cross)
             taken = (factor * order.opens_with() - order.returns() for order in isolated)
             left = free - sum(costs, ZERO) - sum(taken, ZERO)
-            return left - self.initial(point, sizes(factor))
+            withheld = self.withheld(point, sizes(factor)) - self.withheld(point)
+            return left - withheld - self.initial(point, sizes(factor))
 
         signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
         edges = [] if self.rule.has_scenarios else self.edges_of(cross)

@@ -65,7 +65,7 @@ class Payments(Liquidations):
         point = self.at("open")
         free = self.backing(point) - self.uncounted(point) - self.initial(point)
         if not self.is_plain:
-            free = min(free, self.balance() + (self.negative_limit if self.assets else ZERO))
+            free = min(free, self.balance() + (self.negative_limit if self.has_collateral else ZERO))
         for each in self.isolated if self.is_plain else ():
             value = point.marks[each.rank]
             needed = each.leg(value).initial + each.uncounted(value)
@@ -193,6 +193,13 @@ class Payments(Liquidations):
         due = (shorts * self.short_rate(since) - base * rate) * years
         self.cash -= due
         self.charge("interest", due)
+        for each in self.held:
+            if each.is_spot and each.quantity < 0:
+                value = each.value("mark_open")
+                lent = -each.quantity * value * each.coin_rate(since) * years
+                self.note("pays for coins")
+                self.cash -= lent
+                self.charge("interest", lent, each, value)
         if not self.cross and not self.has_collateral:
             self.margins_pay()
 

@@ -46,7 +46,10 @@ class Position:
         self, name: str, rank: int, market: Any, venue: Any, account: Any, clock: Sequence[int]
     ) -> None:
         self.name, self.rank, self.market, self.venue = name, rank, market, venue
-        self.contract = Contract(venue.contract.kind == "linear", exact(venue.contract.size))
+        self.contract = Contract(venue.contract.kind != "inverse", exact(venue.contract.size))
+        self.is_spot = venue.contract.kind == "spot"
+        self.haircut = exact(venue.contract.haircut) if self.is_spot else ZERO
+        self.coin_rate = AsOf(venue.contract.borrow_rate) if self.is_spot else None
         self.read_venue()
         self.read_account(account)
         self.prices = {name: decimals(getattr(market, name)) for name in (*PRICES, "volume")}
@@ -197,6 +200,10 @@ class Position:
             self.effective_setting,
             self.venue.maintenance_at == "entry",
         )
+
+    def withheld(self, value: Decimal, quantity: Decimal) -> Decimal:
+        """Of a long spot leg: the part of its value that backs nothing."""
+        return self.haircut * max(quantity, ZERO) * value if self.haircut else ZERO
 
     def profit(self, value: Decimal) -> Decimal:
         """Unrealized profit."""

@@ -106,7 +106,8 @@ class State:
         self.at_open: list[list[Settlement]] = [[] for _ in self.clock]
         self.inside: list[list[Settlement]] = [[] for _ in self.clock]
         for each in self.positions:
-            for bar, is_open, event in settlements_of(each.market, each.rank, jitter):
+            paid = () if each.is_spot else settlements_of(each.market, each.rank, jitter)
+            for bar, is_open, event in paid:
                 (self.at_open if is_open else self.inside)[each.first + bar].append(event)
         for events in (*self.at_open, *self.inside):
             events.sort(key=lambda event: event[:2])
@@ -176,18 +177,21 @@ class State:
         return any(asset.amount != 0 for asset in self.assets)
 
     def is_alone(self) -> bool:
-        """One position is open and no collateral is held."""
-        return len(self.held) == 1 and not self.has_collateral
+        """One margined position is open and no collateral is held."""
+        is_one = len(self.held) == 1 and not self.held[0].is_spot
+        return is_one and not self.has_collateral
 
     @property
     def is_plain(self) -> bool:
         """Whether the account is one of RULES for a single position."""
         has_rule = self.rule.has_scenarios or self.level != 1
+        has_rule = has_rule or self.positions[0].is_spot
         return len(self.positions) == 1 and not self.assets and not has_rule
 
     def balance(self) -> Decimal:
-        """B = w + Σ_cross q·u(entry)."""
-        return self.cash + sum((each.quantity * each.entry for each in self.cross), ZERO)
+        """B = w + Σ_cross q·u(entry), but for spot legs: what is paid has left it."""
+        margined = (each for each in self.cross if not each.is_spot)
+        return self.cash + sum((each.quantity * each.entry for each in margined), ZERO)
 
     def equity(self, point: Point) -> Decimal:
         """E: cash, cross positions, collateral in full, isolated backing."""
@@ -206,10 +210,17 @@ class State:
         return sum((a.amount * p for a, p in zip(self.assets, prices, strict=True)), ZERO)
 
     def backing(self, point: Point) -> Decimal:
-        """M: cash, cross positions, collateral at its rate."""
+        """M: cash, cross positions, collateral at its rate; long spot legs less their haircut."""
         total = sum((each.quantity * point.marks[each.rank] for each in self.cross), self.cash)
         pairs = zip(self.assets, point.assets, strict=True)
-        return sum((asset.counted(price) for asset, price in pairs), total)
+        return sum((asset.counted(price) for asset, price in pairs), total) - self.withheld(point)
+
+    def withheld(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+        """The haircuts of long spot legs, or of other sizes of them."""
+        legs = [each for each in self.positions if each.is_spot]
+        held = [(sizes or {}).get(each.name, each.quantity) for each in legs]
+        pairs = [pair for pair in zip(legs, held, strict=True) if pair[1] > 0]
+        return sum((each.withheld(point.marks[each.rank], size) for each, size in pairs), ZERO)
 
     # ----- what is required -----
 
@@ -233,8 +244,9 @@ class State:
         return self.level * self.rule.requirement(legs, self.cancelling(point))
 
     def initial(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
-        """initial(cross)."""
-        return self.rule.initial(self.legs(point, sizes or {}), self.cancelling(point))
+        """initial(cross): by brackets that of a long spot leg contains its haircut."""
+        whole = self.rule.initial(self.legs(point, sizes or {}), self.cancelling(point))
+        return whole if self.rule.has_scenarios else whole - self.withheld(point, sizes)
 
     def surplus(self, point: Point) -> Decimal:
         """D = M - level·R."""

@@ -37,15 +37,16 @@ REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", 
 def fits_lanes(setup: Setup, desk: Desk) -> bool:
     """Return whether the ordinary bars of a run are those of lanes.
 
-    All positions are margined by brackets at mark prices. There is no margin call, no equity stop,
-    no overlay, and the policies move no margin and read of the account what lanes show.
+    All positions are margined by brackets at mark prices: no spot leg. There is no margin call, no
+    equity stop, no overlay, and the policies move no margin and read of the account what lanes
+    show.
     """
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
     flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
     is_plain = not (terms.rules.has_scenarios or np.any(flags)) and terms.equity_stop == 0.0
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
-    is_plain &= terms.fill == AT_OPEN
+    is_plain &= terms.fill == AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1

@@ -1,0 +1,60 @@
+"""Cash and carry: own the coin, sell the perpetual, and earn its funding."""
+
+import math
+from typing import Annotated, ClassVar
+
+from backtest import AccountView, Bar, Columns, Market, Policy, Range
+from backtest.features import funding_forecast
+
+
+class Carry(Policy):
+    """Hold a pair of a long spot leg and a short perpetual while its carry pays for it.
+
+    Both legs ask for the same L. f is the forecast of the funding rate per year, c what opening and
+    closing both legs costs, per year of ``holding``. Where f is over the rate of borrowed money
+    plus c, L = n, the largest pair that bears the buffer; over the rate that cash earns plus c, L =
+    min(1, n), a pair without a loan; otherwise 0. What is held already stays until f is under these
+    rates less c, as closing and opening again would cost c.
+
+    n = 1 / ((1 + rise) (h + b + m (1 + b))), h the haircut of the spot leg, m the maintenance rate
+    of the perpetual, b the premium: a pair of n times the equity, opened without a premium, is
+    liquidated where the price has risen by ``rise`` and the perpetual is b over spot. Nothing is
+    held before the rate is known.
+
+    The signal is 1 for the spot leg and -1 for the perpetual. The market of the spot leg has the
+    funding of the perpetual, which it does not pay, so that both legs decide alike.
+    Source: ours; the trade is described by Schmeling, Schrimpf and Todorov (2023), Crypto Carry,
+    BIS Working Papers 1087.
+    """
+
+    fails_when: ClassVar[str] = (
+        "A premium that widens beyond its allowance while the price rises, which liquidates a pair "
+        "whose legs offset."
+    )
+    rise: Annotated[float, Range(0.0, 10.0, "of the price")] = 1.0
+    premium: Annotated[float, Range(0.0, 1.0, "of the spot price")] = 0.05
+    haircut: Annotated[float, Range(0.001, 0.9, "of the spot value")] = 0.05
+    maintenance: Annotated[float, Range(0.0, 0.5, "of the notional")] = 0.01
+    borrow_rate: Annotated[float, Range(0.0, 5.0, "per year")] = 0.08
+    cash_rate: Annotated[float, Range(0.0, 1.0, "per year")] = 0.0
+    cost: Annotated[float, Range(0.0, 0.1, "of the notional, to open and close both legs")] = 0.004
+    holding: Annotated[float, Range(1.0, 1000.0, "days", log=True)] = 60.0
+    half_life: Annotated[float, Range(1, 2000, "bars", log=True)] = 168.0
+
+    def observe(self, market: Market) -> Columns:
+        """Return the forecast of the funding that the short perpetual earns per year."""
+        return {"earned": funding_forecast(market, self.half_life)}
+
+    def leverage(self, bar: Bar, account: AccountView) -> float:
+        """Return the size of the pair: n, at most 1, or nothing."""
+        if math.isnan(bar.earned):
+            return 0.0
+        needed = self.haircut + self.premium + self.maintenance * (1.0 + self.premium)
+        most = 1.0 / ((1.0 + self.rise) * needed)
+        held = abs(account.leverage)
+        cost = self.cost * 365.0 / self.holding
+        if bar.earned > self.borrow_rate + (-cost if held > 0.5 * (1.0 + most) else cost):
+            return most
+        if bar.earned > self.cash_rate + (-cost if held > 0.0 else cost):
+            return min(1.0, most)
+        return 0.0
