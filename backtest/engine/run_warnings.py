@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     ``venue`` is one for all markets, or a venue by name; ``first`` is the account's first bar.
     """
     warn_of_other_days(market, venue, first)
-    warn_of_last_prices(market)
+    warn_of_last_prices(market, list_spot(market, venue))
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
@@ -85,15 +85,24 @@ def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
         )
 
 
-def warn_of_last_prices(market: Market | Markets) -> None:
-    """Warn if there are no mark prices, so that liquidations are tested on last prices."""
-    if not market.has_mark:
-        named = "the market has"
-        if isinstance(market, Markets):
-            lacking = [name for name, each in market.items() if not each.has_mark]
-            named = f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'}"
+def list_spot(market: Market | Markets, venue: Any) -> list[str]:
+    """Return the spot legs among some markets: a coin has no mark price."""
+    names = market.names if isinstance(market, Markets) else ("the market",)
+    own = venue if isinstance(venue, Mapping) else dict.fromkeys(names, venue)
+    return [name for name in names if own[name].contract.is_spot]
+
+
+def warn_of_last_prices(market: Market | Markets, spot: Sequence[str] = ()) -> None:
+    """Warn if there are no mark prices, so that liquidations are tested on last prices.
+
+    ``spot`` are the names of markets that need none.
+    """
+    of = market if isinstance(market, Markets) else {"the market": market}
+    lacking = [name for name, each in of.items() if not each.has_mark and name not in spot]
+    if lacking:
         warn_caller(
-            f"{named} no mark prices: liquidations are tested on last prices, which swing "
+            f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no mark prices: "
+            "liquidations are tested on last prices, which swing "
             "wider than marks; give mark prices: a mark file "
             "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
             LastPriceWarning,

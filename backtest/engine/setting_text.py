@@ -19,12 +19,13 @@ from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables
 from backtest.engine.target_cuts_text import describe_isolated
 from backtest.venue.dated_costs import has_spread
-from backtest.venue.interest import describe_interest
+from backtest.venue.interest import describe_interest, format_rate
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
     from backtest.venue import Venue
     from backtest.venue.dated_tables import InUse
+    from backtest.venue.trading_terms import Contract
 
 FILLS = {
     "next_close": "fills at the next close",
@@ -87,7 +88,9 @@ def describe_data(result: RunRecord) -> Iterator[str]:
     if data["synthetic"]:
         yield "SYNTHETIC: these prices are made up"
     each = data.get("instruments", {"": data})
+    spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
     lacking = [n for n in each if each[n].get("liquidations_tested_on") == "last prices"]
+    lacking = [name for name in lacking if name not in spot]
     if lacking:
         yield f"no mark prices{name_those(lacking)}: liquidations tested on last prices"
     paying = [n for n in each if "dividends" in each[n]]
@@ -95,6 +98,7 @@ def describe_data(result: RunRecord) -> Iterator[str]:
         count = f": {data['dividends']}" if "dividends" in data else ""
         yield f"dividends{name_those(paying)}{count}, booked as funding"
     unfunded = [n for n in each if n not in paying and each[n].get("funding_events") == 0]
+    unfunded = [name for name in unfunded if name not in spot]
     if unfunded:
         yield f"no funding rates{name_those(unfunded)}: none is charged"
 
@@ -144,7 +148,7 @@ def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
     tables = read_tables(manifest, venue)
     parts = [
         "rules of your own" if venue.in_force is None else venue.in_force.preset,
-        f"{venue.contract.kind} contract",
+        describe_contract(venue.contract),
         ", then ".join(describe_brackets(each) for each in tables),
         f"taker {format_bps(venue.fees.taker)}",
     ]
@@ -167,6 +171,17 @@ def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
     if interest:
         parts.append(f"interest {interest}")
     return ", ".join(parts)
+
+
+def describe_contract(contract: Contract) -> str:
+    """Return the kind of a contract, and the terms of a spot leg."""
+    if not contract.is_spot:
+        return f"{contract.kind} contract"
+    rate = format_rate(contract.borrow_rate)
+    return (
+        f"spot contract with a haircut of {100.0 * (contract.haircut or 0.0):g} %, a short pays "
+        f"{rate} a year for its coins"
+    )
 
 
 def describe_brackets(table: InUse) -> str:

@@ -162,12 +162,12 @@ def list_run_trades(run: PortfolioViews, view: TradeView) -> Trades:
     ``entry_price``, ``exit_price`` (filled, averages by quantity; of an open trade the last mark),
     ``bars`` at whose close it was open; ``peak_leverage`` of the position at these closes;
     ``price_pnl`` before costs, ``fees``, ``slippage``, ``impact``, ``liquidation_loss``,
-    ``funding`` (with dividends, and what a short spot leg pays for its coins) paid while held, and ``profit`` after them, in the settlement
-    currency; ``margin``, the largest initial margin held, ``return_on_margin`` = profit / margin,
-    and ``return`` = profit / entry notional; ``mae_mark``, ``mfe_mark``, ``mae_last`` and
-    ``mfe_last``, the furthest moves of the price against and for it, as returns on the entry
-    price; ``opened`` (``order``, or ``earlier run``: held when the run went on, from the mark of
-    that close) and ``ended``.
+    ``funding`` paid while held (with dividends, and what a short spot leg pays for coins), and
+    ``profit`` after them, in the settlement currency; ``margin``, the largest initial margin held,
+    ``return_on_margin`` = profit / margin, and ``return`` = profit / entry notional; ``mae_mark``,
+    ``mfe_mark``, ``mae_last`` and ``mfe_last``, the furthest moves of the price against and for it,
+    as returns on the entry price; ``opened`` (``order``, or ``earlier run``: held when the run went
+    on, from the mark of that close) and ``ended``.
     """
     entries = read_entries(run)
     parts = [

@@ -16,7 +16,6 @@ from backtest.venue.trading_terms import Contract, Liquidation
 
 if TYPE_CHECKING:
     from backtest.base.fields import Rate
-    from backtest.venue.venue import Venue
 
 ACCOUNT_FIELDS = (
     "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
@@ -39,7 +38,7 @@ def choose_leverage(haircut: float, max_leverage: float | None) -> float:
 
 
 def list_spot_parts(
-    haircut: float, borrow_rate: Rate, max_leverage: float | None, lot: float, like: Venue | None
+    haircut: float, borrow_rate: Rate, max_leverage: float | None, lot: float, like: Any
 ) -> dict[str, Any]:
     """Return the contract, the bracket and the account's fields of the venue of a spot leg."""
     shared = {} if like is None else {name: getattr(like, name) for name in ACCOUNT_FIELDS}
@@ -50,7 +49,7 @@ def list_spot_parts(
     return {"contract": contract, "brackets": [Bracket(0.0, math.inf, most, 0.0)], **shared}
 
 
-def force_spot(fee: float, slippage: float, like: Venue | None) -> Liquidation:
+def force_spot(fee: float, slippage: float, like: Any) -> Liquidation:
     """Return the liquidation of a spot leg, in the mode of the other instruments."""
     forced = Liquidation(mode="close", fee=fee, slippage=slippage)
     if like is None:
@@ -61,7 +60,7 @@ def force_spot(fee: float, slippage: float, like: Venue | None) -> Liquidation:
     return forced.override(shared)
 
 
-def check_spot(venue: Venue) -> None:
+def check_spot(venue: Any) -> None:
     """Refuse settings of margin that a spot leg has no use for."""
     multipliers = choose_multipliers(venue)
     demand = (venue.contract.haircut or 0.0) * venue.brackets[0].max_leverage

@@ -65,7 +65,9 @@ class Payments(Liquidations):
         point = self.at("open")
         free = self.backing(point) - self.uncounted(point) - self.initial(point)
         if not self.is_plain:
-            free = min(free, self.balance() + (self.negative_limit if self.has_collateral else ZERO))
+            free = min(
+                free, self.balance() + (self.negative_limit if self.has_collateral else ZERO)
+            )
         for each in self.isolated if self.is_plain else ():
             value = point.marks[each.rank]
             needed = each.leg(value).initial + each.uncounted(value)

@@ -23,6 +23,7 @@ from tests.portfolio_cases import (
     make_margin_case,
     make_mode_case,
     make_portfolio_case,
+    make_spot_case,
 )
 
 CASES = int(os.environ.get("BACKTEST_REFERENCE_CASES", "2000"))
@@ -74,6 +75,10 @@ LEAST_SEVERAL = {
         "take_profit alone": 3, "trailing_stop alone": 3, "margin added": 2,
     },
     make_margin_case: {"margin_added": 30, "margin_returned": 40, "margin_refused": 30},
+    make_spot_case: {
+        "pays for coins": 30, "shrunk by initial margin": 10, "cross liquidated in the bar": 5,
+        "cut by the balance": 5, "pool: takeover": 1, "pool: close": 1, "partial step": 5,
+    },
 }  # fmt: skip
 """How many of the first 100 random accounts of several positions take each path, at least."""
 
@@ -96,6 +101,7 @@ KINDS = [
     make_full_case,
     make_margin_case,
     make_dated_case,
+    make_spot_case,
 ]
 SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}
 

@@ -26,6 +26,7 @@ HELPERS = ("known_truth.py", "real_walks.py", "replications/comparison.py", "rep
 SMALLEST: dict[str, str] = {
     "contagion.py": "--out PICTURE",
     "calm_and_cycle.py": "--steps 600 --trials 4 --seeds 1",
+    "carry.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
     "cascades.py": "--accounts 500 --steps 200 --repeat 1",
     "defaults.py": "FOLDER --draws 4 --only VolTarget Constant --from 2023-01-01 --to 2023-02-10",
     "fetch.py": "--months 1 --interval 1h",

@@ -13,6 +13,7 @@ from backtest import strategies as all_policies
 from backtest.strategies import (
     Average,
     Capped,
+    Carry,
     Constant,
     Cooldown,
     Cppi,
@@ -213,3 +214,23 @@ def test_a_date_is_not_the_day_on_which_the_market_turns():
     """The leverage falls on 20 January, the price on 13 January."""
     policy = Scheduled(Constant(5.0), Constant(0.0), since=20230120)
     assert lost(run(CRASH, policy)) > 0.45
+
+
+def test_a_premium_that_widens_in_a_rise_liquidates_the_pair():
+    """Both double, and the perpetual is 20 % dearer: the pair allowed for a premium of 5 %."""
+    spot = market(calm(300), np.full(100, 0.007), funding=0.001)
+    perpetual = market(calm(300), np.full(100, 0.0088), funding=0.001)
+    margined = bt.Venue.simple(
+        taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50.0, liquidation_fee=0.0
+    )
+    paid = bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.05, borrow_rate=0.0, like=margined)
+    result = bt.run(
+        bt.Markets({"spot": spot, "perpetual": perpetual}, currency="USDT"),
+        Carry(rise=1.0, premium=0.05, borrow_rate=0.05),
+        venue={"spot": paid, "perpetual": margined},
+        account=bt.Account(band=2.0),
+        signal={"spot": 1.0, "perpetual": -1.0},
+        compile=False,
+    )
+    assert result.metrics["liquidations"] == 1
+    assert lost(result) > 0.5

@@ -81,7 +81,8 @@ BAD: dict[str, Bad] = {
     "a bracket whose cap is its floor": (
         lambda: Bracket(5.0, 5.0, 10, 0.05), "got 5.0", "Bracket(floor=5.0"),
     "a bracket that demands no margin": (
-        lambda: Bracket(0.0, 5.0, 10, 0.0), "got 0.0", "Bracket(floor=0.0"),
+        lambda: make_venue().override(brackets=[Bracket(0.0, 5.0, 10, 0.0)]), "got 0.0",
+        "Venue.brackets"),
     "a bracket without leverage": (
         lambda: Bracket(0.0, 5.0, 0, 0.01), "got 0.0", "Bracket(floor=0.0"),
     "a bracket whose orders are liquidated at once": (

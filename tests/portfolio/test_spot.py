@@ -1,0 +1,394 @@
+"""Spot legs: paid when they are bought, with a haircut instead of a requirement."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.strategies import Carry, Constant
+from tests.agreement import assert_agrees
+from tests.cases import PortfolioCase
+from tests.oracle import Outcome
+from tests.portfolio.book_helpers import Hold, Once, make_market, make_venue
+from tests.portfolio_scenes import asset, bracket, flat, near, scene, tape
+from tests.refusals import check_refused
+
+NAN, INF = math.nan, math.inf
+YEAR = 365 * 24
+LOAN = {"venue": {"borrow_rate": 0.001 * YEAR}}  # 0.1 % an hour
+CASH = {"venue": {"cash_rate": 0.0001 * YEAR}}
+
+
+def coin(haircut: float = 0.1, leverage: float = 8.0, rate: float = 0.0) -> dict[str, Any]:
+    """Return the venue of a spot leg as a scene takes it."""
+    terms = {"kind": "spot", "haircut": haircut, "borrow_rate": rate}
+    return {"contract": terms, "brackets": [bracket(0.0, leverage)]}
+
+
+def pair(spot: Any, perp: Any, **terms: Any) -> PortfolioCase:
+    """Return an account of 1,000: a spot leg S with a haircut of 10 %, a perpetual P at 5 %."""
+    venues = {"S": coin(), **terms.pop("venues", {})}
+    signal = terms.pop("signal", {"S": 1.0, "P": -1.0})
+    return scene({"S": spot, "P": perp}, signal, venues=venues, **terms)
+
+
+def play(case: PortfolioCase) -> Outcome:
+    """Run the oracle, and hold the engine to it."""
+    return assert_agrees(case, "by hand")
+
+
+IDLE = tape([flat(1)] * 4, (0.0,))
+
+
+def test_a_long_bought_on_credit_is_in_equity_in_full_and_in_the_backing_less_its_haircut():
+    """3x of 1,000 at 100: w = B = -2,000; M = 3,000 x 0.9 - 2,000; 0.1 % an hour on 2,000."""
+    out = play(pair(tape([flat(100)] * 4, (3.0, NAN)), IDLE, venues={"*": LOAN}))
+    assert near(out.cash[1], -2000)
+    assert near(out.backing[1], 700)
+    assert near(out.requirement[1], 0)
+    assert near(out.interest[2], 2)
+    assert near(out.equity[3], Fraction(1000) - 2 - Fraction(2002, 1000))
+    assert near(out.initial_margin[1], 3000 / Fraction(8) - 300)  # 1/8, of which 0.1 is in M
+
+
+def test_a_long_bought_with_cash_pays_nothing_and_the_rest_earns():
+    """1,000.1 after an hour, of which half is spent: the rest earns 0.01 % an hour."""
+    out = play(pair(tape([flat(100)] * 4, (0.5, NAN)), IDLE, venues={"*": CASH}))
+    assert near(out.cash[1], Fraction(10_001, 20))
+    assert near(out.interest[2], Fraction(-10_001, 200_000))
+
+
+def test_it_pays_no_funding():
+    funded = tape([flat(100)] * 4, (2.0, NAN), funding=[(2.0, 0.01, NAN)])
+    out = play(pair(funded, IDLE))
+    assert near(out.equity[3], 1000)
+
+
+def test_a_short_counts_in_full_and_pays_for_its_coins():
+    """2x short: M = E = 1,000, w = 3,000 earn nothing here; 0.1 % an hour of 2,000, then 2,200."""
+    spot = tape([flat(100), flat(100), flat(100), flat(110)], (2.0, NAN))
+    out = play(
+        pair(spot, IDLE, signal={"S": -1.0, "P": 1.0}, venues={"S": coin(rate=0.001 * YEAR)})
+    )
+    assert near(out.backing[1], 1000)
+    assert near(out.interest[2], 2)
+    assert near(out.interest[3], Fraction(22, 10))
+    assert near(out.equity[3], 1000 - 200 - 2 - Fraction(22, 10))
+
+
+@pytest.mark.parametrize(("side", "held"), [(1.0, 80), (-1.0, -80)])
+def test_an_infinite_target_is_the_leverage_of_the_bracket(side, held):
+    """8x of 1,000 at 100, long or short: the haircut of 10 % is within 1/8."""
+    out = play(pair(tape([flat(100)] * 3, (INF, NAN)), IDLE, signal={"S": side, "P": 1.0}))
+    assert near(out.quantity[1][0], held)
+
+
+def test_orders_of_both_legs_share_the_margin():
+    """10x and 5x need 10/8 + 5/20 = 1.5 equities: both get 2/3."""
+    legs = tape([flat(100)] * 3, (10.0, NAN)), tape([flat(100)] * 3, (5.0, NAN))
+    out = play(pair(*legs))
+    assert near(out.quantity[1][0], Fraction(200, 3))
+    assert near(out.quantity[1][1], Fraction(-100, 3))
+
+
+def test_gross_leverage_counts_both_legs():
+    legs = tape([flat(100)] * 3, (3.0, NAN)), tape([flat(100)] * 3, (3.0, NAN))
+    out = play(pair(*legs, max_gross_leverage=4.0))
+    assert near(out.quantity[1][0], 20)
+    assert near(out.quantity[1][1], -20)
+
+
+def test_a_flip_of_a_spot_leg_gives_back_its_haircut():
+    """From 8x long to 8x short: what closes frees 800, and the new short needs 1,000."""
+    signal = {"S": [1.0, -1.0, -1.0, -1.0], "P": 1.0}
+    out = play(pair(tape([flat(100)] * 4, (8.0, 8.0, NAN)), IDLE, signal=signal))
+    assert near(out.quantity[2][0], -80)
+
+
+def test_what_is_bought_at_spot_is_not_there_for_isolated_margin():
+    """1.5x bought of 1,000 leaves B at -500: nothing is posted for the perpetual."""
+    legs = tape([flat(100)] * 3, (1.5, NAN)), tape([flat(1)] * 3, (2.0, NAN))
+    terms = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None, "P": 4.0}}
+    assert near(play(pair(*legs, **terms)).quantity[1][1], 0)
+    part = play(pair(tape([flat(100)] * 3, (0.75, NAN)), legs[1], **terms))
+    assert near(part.quantity[1][1], -1000)  # 250 are left, at 4x
+
+
+# ------------------------------------------------------------------------- liquidation of a pair
+
+PREMIUMS = [-0.2, -0.05, -0.02, 0.0, 0.02, 0.05, 0.2]
+
+
+def find_ratio(premium: float) -> float:
+    """Return the price ratio at which a pair of 4x opened at par fails at a premium.
+
+    w = E; M = E + n r ((1 - h) - (1 + b)) E, R = m n r (1 + b) E; M = R gives r.
+    """
+    needed = 0.1 + premium + 0.05 * (1.0 + premium)
+    return 0.25 / needed if needed > 0.0 else INF
+
+
+@pytest.mark.parametrize("premium", PREMIUMS)
+def test_the_liquidation_price_of_a_pair(premium):
+    """Just under it both legs stay, just over it both close, and the account keeps M."""
+    ratio = find_ratio(premium)
+    for factor in (0.999, 1.001):
+        price = 100.0 * min(ratio * factor, 50.0)
+        legs = (tape([flat(100), flat(100), flat(p), flat(p)], (4.0, NAN))
+                for p in (price, price * (1.0 + premium)))  # fmt: skip
+        out = play(pair(*legs))
+        closed = [event.instrument for event in out.of_kind("liquidation")]
+        assert closed == (["S", "P"] if factor > 1.0 and ratio < 50.0 else [])
+        assert near(out.equity[3], 1000 - 40 * (price * (1.0 + premium) - price))
+
+
+def test_a_pair_of_4x_at_a_premium_of_20_percent_fails_under_par():
+    """(0.1 + 0.2 + 0.05 x 1.2) x 4 = 1.44 equities."""
+    assert find_ratio(0.2) == pytest.approx(0.25 / 0.36)
+    assert [round(find_ratio(b), 2) for b in PREMIUMS[1:-1]] == [2.56, 1.94, 1.67, 1.46, 1.23]
+
+
+def test_inside_a_bar_the_pair_fails_where_its_margin_does():
+    """S and P rise to 200 and 206: M = 600 - 640 x, R = 5 % of 4000 + 4240 x."""
+    legs = (tape([flat(100), flat(100), (100, p, 100, p)], (4.0, NAN)) for p in (200, 206))
+    out = play(pair(*legs))
+    x = Fraction(600 - 200, 400 + 240 + 212)  # M at par is 600, R 200
+    assert near(out.equity[2], 1000 - 240 * x)
+    assert near(out.of_kind("liquidation")[0].amount, 4000 + 4000 * x)
+
+
+def test_in_parts_the_step_that_relieves_more_comes_first():
+    """Per notional the spot leg frees its 10 %, the perpetual its 5 %."""
+    venues = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "most_relief"}}}
+    legs = (tape([flat(100), flat(100), flat(p), flat(p)], (4.0, NAN)) for p in (130, 137))
+    out = play(pair(*legs, venues=venues))
+    assert out.of_kind("liquidation")[0].instrument == "S"
+
+
+# --------------------------------------------------------------------------------- whole runs
+
+
+def make_coins(n: int = 300, seed: int = 0, **more: Any) -> bt.Market:
+    """Return wild hours."""
+    rng = np.random.default_rng(seed)
+    prices = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, 2 * n))).reshape(-1, 2)
+    high, low = prices.max(axis=1), prices.min(axis=1)
+    return make_market(np.column_stack([prices[:, 0], high, low, prices[:, 1]]), **more)
+
+
+PERP = make_venue(taker=5e-4, slippage=1e-4, interest_on="balance", borrow_rate=0.3)
+SPOT = bt.Venue.spot(taker=1e-3, slippage=1e-4, haircut=0.1, borrow_rate=0.2, like=PERP)
+
+
+def run_pair(policy: Any = None, **more: Any) -> bt.Result:
+    """Run a pair on two markets."""
+    markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
+    given = {
+        "venue": {"S": SPOT, "P": PERP},
+        "account": bt.Account(capital=1e4, band=0.2),
+        "signal": {"S": -1.0, "P": 1.0},
+        "compile": False,
+    }
+    return bt.run(markets, policy or Constant(1.5), **{**given, **more})
+
+
+def test_trades_of_spot_legs_add_up():
+    """The interest of borrowed coins is a cost of the short; that of money belongs to no trade."""
+    result = run_pair()
+    trades = result.trades
+    gain = float(result.bars["equity"].iloc[-1]) - 1e4
+    total = float(trades["profit"].sum() + trades.unallocated.sum())
+    assert total == pytest.approx(gain, abs=1e-9 * 1e4)
+    own = result.events[
+        (result.events["kind"] == "interest") & (result.events["instrument"] == "S")
+    ]
+    paid = trades[trades["instrument"] == "S"]["funding"].sum()
+    assert paid == pytest.approx(own["amount"].sum())
+    assert paid > 10.0
+    assert -trades.unallocated["interest"] + paid == pytest.approx(result.metrics["interest"])
+
+
+def test_one_market_with_a_spot_contract_is_the_only_instrument():
+    """Plain and as Markets, saved and loaded, run again, and in two parts."""
+    market, account = make_coins(), bt.Account(capital=1e4)
+    run = {"venue": SPOT, "account": account, "compile": False}
+    one = bt.run(market, Hold(level=2.0), **run)
+    assert not one.has_one_position
+    several = bt.run(bt.Markets({"asset": market}), Hold(level=2.0), **run)
+    assert one.bars["equity"].tolist() == several.bars["equity"].tolist()
+    parts = bt.run(market.slice(0, 150), Hold(level=2.0), **run)
+    rest = bt.run(market, Hold(level=2.0), resume=parts, **run)
+    assert rest.bars["equity"].iloc[-1] == one.bars["equity"].iloc[-1]
+
+
+def test_it_is_saved_with_its_venue(tmp_path):
+    result = run_pair()
+    found = bt.Result.load(result.save(tmp_path))
+    assert found.venues["S"] == SPOT
+    assert found.bars.equals(result.bars)
+    assert eval(repr(bt.Venue.from_dict(SPOT.to_dict()).contract), vars(bt)) == SPOT.contract
+
+
+def test_a_spot_leg_that_is_never_held_changes_no_bit():
+    """Also where the perpetual is alone in a bar, and liquidated in it."""
+    market, account = make_coins(seed=1), bt.Account(capital=1e4)
+    alone = bt.run(market, Once(level=18.0), venue=PERP, account=account, compile=False)
+    beside = run_pair(Once(level=18.0), account=account, signal={"S": 0.0, "P": 1.0})
+    assert alone.metrics["liquidations"] == 1
+    assert beside.bars["equity"].tolist() == alone.bars["equity"].tolist()
+
+
+def test_the_liquidation_price_of_a_spot_leg_counts_its_haircut():
+    """2x of 1,000 at 100: 0.9 x 20 P = 1,000."""
+    market = make_market([flat(100)] * 3)
+    venue = bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0)
+    result = bt.run(
+        market, Hold(level=2.0), venue=venue, account=bt.Account(capital=1e3), compile=False
+    )
+    assert result.bars["liquidation_price"].iloc[-1] == pytest.approx(1000 / 18)
+    assert result.bars["requirement"].iloc[-1] == 0.0
+
+
+@pytest.mark.slow
+def test_rows_of_a_sweep_are_runs():
+    """Spot legs are not lanes: each set is a run of its own, with equal bits; compiled as plain."""
+    markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
+    given = {"venue": {"S": SPOT, "P": PERP}, "signal": {"S": -1.0, "P": 1.0}}
+    account = bt.Account(capital=1e4, band=0.2)
+    sizes = np.linspace(0.2, 3.0, 6)
+    swept = bt.sweep(markets, Constant, {"leverage": sizes}, account=account, **given)
+    for size, row in zip(sizes, swept.table.itertuples(), strict=True):
+        for is_compiled in (True, False):
+            one = run_pair(Constant(size), compile=is_compiled)
+            assert row.total_return == one.metrics["total_return"]
+            assert row.interest == one.metrics["interest"]
+
+
+# --------------------------------------------------------------------------------- cash and carry
+
+
+def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
+    """Run cash and carry at a price of 100 with a funding rate every 8 hours."""
+    stamps = pd.date_range("2024-01-01", periods=-(-n // 8), freq="8h", tz="UTC")
+    paid = pd.Series(rate, index=stamps)
+    market = make_market([flat(100)] * n, funding=paid)
+    markets = bt.Markets({"S": market, "P": make_market([flat(100)] * n, funding=paid)})
+    return bt.run(
+        markets,
+        policy,
+        venue={"S": SPOT, "P": PERP},
+        account=bt.Account(capital=1e4),
+        signal={"S": 1.0, "P": -1.0},
+        compile=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "size"),
+    [
+        (0.10, 0.0),  # under the costs of 12.17 % a year
+        (0.20, 1.0),  # over them, but not over them and the 30 % of a loan
+        (0.50, 1.0 / (1.5 * (0.1 + 0.1 + 0.05 * 1.1))),  # 2.61
+    ],
+)
+def test_the_pair_is_as_large_as_its_carry_pays_for(rate, size):
+    """0.02 of both legs, held for 60 days, cost 12.17 % a year."""
+    policy = Carry(rise=0.5, premium=0.1, haircut=0.1, maintenance=0.05, borrow_rate=0.3, cost=0.02)
+    result = run_carry(rate / 1095, policy)
+    last = result.bars.iloc[-1]
+    assert last["gross_leverage"] == pytest.approx(2.0 * size, rel=1e-3)
+    assert last["net_leverage"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_carry_is_funding_less_interest_and_costs():
+    """What it earns on flat prices, to the last cent."""
+    result = run_carry(0.001, Carry(rise=0.5, haircut=0.1, maintenance=0.05))
+    metrics = result.metrics
+    earned = -metrics["funding"] - metrics["interest"] - metrics["fees"] - metrics["slippage"]
+    assert result.bars["equity"].iloc[-1] - 1e4 == pytest.approx(earned, abs=1e-6)
+    assert metrics["funding"] < -100.0
+    assert metrics["interest"] > 1.0
+
+
+# ------------------------------------------------------------------------------------ bad inputs
+
+
+def spot(**changes: Any) -> bt.Venue:
+    """Return the venue of a spot leg with something changed."""
+    return SPOT.override(changes)
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "no haircut": (lambda: bt.Contract(kind="spot", borrow_rate=0.1), "haircut is needed"),
+    "no rate": (lambda: bt.Contract(kind="spot", haircut=0.1), "borrow_rate is needed"),
+    "haircut of a perpetual": (lambda: bt.Contract(haircut=0.1), "haircut is of spot"),
+    "rate of a perpetual": (lambda: bt.Contract(borrow_rate=0.1), "borrow_rate is of spot"),
+    "haircut of 1": (lambda: spot(**{"contract.haircut": 1.0}), "haircut must be"),
+    "haircut NaN": (lambda: spot(**{"contract.haircut": NAN}), "haircut must be"),
+    "negative rate": (lambda: spot(**{"contract.borrow_rate": -0.1}), "borrow_rate must be"),
+    "a kind": (lambda: bt.Contract(kind="cash"), "kind must be"),
+    "a requirement": (
+        lambda: spot(brackets=[bt.Bracket(0.0, INF, 5.0, 0.05)]), "must be 0, got 0.05"),
+    "no requirement": (
+        lambda: PERP.override(brackets=[bt.Bracket(0.0, INF, 5.0, 0.0)]), "must be over 0, got 0"),
+    "too much leverage": (
+        lambda: spot(brackets=[bt.Bracket(0.0, INF, 10.0, 0.0)]), "under 1"),
+    "no leverage": (
+        lambda: bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.0, borrow_rate=0.0),
+        "max_leverage is needed"),
+    "loan": (lambda: spot(interest_on="loan"), "interest_on of a spot contract"),
+    "close fee": (lambda: spot(includes_close_fee=True), "at most 1|includes_close_fee"),
+    "at entry": (lambda: spot(maintenance_at="entry"), "maintenance_at of a spot"),
+    "losses": (lambda: spot(profit_counts="losses"), "profit_counts of a spot"),
+    "multiplier": (lambda: spot(margin_multiplier=2.0), "margin_multiplier of a spot"),
+    "health": (
+        lambda: spot(liquidation={"mode": "partial", "full_below_health": 0.9}),
+        "full_below_health of a spot"),
+    "by bracket": (
+        lambda: spot(liquidation={"mode": "partial", "step": "bracket"}), "step of a spot"),
+    "isolated": (
+        lambda: run_pair(account=bt.Account(margin="isolated", venue_leverage=2.0)),
+        "held in cross margin"),
+    "health of the other": (
+        lambda: run_pair(venue={
+            "S": spot(liquidation={"mode": "partial"}),
+            "P": PERP.override(liquidation={"mode": "partial", "full_below_health": 0.9})}),
+        "beside a spot leg"),
+    "collateral by its name": (
+        lambda: run_pair(account=bt.Account(
+            negative_limit=0.0,
+            collateral=[bt.Collateral("BTC", amount=1.0, prices="S", rate=0.9)])),
+        "a spot leg or collateral"),
+    "collateral by its coin": (
+        lambda: bt.run(
+            bt.Markets({"BTCUSDT": make_coins()}), Constant(1.0), venue=SPOT, compile=False,
+            account=bt.Account(negative_limit=0.0, collateral=[
+                bt.Collateral("BTC", amount=1.0, prices=100.0, rate=0.9)])),
+        "a spot leg or collateral"),
+    "other money rates": (
+        lambda: run_pair(venue={"S": spot(borrow_rate=0.1), "P": PERP}),
+        "borrow_rate must be the same"),
+    "not a venue": (
+        lambda: bt.Venue.spot(
+            taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, like="binance-usdm"),
+        "like"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", BAD)
+def test_bad_input_is_refused(label):
+    make, words = BAD[label]
+    check_refused(make, words)
+
+
+def test_other_coins_may_be_collateral():
+    held = [bt.Collateral("ETH", amount=1.0, prices=100.0, rate=0.9)]
+    result = run_pair(account=bt.Account(capital=1e4, negative_limit=0.0, collateral=held))
+    assert asset("ETH", 1.0)["name"] == held[0].name
+    assert result.metrics["liquidations"] == 0
