@@ -15,7 +15,7 @@ from backtest.venue.multipliers import choose_multipliers, is_one
 from backtest.venue.trading_terms import Contract, Liquidation
 
 if TYPE_CHECKING:
-    from backtest.base.fields import Rate
+    from backtest.base.fields import Cost, Rate
 
 ACCOUNT_FIELDS = (
     "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
@@ -49,7 +49,7 @@ def list_spot_parts(
     return {"contract": contract, "brackets": [Bracket(0.0, math.inf, most, 0.0)], **shared}
 
 
-def force_spot(fee: float, slippage: float, like: Any) -> Liquidation:
+def force_spot(fee: Cost, slippage: Cost, like: Any) -> Liquidation:
     """Return the liquidation of a spot leg, in the mode of the other instruments."""
     forced = Liquidation(mode="close", fee=fee, slippage=slippage)
     if like is None:

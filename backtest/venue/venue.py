@@ -324,13 +324,13 @@ class Venue(Value, Viewable):
     def spot(
         cls,
         *,
-        taker: float,
-        slippage: float,
+        taker: Cost,
+        slippage: Cost,
         haircut: float,
         borrow_rate: Rate,
         max_leverage: float | None = None,
-        maker: float | None = None,
-        liquidation_fee: float | None = None,
+        maker: Cost | None = None,
+        liquidation_fee: Cost | None = None,
         lot: float = 0.0,
         like: Venue | None = None,
     ) -> Venue:
@@ -338,7 +338,7 @@ class Venue(Value, Viewable):
 
         Parameters
         ----------
-        taker, slippage : float
+        taker, slippage : float, Series by UTC time, or the name of a column of the market
             Costs per unit of notional.
         haircut : float
             The share of a long's value that does not back positions, from 0 to under 1.

@@ -217,9 +217,8 @@ def test_a_date_is_not_the_day_on_which_the_market_turns():
 
 
 def test_a_premium_that_widens_in_a_rise_liquidates_the_pair():
-    """Both double, and the perpetual is 20 % dearer: the pair allowed for a premium of 5 %."""
-    spot = market(calm(300), np.full(100, 0.007), funding=0.001)
-    perpetual = market(calm(300), np.full(100, 0.0088), funding=0.001)
+    """In an hour spot rises by 80 %, the perpetual by 116 %: the pair allowed for 5 % between."""
+    spot, perpetual = (market(calm(48), rise, 0.0, funding=0.001) for rise in (0.8, 1.16))
     margined = bt.Venue.simple(
         taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50.0, liquidation_fee=0.0
     )
@@ -228,7 +227,7 @@ def test_a_premium_that_widens_in_a_rise_liquidates_the_pair():
         bt.Markets({"spot": spot, "perpetual": perpetual}, currency="USDT"),
         Carry(rise=1.0, premium=0.05, borrow_rate=0.05),
         venue={"spot": paid, "perpetual": margined},
-        account=bt.Account(band=2.0),
+        account=bt.Account(),
         signal={"spot": 1.0, "perpetual": -1.0},
         compile=False,
     )
