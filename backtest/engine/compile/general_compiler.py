@@ -56,11 +56,11 @@ from backtest.engine.compile.loop_compiler import (
 )
 from backtest.engine.compile.recipe import (
     CORE,
+    Place,
     make_recipe,
     may_refer_to,
     read_parameter,
-    write_call,
-    write_memory,
+    write_decide,
 )
 from backtest.engine.portfolio_loop import N_SHOWN, SETTING, Desk
 from backtest.policy import Policy, sets_margin
@@ -365,9 +365,7 @@ def write_formula_part(
 
     ``width`` is 0 if the formula reads no brackets.
     """
-    given = [read_parameter(f"params[{k}]", each) for k, each in enumerate(settings.values())]
     bar = ["time", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
-    bar += [f"columns[{k} * length + local]" for k in range(len(columns))]
     view = [f"sheet[{k}]" for k in range(N_SHOWN)]
     table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
     if width == 0:  # the formula does not read it
@@ -376,19 +374,22 @@ def write_formula_part(
         f"{name}=margin[{k}]" + (" != 0.0" if name.startswith("is_") else "")
         for k, name in enumerate(MARGIN_NUMBERS)
     ]
-    slot = "memory[{}]".format
-    return [
-        "def decide(",
-        "    sheet, seen, params, columns, memory, margin, levels, count, time, local, length",
-        "):",
-        *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
-        f"    venue = MarginRules({', '.join([*table, *numbers])})",
-        f"    account = AccountView({', '.join(view)}, venue)",
-        f"    bar = Bar({', '.join(bar)})",
-        f"    settings = Params({', '.join(given or ['0.0'])})",
-        *(f"    {line}" for line in (*write_call(memory, slot), *write_memory(memory, slot))),
-        "    return leverage",
-    ]
+    place = Place(
+        head=[
+            "def decide(",
+            "    sheet, seen, params, columns, memory, margin, levels, count, time, local, length",
+            "):",
+            *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
+        ],
+        settings=[read_parameter(f"params[{k}]", x) for k, x in enumerate(settings.values())],
+        bar=[*bar, *(f"columns[{k} * length + local]" for k in range(len(columns)))],
+        account=[
+            f"venue = MarginRules({', '.join([*table, *numbers])})",
+            f"account = AccountView({', '.join(view)}, venue)",
+        ],
+        end=["    return leverage"],
+    )
+    return write_decide(memory, place)
 
 
 def bind_compiled(desk: Desk, policies: list[tuple[Policy, tuple[str, ...]]]) -> Desk:

@@ -26,7 +26,7 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 
 from backtest.base import cache_folder, elementary, formula_functions, normal
-from backtest.base.code_identity import OWN_VERSION, find_references
+from backtest.base.code_identity import OWN_VERSION, find_references, hash_texts
 from backtest.base.compiled_files import cfunc, jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.base.kernel_compiler import compile_helpers
@@ -103,21 +103,14 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     Inlined rules are fast and compile slowly; otherwise they call each other. Given a number of
     brackets, loops over brackets are unrolled, so that loops over accounts can be vectorized.
     """
-    sources = {module.__name__: Path(str(module.__file__)).read_text() for module in CORE}
     folder = find_rules_folder()
+
+    def choose(name: str) -> dict[str, Any]:
+        return {**INNER, "forceinline": is_inlined and name not in RARE}
+
+    place = folder / (f"brackets-{n_brackets}" if is_inlined else "called")
     names: dict[str, Any] = {}
-    for module in CORE:
-        names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
-    names["__name__"] = "backtest.engine.bar_loop"
-    for module in CORE:
-        place = folder / (f"brackets-{n_brackets}" if is_inlined else "called")
-        text = sources[module.__name__]
-        path = cache_folder.write_once(place / f"{module.__name__}.py", text)
-        unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
-        for name, own in find_own_functions(module, PUBLIC_NAMES):
-            function = unrolled.get(name, own)
-            options = {**INNER, "forceinline": is_inlined and name not in RARE}
-            names[name] = jit(make_twin(function, names, path), **options)
+    jit_modules(CORE, names, place, choose, n_brackets=n_brackets)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
@@ -132,6 +125,40 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
         register_overload(formula_functions.natural_log, found["log"], is_inlined=True)
         register_power(found["power"])
     return Core(folder, names)
+
+
+def jit_modules(
+    modules: Sequence[types.ModuleType],
+    names: dict[str, Any],
+    place: Path,
+    choose: Callable[[str], dict[str, Any]],
+    *,
+    mark: str = "",
+    n_brackets: int = 0,
+) -> dict[types.ModuleType, Path]:
+    """Add the compiled twins of the functions of modules to a namespace, and their constants.
+
+    ``choose`` returns the options of numba for the name of a function. Returns the paths of the
+    sources, which are written to a folder, with a ``mark`` in their names. Given a number of
+    brackets, loops over them are unrolled.
+    """
+    paths = {}
+    for module in modules:
+        names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
+    names["__name__"] = modules[-1].__name__
+    for module in modules:
+        text = Path(str(module.__file__)).read_text(encoding="utf-8")
+        paths[module] = path = cache_folder.write_once(place / f"{module.__name__}{mark}.py", text)
+        unrolled = unroll_brackets(module, text, n_brackets, path) if n_brackets else {}
+        for name, own in find_own_functions(module, PUBLIC_NAMES):
+            names[name] = jit(make_twin(unrolled.get(name, own), names, path), **choose(name))
+    return paths
+
+
+def mark_sources(*modules: types.ModuleType, compiler: str) -> str:
+    """Return the mark of modules that a compiler's file compiles, for the names of their files."""
+    paths = [*(str(each.__file__) for each in modules), compiler]
+    return f"-{hash_texts(*(Path(each).read_text(encoding='utf-8') for each in paths))}"
 
 
 class BracketUnroller(ast.NodeTransformer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,22 +131,53 @@ def count_slots(memory: type | None) -> int:
     return len(getattr(memory, "_fields", ()))
 
 
+class Place(NamedTuple):
+    """Where a generated function ``decide`` finds what a formula reads, in a loop.
+
+    ``settings`` and ``bar`` are the sources of their fields, ``account`` lines that set the
+    account, and ``slot`` returns the source of a number of the memory. ``head`` are the lines
+    before, ``end`` those after the decision, and ``depth`` is its indentation in steps.
+    """
+
+    head: Sequence[str]
+    settings: Sequence[str]
+    bar: Sequence[str]
+    account: Sequence[str]
+    end: Sequence[str]
+    slot: Callable[[int], str] = "memory[{}]".format
+    depth: int = 1
+
+
+def write_decide(memory: type | None, place: Place, *, keeps_memory: bool = True) -> list[str]:
+    """Return the lines of ``decide``, which calls the formula with what a loop has for it.
+
+    Without ``keeps_memory`` it returns the memory itself.
+    """
+    body = [
+        *place.account,
+        f"bar = Bar({', '.join(place.bar)})",
+        f"settings = Params({', '.join(place.settings or ['0.0'])})",
+        *write_call(memory, place.slot),
+        *(write_memory(memory, place.slot) if keeps_memory else []),
+    ]
+    return [*place.head, *("    " * place.depth + line for line in body), *place.end]
+
+
 def write_decision(
     fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None
 ) -> list[str]:
     """Return the function that calls the formula with parameters, bar and memory of one run."""
     seen = [f"seen.{name}[t]" for name in BAR_FIELDS if name != "funding"]
-    values = [*seen, "funding", *(f"columns[{i}][t]" for i in range(len(columns)))]
-    given = [f"params[{i}]" for i in range(len(fields))] or ["0.0"]
     kept = [f"1.0 * after[{i}]" for i in range(count_slots(memory))]
     after = "memory" if memory is None else f"({', '.join(kept)},)"
-    return [
-        "def decide(params, columns, memory, seen, account, funding, t):",
-        f"    bar = Bar({', '.join(values)})",
-        f"    settings = Params({', '.join(given)})",
-        *(f"    {line}" for line in write_call(memory, "memory[{}]".format)),
-        f"    return leverage, {after}",
-    ]
+    place = Place(
+        head=["def decide(params, columns, memory, seen, account, funding, t):"],
+        settings=[f"params[{i}]" for i in range(len(fields))],
+        bar=[*seen, "funding", *(f"columns[{i}][t]" for i in range(len(columns)))],
+        account=[],
+        end=[f"    return leverage, {after}"],
+    )
+    return write_decide(memory, place, keeps_memory=False)
 
 
 def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:

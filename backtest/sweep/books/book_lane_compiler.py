@@ -9,20 +9,22 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from numba import typeof
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from backtest.base import cache_folder
-from backtest.base.code_identity import hash_texts
 from backtest.base.compiled_files import jit
-from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.base.shared_records import share_record
 from backtest.engine.compile.general_compiler import compile_book, find_book_folder
-from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_core
+from backtest.engine.compile.loop_compiler import (
+    INNER,
+    OPTIONS,
+    compile_core,
+    jit_modules,
+    mark_sources,
+)
 from backtest.sweep.books import (
     book_lane_close,
     book_lane_collateral,
@@ -62,21 +64,15 @@ LOCK = threading.RLock()
 @functools.cache
 def compile_book_lanes() -> dict[str, Any]:
     """Return the compiled functions of :data:`MODULES` by name; the loop compiles when called."""
-    core, book = compile_core(), compile_book()
-    sources = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
-    mark = hash_texts(*sources, Path(__file__).read_text(encoding="utf-8"))
-    names: dict[str, Any] = {**book, **core.names}
-    for module in MODULES:
-        names |= {k: v for k, v in vars(module).items() if k not in names or k.isupper()}
-    names["__name__"] = book_lane_loop.__name__
-    for module, source in zip(MODULES, sources, strict=True):
-        path = find_book_folder() / f"{module.__name__.removeprefix('backtest.')}-{mark}.py"
-        cache_folder.write_once(path, source)
-        for name, function in find_own_functions(module):
-            options = {**INNER, "forceinline": name in INLINED}
-            if name == "advance_books":
-                options = {**OPTIONS, "nogil": True}
-            names[name] = jit(make_twin(function, names, path), **options)
+    names: dict[str, Any] = {**compile_book(), **compile_core().names}
+
+    def choose(name: str) -> dict[str, Any]:
+        if name == "advance_books":
+            return {**OPTIONS, "nogil": True}
+        return {**INNER, "forceinline": name in INLINED}
+
+    mark = mark_sources(*MODULES, compiler=__file__)
+    jit_modules(MODULES, names, find_book_folder(), choose, mark=mark)
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     names["cell"] = jit(find_cell, **inner)
     names["share"] = share_record

@@ -24,7 +24,7 @@ from backtest.engine.compile.general_compiler import (
     find_fields,
 )
 from backtest.engine.compile.loop_compiler import compile_at_address
-from backtest.engine.compile.recipe import make_recipe, read_parameter, write_call, write_memory
+from backtest.engine.compile.recipe import Place, make_recipe, read_parameter, write_decide
 from backtest.policy import Policy, formula_for
 from backtest.policy.combinators import Combinator, combinator_of
 from backtest.policy.policy import BAR_FIELDS
@@ -89,14 +89,8 @@ def write_lane_formula(
     shape: LaneShape,
 ) -> list[str]:
     """Return the function that calls a policy's formula for all lanes."""
-    given = [
-        read_parameter(f"params[{at_row(k)}]", each) if name in shape.varied else f"shared_{name}"
-        for k, (name, each) in enumerate(settings.items())
-    ] or ["0.0"]
     inside = "seen[{}]".format if shape.has_own_columns else "seen_{}".format
     prices = range(len(BAR_FIELDS) - 1)
-    seen = ["time", *(f"bar_{k}" for k in prices)]
-    seen += [inside(at_row(k) if shape.has_own_columns else k) for k in range(len(columns))]
     hoisted = [
         f"    shared_{name} = {read_parameter(f'params[{k * LANES}]', each)}"
         for k, (name, each) in enumerate(settings.items())
@@ -109,22 +103,27 @@ def write_lane_formula(
     venue = ", ".join(f"{name}={value}" for name, value in margin.items())
     shown = AccountView._fields[:-1]
     view = [f"sheet[{at_row(k)}]" if each in shape.read else "0.0" for k, each in enumerate(shown)]
-
-    def slot(k: int) -> str:
-        return f"memory[{at_row(k)}]"
-
-    return [
-        "def decide(target, params, seen, memory, sheet, bar_numbers, count, time):",
-        f"    venue = MarginRules({venue})",
-        *hoisted,
-        "    for lane in range(count):",
-        f"        settings = Params({', '.join(given)})",
-        f"        bar = Bar({', '.join(seen)})",
-        f"        account = AccountView({', '.join(view)}, venue)",
-        *(f"        {line}" for line in (*write_call(memory, slot), *write_memory(memory, slot))),
-        "        target[np.uint64(lane)] = leverage",
-        "    return 1",
-    ]
+    own = [inside(at_row(k) if shape.has_own_columns else k) for k in range(len(columns))]
+    place = Place(
+        head=[
+            "def decide(target, params, seen, memory, sheet, bar_numbers, count, time):",
+            f"    venue = MarginRules({venue})",
+            *hoisted,
+            "    for lane in range(count):",
+        ],
+        settings=[
+            read_parameter(f"params[{at_row(k)}]", each)
+            if name in shape.varied
+            else f"shared_{name}"
+            for k, (name, each) in enumerate(settings.items())
+        ],
+        bar=["time", *(f"bar_{k}" for k in prices), *own],
+        account=[f"account = AccountView({', '.join(view)}, venue)"],
+        end=["        target[np.uint64(lane)] = leverage", "    return 1"],
+        slot=lambda k: f"memory[{at_row(k)}]",
+        depth=2,
+    )
+    return write_decide(memory, place)
 
 
 def at_row(k: int) -> str:

@@ -22,20 +22,26 @@ from numba import typeof
 from numba.extending import intrinsic
 
 from backtest.account import AccountRules, InstrumentRules, Quote, State
-from backtest.base import cache_folder
-from backtest.base.code_identity import CodeText, describe_function, hash_texts
+from backtest.base.code_identity import CodeText, describe_function
 from backtest.base.compiled_files import cfunc, jit
-from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.base.compiled_twins import make_twin
 from backtest.base.units import FloatArray
-from backtest.engine.compile.loop_compiler import INNER, OPTIONS, compile_at_address, compile_core
+from backtest.engine.compile.loop_compiler import (
+    INNER,
+    OPTIONS,
+    compile_at_address,
+    compile_core,
+    jit_modules,
+    mark_sources,
+)
 from backtest.engine.compile.recipe import (
     ROOT_NAMES,
+    Place,
     count_slots,
     make_recipe,
     may_refer_to,
     read_parameter,
-    write_call,
-    write_memory,
+    write_decide,
 )
 from backtest.policy import Policy, formula_for
 from backtest.sweep.lanes import (
@@ -110,21 +116,16 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     slower, and accepts any number of brackets.
     """
     core = compile_core(is_inlined=is_inlined, n_brackets=n_brackets)
-    sources = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
-    mark = hash_texts(*sources, Path(__file__).read_text(encoding="utf-8"))
+    names = dict(core.names)
+
+    def choose(name: str) -> dict[str, Any]:
+        if name in LOOPS:
+            return {**OPTIONS, "nogil": True}
+        return {**INNER, "forceinline": is_inlined and name not in CALLED}
+
     place = core.folder / (f"brackets-{n_brackets}" if is_inlined else "called")
-    names, paths = dict(core.names), {}
-    for module in MODULES:
-        names |= {k: v for k, v in vars(module).items() if not is_function(v)}
-    names["__name__"] = "backtest.sweep.lanes.lane_loop"
-    for module, source in zip(MODULES, sources, strict=True):
-        path = place / f"{module.__name__.removeprefix('backtest.')}-{mark}.py"
-        paths[module] = cache_folder.write_once(path, source)
-        for name, function in find_own_functions(module):
-            options = {**INNER, "forceinline": is_inlined and name not in CALLED}
-            if name in LOOPS:
-                options = {**OPTIONS, "nogil": True}
-            names[name] = jit(make_twin(function, names, path), **options)
+    mark = mark_sources(*MODULES, compiler=__file__)
+    paths = jit_modules(MODULES, names, place, choose, mark=mark)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names |= {name: jit(function, **options) for name, function in INSTRUCTIONS.items()}
     names["cell"] = jit(find_cell, **options)
@@ -171,11 +172,6 @@ def compile_for(
     first = [typeof(each) for each in market]  # type: ignore[no-untyped-call] # numba's
     last = [typeof(each) for each in (decide, at, 0, 0)]  # type: ignore[no-untyped-call]
     loop.compile((*first, pointer, *last))
-
-
-def is_function(value: object) -> bool:
-    """Return whether a global is a plain function."""
-    return isinstance(value, types.FunctionType)
 
 
 def find_cell(row: int, i: int) -> Any:
@@ -274,40 +270,45 @@ def write_part(
     settings: Mapping[str, Any], shape: Shape, memory: type | None, *, wants_root: bool
 ) -> list[str]:
     """Return the function that calls the policy for all lanes."""
-    fields, first = list(settings), len(ROWS)
+    first = len(ROWS)
     constants = dict(shape.constants)
-    given = [
-        read_setting(first + k, settings[name], constants.get(name))
-        for k, name in enumerate(fields)
-    ] or ["0.0"]
     prices = ("open", "high", "low", "close", "mark", "volume")
     has_flows = True if shape.has_flows is not None else None
-    lines = [
-        f"KIND = Kind(None, None, {has_flows})",
-        "",
-        f"def decide(block, brackets, shared, own, flags, time, {', '.join(prices)}, funding,",
-        "           days, value, multiplier, initial, t, k):",
-        "    is_any_negative = False",
-        "    at = -1",
-    ]
-    lines += write_shared(shape)
-    lines += [f"    for i in range({LANES}):"]
-    lines += [f"        if {write_cell(ROWS.index('is_done'))} == 0.0:"]
-    body = [f"settings = Params({', '.join(given)})"]
-    body += [f"bar = Bar(time, {', '.join(prices)}, funding, {write_columns(shape)})"]
-    body += write_account(shape, wants_root=wants_root)
     target = write_cell(ROWS.index("target"))
-
-    def slot(k: int) -> str:
-        return write_cell(first + len(fields) + k)
-
-    body += [*write_call(memory, slot), *write_memory(memory, slot)]
-    body += [f"{target} = leverage", "is_any_negative |= leverage < 0.0"]
-    lines += [f"            {line}" for line in body]
-    lines += ["        else:", f"            {target} = np.nan"]
-    lines += ["    if is_any_negative:", f"        for i in range({LANES}):"]
-    lines += [f"            if {target} < 0.0:", "                at = i"]
-    return [*lines, "    flags[0] = at", "    flags[1] = 0"]
+    place = Place(
+        head=[
+            f"KIND = Kind(None, None, {has_flows})",
+            "",
+            f"def decide(block, brackets, shared, own, flags, time, {', '.join(prices)}, funding,",
+            "           days, value, multiplier, initial, t, k):",
+            "    is_any_negative = False",
+            "    at = -1",
+            *write_shared(shape),
+            f"    for i in range({LANES}):",
+            f"        if {write_cell(ROWS.index('is_done'))} == 0.0:",
+        ],
+        settings=[
+            read_setting(first + k, value, constants.get(name))
+            for k, (name, value) in enumerate(settings.items())
+        ],
+        bar=["time", *prices, "funding", *write_columns(shape)],
+        account=write_account(shape, wants_root=wants_root),
+        end=[
+            f"            {target} = leverage",
+            "            is_any_negative |= leverage < 0.0",
+            "        else:",
+            f"            {target} = np.nan",
+            "    if is_any_negative:",
+            f"        for i in range({LANES}):",
+            f"            if {target} < 0.0:",
+            "                at = i",
+            "    flags[0] = at",
+            "    flags[1] = 0",
+        ],
+        slot=lambda k: write_cell(first + len(settings) + k),
+        depth=3,
+    )
+    return write_decide(memory, place)
 
 
 def read_setting(row: int, value: object, constant: object) -> str:
@@ -328,13 +329,13 @@ def write_shared(shape: Shape) -> list[str]:
     return [f"    shared_{name} = shared[{k}, t]" for k, name in enumerate(names)]
 
 
-def write_columns(shape: Shape) -> str:
-    """Return the source of the columns of one lane."""
+def write_columns(shape: Shape) -> list[str]:
+    """Return the sources of the columns of one lane."""
     owned = [name for name, is_own in shape.columns if is_own]
-    return ", ".join(
+    return [
         f"own[k, {owned.index(name) * LANES} + i]" if is_own else f"shared_{name}"
         for name, is_own in shape.columns
-    )
+    ]
 
 
 def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
