@@ -44,37 +44,9 @@ from backtest.measures.run_span import RunSpan
 from backtest.measures.stored_tally import flatten_tally
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import start_memory
+from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_fit import find_all_read, find_kinds
-from backtest.sweep.books.book_lane_rows import (
-    ACCOUNT_ROWS,
-    ASSET_LAST,
-    ASSET_PRICES,
-    BAND,
-    BEST,
-    ENTRY,
-    IS_HALTED,
-    IS_LIVE,
-    LAST_HIT,
-    LAST_STOP,
-    LINE,
-    MARGIN,
-    MARKED,
-    MAX_LEVERAGE,
-    MIN_LEVERAGE,
-    N_POSITION,
-    NUMBER_OF_BAND,
-    NUMBER_OF_LEAST,
-    NUMBER_OF_MOST,
-    PRICES,
-    QUANTITY,
-    TARGET,
-    WALLET_ROWS,
-    BookSheets,
-    Seats,
-    read_tally_of,
-    spot,
-    write_tally,
-)
+from backtest.sweep.books.book_lane_rows import BookSheets, Seats, read_tally_of, spot, write_tally
 from backtest.sweep.books.book_lane_view import MARGINS
 from backtest.sweep.lanes.block_state import make_aligned
 from backtest.sweep.lanes.lane_block import BlockFault, Scored
@@ -158,11 +130,11 @@ def start_state(block: BookBlock) -> BlockState:
     count = min(LANES, -(-len(block.setups) // STEP) * STEP)
     seats = seat_lanes(block, n, count)
     sheets = BookSheets(
-        account=make_aligned(len(ACCOUNT_ROWS) * LANES),
-        position=make_aligned(n * N_POSITION * LANES),
-        prices=np.zeros((len(PRICES), n)),
+        account=make_aligned(field.N_ACCOUNT * LANES),
+        position=make_aligned(n * field.N_POSITION * LANES),
+        prices=np.zeros((field.N_PRICES, n)),
         assets=make_aligned(n_assets * LANES),
-        asset_prices=np.zeros((len(ASSET_PRICES), n_assets)),
+        asset_prices=np.zeros((field.N_ASSET_PRICES, n_assets)),
         reach=np.zeros(n),
         signal=np.ones(n),
         is_pending=np.zeros(n, np.int64),
@@ -173,8 +145,8 @@ def start_state(block: BookBlock) -> BlockState:
         is_crossed=not np.all(inputs.terms.rules.brackets.are_isolated),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(3, np.int64),
-        kept_account=np.zeros(len(ACCOUNT_ROWS) * LANES),
-        kept_position=np.zeros(n * N_POSITION * LANES),
+        kept_account=np.zeros(field.N_ACCOUNT * LANES),
+        kept_position=np.zeros(n * field.N_POSITION * LANES),
         kept_memory=np.zeros_like(seats.memory),
         kept_assets=np.zeros(n_assets * LANES),
         left_at=np.full(count, -1, np.int64),
@@ -184,7 +156,7 @@ def start_state(block: BookBlock) -> BlockState:
     for lane in range(count):
         begin_lane(sheets, block.setups[min(lane, len(block.setups) - 1)], n, lane)
         is_filler = lane >= len(block.setups)
-        sheets.account[cell(IS_LIVE, lane)] = 0.0 if is_filler else 1.0
+        sheets.account[cell(field.IS_LIVE, lane)] = 0.0 if is_filler else 1.0
     none = np.zeros(n + 1, np.int64)
     book = start_book(inputs, first.account, first.first, has_overlay=False)
     silent: dict[str, Any] = {
@@ -207,24 +179,24 @@ def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
     """Write the account of a set before its first bar."""
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
     wallet, numbers = book.wallet, setup.inputs.terms.numbers
-    for k in range(WALLET_ROWS):
+    for k in range(field.WALLET_ROWS):
         sheets.account[cell(k, lane)] = wallet[k]
     write_tally(
         sheets.account, start_tally(float(wallet[UNIT]), float(wallet[EQUITY]), setup.first), lane
     )
     line = find_line(setup.inputs.terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
-    sheets.account[cell(LINE, lane)] = line
-    sheets.account[cell(ACCOUNT_ROWS.index("first_unit"), lane)] = wallet[UNIT]
+    sheets.account[cell(field.LINE, lane)] = line
+    sheets.account[cell(field.FIRST_UNIT, lane)] = wallet[UNIT]
     for c, amount in enumerate(book.held.amounts):
         sheets.assets[cell(c, lane)] = amount
-        sheets.asset_prices[ASSET_LAST, c] = book.priced[c]
+        sheets.asset_prices[field.ASSET_LAST, c] = book.priced[c]
     for i in range(n):
-        sheets.position[spot(i, TARGET, lane)] = math.nan
-        sheets.position[spot(i, LAST_STOP, lane)] = -math.inf
-        sheets.position[spot(i, LAST_HIT, lane)] = -math.inf
-        sheets.position[spot(i, BAND, lane)] = numbers[NUMBER_OF_BAND, i]
-        sheets.position[spot(i, MIN_LEVERAGE, lane)] = numbers[NUMBER_OF_LEAST, i]
-        sheets.position[spot(i, MAX_LEVERAGE, lane)] = numbers[NUMBER_OF_MOST, i]
+        sheets.position[spot(i, field.TARGET, lane)] = math.nan
+        sheets.position[spot(i, field.LAST_STOP, lane)] = -math.inf
+        sheets.position[spot(i, field.LAST_HIT, lane)] = -math.inf
+        sheets.position[spot(i, field.BAND, lane)] = numbers[field.NUMBER_OF_BAND, i]
+        sheets.position[spot(i, field.MIN_LEVERAGE, lane)] = numbers[field.NUMBER_OF_LEAST, i]
+        sheets.position[spot(i, field.MAX_LEVERAGE, lane)] = numbers[field.NUMBER_OF_MOST, i]
 
 
 def copy_terms(terms: Terms) -> Terms:
@@ -330,13 +302,13 @@ def read_scores(names: tuple[str, ...], block: BookBlock, state: BlockState) -> 
     for lane in range(count):
         account = state.sheets.account
         tally = read_tally_of(account, 0.0, total - first.first, lane)
-        wallet = account.reshape(-1, LANES)[:WALLET_ROWS, lane]
+        wallet = account.reshape(-1, LANES)[: field.WALLET_ROWS, lane]
         sampled = state.sheets.units[:, lane].copy()
         if state.sheets.left_at[lane] >= 0:
             tally, wallet, rest = finish_lane(block, state, lane)
             sampled = np.concatenate([sampled[: len(sampled) - len(rest)], rest])
         tallies.append(tally)
-        wallets.append(wallet[:WALLET_ROWS])
+        wallets.append(wallet[: field.WALLET_ROWS])
         if block.has_returns:
             whole = np.ones(int(ends.sum()))
             returns.append(sampled_returns(sampled, whole, tally.first_unit))
@@ -395,25 +367,25 @@ def read_kept(
     feed = setup.inputs.feed
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
     brackets = setup.inputs.terms.rules.brackets
-    for k in range(WALLET_ROWS):
+    for k in range(field.WALLET_ROWS):
         book.wallet[k] = sheets.kept_account[cell(k, lane)]
     last = max(start - 1, 0)
     for i in range(len(book.margin)):
-        quantity = sheets.kept_position[spot(i, QUANTITY, lane)]
+        quantity = sheets.kept_position[spot(i, field.QUANTITY, lane)]
         book.held.quantities[i] = quantity
-        book.held.entries[i] = sheets.kept_position[spot(i, ENTRY, lane)]
-        book.marked[i] = sheets.kept_position[spot(i, MARKED, lane)]
+        book.held.entries[i] = sheets.kept_position[spot(i, field.ENTRY, lane)]
+        book.marked[i] = sheets.kept_position[spot(i, field.MARKED, lane)]
         if quantity != 0.0:
             price = feed.mark_close[last, i]
             book.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
-        book.margin[i] = sheets.kept_position[spot(i, MARGIN, lane)]
-        book.best[i] = sheets.kept_position[spot(i, BEST, lane)]
-        book.is_halted[i] = int(sheets.kept_position[spot(i, IS_HALTED, lane)])
+        book.margin[i] = sheets.kept_position[spot(i, field.MARGIN, lane)]
+        book.best[i] = sheets.kept_position[spot(i, field.BEST, lane)]
+        book.is_halted[i] = int(sheets.kept_position[spot(i, field.IS_HALTED, lane)])
         book.since[i] = book.wallet[SINCE_POOL]
         if brackets.are_isolated[i]:
-            book.since[i] = start - 1.0 - sheets.kept_position[spot(i, LAST_HIT, lane)]
-        book.since_stop[i] = start - 1.0 - sheets.kept_position[spot(i, LAST_STOP, lane)]
-        book.leverage[i] = sheets.kept_position[spot(i, TARGET, lane)]
+            book.since[i] = start - 1.0 - sheets.kept_position[spot(i, field.LAST_HIT, lane)]
+        book.since_stop[i] = start - 1.0 - sheets.kept_position[spot(i, field.LAST_STOP, lane)]
+        book.leverage[i] = sheets.kept_position[spot(i, field.TARGET, lane)]
         book.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
         book.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
     for c in range(len(book.priced)):

@@ -25,79 +25,10 @@ from backtest.measures.tally import (
     is_deeper,
     needs_folding,
 )
+from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_collateral import add_at_least, add_pledged, find_under
 from backtest.sweep.books.book_lane_isolated import add_backed, add_isolated, write_margin
-from backtest.sweep.books.book_lane_rows import (
-    AT_OPEN,
-    BACKED,
-    BEFORE,
-    CARRY,
-    CLOSE,
-    COSTS,
-    DECAY_HELD,
-    DECAY_PRODUCT,
-    DRIFT,
-    ENTRY,
-    EQUITY_SUM,
-    FEE,
-    FUNDED,
-    GAIN,
-    GROSS,
-    GROWN,
-    IMPACT,
-    INITIAL,
-    INITIAL_RATE,
-    INVERSE,
-    IS_ADDING,
-    IS_LISTED,
-    IS_LIVE,
-    IS_NEARING,
-    IS_ODD,
-    IS_PEAKING,
-    LARGEST,
-    LEAST,
-    LEVERAGE,
-    LINE,
-    LINEAR,
-    LOW,
-    LOW_PEAK,
-    MARKED,
-    MOVE,
-    NEEDED,
-    NEXT_CASH,
-    NEXT_ENTRY,
-    NEXT_EQUITY,
-    NEXT_MARKED,
-    NEXT_QUANTITY,
-    OF_FEES,
-    OF_FUNDING,
-    OF_IMPACT,
-    OF_INTEREST,
-    OF_PRICE_PNL,
-    OF_SLIPPAGE,
-    OF_TRADED,
-    PAID_FEES,
-    PAID_FUNDING,
-    PAID_IMPACT,
-    PAID_INTEREST,
-    PAID_SLIPPAGE,
-    PEAK_BACKING,
-    PEAK_LEVERAGE,
-    PEAK_NEEDED,
-    POOL,
-    POOL_WORTH,
-    PROFIT,
-    QUANTITY,
-    RATE,
-    SIZE,
-    SLIPPAGE,
-    TAKEN,
-    TRADED,
-    TURNED,
-    BookSheets,
-    spot,
-    widen,
-)
+from backtest.sweep.books.book_lane_rows import BookSheets, spot, widen
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
 
@@ -112,16 +43,16 @@ def find_least(terms: Terms, sheets: BookSheets, n: int) -> None:
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     for lane in range(count):
-        account[cell(LEAST, lane)] = account[cell(NEXT_CASH, lane)]
+        account[cell(field.LEAST, lane)] = account[cell(field.NEXT_CASH, lane)]
     for i in range(n):
-        if prices[IS_LISTED, i] == 0.0:
+        if prices[field.IS_LISTED, i] == 0.0:
             continue
         if terms.rules.brackets.are_isolated[i]:
             continue
         low, high = widen(prices, i)
         for lane in range(count):
-            quantity = position[spot(i, QUANTITY, lane)]
-            account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+            quantity = position[spot(i, field.QUANTITY, lane)]
+            account[cell(field.LEAST, lane)] += min(quantity * low, quantity * high)
     if len(sheets.assets) > 0:
         add_at_least(sheets)
 
@@ -131,9 +62,9 @@ def find_short(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account, is_crossed = sheets.account, sheets.is_crossed
     for lane in range(count):
-        least = account[cell(LEAST, lane)]
+        least = account[cell(field.LEAST, lane)]
         is_short = (not least > 0.0) & (is_crossed | (least < 0.0))
-        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_short else account[cell(field.IS_ODD, lane)]
 
 
 # --------------------------------------------------------------------------- sums of the close
@@ -144,70 +75,72 @@ def begin_close(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        cash = account[cell(NEXT_CASH, lane)]
-        account[cell(NEXT_EQUITY, lane)], account[cell(LEAST, lane)] = cash, cash
-        account[cell(GAIN, lane)], account[cell(GROSS, lane)] = 0.0, 0.0
-        account[cell(NEEDED, lane)], account[cell(LARGEST, lane)] = 0.0, 0.0
-        account[cell(DRIFT, lane)], account[cell(GROWN, lane)] = 0.0, 1.0
-        account[cell(INITIAL, lane)] = 0.0
-        account[cell(PAID_FEES, lane)], account[cell(PAID_SLIPPAGE, lane)] = 0.0, 0.0
-        account[cell(PAID_FUNDING, lane)], account[cell(TURNED, lane)] = 0.0, 0.0
-        account[cell(PAID_IMPACT, lane)], account[cell(BACKED, lane)] = 0.0, 0.0
-        account[cell(IS_NEARING, lane)], account[cell(IS_PEAKING, lane)] = 0.0, 0.0
+        cash = account[cell(field.NEXT_CASH, lane)]
+        account[cell(field.NEXT_EQUITY, lane)], account[cell(field.LEAST, lane)] = cash, cash
+        account[cell(field.GAIN, lane)], account[cell(field.GROSS, lane)] = 0.0, 0.0
+        account[cell(field.NEEDED, lane)], account[cell(field.LARGEST, lane)] = 0.0, 0.0
+        account[cell(field.DRIFT, lane)], account[cell(field.GROWN, lane)] = 0.0, 1.0
+        account[cell(field.INITIAL, lane)] = 0.0
+        account[cell(field.PAID_FEES, lane)], account[cell(field.PAID_SLIPPAGE, lane)] = 0.0, 0.0
+        account[cell(field.PAID_FUNDING, lane)], account[cell(field.TURNED, lane)] = 0.0, 0.0
+        account[cell(field.PAID_IMPACT, lane)], account[cell(field.BACKED, lane)] = 0.0, 0.0
+        account[cell(field.IS_NEARING, lane)], account[cell(field.IS_PEAKING, lane)] = 0.0, 0.0
 
 
 def add_held(sheets: BookSheets, i: int) -> None:
     """Add to the sums of lanes an instrument in which none of them traded."""
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
-    before, close, rate = prices[BEFORE, i], prices[CLOSE, i], prices[RATE, i]
+    before, close, rate = prices[field.BEFORE, i], prices[field.CLOSE, i], prices[field.RATE, i]
     low, high = widen(prices, i)
-    rise, move = close - before, prices[MOVE, i]
+    rise, move = close - before, prices[field.MOVE, i]
     drift = abs(before) * move
     unit = abs(close)
     is_known = not math.isnan(move)
     for lane in range(count):
-        quantity = position[spot(i, QUANTITY, lane)]
-        account[cell(NEXT_EQUITY, lane)] += quantity * close
-        account[cell(GAIN, lane)] += quantity * rise
-        account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+        quantity = position[spot(i, field.QUANTITY, lane)]
+        account[cell(field.NEXT_EQUITY, lane)] += quantity * close
+        account[cell(field.GAIN, lane)] += quantity * rise
+        account[cell(field.LEAST, lane)] += min(quantity * low, quantity * high)
         notional = abs(quantity) * unit
-        account[cell(GROSS, lane)] += notional
-        account[cell(NEEDED, lane)] += notional * rate
-        account[cell(LARGEST, lane)] = max(account[cell(LARGEST, lane)], notional)
+        account[cell(field.GROSS, lane)] += notional
+        account[cell(field.NEEDED, lane)] += notional * rate
+        account[cell(field.LARGEST, lane)] = max(account[cell(field.LARGEST, lane)], notional)
     if is_known:
         for lane in range(count):
-            scale = position[spot(i, QUANTITY, lane)] * account[cell(INVERSE, lane)]
-            account[cell(DRIFT, lane)] += scale * drift
-            account[cell(GROWN, lane)] += scale * rise
+            scale = position[spot(i, field.QUANTITY, lane)] * account[cell(field.INVERSE, lane)]
+            account[cell(field.DRIFT, lane)] += scale * drift
+            account[cell(field.GROWN, lane)] += scale * rise
 
 
 def add_traded(sheets: BookSheets, i: int) -> None:
     """Add to the sums of lanes an instrument in which some of them traded."""
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
-    close, rate, move = prices[CLOSE, i], prices[RATE, i], prices[MOVE, i]
-    before = prices[BEFORE, i]
+    close, rate, move = prices[field.CLOSE, i], prices[field.RATE, i], prices[field.MOVE, i]
+    before = prices[field.BEFORE, i]
     low, high = widen(prices, i)
     unit = abs(close)
     is_known = not math.isnan(move)
     for lane in range(count):
-        quantity = position[spot(i, NEXT_QUANTITY, lane)]
-        account[cell(NEXT_EQUITY, lane)] += quantity * close
-        account[cell(GAIN, lane)] += position[spot(i, PROFIT, lane)]
-        account[cell(LEAST, lane)] += min(quantity * low, quantity * high)
+        quantity = position[spot(i, field.NEXT_QUANTITY, lane)]
+        account[cell(field.NEXT_EQUITY, lane)] += quantity * close
+        account[cell(field.GAIN, lane)] += position[spot(i, field.PROFIT, lane)]
+        account[cell(field.LEAST, lane)] += min(quantity * low, quantity * high)
         notional = abs(quantity) * unit
-        account[cell(GROSS, lane)] += notional
-        account[cell(NEEDED, lane)] += notional * rate
-        account[cell(LARGEST, lane)] = max(account[cell(LARGEST, lane)], notional)
-        account[cell(PAID_FEES, lane)] += position[spot(i, FEE, lane)]
-        account[cell(PAID_SLIPPAGE, lane)] += position[spot(i, SLIPPAGE, lane)]
-        account[cell(TURNED, lane)] += position[spot(i, TRADED, lane)]
+        account[cell(field.GROSS, lane)] += notional
+        account[cell(field.NEEDED, lane)] += notional * rate
+        account[cell(field.LARGEST, lane)] = max(account[cell(field.LARGEST, lane)], notional)
+        account[cell(field.PAID_FEES, lane)] += position[spot(i, field.FEE, lane)]
+        account[cell(field.PAID_SLIPPAGE, lane)] += position[spot(i, field.SLIPPAGE, lane)]
+        account[cell(field.TURNED, lane)] += position[spot(i, field.TRADED, lane)]
     if is_known:
         for lane in range(count):
-            scale = position[spot(i, NEXT_QUANTITY, lane)] * account[cell(INVERSE, lane)]
-            account[cell(DRIFT, lane)] += scale * (abs(before) * move)
-            account[cell(GROWN, lane)] += scale * (close - before)
+            scale = (
+                position[spot(i, field.NEXT_QUANTITY, lane)] * account[cell(field.INVERSE, lane)]
+            )
+            account[cell(field.DRIFT, lane)] += scale * (abs(before) * move)
+            account[cell(field.GROWN, lane)] += scale * (close - before)
 
 
 def add_impact(sheets: BookSheets, i: int) -> None:
@@ -215,7 +148,7 @@ def add_impact(sheets: BookSheets, i: int) -> None:
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        account[cell(PAID_IMPACT, lane)] += position[spot(i, IMPACT, lane)]
+        account[cell(field.PAID_IMPACT, lane)] += position[spot(i, field.IMPACT, lane)]
 
 
 def add_funding(sheets: BookSheets, i: int) -> None:
@@ -223,21 +156,21 @@ def add_funding(sheets: BookSheets, i: int) -> None:
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        account[cell(PAID_FUNDING, lane)] += position[spot(i, FUNDED, lane)]
+        account[cell(field.PAID_FUNDING, lane)] += position[spot(i, field.FUNDED, lane)]
 
 
 def add_initial(sheets: BookSheets, i: int) -> None:
     """Add an upper bound of the initial margin of an instrument after the fills."""
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
-    rate, unit = prices[INITIAL_RATE, i], prices[AT_OPEN, i]
+    rate, unit = prices[field.INITIAL_RATE, i], prices[field.AT_OPEN, i]
     if sheets.is_traded[i] != 0:
         for lane in range(count):
-            account[cell(INITIAL, lane)] += position[spot(i, SIZE, lane)] * rate
+            account[cell(field.INITIAL, lane)] += position[spot(i, field.SIZE, lane)] * rate
         return
     for lane in range(count):
-        notional = abs(position[spot(i, QUANTITY, lane)]) * unit
-        account[cell(INITIAL, lane)] += notional * rate
+        notional = abs(position[spot(i, field.QUANTITY, lane)]) * unit
+        account[cell(field.INITIAL, lane)] += notional * rate
 
 
 def sum_close(
@@ -246,7 +179,7 @@ def sum_close(
     """Write the sums of the close over all instruments, in the order given."""
     begin_close(sheets)
     for i in range(n):
-        if sheets.prices[IS_LISTED, i] == 0.0:
+        if sheets.prices[field.IS_LISTED, i] == 0.0:
             continue
         is_isolated = bool(terms.rules.brackets.are_isolated[i])
         if is_isolated:
@@ -257,7 +190,7 @@ def sum_close(
             add_held(sheets, i)
         if is_trading and not is_isolated:
             add_initial(sheets, i)
-        if sheets.is_traded[i] != 0 and sheets.kinds[i] >= LINEAR:
+        if sheets.is_traded[i] != 0 and sheets.kinds[i] >= field.LINEAR:
             add_impact(sheets, i)
         if has_funding:
             add_funding(sheets, i)
@@ -291,25 +224,25 @@ def find_odd(
     found, has_near, is_closed = False, False, terms.rules.level == 1.0
     is_crossed = sheets.is_crossed
     for lane in range(count):
-        equity, gross = account[cell(NEXT_EQUITY, lane)], account[cell(GROSS, lane)]
-        least, needed = account[cell(LEAST, lane)], account[cell(NEEDED, lane)]
+        equity, gross = account[cell(field.NEXT_EQUITY, lane)], account[cell(field.GROSS, lane)]
+        least, needed = account[cell(field.LEAST, lane)], account[cell(field.NEEDED, lane)]
         is_safe = (least > 0.0) | ((not is_crossed) & (least == 0.0))
-        is_safe &= equity > account[cell(LINE, lane)]
-        room = account[cell(POOL, lane)] - needed
-        is_near = (not room > far * account[cell(LARGEST, lane)]) & (needed != 0.0)
+        is_safe &= equity > account[cell(field.LINE, lane)]
+        room = account[cell(field.POOL, lane)] - needed
+        is_near = (not room > far * account[cell(field.LARGEST, lane)]) & (needed != 0.0)
         is_safe &= is_closed | (not is_near)
-        is_near |= account[cell(IS_NEARING, lane)] != 0.0
-        is_safe &= account[cell(IS_ODD, lane)] == 0.0
+        is_near |= account[cell(field.IS_NEARING, lane)] != 0.0
+        is_safe &= account[cell(field.IS_ODD, lane)] == 0.0
         if is_trading:
-            worth = account[cell(POOL_WORTH, lane)]
-            free = worth - account[cell(COSTS, lane)] - account[cell(INITIAL, lane)]
-            is_enough = free - account[cell(TAKEN, lane)] > SPARE * worth
-            is_safe &= is_enough | (account[cell(IS_ADDING, lane)] == 0.0) | (not is_crossed)
+            worth = account[cell(field.POOL_WORTH, lane)]
+            free = worth - account[cell(field.COSTS, lane)] - account[cell(field.INITIAL, lane)]
+            is_enough = free - account[cell(field.TAKEN, lane)] > SPARE * worth
+            is_safe &= is_enough | (account[cell(field.IS_ADDING, lane)] == 0.0) | (not is_crossed)
             if has_lots:
                 is_safe &= gross != 0.0
-        is_safe |= account[cell(IS_LIVE, lane)] == 0.0
-        account[cell(IS_ODD, lane)] = 0.0 if is_safe else 1.0
-        account[cell(IS_NEARING, lane)] = 1.0 if is_near & is_safe else 0.0
+        is_safe |= account[cell(field.IS_LIVE, lane)] == 0.0
+        account[cell(field.IS_ODD, lane)] = 0.0 if is_safe else 1.0
+        account[cell(field.IS_NEARING, lane)] = 1.0 if is_near & is_safe else 0.0
         found |= not is_safe
         has_near |= is_near
     return found, has_near
@@ -332,14 +265,20 @@ def write_position(sheets: BookSheets, i: int) -> None:
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
-        marked = position[spot(i, MARKED, lane)]
-        after, filled = position[spot(i, NEXT_QUANTITY, lane)], position[spot(i, NEXT_ENTRY, lane)]
-        value = position[spot(i, NEXT_MARKED, lane)]
-        position[spot(i, QUANTITY, lane)] = quantity if is_odd else after
-        position[spot(i, ENTRY, lane)] = entry if is_odd else filled
-        position[spot(i, MARKED, lane)] = marked if is_odd else value
+        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        quantity, entry = (
+            position[spot(i, field.QUANTITY, lane)],
+            position[spot(i, field.ENTRY, lane)],
+        )
+        marked = position[spot(i, field.MARKED, lane)]
+        after, filled = (
+            position[spot(i, field.NEXT_QUANTITY, lane)],
+            position[spot(i, field.NEXT_ENTRY, lane)],
+        )
+        value = position[spot(i, field.NEXT_MARKED, lane)]
+        position[spot(i, field.QUANTITY, lane)] = quantity if is_odd else after
+        position[spot(i, field.ENTRY, lane)] = entry if is_odd else filled
+        position[spot(i, field.MARKED, lane)] = marked if is_odd else value
 
 
 def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
@@ -352,49 +291,56 @@ def count_close(sheets: BookSheets) -> tuple[bool, bool, bool, bool]:
     account = sheets.account
     has_marks, has_peaks, has_folds, has_fault = False, False, False, False
     for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        equity, before = account[cell(NEXT_EQUITY, lane)], account[cell(EQUITY, lane)]
-        gain, gross = account[cell(GAIN, lane)], account[cell(GROSS, lane)]
-        costs = account[cell(PAID_FEES, lane)] + account[cell(PAID_SLIPPAGE, lane)]
-        costs += account[cell(PAID_IMPACT, lane)] + account[cell(PAID_INTEREST, lane)]
-        change = gain - (costs + account[cell(PAID_FUNDING, lane)])
-        most = max(before, equity, account[cell(TURNED, lane)], gross)
+        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        equity, before = account[cell(field.NEXT_EQUITY, lane)], account[cell(EQUITY, lane)]
+        gain, gross = account[cell(field.GAIN, lane)], account[cell(field.GROSS, lane)]
+        costs = account[cell(field.PAID_FEES, lane)] + account[cell(field.PAID_SLIPPAGE, lane)]
+        costs += account[cell(field.PAID_IMPACT, lane)] + account[cell(field.PAID_INTEREST, lane)]
+        change = gain - (costs + account[cell(field.PAID_FUNDING, lane)])
+        most = max(before, equity, account[cell(field.TURNED, lane)], gross)
         is_even = abs(equity - before - change) <= IDENTITY_TOLERANCE * most
         has_fault |= not (is_even | is_odd)
         unit = account[cell(SCALE, lane)] * (equity + account[cell(RESERVE, lane)])
-        base, inverse = account[cell(INVERSE, lane)], invert(equity)
+        base, inverse = account[cell(field.INVERSE, lane)], invert(equity)
         leverage = gross * inverse
         peak = account[cell(PEAK, lane)]
         is_mark = (unit > peak) | is_deeper(
-            peak, account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)], unit
+            peak, account[cell(field.LOW, lane)], account[cell(field.LOW_PEAK, lane)], unit
         )
         has_marks |= is_mark & (not is_odd)
-        needed, pool = account[cell(NEEDED, lane)] * SLACK, account[cell(POOL, lane)]
-        is_peak = needed * account[cell(PEAK_BACKING, lane)] > (
-            account[cell(PEAK_NEEDED, lane)] * pool
+        needed, pool = account[cell(field.NEEDED, lane)] * SLACK, account[cell(field.POOL, lane)]
+        is_peak = needed * account[cell(field.PEAK_BACKING, lane)] > (
+            account[cell(field.PEAK_NEEDED, lane)] * pool
         )
-        is_peak |= account[cell(IS_PEAKING, lane)] != 0.0
+        is_peak |= account[cell(field.IS_PEAKING, lane)] != 0.0
         is_peak &= not is_odd
         has_peaks |= is_peak
-        account[cell(IS_PEAKING, lane)] = 1.0 if is_peak else 0.0
-        grown, product = account[cell(GROWN, lane)], account[cell(DECAY_PRODUCT, lane)]
-        held = account[cell(DECAY_HELD, lane)]
+        account[cell(field.IS_PEAKING, lane)] = 1.0 if is_peak else 0.0
+        grown, product = account[cell(field.GROWN, lane)], account[cell(field.DECAY_PRODUCT, lane)]
+        held = account[cell(field.DECAY_HELD, lane)]
         is_grown = (grown > 0.0) & (not is_odd)
         product = product * grown if is_grown else product
-        account[cell(DECAY_HELD, lane)] = held + account[cell(DRIFT, lane)] if is_grown else held
-        account[cell(DECAY_PRODUCT, lane)] = product
+        account[cell(field.DECAY_HELD, lane)] = (
+            held + account[cell(field.DRIFT, lane)] if is_grown else held
+        )
+        account[cell(field.DECAY_PRODUCT, lane)] = product
         has_folds |= needs_folding(product) & (not is_odd)
-        total, sum_of_leverage = account[cell(EQUITY_SUM, lane)], account[cell(LEVERAGE, lane)]
-        highest = account[cell(PEAK_LEVERAGE, lane)]
-        account[cell(EQUITY_SUM, lane)] = total if is_odd else total + equity
-        account[cell(LEVERAGE, lane)] = sum_of_leverage if is_odd else sum_of_leverage + leverage
-        account[cell(PEAK_LEVERAGE, lane)] = highest if is_odd else max(highest, leverage)
-        earned = account[cell(OF_PRICE_PNL, lane)]
-        account[cell(OF_PRICE_PNL, lane)] = earned if is_odd else earned + gain
+        total, sum_of_leverage = (
+            account[cell(field.EQUITY_SUM, lane)],
+            account[cell(field.LEVERAGE, lane)],
+        )
+        highest = account[cell(field.PEAK_LEVERAGE, lane)]
+        account[cell(field.EQUITY_SUM, lane)] = total if is_odd else total + equity
+        account[cell(field.LEVERAGE, lane)] = (
+            sum_of_leverage if is_odd else sum_of_leverage + leverage
+        )
+        account[cell(field.PEAK_LEVERAGE, lane)] = highest if is_odd else max(highest, leverage)
+        earned = account[cell(field.OF_PRICE_PNL, lane)]
+        account[cell(field.OF_PRICE_PNL, lane)] = earned if is_odd else earned + gain
         account[cell(EQUITY, lane)] = before if is_odd else equity
         account[cell(SINCE_POOL, lane)] += 0.0 if is_odd else 1.0
         account[cell(UNIT, lane)] = account[cell(UNIT, lane)] if is_odd else unit
-        account[cell(INVERSE, lane)] = base if is_odd else inverse
+        account[cell(field.INVERSE, lane)] = base if is_odd else inverse
     return has_marks, has_peaks, has_folds, has_fault
 
 
@@ -403,18 +349,20 @@ def count_payments(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        fees = 0.0 if is_odd else account[cell(PAID_FEES, lane)]
-        funding = 0.0 if is_odd else account[cell(PAID_FUNDING, lane)]
-        interest = 0.0 if is_odd else account[cell(PAID_INTEREST, lane)]
-        slippage = 0.0 if is_odd else account[cell(PAID_SLIPPAGE, lane)]
-        base, cash = account[cell(INVERSE, lane)], account[cell(CASH, lane)]
-        account[cell(OF_FEES, lane)] += fees
-        account[cell(OF_SLIPPAGE, lane)] += slippage
-        account[cell(OF_IMPACT, lane)] += 0.0 if is_odd else account[cell(PAID_IMPACT, lane)]
-        account[cell(OF_FUNDING, lane)] += funding
-        account[cell(OF_INTEREST, lane)] += interest
-        account[cell(OF_TRADED, lane)] += 0.0 if is_odd else account[cell(TURNED, lane)]
-        carry = (account[cell(CARRY, lane)] + funding * base) + interest * base
-        account[cell(CARRY, lane)] = carry + fees * base
-        account[cell(CASH, lane)] = cash if is_odd else account[cell(NEXT_CASH, lane)]
+        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        fees = 0.0 if is_odd else account[cell(field.PAID_FEES, lane)]
+        funding = 0.0 if is_odd else account[cell(field.PAID_FUNDING, lane)]
+        interest = 0.0 if is_odd else account[cell(field.PAID_INTEREST, lane)]
+        slippage = 0.0 if is_odd else account[cell(field.PAID_SLIPPAGE, lane)]
+        base, cash = account[cell(field.INVERSE, lane)], account[cell(CASH, lane)]
+        account[cell(field.OF_FEES, lane)] += fees
+        account[cell(field.OF_SLIPPAGE, lane)] += slippage
+        account[cell(field.OF_IMPACT, lane)] += (
+            0.0 if is_odd else account[cell(field.PAID_IMPACT, lane)]
+        )
+        account[cell(field.OF_FUNDING, lane)] += funding
+        account[cell(field.OF_INTEREST, lane)] += interest
+        account[cell(field.OF_TRADED, lane)] += 0.0 if is_odd else account[cell(field.TURNED, lane)]
+        carry = (account[cell(field.CARRY, lane)] + funding * base) + interest * base
+        account[cell(field.CARRY, lane)] = carry + fees * base
+        account[cell(CASH, lane)] = cash if is_odd else account[cell(field.NEXT_CASH, lane)]

@@ -4,29 +4,9 @@ from __future__ import annotations
 
 from backtest.account.portfolio_records import ASSETS_SO_FAR, IS_CONVERTING, BookFeed, Terms
 from backtest.base.units import TOLERANCE
+from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_isolated import write_balance
-from backtest.sweep.books.book_lane_rows import (
-    ASSET_CLOSE,
-    ASSET_HIGH,
-    ASSET_LAST,
-    ASSET_LOW,
-    ASSET_OPEN,
-    AT_LEAST,
-    BACKED,
-    BALANCE,
-    COUNTED,
-    GAIN,
-    IS_ODD,
-    LEAST,
-    NEXT_EQUITY,
-    OF_ASSETS,
-    PLEDGED,
-    POOL,
-    POOL_WORTH,
-    SLIGHT,
-    WORTH,
-    BookSheets,
-)
+from backtest.sweep.books.book_lane_rows import BookSheets
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.collateral_value import compute_value_at_rate
 
@@ -36,15 +16,15 @@ def write_asset_prices(feed: BookFeed, sheets: BookSheets, t: int) -> None:
     prices = sheets.asset_prices
     for c in range(prices.shape[1]):
         opened, close = feed.asset_mark_open[c, t], feed.asset_mark_close[c, t]
-        prices[ASSET_OPEN, c], prices[ASSET_CLOSE, c] = feed.asset_open[c, t], close
-        prices[ASSET_LOW, c] = min(opened, feed.asset_mark_low[c, t], close)
-        prices[ASSET_HIGH, c] = max(opened, feed.asset_mark_high[c, t], close)
+        prices[field.ASSET_OPEN, c], prices[field.ASSET_CLOSE, c] = feed.asset_open[c, t], close
+        prices[field.ASSET_LOW, c] = min(opened, feed.asset_mark_low[c, t], close)
+        prices[field.ASSET_HIGH, c] = max(opened, feed.asset_mark_high[c, t], close)
 
 
 def end_asset_prices(sheets: BookSheets) -> None:
     """Keep the mark closes of the collateral for the next bar."""
     for c in range(sheets.asset_prices.shape[1]):
-        sheets.asset_prices[ASSET_LAST, c] = sheets.asset_prices[ASSET_CLOSE, c]
+        sheets.asset_prices[field.ASSET_LAST, c] = sheets.asset_prices[field.ASSET_CLOSE, c]
 
 
 def begin_assets(terms: Terms, sheets: BookSheets) -> None:
@@ -54,20 +34,20 @@ def begin_assets(terms: Terms, sheets: BookSheets) -> None:
     """
     count = len(sheets.left_at)
     account, prices = sheets.account, sheets.asset_prices
-    value_assets(terms, sheets, ASSET_OPEN)
+    value_assets(terms, sheets, field.ASSET_OPEN)
     for lane in range(count):
-        account[cell(AT_LEAST, lane)] = 0.0
+        account[cell(field.AT_LEAST, lane)] = 0.0
         is_selling = account[cell(IS_CONVERTING, lane)] != 0.0
-        account[cell(IS_ODD, lane)] = 1.0 if is_selling else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_selling else account[cell(field.IS_ODD, lane)]
     for c in range(prices.shape[1]):
-        low, high = prices[ASSET_LOW, c], prices[ASSET_HIGH, c]
+        low, high = prices[field.ASSET_LOW, c], prices[field.ASSET_HIGH, c]
         for lane in range(count):
             amount = sheets.assets[cell(c, lane)]
             least = min(
                 compute_value_at_rate(terms.rules.collateral, c, amount * low),
                 compute_value_at_rate(terms.rules.collateral, c, amount * high),
             )
-            account[cell(AT_LEAST, lane)] += least - SLIGHT * abs(amount * high)
+            account[cell(field.AT_LEAST, lane)] += least - field.SLIGHT * abs(amount * high)
 
 
 def value_assets(terms: Terms, sheets: BookSheets, row: int) -> None:
@@ -75,14 +55,14 @@ def value_assets(terms: Terms, sheets: BookSheets, row: int) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        account[cell(PLEDGED, lane)], account[cell(COUNTED, lane)] = 0.0, 0.0
+        account[cell(field.PLEDGED, lane)], account[cell(field.COUNTED, lane)] = 0.0, 0.0
     for c in range(sheets.asset_prices.shape[1]):
         price = sheets.asset_prices[row, c]
         for lane in range(count):
             value = sheets.assets[cell(c, lane)] * price
-            account[cell(PLEDGED, lane)] += value
+            account[cell(field.PLEDGED, lane)] += value
             counted = compute_value_at_rate(terms.rules.collateral, c, value)
-            account[cell(COUNTED, lane)] += counted
+            account[cell(field.COUNTED, lane)] += counted
 
 
 def add_pledged_at_opens(sheets: BookSheets) -> None:
@@ -90,10 +70,10 @@ def add_pledged_at_opens(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        worth = account[cell(POOL_WORTH, lane)]
-        account[cell(POOL_WORTH, lane)] = worth + account[cell(COUNTED, lane)]
-        worth += account[cell(PLEDGED, lane)]
-        account[cell(WORTH, lane)] = worth + account[cell(BACKED, lane)]
+        worth = account[cell(field.POOL_WORTH, lane)]
+        account[cell(field.POOL_WORTH, lane)] = worth + account[cell(field.COUNTED, lane)]
+        worth += account[cell(field.PLEDGED, lane)]
+        account[cell(field.WORTH, lane)] = worth + account[cell(field.BACKED, lane)]
 
 
 def add_at_least(sheets: BookSheets) -> None:
@@ -101,7 +81,7 @@ def add_at_least(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        account[cell(LEAST, lane)] += account[cell(AT_LEAST, lane)]
+        account[cell(field.LEAST, lane)] += account[cell(field.AT_LEAST, lane)]
 
 
 def add_pledged(terms: Terms, sheets: BookSheets) -> None:
@@ -111,19 +91,19 @@ def add_pledged(terms: Terms, sheets: BookSheets) -> None:
     """
     count = len(sheets.left_at)
     account, prices = sheets.account, sheets.asset_prices
-    value_assets(terms, sheets, ASSET_CLOSE)
+    value_assets(terms, sheets, field.ASSET_CLOSE)
     for lane in range(count):
-        account[cell(OF_ASSETS, lane)] = 0.0
+        account[cell(field.OF_ASSETS, lane)] = 0.0
     for c in range(prices.shape[1]):
-        rise = prices[ASSET_CLOSE, c] - prices[ASSET_LAST, c]
+        rise = prices[field.ASSET_CLOSE, c] - prices[field.ASSET_LAST, c]
         for lane in range(count):
-            account[cell(OF_ASSETS, lane)] += sheets.assets[cell(c, lane)] * rise
+            account[cell(field.OF_ASSETS, lane)] += sheets.assets[cell(c, lane)] * rise
     for lane in range(count):
-        equity = account[cell(NEXT_EQUITY, lane)]
-        account[cell(POOL, lane)] = equity + account[cell(COUNTED, lane)]
-        equity += account[cell(PLEDGED, lane)]
-        account[cell(NEXT_EQUITY, lane)] = equity + account[cell(BACKED, lane)]
-        account[cell(GAIN, lane)] += account[cell(OF_ASSETS, lane)]
+        equity = account[cell(field.NEXT_EQUITY, lane)]
+        account[cell(field.POOL, lane)] = equity + account[cell(field.COUNTED, lane)]
+        equity += account[cell(field.PLEDGED, lane)]
+        account[cell(field.NEXT_EQUITY, lane)] = equity + account[cell(field.BACKED, lane)]
+        account[cell(field.GAIN, lane)] += account[cell(field.OF_ASSETS, lane)]
 
 
 def find_under(terms: Terms, sheets: BookSheets) -> None:
@@ -132,10 +112,10 @@ def find_under(terms: Terms, sheets: BookSheets) -> None:
     account = sheets.account
     write_balance(terms, sheets, True, len(sheets.signal))
     for lane in range(count):
-        equity = account[cell(NEXT_EQUITY, lane)]
+        equity = account[cell(field.NEXT_EQUITY, lane)]
         limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
-        is_under = account[cell(BALANCE, lane)] < -limit
-        account[cell(IS_ODD, lane)] = 1.0 if is_under else account[cell(IS_ODD, lane)]
+        is_under = account[cell(field.BALANCE, lane)] < -limit
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_under else account[cell(field.IS_ODD, lane)]
 
 
 def count_assets_of(sheets: BookSheets) -> None:
@@ -143,5 +123,7 @@ def count_assets_of(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        account[cell(ASSETS_SO_FAR, lane)] += 0.0 if is_odd else account[cell(OF_ASSETS, lane)]
+        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        account[cell(ASSETS_SO_FAR, lane)] += (
+            0.0 if is_odd else account[cell(field.OF_ASSETS, lane)]
+        )

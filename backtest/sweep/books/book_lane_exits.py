@@ -10,20 +10,8 @@ from backtest.account.books import make_books
 from backtest.account.exits import follow_prices, follow_trade, is_exiting
 from backtest.account.portfolio_records import Terms, has_exits, has_stops, pick_instrument, share
 from backtest.account.position import find_adverse, is_stopped
-from backtest.sweep.books.book_lane_rows import (
-    BEST,
-    ENTRY,
-    IS_LISTED,
-    IS_ODD,
-    LAST_HIGH,
-    LAST_LOW,
-    NEXT_ENTRY,
-    NEXT_QUANTITY,
-    OPEN,
-    QUANTITY,
-    BookSheets,
-    spot,
-)
+from backtest.sweep.books import book_lane_rows as field
+from backtest.sweep.books.book_lane_rows import BookSheets, spot
 from backtest.sweep.books.book_lane_rules import quote_open
 from backtest.sweep.lanes.lane_rows import cell
 
@@ -31,7 +19,7 @@ from backtest.sweep.lanes.lane_rows import cell
 def find_exits(terms: Terms, sheets: BookSheets, n: int) -> None:
     """Mark lanes odd in which a stop may act, on what they hold before or after the fills."""
     for i in range(n):
-        if sheets.prices[IS_LISTED, i] == 0.0 or not has_stops(terms, i):
+        if sheets.prices[field.IS_LISTED, i] == 0.0 or not has_stops(terms, i):
             continue
         if sheets.is_traded[i] != 0:
             find_exit_of(terms, sheets, True, i)
@@ -44,20 +32,22 @@ def find_exit_of(terms: Terms, sheets: BookSheets, is_before: bool, i: int) -> N
     account, position, prices = sheets.account, sheets.position, sheets.prices
     rules, quote = share(pick_instrument(terms, i)), quote_open(prices, i)
     is_held = is_before or not is_traded
-    quantities, entries = (QUANTITY, ENTRY) if is_held else (NEXT_QUANTITY, NEXT_ENTRY)
-    low = min(prices[OPEN, i], prices[LAST_LOW, i])
-    high = max(prices[OPEN, i], prices[LAST_HIGH, i])
+    quantities, entries = (
+        (field.QUANTITY, field.ENTRY) if is_held else (field.NEXT_QUANTITY, field.NEXT_ENTRY)
+    )
+    low = min(prices[field.OPEN, i], prices[field.LAST_LOW, i])
+    high = max(prices[field.OPEN, i], prices[field.LAST_HIGH, i])
     has_more = has_exits(terms, i)
     for lane in range(count):
         quantity, entry = position[spot(i, quantities, lane)], position[spot(i, entries, lane)]
         own = Position(quantity, entry, 0.0, 0.0)
         if has_more:
-            old = Position(position[spot(i, QUANTITY, lane)], 0.0, 0.0, 0.0)
-            watch = follow_trade(Watch(position[spot(i, BEST, lane)], 0.0), old, own)
+            old = Position(position[spot(i, field.QUANTITY, lane)], 0.0, 0.0, 0.0)
+            watch = follow_trade(Watch(position[spot(i, field.BEST, lane)], 0.0), old, own)
             is_out = is_exiting(rules, make_books(0.0, own), quote, watch, low, high)
         else:
             is_out = is_stopped(rules, own, find_adverse(own, low, high))
-        account[cell(IS_ODD, lane)] = 1.0 if is_out else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_out else account[cell(field.IS_ODD, lane)]
 
 
 def follow_bests(terms: Terms, sheets: BookSheets, n: int) -> None:
@@ -65,16 +55,18 @@ def follow_bests(terms: Terms, sheets: BookSheets, n: int) -> None:
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for i in range(n):
-        if sheets.prices[IS_LISTED, i] == 0.0 or not has_exits(terms, i):
+        if sheets.prices[field.IS_LISTED, i] == 0.0 or not has_exits(terms, i):
             continue
         is_traded, quote = sheets.is_traded[i] != 0, quote_open(sheets.prices, i)
-        quantities, entries = (NEXT_QUANTITY, NEXT_ENTRY) if is_traded else (QUANTITY, ENTRY)
+        quantities, entries = (
+            (field.NEXT_QUANTITY, field.NEXT_ENTRY) if is_traded else (field.QUANTITY, field.ENTRY)
+        )
         for lane in range(count):
-            best = position[spot(i, BEST, lane)]
-            old = Position(position[spot(i, QUANTITY, lane)], 0.0, 0.0, 0.0)
+            best = position[spot(i, field.BEST, lane)]
+            old = Position(position[spot(i, field.QUANTITY, lane)], 0.0, 0.0, 0.0)
             own = Position(
                 position[spot(i, quantities, lane)], position[spot(i, entries, lane)], 0.0, 0.0
             )
             after = follow_prices(follow_trade(Watch(best, 0.0), old, own), own, quote).best
-            is_odd = account[cell(IS_ODD, lane)] != 0.0
-            position[spot(i, BEST, lane)] = best if is_odd else after
+            is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+            position[spot(i, field.BEST, lane)] = best if is_odd else after

@@ -20,6 +20,7 @@ from backtest.account.orders import (
     is_outside,
 )
 from backtest.account.portfolio_records import CASH, Terms
+from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_collateral import add_pledged_at_opens
 from backtest.sweep.books.book_lane_isolated import (
     add_backing_at,
@@ -30,44 +31,7 @@ from backtest.sweep.books.book_lane_isolated import (
     round_as_isolated,
     write_balance,
 )
-from backtest.sweep.books.book_lane_rows import (
-    BACKED,
-    BALANCE,
-    BEFORE,
-    CLOSE,
-    COSTS,
-    ENTRY,
-    FEE,
-    FLOW,
-    FUNDED,
-    IMPACT,
-    INITIAL_RATE,
-    IS_ADDING,
-    IS_INCREASE,
-    IS_LISTED,
-    IS_ODD,
-    LIMIT,
-    MARGIN,
-    MARKED,
-    NEXT_CASH,
-    NEXT_ENTRY,
-    NEXT_MARGIN,
-    NEXT_MARKED,
-    NEXT_QUANTITY,
-    OPEN,
-    POOL_WORTH,
-    PROFIT,
-    QUANTITY,
-    SIZE,
-    SLIPPAGE,
-    TAKEN,
-    TARGET,
-    TRADED,
-    WANTED,
-    WORTH,
-    BookSheets,
-    spot,
-)
+from backtest.sweep.books.book_lane_rows import BookSheets, spot
 from backtest.sweep.books.book_lane_rules import (
     CAUTION,
     NO_COSTS,
@@ -100,10 +64,10 @@ def is_any_asking(sheets: BookSheets, i: int) -> bool:
     found = False
     for lane in range(count):
         rules = read_rules(NO_COSTS, position, kind, i, lane)
-        equity = account[cell(WORTH, lane)]
-        target = position[spot(i, TARGET, lane)]
+        equity = account[cell(field.WORTH, lane)]
+        target = position[spot(i, field.TARGET, lane)]
         reach = compute_target(rules, quote, equity, target, signal)
-        held = position[spot(i, QUANTITY, lane)] * scale
+        held = position[spot(i, field.QUANTITY, lane)] * scale
         found |= is_outside(rules, equity, reach, held)
     return found
 
@@ -118,13 +82,13 @@ def find_capped(terms: Terms, sheets: BookSheets) -> None:
     if most == math.inf:
         return
     for lane in range(count):
-        account[cell(WANTED, lane)] = 0.0
+        account[cell(field.WANTED, lane)] = 0.0
     for i in range(len(sheets.signal)):
-        if sheets.prices[IS_LISTED, i] != 0.0:
+        if sheets.prices[field.IS_LISTED, i] != 0.0:
             add_wanted(sheets, i)
     for lane in range(count):
-        is_capped = account[cell(WANTED, lane)] > most * account[cell(WORTH, lane)]
-        account[cell(IS_ODD, lane)] = 1.0 if is_capped else account[cell(IS_ODD, lane)]
+        is_capped = account[cell(field.WANTED, lane)] > most * account[cell(field.WORTH, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_capped else account[cell(field.IS_ODD, lane)]
 
 
 def add_wanted(sheets: BookSheets, i: int) -> None:
@@ -135,29 +99,36 @@ def add_wanted(sheets: BookSheets, i: int) -> None:
     kind, is_open = FillKind(None, None, None, None), sheets.is_pending[i] == 1
     for lane in range(count):
         rules = read_rules(NO_COSTS, position, kind, i, lane)
-        equity = account[cell(WORTH, lane)]
-        held = abs(position[spot(i, QUANTITY, lane)]) * abs(quote.fill)
-        reach = compute_target(rules, quote, equity, position[spot(i, TARGET, lane)], signal)
-        account[cell(WANTED, lane)] += reach if is_open & (reach > held) else held
+        equity = account[cell(field.WORTH, lane)]
+        held = abs(position[spot(i, field.QUANTITY, lane)]) * abs(quote.fill)
+        reach = compute_target(rules, quote, equity, position[spot(i, field.TARGET, lane)], signal)
+        account[cell(field.WANTED, lane)] += reach if is_open & (reach > held) else held
 
 
 def fill_lanes(costs: Costs, sheets: BookSheets, kind: FillKind, i: int) -> bool:
     """Fill the decisions for instrument i in all lanes; return whether a bound was exceeded."""
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
-    quote, signal, before = quote_open(prices, i), sheets.signal[i], prices[BEFORE, i]
-    close, limit, most = prices[CLOSE, i], prices[LIMIT, i], sheets.reach[i] * abs(quote.fill)
-    rate = prices[INITIAL_RATE, i]
+    quote, signal, before = quote_open(prices, i), sheets.signal[i], prices[field.BEFORE, i]
+    close, limit, most = (
+        prices[field.CLOSE, i],
+        prices[field.LIMIT, i],
+        sheets.reach[i] * abs(quote.fill),
+    )
+    rate = prices[field.INITIAL_RATE, i]
     is_over = False
     for lane in range(count):
         rules = read_rules(costs, position, kind, i, lane)
-        equity = account[cell(WORTH, lane)]
-        quantity, target = position[spot(i, QUANTITY, lane)], position[spot(i, TARGET, lane)]
+        equity = account[cell(field.WORTH, lane)]
+        quantity, target = (
+            position[spot(i, field.QUANTITY, lane)],
+            position[spot(i, field.TARGET, lane)],
+        )
         order = size_lane(rules, quote, equity, quantity, target, signal, limit)
         margin, cash = 0.0, 0.0
         if kind.is_isolated is not None:  # the wallet is tested apart
-            margin, cash = position[spot(i, NEXT_MARGIN, lane)], math.inf
-        own = Position(quantity, position[spot(i, ENTRY, lane)], margin, before)
+            margin, cash = position[spot(i, field.NEXT_MARGIN, lane)], math.inf
+        own = Position(quantity, position[spot(i, field.ENTRY, lane)], margin, before)
         done = fill(rules, make_books(cash, own), quote, order.wanted, rules.fee)
         if kind.is_isolated is None:
             bound_pool(account, rules, quote, order, done, lane)
@@ -166,7 +137,7 @@ def fill_lanes(costs: Costs, sheets: BookSheets, kind: FillKind, i: int) -> bool
             bound_isolated(account, rules, quote, order, equity, limit, rate, lane)
             bound_wallet(account, order, done, returned, lane)
         is_odd = order.is_asking & (order.reach == math.inf)
-        account[cell(IS_ODD, lane)] = 1.0 if is_odd else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_odd else account[cell(field.IS_ODD, lane)]
         reached = write_fill(position, rules, quote, order, done, close, i, lane)
         is_over |= reached > most
     return is_over
@@ -213,8 +184,10 @@ def bound_pool(
     paid = done.slippage + done.fee
     if rules.has_impact is not None:
         paid += done.impact
-    account[cell(COSTS, lane)] += max(cost, paid)
-    account[cell(IS_ADDING, lane)] = 1.0 if order.is_adding else account[cell(IS_ADDING, lane)]
+    account[cell(field.COSTS, lane)] += max(cost, paid)
+    account[cell(field.IS_ADDING, lane)] = (
+        1.0 if order.is_adding else account[cell(field.IS_ADDING, lane)]
+    )
 
 
 def write_fill(
@@ -231,29 +204,29 @@ def write_fill(
     after = done.books.positions[0]
     size = abs(after.quantity) * abs(quote.fill)
     reached = max(order.size if order.is_adding else 0.0, size)
-    position[spot(i, SIZE, lane)] = reached
-    position[spot(i, NEXT_QUANTITY, lane)] = after.quantity
-    position[spot(i, NEXT_ENTRY, lane)] = after.entry
-    position[spot(i, IS_INCREASE, lane)] = 1.0 if order.is_adding else 0.0
-    position[spot(i, FLOW, lane)] = done.quantity * done.value
-    position[spot(i, FEE, lane)] = done.fee
-    position[spot(i, SLIPPAGE, lane)] = done.slippage
+    position[spot(i, field.SIZE, lane)] = reached
+    position[spot(i, field.NEXT_QUANTITY, lane)] = after.quantity
+    position[spot(i, field.NEXT_ENTRY, lane)] = after.entry
+    position[spot(i, field.IS_INCREASE, lane)] = 1.0 if order.is_adding else 0.0
+    position[spot(i, field.FLOW, lane)] = done.quantity * done.value
+    position[spot(i, field.FEE, lane)] = done.fee
+    position[spot(i, field.SLIPPAGE, lane)] = done.slippage
     if rules.has_impact is not None:
-        position[spot(i, IMPACT, lane)] = done.impact
-    position[spot(i, TRADED, lane)] = abs(done.quantity) * abs(done.value)
-    marked = position[spot(i, MARKED, lane)]
-    position[spot(i, NEXT_MARKED, lane)] = after.value if done.quantity != 0.0 else marked
+        position[spot(i, field.IMPACT, lane)] = done.impact
+    position[spot(i, field.TRADED, lane)] = abs(done.quantity) * abs(done.value)
+    marked = position[spot(i, field.MARKED, lane)]
+    position[spot(i, field.NEXT_MARKED, lane)] = after.value if done.quantity != 0.0 else marked
     pnl = after.quantity * (close - after.value)
-    position[spot(i, PROFIT, lane)] = (0.0 + done.price_pnl) + pnl
+    position[spot(i, field.PROFIT, lane)] = (0.0 + done.price_pnl) + pnl
     return reached
 
 
 def raise_reach(sheets: BookSheets, i: int) -> None:
     """Set the bound of the quantities of instrument i over the largest one after its fill."""
     count = len(sheets.left_at)
-    position, unit, most = sheets.position, abs(sheets.prices[OPEN, i]), 0.0
+    position, unit, most = sheets.position, abs(sheets.prices[field.OPEN, i]), 0.0
     for lane in range(count):
-        size = position[spot(i, SIZE, lane)]
+        size = position[spot(i, field.SIZE, lane)]
         most = max(most, size) if size < math.inf else most
     sheets.reach[i] = max(sheets.reach[i], GROWTH * (most / unit))
 
@@ -264,10 +237,10 @@ def move_cash(sheets: BookSheets, is_increase: bool, i: int) -> None:
     account, position = sheets.account, sheets.position
     wanted = 1.0 if is_increase else 0.0
     for lane in range(count):
-        is_mine = position[spot(i, IS_INCREASE, lane)] == wanted
-        flow = position[spot(i, FLOW, lane)] if is_mine else 0.0
-        fee = position[spot(i, FEE, lane)] if is_mine else 0.0
-        account[cell(NEXT_CASH, lane)] = (account[cell(NEXT_CASH, lane)] - flow) - fee
+        is_mine = position[spot(i, field.IS_INCREASE, lane)] == wanted
+        flow = position[spot(i, field.FLOW, lane)] if is_mine else 0.0
+        fee = position[spot(i, field.FEE, lane)] if is_mine else 0.0
+        account[cell(field.NEXT_CASH, lane)] = (account[cell(field.NEXT_CASH, lane)] - flow) - fee
 
 
 def move_all_cash(terms: Terms, sheets: BookSheets, n: int) -> None:
@@ -294,10 +267,10 @@ def find_cut(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        taken, costs = account[cell(TAKEN, lane)], account[cell(COSTS, lane)]
-        left = account[cell(BALANCE, lane)] * (1.0 - CAUTION) - costs
+        taken, costs = account[cell(field.TAKEN, lane)], account[cell(field.COSTS, lane)]
+        left = account[cell(field.BALANCE, lane)] * (1.0 - CAUTION) - costs
         is_cut = (taken > left) & (taken > 0.0)
-        account[cell(IS_ODD, lane)] = 1.0 if is_cut else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_cut else account[cell(field.IS_ODD, lane)]
 
 
 def begin_lanes(sheets: BookSheets, n: int, has_funding: bool) -> None:
@@ -305,19 +278,19 @@ def begin_lanes(sheets: BookSheets, n: int, has_funding: bool) -> None:
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        account[cell(NEXT_CASH, lane)] = account[cell(CASH, lane)]
-        account[cell(IS_ODD, lane)] = 0.0
-        account[cell(IS_ADDING, lane)] = 0.0
-        account[cell(COSTS, lane)] = 0.0
-        account[cell(TAKEN, lane)] = 0.0
+        account[cell(field.NEXT_CASH, lane)] = account[cell(CASH, lane)]
+        account[cell(field.IS_ODD, lane)] = 0.0
+        account[cell(field.IS_ADDING, lane)] = 0.0
+        account[cell(field.COSTS, lane)] = 0.0
+        account[cell(field.TAKEN, lane)] = 0.0
     for i in range(n):
         sheets.is_traded[i] = 0
         if sheets.has_isolated:
             for lane in range(count):
-                position[spot(i, NEXT_MARGIN, lane)] = position[spot(i, MARGIN, lane)]
+                position[spot(i, field.NEXT_MARGIN, lane)] = position[spot(i, field.MARGIN, lane)]
         if has_funding:
             for lane in range(count):
-                position[spot(i, FUNDED, lane)] = 0.0
+                position[spot(i, field.FUNDED, lane)] = 0.0
 
 
 def value_opens(terms: Terms, sheets: BookSheets, n: int) -> None:
@@ -325,20 +298,20 @@ def value_opens(terms: Terms, sheets: BookSheets, n: int) -> None:
     count = len(sheets.left_at)
     account, position, prices = sheets.account, sheets.position, sheets.prices
     for lane in range(count):
-        account[cell(WORTH, lane)] = account[cell(NEXT_CASH, lane)]
-        account[cell(BACKED, lane)] = 0.0
+        account[cell(field.WORTH, lane)] = account[cell(field.NEXT_CASH, lane)]
+        account[cell(field.BACKED, lane)] = 0.0
     for i in range(n):
-        if prices[IS_LISTED, i] == 0.0:
+        if prices[field.IS_LISTED, i] == 0.0:
             continue
-        value = prices[OPEN, i]
+        value = prices[field.OPEN, i]
         if terms.rules.brackets.are_isolated[i]:
             add_backing_at(sheets, value, i)
             continue
         for lane in range(count):
-            account[cell(WORTH, lane)] += position[spot(i, QUANTITY, lane)] * value
+            account[cell(field.WORTH, lane)] += position[spot(i, field.QUANTITY, lane)] * value
     for lane in range(count):
-        worth = account[cell(WORTH, lane)]
-        account[cell(POOL_WORTH, lane)] = worth
-        account[cell(WORTH, lane)] = worth + account[cell(BACKED, lane)]
+        worth = account[cell(field.WORTH, lane)]
+        account[cell(field.POOL_WORTH, lane)] = worth
+        account[cell(field.WORTH, lane)] = worth + account[cell(field.BACKED, lane)]
     if len(sheets.assets) > 0:
         add_pledged_at_opens(sheets)

@@ -16,18 +16,8 @@ from backtest.base.units import IntArray
 from backtest.engine.portfolio_loop import Desk
 from backtest.engine.portfolio_policies import Panelist
 from backtest.engine.portfolio_setup import Setup
+from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_formula import find_read
-from backtest.sweep.books.book_lane_rows import (
-    INVERTED,
-    ISOLATED,
-    ISOLATED_INVERSE,
-    LINEAR,
-    LOTS,
-    NUMBER_OF_BAND,
-    NUMBER_OF_LEAST,
-    NUMBER_OF_MOST,
-    PLAIN,
-)
 from backtest.sweep.books.book_lane_view import SHOWN
 
 REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
@@ -63,7 +53,7 @@ def find_all_read(panelists: Sequence[Panelist]) -> frozenset[str]:
 def describe_terms(setup: Setup) -> tuple[object, ...]:
     """Return everything that the sets of a block must have in common."""
     inputs = setup.inputs
-    own = (NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST)
+    own = (field.NUMBER_OF_BAND, field.NUMBER_OF_LEAST, field.NUMBER_OF_MOST)
     numbers = np.delete(inputs.terms.numbers, own, axis=0)
     terms = inputs.terms._replace(instruments=0, numbers=numbers)
     feed = inputs.feed
@@ -97,9 +87,9 @@ def find_kinds(terms: Terms) -> IntArray:
     for i in range(len(has_lots)):
         is_inverse = bool(brackets.are_inverse[i])
         if brackets.are_isolated[i]:
-            kinds.append(ISOLATED_INVERSE if is_inverse else ISOLATED)
+            kinds.append(field.ISOLATED_INVERSE if is_inverse else field.ISOLATED)
         elif is_inverse or has_impact[i]:
-            kinds.append(INVERTED if is_inverse else LINEAR)
+            kinds.append(field.INVERTED if is_inverse else field.LINEAR)
         else:
-            kinds.append(LOTS if has_lots[i] else PLAIN)
+            kinds.append(field.LOTS if has_lots[i] else field.PLAIN)
     return np.array(kinds, np.int64)

@@ -10,50 +10,8 @@ from backtest.account.account_records import Trade
 from backtest.account.fills import split_margin
 from backtest.account.portfolio_records import Terms
 from backtest.measures.tally import FARTHEST
-from backtest.sweep.books.book_lane_rows import (
-    BACKED,
-    BALANCE,
-    BEFORE,
-    CLOSE,
-    COSTS,
-    DRIFT,
-    ENTRY,
-    FEE,
-    FUNDED,
-    GAIN,
-    GROSS,
-    GROWN,
-    INVERSE,
-    IS_ADDING,
-    IS_INCREASE,
-    IS_NEARING,
-    IS_ODD,
-    IS_PEAKING,
-    MARGIN,
-    MOVE,
-    NEXT_CASH,
-    NEXT_ENTRY,
-    NEXT_EQUITY,
-    NEXT_MARGIN,
-    NEXT_QUANTITY,
-    PAID_FEES,
-    PAID_SLIPPAGE,
-    PEAK_BACKING,
-    PEAK_NEEDED,
-    POOL,
-    POSTED,
-    PROFIT,
-    QUANTITY,
-    RATE,
-    RETURNED,
-    SLIPPAGE,
-    TAKEN,
-    TRADED,
-    TURNED,
-    BookSheets,
-    spot,
-    widen,
-)
+from backtest.sweep.books import book_lane_rows as field
+from backtest.sweep.books.book_lane_rows import BookSheets, spot, widen
 from backtest.sweep.books.book_lane_rules import CAUTION, LaneOrder, bound_cost
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
@@ -69,18 +27,18 @@ def pay_isolated(sheets: BookSheets, row: int, value: float, rate: float, i: int
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     low, high = widen(sheets.prices, i)
-    entries = NEXT_ENTRY if row == NEXT_QUANTITY else ENTRY
+    entries = field.NEXT_ENTRY if row == field.NEXT_QUANTITY else field.ENTRY
     for lane in range(count):
         quantity = position[spot(i, row, lane)]
         paid = compute_payment(quantity, value, rate)
-        margin = position[spot(i, NEXT_MARGIN, lane)] + (-paid)
-        margin = margin if quantity != 0.0 else position[spot(i, NEXT_MARGIN, lane)]
-        position[spot(i, NEXT_MARGIN, lane)] = margin
-        position[spot(i, FUNDED, lane)] += paid
+        margin = position[spot(i, field.NEXT_MARGIN, lane)] + (-paid)
+        margin = margin if quantity != 0.0 else position[spot(i, field.NEXT_MARGIN, lane)]
+        position[spot(i, field.NEXT_MARGIN, lane)] = margin
+        position[spot(i, field.FUNDED, lane)] += paid
         least = margin - quantity * position[spot(i, entries, lane)]
         least += min(quantity * low, quantity * high)
         is_short = (not least > 0.0) & (quantity != 0.0)
-        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_short else account[cell(field.IS_ODD, lane)]
 
 
 def bound_isolated(
@@ -99,11 +57,11 @@ def bound_isolated(
     """
     ratio, cost = bound_cost(rules, quote, order)
     taken = ratio * (1.0 / compute_setting(rules.margin, quote.initial)) + ratio * rules.fee
-    account[cell(TAKEN, lane)] += taken * order.added if order.is_adding else 0.0
+    account[cell(field.TAKEN, lane)] += taken * order.added if order.is_adding else 0.0
     needed = order.size * rate + cost * abs(order.size - order.held)
     is_cut = (order.reach > limit * (1.0 - CAUTION)) | (needed > equity * (1.0 - CAUTION))
     is_odd = order.is_adding & (is_cut | (order.held < 0.0))
-    account[cell(IS_ODD, lane)] = 1.0 if is_odd else account[cell(IS_ODD, lane)]
+    account[cell(field.IS_ODD, lane)] = 1.0 if is_odd else account[cell(field.IS_ODD, lane)]
 
 
 def bound_wallet(
@@ -111,8 +69,10 @@ def bound_wallet(
 ) -> None:
     """Add what an isolated order of one lane may cost the pool of the cross positions beside it."""
     lost = done.fee - min(returned, 0.0)
-    account[cell(COSTS, lane)] += 0.0 if order.is_adding else lost
-    account[cell(IS_ADDING, lane)] = 1.0 if order.is_adding else account[cell(IS_ADDING, lane)]
+    account[cell(field.COSTS, lane)] += 0.0 if order.is_adding else lost
+    account[cell(field.IS_ADDING, lane)] = (
+        1.0 if order.is_adding else account[cell(field.IS_ADDING, lane)]
+    )
 
 
 def move_lane_margin(
@@ -127,9 +87,9 @@ def move_lane_margin(
     """Write the margin of one lane after an isolated fill; return what the wallet gets of it."""
     after = done.books.positions[0]
     returned, posted, _ = split_margin(rules, own, after.quantity, done.value, quote.initial)
-    position[spot(i, RETURNED, lane)] = returned
-    position[spot(i, POSTED, lane)] = posted
-    position[spot(i, NEXT_MARGIN, lane)] = after.margin
+    position[spot(i, field.RETURNED, lane)] = returned
+    position[spot(i, field.POSTED, lane)] = posted
+    position[spot(i, field.NEXT_MARGIN, lane)] = after.margin
     return returned
 
 
@@ -149,7 +109,7 @@ def write_balance(terms: Terms, sheets: BookSheets, is_increase: bool, i: int) -
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        account[cell(BALANCE, lane)] = account[cell(NEXT_CASH, lane)]
+        account[cell(field.BALANCE, lane)] = account[cell(field.NEXT_CASH, lane)]
     for j in range(len(sheets.signal) if sheets.is_crossed else 0):
         if not terms.rules.brackets.are_isolated[j]:
             add_entered(sheets, is_increase, j < i, j)
@@ -160,12 +120,18 @@ def add_entered(sheets: BookSheets, is_increase: bool, is_past: bool, j: int) ->
     count, is_traded = len(sheets.left_at), sheets.is_traded[j] != 0
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        is_reduced = (position[spot(j, IS_INCREASE, lane)] == 0.0) & (is_increase | is_past)
+        is_reduced = (position[spot(j, field.IS_INCREASE, lane)] == 0.0) & (is_increase | is_past)
         is_filled = is_traded & (is_reduced | (is_increase & is_past))
-        quantity, entry = position[spot(j, QUANTITY, lane)], position[spot(j, ENTRY, lane)]
-        after, filled = position[spot(j, NEXT_QUANTITY, lane)], position[spot(j, NEXT_ENTRY, lane)]
+        quantity, entry = (
+            position[spot(j, field.QUANTITY, lane)],
+            position[spot(j, field.ENTRY, lane)],
+        )
+        after, filled = (
+            position[spot(j, field.NEXT_QUANTITY, lane)],
+            position[spot(j, field.NEXT_ENTRY, lane)],
+        )
         entered = after * filled if is_filled else quantity * entry
-        account[cell(BALANCE, lane)] += entered
+        account[cell(field.BALANCE, lane)] += entered
 
 
 def move_wallet(sheets: BookSheets, is_increase: bool, i: int) -> None:
@@ -177,14 +143,16 @@ def move_wallet(sheets: BookSheets, is_increase: bool, i: int) -> None:
     account, position = sheets.account, sheets.position
     wanted = 1.0 if is_increase else 0.0
     for lane in range(count):
-        is_mine = position[spot(i, IS_INCREASE, lane)] == wanted
-        cash, balance = account[cell(NEXT_CASH, lane)], account[cell(BALANCE, lane)]
-        left = (balance + position[spot(i, RETURNED, lane)]) - position[spot(i, POSTED, lane)]
-        left -= position[spot(i, FEE, lane)]
-        is_trading = is_mine & (position[spot(i, TRADED, lane)] != 0.0)
+        is_mine = position[spot(i, field.IS_INCREASE, lane)] == wanted
+        cash, balance = account[cell(field.NEXT_CASH, lane)], account[cell(field.BALANCE, lane)]
+        left = (balance + position[spot(i, field.RETURNED, lane)]) - position[
+            spot(i, field.POSTED, lane)
+        ]
+        left -= position[spot(i, field.FEE, lane)]
+        is_trading = is_mine & (position[spot(i, field.TRADED, lane)] != 0.0)
         is_empty = is_trading & ((left < 0.0) | (balance < 0.0))
-        account[cell(NEXT_CASH, lane)] = cash + (left - balance) if is_mine else cash
-        account[cell(IS_ODD, lane)] = 1.0 if is_empty else account[cell(IS_ODD, lane)]
+        account[cell(field.NEXT_CASH, lane)] = cash + (left - balance) if is_mine else cash
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_empty else account[cell(field.IS_ODD, lane)]
 
 
 def add_backing_at(sheets: BookSheets, value: float, i: int) -> None:
@@ -192,9 +160,12 @@ def add_backing_at(sheets: BookSheets, value: float, i: int) -> None:
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
-        account[cell(BACKED, lane)] += position[spot(i, NEXT_MARGIN, lane)]
-        account[cell(BACKED, lane)] += quantity * (value - entry)
+        quantity, entry = (
+            position[spot(i, field.QUANTITY, lane)],
+            position[spot(i, field.ENTRY, lane)],
+        )
+        account[cell(field.BACKED, lane)] += position[spot(i, field.NEXT_MARGIN, lane)]
+        account[cell(field.BACKED, lane)] += quantity * (value - entry)
 
 
 def find_least_of_isolated(sheets: BookSheets, i: int) -> None:
@@ -203,11 +174,14 @@ def find_least_of_isolated(sheets: BookSheets, i: int) -> None:
     account, position = sheets.account, sheets.position
     low, high = widen(sheets.prices, i)
     for lane in range(count):
-        quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
-        least = position[spot(i, NEXT_MARGIN, lane)] - quantity * entry
+        quantity, entry = (
+            position[spot(i, field.QUANTITY, lane)],
+            position[spot(i, field.ENTRY, lane)],
+        )
+        least = position[spot(i, field.NEXT_MARGIN, lane)] - quantity * entry
         least += min(quantity * low, quantity * high)
         is_short = (not least > 0.0) & (quantity != 0.0)
-        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_short else account[cell(field.IS_ODD, lane)]
 
 
 def add_isolated(sheets: BookSheets, i: int) -> None:
@@ -217,41 +191,50 @@ def add_isolated(sheets: BookSheets, i: int) -> None:
     """
     count, is_traded = len(sheets.left_at), sheets.is_traded[i] != 0
     account, position, prices = sheets.account, sheets.position, sheets.prices
-    quantities = NEXT_QUANTITY if is_traded else QUANTITY
-    entries = NEXT_ENTRY if is_traded else ENTRY
-    before, close, rate = prices[BEFORE, i], prices[CLOSE, i], prices[RATE, i]
+    quantities = field.NEXT_QUANTITY if is_traded else field.QUANTITY
+    entries = field.NEXT_ENTRY if is_traded else field.ENTRY
+    before, close, rate = prices[field.BEFORE, i], prices[field.CLOSE, i], prices[field.RATE, i]
     low, high = widen(prices, i)
-    unit, rise, move, far = abs(close), close - before, prices[MOVE, i], 2.0 * (FARTHEST - 1.0)
+    unit, rise, move, far = (
+        abs(close),
+        close - before,
+        prices[field.MOVE, i],
+        2.0 * (FARTHEST - 1.0),
+    )
     for lane in range(count):
         quantity, entry = position[spot(i, quantities, lane)], position[spot(i, entries, lane)]
-        margin, notional = position[spot(i, NEXT_MARGIN, lane)], abs(quantity) * unit
+        margin, notional = position[spot(i, field.NEXT_MARGIN, lane)], abs(quantity) * unit
         profit, is_held = quantity * (close - entry), quantity != 0.0
-        account[cell(BACKED, lane)] += margin
-        account[cell(BACKED, lane)] += profit
-        account[cell(GROSS, lane)] += notional
+        account[cell(field.BACKED, lane)] += margin
+        account[cell(field.BACKED, lane)] += profit
+        account[cell(field.GROSS, lane)] += notional
         least = (margin - quantity * entry) + min(quantity * low, quantity * high)
         is_short = (not least > 0.0) & is_held
-        account[cell(IS_ODD, lane)] = 1.0 if is_short else account[cell(IS_ODD, lane)]
+        account[cell(field.IS_ODD, lane)] = 1.0 if is_short else account[cell(field.IS_ODD, lane)]
         backing, needed = margin + profit, notional * rate * SLACK
         is_near = (not backing - needed > far * SLACK * notional) & is_held
-        account[cell(IS_NEARING, lane)] = 1.0 if is_near else account[cell(IS_NEARING, lane)]
-        is_peak = needed * account[cell(PEAK_BACKING, lane)] > (
-            account[cell(PEAK_NEEDED, lane)] * backing
+        account[cell(field.IS_NEARING, lane)] = (
+            1.0 if is_near else account[cell(field.IS_NEARING, lane)]
+        )
+        is_peak = needed * account[cell(field.PEAK_BACKING, lane)] > (
+            account[cell(field.PEAK_NEEDED, lane)] * backing
         )
         is_peak &= is_held
-        account[cell(IS_PEAKING, lane)] = 1.0 if is_peak else account[cell(IS_PEAKING, lane)]
-        gain = position[spot(i, PROFIT, lane)] if is_traded else quantity * rise
-        account[cell(GAIN, lane)] += gain
+        account[cell(field.IS_PEAKING, lane)] = (
+            1.0 if is_peak else account[cell(field.IS_PEAKING, lane)]
+        )
+        gain = position[spot(i, field.PROFIT, lane)] if is_traded else quantity * rise
+        account[cell(field.GAIN, lane)] += gain
     if not math.isnan(move):
         for lane in range(count):
-            scale = position[spot(i, quantities, lane)] * account[cell(INVERSE, lane)]
-            account[cell(DRIFT, lane)] += scale * (abs(before) * move)
-            account[cell(GROWN, lane)] += scale * rise
+            scale = position[spot(i, quantities, lane)] * account[cell(field.INVERSE, lane)]
+            account[cell(field.DRIFT, lane)] += scale * (abs(before) * move)
+            account[cell(field.GROWN, lane)] += scale * rise
     if is_traded:
         for lane in range(count):
-            account[cell(PAID_FEES, lane)] += position[spot(i, FEE, lane)]
-            account[cell(PAID_SLIPPAGE, lane)] += position[spot(i, SLIPPAGE, lane)]
-            account[cell(TURNED, lane)] += position[spot(i, TRADED, lane)]
+            account[cell(field.PAID_FEES, lane)] += position[spot(i, field.FEE, lane)]
+            account[cell(field.PAID_SLIPPAGE, lane)] += position[spot(i, field.SLIPPAGE, lane)]
+            account[cell(field.TURNED, lane)] += position[spot(i, field.TRADED, lane)]
 
 
 def add_backed(sheets: BookSheets) -> None:
@@ -259,8 +242,8 @@ def add_backed(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        account[cell(POOL, lane)] = account[cell(NEXT_EQUITY, lane)]
-        account[cell(NEXT_EQUITY, lane)] += account[cell(BACKED, lane)]
+        account[cell(field.POOL, lane)] = account[cell(field.NEXT_EQUITY, lane)]
+        account[cell(field.NEXT_EQUITY, lane)] += account[cell(field.BACKED, lane)]
 
 
 def write_margin(sheets: BookSheets, i: int) -> None:
@@ -268,6 +251,9 @@ def write_margin(sheets: BookSheets, i: int) -> None:
     count = len(sheets.left_at)
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        margin, after = position[spot(i, MARGIN, lane)], position[spot(i, NEXT_MARGIN, lane)]
-        position[spot(i, MARGIN, lane)] = margin if is_odd else after
+        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        margin, after = (
+            position[spot(i, field.MARGIN, lane)],
+            position[spot(i, field.NEXT_MARGIN, lane)],
+        )
+        position[spot(i, field.MARGIN, lane)] = margin if is_odd else after

@@ -29,6 +29,7 @@ from backtest.account.ruin import find_line
 from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
 from backtest.engine.portfolio_loop import BookTape, Desk
 from backtest.measures.tally import Clock, Tally, grow_free
+from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_close import (
     count_close,
     count_payments,
@@ -66,19 +67,6 @@ from backtest.sweep.books.book_lane_measures import (
 from backtest.sweep.books.book_lane_payments import charge_lanes, pay_lanes
 from backtest.sweep.books.book_lane_prices import write_bounds, write_limits, write_prices
 from backtest.sweep.books.book_lane_rows import (
-    INVERTED,
-    IS_HALTED,
-    IS_LISTED,
-    IS_LIVE,
-    IS_ODD,
-    ISOLATED,
-    ISOLATED_INVERSE,
-    LINEAR,
-    LOTS,
-    ODD_BARS,
-    PLAIN,
-    QUANTITY,
-    TARGET,
     BookSheets,
     Seats,
     keep_lane,
@@ -162,7 +150,7 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         if has_fault:
             return t, BROKEN
         for lane in range(count if has_odd else 0):
-            if block.account[cell(IS_ODD, lane)] != 0.0:
+            if block.account[cell(field.IS_ODD, lane)] != 0.0:
                 read_lane(block, rules, own, t, lane)
                 tally = read_tally_of(block.account, block.free[0], t - first, lane)
                 tally, _, why = pass_alone(
@@ -187,11 +175,11 @@ def keep_ended(sheets: BookSheets, memory: FloatArray, t: int) -> None:
     """Remove ruined and finished lanes from the block at bar t."""
     account, count = sheets.account, len(sheets.left_at)
     for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        account[cell(ODD_BARS, lane)] += 1.0 if is_odd else 0.0
+        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        account[cell(field.ODD_BARS, lane)] += 1.0 if is_odd else 0.0
         if is_odd and account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0:
             for i in range(len(sheets.signal)):
-                sheets.position[spot(i, TARGET, lane)] = math.nan
+                sheets.position[spot(i, field.TARGET, lane)] = math.nan
             keep_lane(sheets, memory, len(sheets.signal), t, lane)
 
 
@@ -199,9 +187,9 @@ def keep_odd(sheets: BookSheets, memory: FloatArray, t: int) -> None:
     """Remove lanes from the block at bar t that often need the loop of a single run."""
     account, count = sheets.account, len(sheets.left_at) if t % WATCHED == 0 else 0
     for lane in range(count):
-        is_often = account[cell(ODD_BARS, lane)] > OFTEN
-        account[cell(ODD_BARS, lane)] = 0.0
-        if is_often and account[cell(IS_LIVE, lane)] != 0.0:
+        is_often = account[cell(field.ODD_BARS, lane)] > OFTEN
+        account[cell(field.ODD_BARS, lane)] = 0.0
+        if is_often and account[cell(field.IS_LIVE, lane)] != 0.0:
             keep_lane(sheets, memory, len(sheets.signal), t, lane)
 
 
@@ -228,7 +216,7 @@ def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[
     n, event, account = len(sheets.signal), sheets.cursor[0], sheets.account
     if is_whole(feed, sheets, t):
         for lane in range(count):
-            account[cell(IS_ODD, lane)] = account[cell(IS_LIVE, lane)]
+            account[cell(field.IS_ODD, lane)] = account[cell(field.IS_LIVE, lane)]
         return True, False
     has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
     has_interest = terms.has_interest and t > 0
@@ -280,7 +268,7 @@ def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
     """Fill the decisions of lanes; return whether any trades, and whether any does so in lots."""
     is_trading, has_lots = False, False
     for i in range(len(sheets.signal)):
-        is_open = sheets.is_pending[i] == 1 and sheets.prices[IS_LISTED, i] != 0.0
+        is_open = sheets.is_pending[i] == 1 and sheets.prices[field.IS_LISTED, i] != 0.0
         if is_open and t > 0 and is_any_asking(sheets, i):
             has_lots = fill_instrument(terms, sheets, i) or has_lots
             is_trading = True
@@ -301,17 +289,17 @@ def fill_instrument(terms: Terms, sheets: BookSheets, i: int) -> bool:
 def fill_by_kind(terms: Terms, sheets: BookSheets, i: int) -> bool:
     """Fill the decisions for one instrument by the rules of its kind, compiled for each."""
     costs, kind, is_over = read_costs(terms, i), sheets.kinds[i], False
-    if kind == PLAIN:
+    if kind == field.PLAIN:
         is_over = fill_lanes(costs, sheets, FillKind(None, None, None, None), i)
-    elif kind == LOTS:
+    elif kind == field.LOTS:
         is_over = fill_lanes(costs, sheets, FillKind(True, None, None, None), i)
-    elif kind == LINEAR:
+    elif kind == field.LINEAR:
         is_over = fill_lanes(costs, sheets, FillKind(True, True, None, None), i)
-    elif kind == INVERTED:
+    elif kind == field.INVERTED:
         is_over = fill_lanes(costs, sheets, FillKind(True, True, True, None), i)
-    elif kind == ISOLATED:
+    elif kind == field.ISOLATED:
         is_over = fill_lanes(costs, sheets, FillKind(True, True, None, True), i)
-    elif kind == ISOLATED_INVERSE:
+    elif kind == field.ISOLATED_INVERSE:
         is_over = fill_lanes(costs, sheets, FillKind(True, True, True, True), i)
     return is_over
 
@@ -358,7 +346,7 @@ def tighten_reach(sheets: BookSheets) -> None:
     for i in range(len(sheets.signal)):
         most = 0.0
         for lane in range(count):
-            most = max(most, abs(sheets.position[spot(i, QUANTITY, lane)]))
+            most = max(most, abs(sheets.position[spot(i, field.QUANTITY, lane)]))
         sheets.reach[i] = ROOM * most
 
 
@@ -393,10 +381,10 @@ def finish_decisions(sheets: BookSheets, i: int) -> bool:
     account, position, count = sheets.account, sheets.position, len(sheets.left_at)
     is_open, is_negative = sheets.is_pending[i] != 0, False
     for lane in range(count):
-        is_live = (account[cell(IS_LIVE, lane)] != 0.0) & is_open
-        is_live &= position[spot(i, IS_HALTED, lane)] == 0.0
-        target = position[spot(i, TARGET, lane)] if is_live else math.nan
-        position[spot(i, TARGET, lane)] = target
+        is_live = (account[cell(field.IS_LIVE, lane)] != 0.0) & is_open
+        is_live &= position[spot(i, field.IS_HALTED, lane)] == 0.0
+        target = position[spot(i, field.TARGET, lane)] if is_live else math.nan
+        position[spot(i, field.TARGET, lane)] = target
         is_negative |= target < 0.0
     return not is_negative
 

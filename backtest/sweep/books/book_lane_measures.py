@@ -14,30 +14,8 @@ from backtest.measures.tally import (
     raise_ratio,
     update_drawdown,
 )
-from backtest.sweep.books.book_lane_rows import (
-    CLOSE,
-    DECAY_LOG,
-    DECAY_PRODUCT,
-    ENTRY,
-    GROSS,
-    INVERSE,
-    IS_NEARING,
-    IS_ODD,
-    IS_PEAKING,
-    LOW,
-    LOW_PEAK,
-    MARGIN,
-    NEAR,
-    OVER_CAP,
-    PEAK_BACKING,
-    PEAK_NEEDED,
-    POOL,
-    QUANTITY,
-    BookSheets,
-    read_sample,
-    spot,
-    write_sample,
-)
+from backtest.sweep.books import book_lane_rows as field
+from backtest.sweep.books.book_lane_rows import BookSheets, read_sample, spot, write_sample
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.liquidation_price import compute_liquidation_value
@@ -57,13 +35,13 @@ def mark_lanes(sheets: BookSheets) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        is_odd = account[cell(IS_ODD, lane)] != 0.0
-        peak, low = account[cell(PEAK, lane)], account[cell(LOW, lane)]
-        low_peak = account[cell(LOW_PEAK, lane)]
+        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        peak, low = account[cell(PEAK, lane)], account[cell(field.LOW, lane)]
+        low_peak = account[cell(field.LOW_PEAK, lane)]
         after = update_drawdown(peak, low, low_peak, account[cell(UNIT, lane)])
         account[cell(PEAK, lane)] = peak if is_odd else after[0]
-        account[cell(LOW, lane)] = low if is_odd else after[1]
-        account[cell(LOW_PEAK, lane)] = low_peak if is_odd else after[2]
+        account[cell(field.LOW, lane)] = low if is_odd else after[1]
+        account[cell(field.LOW_PEAK, lane)] = low_peak if is_odd else after[2]
 
 
 def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
@@ -71,15 +49,18 @@ def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        if account[cell(IS_PEAKING, lane)] == 0.0:
+        if account[cell(field.IS_PEAKING, lane)] == 0.0:
             continue
         needed, backing = find_worst_ratio(terms, sheets, n, lane)
         needed, backing = raise_ratio(
-            account[cell(PEAK_NEEDED, lane)], account[cell(PEAK_BACKING, lane)], needed, backing,
-            account[cell(GROSS, lane)] > 0.0,
-        )  # fmt: skip
-        account[cell(PEAK_NEEDED, lane)] = needed
-        account[cell(PEAK_BACKING, lane)] = backing
+            account[cell(field.PEAK_NEEDED, lane)],
+            account[cell(field.PEAK_BACKING, lane)],
+            needed,
+            backing,
+            account[cell(field.GROSS, lane)] > 0.0,
+        )
+        account[cell(field.PEAK_NEEDED, lane)] = needed
+        account[cell(field.PEAK_BACKING, lane)] = backing
 
 
 def find_worst_ratio(terms: Terms, sheets: BookSheets, n: int, lane: int) -> tuple[float, float]:
@@ -87,15 +68,17 @@ def find_worst_ratio(terms: Terms, sheets: BookSheets, n: int, lane: int) -> tup
     pool, is_crossed = compute_needed(terms, sheets, n, lane), False
     brackets, position = terms.rules.brackets, sheets.position
     for i in range(n):
-        is_held = position[spot(i, QUANTITY, lane)] != 0.0
+        is_held = position[spot(i, field.QUANTITY, lane)] != 0.0
         is_crossed = is_crossed or (is_held and not brackets.are_isolated[i])
-    needed, backing = raise_ratio(0.0, 1.0, pool, sheets.account[cell(POOL, lane)], is_crossed)
+    needed, backing = raise_ratio(
+        0.0, 1.0, pool, sheets.account[cell(field.POOL, lane)], is_crossed
+    )
     for i in range(n):
-        quantity, close = position[spot(i, QUANTITY, lane)], sheets.prices[CLOSE, i]
+        quantity, close = position[spot(i, field.QUANTITY, lane)], sheets.prices[field.CLOSE, i]
         if brackets.are_isolated[i] and quantity != 0.0:
             own = find_maintenance(brackets, i, abs(quantity) * abs(close))
-            profit = quantity * (close - position[spot(i, ENTRY, lane)])
-            backed = position[spot(i, MARGIN, lane)] + profit
+            profit = quantity * (close - position[spot(i, field.ENTRY, lane)])
+            backed = position[spot(i, field.MARGIN, lane)] + profit
             needed, backing = raise_ratio(needed, backing, own, backed, True)
     return needed, backing
 
@@ -105,22 +88,22 @@ def count_over_cap(sheets: BookSheets, cap: float) -> None:
     count = len(sheets.left_at)
     account = sheets.account
     for lane in range(count):
-        leverage = account[cell(GROSS, lane)] * account[cell(INVERSE, lane)]
-        is_over = is_over_cap(leverage, cap) & (account[cell(IS_ODD, lane)] == 0.0)
-        account[cell(OVER_CAP, lane)] += 1.0 if is_over else 0.0
+        leverage = account[cell(field.GROSS, lane)] * account[cell(field.INVERSE, lane)]
+        is_over = is_over_cap(leverage, cap) & (account[cell(field.IS_ODD, lane)] == 0.0)
+        account[cell(field.OVER_CAP, lane)] += 1.0 if is_over else 0.0
 
 
 def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:
     """Count the closes of lanes that are near liquidation, with the requirement of brackets."""
     account, position, count = sheets.account, sheets.position, len(sheets.left_at)
-    closes = Closes(sheets.prices[CLOSE])
+    closes = Closes(sheets.prices[field.CLOSE])
     for lane in range(count):
-        if account[cell(IS_NEARING, lane)] == 0.0:
+        if account[cell(field.IS_NEARING, lane)] == 0.0:
             continue
-        excess = account[cell(POOL, lane)] - compute_needed(terms, sheets, n, lane)
+        excess = account[cell(field.POOL, lane)] - compute_needed(terms, sheets, n, lane)
         is_near = False
         for i in range(n):
-            quantity, close = position[spot(i, QUANTITY, lane)], sheets.prices[CLOSE, i]
+            quantity, close = position[spot(i, field.QUANTITY, lane)], sheets.prices[field.CLOSE, i]
             notional, is_isolated = abs(quantity) * abs(close), terms.rules.brackets.are_isolated[i]
             is_far = excess > (FARTHEST - 1.0) * 2.0 * notional and not is_isolated
             if quantity == 0.0 or is_far:
@@ -128,21 +111,24 @@ def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:
             own = find_maintenance(terms.rules.brackets, i, notional)
             base = excess + own - quantity * close
             if is_isolated:
-                base = position[spot(i, MARGIN, lane)] - quantity * position[spot(i, ENTRY, lane)]
+                base = (
+                    position[spot(i, field.MARGIN, lane)]
+                    - quantity * position[spot(i, field.ENTRY, lane)]
+                )
             margin, x = pick_margin(terms, i), terms.rules.brackets.multipliers[i]
-            entry = position[spot(i, ENTRY, lane)]
+            entry = position[spot(i, field.ENTRY, lane)]
             value = compute_liquidation_value(margin, quantity, entry, base, x)
             is_near = is_near or is_near_failure(closes, i, value)  # type: ignore[arg-type]
-        account[cell(NEAR, lane)] += 1.0 if is_near else 0.0
+        account[cell(field.NEAR, lane)] += 1.0 if is_near else 0.0
 
 
 def compute_needed(terms: Terms, sheets: BookSheets, n: int, lane: int) -> float:
     """Return the requirement of the pool of one lane at the close, times the level."""
     total = 0.0
     for i in range(n):
-        quantity = sheets.position[spot(i, QUANTITY, lane)]
+        quantity = sheets.position[spot(i, field.QUANTITY, lane)]
         if quantity != 0.0 and not terms.rules.brackets.are_isolated[i]:
-            notional = abs(quantity) * abs(sheets.prices[CLOSE, i])
+            notional = abs(quantity) * abs(sheets.prices[field.CLOSE, i])
             total += find_maintenance(terms.rules.brackets, i, notional)
     return terms.rules.level * total
 
@@ -153,10 +139,10 @@ def fold_lanes(sheets: BookSheets) -> None:
     account = sheets.account
     for lane in range(count):
         log, product = fold_product(
-            account[cell(DECAY_LOG, lane)], account[cell(DECAY_PRODUCT, lane)]
+            account[cell(field.DECAY_LOG, lane)], account[cell(field.DECAY_PRODUCT, lane)]
         )
-        account[cell(DECAY_LOG, lane)] = log
-        account[cell(DECAY_PRODUCT, lane)] = product
+        account[cell(field.DECAY_LOG, lane)] = log
+        account[cell(field.DECAY_PRODUCT, lane)] = product
 
 
 def end_sample(sheets: BookSheets, free: float) -> None:
@@ -164,7 +150,7 @@ def end_sample(sheets: BookSheets, free: float) -> None:
     count = len(sheets.left_at)
     account, k = sheets.account, sheets.cursor[2]
     for lane in range(count):
-        if account[cell(IS_ODD, lane)] == 0.0:
+        if account[cell(field.IS_ODD, lane)] == 0.0:
             sample, _ = finish_sample(read_sample(account, free, lane), account[cell(UNIT, lane)])
             write_sample(account, sample, lane)
         if k < len(sheets.units):

@@ -6,22 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account.portfolio_records import BookFeed, Terms
+from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_isolated import pay_isolated
-from backtest.sweep.books.book_lane_rows import (
-    BASE,
-    ENTRY,
-    FUNDED,
-    IS_LISTED,
-    LENT,
-    MARK_OPEN,
-    NEXT_CASH,
-    NEXT_MARGIN,
-    NEXT_QUANTITY,
-    PAID_INTEREST,
-    QUANTITY,
-    BookSheets,
-    spot,
-)
+from backtest.sweep.books.book_lane_rows import BookSheets, spot
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.contract_value import compute_payment, compute_value
 
@@ -42,8 +29,8 @@ def pay_lanes(
             price = feed.funding_price[event]
             value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
         rate = feed.funding_rate[event]
-        if sheets.prices[IS_LISTED, i] != 0.0:
-            row = QUANTITY if sheets.is_traded[i] == 0 else NEXT_QUANTITY
+        if sheets.prices[field.IS_LISTED, i] != 0.0:
+            row = field.QUANTITY if sheets.is_traded[i] == 0 else field.NEXT_QUANTITY
             if brackets.are_isolated[i]:
                 pay_isolated(sheets, row, value, rate, i)
             else:
@@ -58,8 +45,8 @@ def pay_event(sheets: BookSheets, row: int, value: float, rate: float, i: int) -
     account, position = sheets.account, sheets.position
     for lane in range(count):
         paid = compute_payment(position[spot(i, row, lane)], value, rate)
-        account[cell(NEXT_CASH, lane)] -= paid
-        position[spot(i, FUNDED, lane)] += paid
+        account[cell(field.NEXT_CASH, lane)] -= paid
+        position[spot(i, field.FUNDED, lane)] += paid
 
 
 def charge_lanes(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> None:
@@ -71,30 +58,33 @@ def charge_lanes(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> No
     rate = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
     for lane in range(count):
-        account[cell(BASE, lane)], account[cell(LENT, lane)] = account[cell(NEXT_CASH, lane)], 0.0
+        account[cell(field.BASE, lane)], account[cell(field.LENT, lane)] = (
+            account[cell(field.NEXT_CASH, lane)],
+            0.0,
+        )
     for i in range(n):
         add_base(sheets, is_loan, bool(terms.rules.brackets.are_isolated[i]), i)
     for lane in range(count):
-        base, lent = account[cell(BASE, lane)], account[cell(LENT, lane)]
+        base, lent = account[cell(field.BASE, lane)], account[cell(field.LENT, lane)]
         interest = -base * (rate if base > 0.0 else borrow) * years
         if is_loan:
             interest = interest + lent * short * years if lent > 0.0 else interest
-        account[cell(PAID_INTEREST, lane)] = interest
-        account[cell(NEXT_CASH, lane)] -= interest
+        account[cell(field.PAID_INTEREST, lane)] = interest
+        account[cell(field.NEXT_CASH, lane)] -= interest
 
 
 def add_base(sheets: BookSheets, is_loan: bool, is_isolated: bool, i: int) -> None:
     """Add a position to what bears interest in all lanes, and a loan of contracts to ``lent``."""
-    count, value = len(sheets.left_at), sheets.prices[MARK_OPEN, i]
+    count, value = len(sheets.left_at), sheets.prices[field.MARK_OPEN, i]
     account, position = sheets.account, sheets.position
     for lane in range(count):
-        quantity = position[spot(i, QUANTITY, lane)]
-        entered = quantity * position[spot(i, ENTRY, lane)]
+        quantity = position[spot(i, field.QUANTITY, lane)]
+        entered = quantity * position[spot(i, field.ENTRY, lane)]
         if is_isolated:
-            account[cell(BASE, lane)] += position[spot(i, NEXT_MARGIN, lane)]
-            account[cell(BASE, lane)] -= entered if is_loan else 0.0
+            account[cell(field.BASE, lane)] += position[spot(i, field.NEXT_MARGIN, lane)]
+            account[cell(field.BASE, lane)] -= entered if is_loan else 0.0
         elif not is_loan:
-            account[cell(BASE, lane)] += entered
+            account[cell(field.BASE, lane)] += entered
         if is_loan:
             is_short = quantity < 0.0
-            account[cell(LENT, lane)] += abs(quantity * value) if is_short else 0.0
+            account[cell(field.LENT, lane)] += abs(quantity * value) if is_short else 0.0

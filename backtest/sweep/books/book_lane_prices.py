@@ -10,31 +10,8 @@ from backtest.account.portfolio_records import (
     Terms,
     pick_margin,
 )
-from backtest.sweep.books.book_lane_rows import (
-    ADV,
-    AT_OPEN,
-    BEFORE,
-    CLOSE,
-    HIGHEST,
-    INITIAL_RATE,
-    INITIAL_X,
-    IS_LISTED,
-    LAST_HIGH,
-    LAST_LOW,
-    LIMIT,
-    LOWEST,
-    MARK_OPEN,
-    MOVE,
-    OPEN,
-    PROFIT_SCALE,
-    RATE,
-    SIGMA,
-    STOP_SCALE,
-    TRAIL_SCALE,
-    VOLUME,
-    WIDEST,
-    BookSheets,
-)
+from backtest.sweep.books import book_lane_rows as field
+from backtest.sweep.books.book_lane_rows import BookSheets
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.venue.book_requirement import scale_rate
 from backtest.venue.contract_value import compute_value
@@ -50,7 +27,7 @@ def write_limits(terms: Terms, feed: BookFeed, sheets: BookSheets) -> None:
         terms.rules.brackets.multipliers[i] = feed.multiplier[0, i]
         terms.rules.brackets.initial_multipliers[i] = feed.initial[0, i]
         margin = pick_margin(terms, i)
-        sheets.prices[LIMIT, i] = compute_largest_notional(
+        sheets.prices[field.LIMIT, i] = compute_largest_notional(
             margin, math.inf, 0.0, 0.0, feed.initial[0, i]
         )
 
@@ -62,32 +39,32 @@ def write_prices(
     prices, brackets, last = sheets.prices, terms.rules.brackets, max(t - 1, 0)
     for i in range(len(sheets.signal)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        prices[IS_LISTED, i] = 1.0 if is_listed else 0.0
+        prices[field.IS_LISTED, i] = 1.0 if is_listed else 0.0
         if not is_listed:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        prices[OPEN, i] = compute_value(size, is_inverse, feed.open[t, i])
-        prices[CLOSE, i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+        prices[field.OPEN, i] = compute_value(size, is_inverse, feed.open[t, i])
+        prices[field.CLOSE, i] = compute_value(size, is_inverse, feed.mark_close[t, i])
         before = compute_value(size, is_inverse, feed.mark_close[last, i])
-        prices[BEFORE, i] = prices[OPEN, i] if math.isnan(before) else before
-        prices[AT_OPEN, i] = abs(prices[OPEN, i])
-        prices[MOVE, i] = log_returns[t, i]
-        prices[VOLUME, i] = feed.volume[last, i]
+        prices[field.BEFORE, i] = prices[field.OPEN, i] if math.isnan(before) else before
+        prices[field.AT_OPEN, i] = abs(prices[field.OPEN, i])
+        prices[field.MOVE, i] = log_returns[t, i]
+        prices[field.VOLUME, i] = feed.volume[last, i]
         opened = compute_value(size, is_inverse, feed.mark_open[t, i])
         low = compute_value(size, is_inverse, feed.mark_low[t, i])
         high = compute_value(size, is_inverse, feed.mark_high[t, i])
-        prices[LOWEST, i] = min(opened, low, prices[CLOSE, i])
-        prices[HIGHEST, i] = max(opened, high, prices[CLOSE, i])
-        prices[WIDEST, i] = max(abs(prices[LOWEST, i]), abs(prices[HIGHEST, i]))
-        prices[MARK_OPEN, i] = opened
-        prices[LAST_LOW, i] = compute_value(size, is_inverse, feed.low[t, i])
-        prices[LAST_HIGH, i] = compute_value(size, is_inverse, feed.high[t, i])
-        prices[SIGMA, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
-        prices[ADV, i] = feed.adv[min(t, len(feed.adv) - 1), i]
-        prices[INITIAL_X, i] = brackets.initial_multipliers[i]
-        prices[STOP_SCALE, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
-        prices[PROFIT_SCALE, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
-        prices[TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+        prices[field.LOWEST, i] = min(opened, low, prices[field.CLOSE, i])
+        prices[field.HIGHEST, i] = max(opened, high, prices[field.CLOSE, i])
+        prices[field.WIDEST, i] = max(abs(prices[field.LOWEST, i]), abs(prices[field.HIGHEST, i]))
+        prices[field.MARK_OPEN, i] = opened
+        prices[field.LAST_LOW, i] = compute_value(size, is_inverse, feed.low[t, i])
+        prices[field.LAST_HIGH, i] = compute_value(size, is_inverse, feed.high[t, i])
+        prices[field.SIGMA, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
+        prices[field.ADV, i] = feed.adv[min(t, len(feed.adv) - 1), i]
+        prices[field.INITIAL_X, i] = brackets.initial_multipliers[i]
+        prices[field.STOP_SCALE, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        prices[field.PROFIT_SCALE, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        prices[field.TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
         write_bounds(terms, sheets, i)
 
 
@@ -98,7 +75,7 @@ def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
     it times the notional, and the initial margin at most that of the least leverage.
     """
     prices, tables, reach = sheets.prices, terms.rules.brackets, sheets.reach[i]
-    most = reach * max(prices[WIDEST, i], prices[AT_OPEN, i]) * SLACK
+    most = reach * max(prices[field.WIDEST, i], prices[field.AT_OPEN, i]) * SLACK
     x, fee = tables.multipliers[i], tables.close_fees[i]
     rate, k = scale_rate(tables.rates[i, 0], x, fee), 1
     while k < tables.counts[i] and most > tables.floors[i, k]:
@@ -112,5 +89,5 @@ def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
         while k < tables.counts[i] and most > tables.caps[i, k - 1]:
             initial = max(initial, x / tables.leverages[i, k])
             k += 1
-    prices[RATE, i] = max(terms.rules.level, 1.0) * rate * SLACK
-    prices[INITIAL_RATE, i] = initial * SLACK
+    prices[field.RATE, i] = max(terms.rules.level, 1.0) * rate * SLACK
+    prices[field.INITIAL_RATE, i] = initial * SLACK

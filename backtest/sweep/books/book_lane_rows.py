@@ -32,57 +32,15 @@ if TYPE_CHECKING:
 WALLET_ROWS = 16
 """The first rows of an account are its wallet (:mod:`backtest.account.portfolio_records`)."""
 
-ACCOUNT_ROWS = (
-    *(f"wallet_{k}" for k in range(WALLET_ROWS)),
-    "line", "is_live", "is_odd", "odd_bars", "is_peaking", "is_nearing",
-    "first_unit", "low", "low_peak",
-    "sample_unit", "samples", "mean", "squares", "excess_mean", "excess_squares", "downside",
-    "disutility",
-    *(f"money_{k}" for k in range(len(Ledger._fields))),
-    "near", "over_cap", "leverage", "peak_leverage", "peak_needed", "peak_backing",
-    "decay_held", "decay_log", "decay_product", "carry",
-    "equity_sum", "first_liquidation", "ruin", "inverse",
-    "next_cash", "worth", "least", "next_equity", "gain", "gross", "needed", "largest",
-    "drift", "grown", "margin", "costs", "is_adding", "wanted",
-    "paid_fees", "paid_slippage", "paid_funding", "turned",
-    "backed", "pool", "pool_worth", "taken", "paid_impact", "paid_interest", "base", "lent",
-    "balance", "pledged", "counted", "at_least", "of_assets",
-)  # fmt: skip
-"""The account's rows; those from ``next_cash`` on are room for one bar.
-
-``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``is_live`` is 0 for a lane that
-goes on alone, ``is_odd`` 1 for one that passes this bar alone, and ``odd_bars`` counts these bars
-for a while. ``needed`` is an upper bound of the
-requirement, ``least`` a lower bound of what is left over it at any price of the bar, and ``margin``
-an upper bound of the initial margin. ``wanted`` sums the larger of position and target.
-``backed`` sums the backing of isolated positions, ``pool`` is the rest of the equity at the
-close and ``pool_worth`` at the open, and ``taken``
-bounds what isolated increases take from the ``balance``, which is their wallet. ``base`` and
-``lent`` bear interest. ``pledged`` is the value of the collateral, ``counted`` that at its rates,
-``at_least`` the least of it in the bar, and ``of_assets`` its profit.
-"""
-
-POSITION_ROWS = (
-    "quantity", "entry", "marked", "target", "band", "min_leverage", "max_leverage",
-    "margin", "best", "last_stop", "last_hit", "is_halted",
-    "next_quantity", "next_entry", "next_marked", "size", "flow", "fee",
-    "slippage", "traded", "profit", "is_increase", "funding",
-    "next_margin", "returned", "posted", "impact",
-)  # fmt: skip
-"""The rows of each instrument; those from ``next_quantity`` on are room for one bar.
-
-``marked`` is the value of a position that is not held; of others it is the last mark close.
-``last_stop`` and ``last_hit`` are the bars of the last stop and liquidation, -inf for none.
-"""
-
+MONEY = WALLET_ROWS + 17
+NEAR = MONEY + len(Ledger._fields)
+N_ACCOUNT = NEAR + 45
 (
     LINE, IS_LIVE, IS_ODD, ODD_BARS, IS_PEAKING, IS_NEARING,
     FIRST_UNIT, LOW, LOW_PEAK,
     SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE,
     DISUTILITY,
-) = range(WALLET_ROWS, WALLET_ROWS + 17)  # fmt: skip
-MONEY = WALLET_ROWS + 17
-NEAR = MONEY + len(Ledger._fields)
+) = range(WALLET_ROWS, MONEY)  # fmt: skip
 (
     OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
     DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, CARRY,
@@ -92,40 +50,53 @@ NEAR = MONEY + len(Ledger._fields)
     PAID_FEES, PAID_SLIPPAGE, PAID_FUNDING, TURNED,
     BACKED, POOL, POOL_WORTH, TAKEN, PAID_IMPACT, PAID_INTEREST, BASE, LENT,
     BALANCE, PLEDGED, COUNTED, AT_LEAST, OF_ASSETS,
-) = range(NEAR + 1, NEAR + 45)  # fmt: skip
+) = range(NEAR + 1, N_ACCOUNT)  # fmt: skip
+"""The account's rows after its wallet; those from ``NEXT_CASH`` on are room for one bar.
 
+``LINE`` is the equity of :func:`backtest.account.ruin.find_line`. ``IS_LIVE`` is 0 for a lane that
+goes on alone, ``IS_ODD`` 1 for one that passes this bar alone, and ``ODD_BARS`` counts these bars
+for a while. ``MONEY`` and the rows after it are sums of ledgers. ``NEEDED`` is an upper bound of
+the requirement, ``LEAST`` a lower bound of what is left over it at any price of the bar, and
+``INITIAL`` an upper bound of the initial margin. ``WANTED`` sums the larger of position and target.
+``BACKED`` sums the backing of isolated positions, ``POOL`` is what backs the others at the close
+and ``POOL_WORTH`` at the open, and ``TAKEN`` bounds what isolated increases take from the
+``BALANCE``, which is their wallet. ``BASE`` and ``LENT`` bear interest. ``PLEDGED`` is the value of
+the collateral, ``COUNTED`` that at its rates, ``AT_LEAST`` the least of it in the bar, and
+``OF_ASSETS`` its profit.
+"""
+(
+    OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST,
+) = range(MONEY, MONEY + 6)  # fmt: skip
+OF_TRADED = MONEY + Ledger._fields.index("traded")
+
+N_POSITION = 27
 (
     QUANTITY, ENTRY, MARKED, TARGET, BAND, MIN_LEVERAGE, MAX_LEVERAGE,
     MARGIN, BEST, LAST_STOP, LAST_HIT, IS_HALTED,
     NEXT_QUANTITY, NEXT_ENTRY, NEXT_MARKED, SIZE, FLOW, FEE,
     SLIPPAGE, TRADED, PROFIT, IS_INCREASE, FUNDED,
     NEXT_MARGIN, RETURNED, POSTED, IMPACT,
-) = range(len(POSITION_ROWS))  # fmt: skip
-N_POSITION = len(POSITION_ROWS)
+) = range(N_POSITION)  # fmt: skip
+"""The rows of each instrument; those from ``NEXT_QUANTITY`` on are room for one bar.
 
-(
-    OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST,
-) = range(MONEY, MONEY + 6)  # fmt: skip
-OF_TRADED = MONEY + Ledger._fields.index("traded")
-
-PRICES = (
-    "open", "before", "close", "low", "high", "at_open", "widest", "rate", "initial_rate", "limit",
-    "move", "volume", "is_listed", "sigma", "adv", "initial", "mark_open",
-    "last_low", "last_high", "stop_scale", "profit_scale", "trail_scale",
-)  # fmt: skip
-"""What lanes share of an instrument in a bar, in u: opens and closes, mark extremes, bounds.
-
-``last_low`` and ``last_high`` are the extremes of the last price, which stops follow.
+``MARKED`` is the value of a position that is not held; of others it is the last mark close.
+``LAST_STOP`` and ``LAST_HIT`` are the bars of the last stop and liquidation, -inf for none.
 """
+
+N_PRICES = 22
 (
     OPEN, BEFORE, CLOSE, LOWEST, HIGHEST, AT_OPEN, WIDEST, RATE, INITIAL_RATE, LIMIT,
     MOVE, VOLUME, IS_LISTED, SIGMA, ADV, INITIAL_X, MARK_OPEN,
     LAST_LOW, LAST_HIGH, STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE,
-) = range(len(PRICES))  # fmt: skip
+) = range(N_PRICES)  # fmt: skip
+"""What lanes share of an instrument in a bar, in u: opens and closes, mark extremes, bounds.
 
-ASSET_PRICES = ("open", "close", "low", "high", "last")
-(ASSET_OPEN, ASSET_CLOSE, ASSET_LOW, ASSET_HIGH, ASSET_LAST) = range(len(ASSET_PRICES))
-"""What lanes share of the price of a collateral asset in a bar; ``last`` is the last mark close."""
+``LAST_LOW`` and ``LAST_HIGH`` are the extremes of the last price, which stops follow.
+"""
+
+N_ASSET_PRICES = 5
+(ASSET_OPEN, ASSET_CLOSE, ASSET_LOW, ASSET_HIGH, ASSET_LAST) = range(N_ASSET_PRICES)
+"""What lanes share of the price of a collateral asset; ``ASSET_LAST`` is the last mark close."""
 
 SLIGHT = 1e-9
 """Share of a price that its bounds allow for rounding."""
@@ -145,12 +116,12 @@ class BookSheets(NamedTuple):
     """The arrays of a block.
 
     ``account`` of shape (rows * LANES,) and ``position`` of shape (n * rows * LANES,) are its
-    state. ``prices`` of shape (len(PRICES), n) are those of the bar. ``reach`` bounds the
+    state. ``prices`` of shape (N_PRICES, n) are those of the bar. ``reach`` bounds the
     quantities of all lanes by instrument. ``is_pending``, ``signal`` and ``last_funding`` are what
     all lanes have decided or seen; ``is_traded`` says which instruments trade in this bar, and
     ``kinds`` how they fill. ``has_isolated``: any instrument is isolated; ``has_exits``: any has a
     stop; ``is_crossed``: any is in cross margin. ``assets`` of shape (n_assets * LANES,) are the
-    amounts of collateral, ``asset_prices`` of shape (len(ASSET_PRICES), n_assets) its prices.
+    amounts of collateral, ``asset_prices`` of shape (N_ASSET_PRICES, n_assets) its prices.
     ``cursor`` has the next settlement and flow, and the next sample. Lanes that go on alone are
     kept as they were before bar ``left_at`` of shape (n_lanes,), -1 for none; ``n_lanes``, up to
     LANES, are in use. ``units`` of shape (n_samples, LANES) are the unit values at the ends of

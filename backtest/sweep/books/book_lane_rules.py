@@ -8,22 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest.account import InstrumentRules, Quote
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.portfolio_records import NUMBERS, Terms
-from backtest.sweep.books.book_lane_rows import (
-    ADV,
-    BAND,
-    INITIAL_X,
-    LAST_HIGH,
-    LAST_LOW,
-    MAX_LEVERAGE,
-    MIN_LEVERAGE,
-    OPEN,
-    PROFIT_SCALE,
-    SIGMA,
-    STOP_SCALE,
-    TRAIL_SCALE,
-    VOLUME,
-    spot,
-)
+from backtest.sweep.books import book_lane_rows as field
+from backtest.sweep.books.book_lane_rows import spot
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.venue import MarginRules
 
@@ -120,9 +106,9 @@ def read_rules(
         step=0.0,
         full_below=0.0,
         is_funded_by_wallet=False,
-        min_leverage=position[spot(i, MIN_LEVERAGE, lane)],
-        max_leverage=position[spot(i, MAX_LEVERAGE, lane)],
-        band=position[spot(i, BAND, lane)],
+        min_leverage=position[spot(i, field.MIN_LEVERAGE, lane)],
+        max_leverage=position[spot(i, field.MAX_LEVERAGE, lane)],
+        band=position[spot(i, field.BAND, lane)],
         stop_loss=0.0,
         has_limits=None,
         rounds_price=None,
@@ -149,26 +135,26 @@ def read_rules(
 
 def quote_open(prices: FloatArray, i: int) -> Quote:
     """Return what fills at the open of instrument i, and its stops, read of its bar."""
-    value = prices[OPEN, i]
+    value = prices[field.OPEN, i]
     return Quote(
         open=value,
-        low=prices[LAST_LOW, i],
-        high=prices[LAST_HIGH, i],
+        low=prices[field.LAST_LOW, i],
+        high=prices[field.LAST_HIGH, i],
         mark_open=value,
         mark_low=value,
         mark_high=value,
         mark_close=value,
         multiplier=1.0,
-        volume=prices[VOLUME, i],
-        sigma=prices[SIGMA, i],
-        adv=prices[ADV, i],
-        initial=prices[INITIAL_X, i],
+        volume=prices[field.VOLUME, i],
+        sigma=prices[field.SIGMA, i],
+        adv=prices[field.ADV, i],
+        initial=prices[field.INITIAL_X, i],
         limit=math.inf,
         order_fee=0.0,
         fill=value,
-        stop_scale=prices[STOP_SCALE, i],
-        profit_scale=prices[PROFIT_SCALE, i],
-        trail_scale=prices[TRAIL_SCALE, i],
+        stop_scale=prices[field.STOP_SCALE, i],
+        profit_scale=prices[field.PROFIT_SCALE, i],
+        trail_scale=prices[field.TRAIL_SCALE, i],
     )
 
 

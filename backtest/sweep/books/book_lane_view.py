@@ -20,21 +20,8 @@ from backtest.account.portfolio_records import (
 )
 from backtest.engine.bar_loop import DAY_NS
 from backtest.policy.view import AccountView
-from backtest.sweep.books.book_lane_rows import (
-    ASSET_CLOSE,
-    CLOSE,
-    ENTRY,
-    IS_LISTED,
-    LAST_HIT,
-    LAST_STOP,
-    MARGIN,
-    NEEDED,
-    POOL,
-    QUANTITY,
-    BookSheets,
-    Seats,
-    spot,
-)
+from backtest.sweep.books import book_lane_rows as field
+from backtest.sweep.books.book_lane_rows import BookSheets, Seats, spot
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.collateral_value import compute_value_at_rate
@@ -78,7 +65,7 @@ def show_accounts(terms: Terms, seats: Seats, sheets: BookSheets, time: int) -> 
         sheet[cell(SEEN_GROSS, lane)] = 0.0
         sheet[cell(SEEN_NET, lane)] = 0.0
     for i in range(len(sheets.signal)):
-        if sheets.prices[IS_LISTED, i] != 0.0:
+        if sheets.prices[field.IS_LISTED, i] != 0.0:
             add_position(terms, seats, sheets, i)
     for lane in range(count):
         equity = account[cell(EQUITY, lane)]
@@ -92,11 +79,11 @@ def show_accounts(terms: Terms, seats: Seats, sheets: BookSheets, time: int) -> 
 def add_position(terms: Terms, seats: Seats, sheets: BookSheets, i: int) -> None:
     """Add the positions of lanes in one instrument to what all policies see."""
     position, sheet, count = sheets.position, seats.sheet, len(sheets.left_at)
-    unit, is_crossed = abs(sheets.prices[CLOSE, i]), not terms.rules.brackets.are_isolated[i]
+    unit, is_crossed = abs(sheets.prices[field.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
     for lane in range(count):
-        quantity = position[spot(i, QUANTITY, lane)]
+        quantity = position[spot(i, field.QUANTITY, lane)]
         if is_crossed:
-            sheet[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, ENTRY, lane)]
+            sheet[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, field.ENTRY, lane)]
         sheet[cell(SEEN_GROSS, lane)] += abs(quantity) * unit
         sheet[cell(SEEN_NET, lane)] += quantity * unit
 
@@ -104,16 +91,16 @@ def add_position(terms: Terms, seats: Seats, sheets: BookSheets, i: int) -> None
 def show_positions(terms: Terms, seats: Seats, sheets: BookSheets, i: int, t: int) -> None:
     """Write what the policies of one instrument see of its positions at the close of bar t."""
     position, sheet, count = sheets.position, seats.sheet, len(sheets.left_at)
-    account, unit = sheets.account, abs(sheets.prices[CLOSE, i])
+    account, unit = sheets.account, abs(sheets.prices[field.CLOSE, i])
     for lane in range(count):
-        quantity, equity = position[spot(i, QUANTITY, lane)], account[cell(EQUITY, lane)]
+        quantity, equity = position[spot(i, field.QUANTITY, lane)], account[cell(EQUITY, lane)]
         is_shown = (quantity != 0.0) & (equity > 0.0)
         sheet[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
         sheet[cell(SEEN_POSITION, lane)] = quantity
-        sheet[cell(SINCE_STOP, lane)] = t - position[spot(i, LAST_STOP, lane)]
+        sheet[cell(SINCE_STOP, lane)] = t - position[spot(i, field.LAST_STOP, lane)]
     if terms.rules.brackets.are_isolated[i]:
         for lane in range(count):
-            sheet[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, LAST_HIT, lane)]
+            sheet[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, field.LAST_HIT, lane)]
     else:
         for lane in range(count):
             sheet[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
@@ -127,29 +114,31 @@ def write_pool(terms: Terms, sheets: BookSheets, lane: int) -> None:
     account, position, brackets = sheets.account, sheets.position, terms.rules.brackets
     pool, needed = account[cell(CASH, lane)], 0.0
     for i in range(len(sheets.signal)):
-        quantity = position[spot(i, QUANTITY, lane)]
+        quantity = position[spot(i, field.QUANTITY, lane)]
         if quantity != 0.0 and not brackets.are_isolated[i]:
-            pool += quantity * sheets.prices[CLOSE, i]
-            needed += find_maintenance(brackets, i, abs(quantity) * abs(sheets.prices[CLOSE, i]))
+            pool += quantity * sheets.prices[field.CLOSE, i]
+            needed += find_maintenance(
+                brackets, i, abs(quantity) * abs(sheets.prices[field.CLOSE, i])
+            )
     counted = 0.0
     for c in range(sheets.asset_prices.shape[1]):
-        value = sheets.assets[cell(c, lane)] * sheets.asset_prices[ASSET_CLOSE, c]
+        value = sheets.assets[cell(c, lane)] * sheets.asset_prices[field.ASSET_CLOSE, c]
         counted += compute_value_at_rate(terms.rules.collateral, c, value)
-    account[cell(POOL, lane)] = pool + counted
-    account[cell(NEEDED, lane)] = terms.rules.level * needed
+    account[cell(field.POOL, lane)] = pool + counted
+    account[cell(field.NEEDED, lane)] = terms.rules.level * needed
 
 
 def show_margins(terms: Terms, seats: Seats, sheets: BookSheets, i: int, lane: int) -> None:
     """Write entry, maintenance margin, margin ratio and liquidation price of one position."""
     account, position, sheet = sheets.account, sheets.position, seats.sheet
-    brackets, close = terms.rules.brackets, sheets.prices[CLOSE, i]
-    quantity, entry = position[spot(i, QUANTITY, lane)], position[spot(i, ENTRY, lane)]
+    brackets, close = terms.rules.brackets, sheets.prices[field.CLOSE, i]
+    quantity, entry = position[spot(i, field.QUANTITY, lane)], position[spot(i, field.ENTRY, lane)]
     own = find_maintenance(brackets, i, abs(quantity) * abs(close)) if quantity != 0.0 else 0.0
-    needed, backing = account[cell(NEEDED, lane)], account[cell(POOL, lane)]
+    needed, backing = account[cell(field.NEEDED, lane)], account[cell(field.POOL, lane)]
     base = backing - needed + own - quantity * close
     if brackets.are_isolated[i]:
-        base = position[spot(i, MARGIN, lane)] - quantity * entry
-        backing = position[spot(i, MARGIN, lane)] + quantity * (close - entry)
+        base = position[spot(i, field.MARGIN, lane)] - quantity * entry
+        backing = position[spot(i, field.MARGIN, lane)] + quantity * (close - entry)
         needed = own
     ratio = needed / backing if backing > 0.0 else math.inf
     sheet[cell(SEEN_RATIO, lane)] = ratio if needed > 0.0 else 0.0
