@@ -145,8 +145,11 @@ class BookOrders(BookBars):
         book = copy_book(state.book)
         book.cursor[:] = state.book.cursor
         self.desk.memory[:] = state.memory
-        counts, entries = self.drive(inputs, book, state.counts, t, t + 1)
         rows = slice(t - self.first, t - self.first + 1)
+        for fields in self.tape.record:
+            for each in fields or ():
+                each[rows] = 0.0  # the loop writes no 0: nothing may be left of another order
+        counts, entries = self.drive(inputs, book, state.counts, t, t + 1)
         before, after = state.counts.tally.money, counts.tally.money
         ledger = Ledger._make(b - a for a, b in zip(before, after, strict=True))
         now = BookState(

@@ -11,6 +11,7 @@ import pytest
 import backtest as bt
 from backtest.scenarios import bounds_run
 from backtest.scenarios.bar_orders import low_first_probability
+from backtest.scenarios.bounds_book import BookOrders
 from tests.paths.accounts import Hold, free_account, free_venue
 from tests.scenarios.test_bounds import FLAT, bars_of
 
@@ -123,6 +124,21 @@ def test_two_stops_and_take_profits_in_one_bar_by_hand():
     assert bar["states"] == 4
     assert found.lives == 4
     assert "1 bar is ambiguous" in found.verdict
+
+
+def test_the_record_of_an_order_has_nothing_of_the_order_before():
+    markets = bt.Markets({"A": bars_of([FLAT, FLAT, WIDE, FLAT]),
+                          "B": bars_of([FLAT, FLAT, (100, 107, 93, 100), FLAT])})  # fmt: skip
+    run = bt.run(markets, Hold(2.0), venue=free_venue(), account=free_account(**STOPS),
+                 compile=False)  # fmt: skip
+    orders = BookOrders(run, None, 12)
+    lane = orders.begin()
+    for t in range(2):
+        lane = lane._replace(state=orders.take(lane.state, t, orders.inputs).state)
+    found = orders.pass_bar(lane, 2)
+    profits = [each.state.record.account.price_pnl.tolist() for each in found.others]
+    assert profits == [[each.ledger.price_pnl] for each in found.others]
+    assert [0.0] in profits
 
 
 def test_a_second_instrument_without_weight_changes_nothing():
