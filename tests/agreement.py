@@ -27,12 +27,13 @@ TOLERANCE = 1e-9
 MONEY = (
     "equity", "reserve", "cash", "price_pnl", "collateral_pnl", "fees", "slippage", "impact",
     "funding", "interest", "liquidation_loss", "flows", "bad_debt", "conversion", "top_up",
-    "available", "initial_margin", "realized_pnl", "unrealized_pnl",
+    "available", "initial_margin", "realized_pnl", "unrealized_pnl", "management_fee",
+    "performance_fee",
 )  # fmt: skip
 KINDS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation", "dividend",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
-    "margin_returned", "margin_refused",
+    "margin_returned", "margin_refused", "time_stop", "management_fee", "performance_fee",
     "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion",
 )  # fmt: skip
 AT_EDGES = ("available", "initial_margin")

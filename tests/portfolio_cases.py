@@ -129,10 +129,11 @@ def make_full_case(seed: int) -> PortfolioCase:
 def make_margin_case(seed: int) -> PortfolioCase:
     """Return the account of a seed whose isolated positions have a setting for each bar.
 
-    Now and then NaN, infinite, over what the venue allows or under what the wallet can post.
+    Now and then NaN, infinite, over what the venue allows or under what the wallet can post. Also
+    with fees of a fund and time stops.
     """
     case, rng = make_full_case(seed), np.random.default_rng([seed, 36])
-    account, tapes = dict(case.account), {}
+    account, tapes = dict(case.account) | draw_fund(rng, case), {}
     for venue in case.venues.values():
         venue["fees"].pop("tiers", None)
     account["margin"], account["venue_leverage"] = dict(account["margin"]), {}
@@ -229,6 +230,24 @@ def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]
     row = {"floor": 0.0, "cap": cap, "max_leverage": most, "maintenance_rate": 0.0}
     changes = {"contract": venue["contract"] | terms, "brackets": [row]}
     return venue | changes | {"venue": own, "liquidation": forced}
+
+
+def draw_fund(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
+    """Draw fees of a fund and the longest time of a position, now and then."""
+    terms: dict[str, Any] = {}
+    if rng.random() < 0.5:
+        every = str(rng.choice(["day", "day", "week", "month"]))
+        terms["performance_fee"] = float(rng.uniform(0.01, 0.9))
+        terms["performance_every"] = every
+    if rng.random() < 0.4:
+        terms["management_fee"] = float(rng.uniform(0.01, 0.99))
+    if rng.random() < 0.4:
+        hours = next(iter(case.tapes.values())).interval // HOUR
+        terms["max_holding"] = {
+            name: f"{int(rng.integers(1, 4)) * hours}h" if rng.random() < 0.7 else None
+            for name in case.tapes
+        }
+    return terms
 
 
 def draw_exits(rng: np.random.Generator, typical: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Flag, FloatSeries, Timed
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Duration, Flag, FloatSeries, Timed
 from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
@@ -27,6 +27,9 @@ from backtest.venue.collateral import Collateral
 from backtest.venue.own_requirement import Requirement
 from backtest.venue.requirement_rule import Brackets, MarginRule
 
+FEE_DATES = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
+"""The periods of a performance fee, and what pandas calls them."""
+FEE = Number(0, 1, open_high=True)
 BRACKETS = Brackets()
 """The requirement of standard cross margin."""
 HEDGED = (
@@ -39,7 +42,7 @@ HEDGED = (
 """Why there is no hedge mode, and what to do instead."""
 
 BY_INSTRUMENT = (
-    "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss",
+    "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss", "max_holding",
 )  # fmt: skip
 """Settings that may be a table by instrument."""
 
@@ -55,13 +58,17 @@ WHOLE: dict[str, Any] = {
 """Settings of an account with several positions, at their defaults."""
 
 
+GENERAL: dict[str, Any] = {"max_holding": None, "management_fee": 0.0, "performance_fee": 0.0}
+"""Settings that only the general loop knows, also of one position, at their defaults."""
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Account(Value, Viewable):
     """One account, with one position or several on one collateral.
 
-    With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band`` and
-    ``stop_loss`` take a table by instrument too: ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from
-    ``collateral`` on make an account with several positions, also of one market.
+    With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,
+    ``stop_loss`` and ``max_holding`` take a table by instrument too:
+    ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from ``collateral`` on make an account with several positions, also of one market.
 
     Parameters
     ----------
@@ -109,6 +116,17 @@ class Account(Value, Viewable):
     equity_stop : float or None
         Close when the equity is this fraction under its highest at a close since the start or the
         last equity stop.
+    max_holding : str or None
+        Close a position at the first open at which it was held this long, such as ``"7d"``, from
+        flat to flat: an increase does not restart the time, a flip does.
+    management_fee : float
+        What a fund charges per year, as a fraction of its wealth, by bar.
+    performance_fee : float
+        What a fund charges of the wealth over its high-water mark, at the dates of
+        ``performance_every``.
+    performance_every : str
+        ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"`` (UTC): the
+        performance fee is due at the first open of each.
     collateral : sequence of Collateral
         Assets held beside the money; stored as a tuple.
     requirement : Brackets, ScenarioMargin, the name of a preset, or a rule of your own
@@ -132,7 +150,8 @@ class Account(Value, Viewable):
     _omitted = frozenset(
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
-            "negative_limit", "conversion",
+            "negative_limit", "conversion", "max_holding", "management_fee", "performance_fee",
+            "performance_every",
         }
     )  # fmt: skip
 
@@ -158,6 +177,10 @@ class Account(Value, Viewable):
         Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))
     ] = None
     equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
+    max_holding: Annotated[Any, ByInstrument(Duration())] = None
+    management_fee: Annotated[float, FEE] = 0.0
+    performance_fee: Annotated[float, FEE] = 0.0
+    performance_every: Annotated[str, Choice(*FEE_DATES)] = "year"
     collateral: Sequence[Collateral] = ()
     requirement: Annotated[MarginRule, Requirement()] = BRACKETS
     intrabar: Annotated[str, Choice("path", "worst")] = "path"
@@ -192,6 +215,7 @@ class Account(Value, Viewable):
     def _check_rules(self) -> None:
         """Check for options that contradict each other or have no effect."""
         self._set_fields(collateral=check_collateral(self.collateral, self.negative_limit))
+        self._check_fees()
         if self.has_tables():
             self._check_reserve()
             return  # the rest belongs to each instrument: for_instrument
@@ -228,6 +252,19 @@ class Account(Value, Viewable):
                 ),
             )
         self._check_reserve()
+
+    def _check_fees(self) -> None:
+        if self.performance_every != "year" and self.performance_fee == 0.0:
+            raise ParameterError(
+                "performance_every is used only with a performance_fee, got "
+                f"{self.performance_every!r}",
+                where="Account.performance_every",
+                cure=Phrase(
+                    "give for example {}, or leave {} out",
+                    Argument("performance_fee", 0.2),
+                    Argument("performance_every"),
+                ),
+            )
 
     def _check_reserve(self) -> None:
         if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):

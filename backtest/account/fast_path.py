@@ -63,11 +63,13 @@ HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits"
 def may_be_calm(terms: Terms, feed: BookFeed, state: AccountState) -> bool:
     """Return whether an account can take the fast path at all.
 
-    Not with interest, calls, collateral, fixed fees, moving stops, fills at closes, or margin
-    multipliers or costs that change: each makes bars that only the whole rules describe.
+    Not with interest, calls, collateral, fixed fees, fees of a fund, moving stops, time stops,
+    fills at closes, or margin multipliers or costs that change: each makes bars that only the whole
+    rules describe.
     """
     found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
-    found = found and len(state.held.amounts) == 0
+    found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
+    found = found and not terms.has_fund_fees
     found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
     found = found and len(feed.costs) == 1
     for i in range(len(state.margin)):

@@ -14,6 +14,7 @@ from backtest.account.contagion import book_falls
 from backtest.account.equity_stop import follow_highest, rescale_highest
 from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
+from backtest.account.fund_fees import charge_fund_fees
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import RUINED, enter_trade, log_trade, new_ledger
 from backtest.account.orders import find_limit
@@ -93,6 +94,7 @@ from backtest.account.portfolio_records import (
 from backtest.account.price_walk import walk
 from backtest.account.ruin import NOTHING_LEFT
 from backtest.account.steps import has_wealth
+from backtest.account.time_stop import stamp_openings, stop_by_time
 from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import compute_value
 from backtest.venue.requirement import compute_best_leverage
@@ -127,9 +129,13 @@ def live_book_bar(
     pay_book_funding(terms, feed, state, quotes, ledger, log, t, 1)  # 2
     if terms.has_interest and t > 0:
         charge_book_interest(terms, feed, state, quotes, ledger, log, t)  # 3
+    if terms.has_fund_fees and t > 0:
+        charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
     check_gap(terms, state, quotes, scratch, ledger, log, t)  # 4
+    stop_by_time(terms, state, quotes, ledger, log, t, 1.0 * feed.time[t])
     if terms.fill == AT_OPEN and t > 0:
         fill_pending(terms, state, quotes, scratch, ledger, log, t)  # 5
+    stamp_openings(terms, state, 1.0 * feed.time[t])
     pay_book_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
     walk(terms, state, quotes, scratch, ledger, log, t)  # 7
     follow_bests(terms, state, quotes)

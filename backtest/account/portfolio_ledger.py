@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 (
     PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
     LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
-    COLLATERAL_PNL, CONVERSION,
-) = range(21)  # fmt: skip
-"""Rows of the ledger: the terms of :class:`Ledger` in their order, and two of the collateral."""
-N_TERMS = 21
+    COLLATERAL_PNL, CONVERSION, MANAGEMENT_FEE, PERFORMANCE_FEE,
+) = range(23)  # fmt: skip
+"""Rows of the ledger: the terms of :class:`Ledger` in their order, two of the collateral, and two
+of a fund, which are no costs of trading and in no :class:`Ledger`."""
+N_TERMS = 23
 
 DELISTED, CONVERTED = 18, 19
-MARGIN_RETURNED, MARGIN_REFUSED, TIMED_OUT = 30, 31, 32
+MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
 """Kinds of entries in the log, after those of one position."""
 
 WIDTH = 9
@@ -148,4 +149,5 @@ def earn(ledger: FloatArray) -> float:
         found += ledger[PRICE_PNL, i] + ledger[COLLATERAL_PNL, i] + ledger[BAD_DEBT, i]
         found -= ledger[FEES, i] + ledger[SLIPPAGE, i] + ledger[IMPACT, i] + ledger[FUNDING, i]
         found -= ledger[INTEREST, i] + ledger[LOSS, i] + ledger[CONVERSION, i]
+        found -= ledger[MANAGEMENT_FEE, i] + ledger[PERFORMANCE_FEE, i]
     return found

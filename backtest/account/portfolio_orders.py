@@ -447,3 +447,4 @@ def follow_best(state: AccountState, i: int, held: float) -> None:
     """Begin the best price of a new or flipped position at its entry."""
     if held * state.held.quantities[i] <= 0.0:
         state.best[i] = state.held.entries[i]
+        state.opened[i] = math.nan

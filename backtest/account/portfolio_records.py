@@ -86,6 +86,9 @@ class Terms(NamedTuple):
     instrument. A ``negative_limit`` is at least 0.
     ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata`` sells all collateral in proportion
     to its value, otherwise in the order given. ``equity_stop`` is a fraction, 0 for none.
+    ``max_holding`` of shape (n,) is in ns, 0 for none, and ``has_time_stop`` whether any is not.
+    The fees of a fund are fractions, of the wealth per year and of new highs; ``has_fund_fees`` if
+    any is not 0.
     ``mirrored`` of shape (n + C,) is 1 for instruments, and collateral, whose path inside a bar
     reaches its extremes in the other order.
     """
@@ -115,6 +118,11 @@ class Terms(NamedTuple):
     ruin_at: float
     fill: int
     equity_stop: float
+    max_holding: FloatArray
+    has_time_stop: bool
+    has_fund_fees: bool
+    management_fee: float
+    performance_fee: float
     mirrored: IntArray
 
 
@@ -126,7 +134,9 @@ class AccountState(NamedTuple):
     ``priced`` the price of collateral then, ``best`` that of the trailing stop. ``leverage``,
     ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
     last fill. ``setting`` is the leverage set at the venue, ``asked`` the one that a policy decided
-    (NaN: leave it). ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to
+    (NaN: leave it). ``opened`` is the time at which the position was opened from flat, NaN until a
+    time stop asks for it. ``fund`` has the high-water mark of the fees of a fund, a unit value.
+    ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to
     ``called_at`` have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
     :mod:`backtest.account.contagion`.
     """
@@ -143,6 +153,8 @@ class AccountState(NamedTuple):
     factor: FloatArray
     setting: FloatArray
     asked: FloatArray
+    opened: FloatArray
+    fund: FloatArray
     since: FloatArray
     since_stop: FloatArray
     last_funding: FloatArray
@@ -165,6 +177,7 @@ class BookFeed(NamedTuple):
     of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are
     of the account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 5,
     n) are :data:`DATED_ROWS`, NaN for what does not change; one bar if nothing does.
+    ``is_fee_date`` marks the bars at whose opens a performance fee is due.
     """
 
     open: FloatArray
@@ -209,6 +222,7 @@ class BookFeed(NamedTuple):
     funding_rate: FloatArray
     flow_bar: IntArray
     flow_amount: FloatArray
+    is_fee_date: IntArray
     time: IntArray
 
 

@@ -15,6 +15,7 @@ from backtest.base.number_text import (
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import format_time
 from backtest.engine.position_tables import contagion_table
+from backtest.engine.result_tables import FUND_TERMS
 from backtest.measures.run_measures import COSTS
 from backtest.venue.interest import find_charged
 
@@ -39,6 +40,8 @@ def summarize_account(result: RunRecord) -> Iterator[str]:
     rows += [
         ("profit of collateral", metrics.get("collateral_pnl", 0.0), ""),
         ("cost of selling collateral", -metrics.get("conversion", 0.0), ""),
+        ("management fee", -metrics.get("management_fee", 0.0), ""),
+        ("performance fee", -metrics.get("performance_fee", 0.0), ""),
         ("liquidation loss", -metrics["liquidation_loss"], ""),
         ("bad debt, the venue's loss", metrics["bad_debt"], ""),
         ("deposits and withdrawals", metrics["flows"] - metrics["top_ups"], ""),
@@ -68,6 +71,7 @@ def find_start(result: RunRecord) -> float:
     first = result.bars.iloc[0]
     costs = first[[*COSTS, "liquidation_loss"]].sum()
     gains = first[["price_pnl", "flows", "bad_debt", "collateral_pnl"]].sum()
+    costs += sum(first.get(name, 0.0) for name in FUND_TERMS)
     return float(first["equity"] + costs + first["conversion"] - gains)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from backtest.base.units import FloatArray, utc_index
 from backtest.engine.capital_use import compute_loan_columns, find_realized
 from backtest.engine.position_tables import measure_profits
-from backtest.engine.result_tables import TERMS, price_of, value_of
+from backtest.engine.result_tables import FUND_TERMS, TERMS, has_fund_fees, price_of, value_of
 from backtest.engine.run_data import forecast_touches
 from backtest.features.liquidation_forecast import HORIZON
 
@@ -65,6 +65,7 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
         "collateral": closes.collateral,
         "collateral_at_rate": closes.collateral_at_rate,
         **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
+        **{name: getattr(account, name) for name in FUND_TERMS if has_fund_fees(run.account)},
         "overlay": account.overlay,
         "unit": account.unit / run.first_unit,
         "drawdown": 1.0 - account.unit / peak,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import WHOLE, list_shared_settings
+from backtest.account.account import GENERAL, WHOLE, list_shared_settings
 from backtest.engine.named_signals import read_named
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets, as_markets
@@ -46,9 +46,11 @@ def needs_general_loop(policy: object, venue: object, account: object) -> bool:
     )
 
 
-def has_general_account(account: object) -> bool:  # noqa: ARG001 - none is so far
+def has_general_account(account: object) -> bool:
     """Return whether an account has settings that only the general loop knows."""
-    return False
+    if not isinstance(account, Account):
+        return False
+    return any(getattr(account, name) != value for name, value in GENERAL.items())
 
 
 def has_general_venue(venue: object) -> bool:

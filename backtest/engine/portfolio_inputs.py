@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest.account import Account, InstrumentRules
+from backtest.account.account import FEE_DATES
 from backtest.account.account_records import CLOSE
+from backtest.account.by_instrument import pick_value
 from backtest.account.portfolio_ledger import N_TERMS, WIDTH
 from backtest.account.portfolio_records import (
     AT_OPEN,
@@ -177,8 +180,34 @@ def read_terms(
         max_overlay=account.max_overlay,
         fill=FILLS[account.fill],
         equity_stop=account.equity_stop or 0.0,
+        max_holding=(held := read_max_holding(account, names)),
+        has_time_stop=bool(np.any(held)),
+        has_fund_fees=account.management_fee > 0.0 or account.performance_fee > 0.0,
+        management_fee=account.management_fee,
+        performance_fee=account.performance_fee,
         mirrored=np.zeros(len(names) + len(account.collateral), np.int64),
     )
+
+
+def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
+    """Return the longest time of a position in each instrument, in ns; 0 for none."""
+    given = [pick_value(account.max_holding, name) for name in names]
+    where = "Account.max_holding"
+    found = [0 if each is None else parse_duration(each, where=where) for each in given]
+    return np.array(found, dtype=np.float64)
+
+
+def find_fee_dates(time: IntArray, account: Account, started: int) -> IntArray:
+    """Return 1 for the first bar of each period of the performance fee after the start; else 0.
+
+    A single 0 without a performance fee.
+    """
+    if account.performance_fee == 0.0:
+        return np.zeros(1, np.int64)
+    days = pd.DatetimeIndex(time.astype("datetime64[ns]"))
+    period = days.to_period(FEE_DATES[account.performance_every]).to_numpy()
+    is_first = np.concatenate([[False], period[1:] != period[:-1]])
+    return np.asarray(is_first & (time > started), dtype=np.int64)
 
 
 def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
@@ -244,6 +273,7 @@ def read_feed(
         funding_instrument=panel.funding_instrument[kept].astype(np.int64),
         funding_price=panel.funding_price[kept],
         funding_rate=panel.funding_rate[kept],
+        is_fee_date=find_fee_dates(markets.time, account, started),
         time=markets.time,
     )
 
@@ -358,6 +388,8 @@ def start_book(
         factor=np.ones(n),
         setting=np.array([each.margin.setting for each in inputs.terms.instruments]),
         asked=np.full(n, np.nan),
+        opened=np.full(n, np.nan),
+        fund=np.array([wealth]),
         since=np.full(n, np.inf),
         since_stop=np.full(n, np.inf),
         last_funding=np.full(n, np.nan),

@@ -23,6 +23,8 @@ from backtest.account.portfolio_ledger import (
     IMPACT,
     INTEREST,
     LOSS,
+    MANAGEMENT_FEE,
+    PERFORMANCE_FEE,
     PRICE_PNL,
     SLIPPAGE,
     TOP_UP,
@@ -229,6 +231,7 @@ def sum_book_terms(ledger: FloatArray) -> float:
     gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
     costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
     costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
+    costs += total(ledger, MANAGEMENT_FEE) + total(ledger, PERFORMANCE_FEE)
     return gains - costs - total(ledger, CONVERSION)
 
 
@@ -412,6 +415,8 @@ def record_book(
     write_total(account.bad_debt, ledger, BAD_DEBT, t)
     write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
     write_total(account.conversion, ledger, CONVERSION, t)
+    write_total(account.management_fee, ledger, MANAGEMENT_FEE, t)
+    write_total(account.performance_fee, ledger, PERFORMANCE_FEE, t)
     for i in range(len(state.margin)):
         record_position(tape, state, ledger, i, t)
     record_close(tape, terms, state, scratch, close, t)

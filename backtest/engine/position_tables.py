@@ -13,7 +13,14 @@ import pandas as pd
 from backtest.account import ledger
 from backtest.account.contagion import BLAMED
 from backtest.base.units import FloatArray, IntArray, utc_index
-from backtest.engine.result_tables import TERMS, TRADES, is_inverse, price_of, value_of
+from backtest.engine.result_tables import (
+    FUND_TERMS,
+    TERMS,
+    TRADES,
+    is_inverse,
+    price_of,
+    value_of,
+)
 from backtest.measures.realized_gains import Realization, count_realized, join_realized
 from backtest.venue import Venue
 
@@ -180,17 +187,19 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
     rows: dict[str, dict[str, float]] = {
         name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
     }
-    known = {term: account[term] for term in TERMS if term in account}
+    fund = [name for name in FUND_TERMS if name in account and np.any(account[name])]
+    terms = [*TERMS, *fund]
+    known = {term: account[term] for term in terms if term in account}
     total = {term: float(each.sum()) for term, each in known.items()}
     parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
     rest = {term: total[term] - sum(parts[term]) for term in known}
     rounding = {term: 1e-9 * np.abs(each).sum() for term, each in known.items()}
     rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
     rows["total"] = total
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*TERMS]).fillna(0.0)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=terms).fillna(0.0)
     costs = table[["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]]
     gains = table[["price_pnl", "bad_debt", "collateral_pnl"]].sum(axis=1)
-    table["net"] = gains - costs.sum(axis=1) - table["conversion"]
+    table["net"] = gains - costs.sum(axis=1) - table[["conversion", *fund]].sum(axis=1)
     return table.rename_axis("instrument")
 
 

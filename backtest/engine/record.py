@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class AccountFields(NamedTuple):
     """The account at each close, arrays of shape (n_bars,).
 
-    ``price_pnl`` to ``conversion`` are the money of the bar; ``flows`` include top-ups, and the
-    last two belong to the collateral. ``overlay`` is the leverage that the overlay decided.
+    ``price_pnl`` to ``performance_fee`` are the money of the bar; ``flows`` include top-ups, two
+    belong to the collateral, and the last two are fees of a fund. ``overlay`` is the leverage that
+    the overlay decided.
     """
 
     equity: FloatArray
@@ -41,6 +42,8 @@ class AccountFields(NamedTuple):
     bad_debt: FloatArray
     collateral_pnl: FloatArray
     conversion: FloatArray
+    management_fee: FloatArray
+    performance_fee: FloatArray
 
 
 class PositionFields(NamedTuple):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from backtest.account import Account, Books, Position, State, Watch
 from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.portfolio_records import EQUITY, HIGHEST, AccountState
+from backtest.account.portfolio_records import EQUITY, HIGHEST, PEAK, AccountState
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
@@ -69,6 +69,8 @@ REPEATED = (
     "collateral_at_rate", "collateral_pnl", "conversion", "overlay",
 )  # fmt: skip
 """Columns of the bars of one position that follow from the others."""
+OF_GENERAL = ("collateral_pnl", "conversion", "management_fee", "performance_fee")
+"""Terms that only runs of the general loop have."""
 KEPT = ("interval", "is_session", "first_peak", "started")
 """Fields of a run that are stored beside its state."""
 WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor")
@@ -311,7 +313,7 @@ def _read_one(
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
     values["quantity"] = values["position"]
     nothing = np.zeros(len(bars))  # columns that earlier versions left out
-    values = {"overlay": nothing + 1.0, "collateral_pnl": nothing, "conversion": nothing} | values
+    values = {"overlay": nothing + 1.0, **dict.fromkeys(OF_GENERAL, nothing)} | values
     values.setdefault("initial_multiplier", values["multiplier"])  # earlier versions had one
     values = {"low": nothing * math.nan, "high": nothing * math.nan} | values
     names = tuple(stored.get("names", [manifest["data"]["instrument"] or "market"]))
@@ -405,6 +407,13 @@ def _read_positions(stored: Mapping[str, Any]) -> AccountState:
     if len(arrays["wallet"]) == HIGHEST:  # stored before there was an equity stop
         arrays["wallet"] = np.append(arrays["wallet"], arrays["wallet"][EQUITY])
     n = len(arrays["factor"])
-    arrays = {"setting": np.zeros(n), "asked": np.full(n, np.nan), **arrays}  # stored without
+    unknown, peak = np.full(n, np.nan), arrays["wallet"][[PEAK]]  # stored without what follows
+    arrays = {
+        "setting": np.zeros(n),
+        "asked": unknown.copy(),
+        "opened": unknown,
+        "fund": peak,
+        **arrays,
+    }
     held = {name: np.array(each, dtype=np.float64) for name, each in stored["held"].items()}
     return AccountState(held=Holdings(**held), **arrays)

@@ -22,6 +22,7 @@ from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.venue import contract_value, liquidation_price, requirement
 
 if TYPE_CHECKING:
+    from backtest.account import Account
     from backtest.venue import Venue
 
 KINDS = {
@@ -43,6 +44,9 @@ KINDS = {
     ledger.TRAILED: "trailing_stop",
     ledger.EQUITY_STOPPED: "equity_stop",
     ledger.TOOK_PROFIT: "take_profit",
+    ledger.TIME_STOPPED: "time_stop",
+    ledger.MANAGED: "management_fee",
+    ledger.PERFORMED: "performance_fee",
     DELISTED: "delisted",
     CONVERTED: "conversion",
     MARGIN_RETURNED: "margin_returned",
@@ -55,7 +59,10 @@ ORDER = (
     "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
-OF_SEVERAL = ("delisted", "conversion", "margin_returned", "margin_refused")
+OF_SEVERAL = (
+    "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", "management_fee",
+    "performance_fee",
+)  # fmt: skip
 """The kinds of events that only accounts with several positions have."""
 OWNER = 8
 """The column of entries that says whose they are: an instrument, then collateral; -1 the account.
@@ -66,9 +73,11 @@ TERMS = (
     "bad_debt", "collateral_pnl", "conversion",
 )  # fmt: skip
 """The terms of the identity of equity; the last two of accounts with collateral."""
+FUND_TERMS = ("management_fee", "performance_fee")
+"""The fees of a fund, which are terms too, of accounts that pay them."""
 WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
-    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
+    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED, ledger.MANAGED, ledger.PERFORMED,
 )  # fmt: skip
 """Kinds of entries of an account with several positions that have no price."""
 DIVIDEND = "dividend"
@@ -79,6 +88,11 @@ TRADES = ("fill", *FORCED, "delisted")
 """The kinds of events that change a position."""
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 """The formulas of value and margin, on arrays."""
+
+
+def has_fund_fees(account: Account) -> bool:
+    """Return whether an account pays the fees of a fund, and its tables have columns for them."""
+    return any(getattr(account, name) > 0.0 for name in FUND_TERMS)
 
 
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.base.ranges import Choice
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, BoolArray, FloatArray, IntArray
-from backtest.engine.result_tables import TRADES, value_of
+from backtest.engine.result_tables import FUND_TERMS, TRADES, value_of
 from backtest.features.liquidation_forecast import NO_BARS_SEEN, forecast_volatility
 from backtest.measures.market_states import PHASES, THIRDS, MarketState, find_bulls, find_thirds
 from backtest.measures.part_measures import MONEY, PART_METRICS, RunBars, measure_part
@@ -108,7 +108,7 @@ def count_events(result: PortfolioViews) -> dict[str, FloatArray]:
     over = gross > result.account.max_gross_leverage * (1.0 + TOLERANCE)
     return {
         "liquidations": count("liquidation"),
-        "stops": count("stop", "trailing_stop", "equity_stop"),
+        "stops": count("stop", "trailing_stop", "equity_stop", "time_stop"),
         "take_profits": count("take_profit"),
         "margin_calls": count("margin_call"),
         "calls_met": count("call_met"),
@@ -139,6 +139,7 @@ def measure_decay(
     """
     equity = np.concatenate(([np.nan], book["equity"][:-1]))
     more = result.of_account("collateral_pnl") - result.of_account("conversion")
+    more = more - sum(result.of_account(name) for name in FUND_TERMS)
     gains = book["price_pnl"] + book["bad_debt"] + more
     gains = gains - sum(book[name] for name in (*COSTS, "liquidation_loss"))
     equity[0] = book["equity"][0] - gains[0] - book["flows"][0]

@@ -19,7 +19,7 @@ from backtest.engine.position_tables import (
     mean_of,
     positions_table,
 )
-from backtest.engine.result_tables import events_table, value_of
+from backtest.engine.result_tables import FUND_TERMS, events_table, has_fund_fees, value_of
 from backtest.engine.run_closes import RunCloses
 from backtest.engine.target_cuts_table import measure_cuts
 from backtest.measures.path_measures import PathSums, Samples, sum_path
@@ -57,6 +57,9 @@ class RunRecord(RunCloses):
         measured["slippage"] -= extra["conversion"]
         return MappingProxyType({**measured, **extra})
 
+    def _sum_fund_fees(self) -> dict[str, float]:
+        return {name: add_up(self.of_account(name)) for name in FUND_TERMS}
+
     def _measure_portfolio(self) -> dict[str, float]:
         ends = np.flatnonzero(self.ends_sample)  # an eigenvalue problem each: not at every bar
         weights, covariance = self._compute_weights(
@@ -66,6 +69,7 @@ class RunRecord(RunCloses):
             "mean_net_leverage": float(pd.Series(self.read_path(slice(None)).leverage).mean()),
             "collateral_pnl": add_up(self.of_account("collateral_pnl")),
             "conversion": add_up(self.of_account("conversion")),
+            **(self._sum_fund_fees() if has_fund_fees(self.account) else {}),
             **mean_of(
                 {
                     "diversification_ratio": diversification_ratio(weights, covariance),

@@ -89,6 +89,8 @@ def convert_state(state: State, *, is_isolated: bool, setting: float) -> Account
         factor=np.ones(1),
         setting=np.array([setting]),
         asked=np.full(1, np.nan),
+        opened=np.full(1, np.nan),
+        fund=np.array([state.peak]),
         since=np.array([state.since]),
         since_stop=np.array([state.since_stop]),
         last_funding=np.array([state.last_funding]),

@@ -12,7 +12,7 @@ from backtest.account.portfolio_ledger import DELISTED
 from backtest.base.checked_calls import checked
 from backtest.base.ranges import Choice
 from backtest.base.units import to_nanoseconds, utc_index
-from backtest.engine.result_tables import KINDS, OWNER, price_of
+from backtest.engine.result_tables import FUND_TERMS, KINDS, OWNER, has_fund_fees, price_of
 from backtest.engine.run_by_state import read_level
 from backtest.engine.trade_excursions import measure_excursions
 from backtest.engine.trade_fills import CARRIED, OPEN, InstrumentFills, read_entries, read_fills
@@ -60,11 +60,14 @@ class Trades(pd.DataFrame):
         """The money of no trade by term: with the profits, the change of equity without flows.
 
         ``interest`` of the account's cash or loan, ``bad_debt`` that the venue bore,
-        ``collateral_pnl`` and ``conversion`` of the collateral, ``liquidation_loss`` of collateral;
-        gains are positive.
+        ``collateral_pnl`` and ``conversion`` of the collateral, the fees of a fund,
+        ``liquidation_loss`` of collateral; gains are positive.
         """
         account, positions = self._run.record.account, self._run.record.positions
-        found = {k: sign * float(getattr(account, k).sum()) for k, sign in UNALLOCATED.items()}
+        terms = UNALLOCATED
+        if has_fund_fees(self._run.account):
+            terms = terms | dict.fromkeys(FUND_TERMS, -1.0)
+        found = {k: sign * float(getattr(account, k).sum()) for k, sign in terms.items()}
         found["interest"] += sum_coin_interest(self._run)
         lost = account.liquidation_loss.sum() - positions.liquidation_loss.sum()
         is_dust = abs(lost) <= 1e-9 * np.abs(account.liquidation_loss).sum()

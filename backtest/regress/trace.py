@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.record import AccountFields, PositionFields
+from backtest.engine.result_tables import FUND_TERMS, has_fund_fees
 from backtest.measures.performance import sampled_returns
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ STEPS = {
     "price_pnl": "profit of price moves",
     "collateral_pnl": "profit of collateral",
     "conversion": "cost of selling collateral",
+    "management_fee": "management fee",
+    "performance_fee": "performance fee",
     "entry": "average entry",
     "margin": "isolated margin",
     "reserve": "reserve",
@@ -47,7 +50,9 @@ STEPS = {
     "overlay": "leverage of the overlay",
 }
 """The columns of a trace and their descriptions, in the order of events in a bar."""
-OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay"})
+OF_SEVERAL = frozenset(
+    {"collateral_pnl", "conversion", "overlay", "management_fee", "performance_fee"}
+)
 """The columns that only runs of several positions have."""
 OF_QUOTES = ("close", "mark", "signal", "multiplier")
 """The columns of one position that are quotes."""
@@ -68,6 +73,8 @@ TERMS = {
     "bad_debt": 1.0,
     "collateral_pnl": 1.0,
     "conversion": -1.0,
+    "management_fee": -1.0,
+    "performance_fee": -1.0,
 }
 """The accounting terms that sum to the change of equity, with their signs."""
 
@@ -158,7 +165,9 @@ def name_columns(result: Result) -> dict[str, FloatArray]:
             "ends_sample": result.ends_sample,
         }
         return {name: known[name] for name in STEPS if name not in OF_SEVERAL}
-    columns = {name: result.of_account(name) for name in STEPS if name in AccountFields._fields}
+    left_out = () if has_fund_fees(result.account) else FUND_TERMS
+    kept = [name for name in STEPS if name in AccountFields._fields and name not in left_out]
+    columns = {name: result.of_account(name) for name in kept}
     columns["ends_sample"] = result.ends_sample
     for i, name in enumerate(result.names):
         columns[f"{name} mark"] = result.marks[:, i]

@@ -53,7 +53,7 @@ USUAL_BARS = 2000
 """Bars of a scenario and of the search for its break-even, roughly."""
 SEARCHED = 16
 """Bars that a search takes before it looks for a liquidation."""
-OF_ACCOUNT = ("wallet", "cursor", "priced", "amounts", "prices")
+OF_ACCOUNT = ("wallet", "fund", "cursor", "priced", "amounts", "prices")
 """The arrays of a book that have no entry for each instrument."""
 
 

@@ -22,6 +22,7 @@ class Account(Walk):
             self.step_1_flows()
             self.pay_funding(self.at_open[t])  # 2
             self.step_3_interest()
+            self.charge_fund()
             self.step_4_gap_check()
             if self.fills == "next_open":
                 self.fill_pending()  # 5
@@ -54,6 +55,7 @@ class Account(Walk):
         self.must_convert = self.has_collateral and self.balance() < -limit
         self.test_calls(point)
         self.record(point)
+        self.follow_unit()
 
     def follow_highest(self, equity: Decimal) -> None:
         """§5: the highest equity at a close; a flat account under the equity stop starts anew."""

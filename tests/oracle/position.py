@@ -64,6 +64,7 @@ class Position:
         self.pending: tuple[float, float] | None = None
         self.has_setting = "setting" in getattr(market, "columns", {})
         self.asked: float | None = None  # the venue leverage that was decided
+        self.opened_at = 0  # from flat
 
     def read_venue(self) -> None:
         """The venue in exact numbers."""
@@ -100,6 +101,8 @@ class Position:
         self.most = AsOf(per_name(account.max_leverage, name, math.inf))
         self.band = exact(per_name(account.band, name, 0.0))
         self.fills = getattr(account, "fill", "next_open")
+        longest = per_name(getattr(account, "max_holding", None), name)
+        self.longest = None if longest is None else nanoseconds(longest)
         self.stops = {
             kind: per_name(getattr(account, kind, None), name)
             for kind in ("stop_loss", "trailing_stop", "take_profit")
@@ -172,6 +175,10 @@ class Position:
     def value(self, name: str) -> Decimal | None:
         """``u`` of a price of this bar; None without a bar."""
         return None if self.here is None else self.contract.value(self.price(name))
+
+    def is_old(self, stamp: int) -> bool:
+        """§5: held from flat for the longest time."""
+        return self.longest is not None and stamp - self.opened_at >= self.longest
 
     # ----- margin (§3) -----
 

@@ -370,6 +370,8 @@ class State:
         after = position.quantity + change
         if position.quantity == 0:
             position.best = position.contract.price(value)  # nothing better was seen
+            t = self.t + (self.fills == "next_close")
+            position.opened_at = self.clock[min(t, len(self.clock) - 1)]
         position.entry = (position.quantity * position.entry + change * value) / after
         position.quantity = after
 

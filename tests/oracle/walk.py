@@ -8,8 +8,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from tests.oracle.fund import Fund
 from tests.oracle.numbers import EXACT, ONE, TIE, ZERO
-from tests.oracle.orders import Orders
 from tests.oracle.position import Position, reaches
 from tests.oracle.roots import find_fall, find_signs
 from tests.oracle.state import Point
@@ -17,7 +17,7 @@ from tests.oracle.state import Point
 Happening = tuple[Decimal | None, int, Callable[[Point], None]]  # place, rank at it, what it does
 
 
-class Walk(Orders):
+class Walk(Fund):
     """Steps 4 and 7."""
 
     # ----- step 4: the opens -----
@@ -45,6 +45,14 @@ class Walk(Orders):
                 if stop is not None:
                     self.note("stopped in a gap")
                     self.close_by_stop(stop[0], each, each.value("open"))
+        self.stop_by_time()
+
+    def stop_by_time(self) -> None:
+        """§5: what has been held for its longest time, after all other stops."""
+        for each in self.held:
+            if each.here is not None and each.is_old(self.stamp):
+                self.note("time stop")
+                self.close_by_stop("time_stop", each, each.value("open"))
 
     # ----- the equity stop (§5) -----
 

@@ -29,6 +29,7 @@ STOPS = {
     "trailing_stop": "{} under the best price",
     "equity_stop": "at an equity {} under its highest",
     "take_profit": "at a profit of {}, after all losses",
+    "max_holding": "at the first open after being held for {}",
 }
 """The stops of an account."""
 
@@ -37,8 +38,12 @@ def describe_stops(account: Mapping[str, Any]) -> Iterator[str]:
     """Yield each stop of the account."""
     for name, text in STOPS.items():
         stop = account.get(name)
-        if isinstance(stop, Mapping):
+        if isinstance(stop, Mapping) and "multiple" not in stop:
+            yield text.format(", ".join(f"{value} ({each})" for each, value in stop.items()))
+        elif isinstance(stop, Mapping):
             yield text.format(f"{stop['multiple']:g} x {stop['column']}")
+        elif isinstance(stop, str):
+            yield text.format(stop)
         elif stop:
             yield text.format(format_percent(stop))
 

@@ -48,7 +48,7 @@ SPLIT = (
     "liquidation_loss",
 )
 """The columns of the attribution to instruments that are always shown, before the net."""
-RARE = ("bad_debt", "collateral_pnl", "conversion")
+RARE = ("bad_debt", "collateral_pnl", "conversion", "management_fee", "performance_fee")
 """The columns that are shown where they are not 0."""
 
 
@@ -166,7 +166,11 @@ def build_instrument_costs(result: Result) -> Section:
 def tabulate_attribution(result: Result) -> Table:
     """Return the money of each instrument by term."""
     table = result.attribution()
-    terms = [*SPLIT, *(name for name in RARE if (table[name] != 0.0).any()), "net"]
+    terms = [
+        *SPLIT,
+        *(name for name in RARE if name in table and (table[name] != 0.0).any()),
+        "net",
+    ]
     money = table[terms].to_numpy()
     dust = 1e-9 * float(np.max(np.abs(money)))
     shown = np.where(np.abs(money) <= dust, 0.0, money)

@@ -1,0 +1,65 @@
+"""The time stop: a position that was held for long enough is closed at the open.
+
+A position is held from flat to flat: an increase or a reduction does not restart the clock, a flip
+does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.fills import stop_out
+from backtest.account.ledger import TIME_STOPPED, enter_trade, log_trade, new_ledger
+from backtest.account.portfolio_balance import close_account_books, open_books
+from backtest.account.portfolio_ledger import as_log, enter, stamp
+from backtest.account.portfolio_records import (
+    AccountState,
+    BookLog,
+    MarketBar,
+    Terms,
+    is_held,
+    pick_instrument,
+    pick_quote,
+    share,
+)
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+def stop_by_time(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    time: float,
+) -> None:
+    """Close at the last open what has been held for its longest time, as a stop does."""
+    if not terms.has_time_stop:
+        return
+    for i in range(len(state.margin)):
+        is_due = terms.max_holding[i] > 0.0 and time - state.opened[i] >= terms.max_holding[i]
+        if is_due and is_held(state, i) and quotes.is_listed[i] == 1:
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+            before, row = open_books(terms, state, i), log.written[0]
+            done = stop_out(rules, before, quotes.open[i], quote)
+            log_trade(as_log(log), t, TIME_STOPPED, done)
+            stamp(log, row, i)
+            close_account_books(terms, state, i, before, done.books)
+            enter(ledger, i, enter_trade(new_ledger(), done, 1))
+            state.is_pending[i] = 0
+            state.since_stop[i] = -1.0
+
+
+def stamp_openings(terms: Terms, state: AccountState, time: float) -> None:
+    """Write the time into the positions that were opened since the last stamp."""
+    if not terms.has_time_stop:
+        return
+    for i in range(len(state.margin)):
+        if not is_held(state, i):
+            state.opened[i] = math.nan
+        elif math.isnan(state.opened[i]):
+            state.opened[i] = time
