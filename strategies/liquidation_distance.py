@@ -1,6 +1,6 @@
 """Keep a stated distance to liquidation with the least margin."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from backtest import AccountView, Bar, Policy, Range, margin
 
@@ -60,13 +60,14 @@ def limit_setting(notional: float, wanted: float, limit: float) -> float:
     return size / wanted if size < limit * wanted else limit
 
 
-def find_margin(venue: margin.MarginRules, quantity: float, entry: float, price: float) -> float:
+def find_margin(venue: Any, quantity: float, entry: float, price: float) -> float:
     """Return the margin with which a position is liquidated at a price."""
     value = value_contract(venue, price)
     needed: float = margin.maintenance(venue, quantity * value)
     return needed - quantity * (value - value_contract(venue, entry))
 
 
-def value_contract(venue: margin.MarginRules, price: float) -> float:
+def value_contract(venue: Any, price: float) -> float:
     """Return u, the value of one contract."""
-    return -venue.size / price if venue.is_inverse else venue.size * price
+    size: float = venue.size
+    return -size / price if venue.is_inverse else size * price

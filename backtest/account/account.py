@@ -68,7 +68,8 @@ class Account(Value, Viewable):
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,
     ``stop_loss`` and ``max_holding`` take a table by instrument too:
-    ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from ``collateral`` on make an account with several positions, also of one market.
+    ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from ``collateral`` on make an account with several
+    positions, also of one market.
 
     Parameters
     ----------

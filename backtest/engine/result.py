@@ -32,6 +32,7 @@ from backtest.engine.position_tables import (
 from backtest.engine.result_analyses import calibrate_run, profile_run
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
+    FUND_TERMS,
     check_not_resumed,
     filled_changes,
     forced_changes,
@@ -232,8 +233,10 @@ class Result(PortfolioViews, Reportable):
         late = None
         if self.account.fill == "next_close":
             late = filled_changes(self.entries, self.time, self.span.first)
+        own = self.record.of_one()
+        own["fees"] = own["fees"] + sum(own[name] for name in FUND_TERMS)
         return read_account_history(
-            self.record.of_one(),
+            own,
             value_of(self.venue, self.mark),
             self.signal,
             forced_changes(self.entries, self.time, self.span.first),
@@ -269,7 +272,7 @@ class Result(PortfolioViews, Reportable):
         Notes
         -----
         See :func:`backtest.measures.attribution.split_growth` for the formula. A resumed run is
-        split from where it went on.
+        split from where it went on. Of one position, ``fees`` include those of a fund.
         """
         if by is not None:
             PERIODS.check("by", by, where="Result.attribution, by")

@@ -18,6 +18,7 @@ from backtest.base.units import format_span
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables
 from backtest.engine.target_cuts_text import describe_isolated
+from backtest.policy import sets_margin
 from backtest.venue.dated_costs import has_spread
 from backtest.venue.interest import describe_interest, format_rate
 
@@ -42,6 +43,9 @@ SETTINGS = {
     "margin_call": "margin call at",
     "reserve": "reserve",
     "top_up_to": "top up to",
+    "max_holding": "positions held for at most",
+    "management_fee": "management fee a year of",
+    "performance_fee": "performance fee of",
     "ruin_at": "ruined at",
     "requirement": "requirement",
     "intrabar": "prices inside a bar:",
@@ -204,6 +208,8 @@ def describe_account(result: RunRecord) -> Iterator[str]:
     parts = [f"{margin}, capital {account.capital:,.10g}{backed}", *list_settings(account)]
     yield ", ".join(parts)
     yield from list_backing(account, names)
+    if sets_margin(result.policies):
+        yield "a policy decides the venue leverage of its position, and moves margin with it"
 
 
 def list_backing(account: Account, names: Sequence[str]) -> Iterator[str]:

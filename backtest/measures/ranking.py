@@ -19,7 +19,7 @@ from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.ranges import check_number
 from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_names import ABOUT, read_aversion
 from backtest.measures.path_measures import PATH
 from backtest.measures.risk_names import LARGEST, read_risk_name
 from backtest.measures.run_measures import METRICS
@@ -95,7 +95,9 @@ def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
         return metrics[name]
     is_known = name in METRICS
     cure = Phrase("choose one of the others")
-    if is_known:
+    if read_aversion(name) is not None:
+        is_known, cure = True, Phrase("search with {}, or use one of", Argument("objective", name))
+    elif is_known:
         more = Argument("full", True) if name in PATH else Argument("metrics", "all")
         cure = Phrase("sweep with {}", more)
     raise ParameterError(
@@ -285,7 +287,7 @@ def check_metric(name: str, *, where: str, on_paths: Collection[str] = ()) -> No
             where=where,
             cure=Phrase("give {}; only a search takes paths", GIVE_PATHS),
         )
-    if name not in METRICS:
+    if name not in METRICS and read_aversion(name) is None:
         raise ParameterError(
             f"there is no measure {name!r}{did_you_mean(name, METRICS)}",
             where=where,

@@ -18,7 +18,7 @@ from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
 from backtest.base.fields import Flag, Whole
 from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
-from backtest.engine import Progress, Result
+from backtest.engine import Progress, Result, count_periods
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import Directions, read_directions
 from backtest.engine.lookahead.checked_signals import (
@@ -34,6 +34,7 @@ from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
 from backtest.market import Markets
 from backtest.measures.path_measures import DATES, PATH, drawdown_dates
+from backtest.measures.return_shape import certainty_equivalent
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_runner import LaneRunner
@@ -55,7 +56,7 @@ from backtest.venue.own_requirement import OwnMargin
 
 Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
 """The signal: a rule if its parameters vary, otherwise a Series."""
-Metrics = Literal["all", "core"]
+Metrics = Literal["all", "core"] | tuple[str, ...]
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)
 """Measures that accumulate bar by bar: those of ``metrics="all"``."""
@@ -117,7 +118,8 @@ class Evaluator:
         self.overlay = self.base.overlay
         self.sampling = sampling
         self.calendar = calendar
-        self.metrics = STREAMED if metrics == "all" else CORE
+        self.equivalents = metrics if isinstance(metrics, tuple) else ()
+        self.metrics = CORE if metrics == "core" else STREAMED
         self.threads = (
             None if threads is None else Whole(1).check("threads", threads, where="threads")
         )
@@ -143,8 +145,25 @@ class Evaluator:
         are computed on all bars before ``stop``. ``progress`` is called with the number of sets
         done and of all sets.
         """
+        wanted = Wanted(first, stop, returns or bool(self.equivalents))
+        return self.finish_rows(self._evaluate(sets, wanted, progress), returns)
+
+    def finish_rows(self, rows: Rows, has_returns: bool) -> Rows:
+        """Add the certainty equivalents that are asked for by name, which need the returns."""
+        if not self.equivalents:
+            return rows
+        periods = count_periods(self.calendar, self.sampling, self.market)
+        sampled: Any = rows.returns
+        for name in self.equivalents:
+            aversion, found = float(name.rpartition("_")[2]), np.full(len(rows.done), np.nan)
+            for k in np.flatnonzero(rows.done & np.array([not each for each in rows.errors])):
+                found[k] = certainty_equivalent(sampled[:, k], periods, aversion)
+            rows.metrics[name] = found
+        return rows if has_returns else rows._replace(returns=None)
+
+    def _evaluate(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
+        """Return the measures that lanes or runs have."""
         set_hurry(False)  # many runs: compiled code is faster
-        wanted = Wanted(first, stop, returns)
         if self.is_portfolio and not self._is_book_swept():
             return self._evaluate_plainly(sets, wanted, progress)
         if not self.plain_because:
@@ -170,7 +189,8 @@ class Evaluator:
         last end.
         """
         is_apart = self.base.signal is not None or self.is_portfolio
-        if type(self).evaluate is not Evaluator.evaluate or self.plain_because or is_apart:
+        is_apart = is_apart or bool(self.equivalents or self.plain_because)
+        if type(self).evaluate is not Evaluator.evaluate or is_apart:
             return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
         from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
 

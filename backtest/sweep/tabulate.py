@@ -10,6 +10,7 @@ from backtest.base.errors import PolicyError
 from backtest.base.phrases import Place
 from backtest.base.units import IntArray
 from backtest.engine import Progress
+from backtest.measures.measure_names import read_aversion
 from backtest.measures.path_measures import DATES
 from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import METRICS
@@ -108,8 +109,13 @@ def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFr
     """
     names = [*parameters, *(name for name in (*METRICS, *DATES) if name in table)]
     others = [name for name in map(str, table) if name not in names]
-    names += [name for name in others if read_risk_name(name) or name.partition(" ")[0] in METRICS]
+    names += [name for name in others if is_measure(name.partition(" ")[0])]
     return table[names + [ERROR] * (ERROR in table)]
+
+
+def is_measure(name: str) -> bool:
+    """Return whether a name is that of a measure, on simulated paths or with a number in it too."""
+    return name in METRICS or bool(read_risk_name(name)) or read_aversion(name) is not None
 
 
 def convert_dates(table: pd.DataFrame) -> pd.DataFrame:

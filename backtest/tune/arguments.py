@@ -9,6 +9,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.fields import Whole
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
+from backtest.measures.measure_names import read_aversion
 from backtest.measures.path_measures import PATH
 from backtest.measures.ranking import ObjectiveLike
 from backtest.measures.risk_names import read_risk_name
@@ -81,11 +82,16 @@ def find_names(objective: ObjectivesLike) -> set[str]:
 
 
 def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
-    """Return "core" if the core measures are enough for a study, else "all"."""
+    """Return "core" if the core measures are enough for a study, else "all".
+
+    Certainty equivalents of a risk aversion are given by name: they come with all measures.
+    """
     if any(callable(each) for each in list_objectives(objective)):
         return "all"
     names = find_names(objective) | {each.name for each in goal.constraints}
     names = {name for name in names if read_risk_name(name) is None}
+    by_aversion = tuple(sorted(name for name in names if read_aversion(name) is not None))
+    names -= {*by_aversion}
     slow = sorted(names & set(PATH))
     if slow:
         raise ParameterError(
@@ -93,4 +99,6 @@ def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
             where=Place(("objective", "constraints"), of="bt.tune"),
             cure="use others, such as max_drawdown; study.replay().metrics has all of them",
         )
+    if by_aversion:
+        return by_aversion
     return "core" if names <= set(CORE) else "all"

@@ -152,7 +152,10 @@ def test_the_fees_are_terms_of_the_identity_the_summary_and_what_no_trade_has():
     assert [-rest["management_fee"], -rest["performance_fee"]] == pytest.approx(paid)
     change = result.bars["equity"].iloc[-1] - 1000.0
     assert result.trades["profit"].sum() + rest.sum() == pytest.approx(change, abs=1e-9)
-    table = result.attribution()
+    growth = np.log(result.bars["equity"].iloc[-1] / 1000.0)
+    assert result.attribution().growth == pytest.approx(growth)
+    assert result.attribution().fees < -sum(paid) / 1100.0
+    table = result.attribution("instrument")
     assert table.loc["account", "performance_fee"] == pytest.approx(paid[1])
     assert table.loc["total", "net"] == pytest.approx(change, abs=1e-9)
     assert "performance fee" in result.summary()

@@ -59,10 +59,11 @@ class ClusterEvaluator(Evaluator):
         progress: Progress | None = None,
     ) -> Rows:
         """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
-        wanted = WorkBlock({}, first, stop, returns)
+        wanted = WorkBlock({}, first, stop, returns or bool(self.equivalents))
         order = sort_sets(self, sets) if self.compile else np.arange(count_sets(sets))
         unit = BOOKS if self.is_portfolio else LANES
-        return self._send(sets, order, wanted, unit if self.compile else 1, progress)
+        rows = self._send(sets, order, wanted, unit if self.compile else 1, progress)
+        return self.finish_rows(rows, returns)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
         """Return the measures that need the path of an account."""
