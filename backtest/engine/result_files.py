@@ -39,6 +39,7 @@ from backtest.base.units import FloatArray
 from backtest.engine.fee_days import read_traded
 from backtest.engine.manifest import PORTFOLIO
 from backtest.engine.record import AccountFields, Closes, PositionFields, Record
+from backtest.engine.result_tables import FUND_TERMS
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import NO_BARS_SEEN, VolatilityState
@@ -69,7 +70,7 @@ REPEATED = (
     "collateral_at_rate", "collateral_pnl", "conversion", "overlay",
 )  # fmt: skip
 """Columns of the bars of one position that follow from the others."""
-OF_GENERAL = ("collateral_pnl", "conversion", "management_fee", "performance_fee")
+OF_GENERAL = ("collateral_pnl", "conversion", *FUND_TERMS)
 """Terms that only runs of the general loop have."""
 KEPT = ("interval", "is_session", "first_peak", "started")
 """Fields of a run that are stored beside its state."""
@@ -365,6 +366,7 @@ def _read_several(
         columns = [f"{name} {field}" for name in names]
         return wide[columns].to_numpy() if columns[0] in wide else np.empty((0, len(names)))
 
+    paid = bars.assign(**{name: 0.0 for name in FUND_TERMS if name not in bars})
     before = stored.get("before", {name: [math.nan] for name in Before._fields[:3]})
     trails = stored.get("trails", [NO_BARS_SEEN._asdict()] * len(names))
     assets = [f"price of {each.name}" for each in account.collateral]
@@ -378,7 +380,7 @@ def _read_several(
         "state": _read_positions(stored["book"]),
         "memory": np.array(stored["memory"], dtype=np.float64),
         "record": Record(
-            AccountFields(**{name: bars[name].to_numpy() for name in AccountFields._fields}),
+            AccountFields(**{name: paid[name].to_numpy() for name in AccountFields._fields}),
             PositionFields(**{name: gather(name) for name in PositionFields._fields}),
             Closes(
                 **{name: bars[name].to_numpy() for name in Closes._fields[:-2]},
