@@ -52,3 +52,36 @@ def test_a_search_maximizes_the_certainty_equivalent():
     assert kept["score"].tolist() == kept["certainty_equivalent"].tolist()
     assert (kept["carry_decay"] <= 3.0).all()
     assert len(kept)
+
+
+@pytest.mark.parametrize("accounts", ["shared", "separate"])
+def test_a_search_has_the_certainty_equivalent_of_any_risk_aversion(accounts):
+    """Of aversion 10: that of the returns of each run; of several accounts, the mean of theirs."""
+    market = bt.Market.sample(bars=24 * 20)
+    several = bt.Markets({"A": market, "B": market.slice(0, 400)})
+    name = "certainty_equivalent_10"
+    study = bt.tune(several if accounts == "separate" else market, Constant, objective=name,
+                    space={"leverage": (0.1, 1.5)}, venue=VENUE, account=bt.Account(),
+                    trials=4, holdout=None, seed=0, compile=False, accounts=accounts)  # fmt: skip
+    row = study.table[study.table["stage"] == "search"].iloc[0]
+    markets = [market] if accounts == "shared" else several.values()
+    policy = Constant(leverage=row["leverage"])
+    runs = [
+        bt.run(each, policy, venue=VENUE, account=bt.Account(), compile=False) for each in markets
+    ]
+    wanted = [
+        bt.measures.certainty_equivalent(run.returns.to_numpy(), 365.0, 10.0) for run in runs
+    ]
+    assert row["score"] == pytest.approx(np.mean(wanted), rel=1e-12)
+    assert row["score"] < row["certainty_equivalent"]
+
+
+@pytest.mark.parametrize("name", ["certainty_equivalent_", "certainty_equivalent_-1"])
+def test_a_risk_aversion_is_a_number_of_at_least_0(name):
+    with pytest.raises(bt.ParameterError, match="there is no measure"):
+        read_objective(name)
+
+
+def test_a_sweep_says_that_a_risk_aversion_needs_a_search(full):
+    with pytest.raises(bt.ParameterError, match="was not measured"):
+        full.rank("certainty_equivalent_5")
