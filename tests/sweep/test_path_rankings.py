@@ -69,9 +69,7 @@ def test_a_search_has_the_certainty_equivalent_of_any_risk_aversion(accounts):
     runs = [
         bt.run(each, policy, venue=VENUE, account=bt.Account(), compile=False) for each in markets
     ]
-    wanted = [
-        bt.measures.certainty_equivalent(run.returns.to_numpy(), 365.0, 10.0) for run in runs
-    ]
+    wanted = [bt.measures.certainty_equivalent(run.returns.to_numpy(), 365.0, 10.0) for run in runs]
     assert row["score"] == pytest.approx(np.mean(wanted), rel=1e-12)
     assert row["score"] < row["certainty_equivalent"]
 
