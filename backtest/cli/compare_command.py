@@ -102,7 +102,9 @@ def print_comparison(done: Comparison, results: Path | None, *, as_json: bool) -
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
     """Build the policies, by label."""
     entries = list_policy_entries(drafts)
-    varies = {"venues", "accounts", "margins"} & set(drafts[0].tables.get("compare", {}))
+    table = drafts[0].tables.get("compare", {})
+    varies = {name for name in ("venues", "accounts", "margins") if name in table}
+    varies -= {"accounts"} if isinstance(table.get("accounts"), str) else set()
     if len(entries) < (1 if varies else 2):
         found = f"got {', '.join(entries)} alone" if entries else "got none"
         raise ParameterError(

@@ -37,7 +37,9 @@ def replace_terms(draft: Draft, terms: dict[str, Any]) -> dict[str, Any]:
     if "venues" in table:
         changed["venues"] = build_venues(draft, table["venues"])
         del changed["venue"]
-    if "accounts" in table:
+    if isinstance(table.get("accounts"), str):
+        changed["accounts"] = table["accounts"]
+    elif "accounts" in table:
         changed["accounts"] = build_accounts(draft, table["accounts"])
         del changed["account"]
     return changed

@@ -141,8 +141,8 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
 
 
 def is_separate(draft: Draft) -> bool:
-    """Return whether a sweep or a search has an account of its own in each market."""
-    tables = (draft.tables.get(name, {}) for name in ("sweep", "tune"))
+    """Return whether a sweep, a search or a comparison has an account of its own in each market."""
+    tables = (draft.tables.get(name, {}) for name in ("sweep", "tune", "compare"))
     return any(table.get("accounts") == "separate" for table in tables)
 
 

@@ -27,6 +27,12 @@ from backtest.compare.comparison import Comparison
 from backtest.compare.comparison_manifest import build_manifest, find_cautions
 from backtest.compare.equal_risk import ScaledAccount, equalize_risk
 from backtest.compare.pairs import BootstrapRules, tabulate_pairs
+from backtest.compare.separate_accounts import (
+    SeparateAccounts,
+    describe_separate,
+    refuse_options,
+    run_separate,
+)
 from backtest.compare.shared_terms import (
     Compared,
     ComparedPolicies,
@@ -39,11 +45,11 @@ from backtest.engine import Progress, Result, warn_of_last_prices
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.loop_choice import widen_market
 from backtest.engine.manifest import describe_data
-from backtest.engine.named_signals import resolve_signal
 from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets
 from backtest.measures.cautions import is_lost
 from backtest.policy import Policy
+from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
 from backtest.venue import Venue
 
 MOST_DRAWS = 1_000_000
@@ -52,13 +58,13 @@ MOST_DRAWS = 1_000_000
 @record_making
 @checked_only("progress")
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
-    market: Market | Markets,
+    market: Market | Markets | Mapping[str, Market],
     policies: ComparedPolicies | Policy,
     *,
     venue: Venue | Mapping[str, Venue] | None = None,
     account: Account | None = None,
     venues: Mapping[str, Any] | None = None,
-    accounts: Mapping[str, Account] | None = None,
+    accounts: Mapping[str, Account] | str | None = None,
     margins: Sequence[str] | None = None,
     break_even: bool = False,
     signal: Any = None,
@@ -90,6 +96,8 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     venues, accounts : mapping of str to Venue or Account, optional
         Several in place of ``venue`` and ``account``, by label. Prices and funding are those of the
         market for all of them. Venues must have contracts of one kind, linear or inverse.
+        ``accounts="separate"``: every policy is run in each of several markets, in an account of
+        its own; see docs/compare.md.
     margins : sequence of str, optional
         ``["cross", "isolated"]``: margin modes, in place of that of the account.
     break_even : bool
@@ -127,31 +135,39 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """
+    wanted = accounts if isinstance(accounts, str) else "shared"
+    is_separate, market = read_accounts(wanted, market)
+    accounts = None if isinstance(accounts, str) else accounts
     require_terms(venue, venues, account, accounts)
     varies = not (venues is None and accounts is None and margins is None)
     named = name_entries(policies, 1 if varies else 2)
-    market, signal = widen_market(
-        market, signal, policy=None, venue=venue, account=account, overlay=overlay
-    )
-    signal = resolve_signal(signal, market)
+    if is_separate:
+        refuse_options(overlay=overlay, equal_risk=equal_risk, break_even=break_even)
+    else:
+        market, signal = widen_market(
+            market, signal, policy=None, venue=venue, account=account, overlay=overlay
+        )
+    signal = resolve_signals(signal, market, is_separate=is_separate)
     given: Any = account  # of several, there is none
     setting = SharedTerms(market, venue, given, signal, sampling, calendar, start, compile, overlay)
     rows = list_rows(named, setting, venues=venues, accounts=accounts, margins=margins)
+    rows = {name: row._replace(is_separate=is_separate) for name, row in rows.items()}
     base = check_baseline(baseline, tuple(rows))
     rules = check_rules(confidence, draws, seed)
     check_break_even(rows, is_wanted=break_even, equal_risk=equal_risk)
     for name, row in rows.items():
-        check_setting(row.setting, {name: row.entry})
-    warn_of_last_prices(market)
+        for own in row.list_settings():
+            check_setting(own, {name: row.entry})
+    warn_of_last_prices(setting.market)
     on_done = count_accounts(progress, len(rows) * (2 if equal_risk else 1))
-    results = {name: run_entry(name, row, on_done) for name, row in rows.items()}
+    results: dict[str, Any] = {name: run_entry(name, row, on_done) for name, row in rows.items()}
     scaled = None
     if equal_risk:
         settings = {name: row.setting for name, row in rows.items()}
         scaled = equalize_risk(results, settings, on_done)
         results = {name: each.result for name, each in scaled.items()}
     setting = rows[base].setting
-    shared = {"data": describe_shared_data(results, setting), **setting.describe()}
+    shared = describe_shared(results, setting, is_separate=is_separate)
     extra: dict[str, Any] = {name: row.describe() for name, row in rows.items()}
     turns = {"break_even": find_turns(rows, results, base)} if break_even else {}
     done = compare_results(
@@ -163,6 +179,18 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     return done
 
 
+def describe_shared(
+    results: Mapping[str, Any], setting: SharedTerms, *, is_separate: bool
+) -> dict[str, Any]:
+    """Return data and terms of a comparison, for its manifest."""
+    if not is_separate:
+        return {"data": describe_shared_data(results, setting), **setting.describe()}
+    market, first = setting.market, setting.first
+    closes = market.time[first:] + market.interval
+    data = describe_data(market, setting.account, int(market.time[first]), closes)
+    return {"data": data, **describe_separate(setting)}
+
+
 def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) -> dict[str, object]:
     """Return the data of a comparison, as the manifest of its first account describes them."""
     span = next(iter(results.values())).span
@@ -170,7 +198,7 @@ def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) ->
 
 
 def compare_results(
-    results: Mapping[str, Result],
+    results: Mapping[str, Any],
     setting: SharedTerms,
     baseline: str,
     rules: BootstrapRules,
@@ -273,11 +301,15 @@ def check_break_even(rows: Mapping[str, Row], *, is_wanted: bool, equal_risk: bo
             )
 
 
-def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result:
+def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result | SeparateAccounts:
     """Run a policy, or return a result unchanged; an error names the account."""
     entry = row.entry
+    result: Result | SeparateAccounts
     try:
-        result = entry if isinstance(entry, Result) else row.setting.run(entry)
+        if row.is_separate:
+            result = run_separate(row.setting, entry)
+        else:
+            result = entry if isinstance(entry, Result) else row.setting.run(entry)
     except BacktestError as error:
         place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error

@@ -1,16 +1,19 @@
-"""The accounts of a comparison: a row of measures each, and their returns."""
+"""The accounts of a comparison: a row of measures each, and their returns.
+
+An account is a Result, or the :class:`backtest.compare.separate_accounts.SeparateAccounts` of one.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.units import DAY, YEAR_DAYS, FloatArray
-from backtest.engine import count_periods
+from backtest.engine import Result, count_periods
 from backtest.engine.feed_arrays import as_of, earn_cash, measure_years
 from backtest.engine.loop_inputs import mark_samples
 from backtest.measures import Sampled
@@ -18,32 +21,36 @@ from backtest.measures import Sampled
 if TYPE_CHECKING:
     from backtest.compare.equal_risk import ScaledAccount
     from backtest.compare.shared_terms import SharedTerms
-    from backtest.engine import Result
 
 
 def tabulate_accounts(
-    results: Mapping[str, Result], scaled: Mapping[str, ScaledAccount] | None
+    results: Mapping[str, Any], scaled: Mapping[str, ScaledAccount] | None
 ) -> pd.DataFrame:
     """Return a row per account: log growth, all measures of a run, and its scale if any."""
     rows = {}
     for name, result in results.items():
-        years = count_years(result)
-        equity = result.tally.equity / result.tally.bars
-        loss = result.tally.money.liquidation_loss
-        rows[name] = {
-            "log_growth": find_growth(result, years),
-            **result.metrics,
-            "liquidation_loss_annual": loss / equity / years if equity > 0.0 else math.nan,
-        }
+        own = measure_account(result) if isinstance(result, Result) else result.measured
         if scaled is not None:
-            rows[name]["scale"] = scaled[name].scale
-            rows[name]["unscaled_volatility"] = scaled[name].volatility
+            own |= {"scale": scaled[name].scale, "unscaled_volatility": scaled[name].volatility}
+        rows[name] = own
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
 
 
-def count_years(result: Result) -> float:
+def measure_account(result: Result) -> dict[str, float]:
+    """Return log growth, all measures of a run, and what liquidations took per year."""
+    years, equity = count_years(result), result.tally.equity / result.tally.bars
+    loss = result.tally.money.liquidation_loss
+    return {
+        "log_growth": find_growth(result, years),
+        **result.metrics,
+        "liquidation_loss_annual": loss / equity / years if equity > 0.0 else math.nan,
+    }
+
+
+def count_years(result: Any) -> float:
     """Return the length of a result in years."""
-    return (int(result.span.closes[-1]) - result.span.start) / (YEAR_DAYS * DAY)
+    years: float = (int(result.span.closes[-1]) - result.span.start) / (YEAR_DAYS * DAY)
+    return years
 
 
 def find_growth(result: Result, years: float) -> float:
@@ -64,12 +71,13 @@ def sample_free(setting: SharedTerms) -> FloatArray:
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
-def sample_returns(results: Mapping[str, Result], setting: SharedTerms) -> Sampled:
+def sample_returns(results: Mapping[str, Any], setting: SharedTerms) -> Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
+    first = next(iter(results.values()))
     rows = np.array([result.returns.to_numpy() for result in results.values()])
-    years = count_years(next(iter(results.values())))
+    free = sample_free(setting) if isinstance(first, Result) else first.sample_free(setting)
     periods = count_periods(setting.calendar, setting.sampling, setting.market, setting.first)
-    return Sampled(rows, sample_free(setting), rows.shape[1] / years, periods)
+    return Sampled(rows, free, rows.shape[1] / count_years(first), periods)
 
 
 def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, ScaledAccount] | None) -> Sampled:

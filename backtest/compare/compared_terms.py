@@ -20,12 +20,20 @@ WHERE = "bt.compare"
 class Row(NamedTuple):
     """One account of a comparison: its policy or result, and the terms it is run under.
 
-    ``terms`` names the terms that differ between accounts, empty if all share them.
+    ``terms`` names the terms that differ between accounts, empty if all share them. With
+    ``is_separate`` there is an account in each market.
     """
 
     entry: Compared
     setting: SharedTerms
     terms: str = ""
+    is_separate: bool = False
+
+    def list_settings(self) -> list[SharedTerms]:
+        """Return the terms of each account: one, or one for each market."""
+        if not self.is_separate:
+            return [self.setting]
+        return [self.setting.take_market(name) for name in self.setting.market.names]
 
     def describe(self) -> dict[str, Any]:
         """Return the terms that differ, for the manifest; nothing if all share them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,9 +20,10 @@ from backtest.compare.best_of_many import (
     build_confidence_set,
     run_superiority_test,
 )
-from backtest.compare.comparison_record import ComparisonRecord
+from backtest.compare.comparison_record import OF_EACH, ComparisonRecord
 from backtest.compare.comparison_text import (
     MEASURES,
+    SEPARATE,
     describe_coverage,
     list_notices,
     show_break_even,
@@ -194,9 +195,19 @@ class Comparison(ComparisonRecord, SavedResult):
                            labels=Head("policy"),
                            note="The highest log growth first, ruined accounts last."),
             )),
+            *self._show_markets(),
             Part("differences", "What differs by more than noise", lead, tuple(gaps)),
             *show_break_even(self.break_even),
         ]  # fmt: skip
+
+    def _show_markets(self) -> Iterator[Part]:
+        """Yield the measures in each market, of separate accounts."""
+        if self.markets:
+            columns = tuple(f"{name} {of}" for name in OF_EACH for of in self.markets)
+            lead = f"{capitalize(SEPARATE.format(len(self.markets)))}."
+            table = ShownTable(self.table.loc[list(self.order)], "By market", columns=columns,
+                               labels=Head("policy"))  # fmt: skip
+            yield Part("markets", "In each market", lead, (table,))
 
     def _show_gaps(self, measure: str) -> tuple[Shown, Shown]:
         """Return the chart and the table of the differences of a measure."""

@@ -65,7 +65,7 @@ def build_manifest(
                 for name, result in results.items()
             },
             **{name: shared[name] for name in SHARED},
-            **{name: shared[name] for name in ("overlay",) if name in shared},
+            **{name: shared[name] for name in ("overlay", "accounts") if name in shared},
             "samples": {
                 "n": sampled.returns.shape[1],
                 "per_year": sampled.per_year,

@@ -19,6 +19,9 @@ from backtest.measures.cautions import is_lost
 if TYPE_CHECKING:
     from backtest.engine import Result
 
+OF_EACH = ("log_growth", "sharpe", "total_return", "max_drawdown", "ruined")
+"""Measures that rows of separate accounts have of each market too, as ``"sharpe BTC"``."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ComparisonRecord:
@@ -63,6 +66,12 @@ class ComparisonRecord:
     def is_equal_risk(self) -> bool:
         """Whether all accounts were scaled to one volatility."""
         return bool(self.manifest["equal_risk"])
+
+    @property
+    def markets(self) -> tuple[str, ...]:
+        """The markets with an account each; empty if every policy has one account."""
+        heads = (str(name).partition(" ") for name in self.table)
+        return tuple(name for measure, _, name in heads if measure == "sharpe" and name)
 
     @property
     def warnings(self) -> tuple[str, ...]:

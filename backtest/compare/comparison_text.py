@@ -65,6 +65,11 @@ GAPS: Mapping[str, SummaryColumn] = {
     "es_95": SummaryColumn("ES 95 %", 16, format_percent),
 }
 
+SEPARATE = (
+    "each policy has an account of its own in each of {} markets: measures are means over them, "
+    "and differences are of the mean of their returns"
+)
+
 BREAK_EVEN = (
     "Every step runs both accounts again. A fee is added to the taker and the maker rate, funding "
     "to the rate of each settlement. Rows show the reversal nearest to actual costs."
@@ -89,6 +94,7 @@ def write_summary(comparison: ComparisonRecord) -> str:
     parts = (
         describe_policies(comparison),
         describe_accounts(comparison),
+        describe_markets(comparison),
         describe_costs(comparison),
         describe_differences(comparison),
         describe_break_even(comparison),
@@ -137,14 +143,34 @@ def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
 def describe_lost(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield a line for each account that was lost, and that lost ones are not compared."""
     for name in comparison.ruined:
-        day = comparison.table["ruin_time"][name]
-        yield f"  {name} was RUINED after {day:,.1f} days: no trade since; {AFTER_RUIN}"
+        yield f"  {name} was RUINED {tell_ruin(comparison, name)}: no trade since; {AFTER_RUIN}"
     for name in comparison.lost:
         if name not in comparison.ruined:
             left = 1.0 + float(comparison.table["total_return"][name])
             yield f"  {name} was LOST: {format_percent(left, 4)} of its money is left at the end"
     if len(comparison.lost) > 1:
         yield f"  nothing is compared between lost accounts: {', '.join(comparison.lost)}"
+
+
+def tell_ruin(comparison: ComparisonRecord, name: str) -> str:
+    """Return when an account was ruined; in how many markets, of separate accounts."""
+    row: Any = comparison.table.loc[name]
+    days = f"after {float(row['ruin_time']):,.1f} days"
+    if not comparison.markets:
+        return days
+    return f"in {float(row['ruined']):.0f} of {len(comparison.markets)} markets, {days} on average"
+
+
+def describe_markets(comparison: ComparisonRecord) -> Iterator[str]:
+    """Yield the Sharpe ratio in each market of separate accounts."""
+    if names := comparison.markets:
+        columns = {
+            f"sharpe {name}": SummaryColumn(shorten_name(name), max(len(shorten_name(name)) + 3, 9),
+                                            format_number)
+            for name in names
+        }  # fmt: skip
+        yield from format_rows(comparison, "Sharpe by market", columns)
+        yield from format_paragraph("", f"{capitalize(SEPARATE.format(len(names)))}.")
 
 
 def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
@@ -387,8 +413,7 @@ def write_verdict(comparison: ComparisonRecord) -> str:
 def list_notices(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield what must be read before any number."""
     for name in comparison.ruined:
-        day = comparison.table["ruin_time"][name]
-        yield f"{name} was ruined after {day:,.1f} days: no trade since; {AFTER_RUIN}."
+        yield f"{name} was ruined {tell_ruin(comparison, name)}: no trade since; {AFTER_RUIN}."
     if len(comparison.lost) > 1:
         yield f"Nothing is compared between lost accounts: {', '.join(comparison.lost)}."
     if any(each.get("terms") for each in comparison.manifest["policies"].values()):

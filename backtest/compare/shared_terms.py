@@ -20,6 +20,7 @@ from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import as_given, as_markets
 from backtest.policy import Policy
+from backtest.sweep.pooled_evaluator import pick
 from backtest.venue import Venue
 
 Compared: TypeAlias = "Policy | Result"
@@ -77,6 +78,15 @@ class SharedTerms(NamedTuple):
         """Return the venue of one instrument."""
         venue: Venue = self.venue if isinstance(self.venue, Venue) else self.venue[name]
         return venue
+
+    def take_market(self, name: str) -> SharedTerms:
+        """Return the terms of an account of its own in one of the markets."""
+        return self._replace(
+            market=self.market[name],
+            venue=pick(self.venue, name),
+            account=self.account.for_instrument(name),
+            signal=pick(self.signal, name),
+        )
 
     def describe_signal(self) -> str:
         """Return the signal for the manifest."""
