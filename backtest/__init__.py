@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     )
     from backtest.features.book_calculator import BookCalculation, calculate_book
     from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
-    from backtest.live import AccountSnapshot, decide
+    from backtest.live import AccountSnapshot, decide, read_fills, replay
     from backtest.market.import_market import import_market
     from backtest.options import Chain, Surface, Surfaces
     from backtest.paths import (
@@ -120,7 +120,7 @@ else:
         ),
         "backtest.features.book_calculator": ("BookCalculation", "calculate_book"),
         "backtest.features.liquidation_calculator": ("Calculation", "calculate_liquidation"),
-        "backtest.live": ("AccountSnapshot", "decide"),
+        "backtest.live": ("AccountSnapshot", "decide", "read_fills", "replay"),
         "backtest.market.import_market": ("import_market",),
         "backtest.options": ("Chain", "Surface", "Surfaces"),
         "backtest.paths": (
@@ -281,6 +281,8 @@ __all__ = [
     "options",
     "paths",
     "quality",
+    "read_fills",
+    "replay",
     "run",
     "runway",
     "schedules",

@@ -21,6 +21,7 @@ from backtest.engine.position_tables import (
 )
 from backtest.engine.result_tables import FUND_TERMS, events_table, has_fund_fees, value_of
 from backtest.engine.run_closes import RunCloses
+from backtest.engine.run_fills import tabulate_fills
 from backtest.engine.target_cuts_table import measure_cuts
 from backtest.measures.path_measures import PathSums, Samples, sum_path
 from backtest.measures.performance import sampled_returns
@@ -161,6 +162,18 @@ class RunRecord(RunCloses):
         return events_table(
             self.names, assets, self.list_venues(), self.time, self.entries, self.span.first, paying
         )
+
+    @cached_property
+    def fills(self) -> pd.DataFrame:
+        """The changes of positions, see :func:`backtest.engine.run_fills.tabulate_fills`."""
+        return tabulate_fills(self, self.events)
+
+    @property
+    def transfers(self) -> pd.Series:
+        """Money that came in (positive) and went out, by the open of the bar: flows and top-ups."""
+        moved = self.of_account("flows")
+        rows = np.flatnonzero(moved)
+        return pd.Series(moved[rows], index=utc_index(self.time[rows]), name="amount")
 
     @cached_property
     def cut_rows(self) -> Sequence[Mapping[str, Any]]:

@@ -130,6 +130,70 @@ DECISIONS = {
 }  # fmt: skip
 
 
+OPEN, DAYS = MARKET.index[5], pd.Timedelta(9, unit="D")
+FILL = {"time": OPEN, "quantity": 1.0, "price": 102.0}
+
+
+def replay(market: Any = MARKET, **changes: Any) -> Any:
+    """Replay one fill with some of its fields changed; None leaves a field out."""
+    row = {name: x for name, x in {**FILL, **changes}.items() if x is not None}
+    return bt.replay(market, pd.DataFrame([row]), venue=VENUE, account=ACCOUNT)
+
+
+def replay_terms(**terms: Any) -> Any:
+    """Replay one fill with some terms changed."""
+    given = {"fills": pd.DataFrame([FILL]), "venue": VENUE, "account": ACCOUNT} | terms
+    return bt.replay(MARKET, **given)
+
+
+FILLS = {
+    "fills are a list": (lambda: replay_terms(fills=[FILL]), "must be a DataFrame"),
+    "no price": (lambda: replay(price=None), "got no price"),
+    "no time zone": (lambda: replay(time=OPEN.tz_localize(None)), "a time zone"),
+    "a time that is text": (lambda: replay(time="2024-01-01"), "a time zone"),
+    "a quantity of 0": (lambda: replay(quantity=0.0), "finite and not 0"),
+    "a quantity that is text": (lambda: replay(quantity="much"), "finite and not 0"),
+    "a price of 0": (lambda: replay(price=0.0), "price must be over 0"),
+    "a reference under 0": (lambda: replay(reference=-1.0), "reference must be over 0"),
+    "a fee that is none": (lambda: replay(fee=float("inf")), "fee must be"),
+    "an unknown kind": (lambda: replay(kind="ordr"), "did you mean 'order'"),
+    "another instrument": (lambda: replay(instrument="ETH"), "of the market"),
+    "a fee in another currency": (
+        lambda: replay(PAIR, instrument="AAA", fee=1.0, fee_currency="BNB"),
+        "settlement currency, USDT"),
+    "outside its bar": (lambda: replay(price=120.0), "in the range of its bar"),
+    "a reference outside its bar": (
+        lambda: replay(price=102.0, reference=102.4), "in the range of its bar"),
+    "before the market": (lambda: replay(time=OPEN - DAYS), "within the replay"),
+    "after the market": (lambda: replay(time=OPEN + DAYS), "within the replay"),
+    "equity under 0": (lambda: replay(quantity=5_000.0), "must not fall below 0"),
+    "a tolerance over 1": (lambda: replay_terms(range_tolerance=2.0), "range_tolerance"),
+    "a start that is none": (lambda: replay_terms(start=3.0), "an AccountSnapshot or a time"),
+    "an open position at the first bar": (
+        lambda: replay_terms(start=bt.AccountSnapshot(
+            equity=1e3, time=MARKET.index[0],
+            positions={"market": {"quantity": 1.0, "entry": 1.0}})), "the bar before it"),
+    "an unknown layout": (lambda: bt.read_fills(pd.DataFrame({"a": [1]})), "a known layout"),
+    "an export that is not there": (lambda: bt.read_fills("none.csv"), "readable CSV"),
+    "an export that is a number": (lambda: bt.read_fills(3.0), "a file, a table or a list"),
+    "a side that is none": (
+        lambda: bt.read_fills([{"timestamp": 1, "symbol": "A", "side": "up", "amount": 1.0,
+                                "price": 1.0}]), "buy or sell"),
+    "a ledger that is a number": (lambda: replay().reconcile(3.0), "a DataFrame, or a Series"),
+    "a ledger without terms": (
+        lambda: replay().reconcile(pd.DataFrame({"time": [OPEN]})), "got no term, amount"),
+    "a tolerance of a ledger over 1": (
+        lambda: replay().reconcile(pd.Series([1.0], [OPEN]), tolerance=2.0), "tolerance"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("label", FILLS)
+def test_bad_fills_are_refused(label):
+    make, words = FILLS[label]
+    check_refused(make, words)
+
+
 @pytest.mark.parametrize("label", SNAPSHOTS)
 def test_a_bad_snapshot_is_refused(label):
     make, words = SNAPSHOTS[label]

@@ -1,0 +1,271 @@
+"""Read fills from ccxt, exports of Binance, Bybit and OKX, vectorbt and freqtrade."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.checked_calls import checked_only
+from backtest.base.errors import DataError
+from backtest.base.json_values import repr_plain
+from backtest.live.ccxt_snapshot import shorten
+
+COLUMNS = ("time", "instrument", "quantity", "price", "fee", "fee_currency", "kind")
+WHERE = "bt.read_fills"
+BYBIT_KINDS = {"BustTrade": "takeover", "Delivery": "expiry", "Settle": "expiry"}
+BYBIT_TRADES = ("Trade", "AdlTrade", "BlockTrade", *BYBIT_KINDS)
+OKX_LIQUIDATIONS = tuple(range(100, 108))
+"""Sub-types of OKX bills: partial and full liquidations."""
+OKX_DELIVERIES = (112, 113)
+FREQTRADE_STOPS = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "emergency_exit")
+
+
+class Layout(NamedTuple):
+    """A layout of fills: the columns that it must have, and its reader."""
+
+    name: str
+    needs: tuple[str, ...]
+    read: Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@checked_only("names")
+def read_fills(
+    source: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]],
+    *,
+    names: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return the fills in an export, as :func:`backtest.replay` takes them.
+
+    Parameters
+    ----------
+    source : str, Path, DataFrame or sequence of mappings
+        A CSV or JSON file, a table, or a list. Known are: what ccxt's ``fetch_my_trades`` returns;
+        the fields of Binance's account trade list, of Bybit's execution list and of OKX's fills;
+        vectorbt's ``orders.records_readable``; freqtrade's trades; and the columns of
+        :attr:`Result.fills`.
+    names : mapping of str to str, optional
+        Our instruments by the symbol of the source. Default: ``BTC/USDT:USDT`` and
+        ``BTC-USDT-SWAP`` are ``BTCUSDT``.
+
+    Raises
+    ------
+    DataError
+        If the layout is not known, or a row cannot be read.
+    """
+    table = open_table(source)
+    layout = next((each for each in LAYOUTS if set(each.needs) <= set(table.columns)), None)
+    if layout is None:
+        known = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in LAYOUTS)
+        raise DataError(
+            f"fills must have a known layout, got the columns {', '.join(map(str, table.columns))}",
+            where=WHERE,
+            cure=f"rename columns to one of these: {known}",
+        )
+    try:
+        found = layout.read(table)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"a row of {layout.name} cannot be read: {error}",
+            where=WHERE,
+            cure="check the export for empty cells and other formats",
+        ) from error
+    known_names = {} if names is None else names
+    found["instrument"] = [known_names.get(x, x) if x in known_names else strip(x)
+                           for x in found["instrument"].astype(str)]  # fmt: skip
+    kept = [*COLUMNS, *(name for name in ("reference", "step") if name in found)]
+    return found[kept].sort_values("time", kind="stable", ignore_index=True)
+
+
+def open_table(source: Any) -> pd.DataFrame:
+    """Return the rows of a file, a table or a list."""
+    if isinstance(source, pd.DataFrame):
+        return source.reset_index() if source.index.name is not None else source.copy()
+    if isinstance(source, str | Path):
+        path = Path(source)
+        try:
+            if path.suffix.lower() == ".json":
+                return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+            return pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"fills must be a readable CSV or JSON file, got {error}",
+                where=f"{WHERE}, {path}",
+                cure="give the export of your exchange",
+            ) from error
+    if isinstance(source, Sequence) and all(isinstance(each, Mapping) for each in source):
+        return pd.DataFrame([dict(each) for each in source])
+    raise DataError(
+        f"fills must be a file, a table or a list of mappings, got {repr_plain(source)}",
+        where=WHERE,
+        cure="pass a path, a DataFrame, or what fetch_my_trades returns",
+    )
+
+
+def strip(symbol: str) -> str:
+    """Return the instrument of a symbol.
+
+    Examples
+    --------
+    >>> strip("BTC/USDT:USDT"), strip("BTC-USDT-SWAP"), strip("BTCUSDT")
+    ('BTCUSDT', 'BTCUSDT', 'BTCUSDT')
+    """
+    if "/" in symbol:
+        return shorten(symbol)
+    return symbol.removesuffix("-SWAP").replace("-", "") if symbol.endswith("-SWAP") else symbol
+
+
+def to_time(values: pd.Series) -> pd.Series:
+    """Return stamps in ms, or dates, as UTC times."""
+    is_date = pd.api.types.is_datetime64_any_dtype(values)
+    numbers = pd.Series(np.nan, values.index) if is_date else pd.to_numeric(values, errors="coerce")
+    if len(values) and numbers.notna().all():
+        return pd.to_datetime(numbers.astype(np.int64), unit="ms", utc=True).astype(
+            "datetime64[ns, UTC]"
+        )
+    return pd.to_datetime(values, utc=True).astype("datetime64[ns, UTC]")
+
+
+def sign(side: pd.Series) -> pd.Series:
+    """Return 1 for a buy and -1 for a sell."""
+    known = {"buy": 1.0, "sell": -1.0}
+    found = side.astype(str).str.lower().map(known)
+    if found.isna().any():
+        raise ValueError(f"a side must be buy or sell, got {side[found.isna()].iloc[0]!r}")
+    return found
+
+
+def make(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """Return a table of fills; currency and kind may be left out."""
+    given = {"fee_currency": "", "kind": "order", **columns}
+    found = pd.DataFrame(given, index=table.index)
+    for name in ("quantity", "price", "fee"):
+        found[name] = found[name].astype(np.float64)
+    return found
+
+
+def read_own(table: pd.DataFrame) -> pd.DataFrame:
+    """Read the columns of ``Result.fills``."""
+    known = {name: table[name] for name in (*COLUMNS, "reference", "step") if name in table}
+    fee = known.pop("fee", 0.0)
+    instrument = known.pop("instrument", "")
+    known["time"] = to_time(table["time"])
+    return make(table, **known, fee=fee, instrument=instrument)
+
+
+def read_ccxt_trades(table: pd.DataFrame) -> pd.DataFrame:
+    """Read what ``fetch_my_trades`` returns."""
+    given: Any = table["fee"] if "fee" in table else [{}] * len(table)
+    fees = [each if isinstance(each, Mapping) else {} for each in given]
+    return make(
+        table,
+        time=to_time(table["timestamp"]),
+        instrument=table["symbol"],
+        quantity=table["amount"].astype(np.float64) * sign(table["side"]),
+        price=table["price"],
+        fee=[float(each.get("cost") or 0.0) for each in fees],
+        fee_currency=[str(each.get("currency") or "") for each in fees],
+    )
+
+
+def read_binance(table: pd.DataFrame) -> pd.DataFrame:
+    """Read the account trade list of Binance; a commission is positive where it is paid."""
+    return make(
+        table,
+        time=to_time(table["time"]),
+        instrument=table["symbol"],
+        quantity=table["qty"].astype(np.float64) * sign(table["side"]),
+        price=table["price"],
+        fee=table["commission"],
+        fee_currency=table["commissionAsset"],
+    )
+
+
+def read_bybit(table: pd.DataFrame) -> pd.DataFrame:
+    """Read the execution list of Bybit without the rows of funding."""
+    kinds = table["execType"] if "execType" in table else pd.Series("Trade", table.index)
+    kept = table[kinds.isin(BYBIT_TRADES)]
+    kinds = kinds[kept.index]
+    return make(
+        kept,
+        time=to_time(kept["execTime"]),
+        instrument=kept["symbol"],
+        quantity=kept["execQty"].astype(np.float64) * sign(kept["side"]),
+        price=kept["execPrice"],
+        fee=kept["execFee"],
+        fee_currency=kept["feeCurrency"].fillna("") if "feeCurrency" in kept else "",
+        kind=kinds.map(BYBIT_KINDS).fillna("order"),
+    )
+
+
+def read_okx(table: pd.DataFrame) -> pd.DataFrame:
+    """Read the fills of OKX, whose fees are negative where they are paid."""
+    subtypes = pd.to_numeric(table.get("subType", pd.Series(1, table.index)), errors="coerce")
+    kinds = np.where(subtypes.isin(OKX_LIQUIDATIONS), "liquidation", "order")
+    kinds = np.where(subtypes.isin(OKX_DELIVERIES), "expiry", kinds)
+    return make(
+        table,
+        time=to_time(table["fillTime"] if "fillTime" in table else table["ts"]),
+        instrument=table["instId"],
+        quantity=table["fillSz"].astype(np.float64) * sign(table["side"]),
+        price=table["fillPx"],
+        fee=-table["fee"].astype(np.float64),
+        fee_currency=table["feeCcy"],
+        kind=kinds,
+    )
+
+
+def read_vectorbt(table: pd.DataFrame) -> pd.DataFrame:
+    """Read ``orders.records_readable`` of vectorbt."""
+    time = table["Timestamp"] if "Timestamp" in table else table["Index"]
+    return make(
+        table,
+        time=to_time(time),
+        instrument=table["Column"].astype(str),
+        quantity=table["Size"].astype(np.float64) * sign(table["Side"]),
+        price=table["Price"],
+        fee=table["Fees"],
+    )
+
+
+def read_freqtrade(table: pd.DataFrame) -> pd.DataFrame:
+    """Read the trades of freqtrade: each is an entry, and an exit where it is closed."""
+    side = np.where(table.get("is_short", pd.Series(False, table.index)).astype(bool), -1.0, 1.0)
+    amount = table["amount"].to_numpy(dtype=np.float64)
+    reason = table.get("exit_reason", pd.Series("", table.index)).astype(str)
+    kinds = np.where(reason.isin(FREQTRADE_STOPS), "stop", "order")
+    kinds = np.where(reason == "liquidation", "liquidation", kinds)
+    parts = []
+    for word, direction, kind in (("open", side, "order"), ("close", -side, kinds)):
+        price = table[f"{word}_rate"].astype(np.float64)
+        fee = table[f"fee_{word}"].astype(np.float64) * amount * price
+        part = make(
+            table, time=to_time(table[f"{word}_date"]), instrument=table["pair"],
+            quantity=direction * amount, price=price, fee=fee, kind=kind,
+        )  # fmt: skip
+        parts.append(part[part["time"].notna() & part["price"].notna()])
+    return pd.concat(parts)
+
+
+LAYOUTS = (
+    Layout("Bybit", ("symbol", "side", "execPrice", "execQty", "execFee", "execTime"), read_bybit),
+    Layout("OKX", ("instId", "side", "fillPx", "fillSz", "fee", "feeCcy"), read_okx),
+    Layout(
+        "Binance",
+        ("symbol", "side", "price", "qty", "commission", "commissionAsset", "time"),
+        read_binance,
+    ),
+    Layout("ccxt", ("timestamp", "symbol", "side", "amount", "price"), read_ccxt_trades),
+    Layout("vectorbt", ("Column", "Size", "Price", "Fees", "Side"), read_vectorbt),
+    Layout(
+        "freqtrade",
+        ("pair", "amount", "open_date", "open_rate", "close_date", "close_rate", "fee_open",
+         "fee_close"),
+        read_freqtrade,
+    ),
+    Layout("backtest", ("time", "quantity", "price"), read_own),
+)  # fmt: skip

@@ -1,0 +1,257 @@
+"""The fills of a replay: a table of facts, checked and placed on the bars of its markets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Place
+from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.venue.contract_value import compute_value
+
+if TYPE_CHECKING:
+    from backtest.engine.portfolio_setup import Setup
+
+NEEDED = ("time", "instrument", "quantity", "price")
+KINDS = (
+    "order", "stop", "liquidation", "takeover", "expiry", "delisting", "ruin", "conversion",
+    "bad_debt",
+)  # fmt: skip
+WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
+"""Kinds whose price is a mark, or none."""
+WHERE = Place("fills", of="bt.replay")
+
+
+class Fact(NamedTuple):
+    """One fill: ``value`` and ``filled`` are its reference and its price as values u.
+
+    ``place`` is the number of the instrument, then of the collateral; ``step`` is -1 unless said.
+    """
+
+    time: int
+    place: int
+    name: str
+    quantity: float
+    price: float
+    reference: float
+    fee: float
+    kind: str
+    step: int
+    value: float
+    filled: float
+
+    def is_by(self, name: str, step: int, due: int) -> bool:
+        """Return whether a settlement of an instrument forced this fill."""
+        is_own = self.name == name or self.kind == "bad_debt"
+        return is_own and self.step == step and (step == 2 or self.time == due)
+
+
+def read_fills(setup: Setup, given: Any, tolerance: float) -> dict[int, list[Fact]]:
+    """Return the fills of a table by bar, in their order, checked."""
+    table = check_table(given)
+    names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
+    only = setup.markets.names[0]
+    stamps = read_times(table)
+    rows = zip(
+        stamps.tolist(), read_names(table, names, only), *read_numbers(table), read_kinds(table),
+        read_steps(table), strict=True,
+    )  # fmt: skip
+    check_currency(table, setup)
+    facts: dict[int, list[Fact]] = defaultdict(list)
+    for k, row in enumerate(rows):
+        fact = make_fact(setup, names, *row)
+        bar = place_on_bar(setup, fact, k)
+        check_range(setup, fact, bar, k, tolerance, has_reference=fact.reference != fact.price)
+        facts[bar].append(fact)
+    late = setup.account.fill == "same_close"
+    return {bar: sort_facts(own, late=late, setup=setup, bar=bar) for bar, own in facts.items()}
+
+
+def check_table(given: Any) -> pd.DataFrame:
+    """Return a table with the columns that fills need."""
+    if not isinstance(given, pd.DataFrame):
+        raise ParameterError(
+            f"fills must be a DataFrame, got {repr_plain(given)}",
+            where=WHERE,
+            cure="pass result.fills, or what bt.read_fills returns",
+        )
+    missing = [name for name in NEEDED if name not in given and name != "instrument"]
+    if missing:
+        raise ParameterError(
+            f"fills must have the columns {', '.join(NEEDED)}, got no {', '.join(missing)}",
+            where=WHERE,
+            cure="rename your columns, or read an export with bt.read_fills",
+        )
+    return given.reset_index(drop=True)
+
+
+def read_times(table: pd.DataFrame) -> IntArray:
+    """Return the stamps of fills, UTC ns."""
+    column = table["time"]
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        kind = str(column.dtype)
+        raise ParameterError(
+            f"the times of fills must be dates with a time zone, got {kind}",
+            where=f"{WHERE}, time",
+            cure="convert them: pd.to_datetime(fills['time'], utc=True)",
+        )
+    if column.isna().any():
+        raise_row("a fill must have a time", "NaT", int(np.argmax(column.isna())))
+    found: IntArray = pd.DatetimeIndex(column).tz_convert("UTC").as_unit("ns").asi8
+    return found
+
+
+def read_names(table: pd.DataFrame, names: tuple[str, ...], only: str) -> list[str]:
+    """Return the instrument of each fill; the only one where the table names none."""
+    if "instrument" not in table:
+        return [only] * len(table)
+    found = table["instrument"].astype(str).tolist()
+    is_debt = table["kind"].astype(str) == "bad_debt" if "kind" in table else [False] * len(found)
+    for k, (name, is_free) in enumerate(zip(found, is_debt, strict=True)):
+        if name not in names and not is_free:
+            raise ParameterError(
+                f"a fill must be of an instrument of the market, got {name!r}"
+                f"{did_you_mean(name, names)}",
+                where=f"{WHERE}, row {k}",
+                cure=f"choose from {', '.join(names)}, or leave the row out",
+            )
+    return found
+
+
+def read_numbers(table: pd.DataFrame) -> tuple[list[float], ...]:
+    """Return quantities, prices, references and fees, checked."""
+    columns: dict[str, FloatArray] = {}
+    for name in ("quantity", "price", "reference", "fee"):
+        if name in table:
+            values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        else:
+            values = np.zeros(len(table)) if name == "fee" else columns["price"].copy()
+        if name == "reference":
+            values = np.where(np.isnan(values), columns["price"], values)
+        columns[name] = values
+    is_debt = np.zeros(len(table), dtype=bool)
+    if "kind" in table:
+        is_debt = (table["kind"].astype(str) == "bad_debt").to_numpy()
+    rules = {
+        "quantity": np.isfinite(columns["quantity"]) & ((columns["quantity"] != 0.0) | is_debt),
+        "price": ((columns["price"] > 0.0) & np.isfinite(columns["price"])) | is_debt,
+        "reference": ((columns["reference"] > 0.0) & np.isfinite(columns["reference"])) | is_debt,
+        "fee": np.isfinite(columns["fee"]),
+    }
+    texts = {"quantity": "finite and not 0", "fee": "a finite number"}
+    for name, is_good in rules.items():
+        if not is_good.all():
+            k = int(np.argmin(is_good))
+            given = table[name].iloc[k] if name in table else columns[name][k]
+            raise_row(f"{name} must be {texts.get(name, 'over 0')}", repr(given), k)
+    return tuple(each.tolist() for each in columns.values())
+
+
+def read_kinds(table: pd.DataFrame) -> list[str]:
+    """Return the kind of each fill."""
+    if "kind" not in table:
+        return ["order"] * len(table)
+    found = table["kind"].astype(str).tolist()
+    for k, kind in enumerate(found):
+        if kind not in KINDS:
+            raise ParameterError(
+                f"kind must be one of {', '.join(KINDS)}, got {kind!r}{did_you_mean(kind, KINDS)}",
+                where=f"{WHERE}, row {k}",
+                cure="call an ordinary trade an order",
+            )
+    return found
+
+
+def read_steps(table: pd.DataFrame) -> list[int]:
+    """Return the step of the bar of each fill, -1 where it is not said."""
+    if "step" not in table:
+        return [-1] * len(table)
+    values = pd.to_numeric(table["step"], errors="coerce").fillna(-1)
+    return [int(each) for each in values.tolist()]
+
+
+def check_currency(table: pd.DataFrame, setup: Setup) -> None:
+    """Require fees in the settlement currency, as far as both are said."""
+    settled = setup.markets.currency
+    if "fee_currency" not in table or not settled:
+        return
+    fees = table["fee"].to_numpy(dtype=np.float64) if "fee" in table else np.zeros(len(table))
+    for k, (text, fee) in enumerate(zip(table["fee_currency"].astype(str), fees, strict=True)):
+        if text not in ("", "nan", "None", settled) and fee != 0.0:
+            raise ParameterError(
+                f"fees must be in the settlement currency, {settled}, got {text}",
+                where=f"{WHERE}, row {k}",
+                cure=f"convert the fee to {settled} at the price of its time",
+            )
+
+
+def raise_row(rule: str, found: str, k: int) -> None:
+    """Raise the error of one row."""
+    raise ParameterError(f"{rule}, got {found}", where=f"{WHERE}, row {k}", cure="correct the row")
+
+
+def make_fact(
+    setup: Setup, names: tuple[str, ...], time: int, name: str, quantity: float, price: float,
+    reference: float, fee: float, kind: str, step: int,
+) -> Fact:  # fmt: skip
+    """Return a fill with its prices as values u."""
+    place = names.index(name) if name in names else 0
+    value, filled = reference, price
+    if place < len(setup.markets) and kind != "bad_debt":
+        contract = setup.venues[setup.markets.names[place]].contract
+        is_inverse = contract.kind == "inverse"
+        value = float(compute_value(contract.size, is_inverse, reference))
+        filled = float(compute_value(contract.size, is_inverse, price))
+    return Fact(time, place, name, quantity, price, reference, fee, kind, step, value, filled)
+
+
+def place_on_bar(setup: Setup, fact: Fact, k: int) -> int:
+    """Return the bar in which a fill was made."""
+    time = setup.markets.time
+    bar = int(np.searchsorted(time, fact.time, side="right")) - 1
+    if bar < setup.first or fact.time >= int(time[-1]) + setup.markets.interval:
+        raise DataError(
+            f"a fill must lie within the replay, from {format_time(int(time[setup.first]))} to "
+            f"{format_time(int(time[-1]) + setup.markets.interval)}, got {format_time(fact.time)}",
+            where=f"{WHERE}, row {k}",
+            cure="give a longer market, or leave the fill out",
+        )
+    return bar
+
+
+def check_range(
+    setup: Setup, fact: Fact, bar: int, k: int, tolerance: float, *, has_reference: bool
+) -> None:
+    """Refuse a fill outside the range of its bar, the close before an open included."""
+    if fact.kind in WITHOUT_RANGE or fact.place >= len(setup.markets):
+        return
+    feed, i = setup.inputs.feed, fact.place
+    low, high = float(feed.low[bar, i]), float(feed.high[bar, i])
+    if bar > 0 and fact.time == int(feed.time[bar]):
+        last: FloatArray = feed.close[bar - 1 : bar, i]
+        low, high = float(np.nanmin([low, *last])), float(np.nanmax([high, *last]))
+    room = 1e-9 if has_reference else tolerance
+    if not low * (1.0 - room) <= fact.reference <= high * (1.0 + room):
+        raise DataError(
+            f"a fill must lie in the range of its bar, {low:.10g} to {high:.10g}, "
+            f"got {fact.reference:.10g}",
+            where=f"{WHERE}, row {k}, {fact.name} at {format_time(fact.time)}",
+            cure="check its time (UTC) and price, give the price before slippage as reference, or "
+            "raise range_tolerance",
+        )
+
+
+def sort_facts(own: list[Fact], *, late: bool, setup: Setup, bar: int) -> list[Fact]:
+    """Return the fills of a bar by stamp; with ``late`` those at the open come before all else."""
+    opened = int(setup.markets.time[bar])
+
+    def step(fact: Fact) -> Fact:
+        is_first = late and fact.step < 0 and fact.time == opened and fact.kind == "order"
+        return fact._replace(step=0) if is_first else fact
+
+    return sorted(map(step, own), key=lambda fact: fact.time)

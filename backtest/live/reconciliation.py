@@ -1,0 +1,213 @@
+"""Compare a replay with a venue's ledger, its balances or its equity: the first difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Place
+from backtest.base.ranges import Number
+from backtest.base.units import IntArray
+from backtest.engine.result_tables import value_of
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+
+TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
+"""Terms of a ledger that a replay has by bar, and the sign of what is received."""
+BINANCE = {
+    "COMMISSION": "fees", "FUNDING_FEE": "funding", "TRANSFER": "flows",
+    "INSURANCE_CLEAR": "liquidation_loss",
+}  # fmt: skip
+OKX = {"1": "flows", "7": "interest", "8": "funding"}
+"""Types of OKX bills: transfer, interest, funding."""
+LEVELS = ("equity", "balance")
+NEAR = 0.01
+"""A cause explains a difference if it is off by less than this share of it."""
+WHERE = Place("ledger", of="Replay.reconcile")
+
+
+class Reconciliation(NamedTuple):
+    """The first difference between a replay and a venue.
+
+    ``time`` is the open of its bar, None if there is no difference. ``term`` is a term of the
+    ledger, or equity or balance. ``ours`` and ``theirs`` are the amounts of the bar, or the levels
+    at its close. ``causes`` would explain the difference; which one it was, is not said.
+    """
+
+    time: pd.Timestamp | None
+    term: str
+    ours: float
+    theirs: float
+    causes: tuple[str, ...]
+    bars: int
+
+    @property
+    def difference(self) -> float:
+        """Theirs less ours."""
+        return self.theirs - self.ours
+
+    def __str__(self) -> str:
+        if self.time is None:
+            return f"no difference in {self.bars:,} bars"
+        text = (
+            f"first difference in the bar of {self.time:%Y-%m-%d %H:%M} UTC: {self.term} "
+            f"{self.ours:.10g} here, {self.theirs:.10g} there ({self.difference:+.10g})"
+        )
+        return "\n".join([text, *(f"  would explain it: {each}" for each in self.causes)])
+
+
+def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconciliation:
+    """Return the first difference from a ledger, or from balances or equity."""
+    Number(0.0, 1.0).check("tolerance", tolerance, where="Replay.reconcile, tolerance")
+    if isinstance(given, pd.Series):
+        given = given.rename("equity").rename_axis("time").reset_index()
+    if not isinstance(given, pd.DataFrame):
+        raise ParameterError(
+            f"a ledger must be a DataFrame, or a Series of the equity, got {repr_plain(given)}",
+            where=WHERE,
+            cure="give columns time, term and amount, or time and equity",
+        )
+    table = rename(given)
+    level = next((name for name in LEVELS if name in table), None)
+    if level is not None:
+        return compare_level(replay, table, level, tolerance)
+    missing = [name for name in ("time", "term", "amount") if name not in table]
+    if missing:
+        raise ParameterError(
+            f"a ledger must have time, term and amount, or time and equity, got no "
+            f"{', '.join(missing)} in {', '.join(map(str, given.columns))}",
+            where=WHERE,
+            cure="rename its columns, or export Binance's income or OKX's bills",
+        )
+    return compare_terms(replay, table, tolerance)
+
+
+def rename(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a ledger of Binance or OKX with our columns; any other as it is."""
+    if {"incomeType", "income", "time"} <= set(table.columns):
+        return pd.DataFrame(
+            {
+                "time": pd.to_datetime(table["time"].astype(np.int64), unit="ms", utc=True),
+                "term": table["incomeType"].map(BINANCE).fillna("other"),
+                "amount": table["income"].astype(np.float64),
+            }
+        )
+    if {"ts", "type", "balChg", "fee"} <= set(table.columns):
+        return rename_okx(table)
+    return table.reset_index() if "time" not in table and table.index.name == "time" else table
+
+
+def rename_okx(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the bills of OKX: the fee of each trade, and the change of all others."""
+    time = pd.to_datetime(table["ts"].astype(np.int64), unit="ms", utc=True)
+    kinds = table["type"].astype(str)
+    fee = table["fee"].astype(np.float64)
+    term = kinds.map(OKX).where(fee == 0.0, "fees").fillna("other")
+    amount = table["balChg"].astype(np.float64).where(fee == 0.0, fee)
+    return pd.DataFrame({"time": time, "term": term, "amount": amount})
+
+
+def find_bars(replay: Result, table: pd.DataFrame, *, at_close: bool) -> IntArray:
+    """Return the bar of each row: that of its stamp, or the last one closed by then."""
+    try:
+        stamps = pd.DatetimeIndex(pd.to_datetime(table["time"], utc=True)).as_unit("ns").asi8
+    except (ValueError, TypeError) as error:
+        raise ParameterError(
+            f"the times of a ledger must be dates, got {error}",
+            where=WHERE,
+            cure="convert them: pd.to_datetime(ledger['time'], utc=True)",
+        ) from error
+    edges = replay.span.closes if at_close else replay.time
+    found: IntArray = np.searchsorted(edges, stamps, side="right") - 1
+    return found
+
+
+def compare_level(
+    replay: Result, table: pd.DataFrame, level: str, tolerance: float
+) -> Reconciliation:
+    """Return the first close at which the equity, or the balance, differs."""
+    bars = find_bars(replay, table, at_close=True)
+    ours = replay.of_account("equity") if level == "equity" else replay.closes.balance
+    theirs = pd.to_numeric(table[level], errors="coerce").to_numpy(dtype=np.float64)
+    kept = (bars >= 0) & ~np.isnan(theirs)
+    bars, theirs = bars[kept], theirs[kept]
+    scale = np.maximum(np.abs(ours[bars]), np.abs(theirs)) + 1e-300
+    off = np.flatnonzero(np.abs(theirs - ours[bars]) > tolerance * scale)
+    if not len(off):
+        return Reconciliation(None, level, 0.0, 0.0, (), len(bars))
+    k = int(off[0])
+    t = int(bars[k])
+    before = float(theirs[k - 1] - ours[bars[k - 1]]) if k else 0.0
+    change = float(theirs[k] - ours[t]) - before
+    causes = tuple(list_causes(replay, t, change))
+    return Reconciliation(
+        stamp(replay, t), level, float(ours[t]), float(theirs[k]), causes, len(bars)
+    )
+
+
+def compare_terms(replay: Result, table: pd.DataFrame, tolerance: float) -> Reconciliation:
+    """Return the first bar in which a term of a ledger differs."""
+    bars = find_bars(replay, table, at_close=False)
+    amounts = pd.to_numeric(table["amount"], errors="coerce").to_numpy(dtype=np.float64)
+    n, equity = replay.record.n_bars, np.abs(replay.of_account("equity")) + 1e-300
+    first: tuple[int, str, float, float] | None = None
+    terms = table["term"].astype(str)
+    for term, sign in TERMS.items():
+        rows = (terms == term).to_numpy() & (bars >= 0)
+        if not rows.any():
+            continue
+        theirs = np.bincount(bars[rows], weights=amounts[rows], minlength=n)
+        ours = sign * replay.of_account(term)
+        off = np.flatnonzero(np.abs(theirs - ours) > tolerance * equity)
+        if len(off) and (first is None or off[0] < first[0]):
+            t = int(off[0])
+            first = (t, term, float(ours[t]), float(theirs[t]))
+    if first is None:
+        return Reconciliation(None, "", 0.0, 0.0, (), n)
+    t, term, mine, other = first
+    return Reconciliation(stamp(replay, t), term, mine, other, (), n)
+
+
+def stamp(replay: Result, t: int) -> pd.Timestamp:
+    """Return the open of a bar."""
+    return pd.Timestamp(int(replay.time[t]), tz="UTC")
+
+
+def list_causes(replay: Result, t: int, change: float) -> Iterator[str]:
+    """Yield what would explain that the other account changed by so much more in a bar."""
+    for text, effect in list_effects(replay, t):
+        if abs(effect - change) <= NEAR * abs(change):
+            yield text
+
+
+def list_effects(replay: Result, t: int) -> Iterator[tuple[str, float]]:
+    """Yield errors that are common, each with what it adds to the other account in a bar."""
+    opened = int(replay.time[t])
+    fills = replay.fills
+    stamps = pd.DatetimeIndex(fills["time"]).as_unit("ns").asi8
+    rows = fills[(stamps >= opened) & (stamps < opened + replay.interval)]
+    for row in rows.to_dict(orient="records"):
+        if row["instrument"] not in replay.names or row["kind"] == "bad_debt":
+            continue
+        i = replay.names.index(row["instrument"])
+        venue = replay.venues[row["instrument"]]
+        close, price = value_of(venue, np.array([replay.marks[t, i], row["price"]])).tolist()
+        effect = row["quantity"] * (close - price) - row["fee"]
+        what = f"the fill of {row['quantity']:.10g} {row['instrument']} at {row['price']:.10g}"
+        yield f"{what} is missing there", -effect
+        yield f"{what} is there twice", effect
+        yield f"the fee of {what} is not charged there", float(row["fee"])
+    funding = float(replay.of_account("funding")[t])
+    if funding != 0.0:
+        yield "the funding of the bar is not paid there", funding
+        yield "the funding of the bar is paid twice there", -funding
+    fees = float(replay.of_account("fees")[t])
+    if fees != 0.0:
+        yield "the fees of the bar are charged twice there (another fee rate)", -fees
+        yield "the fees of the bar are half there (another fee rate)", 0.5 * fees

@@ -1,0 +1,224 @@
+"""``replay()``: the account of somebody who really traded, by the accounting of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.account import check_account
+from backtest.account.portfolio_records import EQUITY, UNIT
+from backtest.base.compiled_twins import bind_functions
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Place
+from backtest.base.ranges import Number
+from backtest.base.units import IntArray, TimeLike, parse_duration, utc_index
+from backtest.engine import portfolio_loop
+from backtest.engine.account_loop import seat_at_desk
+from backtest.engine.cut_terms import end_expired
+from backtest.engine.portfolio_checks import check_account_kind
+from backtest.engine.portfolio_driver import Counts, drive, new_tape
+from backtest.engine.portfolio_inputs import start_book
+from backtest.engine.portfolio_setup import Setup, set_up
+from backtest.engine.record import Outcome
+from backtest.engine.result import Result
+from backtest.engine.run_result import finish
+from backtest.engine.run_setup import check_kinds
+from backtest.engine.sampling_periods import check_periods, count_periods
+from backtest.live.facts import Completed
+from backtest.live.fill_rows import Fact, read_fills
+from backtest.live.replayed_bar import Replayer
+from backtest.live.snapshot import AccountSnapshot
+from backtest.live.starting_state import start_several
+from backtest.market import Market, Markets, as_markets
+from backtest.measures.tally import start_tally
+from backtest.policy import Policy
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.account.portfolio_records import AccountState
+    from backtest.live.reconciliation import Reconciliation
+    from backtest.venue import Venue
+
+TOLERANCE = 0.005
+"""How far a price may lie outside its bar, a fraction, where no reference is given."""
+CHUNK = 4_096
+
+
+class Own(Policy):
+    """The owner of the account, who traded by hand: no decision of ours."""
+
+    def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - as of any policy
+        """Leave every position."""
+        return float("nan")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Replay(Result):
+    """The result of a replay: a :class:`Result` whose orders are the fills that were given.
+
+    Attributes
+    ----------
+    would_liquidate : DataFrame
+        Where a margin requirement failed: ``time``, ``instrument`` (empty: all cross positions),
+        ``price`` and ``shortfall``. The replay goes on.
+    """
+
+    would_liquidate: pd.DataFrame | None = None
+
+    def reconcile(
+        self, ledger: pd.DataFrame | pd.Series, *, tolerance: float = 1e-6
+    ) -> Reconciliation:
+        """Compare the replay with what the venue says, and return the first difference.
+
+        Parameters
+        ----------
+        ledger : DataFrame or Series
+            A ledger with ``time``, ``term`` (fees, funding, interest, flows, price_pnl) and
+            ``amount``, positive is received; or the equity by time.
+        tolerance : float
+            The largest difference that is none, as a share of the equity.
+        """
+        from backtest.live.reconciliation import reconcile_replay  # noqa: PLC0415 - only there
+
+        return reconcile_replay(self, ledger, tolerance)
+
+
+def replay(
+    market: Market | Markets,
+    fills: pd.DataFrame,
+    *,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    start: AccountSnapshot | TimeLike | None = None,
+    sampling: str = "1d",
+    calendar: str = "365",
+    range_tolerance: float = TOLERANCE,
+) -> Replay:
+    """Take an account through a market by fills that were really made.
+
+    Funding, interest and margins are those of a run; fills and flows are facts. The replay never
+    acts by itself: it liquidates nothing, closes nothing that is delisted, makes no top-up and
+    refuses no withdrawal. Transfers of a run are in :attr:`Result.transfers`.
+
+    Parameters
+    ----------
+    market, venue, account, sampling, calendar
+        As in :func:`backtest.run`.
+    fills : DataFrame
+        ``time`` (with time zone), ``instrument`` (may be left out of one market), signed
+        ``quantity`` in contracts, ``price``; optionally ``reference`` (the price before slippage),
+        ``fee`` (positive is paid, in the settlement currency), ``fee_currency``, ``kind``
+        (order, stop, liquidation, takeover, expiry, delisting, ruin, conversion, bad_debt) and
+        ``step``, the step of the bar. :attr:`Result.fills` is such a table.
+    start : AccountSnapshot, str or Timestamp, optional
+        The account at its start, or the time. Default: ``account.capital``, flat, at the first bar.
+    range_tolerance : float
+        How far a price without a reference may lie outside the range of its bar, a fraction.
+
+    Returns
+    -------
+    Replay
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed.
+    DataError
+        If a fill lies outside its bar or the market, or the equity falls below 0 without a row of
+        the kind ``bad_debt``.
+    """
+    Number(0.0, 1.0).check("range_tolerance", range_tolerance, where="bt.replay, range_tolerance")
+    setup = set_up_replay(market, venue, account, start, sampling, calendar)
+    facts = read_fills(setup, fills, range_tolerance)
+    state = find_start(setup, start)
+    outcome, replayer = live_through(setup, state, facts)
+    result = finish(setup, outcome, calendar=calendar)
+    table = pd.DataFrame(replayer.would, columns=["time", "instrument", "price", "shortfall"])
+    table["time"] = utc_index(table["time"].to_numpy(dtype=np.int64))
+    known = {each.name: getattr(result, each.name) for each in fields(Result)}
+    return Replay(**known, would_liquidate=table)
+
+
+def set_up_replay(
+    market: Any, venue: Any, account: Account, start: Any, sampling: str, calendar: str
+) -> Setup:
+    """Return the setup of an account that decides nothing, in the loop of several positions."""
+    if not isinstance(start, AccountSnapshot | str | pd.Timestamp | None):
+        raise ParameterError(
+            f"start must be an AccountSnapshot or a time, got {repr_plain(start)}",
+            where=Place("start", of="bt.replay"),
+            cure="pass bt.AccountSnapshot(equity=..., positions={...}), or a time in UTC",
+        )
+    if isinstance(market, Markets):
+        check_account_kind(account)
+        markets = end_expired(market, venue)
+    else:
+        check_kinds(market, Own(), venue, account, None)
+        check_account(account, venue)
+        markets = as_markets(market)
+    check_periods(markets, sampling, calendar)
+    begin = start.time if isinstance(start, AccountSnapshot) else start
+    if begin is None and isinstance(start, AccountSnapshot) and start.positions:
+        begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
+    return set_up(
+        markets, Own(), venue=venue, account=account, signal=None, overlay=None,
+        sampling=sampling, periods=count_periods(calendar, sampling, markets), start=begin,
+    )  # fmt: skip
+
+
+def find_start(setup: Setup, start: Any) -> AccountState:
+    """Return the account at its start: of the terms, or of a snapshot at the close before it."""
+    if not isinstance(start, AccountSnapshot):
+        return start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
+    if setup.first == 0:
+        if any(each.quantity != 0.0 for each in start.positions.values()):
+            raise ParameterError(
+                "a replay with open positions needs the bar before it, got none",
+                where=Place("start", of="bt.replay"),
+                cure="give a market that begins a bar earlier",
+            )
+        before = setup
+    else:
+        before = setup._replace(markets=setup.markets.prefix(setup.first))
+    completed = Completed(start, frozenset(), (), is_read=False)
+    return start_several(before, completed, setup.inputs.terms)
+
+
+def live_through(
+    setup: Setup, state: AccountState, facts: dict[int, list[Fact]]
+) -> tuple[Outcome, Replayer]:
+    """Take the account through all bars by its fills."""
+    inputs, n, first = setup.inputs, len(setup.markets), setup.first
+    names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
+    replayer = Replayer(
+        names, n, facts, setup.markets.time, find_due(setup), setup.markets.interval
+    )
+    bound = bind_functions(
+        portfolio_loop,
+        live_book_bar=replayer.live,
+        begin_bars=lambda *_: False,
+        decide_all=lambda *_: True,
+        ask=None,
+    )
+    desk, total = seat_at_desk(setup, setup.panelists), setup.markets.n_bars
+    tape = new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
+    tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), first)
+    given = (inputs, state, desk, desk, Counts(tally, None), first, total, tape, CHUNK, None)
+    counts, entries = drive(bound["simulate_book"], None, *given)
+    outcome = Outcome(
+        state=state, tally=counts.tally, traded=counts.traded, record=tape.record,
+        entries=entries, memory=desk.memory, plain_because="",
+    )  # fmt: skip
+    return outcome, replayer
+
+
+def find_due(setup: Setup) -> IntArray:
+    """Return the stamps of the settlements of the feed, ns."""
+    venue = setup.venues[setup.markets.names[0]]
+    panel = setup.markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
+    return np.asarray(panel.funding_time[panel.funding_bar >= setup.first])

@@ -1,0 +1,332 @@
+"""One bar of a replay: flows, funding and interest as in a run, and fills that are facts.
+
+Nothing here trades. Where a margin requirement fails, that is noted.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.account import ledger as kinds
+from backtest.account import portfolio_bar, portfolio_payments
+from backtest.account.account_records import Position
+from backtest.account.books import charge, make_books
+from backtest.account.fills import move_margin
+from backtest.account.ledger import write_event
+from backtest.account.portfolio_balance import (
+    close_account_books,
+    compute_account_equity,
+    compute_excess,
+    count_cross,
+    is_pool_short,
+    mark_book,
+    open_books,
+    value_at,
+)
+from backtest.account.portfolio_calls import compute_pot_backing, compute_pot_needed
+from backtest.account.portfolio_ledger import (
+    BAD_DEBT,
+    COLLATERAL_PNL,
+    CONVERSION,
+    CONVERTED,
+    DELISTED,
+    FEES,
+    LIQUIDATIONS,
+    LOSS,
+    PRICE_PNL,
+    SLIPPAGE,
+    TRADED,
+    as_log,
+    clear_ledger,
+    note,
+    stamp,
+)
+from backtest.account.portfolio_ledger import STOPS as STOPS_ROW
+from backtest.account.portfolio_payments import charge_book_interest
+from backtest.account.portfolio_records import (
+    CASH,
+    EARLY,
+    EQUITY,
+    FUNDING_NEXT,
+    RESERVE,
+    AccountState,
+    BookFeed,
+    BookLog,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_quote,
+)
+from backtest.account.position import compute_entry
+from backtest.base.compiled_twins import bind_functions
+from backtest.base.errors import DataError
+from backtest.base.units import TOLERANCE, IntArray, format_time
+from backtest.live.fill_rows import Fact
+from backtest.venue.contract_value import compute_price
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+ENTRIES = {
+    "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,
+    "takeover": kinds.LIQUIDATED, "expiry": DELISTED, "delisting": DELISTED, "ruin": kinds.FILL,
+    "conversion": CONVERTED,
+}  # fmt: skip
+BY_VENUE = ("liquidation", "takeover")
+DUST = 1e-9
+"""A position is closed if less than this share of it or of the fill would be left."""
+
+
+class Would(NamedTuple):
+    """A requirement that failed: when, whose, at which price, and what was missing.
+
+    ``instrument`` is empty for the cross pool.
+    """
+
+    time: int
+    instrument: str
+    price: float
+    shortfall: float
+
+
+class Bar(NamedTuple):
+    """The arguments of a bar of the loop."""
+
+    terms: Terms
+    feed: BookFeed
+    state: AccountState
+    quotes: MarketBar
+    scratch: Scratch
+    ledger: FloatArray
+    log: BookLog
+    t: int
+
+
+class Replayer:
+    """The bars of a replay, with the fills of each.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The instruments, then the collateral.
+    n : int
+        The number of instruments.
+    facts : mapping of int to list of Fact
+        The fills by bar, in order.
+    time, due : IntArray
+        Opens of the bars, and stamps of the settlements of the feed, ns.
+    interval : int
+        Length of a bar, ns.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], n: int, facts: dict[int, list[Fact]],
+        time: IntArray, due: IntArray, interval: int,
+    ) -> None:  # fmt: skip
+        self.names, self.n, self.facts = names, n, facts
+        self.time, self.due, self.interval = time, due, interval
+        self.would: list[Would] = []
+        self._allowed = 0
+        pay = bind_functions(
+            portfolio_payments,
+            liquidate_isolated=lambda *_: False,
+            is_book_funding_due=self._is_next_due,
+            compute_free=lambda *_: math.inf,
+        )
+        close = bind_functions(
+            portfolio_bar, settle_debt=self._check_debt, delist=_do_nothing, end_book=_do_nothing
+        )
+        self.kernel = SimpleNamespace(
+            pay=pay["pay_book_funding"], flow=pay["take_book_flows"], close=close["close_book"]
+        )
+
+    def live(
+        self, terms: Terms, feed: BookFeed, state: AccountState, quotes: MarketBar,
+        scratch: Scratch, ledger: FloatArray, log: BookLog, t: int,
+    ) -> None:  # fmt: skip
+        """Take the account through bar t, up to its close."""
+        bar = Bar(terms, feed, state, quotes, scratch, ledger, log, t)
+        portfolio_bar.set_quotes(terms, feed, quotes, t)
+        clear_ledger(ledger)
+        before = state.wallet[EQUITY]
+        wealth = before + state.wallet[RESERVE]
+        left = list(self.facts.get(t, ()))
+        if terms.fill == EARLY and t > 0:
+            for i in range(self.n):
+                if is_held(state, i):
+                    mark_book(state, i, quotes.fill[i], ledger)
+        left = self._apply(bar, left, lambda fact: fact.step == 0)
+        self.kernel.flow(terms, feed, state, quotes, ledger, log, t)
+        left = self._apply(bar, left, lambda fact: fact.step == 1)
+        portfolio_bar.rescale_unit(state, ledger, before)
+        left = self._pay(bar, left, 1)
+        if terms.has_interest and t > 0:
+            charge_book_interest(terms, feed, state, quotes, ledger, log, t)
+        self._test(bar, quotes.mark_open, int(self.time[t]))
+        left = self._pay(bar, left, 0)
+        self._apply(bar, left, lambda _: True)
+        self._test_extremes(bar)
+        portfolio_bar.follow_bests(terms, state, quotes)
+        self.kernel.close(terms, feed, state, quotes, scratch, ledger, log, t, wealth)
+
+    def _is_next_due(self, *given: Any) -> bool:
+        """Return whether a settlement is due, and was not just paid."""
+        self._allowed -= 1
+        return self._allowed >= 0 and portfolio_payments.is_book_funding_due(*given)
+
+    def _pay(self, bar: Bar, left: list[Fact], is_open: int) -> list[Fact]:
+        """Pay the settlements of the bar one by one; fills stamped before one come before it."""
+        terms, feed, state, quotes, _, ledger, log, t = bar
+        while portfolio_payments.is_book_funding_due(feed, state, t, is_open):
+            event = int(state.cursor[FUNDING_NEXT])
+            name, due = self.names[feed.funding_instrument[event]], int(self.due[event])
+            if not is_open:
+                left = self._apply(bar, left, lambda fact, due=due: fact.time < due)
+            self._allowed = 1
+            self.kernel.pay(terms, feed, state, quotes, ledger, log, t, is_open)
+            by = 2 if is_open else 6
+            left = self._apply(
+                bar,
+                left,
+                lambda fact, due=due, name=name, by=by: fact.is_by(name, by, due),
+                is_first=True,
+            )
+        return left
+
+    def _apply(self, bar: Bar, left: list[Fact], chosen: Any, *, is_first: bool = False) -> Any:
+        """Apply the fills that are chosen, in order; return the others.
+
+        With ``is_first`` only a run of them at the beginning, with the bad debt that follows.
+        """
+        kept: list[Fact] = []
+        for k, fact in enumerate(left):
+            if is_first and not chosen(fact):
+                return [*kept, *left[k:]]
+            if chosen(fact):
+                self._enter(bar, fact)
+            else:
+                kept.append(fact)
+        return kept
+
+    def _enter(self, bar: Bar, fact: Fact) -> None:
+        if fact.kind == "bad_debt":
+            bar.state.wallet[CASH] -= fact.fee
+            bar.ledger[BAD_DEBT, self.n] -= fact.fee
+            note(bar.log, bar.t, -1, kinds.BAD_DEBT, 1.0, 0.0, -fact.fee)
+        elif fact.place >= self.n:
+            sell_asset(bar, fact, self.n)
+        else:
+            enter_fill(bar, fact)
+            values = bar.quotes.mark_open.copy()
+            values[fact.place] = fact.value
+            if fact.kind in ("order", "stop"):
+                self._test(bar, values, fact.time)
+
+    # ------------------------------------------------------------------------------ tests
+
+    def _test(self, bar: Bar, values: FloatArray, time: int) -> None:
+        """Note the requirements that fail at some values u."""
+        terms, state = bar.terms, bar.state
+        value_at(state, values, bar.quotes.asset_mark_open)
+        if count_cross(terms, state) > 0 and is_pool_short(terms, state):
+            self._note(time, "", float("nan"), -compute_excess(terms, state))
+        for i in range(self.n):
+            if is_held(state, i) and is_isolated(terms, i):
+                needed = compute_pot_needed(terms, state, bar.quotes, i)
+                missing = needed - compute_pot_backing(terms, state, i)
+                if missing >= -TOLERANCE * needed:
+                    price = self._price(terms, i, values[i])
+                    self._note(time, self.names[i], price, missing)
+
+    def _price(self, terms: Terms, i: int, value: float) -> float:
+        brackets = terms.rules.brackets
+        return float(compute_price(brackets.sizes[i], bool(brackets.are_inverse[i]), value))
+
+    def _note(self, time: int, name: str, price: float, shortfall: float) -> None:
+        if not self.would or self.would[-1][:2] != (time, name):
+            self.would.append(Would(time, name, price, float(shortfall)))
+
+    def _test_extremes(self, bar: Bar) -> None:
+        """Test the requirements at the two extremes of the bar, in the order of the path."""
+        quotes, end = bar.quotes, int(self.time[bar.t]) + self.interval - 1
+        is_up = quotes.close >= quotes.open
+        low, high = quotes.mark_low, quotes.mark_high
+        for first in (True, False):
+            values = low.copy()
+            chosen = is_up != first
+            values[chosen] = high[chosen]
+            self._test(bar, values, end)
+
+    def _check_debt(
+        self, terms: Terms, state: AccountState, ledger: FloatArray, log: BookLog, t: int
+    ) -> None:
+        """Refuse an equity under 0 that no bad debt explains."""
+        del ledger, log
+        equity = compute_account_equity(terms, state)
+        scale = max(abs(state.wallet[CASH]), float(abs(state.wallet[EQUITY])), 1e-300)
+        if equity < -DUST * scale:
+            raise DataError(
+                f"the equity of a replay must not fall below 0, got {equity:.10g}",
+                where=f"bar {t}, {format_time(int(self.time[t]))}",
+                cure="check the fills up to there, or add a row of the kind bad_debt after the "
+                "fill that left the debt, with the fee -amount",
+            )
+        if equity < 0.0:
+            state.wallet[CASH] -= equity
+
+
+def _do_nothing(*_: Any) -> None:
+    """Trade nothing: what is delisted or ruined is closed by its fill."""
+
+
+def sell_asset(bar: Bar, fact: Fact, n: int) -> None:
+    """Sell collateral at a price, or give it up for its value, which a liquidation takes."""
+    state, ledger, c = bar.state, bar.ledger, fact.place - n
+    sold = -fact.quantity
+    ledger[COLLATERAL_PNL, n] += sold * (fact.reference - state.priced[c])
+    ledger[CONVERSION, n] += sold * (fact.reference - fact.price)
+    ledger[FEES, n] += fact.fee
+    left = state.held.amounts[c] - sold
+    state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
+    state.wallet[CASH] += sold * fact.price - fact.fee
+    note(bar.log, bar.t, fact.place, CONVERTED, fact.price, -sold, sold * fact.price)
+
+
+def enter_fill(bar: Bar, fact: Fact) -> None:
+    """Change a position by a fill at its price, with its fee."""
+    terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
+    rules, before = pick_instrument(terms, i), open_books(terms, state, i)
+    (position,) = before.positions
+    quantity = position.quantity + fact.quantity
+    if abs(quantity) <= DUST * max(abs(position.quantity), abs(fact.quantity)):
+        quantity = 0.0
+    change = quantity - position.quantity
+    entry = compute_entry(rules, position, quantity, fact.filled)
+    initial = pick_quote(bar.quotes, i).initial
+    if is_isolated(terms, i):
+        cash, margin = move_margin(rules, before, quantity, fact.filled, initial)
+    else:
+        cash, margin = before.cash - change * fact.filled, 0.0
+    after = charge(rules, make_books(cash, Position(quantity, entry, margin, fact.value)), fact.fee)
+    cost = change * (fact.filled - fact.value)
+    is_forced = fact.kind in BY_VENUE
+    ledger[PRICE_PNL, i] += position.quantity * (fact.value - position.value)
+    ledger[LOSS if is_forced else FEES, i] += fact.fee
+    ledger[LOSS if is_forced else SLIPPAGE, i] += cost
+    ledger[TRADED, i] += abs(change) * abs(fact.filled)
+    ledger[LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
+    ledger[STOPS_ROW, i] += 1.0 if fact.kind == "stop" else 0.0
+    close_account_books(terms, state, i, before, after)
+    row = bar.log.written[0]
+    costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
+    shown = fact.value if is_forced else fact.filled
+    write_event(
+        as_log(bar.log), bar.t, ENTRIES[fact.kind], shown, change,
+        abs(change) * abs(shown), *costs,
+    )  # fmt: skip
+    stamp(bar.log, row, i)

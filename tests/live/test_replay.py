@@ -1,0 +1,245 @@
+"""A replay of a run's own fills is the run, and finds what is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.strategies import VolTarget
+from tests.agreement import Scripted, run_engine, trust_data
+from tests.cases import Case, make_exit_case
+from tests.portfolio_cases import make_full_case
+from tests.scenes import account_of, market_of, venue_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+TERMS = (
+    "price_pnl", "fees", "slippage", "funding", "interest", "liquidation_loss", "flows", "bad_debt",
+    "collateral_pnl",
+)  # fmt: skip
+
+
+def replay_case(case: Any) -> tuple[Any, Any]:
+    """Return the run of a case, and the replay of its fills."""
+    given = case.for_engine(bt)
+    if isinstance(case, Case):
+        run = bt.run(policy=Scripted(), compile=False, **given)
+    else:
+        run = run_engine(case)
+    given.pop("signal")
+    changes = {"flows": run.transfers if len(run.transfers) else None, "reserve": 0.0}
+    given["account"] = replace(given["account"], **changes, top_up_to=None)
+    return run, bt.replay(fills=run.fills, **given)
+
+
+def read_term(result: Any, name: str) -> np.ndarray:
+    """Return a term of the account; impact is part of slippage, as a reference has neither."""
+    more = result.of_account("impact") if name == "slippage" else 0.0
+    return np.asarray(result.of_account(name) + more)
+
+
+def measure_scale(run: Any) -> np.ndarray:
+    """Return what rounding is measured by: the larger of equity and what was traded and held."""
+    equity, gross = run.of_account("equity"), np.abs(run.notionals)
+    held = np.nan_to_num(gross).sum(axis=1)
+    traded = np.cumsum(np.abs(run.of_account("price_pnl")))
+    return np.maximum.accumulate(np.maximum(np.maximum(equity, held), traded)) + 1e-300
+
+
+def compare(case: Any) -> list[str]:
+    """Return where the replay is off the run by more than 1e-9."""
+    run, again = replay_case(case)
+    scale, wrong = measure_scale(run), []
+    for name in ("equity", *TERMS):
+        mine, theirs = read_term(again, name), read_term(run, name)
+        off = np.flatnonzero(~(np.abs(mine - theirs) <= 1e-9 * scale))
+        wrong += [f"seed {case.seed}, bar {t} {name}: {mine[t]}, run {theirs[t]}" for t in off[:1]]
+    return wrong
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("make", [make_exit_case, make_full_case])
+def test_the_fills_of_a_run_give_its_account(make, seed, monkeypatch):
+    trust_data(monkeypatch)
+    assert not compare(make(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 150, 50))
+def test_the_fills_of_300_accounts_give_them(first, monkeypatch):
+    """Equity and terms at every bar; takeovers, forfeited margin and bad debt are among them."""
+    trust_data(monkeypatch)
+    cases = [
+        make(seed) for seed in range(first, first + 50) for make in (make_exit_case, make_full_case)
+    ]
+    wrong = [text for case in cases for text in compare(case)]
+    assert not wrong, "\n".join(wrong)
+
+
+# ------------------------------------------------------------------------------------ by hand
+
+MARKET = market_of(100.0, 100.0, (100.0, 112.0, 99.0, 110.0), 110.0, 110.0)
+START = MARKET.index[0]
+
+
+def fills_of(*rows: tuple[float, float, float, float]) -> pd.DataFrame:
+    """Return fills of (hours, quantity, price, fee)."""
+    table = pd.DataFrame(rows, columns=["hours", "quantity", "price", "fee"])
+    table["time"] = START + pd.to_timedelta(table.pop("hours"), unit="h")
+    return table
+
+
+def replay(fills: pd.DataFrame, market: Any = MARKET, **terms: Any) -> Any:
+    """Replay fills of an account of 1,000 without costs of its own."""
+    return bt.replay(market, fills, **({"venue": venue_of(), "account": account_of()} | terms))
+
+
+def test_two_fills_by_hand():
+    """Buy 2 at 100 for a fee of 1, sell 1 at 108 inside the bar that rises from 100 to 110."""
+    found = replay(fills_of((1.0, 2.0, 100.0, 1.0), (2.5, -1.0, 108.0, 0.5)))
+    equity = found.of_account("equity").tolist()
+    assert equity == pytest.approx([1_000.0, 999.0, 999.0 + 8.0 - 0.5 + 10.0, 1_016.5, 1_016.5])
+    assert found.fills["quantity"].tolist() == [2.0, -1.0]
+    assert found.fills["kind"].tolist() == ["order", "order"]
+    assert found.would_liquidate.empty
+
+
+def test_a_fill_before_a_settlement_has_moved_the_position():
+    """Funding of 1 % at 02:00 on 110: sold a second before, nothing is paid; at 02:00 it is."""
+    market = market_of(100.0, 100.0, 100.0, 100.0, funding=[(2.0, 0.01)])
+    paid = []
+    for hours in (2.0 - 1.0 / 3_600.0, 2.0):
+        found = replay(fills_of((1.0, 2.0, 100.0, 0.0), (hours, -2.0, 100.0, 0.0)), market)
+        paid.append(found.metrics["funding"])
+    assert paid == pytest.approx([0.0, 2.0])
+
+
+def test_it_goes_on_where_a_venue_would_liquidate():
+    """15x long 100: the fall to 95 leaves 250 of margin, under 5 % of the notional of 14,250."""
+    market = market_of(100.0, 100.0, (100.0, 100.0, 95.0, 100.0), 100.0)
+    found = replay(fills_of((1.0, 150.0, 100.0, 0.0)), market)
+    row = found.would_liquidate.iloc[0]
+    assert row["time"] == START + pd.Timedelta("3h") - pd.Timedelta(1, unit="ns")
+    assert row["shortfall"] == pytest.approx(0.05 * 150.0 * 95.0 - 250.0)
+    assert found.of_account("equity")[-1] == 1_000.0
+
+
+def test_a_replay_begins_where_a_snapshot_says():
+    held = {"market": {"quantity": 2.0, "entry": 90.0}}
+    start = bt.AccountSnapshot(equity=500.0, positions=held, time=START + pd.Timedelta("2h"))
+    found = replay(fills_of((3.0, -2.0, 110.0, 0.0)), start=start)
+    assert found.of_account("equity").tolist() == pytest.approx([520.0, 520.0, 520.0])
+
+
+# ------------------------------------------------------------------------------------ reconcile
+
+
+def run_sample() -> Any:
+    """Return a run with funding and many fills."""
+    market = bt.Market.sample(bars=150)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    terms = {"venue": venue, "account": bt.Account(capital=10_000)}
+    return bt.run(market, VolTarget(), **terms, compile=False), market, terms
+
+
+def test_a_fill_left_out_is_found_at_its_bar():
+    run, market, terms = run_sample()
+    fills = run.fills
+    equity = pd.Series(run.of_account("equity"), index=run.bars.index + pd.Timedelta("1h"))
+    whole = bt.replay(market, fills, **terms)
+    assert whole.reconcile(equity).time is None
+    for k in (0, len(fills) - 2):
+        found = bt.replay(market, fills.drop(index=k), **terms).reconcile(equity, tolerance=1e-9)
+        assert found.time == fills["time"][k]
+    doubled = pd.concat([fills, fills.iloc[[3]]])
+    found = bt.replay(market, doubled, **terms).reconcile(equity, tolerance=1e-9)
+    assert found.time == fills["time"][3]
+    assert any("missing there" in each for each in found.causes)
+
+
+def test_the_first_term_of_a_ledger_that_differs_is_named():
+    run, market, terms = run_sample()
+    again = bt.replay(market, run.fills, **terms)
+    events = run.events[run.events["kind"].isin(["fee", "funding"])]
+    kinds = events["kind"].map({"fee": "COMMISSION", "funding": "FUNDING_FEE"})
+    ledger = pd.DataFrame({
+        "time": pd.DatetimeIndex(events["time"]).as_unit("ms").asi8, "incomeType": kinds,
+        "income": -events["amount"].to_numpy(), "asset": "USDT",
+    })  # fmt: skip
+    assert again.reconcile(ledger).time is None
+    row = int(np.flatnonzero(ledger["incomeType"] == "FUNDING_FEE")[1])
+    ledger.loc[ledger.index[row], "income"] *= 2.0
+    found = again.reconcile(ledger)
+    assert (found.time, found.term) == (events["time"].iloc[row], "funding")
+    assert found.difference == pytest.approx(found.ours)
+    bills = pd.DataFrame({
+        "ts": ledger["time"], "type": kinds.map({"COMMISSION": 2, "FUNDING_FEE": 8}),
+        "balChg": -events["amount"].to_numpy(),
+        "fee": np.where(kinds == "COMMISSION", -events["amount"].to_numpy(), 0.0),
+    })  # fmt: skip
+    assert again.reconcile(bills).time is None
+
+
+# ------------------------------------------------------------------------------------ readers
+
+MS = 1_700_000_000_000
+FREQTRADE = {
+    "pair": "BTC/USDT:USDT", "is_short": True, "amount": 0.5, "open_rate": 100.0, "fee_open": 1e-3,
+    "open_date": "2024-01-01 00:00:00+00:00", "close_date": "2024-01-01 02:00:00+00:00",
+    "close_rate": 90.0, "fee_close": 2e-3, "exit_reason": "stop_loss",
+}  # fmt: skip
+ROW = {
+    "ccxt": [{"timestamp": MS, "symbol": "BTC/USDT:USDT", "side": "sell", "amount": 0.5,
+              "price": 100.0, "fee": {"cost": 0.05, "currency": "USDT"}}],
+    "binance": [{"symbol": "BTCUSDT", "side": "SELL", "price": "100", "qty": "0.5", "time": MS,
+                 "commission": "0.05", "commissionAsset": "USDT"}],
+    "bybit": [{"symbol": "BTCUSDT", "side": "Sell", "execPrice": "100", "execQty": "0.5",
+               "execFee": "0.05", "execTime": str(MS), "execType": kind, "feeCurrency": "USDT"}
+              for kind in ("Trade", "Funding")],
+    "okx": [{"instId": "BTC-USDT-SWAP", "side": "sell", "fillPx": "100", "fillSz": "0.5",
+             "fee": "-0.05", "feeCcy": "USDT", "ts": str(MS), "subType": "2"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ROW)
+@pytest.mark.parametrize("form", ["list", "csv", "json"])
+def test_exports_are_read(source, form, tmp_path):
+    if source == "ccxt" and form == "csv":
+        form = "json"  # its fees are tables
+    given: Any = ROW[source]
+    if form != "list":
+        given = tmp_path / f"fills.{form}"
+        text = json.dumps(ROW[source]) if form == "json" else pd.DataFrame(ROW[source]).to_csv()
+        given.write_text(text, encoding="utf-8")
+    found = bt.read_fills(given)
+    assert len(found) == 1
+    row = found.iloc[0]
+    assert row["time"] == pd.Timestamp(MS, unit="ms", tz="UTC")
+    assert row[["instrument", "quantity", "price", "fee", "fee_currency", "kind"]].tolist() == [
+        "BTCUSDT", -0.5, 100.0, 0.05, "USDT", "order"]  # fmt: skip
+
+
+def test_trades_of_freqtrade_and_orders_of_vectorbt_are_read():
+    found = bt.read_fills(pd.DataFrame([FREQTRADE]))
+    assert found["quantity"].tolist() == [-0.5, 0.5]
+    assert found["fee"].tolist() == pytest.approx([0.05, 0.09])
+    assert found["kind"].tolist() == ["order", "stop"]
+    orders = pd.DataFrame({
+        "Order Id": [0], "Column": ["BTCUSDT"], "Timestamp": [pd.Timestamp("2024-01-01")],
+        "Size": [0.5], "Price": [100.0], "Fees": [0.05], "Side": ["Sell"],
+    })  # fmt: skip
+    assert bt.read_fills(orders)["quantity"].tolist() == [-0.5]
+    liquidated = [{**ROW["okx"][0], "subType": "104"}]
+    assert bt.read_fills(liquidated)["kind"].tolist() == ["liquidation"]
+    assert bt.read_fills([{**ROW["bybit"][0], "execType": "BustTrade"}])["kind"][0] == "takeover"
+
+
+def test_fills_of_a_saved_result_are_the_same(tmp_path):
+    run, _, _ = run_sample()
+    loaded = bt.Result.load(run.save(tmp_path))
+    pd.testing.assert_frame_equal(loaded.fills, run.fills)
