@@ -111,7 +111,7 @@ def cascade(  # noqa: PLR0913 - one per flag
 def run_own_account(experiment: Experiment) -> Result | None:
     """Run the policy's account; None, with a note, if it ends without a position."""
     result: Result = run_with_progress(experiment)
-    if result.state.books.positions[0].quantity == 0.0:
+    if result.record.positions.quantity[-1, 0] == 0.0:
         typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
         return None
     return result

@@ -317,6 +317,12 @@ def check_arguments(crowd: object, venue: object) -> None:
                 where=Place(name, of=WHERE),
                 cure=f"pass bt.{kind.__name__}...",
             )
+    if isinstance(venue, Venue) and venue.contract.is_spot:
+        raise ParameterError(
+            "the positions of a crowd must be margined, got a venue of kind 'spot'",
+            where=Place("venue", of=WHERE),
+            cure="pass the venue of a perpetual: bt.Venue.preset('binance-usdm', 'BTCUSDT')",
+        )
 
 
 def read_settings(

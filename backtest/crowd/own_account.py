@@ -73,21 +73,20 @@ def read_own_account(
 def read_result(result: Result) -> OwnAccount:
     """Return the position of a run at its last close; in cross margin all cash backs it."""
     rules = read_rules(result.venue)
-    books, reserve = result.state.books, result.state.reserve
-    position = books.positions[0]
-    if position.quantity == 0.0:
+    last = {name: float(values[-1]) for name, values in result.record.of_one().items()}
+    quantity, entry = last["quantity"], last["entry"]
+    if quantity == 0.0:
         raise ParameterError(
             "the run must end with a position, got a flat end",
             where=WHERE,
             cure="pass a run that ends with a position, or a mapping of one",
         )
-    entry = position.entry
     if result.account.margin == "isolated":
-        collateral, more = position.margin, books.cash + reserve
+        collateral, more = last["margin"], last["cash"] + last["reserve"]
     else:
-        collateral, more = books.cash + position.quantity * entry, reserve
+        collateral, more = last["cash"] + quantity * entry, last["reserve"]
     price = float(to_price(rules, np.asarray(entry)))
-    return OwnAccount(position.quantity, price, collateral, collateral + more)
+    return OwnAccount(quantity, price, collateral, collateral + more)
 
 
 def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:

@@ -135,7 +135,8 @@ def calculate_book(
         As in :func:`backtest.margin.requirement`. Collateral whose ``prices`` name an instrument
         has its price and moves with it.
     balance : float
-        The settlement balance: realized money, without unrealized profit and collateral.
+        The settlement balance: realized money, without unrealized profit, collateral and the
+        value of spot legs.
     entries : float, Mapping or sequence
         Average entry prices; default: the prices, without unrealized profit.
 
@@ -165,7 +166,8 @@ def calculate_book(
     shares, of_assets = find_shares(book)
     rows = tuple(describe_positions(book, shares))
     pairs = zip(book.collateral, book.collateral_prices, strict=True)
-    equity = backing - book.collateral_value() + sum(each.amount * at for each, at in pairs)
+    owned = sum(each.amount * at for each, at in pairs)
+    equity = backing - book.collateral_value() + owned + book.haircuts()
     return BookCalculation(
         balance=book.balance,
         equity=equity,

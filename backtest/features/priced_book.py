@@ -9,9 +9,13 @@ from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number
 from backtest.base.units import TOLERANCE
 from backtest.venue import MarginRules, book_margin
-from backtest.venue.book_requirement import compute_book_initial, compute_book_requirement
-from backtest.venue.book_rules import BookRules, Holdings
-from backtest.venue.book_tables import pack_holdings
+from backtest.venue.book_requirement import (
+    compute_book_initial,
+    compute_book_requirement,
+    compute_haircuts,
+)
+from backtest.venue.book_rules import BookRules, Holdings, is_spot_leg
+from backtest.venue.book_tables import pack_holdings, pack_spot
 from backtest.venue.collateral import Collateral
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.contract_value import compute_value
@@ -77,9 +81,18 @@ class CheckedBook(NamedTuple):
         return self.quantities[name] * gained
 
     def backing(self) -> float:
-        """Return M, what backs the positions."""
+        """Return M, what backs the positions: spot legs, which are paid, by their value."""
         profit = sum(self.profit_of(name) for name in self.quantities)
-        return self.balance + profit + self.collateral_value()
+        paid = sum(
+            self.quantities[name] * self.value_of(name, self.entries[name])
+            for i, name in enumerate(self.rules)
+            if is_spot_leg(self.packed, i)
+        )
+        return self.balance + profit + paid + self.collateral_value() - self.haircuts()
+
+    def haircuts(self) -> float:
+        """Return what of the value of long spot legs does not back the positions."""
+        return float(compute_haircuts(self.packed, self.hold()))
 
     def collateral_value(self) -> float:
         """Return the value of all collateral at its rates."""
@@ -144,7 +157,7 @@ def read_arguments(
     known = rule if isinstance(rule, MarginRule) else Brackets()
     return CheckedBook(
         rules=found.rules,
-        packed=known.pack(found.rules, assets),
+        packed=known.pack(found.rules, assets)._replace(spot=pack_spot(found.haircuts)),
         quantities=found.quantities,
         prices=found.prices,
         entries=entered,

@@ -137,18 +137,23 @@ class GeneralLoop:
         is_own = self.runner.overlay is not None or any(each.columns for each in setup.panelists)
         is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
         is_own |= any(each.open_interest_margin is not None for each in self.venues.values())
+        begun = self.begin_on(joined if is_own else path, setup)
+        if not is_own and not self.has_all_stamps(begun):
+            is_own, begun = True, self.begin_on(joined, setup)
         markets = joined if is_own else path
-        begun = self.begin_on(markets, setup)
-        offset = markets.n_bars - self.paths.width
-        return Prepared(begun, offset, is_own or not self.has_all_stamps(begun, offset))
+        return Prepared(begun, markets.n_bars - self.paths.width, is_own)
 
-    def has_all_stamps(self, setup: Setup, offset: int) -> bool:
-        """Return whether each settlement that is drawn belongs to a bar after history."""
+    def has_all_stamps(self, setup: Setup) -> bool:
+        """Return whether each settlement that is drawn belongs to a bar after history.
+
+        Those of spot legs are not paid.
+        """
         feed = setup.inputs.feed
-        drawn = feed.funding_instrument[feed.funding_bar > offset]
+        drawn = feed.funding_instrument[feed.funding_bar > 0]
         return all(
             int(np.sum(drawn == i)) == len(each.calendar.stamps)
-            for i, each in enumerate(self.paths.members.values())
+            for i, (name, each) in enumerate(self.paths.members.items())
+            if not setup.venues[name].contract.is_spot
         )
 
     def begin_on(self, joined: Markets, setup: Setup) -> Setup:
@@ -287,8 +292,8 @@ class GeneralLoop:
         fields["volume"] = np.stack([each.volume[part] for each in bars.values()], axis=1)
         rates = feed.funding_rate.copy()
         for i, each in enumerate(bars.values()):
-            drawn = each.rates[k]
-            if len(drawn):
-                rates[np.flatnonzero(feed.funding_instrument == i)[-len(drawn) :]] = drawn
+            drawn, own = each.rates[k], np.flatnonzero(feed.funding_instrument == i)
+            if len(drawn) and len(own):  # a spot leg pays none
+                rates[own[-len(drawn) :]] = drawn
         fields["funding_rate"] = rates
         return setup._replace(inputs=setup.inputs._replace(feed=feed._replace(**fields)))

@@ -42,11 +42,15 @@ DEFAULT = Brackets()
 
 
 class PricedBook(NamedTuple):
-    """Checked arguments: the rules of each instrument by name, what is held, and its prices."""
+    """Checked arguments: the rules of each instrument by name, what is held, and its prices.
+
+    ``haircuts`` are those of spot legs, None of all others.
+    """
 
     rules: dict[str, MarginRules]
     quantities: dict[str, float]
     prices: dict[str, float]
+    haircuts: tuple[float | None, ...]
 
 
 def requirement(
@@ -132,7 +136,8 @@ def initial(
 
     Parameters and errors are those of :func:`requirement`. Under brackets it is the sum of each
     notional over the largest leverage of the bracket that holds it, or over ``venue_leverage``, the
-    leverage set at the venue, which scenarios do not use.
+    leverage set at the venue, which scenarios do not use. That of a long spot leg is without its
+    haircut, which what backs the positions does not contain.
     """
     where = "bt.margin.initial"
     book = read_book(venues, quantities, prices, where)
@@ -198,6 +203,7 @@ def read_book(venues: Venues, quantities: Numbers, prices: Numbers, where: str) 
         rules,
         dict(zip(names, held.values(), strict=True)),
         priced,
+        tuple(venue.contract.haircut for venue in chosen.values()),
     )
 
 
@@ -321,7 +327,8 @@ def bind(
     entered = {} if entries is None else read_numbers("entries", entries, book.rules, where)
     for name, entry in entered.items():
         PRICE.check("entries", entry, where=f"{where}, {name}")
-    return rule.bind(book.rules, assets, price_assets(assets, collateral_prices, where), entered)
+    bound = rule.bind(book.rules, assets, price_assets(assets, collateral_prices, where), entered)
+    return bound._replace(haircuts=book.haircuts)
 
 
 def call_own_rule(rule: Any, method: str, book: PricedBook, where: str) -> float:

@@ -125,6 +125,10 @@ def scalar_bankruptcy_price(
     return price if price > 0.0 else math.nan
 
 
+OF_PRICES = (scalar_survivable_notional, scalar_liquidation_price, scalar_bankruptcy_price)
+"""What a spot leg has only together with its account."""
+
+
 def maintenance(
     venue: Venue | MarginRules, notional: Number, multiplier: Number | None = None
 ) -> Any:
@@ -325,6 +329,13 @@ def _broadcast(
             cure="pass bt.Venue(...)",
         )
     rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
+    if not isinstance(venue, MarginRules) and venue.contract.is_spot and function in OF_PRICES:
+        raise ParameterError(
+            "the contract must be margined, as the price that fails a spot leg is one of its whole "
+            "account, got kind 'spot'",
+            where=where,
+            cure="give the whole account to bt.calculate_book",
+        )
     try:
         arrays = [np.asarray(number, dtype=np.float64) for number in numbers]
         flat = np.broadcast_arrays(*arrays)

@@ -158,13 +158,17 @@ class MarginRule(Value):
 
 
 class BoundRule(NamedTuple):
-    """A compiled rule for some venues and collateral; a :class:`RequirementRule`."""
+    """A compiled rule for some venues and collateral; a :class:`RequirementRule`.
+
+    ``haircuts`` are those of spot legs, None of all others; empty without any.
+    """
 
     rule: MarginRule
     rules: dict[str, MarginRules]
     collateral: tuple[Collateral, ...]
     collateral_prices: tuple[float, ...]
     entries: dict[str, float]
+    haircuts: tuple[float | None, ...] = ()
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
         """Return the maintenance requirement of the positions."""
@@ -186,7 +190,8 @@ class BoundRule(NamedTuple):
             amounts=[each.amount for each in self.collateral],
             prices=self.collateral_prices,
         )
-        return self.rule.pack(self.rules, self.collateral), held
+        packed = self.rule.pack(self.rules, self.collateral)
+        return packed._replace(spot=pack_spot(self.haircuts)), held
 
     def _value_one(self, name: str, price: float) -> float:
         return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)

@@ -144,8 +144,9 @@ def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
         if amount != 0.0:
             yield name, format_signed_money(amount), ""
     yield "equity at the end", format_money(metrics["final_equity"]), ""
-    if result.state.reserve > 0.0:
-        yield "left in the reserve", format_money(result.state.reserve), ""
+    reserve = float(result.record.account.reserve[-1])
+    if reserve > 0.0:
+        yield "left in the reserve", format_money(reserve), ""
 
 
 def format_signed_money(amount: float) -> str:
