@@ -154,6 +154,23 @@ def test_a_pair_of_4x_at_a_premium_of_20_percent_fails_under_par():
     assert [round(find_ratio(b), 2) for b in PREMIUMS[1:-1]] == [2.56, 1.94, 1.67, 1.46, 1.23]
 
 
+@pytest.mark.parametrize("premium", [0.0, 0.02, 0.05])
+def test_the_book_calculator_gives_the_liquidation_price_of_a_pair(premium):
+    """B is -3,000 after buying 40 at 100; both prices rise together from a premium."""
+    spot = bt.Venue.spot(
+        taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, max_leverage=8.0, like=make_venue()
+    )
+    prices = {"S": 100.0, "P": 100.0 * (1.0 + premium)}
+    found = bt.calculate_book(
+        {"S": spot, "P": make_venue()}, {"S": 40.0, "P": -40.0}, prices,
+        balance=-3000.0, entries={"S": 100.0, "P": 100.0},
+    )  # fmt: skip
+    assert found.backing == pytest.approx(600.0 - 4000.0 * premium)
+    assert found.equity == pytest.approx(1000.0 - 4000.0 * premium)
+    assert found.moves[-1].up == pytest.approx(find_ratio(premium) - 1.0)
+    assert found.initial == pytest.approx(100.0 + 0.05 * 4000.0 * (1.0 + premium))
+
+
 def test_inside_a_bar_the_pair_fails_where_its_margin_does():
     """S and P rise to 200 and 206: M = 600 - 640 x, R = 5 % of 4000 + 4240 x."""
     legs = (tape([flat(100), flat(100), (100, p, 100, p)], (4.0, NAN)) for p in (200, 206))
@@ -270,6 +287,22 @@ def test_rows_of_a_sweep_are_runs():
             assert row.interest == one.metrics["interest"]
 
 
+@pytest.mark.slow
+def test_risk_and_pages_know_spot_legs(tmp_path):
+    """Paths draw funding that a spot leg does not pay; its account alone has a page too."""
+    markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
+    paths = bt.simulate_paths(markets, "gbm", horizon="12h", paths=3)
+    given = {"venue": {"S": SPOT, "P": PERP}, "signal": {"S": -1.0, "P": 1.0}}
+    terms = {"account": bt.Account(capital=1e4), "method": "plain", "compile": False}
+    found = bt.liquidation_risk(paths, Constant(1.5), **given, **terms).table
+    assert found["p_liquidation"].max() == 0.0
+    one = bt.run(
+        make_coins(), Hold(level=2.0), venue=SPOT, account=bt.Account(capital=1e4), compile=False
+    )
+    assert "spot contract with a haircut of 10 %" in one.summary()
+    assert one.report(tmp_path / "one.html").stat().st_size > 10_000
+
+
 # --------------------------------------------------------------------------------- cash and carry
 
 
@@ -374,6 +407,14 @@ BAD: dict[str, tuple[Any, str]] = {
     "other money rates": (
         lambda: run_pair(venue={"S": spot(borrow_rate=0.1), "P": PERP}),
         "borrow_rate must be the same"),
+    "a price of its own": (
+        lambda: bt.margin.liquidation_price(SPOT, 1.0, 100.0, 50.0), "must be margined"),
+    "a crowd": (
+        lambda: bt.cascade(
+            bt.Crowd.from_positions(pd.DataFrame(
+                [{"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 10.0}])),
+            SPOT, shock=-0.1, impact=None),
+        "must be margined"),
     "not a venue": (
         lambda: bt.Venue.spot(
             taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, like="binance-usdm"),
