@@ -401,6 +401,14 @@ KEYS = (
     Key("decide", "assume", dict[str, Any], "--assume", LIVE,
         "Facts that the snapshot lacks: peak_equity=equity,bars_since_stop=inf.", read_values),
     Key("decide", "now", Time, "--now", LIVE, "The present, UTC (the clock)."),
+
+    Key("replay", "fills", str, "--fills", LIVE, "The fills: an export of your exchange."),
+    Key("replay", "begin", str, "--begin", LIVE,
+        "The account at the start, as --snapshot of `backtest decide` (flat)."),
+    Key("replay", "ledger", str, "--ledger", LIVE,
+        "A CSV of the venue's ledger, or of the equity, to compare with."),
+    Key("replay", "range_tolerance", float, "--range-tolerance", LIVE,
+        "How far a price may lie outside its bar, a fraction (0.005)."),
 )  # fmt: skip
 
 EXPERIMENT_KEYS = [
@@ -424,6 +432,7 @@ TABLES = {
             "sensitivity",
             "capacity",
             "decide",
+            "replay",
         ),
     )
 }

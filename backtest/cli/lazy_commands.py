@@ -21,7 +21,9 @@ from backtest.base.errors import ParameterError
 from backtest.cli.printing import add_command
 
 PANELS = {
-    **dict.fromkeys(("run", "compare", "allocation", "decide", "cascade", "crowd"), "Run"),
+    **dict.fromkeys(
+        ("run", "compare", "allocation", "decide", "replay", "cascade", "crowd"), "Run"
+    ),
     **dict.fromkeys(("sweep", "tune", "validate"), "Search and validate"),
     **dict.fromkeys(
         ("risk", "stress", "bounds", "sensitivity", "capacity", "paths", "runway"), "Risk"

@@ -14,6 +14,7 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from tests.agreement import Scripted, run_engine, trust_data
 from tests.cases import Case, make_exit_case
+from tests.commands import call, override
 from tests.portfolio_cases import make_full_case
 from tests.scenes import account_of, market_of, venue_of
 
@@ -243,3 +244,31 @@ def test_fills_of_a_saved_result_are_the_same(tmp_path):
     run, _, _ = run_sample()
     loaded = bt.Result.load(run.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.fills, run.fills)
+
+
+@pytest.mark.slow
+def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tmp_path):
+    ledger = tmp_path / "ledger.csv"
+    ledger.write_text(
+        "time,term,amount\n2023-01-01T03:00:00Z,fees,-4.116696428480001\n"
+        "2023-01-01T04:00:00Z,fees,-1.9\n", encoding="utf-8",
+    )  # fmt: skip
+    given = ["replay", "--fills", "examples/fills.csv", "--to", "2023-01-03", "--ledger", ledger]
+    code, out, _ = call(capsys, *given, "--json", "--no-save")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["ledger"]["time"], found["ledger"]["term"]) == (
+        "2023-01-01T04:00:00+00:00",
+        "fees",
+    )
+    assert found["would_liquidate"] == []
+    code, out, _ = call(capsys, *given, "--results", tmp_path / "results")
+    assert code == 0
+    assert "first difference in the bar of 2023-01-01 04:00 UTC: fees" in out
+    for more, words in ((["--fills", "none.csv"], "readable CSV"), (["--begin", "x.json"], "JSON"),
+                        (["--ledger", "none.csv"], "readable CSV"),
+                        (["--range-tolerance", "2"], "range_tolerance")):  # fmt: skip
+        code, _, err = call(capsys, *override([*map(str, given)], *more), "--no-save")
+        assert code == 2
+        assert words in err
+    assert call(capsys, "replay")[0] == 2

@@ -1,0 +1,112 @@
+"""``backtest replay``: the account of somebody who really traded."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typer
+
+import backtest
+from backtest.base.errors import ParameterError
+from backtest.base.saved_result import list_records
+from backtest.cli.cures import naming_source
+from backtest.cli.draft import Draft
+from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
+from backtest.cli.flags import RESULTS, AsJson, Results, Save
+from backtest.cli.printing import save_and_print
+from backtest.cli.run_output import result_to_dict
+
+EXAMPLES = """
+backtest replay --data btc/ --fills trades.csv
+backtest replay --data btc/ --fills trades.csv --begin account.json --capital 5000
+backtest replay live.toml --fills trades.csv --ledger income.csv --json --no-save
+"""
+KEPT = ("venue", "account", "sampling", "calendar")
+"""Terms of a run that a replay has too."""
+
+
+def replay(
+    draft: Draft, *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
+) -> None:
+    """Take an account through fills that were really made, and summarize the result.
+
+    With --ledger, also show the first difference from what the venue says. The policy of the
+    experiment plays no part.
+    """
+    table = draft.tables.get("replay", {})
+    experiment = build_experiment(draft)
+    if "fills" not in table:
+        raise ParameterError(
+            "a replay needs fills, got none",
+            where="--fills",
+            cure="give --fills trades.csv: an export of your exchange, see docs/live.md",
+        )
+    terms: dict[str, Any] = {name: x for name, x in experiment.terms.items() if name in KEPT}
+    if "range_tolerance" in table:
+        terms["range_tolerance"] = table["range_tolerance"]
+    if "begin" in table:
+        terms["start"] = backtest.AccountSnapshot.load(Path(table["begin"]))
+    elif experiment.terms.get("start") is not None:
+        terms["start"] = experiment.terms["start"]
+    with naming_source(draft, "replay"):
+        fills = backtest.read_fills(Path(table["fills"]))
+        found = backtest.replay(experiment.market, fills, **terms)
+        compared = None
+        if "ledger" in table:
+            compared = found.reconcile(read_ledger(Path(table["ledger"])))
+    save_and_print(
+        found,
+        results if save else None,
+        lambda: print_replay(found, compared),
+        partial(list_replay, found, compared) if as_json else None,
+    )
+    show_margins(found)
+
+
+def print_replay(found: Any, compared: Any) -> None:
+    """Print the summary of a replay, and the first difference from a ledger."""
+    typer.echo(found.summary())
+    if compared is not None:
+        typer.echo(f"\n{compared}")
+
+
+def list_replay(found: Any, compared: Any, path: str | None) -> dict[str, Any]:
+    """Return a replay as data."""
+    failed = [] if found.would_liquidate.empty else list_records(found.would_liquidate)
+    data = {**result_to_dict(found, path), "would_liquidate": failed}
+    if compared is not None:
+        first = None if compared.time is None else compared.time.isoformat()
+        data["ledger"] = {**compared._asdict(), "time": first}
+    return data
+
+
+def show_margins(found: Any) -> None:
+    """Print where a margin requirement failed, on stderr."""
+    failed = found.would_liquidate
+    if len(failed):
+        first = failed.iloc[0]
+        typer.echo(
+            f"a margin requirement failed {len(failed):,} times, first at "
+            f"{first['time']:%Y-%m-%d %H:%M} UTC by {first['shortfall']:,.2f}; the replay went on",
+            err=True,
+        )
+
+
+def read_ledger(path: Path) -> pd.DataFrame:
+    """Return the table of a CSV file."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"a ledger must be a readable CSV file, got {error}",
+            where=f"--ledger {path}",
+            cure="export it with the columns time, term and amount, or time and equity",
+        ) from error
+
+
+COMMAND = take_experiment(replay, list_flags("replay"))
