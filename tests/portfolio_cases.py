@@ -162,6 +162,21 @@ def make_dated_case(seed: int) -> PortfolioCase:
     return replace(case, tapes=tapes, venues=venues)
 
 
+def make_limit_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed whose decisions are limit orders."""
+    case, rng = make_dated_case(seed), np.random.default_rng([seed, 22])
+    account = {**case.account, "fill": "limit", "intrabar": "path"}
+    typical = np.mean([np.mean(t.bars["high"] / t.bars["low"] - 1.0) for t in case.tapes.values()])
+    offsets = {name: float(typical * rng.uniform(0.0, 0.6)) for name in case.tapes}
+    account["offset"] = offsets if rng.random() < 0.5 else offsets[min(offsets)]
+    account["closing"] = str(rng.choice(["market", "limit"]))
+    venues = {
+        name: venue | {"fees": venue["fees"] | {"maker_share": 0.0}}
+        for name, venue in case.venues.items()
+    }
+    return replace(case, account=account, venues=venues)
+
+
 def draw_costs(
     rng: np.random.Generator, tape: Tape, venue: dict[str, Any]
 ) -> tuple[Tape, dict[str, Any]]:

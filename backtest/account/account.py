@@ -15,7 +15,7 @@ from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Duration, Flag, FloatSeries, Timed
+from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, Duration, Flag, FloatSeries, Timed
 from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
@@ -43,6 +43,7 @@ HEDGED = (
 
 BY_INSTRUMENT = (
     "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss", "max_holding",
+    "offset",
 )  # fmt: skip
 """Settings that may be a table by instrument."""
 
@@ -67,9 +68,9 @@ class Account(Value, Viewable):
     """One account, with one position or several on one collateral.
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,
-    ``stop_loss`` and ``max_holding`` take a table by instrument too:
-    ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from ``collateral`` on make an account with several
-    positions, also of one market.
+    ``stop_loss``, ``max_holding`` and ``offset`` take a table by instrument too:
+    ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from ``collateral`` to ``conversion`` make an
+    account with several positions, also of one market.
 
     Parameters
     ----------
@@ -106,9 +107,10 @@ class Account(Value, Viewable):
     auto_margin : bool
         Whether the wallet adds margin to an isolated position before it would be liquidated.
     fill : str
-        When a decision fills: ``"next_open"``; ``"next_close"``, one bar later; or
-        ``"same_close"``, at the close it was decided on. The last is the convention of academic
-        papers. It is optimistic: nobody trades at a price and knows it before.
+        When a decision fills: ``"next_open"``; ``"next_close"``, one bar later;
+        ``"same_close"``, at the close it was decided on; or ``"limit"``, in the next bar at a limit
+        price, or not at all. The third is the convention of academic papers. It is optimistic:
+        nobody trades at a price and knows it before.
     take_profit : float, Multiple or None
         Close when the price is this fraction of the entry price on the right side of it.
     trailing_stop : float, Multiple or None
@@ -145,6 +147,12 @@ class Account(Value, Viewable):
         collateral.
     conversion : str
         Which collateral is sold: in the ``"listed"`` order, or ``"pro_rata"``.
+    offset : float or None
+        How far limit orders are from the close of the decision, as a fraction of the price: a buy
+        under it, a sale over it. Required with ``fill="limit"``.
+    closing : str
+        With ``fill="limit"``, how closings and reductions fill: at the ``"market"``, at the next
+        open, or as ``"limit"`` orders too.
     """
 
     _refused = MappingProxyType({"hedge_mode": HEDGED, "position_mode": HEDGED})
@@ -152,7 +160,7 @@ class Account(Value, Viewable):
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
             "negative_limit", "conversion", "max_holding", "management_fee", "performance_fee",
-            "performance_every",
+            "performance_every", "offset", "closing",
         }
     )  # fmt: skip
 
@@ -172,7 +180,7 @@ class Account(Value, Viewable):
     flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
     ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     auto_margin: Annotated[bool, Flag()] = False
-    fill: Annotated[str, Choice("next_open", "next_close", "same_close")] = "next_open"
+    fill: Annotated[str, Choice("next_open", "next_close", "same_close", "limit")] = "next_open"
     take_profit: Annotated[Distance, StopDistance(POSITIVE)] = None
     trailing_stop: Annotated[
         Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))
@@ -189,6 +197,8 @@ class Account(Value, Viewable):
     max_overlay: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
     negative_limit: Annotated[float | None, NOT_NEGATIVE] = None
     conversion: Annotated[str, Choice("listed", "pro_rata")] = "listed"
+    offset: Annotated[Any, ByInstrument(COST)] = None
+    closing: Annotated[str, Choice("market", "limit")] = "market"
 
     @checked
     def for_instrument(self, name: str) -> Account:
@@ -217,6 +227,7 @@ class Account(Value, Viewable):
         """Check for options that contradict each other or have no effect."""
         self._set_fields(collateral=check_collateral(self.collateral, self.negative_limit))
         self._check_fees()
+        check_limit_orders(self)
         if self.has_tables():
             self._check_reserve()
             return  # the rest belongs to each instrument: for_instrument
@@ -305,6 +316,35 @@ class Account(Value, Viewable):
                     Argument("top_up_to"),
                 ),
             )
+
+
+def check_limit_orders(account: Account) -> None:
+    """Check that the terms of limit orders are given with them, and only with them."""
+    is_limit = account.fill == "limit"
+    if is_limit and account.offset is None:
+        raise ParameterError(
+            "fill='limit' needs an offset, got None",
+            where="Account.offset",
+            cure=Phrase(
+                "give {}, for example: how far a limit is from the close, as a fraction of it",
+                Argument("offset", 0.001),
+            ),
+        )
+    for name, default in (("offset", None), ("closing", "market")):
+        if not is_limit and getattr(account, name) != default:
+            raise ParameterError(
+                f"{name} is used only with fill='limit', got {getattr(account, name)!r} with fill "
+                f"{account.fill!r}",
+                where=f"Account.{name}",
+                cure=Phrase("give {}, or leave {} out", Argument("fill", "limit"), Argument(name)),
+            )
+    if is_limit and account.intrabar == "worst":
+        raise ParameterError(
+            "fill='limit' needs intrabar='path', got 'worst': limit orders fill along the path of "
+            "the prices, and the worst extremes have none",
+            where="Account.intrabar",
+            cure=Phrase("leave {} out", Argument("intrabar")),
+        )
 
 
 def check_collateral(collateral: object, negative_limit: float | None) -> tuple[Collateral, ...]:

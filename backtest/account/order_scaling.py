@@ -14,6 +14,7 @@ from backtest.account.portfolio_balance import value_at
 from backtest.account.portfolio_records import (
     CASH,
     INCREASE,
+    RESTING,
     AccountState,
     MarketBar,
     Scratch,
@@ -43,7 +44,8 @@ GOLDEN = 0.3819660112501051
 
 def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
     """Return the factor of all increases: 1, or the upper end of the passing interval, or 0."""
-    value_at(state, quotes.fill, quotes.asset_fill)
+    values = quotes.open if terms.fill == RESTING else quotes.fill
+    value_at(state, values, quotes.asset_fill)
     free = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
     free -= compute_all_uncounted(terms, state, scratch, -2)
     count, only = count_increases(scratch)

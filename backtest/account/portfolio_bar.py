@@ -72,6 +72,7 @@ from backtest.account.portfolio_records import (
     PEAK,
     POOL_FAILED,
     RESERVE,
+    RESTING,
     SCALE,
     SINCE_POOL,
     UNIT,
@@ -92,6 +93,7 @@ from backtest.account.portfolio_records import (
     write_costs,
 )
 from backtest.account.price_walk import walk
+from backtest.account.resting_orders import place_orders
 from backtest.account.ruin import NOTHING_LEFT
 from backtest.account.steps import has_wealth
 from backtest.account.time_stop import stamp_openings, stop_by_time
@@ -133,12 +135,14 @@ def live_book_bar(
         charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
     check_gap(terms, state, quotes, scratch, ledger, log, t)  # 4
     stop_by_time(terms, state, quotes, ledger, log, t, 1.0 * feed.time[t])
-    if terms.fill == AT_OPEN and t > 0:
+    if terms.fill in (AT_OPEN, RESTING) and t > 0:
         fill_pending(terms, state, quotes, scratch, ledger, log, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
     pay_book_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
     walk(terms, state, quotes, scratch, ledger, log, t)  # 7
-    follow_bests(terms, state, quotes)
+    if terms.fill == RESTING:
+        stamp_openings(terms, state, 1.0 * feed.time[t])
+    follow_bests(terms, state, quotes, scratch)
     if terms.fill == LATE:
         fill_late(terms, state, quotes, scratch, ledger, log, t)
     close_book(terms, feed, state, quotes, scratch, ledger, log, t, wealth)  # 8
@@ -187,7 +191,9 @@ def set_quotes(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> None:
         quotes.asset_mark_high[c] = feed.asset_mark_high[c, t]
         quotes.asset_mark_close[c] = feed.asset_mark_close[c, t]
         quotes.asset_fill[c] = quotes.asset_open[c]
-    if terms.fill != AT_OPEN:
+    if terms.fill == RESTING:
+        set_decision_prices(terms, feed, quotes, t)
+    elif terms.fill != AT_OPEN:
         set_fill_prices(terms, feed, quotes, t)
 
 
@@ -201,6 +207,16 @@ def set_fill_prices(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> 
             quotes.fill[i] = compute_value(size, is_inverse, feed.close[at, i])
     for c in range(len(quotes.asset_open)):
         quotes.asset_fill[c] = feed.asset_close[c, at]
+
+
+def set_decision_prices(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> None:
+    """Write the closes at which limit orders were decided."""
+    last, brackets = max(t - 1, 0), terms.rules.brackets
+    for i in range(len(quotes.open)):
+        quotes.decided[i] = quotes.open[i]
+        if feed.span[i, 0] <= last < feed.span[i, 1]:
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            quotes.decided[i] = compute_value(size, is_inverse, feed.close[last, i])
 
 
 def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None:
@@ -229,7 +245,11 @@ def fill_pending(
         equity = compute_account_equity(terms, state)
         change_settings(terms, state, quotes, scratch, log, t)
         force_reductions(terms, state, quotes, scratch, ledger, log, t)
-        fill_decisions(terms, state, quotes, scratch, equity, ledger, log, t)
+        if terms.fill == RESTING:
+            known = state.wallet[EQUITY] if equity > 0.0 else 0.0
+            place_orders(terms, state, quotes, scratch, known, ledger, log, t)
+        else:
+            fill_decisions(terms, state, quotes, scratch, equity, ledger, log, t)
 
 
 def fill_early(
@@ -270,11 +290,17 @@ def fill_late(
         fill_pending(terms, state, quotes, scratch, ledger, log, t)
 
 
-def follow_bests(terms: Terms, state: AccountState, quotes: MarketBar) -> None:
-    """Update the best price of each position with the prices of the whole bar."""
+def follow_bests(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
+    """Update the best price of each position with the prices of the whole bar.
+
+    One that a limit order opened has followed the prices after its fill.
+    """
     for i in range(len(state.margin)):
+        is_fresh = terms.fill == RESTING and scratch.fresh[i] == 1.0
         if not is_held(state, i):
             state.best[i] = 0.0
+        elif is_fresh:
+            continue
         elif quotes.is_listed[i] == 1 and has_exits(terms, i):
             watch = Watch(state.best[i], 0.0)
             state.best[i] = follow_prices(

@@ -26,6 +26,7 @@ N_TERMS = 23
 
 DELISTED, CONVERTED = 18, 19
 MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
+RESTED = 40
 """Kinds of entries in the log, after those of one position."""
 
 WIDTH = 9

@@ -286,7 +286,7 @@ def price_order(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> No
     worsening = min(worsening, LARGEST_WORSENING)
     if rules.rounds_price is not None:
         worsening = round_worsening(share(rules), quote.fill, side, worsening)
-    scratch.cost[i] = compute_cost(rules, side, worsening)
+    scratch.cost[i], scratch.rate[i] = compute_cost(rules, side, worsening), rules.fee
     scratch.fee[i] = compute_order_fee(rules, quote)
     scratch.saved[i] = worsening
 
@@ -317,16 +317,16 @@ def price_balance(
     filled = worsen(rules, quote.fill, scratch.side[i], scratch.saved[i])
     ratio = abs(filled) / abs(quote.fill)
     if not is_isolated(terms, i):
-        scratch.taken[i] = ratio * rules.fee
+        scratch.taken[i] = ratio * scratch.rate[i]
         if is_spot(terms, i) and scratch.side[i] > 0.0:
             scratch.taken[i] += ratio
         return
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    scratch.taken[i] = ratio * (posted + rules.fee)
+    scratch.taken[i] = ratio * (posted + scratch.rate[i])
     scratch.returned[i] = -scratch.fee[i]
     if scratch.before[i] < 0.0:
         position = pick_position(state, i)
-        fee = rules.fee * abs(position.quantity) * abs(filled)
+        fee = scratch.rate[i] * abs(position.quantity) * abs(filled)
         scratch.returned[i] += position.margin + compute_profit(position, filled) - fee
     elif scratch.added[i] == 0.0:
         scratch.returned[i] = 0.0

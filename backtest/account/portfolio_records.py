@@ -34,8 +34,9 @@ LEFT, REDUCE, INCREASE, KEPT = range(4)
 """What a decision does to a position: nothing as it has no target, a pure reduction, an increase or
 flip, or nothing as the position is within the band of its target."""
 
-AT_OPEN, LATE, EARLY = range(3)
-"""When decisions fill: at the next open, the next close, or the close at which they were taken."""
+AT_OPEN, LATE, EARLY, RESTING = range(4)
+"""When decisions fill: at the next open, the next close, the close at which they were taken, or as
+limit orders inside the next bar."""
 
 PATH, WORST, ALONG = range(3)
 """How prices move inside a bar; ``ALONG``: on the path also where one position is open alone."""
@@ -63,15 +64,15 @@ DATED_ROWS = tuple(
     for name in ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
 )
 """The numbers that may change from bar to bar: rows of ``BookFeed.costs``."""
-TAKER_ROW = 1
-"""The row of the taker fee among them."""
+TAKER_ROW, MAKER_ROW = 1, 5
+"""The row of the taker fee among them, and that of the maker fee after them."""
 
 HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
 
 MARKET_BAR = (
     "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
     "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
-    "stop_scale", "profit_scale", "trail_scale", "fill",
+    "stop_scale", "profit_scale", "trail_scale", "fill", "decided",
 )  # fmt: skip
 """The fields of a quotes that have one number for each instrument."""
 
@@ -90,7 +91,9 @@ class Terms(NamedTuple):
     The fees of a fund are fractions, of the wealth per year and of new highs; ``has_fund_fees`` if
     any is not 0.
     ``mirrored`` of shape (n + C,) is 1 for instruments, and collateral, whose path inside a bar
-    reaches its extremes in the other order.
+    reaches its extremes in the other order. ``offsets`` of shape (n,) are those of limit orders,
+    as fractions of the price, ``makers`` their fee rates; with ``rests_closing`` closings and
+    reductions rest too.
     """
 
     instruments: Any
@@ -124,6 +127,9 @@ class Terms(NamedTuple):
     management_fee: float
     performance_fee: float
     mirrored: IntArray
+    offsets: FloatArray
+    makers: FloatArray
+    rests_closing: bool
 
 
 class AccountState(NamedTuple):
@@ -175,9 +181,9 @@ class BookFeed(NamedTuple):
     ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
     ``ends`` is 1 if it is delisted after it. ``coin_rate`` is what a short spot leg pays per year,
     of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are
-    of the account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 5,
-    n) are :data:`DATED_ROWS`, NaN for what does not change; one bar if nothing does.
-    ``is_fee_date`` marks the bars at whose opens a performance fee is due.
+    of the account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6,
+    n) are :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing
+    does. ``is_fee_date`` marks the bars at whose opens a performance fee is due.
     """
 
     open: FloatArray
@@ -231,7 +237,8 @@ class MarketBar(NamedTuple):
 
     ``is_listed`` is 1 in the span of an instrument, ``is_last`` in its last bar before it is
     delisted. The ``asset_*`` are prices of the collateral, of shape (C,). ``fill`` and
-    ``asset_fill`` are those at which the decisions of the last close fill.
+    ``asset_fill`` are those at which the decisions of the last close fill, ``decided`` the last
+    closes at which limit orders were decided.
     """
 
     open: FloatArray
@@ -253,6 +260,7 @@ class MarketBar(NamedTuple):
     profit_scale: FloatArray
     trail_scale: FloatArray
     fill: FloatArray
+    decided: FloatArray
     is_listed: IntArray
     is_last: IntArray
     asset_open: FloatArray
@@ -277,7 +285,10 @@ class Scratch(NamedTuple):
     liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
     cause took (:mod:`backtest.account.contagion`). ``hidden`` and ``kept_assets`` are
     quantities and amounts left out for a moment. ``failure`` is the u at which each position
-    fails, ``carried`` the quantities held before fills at the close of the bar.
+    fails, ``carried`` the quantities held before fills at the close of the bar. ``rate`` is the fee
+    rate of an order. Limit orders: the quantity ``wanted`` (NaN: none rests), the u of the
+    ``limit`` and that ``through`` which the price must go, and whether this bar opened the position
+    (``fresh``).
     """
 
     side: FloatArray
@@ -304,6 +315,11 @@ class Scratch(NamedTuple):
     hidden: FloatArray
     failure: FloatArray
     carried: FloatArray
+    rate: FloatArray
+    wanted: FloatArray
+    limit: FloatArray
+    through: FloatArray
+    fresh: FloatArray
 
 
 class BookLog(NamedTuple):
@@ -332,12 +348,14 @@ def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
 
 
 def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
-    """Write the costs of a bar, of shape (5, n), into the rules of one instrument."""
+    """Write the costs of a bar, of shape (6, n), into the rules of one instrument."""
     for k in range(len(DATED_ROWS)):
         if not math.isnan(costs[k, i]):
             terms.numbers[DATED_ROWS[k], i] = costs[k, i]
     if not math.isnan(costs[TAKER_ROW, i]):
         terms.rules.brackets.takers[i] = costs[TAKER_ROW, i]
+    if not math.isnan(costs[MAKER_ROW, i]):
+        terms.makers[i] = costs[MAKER_ROW, i]
     write_tuple(terms, i)
 
 

@@ -51,6 +51,7 @@ from backtest.account.portfolio_records import (
     HIGHEST,
     IS_OVER,
     POOL_FAILED,
+    RESTING,
     SINCE_POOL,
     WORST,
     AccountState,
@@ -66,6 +67,12 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.account.position import find_adverse
+from backtest.account.resting_orders import (
+    fill_resting,
+    find_fill_place,
+    follow_fresh,
+    is_any_reached,
+)
 from backtest.account.steps import act_at_extreme
 from backtest.venue.book_failure import Waypoint, find_failure
 
@@ -74,8 +81,9 @@ if TYPE_CHECKING:
 
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""
-POOL, ALONE, EXIT, DRAWN = range(4)
-"""What acts in a walk: the pool fails, an isolated position fails, a stop, the equity stop."""
+POOL, ALONE, EXIT, DRAWN, FILLED = range(5)
+"""What acts in a walk: the pool fails, an isolated position fails, a stop, the equity stop, a limit
+order fills."""
 
 
 class Event(NamedTuple):
@@ -101,9 +109,10 @@ def walk(
     t: int,
 ) -> None:
     """Take the account through the prices inside the bar."""
-    if is_quiet(terms, state, quotes):
+    is_filling = terms.fill == RESTING and is_any_reached(state, quotes, scratch)
+    if not is_filling and is_quiet(terms, state, quotes):
         return
-    if is_lone(terms, state) and terms.intrabar != ALONG:
+    if not is_filling and is_lone(terms, state) and terms.intrabar != ALONG:
         walk_alone(terms, state, quotes, scratch, ledger, log, t)
         return
     start_walk(quotes, scratch)
@@ -114,6 +123,8 @@ def walk(
     for leg in range(3):
         aim_at_leg(terms, quotes, scratch, leg)
         walk_segment(terms, state, quotes, scratch, ledger, log, t)
+        if is_filling:
+            follow_fresh(state, scratch)
 
 
 def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
@@ -191,6 +202,8 @@ def walk_segment(
             close_account(terms, state, quotes, ledger, log, t, scratch.last, scratch.price)
         elif event.what == ALONE:
             fail_alone(terms, state, quotes, ledger, log, t, who, scratch.mark[who])
+        elif event.what == FILLED:
+            fill_resting(terms, state, quotes, scratch, ledger, log, t, who)
         else:
             stop_position(terms, state, quotes, ledger, log, t, who, event.kind, event.value)
     advance(scratch, 1.0)
@@ -224,7 +237,17 @@ def find_event(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Sc
     place = find_stop_on_segment(terms, state, scratch)
     if place < found.place - SAME_PLACE:
         found = Event(DRAWN, -1, place, math.nan, NOTHING)
-    return add_stops(terms, state, quotes, scratch, found)
+    found = add_stops(terms, state, quotes, scratch, found)
+    return add_fills(state, scratch, found) if terms.fill == RESTING else found
+
+
+def add_fills(state: AccountState, scratch: Scratch, found: Event) -> Event:
+    """Return the event, or the fill of a limit order that comes before it."""
+    for i in range(len(state.margin)):
+        place = find_fill_place(state, scratch, i)
+        if place < found.place - SAME_PLACE:
+            found = Event(FILLED, i, place, math.nan, NOTHING)
+    return found
 
 
 def add_stops(

@@ -15,8 +15,8 @@ from backtest.venue import Venue
 from backtest.venue.dated_costs import DATED, list_dated, pick_cost
 from backtest.venue.fee_tiers import MAKER
 
-FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE = range(5)
-"""Rows of the costs of a bar, as in :data:`backtest.account.portfolio_records.DATED_ROWS`."""
+FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, MAKER_FEE = range(6)
+"""Rows of the costs of a bar: :data:`backtest.account.portfolio_records.DATED_ROWS`, then maker."""
 
 
 def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
@@ -34,6 +34,7 @@ def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
         SLIPPAGE: rate + 0.5 * spread,
         LIQUIDATION_FEE: fee,
         LIQUIDATION_SLIPPAGE: worse,
+        MAKER_FEE: maker,
     }
     return {row: values for row, values in found.items() if len(values) > 1}
 

@@ -50,7 +50,8 @@ def has_general_account(account: object) -> bool:
     """Return whether an account has settings that only the general loop knows."""
     if not isinstance(account, Account):
         return False
-    return any(getattr(account, name) != value for name, value in GENERAL.items())
+    is_general = any(getattr(account, name) != value for name, value in GENERAL.items())
+    return is_general or account.fill == "limit"
 
 
 def has_general_venue(venue: object) -> bool:

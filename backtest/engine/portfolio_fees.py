@@ -37,10 +37,12 @@ def read_book_fees(venues: Sequence[Venue], time: IntArray) -> BookFees | None:
 def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:
     """Return the terms with other fee rates of one instrument."""
     own, numbers = list(terms.instruments), terms.numbers.copy()
+    makers = terms.makers.copy()
+    makers[i] = rates.maker
     margin = own[i].margin._replace(taker=rates.taker)
     own[i] = own[i]._replace(fee=rates.blended, taker=rates.taker, margin=margin)
     numbers[FEE, i], numbers[TAKER, i] = rates.blended, rates.taker
     width = terms.rules.brackets.floors.shape[1]
     brackets = pack_brackets([each.margin for each in own], width)
     rules = terms.rules._replace(brackets=brackets)
-    return terms._replace(instruments=own, numbers=numbers, rules=rules)
+    return terms._replace(instruments=own, numbers=numbers, makers=makers, rules=rules)

@@ -17,7 +17,6 @@ from backtest.account.portfolio_records import (
     AT_OPEN,
     BY_NAME,
     CASH,
-    DATED_ROWS,
     DISTANCE,
     EARLY,
     EQUITY,
@@ -27,6 +26,7 @@ from backtest.account.portfolio_records import (
     LARGEST_NOTIONAL,
     LARGEST_REQUIREMENT,
     LATE,
+    MAKER_ROW,
     MARKET_BAR,
     MOST_RELIEF,
     NUMBERS,
@@ -35,6 +35,7 @@ from backtest.account.portfolio_records import (
     PATH,
     PEAK,
     RESERVE,
+    RESTING,
     SCALE,
     SINCE_POOL,
     UNIT,
@@ -70,6 +71,7 @@ from backtest.venue import MarginRules, Venue
 from backtest.venue.book_rules import Holdings
 from backtest.venue.book_tables import pack_brackets, pack_spot
 from backtest.venue.collateral_value import compute_collateral_value
+from backtest.venue.dated_costs import find_newest
 from backtest.venue.scenario_margin import ScenarioMargin
 
 ORDERS = {
@@ -78,7 +80,7 @@ ORDERS = {
     "largest_requirement": LARGEST_REQUIREMENT,
     "largest_notional": LARGEST_NOTIONAL,
 }
-FILLS = {"next_open": AT_OPEN, "next_close": LATE, "same_close": EARLY}
+FILLS = {"next_open": AT_OPEN, "next_close": LATE, "same_close": EARLY, "limit": RESTING}
 ON_CLOCK = (
     "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
 )  # fmt: skip
@@ -186,6 +188,9 @@ def read_terms(
         management_fee=account.management_fee,
         performance_fee=account.performance_fee,
         mirrored=np.zeros(len(names) + len(account.collateral), np.int64),
+        offsets=np.array([pick_value(account.offset, name) or 0.0 for name in names]),
+        makers=np.array([find_newest(venues[name].fees.maker) for name in names]),
+        rests_closing=account.closing == "limit",
     )
 
 
@@ -291,10 +296,10 @@ def read_by_instrument(
 
 
 def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
-    """Return the costs that change over time by bar, of shape (n_bars or 1, 5, n)."""
+    """Return the costs that change over time by bar, of shape (n_bars or 1, 6, n)."""
     placed = [place_costs(markets[name], venues[name]) for name in markets.names]
     n_bars = markets.n_bars if any(placed) else 1
-    found = np.full((n_bars, len(DATED_ROWS), len(placed)), np.nan)
+    found = np.full((n_bars, MAKER_ROW + 1, len(placed)), np.nan)
     for i, (rows, (first, stop)) in enumerate(zip(placed, markets.spans, strict=True)):
         for row, values in rows.items():
             found[first:stop, row, i] = values

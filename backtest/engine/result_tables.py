@@ -15,6 +15,7 @@ from backtest.account.portfolio_ledger import (
     DELISTED,
     MARGIN_REFUSED,
     MARGIN_RETURNED,
+    RESTED,
 )
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.errors import ParameterError
@@ -49,6 +50,7 @@ KINDS = {
     ledger.PERFORMED: "performance_fee",
     DELISTED: "delisted",
     CONVERTED: "conversion",
+    RESTED: "limit_order",
     MARGIN_RETURNED: "margin_returned",
     MARGIN_REFUSED: "margin_refused",
 }
@@ -61,7 +63,7 @@ ORDER = (
 """The kinds of events: the categories of the events table."""
 OF_SEVERAL = (
     "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", "management_fee",
-    "performance_fee",
+    "performance_fee", "limit_order",
 )  # fmt: skip
 """The kinds of events that only accounts with several positions have."""
 OWNER = 8

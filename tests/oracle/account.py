@@ -24,7 +24,7 @@ class Account(Walk):
             self.step_3_interest()
             self.charge_fund()
             self.step_4_gap_check()
-            if self.fills == "next_open":
+            if self.fills in ("next_open", "limit"):
                 self.fill_pending()  # 5
             self.pay_funding(self.inside[t])  # 6
             self.step_7_walk()

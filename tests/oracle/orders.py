@@ -24,6 +24,7 @@ class Order(NamedTuple):
     adding: Decimal  # contracts, signed
     kappa: Decimal  # cost per unit of notional
     filled: Decimal  # u at the worsened open
+    rate: Decimal  # of its fee
 
     @property
     def trades(self) -> bool:
@@ -40,7 +41,7 @@ class Order(NamedTuple):
 
     def opens_with(self) -> Decimal:
         """Isolated: margin and fee of what is added."""
-        each = ONE / self.position.effective_setting + self.position.fee
+        each = ONE / self.position.effective_setting + self.rate
         return abs(self.adding * self.filled) * each
 
     def returns(self) -> Decimal:
@@ -49,7 +50,7 @@ class Order(NamedTuple):
             return ZERO
         returned = -self.position.order_fee
         if self.closing != 0:
-            fee = self.position.fee * abs(self.closing * self.filled)
+            fee = self.rate * abs(self.closing * self.filled)
             returned += self.position.backing(self.filled) - fee
         return returned
 
@@ -91,6 +92,10 @@ class Orders(Margins):
         deciding = [
             each for each in self.present if each.name not in replaced and each.pending is not None
         ]
+        if self.fills == "limit":
+            if self.t > 0:
+                self.place_orders(deciding, point)
+            return
         increases: list[tuple[Position, Decimal, Decimal]] = []
         for position, target, held in self.choose_orders(deciding, equity, point):
             if target == 0 or (target * held > 0 and abs(target) <= abs(held)):
@@ -284,7 +289,8 @@ class Orders(Margins):
         if size < abs(target):
             self.note("cut alone")
         closing = -position.quantity if before < 0 else ZERO
-        return Order(position, closing, direction * (size - kept) / value, kappa, filled)
+        adding = direction * (size - kept) / value
+        return Order(position, closing, adding, kappa, filled, position.fee)
 
     @staticmethod
     def largest_isolated(
@@ -314,7 +320,7 @@ class Orders(Margins):
         for order in orders:
             each = order.position
             if not each.is_isolated and order.trades:
-                fees += each.fee * order.traded(ONE) * abs(order.filled) + each.order_fee
+                fees += order.rate * order.traded(ONE) * abs(order.filled) + each.order_fee
                 if each.is_spot and order.closing + order.adding > 0:  # paid out of B
                     fees += order.traded(ONE) * order.filled
         taken = sum((order.opens_with() for order in isolated), ZERO)
@@ -339,6 +345,8 @@ class Orders(Margins):
         free = self.backing(point) - self.uncounted(point, flips)
         free -= sum((order.position.order_fee for order in cross), ZERO)
 
+        at = point if self.rule.has_scenarios else self.at_limits(point, cross)
+
         def sizes(factor: Decimal) -> dict[str, Decimal]:
             return {order.position.name: order.quantity(factor) for order in cross}
 
@@ -346,8 +354,8 @@ class Orders(Margins):
             costs = (o.kappa * o.traded(factor) * abs(o.position.value("fill")) for o in cross)
             taken = (factor * order.opens_with() - order.returns() for order in isolated)
             left = free - sum(costs, ZERO) - sum(taken, ZERO)
-            withheld = self.withheld(point, sizes(factor)) - self.withheld(point)
-            return left - withheld - self.initial(point, sizes(factor))
+            withheld = self.withheld(at, sizes(factor)) - self.withheld(point)
+            return left - withheld - self.initial(at, sizes(factor))
 
         signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
         edges = [] if self.rule.has_scenarios else self.edges_of(cross)
@@ -355,6 +363,13 @@ class Orders(Margins):
         if found is None:
             self.note("no increase passes")
         return found or ZERO
+
+    def at_limits(self, point: Point, orders: list[Order]) -> Point:
+        """A point at which what has an order is at the price of the order."""
+        marks = list(point.marks)
+        for order in orders:
+            marks[order.position.rank] = order.position.value("fill")
+        return point._replace(marks=tuple(marks))
 
     @staticmethod
     def edges_of(orders: list[Order]) -> list[Decimal]:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.oracle.numbers import (
     DAY,
@@ -39,6 +39,24 @@ class Call:
         self.unmet = 0  # closes since the call, for the grace
 
 
+class Resting(NamedTuple):
+    """A limit order: the contracts that it changes, its price and the price that must trade."""
+
+    change: Decimal
+    limit: Decimal
+    through: Decimal
+    adds: bool
+
+    @property
+    def is_buy(self) -> bool:
+        """Whether it fills in a fall."""
+        return self.change > 0
+
+    def is_reached(self, price: Decimal) -> bool:
+        """Whether a price is a tick beyond the limit, or more."""
+        return price <= self.through if self.is_buy else price >= self.through
+
+
 class Position:
     """One instrument of the account."""
 
@@ -62,6 +80,9 @@ class Position:
         self.is_halted = False
         self.call = Call()
         self.pending: tuple[float, float] | None = None
+        self.limit_price: Decimal | None = None  # at which orders are sized, but for the open
+        self.resting: Resting | None = None
+        self.is_fresh = False  # opened by a limit order in this bar
         self.has_setting = "setting" in getattr(market, "columns", {})
         self.asked: float | None = None  # the venue leverage that was decided
         self.opened_at = 0  # from flat
@@ -72,6 +93,7 @@ class Position:
         self.lot, self.least = exact(venue.contract.lot), exact(venue.contract.min_notional)
         rounds = getattr(venue.contract, "round_to_tick", False)
         self.tick = exact(venue.contract.tick) if rounds else None
+        self.step = exact(venue.contract.tick)
         self.fee_per_order = AsOf(getattr(venue.fees, "per_order", 0.0))
         self.impact_factor = exact(slip.impact)
         part = slip.max_participation
@@ -103,6 +125,8 @@ class Position:
         self.fills = getattr(account, "fill", "next_open")
         longest = per_name(getattr(account, "max_holding", None), name)
         self.longest = None if longest is None else nanoseconds(longest)
+        offset = per_name(getattr(account, "offset", None), name)
+        self.offset = None if offset is None else exact(offset)
         self.stops = {
             kind: per_name(getattr(account, kind, None), name)
             for kind in ("stop_loss", "trailing_stop", "take_profit")
@@ -114,6 +138,7 @@ class Position:
         """The rules in force at a bar; the traded volume of 30 days chooses the fees."""
         self.here = t - self.first if self.first <= t <= self.last else None
         self.realized, self.call.was_liquidated = ZERO, False
+        self.resting, self.is_fresh = None, False
         if self.here is None:
             return
         asked = self.market.columns["setting"][self.here - 1] if self.has_setting else math.nan
@@ -167,6 +192,8 @@ class Position:
     def price(self, name: str) -> Decimal:
         """A price of this bar; ``fill`` is that at which decisions fill (§2)."""
         if name == "fill":
+            if self.limit_price is not None:
+                return self.limit_price
             if self.fills == "same_close" and self.here > 0:
                 return self.prices["close"][self.here - 1]
             name = "close" if self.fills == "next_close" else "open"
@@ -345,7 +372,7 @@ class Position:
 
     def follow_best(self) -> None:
         """What the trailing stop compares with: the position has lived through the whole bar."""
-        if self.quantity != 0 and self.here is not None:
+        if self.quantity != 0 and self.here is not None and not self.is_fresh:
             is_long = self.quantity > 0
             reached = self.price("high" if is_long else "low")
             self.best = (max if is_long else min)(self.best, reached)

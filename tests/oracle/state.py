@@ -149,7 +149,7 @@ class State:
 
     def at_fills(self) -> Point:
         """Everything valued at the last prices where targets are computed and orders fill."""
-        name = "open" if self.fills == "next_open" else "close"
+        name = "open" if self.fills in ("next_open", "limit") else "close"
         t = max(self.t - 1, 0) if self.fills == "same_close" else self.t
         values = tuple(each.value("fill") for each in self.positions)
         return Point(values, values, tuple(prices[name][t] for prices in self.asset_prices))

@@ -8,16 +8,16 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from tests.oracle.fund import Fund
 from tests.oracle.numbers import EXACT, ONE, TIE, ZERO
 from tests.oracle.position import Position, reaches
+from tests.oracle.resting import RestingOrders
 from tests.oracle.roots import find_fall, find_signs
 from tests.oracle.state import Point
 
 Happening = tuple[Decimal | None, int, Callable[[Point], None]]  # place, rank at it, what it does
 
 
-class Walk(Fund):
+class Walk(RestingOrders):
     """Steps 4 and 7."""
 
     # ----- step 4: the opens -----
@@ -82,13 +82,15 @@ class Walk(Fund):
 
     def step_7_walk(self) -> None:
         """The walk inside the bar; a position that is alone goes by §2.7."""
-        if self.is_alone() and self.intrabar != "along":
+        fills = self.is_any_reached()
+        if not fills and self.is_alone() and self.intrabar != "along":
             self.walk_alone(self.held[0])
-        elif self.held:
+        elif self.held or fills:
             self.note(f"walked: {self.intrabar}")
             points = self.worst_points() if self.intrabar == "worst" else self.path_points()
             for start, end in pairwise(points):
                 self.walk_segment(start, end)
+                self.follow_fresh(end)
 
     def path_points(self) -> list[Point]:
         """Open, first extreme, second extreme, close."""
@@ -157,6 +159,9 @@ class Walk(Fund):
             )
             act = partial(self.stop_in_walk, each, kind, value)
             happenings.append((where, 2 + n + each.rank, act))
+        for each in self.waiting():
+            where = self.next_fill(each, start, end, place)
+            happenings.append((where, 2 + 2 * n + each.rank, partial(self.fill_resting, each)))
         return (each for each in happenings if each[0] is not None)
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:

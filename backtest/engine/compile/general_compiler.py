@@ -38,6 +38,7 @@ from backtest.account import (
     portfolio_payments,
     portfolio_records,
     price_walk,
+    resting_orders,
     time_stop,
 )
 from backtest.account.portfolio_records import FLAGS, NUMBERS, Terms
@@ -83,8 +84,9 @@ from backtest.venue import (
 MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
     portfolio_records, portfolio_ledger, portfolio_balance, contagion, order_scaling,
-    portfolio_orders, portfolio_payments, portfolio_liquidation, equity_stop, portfolio_gap,
-    price_walk, portfolio_calls, portfolio_margin, fund_fees, time_stop, portfolio_bar, fast_path,
+    portfolio_orders, portfolio_payments, portfolio_liquidation, resting_orders, equity_stop,
+    portfolio_gap, price_walk, portfolio_calls, portfolio_margin, fund_fees, time_stop,
+    portfolio_bar, fast_path,
     portfolio_tally, portfolio_close, portfolio_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""

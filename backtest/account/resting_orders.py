@@ -1,0 +1,346 @@
+"""Limit orders: placed at the open, they rest for one bar, and fill where the walk trades through.
+
+Step 5 of a bar with ``fill="limit"``. Quantities are those of the decision: the target in equity at
+its close, at the limit price. Closings and reductions go to market at the open unless they rest
+too. The margin of all resting increases is reserved together, at the open: their initial margin at
+the limits, the fees of a maker, and what an order would lose at once where the open is beyond it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.books import compute_backing
+from backtest.account.fills import move_margin, trade
+from backtest.account.ledger import FILL, enter_trade, log_trade, new_ledger
+from backtest.account.order_scaling import fit_increases
+from backtest.account.orders import (
+    compute_counted,
+    compute_order_fee,
+    round_price,
+    round_quantity,
+)
+from backtest.account.portfolio_balance import close_account_books, open_books, value_at
+from backtest.account.portfolio_ledger import RESTED, as_log, enter, note, stamp
+from backtest.account.portfolio_orders import (
+    choose_orders,
+    cut_to_balance,
+    follow_best,
+    has_increase,
+    is_ending,
+    lift_balance,
+    post_in_full,
+    trade_to,
+)
+from backtest.account.portfolio_records import (
+    INCREASE,
+    IS_RUINED,
+    LEFT,
+    OVERLAY,
+    REDUCE,
+    AccountState,
+    BookLog,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+    is_isolated,
+    pick_instrument,
+    pick_margin,
+    pick_quote,
+    share,
+)
+from backtest.account.position import worsen
+from backtest.venue.contract_value import compute_price, compute_value
+from backtest.venue.requirement import compute_largest_notional, compute_setting
+
+if TYPE_CHECKING:
+    from backtest.account import InstrumentRules
+    from backtest.base.units import FloatArray
+
+TICK_SLACK = 1e-6
+"""Ticks by which a price may miss the one that fills an order: the rounding of floats."""
+ROUNDING = 1e-9
+"""Share of its notional by which the wallet may miss what an order needs."""
+
+
+# ------------------------------------------------------------------------------ step 5: placing
+
+
+def place_orders(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    equity: float,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+) -> None:
+    """Fill at the open what goes to market, and place the rest as limit orders.
+
+    ``equity`` is that of the decision's close, 0 if nothing is left of it.
+    """
+    n = len(state.margin)
+    value_at(state, quotes.open, quotes.asset_open)
+    for i in range(n):
+        quotes.fill[i] = quotes.decided[i]
+        scratch.wanted[i], scratch.fresh[i] = math.nan, 0.0
+    choose_orders(terms, state, quotes, scratch, equity)
+    for i in range(n):
+        quotes.fill[i] = quotes.open[i]
+        trade_at_market(terms, state, quotes, scratch, ledger, log, t, i)
+    for i in range(n):
+        if scratch.kind[i] == INCREASE:
+            aim_increase(terms, state, quotes, scratch, equity, i)
+    if has_increase(scratch):
+        cut_to_balance(terms, state, quotes, scratch)
+        factor = fit_increases(terms, state, quotes, scratch)
+        rest_increases(terms, state, quotes, scratch, log, t, factor)
+    for i in range(n):
+        if scratch.kind[i] == REDUCE and is_held(state, i) and not goes_to_market(terms, state, i):
+            rest_reduction(terms, state, quotes, scratch, log, t, i)
+        quotes.fill[i] = quotes.open[i]
+        state.is_pending[i] = 0 if math.isnan(scratch.wanted[i]) else 1
+
+
+def goes_to_market(terms: Terms, state: AccountState, i: int) -> bool:
+    """Return whether a closing or a reduction goes to market; one that a halt forces always."""
+    return not terms.rests_closing or is_ending(state, i)
+
+
+def trade_at_market(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Fill a reduction, or the closing part of a flip, at the open."""
+    if not goes_to_market(terms, state, i):
+        return
+    if scratch.kind[i] == REDUCE:
+        wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.decided[i]))
+        trade_to(terms, state, quotes, ledger, log, t, i, wanted + 0.0, False)
+    elif scratch.kind[i] == INCREASE and scratch.before[i] < 0.0:
+        trade_to(terms, state, quotes, ledger, log, t, i, 0.0, False)
+
+
+def set_limit(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int, side: float) -> None:
+    """Write the limit of an order, and the u at which it fills; NaN if there is no such price."""
+    rules = share(pick_instrument(terms, i))
+    value = worsen(rules, quotes.decided[i], -side, terms.offsets[i])
+    if rules.rounds_price is not None:
+        value = round_price(rules, value, side)
+    quotes.fill[i] = value
+    scratch.through[i] = find_through(terms, rules, value, side, i)
+
+
+def find_through(terms: Terms, rules: InstrumentRules, value: float, side: float, i: int) -> float:
+    """Return u of the price a tick beyond a limit."""
+    brackets = terms.rules.brackets
+    size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+    price = compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
+    return compute_value(size, is_inverse, price) if price > 0.0 else math.nan
+
+
+def aim_increase(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    equity: float,
+    i: int,
+) -> None:
+    """Write size, limits and cost of an increase at its limit price; or drop it.
+
+    It is dropped if the limit price leaves nothing to add, or if what it closes first is still
+    held.
+    """
+    side = scratch.side[i]
+    set_limit(terms, quotes, scratch, i, side)
+    scratch.before[i] = state.held.quantities[i] * (side * abs(quotes.fill[i]))
+    kept = max(scratch.before[i], 0.0)
+    is_left = scratch.before[i] < 0.0 and not terms.rests_closing
+    if is_left or math.isnan(scratch.through[i]) or not scratch.reach[i] > kept:
+        scratch.kind[i] = LEFT
+        quotes.fill[i] = quotes.open[i]
+        return
+    price_resting(terms, quotes, scratch, i)
+    most = find_resting_limit(terms, state, quotes, scratch, equity, i)
+    scratch.kept[i] = kept
+    scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
+    if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
+        scratch.fee[i] = 0.0
+
+
+def price_resting(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
+    """Write what a unit of notional of an order reserves: the maker fee, and a loss at once.
+
+    A rebate is not reserved.
+    """
+    rules, quote, value = pick_instrument(terms, i), pick_quote(quotes, i), quotes.fill[i]
+    lost = max(scratch.side[i] * (value - quotes.open[i]), 0.0) / abs(value)
+    scratch.rate[i] = max(terms.makers[i], 0.0)
+    scratch.cost[i] = scratch.rate[i] + lost
+    scratch.fee[i] = compute_order_fee(rules, quote)
+    scratch.saved[i] = 0.0
+
+
+def find_resting_limit(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float, i: int
+) -> float:
+    """Return the largest notional of one increase by its own limits, whatever the others do."""
+    if not is_isolated(terms, i):
+        margin = pick_margin(terms, i)
+        return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    books, before, rate = open_books(terms, state, i), scratch.before[i], scratch.rate[i]
+    free = compute_counted(rules, books, quote, equity, before) - scratch.fee[i]
+    most = compute_largest_notional(rules.margin, free, before, rate, quote.initial)
+    wallet = books.cash - scratch.fee[i]
+    if before < 0.0:
+        wallet += compute_backing(rules, books, quote.fill) + rate * before
+    room = max(wallet / (1.0 / compute_setting(rules.margin, quote.initial) + rate), 0.0)
+    kept = max(before, 0.0)
+    return kept + min(most - kept, room)
+
+
+def rest_increases(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    log: BookLog,
+    t: int,
+    factor: float,
+) -> None:
+    """Place all increases, each scaled by the common factor."""
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == INCREASE:
+            size = scratch.kept[i] + factor * scratch.added[i]
+            wanted = scratch.side[i] * size * (1.0 / abs(quotes.fill[i]))
+            if not (size <= scratch.before[i] and scratch.before[i] > 0.0):
+                rest(terms, state, quotes, scratch, log, t, i, wanted + 0.0)
+
+
+def rest_reduction(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Place a reduction on the other side of the price, if something is left to reduce there."""
+    held = state.held.quantities[i]
+    set_limit(terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
+    wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i])) + 0.0
+    if abs(wanted) < abs(held) and not math.isnan(scratch.through[i]):
+        rest(terms, state, quotes, scratch, log, t, i, wanted)
+
+
+def rest(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    log: BookLog,
+    t: int,
+    i: int,
+    wanted: float,
+) -> None:
+    """Place an order for a quantity, as far as lots and volume allow."""
+    rules, held = share(pick_instrument(terms, i)), state.held.quantities[i]
+    quantity = round_quantity(rules, held, pick_quote(quotes, i), wanted)
+    if quantity != held:
+        scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
+        change = quantity - held
+        note(log, t, i, RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
+
+
+# ---------------------------------------------------------------------- step 7: inside the bar
+
+
+def is_resting(state: AccountState, scratch: Scratch, i: int) -> bool:
+    """Return whether an order rests in an instrument; what drops a decision cancels it."""
+    is_waiting = state.is_pending[i] == 1 and state.wallet[IS_RUINED] == 0.0
+    return bool(is_waiting and not math.isnan(scratch.wanted[i]))
+
+
+def is_any_reached(state: AccountState, quotes: MarketBar, scratch: Scratch) -> bool:
+    """Return whether the bar trades through the limit of any order."""
+    found = False
+    for i in range(len(state.margin)):
+        if is_resting(state, scratch, i):
+            is_buy = scratch.wanted[i] > state.held.quantities[i]
+            through = scratch.through[i]
+            found = found or (
+                min(quotes.low[i], quotes.open[i]) <= through
+                if is_buy
+                else max(quotes.high[i], quotes.open[i]) >= through
+            )
+    return bool(found)
+
+
+def find_fill_place(state: AccountState, scratch: Scratch, i: int) -> float:
+    """Return the place of a segment at which an order fills; over 1 if it does not."""
+    if not is_resting(state, scratch, i):
+        return 2.0
+    side = 1.0 if scratch.wanted[i] > state.held.quantities[i] else -1.0
+    start, end, through = scratch.last[i], scratch.last_end[i], scratch.through[i]
+    if side * (start - through) <= 0.0:
+        return 0.0
+    if not side * (end - through) <= 0.0:
+        return 2.0
+    return float(min(max((through - start) / (end - start), 0.0), 1.0))
+
+
+def fill_resting(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: BookLog,
+    t: int,
+    i: int,
+) -> None:
+    """Fill an order at its limit, at the maker fee.
+
+    An isolated order that the wallet no longer covers is cancelled.
+    """
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    before, row = open_books(terms, state, i), log.written[0]
+    held, wanted, limit = before.positions[0].quantity, scratch.wanted[i], scratch.limit[i]
+    done = trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
+    state.is_pending[i] = 0
+    if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+        wallet, _ = move_margin(rules, before, wanted, limit, quote.initial)
+        if wallet - done.fee < -ROUNDING * abs(wanted * limit):
+            return
+    log_trade(as_log(log), t, FILL, done)
+    stamp(log, row, i)
+    enter(ledger, i, enter_trade(new_ledger(), done, 0))
+    close_account_books(terms, state, i, before, done.books)
+    if scratch.kind[i] == INCREASE and is_isolated(terms, i):
+        post_in_full(terms, state, quotes, before, done, i)
+    state.factor[i] = state.wallet[OVERLAY]
+    follow_best(state, i, held)
+    if held * wanted <= 0.0:
+        scratch.fresh[i] = 1.0
+    lift_balance(terms, state, scratch)
+
+
+def follow_fresh(state: AccountState, scratch: Scratch) -> None:
+    """Update the best price of positions that this bar opened with the waypoint just reached."""
+    for i in range(len(state.margin)):
+        if scratch.fresh[i] == 1.0 and is_held(state, i):
+            is_long = state.held.quantities[i] > 0.0
+            best, now = state.best[i], scratch.last[i]
+            state.best[i] = max(best, now) if is_long else min(best, now)
