@@ -23,6 +23,7 @@ from backtest.base.units import (
     FloatArray,
 )
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
+from backtest.engine.limit_orders import list_limit_orders
 from backtest.engine.portfolio_views import PortfolioViews
 from backtest.engine.position_tables import (
     attribute_money,
@@ -208,6 +209,16 @@ class Result(PortfolioViews, Reportable):
         The profits and ``trades.unallocated`` add up to the change of equity without flows.
         """
         return list_run_trades(self, "trip")
+
+    @property
+    def limit_orders(self) -> pd.DataFrame:
+        """A row for each limit order of an account with ``fill="limit"``.
+
+        ``time`` is the open of the bar in which it rested, ``price`` its limit, ``quantity`` in
+        contracts. ``next_move`` is the move of the mark against it in the bar after, from close to
+        close, as a fraction (NaN in the last bar).
+        """
+        return list_limit_orders(self)
 
     def realization(self) -> Realization:
         """Return how readily the account closed positions at a gain, and at a loss.

@@ -22,6 +22,7 @@ from backtest.engine.account_text import (
 )
 from backtest.engine.benchmark import describe_benchmark, name_benchmark
 from backtest.engine.checks_text import describe_checks
+from backtest.engine.limit_orders import describe_limit_orders, list_limit_orders
 from backtest.engine.position_tables import OWN, attribution_table
 from backtest.engine.result_tables import TERMS
 from backtest.engine.run_record import sample_risk_free
@@ -153,6 +154,9 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
     told = f"{fills:,} {'fill' if fills == 1 else 'fills'}"
     told = f"{told}; turnover {turnover} times equity per year"
     yield from format_paragraph("Trading", told, *describe_trades(result))
+    if result.account.fill == "limit":
+        told = describe_limit_orders(list_limit_orders(result))
+        yield from format_paragraph("Limit orders", told)
     if not result.has_one_position:
         yield from format_paragraph(
             "Diversity",

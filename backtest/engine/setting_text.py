@@ -33,6 +33,11 @@ FILLS = {
     "same_close": "fills at the close of the decision (optimistic: at a price known before)",
 }
 """When decisions fill, if not at the next open."""
+CLOSINGS = {
+    "market": "closings and reductions at the next open",
+    "limit": "closings and reductions as limit orders too",
+}
+"""How closings and reductions fill with limit orders."""
 SETTINGS = {
     "min_leverage": "least leverage",
     "band": "band",
@@ -237,14 +242,22 @@ def list_settings(account: Account) -> Iterator[str]:
             yield f"{words} {describe_value(value)}"
     if limit := describe_most(account.max_leverage):
         yield f"most leverage {limit}"
-    if account.fill in FILLS:
-        yield FILLS[account.fill]
+    yield from describe_fill_mode(account)
     if account.flows is not None:
         yield f"{len(account.flows)} dated flows"
     if account.auto_margin:
         yield "automatic margin"
     if account.after_liquidation == "halt":
         yield "halts after a liquidation"
+
+
+def describe_fill_mode(account: Account) -> Iterator[str]:
+    """Yield when decisions fill, if not at the next open."""
+    if account.fill in FILLS:
+        yield FILLS[account.fill]
+    if account.fill == "limit":
+        yield f"limit orders {describe_value(account.offset)} of the price from the last close"
+        yield CLOSINGS[account.closing]
 
 
 def describe_most(limit: Any) -> str:

@@ -22,6 +22,8 @@ FILLED_AT = {
     "next_close": "at the close of the next bar",
     "same_close": "at the close of the decision, which is optimistic: the price is known before "
     "the trade",
+    "limit": "inside the next bar, at a limit price and the maker fee, if the bar trades a tick "
+    "through it, otherwise not at all; closings and reductions {}; what goes to market",
 }
 """When decisions fill, by the account's ``fill``."""
 STOPS = {
@@ -71,7 +73,8 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     """Describe when orders fill, and at which price."""
     slippage = venue["slippage"]
-    place = FILLED_AT[account.get("fill", "next_open")]
+    rests = account.get("closing", "market") == "limit"
+    place = FILLED_AT[account.get("fill", "next_open")].format("too" if rests else "at the open")
     cost = f"{place}, {format_bps(slippage['rate'])} worse"
     if spread := slippage.get("spread"):
         cost += f", half a spread of {format_bps(spread)} on top"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.number_text import format_money, format_number, format_percent
+from backtest.engine.limit_orders import describe_limit_orders
 from backtest.report.page.figures import build_chart, build_layout, draw_points
 from backtest.report.page.page import Block, Chart, Section, Table, name_columns
 
@@ -46,6 +47,8 @@ def list_trades_section(result: Result) -> list[Section]:
         f"{format_percent(float(trades.measures['time_in_market']))} of closes"
         + (f"; money of no trade: {left}." if left else ".")
     )
+    if result.account.fill == "limit":
+        lead += f" Limit orders: {describe_limit_orders(result.limit_orders)}."
     return [Section("trades", "Trades", lead.replace("_", " "), blocks)]
 
 

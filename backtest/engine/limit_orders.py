@@ -1,0 +1,95 @@
+"""The limit orders of a run: which filled, and where the price went after them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.base.number_text import count_nouns, format_percent
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.engine.run_record import RunRecord
+
+COLUMNS = ("time", "instrument", "side", "price", "quantity", "is_filled", "next_move")
+
+
+class LimitOrders(NamedTuple):
+    """Counts of limit orders, and mean moves of the mark against them in the bar after theirs.
+
+    A move is from close to close, as a fraction: down for a buy, up for a sale. NaN without any.
+    """
+
+    placed: int
+    filled: int
+    move_against_filled: float
+    move_against_unfilled: float
+
+
+def list_limit_orders(run: RunRecord) -> pd.DataFrame:
+    """Return a row for each limit order; see :attr:`backtest.Result.limit_orders`."""
+    events = run.events
+    kinds = events["kind"].astype(str).to_numpy()
+    if "limit_order" not in kinds:
+        return pd.DataFrame(columns=list(COLUMNS))
+    placed = np.flatnonzero(kinds == "limit_order")
+    who = events["instrument"].cat.codes.to_numpy()
+    bar = np.searchsorted(run.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
+    keys = bar * (len(run.names) + 1) + who
+    last = {int(keys[row]): row for row in np.flatnonzero(kinds == "fill")}
+    is_filled = np.array([last.get(int(keys[row]), -1) > row for row in placed])
+    quantity = events["quantity"].to_numpy()[placed]
+    return pd.DataFrame(
+        {
+            "time": events["time"].to_numpy()[placed],
+            "instrument": events["instrument"].astype(str).to_numpy()[placed],
+            "side": np.where(quantity > 0.0, "buy", "sell"),
+            "price": events["price"].to_numpy()[placed],
+            "quantity": np.abs(quantity),
+            "is_filled": is_filled,
+            "next_move": find_next_moves(run, bar[placed], who[placed], quantity),
+        }
+    )
+
+
+def find_next_moves(
+    run: RunRecord, bar: FloatArray, who: FloatArray, quantity: FloatArray
+) -> FloatArray:
+    """Return the move of the mark against each order in the bar after its own, NaN at the end."""
+    marks = run.marks
+    after = np.minimum(bar + 1, len(marks) - 1)
+    move = marks[after, who] / marks[bar, who] - 1.0
+    return np.where(after > bar, -np.sign(quantity) * move, np.nan) + 0.0
+
+
+def count_limit_orders(orders: pd.DataFrame) -> LimitOrders:
+    """Return how many orders filled, and the mean moves after them."""
+    is_filled = orders["is_filled"].to_numpy(dtype=np.bool_)
+    moves = orders["next_move"].to_numpy(dtype=np.float64)
+    known = ~np.isnan(moves)
+    means = [
+        float(np.mean(moves[known & chosen])) if (known & chosen).any() else float("nan")
+        for chosen in (is_filled, ~is_filled)
+    ]
+    return LimitOrders(len(orders), int(is_filled.sum()), *means)
+
+
+def describe_limit_orders(orders: pd.DataFrame) -> str:
+    """Describe how many orders filled, and where the price went in the next bar."""
+    found = count_limit_orders(orders)
+    text = f"{count_nouns(found.placed, 'order')}, {found.filled:,} filled and "
+    text += f"{found.placed - found.filled:,} not"
+    moves = (found.move_against_filled, found.move_against_unfilled)
+    for_filled, for_others = map(describe_move, moves)
+    return (
+        f"{text}; in the next bar the mark moved {for_filled} those filled and {for_others} the "
+        "others, on average"
+    )
+
+
+def describe_move(against: float) -> str:
+    """Describe a move by its size and whom it favors."""
+    size = format_percent(abs(against), 3)
+    return f"{size} against" if against > 0.0 else f"{size} in favor of"
