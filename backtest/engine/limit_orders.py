@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.account.ledger import FILL
+from backtest.account.portfolio_ledger import RESTED
 from backtest.base.number_text import count_nouns, format_percent
+from backtest.engine.result_tables import OWNER
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base.units import BoolArray, FloatArray, IntArray
     from backtest.engine.run_record import RunRecord
 
 COLUMNS = ("time", "instrument", "side", "price", "quantity", "is_filled", "next_move")
@@ -38,8 +41,7 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
     who = events["instrument"].cat.codes.to_numpy()
     bar = np.searchsorted(run.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
     keys = bar * (len(run.names) + 1) + who
-    last = {int(keys[row]): row for row in np.flatnonzero(kinds == "fill")}
-    is_filled = np.array([last.get(int(keys[row]), -1) > row for row in placed])
+    is_filled = match_fills(keys, placed, np.flatnonzero(kinds == "fill"))
     quantity = events["quantity"].to_numpy()[placed]
     return pd.DataFrame(
         {
@@ -54,8 +56,29 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
     )
 
 
+def match_fills(keys: IntArray, placed: IntArray, fills: IntArray) -> BoolArray:
+    """Return whether a fill of the same bar and instrument follows each order placed.
+
+    ``keys`` tell bar and instrument of each entry; the others are rows of entries, in order.
+    """
+    last = dict(zip(keys[fills].tolist(), fills.tolist(), strict=True))
+    return np.array(
+        [last.get(key, -1) > row for key, row in zip(keys[placed], placed, strict=True)]
+    )
+
+
+def find_unfilled(entries: FloatArray, first: int, n: int, n_bars: int) -> BoolArray:
+    """Return where a limit order rested and did not fill, of shape (n_bars, n)."""
+    bar, who = entries[:, 0].astype(np.int64) - first, entries[:, OWNER].astype(np.int64)
+    placed = np.flatnonzero(entries[:, 1] == RESTED)
+    found = np.zeros((n_bars, n), dtype=np.bool_)
+    left = placed[~match_fills(bar * n + who, placed, np.flatnonzero(entries[:, 1] == FILL))]
+    found[bar[left], who[left]] = True
+    return found
+
+
 def find_next_moves(
-    run: RunRecord, bar: FloatArray, who: FloatArray, quantity: FloatArray
+    run: RunRecord, bar: IntArray, who: IntArray, quantity: FloatArray
 ) -> FloatArray:
     """Return the move of the mark against each order in the bar after its own, NaN at the end."""
     marks = run.marks

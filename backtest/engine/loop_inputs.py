@@ -20,6 +20,7 @@ from backtest.account import (
 )
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER, Watch
 from backtest.account.multiple import find_factor, is_price_distance
+from backtest.base.errors import ParameterError
 from backtest.base.fields import Rate
 from backtest.base.phrases import Place
 from backtest.base.units import (
@@ -37,7 +38,7 @@ from backtest.engine.feed_arrays import (
 )
 from backtest.measures.tally import Clock
 from backtest.venue import MarginRules
-from backtest.venue.dated_costs import DATED, find_newest, has_spread, pick_cost
+from backtest.venue.dated_costs import DATED, find_newest, has_spread, list_dated, pick_cost
 from backtest.venue.interest import find_charged
 from backtest.venue.requirement import read_rules
 
@@ -76,6 +77,17 @@ class Inputs(NamedTuple):
         for bar, margin in self.changes:
             rules = rules.with_margin(margin) if bar < t else rules
         return self._replace(rules=rules)
+
+
+def check_known(venue: Venue, account: Account) -> None:
+    """Refuse terms of the loop of several positions, which a set among others may have."""
+    if account.fill == "limit" or list_dated(venue):
+        what = "fill='limit'" if account.fill == "limit" else "costs over time"
+        raise ParameterError(
+            f"the sets of one call are lived by one loop, got {what} in some of them",
+            where="sets",
+            cure=f"give {what} to all sets, with the account or the venue, or compare two accounts",
+        )
 
 
 def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> Rules:
@@ -227,7 +239,13 @@ def read_inputs(
 
     ``started`` is when the account began, in ns. Funding and flows before bar ``first`` are left
     out: an earlier run has paid them.
+
+    Raises
+    ------
+    ParameterError
+        If a set of a sweep has terms that this loop does not know.
     """
+    check_known(venue, account)
     feed = Feed(
         **{name: getattr(market, name) for name in MARKET_FIELDS},
         **read_instrument(market, venue, account),

@@ -65,6 +65,18 @@ def check_account_kind(account: object) -> None:
         )
 
 
+def check_maker_shares(venues: Mapping[str, Venue]) -> None:
+    """Refuse a share of every trade at the maker rate beside orders that are maker or taker."""
+    for name, venue in venues.items():
+        if venue.fees.maker_share > 0.0:
+            raise ParameterError(
+                "maker_share must be 0 with fill='limit', where each order is all maker or all "
+                f"taker, got {venue.fees.maker_share:g}",
+                where=f"Fees.maker_share, {name}",
+                cure="leave maker_share out",
+            )
+
+
 def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
     """Require settings of venues and account that fit together, and are supported."""
     check_agreement(markets.names, venues)
@@ -73,6 +85,8 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
     for name in BY_INSTRUMENT:
         check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
     own = {name: account.for_instrument(name) for name in markets.names}
+    if account.fill == "limit":
+        check_maker_shares(venues)
     for name in markets.names:
         check_expiry(markets[name], venues[name])
         check_setting(own[name], venues[name], name)

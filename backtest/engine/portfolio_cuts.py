@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import ledger
-from backtest.account.portfolio_records import AT_OPEN, EARLY, NUMBERS
+from backtest.account.portfolio_records import AT_OPEN, EARLY, NUMBERS, RESTING
 from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
+from backtest.engine.limit_orders import find_unfilled
 from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
 from backtest.engine.target_cuts_table import average_row
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from backtest.engine.record import Outcome
 
 CAUSES = (
-    "min_leverage", "max_leverage", "max_gross_leverage", "band", "min_notional", "lot",
+    "min_leverage", "max_leverage", "max_gross_leverage", "band", "unfilled", "min_notional", "lot",
     "participation", "wallet", "initial_margin",
 )  # fmt: skip
 """The limits; ``wallet`` is any limit of an isolated order, ``initial_margin`` includes caps."""
@@ -52,6 +53,7 @@ class AtOpens(NamedTuple):
     """The account before and after the fills of each bar but the first, of shape (n_bars - 1, n).
 
     ``before`` and ``traded`` are contracts, ``unit`` the value of one; ``equity`` has one column.
+    ``is_unfilled``: a limit order did not fill.
     """
 
     before: FloatArray
@@ -59,6 +61,7 @@ class AtOpens(NamedTuple):
     unit: FloatArray
     equity: FloatArray
     is_hit: BoolArray
+    is_unfilled: BoolArray
 
 
 def measure_book_cuts(setup: Setup, outcome: Outcome) -> list[dict[str, Any]]:
@@ -158,6 +161,7 @@ def split_rest(
     binds = {
         "max_gross_leverage": (gross >= terms.max_gross_leverage * at.equity * (1.0 - LEAST))
         & has_infinite,
+        "unfilled": at.is_unfilled,
         "band": is_still & (reach != 0.0) & (np.abs(left) <= numbers["band"] * (1.0 + LEAST)),
         "min_notional": is_still & is_least,
         "lot": money <= lot * at.unit * (1.0 + LEAST),
@@ -165,7 +169,8 @@ def split_rest(
         "wallet": np.array([each.is_isolated is not None for each in terms.instruments]),
         "initial_margin": np.ones(1, dtype=np.bool_),
     }
-    is_open = np.abs(left) > LEAST * np.maximum(np.abs(reach), np.abs(held))
+    slack = LEAST + terms.offsets / (1.0 - terms.offsets)  # a limit price buys more than a close
+    is_open = np.abs(left) > slack * np.maximum(np.abs(reach), np.abs(held))
     found = {}
     for cause, does_bind in binds.items():
         found[cause] = np.where(is_open & does_bind, left, 0.0)
@@ -176,13 +181,15 @@ def split_rest(
 def read_book_opens(setup: Setup, outcome: Outcome) -> AtOpens:
     """Return the account before and after the fills of each bar but the first.
 
-    Flows, interest and the funding at the open come before, at the bar's close that inside the bar
-    too, and nothing at the close before; a conversion of collateral is left out.
+    Limit orders are sized at the close before. Flows, interest and the funding at the open come
+    before, at the bar's close that inside the bar too, and nothing at the close before; a
+    conversion of collateral is left out.
     """
     first, n = setup.first, outcome.record.n_bars
     feed, names, mode = setup.inputs.feed, setup.markets.names, setup.inputs.terms.fill
     before_fill, venues = slice(first, first + n - 1), [setup.venues[name] for name in names]
-    bars = before_fill if mode == EARLY else slice(first + 1, first + n)
+    at_decision = mode in (EARLY, RESTING)
+    bars = before_fill if at_decision else slice(first + 1, first + n)
     fills = (feed.open if mode == AT_OPEN else feed.close)[bars]
     assets_fill = (feed.asset_open if mode == AT_OPEN else feed.asset_close)[:, bars]
     marks = feed.mark_close[before_fill]
@@ -190,15 +197,16 @@ def read_book_opens(setup: Setup, outcome: Outcome) -> AtOpens:
     last = np.stack([value_of(each, marks[:, i]) for i, each in enumerate(venues)], axis=1)
     before = outcome.of_positions("quantity")[:-1]
     equity = outcome.of_account("equity")[:-1]
-    if mode != EARLY:
+    if not at_decision:
         paid = pay_at_opens(setup, before, n)
         paid = paid if mode == AT_OPEN else outcome.of_account("funding")[1:]
         equity = equity + outcome.of_account("flows")[1:]
         equity = equity - outcome.of_account("interest")[1:] - paid
-    equity = equity + np.where(before != 0.0, before * (value - last), 0.0).sum(axis=1)
-    moved = assets_fill - feed.asset_mark_close[:, before_fill]
-    assets = count_assets(outcome.state.held.amounts, outcome.entries, len(names), first, n)
-    equity = equity + (assets[:-1] * moved.T).sum(axis=1)
+    if mode != RESTING:
+        equity = equity + np.where(before != 0.0, before * (value - last), 0.0).sum(axis=1)
+        moved = assets_fill - feed.asset_mark_close[:, before_fill]
+        assets = count_assets(outcome.state.held.amounts, outcome.entries, len(names), first, n)
+        equity = equity + (assets[:-1] * moved.T).sum(axis=1)
     forced = sum_by_instrument(outcome.entries, FORCED, first, before.shape[1], n, counts=True)
     is_cross = np.array([each.is_isolated is None for each in setup.inputs.terms.instruments])
     liquidated = sum_by_instrument(
@@ -211,6 +219,7 @@ def read_book_opens(setup: Setup, outcome: Outcome) -> AtOpens:
         unit=np.abs(value),
         equity=equity[:, None],
         is_hit=((forced[1:] != 0.0) | has_failed) & (mode != EARLY),
+        is_unfilled=find_unfilled(outcome.entries, first, before.shape[1], n)[1:],
     )
 
 

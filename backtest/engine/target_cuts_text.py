@@ -14,6 +14,7 @@ WORDS = {
     "min_leverage": "the account's min_leverage",
     "max_leverage": "the account's max_leverage",
     "band": "the band",
+    "unfilled": "limit orders that did not fill",
     "initial_margin": "initial margin",
     "venue_leverage": "the venue leverage",
     "wallet": "the wallet (isolated margin)",

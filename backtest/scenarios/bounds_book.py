@@ -20,6 +20,7 @@ from backtest.account.portfolio_records import (
     IS_RUINED,
     LATE,
     RESERVE,
+    RESTING,
     AccountState,
 )
 from backtest.base.errors import ParameterError
@@ -177,7 +178,7 @@ class BookOrders(BookBars):
         is_held = book.held.quantities != 0.0
         if not (was_held.any() or is_held.any()):
             return False
-        if (was_held & ~is_held).any() or self.inputs.terms.fill == LATE:
+        if (was_held & ~is_held).any() or self.inputs.terms.fill in (LATE, RESTING):
             return True
         terms = read_tables(self.inputs, t + 1)
         set_quotes(terms, self.inputs.feed, self.scene, t)

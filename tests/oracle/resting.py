@@ -42,9 +42,14 @@ class RestingOrders(Fund):
         for each in self.present:
             each.limit_price = None
 
+    @property
+    def rests_closing(self) -> bool:
+        """Whether closings and reductions are limit orders too."""
+        return getattr(self.account, "closing", "market") == "limit"
+
     def rests(self, position: Position) -> bool:
         """Whether closings and reductions are limit orders; what a halt closes is not."""
-        return self.account.closing == "limit" and not (self.is_halted or position.is_halted)
+        return self.rests_closing and not (self.is_halted or position.is_halted)
 
     def trade_at_market(
         self, position: Position, target: Decimal, held: Decimal, decided: Decimal
@@ -79,7 +84,7 @@ class RestingOrders(Fund):
         value = abs(position.value("fill"))
         before = position.quantity * value * side
         kept = max(before, ZERO)
-        is_left = before < 0 and self.account.closing != "limit"
+        is_left = before < 0 and not self.rests_closing
         if is_left or abs(target) <= kept:
             position.limit_price = None
             return None

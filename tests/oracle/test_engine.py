@@ -20,6 +20,7 @@ from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
 from tests.portfolio_cases import (
     make_dated_case,
     make_full_case,
+    make_limit_case,
     make_margin_case,
     make_mode_case,
     make_portfolio_case,
@@ -71,6 +72,10 @@ LEAST_SEVERAL = {
     make_mode_case: {
         "equity stop in the bar": 15, "equity stop in a gap": 3, "equity_stop alone": 3,
     },
+    make_limit_case: {
+        "limit order filled": 60, "resting orders shrunk together": 5,
+        "limit order cancelled: empty wallet": 1,
+    },
     make_full_case: {
         "take_profit alone": 3, "trailing_stop alone": 3, "margin added": 2,
     },
@@ -101,6 +106,7 @@ KINDS = [
     make_full_case,
     make_margin_case,
     make_dated_case,
+    make_limit_case,
     make_spot_case,
 ]
 SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}
