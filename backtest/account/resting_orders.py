@@ -207,7 +207,7 @@ def find_resting_limit(
         wallet += compute_backing(rules, books, quote.fill) + rate * before
     room = max(wallet / (1.0 / compute_setting(rules.margin, quote.initial) + rate), 0.0)
     kept = max(before, 0.0)
-    return kept + min(most - kept, room)
+    return float(kept + min(most - kept, room))
 
 
 def rest_increases(

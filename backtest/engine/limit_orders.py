@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
     if "limit_order" not in kinds:
         return pd.DataFrame(columns=list(COLUMNS))
     placed = np.flatnonzero(kinds == "limit_order")
-    who = events["instrument"].cat.codes.to_numpy()
+    who = events["instrument"].cat.codes.to_numpy().astype(np.int64)
     bar = np.searchsorted(run.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
     keys = bar * (len(run.names) + 1) + who
     is_filled = match_fills(keys, placed, np.flatnonzero(kinds == "fill"))
@@ -104,12 +105,14 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
     found = count_limit_orders(orders)
     text = f"{count_nouns(found.placed, 'order')}, {found.filled:,} filled and "
     text += f"{found.placed - found.filled:,} not"
-    moves = (found.move_against_filled, found.move_against_unfilled)
-    for_filled, for_others = map(describe_move, moves)
-    return (
-        f"{text}; in the next bar the mark moved {for_filled} those filled and {for_others} the "
-        "others, on average"
+    moves = (
+        (found.move_against_filled, "those filled"),
+        (found.move_against_unfilled, "the others"),
     )
+    told = [f"{describe_move(move)} {whom}" for move, whom in moves if not math.isnan(move)]
+    if not told:
+        return text
+    return f"{text}; in the next bar the mark moved {' and '.join(told)}, on average"
 
 
 def describe_move(against: float) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import ledger
+from backtest.account.portfolio_ledger import RESTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,15 +34,14 @@ class Filled(NamedTuple):
     cuts: tuple[CutsOfOne | None, ...]
 
     def sum_fills(self, i: int) -> float:
-        """Return the contracts that the decision of an instrument traded."""
-        rows = self._of(i)
-        return float(sum(rows[rows[:, 1] == ledger.FILL, 3].tolist()))
+        """Return the contracts that the decision of an instrument trades, or rests for."""
+        return float(sum(self._find_orders(i)[:, 3].tolist()))
 
     def find_value(self, i: int) -> float:
-        """Return the value u at which the order of an instrument filled, NaN without one."""
-        rows = self._of(i)
-        filled = rows[(rows[:, 1] == ledger.FILL) & (rows[:, 3] != 0.0)]
-        return float(filled[-1, 2]) if len(filled) else float("nan")
+        """Return the value u at which the order of an instrument fills, NaN without one."""
+        rows = self._find_orders(i)
+        traded = rows[rows[:, 3] != 0.0]
+        return float(traded[-1, 2]) if len(traded) else float("nan")
 
     def sum_costs(self, i: int) -> dict[str, float]:
         """Return the costs of the order of an instrument."""
@@ -53,6 +53,14 @@ class Filled(NamedTuple):
     def is_forced(self, i: int) -> bool:
         """Return whether a stop or a liquidation acts on an instrument in this bar."""
         return bool(np.isin(self._of(i)[:, 1], FORCED).any())
+
+    def _find_orders(self, i: int) -> FloatArray:
+        """Return the fills of the decision; of a limit order what it rests for, filled or not."""
+        rows = self._of(i)
+        resting = np.flatnonzero(rows[:, 1] == RESTED)
+        last = resting[0] if len(resting) else len(rows)
+        at_market = np.flatnonzero(rows[:last, 1] == ledger.FILL)
+        return np.asarray(rows[np.concatenate([at_market, resting])])
 
     def _of(self, i: int) -> FloatArray:
         rows = self.entries

@@ -243,3 +243,18 @@ SETS = {"account.fill": ["limit"], "account.offset": [0.001]}
 def test_limit_orders_that_cannot_be_are_refused(make, words):
     """One clear error each."""
     check_refused(make, words)
+
+
+def test_a_live_decision_gives_the_order_that_the_next_bar_places():
+    """Contracts and limit of the order, filled or not."""
+    terms = {"venue": VENUE, "account": LIMIT}
+    whole = bt.run(MARKET, VolTarget(), compile=False, **terms)
+    row = whole.limit_orders.iloc[3]
+    t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
+    known = MARKET.between(None, row["time"])
+    before = bt.run(known, VolTarget(), compile=False, **terms)
+    at = float(MARKET.open[t])
+    found = bt.decide(VolTarget(), known, state=before, at=at, mark=at, **terms)
+    (name,) = found.order
+    assert abs(found.order[name]) == pytest.approx(row["quantity"])
+    assert found.fill_price[name] == pytest.approx(row["price"])
