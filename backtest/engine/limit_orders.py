@@ -63,9 +63,8 @@ def match_fills(keys: IntArray, placed: IntArray, fills: IntArray) -> BoolArray:
     ``keys`` tell bar and instrument of each entry; the others are rows of entries, in order.
     """
     last = dict(zip(keys[fills].tolist(), fills.tolist(), strict=True))
-    return np.array(
-        [last.get(key, -1) > row for key, row in zip(keys[placed], placed, strict=True)]
-    )
+    rows = zip(keys[placed].tolist(), placed.tolist(), strict=True)
+    return np.array([last.get(key, -1) > row for key, row in rows], dtype=np.bool_)
 
 
 def find_unfilled(entries: FloatArray, first: int, n: int, n_bars: int) -> BoolArray:
