@@ -170,6 +170,9 @@ def make_limit_case(seed: int) -> PortfolioCase:
     offsets = {name: float(typical * rng.uniform(0.0, 0.6)) for name in case.tapes}
     account["offset"] = offsets if rng.random() < 0.5 else offsets[min(offsets)]
     account["closing"] = str(rng.choice(["market", "limit"]))
+    if rng.random() < 0.3:
+        hours = int(rng.integers(1, 5)) * next(iter(case.tapes.values())).interval // HOUR
+        account["max_holding"] = f"{max(hours, 1)}h"
     venues = {
         name: venue | {"fees": venue["fees"] | {"maker_share": 0.0}}
         for name, venue in case.venues.items()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from tests.oracle.numbers import ONE, ZERO
 from tests.oracle.fund import Fund
+from tests.oracle.numbers import ONE, ZERO
 from tests.oracle.orders import Order
 from tests.oracle.position import Position, Resting
 from tests.oracle.state import Point
