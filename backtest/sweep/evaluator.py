@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import without_flows_before
+from backtest.account.account import GENERAL, without_flows_before
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import BacktestError
@@ -164,7 +164,7 @@ class Evaluator:
     def _evaluate(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
         """Return the measures that lanes or runs have."""
         set_hurry(False)  # many runs: compiled code is faster
-        if self.is_portfolio and not self._is_book_swept():
+        if self._is_apart(sets):
             return self._evaluate_plainly(sets, wanted, progress)
         if not self.plain_because:
             from backtest.sweep.lanes.lane_block import NotCompiled  # noqa: PLC0415 - numba loads with it
@@ -188,7 +188,7 @@ class Evaluator:
         As :meth:`evaluate` for each span, but the columns are computed once, on all bars before the
         last end.
         """
-        is_apart = self.base.signal is not None or self.is_portfolio
+        is_apart = self.base.signal is not None or self.is_portfolio or self._is_apart(sets)
         is_apart = is_apart or bool(self.equivalents or self.plain_because)
         if type(self).evaluate is not Evaluator.evaluate or is_apart:
             return [self.evaluate(sets, first=a, stop=b, returns=returns) for a, b in spans]
@@ -339,6 +339,12 @@ class Evaluator:
             self._lanes = LaneRunner(self)
         runner: LaneRunner = self._lanes  # the others score and check in the same way
         return runner
+
+    def _is_apart(self, sets: Sets) -> bool:
+        """Return whether each set is a run: lanes of one position know no word of other loops."""
+        if self.is_portfolio:
+            return not self._is_book_swept()
+        return any(name.removeprefix("account.") in GENERAL for name in sets)
 
     def _is_book_swept(self) -> bool:
         """Return whether sets of several positions need no record; else each is a whole run.

@@ -202,7 +202,7 @@ def test_compiled_is_plain_and_rows_of_a_sweep_are_runs():
         ({"leverage": [0.5, 1.0, 2.0, 3.0]}, account),
         (
             {"leverage": [1.0], "account.management_fee": [0.0, 0.05, 0.1, 0.2]},
-            bt.Account(management_fee=0.01, band=0.1),
+            bt.Account(band=0.1),
         ),
     ):
         terms = {"venue": venue, "account": given}
