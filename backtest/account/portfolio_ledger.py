@@ -152,3 +152,13 @@ def earn(ledger: FloatArray) -> float:
         found -= ledger[INTEREST, i] + ledger[LOSS, i] + ledger[CONVERSION, i]
         found -= ledger[MANAGEMENT_FEE, i] + ledger[PERFORMANCE_FEE, i]
     return found
+
+
+def sum_book_terms(ledger: FloatArray) -> float:
+    """Return the change of equity that the terms of the ledger add up to."""
+    gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
+    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
+    costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
+    costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
+    costs += total(ledger, MANAGEMENT_FEE) + total(ledger, PERFORMANCE_FEE)
+    return gains - costs - total(ledger, CONVERSION)

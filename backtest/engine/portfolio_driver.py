@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account.portfolio_ledger import sum_book_terms
 from backtest.account.portfolio_records import EQUITY, AccountState, Terms
 from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import AccountingError, PolicyError
@@ -337,7 +338,7 @@ def report_book_imbalance(
     change: float, ledger: FloatArray, inputs: BookInputs, t: int
 ) -> AccountingError:
     """Return the error of books that do not balance at bar t, with both sides."""
-    terms = float(portfolio_loop.sum_book_terms(ledger))
+    terms = float(sum_book_terms(ledger))
     return AccountingError(
         f"equity changed by {change!r}, its terms add up to {terms!r}, "
         f"a difference of {change - terms!r}",

@@ -28,6 +28,7 @@ from backtest.account.portfolio_ledger import (
     PRICE_PNL,
     SLIPPAGE,
     TOP_UP,
+    sum_book_terms,
     sum_calm_ledger,
     sum_ledger,
     total,
@@ -223,16 +224,6 @@ def remember_marks(tape: BookTape, terms: Terms, feed: BookFeed, t: int) -> None
     for i in range(len(tape.before)):
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
         tape.before[i] = compute_value(size, is_inverse, feed.mark_close[last, i])
-
-
-def sum_book_terms(ledger: FloatArray) -> float:
-    """Return the change of equity that the terms of the ledger add up to."""
-    gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
-    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
-    costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
-    costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
-    costs += total(ledger, MANAGEMENT_FEE) + total(ledger, PERFORMANCE_FEE)
-    return gains - costs - total(ledger, CONVERSION)
 
 
 def is_book_balanced(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -15,9 +14,8 @@ from backtest.account import Account
 from backtest.account.account import GENERAL, without_flows_before
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.compile_choice import set_hurry
-from backtest.base.errors import BacktestError
 from backtest.base.fields import Flag, Whole
-from backtest.base.units import BoolArray, FloatArray, IntArray, parse_size, utc_index
+from backtest.base.units import BoolArray, FloatArray, parse_size, utc_index
 from backtest.engine import Progress, Result, count_periods
 from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import Directions, read_directions
@@ -29,16 +27,23 @@ from backtest.engine.lookahead.checked_signals import (
 from backtest.engine.named_signals import resolve_signal
 from backtest.engine.portfolio_policies import check_overlay
 from backtest.engine.run import run
-from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
 from backtest.market import Markets
-from backtest.measures.path_measures import DATES, PATH, drawdown_dates
-from backtest.measures.return_shape import certainty_equivalent
+from backtest.measures.path_measures import DATES, PATH
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_runner import LaneRunner
 from backtest.sweep.rule_checker import RuleChecker
+from backtest.sweep.set_rows import (
+    Rows,
+    add_equivalents,
+    put_rows,
+    put_spans,
+    run_one_by_one,
+    stack_returns,
+    start_rows,
+)
 from backtest.sweep.sets.set_checks import find_broken_rules
 from backtest.sweep.sets.sets import (
     Base,
@@ -62,21 +67,6 @@ STREAMED = tuple(name for name in METRICS if name not in PATH)
 """Measures that accumulate bar by bar: those of ``metrics="all"``."""
 OF_PATH = (*PATH, *DATES)
 """Measures that need the path of an account; dates are UTC nanoseconds."""
-
-
-class Rows(NamedTuple):
-    """Results of sets, in their order.
-
-    ``metrics`` are arrays of shape (n_sets,) by name, NaN for a set that failed or was not done.
-    ``returns`` of shape (n_samples, n_sets) are the sampled simple returns; None unless requested.
-    ``errors`` says why a set failed, empty if it did not. ``done`` is False for sets that did not
-    run because of Ctrl-C.
-    """
-
-    metrics: dict[str, FloatArray]
-    returns: FloatArray | None
-    errors: list[str]
-    done: BoolArray
 
 
 class Wanted(NamedTuple):
@@ -152,13 +142,9 @@ class Evaluator:
         """Add the certainty equivalents that are asked for by name, which need the returns."""
         if not self.equivalents:
             return rows
-        periods = count_periods(self.calendar, self.sampling, self.market)
-        sampled: Any = rows.returns
-        for name in self.equivalents:
-            aversion, found = float(name.rpartition("_")[2]), np.full(len(rows.done), np.nan)
-            for k in np.flatnonzero(rows.done & np.array([not each for each in rows.errors])):
-                found[k] = certainty_equivalent(sampled[:, k], periods, aversion)
-            rows.metrics[name] = found
+        add_equivalents(
+            rows, self.equivalents, count_periods(self.calendar, self.sampling, self.market)
+        )
         return rows if has_returns else rows._replace(returns=None)
 
     def _evaluate(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
@@ -387,88 +373,3 @@ class Evaluator:
             **begin,
         )
         return result
-
-
-def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
-    """Return empty rows."""
-    n = count_sets(sets)
-    metrics = {name: np.full(n, np.nan) for name in names}
-    return Rows(metrics, None, [""] * n, np.zeros(n, dtype=np.bool_))
-
-
-def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatArray]) -> None:
-    """Write the results of some sets into their rows, and their returns into ``sampled``."""
-    for name, column in rows.metrics.items():
-        column[places] = part.metrics[name]
-    for k, place in enumerate(places.tolist()):
-        rows.errors[place] = part.errors[k]
-        if part.returns is not None and part.done[k] and not part.errors[k]:
-            sampled[place] = part.returns[:, k]
-    rows.done[places] = part.done
-
-
-def put_spans(
-    tables: Sequence[Rows],
-    places: IntArray,
-    parts: Sequence[Rows],
-    sampled: Sequence[dict[int, FloatArray]],
-) -> None:
-    """Write the results of some sets on several spans into the rows of each span."""
-    for rows, part, own in zip(tables, parts, sampled, strict=True):
-        put_rows(rows, places, part, own)
-
-
-def run_one_by_one(
-    replay: Callable[[Mapping[str, object]], Result],
-    sets: Sets,
-    names: tuple[str, ...],
-    returns: bool,
-    progress: Progress | None,
-) -> Rows:
-    """Run sets one by one and return their measures; Ctrl-C returns what is done."""
-    rows = start_rows(sets, names)
-    metrics, n = rows.metrics, len(rows.done)
-    sampled: dict[int, FloatArray] = {}
-    with warnings.catch_warnings(record=True) as caught:
-        for category in OF_EACH_RUN:
-            warnings.simplefilter("ignore", category)
-        try:
-            for k in range(n):
-                try:
-                    result = replay(take_sets(sets, k))
-                    dates = drawdown_dates(result.tally.drawdown, result.span)
-                    measured = {**dates, **result.metrics}
-                    for name in names:
-                        metrics[name][k] = measured[name]
-                    sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
-                except Exception as error:  # a policy may raise anything
-                    rows.errors[k] = describe_error(error)
-                rows.done[k] = True
-                if progress is not None:
-                    progress(k + 1, n)
-        except KeyboardInterrupt:
-            for column in metrics.values():
-                column[~rows.done] = np.nan
-    repeat_once(caught)
-    return rows._replace(returns=stack_returns(sampled, rows)) if returns else rows
-
-
-def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
-    """Return the returns of all sets as columns, NaN for sets without any."""
-    length = max((len(values) for values in sampled.values()), default=0)
-    table = np.full((length, len(rows.done)), np.nan)
-    for k, values in sampled.items():
-        table[:, k] = values
-    return table
-
-
-def describe_error(error: Exception) -> str:
-    """Return an error as one line of text."""
-    text = f"{error.problem} ({error.where})" if isinstance(error, BacktestError) else str(error)
-    return " ".join(f"{type(error).__name__}: {text}".split())
-
-
-def repeat_once(caught: list[warnings.WarningMessage]) -> None:
-    """Repeat each different warning once."""
-    for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
-        warn_caller(text, kind)

@@ -25,7 +25,8 @@ from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES
 from backtest.measures.ranking import NEVER, find_direction
 from backtest.policy import Policy
-from backtest.sweep.evaluator import Evaluator, Rows
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Base, Sets, read_settings
 
 Accounts = Literal["shared", "separate"]

@@ -14,7 +14,8 @@ from backtest.measures.measure_names import read_aversion
 from backtest.measures.path_measures import DATES
 from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import METRICS
-from backtest.sweep.evaluator import OF_PATH, Evaluator, Rows
+from backtest.sweep.evaluator import OF_PATH, Evaluator
+from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Sets, take_sets
 
 ERROR = "error"

@@ -13,7 +13,7 @@ from backtest.base.errors import BacktestError
 from backtest.base.units import format_duration
 from backtest.measures.risk_names import LARGEST, RiskMeasure
 from backtest.sweep import take_sets
-from backtest.sweep.evaluator import Rows, describe_error
+from backtest.sweep.set_rows import Rows, describe_error
 from backtest.sweep.sets.sets import build_overlay, build_trio
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from backtest.validation.groups import Groups, find_embargoed, list_splits
 if TYPE_CHECKING:
     from backtest.engine import Progress
     from backtest.sweep import Evaluator, Sets
-    from backtest.sweep.evaluator import Rows
+    from backtest.sweep.set_rows import Rows
     from backtest.validation.procedure import Procedure
 
 

@@ -10,7 +10,7 @@ from backtest.sweep import Evaluator
 if TYPE_CHECKING:
     from backtest.engine import Progress, Result
     from backtest.sweep import Sets
-    from backtest.sweep.evaluator import Rows
+    from backtest.sweep.set_rows import Rows
 
 
 class SpanEvaluator(Evaluator):

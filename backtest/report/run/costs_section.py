@@ -136,6 +136,8 @@ def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
             format_percent(-metrics[f"{name}_annual"]),
         )
     for name, amount in (
+        ("management fee", -metrics.get("management_fee", 0.0)),
+        ("performance fee", -metrics.get("performance_fee", 0.0)),
         ("liquidation loss", -metrics["liquidation_loss"]),
         ("bad debt, the venue's loss", metrics["bad_debt"]),
         ("deposits and withdrawals", metrics["flows"] - metrics["top_ups"]),

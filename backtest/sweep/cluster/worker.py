@@ -18,7 +18,8 @@ from backtest.engine import find_version
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources
-from backtest.sweep.evaluator import Evaluator, Metrics, Rows, Signal
+from backtest.sweep.evaluator import Evaluator, Metrics, Signal
+from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Base, Sets
 
 KEPT = 4
