@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.report.run.costs_section import list_money
 from backtest.strategies import Constant, LiquidationDistance
 
 START, HOUR = pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1h")
@@ -160,6 +161,7 @@ def test_the_fees_are_terms_of_the_identity_the_summary_and_what_no_trade_has():
     assert table.loc["total", "net"] == pytest.approx(change, abs=1e-9)
     assert "performance fee" in result.summary()
     assert "management fee" in result.summary()
+    assert {"performance fee", "management fee"} <= {name for name, *_ in list_money(result)}
 
 
 def test_a_resumed_run_keeps_the_mark_and_the_time_of_a_position(tmp_path):

@@ -53,10 +53,8 @@ MARKS = {
     "call_met": Mark("margin call met", "circle", "accent"),
     "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
     "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
-    "margin_returned": Mark("margin to the wallet", "triangle-down-open", "accent"),
     "time_stop": Mark("time stop", "triangle-down", "loss"),
     "performance_fee": Mark("performance fee", "diamond", "neutral"),
-    "margin_refused": Mark("margin refused", "x-open", "loss"),
 }
 """The events that are marked: not fills and payments, which are too many."""
 
