@@ -289,7 +289,9 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     names = tuple((name, part.ndim == 2) for name, part in parts.items())
     lines = [part for part in parts.values() if part.ndim == 1]
     sheets = [part for part in parts.values() if part.ndim == 2]
-    shared = np.ascontiguousarray(np.stack(lines)) if lines else np.zeros((0, n_bars))
+    shared = np.zeros((0, n_bars))
+    if lines:  # one line needs no copy
+        shared = np.require(lines[0][None] if len(lines) == 1 else np.stack(lines), None, "CW")
     if not sheets:
         return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros((0, 2), dtype=np.int64))
     k = sheets[0].shape[1]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,23 +179,6 @@ def find_cell(row: int, i: int) -> Any:
     return np.uint64(row * LANES + i)
 
 
-def count_by(instruction: Callable[[Any, Any], Any]) -> Any:
-    """Return a function of bits that compiles to one processor instruction."""
-
-    @intrinsic
-    def count(_context: Any, bits: Any) -> Any:
-        def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return instruction(builder, arguments[0])
-
-        return numba.uint64(bits), build
-
-    return count
-
-
-count_trailing = count_by(lambda builder, bits: builder.cttz(bits, ir.Constant(ir.IntType(1), 0)))
-count_set = count_by(lambda builder, bits: builder.ctpop(bits))
-
-
 @intrinsic
 def write_vector(_context: Any, sheet: Any, k: Any, first: Any, value: Any) -> Any:
     """Write a number into a run of cells as one vector; a short loop would not become one."""
@@ -219,9 +202,8 @@ def write_vector(_context: Any, sheet: Any, k: Any, first: Any, value: Any) -> A
 INSTRUCTIONS: dict[str, Any] = {
     "no_lanes": lambda: np.uint64(0),
     "lane_bit": lambda i, is_on: np.uint64(is_on) << np.uint64(i),
-    "first_lane": lambda found: np.int64(count_trailing(found)),
-    "without_first": lambda found: found & (found - np.uint64(1)),
-    "count_lanes": lambda found: np.int64(count_set(found)),
+    "all_lanes": lambda: np.uint64(2**64 - 1),
+    "has_run": lambda found, first: (found >> np.uint64(first)) & np.uint64(255) != np.uint64(0),
     "write_run": lambda a, k, i, x: write_vector(a, k, i, x),  # type: ignore[call-arg]  # noqa: PLW0108
 }
 """Functions with processor instructions: on lanes as bits of a number, and on runs of cells."""

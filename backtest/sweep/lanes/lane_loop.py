@@ -37,28 +37,22 @@ from backtest.sweep.lanes.lane_rows import (
     LaneBar,
     Setup,
     Sheets,
+    all_lanes,
     cell,
     copy_own_columns,
-    count_lanes,
     no_lanes,
 )
 from backtest.sweep.lanes.lane_trades import (
     charge_lanes,
     find_charges,
     is_charging,
-    sort_few,
-    sort_lanes,
+    pass_lanes,
     trade_and_charge,
-    trade_few,
-    trade_lanes,
 )
 from backtest.sweep.lanes.quick_looks import RateBound, find_rare, find_rate_bound, raise_bound
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
-
-FEW = 7
-"""Up to this many lanes are handled one by one."""
 
 RAISED = 4
 """Reason to stop, besides those of a single run: the policy raised an exception."""
@@ -135,36 +129,13 @@ def pass_ordinary(
         return fault, True
     if is_carrying:
         charge_lanes(bar, charges, block, n_due > 0)
-    rare = find_rare(bar, block, most.rate)
-    is_rare = is_carrying or at.later > 0 or rare != no_lanes()
-    if is_rare:
-        fault = pass_rare(setup, bar, block, live, at, is_carrying, rare, most, t)
+    rare = all_lanes()
+    if not (is_carrying or at.later > 0):
+        rare = find_rare(bar, block, most.rate)
+    is_rare = rare != no_lanes()
+    if is_rare and pass_lanes(bar, block, most, is_carrying, rare):
+        fault = call_live(setup, block, live, at, is_carrying, True, t)
     return fault, is_rare
-
-
-def pass_rare(
-    setup: Setup,
-    bar: LaneBar,
-    block: FloatArray,
-    live: Any,
-    at: Cursor,
-    is_carrying: bool,
-    rare: int,
-    most: RateBound,
-    t: int,
-) -> int:
-    """Fill the decisions of lanes and pass the bar in full for odd ones; return a fault or -1."""
-    if is_carrying or at.later > 0 or count_lanes(rare) > FEW:
-        asking, has_odd = sort_lanes(bar, block, is_carrying)
-    else:
-        asking, has_odd = sort_few(bar, block, rare)
-    if count_lanes(asking) > FEW:
-        has_odd |= trade_lanes(bar, block, most)
-    else:
-        has_odd |= trade_few(bar, block, most, asking)
-    if has_odd:
-        return call_live(setup, block, live, at, is_carrying, True, t)
-    return -1
 
 
 def count_later(block: FloatArray) -> int:

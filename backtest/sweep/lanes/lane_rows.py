@@ -33,7 +33,7 @@ LANES = 64
 """Accounts in a block; a multiple of every vector length."""
 
 RUN = 8
-"""Lanes with the same column that are written at once, as a vector."""
+"""Lanes that are handled at once, as a vector: those that trade, those with the same column."""
 
 AT_ONCE = 32
 """Bars for which lanes' own columns are copied at a time, so that they stay in the L1 cache."""
@@ -326,24 +326,19 @@ def no_lanes() -> int:
     return 0
 
 
+def all_lanes() -> int:
+    """Return all lanes, as bits."""
+    return 2**LANES - 1
+
+
 def lane_bit(i: int, is_on: bool) -> int:
     """Return the bit of a lane where it is on."""
     return is_on << i
 
 
-def first_lane(found: int) -> int:
-    """Return the first of some lanes."""
-    return (found & -found).bit_length() - 1
-
-
-def without_first(found: int) -> int:
-    """Return the lanes after the first of them."""
-    return found & (found - 1)
-
-
-def count_lanes(found: int) -> int:
-    """Return how many lanes there are."""
-    return found.bit_count()
+def has_run(found: int, first: int) -> bool:
+    """Return whether any of the lanes of a run is among those found."""
+    return (found >> first) & (2**RUN - 1) != 0
 
 
 def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:

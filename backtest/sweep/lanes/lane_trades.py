@@ -31,18 +31,16 @@ from backtest.sweep.lanes.lane_rows import (
     HOLD,
     LANES,
     LIVE,
+    RUN,
     TRADE,
     Kind,
     LaneBar,
     cell,
-    first_lane,
-    lane_bit,
-    no_lanes,
+    has_run,
     read_books,
     read_own_instrument,
     read_own_rules,
     read_watch,
-    without_first,
     write_books,
     write_watch,
 )
@@ -140,26 +138,31 @@ def add_lane_carry(kind: Kind, block: FloatArray, i: int, paid: float) -> None:
 # ------------------------------------------------------------------------- the step of each lane
 
 
-def sort_lanes(bar: LaneBar, block: FloatArray, is_carrying: bool) -> tuple[int, bool]:
-    """Write the step of each lane in the bar; return trading lanes, and if any needs a fallback."""
-    asking, has_odd = no_lanes(), False
-    for i in range(LANES):
+def pass_lanes(
+    bar: LaneBar, block: FloatArray, most: RateBound, is_carrying: bool, rare: int
+) -> bool:
+    """Write the step of lanes and fill their decisions; return whether one needs the fallback.
+
+    Lanes go in runs of :data:`RUN`, as vectors. A run without ``rare`` lanes holds its positions.
+    """
+    has_odd = False
+    for first in range(0, LANES, RUN):
+        if has_run(rare, first):
+            is_trading, is_odd = sort_run(bar, block, is_carrying, first)
+            has_odd |= is_odd
+            if is_trading:
+                has_odd |= trade_run(bar, block, most, first)
+    return has_odd
+
+
+def sort_run(bar: LaneBar, block: FloatArray, is_carrying: bool, first: int) -> tuple[bool, bool]:
+    """Write the steps of a run of lanes; return whether one trades, and if any needs a fallback."""
+    is_trading, has_odd = False, False
+    for i in range(first, first + RUN):
         step = sort_lane(bar, block, is_carrying, i)
-        asking |= lane_bit(i, step == TRADE)
+        is_trading |= step == TRADE
         has_odd |= step == LIVE
-    return asking, has_odd
-
-
-def sort_few(bar: LaneBar, block: FloatArray, rare: int) -> tuple[int, bool]:
-    """Do the same as :func:`sort_lanes` for some lanes; all others hold their positions."""
-    asking, has_odd = no_lanes(), False
-    while rare != no_lanes():
-        i = first_lane(rare)
-        rare = without_first(rare)
-        step = sort_lane(bar, block, False, i)
-        asking |= lane_bit(i, step == TRADE)
-        has_odd |= step == LIVE
-    return asking, has_odd
+    return is_trading, has_odd
 
 
 def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> float:
@@ -187,20 +190,10 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
 # ------------------------------------------------------------------------------------- trades
 
 
-def trade_lanes(bar: LaneBar, block: FloatArray, most: RateBound) -> bool:
-    """Update trading lanes for the bar; return whether one of them needs the fallback."""
+def trade_run(bar: LaneBar, block: FloatArray, most: RateBound, first: int) -> bool:
+    """Update the trading lanes of a run; return whether one of them needs the fallback."""
     has_odd = False
-    for i in range(LANES):
-        has_odd |= trade_lane(bar, block, most, i)
-    return has_odd
-
-
-def trade_few(bar: LaneBar, block: FloatArray, most: RateBound, asking: int) -> bool:
-    """Do the same as :func:`trade_lanes`, lane by lane, which is faster for a few lanes."""
-    has_odd = False
-    while asking != no_lanes():
-        i = first_lane(asking)
-        asking = without_first(asking)
+    for i in range(first, first + RUN):
         has_odd |= trade_lane(bar, block, most, i)
     return has_odd
 
