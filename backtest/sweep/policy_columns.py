@@ -290,8 +290,9 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     lines = [part for part in parts.values() if part.ndim == 1]
     sheets = [part for part in parts.values() if part.ndim == 2]
     shared = np.zeros((0, n_bars))
-    if lines:  # one line needs no copy
-        shared = np.require(lines[0][None] if len(lines) == 1 else np.stack(lines), None, "CW")
+    if lines:
+        whole = lines[0][None] if len(lines) == 1 else np.stack(lines)  # one needs no copy
+        shared = np.require(whole, None, ["C", "W"])
     if not sheets:
         return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros((0, 2), dtype=np.int64))
     k = sheets[0].shape[1]

@@ -328,7 +328,7 @@ def no_lanes() -> int:
 
 def all_lanes() -> int:
     """Return all lanes, as bits."""
-    return 2**LANES - 1
+    return (1 << LANES) - 1
 
 
 def lane_bit(i: int, is_on: bool) -> int:
@@ -338,7 +338,7 @@ def lane_bit(i: int, is_on: bool) -> int:
 
 def has_run(found: int, first: int) -> bool:
     """Return whether any of the lanes of a run is among those found."""
-    return (found >> first) & (2**RUN - 1) != 0
+    return (found >> first) & ((1 << RUN) - 1) != 0
 
 
 def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
