@@ -117,13 +117,20 @@ class LiquidationRisk(SettingsResult):
         Raises
         ------
         ParameterError
-            If the risk was loaded from files, which hold no paths.
+            If there is no such path, or the risk was loaded from files, which hold none.
         """
         if self.runner is None:
             raise ParameterError(
                 "a risk loaded from files has no paths to run",
                 where="LiquidationRisk.run",
                 cure="run bt.liquidation_risk again",
+            )
+        count = self.runner.paths.count
+        if not -count <= i < count:
+            raise ParameterError(
+                f"i must be the number of a path, below {count}, got {i}",
+                where="LiquidationRisk.run, i",
+                cure="choose one from 0 on; negative numbers count from the end",
             )
         return self.runner.run_path(i)
 
