@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 FILL_COLUMNS = (
     "time", "instrument", "quantity", "price", "reference", "fee", "fee_currency", "kind", "step",
 )  # fmt: skip
-STOPS = ("stop", "trailing_stop", "equity_stop", "take_profit")
+STOPS = ("stop", "trailing_stop", "equity_stop", "take_profit", "time_stop")
 CHANGES = ("fill", *STOPS, "liquidation", "delisted", "ruin", "conversion", "bad_debt")
 """Kinds of events that are rows of the fills."""
 WORSENING = ("slippage", "impact")
 CHARGES = ("fee", "liquidation_loss")
-STEPS = {"flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3}
+STEPS = {
+    "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3, "management_fee": 3,
+    "performance_fee": 3,
+}  # fmt: skip
 """The step of the bar that an event shows, see docs/accounting.md, section 2."""
 DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
 """The step at which decisions fill."""
@@ -98,10 +101,11 @@ class Scan:
     """The step of the bar that the events have reached, and the positions so far."""
 
     def __init__(self, result: RunData) -> None:
-        self.fill = DECIDED[result.account.fill]
+        self.fill = DECIDED.get(result.account.fill, 5)  # a limit order may fill later
         self.time, self.step, self.last = -1, 0, ""
         self.paid: dict[str, int] = {}
         self.stamp = 0
+        self.resting: set[str] = set()
         self.held: dict[str, float] = defaultdict(float)
 
     def read(self, event: Mapping[str, Any], settled: Mapping[tuple[str, int], Settled]) -> None:
@@ -109,6 +113,9 @@ class Scan:
         kind, name = event["kind"], event["instrument"]
         if event["time"] != self.time:
             self.time, self.step, self.last, self.paid = event["time"], 0, "", {}
+            self.resting = set()
+        if kind == "limit_order":
+            self.resting.add(name)
         if kind in ("funding", "dividend"):
             self._pay(name, settled.get((name, self.time), Settled([], 0)))
         else:
@@ -121,7 +128,7 @@ class Scan:
     def _find_step(self, kind: str, name: str) -> int:
         """Return the step of an event other than a settlement."""
         if kind == "fill":
-            return self.fill
+            return 7 if name in self.resting else self.fill
         if kind in ("delisted", "ruin"):
             return 8
         if kind == "conversion":  # after interest it belongs to a liquidation

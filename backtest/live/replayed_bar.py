@@ -14,6 +14,7 @@ from backtest.account import portfolio_bar, portfolio_payments
 from backtest.account.account_records import Position
 from backtest.account.books import charge, make_books
 from backtest.account.fills import move_margin
+from backtest.account.fund_fees import charge_fund_fees
 from backtest.account.ledger import write_event
 from backtest.account.portfolio_balance import (
     close_account_books,
@@ -167,11 +168,13 @@ class Replayer:
         left = self._pay(bar, left, 1)
         if terms.has_interest and t > 0:
             charge_book_interest(terms, feed, state, quotes, ledger, log, t)
+        if terms.has_fund_fees and t > 0:
+            charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
         self._test(bar, quotes.mark_open, int(self.time[t]))
         left = self._pay(bar, left, 0)
         self._apply(bar, left, lambda _: True)
         self._test_extremes(bar)
-        portfolio_bar.follow_bests(terms, state, quotes)
+        portfolio_bar.follow_bests(terms, state, quotes, scratch)
         self.kernel.close(terms, feed, state, quotes, scratch, ledger, log, t, wealth)
 
     def _is_next_due(self, *given: Any) -> bool:
