@@ -236,7 +236,8 @@ def check_range(
         last: FloatArray = feed.close[bar - 1 : bar, i]
         low, high = float(np.nanmin([low, *last])), float(np.nanmax([high, *last]))
     room = 1e-9 if has_reference else tolerance
-    if not low * (1.0 - room) <= fact.reference <= high * (1.0 + room):
+    is_resting = fact.step == 7 and fact.kind == "order"  # fills at a limit that the open passed
+    if not is_resting and not low * (1.0 - room) <= fact.reference <= high * (1.0 + room):
         raise DataError(
             f"a fill must lie in the range of its bar, {low:.10g} to {high:.10g}, "
             f"got {fact.reference:.10g}",

@@ -15,7 +15,7 @@ from backtest.strategies import VolTarget
 from tests.agreement import Scripted, run_engine, trust_data
 from tests.cases import Case, make_exit_case
 from tests.commands import call, override
-from tests.portfolio_cases import make_full_case
+from tests.portfolio_cases import make_full_case, make_limit_case
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -64,7 +64,7 @@ def compare(case: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("make", [make_exit_case, make_full_case])
+@pytest.mark.parametrize("make", [make_exit_case, make_full_case, make_limit_case])
 def test_the_fills_of_a_run_give_its_account(make, seed, monkeypatch):
     trust_data(monkeypatch)
     assert not compare(make(seed))
