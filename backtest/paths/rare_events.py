@@ -19,7 +19,7 @@ from backtest.paths.risk_intervals import LEAST_SAMPLE, RiskEstimate
 from backtest.paths.tilted_models import tilt_models
 
 SEARCHED = 256
-"""Paths of each step in the search for a force."""
+"""Paths of each step in the search for a force, at most as many as are asked for."""
 TILTED_SEED = 2**61
 """What the seed of tilted paths is larger by: they join plain paths in one sample."""
 STEPS = 12
@@ -66,14 +66,15 @@ def find_force(runner: PathsRunner, bars: int, direction: FloatArray) -> float |
     Both signs are tried, the weaker force that suffices is taken. None if none does.
     """
     paths = runner.paths.with_settings(antithetic=False)
-    logs = [np.log(paths.closes(0, min(SEARCHED, len(paths)), name)) for name in paths.names]
+    count = min(SEARCHED, len(paths))
+    logs = [np.log(paths.closes(0, count, name)) for name in paths.names]
     joint = functools.reduce(np.add, (w * each for w, each in zip(direction, logs, strict=True)))
     spread = float(np.std(np.diff(joint, axis=1))) * math.sqrt(bars)
     force = 0.5 / max(spread, 1e-12)
 
     def share(size: float) -> float:
         last = np.array([bars - 1])
-        tilted = run_tilted(runner, last, direction, size, SEARCHED, 1, None)
+        tilted = run_tilted(runner, last, direction, size, count, 1, None)
         return -1.0 if tilted is None else float(np.mean(tilted.liquidated < bars))
 
     for _ in range(STEPS):

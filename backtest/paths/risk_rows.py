@@ -177,6 +177,8 @@ def describe_tilted(
     Sampling, JASA 95(449).
     """
     bars, paths, name = int(question.bars[k]) + 1, runner.paths, question.names[k]
+    if question.method != "tilt" and 2 * paths.count < LEAST_SAMPLE:
+        return None, None  # both samples together are too few
     if question.progress is not None:
         question.progress(f"searching a tilt of the model, {name}", 0, 0)
     direction = plain.push.direction
