@@ -278,7 +278,7 @@ def test_rows_of_a_sweep_are_runs():
     markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
     given = {"venue": {"S": SPOT, "P": PERP}, "signal": {"S": -1.0, "P": 1.0}}
     account = bt.Account(capital=1e4, band=0.2)
-    sizes = np.linspace(0.2, 3.0, 6)
+    sizes = np.linspace(0.6, 3.0, 5)
     swept = bt.sweep(markets, Constant, {"leverage": sizes}, account=account, **given)
     for size, row in zip(sizes, swept.table.itertuples(), strict=True):
         for is_compiled in (True, False):
