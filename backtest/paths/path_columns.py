@@ -74,7 +74,7 @@ def join_path(pattern: Market, bars: PathBars, k: int, width: int, source: str) 
     """
     path = object.__new__(JoinedPath)
     shared = {name: value for name, value in vars(pattern).items() if name not in DRAWN}
-    vars(path).update(shared, hashes={}, drawn=DrawnFields(pattern, bars, k, width, source))
+    vars(path).update(shared, facts={}, drawn=DrawnFields(pattern, bars, k, width, source))
     return path
 
 
