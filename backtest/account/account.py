@@ -19,10 +19,8 @@ from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, Duration, Flag, F
 from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.ranges import Choice, Number
-from backtest.base.units import TOLERANCE
 from backtest.base.values import Value
 from backtest.base.viewable import Viewable
-from backtest.venue import Venue
 from backtest.venue.collateral import Collateral
 from backtest.venue.own_requirement import Requirement
 from backtest.venue.requirement_rule import Brackets, MarginRule
@@ -391,17 +389,6 @@ def list_shared_settings(account: Account) -> list[str]:
     return given + [name for name in WHOLE if getattr(account, name) != fresh[name]]
 
 
-def check_single(account: Account, *, where: str) -> None:
-    """Refuse settings of several positions where an account has one."""
-    given = list_shared_settings(account)
-    if given:
-        raise ParameterError(
-            f"only an account with several instruments takes {', '.join(given)}",
-            where=where,
-            cure="give bt.Markets({name: market, ...}), or leave them out",
-        )
-
-
 def without_flows_before(account: Account, start: int) -> Account:
     """Return an account without the flows before its start."""
     if account.flows is None:
@@ -411,44 +398,3 @@ def without_flows_before(account: Account, start: int) -> Account:
     if len(later) == len(account.flows):
         return account
     return replace(account, flows=later if len(later) else None)
-
-
-def check_account(account: Account, venue: Venue) -> None:
-    """Check that the venue allows the settings of an account and uses all of them."""
-    check_single(account, where="Account")
-    check_setting(account, venue)
-
-
-def check_setting(account: Account, venue: Venue, name: str = "") -> None:
-    """Check that a venue allows the settings for one instrument; its name is for errors."""
-    of = f", {name}" if name else ""
-    most = min(table[0].max_leverage for table in venue.tables())
-    setting = most if account.venue_leverage is None else account.venue_leverage
-    if setting > most * (1 + TOLERANCE):
-        raise ParameterError(
-            f"venue_leverage must be at most {most:g}, the limit of the first bracket, "
-            f"got {setting:g}",
-            where=f"Account.venue_leverage{of}",
-            cure=Phrase(
-                "choose a {} up to {}{}",
-                Argument("venue_leverage"),
-                f"{most:g}",
-                ", or a preset with @DATE: the margin tables of all dates are checked"
-                * bool(venue.earlier),
-            ),
-        )
-    if account.min_leverage > setting * (1 + TOLERANCE):
-        raise ParameterError(
-            f"min_leverage must be at most {setting:g}, the limit set by initial margin, "
-            f"got {account.min_leverage:g}",
-            where=f"Account.min_leverage{of}",
-            cure=Phrase("choose a {} up to {}", Argument("min_leverage"), f"{setting:g}"),
-        )
-    if venue.call_grace is not None and account.margin_call is None:
-        raise ParameterError(
-            f"a venue with call_grace {venue.call_grace} needs a margin_call, got None",
-            where="Account.margin_call",
-            cure=Phrase(
-                "give for example {}, or a venue without call_grace", Argument("margin_call", 0.8)
-            ),
-        )

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Position
 from backtest.account.account_records import Watch
 from backtest.account.contagion import book_falls
 from backtest.account.equity_stop import follow_highest, rescale_highest
 from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
 from backtest.account.fund_fees import charge_fund_fees
-from backtest.account.ledger import BAD_DEBT as DEBT
-from backtest.account.ledger import RUINED, enter_trade, log_trade, new_ledger
-from backtest.account.orders import find_limit
+from backtest.account.ledger import enter_trade, log_trade, new_ledger
 from backtest.account.portfolio_balance import (
     close_account_books,
     compute_account_equity,
     compute_balance,
-    count_cross,
-    count_open,
     has_collateral,
     mark_book,
     mark_collateral,
@@ -33,7 +28,6 @@ from backtest.account.portfolio_balance import (
 from backtest.account.portfolio_calls import answer_calls, close_calls, force_reductions
 from backtest.account.portfolio_gap import check_gap
 from backtest.account.portfolio_ledger import (
-    BAD_DEBT,
     CALLS_FAILED,
     CALLS_MET,
     COLLATERAL_PNL,
@@ -41,12 +35,10 @@ from backtest.account.portfolio_ledger import (
     DELISTED,
     FLOWS,
     TOP_UP,
-    TRADED,
     as_log,
     clear_ledger,
     earn,
     enter,
-    note,
     stamp,
     total,
 )
@@ -61,14 +53,12 @@ from backtest.account.portfolio_payments import (
 from backtest.account.portfolio_records import (
     ASSETS_SO_FAR,
     AT_OPEN,
-    CASH,
     CONVERTED_SO_FAR,
     EARLY,
     EQUITY,
     IS_CONVERTING,
     IS_RUINED,
     LATE,
-    PAID_IN,
     PEAK,
     POOL_FAILED,
     RESERVE,
@@ -84,22 +74,19 @@ from backtest.account.portfolio_records import (
     Terms,
     has_exits,
     is_held,
-    is_isolated,
     pick_instrument,
     pick_position,
     pick_quote,
-    put_position,
     share,
     write_costs,
 )
+from backtest.account.portfolio_ruin import end_book, is_book_ruined, settle_debt
 from backtest.account.price_walk import walk
 from backtest.account.resting_orders import place_orders
-from backtest.account.ruin import NOTHING_LEFT
 from backtest.account.steps import has_wealth
 from backtest.account.time_stop import stamp_openings, stop_by_time
 from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import compute_value
-from backtest.venue.requirement import compute_best_leverage
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -388,76 +375,3 @@ def delist(
     stamp(log, row, i)
     enter(ledger, i, enter_trade(new_ledger(), done, 0))
     close_account_books(terms, state, i, before, done.books)
-
-
-def settle_debt(
-    terms: Terms, state: AccountState, ledger: FloatArray, log: BookLog, t: int
-) -> None:
-    """Book as bad debt cash under 0 without cross positions and collateral, or equity under 0."""
-    debt = 0.0
-    if count_cross(terms, state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
-        debt = -state.wallet[CASH]
-        state.wallet[CASH] = 0.0
-    equity = compute_account_equity(terms, state)
-    if equity < 0.0:
-        debt -= equity
-        state.wallet[CASH] -= equity
-    if debt != 0.0:
-        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
-        note(log, t, -1, DEBT, 1.0, 0.0, debt)
-
-
-def is_book_ruined(terms: Terms, state: AccountState, quotes: MarketBar, equity: float) -> bool:
-    """Return whether a close after a bar with a loss ruins the account."""
-    wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
-    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
-    is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
-    if is_under or count_open(state) > 0:
-        return bool(is_under)
-    return is_book_poor(terms, quotes, wealth)
-
-
-def is_book_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
-    """Return whether wealth at the largest leverage is below the smallest order anywhere."""
-    found = False
-    for i in range(len(quotes.open)):
-        if quotes.is_listed[i] == 1:
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-            most = compute_best_leverage(rules.margin, quote.initial)
-            limit = find_limit(rules, quote)
-            most = limit if limit < most else most
-            least = max(rules.min_notional, rules.lot * abs(quote.mark_close))
-            is_ban = rules.has_limits is not None and not limit > 0.0
-            if rules.has_rounding is None or is_ban:
-                return False
-            if not wealth * most < least * (1.0 - TOLERANCE):
-                return False
-            found = True
-    return found
-
-
-def end_book(
-    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: BookLog, t: int
-) -> None:
-    """Close the positions of a ruined account at the mark closes, without costs, and log its ruin.
-
-    The ruin of an account without positions is an event of the account.
-    """
-    if count_open(state) == 0:
-        note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
-    for i in range(len(state.margin)):
-        if is_held(state, i):
-            value, held = quotes.mark_close[i], state.held.quantities[i]
-            note(log, t, i, RUINED, value, 0.0 - held, abs(held) * abs(value))
-            ledger[TRADED, i] += abs(held) * abs(value)
-            if is_isolated(terms, i):
-                profit = held * (value - state.held.entries[i])
-                state.wallet[CASH] += state.margin[i] + profit
-            else:
-                state.wallet[CASH] += held * value
-            put_position(state, i, Position(0.0, 0.0, 0.0, value))
-    if count_open(state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
-        debt = -state.wallet[CASH]
-        state.wallet[CASH] = 0.0
-        ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
-        note(log, t, -1, DEBT, 1.0, 0.0, debt)

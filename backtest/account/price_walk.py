@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest.account import Books, Watch
 from backtest.account.auto_margin import add_from_wallet, can_add
 from backtest.account.books import compute_root, is_failing
-from backtest.account.contagion import blame
 from backtest.account.equity_stop import find_stop_on_segment
 from backtest.account.exits import (
-    DRAW,
-    LIQUIDATION,
     NOTHING,
     PROFIT,
     compute_target_price,
@@ -27,7 +24,7 @@ from backtest.account.exits import (
     place_stop,
 )
 from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
-from backtest.account.liquidation import find_trigger, is_nearer, liquidate
+from backtest.account.liquidation import is_nearer, liquidate
 from backtest.account.portfolio_balance import (
     close_account_books,
     count_cross,
@@ -37,22 +34,18 @@ from backtest.account.portfolio_balance import (
 )
 from backtest.account.portfolio_gap import (
     close_account,
-    drop_after_equity_stop,
     find_stop,
     is_quiet,
     stop_position,
 )
-from backtest.account.portfolio_ledger import LIQUIDATIONS, as_log, enter, stamp
+from backtest.account.portfolio_ledger import as_log, enter, stamp
 from backtest.account.portfolio_liquidation import is_lone, liquidate_pool
 from backtest.account.portfolio_payments import drop_after_liquidation
 from backtest.account.portfolio_records import (
     ALONG,
     CASH,
     HIGHEST,
-    IS_OVER,
-    POOL_FAILED,
     RESTING,
-    SINCE_POOL,
     WORST,
     AccountState,
     BookLog,
@@ -73,7 +66,7 @@ from backtest.account.resting_orders import (
     follow_fresh,
     is_any_reached,
 )
-from backtest.account.steps import act_at_extreme
+from backtest.account.walk_by_rule import walk_by_rule
 from backtest.venue.book_failure import Waypoint, find_failure
 
 if TYPE_CHECKING:
@@ -378,62 +371,6 @@ def walk_alone(
 def is_plain(terms: Terms) -> bool:
     """Return whether the requirement of a cross position alone is that of its brackets."""
     return not terms.rules.has_scenarios and terms.rules.level == 1.0
-
-
-def walk_by_rule(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: BookLog,
-    t: int,
-    i: int,
-) -> None:
-    """Take one position through the extremes with the rules of a single position."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    watch, before = Watch(state.best[i], state.wallet[HIGHEST]), open_books(terms, state, i)
-    kind, at = find_trigger(rules, before, quote, watch)
-    if kind == NOTHING:
-        return
-    if kind == LIQUIDATION and not is_isolated(terms, i):
-        state.held.values[i] = at
-        blame(terms, state, scratch, ledger, log, t)
-    row, after, found, last = log.written[0], before, new_ledger(), kind
-    while kind != NOTHING:
-        after, found = act_at_extreme(rules, after, found, quote, kind, at, as_log(log), t)
-        last, kind = kind, NOTHING
-        if after.positions[0].quantity != 0.0:
-            kind, at = find_trigger(rules, after, quote, watch)
-    stamp(log, row, i)
-    close_account_books(terms, state, i, before, after)
-    enter(ledger, i, found)
-    is_margin_added = found.liquidations + found.stops + found.take_profits == 0  # and no more
-    state.is_pending[i] *= 1 if is_margin_added else 0
-    if found.stops > 0:
-        state.since_stop[i] = -1.0
-    if last == DRAW:
-        drop_after_equity_stop(state)
-    if found.liquidations > 0:
-        end_by_rule(terms, state, ledger, i, found.liquidations)
-
-
-def end_by_rule(terms: Terms, state: AccountState, ledger: FloatArray, i: int, count: int) -> None:
-    """Do what follows a liquidation of a position alone."""
-    if is_isolated(terms, i):
-        drop_after_liquidation(terms, state, i)
-        return
-    last = ledger.shape[1] - 1
-    ledger[LIQUIDATIONS, i] -= count
-    ledger[LIQUIDATIONS, last] += count
-    state.wallet[POOL_FAILED] = 1.0
-    state.wallet[SINCE_POOL] = -1.0
-    if terms.is_halting:
-        state.wallet[IS_OVER] = 1.0
-    for j in range(len(state.margin)):
-        if not is_isolated(terms, j):
-            state.is_pending[j] = 0
-            state.since[j] = -1.0
 
 
 def walk_by_distance(

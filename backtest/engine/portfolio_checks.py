@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import BY_INSTRUMENT, check_setting
+from backtest.account.account import BY_INSTRUMENT
+from backtest.account.account_checks import check_setting
 from backtest.account.by_instrument import check_instruments, find_misfit
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.currency_names import find_coin, find_currency

@@ -49,7 +49,6 @@ from backtest.account.portfolio_records import (
 )
 from backtest.base.units import FloatArray, IntArray, parse_duration
 from backtest.engine.collateral_prices import ASSET, find_prices, read_assets
-from backtest.engine.dated_costs import place_costs
 from backtest.engine.feed_arrays import (
     as_of,
     earn_cash,
@@ -64,6 +63,7 @@ from backtest.engine.loop_inputs import (
     read_plan,
     read_whole,
 )
+from backtest.engine.placed_costs import place_costs
 from backtest.engine.portfolio_fees import BookFees, read_book_fees
 from backtest.market.markets import Markets
 from backtest.measures.tally import Clock

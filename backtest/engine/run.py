@@ -8,7 +8,7 @@ from typing import Any, overload
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import check_account
+from backtest.account.account_checks import check_account
 from backtest.base.checked_calls import checked_only
 from backtest.base.compile_choice import set_hurry
 from backtest.base.provenance import record_making

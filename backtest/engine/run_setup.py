@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import BY_INSTRUMENT, check_account
+from backtest.account.account import BY_INSTRUMENT
+from backtest.account.account_checks import check_account
 from backtest.account.by_instrument import check_instruments
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain

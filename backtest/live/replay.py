@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.account.account import check_account
+from backtest.account.account_checks import check_account
 from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import ParameterError

@@ -1,8 +1,7 @@
 """Market: the aligned, immutable history of one instrument that everything else reads.
 
-It holds prices and volume per bar, mark prices per bar, and funding per settlement. The content
-has been checked: :meth:`Market.from_frames`, :meth:`Market.load` and :meth:`Market.sample` refuse
-data with defects and list all of them.
+Its content has been checked: :meth:`Market.from_frames`, :meth:`Market.load` and
+:meth:`Market.sample` refuse data with defects and list all of them.
 """
 
 from __future__ import annotations
@@ -444,8 +443,7 @@ class Market(MarketData):
             "filled": dict(self.filled),
         }
         tables = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
-        write_folder(Path(folder), {k: v for k, v in tables.items() if v is not None}, facts)
-        return Path(folder)
+        return write_folder(folder, {k: v for k, v in tables.items() if v is not None}, facts)
 
 
 def _rebuild(fields: dict[str, Any], source: str, signal: FloatArray) -> Market:

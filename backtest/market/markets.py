@@ -332,6 +332,7 @@ class Markets(PanelData):
         """
         kept, lasts = {**self}, dict(self._lasts)
         for name, end in ends.items():
+            check_known(name, self.names, where="Markets.end_at, ends")
             stop = int(np.searchsorted(self[name].time, end))
             if stop == 0:
                 raise ParameterError(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from backtest.account import Account, Log
-from backtest.account.account import check_account
+from backtest.account.account_checks import check_account
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.errors import AccountingError, BacktestError
 from backtest.base.units import FloatArray

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import IntArray, format_duration, parse_duration
@@ -71,11 +72,15 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ..
         usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
         is_whole = any(parse_duration(x, where=WHERE) == paths.horizon for x in usable)
         return usable if is_whole else (*usable, format_duration(paths.horizon))
-    given = (horizons,) if isinstance(horizons, str) else tuple(horizons)
-    if not given:
-        text, cure = "horizons must name at least one, got none", "give ('1d', '7d')"
-        raise ParameterError(text, where=Place("horizons", of=WHERE), cure=cure)
-    return given
+    given = (horizons,) if isinstance(horizons, str) else horizons
+    if not isinstance(given, list | tuple) or not given:
+        found = "none" if isinstance(given, list | tuple) else repr_plain(given)
+        raise ParameterError(
+            f"horizons must name at least one, got {found}",
+            where=Place("horizons", of=WHERE),
+            cure="give ('1d', '7d')",
+        )
+    return tuple(given)
 
 
 def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, Range
-from backtest.account.account import check_account
+from backtest.account.account_checks import check_account
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import SharpeScaling, VolTarget
 from backtest.sweep.sets.set_checks import check_sets, find_broken_rules

@@ -134,14 +134,15 @@ def _mislabeled(path: Path, content: str) -> Defect:
 
 
 def write_folder(
-    folder: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object]
-) -> None:
+    place: str | Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object]
+) -> Path:
     """Write frames as ``<name>.parquet`` and facts as ``market.json``, all or nothing.
 
     The index of a frame becomes a column.
 
     Raises DataError if the folder is not empty, or cannot be written: nothing is overwritten.
     """
+    folder = Path(place)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             "a market is saved to a new or empty folder, this one is in use",
@@ -160,6 +161,7 @@ def write_folder(
             where=str(folder),
             cure="check the path, the rights and the space on the disk",
         ) from error
+    return folder
 
 
 def write_market(

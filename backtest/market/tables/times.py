@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray
 from backtest.market.tables.defects import Defect
@@ -82,7 +83,7 @@ def check_timezone(timezone: str | None) -> None:
         pd.Timestamp(0, tz=timezone)
     except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
         raise ParameterError(
-            f"timezone must be the name of a zone, got {timezone!r}",
+            f"timezone must be the name of a zone, got {repr_plain(timezone)}",
             where=Place("timezone"),
             cure="write for example 'UTC' or 'Europe/Berlin'",
         ) from error

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import WHOLE, check_account
+from backtest.account.account import WHOLE
+from backtest.account.account_checks import check_account
 from backtest.account.by_instrument import pick_value
 from backtest.account.leverage_limits import find_least
 from backtest.account.multiple import Multiple
