@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.saved_result import list_records
 from backtest.engine.account_text import count_boundless
+from backtest.engine.limit_orders import collect_limit_orders
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -40,6 +41,7 @@ def result_to_dict(
         data["contagion"] = list_records(result.contagion())
     data |= {"target_cuts": list(result.cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
+    data |= collect_limit_orders(result)
     if cost is not None:
         data["limit_cost"] = cost._asdict()
     if realized is not None:

@@ -87,6 +87,13 @@ def find_next_moves(
     return np.where(after > bar, -np.sign(quantity) * move, np.nan) + 0.0
 
 
+def collect_limit_orders(run: RunRecord) -> dict[str, dict[str, float]]:
+    """Return how many limit orders filled, and the moves after them; nothing without any."""
+    if run.account.fill != "limit":
+        return {}
+    return {"limit_orders": count_limit_orders(list_limit_orders(run))._asdict()}
+
+
 def count_limit_orders(orders: pd.DataFrame) -> LimitOrders:
     """Return how many orders filled, and the mean moves after them."""
     is_filled = orders["is_filled"].to_numpy(dtype=np.bool_)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.cli.run_output import result_to_dict
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import assert_agrees
 from tests.draws import HOUR, START, utc
@@ -187,6 +188,7 @@ def test_the_result_tells_what_filled_and_where_the_price_went():
     text = " ".join(result.summary().split())
     assert f"{len(orders)} orders, {len(filled)} filled and {len(orders) - len(filled)} not" in text
     assert "limit orders 0.002 of the price from the last close" in text
+    assert result_to_dict(result, None)["limit_orders"]["filled"] == len(filled)
     unfilled = result.target_cuts().loc["all"].loc["unfilled", "decisions"]
     assert unfilled == len(orders) - len(filled)
     trades = result.trades

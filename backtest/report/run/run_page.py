@@ -10,7 +10,7 @@ from backtest.base.text_layout import capitalize, clip
 from backtest.base.units import DAY, format_time
 from backtest.engine.account_text import count_boundless, describe_left, find_start
 from backtest.engine.benchmark import explain_measures
-from backtest.engine.limit_orders import count_limit_orders
+from backtest.engine.limit_orders import collect_limit_orders
 from backtest.engine.result_files import name_result
 from backtest.engine.result_text import measure_holding
 from backtest.engine.setting_text import list_backing, list_other_days
@@ -290,13 +290,6 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
         "events": {str(kind): int(count) for kind, count in events.items()},
         "manifest": result.manifest,
     }
-
-
-def collect_limit_orders(result: Result) -> dict[str, Any]:
-    """Return how many limit orders filled, and the moves after them; nothing without any."""
-    if result.account.fill != "limit":
-        return {}
-    return {"limit_orders": count_limit_orders(result.limit_orders)._asdict()}
 
 
 def collect_history(result: Result) -> dict[str, Any]:
