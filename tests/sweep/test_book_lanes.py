@@ -205,13 +205,13 @@ def write_plain_loop(desks: list[Any]) -> Any:
         ]
         return simulate(terms._replace(instruments=tuple(own)), *given)
 
-    def ask_lanes(seats: Any, sheets: Any, i: int, count: int, time: int, local: int) -> bool:
+    def ask_lanes(policies: Any, lanes: Any, i: int, count: int, time: int, local: int) -> bool:
         for lane, desk in enumerate(desks):
-            desk.bar[:] = seats.bar
-            desk.sheet[:N_SHOWN] = seats.sheet.reshape(N_SHOWN, -1)[:, lane]
+            desk.bar[:] = policies.bar
+            desk.sheet[:N_SHOWN] = policies.sheet.reshape(N_SHOWN, -1)[:, lane]
             leverage = float(desk.deciders[i](desk, None, i, time, local))
-            sheets.position[spot(i, TARGET, lane)] = leverage
-            seats.memory[cell(seats.memory_at[i], lane)] = desk.memory[desk.memory_at[i]]
+            lanes.position[spot(i, TARGET, lane)] = leverage
+            policies.memory[cell(policies.memory_at[i], lane)] = desk.memory[desk.memory_at[i]]
         return True
 
     bound: dict[str, Any] = dict(vars(book_lane_loop))

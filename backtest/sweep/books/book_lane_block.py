@@ -46,7 +46,13 @@ from backtest.measures.tally import Tally, start_tally
 from backtest.policy import start_memory
 from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_fit import find_all_read, find_kinds
-from backtest.sweep.books.book_lane_rows import BookSheets, Seats, read_tally_of, spot, write_tally
+from backtest.sweep.books.book_lane_rows import (
+    LaneArrays,
+    LanePolicies,
+    read_tally_of,
+    spot,
+    write_tally,
+)
 from backtest.sweep.books.book_lane_view import MARGINS
 from backtest.sweep.lanes.block_state import make_aligned
 from backtest.sweep.lanes.lane_block import BlockFault, Scored
@@ -113,8 +119,8 @@ class BlockState(NamedTuple):
     """The arrays of a block, and the records in which a lane passes a bar alone."""
 
     terms: Terms
-    sheets: BookSheets
-    seats: Seats
+    lanes: LaneArrays
+    policies: LanePolicies
     desk: Desk
     book: AccountState
     tally: Tally
@@ -128,8 +134,8 @@ def start_state(block: BookBlock) -> BlockState:
     ends = inputs.clock.ends_sample[first.first :]
     n_samples = int(ends.sum()) if block.has_returns else 0
     count = min(LANES, -(-len(block.setups) // STEP) * STEP)
-    seats = seat_lanes(block, n, count)
-    sheets = BookSheets(
+    policies = gather_policies(block, n, count)
+    lanes = LaneArrays(
         account=make_aligned(field.N_ACCOUNT * LANES),
         position=make_aligned(n * field.N_POSITION * LANES),
         prices=np.zeros((field.N_PRICES, n)),
@@ -147,16 +153,16 @@ def start_state(block: BookBlock) -> BlockState:
         cursor=np.zeros(3, np.int64),
         kept_account=np.zeros(field.N_ACCOUNT * LANES),
         kept_position=np.zeros(n * field.N_POSITION * LANES),
-        kept_memory=np.zeros_like(seats.memory),
+        kept_memory=np.zeros_like(policies.memory),
         kept_assets=np.zeros(n_assets * LANES),
         left_at=np.full(count, -1, np.int64),
         units=np.zeros((n_samples, LANES)),
         free=np.zeros(1 + LANES),
     )
     for lane in range(count):
-        begin_lane(sheets, block.setups[min(lane, len(block.setups) - 1)], n, lane)
+        begin_lane(lanes, block.setups[min(lane, len(block.setups) - 1)], n, lane)
         is_filler = lane >= len(block.setups)
-        sheets.account[cell(field.IS_LIVE, lane)] = 0.0 if is_filler else 1.0
+        lanes.account[cell(field.IS_LIVE, lane)] = 0.0 if is_filler else 1.0
     none = np.zeros(n + 1, np.int64)
     book = start_book(inputs, first.account, first.first, has_overlay=False)
     silent: dict[str, Any] = {
@@ -167,36 +173,36 @@ def start_state(block: BookBlock) -> BlockState:
     silent |= {"wants_bar": none.copy(), "tradable": np.zeros((1, n), np.int64)}
     return BlockState(
         terms=copy_terms(inputs.terms),
-        sheets=sheets,
-        seats=seats,
+        lanes=lanes,
+        policies=policies,
         desk=block.desk._replace(**silent),
         book=book,
         tally=start_tally(1.0, 1.0, first.first),
     )
 
 
-def begin_lane(sheets: BookSheets, setup: Setup, n: int, lane: int) -> None:
+def begin_lane(lanes: LaneArrays, setup: Setup, n: int, lane: int) -> None:
     """Write the account of a set before its first bar."""
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
     wallet, numbers = book.wallet, setup.inputs.terms.numbers
     for k in range(field.WALLET_ROWS):
-        sheets.account[cell(k, lane)] = wallet[k]
+        lanes.account[cell(k, lane)] = wallet[k]
     write_tally(
-        sheets.account, start_tally(float(wallet[UNIT]), float(wallet[EQUITY]), setup.first), lane
+        lanes.account, start_tally(float(wallet[UNIT]), float(wallet[EQUITY]), setup.first), lane
     )
     line = find_line(setup.inputs.terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
-    sheets.account[cell(field.LINE, lane)] = line
-    sheets.account[cell(field.FIRST_UNIT, lane)] = wallet[UNIT]
+    lanes.account[cell(field.LINE, lane)] = line
+    lanes.account[cell(field.FIRST_UNIT, lane)] = wallet[UNIT]
     for c, amount in enumerate(book.held.amounts):
-        sheets.assets[cell(c, lane)] = amount
-        sheets.asset_prices[field.ASSET_LAST, c] = book.priced[c]
+        lanes.assets[cell(c, lane)] = amount
+        lanes.asset_prices[field.ASSET_LAST, c] = book.priced[c]
     for i in range(n):
-        sheets.position[spot(i, field.TARGET, lane)] = math.nan
-        sheets.position[spot(i, field.LAST_STOP, lane)] = -math.inf
-        sheets.position[spot(i, field.LAST_HIT, lane)] = -math.inf
-        sheets.position[spot(i, field.BAND, lane)] = numbers[field.NUMBER_OF_BAND, i]
-        sheets.position[spot(i, field.MIN_LEVERAGE, lane)] = numbers[field.NUMBER_OF_LEAST, i]
-        sheets.position[spot(i, field.MAX_LEVERAGE, lane)] = numbers[field.NUMBER_OF_MOST, i]
+        lanes.position[spot(i, field.TARGET, lane)] = math.nan
+        lanes.position[spot(i, field.LAST_STOP, lane)] = -math.inf
+        lanes.position[spot(i, field.LAST_HIT, lane)] = -math.inf
+        lanes.position[spot(i, field.BAND, lane)] = numbers[field.NUMBER_OF_BAND, i]
+        lanes.position[spot(i, field.MIN_LEVERAGE, lane)] = numbers[field.NUMBER_OF_LEAST, i]
+        lanes.position[spot(i, field.MAX_LEVERAGE, lane)] = numbers[field.NUMBER_OF_MOST, i]
 
 
 def copy_terms(terms: Terms) -> Terms:
@@ -212,7 +218,7 @@ def copy_terms(terms: Terms) -> Terms:
     return terms._replace(numbers=terms.numbers.copy(), rules=rules)
 
 
-def seat_lanes(block: BookBlock, n: int, count: int) -> Seats:
+def gather_policies(block: BookBlock, n: int, count: int) -> LanePolicies:
     """Return the policies of ``count`` lanes with their parameters, columns and memories."""
     panels = [each.panelists for each in block.setups]
     panels += [panels[-1]] * (count - len(panels))
@@ -220,11 +226,11 @@ def seat_lanes(block: BookBlock, n: int, count: int) -> Seats:
     columns = np.zeros((n, LANES), np.int64)
     for i in range(n):
         columns[i, :count] = [each[i].ctypes.data for each in own]
-    desk, seats = block.desk, panels[0][:n]
+    desk, policies = block.desk, panels[0][:n]
     memories = [join_memories(panel) for panel in panels]
     widths = [len(start_memory(each.policy) or ()) for each in panels[0]]
-    n_columns = np.array([len(each.columns) for each in seats], np.int64)
-    return Seats(
+    n_columns = np.array([len(each.columns) for each in policies], np.int64)
+    return LanePolicies(
         addresses=np.array(block.addresses, np.int64),
         params=stack_lanes([flatten_settings(list(panel))[0] for panel in panels]),
         params_at=desk.params_at,
@@ -282,7 +288,7 @@ def run_state(block: BookBlock, state: BlockState, is_stopped: Callable[[], bool
         for bar, i, margin in inputs.changes:
             terms = write_table(terms, i, margin) if bar == t else terms
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
-        given = (pack_terms(terms), *shared, state.seats, state.sheets, state.desk, state.book)
+        given = (pack_terms(terms), *shared, state.policies, state.lanes, state.desk, state.book)
         with hold_signals():
             t, why = loop(*given, *records, tape, address, first.first, t, stop)
         if why != DONE:
@@ -300,11 +306,11 @@ def read_scores(names: tuple[str, ...], block: BookBlock, state: BlockState) -> 
     ends = first.inputs.clock.ends_sample[first.first :]
     tallies, wallets, returns = [], [], []
     for lane in range(count):
-        account = state.sheets.account
+        account = state.lanes.account
         tally = read_tally_of(account, 0.0, total - first.first, lane)
         wallet = account.reshape(-1, LANES)[: field.WALLET_ROWS, lane]
-        sampled = state.sheets.units[:, lane].copy()
-        if state.sheets.left_at[lane] >= 0:
+        sampled = state.lanes.units[:, lane].copy()
+        if state.lanes.left_at[lane] >= 0:
             tally, wallet, rest = finish_lane(block, state, lane)
             sampled = np.concatenate([sampled[: len(sampled) - len(rest)], rest])
         tallies.append(tally)
@@ -340,13 +346,13 @@ def finish_lane(
 
     Last the unit values at the ends of samples from then on.
     """
-    setup, sheets = block.setups[lane], state.sheets
-    inputs, start = setup.inputs, int(sheets.left_at[lane])
+    setup, lanes = block.setups[lane], state.lanes
+    inputs, start = setup.inputs, int(lanes.left_at[lane])
     desk = block.seat(setup)
-    book = read_kept(setup, sheets, desk.tradable, start, lane)
+    book = read_kept(setup, lanes, desk.tradable, start, lane)
     read_memories(state, desk, lane)
     tally = read_tally_of(
-        sheets.kept_account, float(sheets.free[1 + lane]), start - setup.first, lane
+        lanes.kept_account, float(lanes.free[1 + lane]), start - setup.first, lane
     )
     total = len(inputs.feed.time)
     tape = new_tape(len(book.margin), 0, start, 0)
@@ -361,35 +367,35 @@ def finish_lane(
 
 
 def read_kept(
-    setup: Setup, sheets: BookSheets, tradable: IntArray, start: int, lane: int
+    setup: Setup, lanes: LaneArrays, tradable: IntArray, start: int, lane: int
 ) -> AccountState:
     """Return the account of a lane that left, as it was before bar ``start``."""
     feed = setup.inputs.feed
     book = start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
     brackets = setup.inputs.terms.rules.brackets
     for k in range(field.WALLET_ROWS):
-        book.wallet[k] = sheets.kept_account[cell(k, lane)]
+        book.wallet[k] = lanes.kept_account[cell(k, lane)]
     last = max(start - 1, 0)
     for i in range(len(book.margin)):
-        quantity = sheets.kept_position[spot(i, field.QUANTITY, lane)]
+        quantity = lanes.kept_position[spot(i, field.QUANTITY, lane)]
         book.held.quantities[i] = quantity
-        book.held.entries[i] = sheets.kept_position[spot(i, field.ENTRY, lane)]
-        book.marked[i] = sheets.kept_position[spot(i, field.MARKED, lane)]
+        book.held.entries[i] = lanes.kept_position[spot(i, field.ENTRY, lane)]
+        book.marked[i] = lanes.kept_position[spot(i, field.MARKED, lane)]
         if quantity != 0.0:
             price = feed.mark_close[last, i]
             book.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
-        book.margin[i] = sheets.kept_position[spot(i, field.MARGIN, lane)]
-        book.best[i] = sheets.kept_position[spot(i, field.BEST, lane)]
-        book.is_halted[i] = int(sheets.kept_position[spot(i, field.IS_HALTED, lane)])
+        book.margin[i] = lanes.kept_position[spot(i, field.MARGIN, lane)]
+        book.best[i] = lanes.kept_position[spot(i, field.BEST, lane)]
+        book.is_halted[i] = int(lanes.kept_position[spot(i, field.IS_HALTED, lane)])
         book.since[i] = book.wallet[SINCE_POOL]
         if brackets.are_isolated[i]:
-            book.since[i] = start - 1.0 - sheets.kept_position[spot(i, field.LAST_HIT, lane)]
-        book.since_stop[i] = start - 1.0 - sheets.kept_position[spot(i, field.LAST_STOP, lane)]
-        book.leverage[i] = sheets.kept_position[spot(i, field.TARGET, lane)]
+            book.since[i] = start - 1.0 - lanes.kept_position[spot(i, field.LAST_HIT, lane)]
+        book.since_stop[i] = start - 1.0 - lanes.kept_position[spot(i, field.LAST_STOP, lane)]
+        book.leverage[i] = lanes.kept_position[spot(i, field.TARGET, lane)]
         book.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
         book.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
     for c in range(len(book.priced)):
-        book.held.amounts[c] = sheets.kept_assets[cell(c, lane)]
+        book.held.amounts[c] = lanes.kept_assets[cell(c, lane)]
         book.priced[c] = feed.asset_mark_close[c, last] if start > setup.first else book.priced[c]
     book.cursor[0] = np.searchsorted(feed.funding_bar, start)
     book.cursor[1] = np.searchsorted(feed.flow_bar, start)
@@ -400,7 +406,7 @@ def read_kept(
 
 def read_memories(state: BlockState, desk: Desk, lane: int) -> None:
     """Write the memories of the policies of a lane that left into their desk."""
-    at = state.seats.memory_at
+    at = state.policies.memory_at
     for i in range(len(at) - 1):
         for k in range(at[i + 1] - at[i]):
-            desk.memory[desk.memory_at[i] + k] = state.sheets.kept_memory[cell(at[i] + k, lane)]
+            desk.memory[desk.memory_at[i] + k] = state.lanes.kept_memory[cell(at[i] + k, lane)]

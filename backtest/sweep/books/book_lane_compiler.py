@@ -53,6 +53,7 @@ INLINED = frozenset(
     {
         "spot", "read_rules", "quote_open", "widen", "read_costs", "size_lane", "bound_cost",
         "bound_pool", "bound_isolated", "move_lane_margin", "write_fill", "round_as_isolated",
+        "mark_fallback",
     }
 )  # fmt: skip
 """Small functions that are called for every lane."""

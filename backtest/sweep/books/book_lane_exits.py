@@ -1,6 +1,6 @@
 """Stops of lanes of several positions: which lanes a bar may stop, and what their stops follow.
 
-A lane whose stop may act is odd: it passes the bar alone.
+A lane whose stop may act needs the fallback: it passes the bar alone.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from backtest.account.exits import follow_prices, follow_trade, is_exiting
 from backtest.account.portfolio_records import Terms, has_exits, has_stops, pick_instrument, share
 from backtest.account.position import find_adverse, is_stopped
 from backtest.sweep.books import book_lane_rows as field
-from backtest.sweep.books.book_lane_rows import BookSheets, spot
+from backtest.sweep.books.book_lane_rows import LaneArrays, mark_fallback, spot
 from backtest.sweep.books.book_lane_rules import quote_open
 from backtest.sweep.lanes.lane_rows import cell
 
 
-def find_exits(terms: Terms, sheets: BookSheets, n: int) -> None:
-    """Mark lanes odd in which a stop may act, on what they hold before or after the fills."""
+def find_exits(terms: Terms, lanes: LaneArrays, n: int) -> None:
+    """Mark lanes for the fallback in which a stop may act, before the fills or after them."""
     for i in range(n):
-        if sheets.prices[field.IS_LISTED, i] == 0.0 or not has_stops(terms, i):
+        if lanes.prices[field.IS_LISTED, i] == 0.0 or not has_stops(terms, i):
             continue
-        if sheets.is_traded[i] != 0:
-            find_exit_of(terms, sheets, True, i)
-        find_exit_of(terms, sheets, False, i)
+        if lanes.is_traded[i] != 0:
+            find_exit_of(terms, lanes, True, i)
+        find_exit_of(terms, lanes, False, i)
 
 
-def find_exit_of(terms: Terms, sheets: BookSheets, is_before: bool, i: int) -> None:
-    """Mark lanes odd in which a stop of instrument i may act, before its fill or after it."""
-    count, is_traded = len(sheets.left_at), sheets.is_traded[i] != 0
-    account, position, prices = sheets.account, sheets.position, sheets.prices
+def find_exit_of(terms: Terms, lanes: LaneArrays, is_before: bool, i: int) -> None:
+    """Mark lanes for the fallback in which a stop of instrument i may act."""
+    count, is_traded = len(lanes.left_at), lanes.is_traded[i] != 0
+    account, position, prices = lanes.account, lanes.position, lanes.prices
     rules, quote = share(pick_instrument(terms, i)), quote_open(prices, i)
     is_held = is_before or not is_traded
     quantities, entries = (
@@ -47,17 +47,17 @@ def find_exit_of(terms: Terms, sheets: BookSheets, is_before: bool, i: int) -> N
             is_out = is_exiting(rules, make_books(0.0, own), quote, watch, low, high)
         else:
             is_out = is_stopped(rules, own, find_adverse(own, low, high))
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_out else account[cell(field.IS_ODD, lane)]
+        mark_fallback(account, is_out, lane)
 
 
-def follow_bests(terms: Terms, sheets: BookSheets, n: int) -> None:
+def follow_bests(terms: Terms, lanes: LaneArrays, n: int) -> None:
     """Update the best prices of positions with those of the whole bar, except fallback lanes."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
     for i in range(n):
-        if sheets.prices[field.IS_LISTED, i] == 0.0 or not has_exits(terms, i):
+        if lanes.prices[field.IS_LISTED, i] == 0.0 or not has_exits(terms, i):
             continue
-        is_traded, quote = sheets.is_traded[i] != 0, quote_open(sheets.prices, i)
+        is_traded, quote = lanes.is_traded[i] != 0, quote_open(lanes.prices, i)
         quantities, entries = (
             (field.NEXT_QUANTITY, field.NEXT_ENTRY) if is_traded else (field.QUANTITY, field.ENTRY)
         )
@@ -68,5 +68,5 @@ def follow_bests(terms: Terms, sheets: BookSheets, n: int) -> None:
                 position[spot(i, quantities, lane)], position[spot(i, entries, lane)], 0.0, 0.0
             )
             after = follow_prices(follow_trade(Watch(best, 0.0), old, own), own, quote).best
-            is_odd = account[cell(field.IS_ODD, lane)] != 0.0
-            position[spot(i, field.BEST, lane)] = best if is_odd else after
+            is_fallback = account[cell(field.IS_FALLBACK, lane)] != 0.0
+            position[spot(i, field.BEST, lane)] = best if is_fallback else after

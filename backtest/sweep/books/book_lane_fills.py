@@ -3,7 +3,7 @@
 The fill of one instrument depends on no other while nothing is scaled: targets are computed from
 the equity before anything fills. So each instrument is done for all lanes, and only the cash
 follows the order of fills. A lane whose increases may have to be scaled is found by
-:func:`backtest.sweep.books.book_lane_close.find_odd`, and passes the bar alone.
+:func:`backtest.sweep.books.book_lane_close.find_fallbacks`, and passes the bar alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from backtest.sweep.books.book_lane_isolated import (
     round_as_isolated,
     write_balance,
 )
-from backtest.sweep.books.book_lane_rows import BookSheets, spot
+from backtest.sweep.books.book_lane_rows import LaneArrays, mark_fallback, spot
 from backtest.sweep.books.book_lane_rules import (
     CAUTION,
     NO_COSTS,
@@ -54,11 +54,11 @@ GROWTH = 1.5
 # -------------------------------------------------------------------------------------- fills
 
 
-def is_any_asking(sheets: BookSheets, i: int) -> bool:
+def is_any_asking(lanes: LaneArrays, i: int) -> bool:
     """Return whether a decision of any lane may trade instrument i at its open."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
-    quote, signal = quote_open(sheets.prices, i), sheets.signal[i]
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
+    quote, signal = quote_open(lanes.prices, i), lanes.signal[i]
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
     kind = FillKind(None, None, None, None)
     found = False
@@ -72,31 +72,31 @@ def is_any_asking(sheets: BookSheets, i: int) -> bool:
     return found
 
 
-def find_capped(terms: Terms, sheets: BookSheets) -> None:
+def find_capped(terms: Terms, lanes: LaneArrays) -> None:
     """Mark lanes for the fallback if the cap of gross leverage may scale their targets.
 
     It does not if positions and targets fit into it whichever of the two is larger.
     """
-    count, most = len(sheets.left_at), terms.max_gross_leverage * (1.0 - CAUTION)
-    account = sheets.account
+    count, most = len(lanes.left_at), terms.max_gross_leverage * (1.0 - CAUTION)
+    account = lanes.account
     if most == math.inf:
         return
     for lane in range(count):
         account[cell(field.WANTED, lane)] = 0.0
-    for i in range(len(sheets.signal)):
-        if sheets.prices[field.IS_LISTED, i] != 0.0:
-            add_wanted(sheets, i)
+    for i in range(len(lanes.signal)):
+        if lanes.prices[field.IS_LISTED, i] != 0.0:
+            add_wanted(lanes, i)
     for lane in range(count):
         is_capped = account[cell(field.WANTED, lane)] > most * account[cell(field.WORTH, lane)]
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_capped else account[cell(field.IS_ODD, lane)]
+        mark_fallback(account, is_capped, lane)
 
 
-def add_wanted(sheets: BookSheets, i: int) -> None:
+def add_wanted(lanes: LaneArrays, i: int) -> None:
     """Add the larger of position and target of instrument i to the notional that lanes want."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
-    quote, signal = quote_open(sheets.prices, i), sheets.signal[i]
-    kind, is_open = FillKind(None, None, None, None), sheets.is_pending[i] == 1
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
+    quote, signal = quote_open(lanes.prices, i), lanes.signal[i]
+    kind, is_open = FillKind(None, None, None, None), lanes.is_pending[i] == 1
     for lane in range(count):
         rules = read_rules(NO_COSTS, position, kind, i, lane)
         equity = account[cell(field.WORTH, lane)]
@@ -105,15 +105,15 @@ def add_wanted(sheets: BookSheets, i: int) -> None:
         account[cell(field.WANTED, lane)] += reach if is_open & (reach > held) else held
 
 
-def fill_lanes(costs: Costs, sheets: BookSheets, kind: FillKind, i: int) -> bool:
+def fill_lanes(costs: Costs, lanes: LaneArrays, kind: FillKind, i: int) -> bool:
     """Fill the decisions for instrument i in all lanes; return whether a bound was exceeded."""
-    count = len(sheets.left_at)
-    account, position, prices = sheets.account, sheets.position, sheets.prices
-    quote, signal, before = quote_open(prices, i), sheets.signal[i], prices[field.BEFORE, i]
+    count = len(lanes.left_at)
+    account, position, prices = lanes.account, lanes.position, lanes.prices
+    quote, signal, before = quote_open(prices, i), lanes.signal[i], prices[field.BEFORE, i]
     close, limit, most = (
         prices[field.CLOSE, i],
         prices[field.LIMIT, i],
-        sheets.reach[i] * abs(quote.fill),
+        lanes.reach[i] * abs(quote.fill),
     )
     rate = prices[field.INITIAL_RATE, i]
     is_over = False
@@ -136,8 +136,8 @@ def fill_lanes(costs: Costs, sheets: BookSheets, kind: FillKind, i: int) -> bool
             returned = move_lane_margin(position, rules, quote, own, done, i, lane)
             bound_isolated(account, rules, quote, order, equity, limit, rate, lane)
             bound_wallet(account, order, done, returned, lane)
-        is_odd = order.is_asking & (order.reach == math.inf)
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_odd else account[cell(field.IS_ODD, lane)]
+        is_fallback = order.is_asking & (order.reach == math.inf)
+        mark_fallback(account, is_fallback, lane)
         reached = write_fill(position, rules, quote, order, done, close, i, lane)
         is_over |= reached > most
     return is_over
@@ -221,20 +221,20 @@ def write_fill(
     return reached
 
 
-def raise_reach(sheets: BookSheets, i: int) -> None:
+def raise_reach(lanes: LaneArrays, i: int) -> None:
     """Set the bound of the quantities of instrument i over the largest one after its fill."""
-    count = len(sheets.left_at)
-    position, unit, most = sheets.position, abs(sheets.prices[field.OPEN, i]), 0.0
+    count = len(lanes.left_at)
+    position, unit, most = lanes.position, abs(lanes.prices[field.OPEN, i]), 0.0
     for lane in range(count):
         size = position[spot(i, field.SIZE, lane)]
         most = max(most, size) if size < math.inf else most
-    sheets.reach[i] = max(sheets.reach[i], GROWTH * (most / unit))
+    lanes.reach[i] = max(lanes.reach[i], GROWTH * (most / unit))
 
 
-def move_cash(sheets: BookSheets, is_increase: bool, i: int) -> None:
+def move_cash(lanes: LaneArrays, is_increase: bool, i: int) -> None:
     """Take what the reductions, or the increases, of instrument i cost from the cash of lanes."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
     wanted = 1.0 if is_increase else 0.0
     for lane in range(count):
         is_mine = position[spot(i, field.IS_INCREASE, lane)] == wanted
@@ -243,49 +243,49 @@ def move_cash(sheets: BookSheets, is_increase: bool, i: int) -> None:
         account[cell(field.NEXT_CASH, lane)] = (account[cell(field.NEXT_CASH, lane)] - flow) - fee
 
 
-def move_all_cash(terms: Terms, sheets: BookSheets, n: int) -> None:
+def move_all_cash(terms: Terms, lanes: LaneArrays, n: int) -> None:
     """Take what the fills cost from the cash of lanes: reductions first, in the order given.
 
-    Lanes whose isolated increases the balance may cut are odd.
+    Lanes whose isolated increases the balance may cut need the fallback.
     """
     for k in range(2):
-        if k == 1 and sheets.has_isolated:
-            write_balance(terms, sheets, True, 0)
-            find_cut(sheets)
+        if k == 1 and lanes.has_isolated:
+            write_balance(terms, lanes, True, 0)
+            find_cut(lanes)
         for i in range(n):
-            if sheets.is_traded[i] == 0:
+            if lanes.is_traded[i] == 0:
                 continue
             if terms.rules.brackets.are_isolated[i]:
-                write_balance(terms, sheets, k == 1, i)
-                move_wallet(sheets, k == 1, i)
+                write_balance(terms, lanes, k == 1, i)
+                move_wallet(lanes, k == 1, i)
             else:
-                move_cash(sheets, k == 1, i)
+                move_cash(lanes, k == 1, i)
 
 
-def find_cut(sheets: BookSheets) -> None:
-    """Mark lanes odd whose isolated increases may take more than the balance, after all fees."""
-    count = len(sheets.left_at)
-    account = sheets.account
+def find_cut(lanes: LaneArrays) -> None:
+    """Mark lanes for the fallback whose isolated increases may take more than the balance."""
+    count = len(lanes.left_at)
+    account = lanes.account
     for lane in range(count):
         taken, costs = account[cell(field.TAKEN, lane)], account[cell(field.COSTS, lane)]
         left = account[cell(field.BALANCE, lane)] * (1.0 - CAUTION) - costs
         is_cut = (taken > left) & (taken > 0.0)
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_cut else account[cell(field.IS_ODD, lane)]
+        mark_fallback(account, is_cut, lane)
 
 
-def begin_lanes(sheets: BookSheets, n: int, has_funding: bool) -> None:
+def begin_lanes(lanes: LaneArrays, n: int, has_funding: bool) -> None:
     """Empty the room of lanes for one bar."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
     for lane in range(count):
         account[cell(field.NEXT_CASH, lane)] = account[cell(CASH, lane)]
-        account[cell(field.IS_ODD, lane)] = 0.0
+        account[cell(field.IS_FALLBACK, lane)] = 0.0
         account[cell(field.IS_ADDING, lane)] = 0.0
         account[cell(field.COSTS, lane)] = 0.0
         account[cell(field.TAKEN, lane)] = 0.0
     for i in range(n):
-        sheets.is_traded[i] = 0
-        if sheets.has_isolated:
+        lanes.is_traded[i] = 0
+        if lanes.has_isolated:
             for lane in range(count):
                 position[spot(i, field.NEXT_MARGIN, lane)] = position[spot(i, field.MARGIN, lane)]
         if has_funding:
@@ -293,10 +293,10 @@ def begin_lanes(sheets: BookSheets, n: int, has_funding: bool) -> None:
                 position[spot(i, field.FUNDED, lane)] = 0.0
 
 
-def value_opens(terms: Terms, sheets: BookSheets, n: int) -> None:
+def value_opens(terms: Terms, lanes: LaneArrays, n: int) -> None:
     """Write the equity of lanes at the opens, and what of it backs isolated positions."""
-    count = len(sheets.left_at)
-    account, position, prices = sheets.account, sheets.position, sheets.prices
+    count = len(lanes.left_at)
+    account, position, prices = lanes.account, lanes.position, lanes.prices
     for lane in range(count):
         account[cell(field.WORTH, lane)] = account[cell(field.NEXT_CASH, lane)]
         account[cell(field.BACKED, lane)] = 0.0
@@ -305,7 +305,7 @@ def value_opens(terms: Terms, sheets: BookSheets, n: int) -> None:
             continue
         value = prices[field.OPEN, i]
         if terms.rules.brackets.are_isolated[i]:
-            add_backing_at(sheets, value, i)
+            add_backing_at(lanes, value, i)
             continue
         for lane in range(count):
             account[cell(field.WORTH, lane)] += position[spot(i, field.QUANTITY, lane)] * value
@@ -313,5 +313,5 @@ def value_opens(terms: Terms, sheets: BookSheets, n: int) -> None:
         worth = account[cell(field.WORTH, lane)]
         account[cell(field.POOL_WORTH, lane)] = worth
         account[cell(field.WORTH, lane)] = worth + account[cell(field.BACKED, lane)]
-    if len(sheets.assets) > 0:
-        add_pledged_at_opens(sheets)
+    if len(lanes.assets) > 0:
+        add_pledged_at_opens(lanes)

@@ -172,17 +172,17 @@ def call_lanes(
 
 
 def ask_through_addresses(
-    seats: Any, sheets: Any, i: int, count: int, time: int, local: int
+    policies: Any, lanes: Any, i: int, count: int, time: int, local: int
 ) -> bool:
     """Write the leverages that the policies of instrument i decide; False if one raised."""
-    seen, columns, length = seats.seen, seats.columns, seats.lengths[i]
-    for k in range(seats.n_columns[i]):
-        for lane in range(count if seats.has_own_columns else 1):
+    seen, columns, length = policies.seen, policies.columns, policies.lengths[i]
+    for k in range(policies.n_columns[i]):
+        for lane in range(count if policies.has_own_columns else 1):
             at = columns[i * LANES + lane]
             seen[k * LANES + lane] = read_number(at, k * length + local)  # type: ignore[call-arg]
     answered: int = call_lanes(  # type: ignore[call-arg]
-        seats.addresses[i], sheets.position, (i * N_POSITION + TARGET) * LANES, seats.params,
-        seats.params_at[i] * LANES, seen, seats.memory, seats.memory_at[i] * LANES, seats.sheet,
-        seats.bar, count, time,
+        policies.addresses[i], lanes.position, (i * N_POSITION + TARGET) * LANES, policies.params,
+        policies.params_at[i] * LANES, seen, policies.memory, policies.memory_at[i] * LANES,
+        policies.sheet, policies.bar, count, time,
     )  # fmt: skip
     return answered == 1

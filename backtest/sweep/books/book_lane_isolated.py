@@ -11,7 +11,7 @@ from backtest.account.fills import split_margin
 from backtest.account.portfolio_records import Terms
 from backtest.measures.tally import FARTHEST
 from backtest.sweep.books import book_lane_rows as field
-from backtest.sweep.books.book_lane_rows import BookSheets, spot, widen
+from backtest.sweep.books.book_lane_rows import LaneArrays, mark_fallback, spot, widen
 from backtest.sweep.books.book_lane_rules import CAUTION, LaneOrder, bound_cost
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 
-def pay_isolated(sheets: BookSheets, row: int, value: float, rate: float, i: int) -> None:
-    """Pay one funding event from isolated margins; lanes that may fail after it are odd."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
-    low, high = widen(sheets.prices, i)
+def pay_isolated(lanes: LaneArrays, row: int, value: float, rate: float, i: int) -> None:
+    """Pay one funding event from isolated margins; mark lanes that may fail after it."""
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
+    low, high = widen(lanes.prices, i)
     entries = field.NEXT_ENTRY if row == field.NEXT_QUANTITY else field.ENTRY
     for lane in range(count):
         quantity = position[spot(i, row, lane)]
@@ -38,7 +38,7 @@ def pay_isolated(sheets: BookSheets, row: int, value: float, rate: float, i: int
         least = margin - quantity * position[spot(i, entries, lane)]
         least += min(quantity * low, quantity * high)
         is_short = (not least > 0.0) & (quantity != 0.0)
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_short else account[cell(field.IS_ODD, lane)]
+        mark_fallback(account, is_short, lane)
 
 
 def bound_isolated(
@@ -51,7 +51,7 @@ def bound_isolated(
     rate: float,
     lane: int,
 ) -> None:
-    """Add a bound of what an isolated order takes from the balance; one that is cut is odd.
+    """Add a bound of what an isolated order takes from the balance; mark lanes in which it is cut.
 
     ``limit`` is its largest notional, ``rate`` bounds its initial margin.
     """
@@ -60,8 +60,8 @@ def bound_isolated(
     account[cell(field.TAKEN, lane)] += taken * order.added if order.is_adding else 0.0
     needed = order.size * rate + cost * abs(order.size - order.held)
     is_cut = (order.reach > limit * (1.0 - CAUTION)) | (needed > equity * (1.0 - CAUTION))
-    is_odd = order.is_adding & (is_cut | (order.held < 0.0))
-    account[cell(field.IS_ODD, lane)] = 1.0 if is_odd else account[cell(field.IS_ODD, lane)]
+    is_fallback = order.is_adding & (is_cut | (order.held < 0.0))
+    mark_fallback(account, is_fallback, lane)
 
 
 def bound_wallet(
@@ -100,25 +100,25 @@ def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -
     return side * wanted * unit
 
 
-def write_balance(terms: Terms, sheets: BookSheets, is_increase: bool, i: int) -> None:
+def write_balance(terms: Terms, lanes: LaneArrays, is_increase: bool, i: int) -> None:
     """Write the balance of lanes, the wallet of isolated positions, when instrument i fills.
 
     The reductions of instruments before it are filled then, or all of them and the increases
     before it.
     """
-    count = len(sheets.left_at)
-    account = sheets.account
+    count = len(lanes.left_at)
+    account = lanes.account
     for lane in range(count):
         account[cell(field.BALANCE, lane)] = account[cell(field.NEXT_CASH, lane)]
-    for j in range(len(sheets.signal) if sheets.is_crossed else 0):
+    for j in range(len(lanes.signal) if lanes.is_crossed else 0):
         if not terms.rules.brackets.are_isolated[j]:
-            add_entered(sheets, is_increase, j < i, j)
+            add_entered(lanes, is_increase, j < i, j)
 
 
-def add_entered(sheets: BookSheets, is_increase: bool, is_past: bool, j: int) -> None:
+def add_entered(lanes: LaneArrays, is_increase: bool, is_past: bool, j: int) -> None:
     """Add what a cross position was entered at to the balance of lanes, after its fill if past."""
-    count, is_traded = len(sheets.left_at), sheets.is_traded[j] != 0
-    account, position = sheets.account, sheets.position
+    count, is_traded = len(lanes.left_at), lanes.is_traded[j] != 0
+    account, position = lanes.account, lanes.position
     for lane in range(count):
         is_reduced = (position[spot(j, field.IS_INCREASE, lane)] == 0.0) & (is_increase | is_past)
         is_filled = is_traded & (is_reduced | (is_increase & is_past))
@@ -134,13 +134,13 @@ def add_entered(sheets: BookSheets, is_increase: bool, is_past: bool, j: int) ->
         account[cell(field.BALANCE, lane)] += entered
 
 
-def move_wallet(sheets: BookSheets, is_increase: bool, i: int) -> None:
+def move_wallet(lanes: LaneArrays, is_increase: bool, i: int) -> None:
     """Move margins between isolated positions and the cash of lanes.
 
-    A lane whose balance is empty is odd.
+    A lane whose balance is empty needs the fallback.
     """
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
     wanted = 1.0 if is_increase else 0.0
     for lane in range(count):
         is_mine = position[spot(i, field.IS_INCREASE, lane)] == wanted
@@ -152,13 +152,13 @@ def move_wallet(sheets: BookSheets, is_increase: bool, i: int) -> None:
         is_trading = is_mine & (position[spot(i, field.TRADED, lane)] != 0.0)
         is_empty = is_trading & ((left < 0.0) | (balance < 0.0))
         account[cell(field.NEXT_CASH, lane)] = cash + (left - balance) if is_mine else cash
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_empty else account[cell(field.IS_ODD, lane)]
+        mark_fallback(account, is_empty, lane)
 
 
-def add_backing_at(sheets: BookSheets, value: float, i: int) -> None:
+def add_backing_at(lanes: LaneArrays, value: float, i: int) -> None:
     """Add the backing of an isolated position at u to the sums of lanes."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
     for lane in range(count):
         quantity, entry = (
             position[spot(i, field.QUANTITY, lane)],
@@ -168,11 +168,11 @@ def add_backing_at(sheets: BookSheets, value: float, i: int) -> None:
         account[cell(field.BACKED, lane)] += quantity * (value - entry)
 
 
-def find_least_of_isolated(sheets: BookSheets, i: int) -> None:
-    """Mark lanes odd whose isolated position may fail at some price of the bar, before fills."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
-    low, high = widen(sheets.prices, i)
+def find_least_of_isolated(lanes: LaneArrays, i: int) -> None:
+    """Mark lanes for the fallback whose isolated position may fail in the bar, before fills."""
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
+    low, high = widen(lanes.prices, i)
     for lane in range(count):
         quantity, entry = (
             position[spot(i, field.QUANTITY, lane)],
@@ -181,16 +181,16 @@ def find_least_of_isolated(sheets: BookSheets, i: int) -> None:
         least = position[spot(i, field.NEXT_MARGIN, lane)] - quantity * entry
         least += min(quantity * low, quantity * high)
         is_short = (not least > 0.0) & (quantity != 0.0)
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_short else account[cell(field.IS_ODD, lane)]
+        mark_fallback(account, is_short, lane)
 
 
-def add_isolated(sheets: BookSheets, i: int) -> None:
-    """Add an isolated position to the sums of lanes; one that may fail in the bar makes them odd.
+def add_isolated(lanes: LaneArrays, i: int) -> None:
+    """Add an isolated position to the sums of lanes; one that may fail in the bar marks them.
 
     Also mark lanes near liquidation, and at a new peak of the margin ratio.
     """
-    count, is_traded = len(sheets.left_at), sheets.is_traded[i] != 0
-    account, position, prices = sheets.account, sheets.position, sheets.prices
+    count, is_traded = len(lanes.left_at), lanes.is_traded[i] != 0
+    account, position, prices = lanes.account, lanes.position, lanes.prices
     quantities = field.NEXT_QUANTITY if is_traded else field.QUANTITY
     entries = field.NEXT_ENTRY if is_traded else field.ENTRY
     before, close, rate = prices[field.BEFORE, i], prices[field.CLOSE, i], prices[field.RATE, i]
@@ -210,7 +210,7 @@ def add_isolated(sheets: BookSheets, i: int) -> None:
         account[cell(field.GROSS, lane)] += notional
         least = (margin - quantity * entry) + min(quantity * low, quantity * high)
         is_short = (not least > 0.0) & is_held
-        account[cell(field.IS_ODD, lane)] = 1.0 if is_short else account[cell(field.IS_ODD, lane)]
+        mark_fallback(account, is_short, lane)
         backing, needed = margin + profit, notional * rate * SLACK
         is_near = (not backing - needed > far * SLACK * notional) & is_held
         account[cell(field.IS_NEARING, lane)] = (
@@ -237,23 +237,23 @@ def add_isolated(sheets: BookSheets, i: int) -> None:
             account[cell(field.TURNED, lane)] += position[spot(i, field.TRADED, lane)]
 
 
-def add_backed(sheets: BookSheets) -> None:
+def add_backed(lanes: LaneArrays) -> None:
     """Add what backs isolated positions to the equity of lanes, and keep the rest apart."""
-    count = len(sheets.left_at)
-    account = sheets.account
+    count = len(lanes.left_at)
+    account = lanes.account
     for lane in range(count):
         account[cell(field.POOL, lane)] = account[cell(field.NEXT_EQUITY, lane)]
         account[cell(field.NEXT_EQUITY, lane)] += account[cell(field.BACKED, lane)]
 
 
-def write_margin(sheets: BookSheets, i: int) -> None:
+def write_margin(lanes: LaneArrays, i: int) -> None:
     """Write the isolated margins of lanes in one instrument, except fallback lanes."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
     for lane in range(count):
-        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        is_fallback = account[cell(field.IS_FALLBACK, lane)] != 0.0
         margin, after = (
             position[spot(i, field.MARGIN, lane)],
             position[spot(i, field.NEXT_MARGIN, lane)],
         )
-        position[spot(i, field.MARGIN, lane)] = margin if is_odd else after
+        position[spot(i, field.MARGIN, lane)] = margin if is_fallback else after

@@ -33,8 +33,8 @@ from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_close import (
     count_close,
     count_payments,
+    find_fallbacks,
     find_least,
-    find_odd,
     find_short,
     sum_close,
     write_positions,
@@ -67,8 +67,8 @@ from backtest.sweep.books.book_lane_measures import (
 from backtest.sweep.books.book_lane_payments import charge_lanes, pay_lanes
 from backtest.sweep.books.book_lane_prices import write_bounds, write_limits, write_prices
 from backtest.sweep.books.book_lane_rows import (
-    BookSheets,
-    Seats,
+    LaneArrays,
+    LanePolicies,
     keep_lane,
     read_lane,
     read_tally_of,
@@ -109,7 +109,9 @@ def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
     raise NotImplementedError
 
 
-def ask_lanes(seats: Seats, sheets: BookSheets, i: int, count: int, time: int, local: int) -> bool:
+def ask_lanes(
+    policies: LanePolicies, lanes: LaneArrays, i: int, count: int, time: int, local: int
+) -> bool:
     """Write the leverages that the policies of instrument i decide; False if one raised.
 
     A placeholder.
@@ -122,8 +124,8 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     feed: BookFeed,
     clock: Clock,
     log_returns: FloatArray,
-    seats: Seats,
-    sheets: BookSheets,
+    policies: LanePolicies,
+    lanes: LaneArrays,
     desk: Desk,
     book: AccountState,
     scene: MarketBar,
@@ -140,17 +142,17 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     ``book``, ``scene``, ``room``, ``ledger`` and ``tape`` are room for a lane that passes a bar
     alone, ``desk`` has no policies. Returns the bar reached, and why it stopped.
     """
-    rules, markets, seated, block = share(terms), share(feed), share(seats), share(sheets)
+    rules, markets, asked, block = share(terms), share(feed), share(policies), share(lanes)
     own, count = share(book), len(block.left_at)
     write_limits(rules, markets, block)
     for t in range(start, stop):
         write_prices(rules, markets, log_returns, block, t)
         write_asset_prices(markets, block, t)
-        has_odd, has_fault = pass_bar(rules, markets, block, t)
+        has_fallback, has_fault = pass_bar(rules, markets, block, t)
         if has_fault:
             return t, BROKEN
-        for lane in range(count if has_odd else 0):
-            if block.account[cell(field.IS_ODD, lane)] != 0.0:
+        for lane in range(count if has_fallback else 0):
+            if block.account[cell(field.IS_FALLBACK, lane)] != 0.0:
                 read_lane(block, rules, own, t, lane)
                 tally = read_tally_of(block.account, block.free[0], t - first, lane)
                 tally, _, why = pass_alone(
@@ -163,46 +165,46 @@ def advance_books(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
                 write_lane(block, own, line, t, lane)
                 write_tally(block.account, tally, lane)
         end_bar(markets, clock, block, t)
-        if has_odd:
-            keep_ended(block, seated.memory, t + 1)
-        if not ask_all(rules, markets, seated, block, t):
+        if has_fallback:
+            keep_ended(block, asked.memory, t + 1)
+        if not ask_all(rules, markets, asked, block, t):
             return t, NEGATIVE
-        keep_odd(block, seated.memory, t + 1)
+        keep_frequent(block, asked.memory, t + 1)
     return stop, DONE
 
 
-def keep_ended(sheets: BookSheets, memory: FloatArray, t: int) -> None:
+def keep_ended(lanes: LaneArrays, memory: FloatArray, t: int) -> None:
     """Remove ruined and finished lanes from the block at bar t."""
-    account, count = sheets.account, len(sheets.left_at)
+    account, count = lanes.account, len(lanes.left_at)
     for lane in range(count):
-        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
-        account[cell(field.ODD_BARS, lane)] += 1.0 if is_odd else 0.0
-        if is_odd and account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0:
-            for i in range(len(sheets.signal)):
-                sheets.position[spot(i, field.TARGET, lane)] = math.nan
-            keep_lane(sheets, memory, len(sheets.signal), t, lane)
+        is_fallback = account[cell(field.IS_FALLBACK, lane)] != 0.0
+        account[cell(field.FALLBACK_BARS, lane)] += 1.0 if is_fallback else 0.0
+        if is_fallback and account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0:
+            for i in range(len(lanes.signal)):
+                lanes.position[spot(i, field.TARGET, lane)] = math.nan
+            keep_lane(lanes, memory, len(lanes.signal), t, lane)
 
 
-def keep_odd(sheets: BookSheets, memory: FloatArray, t: int) -> None:
+def keep_frequent(lanes: LaneArrays, memory: FloatArray, t: int) -> None:
     """Remove lanes from the block at bar t that often need the loop of a single run."""
-    account, count = sheets.account, len(sheets.left_at) if t % WATCHED == 0 else 0
+    account, count = lanes.account, len(lanes.left_at) if t % WATCHED == 0 else 0
     for lane in range(count):
-        is_often = account[cell(field.ODD_BARS, lane)] > OFTEN
-        account[cell(field.ODD_BARS, lane)] = 0.0
+        is_often = account[cell(field.FALLBACK_BARS, lane)] > OFTEN
+        account[cell(field.FALLBACK_BARS, lane)] = 0.0
         if is_often and account[cell(field.IS_LIVE, lane)] != 0.0:
-            keep_lane(sheets, memory, len(sheets.signal), t, lane)
+            keep_lane(lanes, memory, len(lanes.signal), t, lane)
 
 
 # ------------------------------------------------------------------------- what lanes share
 
 
-def is_whole(feed: BookFeed, sheets: BookSheets, t: int) -> bool:
+def is_whole(feed: BookFeed, lanes: LaneArrays, t: int) -> bool:
     """Return whether all lanes pass bar t alone: flows are due, or an instrument is delisted."""
-    flow = sheets.cursor[1]
+    flow = lanes.cursor[1]
     if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         return True
     found = False
-    for i in range(len(sheets.signal)):
+    for i in range(len(lanes.signal)):
         found = found or (feed.ends[i] == 1 and t == feed.span[i, 1] - 1)
     return bool(found)
 
@@ -210,176 +212,178 @@ def is_whole(feed: BookFeed, sheets: BookSheets, t: int) -> bool:
 # --------------------------------------------------------------------------------- a bar
 
 
-def pass_bar(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> tuple[bool, bool]:
+def pass_bar(terms: Terms, feed: BookFeed, lanes: LaneArrays, t: int) -> tuple[bool, bool]:
     """Update all lanes for bar t; return whether some need the fallback, and whether one failed."""
-    count = len(sheets.left_at)
-    n, event, account = len(sheets.signal), sheets.cursor[0], sheets.account
-    if is_whole(feed, sheets, t):
+    count = len(lanes.left_at)
+    n, event, account = len(lanes.signal), lanes.cursor[0], lanes.account
+    if is_whole(feed, lanes, t):
         for lane in range(count):
-            account[cell(field.IS_ODD, lane)] = account[cell(field.IS_LIVE, lane)]
+            account[cell(field.IS_FALLBACK, lane)] = account[cell(field.IS_LIVE, lane)]
         return True, False
     has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
     has_interest = terms.has_interest and t > 0
-    is_trading, has_lots = trade_lanes(terms, feed, sheets, has_funding, has_interest, t)
+    is_trading, has_lots = trade_lanes(terms, feed, lanes, has_funding, has_interest, t)
     is_paying = is_trading or has_funding or has_interest
-    if sheets.has_exits:
-        find_exits(terms, sheets, n)
-    sum_close(terms, sheets, n, is_trading, has_funding)
-    has_odd, has_near = find_odd(terms, sheets, is_trading, has_lots)
-    if sheets.has_exits:
-        follow_bests(terms, sheets, n)
+    if lanes.has_exits:
+        find_exits(terms, lanes, n)
+    sum_close(terms, lanes, n, is_trading, has_funding)
+    has_fallback, has_near = find_fallbacks(terms, lanes, is_trading, has_lots)
+    if lanes.has_exits:
+        follow_bests(terms, lanes, n)
     if is_paying:
-        write_positions(terms, sheets, n)
-        count_payments(sheets)
-    return has_odd, count_bar_of_lanes(terms, sheets, n, has_near)
+        write_positions(terms, lanes, n)
+        count_payments(lanes)
+    return has_fallback, count_bar_of_lanes(terms, lanes, n, has_near)
 
 
 def trade_lanes(
     terms: Terms,
     feed: BookFeed,
-    sheets: BookSheets,
+    lanes: LaneArrays,
     has_funding: bool,
     has_interest: bool,
     t: int,
 ) -> tuple[bool, bool]:
     """Pay funding and interest and fill decisions; return whether any trades, and any in lots."""
-    n, event = len(sheets.signal), sheets.cursor[0]
-    begin_lanes(sheets, n, has_funding)
-    if len(sheets.assets) > 0:
-        begin_assets(terms, sheets)
+    n, event = len(lanes.signal), lanes.cursor[0]
+    begin_lanes(lanes, n, has_funding)
+    if len(lanes.assets) > 0:
+        begin_assets(terms, lanes)
     if has_funding:
-        event = pay_lanes(terms, feed, sheets, event, t, 1)
+        event = pay_lanes(terms, feed, lanes, event, t, 1)
     if has_interest:
-        charge_lanes(terms, feed, sheets, t)
-    value_opens(terms, sheets, n)
-    find_capped(terms, sheets)
-    is_trading, has_lots = fill_all(terms, sheets, t)
+        charge_lanes(terms, feed, lanes, t)
+    value_opens(terms, lanes, n)
+    find_capped(terms, lanes)
+    is_trading, has_lots = fill_all(terms, lanes, t)
     if is_trading or has_funding or has_interest:
-        find_least(terms, sheets, n)
-        find_short(sheets)
+        find_least(terms, lanes, n)
+        find_short(lanes)
     if is_trading:
-        move_all_cash(terms, sheets, n)
+        move_all_cash(terms, lanes, n)
     if has_funding:
-        pay_lanes(terms, feed, sheets, event, t, 0)
+        pay_lanes(terms, feed, lanes, event, t, 0)
     return is_trading, has_lots
 
 
-def fill_all(terms: Terms, sheets: BookSheets, t: int) -> tuple[bool, bool]:
+def fill_all(terms: Terms, lanes: LaneArrays, t: int) -> tuple[bool, bool]:
     """Fill the decisions of lanes; return whether any trades, and whether any does so in lots."""
     is_trading, has_lots = False, False
-    for i in range(len(sheets.signal)):
-        is_open = sheets.is_pending[i] == 1 and sheets.prices[field.IS_LISTED, i] != 0.0
-        if is_open and t > 0 and is_any_asking(sheets, i):
-            has_lots = fill_instrument(terms, sheets, i) or has_lots
+    for i in range(len(lanes.signal)):
+        is_open = lanes.is_pending[i] == 1 and lanes.prices[field.IS_LISTED, i] != 0.0
+        if is_open and t > 0 and is_any_asking(lanes, i):
+            has_lots = fill_instrument(terms, lanes, i) or has_lots
             is_trading = True
     return is_trading, has_lots
 
 
-def fill_instrument(terms: Terms, sheets: BookSheets, i: int) -> bool:
+def fill_instrument(terms: Terms, lanes: LaneArrays, i: int) -> bool:
     """Fill the decisions for one instrument; return whether it trades in lots."""
-    sheets.is_traded[i] = 1
+    lanes.is_traded[i] = 1
     if terms.rules.brackets.are_isolated[i]:
-        find_least_of_isolated(sheets, i)
-    if fill_by_kind(terms, sheets, i):
-        raise_reach(sheets, i)
-        write_bounds(terms, sheets, i)
+        find_least_of_isolated(lanes, i)
+    if fill_by_kind(terms, lanes, i):
+        raise_reach(lanes, i)
+        write_bounds(terms, lanes, i)
     return bool(terms.flags[HAS_ROUNDING, i] != 0)
 
 
-def fill_by_kind(terms: Terms, sheets: BookSheets, i: int) -> bool:
+def fill_by_kind(terms: Terms, lanes: LaneArrays, i: int) -> bool:
     """Fill the decisions for one instrument by the rules of its kind, compiled for each."""
-    costs, kind, is_over = read_costs(terms, i), sheets.kinds[i], False
+    costs, kind, is_over = read_costs(terms, i), lanes.kinds[i], False
     if kind == field.PLAIN:
-        is_over = fill_lanes(costs, sheets, FillKind(None, None, None, None), i)
+        is_over = fill_lanes(costs, lanes, FillKind(None, None, None, None), i)
     elif kind == field.LOTS:
-        is_over = fill_lanes(costs, sheets, FillKind(True, None, None, None), i)
+        is_over = fill_lanes(costs, lanes, FillKind(True, None, None, None), i)
     elif kind == field.LINEAR:
-        is_over = fill_lanes(costs, sheets, FillKind(True, True, None, None), i)
+        is_over = fill_lanes(costs, lanes, FillKind(True, True, None, None), i)
     elif kind == field.INVERTED:
-        is_over = fill_lanes(costs, sheets, FillKind(True, True, True, None), i)
+        is_over = fill_lanes(costs, lanes, FillKind(True, True, True, None), i)
     elif kind == field.ISOLATED:
-        is_over = fill_lanes(costs, sheets, FillKind(True, True, None, True), i)
+        is_over = fill_lanes(costs, lanes, FillKind(True, True, None, True), i)
     elif kind == field.ISOLATED_INVERSE:
-        is_over = fill_lanes(costs, sheets, FillKind(True, True, True, True), i)
+        is_over = fill_lanes(costs, lanes, FillKind(True, True, True, True), i)
     return is_over
 
 
-def count_bar_of_lanes(terms: Terms, sheets: BookSheets, n: int, has_near: bool) -> bool:
+def count_bar_of_lanes(terms: Terms, lanes: LaneArrays, n: int, has_near: bool) -> bool:
     """Count the close of all lanes; return whether the books of any do not balance."""
-    if len(sheets.assets) > 0:
-        count_assets_of(sheets)
-    has_marks, has_peaks, has_folds, has_fault = count_close(sheets)
+    if len(lanes.assets) > 0:
+        count_assets_of(lanes)
+    has_marks, has_peaks, has_folds, has_fault = count_close(lanes)
     if terms.max_gross_leverage < math.inf:
-        count_over_cap(sheets, terms.max_gross_leverage)
+        count_over_cap(lanes, terms.max_gross_leverage)
     if has_marks:
-        mark_lanes(sheets)
+        mark_lanes(lanes)
     if has_peaks:
-        mark_exposure(terms, sheets, n)
+        mark_exposure(terms, lanes, n)
     if has_near:
-        count_near(terms, sheets, n)
+        count_near(terms, lanes, n)
     if has_folds:
-        fold_lanes(sheets)
+        fold_lanes(lanes)
     return has_fault
 
 
-def end_bar(feed: BookFeed, clock: Clock, sheets: BookSheets, t: int) -> None:
+def end_bar(feed: BookFeed, clock: Clock, lanes: LaneArrays, t: int) -> None:
     """End a sample if one ends, and go on to the next funding event and flow."""
-    free = grow_free(sheets.free[0], clock.risk_free[t])
+    free = grow_free(lanes.free[0], clock.risk_free[t])
     if clock.ends_sample[t] != 0.0:
-        end_sample(sheets, free)
-        tighten_reach(sheets)
+        end_sample(lanes, free)
+        tighten_reach(lanes)
         free = 0.0
-    sheets.free[0] = free
-    end_asset_prices(sheets)
-    event, flow = sheets.cursor[0], sheets.cursor[1]
+    lanes.free[0] = free
+    end_asset_prices(lanes)
+    event, flow = lanes.cursor[0], lanes.cursor[1]
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
-        sheets.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
+        lanes.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
         event += 1
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         flow += 1
-    sheets.cursor[0], sheets.cursor[1] = event, flow
+    lanes.cursor[0], lanes.cursor[1] = event, flow
 
 
-def tighten_reach(sheets: BookSheets) -> None:
+def tighten_reach(lanes: LaneArrays) -> None:
     """Set the bounds of all quantities slightly above the largest."""
-    count = len(sheets.left_at)
-    for i in range(len(sheets.signal)):
+    count = len(lanes.left_at)
+    for i in range(len(lanes.signal)):
         most = 0.0
         for lane in range(count):
-            most = max(most, abs(sheets.position[spot(i, field.QUANTITY, lane)]))
-        sheets.reach[i] = ROOM * most
+            most = max(most, abs(lanes.position[spot(i, field.QUANTITY, lane)]))
+        lanes.reach[i] = ROOM * most
 
 
 # ------------------------------------------------------------------------------- decisions
 
 
-def ask_all(terms: Terms, feed: BookFeed, seats: Seats, sheets: BookSheets, t: int) -> bool:
+def ask_all(
+    terms: Terms, feed: BookFeed, policies: LanePolicies, lanes: LaneArrays, t: int
+) -> bool:
     """Ask the policies of all lanes at the close of bar t.
 
     False if one raised, or returned a negative number.
     """
-    count, is_sound = len(sheets.left_at), True
-    if seats.wants_account:
-        show_accounts(terms, seats, sheets, feed.time[t])
-    for i in range(len(sheets.signal)):
-        sheets.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
-        sheets.is_pending[i] = seats.tradable[min(t, len(seats.tradable) - 1), i]
-        if sheets.is_pending[i] != 0:
-            show_bar_of(seats, feed, sheets, i, t)
-            if seats.wants_account:
-                show_positions(terms, seats, sheets, i, t)
-            is_sound &= ask_lanes(seats, sheets, i, count, feed.time[t], t - seats.firsts[i])
-        is_sound &= finish_decisions(sheets, i)
+    count, is_sound = len(lanes.left_at), True
+    if policies.wants_account:
+        show_accounts(terms, policies, lanes, feed.time[t])
+    for i in range(len(lanes.signal)):
+        lanes.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
+        lanes.is_pending[i] = policies.tradable[min(t, len(policies.tradable) - 1), i]
+        if lanes.is_pending[i] != 0:
+            show_bar_of(policies, feed, lanes, i, t)
+            if policies.wants_account:
+                show_positions(terms, policies, lanes, i, t)
+            is_sound &= ask_lanes(policies, lanes, i, count, feed.time[t], t - policies.firsts[i])
+        is_sound &= finish_decisions(lanes, i)
     return is_sound
 
 
-def finish_decisions(sheets: BookSheets, i: int) -> bool:
+def finish_decisions(lanes: LaneArrays, i: int) -> bool:
     """Drop the decisions of lanes that go on alone, and of a bar that cannot be traded.
 
     Returns whether none of the others is negative.
     """
-    account, position, count = sheets.account, sheets.position, len(sheets.left_at)
-    is_open, is_negative = sheets.is_pending[i] != 0, False
+    account, position, count = lanes.account, lanes.position, len(lanes.left_at)
+    is_open, is_negative = lanes.is_pending[i] != 0, False
     for lane in range(count):
         is_live = (account[cell(field.IS_LIVE, lane)] != 0.0) & is_open
         is_live &= position[spot(i, field.IS_HALTED, lane)] == 0.0
@@ -389,9 +393,9 @@ def finish_decisions(sheets: BookSheets, i: int) -> bool:
     return not is_negative
 
 
-def show_bar_of(seats: Seats, feed: BookFeed, sheets: BookSheets, i: int, t: int) -> None:
+def show_bar_of(policies: LanePolicies, feed: BookFeed, lanes: LaneArrays, i: int, t: int) -> None:
     """Write the bar that the policies of one instrument see, without its time."""
-    bar = seats.bar
+    bar = policies.bar
     bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
-    bar[6] = sheets.last_funding[i]
+    bar[6] = lanes.last_funding[i]

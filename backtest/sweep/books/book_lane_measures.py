@@ -15,7 +15,7 @@ from backtest.measures.tally import (
     update_drawdown,
 )
 from backtest.sweep.books import book_lane_rows as field
-from backtest.sweep.books.book_lane_rows import BookSheets, read_sample, spot, write_sample
+from backtest.sweep.books.book_lane_rows import LaneArrays, read_sample, spot, write_sample
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.liquidation_price import compute_liquidation_value
@@ -30,28 +30,28 @@ class Closes(NamedTuple):
     mark_close: FloatArray
 
 
-def mark_lanes(sheets: BookSheets) -> None:
+def mark_lanes(lanes: LaneArrays) -> None:
     """Update peaks and deepest drawdowns, except of fallback lanes."""
-    count = len(sheets.left_at)
-    account = sheets.account
+    count = len(lanes.left_at)
+    account = lanes.account
     for lane in range(count):
-        is_odd = account[cell(field.IS_ODD, lane)] != 0.0
+        is_fallback = account[cell(field.IS_FALLBACK, lane)] != 0.0
         peak, low = account[cell(PEAK, lane)], account[cell(field.LOW, lane)]
         low_peak = account[cell(field.LOW_PEAK, lane)]
         after = update_drawdown(peak, low, low_peak, account[cell(UNIT, lane)])
-        account[cell(PEAK, lane)] = peak if is_odd else after[0]
-        account[cell(field.LOW, lane)] = low if is_odd else after[1]
-        account[cell(field.LOW_PEAK, lane)] = low_peak if is_odd else after[2]
+        account[cell(PEAK, lane)] = peak if is_fallback else after[0]
+        account[cell(field.LOW, lane)] = low if is_fallback else after[1]
+        account[cell(field.LOW_PEAK, lane)] = low_peak if is_fallback else after[2]
 
 
-def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
+def mark_exposure(terms: Terms, lanes: LaneArrays, n: int) -> None:
     """Update the peak of the margin ratio in lanes that may be at a new one."""
-    count = len(sheets.left_at)
-    account = sheets.account
+    count = len(lanes.left_at)
+    account = lanes.account
     for lane in range(count):
         if account[cell(field.IS_PEAKING, lane)] == 0.0:
             continue
-        needed, backing = find_worst_ratio(terms, sheets, n, lane)
+        needed, backing = find_worst_ratio(terms, lanes, n, lane)
         needed, backing = raise_ratio(
             account[cell(field.PEAK_NEEDED, lane)],
             account[cell(field.PEAK_BACKING, lane)],
@@ -63,18 +63,16 @@ def mark_exposure(terms: Terms, sheets: BookSheets, n: int) -> None:
         account[cell(field.PEAK_BACKING, lane)] = backing
 
 
-def find_worst_ratio(terms: Terms, sheets: BookSheets, n: int, lane: int) -> tuple[float, float]:
+def find_worst_ratio(terms: Terms, lanes: LaneArrays, n: int, lane: int) -> tuple[float, float]:
     """Return requirement and backing of the pool or isolated position of the highest ratio."""
-    pool, is_crossed = compute_needed(terms, sheets, n, lane), False
-    brackets, position = terms.rules.brackets, sheets.position
+    pool, is_crossed = compute_needed(terms, lanes, n, lane), False
+    brackets, position = terms.rules.brackets, lanes.position
     for i in range(n):
         is_held = position[spot(i, field.QUANTITY, lane)] != 0.0
         is_crossed = is_crossed or (is_held and not brackets.are_isolated[i])
-    needed, backing = raise_ratio(
-        0.0, 1.0, pool, sheets.account[cell(field.POOL, lane)], is_crossed
-    )
+    needed, backing = raise_ratio(0.0, 1.0, pool, lanes.account[cell(field.POOL, lane)], is_crossed)
     for i in range(n):
-        quantity, close = position[spot(i, field.QUANTITY, lane)], sheets.prices[field.CLOSE, i]
+        quantity, close = position[spot(i, field.QUANTITY, lane)], lanes.prices[field.CLOSE, i]
         if brackets.are_isolated[i] and quantity != 0.0:
             own = find_maintenance(brackets, i, abs(quantity) * abs(close))
             profit = quantity * (close - position[spot(i, field.ENTRY, lane)])
@@ -83,27 +81,27 @@ def find_worst_ratio(terms: Terms, sheets: BookSheets, n: int, lane: int) -> tup
     return needed, backing
 
 
-def count_over_cap(sheets: BookSheets, cap: float) -> None:
+def count_over_cap(lanes: LaneArrays, cap: float) -> None:
     """Count closes above the cap of gross leverage, except of fallback lanes."""
-    count = len(sheets.left_at)
-    account = sheets.account
+    count = len(lanes.left_at)
+    account = lanes.account
     for lane in range(count):
         leverage = account[cell(field.GROSS, lane)] * account[cell(field.INVERSE, lane)]
-        is_over = is_over_cap(leverage, cap) & (account[cell(field.IS_ODD, lane)] == 0.0)
+        is_over = is_over_cap(leverage, cap) & (account[cell(field.IS_FALLBACK, lane)] == 0.0)
         account[cell(field.OVER_CAP, lane)] += 1.0 if is_over else 0.0
 
 
-def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:
+def count_near(terms: Terms, lanes: LaneArrays, n: int) -> None:
     """Count the closes of lanes that are near liquidation, with the requirement of brackets."""
-    account, position, count = sheets.account, sheets.position, len(sheets.left_at)
-    closes = Closes(sheets.prices[field.CLOSE])
+    account, position, count = lanes.account, lanes.position, len(lanes.left_at)
+    closes = Closes(lanes.prices[field.CLOSE])
     for lane in range(count):
         if account[cell(field.IS_NEARING, lane)] == 0.0:
             continue
-        excess = account[cell(field.POOL, lane)] - compute_needed(terms, sheets, n, lane)
+        excess = account[cell(field.POOL, lane)] - compute_needed(terms, lanes, n, lane)
         is_near = False
         for i in range(n):
-            quantity, close = position[spot(i, field.QUANTITY, lane)], sheets.prices[field.CLOSE, i]
+            quantity, close = position[spot(i, field.QUANTITY, lane)], lanes.prices[field.CLOSE, i]
             notional, is_isolated = abs(quantity) * abs(close), terms.rules.brackets.are_isolated[i]
             is_far = excess > (FARTHEST - 1.0) * 2.0 * notional and not is_isolated
             if quantity == 0.0 or is_far:
@@ -122,21 +120,21 @@ def count_near(terms: Terms, sheets: BookSheets, n: int) -> None:
         account[cell(field.NEAR, lane)] += 1.0 if is_near else 0.0
 
 
-def compute_needed(terms: Terms, sheets: BookSheets, n: int, lane: int) -> float:
+def compute_needed(terms: Terms, lanes: LaneArrays, n: int, lane: int) -> float:
     """Return the requirement of the pool of one lane at the close, times the level."""
     total = 0.0
     for i in range(n):
-        quantity = sheets.position[spot(i, field.QUANTITY, lane)]
+        quantity = lanes.position[spot(i, field.QUANTITY, lane)]
         if quantity != 0.0 and not terms.rules.brackets.are_isolated[i]:
-            notional = abs(quantity) * abs(sheets.prices[field.CLOSE, i])
+            notional = abs(quantity) * abs(lanes.prices[field.CLOSE, i])
             total += find_maintenance(terms.rules.brackets, i, notional)
     return terms.rules.level * total
 
 
-def fold_lanes(sheets: BookSheets) -> None:
+def fold_lanes(lanes: LaneArrays) -> None:
     """Move the products of the decay to their logarithms before they overflow."""
-    count = len(sheets.left_at)
-    account = sheets.account
+    count = len(lanes.left_at)
+    account = lanes.account
     for lane in range(count):
         log, product = fold_product(
             account[cell(field.DECAY_LOG, lane)], account[cell(field.DECAY_PRODUCT, lane)]
@@ -145,14 +143,14 @@ def fold_lanes(sheets: BookSheets) -> None:
         account[cell(field.DECAY_PRODUCT, lane)] = product
 
 
-def end_sample(sheets: BookSheets, free: float) -> None:
+def end_sample(lanes: LaneArrays, free: float) -> None:
     """End a sample at the close, except of fallback lanes, and write all unit values."""
-    count = len(sheets.left_at)
-    account, k = sheets.account, sheets.cursor[2]
+    count = len(lanes.left_at)
+    account, k = lanes.account, lanes.cursor[2]
     for lane in range(count):
-        if account[cell(field.IS_ODD, lane)] == 0.0:
+        if account[cell(field.IS_FALLBACK, lane)] == 0.0:
             sample, _ = finish_sample(read_sample(account, free, lane), account[cell(UNIT, lane)])
             write_sample(account, sample, lane)
-        if k < len(sheets.units):
-            sheets.units[k, lane] = account[cell(UNIT, lane)]
-    sheets.cursor[2] = k + 1
+        if k < len(lanes.units):
+            lanes.units[k, lane] = account[cell(UNIT, lane)]
+    lanes.cursor[2] = k + 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.account.portfolio_records import BookFeed, Terms
 from backtest.sweep.books import book_lane_rows as field
 from backtest.sweep.books.book_lane_isolated import pay_isolated
-from backtest.sweep.books.book_lane_rows import BookSheets, spot
+from backtest.sweep.books.book_lane_rows import LaneArrays, spot
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.contract_value import compute_payment, compute_value
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def pay_lanes(
-    terms: Terms, feed: BookFeed, sheets: BookSheets, event: int, t: int, is_open: int
+    terms: Terms, feed: BookFeed, lanes: LaneArrays, event: int, t: int, is_open: int
 ) -> int:
     """Pay the bar's next funding events of one kind in all lanes; return the event after them."""
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
@@ -29,30 +29,30 @@ def pay_lanes(
             price = feed.funding_price[event]
             value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
         rate = feed.funding_rate[event]
-        if sheets.prices[field.IS_LISTED, i] != 0.0:
-            row = field.QUANTITY if sheets.is_traded[i] == 0 else field.NEXT_QUANTITY
+        if lanes.prices[field.IS_LISTED, i] != 0.0:
+            row = field.QUANTITY if lanes.is_traded[i] == 0 else field.NEXT_QUANTITY
             if brackets.are_isolated[i]:
-                pay_isolated(sheets, row, value, rate, i)
+                pay_isolated(lanes, row, value, rate, i)
             else:
-                pay_event(sheets, row, value, rate, i)
+                pay_event(lanes, row, value, rate, i)
         event += 1
     return event
 
 
-def pay_event(sheets: BookSheets, row: int, value: float, rate: float, i: int) -> None:
+def pay_event(lanes: LaneArrays, row: int, value: float, rate: float, i: int) -> None:
     """Pay one funding event in all lanes; ``row`` has the quantities."""
-    count = len(sheets.left_at)
-    account, position = sheets.account, sheets.position
+    count = len(lanes.left_at)
+    account, position = lanes.account, lanes.position
     for lane in range(count):
         paid = compute_payment(position[spot(i, row, lane)], value, rate)
         account[cell(field.NEXT_CASH, lane)] -= paid
         position[spot(i, field.FUNDED, lane)] += paid
 
 
-def charge_lanes(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> None:
+def charge_lanes(terms: Terms, feed: BookFeed, lanes: LaneArrays, t: int) -> None:
     """Charge the interest since the previous open in all lanes, on the sum of their bases."""
-    count, before, n = len(sheets.left_at), max(t - 1, 0), len(sheets.signal)
-    account, is_loan = sheets.account, terms.is_loan
+    count, before, n = len(lanes.left_at), max(t - 1, 0), len(lanes.signal)
+    account, is_loan = lanes.account, terms.is_loan
     years = feed.years[min(t, len(feed.years) - 1)]
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     rate = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
@@ -63,7 +63,7 @@ def charge_lanes(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> No
             0.0,
         )
     for i in range(n):
-        add_base(sheets, is_loan, bool(terms.rules.brackets.are_isolated[i]), i)
+        add_base(lanes, is_loan, bool(terms.rules.brackets.are_isolated[i]), i)
     for lane in range(count):
         base, lent = account[cell(field.BASE, lane)], account[cell(field.LENT, lane)]
         interest = -base * (rate if base > 0.0 else borrow) * years
@@ -73,10 +73,10 @@ def charge_lanes(terms: Terms, feed: BookFeed, sheets: BookSheets, t: int) -> No
         account[cell(field.NEXT_CASH, lane)] -= interest
 
 
-def add_base(sheets: BookSheets, is_loan: bool, is_isolated: bool, i: int) -> None:
+def add_base(lanes: LaneArrays, is_loan: bool, is_isolated: bool, i: int) -> None:
     """Add a position to what bears interest in all lanes, and a loan of contracts to ``lent``."""
-    count, value = len(sheets.left_at), sheets.prices[field.MARK_OPEN, i]
-    account, position = sheets.account, sheets.position
+    count, value = len(lanes.left_at), lanes.prices[field.MARK_OPEN, i]
+    account, position = lanes.account, lanes.position
     for lane in range(count):
         quantity = position[spot(i, field.QUANTITY, lane)]
         entered = quantity * position[spot(i, field.ENTRY, lane)]

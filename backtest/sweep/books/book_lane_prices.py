@@ -11,7 +11,7 @@ from backtest.account.portfolio_records import (
     pick_margin,
 )
 from backtest.sweep.books import book_lane_rows as field
-from backtest.sweep.books.book_lane_rows import BookSheets
+from backtest.sweep.books.book_lane_rows import LaneArrays
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.venue.book_requirement import scale_rate
 from backtest.venue.contract_value import compute_value
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 
-def write_limits(terms: Terms, feed: BookFeed, sheets: BookSheets) -> None:
+def write_limits(terms: Terms, feed: BookFeed, lanes: LaneArrays) -> None:
     """Write the largest notional of each instrument, which its margin table decides."""
-    for i in range(len(sheets.signal)):
+    for i in range(len(lanes.signal)):
         terms.rules.brackets.multipliers[i] = feed.multiplier[0, i]
         terms.rules.brackets.initial_multipliers[i] = feed.initial[0, i]
         margin = pick_margin(terms, i)
-        sheets.prices[field.LIMIT, i] = compute_largest_notional(
+        lanes.prices[field.LIMIT, i] = compute_largest_notional(
             margin, math.inf, 0.0, 0.0, feed.initial[0, i]
         )
 
 
 def write_prices(
-    terms: Terms, feed: BookFeed, log_returns: FloatArray, sheets: BookSheets, t: int
+    terms: Terms, feed: BookFeed, log_returns: FloatArray, lanes: LaneArrays, t: int
 ) -> None:
     """Write the prices of bar t, and the bounds of what lanes may lose in it."""
-    prices, brackets, last = sheets.prices, terms.rules.brackets, max(t - 1, 0)
-    for i in range(len(sheets.signal)):
+    prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
+    for i in range(len(lanes.signal)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
         prices[field.IS_LISTED, i] = 1.0 if is_listed else 0.0
         if not is_listed:
@@ -65,16 +65,16 @@ def write_prices(
         prices[field.STOP_SCALE, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
         prices[field.PROFIT_SCALE, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
         prices[field.TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
-        write_bounds(terms, sheets, i)
+        write_bounds(terms, lanes, i)
 
 
-def write_bounds(terms: Terms, sheets: BookSheets, i: int) -> None:
+def write_bounds(terms: Terms, lanes: LaneArrays, i: int) -> None:
     """Write the margin rates that bound those of all lanes, and widen the extremes by the margin.
 
     The requirement of a quantity up to the reach is at most the highest rate of the brackets up to
     it times the notional, and the initial margin at most that of the least leverage.
     """
-    prices, tables, reach = sheets.prices, terms.rules.brackets, sheets.reach[i]
+    prices, tables, reach = lanes.prices, terms.rules.brackets, lanes.reach[i]
     most = reach * max(prices[field.WIDEST, i], prices[field.AT_OPEN, i]) * SLACK
     x, fee = tables.multipliers[i], tables.close_fees[i]
     rate, k = scale_rate(tables.rates[i, 0], x, fee), 1

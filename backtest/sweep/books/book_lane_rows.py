@@ -36,7 +36,7 @@ MONEY = WALLET_ROWS + 17
 NEAR = MONEY + len(Ledger._fields)
 N_ACCOUNT = NEAR + 45
 (
-    LINE, IS_LIVE, IS_ODD, ODD_BARS, IS_PEAKING, IS_NEARING,
+    LINE, IS_LIVE, IS_FALLBACK, FALLBACK_BARS, IS_PEAKING, IS_NEARING,
     FIRST_UNIT, LOW, LOW_PEAK,
     SAMPLE_UNIT, SAMPLES, MEAN, SQUARES, EXCESS_MEAN, EXCESS_SQUARES, DOWNSIDE,
     DISUTILITY,
@@ -54,12 +54,12 @@ N_ACCOUNT = NEAR + 45
 """The account's rows after its wallet; those from ``NEXT_CASH`` on are room for one bar.
 
 ``LINE`` is the equity of :func:`backtest.account.ruin.find_line`. ``IS_LIVE`` is 0 for a lane that
-goes on alone, ``IS_ODD`` 1 for one that passes this bar alone, and ``ODD_BARS`` counts these bars
-for a while. ``MONEY`` and the rows after it are sums of ledgers. ``NEEDED`` is an upper bound of
-the requirement, ``LEAST`` a lower bound of what is left over it at any price of the bar, and
-``INITIAL`` an upper bound of the initial margin. ``WANTED`` sums the larger of position and target.
-``BACKED`` sums the backing of isolated positions, ``POOL`` is what backs the others at the close
-and ``POOL_WORTH`` at the open, and ``TAKEN`` bounds what isolated increases take from the
+goes on alone, ``IS_FALLBACK`` 1 for one that passes this bar alone, and ``FALLBACK_BARS`` counts
+these bars for a while. ``MONEY`` and the rows after it are sums of ledgers. ``NEEDED`` is an upper
+bound of the requirement, ``LEAST`` a lower bound of what is left over it at any price of the bar,
+and ``INITIAL`` an upper bound of the initial margin. ``WANTED`` sums the larger of position and
+target. ``BACKED`` sums the backing of isolated positions, ``POOL`` is what backs the others at the
+close and ``POOL_WORTH`` at the open, and ``TAKEN`` bounds what isolated increases take from the
 ``BALANCE``, which is their wallet. ``BASE`` and ``LENT`` bear interest. ``PLEDGED`` is the value of
 the collateral, ``COUNTED`` that at its rates, ``AT_LEAST`` the least of it in the bar, and
 ``OF_ASSETS`` its profit.
@@ -112,7 +112,7 @@ NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST = (NUMBERS.index(name) for name 
 """
 
 
-class BookSheets(NamedTuple):
+class LaneArrays(NamedTuple):
     """The arrays of a block.
 
     ``account`` of shape (rows * LANES,) and ``position`` of shape (n * rows * LANES,) are its
@@ -153,7 +153,7 @@ class BookSheets(NamedTuple):
     free: FloatArray
 
 
-class Seats(NamedTuple):
+class LanePolicies(NamedTuple):
     """The policies of a block, one for each instrument, and what they see by lane.
 
     ``params`` and ``memory`` have a row of LANES numbers for each parameter and each number of a
@@ -191,15 +191,21 @@ def spot(i: int, row: int, lane: int) -> int:
     return cell(i * N_POSITION + row, lane)
 
 
+def mark_fallback(account: FloatArray, is_found: bool, lane: int) -> None:
+    """Mark a lane for the fallback where something was found that may act in the bar."""
+    at = cell(IS_FALLBACK, lane)
+    account[at] = 1.0 if is_found else account[at]
+
+
 def widen(prices: FloatArray, i: int) -> tuple[float, float]:
     """Return the extremes of a contract with its margin: less for a long, more for a short."""
     spare = (prices[RATE, i] + SLIGHT) * prices[WIDEST, i]
     return prices[LOWEST, i] - spare, prices[HIGHEST, i] + spare
 
 
-def read_lane(sheets: BookSheets, terms: Terms, book: AccountState, t: int, lane: int) -> None:
+def read_lane(lanes: LaneArrays, terms: Terms, book: AccountState, t: int, lane: int) -> None:
     """Write the account of one lane, before bar t, into the records of a run."""
-    account, position = sheets.account, sheets.position
+    account, position = lanes.account, lanes.position
     for k in range(WALLET_ROWS):
         book.wallet[k] = account[cell(k, lane)]
     for i in range(len(book.margin)):
@@ -208,14 +214,14 @@ def read_lane(sheets: BookSheets, terms: Terms, book: AccountState, t: int, lane
         book.held.entries[i] = position[spot(i, ENTRY, lane)]
         is_held = quantity != 0.0
         marked = position[spot(i, MARKED, lane)]
-        book.marked[i] = sheets.prices[BEFORE, i] if is_held else marked
+        book.marked[i] = lanes.prices[BEFORE, i] if is_held else marked
         book.margin[i] = position[spot(i, MARGIN, lane)]
         book.best[i] = position[spot(i, BEST, lane)]
         book.leverage[i] = position[spot(i, TARGET, lane)]
-        book.signal[i], book.is_pending[i] = sheets.signal[i], sheets.is_pending[i]
+        book.signal[i], book.is_pending[i] = lanes.signal[i], lanes.is_pending[i]
         book.is_halted[i] = int(position[spot(i, IS_HALTED, lane)])
         book.factor[i] = 1.0
-        book.last_funding[i] = sheets.last_funding[i]
+        book.last_funding[i] = lanes.last_funding[i]
         book.since[i] = account[cell(SINCE_POOL, lane)]
         if terms.rules.brackets.are_isolated[i]:
             book.since[i] = t - 1.0 - position[spot(i, LAST_HIT, lane)]
@@ -224,14 +230,14 @@ def read_lane(sheets: BookSheets, terms: Terms, book: AccountState, t: int, lane
         terms.numbers[NUMBER_OF_LEAST, i] = position[spot(i, MIN_LEVERAGE, lane)]
         terms.numbers[NUMBER_OF_MOST, i] = position[spot(i, MAX_LEVERAGE, lane)]
     for c in range(len(book.priced)):
-        book.held.amounts[c] = sheets.assets[cell(c, lane)]
-        book.priced[c] = sheets.asset_prices[ASSET_LAST, c]
-    book.cursor[0], book.cursor[1] = sheets.cursor[0], sheets.cursor[1]
+        book.held.amounts[c] = lanes.assets[cell(c, lane)]
+        book.priced[c] = lanes.asset_prices[ASSET_LAST, c]
+    book.cursor[0], book.cursor[1] = lanes.cursor[0], lanes.cursor[1]
 
 
-def write_lane(sheets: BookSheets, book: AccountState, line: float, t: int, lane: int) -> None:
+def write_lane(lanes: LaneArrays, book: AccountState, line: float, t: int, lane: int) -> None:
     """Write the account of one lane after bar t, which it passed alone."""
-    account, position = sheets.account, sheets.position
+    account, position = lanes.account, lanes.position
     for k in range(WALLET_ROWS):
         account[cell(k, lane)] = book.wallet[k]
     account[cell(LINE, lane)] = line
@@ -245,25 +251,25 @@ def write_lane(sheets: BookSheets, book: AccountState, line: float, t: int, lane
         position[spot(i, LAST_HIT, lane)] = t - book.since[i]
         position[spot(i, IS_HALTED, lane)] = book.is_halted[i]
         size = abs(book.held.quantities[i])
-        sheets.reach[i] = max(sheets.reach[i], size)
+        lanes.reach[i] = max(lanes.reach[i], size)
     for c in range(len(book.priced)):
-        sheets.assets[cell(c, lane)] = book.held.amounts[c]
+        lanes.assets[cell(c, lane)] = book.held.amounts[c]
 
 
-def keep_lane(sheets: BookSheets, memory: FloatArray, n: int, t: int, lane: int) -> None:
+def keep_lane(lanes: LaneArrays, memory: FloatArray, n: int, t: int, lane: int) -> None:
     """Copy a lane that leaves the block at bar t, and put an idle account in its place."""
-    account, position = sheets.account, sheets.position
+    account, position = lanes.account, lanes.position
     for row in range(len(memory) // LANES):
-        sheets.kept_memory[cell(row, lane)] = memory[cell(row, lane)]
-    sheets.left_at[lane] = t
-    sheets.free[1 + lane] = sheets.free[0]
+        lanes.kept_memory[cell(row, lane)] = memory[cell(row, lane)]
+    lanes.left_at[lane] = t
+    lanes.free[1 + lane] = lanes.free[0]
     for row in range(len(account) // LANES):
-        sheets.kept_account[cell(row, lane)] = account[cell(row, lane)]
+        lanes.kept_account[cell(row, lane)] = account[cell(row, lane)]
     for row in range(len(position) // LANES):
-        sheets.kept_position[cell(row, lane)] = position[cell(row, lane)]
-    for c in range(len(sheets.assets) // LANES):
-        sheets.kept_assets[cell(c, lane)] = sheets.assets[cell(c, lane)]
-        sheets.assets[cell(c, lane)] = 0.0
+        lanes.kept_position[cell(row, lane)] = position[cell(row, lane)]
+    for c in range(len(lanes.assets) // LANES):
+        lanes.kept_assets[cell(c, lane)] = lanes.assets[cell(c, lane)]
+        lanes.assets[cell(c, lane)] = 0.0
     account[cell(IS_LIVE, lane)] = 0.0
     for row in (CASH, EQUITY, UNIT, PEAK, PAID_IN):
         account[cell(row, lane)] = 1.0

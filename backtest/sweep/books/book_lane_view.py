@@ -21,7 +21,7 @@ from backtest.account.portfolio_records import (
 from backtest.engine.bar_loop import DAY_NS
 from backtest.policy.view import AccountView
 from backtest.sweep.books import book_lane_rows as field
-from backtest.sweep.books.book_lane_rows import BookSheets, Seats, spot
+from backtest.sweep.books.book_lane_rows import LaneArrays, LanePolicies, spot
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.collateral_value import compute_value_at_rate
@@ -49,10 +49,10 @@ SHOWN = MARGINS | {
 )  # fmt: skip
 
 
-def show_accounts(terms: Terms, seats: Seats, sheets: BookSheets, time: int) -> None:
+def show_accounts(terms: Terms, policies: LanePolicies, lanes: LaneArrays, time: int) -> None:
     """Write what all policies see of the accounts of lanes at the close of a bar."""
-    account, sheet, count = sheets.account, seats.sheet, len(sheets.left_at)
-    days = (time + seats.interval - seats.start) / DAY_NS
+    account, sheet, count = lanes.account, policies.sheet, len(lanes.left_at)
+    days = (time + policies.interval - policies.start) / DAY_NS
     for lane in range(count):
         equity, unit = account[cell(EQUITY, lane)], account[cell(UNIT, lane)]
         peak = account[cell(PEAK, lane)]
@@ -64,22 +64,22 @@ def show_accounts(terms: Terms, seats: Seats, sheets: BookSheets, time: int) -> 
         sheet[cell(SEEN_DAYS, lane)] = days
         sheet[cell(SEEN_GROSS, lane)] = 0.0
         sheet[cell(SEEN_NET, lane)] = 0.0
-    for i in range(len(sheets.signal)):
-        if sheets.prices[field.IS_LISTED, i] != 0.0:
-            add_position(terms, seats, sheets, i)
+    for i in range(len(lanes.signal)):
+        if lanes.prices[field.IS_LISTED, i] != 0.0:
+            add_position(terms, policies, lanes, i)
     for lane in range(count):
         equity = account[cell(EQUITY, lane)]
         gross, net = sheet[cell(SEEN_GROSS, lane)], sheet[cell(SEEN_NET, lane)]
         sheet[cell(SEEN_GROSS, lane)] = gross / equity if equity > 0.0 else 0.0
         sheet[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
-        if seats.wants_margins:
-            write_pool(terms, sheets, lane)
+        if policies.wants_margins:
+            write_pool(terms, lanes, lane)
 
 
-def add_position(terms: Terms, seats: Seats, sheets: BookSheets, i: int) -> None:
+def add_position(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int) -> None:
     """Add the positions of lanes in one instrument to what all policies see."""
-    position, sheet, count = sheets.position, seats.sheet, len(sheets.left_at)
-    unit, is_crossed = abs(sheets.prices[field.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
+    position, sheet, count = lanes.position, policies.sheet, len(lanes.left_at)
+    unit, is_crossed = abs(lanes.prices[field.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
     for lane in range(count):
         quantity = position[spot(i, field.QUANTITY, lane)]
         if is_crossed:
@@ -88,10 +88,10 @@ def add_position(terms: Terms, seats: Seats, sheets: BookSheets, i: int) -> None
         sheet[cell(SEEN_NET, lane)] += quantity * unit
 
 
-def show_positions(terms: Terms, seats: Seats, sheets: BookSheets, i: int, t: int) -> None:
+def show_positions(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int, t: int) -> None:
     """Write what the policies of one instrument see of its positions at the close of bar t."""
-    position, sheet, count = sheets.position, seats.sheet, len(sheets.left_at)
-    account, unit = sheets.account, abs(sheets.prices[field.CLOSE, i])
+    position, sheet, count = lanes.position, policies.sheet, len(lanes.left_at)
+    account, unit = lanes.account, abs(lanes.prices[field.CLOSE, i])
     for lane in range(count):
         quantity, equity = position[spot(i, field.QUANTITY, lane)], account[cell(EQUITY, lane)]
         is_shown = (quantity != 0.0) & (equity > 0.0)
@@ -104,34 +104,36 @@ def show_positions(terms: Terms, seats: Seats, sheets: BookSheets, i: int, t: in
     else:
         for lane in range(count):
             sheet[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
-    if seats.wants_margins:
+    if policies.wants_margins:
         for lane in range(count):
-            show_margins(terms, seats, sheets, i, lane)
+            show_margins(terms, policies, lanes, i, lane)
 
 
-def write_pool(terms: Terms, sheets: BookSheets, lane: int) -> None:
+def write_pool(terms: Terms, lanes: LaneArrays, lane: int) -> None:
     """Write backing and requirement of the pool of one lane at the close."""
-    account, position, brackets = sheets.account, sheets.position, terms.rules.brackets
+    account, position, brackets = lanes.account, lanes.position, terms.rules.brackets
     pool, needed = account[cell(CASH, lane)], 0.0
-    for i in range(len(sheets.signal)):
+    for i in range(len(lanes.signal)):
         quantity = position[spot(i, field.QUANTITY, lane)]
         if quantity != 0.0 and not brackets.are_isolated[i]:
-            pool += quantity * sheets.prices[field.CLOSE, i]
+            pool += quantity * lanes.prices[field.CLOSE, i]
             needed += find_maintenance(
-                brackets, i, abs(quantity) * abs(sheets.prices[field.CLOSE, i])
+                brackets, i, abs(quantity) * abs(lanes.prices[field.CLOSE, i])
             )
     counted = 0.0
-    for c in range(sheets.asset_prices.shape[1]):
-        value = sheets.assets[cell(c, lane)] * sheets.asset_prices[field.ASSET_CLOSE, c]
+    for c in range(lanes.asset_prices.shape[1]):
+        value = lanes.assets[cell(c, lane)] * lanes.asset_prices[field.ASSET_CLOSE, c]
         counted += compute_value_at_rate(terms.rules.collateral, c, value)
     account[cell(field.POOL, lane)] = pool + counted
     account[cell(field.NEEDED, lane)] = terms.rules.level * needed
 
 
-def show_margins(terms: Terms, seats: Seats, sheets: BookSheets, i: int, lane: int) -> None:
+def show_margins(
+    terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int, lane: int
+) -> None:
     """Write entry, maintenance margin, margin ratio and liquidation price of one position."""
-    account, position, sheet = sheets.account, sheets.position, seats.sheet
-    brackets, close = terms.rules.brackets, sheets.prices[field.CLOSE, i]
+    account, position, sheet = lanes.account, lanes.position, policies.sheet
+    brackets, close = terms.rules.brackets, lanes.prices[field.CLOSE, i]
     quantity, entry = position[spot(i, field.QUANTITY, lane)], position[spot(i, field.ENTRY, lane)]
     own = find_maintenance(brackets, i, abs(quantity) * abs(close)) if quantity != 0.0 else 0.0
     needed, backing = account[cell(field.NEEDED, lane)], account[cell(field.POOL, lane)]
