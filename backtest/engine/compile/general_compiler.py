@@ -11,6 +11,7 @@ import dis
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numba
@@ -37,9 +38,11 @@ from backtest.account import (
     portfolio_orders,
     portfolio_payments,
     portfolio_records,
+    portfolio_ruin,
     price_walk,
     resting_orders,
     time_stop,
+    walk_by_rule,
 )
 from backtest.account.portfolio_records import FLAGS, NUMBERS, Terms
 from backtest.base import cache_folder
@@ -85,8 +88,8 @@ MODULES = (
     book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
     portfolio_records, portfolio_ledger, portfolio_balance, contagion, order_scaling,
     portfolio_orders, portfolio_payments, portfolio_liquidation, resting_orders, equity_stop,
-    portfolio_gap, price_walk, portfolio_calls, portfolio_margin, fund_fees, time_stop,
-    portfolio_bar, fast_path,
+    portfolio_gap, walk_by_rule, price_walk, portfolio_calls, portfolio_margin, fund_fees,
+    time_stop, portfolio_ruin, portfolio_bar, fast_path,
     portfolio_tally, portfolio_close, portfolio_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
@@ -349,17 +352,40 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
     ['close', 'sigma']
     >>> sorted(find_fields(lambda settings, bar: max(bar), 1))
     ['*']
+    >>> from backtest.policy.combinators import held_leverage
+    >>> rule = lambda view: held_leverage(view, 1.0) + view.equity
+    >>> sorted(find_fields(rule, 0))
+    ['equity', 'leverage']
     """
     code = rule.__code__
     name = code.co_varnames[place]
     steps = list(dis.get_instructions(code))
     found = {"*"} if name in code.co_cellvars else set()
-    for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
-        if step.argval == name and after.opname == "LOAD_ATTR":
+    around = zip([steps[0], *steps[:-1]], steps, [*steps[1:], steps[-1]], strict=True)
+    for before, step, after in around:
+        names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        if name not in names:
+            continue
+        if names == (name,) and after.opname == "LOAD_ATTR":
             found.add(str(after.argval))
-        elif step.argval == name or (isinstance(step.argval, tuple) and name in step.argval):
+        elif names[0] == name and names.count(name) == 1 and is_called(before, steps):
+            found |= find_fields_of(rule.__globals__.get(before.argval))
+        else:
             found.add("*")  # one of two that are loaded together, or something else
     return frozenset(found)
+
+
+def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
+    """Return whether a step loads a function that takes what is loaded next as first argument."""
+    has_keywords = any(each.opname in ("KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX") for each in steps)
+    return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr and not has_keywords
+
+
+def find_fields_of(function: object) -> frozenset[str]:
+    """Return the fields that a called function reads of its first argument."""
+    if isinstance(function, FunctionType) and function.__code__.co_argcount:
+        return find_fields(function, 0)
+    return frozenset("*")
 
 
 def write_formula_part(
