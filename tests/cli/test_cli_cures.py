@@ -24,6 +24,7 @@ from backtest.cli.cures import (
     render_place,
     render_text,
 )
+from backtest.live.replay import Replay
 from backtest.market.fetch import fetch_market, read_request
 from backtest.market.tables.repairs import parse_repairs
 from tests.commands import call
@@ -71,7 +72,8 @@ def find_names(name: str) -> set[str]:
 
 def find_public_arguments() -> set[str]:
     """Return the names of the arguments of everything public, and of its methods."""
-    public = [fetch_market, read_request, *(getattr(bt, name) for name in bt.__all__)]
+    returned = [fetch_market, read_request, Replay]
+    public = [*returned, *(getattr(bt, name) for name in bt.__all__)]
     members = [each for one in public if inspect.isclass(one) for each in vars(one).values()]
     methods = [each for each in members if not inspect.isclass(each)]
     known = set()
