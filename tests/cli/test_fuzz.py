@@ -31,7 +31,7 @@ def test_every_case_ends_well(kind, first):
 @pytest.mark.slow
 def test_every_command_and_flag_is_drawn_from():
     """New flags are part of the cases without being named here."""
-    drawn = {word for k in range(900) for word in fuzzing.make("flags", k).words}
+    drawn = {word for k in range(1_200) for word in fuzzing.make("flags", k).words}
     for path, command in fuzzing.list_commands():
         assert set(path) <= drawn
         flags = {each.opts[0] for each in command.params if each.opts[0].startswith("-")}
