@@ -179,6 +179,12 @@ def find_direction(name: str) -> int:
 
 def _read_sum(weights: Mapping[str, float], on_paths: Collection[str]) -> Objective:
     for name, weight in weights.items():
+        if not isinstance(name, str):
+            raise ParameterError(
+                f"an objective must name its measures, got {repr_plain(name)}",
+                where=Place("objective"),
+                cure="write {'sharpe': 1.0, 'max_drawdown': -0.5}",
+            )
         check_metric(name, where=Place("objective"), on_paths=on_paths)
         check_number(f"the weight of {name}", weight, where=Place("objective"))
 

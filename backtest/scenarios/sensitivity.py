@@ -29,6 +29,7 @@ from backtest.market import Market, Markets, as_markets
 from backtest.market.weight_frame import read_weights
 from backtest.paths import Paths, liquidation_risk
 from backtest.paths.liquidation_risk import describe_each, name_policies
+from backtest.paths.path_set import check_paths
 from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
 from backtest.policy import Policy
 from backtest.scenarios.factors import (
@@ -207,6 +208,8 @@ def sensitivity(
         )  # fmt: skip
         return float(found.table["p_ruin"].iloc[-1])
 
+    if paths is not None:
+        check_paths(paths, where="bt.sensitivity, paths")
     base = read_setup(market, venue, signal)
     known = {**FACTORS, **list_signal_factors(base.rule)}
     chosen = choose_factors(factors, base, known)

@@ -15,6 +15,8 @@ INNER = {
     "Scheduled": "VolTarget(target=0.6), Constant(0.5)",
 }
 """What a combinator takes; a volatility target of 0.6 if it is not named here."""
+ISOLATED = ("LiquidationDistance",)
+"""Policies that move the margin of an isolated position."""
 SETTINGS = {
     "Capped": "cap=1.5",
     "Cooldown": "bars=48",
@@ -82,6 +84,7 @@ def write_run(name: str, policy: Any) -> str:
 
     inner = INNER.get(name, "VolTarget(target=0.6)") if issubclass(policy, bt.Combinator) else ""
     arguments = ", ".join(filter(None, [inner, SETTINGS.get(name, "")]))
+    isolated = 'margin="isolated", venue_leverage=5.0, ' if name in ISOLATED else ""
     names = sorted({name, *re.findall(r"([A-Z]\w+)\(", inner)})
     return (
         "import backtest as bt\n"
@@ -89,7 +92,8 @@ def write_run(name: str, policy: Any) -> str:
         f"market = bt.Market.sample(bars={BARS})\n"
         + (f"{DATA[name]}\n" if name in DATA else "")
         + 'venue = bt.Venue.preset("binance-usdm", "BTCUSDT")\n'
-        f"result = bt.run(market, {name}({arguments}), venue=venue, account=bt.Account(band=0.1))\n"
+        f"account = bt.Account({isolated}band=0.1)\n"
+        f"result = bt.run(market, {name}({arguments}), venue=venue, account=account)\n"
         'daily = result.bars[["equity", "leverage"]].resample("1D").last()\n'
         'figure = daily.plot(backend="plotly", facet_row="variable")\n'
         "figure.update_yaxes(matches=None).update_layout(showlegend=False)\n"
