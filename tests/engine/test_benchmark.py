@@ -102,7 +102,7 @@ def test_moves_of_the_index_by_hand():
     )
 
 
-@pytest.mark.parametrize("one", [True, False])
+@pytest.mark.parametrize("one", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_benchmark_is_an_instrument_weights_or_prices(one, tmp_path):
     if one:
         markets, given = bt.Markets({"AAA": PAIR["AAA"]}), {"AAA": 1.0}

@@ -133,6 +133,7 @@ def test_hostile_json_is_named_and_raises_nothing(store):
         assert verify_folder(folder).faults
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damage_to_what_a_store_keeps_beside_its_results_is_found(tmp_path, capsys):
     """Before: verify overlooked the records, and the provenance of the accounts of a walk."""

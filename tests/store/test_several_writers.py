@@ -100,7 +100,12 @@ def save_slowly(source: Path, store: Path, times: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "kills"), [("run", 8), ("sweep", 4), pytest.param("run", 200, marks=pytest.mark.slow)]
+    ("kind", "kills"),
+    [
+        ("run", 3),
+        pytest.param("sweep", 4, marks=pytest.mark.slow),
+        pytest.param("run", 200, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_taken_for_it(
     made, processes, tmp_path, monkeypatch, kind, kills

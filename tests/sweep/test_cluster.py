@@ -197,6 +197,7 @@ def test_rows_are_those_of_one_machine_bit_for_bit_and_the_market_travels_once(c
     assert calls.count(("store_market", 2)) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_same_table_failed_sets_and_paths_included(cluster):
     sets = {"size": [0.5, -1.0, 2.0, 3.0], "account.band": [0.0, 0.2]}
     settings = {"venue": VENUE, "account": bt.Account(), "compile": False, "full": True}

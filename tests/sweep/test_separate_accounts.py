@@ -61,6 +61,7 @@ def test_a_set_ruined_in_more_markets_ranks_lower():
     assert order_sets(scores, zeros, ruined, late, none).tolist() == [2, 1, 0]
 
 
+@pytest.mark.slow
 def test_rows_hold_the_runs_of_each_market(alone):
     found = sweep(bt.Markets(MARKETS), accounts="separate")
     runs = found.replay(1)
