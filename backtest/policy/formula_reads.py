@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dis
-from types import CodeType
+from collections.abc import Sequence
+from types import CodeType, FunctionType
 from typing import Any
 
 from backtest.base.code_identity import describe_function
@@ -48,22 +49,61 @@ def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
     """Return whether a formula may read attributes of the account that have one of these names."""
     code = describe_function(rule, {})
     is_known = code.is_complete and not code.names & {*BY_NAME, *names}
-    return not is_known or hands_on(rule.__code__, ACCOUNT)
+    return not is_known or "*" in find_fields(rule, ACCOUNT)
 
 
 def hands_on(code: CodeType, place: int) -> bool:
-    """Return whether a function uses an argument other than to read an attribute.
-
-    As the first argument of :func:`held_leverage` it is not handed on: that reads its attributes.
-    """
+    """Return whether a function uses an argument other than to read an attribute."""
     me = code.co_varnames[place]
     steps = list(dis.get_instructions(code))
+    for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
+        names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        is_alone = step.opname.startswith("LOAD_FAST") and step.argval == me
+        if me in names and not (is_alone and after.opname in ("LOAD_ATTR", "LOAD_METHOD")):
+            return True
+    return False
+
+
+def find_fields(rule: Any, place: int) -> frozenset[str]:
+    """Return the fields that a function reads of an argument; ``"*"`` if it does more with it.
+
+    Examples
+    --------
+    >>> sorted(find_fields(lambda settings, bar: bar.sigma + bar.close, 1))
+    ['close', 'sigma']
+    >>> sorted(find_fields(lambda settings, bar: max(bar), 1))
+    ['*']
+    >>> from backtest.policy.combinators import held_leverage
+    >>> rule = lambda view: held_leverage(view, 1.0) + view.equity
+    >>> sorted(find_fields(rule, 0))
+    ['equity', 'leverage']
+    """
+    code = rule.__code__
+    name = code.co_varnames[place]
+    steps = list(dis.get_instructions(code))
+    found = {"*"} if name in code.co_cellvars else set()
     around = zip([steps[0], *steps[:-1]], steps, [*steps[1:], steps[-1]], strict=True)
     for before, step, after in around:
         names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-        is_alone = step.opname.startswith("LOAD_FAST") and step.argval == me
-        is_known = before.argval == "held_leverage" and names[0] == me and names.count(me) == 1
-        is_read = is_alone and after.opname in ("LOAD_ATTR", "LOAD_METHOD")
-        if me in names and not (is_read or is_known):
-            return True
-    return False
+        if name not in names:
+            continue
+        if names == (name,) and after.opname == "LOAD_ATTR":
+            found.add(str(after.argval))
+        elif names[0] == name and names.count(name) == 1 and is_called(before, steps):
+            found |= find_fields_of(rule.__globals__.get(before.argval))
+        else:
+            found.add("*")  # one of two that are loaded together, or something else
+    return frozenset(found)
+
+
+def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
+    """Return whether a step loads a function that takes what is loaded next as first argument."""
+    has_keywords = any(each.opname in ("KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX") for each in steps)
+    return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr and not has_keywords
+
+
+def find_fields_of(function: object) -> frozenset[str]:
+    """Return the fields that a called function reads of its first argument."""
+    if isinstance(function, FunctionType) and function.__code__.co_argcount:
+        return find_fields(function, 0)
+    return frozenset("*")

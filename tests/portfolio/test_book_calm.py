@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine import portfolio_loop
-from backtest.engine.compile.general_compiler import find_fields
+from backtest.policy.formula_reads import find_fields
 from backtest.strategies import VolTarget
 from tests.portfolio.book_helpers import flat, make_market, make_venue, simulate_pair
 

@@ -7,11 +7,9 @@ pointers. The cache is that of :mod:`backtest.engine.compile.loop_compiler`.
 
 from __future__ import annotations
 
-import dis
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import numba
@@ -70,6 +68,7 @@ from backtest.engine.compile.recipe import (
 )
 from backtest.engine.portfolio_loop import N_SHOWN, SETTING, Desk
 from backtest.policy import Policy, sets_margin
+from backtest.policy.formula_reads import find_fields
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView
 from backtest.venue import (
@@ -341,51 +340,6 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
         any(find_fields(each, 2) for each in rules),
         not all(find_fields(each, 1) <= {*columns} for each in rules),
     )
-
-
-def find_fields(rule: Any, place: int) -> frozenset[str]:
-    """Return the fields that a function reads of an argument; ``"*"`` if it does more with it.
-
-    Examples
-    --------
-    >>> sorted(find_fields(lambda settings, bar: bar.sigma + bar.close, 1))
-    ['close', 'sigma']
-    >>> sorted(find_fields(lambda settings, bar: max(bar), 1))
-    ['*']
-    >>> from backtest.policy.combinators import held_leverage
-    >>> rule = lambda view: held_leverage(view, 1.0) + view.equity
-    >>> sorted(find_fields(rule, 0))
-    ['equity', 'leverage']
-    """
-    code = rule.__code__
-    name = code.co_varnames[place]
-    steps = list(dis.get_instructions(code))
-    found = {"*"} if name in code.co_cellvars else set()
-    around = zip([steps[0], *steps[:-1]], steps, [*steps[1:], steps[-1]], strict=True)
-    for before, step, after in around:
-        names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-        if name not in names:
-            continue
-        if names == (name,) and after.opname == "LOAD_ATTR":
-            found.add(str(after.argval))
-        elif names[0] == name and names.count(name) == 1 and is_called(before, steps):
-            found |= find_fields_of(rule.__globals__.get(before.argval))
-        else:
-            found.add("*")  # one of two that are loaded together, or something else
-    return frozenset(found)
-
-
-def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
-    """Return whether a step loads a function that takes what is loaded next as first argument."""
-    has_keywords = any(each.opname in ("KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX") for each in steps)
-    return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr and not has_keywords
-
-
-def find_fields_of(function: object) -> frozenset[str]:
-    """Return the fields that a called function reads of its first argument."""
-    if isinstance(function, FunctionType) and function.__code__.co_argcount:
-        return find_fields(function, 0)
-    return frozenset("*")
 
 
 def write_formula_part(

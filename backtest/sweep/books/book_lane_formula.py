@@ -21,12 +21,12 @@ from backtest.engine.compile.general_compiler import (
     POINTER,
     build_call,
     find_book_folder,
-    find_fields,
 )
 from backtest.engine.compile.loop_compiler import compile_at_address
 from backtest.engine.compile.recipe import Place, make_recipe, read_parameter, write_decide
 from backtest.policy import Policy, formula_for
 from backtest.policy.combinators import Combinator, combinator_of
+from backtest.policy.formula_reads import find_fields
 from backtest.policy.policy import BAR_FIELDS
 from backtest.policy.view import AccountView
 from backtest.sweep.books.book_lane_rows import N_POSITION, TARGET
