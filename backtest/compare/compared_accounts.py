@@ -29,7 +29,7 @@ def tabulate_accounts(
     """Return a row per account: log growth, all measures of a run, and its scale if any."""
     rows = {}
     for name, result in results.items():
-        own = measure_account(result) if isinstance(result, Result) else result.measured
+        own = measure_account(result) if isinstance(result, Result) else result.metrics
         if scaled is not None:
             own |= {"scale": scaled[name].scale, "unscaled_volatility": scaled[name].volatility}
         rows[name] = own

@@ -41,7 +41,7 @@ class SeparateAccounts:
     results: Mapping[str, Result]
 
     @cached_property
-    def measured(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The measures of a row of the comparison, by name."""
         rows = {name: measure_account(each) for name, each in self.results.items()}
         pooled = {
@@ -50,11 +50,6 @@ class SeparateAccounts:
         }
         own = {f"{name} {of}": row[name] for name in OF_EACH for of, row in rows.items()}
         return {**pooled, **own}
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """The measures of a row of the comparison, by name."""
-        return self.measured
 
     @cached_property
     def returns(self) -> pd.Series[float]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backtest.engine.result import Result
 
 MONEY = ("cash", "wallet", "equity")
-"""The fields of which a snapshot has exactly one."""
+"""Fields for the money; a snapshot has exactly one of them."""
 SIGNED = ("cash", "wallet", "equity", "quantity", "entry_value", "best_value", "margin", "overlay")
 """Fields that may be negative; the others are at least 0."""
 ENDLESS = ("bars_since_liquidation", "bars_since_stop")

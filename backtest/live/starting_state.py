@@ -29,7 +29,7 @@ from backtest.account.portfolio_records import (
     AccountState,
     Terms,
 )
-from backtest.base.units import DAY, TOLERANCE, FloatArray
+from backtest.base.units import DAY, TOLERANCE
 from backtest.engine.fee_days import WINDOW, TradedDays
 from backtest.engine.portfolio_inputs import start_book
 from backtest.live.snapshot import AccountSnapshot, HeldPosition
@@ -186,26 +186,26 @@ def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountSt
     state = start_book(setup.inputs, setup.account, t, has_overlay=has_overlay)
     held = list_held(setup, snapshot)
     entries, marks = list_entries(setup, held), list_marks(setup)
-    write(state.held.quantities, [each.quantity for each in held])
-    write(state.held.entries, entries)
-    write(state.held.values, marks)
-    write(state.marked, marks)
-    write(state.margin, [each.margin for each in held])
-    write(state.best, list_best(setup, held))
-    write(state.factor, [1.0 if each.overlay is None else each.overlay for each in held])
-    write(state.since, [find_since(snapshot, x, "bars_since_liquidation") for x in held])
-    write(state.since_stop, [find_since(snapshot, x, "bars_since_stop") for x in held])
+    state.held.quantities[:] = [each.quantity for each in held]
+    state.held.entries[:] = entries
+    state.held.values[:] = marks
+    state.marked[:] = marks
+    state.margin[:] = [each.margin for each in held]
+    state.best[:] = list_best(setup, held)
+    state.factor[:] = [1.0 if each.overlay is None else each.overlay for each in held]
+    state.since[:] = [find_since(snapshot, x, "bars_since_liquidation") for x in held]
+    state.since_stop[:] = [find_since(snapshot, x, "bars_since_stop") for x in held]
     state.is_halted[:] = [1 if each.halted else 0 for each in held]
     for i, each in enumerate(held):
         if each.venue_leverage is not None:
             state.setting[i] = each.venue_leverage
-    write(state.last_funding, find_last_funding(setup))
+    state.last_funding[:] = find_last_funding(setup)
     amounts = snapshot.collateral
     if amounts is not None:
         named = [each.name for each in setup.account.collateral]
-        write(state.held.amounts, [amounts.get(name, 0.0) for name in named])
-    write(state.held.prices, feed.asset_mark_close[:, t].tolist())
-    write(state.priced, feed.asset_mark_close[:, t].tolist())
+        state.held.amounts[:] = [amounts.get(name, 0.0) for name in named]
+    state.held.prices[:] = feed.asset_mark_close[:, t]
+    state.priced[:] = feed.asset_mark_close[:, t]
     write_wallet(setup, completed, state, terms, entries)
     return state
 
@@ -241,8 +241,3 @@ def write_wallet(
     limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
     under = compute_balance(terms, state) < -limit
     wallet[IS_CONVERTING] = 1.0 if holds_collateral(state) and under else 0.0
-
-
-def write(array: FloatArray, values: list[float]) -> None:
-    """Write values over an array."""
-    array[:] = values

@@ -352,8 +352,8 @@ class Venue(Value, Viewable):
         lot : float
             Step of quantity, in coins; 0 means any quantity. There is no smallest notional.
         like : Venue, optional
-            The venue of the other instruments, of which interest, margin calls and the mode, step
-            and order of liquidations are taken: they belong to the account.
+            The venue of the other instruments. The spot leg takes over what belongs to the account:
+            interest, margin calls, and the mode, step and order of liquidations.
 
         Examples
         --------

@@ -73,7 +73,7 @@ class Margins(Payments):
         self.log_move("margin_added", move, moved)
 
     def log_move(self, kind: str, move: Move, moved: Decimal) -> None:
-        """What moved, and what a new setting asked for in vain."""
+        """What moved, and what a new setting could not move."""
         value = move.position.value("fill")
         if moved > 0:
             self.note(kind)

@@ -54,7 +54,7 @@ def test_a_long_bought_on_credit_is_in_equity_in_full_and_in_the_backing_less_it
     assert near(out.requirement[1], 0)
     assert near(out.interest[2], 2)
     assert near(out.equity[3], Fraction(1000) - 2 - Fraction(2002, 1000))
-    assert near(out.initial_margin[1], 3000 / Fraction(8) - 300)  # 1/8, of which 0.1 is in M
+    assert near(out.initial_margin[1], 3000 / Fraction(8) - 300)  # 1/8 less the haircut of 0.1
 
 
 def test_a_long_bought_with_cash_pays_nothing_and_the_rest_earns():
