@@ -35,12 +35,13 @@ from backtest.base.errors import (
     VenueError,
     WeightWarning,
 )
-from backtest.base.later_import import import_at_first_use
+from backtest.base.later_import import open_door
 from backtest.base.ranges import Choice, Range
 from backtest.engine import Result, signals
 from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.market import Market, Markets, PanelQuality, Quality, quality
+from backtest.market.policy_clock import decide_every
 from backtest.policy import Columns, Combinator, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
@@ -52,6 +53,10 @@ from backtest.venue.fee_tiers import FeeTier
 from backtest.venue.lending import RateCurve
 from backtest.venue.margin_presets import MarginPreset, PresetMargin, margin_preset
 from backtest.venue.multipliers import OpenInterestMargin
+from backtest.venue.option_contract import Option, OptionPosition
+from backtest.venue.option_costs import OptionCosts
+from backtest.venue.option_rules import Standard, Strategy
+from backtest.venue.option_shocks import OptionShocks
 from backtest.venue.requirement_rule import Brackets, RequirementRule
 from backtest.venue.scenario_margin import ScenarioMargin
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
@@ -111,48 +116,12 @@ if TYPE_CHECKING:
 
     strategies: ModuleType
 else:
-    LATER = {
-        "backtest": ("allocate", "options", "paths", "strategies"),
-        "backtest.compare": ("Comparison", "compare"),
-        "backtest.crowd": (
-            "Cascade", "Counterparty", "Crowd", "Crowding", "Linear", "SimulatedMarket",
-            "SquareRoot", "agents", "cascade", "crowding", "simulate_market",
-        ),
-        "backtest.features.book_calculator": ("BookCalculation", "calculate_book"),
-        "backtest.features.liquidation_calculator": ("Calculation", "calculate_liquidation"),
-        "backtest.live": ("AccountSnapshot", "decide", "read_fills", "replay"),
-        "backtest.market.import_market": ("import_market",),
-        "backtest.options": ("Chain", "Surface", "Surfaces"),
-        "backtest.paths": (
-            "LiquidationRisk", "MaxLeverage", "Paths", "liquidation_risk",
-            "max_leverage", "simulate_paths",
-        ),
-        "backtest.pockets": (
-            "Allocation", "AllocationResult", "Pocket", "Runway", "Spending", "runway",
-        ),
-        "backtest.scenarios": (
-            "Bounds", "Capacity", "Scenario", "Sensitivity", "Stress", "bounds",
-            "capacity", "crashes", "sensitivity", "stress",
-        ),
-        "backtest.sweep": ("Sweep",),
-        "backtest.sweep.sweep": ("sweep",),
-        "backtest.tune": ("Robustness", "Study", "tune"),
-        "backtest.validation.cross_validate": ("cross_validate",),
-        "backtest.validation.cross_validation": ("CrossValidation",),
-        "backtest.validation.folds": ("Folds", "folds"),
-        "backtest.validation.schedule_search": ("schedules",),
-        "backtest.validation.schedules": ("Schedules",),
-        "backtest.validation.walk": ("WalkForward",),
-        "backtest.validation.walk_forward": ("walk_forward",),
-    }  # fmt: skip
-    """What is imported at its first use, by module: most programs need little of it."""
     RENAMED = {"PanelPaths": "Paths", "PortfolioResult": "Result"}
-    find_later = import_at_first_use(__name__, LATER)
 
     def __getattr__(name: str) -> object:
-        """Import a name at its first use, and warn of former names."""
+        """Warn of a former name."""
         if name not in RENAMED:
-            return find_later(name)
+            raise AttributeError(name)
         warnings.warn(
             f"bt.{name} is bt.{RENAMED[name]} since one instrument and several share a class; "
             "the name goes in the next release",
@@ -161,19 +130,8 @@ else:
         )
         return getattr(sys.modules[__name__], RENAMED[name])
 
-    def __dir__() -> list[str]:
-        """Return the public names, imported or not."""
-        return sorted({*globals(), *__all__})
 
-    class Package(ModuleType):
-        """The package, in which the functions compare, sweep and tune hide wings of their name."""
-
-        def __setattr__(self, name: str, value: object) -> None:
-            """Set a name; ignore the wing that an import assigns to one of the functions."""
-            if not (isinstance(value, ModuleType) and name in ("compare", "sweep", "tune")):
-                super().__setattr__(name, value)
-
-    sys.modules[__name__].__class__ = Package
+open_door(__name__, ("allocate", "options", "paths", "strategies"))
 
 
 __all__ = [
@@ -222,6 +180,10 @@ __all__ = [
     "Multiple",
     "NoFillWarning",
     "OpenInterestMargin",
+    "Option",
+    "OptionCosts",
+    "OptionPosition",
+    "OptionShocks",
     "PanelQuality",
     "ParameterError",
     "Paths",
@@ -244,6 +206,8 @@ __all__ = [
     "Slippage",
     "Spending",
     "SquareRoot",
+    "Standard",
+    "Strategy",
     "Stress",
     "Study",
     "Surface",
@@ -266,6 +230,7 @@ __all__ = [
     "cross_validate",
     "crowding",
     "decide",
+    "decide_every",
     "folds",
     "funding",
     "held_leverage",

@@ -141,7 +141,7 @@ def judge_date(market: bt.Market, k: int, models: list[str], count: int) -> list
     for name in models:
         paths = bt.simulate_paths(history, name, paths=count, horizon=f"{DAYS[-1]}d", seed=k)
         told[name] = forecast(paths, price)
-    year, week, _ = market.index[k + 1].isocalendar()
+    year, week, _ = market.times[k + 1].isocalendar()
     return [
         {"week": f"{year}-{week:02}", "coin": market.instrument, "days": days, "lever": lever,
          "outcome": float(outcome[i, j]), **{name: each[i, j] for name, each in told.items()}}

@@ -76,7 +76,7 @@ def compare(market: bt.Market, count: int, spans: list[int]) -> pd.DataFrame:
 def forecast(market: bt.Market, count: int) -> pd.DataFrame:
     """Return a row per month, in basis points: what was forecast, and what came."""
     rows = []
-    for month in pd.date_range(market.index[0], market.index[-1], freq="MS", normalize=True):
+    for month in pd.date_range(market.times[0], market.times[-1], freq="MS", normalize=True):
         start, end = month.value, month.value + AHEAD * DAY
         if start - market.start < LEAST * DAY or end > market.end:
             continue

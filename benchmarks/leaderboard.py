@@ -96,7 +96,7 @@ def walk(terms: Terms, policy: bt.Policy) -> Walked:
     """Tune a policy on each train span, and take one account through all test spans."""
     spans = bt.folds(terms.market, train=terms.train, test=terms.test)
     chosen = tune(terms, policy)
-    index = terms.market.index
+    index = terms.market.times
     firsts = index.searchsorted(pd.DatetimeIndex(spans["test_start"])).tolist()
     ends = [*firsts[1:], int(index.searchsorted(spans["test_end"].iloc[-1]))]
     stretches = [

@@ -1,6 +1,7 @@
-"""Time prices and implied volatilities of options on one thread, and fit a folder of chains.
+"""Time prices, implied volatilities and margins of options, and fit a folder of chains.
 
     python benchmarks/options.py                     # nanoseconds per option
+    python benchmarks/options.py --margin            # microseconds per requirement of 50 options
     python benchmarks/options.py --chains FOLDER     # every snapshot loaded, inspected and fitted
 
 Prints JSON.
@@ -20,11 +21,18 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.base import black_kernels
+from backtest.base.kernel_compiler import compile_kernels
 from backtest.base.kernels import compile_module
-from backtest.options import SVI, black_kernels, implied_kernels
+from backtest.options import SVI, implied_kernels
 from backtest.options.quotes import WIDTH
+from backtest.venue import option_requirement
+from backtest.venue.option_account import make_option_account
+from backtest.venue.portfolio_tables import pack_holdings
 
 REPEAT = 9
+LOOPS = 200
+EXPIRIES = ("2026-01-30", "2026-02-27", "2026-03-27", "2026-06-26", "2026-12-25")
 LARGEST_ERROR = 0.003
 """Median error of a qualifying expiry (two days, eight strikes) that is to be explained."""
 MISSED = (
@@ -62,6 +70,46 @@ def time_kernels(n: int) -> dict[str, float]:
             lambda: implied.fill_volatilities(prices, False, found), n
         ),
         "largest_error": float(np.nanmax(np.abs(found - volatility))),
+        "load": os.getloadavg()[0],
+    }
+
+
+def time_margin(n: int) -> dict[str, float]:
+    """Return microseconds per requirement of n options on 27 scenarios, with and without prices.
+
+    ``table_us`` computes the prices and the requirement, ``reused_us`` the requirement alone.
+    """
+    rng = np.random.default_rng(0)
+    rows = bt.margin.scenario_grid([k / 25 for k in range(-4, 5)], [0.0, 0.5, -0.25])
+    rule = bt.ScenarioMargin(moves=rows, options=bt.OptionShocks(power=(0.3, 0.13)))
+    held = [
+        bt.OptionPosition(
+            bt.Option(
+                kind=("call", "put")[k % 2], strike=float(strike), expiry=EXPIRIES[k % 5],
+                underlying="BTC",
+            ),
+            float(rng.normal()), index=60_000.0, at="2026-01-01", volatility=0.6,
+        )
+        for k, strike in enumerate(np.linspace(30_000.0, 120_000.0, n))
+    ]  # fmt: skip
+    account = make_option_account(held, rule, {}, "benchmark")
+    book, none = rule.pack({}, underlyings=account.names), pack_holdings([], [])
+    kernels = compile_kernels(option_requirement)
+    room, margins = np.zeros(1), np.zeros(3)
+
+    def reuse() -> None:
+        for _ in range(LOOPS):
+            kernels.fill_option_margins(book, none, account.options, account.rules, 0.0, margins)
+
+    def fill() -> None:
+        for _ in range(LOOPS):
+            kernels.fill_option_table(account.options, account.rules, False, room)
+
+    reused = best_of(reuse, LOOPS) / 2_000.0
+    return {
+        "rows": float(account.rules.shocks.counts[0]),
+        "table_us": round(best_of(fill, LOOPS) / 1_000.0 + reused, 1),
+        "reused_us": round(reused, 1),
         "load": os.getloadavg()[0],
     }
 
@@ -153,11 +201,14 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--chains", type=Path, help="a folder of snapshots to fit")
+    parser.add_argument("--margin", action="store_true", help="time requirements of options")
     parser.add_argument("--model", default="svi", help="svi or ssvi")
     parser.add_argument("--options", type=int, default=20_000, help="options to time")
     given = parser.parse_args()
-    if given.chains is None:
-        found: dict[str, Any] = time_kernels(given.options)
+    if given.margin:
+        found: dict[str, Any] = time_margin(50)
+    elif given.chains is None:
+        found = time_kernels(given.options)
     else:
         found = summarize(fit_chains(given.chains, given.model))
     print(json.dumps(found, indent=1, default=str))  # noqa: T201 - its output

@@ -11,7 +11,9 @@ Figures are CPU time, the best of some repeats, the works taking turns, on one t
   equal single runs bit for bit;
 * ``vectorbt``: the sweep against ``from_orders(cash_sharing=True)`` on the same weights, its
   fastest engine that is installed, simulation only (at least 20 times faster). Ours has a band of
-  2 %, and once more none, so that it trades at every open as vectorbt does.
+  2 %, and once more none, so that it trades at every open as vectorbt does;
+* ``cold``: the first run on a machine: CPU seconds to compile the loop, which a background process
+  does, and of the answer in plain Python until then, for three instruments and 20,000 bars.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ import importlib.util
 import json
 import os
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -42,7 +46,19 @@ VENUE = bt.Venue.simple(
 )
 ACCOUNT = bt.Account(band=0.02)
 POLICY = VolTarget()
-PARTS = ("recorded", "sweep", "vectorbt")
+PARTS = ("recorded", "sweep", "vectorbt", "cold")
+FIRST_RUN = """
+import sys, time
+import backtest as bt
+from backtest.strategies import VolTarget
+
+bars = int(sys.argv[1])
+markets = bt.Markets({f"COIN{k}": bt.Market.sample(bars=bars, seed=k) for k in range(3)})
+venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+start = time.process_time()
+bt.run(markets, VolTarget(), venue=venue, account=bt.Account())
+print(time.process_time() - start)
+"""
 
 
 def make_markets(bars: int) -> bt.Markets:
@@ -163,6 +179,20 @@ def measure_vectorbt(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str,
     }
 
 
+def measure_cold() -> dict[str, float]:
+    """Time the first run, compiled before it and in plain Python, from an empty cache."""
+    seconds = {}
+    for name, mode, bars in (("compiling", "now", 200), ("plain_answer", "no", 20_000)):
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST_RUN, str(bars)], check=True, capture_output=True,
+                text=True,
+                env={**os.environ, "BACKTEST_CACHE_DIR": folder, "BACKTEST_COMPILE": mode},
+            )  # fmt: skip
+        seconds[f"{name}_cpu_seconds"] = float(done.stdout)
+    return seconds
+
+
 def main() -> None:
     """Measure everything asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -185,6 +215,8 @@ def main() -> None:
             report["sweep"] = measure_sweep(markets, wanted.sets, wanted.repeat)
         if "vectorbt" in wanted.only:
             report["vectorbt"] = measure_vectorbt(markets, wanted.sets, wanted.repeat)
+        if "cold" in wanted.only:
+            report["cold"] = measure_cold()
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 

@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from run import ACCOUNT, POLICY, VENUE, measure_recorded, prepare_loop
+from run import ACCOUNT, INSTALLED, POLICY, VENUE, measure_recorded, prepare_loop
 from sweep import Case, best_of, make_cases, time_case, time_limit
 
 import backtest as bt
@@ -103,7 +103,7 @@ def time_process(*words: str) -> Callable[[], float]:
 
     def timed() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+        subprocess.run([sys.executable, *words], check=True, capture_output=True, env=INSTALLED)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

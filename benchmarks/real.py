@@ -103,7 +103,7 @@ def describe(result: bt.Result, bars: str, margin: str, leverage: float) -> dict
 def contained(market: bt.Market, result: bt.Result) -> tuple[int, int]:
     """Return how many liquidations there were, and how many at a price inside their mark bar."""
     dead = result.events[result.events["kind"] == "liquidation"]
-    rows = market.index.get_indexer(dead["time"])
+    rows = market.times.get_indexer(dead["time"])
     price = dead["price"].to_numpy()
     inside = (price >= market.mark_low[rows]) & (price <= market.mark_high[rows])
     return len(dead), int(inside.sum())
@@ -112,7 +112,7 @@ def contained(market: bt.Market, result: bt.Result) -> tuple[int, int]:
 def live_through(market: bt.Market) -> list[dict[str, Any]]:
     """Return what fresh accounts lived through on the worst days, one row per account."""
     rows = []
-    first, last = (f"{time:%Y-%m-%d}" for time in (market.index[0], market.index[-1]))
+    first, last = (f"{time:%Y-%m-%d}" for time in (market.times[0], market.times[-1]))
     days = [(start, end) for start, end in DAYS.items() if first <= start and end <= last]
     for (start, end), leverage, side in itertools.product(days, LEVERAGES, (1.0, -1.0)):
         day = market.between(start, end)

@@ -44,7 +44,7 @@ class OpenOnce(bt.Policy):
 def stand_before(market: bt.Market, scenario: bt.Scenario, turns: float, margin: str) -> bt.Result:
     """Return an account that opened in the last bar before an episode, or before the data end."""
     start = pd.Timestamp(scenario.date, tz="UTC")
-    is_covered = scenario.asset == "crypto" and market.index[2] < start <= market.index[-1]
+    is_covered = scenario.asset == "crypto" and market.times[2] < start <= market.times[-1]
     before = market.between(None, start) if is_covered else market
     account = bt.Account(capital=CAPITAL, margin=margin, venue_leverage=turns, max_leverage=turns)
     return bt.run(

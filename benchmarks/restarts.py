@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tune import ACCOUNT, MARKET_SEED, OBJECTIVE, SPACE, VENUE, make_market
+from tune import ACCOUNT, MARKET_SEED, OBJECTIVE, SPACE, VENUE, load, make_market
 
 import backtest as bt
 from backtest.measures.ranking import read_constraints, read_objectives, total_violation
@@ -56,13 +56,6 @@ class Problem(NamedTuple):
     objective: str
     constraints: dict[str, str]
     budget: int
-
-
-def load(data: Path, folder: str, name: str, start: str = "2020-01-01") -> bt.Market:
-    """Return four years of hourly bars with mark prices and funding."""
-    kinds = ("futures", "mark", "funding_rate")
-    files = [data / folder / f"{name}_USDT_USDT-1h-{kind}.feather" for kind in kinds]
-    return bt.Market.load(*files, between=(start, "2024-01-01"))
 
 
 def make_eth(data: Path) -> Problem:

@@ -144,7 +144,7 @@ def promise_all(market: bt.Market, sets: int) -> dict[str, Promise]:
     cut = market.n_bars * 3 // 4
     policy = Lever(size=size, window=window)
     inside = bt.run(market.prefix(cut), policy, **FREE)
-    outside = bt.run(market, policy, **FREE, start=market.index[cut])
+    outside = bt.run(market, policy, **FREE, start=market.times[cut])
     return {
         "in sample": read_account(inside, size, window),
         "holdout": read_account(outside, size, window),
@@ -226,7 +226,7 @@ def pick_schedule(model: str, market: bt.Market, sets: int) -> Picked:
     found = bt.schedules(market, Lever, **PLANS, **FREE, **SEARCH, trials=sets)
     folds = found.folds
     middle = folds["test_start"] + 0.5 * (folds["test_end"] - folds["test_start"])
-    half = market.index[market.n_bars // 2]
+    half = market.times[market.n_bars // 2]
     folds = folds.assign(
         days=(folds["test_end"] - folds["test_start"]).dt.days,
         law=np.where(middle < half, "burst-before", "burst-after") if model == "burst" else model,

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.account.terms import OPTIONAL, TERMS
 from backtest.engine.lookahead import causality
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.market.tables import scale_checks
@@ -24,17 +25,17 @@ from tests.cases import PortfolioCase, Swing
 from tests.oracle import Outcome, simulate
 
 TOLERANCE = 1e-9
+OF_ACCOUNT = ("equity", "reserve", *TERMS, "top_up", "fx_pnl")
+"""The money of an account that settles in several currencies, in its own."""
 MONEY = (
-    "equity", "reserve", "cash", "price_pnl", "collateral_pnl", "fees", "slippage", "impact",
-    "funding", "interest", "liquidation_loss", "flows", "bad_debt", "conversion", "top_up",
-    "available", "initial_margin", "realized_pnl", "unrealized_pnl", "management_fee",
-    "performance_fee",
+    *OF_ACCOUNT[:-1], "cash", "available", "initial_margin", "realized_pnl", "unrealized_pnl",
+    *OPTIONAL,
 )  # fmt: skip
 KINDS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation", "dividend",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
-    "margin_returned", "margin_refused", "time_stop", "management_fee", "performance_fee",
-    "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion",
+    "margin_returned", "margin_refused", "time_stop", *OPTIONAL,
+    "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion", "expiry",
 )  # fmt: skip
 AT_EDGES = ("available", "initial_margin")
 """What a bracket sets, which rounding chooses where the notional is its cap."""
@@ -90,7 +91,7 @@ def run_engine(case: PortfolioCase, *, is_compiled: bool = False) -> Any:
     overlay = None
     if case.overlay is not None:
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), case.feeding():
         warnings.simplefilter("ignore")
         policies: Any = {
             name: ScriptedMargin() if "setting" in tape.bars else Scripted()
@@ -157,30 +158,62 @@ def compare_columns(
     case: PortfolioCase, out: Outcome, result: Any
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
     """Yield name, values of the engine and of the oracle, and the money that a unit of it is."""
-    bars = result.bars
-    for name in MONEY:
+    bars, has_pools = result.bars, "fx_pnl" in result.bars
+    has_options = "option_quantity" in out.columns
+    for name in OF_ACCOUNT if has_pools else MONEY:
         if name in bars:
             rows = getattr(out, name)
             rows = [sum(row) for row in rows] if isinstance(rows[0], tuple) else rows
             weight = off_edges(case, result) if name in AT_EDGES else 1.0
             yield name, bars[name].to_numpy(dtype=float), floats(rows), weight
-    ratio, backing = floats(out.margin_ratio), floats(out.backing)
-    if result.is_of_fast_loop == (len(out.names) == 1):
-        with np.errstate(invalid="ignore"):
-            got = bars["margin_ratio"].to_numpy(dtype=float)
-            is_same = got == ratio
-            weight = np.abs(backing) / np.maximum(1.0, ratio)
-            yield (
-                "margin_ratio",
-                np.where(is_same, 0.0, got),
-                np.where(is_same, 0.0, ratio),
-                np.where(is_same, 0.0, weight),
-            )
+    if has_pools:
+        yield from compare_pools(out, result)
+    elif result.is_of_fast_loop == (len(out.names) == 1):
+        yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
+    if has_options:
+        yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
+        yield from compare_options(case, out, result)
     held = read_positions(case, result)
+    rates = result.record.pools.position_rate.T if has_pools else np.ones(len(out.names))
     for i, name in enumerate(out.names):
-        for each, weight in (("quantity", value_contracts(case, name)), ("margin", 1.0)):
-            expected = floats([row[i] for row in getattr(out, each)])
-            yield f"{each} of {name}", held[each][i], expected, weight
+        quantity, margin = (
+            floats([row[i] for row in getattr(out, each)]) for each in ("quantity", "margin")
+        )
+        yield f"quantity of {name}", held["quantity"][i], quantity, value_contracts(case, name)
+        yield f"margin of {name}", held["margin"][i], margin * rates[i], 1.0
+
+
+def compare_pools(out: Outcome, result: Any) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
+    """Yield the equity of each pool, in its currency, and the price of that."""
+    pools = result.record.pools
+    for k in range(pools.rate.shape[1]):
+        own = floats([row[k] for row in out.own])
+        yield f"equity of pool {k}", pools.equity[:, k], own, pools.rate[:, k]
+
+
+def compare_options(
+    case: PortfolioCase, out: Outcome, result: Any
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
+    """Yield contracts and marks of each option, and the money that a unit of them is."""
+    for k, option in enumerate(case.options):
+        held, mark = (
+            floats([row[k] for row in getattr(out, name)])
+            for name in ("option_quantity", "option_mark")
+        )
+        unit = option.size * (1.0 if option.is_coin else option.rows["index_close"])
+        got = result.record.options
+        yield f"quantity of {option.name}", got.quantity[:, k], held, unit
+        yield f"mark of {option.name}", got.value[:, k], mark, np.abs(held)
+
+
+def compare_ratio(out: Outcome, got: np.ndarray) -> tuple[str, np.ndarray, np.ndarray, Any]:
+    """Return the margin ratios, weighted by the backing."""
+    ratio, backing = floats(out.margin_ratio), floats(out.backing)
+    with np.errstate(invalid="ignore"):
+        is_same = got == ratio
+        weight = np.abs(backing) / np.maximum(1.0, ratio)
+    values = (np.where(is_same, 0.0, each) for each in (got, ratio, weight))
+    return "margin_ratio", *values
 
 
 def off_edges(case: PortfolioCase, result: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ has probability 0.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -92,7 +93,10 @@ class PortfolioCase:
         collateral = [
             SimpleNamespace(**asset, prices=tape.for_oracle()) for asset, tape in self.collateral
         ]
-        account = SimpleNamespace(**self.account, requirement=requirement, collateral=collateral)
+        terms = self.account
+        if terms.get("rates") is not None:
+            terms = terms | {"rates": {k: find_rate(v) for k, v in terms["rates"].items()}}
+        account = SimpleNamespace(**terms, requirement=requirement, collateral=collateral)
         return markets, targets, signals, venues, account, self.answer_overlay()
 
     def answer_overlay(self) -> np.ndarray | None:
@@ -104,10 +108,21 @@ class PortfolioCase:
         answers[: int(np.argmax(is_weighted))] = np.nan
         return answers
 
+    def make_rule(self, bt: Any) -> Any:
+        """Return the margin rule."""
+        rule = self.requirement or {}
+        return (bt.ScenarioMargin if "moves" in rule else bt.Brackets)(**rule)
+
+    def feeding(self) -> Any:
+        """What a run of the engine happens in."""
+        return nullcontext()
+
     def for_engine(self, bt: Any) -> dict[str, Any]:
         """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
-        rule = self.requirement or {}
-        kind = bt.ScenarioMargin if "moves" in rule else bt.Brackets
+        terms = self.account
+        if terms.get("rates") is not None:
+            rates = terms["rates"].items()
+            terms = terms | {"rates": {k: find_rate(v, bt, k) for k, v in rates}}
         collateral = [
             bt.Collateral(**asset, prices=tape.for_engine(bt, asset["name"]))
             for asset, tape in self.collateral
@@ -115,12 +130,19 @@ class PortfolioCase:
         return {
             "market": bt.Markets(
                 {name: tape.for_engine(bt, name) for name, tape in self.tapes.items()},
-                currency="TEST",
+                currency=None if "rates" in self.account else "TEST",
             ),
             "venue": {name: make_venue(bt, venue) for name, venue in self.venues.items()},
-            "account": bt.Account(**self.account, requirement=kind(**rule), collateral=collateral),
+            "account": bt.Account(**terms, requirement=self.make_rule(bt), collateral=collateral),
             "signal": self.signal,
         }
+
+
+def find_rate(rate: Any, bt: Any = None, name: str = "") -> Any:
+    """Return the price of a currency as the oracle takes it, or as the engine does."""
+    if not isinstance(rate, Tape):
+        return rate
+    return rate.for_oracle() if bt is None else rate.for_engine(bt, name)
 
 
 def plain_venue(venue: dict[str, Any]) -> SimpleNamespace:

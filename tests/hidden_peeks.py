@@ -305,11 +305,11 @@ def every(n: int, offset: int = 0) -> Any:
 
 
 def one_hour(_: Any, market: Any) -> Any:
-    return show_in(market, market.index.hour == 7)
+    return show_in(market, market.times.hour == 7)
 
 
 def sundays(_: Any, market: Any) -> Any:
-    return show_in(market, market.index.day_of_week == 6)
+    return show_in(market, market.times.day_of_week == 6)
 
 
 def one_time_in_fifty(_: Any, market: Any) -> Any:

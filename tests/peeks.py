@@ -42,7 +42,7 @@ def observing(function: Callable[[Any], Any]) -> bt.Policy:
 
 
 def series(market: Any) -> pd.Series:
-    return pd.Series(market.close, index=market.index)
+    return pd.Series(market.close, index=market.times)
 
 
 def log_returns(market: Any) -> Any:
@@ -592,7 +592,7 @@ OLD = {
     "constant": lambda market: np.full(market.n_bars, 3.0),
     "unknown": lambda market: np.full(market.n_bars, np.nan),
     "count": lambda market: np.arange(market.n_bars),
-    "hour": lambda market: market.index.hour,
+    "hour": lambda market: market.times.hour,
     "years": lambda market: (market.time - market.time[0]) / 3.15e16,
     "ewma": calm,
     "garch": fitted_garch,

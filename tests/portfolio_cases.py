@@ -45,10 +45,10 @@ DATED = (
 )  # fmt: skip
 
 
-def make_portfolio_case(seed: int) -> PortfolioCase:
-    """Return the random account of a seed."""
+def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
+    """Return the random account of a seed; all of it settles in "cash" or in a "coin" if said."""
     rng = np.random.default_rng([seed, 18])
-    scene = make_stage(rng)
+    scene = make_stage(rng, settles)
     names = [f"I{k}" for k in range(int(rng.integers(1, 6)))]
     weights = rng.dirichlet(np.full(len(names), 2.0)) if len(names) > 1 else np.ones(1)
     common = make_moves(scene)
@@ -57,7 +57,7 @@ def make_portfolio_case(seed: int) -> PortfolioCase:
             scene,
             price=scene.spread(10, 50_000),
             capital=scene.capital * float(weight),
-            is_linear=scene.is_linear if scene.chance(0.95) else not scene.is_linear,
+            is_linear=scene.is_linear if scene.chance(0.95) or settles else not scene.is_linear,
         )
         for name, weight in zip(names, weights, strict=True)
     }
@@ -314,9 +314,9 @@ def draw_terms(
     return replace(tape, bars=bars), venue
 
 
-def make_stage(rng: np.random.Generator) -> Scene:
+def make_stage(rng: np.random.Generator, settles: str | None = None) -> Scene:
     """Draw what all instruments share; bars move by a good part of what the leverage bears."""
-    is_linear = bool(rng.random() < 0.85)
+    is_linear = bool(rng.random() < 0.85) if settles is None else settles == "cash"
     leverage = float(np.exp(rng.uniform(np.log(1.0), np.log(25))))
     reach = float(np.exp(rng.uniform(np.log(0.1), np.log(1.5))))
     return Scene(
@@ -596,3 +596,64 @@ def make_account(
         "negative_limit": scene.pick(0.0, 0.2) * scene.capital if has_collateral else None,
         "conversion": scene.pick("listed", "pro_rata") if has_collateral else "listed",
     }
+
+
+def make_currency_case(seed: int) -> PortfolioCase:
+    """Return the account of a seed with instruments that settle in two or three currencies.
+
+    One of several instruments: the next seed's, if it has one.
+    """
+    rng = np.random.default_rng([seed, 37])
+    make = (make_mode_case, make_full_case, make_spot_case, make_limit_case)[int(rng.integers(4))]
+    case = make(seed)
+    if len(case.tapes) == 1:
+        return make_currency_case(seed + 10_000)
+    coins = ["TEST", "AAA", "BBB"][: int(rng.integers(2, 1 + min(3, len(case.tapes))))]
+    settled = [*coins, *rng.choice(coins, len(case.tapes) - len(coins))]
+    rng.shuffle(settled)
+    account, rates = dict(case.account), {}
+    balances: dict[str, float] = {}
+    capital = account["capital"]
+    for coin in coins[1:]:
+        prices = draw_rate(rng, case)
+        first = prices if isinstance(prices, float) else float(prices.bars["open"].iloc[0])
+        rates[coin] = prices
+        balances[coin] = float(rng.uniform(0.0, 1.2)) * capital / first
+    forced = bool(rng.random() < 0.5) and "cross" in account["margin"].values()
+    more = {
+        "currency": "TEST", "rates": rates, "balances": balances, "equity_stop": None,
+        "transfers": "to-cover" if forced else None,
+        "transfer_cost": float(rng.uniform(0.0, 0.05)) if forced else None,
+    }  # fmt: skip
+    venues, scales = {}, {coin: float(rng.uniform(0.0, 2.0)) for coin in coins}
+    for (name, venue), coin in zip(case.venues.items(), settled, strict=True):
+        fees = {key: each for key, each in venue["fees"].items() if key != "tiers"}
+        contract = venue["contract"] | {"settles": str(coin)}
+        own = venue["venue"] | {"call_grace": None}
+        own |= {each: own[each] * scales[str(coin)] for each in ("borrow_rate", "cash_rate")}
+        venues[name] = venue | {"contract": contract, "fees": fees, "venue": own}
+    collateral = [
+        (asset | {"currency": str(rng.choice(coins))}, tape) for asset, tape in case.collateral
+    ]
+    return replace(case, account=account | more, venues=venues, collateral=collateral)
+
+
+def draw_rate(rng: np.random.Generator, case: PortfolioCase) -> Tape | float:
+    """Draw the price of a currency: a number, or a market over the whole clock."""
+    price = float(10.0 ** rng.uniform(-1.0, 4.0))
+    if rng.random() < 0.2:
+        return price
+    n = len(case.clock)
+    closes = price * np.exp(np.cumsum(rng.normal(0.0, 0.03, n)))
+    opens = np.r_[price, closes[:-1]] * np.exp(rng.normal(0.0, 0.01, n))
+    bars = pd.DataFrame(
+        {
+            "open": opens,
+            "high": np.maximum(opens, closes) * 1.01,
+            "low": np.minimum(opens, closes) * 0.99,
+            "close": closes,
+            "volume": 1.0,
+        },
+        index=case.clock,
+    )
+    return Tape(bars, None, None, next(iter(case.tapes.values())).interval)

@@ -84,6 +84,7 @@ class MadeUp:
     keep_signals = Evaluator.keep_signals
     describe_signals = Evaluator.describe_signals
     describe_pool = Evaluator.describe_pool
+    pool = Evaluator.pool
     _read_directions = Evaluator._read_directions
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:

@@ -8,7 +8,7 @@ one position are used by accounts of several too; what only those need is in ``p
 from backtest.account.account import Account
 from backtest.account.account_records import (
     AccountRules,
-    Books,
+    Balances,
     Feed,
     InstrumentRules,
     Plan,
@@ -18,8 +18,8 @@ from backtest.account.account_records import (
     State,
     Watch,
 )
+from backtest.account.balances import compute_backing, compute_equity
 from backtest.account.bar import as_index, live_bar
-from backtest.account.books import compute_backing, compute_equity
 from backtest.account.ledger import Ledger, Log
 from backtest.account.multiple import Multiple
 from backtest.account.position import compute_requirement, find_adverse
@@ -27,7 +27,7 @@ from backtest.account.position import compute_requirement, find_adverse
 __all__ = [
     "Account",
     "AccountRules",
-    "Books",
+    "Balances",
     "Feed",
     "InstrumentRules",
     "Ledger",

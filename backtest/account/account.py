@@ -11,6 +11,13 @@ from typing import Annotated, Any
 import pandas as pd
 
 from backtest.account.by_instrument import ByInstrument, pick_value
+from backtest.account.currency_terms import (
+    BALANCES,
+    RATES,
+    Currency,
+    check_currencies,
+    write_rates,
+)
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base.checked_calls import checked
@@ -57,8 +64,18 @@ WHOLE: dict[str, Any] = {
 """Settings of an account with several positions, at their defaults."""
 
 
-GENERAL: dict[str, Any] = {"max_holding": None, "management_fee": 0.0, "performance_fee": 0.0}
+GENERAL: dict[str, Any] = {
+    "max_holding": None,
+    "management_fee": 0.0,
+    "performance_fee": 0.0,
+    "currency": None,
+    "rates": None,
+}
 """Settings that only the general loop knows, also of one position, at their defaults."""
+
+
+CURRENCIES = ("currency", "rates", "balances", "transfers", "transfer_cost")
+"""Settings of an account that settles in several currencies."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -151,6 +168,19 @@ class Account(Value, Viewable):
     closing : str
         With ``fill="limit"``, how closings and reductions fill: at the ``"market"``, at the next
         open, or as ``"limit"`` orders too.
+    currency : str or None
+        The currency in which the account counts, such as ``"USDT"``; default: the one in which its
+        instruments settle.
+    rates : table of Market, str or float by currency, or None
+        The other currencies in which instruments settle, and what a unit of each costs: a market,
+        the name of an instrument of the run, or a number. Each has a pool of its own.
+    balances : table of float by currency, or None
+        Money at the start in other currencies than that of the capital.
+    transfers : str or None
+        ``"to-cover"`` brings a pool under its initial margin up to it, at the open, from pools that
+        are above theirs.
+    transfer_cost : float or None
+        What a transfer loses, as a fraction. Required with ``transfers``.
     """
 
     _refused = MappingProxyType({"hedge_mode": HEDGED, "position_mode": HEDGED})
@@ -158,7 +188,8 @@ class Account(Value, Viewable):
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
             "negative_limit", "conversion", "max_holding", "management_fee", "performance_fee",
-            "performance_every", "offset", "closing",
+            "performance_every", "offset", "closing", "currency", "rates", "balances", "transfers",
+            "transfer_cost",
         }
     )  # fmt: skip
 
@@ -197,6 +228,11 @@ class Account(Value, Viewable):
     conversion: Annotated[str, Choice("listed", "pro_rata")] = "listed"
     offset: Annotated[Any, ByInstrument(COST)] = None
     closing: Annotated[str, Choice("market", "limit")] = "market"
+    currency: Annotated[str | None, Currency()] = None
+    rates: Annotated[Any, RATES] = None
+    balances: Annotated[Any, BALANCES] = None
+    transfers: Annotated[str | None, Choice("to-cover")] = None
+    transfer_cost: Annotated[float | None, COST] = None
 
     @checked
     def for_instrument(self, name: str) -> Account:
@@ -208,8 +244,15 @@ class Account(Value, Viewable):
             If its settings contradict each other.
         """
         given = {each: pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
-        given |= {each: WHOLE[each] for each in WHOLE}
+        given |= {each: WHOLE[each] for each in WHOLE} | dict.fromkeys(CURRENCIES)
         return replace(self, **given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain data; the market of a rate by its name and content hash."""
+        data = super().to_dict()
+        if self.rates is not None:
+            data["rates"] = write_rates(self.rates)
+        return data
 
     def has_tables(self) -> bool:
         """Return whether any setting is a table by instrument."""
@@ -226,6 +269,7 @@ class Account(Value, Viewable):
         self._set_fields(collateral=check_collateral(self.collateral, self.negative_limit))
         self._check_fees()
         check_limit_orders(self)
+        check_currencies(self)
         if self.has_tables():
             self._check_reserve()
             return  # the rest belongs to each instrument: for_instrument

@@ -1,4 +1,4 @@
-"""The records of the accounting: rules, books, quotes, trades, liquidations and state.
+"""The records of the accounting: rules, balances, quotes, trades, liquidations and state.
 
 All are named tuples of plain numbers, so that the functions on them run as ordinary Python and
 compile with numba. They hold prices as values ``u(P)`` of one contract in the settlement currency:
@@ -126,7 +126,7 @@ class Position(NamedTuple):
     value: float
 
 
-class Books(NamedTuple):
+class Balances(NamedTuple):
     """What the account owns: its cash (the wallet, in isolated margin) and its one position."""
 
     cash: float
@@ -218,9 +218,9 @@ class Feed(NamedTuple):
 
 
 class Trade(NamedTuple):
-    """A change of position: new books, price pnl up to it, and its costs (``value``: u filled)."""
+    """A change of position: new balances, price pnl up to it, costs (``value``: u filled)."""
 
-    books: Books
+    balances: Balances
     price_pnl: float
     fee: float
     slippage: float
@@ -232,7 +232,7 @@ class Trade(NamedTuple):
 class Liquidation(NamedTuple):
     """The result of a liquidation; ``quantity`` is the signed change, ``traded`` its notional."""
 
-    books: Books
+    balances: Balances
     price_pnl: float
     loss: float
     bad_debt: float
@@ -243,10 +243,10 @@ class Liquidation(NamedTuple):
 class Plan(NamedTuple):
     """The settings for margin calls: reserve, grace period and halt.
 
-    A ``margin_call`` of 0 means none. ``grace`` is in bars; -1 means none.
+    Without ``margin_call``, nothing about calls is compiled. ``grace`` is in bars; -1 means none.
     """
 
-    margin_call: float
+    margin_call: float | None
     has_top_up: bool
     grace: float
     grace_ratio: float
@@ -267,7 +267,7 @@ class State(NamedTuple):
     none). ``watch`` is what the stops compare with.
     """
 
-    books: Books
+    balances: Balances
     equity: float
     reserve: float
     leverage: float

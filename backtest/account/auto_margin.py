@@ -5,8 +5,8 @@ See docs/accounting.md, section 3. Source: Bybit, Auto-Margin Replenishment.
 
 from __future__ import annotations
 
-from backtest.account.account_records import Books, InstrumentRules, Quote
-from backtest.account.books import compute_backing, make_books
+from backtest.account.account_records import Balances, InstrumentRules, Quote
+from backtest.account.balances import compute_backing, make_balances
 from backtest.account.ledger import MARGIN_ADDED, Log, write_event
 from backtest.account.orders import floor
 from backtest.account.position import add_margin, compute_requirement
@@ -14,25 +14,25 @@ from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_setting
 
 
-def can_add(rules: InstrumentRules, books: Books) -> bool:
+def can_add(rules: InstrumentRules, balances: Balances) -> bool:
     """Return whether the wallet adds margin before a liquidation."""
     if rules.has_auto_margin is None:
         return False
-    return books.cash > 0.0
+    return balances.cash > 0.0
 
 
 def add_from_wallet(
-    rules: InstrumentRules, books: Books, value: float, quote: Quote, log: Log, t: int
-) -> Books:
+    rules: InstrumentRules, balances: Balances, value: float, quote: Quote, log: Log, t: int
+) -> Balances:
     """Add margin to a position that fails at u, until it does not or the wallet is empty.
 
     The amount is a whole number of initial margins, at least one, or all that is left. So the
     margin grows even where rounding says that the requirement just holds.
     """
-    position = books.positions[0]
+    position = balances.positions[0]
     needed = compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
-    missing = max(needed - compute_backing(rules, books, value), 0.0)
+    missing = max(needed - compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
-    amount = min((floor(missing / each) + 1.0) * each, books.cash)
+    amount = min((floor(missing / each) + 1.0) * each, balances.cash)
     write_event(log, t, MARGIN_ADDED, value, 0.0, amount)
-    return make_books(books.cash - amount, add_margin(position, amount))
+    return make_balances(balances.cash - amount, add_margin(position, amount))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from backtest.account.account_records import Feed, InstrumentRules, Plan, Quote, Rules, State
-from backtest.account.books import close_bar, compute_equity
+from backtest.account.balances import close_bar, compute_equity
 from backtest.account.calls import check_call, close_call, enter_call
 from backtest.account.exits import NOTHING, follow_equity, follow_prices, follow_trade
 from backtest.account.ledger import (
@@ -102,51 +102,53 @@ def live_bar(  # noqa: C901, PLR0912, PLR0915 - the steps in their order
         state, ledger = fill_early(instrument, plan, state, quote, log, t)  # 0
     if state.is_called or is_flow_due(feed, state.flow_next, t):
         state, ledger = take_flows(rules, plan, feed, state, ledger, quote, log, t)  # 1
-    books, event, watch = state.books, state.funding_next, state.watch
+    balances, event, watch = state.balances, state.funding_next, state.watch
     first_event = event
     if is_funding_due(feed, event, t):  # 2
-        books, ledger, event = pay_funding_events(
-            instrument, feed, books, ledger, quote, log, t, event, 1
+        balances, ledger, event = pay_funding_events(
+            instrument, feed, balances, ledger, quote, log, t, event, 1
         )
     if rules.account.has_interest is not None and t > 0:
-        books, ledger = pay_interest(rules, feed, books, ledger, quote, log, t)  # 3
-    if find_gap(instrument, books, quote, watch) != NOTHING:
-        books, ledger = close_at_gap(instrument, books, watch, ledger, quote, log, t)  # 4
+        balances, ledger = pay_interest(rules, feed, balances, ledger, quote, log, t)  # 3
+    if find_gap(instrument, balances, quote, watch) != NOTHING:
+        balances, ledger = close_at_gap(instrument, balances, watch, ledger, quote, log, t)  # 4
     is_filling = t > 0 and not state.is_ruined and instrument.fills_early is None
     if is_filling and instrument.fills_late is None and count_forced(ledger) == 0:
-        held = books.positions[0]
-        books, ledger = fill_decision(instrument, plan, state, books, ledger, quote, log, t)  # 5
+        held = balances.positions[0]
+        balances, ledger = fill_decision(
+            instrument, plan, state, balances, ledger, quote, log, t
+        )  # 5
         if instrument.has_exits is not None:
-            watch = follow_trade(watch, held, books.positions[0])
+            watch = follow_trade(watch, held, balances.positions[0])
     if is_funding_due(feed, event, t):  # 6
-        books, ledger, event = pay_funding_events(
-            instrument, feed, books, ledger, quote, log, t, event, 0
+        balances, ledger, event = pay_funding_events(
+            instrument, feed, balances, ledger, quote, log, t, event, 0
         )
-    if is_triggered(instrument, books, quote, watch):
-        books, ledger = close_at_extreme(instrument, books, watch, ledger, quote, log, t)  # 7
-    held = books.positions[0]
+    if is_triggered(instrument, balances, quote, watch):
+        balances, ledger = close_at_extreme(instrument, balances, watch, ledger, quote, log, t)  # 7
+    held = balances.positions[0]
     if instrument.has_exits is not None:
         watch = follow_prices(watch, held, quote)
     if instrument.fills_late is not None and is_filling and count_forced(ledger) == 0:
-        books, ledger = fill_decision(instrument, plan, state, books, ledger, quote, log, t)
-        watch = follow_trade(watch, held, books.positions[0])
-    books, pnl, bad_debt = close_bar(instrument, books, quote.mark_close)  # 8
+        balances, ledger = fill_decision(instrument, plan, state, balances, ledger, quote, log, t)
+        watch = follow_trade(watch, held, balances.positions[0])
+    balances, pnl, bad_debt = close_bar(instrument, balances, quote.mark_close)  # 8
     if bad_debt != 0.0:
         write_event(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
-    equity = compute_equity(instrument, books, quote.mark_close)
+    equity = compute_equity(instrument, balances, quote.mark_close)
     earned = compute_earned(ledger) + pnl + bad_debt
     is_lost = earned < 0.0 and not state.is_ruined
     if is_lost:
-        is_lost = is_ruin(rules, books, quote, equity, state.reserve, state.paid_in)
+        is_lost = is_ruin(rules, balances, quote, equity, state.reserve, state.paid_in)
     if is_lost:
-        books, ledger = end_account(instrument, books, ledger, quote, log, t)
-        equity = compute_equity(instrument, books, quote.mark_close)
+        balances, ledger = end_account(instrument, balances, ledger, quote, log, t)
+        equity = compute_equity(instrument, balances, quote.mark_close)
     if instrument.has_exits is not None:
-        watch = follow_equity(instrument, watch, books.positions[0].quantity, equity)
-    ratio, is_called, unmet = check_call(instrument, plan, state, books, quote)
+        watch = follow_equity(instrument, watch, balances.positions[0].quantity, equity)
+    ratio, is_called, unmet = check_call(instrument, plan, state, balances, quote)
     is_open, called_at = state.is_call_open, state.called_at
-    if plan.margin_call != 0.0:
-        size = books.positions[0].quantity
+    if plan.margin_call is not None:
+        size = balances.positions[0].quantity
         end = close_call(plan, feed, state, ledger, ratio, is_called, is_lost, t)
         is_open, called_at = end.is_open, end.called_at
         ledger = enter_call(ledger, end, log, t, quote.mark_close, size, ratio)
@@ -162,7 +164,7 @@ def live_bar(  # noqa: C901, PLR0912, PLR0915 - the steps in their order
     is_growing = has_wealth(wealth, ledger.flows) and not state.is_ruined
     unit = state.scale * (equity + state.reserve) if is_growing else state.unit
     after = State(
-        books=books,
+        balances=balances,
         equity=equity,
         reserve=state.reserve,
         leverage=math.nan,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError
 from backtest.base.fields import Declaration
 from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase
@@ -56,29 +56,3 @@ class ByInstrument:
 def pick_value(value: Any, name: str) -> Any:
     """Return the value of one instrument."""
     return value[name] if isinstance(value, Mapping) else value
-
-
-def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
-    """Describe missing and unknown instruments of a table; empty if there are none.
-
-    It must have an entry for each of ``names``, and may have others that are ``known``.
-    """
-    given = [*table]
-    unknown = [f"{each!r}{did_you_mean(str(each), known)}" for each in given if each not in known]
-    if unknown:
-        return f"an unknown {', '.join(unknown)}"
-    missing = [each for each in names if each not in given]
-    return f"none for {', '.join(missing)}" if missing else ""
-
-
-def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
-    """Require that a table names the instruments of the run, all of them and no others."""
-    if not isinstance(value, FrozenTable):
-        return
-    found = find_misfit(value, names, names)
-    if found:
-        raise ParameterError(
-            f"a table by instrument must have one entry for each, got {found}",
-            where=where,
-            cure=f"give one for each of {', '.join(names)}, or one value for all",
-        )

@@ -9,8 +9,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from backtest.account.account_records import Books, Feed, InstrumentRules, Plan, Quote, Rules, State
-from backtest.account.books import compute_ratio
+from backtest.account.account_records import (
+    Balances,
+    Feed,
+    InstrumentRules,
+    Plan,
+    Quote,
+    Rules,
+    State,
+)
+from backtest.account.balances import compute_ratio
 from backtest.account.ledger import (
     CALL_FAILED,
     CALL_MET,
@@ -31,7 +39,7 @@ class TopUp(NamedTuple):
     ``is_due`` is False if the ratio at the open needs none: then the call stays open.
     """
 
-    books: Books
+    balances: Balances
     moved: float
     ratio: float
     is_due: bool
@@ -55,14 +63,14 @@ class CallEnd(NamedTuple):
 
 def is_under_call(plan: Plan, ratio: float) -> bool:
     """Return whether a margin ratio is under the call, with the tolerance of all events."""
-    return ratio < plan.margin_call * (1.0 - TOLERANCE)
+    return plan.margin_call is not None and ratio < plan.margin_call * (1.0 - TOLERANCE)
 
 
 def answer_call(
-    rules: Rules, plan: Plan, books: Books, quote: Quote, reserve: float, log: Log, t: int
+    rules: Rules, plan: Plan, balances: Balances, quote: Quote, reserve: float, log: Log, t: int
 ) -> TopUp:
     """Top up from the reserve at the open after a call, which then is met or fails."""
-    after, moved, missing = top_up(rules, books, quote, reserve)
+    after, moved, missing = top_up(rules, balances, quote, reserve)
     held, ratio = after.positions[0].quantity, 0.0
     is_due = missing > 0.0
     if is_due:
@@ -81,20 +89,20 @@ def end_grace(
     rules: InstrumentRules,
     plan: Plan,
     state: State,
-    books: Books,
+    balances: Balances,
     ledger: Ledger,
     quote: Quote,
     is_reduced: bool,
     log: Log,
     t: int,
 ) -> Ledger:
-    """End an open call when its grace is over; ``books`` are those after the reduction, if any."""
+    """End an open call when its grace is over; ``balances`` are those after a reduction."""
     if not state.is_call_open:
         return ledger
-    ratio = compute_ratio(rules, books, quote.fill, quote.multiplier)
+    ratio = compute_ratio(rules, balances, quote.fill, quote.multiplier)
     is_met = is_under_call(plan, ratio) and not is_reduced
     kind = CALL_MET if is_met else CALL_FAILED
-    write_event(log, t, kind, quote.fill, books.positions[0].quantity, ratio)
+    write_event(log, t, kind, quote.fill, balances.positions[0].quantity, ratio)
     return add_entry(ledger, calls_met=1 if is_met else 0, calls_failed=0 if is_met else 1)
 
 
@@ -148,16 +156,16 @@ def enter_call(
 
 def is_forced(plan: Plan, state: State) -> bool:
     """Return whether a margin call has gone unmet for its grace."""
-    return plan.grace >= 0.0 and state.unmet >= plan.grace
+    return plan.margin_call is not None and plan.grace >= 0.0 and state.unmet >= plan.grace
 
 
 def check_call(
-    rules: InstrumentRules, plan: Plan, state: State, books: Books, quote: Quote
+    rules: InstrumentRules, plan: Plan, state: State, balances: Balances, quote: Quote
 ) -> tuple[float, bool, float]:
     """Return the margin ratio, whether a margin call begins at this close, and the bars unmet."""
-    if plan.margin_call == 0.0:
+    if plan.margin_call is None:
         return 0.0, False, -1.0
-    ratio = compute_ratio(rules, books, quote.mark_close, quote.multiplier)
+    ratio = compute_ratio(rules, balances, quote.mark_close, quote.multiplier)
     was_over = not is_under_call(plan, state.ratio) and not is_forced(plan, state)
     if is_under_call(plan, ratio):
         return ratio, False, -1.0

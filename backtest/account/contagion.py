@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account.portfolio_balance import compute_excess
+from backtest.account.option_holdings import holds_options
+from backtest.account.option_liquidation import compute_option_notional
+from backtest.account.portfolio_balance import compute_needed, compute_pool
 from backtest.account.portfolio_ledger import (
     COLLATERAL_PNL,
     CONVERSION,
@@ -23,25 +25,27 @@ from backtest.account.portfolio_ledger import (
     PRICE_PNL,
     SLIPPAGE,
     TOP_UP,
+    TRANSFERRED,
     note,
 )
 from backtest.account.portfolio_records import (
     DISTANCE,
     AccountState,
-    BookLog,
+    EventLog,
     Scratch,
     Terms,
     is_held,
     is_isolated,
 )
-from backtest.venue.book_requirement import fill_shares
+from backtest.venue.option_values import compute_counted_rate
+from backtest.venue.portfolio_requirement import compute_portfolio_requirement, fill_shares
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 ROUNDING = 1e-12
 """Share of a fall that is rounding, and counts as none."""
-BLAMED = 20
+CAUSED = 20
 """Kind of the entries in the log that give a cause of a liquidation and its share."""
 OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
 """Causes besides the n instruments: ``AccountState.fallen[n + ...]``."""
@@ -56,6 +60,9 @@ def measure_falls(
     """
     n = len(state.margin)
     fill_shares(terms.rules, state.held, scratch.shares)
+    needed = compute_needed(terms, state)
+    if holds_options(state):
+        add_option_shares(terms, state, scratch, needed)
     level, explained = terms.rules.level, 0.0
     for i in range(n):
         falls[i] = 0.0
@@ -65,6 +72,7 @@ def measure_falls(
             if is_held(state, i):
                 change = state.held.values[i] - state.marked[i]
                 gain += state.held.quantities[i] * change
+            gain += sum_option_gains(terms, state, i)
             falls[i] = level * (scratch.shares[i] - state.shares[i]) - gain
             explained += falls[i]
     assets, last = 0.0, ledger.shape[1] - 1
@@ -75,19 +83,49 @@ def measure_falls(
     flows = 0.0
     for i in range(n + 1):
         flows += ledger[INTEREST, i] - ledger[FLOWS, i] - ledger[TOP_UP, i]
+        flows -= ledger[TRANSFERRED, i]
     falls[n + OF_FLOWS] = flows
-    now = compute_excess(terms, state)
+    now = compute_pool(terms, state) - level * needed
     explained += falls[n + OF_COLLATERAL] + flows
     falls[n + OF_RULES] = state.wallet[DISTANCE] - now - explained
     return now
 
 
-def book_falls(
+def add_option_shares(terms: Terms, state: AccountState, scratch: Scratch, needed: float) -> None:
+    """Add what the options add to R to the shares of their underlyings, by notional.
+
+    What of their value does not back the account counts as if it were required.
+    """
+    gross, positions = 0.0, state.options.positions
+    for k in range(len(state.options.targets)):
+        gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
+    rest = needed - compute_portfolio_requirement(terms.rules, state.held)
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] != 0.0 and gross > 0.0:
+            part = rest * (compute_option_notional(state, k) / gross)
+            withheld = 1.0 - compute_counted_rate(terms.options.rules, positions, k)
+            part += withheld * positions.quantities[k] * positions.marks[k] / terms.rules.level
+            scratch.shares[terms.options.instruments[k]] += part
+
+
+def sum_option_gains(terms: Terms, state: AccountState, i: int) -> float:
+    """Return what the options on an instrument gained in the bar, at their marks of now."""
+    own, gain = state.options, 0.0
+    for k in range(len(own.targets)):
+        if terms.options.instruments[k] == i:
+            held, costs = own.positions.quantities[k], own.fees[k] + own.slippage[k]
+            gain += own.profits[k] - costs - own.losses[k]
+            if held != 0.0:
+                gain += held * (own.positions.marks[k] - own.priced[k])
+    return gain
+
+
+def record_falls(
     terms: Terms,
     state: AccountState,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     is_high: bool,
 ) -> None:
     """Add the falls of a bar at its close; a new high of the unit value begins anew.
@@ -104,8 +142,8 @@ def book_falls(
     state.wallet[DISTANCE] = now
 
 
-def blame(
-    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, log: BookLog, t: int
+def log_causes(
+    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, log: EventLog, t: int
 ) -> None:
     """Log the share of each cause in a liquidation of the pool, and who closes in profit."""
     if len(log.entries) == 0:
@@ -126,4 +164,4 @@ def blame(
             change = state.held.values[k] - state.held.entries[k]
             profit = state.held.quantities[k] * change
         if share > 0.0 or profit > 0.0:
-            note(log, t, k, BLAMED, share, state.held.quantities[k] if k < n else 0.0, profit)
+            note(log, t, k, CAUSED, share, state.held.quantities[k] if k < n else 0.0, profit)

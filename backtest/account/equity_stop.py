@@ -1,8 +1,8 @@
 """The equity stop of an account with several positions: all of them close together.
 
 It acts where the equity, with every position at its last price and the collateral at its mark, is a
-fraction under its highest at a close. A lone position, without collateral, has it by the rule of a
-single one (:mod:`backtest.account.exits`).
+fraction under its highest at a close. The only position of an account without collateral has it by
+the rule of a single one (:mod:`backtest.account.exits`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account.exits import USED_UP
+from backtest.account.option_holdings import holds_options
+from backtest.account.option_walk import HALVINGS, PARTS, value_on_segment
 from backtest.account.portfolio_balance import count_open
 from backtest.account.portfolio_records import (
     CASH,
@@ -22,6 +24,7 @@ from backtest.account.portfolio_records import (
     is_isolated,
 )
 from backtest.base.units import TOLERANCE
+from backtest.venue.option_values import compute_options_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -33,7 +36,10 @@ CAUTION = 1e-9
 def compute_last_equity(
     terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
-    """Return the equity with the positions at some values u, and the collateral at some prices."""
+    """Return the equity with the positions at some values u, and the collateral at some prices.
+
+    Options count at their marks.
+    """
     equity = state.wallet[CASH]
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -41,6 +47,8 @@ def compute_last_equity(
             equity += state.held.quantities[i] * moved + state.margin[i]
     for c in range(len(state.held.amounts)):
         equity += state.held.amounts[c] * prices[c]
+    if holds_options(state):
+        equity += compute_options_value(state.options.positions)
     return float(equity)
 
 
@@ -59,6 +67,8 @@ def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) ->
     """Return the place at which the equity stop acts on the segment; over 1 if it does not."""
     if terms.equity_stop == 0.0:
         return 2.0
+    if holds_options(state):
+        return find_stop_with_options(terms, state, scratch)
     if is_drawn(terms, state, scratch.last, scratch.price):
         return 0.0
     if not is_drawn(terms, state, scratch.last_end, scratch.price_end):
@@ -67,6 +77,34 @@ def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) ->
     end = compute_last_equity(terms, state, scratch.last_end, scratch.price_end)
     place = (start - compute_stop_level(terms, state)) / (start - end)
     return float(min(max(place, 0.0), 1.0))
+
+
+def compute_drawn(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> float:
+    """Return how far the last equity at a place is over the equity stop."""
+    value_on_segment(terms, state, scratch, place)
+    values, prices = scratch.failure, state.held.prices
+    for i in range(len(values)):
+        start, end = scratch.last[i], scratch.last_end[i]
+        values[i] = end if place == 1.0 else start + place * (end - start)
+    equity = compute_last_equity(terms, state, values, prices)
+    return equity - compute_stop_level(terms, state) * (1.0 + TOLERANCE)
+
+
+def find_stop_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    """Return the place at which the equity stop acts on the segment; over 1 if it does not."""
+    if compute_drawn(terms, state, scratch, 0.0) <= 0.0:
+        return 0.0
+    for part in range(1, PARTS + 1):
+        if compute_drawn(terms, state, scratch, part / PARTS) <= 0.0:
+            sound, failing = (part - 1) / PARTS, part / PARTS
+            for _ in range(HALVINGS):
+                middle = 0.5 * (sound + failing)
+                if compute_drawn(terms, state, scratch, middle) <= 0.0:
+                    failing = middle
+                else:
+                    sound = middle
+            return failing
+    return 2.0
 
 
 def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:

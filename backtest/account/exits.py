@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.account_records import Books, InstrumentRules, Position, Quote, Watch
-from backtest.account.books import compute_equity
+from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Watch
+from backtest.account.balances import compute_equity
 from backtest.account.position import find_adverse, find_side, worsen
 from backtest.base.units import TOLERANCE
 
@@ -63,12 +63,12 @@ def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watc
     return move_value(rules, watch.best, side, distance, rules.is_trail_distance)
 
 
-def compute_equity_stop(rules: InstrumentRules, books: Books, watch: Watch) -> float:
+def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch) -> float:
     """Return u at which the equity is (1 - x) of its highest; NaN if there is no equity stop."""
-    held = books.positions[0].quantity
+    held = balances.positions[0].quantity
     level = find_level(rules, watch)
     held = held if held != 0.0 else math.nan
-    root = (level - compute_equity(rules, books, 0.0)) / held
+    root = (level - compute_equity(rules, balances, 0.0)) / held
     return root if rules.equity_stop > 0.0 else math.nan
 
 
@@ -93,29 +93,29 @@ def is_through(side: float, value: float, stop: float) -> bool:
 
 
 def is_exiting(
-    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, low: float, high: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> bool:
     """Return whether a price between the values ``low`` and ``high`` reaches a stop.
 
     For the equity stop it may return True though the price is not reached, by a relative 1e-9.
     """
-    position = books.positions[0]
+    position = balances.positions[0]
     side = find_side(position)
     adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
     is_out = is_through(side, adverse, compute_loss_stop(rules, position, quote))
     is_out |= is_through(side, adverse, compute_trail(rules, position, quote, watch))
     slack = SLACK_OF_EQUITY * (watch.highest + abs(position.quantity * adverse))
-    is_low = compute_equity(rules, books, adverse) <= find_level(rules, watch) + slack
+    is_low = compute_equity(rules, balances, adverse) <= find_level(rules, watch) + slack
     is_out |= is_low & (rules.equity_stop > 0.0)
     is_out |= is_through(-side, favorable, compute_target_price(rules, position, quote))
     return is_out & (position.quantity != 0.0)
 
 
 def find_nearest_stop(
-    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
 ) -> tuple[int, float]:
     """Return the stop that an adverse move reaches first, and its u."""
-    position = books.positions[0]
+    position = balances.positions[0]
     side = find_side(position)
     kind, nearest = NOTHING, math.nan
     stop = compute_loss_stop(rules, position, quote)
@@ -124,24 +124,24 @@ def find_nearest_stop(
     trail = compute_trail(rules, position, quote, watch)
     if not math.isnan(trail) and not side * (nearest - trail) >= 0.0:
         kind, nearest = TRAIL, trail
-    root = compute_equity_stop(rules, books, watch)
+    root = compute_equity_stop(rules, balances, watch)
     if not math.isnan(root) and not side * (nearest - root) >= 0.0:
         kind, nearest = DRAW, root
     return kind, nearest
 
 
 def find_exit(
-    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, low: float, high: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> tuple[int, float]:
     """Return the stop that prices from ``low`` to ``high`` reach, and its u; losses first.
 
     The order of prices in a bar is unknown: if both sides are reached, the adverse one counts.
     """
-    position = books.positions[0]
+    position = balances.positions[0]
     if position.quantity == 0.0:
         return NOTHING, math.nan
     side = find_side(position)
-    kind, stop = find_nearest_stop(rules, books, quote, watch)
+    kind, stop = find_nearest_stop(rules, balances, quote, watch)
     if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
         return kind, stop
     aim = compute_target_price(rules, position, quote)

@@ -1,9 +1,9 @@
 """Fast path of the bar: prices move, and nothing else can happen.
 
-A bar is calm if nothing is traded at its open, no flow, settlement or call is due, and no price of
-it can liquidate or stop anything. Then its steps only value the positions at the close. They are
-done here in one go, with the bits of :func:`backtest.account.portfolio_bar.live_book_bar`, which
-takes many times as long.
+A bar takes the fast path if nothing is traded at its open, no flow, settlement or call is due, and
+no price of it can liquidate or stop anything. Then its steps only value the positions at the close.
+They are done here in one go, with the bits of
+:func:`backtest.account.portfolio_bar.simulate_portfolio_bar`, which takes many times as long.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account.contagion import book_falls
+from backtest.account.contagion import record_falls
 from backtest.account.orders import is_outside
 from backtest.account.portfolio_balance import compute_account_equity, value_at
 from backtest.account.portfolio_gap import is_quiet
@@ -40,9 +40,9 @@ from backtest.account.portfolio_records import (
     SINCE_POOL,
     UNIT,
     AccountState,
-    BookFeed,
-    BookLog,
+    EventLog,
     MarketBar,
+    MarketFeed,
     Scratch,
     Terms,
     is_held,
@@ -60,16 +60,17 @@ if TYPE_CHECKING:
 HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits")
 
 
-def may_be_calm(terms: Terms, feed: BookFeed, state: AccountState) -> bool:
+def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bool:
     """Return whether an account can take the fast path at all.
 
-    Not with interest, calls, collateral, fixed fees, fees of a fund, moving stops, time stops,
-    fills at closes, or margin multipliers or costs that change: each makes bars that only the whole
-    rules describe.
+    Not with options, interest, calls, collateral, fixed fees, fees of a fund, moving stops, time
+    stops, fills at closes, or margin multipliers or costs that change: each makes bars that only
+    the whole rules describe.
     """
     found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
     found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
-    found = found and not terms.has_fund_fees
+    found = found and not terms.has_fund_fees and terms.n_pools == 1
+    found = found and len(state.options.targets) == 0
     found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
     found = found and len(feed.costs) == 1
     for i in range(len(state.margin)):
@@ -77,20 +78,20 @@ def may_be_calm(terms: Terms, feed: BookFeed, state: AccountState) -> bool:
     return bool(found)
 
 
-def live_calm_bar(
+def take_fast_path(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     is_clear: bool,
 ) -> bool:
     """Update the account for bar t if the fast path applies; return whether it does.
 
-    ``is_clear``: the ledger has entries of a calm bar alone. If the bar is not calm, nothing has
+    ``is_clear``: the ledger has entries of a fast bar alone. If the bar is not fast, nothing has
     changed but values that every bar writes anew.
     """
     if is_event_due(feed, state, t):
@@ -106,11 +107,11 @@ def live_calm_bar(
         return False
     if not is_clear:
         clear_ledger(ledger)
-    close_calm_bar(terms, state, quotes, scratch, ledger, log, equity)
+    close_fast_bar(terms, state, quotes, scratch, ledger, log, equity)
     return True
 
 
-def is_event_due(feed: BookFeed, state: AccountState, t: int) -> bool:
+def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
     """Return whether a flow, a settlement or the listing of an instrument belongs to bar t.
 
     In the first bar of an instrument the whole quotes is written.
@@ -123,7 +124,9 @@ def is_event_due(feed: BookFeed, state: AccountState, t: int) -> bool:
     return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
 
 
-def set_opens(terms: Terms, feed: BookFeed, state: AccountState, quotes: MarketBar, t: int) -> None:
+def set_opens(
+    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
+) -> None:
     """Write what decides whether anything trades at the opens."""
     brackets = terms.rules.brackets
     for i in range(len(state.margin)):
@@ -136,7 +139,9 @@ def set_opens(terms: Terms, feed: BookFeed, state: AccountState, quotes: MarketB
             quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
 
 
-def set_rest(terms: Terms, feed: BookFeed, state: AccountState, quotes: MarketBar, t: int) -> bool:
+def set_rest(
+    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
+) -> bool:
     """Write the remaining prices of the bar; False if a position is delisted in it.
 
     Also False if an open is beyond the extremes of its bar.
@@ -211,13 +216,13 @@ def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
     return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
 
 
-def close_calm_bar(
+def close_fast_bar(
     terms: Terms,
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     equity: float,
 ) -> None:
     """Mark positions at the mark closes of the bar."""
@@ -238,4 +243,4 @@ def close_calm_bar(
         wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
     is_high = wallet[UNIT] >= wallet[PEAK]
     wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
-    book_falls(terms, state, scratch, ledger, log, is_high)
+    record_falls(terms, state, scratch, ledger, log, is_high)

@@ -6,8 +6,8 @@ Code on the path of every trade computes both sides of a choice and selects one,
 
 from __future__ import annotations
 
-from backtest.account.account_records import Books, InstrumentRules, Position, Quote, Trade
-from backtest.account.books import charge, compute_backing, make_books
+from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Trade
+from backtest.account.balances import charge, compute_backing, make_balances
 from backtest.account.orders import (
     LARGEST_WORSENING,
     compute_cost,
@@ -21,24 +21,26 @@ from backtest.account.position import compute_entry, compute_profit, is_valued_a
 from backtest.venue.requirement import compute_affordable, compute_setting
 
 
-def fill(rules: InstrumentRules, books: Books, quote: Quote, wanted: float, fee: float) -> Trade:
+def fill(
+    rules: InstrumentRules, balances: Balances, quote: Quote, wanted: float, fee: float
+) -> Trade:
     """Trade to the wanted quantity at the fill price, as far as volume, lots and minimum allow."""
-    held = books.positions[0].quantity
+    held = balances.positions[0].quantity
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
     if rules.has_impact is not None:
         impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.fill))
-    return trade(rules, books, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
+    return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
 
 
-def stop_out(rules: InstrumentRules, books: Books, value: float, quote: Quote) -> Trade:
+def stop_out(rules: InstrumentRules, balances: Balances, value: float, quote: Quote) -> Trade:
     """Close at the stop's u, worsened by slippage, as taker."""
-    return trade(rules, books, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
+    return trade(rules, balances, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
 
 
 def trade(
     rules: InstrumentRules,
-    books: Books,
+    balances: Balances,
     value: float,
     quantity: float,
     slippage: float,
@@ -51,7 +53,7 @@ def trade(
 
     The price of an order is rounded to the contract's tick; that of a settlement is not.
     """
-    position = books.positions[0]
+    position = balances.positions[0]
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.value
     side = 1.0 if change > 0.0 else -1.0
@@ -67,12 +69,12 @@ def trade(
         fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
     entry = compute_entry(rules, position, quantity, filled)
     if rules.is_isolated is not None:
-        cash, margin = move_margin(rules, books, quantity, filled, quote.initial)
+        cash, margin = move_margin(rules, balances, quantity, filled, quote.initial)
     else:
-        cash, margin = books.cash - change * filled, 0.0
-    after = make_books(cash, Position(quantity, entry, margin, marked))
+        cash, margin = balances.cash - change * filled, 0.0
+    after = make_balances(cash, Position(quantity, entry, margin, marked))
     return Trade(
-        books=charge(rules, after, fee),
+        balances=charge(rules, after, fee),
         price_pnl=position.quantity * (marked - position.value),
         fee=fee,
         slippage=cost - impacted,
@@ -83,12 +85,12 @@ def trade(
 
 
 def move_margin(
-    rules: InstrumentRules, books: Books, quantity: float, filled: float, multiplier: float
+    rules: InstrumentRules, balances: Balances, quantity: float, filled: float, multiplier: float
 ) -> tuple[float, float]:
     """Return wallet and margin after an isolated trade: closing frees margin, opening posts it."""
-    position = books.positions[0]
+    position = balances.positions[0]
     returned, posted, margin = split_margin(rules, position, quantity, filled, multiplier)
-    return (books.cash + returned) - posted, margin
+    return (balances.cash + returned) - posted, margin
 
 
 def split_margin(
@@ -106,12 +108,14 @@ def split_margin(
     return returned if is_closing else 0.0, posted, (left if is_closing else margin) + posted
 
 
-def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: float) -> Trade:
+def reduce_to_ratio(
+    rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
+) -> Trade:
     """Reduce the position at the fill price until its margin ratio, after costs, is ``ratio``.
 
     In isolated margin the freed money stays in the margin.
     """
-    position, unit = books.positions[0], abs(quote.fill)
+    position, unit = balances.positions[0], abs(quote.fill)
     side = 1.0 if position.quantity > 0.0 else -1.0
     worsening = rules.slippage
     if rules.rounds_price is not None:
@@ -119,20 +123,20 @@ def reduce_to_ratio(rules: InstrumentRules, books: Books, quote: Quote, ratio: f
     cost = compute_cost(rules, -side, worsening)
     valued = abs(position.entry) if is_valued_at_entry(rules) else unit
     size = abs(position.quantity)
-    spared = compute_backing(rules, books, quote.fill) - cost * size * unit
+    spared = compute_backing(rules, balances, quote.fill) - cost * size * unit
     if rules.has_order_fee is not None:
         spared -= compute_order_fee(rules, quote)
     allowed = compute_affordable(
         rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
     )
-    done = fill(rules, books, quote, side * max(allowed, 0.0), rules.fee)
-    held = done.books.positions[0]
+    done = fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)
+    held = done.balances.positions[0]
     if rules.is_isolated is None or held.quantity == 0.0:
         return done
-    freed = done.books.cash - books.cash
+    freed = done.balances.cash - balances.cash
     kept = Position(held.quantity, held.entry, held.margin + freed, held.value)
     return Trade(
-        books=make_books(books.cash, kept),
+        balances=make_balances(balances.cash, kept),
         price_pnl=done.price_pnl,
         fee=done.fee,
         slippage=done.slippage,

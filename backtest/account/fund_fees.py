@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account.ledger import MANAGED, PERFORMED
 from backtest.account.portfolio_balance import (
     compute_account_equity,
     count_cross,
     has_collateral,
     value_at,
 )
-from backtest.account.portfolio_ledger import (
-    MANAGEMENT_FEE,
-    PERFORMANCE_FEE,
-    TOP_UP,
-    note,
-    total,
-)
+from backtest.account.portfolio_ledger import TOP_UP, note, total
 from backtest.account.portfolio_payments import take_from_isolated
 from backtest.account.portfolio_records import (
     CASH,
@@ -29,11 +22,12 @@ from backtest.account.portfolio_records import (
     RESERVE,
     UNIT,
     AccountState,
-    BookFeed,
-    BookLog,
+    EventLog,
     MarketBar,
+    MarketFeed,
     Terms,
 )
+from backtest.account.terms import MANAGED, MANAGEMENT_FEE, PERFORMANCE_FEE, PERFORMED
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -41,11 +35,11 @@ if TYPE_CHECKING:
 
 def charge_fund_fees(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Charge the fees on the wealth of the last close; at most the equity at the mark opens.
@@ -74,7 +68,7 @@ def charge_fund_fees(
 def pay_fund(
     state: AccountState,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     term: int,
     kind: int,

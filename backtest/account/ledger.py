@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 ) = range(18)  # fmt: skip
 """Kinds of entries in the log."""
 
-TIME_STOPPED, MANAGED, PERFORMED = 32, 33, 34
-"""Kinds that only accounts of the general loop have."""
+TIME_STOPPED = 32
+"""A kind that only accounts of the general loop have."""
 
-STOPS = (STOPPED, TRAILED, EQUITY_STOPPED, TOOK_PROFIT, TIME_STOPPED)
+STOP_KINDS = (STOPPED, TRAILED, EQUITY_STOPPED, TOOK_PROFIT, TIME_STOPPED)
 """Kinds of entries of stops, losses and profits."""
 
 

@@ -10,20 +10,20 @@ import math
 from backtest.account.account_records import (
     PARTIAL,
     TAKEOVER,
-    Books,
+    Balances,
     InstrumentRules,
     Liquidation,
     Position,
     Quote,
     Watch,
 )
-from backtest.account.books import (
-    book_shortfall,
-    close_books,
+from backtest.account.balances import (
     compute_backing,
     compute_root,
     is_failing,
-    make_books,
+    make_balances,
+    make_flat_balances,
+    record_shortfall,
 )
 from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, find_exit, is_exiting
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
@@ -42,40 +42,40 @@ from backtest.venue.requirement import compute_step_floor
 # --------------------------------------------------------------------------------------- triggers
 
 
-def find_gap(rules: InstrumentRules, books: Books, quote: Quote, watch: Watch) -> int:
+def find_gap(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> int:
     """Return what the open triggers in the existing position, before any order fills."""
-    if is_failing(rules, books, quote.mark_open, quote.multiplier):
+    if is_failing(rules, balances, quote.mark_open, quote.multiplier):
         return LIQUIDATION
     if rules.has_exits is not None:
-        return find_exit(rules, books, quote, watch, quote.open, quote.open)[0]
-    if rules.has_stop is not None and is_stopped(rules, books.positions[0], quote.open):
+        return find_exit(rules, balances, quote, watch, quote.open, quote.open)[0]
+    if rules.has_stop is not None and is_stopped(rules, balances.positions[0], quote.open):
         return STOP
     return NOTHING
 
 
-def is_triggered(rules: InstrumentRules, books: Books, quote: Quote, watch: Watch) -> bool:
+def is_triggered(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> bool:
     """Return whether the extremes of the bar trigger anything."""
-    position = books.positions[0]
+    position = balances.positions[0]
     extreme = find_adverse(position, quote.mark_low, quote.mark_high)
-    is_caught = is_failing(rules, books, extreme, quote.multiplier)
+    is_caught = is_failing(rules, balances, extreme, quote.multiplier)
     if rules.has_exits is not None:
-        return is_caught | is_exiting(rules, books, quote, watch, quote.low, quote.high)
+        return is_caught | is_exiting(rules, balances, quote, watch, quote.low, quote.high)
     if rules.has_stop is not None:
         is_caught |= is_stopped(rules, position, find_adverse(position, quote.low, quote.high))
     return is_caught
 
 
 def find_trigger(
-    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
 ) -> tuple[int, float]:
     """Return what the extremes trigger and at which u: losses first, of them the nearer."""
-    position = books.positions[0]
+    position = balances.positions[0]
     kind, at = NOTHING, 0.0
     extreme = find_adverse(position, quote.mark_low, quote.mark_high)
-    if is_failing(rules, books, extreme, quote.multiplier):
-        kind, at = LIQUIDATION, find_liquidation(rules, books, quote, extreme)
+    if is_failing(rules, balances, extreme, quote.multiplier):
+        kind, at = LIQUIDATION, find_liquidation(rules, balances, quote, extreme)
     if rules.has_exits is not None:
-        return add_exit(rules, books, quote, watch, kind, at)
+        return add_exit(rules, balances, quote, watch, kind, at)
     if rules.has_stop is not None:
         last = find_adverse(position, quote.low, quote.high)
         if is_stopped(rules, position, last):
@@ -87,24 +87,26 @@ def find_trigger(
 
 
 def add_exit(
-    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, kind: int, at: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, kind: int, at: float
 ) -> tuple[int, float]:
     """Return the first event of a bar with stops, given its liquidation or NOTHING."""
-    found, stop = find_exit(rules, books, quote, watch, quote.low, quote.high)
+    found, stop = find_exit(rules, balances, quote, watch, quote.low, quote.high)
     if found == NOTHING or (found == PROFIT and kind == LIQUIDATION):
         return kind, at
-    is_down = (books.positions[0].quantity > 0.0) != (found == PROFIT)
+    is_down = (balances.positions[0].quantity > 0.0) != (found == PROFIT)
     stop = min(stop, quote.open) if is_down else max(stop, quote.open)
     if kind == LIQUIDATION and is_nearer(rules, quote, at, stop):
         return kind, at
     return found, stop
 
 
-def find_liquidation(rules: InstrumentRules, books: Books, quote: Quote, extreme: float) -> float:
+def find_liquidation(
+    rules: InstrumentRules, balances: Balances, quote: Quote, extreme: float
+) -> float:
     """Return u of the liquidation: the root between open and extreme, or the mark open."""
-    if is_failing(rules, books, quote.mark_open, quote.multiplier):
+    if is_failing(rules, balances, quote.mark_open, quote.multiplier):
         return quote.mark_open
-    root = compute_root(rules, books, quote.multiplier)
+    root = compute_root(rules, balances, quote.multiplier)
     if math.isnan(root):
         return extreme
     low, high = min(quote.mark_open, extreme), max(quote.mark_open, extreme)
@@ -120,11 +122,13 @@ def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: fl
 # ------------------------------------------------------------------------------- the liquidation
 
 
-def liquidate(rules: InstrumentRules, books: Books, value: float, quote: Quote) -> Liquidation:
+def liquidate(
+    rules: InstrumentRules, balances: Balances, value: float, quote: Quote
+) -> Liquidation:
     """Liquidate at u in the venue's mode, until the requirement is met there again."""
-    held = books.positions[0].quantity
-    marked, pnl = mark_position(books.positions[0], value)
-    now = make_books(books.cash, marked)
+    held = balances.positions[0].quantity
+    marked, pnl = mark_position(balances.positions[0], value)
+    now = make_balances(balances.cash, marked)
     loss, traded = 0.0, 0.0
     if rules.liquidation_mode == TAKEOVER:
         traded = abs(held) * abs(value)
@@ -137,9 +141,9 @@ def liquidate(rules: InstrumentRules, books: Books, value: float, quote: Quote) 
         is_left = now.positions[0].quantity != 0.0
         if is_left and not is_failing(rules, now, value, quote.multiplier):
             break
-    now, bad_debt = book_shortfall(rules, now)
+    now, bad_debt = record_shortfall(rules, now)
     return Liquidation(
-        books=now,
+        balances=now,
         price_pnl=pnl,
         loss=loss,
         bad_debt=bad_debt,
@@ -148,40 +152,40 @@ def liquidate(rules: InstrumentRules, books: Books, value: float, quote: Quote) 
     )
 
 
-def forfeit(rules: InstrumentRules, books: Books, value: float) -> tuple[Books, float]:
+def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
     """Give up the position and its backing; the loss is what they were worth.
 
-    A negative backing stays in the books, for :func:`book_shortfall`.
+    A negative backing stays in the balances, for :func:`record_shortfall`.
     """
-    backing = compute_backing(rules, books, value)
+    backing = compute_backing(rules, balances, value)
     left = min(backing, 0.0)
     if rules.is_isolated is not None:
-        return close_books(books.cash, left, value), backing - left
-    return close_books(left, 0.0, value), backing - left
+        return make_flat_balances(balances.cash, left, value), backing - left
+    return make_flat_balances(left, 0.0, value), backing - left
 
 
 def choose_reduction(
-    rules: InstrumentRules, books: Books, value: float, initial: float, multiplier: float
+    rules: InstrumentRules, balances: Balances, value: float, initial: float, multiplier: float
 ) -> float:
     """Return the signed contracts the next liquidation step closes."""
-    held = books.positions[0].quantity
-    if is_step_whole(rules, books, value, initial):
+    held = balances.positions[0].quantity
+    if is_step_whole(rules, balances, value, initial):
         return held
-    if rules.full_below_health > 0.0 and is_unhealthy(rules, books, value, multiplier):
-        debt = held * abs(value) - compute_backing(rules, books, value)
+    if rules.full_below_health > 0.0 and is_unhealthy(rules, balances, value, multiplier):
+        debt = held * abs(value) - compute_backing(rules, balances, value)
         return repay_all(rules, held, value, debt)
     return choose_share(rules, held, value)
 
 
-def is_step_whole(rules: InstrumentRules, books: Books, value: float, initial: float) -> bool:
+def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, initial: float) -> bool:
     """Return whether a step closes all of a position, whatever its share."""
-    held = books.positions[0].quantity
+    held = balances.positions[0].quantity
     notional = abs(held) * abs(value)
     return (
         rules.liquidation_mode != PARTIAL
         or notional <= rules.full_below * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * initial
-        or compute_backing(rules, books, value) <= TOLERANCE * notional
+        or compute_backing(rules, balances, value) <= TOLERANCE * notional
     )
 
 
@@ -197,15 +201,17 @@ def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
     return held - side * floor / abs(value)
 
 
-def is_unhealthy(rules: InstrumentRules, books: Books, value: float, multiplier: float) -> bool:
+def is_unhealthy(
+    rules: InstrumentRules, balances: Balances, value: float, multiplier: float
+) -> bool:
     """Return whether the health factor at u is at most ``full_below_health``.
 
     With N the notional, B the backing and M the requirement, it is ``(N - M) / (N - B)`` of a
     long, and ``(N + B) / (N + M)`` of a short.
     """
-    position = books.positions[0]
+    position = balances.positions[0]
     notional = abs(position.quantity) * abs(value)
-    backing = compute_backing(rules, books, value)
+    backing = compute_backing(rules, balances, value)
     needed = compute_requirement(rules, position, value, multiplier)
     above, below = notional - needed, notional - backing
     if position.quantity < 0.0:
@@ -225,10 +231,10 @@ def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) ->
 
 
 def close_contracts(
-    rules: InstrumentRules, books: Books, value: float, closed: float, quote: Quote
-) -> tuple[Books, float, float]:
+    rules: InstrumentRules, balances: Balances, value: float, closed: float, quote: Quote
+) -> tuple[Balances, float, float]:
     """Close some contracts at u, worsened, then take the fee, at most what is left."""
-    position = books.positions[0]
+    position = balances.positions[0]
     side = 1.0 if closed > 0.0 else -1.0
     worsening = rules.liquidation_slippage
     if rules.has_liquidation_impact is not None:
@@ -238,12 +244,12 @@ def close_contracts(
     filled = worsen(rules, value, -side, worsening)
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
-    cash, margin = books.cash, position.margin
+    cash, margin = balances.cash, position.margin
     if rules.is_isolated is not None:
         margin += closed * (filled - position.entry)
     else:
         cash += closed * filled
-    after = make_books(cash, Position(quantity, entry, margin, value))
+    after = make_balances(cash, Position(quantity, entry, margin, value))
     notional = abs(closed) * abs(filled)
     left = max(compute_backing(rules, after, value), 0.0)
     asked = rules.liquidation_fee * notional
@@ -253,4 +259,4 @@ def close_contracts(
     else:
         cash -= fee
     loss = closed * (value - filled) + fee
-    return make_books(cash, Position(quantity, entry, margin, value)), loss, notional
+    return make_balances(cash, Position(quantity, entry, margin, value)), loss, notional

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.portfolio_balance import value_at
+from backtest.account.option_holdings import holds_options
+from backtest.account.option_orders import end_trial, is_adding_options, try_options
+from backtest.account.portfolio_balance import (
+    compute_counted,
+    compute_initial_needed,
+    value_at,
+)
 from backtest.account.portfolio_records import (
     CASH,
     INCREASE,
@@ -27,10 +33,10 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.account.position import compute_profit
-from backtest.venue.book_requirement import (
-    compute_book_initial,
+from backtest.venue.portfolio_requirement import (
     compute_full_backing,
     compute_haircuts,
+    compute_portfolio_initial,
 )
 from backtest.venue.requirement import compute_initial, compute_largest_notional
 
@@ -50,7 +56,7 @@ def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch:
     free -= compute_all_uncounted(terms, state, scratch, -2)
     count, only = count_increases(scratch)
     fixed = 0.0
-    if not terms.rules.has_scenarios:
+    if not is_joint(terms, state):
         fixed = sum_other_initial(terms, state, quotes, scratch)
         if count == 1 and not is_isolated(terms, only):
             return fit_single(terms, quotes, scratch, free - fixed, only)
@@ -62,6 +68,11 @@ def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch:
         if math.isnan(low):
             return 0.0
     return narrow(terms, state, quotes, scratch, free, fixed, low, high)
+
+
+def is_joint(terms: Terms, state: AccountState) -> bool:
+    """Return whether the initial margin is that of all positions together: scenarios, options."""
+    return terms.rules.has_scenarios or holds_options(state) or is_adding_options(state)
 
 
 def count_increases(scratch: Scratch) -> tuple[int, int]:
@@ -130,6 +141,7 @@ def compute_room(
 ) -> float:
     """Return what is left of the backing after the increases."""
     costs, taken, needed = 0.0, 0.0, fixed
+    is_whole = is_joint(terms, state)
     for i in range(len(state.margin)):
         if scratch.kind[i] == INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
@@ -137,9 +149,9 @@ def compute_room(
                 taken += factor * scratch.added[i] * scratch.taken[i] - scratch.returned[i]
                 continue
             costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
-            if not terms.rules.has_scenarios and size > 0.0:
+            if not is_whole and size > 0.0:
                 needed += compute_initial(pick_margin(terms, i), size, quotes.initial[i])
-    if terms.rules.has_scenarios:
+    if is_whole:
         needed = try_initial(terms, state, quotes, scratch, factor)
     return free - costs - taken - needed
 
@@ -147,16 +159,23 @@ def compute_room(
 def try_initial(
     terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, factor: float
 ) -> float:
-    """Return initial margin and haircuts of the state with all increases scaled by a factor."""
+    """Return initial margin and haircuts of the state with all increases scaled by a factor.
+
+    Options add what is paid for them, less what of their values counts.
+    """
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
         if scratch.kind[i] == INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
             state.held.quantities[i] = scratch.side[i] * size / abs(quotes.fill[i])
-    needed = compute_book_initial(terms.rules, state.held)
+    outlay = try_options(terms, state, factor)
+    needed = compute_initial_needed(terms, state) + outlay
     needed += compute_haircuts(terms.rules, state.held)
+    if holds_options(state):
+        needed -= compute_counted(terms, state)
     for i in range(len(state.margin)):
         state.held.quantities[i] = scratch.start[i]
+    end_trial(state)
     return needed
 
 
@@ -227,13 +246,13 @@ def narrow(
 # ---------------------------------------------------------------------- an instrument alone
 
 
-def compute_lone_rate(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+def compute_rate_of_one(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
     """Return the initial margin of a unit of notional of instrument i alone, without collateral.
 
     That of a spot leg contains its haircut.
     """
     hide_others(state, scratch, i, scratch.side[i] / abs(state.held.values[i]))
-    rate = compute_book_initial(terms.rules, state.held)
+    rate = compute_portfolio_initial(terms.rules, state.held)
     rate += compute_haircuts(terms.rules, state.held)
     show_others(state, scratch)
     return rate

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.account_records import Books, InstrumentRules, Quote
-from backtest.account.books import compute_backing, compute_equity, compute_uncounted
+from backtest.account.account_records import Balances, InstrumentRules, Quote
+from backtest.account.balances import compute_backing, compute_equity, compute_uncounted
 from backtest.account.position import compute_distance, compute_value_of, worsen
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_largest_notional, compute_setting
@@ -19,22 +19,22 @@ LARGEST_WORSENING = 0.99
 
 
 def choose_quantity(
-    rules: InstrumentRules, books: Books, quote: Quote, leverage: float, signal: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, leverage: float, signal: float
 ) -> float:
     """Return the contracts that a decision targets, after clip, band and initial margin."""
-    position = books.positions[0]
-    equity = compute_equity(rules, books, quote.fill)
+    position = balances.positions[0]
+    equity = compute_equity(rules, balances, quote.fill)
     if not can_order(rules, quote, equity) or (math.isnan(leverage) and signal != 0.0):
         return position.quantity
     side = 1.0 if signal > 0.0 else -1.0
     held = position.quantity * (side * abs(quote.fill))
     reach = compute_target(rules, quote, equity, leverage, signal)
     if reach == math.inf:
-        free = compute_counted(rules, books, quote, equity, held)
+        free = compute_counted(rules, balances, quote, equity, held)
         reach = compute_most(rules, quote, free, abs(signal), held)
     if not is_outside(rules, equity, reach, held):
         return position.quantity
-    return size_order(rules, books, quote, equity, side, reach)
+    return size_order(rules, balances, quote, equity, side, reach)
 
 
 def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
@@ -50,7 +50,7 @@ def can_order(rules: InstrumentRules, quote: Quote, equity: float) -> bool:
 
 
 def compute_counted(
-    rules: InstrumentRules, books: Books, quote: Quote, equity: float, held: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, equity: float, held: float
 ) -> float:
     """Return the equity that backs an order; ``held`` is the notional on the order's side.
 
@@ -58,20 +58,20 @@ def compute_counted(
     """
     if rules.has_profit_share is None:
         return equity
-    uncounted = compute_uncounted(rules, books, quote.fill)
+    uncounted = compute_uncounted(rules, balances, quote.fill)
     return equity - (uncounted if held > 0.0 else 0.0)
 
 
 def is_asking(
-    rules: InstrumentRules, books: Books, quote: Quote, leverage: float, signal: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, leverage: float, signal: float
 ) -> bool:
     """Return whether a decision may cause a trade; False only if it certainly does not.
 
     The limit by initial margin is ignored: an infinite leverage always returns True.
     """
-    equity = compute_equity(rules, books, quote.fill)
+    equity = compute_equity(rules, balances, quote.fill)
     side = 1.0 if signal > 0.0 else -1.0
-    held = books.positions[0].quantity * (side * abs(quote.fill))
+    held = balances.positions[0].quantity * (side * abs(quote.fill))
     reach = compute_target(rules, quote, equity, leverage, signal)
     return is_outside(rules, equity, reach, held)
 
@@ -116,10 +116,15 @@ def compute_most(
 
 
 def size_order(
-    rules: InstrumentRules, books: Books, quote: Quote, equity: float, side: float, reach: float
+    rules: InstrumentRules,
+    balances: Balances,
+    quote: Quote,
+    equity: float,
+    side: float,
+    reach: float,
 ) -> float:
     """Return the contracts for a target notional; an increase is limited by initial margin."""
-    quantity, unit = books.positions[0].quantity, abs(quote.fill)
+    quantity, unit = balances.positions[0].quantity, abs(quote.fill)
     held = quantity * (side * unit)
     worsening = rules.slippage
     if rules.has_impact is not None:
@@ -128,7 +133,7 @@ def size_order(
     if rules.rounds_price is not None:
         worsening = round_worsening(rules, quote.fill, side, worsening)
     cost = compute_cost(rules, side, worsening)
-    free = compute_counted(rules, books, quote, equity, held)
+    free = compute_counted(rules, balances, quote, equity, held)
     if rules.has_order_fee is not None:
         free -= compute_order_fee(rules, quote)
     limit = compute_largest_notional(rules.margin, free, held, cost, quote.initial)
@@ -136,7 +141,7 @@ def size_order(
     if rules.is_isolated is not None:
         filled = worsen(rules, quote.fill, side, worsening)
         kept = max(side * quantity, 0.0)
-        room = compute_room(rules, books, filled, side, quote)
+        room = compute_room(rules, balances, filled, side, quote)
         size = kept + min(size - kept, max(room, 0.0))
     added = quantity if limit <= held else side * size
     wanted = side * reach * (1.0 / unit) if reach <= held else added
@@ -151,13 +156,13 @@ def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float
 
 
 def compute_room(
-    rules: InstrumentRules, books: Books, filled: float, side: float, quote: Quote
+    rules: InstrumentRules, balances: Balances, filled: float, side: float, quote: Quote
 ) -> float:
     """Return the contracts whose margin and fee the wallet can pay after closing."""
-    quantity, unit = books.positions[0].quantity, abs(filled)
-    closed = books.cash + compute_backing(rules, books, filled)
+    quantity, unit = balances.positions[0].quantity, abs(filled)
+    closed = balances.cash + compute_backing(rules, balances, filled)
     closed -= rules.fee * abs(quantity) * unit
-    wallet = closed if side * quantity < 0.0 else books.cash
+    wallet = closed if side * quantity < 0.0 else balances.cash
     if rules.has_order_fee is not None:
         wallet -= compute_order_fee(rules, quote)
     posted = 1.0 / compute_setting(rules.margin, quote.initial)

@@ -5,13 +5,13 @@ Steps 1, 2, 3 and 6 of a bar; see :mod:`backtest.account.steps`.
 
 from __future__ import annotations
 
-from backtest.account.account_records import Books, InstrumentRules, Quote, Rules
-from backtest.account.books import (
+from backtest.account.account_records import Balances, InstrumentRules, Quote, Rules
+from backtest.account.balances import (
     charge,
     compute_backing,
     compute_equity,
     compute_uncounted,
-    make_books,
+    make_balances,
 )
 from backtest.account.position import add_margin, compute_requirement
 from backtest.venue.contract_value import compute_payment
@@ -19,73 +19,75 @@ from backtest.venue.requirement import compute_initial
 
 
 def apply_flow(
-    rules: InstrumentRules, books: Books, quote: Quote, amount: float
-) -> tuple[Books, float]:
+    rules: InstrumentRules, balances: Balances, quote: Quote, amount: float
+) -> tuple[Balances, float]:
     """Deposit, or withdraw at most what initial margin leaves free; return the amount moved."""
     moved = amount
     if amount < 0.0:
-        notional = abs(books.positions[0].quantity) * abs(quote.mark_open)
-        free = compute_equity(rules, books, quote.mark_open)
-        free -= compute_uncounted(rules, books, quote.mark_open)
+        notional = abs(balances.positions[0].quantity) * abs(quote.mark_open)
+        free = compute_equity(rules, balances, quote.mark_open)
+        free -= compute_uncounted(rules, balances, quote.mark_open)
         if notional > 0.0:
             free -= compute_initial(rules.margin, notional, quote.initial)
         if rules.is_isolated is not None:
-            free = min(free, books.cash)
+            free = min(free, balances.cash)
         moved = -min(-amount, max(free, 0.0))
-    return make_books(books.cash + moved, books.positions[0]), moved
+    return make_balances(balances.cash + moved, balances.positions[0]), moved
 
 
-def top_up(rules: Rules, books: Books, quote: Quote, reserve: float) -> tuple[Books, float, float]:
+def top_up(
+    rules: Rules, balances: Balances, quote: Quote, reserve: float
+) -> tuple[Balances, float, float]:
     """Top up from the reserve until the margin ratio is ``top_up_to``.
 
-    Returns the books, the amount moved, and the amount that was missing (0 or less: none).
+    Returns the balances, the amount moved, and the amount that was missing (0 or less: none).
     """
-    instrument, position = rules.instrument, books.positions[0]
+    instrument, position = rules.instrument, balances.positions[0]
     if position.quantity == 0.0:
-        return books, 0.0, 0.0
+        return balances, 0.0, 0.0
     needed = compute_requirement(instrument, position, quote.mark_open, quote.multiplier)
-    backing = compute_backing(instrument, books, quote.mark_open)
+    backing = compute_backing(instrument, balances, quote.mark_open)
     missing = needed / rules.account.top_up_to - backing
     moved = min(max(missing, 0.0), reserve)
     if instrument.is_isolated is not None:
-        return make_books(books.cash, add_margin(position, moved)), moved, missing
-    return make_books(books.cash + moved, position), moved, missing
+        return make_balances(balances.cash, add_margin(position, moved)), moved, missing
+    return make_balances(balances.cash + moved, position), moved, missing
 
 
 def pay_funding(
-    rules: InstrumentRules, books: Books, value: float, rate: float
-) -> tuple[Books, float]:
+    rules: InstrumentRules, balances: Balances, value: float, rate: float
+) -> tuple[Balances, float]:
     """Pay one funding event at u, or receive it when negative; return the payment too."""
-    position = books.positions[0]
+    position = balances.positions[0]
     paid = compute_payment(position.quantity, value, rate)
     if rules.is_isolated is None:
-        return make_books(books.cash - paid, position), paid
+        return make_balances(balances.cash - paid, position), paid
     if rules.is_funded_by_wallet:
-        return charge(rules, books, paid), paid
-    return make_books(books.cash, add_margin(position, -paid)), paid
+        return charge(rules, balances, paid), paid
+    return make_balances(balances.cash, add_margin(position, -paid)), paid
 
 
 def charge_interest(
     rules: Rules,
-    books: Books,
+    balances: Balances,
     quote: Quote,
     years: float,
     borrow_rate: float,
     cash_rate: float,
     short_rate: float,
-) -> tuple[Books, float]:
+) -> tuple[Balances, float]:
     """Charge the simple interest since the previous open; a negative amount is earned."""
-    instrument, position = rules.instrument, books.positions[0]
+    instrument, position = rules.instrument, balances.positions[0]
     if rules.account.is_loan:
-        balance = books.cash
+        balance = balances.cash
         if instrument.is_isolated is not None:
             balance += position.margin - position.quantity * position.entry
     elif instrument.is_isolated is not None:
-        balance = books.cash + position.margin
+        balance = balances.cash + position.margin
     else:
-        balance = books.cash + position.quantity * position.entry
+        balance = balances.cash + position.quantity * position.entry
     rate = cash_rate if balance > 0.0 else borrow_rate
     interest = -balance * rate * years
     if rules.account.is_loan and position.quantity < 0.0:
         interest += abs(position.quantity * quote.mark_open) * short_rate * years
-    return charge(instrument, books, interest), interest
+    return charge(instrument, balances, interest), interest

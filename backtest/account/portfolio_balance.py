@@ -3,19 +3,36 @@
 ``w`` is the cash after paying for cross positions, ``B = w + sum q u(entry)`` over all but spot
 legs the settlement balance, ``M = w + sum q u + collateral at its rate`` less the haircuts of long
 spot legs what backs the cross positions, and ``E`` the equity: ``M`` with collateral and spot legs
-in full, and the backing of isolated positions.
+in full, and the backing of isolated positions. Options are in ``M`` as far as they count, and in
+``E`` in full; their premiums have left ``w`` and ``B``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Books
-from backtest.account.portfolio_ledger import COLLATERAL_PNL, CONVERSION, CONVERTED, PRICE_PNL, note
+from backtest.account import Balances
+from backtest.account.ledger import enter_trade, log_trade, new_ledger
+from backtest.account.option_holdings import (
+    count_options,
+    has_short_option,
+    holds_options,
+    is_walking,
+)
+from backtest.account.portfolio_ledger import (
+    COLLATERAL_PNL,
+    CONVERSION,
+    CONVERTED,
+    PRICE_PNL,
+    as_log,
+    enter,
+    note,
+    stamp,
+)
 from backtest.account.portfolio_records import (
     CASH,
     AccountState,
-    BookLog,
+    EventLog,
     Terms,
     is_held,
     is_isolated,
@@ -25,14 +42,23 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import mark_position
 from backtest.base.units import TOLERANCE
-from backtest.venue.book_requirement import (
-    compute_book_backing,
-    compute_book_requirement,
-)
-from backtest.venue.book_requirement import is_pool_failing as is_short
 from backtest.venue.collateral_value import compute_full_value
+from backtest.venue.option_requirement import compute_option_requirement
+from backtest.venue.option_values import compute_counted_value, compute_options_value
+from backtest.venue.portfolio_requirement import (
+    compute_full_backing,
+    compute_portfolio_backing,
+    compute_portfolio_initial,
+    compute_portfolio_requirement,
+)
+from backtest.venue.portfolio_requirement import is_pool_failing as is_short
+
+LEAST = 1e-300
+"""More than nothing."""
 
 if TYPE_CHECKING:
+    from backtest.account import Ledger
+    from backtest.account.account_records import Trade
     from backtest.base.units import FloatArray
 
 
@@ -45,8 +71,8 @@ def value_at(state: AccountState, values: FloatArray, prices: FloatArray) -> Non
 
 
 def count_cross(terms: Terms, state: AccountState) -> int:
-    """Return the number of open cross positions."""
-    found = 0
+    """Return the number of open cross positions, options included."""
+    found = count_options(state)
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
             found += 1
@@ -54,12 +80,24 @@ def count_cross(terms: Terms, state: AccountState) -> int:
 
 
 def count_open(state: AccountState) -> int:
-    """Return the number of open positions."""
-    found = 0
+    """Return the number of open positions, options included."""
+    found = count_options(state)
     for i in range(len(state.margin)):
         if is_held(state, i):
             found += 1
     return found
+
+
+def has_only_position(terms: Terms, state: AccountState) -> bool:
+    """Return whether one margined position is all that is held: no collateral, no spot leg.
+
+    Options that take no part in the walk may be there.
+    """
+    count = 0
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            count += 2 if is_spot(terms, i) else 1
+    return count == 1 and not has_collateral(state) and not is_walking(terms, state)
 
 
 def has_collateral(state: AccountState) -> bool:
@@ -101,7 +139,41 @@ def compute_isolated(terms: Terms, state: AccountState) -> float:
 
 def compute_pool(terms: Terms, state: AccountState) -> float:
     """Return M at the values being tested."""
-    return compute_book_backing(terms.rules, state.held, state.wallet[CASH])
+    backing = compute_portfolio_backing(terms.rules, state.held, state.wallet[CASH])
+    return backing + compute_counted(terms, state) if holds_options(state) else backing
+
+
+def compute_counted(terms: Terms, state: AccountState) -> float:
+    """Return what the options add to M."""
+    return compute_counted_value(terms.options.rules, state.options.positions)
+
+
+def compute_whole_pool(terms: Terms, state: AccountState) -> float:
+    """Return M with spot legs in full."""
+    backing = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
+    return backing + compute_counted(terms, state) if holds_options(state) else backing
+
+
+def compute_needed(terms: Terms, state: AccountState) -> float:
+    """Return R at the values being tested."""
+    if holds_options(state):
+        return compute_with_options(terms, state, False)
+    return compute_portfolio_requirement(terms.rules, state.held)
+
+
+def compute_initial_needed(terms: Terms, state: AccountState) -> float:
+    """Return the initial margin of the cross positions at the values being tested."""
+    if holds_options(state):
+        return compute_with_options(terms, state, True)
+    return compute_portfolio_initial(terms.rules, state.held)
+
+
+def compute_with_options(terms: Terms, state: AccountState, is_initial: bool) -> float:
+    """Return R, or the initial margin, of an account that holds options."""
+    positions = state.options.positions
+    return compute_option_requirement(
+        terms.rules, state.held, positions, terms.options.rules, is_initial
+    )
 
 
 def compute_account_equity(terms: Terms, state: AccountState) -> float:
@@ -111,12 +183,14 @@ def compute_account_equity(terms: Terms, state: AccountState) -> float:
         if is_held(state, i) and not is_isolated(terms, i):
             equity += state.held.quantities[i] * state.held.values[i]
     equity += compute_full_value(state.held)
+    if holds_options(state):
+        equity += compute_options_value(state.options.positions)
     return float(equity + compute_isolated(terms, state))
 
 
 def compute_excess(terms: Terms, state: AccountState) -> float:
     """Return D = M - level R at the values being tested."""
-    needed = terms.rules.level * compute_book_requirement(terms.rules, state.held)
+    needed = terms.rules.level * compute_needed(terms, state)
     return compute_pool(terms, state) - needed
 
 
@@ -124,26 +198,42 @@ def is_pool_short(terms: Terms, state: AccountState) -> bool:
     """Return whether the cross positions fail at the values being tested."""
     if count_cross(terms, state) == 0:
         return False
-    return is_short(terms.rules, state.held, state.wallet[CASH])
+    if not holds_options(state):
+        return is_short(terms.rules, state.held, state.wallet[CASH])
+    return compute_caution(terms, state) <= 0.0
 
 
-# ------------------------------------------------------------------- the books of one position
+def compute_caution(terms: Terms, state: AccountState) -> float:
+    """Return D = M - level R less rounding: the pool of an account with options fails at 0.
+
+    Longs that are all there is are paid for: they fail below 0 alone.
+    """
+    pool = compute_pool(terms, state)
+    needed = terms.rules.level * compute_needed(terms, state)
+    if count_cross(terms, state) == count_options(state) and not has_short_option(state):
+        left = pool - needed * (1.0 - TOLERANCE)
+        left += TOLERANCE * compute_options_value(state.options.positions)
+        return left if left < 0.0 else left + LEAST
+    return pool - needed * (1.0 + TOLERANCE)
 
 
-def open_books(terms: Terms, state: AccountState, i: int) -> Books:
-    """Return the books of one position: its cash is w (cross), or the wallet (isolated).
+# ---------------------------------------------------------------- the balances of one position
+
+
+def pick_balances(terms: Terms, state: AccountState, i: int) -> Balances:
+    """Return the balances of one position: its cash is w (cross), or the wallet (isolated).
 
     The wallet of an isolated position is the balance B, empty where B is negative.
     """
     if is_isolated(terms, i):
-        return Books(max(compute_balance(terms, state), 0.0), (pick_position(state, i),))
-    return Books(state.wallet[CASH], (pick_position(state, i),))
+        return Balances(max(compute_balance(terms, state), 0.0), (pick_position(state, i),))
+    return Balances(state.wallet[CASH], (pick_position(state, i),))
 
 
-def close_account_books(
-    terms: Terms, state: AccountState, i: int, before: Books, after: Books
+def put_balances(
+    terms: Terms, state: AccountState, i: int, before: Balances, after: Balances
 ) -> None:
-    """Write the books of one position after a step."""
+    """Write the balances of one position after a step."""
     if is_isolated(terms, i):
         state.wallet[CASH] += after.cash - before.cash
     else:
@@ -151,7 +241,54 @@ def close_account_books(
     put_position(state, i, after.positions[0])
 
 
-def mark_book(state: AccountState, i: int, value: float, ledger: FloatArray) -> None:
+def enter_step(
+    terms: Terms,
+    state: AccountState,
+    ledger: FloatArray,
+    log: EventLog,
+    i: int,
+    row: int,
+    before: Balances,
+    after: Balances,
+    found: Ledger,
+) -> None:
+    """Write the balances of one position after a step, its log since a row, and its ledger."""
+    stamp(log, row, i)
+    put_balances(terms, state, i, before, after)
+    enter(ledger, i, found)
+
+
+def enter_fill(
+    terms: Terms,
+    state: AccountState,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    i: int,
+    kind: int,
+    before: Balances,
+    done: Trade,
+    stops: int,
+) -> None:
+    """Write a fill of one position: an entry of a kind in the log, its balances, and the ledger."""
+    row = log.written[0]
+    log_trade(as_log(log), t, kind, done)
+    found = enter_trade(new_ledger(), done, stops)
+    enter_step(terms, state, ledger, log, i, row, before, done.balances, found)
+
+
+def is_under_limit(terms: Terms, state: AccountState, equity: float) -> bool:
+    """Return whether a balance is so negative that collateral must be sold, beyond rounding."""
+    return is_below(terms, state, terms.negative_limit, equity)
+
+
+def is_below(terms: Terms, state: AccountState, limit: float, equity: float) -> bool:
+    """Return whether collateral is held, and the balance is so negative, beyond rounding."""
+    limit = limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
+    return has_collateral(state) and compute_balance(terms, state) < -limit
+
+
+def mark_to_ledger(state: AccountState, i: int, value: float, ledger: FloatArray) -> None:
     """Value a position at u; its profit since it was last valued goes to the ledger."""
     marked, pnl = mark_position(pick_position(state, i), value)
     put_position(state, i, marked)
@@ -182,7 +319,7 @@ def compute_proceeds(terms: Terms, state: AccountState) -> float:
 
 
 def sell_collateral(
-    terms: Terms, state: AccountState, missing: float, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms, state: AccountState, missing: float, ledger: FloatArray, log: EventLog, t: int
 ) -> None:
     """Sell collateral at the prices being tested until the sales bring what is missing.
 

@@ -9,20 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account.account_records import Watch
-from backtest.account.contagion import book_falls
+from backtest.account.contagion import record_falls
 from backtest.account.equity_stop import follow_highest, rescale_highest
 from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
 from backtest.account.fund_fees import charge_fund_fees
-from backtest.account.ledger import enter_trade, log_trade, new_ledger
+from backtest.account.option_marks import (
+    book_profits,
+    close_options,
+    expire_options,
+    open_options,
+)
 from backtest.account.portfolio_balance import (
-    close_account_books,
     compute_account_equity,
-    compute_balance,
-    has_collateral,
-    mark_book,
+    enter_fill,
+    is_under_limit,
     mark_collateral,
-    open_books,
+    mark_to_ledger,
+    pick_balances,
     value_at,
 )
 from backtest.account.portfolio_calls import answer_calls, close_calls, force_reductions
@@ -35,26 +39,24 @@ from backtest.account.portfolio_ledger import (
     DELISTED,
     FLOWS,
     TOP_UP,
-    as_log,
     clear_ledger,
     earn,
-    enter,
-    stamp,
     total,
 )
 from backtest.account.portfolio_margin import change_settings
 from backtest.account.portfolio_orders import fill_decisions
 from backtest.account.portfolio_payments import (
-    charge_book_interest,
+    charge_portfolio_interest,
     convert_collateral,
-    pay_book_funding,
-    take_book_flows,
+    pay_portfolio_funding,
+    take_portfolio_flows,
 )
 from backtest.account.portfolio_records import (
     ASSETS_SO_FAR,
     AT_OPEN,
     CONVERTED_SO_FAR,
     EARLY,
+    ELSEWHERE,
     EQUITY,
     IS_CONVERTING,
     IS_RUINED,
@@ -67,9 +69,9 @@ from backtest.account.portfolio_records import (
     SINCE_POOL,
     UNIT,
     AccountState,
-    BookFeed,
-    BookLog,
+    EventLog,
     MarketBar,
+    MarketFeed,
     Scratch,
     Terms,
     has_exits,
@@ -80,26 +82,25 @@ from backtest.account.portfolio_records import (
     share,
     write_costs,
 )
-from backtest.account.portfolio_ruin import end_book, is_book_ruined, settle_debt
+from backtest.account.portfolio_ruin import end_portfolio, is_portfolio_ruined, settle_debt
 from backtest.account.price_walk import walk
 from backtest.account.resting_orders import place_orders
 from backtest.account.steps import has_wealth
 from backtest.account.time_stop import stamp_openings, stop_by_time
-from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import compute_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 
-def live_book_bar(
+def simulate_portfolio_bar(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Run the account through bar t, up to its close; the policies decide afterwards."""
@@ -109,15 +110,18 @@ def live_book_bar(
     state.wallet[POOL_FAILED] = 0.0
     if terms.fill == EARLY and t > 0:
         fill_early(terms, state, quotes, scratch, ledger, log, t)  # 0
-    take_book_flows(terms, feed, state, quotes, ledger, log, t)  # 1
+    open_options(terms, feed, state, quotes, t)
+    book_profits(state, ledger)
+    take_portfolio_flows(terms, feed, state, quotes, ledger, log, t)  # 1
     convert_collateral(terms, state, quotes, ledger, log, t)
     answer_calls(terms, state, quotes, ledger, log, t)
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
         rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
-    pay_book_funding(terms, feed, state, quotes, ledger, log, t, 1)  # 2
+    pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 1)  # 2
+    expire_options(terms, feed, state, ledger, log, t, 0)
     if terms.has_interest and t > 0:
-        charge_book_interest(terms, feed, state, quotes, ledger, log, t)  # 3
+        charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)  # 3
     if terms.has_fund_fees and t > 0:
         charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
     check_gap(terms, state, quotes, scratch, ledger, log, t)  # 4
@@ -125,17 +129,18 @@ def live_book_bar(
     if terms.fill in (AT_OPEN, RESTING) and t > 0:
         fill_pending(terms, state, quotes, scratch, ledger, log, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
-    pay_book_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
+    pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
+    expire_options(terms, feed, state, ledger, log, t, 1)
     walk(terms, state, quotes, scratch, ledger, log, t)  # 7
     if terms.fill == RESTING:
         stamp_openings(terms, state, 1.0 * feed.time[t])
     follow_bests(terms, state, quotes, scratch)
     if terms.fill == LATE:
         fill_late(terms, state, quotes, scratch, ledger, log, t)
-    close_book(terms, feed, state, quotes, scratch, ledger, log, t, wealth)  # 8
+    close_portfolio_bar(terms, feed, state, quotes, scratch, ledger, log, t, wealth)  # 8
 
 
-def set_quotes(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> None:
+def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
     """Write the bar into the quotes; volume, sigma and ADV are those of the close before."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.open)):
@@ -184,7 +189,7 @@ def set_quotes(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> None:
         set_fill_prices(terms, feed, quotes, t)
 
 
-def set_fill_prices(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> None:
+def set_fill_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
     """Write the closes at which decisions fill: of bar t, or those at which they were taken."""
     at = t if terms.fill == LATE else max(t - 1, 0)
     brackets = terms.rules.brackets
@@ -196,7 +201,7 @@ def set_fill_prices(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> 
         quotes.asset_fill[c] = feed.asset_close[c, at]
 
 
-def set_decision_prices(terms: Terms, feed: BookFeed, quotes: MarketBar, t: int) -> None:
+def set_decision_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
     """Write the closes at which limit orders were decided."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.open)):
@@ -223,13 +228,13 @@ def fill_pending(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Fill what was decided at the last close, or what a broker or a halt forces."""
     if state.wallet[IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
-        equity = compute_account_equity(terms, state)
+        equity = compute_account_equity(terms, state) + state.wallet[ELSEWHERE]
         change_settings(terms, state, quotes, scratch, log, t)
         force_reductions(terms, state, quotes, scratch, ledger, log, t)
         if terms.fill == RESTING:
@@ -245,18 +250,18 @@ def fill_early(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Value the positions at the last closes before the bar, and fill the decisions there."""
     for i in range(len(state.margin)):
         if is_held(state, i):
-            mark_book(state, i, quotes.fill[i], ledger)
+            mark_to_ledger(state, i, quotes.fill[i], ledger)
     fill_pending(terms, state, quotes, scratch, ledger, log, t)
-    for pot in range(len(state.is_called)):
-        if ledger[CALLS_MET, pot] + ledger[CALLS_FAILED, pot] > 0.0:
-            state.is_call_open[pot] = 0
-            state.is_called[pot] = 0
+    for pool in range(len(state.is_called)):
+        if ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0:
+            state.is_call_open[pool] = 0
+            state.is_called[pool] = 0
 
 
 def fill_late(
@@ -265,7 +270,7 @@ def fill_late(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Fill the decisions at the last closes of the bar, but for what is delisted there."""
@@ -298,37 +303,29 @@ def follow_bests(terms: Terms, state: AccountState, quotes: MarketBar, scratch: 
 # -------------------------------------------------------------------------------- step 8: close
 
 
-def close_book(
+def close_portfolio_bar(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     wealth: float,
 ) -> None:
     """Mark everything at the mark closes, and test for delisting, bad debt, ruin and calls."""
-    for i in range(len(state.margin)):
-        if is_held(state, i):
-            mark_book(state, i, quotes.mark_close[i], ledger)
-            if quotes.is_last[i] == 1:
-                delist(terms, state, quotes, ledger, log, t, i)
-    mark_collateral(state, quotes.asset_mark_close, ledger)
-    value_at(state, quotes.mark_close, quotes.asset_mark_close)
-    settle_debt(terms, state, ledger, log, t)
+    close_options(terms, feed, state, quotes, t)
+    mark_closes(terms, state, quotes, ledger, log, t)
     equity = compute_account_equity(terms, state)
     is_lost = state.wallet[IS_RUINED] == 0.0 and earn(ledger) < 0.0
     if is_lost:
-        is_lost = is_book_ruined(terms, state, quotes, equity)
+        is_lost = is_portfolio_ruined(terms, state, quotes, equity)
     if is_lost:
-        end_book(terms, state, quotes, ledger, log, t)
+        end_portfolio(terms, state, quotes, ledger, log, t)
         equity = compute_account_equity(terms, state)
     close_calls(terms, feed, state, quotes, ledger, log, t, is_lost)
-    limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
-    under = compute_balance(terms, state) < -limit  # beyond the rounding of a balance of 0
-    state.wallet[IS_CONVERTING] = 1.0 if has_collateral(state) and under else 0.0
+    state.wallet[IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
     state.wallet[EQUITY] = equity
     follow_highest(terms, state, equity)
     count_bars(state)
@@ -340,7 +337,27 @@ def close_book(
     state.wallet[PEAK] = max(state.wallet[UNIT], state.wallet[PEAK])
     if is_lost:
         state.wallet[IS_RUINED] = 1.0
-    book_falls(terms, state, scratch, ledger, log, is_high)
+    record_falls(terms, state, scratch, ledger, log, is_high)
+
+
+def mark_closes(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+) -> None:
+    """Mark everything at the mark closes, close what is delisted, and book bad debt."""
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            mark_to_ledger(state, i, quotes.mark_close[i], ledger)
+            if quotes.is_last[i] == 1:
+                delist(terms, state, quotes, ledger, log, t, i)
+    book_profits(state, ledger)
+    mark_collateral(state, quotes.asset_mark_close, ledger)
+    value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    settle_debt(terms, state, ledger, log, t)
 
 
 def count_bars(state: AccountState) -> None:
@@ -363,15 +380,12 @@ def delist(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
     """Close a position at the mark close of its last bar, with the taker fee."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before, row = open_books(terms, state, i), log.written[0]
+    before = pick_balances(terms, state, i)
     done = trade(rules, before, quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
-    log_trade(as_log(log), t, DELISTED, done)
-    stamp(log, row, i)
-    enter(ledger, i, enter_trade(new_ledger(), done, 0))
-    close_account_books(terms, state, i, before, done.books)
+    enter_fill(terms, state, ledger, log, t, i, DELISTED, before, done, 0)

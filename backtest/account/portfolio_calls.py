@@ -1,7 +1,8 @@
 """Margin calls of an account with several positions: one for the cross pool, one per isolated one.
 
-A pot is what a call is about: isolated position i is pot i, the pool is the last. Calls, grace and
-top-up are those of a single position for each pot; the reserve serves the pool first.
+A margin pool is what a call is about: isolated position i is pool i, the cross pool is the last.
+Calls, grace and top-up are those of a single position for each pool; the reserve serves the cross
+pool first.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from backtest.account.ledger import (
     CALL_PARTLY_MET,
     CALLED,
     FILL,
-    enter_trade,
-    log_trade,
-    new_ledger,
 )
 from backtest.account.ledger import (
     TOP_UP as TOPPED_UP,
 )
+from backtest.account.option_holdings import holds_options
 from backtest.account.orders import compute_cost, compute_order_fee, round_worsening
 from backtest.account.portfolio_balance import (
-    close_account_books,
+    compute_needed,
     compute_pool,
+    compute_whole_pool,
     count_cross,
-    open_books,
+    enter_fill,
+    pick_balances,
     value_at,
 )
 from backtest.account.portfolio_ledger import (
@@ -39,10 +40,7 @@ from backtest.account.portfolio_ledger import (
     LIQUIDATED_CALLS,
     LIQUIDATIONS,
     TOP_UP,
-    as_log,
-    enter,
     note,
-    stamp,
 )
 from backtest.account.portfolio_orders import trade_to
 from backtest.account.portfolio_records import (
@@ -50,9 +48,9 @@ from backtest.account.portfolio_records import (
     POOL_FAILED,
     RESERVE,
     AccountState,
-    BookFeed,
-    BookLog,
+    EventLog,
     MarketBar,
+    MarketFeed,
     Scratch,
     Terms,
     is_held,
@@ -65,11 +63,7 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import add_margin, compute_profit, compute_requirement
 from backtest.base.units import DAY, TOLERANCE
-from backtest.venue.book_requirement import (
-    compute_book_requirement,
-    compute_full_backing,
-    compute_haircuts,
-)
+from backtest.venue.portfolio_requirement import compute_haircuts
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -77,58 +71,61 @@ if TYPE_CHECKING:
 TRIALS = 200
 
 
-def is_pot(terms: Terms, pot: int) -> bool:
+def is_pool(terms: Terms, pool: int) -> bool:
     """Return whether a margin pool exists: the cross pool, or that of an isolated instrument."""
-    return pot == len(terms.ranks) or is_isolated(terms, pot)
+    return pool == len(terms.ranks) or is_isolated(terms, pool)
 
 
-def is_pot_held(terms: Terms, state: AccountState, pot: int) -> bool:
+def is_pool_held(terms: Terms, state: AccountState, pool: int) -> bool:
     """Return whether a margin pool has a position."""
-    if pot == len(state.margin):
+    if pool == len(state.margin):
         return count_cross(terms, state) > 0
-    return is_held(state, pot)
+    return is_held(state, pool)
 
 
-def compute_pot_backing(terms: Terms, state: AccountState, pot: int) -> float:
+def compute_pool_backing(terms: Terms, state: AccountState, pool: int) -> float:
     """Return the equity behind a margin pool at the values being tested."""
-    if pot == len(state.margin):
+    if pool == len(state.margin):
         return compute_pool(terms, state)
-    profit = compute_profit(pick_position(state, pot), state.held.values[pot])
-    return float(state.margin[pot] + profit)
+    profit = compute_profit(pick_position(state, pool), state.held.values[pool])
+    return float(state.margin[pool] + profit)
 
 
-def compute_pot_needed(terms: Terms, state: AccountState, quotes: MarketBar, pot: int) -> float:
+def compute_pool_needed(terms: Terms, state: AccountState, quotes: MarketBar, pool: int) -> float:
     """Return the requirement of a margin pool at the tested values, times the level if cross."""
-    if pot == len(state.margin):
-        return terms.rules.level * compute_book_requirement(terms.rules, state.held)
-    rules = share(pick_instrument(terms, pot))
-    value = state.held.values[pot]
-    return compute_requirement(rules, pick_position(state, pot), value, quotes.multiplier[pot])
+    if pool == len(state.margin):
+        return terms.rules.level * compute_needed(terms, state)
+    rules = share(pick_instrument(terms, pool))
+    value = state.held.values[pool]
+    return compute_requirement(rules, pick_position(state, pool), value, quotes.multiplier[pool])
 
 
-def compute_pot_ratio(terms: Terms, state: AccountState, quotes: MarketBar, pot: int) -> float:
+def compute_pool_ratio(terms: Terms, state: AccountState, quotes: MarketBar, pool: int) -> float:
     """Return the margin ratio of a margin pool: 0 when flat, infinite without equity."""
-    if not is_pot_held(terms, state, pot):
+    if not is_pool_held(terms, state, pool):
         return 0.0
-    backing = compute_pot_backing(terms, state, pot)
-    return compute_pot_needed(terms, state, quotes, pot) / backing if backing > 0.0 else math.inf
+    backing = compute_pool_backing(terms, state, pool)
+    needed = compute_pool_needed(terms, state, quotes, pool)
+    if needed == 0.0 and holds_options(state):
+        return 0.0
+    return needed / backing if backing > 0.0 else math.inf
 
 
-def is_pot_under(terms: Terms, ratio: float) -> bool:
+def is_pool_under(terms: Terms, ratio: float) -> bool:
     """Return whether a margin ratio is under the call."""
     return ratio < terms.margin_call * (1.0 - TOLERANCE)
 
 
-def note_pot(log: BookLog, t: int, n: int, pot: int, kind: int, amount: float) -> None:
+def note_pool(log: EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
     """Log an event of a call."""
-    note(log, t, -1 if pot == n else pot, kind, 1.0, 0.0, amount)
+    note(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
 
 
 # ------------------------------------------------------------------------------------ top-ups
 
 
 def answer_calls(
-    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: EventLog, t: int
 ) -> None:
     """Top up what was called at the last close, the pool first, at the mark opens."""
     if terms.margin_call == 0.0:
@@ -136,57 +133,57 @@ def answer_calls(
     n = len(state.margin)
     value_at(state, quotes.mark_open, quotes.asset_mark_open)
     for order in range(n + 1):
-        pot = n if order == 0 else order - 1
-        if is_pot(terms, pot) and state.is_called[pot] == 1:
+        pool = n if order == 0 else order - 1
+        if is_pool(terms, pool) and state.is_called[pool] == 1:
             if terms.has_top_up:
-                top_up_pot(terms, state, quotes, ledger, log, t, pot)
-            state.is_called[pot] = 0
+                top_up_pool(terms, state, quotes, ledger, log, t, pool)
+            state.is_called[pool] = 0
 
 
-def top_up_pot(
+def top_up_pool(
     terms: Terms,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
-    pot: int,
+    pool: int,
 ) -> None:
     """Top a margin pool up to ``top_up_to`` from the reserve, as far as the reserve lasts."""
     n, missing, moved = len(state.margin), 0.0, 0.0
-    if is_pot_held(terms, state, pot):
-        needed = compute_pot_needed(terms, state, quotes, pot)
-        missing = needed / terms.top_up_to - compute_pot_backing(terms, state, pot)
+    if is_pool_held(terms, state, pool):
+        needed = compute_pool_needed(terms, state, quotes, pool)
+        missing = needed / terms.top_up_to - compute_pool_backing(terms, state, pool)
         moved = min(max(missing, 0.0), state.wallet[RESERVE])
     if not missing > 0.0:
         return
     state.wallet[RESERVE] -= moved
-    ledger[TOP_UP, pot] += moved
-    if pot == n:
+    ledger[TOP_UP, pool] += moved
+    if pool == n:
         state.wallet[CASH] += moved
     else:
-        put_position(state, pot, add_margin(pick_position(state, pot), moved))
-    ratio = compute_pot_ratio(terms, state, quotes, pot)
-    is_met = is_pot_under(terms, ratio)
+        put_position(state, pool, add_margin(pick_position(state, pool), moved))
+    ratio = compute_pool_ratio(terms, state, quotes, pool)
+    is_met = is_pool_under(terms, ratio)
     if moved != 0.0:
-        note_pot(log, t, n, pot, TOPPED_UP, moved)
-        state.ratio[pot] = ratio
-        state.unmet[pot] = -1.0 if is_met else state.unmet[pot]
+        note_pool(log, t, n, pool, TOPPED_UP, moved)
+        state.ratio[pool] = ratio
+        state.unmet[pool] = -1.0 if is_met else state.unmet[pool]
         if not is_met:
-            note_pot(log, t, n, pot, CALL_PARTLY_MET, ratio)
-    note_pot(log, t, n, pot, CALL_MET if is_met else CALL_FAILED, ratio)
-    ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
-    state.is_call_open[pot] = 0
+            note_pool(log, t, n, pool, CALL_PARTLY_MET, ratio)
+    note_pool(log, t, n, pool, CALL_MET if is_met else CALL_FAILED, ratio)
+    ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
+    state.is_call_open[pool] = 0
     if is_met:
-        state.called_at[pot] = math.nan
+        state.called_at[pool] = math.nan
 
 
 # -------------------------------------------------------------------------------------- grace
 
 
-def is_pot_forced(terms: Terms, state: AccountState, pot: int) -> bool:
+def is_pool_forced(terms: Terms, state: AccountState, pool: int) -> bool:
     """Return whether the margin call of a pool is unmet after its grace period."""
-    return bool(terms.grace >= 0.0 and state.unmet[pot] >= terms.grace)
+    return bool(terms.grace >= 0.0 and state.unmet[pool] >= terms.grace)
 
 
 def force_reductions(
@@ -195,18 +192,18 @@ def force_reductions(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Reduce what has failed its call for too long, instead of its decisions of this bar."""
     n = len(state.margin)
     if terms.grace < 0.0:
         return
-    is_due = is_pot_forced(terms, state, n) and count_cross(terms, state) > 0
+    is_due = is_pool_forced(terms, state, n) and count_cross(terms, state) > 0
     if is_due and state.wallet[POOL_FAILED] == 0.0:
         force_pool(terms, state, quotes, scratch, ledger, log, t)
     for i in range(n):
-        is_due = is_isolated(terms, i) and is_held(state, i) and is_pot_forced(terms, state, i)
+        is_due = is_isolated(terms, i) and is_held(state, i) and is_pool_forced(terms, state, i)
         if is_due and state.is_pending[i] == 1:
             force_isolated(terms, state, quotes, ledger, log, t, i)
 
@@ -216,22 +213,19 @@ def force_isolated(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
     """Reduce an isolated position to the ratio of its call."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before, row = open_books(terms, state, i), log.written[0]
+    before = pick_balances(terms, state, i)
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
     if is_reduced:
-        log_trade(as_log(log), t, FILL, done)
-        stamp(log, row, i)
-        enter(ledger, i, enter_trade(new_ledger(), done, 0))
-        close_account_books(terms, state, i, before, done.books)
+        enter_fill(terms, state, ledger, log, t, i, FILL, before, done, 0)
         state.is_pending[i] = 0
-    end_pot_grace(terms, state, quotes, ledger, log, t, i, is_reduced)
+    end_pool_grace(terms, state, quotes, ledger, log, t, i, is_reduced)
 
 
 def force_pool(
@@ -240,7 +234,7 @@ def force_pool(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Reduce all cross positions by one factor, the largest that meets the ratio of the call."""
@@ -258,7 +252,7 @@ def force_pool(
         for i in range(n):
             if not is_isolated(terms, i):
                 state.is_pending[i] = 0
-    end_pot_grace(terms, state, quotes, ledger, log, t, n, before > 0)
+    end_pool_grace(terms, state, quotes, ledger, log, t, n, before > 0)
 
 
 def find_reduction(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
@@ -296,37 +290,37 @@ def price_reduction(
 
 def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) -> float:
     """Return the ratio times M after costs, less level R, with all cross positions scaled."""
-    backing = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
+    backing = compute_whole_pool(terms, state)
     for i in range(len(state.margin)):
         if scratch.start[i] != 0.0 and not is_isolated(terms, i):
             notional = abs(scratch.start[i] * state.held.values[i])
             backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
             state.held.quantities[i] = factor * scratch.start[i]
-    needed = terms.rules.level * compute_book_requirement(terms.rules, state.held)
+    needed = terms.rules.level * compute_needed(terms, state)
     backing -= compute_haircuts(terms.rules, state.held)
     for i in range(len(state.margin)):
         state.held.quantities[i] = scratch.start[i]
     return terms.grace_ratio * backing - needed
 
 
-def end_pot_grace(
+def end_pool_grace(
     terms: Terms,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
-    pot: int,
+    pool: int,
     is_reduced: bool,
 ) -> None:
     """End the open margin call of a pool when its grace period is over."""
-    if state.is_call_open[pot] == 0:
+    if state.is_call_open[pool] == 0:
         return
     value_at(state, quotes.fill, quotes.asset_fill)
-    ratio = compute_pot_ratio(terms, state, quotes, pot)
-    is_met = is_pot_under(terms, ratio) and not is_reduced
-    note_pot(log, t, len(state.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
-    ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
+    ratio = compute_pool_ratio(terms, state, quotes, pool)
+    is_met = is_pool_under(terms, ratio) and not is_reduced
+    note_pool(log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
+    ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
 
 
 # -------------------------------------------------------------------------------- at the close
@@ -334,69 +328,69 @@ def end_pot_grace(
 
 def close_calls(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     is_lost: bool,
 ) -> None:
     """Test the margin ratio of each margin pool at the close; begin or end its margin call."""
     n = len(state.margin)
-    for pot in range(n + 1):
-        if terms.margin_call != 0.0 and is_pot(terms, pot):
-            ratio = compute_pot_ratio(terms, state, quotes, pot)
-            is_called, unmet = check_pot(terms, state, pot, ratio)
-            end_pot_call(terms, feed, state, ledger, log, t, pot, ratio, is_called, is_lost)
-            state.is_called[pot] = 1 if is_called else 0
-            state.ratio[pot], state.unmet[pot] = ratio, unmet
+    for pool in range(n + 1):
+        if terms.margin_call != 0.0 and is_pool(terms, pool):
+            ratio = compute_pool_ratio(terms, state, quotes, pool)
+            is_called, unmet = check_pool(terms, state, pool, ratio)
+            end_pool_call(terms, feed, state, ledger, log, t, pool, ratio, is_called, is_lost)
+            state.is_called[pool] = 1 if is_called else 0
+            state.ratio[pool], state.unmet[pool] = ratio, unmet
             if is_called:
-                ledger[CALLS, pot] += 1.0
-                note_pot(log, t, n, pot, CALLED, ratio)
+                ledger[CALLS, pool] += 1.0
+                note_pool(log, t, n, pool, CALLED, ratio)
 
 
-def check_pot(terms: Terms, state: AccountState, pot: int, ratio: float) -> tuple[bool, float]:
+def check_pool(terms: Terms, state: AccountState, pool: int, ratio: float) -> tuple[bool, float]:
     """Return whether a margin call of a pool begins at this close, and its number of unmet bars."""
     threshold = terms.margin_call * (1.0 - TOLERANCE)
-    was_over = state.ratio[pot] >= threshold and not is_pot_forced(terms, state, pot)
+    was_over = state.ratio[pool] >= threshold and not is_pool_forced(terms, state, pool)
     if ratio < threshold:
         return False, -1.0
     if not was_over:
         return True, 0.0
-    return False, state.unmet[pot] + 1.0 if state.unmet[pot] >= 0.0 else -1.0
+    return False, state.unmet[pool] + 1.0 if state.unmet[pool] >= 0.0 else -1.0
 
 
-def end_pot_call(
+def end_pool_call(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
-    pot: int,
+    pool: int,
     ratio: float,
     is_called: bool,
     is_lost: bool,
 ) -> None:
     """Update the margin call of a pool for the bar; ``is_called`` if a new one begins."""
-    is_under, is_hit = is_pot_under(terms, ratio), ledger[LIQUIDATIONS, pot] > 0.0
-    is_answered = ledger[CALLS_MET, pot] + ledger[CALLS_FAILED, pot] > 0.0
-    is_open = state.is_call_open[pot] == 1 and not is_answered
-    called_at = math.nan if ledger[CALLS_MET, pot] > 0.0 else state.called_at[pot]
+    is_under, is_hit = is_pool_under(terms, ratio), ledger[LIQUIDATIONS, pool] > 0.0
+    is_answered = ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0
+    is_open = state.is_call_open[pool] == 1 and not is_answered
+    called_at = math.nan if ledger[CALLS_MET, pool] > 0.0 else state.called_at[pool]
     is_failed = is_open and (is_hit or is_lost)
     is_met = is_open and is_under and not is_failed
     is_liquidated = is_hit and not math.isnan(called_at)
     if is_liquidated:
-        ledger[LIQUIDATED_CALLS, pot] += 1.0
-        ledger[CALL_DAYS, pot] += (feed.time[t] - called_at) / DAY
+        ledger[LIQUIDATED_CALLS, pool] += 1.0
+        ledger[CALL_DAYS, pool] += (feed.time[t] - called_at) / DAY
     if is_liquidated or is_under:
         called_at = math.nan
     if is_called:
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
-        note_pot(log, t, len(state.margin), pot, CALL_MET if is_met else CALL_FAILED, ratio)
-        ledger[CALLS_MET if is_met else CALLS_FAILED, pot] += 1.0
+        note_pool(log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
+        ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
     is_left = is_open and not (is_failed or is_met)
-    state.is_call_open[pot] = 1 if is_called or is_left else 0
-    state.called_at[pot] = called_at
+    state.is_call_open[pool] = 1 if is_called or is_left else 0
+    state.called_at[pool] = called_at

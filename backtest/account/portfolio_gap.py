@@ -9,20 +9,22 @@ from backtest.account import Watch
 from backtest.account.equity_stop import CAUTION, compute_last_equity, is_drawdown_near, is_drawn
 from backtest.account.exits import DRAW, NOTHING, PROFIT, STOP, find_exit
 from backtest.account.ledger import new_ledger
+from backtest.account.option_orders import stop_options
 from backtest.account.portfolio_balance import (
-    close_account_books,
+    enter_step,
+    has_only_position,
     is_pool_short,
-    open_books,
+    pick_balances,
     value_at,
 )
-from backtest.account.portfolio_ledger import as_log, enter, stamp
-from backtest.account.portfolio_liquidation import is_lone, liquidate_pool
+from backtest.account.portfolio_ledger import as_log
+from backtest.account.portfolio_liquidation import liquidate_pool
 from backtest.account.portfolio_payments import liquidate_isolated
 from backtest.account.portfolio_records import (
     CASH,
     HIGHEST,
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -38,8 +40,8 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import compute_stop, find_adverse, is_stopped
 from backtest.account.steps import close_by_stop
-from backtest.venue.book_requirement import find_maintenance
 from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.venue.portfolio_requirement import find_maintenance
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -53,17 +55,17 @@ def check_gap(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Liquidate what fails at the mark opens; otherwise stops act at the last opens.
 
-    A lone position has an equity stop by the rule of a single one.
+    The only position of an account has an equity stop by the rule of a single one.
     """
-    was_lone = terms.equity_stop > 0.0 and is_lone(terms, state)
+    had_only_position = terms.equity_stop > 0.0 and has_only_position(terms, state)
     is_any_hit = liquidate_at_gap(terms, state, quotes, scratch, ledger, log, t)
     highest = math.nan
-    if terms.equity_stop > 0.0 and was_lone:
+    if terms.equity_stop > 0.0 and had_only_position:
         highest = state.wallet[HIGHEST]
     elif terms.equity_stop > 0.0 and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
         close_account(terms, state, quotes, ledger, log, t, quotes.open, quotes.asset_mark_open)
@@ -86,7 +88,7 @@ def liquidate_at_gap(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> bool:
     """Liquidate what fails at the mark opens; return whether anything did.
@@ -96,7 +98,9 @@ def liquidate_at_gap(
     value_at(state, quotes.mark_open, quotes.asset_mark_open)
     is_pool_hit = is_pool_short(terms, state)
     if is_pool_hit:
-        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, is_lone(terms, state))
+        liquidate_pool(
+            terms, state, quotes, scratch, ledger, log, t, has_only_position(terms, state)
+        )
     found = is_pool_hit
     for i in range(len(state.margin)):
         is_hit = is_pool_hit
@@ -120,7 +124,7 @@ def find_stop(
 ) -> tuple[int, float]:
     """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u.
 
-    ``highest`` is the equity that the stop of a lone position compares with; NaN of all others.
+    ``highest`` is the equity that the stop of the only position compares with; NaN of all others.
     """
     rules, quote, position = (
         share(pick_instrument(terms, i)),
@@ -128,8 +132,8 @@ def find_stop(
         pick_position(state, i),
     )
     if rules.has_exits is not None:
-        books = open_books(terms, state, i)
-        return find_exit(rules, books, quote, Watch(state.best[i], highest), low, high)
+        balances = pick_balances(terms, state, i)
+        return find_exit(rules, balances, quote, Watch(state.best[i], highest), low, high)
     if rules.has_stop is not None and is_stopped(
         rules, position, find_adverse(position, low, high)
     ):
@@ -142,7 +146,7 @@ def stop_position(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
     kind: int,
@@ -150,11 +154,9 @@ def stop_position(
 ) -> None:
     """Close a position by a stop at u; it drops the decision of its instrument."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before, row = open_books(terms, state, i), log.written[0]
+    before, row = pick_balances(terms, state, i), log.written[0]
     after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
-    stamp(log, row, i)
-    close_account_books(terms, state, i, before, after)
-    enter(ledger, i, found)
+    enter_step(terms, state, ledger, log, i, row, before, after, found)
     state.is_pending[i] = 0
     if kind != PROFIT:
         state.since_stop[i] = -1.0
@@ -167,6 +169,8 @@ def drop_after_equity_stop(state: AccountState) -> None:
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
         state.since_stop[i] = -1.0
+    for k in range(len(state.options.targets)):
+        state.options.targets[k] = math.nan
 
 
 def close_account(
@@ -174,7 +178,7 @@ def close_account(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     values: FloatArray,
     prices: FloatArray,
@@ -183,6 +187,7 @@ def close_account(
     for i in range(len(state.margin)):
         if is_held(state, i):
             stop_position(terms, state, quotes, ledger, log, t, i, DRAW, values[i])
+    stop_options(terms, state, ledger, log, t)
     state.wallet[HIGHEST] = compute_last_equity(terms, state, values, prices)
 
 
@@ -221,6 +226,17 @@ def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:  # n
         at_high = compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
         least += min(at_low, at_high)
     return bool(least > CAUTION * gross)
+
+
+def is_any_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
+    """Return whether an isolated position, or a stop, may act in the bar."""
+    for i in range(len(state.margin)):
+        if is_held(state, i):
+            if is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
+                return True
+            if has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
+                return True
+    return False
 
 
 def find_least(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> float:

@@ -10,23 +10,38 @@ from typing import TYPE_CHECKING
 
 from backtest.account import Ledger, Log
 from backtest.account.ledger import write_event
+from backtest.account.terms import OPTIONAL_ROWS
 
 if TYPE_CHECKING:
-    from backtest.account.portfolio_records import BookLog
+    from backtest.account.portfolio_records import EventLog
     from backtest.base.units import FloatArray
 
 (
     PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
     LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
-    COLLATERAL_PNL, CONVERSION, MANAGEMENT_FEE, PERFORMANCE_FEE,
+    COLLATERAL_PNL, CONVERSION, FX_PNL, TRANSFERRED,
 ) = range(23)  # fmt: skip
 """Rows of the ledger: the terms of :class:`Ledger` in their order, two of the collateral, and two
-of a fund, which are no costs of trading and in no :class:`Ledger`."""
-N_TERMS = 23
+of several pools: what their currencies gained, and what went from pool to pool, which adds up to 0.
+The rows of :data:`OPTIONAL_ROWS` follow; they are in no :class:`Ledger`."""
+N_TERMS = 23 + len(OPTIONAL_ROWS)
+COUNTS = (
+    LIQUIDATIONS,
+    STOPS,
+    CALLS,
+    CALLS_MET,
+    CALLS_FAILED,
+    LIQUIDATED_CALLS,
+    CALL_DAYS,
+    TAKE_PROFITS,
+)
+"""The terms that are no money."""
 
 DELISTED, CONVERTED = 18, 19
 MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
 RESTED = 40
+MOVED_OUT, MOVED_IN = 41, 42
+EXPIRED, UNQUOTED = 43, 44
 """Kinds of entries in the log, after those of one position."""
 
 WIDTH = 9
@@ -34,7 +49,7 @@ WIDTH = 9
 
 
 def note(
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
     kind: int,
@@ -51,12 +66,12 @@ def note(
     stamp(log, row, i)
 
 
-def as_log(log: BookLog) -> Log:
+def as_log(log: EventLog) -> Log:
     """Return the log as that of one position."""
     return Log(log.is_on, log.entries, log.written)
 
 
-def stamp(log: BookLog, since: int, i: int) -> None:
+def stamp(log: EventLog, since: int, i: int) -> None:
     """Write the instrument of all entries from a row on."""
     if log.is_on is not None:
         for row in range(since, min(log.written[0], len(log.entries))):
@@ -93,9 +108,9 @@ def total(ledger: FloatArray, term: int) -> float:
 
 
 def sum_ledger(ledger: FloatArray) -> Ledger:
-    """Return the ledger of the account. Its price profit includes that of the collateral."""
+    """Return the ledger of the account. Its price profit includes collateral and currencies."""
     return Ledger(
-        price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL),
+        price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FX_PNL),
         fees=total(ledger, FEES),
         slippage=total(ledger, SLIPPAGE) + total(ledger, CONVERSION),
         impact=total(ledger, IMPACT),
@@ -117,7 +132,7 @@ def sum_ledger(ledger: FloatArray) -> Ledger:
     )
 
 
-def sum_calm_ledger(ledger: FloatArray) -> Ledger:
+def sum_fast_ledger(ledger: FloatArray) -> Ledger:
     """Return the ledger of the account of a bar in which only prices moved."""
     profit, zero = total(ledger, PRICE_PNL), 0.0
     return Ledger(
@@ -150,15 +165,24 @@ def earn(ledger: FloatArray) -> float:
         found += ledger[PRICE_PNL, i] + ledger[COLLATERAL_PNL, i] + ledger[BAD_DEBT, i]
         found -= ledger[FEES, i] + ledger[SLIPPAGE, i] + ledger[IMPACT, i] + ledger[FUNDING, i]
         found -= ledger[INTEREST, i] + ledger[LOSS, i] + ledger[CONVERSION, i]
-        found -= ledger[MANAGEMENT_FEE, i] + ledger[PERFORMANCE_FEE, i]
+        found -= add_optional(ledger, i)
     return found
 
 
-def sum_book_terms(ledger: FloatArray) -> float:
+def add_optional(ledger: FloatArray, i: int) -> float:
+    """Return the optional costs in a column."""
+    found = 0.0
+    for row in OPTIONAL_ROWS:
+        found += ledger[row, i]
+    return found
+
+
+def sum_ledger_terms(ledger: FloatArray) -> float:
     """Return the change of equity that the terms of the ledger add up to."""
     gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
-    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
+    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT) + total(ledger, FX_PNL)
     costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
     costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
-    costs += total(ledger, MANAGEMENT_FEE) + total(ledger, PERFORMANCE_FEE)
+    for i in range(ledger.shape[1]):
+        costs += add_optional(ledger, i)
     return gains - costs - total(ledger, CONVERSION)

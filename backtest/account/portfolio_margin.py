@@ -17,7 +17,7 @@ from backtest.account.portfolio_payments import compute_free
 from backtest.account.portfolio_records import (
     CASH,
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -30,6 +30,9 @@ from backtest.account.position import compute_profit
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import MarginRules, compute_setting
 
+ADDING, RETURNING = 1, 2
+"""Bits of what was refused: to add margin, to return it."""
+
 
 def write_settings(terms: Terms, state: AccountState) -> None:
     """Write the settings of an account into its margin tables."""
@@ -39,7 +42,7 @@ def write_settings(terms: Terms, state: AccountState) -> None:
 
 
 def change_settings(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, log: BookLog, t: int
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, log: EventLog, t: int
 ) -> None:
     """Set the venue leverages that were decided, and bring the margins of positions to them.
 
@@ -104,7 +107,7 @@ def return_margin(
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
@@ -116,7 +119,7 @@ def return_margin(
     moved = min(-scratch.reach[i], max(position.margin - needed, 0.0))
     state.margin[i] -= moved
     state.wallet[CASH] += moved
-    log_margin(quotes, scratch, log, t, i, MARGIN_RETURNED, moved)
+    log_margin(state, quotes, scratch, log, t, i, MARGIN_RETURNED, moved)
 
 
 def add_from_balance(
@@ -124,7 +127,7 @@ def add_from_balance(
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
@@ -133,15 +136,29 @@ def add_from_balance(
     moved = min(scratch.reach[i], free)
     state.margin[i] += moved
     state.wallet[CASH] -= moved
-    log_margin(quotes, scratch, log, t, i, MARGIN_ADDED, moved)
+    log_margin(state, quotes, scratch, log, t, i, MARGIN_ADDED, moved)
 
 
 def log_margin(
-    quotes: MarketBar, scratch: Scratch, log: BookLog, t: int, i: int, kind: int, moved: float
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    log: EventLog,
+    t: int,
+    i: int,
+    kind: int,
+    moved: float,
 ) -> None:
-    """Log the margin that was moved, and what was refused when the setting changed."""
+    """Log the margin that was moved, and what a new setting could not move.
+
+    What is refused again is not logged until it is granted in full.
+    """
+    cause = ADDING if kind == MARGIN_ADDED else RETURNING
     refused = abs(scratch.reach[i]) - moved
     if moved > 0.0:
         note(log, t, i, kind, quotes.fill[i], 0.0, moved)
-    if refused > TOLERANCE * abs(scratch.reach[i]) and scratch.kind[i] == 1:
+    if refused <= TOLERANCE * abs(scratch.reach[i]):
+        state.refused[i] &= ~cause
+    elif scratch.kind[i] == 1 and state.refused[i] & cause == 0:
         note(log, t, i, MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
+        state.refused[i] |= cause

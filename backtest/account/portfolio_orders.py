@@ -12,11 +12,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import Books, Quote
+from backtest.account import Balances, Quote
 from backtest.account.account_records import Trade
 from backtest.account.fills import fill, move_margin
-from backtest.account.ledger import FILL, enter_trade, log_trade, new_ledger
-from backtest.account.order_scaling import compute_all_uncounted, compute_lone_rate, fit_increases
+from backtest.account.gross_cap import narrow_bands, scale_targets, tell_order
+from backtest.account.ledger import FILL
+from backtest.account.option_orders import (
+    add_options,
+    begin_options,
+    cut_premiums,
+    is_adding_options,
+    sum_premiums,
+)
+from backtest.account.order_scaling import compute_all_uncounted, compute_rate_of_one, fit_increases
 from backtest.account.orders import (
     LARGEST_WORSENING,
     can_order,
@@ -31,16 +39,17 @@ from backtest.account.orders import (
     size_order,
 )
 from backtest.account.portfolio_balance import (
-    close_account_books,
     compute_balance,
+    compute_pool,
     count_cross,
+    enter_fill,
     has_collateral,
-    open_books,
+    pick_balances,
     value_at,
 )
-from backtest.account.portfolio_ledger import as_log, enter, stamp
 from backtest.account.portfolio_records import (
     CASH,
+    ELSEWHERE,
     INCREASE,
     IS_OVER,
     IS_RUINED,
@@ -49,7 +58,7 @@ from backtest.account.portfolio_records import (
     OVERLAY,
     REDUCE,
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -63,15 +72,11 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.account.position import compute_profit, worsen
-from backtest.base.units import TOLERANCE
-from backtest.venue.book_requirement import compute_book_backing, compute_haircut
+from backtest.venue.portfolio_requirement import compute_haircut
 from backtest.venue.requirement import compute_largest_notional, compute_setting
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
-
-BAND_SLACK = 0.1
-"""Share of the cap by which bands may carry gross leverage over it."""
 
 
 def fill_decisions(
@@ -81,7 +86,7 @@ def fill_decisions(
     scratch: Scratch,
     equity: float,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Fill the decisions of the last close at the last opens.
@@ -94,11 +99,13 @@ def fill_decisions(
         if scratch.kind[i] == REDUCE:
             wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i]))
             trade_to(terms, state, quotes, ledger, log, t, i, wanted + 0.0, False)
-    if has_increase(scratch):
-        cut_increases(terms, state, quotes, scratch, equity)
+    begin_options(terms, state, equity, ledger, log, t)
+    if has_increase(scratch) or is_adding_options(state):
+        cut_increases(terms, state, quotes, scratch, equity - state.wallet[ELSEWHERE])
         cut_to_balance(terms, state, quotes, scratch)
         factor = fit_increases(terms, state, quotes, scratch)
         fill_increases(terms, state, quotes, scratch, ledger, log, t, factor)
+        add_options(terms, state, ledger, log, t, factor)
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
 
@@ -115,68 +122,24 @@ def choose_orders(
     terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
 ) -> None:
     """Write the targets of all instruments, and what each decision does to its position."""
-    has_cap = terms.max_gross_leverage < math.inf
+    choose_within_bands(terms, state, quotes, scratch, equity)
+    if terms.max_gross_leverage < math.inf:
+        narrow_bands(terms, state, quotes, scratch, equity)
+
+
+def choose_within_bands(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
+) -> None:
+    """Write the targets of all instruments, and what each decision does if bands keep positions."""
     for i in range(len(state.margin)):
         scratch.kind[i] = aim(terms, state, quotes, scratch, equity, i)
-    if has_cap:
+    if terms.max_gross_leverage < math.inf:
         scale_targets(terms, state, quotes, scratch, equity)
     for i in range(len(state.margin)):
         if scratch.kind[i] == KEPT:
             rules = pick_instrument(terms, i)
             if is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
                 scratch.kind[i] = tell_order(scratch, i)
-    if has_cap:
-        narrow_bands(terms, state, quotes, scratch, equity)
-
-
-def tell_order(scratch: Scratch, i: int) -> int:
-    """Return whether trading to the target is an increase or a pure reduction."""
-    return INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else REDUCE
-
-
-def scale_targets(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
-) -> None:
-    """Scale all targets by one factor to the cap of gross leverage.
-
-    Instruments without a target of their own count with what they hold.
-    """
-    most = terms.max_gross_leverage * equity
-    wanted, rest = 0.0, 0.0
-    for i in range(len(state.margin)):
-        if scratch.kind[i] == KEPT:
-            scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
-            wanted += scratch.reach[i]
-        elif is_held(state, i):
-            rest += compute_notional(state, quotes, i)
-    if wanted > 0.0 and wanted + rest > most:
-        factor = max(most - rest, 0.0) / wanted
-        for i in range(len(state.margin)):
-            scratch.reach[i] *= factor
-
-
-def narrow_bands(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
-) -> None:
-    """Let no band keep a position over its target where gross leverage would pass the cap by far.
-
-    That is by more than :data:`BAND_SLACK` of it.
-    """
-    total = 0.0
-    for i in range(len(state.margin)):
-        if scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE:
-            total += scratch.reach[i]
-        elif is_held(state, i):
-            total += compute_notional(state, quotes, i)
-    if total > (1.0 + BAND_SLACK) * terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
-        for i in range(len(state.margin)):
-            if scratch.kind[i] == KEPT and abs(scratch.before[i]) > scratch.reach[i]:
-                scratch.kind[i] = tell_order(scratch, i)
-
-
-def compute_notional(state: AccountState, quotes: MarketBar, i: int) -> float:
-    """Return the notional of a position at the last open."""
-    return float(abs(state.held.quantities[i]) * abs(quotes.fill[i]))
 
 
 def is_deciding(state: AccountState, quotes: MarketBar, i: int) -> bool:
@@ -247,15 +210,16 @@ def compute_everything(
     """
     rules, held = share(pick_instrument(terms, i)), scratch.before[i]
     if is_isolated(terms, i):
-        free = compute_counted(rules, open_books(terms, state, i), quote, equity, held)
+        own = equity - state.wallet[ELSEWHERE]
+        free = compute_counted(rules, pick_balances(terms, state, i), quote, own, held)
         return compute_most(rules, quote, free, scale, held)
-    free = compute_book_backing(terms.rules, state.held, state.wallet[CASH])
+    free = compute_pool(terms, state)
     free += compute_haircut(terms.rules, state.held, i)
     free -= compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
     if not terms.rules.has_scenarios:
         return compute_most(rules, quote, free, scale, held)
     most = compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
-    rate = compute_lone_rate(terms, state, scratch, i)
+    rate = compute_rate_of_one(terms, state, scratch, i)
     if rate > 0.0:
         most = min(most, max(free, 0.0) / rate)
     return held if scale == 1.0 and held > most else scale * most
@@ -299,8 +263,8 @@ def find_own_limit(
         margin = pick_margin(terms, i)
         return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
     rules, quote, side = share(pick_instrument(terms, i)), pick_quote(quotes, i), scratch.side[i]
-    books = open_books(terms, state, i)
-    wanted = size_order(rules, books, quote, equity, side, scratch.reach[i])
+    balances = pick_balances(terms, state, i)
+    wanted = size_order(rules, balances, quote, equity, side, scratch.reach[i])
     return float(side * wanted * abs(quote.fill))
 
 
@@ -336,11 +300,11 @@ def cut_to_balance(terms: Terms, state: AccountState, quotes: MarketBar, scratch
     """Scale the isolated increases by one factor to what the fees of the cross ones leave of B.
 
     What isolated flips return is free for all of them; one that its own limits cut to 0 takes
-    nothing.
+    nothing. Premiums of options that are bought count with them.
     """
-    if not has_isolated_increase(terms, scratch):
+    if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
         return
-    fees, taken, returned = 0.0, 0.0, 0.0
+    returned, (fees, taken) = 0.0, sum_premiums(terms, state)
     for i in range(len(state.margin)):
         if scratch.kind[i] == INCREASE:
             price_balance(terms, state, quotes, scratch, i)
@@ -356,6 +320,7 @@ def cut_to_balance(terms: Terms, state: AccountState, quotes: MarketBar, scratch
         for i in range(len(state.margin)):
             if scratch.kind[i] == INCREASE and is_isolated(terms, i):
                 scratch.added[i] *= most / taken
+        cut_premiums(state, most / taken)
 
 
 def has_isolated_increase(terms: Terms, scratch: Scratch) -> bool:
@@ -372,18 +337,26 @@ def fill_increases(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     factor: float,
 ) -> None:
     """Fill all increases, each scaled by the common factor."""
     for i in range(len(state.margin)):
         if scratch.kind[i] == INCREASE:
-            size = scratch.kept[i] + factor * scratch.added[i]
-            wanted = scratch.side[i] * size * (1.0 / abs(quotes.fill[i]))
-            if not (size <= scratch.before[i] and scratch.before[i] > 0.0):
-                trade_to(terms, state, quotes, ledger, log, t, i, wanted + 0.0, True)
+            wanted = size_increase(state, quotes, scratch, i, factor)
+            trade_to(terms, state, quotes, ledger, log, t, i, wanted, True)
     lift_balance(terms, state, scratch)
+
+
+def size_increase(
+    state: AccountState, quotes: MarketBar, scratch: Scratch, i: int, factor: float
+) -> float:
+    """Return the quantity of an increase scaled by the common factor; never a reduction."""
+    size = scratch.kept[i] + factor * scratch.added[i]
+    if size <= scratch.before[i] and scratch.before[i] > 0.0:
+        return float(state.held.quantities[i])
+    return float(scratch.side[i] * size * (1.0 / abs(quotes.fill[i])) + 0.0)
 
 
 def lift_balance(terms: Terms, state: AccountState, scratch: Scratch) -> None:
@@ -408,7 +381,7 @@ def trade_to(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
     wanted: float,
@@ -418,13 +391,9 @@ def trade_to(
     if wanted == state.held.quantities[i]:
         return
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before = open_books(terms, state, i)
+    before = pick_balances(terms, state, i)
     done = fill(rules, before, quote, wanted, rules.fee)
-    row = log.written[0]
-    log_trade(as_log(log), t, FILL, done)
-    stamp(log, row, i)
-    enter(ledger, i, enter_trade(new_ledger(), done, 0))
-    close_account_books(terms, state, i, before, done.books)
+    enter_fill(terms, state, ledger, log, t, i, FILL, before, done, 0)
     if is_increase and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     if done.quantity != 0.0:
@@ -433,7 +402,7 @@ def trade_to(
 
 
 def post_in_full(
-    terms: Terms, state: AccountState, quotes: MarketBar, before: Books, done: Trade, i: int
+    terms: Terms, state: AccountState, quotes: MarketBar, before: Balances, done: Trade, i: int
 ) -> None:
     """Take from the balance what a fill took from the margin of an isolated position."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)

@@ -21,27 +21,35 @@ from backtest.account.ledger import (
 )
 from backtest.account.payments import pay_funding
 from backtest.account.portfolio_balance import (
-    close_account_books,
     compute_account_equity,
     compute_balance,
+    compute_initial_needed,
+    compute_pool,
     count_cross,
+    enter_step,
     has_collateral,
-    open_books,
+    pick_balances,
+    put_balances,
     sell_collateral,
     value_at,
 )
-from backtest.account.portfolio_ledger import FLOWS, FUNDING, INTEREST, as_log, enter, note, stamp
+from backtest.account.portfolio_ledger import FLOWS, FUNDING, INTEREST, as_log, note
 from backtest.account.portfolio_records import (
     CASH,
+    ELSEWHERE,
     FLOW_NEXT,
     FUNDING_NEXT,
     IS_CONVERTING,
+    IS_OVER,
     PAID_IN,
+    POOL_FAILED,
     RESERVE,
+    SHOWN,
+    SINCE_POOL,
     AccountState,
-    BookFeed,
-    BookLog,
+    EventLog,
     MarketBar,
+    MarketFeed,
     Terms,
     is_held,
     is_isolated,
@@ -55,7 +63,6 @@ from backtest.account.portfolio_records import (
 from backtest.account.position import add_margin, compute_value_of
 from backtest.account.ruin import pay_in
 from backtest.account.steps import liquidate_if_failing
-from backtest.venue.book_requirement import compute_book_backing, compute_book_initial
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -64,13 +71,13 @@ if TYPE_CHECKING:
 # --------------------------------------------------------------------------- step 1: flows
 
 
-def take_book_flows(
+def take_portfolio_flows(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Apply the deposits and withdrawals of bar t, at its mark opens."""
@@ -80,6 +87,7 @@ def take_book_flows(
         amount = feed.flow_amount[flow]
         value_at(state, quotes.mark_open, quotes.asset_mark_open)
         wealth = compute_account_equity(terms, state) + state.wallet[RESERVE]
+        wealth += state.wallet[ELSEWHERE]
         moved = amount
         if amount < 0.0:
             moved = -min(-amount, compute_free(terms, state))
@@ -99,7 +107,7 @@ def compute_free(terms: Terms, state: AccountState) -> float:
 
     At most what leaves M at the initial margin of the cross positions and the balance at its limit.
     """
-    free = compute_book_backing(terms.rules, state.held, state.wallet[CASH])
+    free = compute_pool(terms, state)
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
             rules = share(pick_instrument(terms, i))
@@ -107,13 +115,13 @@ def compute_free(terms: Terms, state: AccountState) -> float:
                 profit = state.held.values[i] - state.held.entries[i]
                 profit *= state.held.quantities[i]
                 free -= (1.0 - rules.profit_share) * max(profit, 0.0)
-    free -= compute_book_initial(terms.rules, state.held)
+    free -= compute_initial_needed(terms, state)
     limit = terms.negative_limit if has_collateral(state) else 0.0
     return max(min(free, compute_balance(terms, state) + limit), 0.0)
 
 
 def convert_collateral(
-    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: EventLog, t: int
 ) -> None:
     """Bring a balance that was under its limit at the last close to 0 by selling collateral."""
     if state.wallet[IS_CONVERTING] == 0.0:
@@ -128,7 +136,7 @@ def convert_collateral(
 # ------------------------------------------------------------------- steps 2 and 6: funding
 
 
-def is_book_funding_due(feed: BookFeed, state: AccountState, t: int, is_open: int) -> bool:
+def is_portfolio_funding_due(feed: MarketFeed, state: AccountState, t: int, is_open: int) -> bool:
     """Return whether the next funding event belongs to bar t, and to its open or its inside."""
     event = state.cursor[FUNDING_NEXT]
     if event >= len(feed.funding_bar) or feed.funding_bar[event] != t:
@@ -136,13 +144,13 @@ def is_book_funding_due(feed: BookFeed, state: AccountState, t: int, is_open: in
     return bool(feed.funding_is_open[event] == is_open)
 
 
-def pay_book_funding(
+def pay_portfolio_funding(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     is_open: int,
 ) -> None:
@@ -150,7 +158,7 @@ def pay_book_funding(
 
     An isolated position that fails its requirement after a payment is liquidated at once.
     """
-    while is_book_funding_due(feed, state, t, is_open):
+    while is_portfolio_funding_due(feed, state, t, is_open):
         event = state.cursor[FUNDING_NEXT]
         state.cursor[FUNDING_NEXT] = event + 1
         i = feed.funding_instrument[event]
@@ -161,9 +169,9 @@ def pay_book_funding(
             value = quotes.mark_open[i]
             if not math.isnan(feed.funding_price[event]):
                 value = compute_value_of(rules, feed.funding_price[event])
-            before = open_books(terms, state, i)
+            before = pick_balances(terms, state, i)
             after, paid = pay_funding(rules, before, value, rate)
-            close_account_books(terms, state, i, before, after)
+            put_balances(terms, state, i, before, after)
             ledger[FUNDING, i] += paid
             note(log, t, i, FUNDED, value, after.positions[0].quantity, paid)
             if is_isolated(terms, i):
@@ -175,7 +183,7 @@ def liquidate_isolated(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> bool:
@@ -184,12 +192,10 @@ def liquidate_isolated(
     It drops the decision of its instrument, and halts it if liquidations halt.
     """
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before = open_books(terms, state, i)
+    before = pick_balances(terms, state, i)
     row = log.written[0]
     after, found = liquidate_if_failing(rules, before, new_ledger(), quote, as_log(log), t)
-    stamp(log, row, i)
-    close_account_books(terms, state, i, before, after)
-    enter(ledger, i, found)
+    enter_step(terms, state, ledger, log, i, row, before, after, found)
     if found.liquidations == 0:
         return False
     drop_after_liquidation(terms, state, i)
@@ -204,16 +210,30 @@ def drop_after_liquidation(terms: Terms, state: AccountState, i: int) -> None:
         state.is_halted[i] = 1
 
 
+def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
+    """Drop the decisions of all cross positions after a liquidation; halt if liquidations halt."""
+    state.wallet[POOL_FAILED] = 1.0
+    state.wallet[SINCE_POOL] = -1.0
+    if terms.is_halting:
+        state.wallet[IS_OVER] = 1.0
+    for i in range(len(state.margin)):
+        if not is_isolated(terms, i):
+            state.is_pending[i] = 0
+            state.since[i] = -1.0
+    for k in range(len(state.options.targets)):
+        state.options.targets[k] = math.nan
+
+
 # ------------------------------------------------------------------------- step 3: interest
 
 
-def charge_book_interest(  # noqa: C901 - the bases of all kinds
+def charge_portfolio_interest(  # noqa: C901 - the bases of all kinds
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Charge the simple interest since the previous open, on the sum of the bases."""
@@ -222,6 +242,10 @@ def charge_book_interest(  # noqa: C901 - the bases of all kinds
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     cash = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
+    if terms.n_pools > 1:
+        row, pool = min(before, feed.pool_rates.shape[1] - 1), state.cursor[SHOWN]
+        borrow, cash = feed.pool_rates[0, row, pool], feed.pool_rates[1, row, pool]
+        short = feed.pool_rates[2, row, pool]
     base, lent = state.wallet[CASH], 0.0
     for i in range(len(state.margin)):
         if is_isolated(terms, i):
@@ -250,11 +274,11 @@ def charge_book_interest(  # noqa: C901 - the bases of all kinds
 
 def charge_coins(
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     years: float,
 ) -> None:

@@ -1,47 +1,45 @@
 """The records of an account with several positions: terms, state, feed, quotes, scratch, log.
 
-A state changes in place: its arrays have one entry per instrument; most bars change few of them.
-Positions are valued by u(P), the value of one contract (:mod:`backtest.account.account_records`).
-"Pots" are what a margin call may be about: each isolated position, and last the cross pool.
+A state changes in place. Positions are valued by u(P) (:mod:`backtest.account.account_records`).
+Margin pools are what a margin call may be about: each isolated position, and last the cross pool.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from backtest.account import InstrumentRules, Position, Quote
-from backtest.venue.book_rules import BookRules, Holdings, is_spot_leg, pick_rules
-
-if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+from backtest.account.option_feed import OptionFeed
+from backtest.account.option_state import OptionState, OptionTerms
+from backtest.base.units import FloatArray, IntArray
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg, pick_rules
 
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
-    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, DISTANCE, HIGHEST,
-) = range(17)  # fmt: skip
-"""Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the leverage of the
-portfolio that fills at the next open, ``SINCE_POOL`` the bars since the last liquidation of the
-pool, ``POOL_FAILED`` whether the pool failed in this bar, ``ASSETS_SO_FAR`` the profit of the
-collateral since the start and ``CONVERTED_SO_FAR`` the cost of selling it, ``DISTANCE`` M - level R
-at the last close, ``HIGHEST`` the highest equity at a close since the start or the last equity
-stop."""
+    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, DISTANCE, HIGHEST, ELSEWHERE,
+) = range(18)  # fmt: skip
+N_WALLET = 18
+"""Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the portfolio's leverage at
+the next open, ``SINCE_POOL`` the bars since the pool's last liquidation, ``POOL_FAILED`` whether it
+failed in this bar, ``ASSETS_SO_FAR`` the profit of the collateral, ``CONVERTED_SO_FAR`` the cost of
+selling it, ``DISTANCE`` M - level R at the last close, ``HIGHEST`` the highest equity since the
+start or the last equity stop, ``ELSEWHERE`` the equity in other pools."""
 
-FUNDING_NEXT, FLOW_NEXT = range(2)
-"""Entries of ``AccountState.cursor``: the next event of the feed."""
+FUNDING_NEXT, FLOW_NEXT, SHOWN, SHOWN_ROW = range(4)
+"""Entries of ``AccountState.cursor``: the next of the feed; the shown pool, its first event."""
 
 LEFT, REDUCE, INCREASE, KEPT = range(4)
-"""What a decision does to a position: nothing as it has no target, a pure reduction, an increase or
-flip, or nothing as the position is within the band of its target."""
+"""What a decision does: nothing without a target, a pure reduction, an increase or flip, nothing
+within the band."""
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)
-"""When decisions fill: at the next open, the next close, the close at which they were taken, or as
-limit orders inside the next bar."""
+"""Where decisions fill: next open, next close, the close of the decision, limit orders inside."""
 
 PATH, WORST, ALONG = range(3)
 """How prices move inside a bar; ``ALONG``: on the path also where one position is open alone."""
 
-MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME = range(5)
+MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME, OPTIONS_LAST = range(6)
 """The orders in which a partial liquidation reduces the cross positions."""
 
 NUMBERS = (
@@ -51,19 +49,17 @@ NUMBERS = (
     "trailing_stop", "full_below_health",
 )  # fmt: skip
 """The fields of :class:`InstrumentRules` that are numbers; rows of ``Terms.numbers``."""
-
 FLAGS = (
     "has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price", "has_auto_margin",
     "has_profit_share", "has_order_fee", "has_liquidation_impact", "has_exits",
     "is_stop_distance", "is_profit_distance", "is_trail_distance", "is_funded_by_wallet",
 )  # fmt: skip
 """The fields of :class:`InstrumentRules` that are flags; rows of ``Terms.flags``."""
-
 DATED_ROWS = tuple(
     NUMBERS.index(name)
     for name in ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
 )
-"""The numbers that may change from bar to bar: rows of ``BookFeed.costs``."""
+"""The numbers that may change from bar to bar: rows of ``MarketFeed.costs``."""
 TAKER_ROW, MAKER_ROW = 1, 5
 """The row of the taker fee among them, and that of the maker fee after them."""
 
@@ -83,23 +79,22 @@ class Terms(NamedTuple):
     ``instruments`` is a list of the rules (plain Python), ``numbers`` and ``flags`` the same as
     arrays of shape (fields, n) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
     numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
-    ``ranks`` is the order of a liquidation by name, ``modes`` that of each
-    instrument. A ``negative_limit`` is at least 0.
-    ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata`` sells all collateral in proportion
-    to its value, otherwise in the order given. ``equity_stop`` is a fraction, 0 for none.
-    ``max_holding`` of shape (n,) is in ns, 0 for none, and ``has_time_stop`` whether any is not.
-    The fees of a fund are fractions, of the wealth per year and of new highs; ``has_fund_fees`` if
-    any is not 0.
-    ``mirrored`` of shape (n + C,) is 1 for instruments, and collateral, whose path inside a bar
-    reaches its extremes in the other order. ``offsets`` of shape (n,) are those of limit orders,
-    as fractions of the price, ``makers`` their fee rates; with ``rests_closing`` closings and
-    reductions rest too.
+    ``ranks`` is the order of a liquidation by name, ``modes`` that of each instrument. A
+    ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
+    sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``
+    is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
+    ``has_time_stop`` whether any is not. The fees of a fund are fractions, of the wealth per year
+    and of new highs; ``has_fund_fees`` if any is not 0. ``mirrored`` of shape (n + C,) is 1 for
+    instruments, and collateral, whose path inside a bar reaches its extremes in the other order.
+    ``offsets`` of shape (n,) are those of limit orders, as fractions of the price, ``makers`` their
+    fee rates; with ``rests_closing`` closings and reductions rest too. ``pools`` (n + C,) are those
+    of instruments and collateral, of ``n_pools``. ``options`` are the rules of options.
     """
 
     instruments: Any
     numbers: FloatArray
     flags: IntArray
-    rules: BookRules
+    rules: PortfolioRules
     markets: IntArray
     ranks: IntArray
     modes: IntArray
@@ -130,6 +125,11 @@ class Terms(NamedTuple):
     offsets: FloatArray
     makers: FloatArray
     rests_closing: bool
+    pools: IntArray
+    n_pools: int
+    has_transfers: bool
+    transfer_cost: float
+    options: OptionTerms
 
 
 class AccountState(NamedTuple):
@@ -140,11 +140,12 @@ class AccountState(NamedTuple):
     ``priced`` the price of collateral then, ``best`` that of the trailing stop. ``leverage``,
     ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
     last fill. ``setting`` is the leverage set at the venue, ``asked`` the one that a policy decided
-    (NaN: leave it). ``opened`` is the time at which the position was opened from flat, NaN until a
-    time stop asks for it. ``fund`` has the high-water mark of the fees of a fund, a unit value.
-    ``since`` and ``since_stop`` count bars. The arrays from ``ratio`` to
-    ``called_at`` have n + 1 entries, one per pot. ``fallen`` and ``shares`` belong to
-    :mod:`backtest.account.contagion`.
+    (NaN: leave it), ``refused`` what was not granted since: 1 to add margin, 2 to return it, 3
+    both. ``opened`` is the time at which the position was opened from flat, NaN until a time stop
+    asks for it. ``fund`` has the high-water mark of the fees of a fund, a unit value. ``since`` and
+    ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at`` have n + 1 entries, one
+    per margin pool. ``fallen`` and ``shares`` belong to :mod:`backtest.account.contagion`.
+    ``pools`` has a row for each pool, zeros if there is one. ``options`` are the contracts held.
     """
 
     held: Holdings
@@ -159,6 +160,7 @@ class AccountState(NamedTuple):
     factor: FloatArray
     setting: FloatArray
     asked: FloatArray
+    refused: IntArray
     opened: FloatArray
     fund: FloatArray
     since: FloatArray
@@ -173,17 +175,21 @@ class AccountState(NamedTuple):
     cursor: IntArray
     fallen: FloatArray
     shares: FloatArray
+    pools: FloatArray
+    options: OptionState
 
 
-class BookFeed(NamedTuple):
+class MarketFeed(NamedTuple):
     """The markets as arrays of shape (n_bars, n); those that rarely change may have one row.
 
     ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
     ``ends`` is 1 if it is delisted after it. ``coin_rate`` is what a short spot leg pays per year,
-    of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are
-    of the account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6,
-    n) are :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing
-    does. ``is_fee_date`` marks the bars at whose opens a performance fee is due.
+    of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are of the
+    account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6, n) are
+    :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
+    ``is_fee_date`` marks the bars at whose opens a performance fee is due. ``rate_open`` and
+    ``rate_close`` are prices of the currencies, ``pool_rates`` interest (borrowed, cash, short).
+    ``options`` are the option contracts of the account.
     """
 
     open: FloatArray
@@ -229,7 +235,11 @@ class BookFeed(NamedTuple):
     flow_bar: IntArray
     flow_amount: FloatArray
     is_fee_date: IntArray
+    rate_open: FloatArray
+    rate_close: FloatArray
+    pool_rates: FloatArray
     time: IntArray
+    options: OptionFeed
 
 
 class MarketBar(NamedTuple):
@@ -280,15 +290,15 @@ class Scratch(NamedTuple):
     Orders of shape (n,): the ``side``, the signed notional ``before`` on that side, the notional
     ``kept`` and ``added``, the ``cost`` per unit of notional, the money ``taken`` from the balance
     per unit (margin and fee of an isolated order, the fee of a cross order) and what the flip of an
-    isolated order ``returned``. The walk: last and mark values now and
-    at the next waypoint, and the prices of collateral. ``start`` are quantities at the start of a
-    liquidation, ``shares`` of shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each
-    cause took (:mod:`backtest.account.contagion`). ``hidden`` and ``kept_assets`` are
-    quantities and amounts left out for a moment. ``failure`` is the u at which each position
-    fails, ``carried`` the quantities held before fills at the close of the bar. ``rate`` is the fee
-    rate of an order. Limit orders: the quantity ``wanted`` (NaN: none rests), the u of the
-    ``limit`` and that ``through`` which the price must go, and whether this bar opened the position
-    (``fresh``).
+    isolated order ``returned``. The walk: last and mark values now and at the next waypoint, and
+    the prices of collateral. ``start`` are quantities at the start of a liquidation, ``shares`` of
+    shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each cause took
+    (:mod:`backtest.account.contagion`). ``hidden`` and ``kept_assets`` are quantities and amounts
+    left out for a moment. ``failure`` is the u at which each position fails, ``carried`` the
+    quantities held before fills at the close of the bar. ``rate`` is the fee rate of an order.
+    Limit orders: the quantity ``wanted`` (NaN: none rests), the u of the ``limit`` and that
+    ``through`` which the price must go, and whether this bar opened the position (``fresh``). The
+    last four are of pools (:mod:`backtest.account.currency_pools`).
     """
 
     side: FloatArray
@@ -320,9 +330,13 @@ class Scratch(NamedTuple):
     limit: FloatArray
     through: FloatArray
     fresh: FloatArray
+    aside: FloatArray
+    own_ledger: FloatArray
+    at_rest: FloatArray
+    elsewhere: FloatArray
 
 
-class BookLog(NamedTuple):
+class EventLog(NamedTuple):
     """The event log: entries of shape (capacity, 9), those of :class:`Log` and the instrument.
 
     The instrument is -1 for the account, and n + c for collateral c.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from backtest.account import Position
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import RUINED
+from backtest.account.option_marks import name_option
+from backtest.account.option_orders import trade_option
 from backtest.account.orders import find_limit
 from backtest.account.portfolio_balance import (
     compute_account_equity,
@@ -24,7 +26,7 @@ from backtest.account.portfolio_records import (
     PAID_IN,
     RESERVE,
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Terms,
     is_held,
@@ -43,9 +45,9 @@ if TYPE_CHECKING:
 
 
 def settle_debt(
-    terms: Terms, state: AccountState, ledger: FloatArray, log: BookLog, t: int
+    terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int
 ) -> None:
-    """Book as bad debt cash under 0 without cross positions and collateral, or equity under 0."""
+    """Record as bad debt cash under 0 without cross positions and collateral, or equity under 0."""
     debt = 0.0
     if count_cross(terms, state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
         debt = -state.wallet[CASH]
@@ -59,17 +61,19 @@ def settle_debt(
         note(log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
-def is_book_ruined(terms: Terms, state: AccountState, quotes: MarketBar, equity: float) -> bool:
+def is_portfolio_ruined(
+    terms: Terms, state: AccountState, quotes: MarketBar, equity: float
+) -> bool:
     """Return whether a close after a bar with a loss ruins the account."""
     wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
     if is_under or count_open(state) > 0:
         return bool(is_under)
-    return is_book_poor(terms, quotes, wealth)
+    return is_portfolio_poor(terms, quotes, wealth)
 
 
-def is_book_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
+def is_portfolio_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
     """Return whether wealth at the largest leverage is below the smallest order anywhere."""
     found = False
     for i in range(len(quotes.open)):
@@ -88,8 +92,8 @@ def is_book_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
     return found
 
 
-def end_book(
-    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: BookLog, t: int
+def end_portfolio(
+    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: EventLog, t: int
 ) -> None:
     """Close the positions of a ruined account at the mark closes, without costs, and log its ruin.
 
@@ -108,6 +112,11 @@ def end_book(
             else:
                 state.wallet[CASH] += held * value
             put_position(state, i, Position(0.0, 0.0, 0.0, value))
+    for k in range(len(state.options.targets)):
+        held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
+        if held != 0.0:
+            trade_option(state, ledger, k, 0.0, mark)
+            note(log, t, name_option(state, k), RUINED, mark, 0.0 - held, abs(held) * mark)
     if count_open(state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
         debt = -state.wallet[CASH]
         state.wallet[CASH] = 0.0

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account import Books, Watch
+from backtest.account import Balances, Watch
 from backtest.account.auto_margin import add_from_wallet, can_add
-from backtest.account.books import compute_root, is_failing
+from backtest.account.balances import compute_root, is_failing
 from backtest.account.equity_stop import find_stop_on_segment
 from backtest.account.exits import (
     NOTHING,
@@ -25,21 +25,31 @@ from backtest.account.exits import (
 )
 from backtest.account.ledger import enter_liquidation, log_liquidation, new_ledger
 from backtest.account.liquidation import is_nearer, liquidate
+from backtest.account.option_holdings import holds_options, is_walking
+from backtest.account.option_marks import book_options
+from backtest.account.option_walk import (
+    bound_fall,
+    compute_left,
+    find_place_with_options,
+    sum_options_on,
+)
 from backtest.account.portfolio_balance import (
-    close_account_books,
     count_cross,
+    enter_step,
+    has_only_position,
     is_pool_short,
-    open_books,
+    pick_balances,
     value_at,
 )
 from backtest.account.portfolio_gap import (
     close_account,
     find_stop,
+    is_any_near,
     is_quiet,
     stop_position,
 )
-from backtest.account.portfolio_ledger import as_log, enter, stamp
-from backtest.account.portfolio_liquidation import is_lone, liquidate_pool
+from backtest.account.portfolio_ledger import as_log
+from backtest.account.portfolio_liquidation import liquidate_pool
 from backtest.account.portfolio_payments import drop_after_liquidation
 from backtest.account.portfolio_records import (
     ALONG,
@@ -48,7 +58,7 @@ from backtest.account.portfolio_records import (
     RESTING,
     WORST,
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -67,7 +77,7 @@ from backtest.account.resting_orders import (
     is_any_reached,
 )
 from backtest.account.walk_by_rule import walk_by_rule
-from backtest.venue.book_failure import Waypoint, find_failure
+from backtest.venue.portfolio_failure import Waypoint, find_failure
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -98,17 +108,20 @@ def walk(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Take the account through the prices inside the bar."""
     is_filling = terms.fill == RESTING and is_any_reached(state, quotes, scratch)
-    if not is_filling and is_quiet(terms, state, quotes):
+    is_sensed = is_filling or is_walking(terms, state)
+    if not is_sensed and is_quiet(terms, state, quotes):
         return
-    if not is_filling and is_lone(terms, state) and terms.intrabar != ALONG:
+    if not is_sensed and has_only_position(terms, state) and terms.intrabar != ALONG:
         walk_alone(terms, state, quotes, scratch, ledger, log, t)
         return
     start_walk(quotes, scratch)
+    if is_sensed and not is_filling and is_sound_on_path(terms, state, quotes, scratch):
+        return
     if terms.intrabar == WORST:
         aim_at_worst(terms, state, quotes, scratch)
         walk_segment(terms, state, quotes, scratch, ledger, log, t)
@@ -118,6 +131,28 @@ def walk(
         walk_segment(terms, state, quotes, scratch, ledger, log, t)
         if is_filling:
             follow_fresh(state, scratch)
+
+
+def is_sound_on_path(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch
+) -> bool:
+    """Return whether an account with options certainly gets through the path, by one test.
+
+    What M - level R is at the opens is more than it can fall on all segments.
+    """
+    if terms.intrabar == WORST or terms.equity_stop > 0.0 or is_any_near(terms, state, quotes):
+        return False
+    for i in range(len(scratch.last)):
+        scratch.mark_end[i] = scratch.mark[i]
+    for c in range(len(scratch.price)):
+        scratch.price_end[c] = scratch.price[c]
+    left = compute_left(terms, state, scratch, 0.0)
+    for leg in range(3):
+        aim_at_leg(terms, quotes, scratch, leg)
+        left -= bound_fall(terms, state, scratch)
+        advance(scratch, 1.0)
+    start_walk(quotes, scratch)
+    return left > 0.0
 
 
 def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
@@ -169,6 +204,9 @@ def does_low_hurt(terms: Terms, state: AccountState, quotes: MarketBar, market: 
             opened = quotes.asset_mark_open[c]
             at_low += state.held.amounts[c] * (quotes.asset_mark_low[c] - opened)
             at_high += state.held.amounts[c] * (quotes.asset_mark_high[c] - opened)
+    if holds_options(state):
+        at_low += sum_options_on(terms, state, market, quotes.mark_low)
+        at_high += sum_options_on(terms, state, market, quotes.mark_high)
     return at_low <= at_high
 
 
@@ -178,7 +216,7 @@ def walk_segment(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Go to the next waypoint, with all events on the way."""
@@ -192,6 +230,7 @@ def walk_segment(
             value_at(state, scratch.mark, scratch.price)
             liquidate_pool(terms, state, quotes, scratch, ledger, log, t, False)
         elif event.what == DRAWN:
+            book_options(terms, state, scratch.mark, ledger)
             close_account(terms, state, quotes, ledger, log, t, scratch.last, scratch.price)
         elif event.what == ALONE:
             fail_alone(terms, state, quotes, ledger, log, t, who, scratch.mark[who])
@@ -259,6 +298,8 @@ def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> fl
     """Return the place at which the pool fails on the segment; over 1 if it does not."""
     if count_cross(terms, state) == 0:
         return 2.0
+    if is_walking(terms, state):
+        return find_place_with_options(terms, state, scratch)
     value_at(state, scratch.mark_end, scratch.price_end)
     is_short = is_pool_short(terms, state)
     if not is_short and not terms.rules.has_scenarios:
@@ -275,13 +316,13 @@ def find_own_failure(
 ) -> float:
     """Return the place at which an isolated position fails on a segment; over 1 if it does not."""
     rules, x = share(pick_instrument(terms, i)), quotes.multiplier[i]
-    books = Books(0.0, (pick_position(state, i),))
+    balances = Balances(0.0, (pick_position(state, i),))
     start, end = scratch.mark[i], scratch.mark_end[i]
-    if is_failing(rules, books, start, x):
+    if is_failing(rules, balances, start, x):
         return 0.0
-    if not is_failing(rules, books, end, x):
+    if not is_failing(rules, balances, end, x):
         return 2.0
-    root = compute_root(rules, books, x)
+    root = compute_root(rules, balances, x)
     if math.isnan(root) or end == start:
         return 1.0
     return float(min(max((root - start) / (end - start), 0.0), 1.0))
@@ -306,8 +347,8 @@ def find_stop_place(
         return kind, place, value
     side = 1.0 if position.quantity > 0.0 else -1.0
     found, nearest, at = NOTHING, 2.0, math.nan
-    books, watch = Books(0.0, (position,)), Watch(state.best[i], math.nan)
-    kind, stop = find_nearest_stop(rules, books, quote, watch)
+    balances, watch = Balances(0.0, (position,)), Watch(state.best[i], math.nan)
+    kind, stop = find_nearest_stop(rules, balances, quote, watch)
     if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
         found = kind
         nearest, at = place_stop(side, start, end, stop)
@@ -324,25 +365,23 @@ def fail_alone(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
     value: float,
 ) -> None:
     """Liquidate an isolated position at u, unless the wallet adds margin."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before, row = open_books(terms, state, i), log.written[0]
+    before, row = pick_balances(terms, state, i), log.written[0]
     if can_add(rules, before):
         after = add_from_wallet(rules, before, value, quote, as_log(log), t)
-        stamp(log, row, i)
-        close_account_books(terms, state, i, before, after)
+        enter_step(terms, state, ledger, log, i, row, before, after, new_ledger())
         return
-    own = Books(0.0, before.positions)
+    own = Balances(0.0, before.positions)
     done = liquidate(rules, own, value, quote)
     log_liquidation(as_log(log), t, value, done)
-    stamp(log, row, i)
-    close_account_books(terms, state, i, own, done.books)
-    enter(ledger, i, enter_liquidation(new_ledger(), done))
+    found = enter_liquidation(new_ledger(), done)
+    enter_step(terms, state, ledger, log, i, row, own, done.balances, found)
     drop_after_liquidation(terms, state, i)
 
 
@@ -355,7 +394,7 @@ def walk_alone(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Take the only position of the account through the bar as a single one."""
@@ -379,7 +418,7 @@ def walk_by_distance(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:

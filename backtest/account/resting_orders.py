@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account.books import compute_backing
+from backtest.account.balances import compute_backing
 from backtest.account.fills import move_margin, trade
-from backtest.account.ledger import FILL, enter_trade, log_trade, new_ledger
+from backtest.account.ledger import FILL
 from backtest.account.order_scaling import fit_increases
 from backtest.account.orders import (
     compute_counted,
@@ -21,8 +21,8 @@ from backtest.account.orders import (
     round_price,
     round_quantity,
 )
-from backtest.account.portfolio_balance import close_account_books, open_books, value_at
-from backtest.account.portfolio_ledger import RESTED, as_log, enter, note, stamp
+from backtest.account.portfolio_balance import enter_fill, pick_balances, value_at
+from backtest.account.portfolio_ledger import RESTED, note
 from backtest.account.portfolio_orders import (
     choose_orders,
     cut_to_balance,
@@ -31,16 +31,18 @@ from backtest.account.portfolio_orders import (
     is_ending,
     lift_balance,
     post_in_full,
+    size_increase,
     trade_to,
 )
 from backtest.account.portfolio_records import (
+    ELSEWHERE,
     INCREASE,
     IS_RUINED,
     LEFT,
     OVERLAY,
     REDUCE,
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -75,7 +77,7 @@ def place_orders(
     scratch: Scratch,
     equity: float,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
 ) -> None:
     """Fill at the open what goes to market, and place the rest as limit orders.
@@ -93,7 +95,7 @@ def place_orders(
         trade_at_market(terms, state, quotes, scratch, ledger, log, t, i)
     for i in range(n):
         if scratch.kind[i] == INCREASE:
-            aim_increase(terms, state, quotes, scratch, equity, i)
+            aim_increase(terms, state, quotes, scratch, equity - state.wallet[ELSEWHERE], i)
     if has_increase(scratch):
         cut_to_balance(terms, state, quotes, scratch)
         factor = fit_increases(terms, state, quotes, scratch)
@@ -116,7 +118,7 @@ def trade_at_market(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
@@ -175,7 +177,8 @@ def aim_increase(
     scratch.kept[i] = kept
     scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
     if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
-        scratch.fee[i] = 0.0
+        scratch.kind[i], scratch.fee[i] = LEFT, 0.0  # held, and valued at the open as the others
+        quotes.fill[i] = quotes.open[i]
 
 
 def price_resting(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
@@ -199,12 +202,12 @@ def find_resting_limit(
         margin = pick_margin(terms, i)
         return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    books, before, rate = open_books(terms, state, i), scratch.before[i], scratch.rate[i]
-    free = compute_counted(rules, books, quote, equity, before) - scratch.fee[i]
+    balances, before, rate = pick_balances(terms, state, i), scratch.before[i], scratch.rate[i]
+    free = compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
     most = compute_largest_notional(rules.margin, free, before, rate, quote.initial)
-    wallet = books.cash - scratch.fee[i]
+    wallet = balances.cash - scratch.fee[i]
     if before < 0.0:
-        wallet += compute_backing(rules, books, quote.fill) + rate * before
+        wallet += compute_backing(rules, balances, quote.fill) + rate * before
     room = max(wallet / (1.0 / compute_setting(rules.margin, quote.initial) + rate), 0.0)
     kept = max(before, 0.0)
     return float(kept + min(most - kept, room))
@@ -215,17 +218,15 @@ def rest_increases(
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
-    log: BookLog,
+    log: EventLog,
     t: int,
     factor: float,
 ) -> None:
     """Place all increases, each scaled by the common factor."""
     for i in range(len(state.margin)):
         if scratch.kind[i] == INCREASE:
-            size = scratch.kept[i] + factor * scratch.added[i]
-            wanted = scratch.side[i] * size * (1.0 / abs(quotes.fill[i]))
-            if not (size <= scratch.before[i] and scratch.before[i] > 0.0):
-                rest(terms, state, quotes, scratch, log, t, i, wanted + 0.0)
+            wanted = size_increase(state, quotes, scratch, i, factor)
+            rest(terms, state, quotes, scratch, log, t, i, wanted)
 
 
 def rest_reduction(
@@ -233,7 +234,7 @@ def rest_reduction(
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
@@ -250,7 +251,7 @@ def rest(
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
     wanted: float,
@@ -307,7 +308,7 @@ def fill_resting(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
@@ -316,7 +317,7 @@ def fill_resting(
     An isolated order that the wallet no longer covers is cancelled.
     """
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before, row = open_books(terms, state, i), log.written[0]
+    before = pick_balances(terms, state, i)
     held, wanted, limit = before.positions[0].quantity, scratch.wanted[i], scratch.limit[i]
     done = trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
     state.is_pending[i] = 0
@@ -324,10 +325,7 @@ def fill_resting(
         wallet, _ = move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
-    log_trade(as_log(log), t, FILL, done)
-    stamp(log, row, i)
-    enter(ledger, i, enter_trade(new_ledger(), done, 0))
-    close_account_books(terms, state, i, before, done.books)
+    enter_fill(terms, state, ledger, log, t, i, FILL, before, done, 0)
     if scratch.kind[i] == INCREASE and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     state.factor[i] = state.wallet[OVERLAY]

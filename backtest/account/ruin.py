@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from backtest.account.account_records import Books, InstrumentRules, Quote, Rules
-from backtest.account.books import book_shortfall, close_books, compute_equity
+from backtest.account.account_records import Balances, InstrumentRules, Quote, Rules
+from backtest.account.balances import compute_equity, make_flat_balances, record_shortfall
 from backtest.account.orders import find_limit
 from backtest.base.units import TOLERANCE
 from backtest.venue.requirement import compute_best_leverage
@@ -22,7 +22,7 @@ CAUTION = 4e-12
 
 def is_ruin(
     rules: Rules,
-    books: Books,
+    balances: Balances,
     quote: Quote,
     equity: float,
     reserve: float,
@@ -35,7 +35,7 @@ def is_ruin(
     wealth = equity + reserve
     is_under = wealth <= rules.account.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under |= equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
-    is_flat = books.positions[0].quantity == 0.0
+    is_flat = balances.positions[0].quantity == 0.0
     return is_under | (is_poor(rules.instrument, quote, wealth, 1.0 - TOLERANCE) & is_flat)
 
 
@@ -56,10 +56,12 @@ def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: floa
     return is_under
 
 
-def close_ruined(rules: InstrumentRules, books: Books, quote: Quote) -> tuple[Books, float]:
+def close_ruined(
+    rules: InstrumentRules, balances: Balances, quote: Quote
+) -> tuple[Balances, float]:
     """Close the position of a ruined account at the mark close; also return any bad debt."""
-    left = compute_equity(rules, books, quote.mark_close)
-    return book_shortfall(rules, close_books(left, 0.0, quote.mark_close))
+    left = compute_equity(rules, balances, quote.mark_close)
+    return record_shortfall(rules, make_flat_balances(left, 0.0, quote.mark_close))
 
 
 def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:

@@ -1,9 +1,9 @@
 """The steps of a bar, with their entries in ledger and log.
 
-These steps are the only place where money moves. Each takes the rules, the books and the quote of
-the bar and returns new books. All functions are plain scalar arithmetic on named tuples, so that
-they run as ordinary Python and compile with numba to the same bits, one account at a time or many
-side by side. A position of ``q`` contracts earns ``q (u1 - u0)``; costs are positive and
+These steps are the only place where money moves. Each takes the rules, the balances and the quote
+of the bar and returns new balances. All functions are plain scalar arithmetic on named tuples, so
+that they run as ordinary Python and compile with numba to the same bits, one account at a time or
+many side by side. A position of ``q`` contracts earns ``q (u1 - u0)``; costs are positive and
 subtracted.
 
 The order of a bar, which :func:`backtest.account.bar.live_bar` follows:
@@ -17,7 +17,7 @@ The order of a bar, which :func:`backtest.account.bar.live_bar` follows:
    after step 7 with ``fill="next_close"``
 6. :func:`pay_funding_events` inside the bar
 7. :func:`close_at_extreme`: liquidation or stop inside the bar
-8. :func:`backtest.account.books.close_bar`, and :func:`end_account` if the account is ruined
+8. :func:`backtest.account.balances.close_bar`, and :func:`end_account` if the account is ruined
 
 The arithmetic of the steps is in :mod:`backtest.account.payments`, :mod:`backtest.account.orders`,
 :mod:`backtest.account.fills`, :mod:`backtest.account.liquidation`, :mod:`backtest.account.calls`,
@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 
 from backtest.account.account_records import (
-    Books,
+    Balances,
     Feed,
     InstrumentRules,
     Plan,
@@ -39,7 +39,7 @@ from backtest.account.account_records import (
     Watch,
 )
 from backtest.account.auto_margin import add_from_wallet, can_add
-from backtest.account.books import compute_equity, is_failing, mark_to_market
+from backtest.account.balances import compute_equity, is_failing, mark_to_market
 from backtest.account.calls import answer_call, end_grace, is_forced
 from backtest.account.exits import LIQUIDATION, NOTHING, PROFIT, STOP, TRAIL, follow_trade
 from backtest.account.fills import fill, reduce_to_ratio, stop_out
@@ -86,14 +86,14 @@ def take_flows(
     t: int,
 ) -> tuple[State, Ledger]:
     """Apply deposits, withdrawals and top-ups after a margin call (step 1)."""
-    instrument, books = rules.instrument, state.books
+    instrument, balances = rules.instrument, state.balances
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
     unmet, paid_in = state.unmet, state.paid_in
     is_open, called_at = state.is_call_open, state.called_at
     while is_flow_due(feed, flow_next, t):
         amount = feed.flow_amount[flow_next]
-        wealth = compute_equity(instrument, books, quote.mark_open) + reserve
-        books, moved = apply_flow(instrument, books, quote, amount)
+        wealth = compute_equity(instrument, balances, quote.mark_open) + reserve
+        balances, moved = apply_flow(instrument, balances, quote, amount)
         paid_in = pay_in(paid_in, wealth, moved)
         flow_next += 1
         ledger = add_entry(ledger, flows=moved)
@@ -101,9 +101,9 @@ def take_flows(
             write_event(log, t, FLOW, quote.mark_open, 0.0, moved)
         if moved != amount:
             write_event(log, t, REFUSED, quote.mark_open, 0.0, moved - amount)
-    if plan.has_top_up and state.is_called:
-        done = answer_call(rules, plan, books, quote, reserve, log, t)
-        books, reserve = done.books, reserve - done.moved
+    if plan.margin_call is not None and plan.has_top_up and state.is_called:
+        done = answer_call(rules, plan, balances, quote, reserve, log, t)
+        balances, reserve = done.balances, reserve - done.moved
         met, failed = 1 if done.is_met else 0, 1 if done.is_due and not done.is_met else 0
         ledger = add_entry(ledger, top_up=done.moved, calls_met=met, calls_failed=failed)
         is_open = is_open and not done.is_due
@@ -111,7 +111,7 @@ def take_flows(
         if done.moved != 0.0:
             ratio, unmet = done.ratio, -1.0 if done.is_met else unmet
     after = State(
-        books=books,
+        balances=balances,
         equity=state.equity,
         reserve=reserve,
         leverage=state.leverage,
@@ -182,54 +182,54 @@ def find_funding_value(rules: InstrumentRules, feed: Feed, quote: Quote, event: 
 def pay_funding_events(
     rules: InstrumentRules,
     feed: Feed,
-    books: Books,
+    balances: Balances,
     ledger: Ledger,
     quote: Quote,
     log: Log,
     t: int,
     event: int,
     is_open: int,
-) -> tuple[Books, Ledger, int]:
+) -> tuple[Balances, Ledger, int]:
     """Pay the bar's next events of one kind (steps 2 and 6); return the event after them.
 
     An isolated position that fails its requirement after a payment is liquidated at once.
     """
     while is_funding_due(feed, event, t) and feed.funding_is_open[event] == is_open:
-        held = books.positions[0].quantity
+        held = balances.positions[0].quantity
         if held != 0.0:
             value = find_funding_value(rules, feed, quote, event)
-            books, paid = pay_funding(rules, books, value, feed.funding_rate[event])
+            balances, paid = pay_funding(rules, balances, value, feed.funding_rate[event])
             ledger = add_entry(ledger, funding=paid)
             write_event(log, t, FUNDING, value, held, paid)
             if rules.is_isolated is not None:
-                books, ledger = liquidate_if_failing(rules, books, ledger, quote, log, t)
+                balances, ledger = liquidate_if_failing(rules, balances, ledger, quote, log, t)
         event += 1
-    return books, ledger, event
+    return balances, ledger, event
 
 
 def liquidate_if_failing(
-    rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
-) -> tuple[Books, Ledger]:
+    rules: InstrumentRules, balances: Balances, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Balances, Ledger]:
     """Liquidate at the mark open if the requirement fails there, even with automatic margin."""
-    is_failed = is_failing(rules, books, quote.mark_open, quote.multiplier)
-    if is_failed and can_add(rules, books):
-        books = add_from_wallet(rules, books, quote.mark_open, quote, log, t)
-        is_failed = is_failing(rules, books, quote.mark_open, quote.multiplier)
+    is_failed = is_failing(rules, balances, quote.mark_open, quote.multiplier)
+    if is_failed and can_add(rules, balances):
+        balances = add_from_wallet(rules, balances, quote.mark_open, quote, log, t)
+        is_failed = is_failing(rules, balances, quote.mark_open, quote.multiplier)
     if is_failed:
-        done = liquidate(rules, books, quote.mark_open, quote)
+        done = liquidate(rules, balances, quote.mark_open, quote)
         log_liquidation(log, t, quote.mark_open, done)
-        return done.books, enter_liquidation(ledger, done)
-    return books, ledger
+        return done.balances, enter_liquidation(ledger, done)
+    return balances, ledger
 
 
 def pay_interest(
-    rules: Rules, feed: Feed, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
-) -> tuple[Books, Ledger]:
+    rules: Rules, feed: Feed, balances: Balances, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Balances, Ledger]:
     """Charge the interest since the previous open (step 3)."""
     last = max(t - 1, 0)
-    books, interest = charge_interest(
+    balances, interest = charge_interest(
         rules,
-        books,
+        balances,
         quote,
         feed.years[min(t, len(feed.years) - 1)],
         feed.borrow_rate[min(last, len(feed.borrow_rate) - 1)],
@@ -238,7 +238,7 @@ def pay_interest(
     )
     if interest != 0.0:
         write_event(log, t, INTEREST, quote.mark_open, 0.0, interest)
-    return books, add_entry(ledger, interest=interest)
+    return balances, add_entry(ledger, interest=interest)
 
 
 # ------------------------------------------------------------------------ steps 4, 7: forced closes
@@ -246,41 +246,41 @@ def pay_interest(
 
 def close_at_gap(
     rules: InstrumentRules,
-    books: Books,
+    balances: Balances,
     watch: Watch,
     ledger: Ledger,
     quote: Quote,
     log: Log,
     t: int,
-) -> tuple[Books, Ledger]:
+) -> tuple[Balances, Ledger]:
     """Liquidate or stop out at the open, before any order fills (step 4)."""
-    kind = find_gap(rules, books, quote, watch)
-    if kind == LIQUIDATION and can_add(rules, books):
-        books = add_from_wallet(rules, books, quote.mark_open, quote, log, t)
-        kind = find_gap(rules, books, quote, watch)
+    kind = find_gap(rules, balances, quote, watch)
+    if kind == LIQUIDATION and can_add(rules, balances):
+        balances = add_from_wallet(rules, balances, quote.mark_open, quote, log, t)
+        kind = find_gap(rules, balances, quote, watch)
     if kind == LIQUIDATION:
-        return liquidate_if_failing(rules, books, ledger, quote, log, t)
+        return liquidate_if_failing(rules, balances, ledger, quote, log, t)
     if kind == NOTHING:
-        return books, ledger
-    return close_by_stop(rules, books, ledger, quote, quote.open, kind, log, t)
+        return balances, ledger
+    return close_by_stop(rules, balances, ledger, quote, quote.open, kind, log, t)
 
 
 def close_by_stop(
     rules: InstrumentRules,
-    books: Books,
+    balances: Balances,
     ledger: Ledger,
     quote: Quote,
     value: float,
     kind: int,
     log: Log,
     t: int,
-) -> tuple[Books, Ledger]:
+) -> tuple[Balances, Ledger]:
     """Close the position by a stop of some kind at u."""
-    done = stop_out(rules, books, value, quote)
+    done = stop_out(rules, balances, value, quote)
     log_trade(log, t, name_stop(kind), done)
     is_profit = kind == PROFIT
     stops, profits = 0 if is_profit else 1, 1 if is_profit else 0
-    return done.books, enter_trade(ledger, done, stops, profits)
+    return done.balances, enter_trade(ledger, done, stops, profits)
 
 
 def name_stop(kind: int) -> int:
@@ -294,43 +294,43 @@ def name_stop(kind: int) -> int:
 
 def close_at_extreme(
     rules: InstrumentRules,
-    books: Books,
+    balances: Balances,
     watch: Watch,
     ledger: Ledger,
     quote: Quote,
     log: Log,
     t: int,
-) -> tuple[Books, Ledger]:
+) -> tuple[Balances, Ledger]:
     """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers.
 
     With automatic margin, the wallet adds margin at a liquidation price as long as it has any.
     """
-    while books.positions[0].quantity != 0.0:
-        kind, value = find_trigger(rules, books, quote, watch)
+    while balances.positions[0].quantity != 0.0:
+        kind, value = find_trigger(rules, balances, quote, watch)
         if kind == NOTHING:
             break
-        books, ledger = act_at_extreme(rules, books, ledger, quote, kind, value, log, t)
-    return books, ledger
+        balances, ledger = act_at_extreme(rules, balances, ledger, quote, kind, value, log, t)
+    return balances, ledger
 
 
 def act_at_extreme(
     rules: InstrumentRules,
-    books: Books,
+    balances: Balances,
     ledger: Ledger,
     quote: Quote,
     kind: int,
     value: float,
     log: Log,
     t: int,
-) -> tuple[Books, Ledger]:
+) -> tuple[Balances, Ledger]:
     """Liquidate, add margin or stop out at u, as an extreme of the bar triggers it."""
-    if kind == LIQUIDATION and can_add(rules, books):
-        return add_from_wallet(rules, books, value, quote, log, t), ledger
+    if kind == LIQUIDATION and can_add(rules, balances):
+        return add_from_wallet(rules, balances, value, quote, log, t), ledger
     if kind == LIQUIDATION:
-        done = liquidate(rules, books, value, quote)
+        done = liquidate(rules, balances, value, quote)
         log_liquidation(log, t, value, done)
-        return done.books, enter_liquidation(ledger, done)
-    return close_by_stop(rules, books, ledger, quote, value, kind, log, t)
+        return done.balances, enter_liquidation(ledger, done)
+    return close_by_stop(rules, balances, ledger, quote, value, kind, log, t)
 
 
 # ----------------------------------------------------------------------------- steps 0, 5: fills
@@ -340,15 +340,15 @@ def fill_early(
     rules: InstrumentRules, plan: Plan, state: State, quote: Quote, log: Log, t: int
 ) -> tuple[State, Ledger]:
     """Value the position at the last close before the bar, and fill its decision there (step 0)."""
-    books, pnl = mark_to_market(state.books, quote.fill)
+    balances, pnl = mark_to_market(state.balances, quote.fill)
     ledger = add_entry(new_ledger(), price_pnl=pnl)
     if not state.is_ruined:
-        books, ledger = fill_decision(rules, plan, state, books, ledger, quote, log, t)
-    watch = follow_trade(state.watch, state.books.positions[0], books.positions[0])
+        balances, ledger = fill_decision(rules, plan, state, balances, ledger, quote, log, t)
+    watch = follow_trade(state.watch, state.balances.positions[0], balances.positions[0])
     is_open = state.is_call_open and ledger.calls_met + ledger.calls_failed == 0
     is_called = state.is_called and is_open  # numba takes no branches among many keywords
     after = State(
-        books=books,
+        balances=balances,
         equity=state.equity,
         reserve=state.reserve,
         leverage=state.leverage,
@@ -378,72 +378,73 @@ def fill_decision(
     rules: InstrumentRules,
     plan: Plan,
     state: State,
-    books: Books,
+    balances: Balances,
     ledger: Ledger,
     quote: Quote,
     log: Log,
     t: int,
-) -> tuple[Books, Ledger]:
+) -> tuple[Balances, Ledger]:
     """Fill the decision of the last close, or what the broker or a halt forces (step 5)."""
     if state.is_over or is_forced(plan, state):
-        return fill_forced(rules, plan, state, books, ledger, quote, log, t)
-    wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)
-    if wanted == books.positions[0].quantity:
-        return books, ledger
-    return fill_order(rules, books, ledger, quote, wanted, log, t)
+        return fill_forced(rules, plan, state, balances, ledger, quote, log, t)
+    wanted = choose_quantity(rules, balances, quote, state.leverage, state.signal)
+    if wanted == balances.positions[0].quantity:
+        return balances, ledger
+    return fill_order(rules, balances, ledger, quote, wanted, log, t)
 
 
 def fill_order(
     rules: InstrumentRules,
-    books: Books,
+    balances: Balances,
     ledger: Ledger,
     quote: Quote,
     wanted: float,
     log: Log,
     t: int,
-) -> tuple[Books, Ledger]:
+) -> tuple[Balances, Ledger]:
     """Fill an order for the wanted quantity."""
-    done = fill(rules, books, quote, wanted, rules.fee)
+    done = fill(rules, balances, quote, wanted, rules.fee)
     log_trade(log, t, FILL, done)
-    return done.books, enter_trade(ledger, done, 0)
+    return done.balances, enter_trade(ledger, done, 0)
 
 
 def fill_forced(
     rules: InstrumentRules,
     plan: Plan,
     state: State,
-    books: Books,
+    balances: Balances,
     ledger: Ledger,
     quote: Quote,
     log: Log,
     t: int,
-) -> tuple[Books, Ledger]:
+) -> tuple[Balances, Ledger]:
     """Reduce to the ratio of an unmet call; if there is nothing to reduce, fill the decision."""
-    if is_forced(plan, state) and books.positions[0].quantity != 0.0:
-        done = reduce_to_ratio(rules, books, quote, plan.grace_ratio)
+    is_held = balances.positions[0].quantity != 0.0
+    if plan.margin_call is not None and is_held and is_forced(plan, state):
+        done = reduce_to_ratio(rules, balances, quote, plan.grace_ratio)
         is_reduced = done.quantity != 0.0
         log_trade(log, t, FILL, done)
-        after = done.books if is_reduced else books
+        after = done.balances if is_reduced else balances
         ledger = end_grace(rules, plan, state, after, ledger, quote, is_reduced, log, t)
         if is_reduced:
             return after, enter_trade(ledger, done, 0)
     wanted = 0.0
     if not state.is_over:
-        wanted = choose_quantity(rules, books, quote, state.leverage, state.signal)
-    return fill_order(rules, books, ledger, quote, wanted, log, t)
+        wanted = choose_quantity(rules, balances, quote, state.leverage, state.signal)
+    return fill_order(rules, balances, ledger, quote, wanted, log, t)
 
 
 # --------------------------------------------------------------------------------- step 8: close
 
 
 def end_account(
-    rules: InstrumentRules, books: Books, ledger: Ledger, quote: Quote, log: Log, t: int
-) -> tuple[Books, Ledger]:
+    rules: InstrumentRules, balances: Balances, ledger: Ledger, quote: Quote, log: Log, t: int
+) -> tuple[Balances, Ledger]:
     """Close a ruined account at the mark close, without costs, and log its ruin."""
-    held = books.positions[0].quantity
+    held = balances.positions[0].quantity
     traded = abs(held) * abs(quote.mark_close)
     write_event(log, t, RUINED, quote.mark_close, 0.0 - held, traded)
-    books, bad_debt = close_ruined(rules, books, quote)
+    balances, bad_debt = close_ruined(rules, balances, quote)
     if bad_debt != 0.0:
         write_event(log, t, BAD_DEBT, quote.mark_close, 0.0, bad_debt)
-    return books, add_entry(ledger, bad_debt=bad_debt, traded=traded)
+    return balances, add_entry(ledger, bad_debt=bad_debt, traded=traded)

@@ -10,12 +10,11 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account.fills import stop_out
-from backtest.account.ledger import TIME_STOPPED, enter_trade, log_trade, new_ledger
-from backtest.account.portfolio_balance import close_account_books, open_books
-from backtest.account.portfolio_ledger import as_log, enter, stamp
+from backtest.account.ledger import TIME_STOPPED
+from backtest.account.portfolio_balance import enter_fill, pick_balances
 from backtest.account.portfolio_records import (
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Terms,
     is_held,
@@ -33,7 +32,7 @@ def stop_by_time(
     state: AccountState,
     quotes: MarketBar,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     time: float,
 ) -> None:
@@ -44,12 +43,9 @@ def stop_by_time(
         is_due = terms.max_holding[i] > 0.0 and time - state.opened[i] >= terms.max_holding[i]
         if is_due and is_held(state, i) and quotes.is_listed[i] == 1:
             rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-            before, row = open_books(terms, state, i), log.written[0]
+            before = pick_balances(terms, state, i)
             done = stop_out(rules, before, quotes.open[i], quote)
-            log_trade(as_log(log), t, TIME_STOPPED, done)
-            stamp(log, row, i)
-            close_account_books(terms, state, i, before, done.books)
-            enter(ledger, i, enter_trade(new_ledger(), done, 1))
+            enter_fill(terms, state, ledger, log, t, i, TIME_STOPPED, before, done, 1)
             state.is_pending[i] = 0
             state.since_stop[i] = -1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account import Watch
-from backtest.account.contagion import blame
+from backtest.account.contagion import log_causes
 from backtest.account.exits import (
     DRAW,
     LIQUIDATION,
@@ -13,25 +13,26 @@ from backtest.account.exits import (
 )
 from backtest.account.ledger import new_ledger
 from backtest.account.liquidation import find_trigger
+from backtest.account.option_holdings import holds_options
 from backtest.account.portfolio_balance import (
-    close_account_books,
-    open_books,
+    enter_step,
+    pick_balances,
+    value_at,
 )
 from backtest.account.portfolio_gap import (
     drop_after_equity_stop,
 )
-from backtest.account.portfolio_ledger import LIQUIDATIONS, as_log, enter, stamp
-from backtest.account.portfolio_payments import drop_after_liquidation
+from backtest.account.portfolio_ledger import LIQUIDATIONS, as_log
+from backtest.account.portfolio_liquidation import liquidate_pool
+from backtest.account.portfolio_payments import drop_after_liquidation, drop_after_pool_failure
 from backtest.account.portfolio_records import (
     HIGHEST,
-    IS_OVER,
-    POOL_FAILED,
-    SINCE_POOL,
     AccountState,
-    BookLog,
+    EventLog,
     MarketBar,
     Scratch,
     Terms,
+    is_held,
     is_isolated,
     pick_instrument,
     pick_quote,
@@ -49,28 +50,27 @@ def walk_by_rule(
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
-    log: BookLog,
+    log: EventLog,
     t: int,
     i: int,
 ) -> None:
     """Take one position through the extremes with the rules of a single position."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    watch, before = Watch(state.best[i], state.wallet[HIGHEST]), open_books(terms, state, i)
-    kind, at = find_trigger(rules, before, quote, watch)
+    watch = Watch(state.best[i], state.wallet[HIGHEST])
+    kind, at = find_own_trigger(terms, state, quotes, scratch, ledger, log, t, i)
+    before = pick_balances(terms, state, i)
     if kind == NOTHING:
         return
     if kind == LIQUIDATION and not is_isolated(terms, i):
         state.held.values[i] = at
-        blame(terms, state, scratch, ledger, log, t)
+        log_causes(terms, state, scratch, ledger, log, t)
     row, after, found, last = log.written[0], before, new_ledger(), kind
     while kind != NOTHING:
         after, found = act_at_extreme(rules, after, found, quote, kind, at, as_log(log), t)
         last, kind = kind, NOTHING
         if after.positions[0].quantity != 0.0:
             kind, at = find_trigger(rules, after, quote, watch)
-    stamp(log, row, i)
-    close_account_books(terms, state, i, before, after)
-    enter(ledger, i, found)
+    enter_step(terms, state, ledger, log, i, row, before, after, found)
     is_margin_added = found.liquidations + found.stops + found.take_profits == 0  # and no more
     state.is_pending[i] *= 1 if is_margin_added else 0
     if found.stops > 0:
@@ -81,6 +81,33 @@ def walk_by_rule(
         end_by_rule(terms, state, ledger, i, found.liquidations)
 
 
+def find_own_trigger(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    i: int,
+) -> tuple[int, float]:
+    """Return what acts on the position in the bar, and its u.
+
+    A liquidation of an account that also holds options is that of its pool, and done here.
+    """
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    watch = Watch(state.best[i], state.wallet[HIGHEST])
+    kind, at = find_trigger(rules, pick_balances(terms, state, i), quote, watch)
+    while kind == LIQUIDATION and not is_isolated(terms, i) and holds_options(state):
+        value_at(state, quotes.mark_open, quotes.asset_mark_open)
+        state.held.values[i] = at
+        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, False)
+        if not is_held(state, i):
+            return NOTHING, at
+        kind, at = find_trigger(rules, pick_balances(terms, state, i), quote, watch)
+    return kind, at
+
+
 def end_by_rule(terms: Terms, state: AccountState, ledger: FloatArray, i: int, count: int) -> None:
     """Do what follows a liquidation of a position alone."""
     if is_isolated(terms, i):
@@ -89,11 +116,4 @@ def end_by_rule(terms: Terms, state: AccountState, ledger: FloatArray, i: int, c
     last = ledger.shape[1] - 1
     ledger[LIQUIDATIONS, i] -= count
     ledger[LIQUIDATIONS, last] += count
-    state.wallet[POOL_FAILED] = 1.0
-    state.wallet[SINCE_POOL] = -1.0
-    if terms.is_halting:
-        state.wallet[IS_OVER] = 1.0
-    for j in range(len(state.margin)):
-        if not is_isolated(terms, j):
-            state.is_pending[j] = 0
-            state.since[j] = -1.0
+    drop_after_pool_failure(terms, state)

@@ -70,19 +70,26 @@ def check_some(function: Callable[P, T], names: frozenset[str]) -> Callable[P, T
     order = [each.name for each in parameters if each.kind in BY_PLACE]
     rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "")
 
+    @functools.cache
+    def find_asked() -> tuple[list[Kind | None], dict[str, Kind]]:
+        kinds = find_kinds(function)  # at the first call: annotations may name later modules
+        asked = {name: kind for name, kind in kinds.items() if name in names}
+        return [asked.get(name) for name in order], asked
+
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        kinds = find_kinds(function)
+        places, asked = find_asked()
         read: list[Any] = list(args)
         named: dict[str, Any] = dict(kwargs)
-        for k, name in enumerate(order[: len(read)]):
-            if name in kinds and name in names:
-                read[k] = read_argument(function, name, kinds[name], read[k])
-        for name in named.keys() & kinds.keys() & names:
-            named[name] = read_argument(function, name, kinds[name], named[name])
-        if rest in kinds and rest in names and len(read) > len(order):
-            given = tuple(read[len(order) :])
-            read[len(order) :] = read_argument(function, rest, kinds[rest], given)
+        for k, (kind, given) in enumerate(zip(places, args, strict=False)):
+            if kind is not None:
+                read[k] = read_argument(function, order[k], kind, given)
+        for name, given in kwargs.items():
+            if name in asked:
+                named[name] = read_argument(function, name, asked[name], given)
+        if rest in asked and len(read) > len(order):
+            more = tuple(read[len(order) :])
+            read[len(order) :] = read_argument(function, rest, asked[rest], more)
         return function(*read, **named)
 
     return call
@@ -218,8 +225,11 @@ def join_kinds(kinds: Sequence[Kind]) -> Kind:
     """Return the kind of values that are of one of some kinds."""
 
     def read(value: Any) -> Any:
-        readings = (kind.read(value) for kind in kinds)
-        return next((each for each in readings if each is not REFUSED), REFUSED)
+        for kind in kinds:
+            found = kind.read(value)
+            if found is not REFUSED:
+                return found
+        return REFUSED
 
     nouns = dict.fromkeys(kind.noun for kind in kinds)
     is_file = any(kind.error is DataError for kind in kinds)
@@ -244,6 +254,8 @@ def read_instance_kind(hint: Any) -> Kind | None:
 
 def read_number(value: Any) -> Any:
     """Return a real number that fits into a float; an array without dimensions is one."""
+    if type(value) is float:
+        return value
     if isinstance(value, np.ndarray):
         return value if not value.ndim and is_numeric(value.dtype) else REFUSED
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

@@ -28,6 +28,7 @@ from backtest.base.cache_folder import read_bytes, warn_of_damage
 from backtest.base.compile_time import COMPILING, count_as_compiling
 from backtest.base.linked_code import compiling
 from backtest.base.numba_start import import_without_blas
+from backtest.base.rule_passes import RuleCompiler
 
 import_without_blas()
 MAGIC = b"backtest compiled code 1\n"
@@ -107,7 +108,7 @@ def widen(kind: Any) -> Any:
 
 def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
     """Return a function that numba compiles when it is called; cached in checked files."""
-    compiled = numba.njit(**options)(function)
+    compiled = numba.njit(pipeline_class=RuleCompiler, **options)(function)
     find = compiled.get_call_template
     compiled.get_call_template = lambda args, kws: find(
         [widen(each) for each in args], {name: widen(each) for name, each in kws.items()}
@@ -128,7 +129,8 @@ def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
 def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
     """Return a C callback compiled for one signature; cached in checked files."""
     types = normalize_signature(signature)  # type: ignore[no-untyped-call] # numba's
-    compiled: Any = CFunc(function, types, locals={}, options=options)
+    passes: Any = RuleCompiler
+    compiled: Any = CFunc(function, types, locals={}, options=options, pipeline_class=passes)
     if cache:
         compiled._cache = CheckedCache(function)
     with count_as_compiling():

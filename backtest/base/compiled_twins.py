@@ -90,11 +90,12 @@ def find_version(name: str) -> str:
 
 @functools.cache
 def describe_target() -> tuple[str, ...]:
-    """Return what compiled code depends on besides its source: compiler and processor."""
+    """Return what compiled code depends on besides its source: compiler, passes and processor."""
     from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
 
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
     chosen = [os.environ.get(f"NUMBA_CPU_{word}", "") for word in ("NAME", "FEATURES")]
     features = binding.get_host_cpu_features().flatten()
     host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
-    return (*versions, *chosen, *map(str, host))
+    passes = Path(__file__).with_name("rule_passes.py").read_text(encoding="utf-8")
+    return (*versions, *chosen, *map(str, host), passes)

@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 
-def import_at_first_use(
-    package: str, names: Mapping[str, Sequence[str]]
-) -> Callable[[str], object]:
-    """Return the ``__getattr__`` of a package whose names are imported at their first use.
+class Door(ModuleType):
+    """A package whose names are imported at their first use.
 
-    Parameters
-    ----------
-    package : str
-        Full name of the package.
-    names : mapping of str to sequence of str
-        The names by the module that has them; those of the package itself are modules.
+    A function hides the submodule of its name, which an import would put in its place.
     """
-    places = {name: module for module, each in names.items() for name in each}
 
-    def get_name(name: str) -> object:
-        if name not in places:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        if places[name] == package:
-            return importlib.import_module(f"{package}.{name}")
-        return getattr(importlib.import_module(places[name]), name)
+    _places: dict[str, str]
+    """The module of each name."""
 
-    return get_name
+    def __getattr__(self, name: str) -> Any:
+        """Import a name, and keep it."""
+        module = self.__dict__["_places"].get(name)
+        if module is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if module == self.__name__:
+            return importlib.import_module(f"{module}.{name}")
+        found = getattr(__import__(module, fromlist=(name,)), name)
+        self.__dict__[name] = found
+        return found
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a name; leave out a submodule that has the name of a function."""
+        is_module = isinstance(value, ModuleType)
+        if not is_module or self._places.get(name, self.__name__) == self.__name__:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> Iterable[str]:
+        """Return the public names, imported or not."""
+        return sorted({*self.__dict__, *self.__dict__.get("__all__", self._places)})
+
+
+def open_door(package: str, modules: Sequence[str] = ()) -> None:
+    """Import what a package imports under ``TYPE_CHECKING`` at the first use of each name.
+
+    Call it in the ``__init__`` of the package, after the imports. They are not read again: Python
+    has listed their names in the code of the ``__init__``, each module before what it imports.
+    Folders in the package that are imported too are given by name.
+    """
+    places: dict[str, str] = {}
+    module = ""
+    for name in sys._getframe(1).f_code.co_names:
+        if "." in name:
+            module = name
+        elif module and not name.startswith("_"):
+            places[name] = module
+    places |= dict.fromkeys(modules, package)
+    door = sys.modules[package]
+    door.__dict__["_places"] = places
+    door.__class__ = Door
 
 
 def call_later(module: str, name: str) -> Callable[..., Any]:

@@ -20,12 +20,12 @@ import typer.core
 from backtest.base import early_interrupt
 from backtest.base.errors import AccountingError, BacktestError, did_you_mean
 from backtest.base.provenance import recording_command
+from backtest.base.result_identity import find_version
 from backtest.cli import exit_codes
 from backtest.cli.cures import find_command, render_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
-from backtest.cli.lazy_commands import build_tree
+from backtest.cli.lazy_commands import DirectOptions, build_tree
 from backtest.cli.printing import format_help, reserve_stdout
-from backtest.engine import find_version
 from backtest.engine.compile import background_compiler
 
 TYPED_NUMBERS = {
@@ -35,7 +35,7 @@ TYPED_NUMBERS = {
 """How the parser of flags begins its refusals of text that is no number, and what was needed."""
 
 
-class CommandGroup(typer.core.TyperGroup):
+class CommandGroup(DirectOptions, typer.core.TyperGroup):
     """The group of all commands; it prints a message when Ctrl-C ends one."""
 
     def invoke(self, ctx: Any) -> Any:

@@ -15,10 +15,11 @@ from backtest.features.book_calculator import BookCalculation, calculate_book
 from backtest.venue import Venue, preset_files
 from backtest.venue.collateral import Collateral
 from backtest.venue.margin_presets import PresetMargin
+from backtest.venue.option_contract import OptionPosition
 from backtest.venue.requirement_rule import Brackets, MarginRule
 
 CURE = "give a book, such as examples/book.toml"
-KEYS = ("balance", "venue", "requirement", "positions", "collateral")
+KEYS = ("balance", "venue", "requirement", "positions", "collateral", "options")
 POSITION = ("quantity", "price", "entry", "venue")
 
 
@@ -33,8 +34,9 @@ def read_book_file(file: Path) -> BookCalculation:
     """
     tables = read_toml(file, noun="a book", argument="--book", cure=CURE)
     with located(str(file)):
-        check_names("a book", tables, KEYS, ("balance", "positions"), noun="entry", where="top")
-        positions = read_positions(tables["positions"])
+        needed = ("balance",) if tables.get("options") else ("balance", "positions")
+        check_names("a book", tables, KEYS, needed, noun="entry", where="top")
+        positions = read_positions(tables["positions"]) if "positions" in tables else {}
         return calculate_book(
             {name: read_venue(name, row, tables.get("venue")) for name, row in positions.items()},
             {name: row["quantity"] for name, row in positions.items()},
@@ -43,6 +45,7 @@ def read_book_file(file: Path) -> BookCalculation:
             balance=tables["balance"],
             rule=read_requirement(tables.get("requirement")),
             collateral=read_collateral(tables.get("collateral", [])),
+            options=read_options(tables.get("options", [])),
         )
 
 
@@ -89,6 +92,17 @@ def read_requirement(given: object) -> MarginRule:
     if isinstance(given, str):
         return PresetMargin(preset=given)
     return MarginRule.from_dict(given, where="requirement")  # type: ignore[arg-type] # checked there
+
+
+def read_options(given: object) -> list[OptionPosition]:
+    """Return the options of the book; a contract is a name, or a table of its terms."""
+    if not isinstance(given, list):
+        raise ParameterError(
+            f"options must be a list of tables, got {given!r:.80}",
+            where="options",
+            cure="write [[options]] with option, quantity, index, at and volatility",
+        )
+    return [OptionPosition.from_dict(row, where=f"options[{k}]") for k, row in enumerate(given)]
 
 
 def read_collateral(given: object) -> list[Collateral]:

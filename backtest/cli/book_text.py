@@ -11,6 +11,7 @@ from backtest.cli.printing import print_paragraph, print_table
 from backtest.features.book_calculator import BookCalculation, choose_nearest
 from backtest.features.failure_map import FailureMap
 
+OF_OPTIONS = ("option", "quantity", "index", "days", "mark", "value", "delta")
 COLUMNS = ("instrument", "quantity", "price", "notional", "profit", "share", "fails at", "move")
 HOLDS, FAILS, NOW = "·", "#", "+"
 STEP = 2
@@ -23,8 +24,14 @@ def print_book(found: BookCalculation) -> None:
         typer.echo(f"  {name:<20}{text}")
     typer.echo()
     right = tuple(name for name in COLUMNS if name != "instrument")
-    print_table(COLUMNS, [list(row) for row in list_positions(found)], right=right, squeezes=True)
-    typer.echo()
+    if found.positions:
+        rows = [list(row) for row in list_positions(found)]
+        print_table(COLUMNS, rows, right=right, squeezes=True)
+        typer.echo()
+    if found.options:
+        rows = [list(row) for row in list_options(found)]
+        print_table(OF_OPTIONS, rows, right=OF_OPTIONS[1:], squeezes=True)
+        typer.echo()
     print_paragraph(describe_first(found))
     for move in () if found.is_failing else found.moves:
         name = "all prices together" if move.name == "all" else move.name
@@ -36,15 +43,18 @@ def list_figures(found: BookCalculation) -> list[tuple[str, str]]:
     share = f", of which collateral {found.collateral_share:,.8g}" * (found.collateral_share != 0.0)
     level = "" if found.level == 1.0 else f", fails at {found.level:g} times that"
     state = ": it fails now" if found.is_failing else ""
+    of_options = f", options {found.option_value:,.8g}" * bool(found.options)
+    turns = f", options {found.options_leverage:.4g}" * bool(found.options)
+    backed = f"{found.backing:,.8g}, of which collateral {found.collateral:,.8g}{of_options}"
     return [
         ("balance", f"{found.balance:,.8g}"),
         ("equity", f"{found.equity:,.8g}"),
-        ("backed by", f"{found.backing:,.8g}, of which collateral {found.collateral:,.8g}"),
+        ("backed by", backed),
         ("requirement", f"{found.requirement:,.8g}{share}{level}"),
         ("initial margin", f"{found.initial:,.8g}"),
         ("margin ratio", format_percent(found.margin_ratio, 2) + state),
         ("left", f"{found.distance:,.8g}"),
-        ("gross leverage", f"{found.gross_leverage:.4g}, net {found.net_leverage:.4g}"),
+        ("gross leverage", f"{found.gross_leverage:.4g}, net {found.net_leverage:.4g}{turns}"),
     ]
 
 
@@ -65,6 +75,22 @@ def list_positions(found: BookCalculation) -> list[tuple[str, ...]]:
     ]
 
 
+def list_options(found: BookCalculation) -> list[tuple[str, ...]]:
+    """Return the rows of the table of options."""
+    return [
+        (
+            row.option,
+            f"{row.quantity:,.7g}",
+            f"{row.price:,.7g}",
+            f"{row.days:,.4g}",
+            f"{row.mark:,.6g}",
+            f"{row.value:,.6g}",
+            f"{row.delta:,.4g}",
+        )
+        for row in found.options
+    ]
+
+
 def format_move(move: float) -> str:
     """Format a move as a percentage; a dash if no move fails the book."""
     return "-" if math.isnan(move) else format_percent(move, 2, is_signed=True)
@@ -74,6 +100,8 @@ def describe_first(found: BookCalculation) -> str:
     """Describe which instrument fails the book first, the others frozen."""
     if found.is_failing:
         return "The requirement fails at these prices."
+    if found.first is None and not found.positions:
+        return "The book holds options only: their index moves it."
     if found.first is None:
         return "No move of one price alone liquidates."
     row = next(row for row in found.positions if row.instrument == found.first)

@@ -20,7 +20,7 @@ from backtest.cli.find_policy import load_policies
 from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.policy_contract import Finding, check_policy
 from backtest.market import Market, Markets, as_markets
 from backtest.policy import Policy

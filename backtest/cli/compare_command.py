@@ -11,6 +11,7 @@ import typer
 import backtest
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import from_plain
+from backtest.base.ranges import Choice
 from backtest.cli.compared_terms_text import read_margin_flag, read_venue_flags, replace_terms
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
@@ -19,12 +20,12 @@ from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.experiment_schema import find_single
 from backtest.cli.experiment_venue import build_policy
-from backtest.cli.flags import ACCOUNT, POLICY, RESULTS, VENUE, AsJson, Results, Save
+from backtest.cli.flags import ACCOUNT, COMPARISON, POLICY, RESULTS, VENUE, AsJson, Results, Save
 from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.compare import Comparison, SharedTerms, list_differences
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.indicator_rules import resolve_signal
 from backtest.policy import Policy
 
 EXAMPLES = """
@@ -48,6 +49,8 @@ FLAGS = (
         read_venue_flags),
     Key("compare", "margins", str, "--margin", ACCOUNT,
         "'cross' (default), 'isolated', or 'cross,isolated' to compare them.", read_margin_flag),
+    Key("compare", "accounts", Choice("shared", "separate"), "--accounts", COMPARISON,
+        "Several markets: one 'shared' account, or 'separate' ones, averaged."),
     *list_flags("compare"),
 )  # fmt: skip
 

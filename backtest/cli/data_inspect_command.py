@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from backtest.base.number_text import format_percent
@@ -22,13 +23,12 @@ from backtest.cli.data_import_command import (
     read_columns,
 )
 from backtest.cli.flags import AsJson, flag
-from backtest.cli.panel_text import print_panel
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
 from backtest.market import Quality, quality
 from backtest.market.inspect.findings import Count, Gaps
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
-from backtest.market.panel_quality import PanelQuality, inspect_panel
+from backtest.market.panel_quality import LEAST_RETURNS, InstrumentSpan, PanelQuality, inspect_panel
 from backtest.market.read.instrument_folders import find_in_folders, is_panel, list_names
 from backtest.market.tables.defects import Defect
 
@@ -272,3 +272,55 @@ def _print_defects(defects: Sequence[Defect]) -> None:
     for each in defects:
         where = format_reasons([each.where])
         print_paragraph(f"{each.rule}, {each.found}{where}: {each.cure}")
+
+
+MOST_COLUMNS = 8
+"""Instruments with a column of their own in the table of correlations."""
+
+
+def print_panel(panel: PanelQuality) -> None:
+    """Print the spans, holes and correlations, and whether the data load as a panel."""
+    typer.secho(f"{len(panel.instruments)} instruments together", bold=True)
+    print_paragraph(f"{panel.bars:,} bars, {panel.start} to {panel.end} UTC")
+    print_paragraph(
+        f"all instruments have {panel.common_bars:,} of them, {panel.common_start} to "
+        f"{panel.common_end} UTC"
+        if panel.common_bars
+        else "no bar is common to all instruments"
+    )
+    typer.echo("")
+    columns = ("instrument", "from", "to", "bars", "missing")
+    print_table(columns, map(_list_span, panel.instruments), right=("bars",))
+    if len(panel.instruments) > 1:
+        _print_correlations(panel)
+    typer.echo("")
+    if panel.refused:
+        typer.secho("What does not load", fg="yellow", bold=True)
+        print_paragraph(panel.refused)
+        print_paragraph(panel.cure)
+    else:
+        print_paragraph("they load as a panel")
+
+
+def _list_span(each: InstrumentSpan) -> Sequence[str]:
+    where = f", first {each.first_missing}, where {each.beside} has one" if each.missing else ""
+    return each.name, each.start, each.end, f"{each.bars:,}", f"{each.missing:,}{where}"
+
+
+def _print_correlations(panel: PanelQuality) -> None:
+    names = [each.name for each in panel.instruments]
+    shown = names[:MOST_COLUMNS]
+    typer.echo("")
+    typer.secho(f"Correlations of {panel.period} log returns", bold=True)
+    rows = ((name, *_format_row(panel, name, shown)) for name in names)
+    print_table(("", *shown), rows, right=shown)
+    if any(np.isnan(panel.correlations[a][b]) for a in names for b in shown):
+        print_paragraph(f"no number: fewer than {LEAST_RETURNS} common returns")
+    if len(names) > len(shown):
+        print_paragraph(f"columns of {len(names) - len(shown)} more: --json has all of them")
+
+
+def _format_row(panel: PanelQuality, name: str, shown: Sequence[str]) -> Iterator[str]:
+    for other in shown:
+        value = panel.correlations[name][other]
+        yield "" if np.isnan(value) else f"{value:.2f}"

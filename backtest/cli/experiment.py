@@ -14,12 +14,14 @@ from backtest.base.units import TimeLike
 from backtest.cli.draft import Draft, GivenFlag, Tables, located, nest, overlay
 from backtest.cli.experiment_data import check_start, load_data, read_span
 from backtest.cli.experiment_keys import RULE_TABLES
+from backtest.cli.experiment_options import list_options
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.experiment_signal import read_signal
 from backtest.cli.experiment_venue import build_overlay, build_policies, build_venues
-from backtest.cli.lending_table import apply_lending
 from backtest.cli.typed_values import format_typed
-from backtest.market import as_markets
+from backtest.market import Markets, as_markets
+from backtest.venue import Venue
+from backtest.venue.lending import RateCurve
 
 RUN_TERMS = ("sampling", "calendar", "compile")
 """The keys of ``[run]`` that are passed to :func:`backtest.run` unchanged."""
@@ -80,7 +82,7 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     run, span = draft.section("run"), read_span(draft, warms=warms)
     with located(draft.locate("account")):
         account = Account.from_dict(draft.tables.get("account", {}))
-    market = load_data(draft, span)
+    market = list_options(draft, load_data(draft, span))
     markets = as_markets(market)
     policy = build_policies(draft.section("policy", path="name"), markets.names)
     venue = apply_lending(draft, build_venues(draft, markets), markets)
@@ -142,7 +144,7 @@ def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:
 
 def is_separate(draft: Draft) -> bool:
     """Return whether a sweep, a search or a comparison has an account of its own in each market."""
-    tables = (draft.tables.get(name, {}) for name in ("sweep", "tune", "compare"))
+    tables = (draft.tables.get(name, {}) for name in ("sweep", "tune", "validate", "compare"))
     return any(table.get("accounts") == "separate" for table in tables)
 
 
@@ -159,3 +161,60 @@ def warn_of_cold_start(start: TimeLike) -> None:
         "`backtest compare` keep them",
         stacklevel=2,
     )
+
+
+RATES = ("borrow_rate", "cash_rate")
+
+
+def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
+    """Return a venue, or venues by instrument, with the rates of the draft's curve, if any.
+
+    Raises ParameterError if the venue has rates of its own, or the curve or utilization is wrong.
+    """
+    section = draft.section("lending")
+    if not section.entries:
+        return venue
+    terms = dict(section.entries)
+    with located(section.where):
+        utilization = terms.pop("utilization", None)
+        curve = RateCurve.from_dict(terms)
+        check_utilization(utilization, markets)
+        rates = curve.rates(next(iter(markets.values())), utilization)
+        if not isinstance(venue, Mapping):
+            return replace_rates(venue, rates)
+        return {name: replace_rates(each, rates) for name, each in venue.items()}
+
+
+def check_utilization(utilization: object, markets: Markets) -> None:
+    """Require a utilization, of several markets a number: their interest is the account's."""
+    if utilization is None:
+        raise ParameterError(
+            "a curve needs a utilization, got none",
+            where="utilization",
+            cure="give utilization = 0.8, or the name of a column of the bars",
+        )
+    if len(markets) > 1 and isinstance(utilization, str):
+        raise ParameterError(
+            "the utilization of several markets must be a number, as interest belongs to the "
+            f"account, got {utilization!r}",
+            where="utilization",
+            cure="give utilization = 0.8, or run one market",
+        )
+
+
+def replace_rates(venue: Venue, rates: Mapping[str, object]) -> Venue:
+    """Return a venue with interest on the loan at rates; refuse one that has its own."""
+    own = [name for name in RATES if not is_zero(getattr(venue, name))]
+    if own or venue.interest_on == "balance":
+        found = f"{own[0]}" if own else "interest_on = 'balance'"
+        raise ParameterError(
+            f"rates must come from [lending] or from the venue, which also has {found}",
+            where="Venue",
+            cure=f"leave {own[0] if own else 'interest_on'} out of [venue], or the table [lending]",
+        )
+    return venue.override({"interest_on": "loan", **rates})
+
+
+def is_zero(rate: object) -> bool:
+    """Return whether a rate is the number 0."""
+    return isinstance(rate, (int, float)) and rate == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,13 @@ from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.cli.draft import Draft, DraftTable, located
 from backtest.cli.experiment_schema import find_single
 from backtest.market import Market, Markets
+from backtest.market.detail import with_clock
 from backtest.market.read.instrument_folders import find_in_folders, is_panel
 from backtest.venue import Venue
 
 SAMPLE = "sample"
+SEEDED = re.compile(r"sample(:(?P<seed>\d{1,9}))?", re.ASCII)
+"""How a sample is named: seed 0 without a number."""
 WEIGHTS = ("weights", "carry_weights", "allocate", "allocate_settings")
 """The keys of ``[run]`` that weigh instruments."""
 NAMED = ("path", "instrument", "resample", "from", "to")
@@ -80,6 +84,7 @@ def load_data(draft: Draft, span: DataSpan | None = None) -> Market | Markets:
     """Return the market that the data name, or the markets of several instruments.
 
     They are cut to a span, by default that of the draft without warming bars, and resampled.
+    Policies decide as ``[run] decide`` says.
     """
     span = read_span(draft, warms=False) if span is None else span
     data = draft.section("data", path="path")
@@ -87,17 +92,27 @@ def load_data(draft: Draft, span: DataSpan | None = None) -> Market | Markets:
     if not names_several(data):
         check_named_terms(draft)
         load = load_market
-    market = load(data, span)
+    market = load_samples(data, span) if list_seeds(data) else load(data, span)
     interval = data.entries.get("resample")
-    if interval is None:
-        return market
-    with located(data.where):
-        return market.resample(interval)
+    if interval is not None:
+        with located(data.where):
+            market = market.resample(interval)
+    run = draft.section("run", path="detail")
+    detail = run.entries.get("detail")
+    with located(draft.locate("run", ("decide", "detail"))):
+        found: Market | Markets = with_clock(
+            market,
+            run.entries.get("decide"),
+            None if detail is None else run.folder / detail,
+            call="[run]",
+        )
+    return found
 
 
 def names_several(data: DraftTable) -> bool:
     """Return whether the data are of several instruments."""
-    return is_panel(list_paths(data), list_instruments(data))
+    seeds = list_seeds(data)
+    return len(seeds) > 1 if seeds else is_panel(list_paths(data), list_instruments(data))
 
 
 def check_named_terms(draft: Draft) -> None:
@@ -124,11 +139,33 @@ def find_venues(table: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def list_paths(data: DraftTable) -> list[Path]:
-    """Return the paths of the data; none for the sample."""
+def list_names(data: DraftTable) -> list[str]:
+    """Return the paths and samples of the data, as they are given."""
     given = data.entries.get("path", SAMPLE)
-    paths = [given] if isinstance(given, str) else list(given)
-    return [] if paths == [SAMPLE] else [data.folder / each for each in paths]
+    return [given] if isinstance(given, str) else list(given)
+
+
+def list_paths(data: DraftTable) -> list[Path]:
+    """Return the paths of the data."""
+    return [data.folder / each for each in list_names(data)]
+
+
+def list_seeds(data: DraftTable) -> list[int]:
+    """Return the seeds of the samples that the data name; none if they name paths."""
+    names = list_names(data)
+    if not any(name.partition(":")[0] == SAMPLE for name in names):
+        return []
+    found = [SEEDED.fullmatch(name) for name in names]
+    seeds = [int(each["seed"] or 0) for each in found if each]
+    if len(set(seeds)) < len(names):
+        raise ParameterError(
+            "the data are paths, or samples that each have a whole number as the seed, "
+            f"got {', '.join(names)}",
+            where=data.where,
+            cure="choose different samples: --data sample:1 --data sample:2; the path of a folder "
+            "of that name is ./sample",
+        )
+    return seeds
 
 
 def list_instruments(data: DraftTable) -> list[str]:
@@ -143,41 +180,38 @@ def list_choices(data: DraftTable) -> dict[str, Any]:
 
 
 def load_market(data: DraftTable, span: DataSpan) -> Market:
-    """Load the sample, or the data of a path."""
+    """Load the data of a path."""
     choices, paths = list_choices(data), list_paths(data)
     if "instrument" in data.entries:
         choices["instrument"] = data.entries["instrument"]
-    if not paths:
-        return load_sample(choices, span, where=data.where)
     chosen = find_in_folders(paths, choices.get("instrument"))
     if chosen is not None:  # of a folder with a folder for each market
         paths, choices["instrument"] = [chosen.path], chosen.instrument
     return Market.load(*paths, between=span.between, **choices)
 
 
-def load_sample(choices: Mapping[str, Any], span: DataSpan, *, where: str) -> Market:
-    """Return the embedded sample, cut to a span."""
+def load_samples(data: DraftTable, span: DataSpan) -> Market | Markets:
+    """Return the embedded sample, or several named after their seeds, cut to a span."""
+    seeds = list_seeds(data)
+    choices = [*data.entries.keys() & {"instrument"}, *list_choices(data)]
     if choices:
         raise ParameterError(
             f"the sample takes no {', '.join(choices)}: its data are known",
-            where=where,
-            cure="leave that out, or choose the data: --data PATH",
+            where=data.where,
+            cure="leave that out, or choose the data: --data PATH, or --data sample:1 "
+            "--data sample:2 for two samples",
         )
-    market = Market.sample()
+    found = [Market.sample(seed=seed) for seed in seeds]
+    names = [f"{SAMPLE}-{seed}" for seed in seeds]
+    market = found[0] if len(found) == 1 else Markets(dict(zip(names, found, strict=True)))
     if span.between is None:
         return market
-    with located(where):
+    with located(data.where):
         return market.between(*span.between)
 
 
 def load_markets(data: DraftTable, span: DataSpan) -> Markets:
     """Load the markets of several instruments."""
     paths, names = list_paths(data), list_instruments(data) or None
-    if not paths:
-        raise ParameterError(
-            "the sample is one instrument, got several",
-            where=data.where,
-            cure="choose the data: --data PATH",
-        )
     with located(data.where):
         return Markets.load(*paths, instruments=names, between=span.between, **list_choices(data))

@@ -18,7 +18,14 @@ from backtest.base.errors import ParameterError
 from backtest.base.ranges import Choice
 from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.draft import GivenFlag
-from backtest.cli.flag_readers import read_list, read_numbers, read_values
+from backtest.cli.flag_readers import (
+    read_bps,
+    read_distance,
+    read_list,
+    read_number_or_name,
+    read_numbers,
+    read_values,
+)
 from backtest.cli.flags import (
     ACCOUNT,
     COMPARISON,
@@ -36,12 +43,10 @@ from backtest.cli.flags import (
 )
 from backtest.cli.named_weights import ALLOCATIONS
 from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
-from backtest.cli.unit_hints import warn_of_fraction
 
 Time = dt.datetime | dt.date | str
 Objective = str | dict[str, float]
-BPS = 1e-4
-SEVERAL = ("path", "instrument")
+SEVERAL = ("path", "instrument", "contracts")
 """The keys whose flags may be repeated, once for each of several markets."""
 
 
@@ -126,23 +131,11 @@ def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
             yield GivenFlag(flag, "policy", f"settings.{key}", value)
 
 
-def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
-    """Yield the cost that a flag in basis points sets, as a fraction."""
-    warn_of_fraction(flag, bps)
-    field = {"--taker-bps": "fees.taker", "--slippage-bps": "slippage.rate"}[flag]
-    yield GivenFlag(flag, "venue", field, bps * BPS)
-
-
-def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the entry that a flag sets to a number or a name: the drift, or an account field."""
-    table = "paths" if flag == "--drift" else "account"
-    yield GivenFlag(flag, table, flag.strip("-").replace("-", "_"), parse_typed(text))
-
-
 def list_account_keys() -> Iterator[Key]:
     """Yield a key for each field of the account that has a flag of its own."""
+    hints = get_type_hints(Account, include_extras=True)
     for field, text in ACCOUNT_FLAGS.items():
-        declared = get_type_hints(Account, include_extras=True)[field].__metadata__[0]
+        declared = hints[field].__metadata__[0]
         declared = declared.each if isinstance(declared, ByInstrument) else declared
         readers = {LimitDeclaration: read_number_or_name, StopDistance: read_distance}
         read = readers.get(type(declared))
@@ -150,9 +143,15 @@ def list_account_keys() -> Iterator[Key]:
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
 
-def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the distance of a stop: a number, or a multiple of a column (``2*atr``)."""
-    yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
+def list_separate(table: str) -> Iterator[Key]:
+    """Yield the keys of separate accounts."""
+    yield Key(table, "accounts", Choice("shared", "separate"), "--accounts", RANKING,
+              "Several markets: one 'shared' account, or 'separate' ones, pooled.")  # fmt: skip
+    yield Key(table, "pool", Choice("mean", "median", "worst"), "--pool", RANKING,
+              "Separate accounts: how their measures become one (mean).")  # fmt: skip
+    if table != "sweep":
+        yield Key(table, "markets_left_out", int, "--markets-left-out", RANKING,
+                  "Markets left out after being seen, which count as trials (0).")  # fmt: skip
 
 
 OPEN_TABLES = ("venue", "account")
@@ -163,7 +162,8 @@ RULE_TABLES = ("signal", "allocate")
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,
-        "A folder, a file, or 'sample' (default): a synthetic year; repeat for several markets."),
+        "A folder, a file, or 'sample' (default): a synthetic year, 'sample:7' another one; "
+        "repeat for several markets."),
     Key("data", "from", Time, "--from", DATA, "First bar to read, UTC."),
     Key("data", "to", Time, "--to", DATA, "End of the last bar, UTC."),
     Key("run", "start", Time, "--start", DATA,
@@ -211,6 +211,10 @@ KEYS = (
     Key("venue", "slippage.rate", float, "--slippage-bps", VENUE,
         "Slippage of every fill in basis points.", read_bps),
     *list_account_keys(),
+    Key("run", "decide", str, "--decide", RUN,
+        "Length of the bars at whose closes policies decide (the data's): 1h, 4h, 1d."),
+    Key("run", "detail", str, "--detail", RUN,
+        "Folder of shorter bars, which the account lives where they are known."),
     Key("run", "sampling", str, "--sampling", RUN, "Period of returns (1d)."),
     Key("run", "calendar", str, "--calendar", RUN, "Days a year: 365 (default) or 252."),
     Key("run", "compile", bool, "--no-compile", RUN,
@@ -231,19 +235,13 @@ KEYS = (
         "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
     Key("sweep", "metrics", Choice("all", "core"), "--metrics", RANKING,
         "Measures to compute: 'all' (default) or 'core', which is faster."),
-    Key("sweep", "accounts", Choice("shared", "separate"), "--accounts", RANKING,
-        "Several markets: one 'shared' account, or 'separate' ones, pooled."),
-    Key("sweep", "pool", Choice("mean", "median", "worst"), "--pool", RANKING,
-        "Separate accounts: how their measures become one (mean)."),
+    *list_separate("sweep"),
     Key("sweep", "full", bool, "--full", RANKING,
         "Also compute measures that need the path: every set runs once more."),
 
     Key("tune", "objective", Objective | list[Objective], "--objective", RANKING,
         "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
-    Key("tune", "accounts", Choice("shared", "separate"), "--accounts", RANKING,
-        "Several markets: one 'shared' account, or 'separate' ones, pooled."),
-    Key("tune", "pool", Choice("mean", "median", "worst"), "--pool", RANKING,
-        "Separate accounts: how their measures become one (mean)."),
+    *list_separate("tune"),
     Key("tune", "constraints", dict[str, str], "--constraint", RANKING,
         "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
     Key("tune", "trials", int, "--trials", SEARCH, "Largest number of sets to evaluate (20000)."),
@@ -283,6 +281,7 @@ KEYS = (
         "What to maximize: a measure (sharpe), or weights: sharpe=1,turnover=-0.01."),
     Key("validate", "constraints", dict[str, str], "--constraint", RANKING,
         "A bound on a measure: 'max_drawdown<=0.4'; repeat for more."),
+    *list_separate("validate"),
     Key("validate", "trials", int, "--trials", SEARCH,
         "Largest number of sets to evaluate in a fold (2000)."),
     Key("validate", "sampler", str, "--sampler", SEARCH, "Sampler, as in backtest tune (auto)."),
@@ -325,6 +324,17 @@ KEYS = (
         text="Share of the interest that lenders do not get."),
     Key("lending", "utilization", float | str,
         text="Share of deposits lent out: a number, or a column of the bars."),
+
+    Key("options", "contracts", str | list[str] | list[dict[str, Any]], "--option", DATA,
+        "A listed option, such as BTC-26JUN26-60000-P; repeat for more."),
+    Key("options", "chains", str, "--chains", DATA,
+        "A file or folder of quotes, to which the surfaces of the options are fitted."),
+    Key("options", "quantities", str, "--option-quantities", DATA,
+        "A file of signed contracts to hold, by time and option."),
+    Key("options", "settlement", Choice("cash", "coin"),
+        text="Settlement of the quotes; Deribit's files say it."),
+    Key("options", "quote_age", str, text="How long a quote is the mark of its option (one bar)."),
+    Key("options", "max_age", str, text="Largest age of the last surface (14d)."),
 
     Key("allocation", "rebalance", str, "--rebalance", POLICY, "Time between transfers (30d)."),
     Key("allocation", "transfer", Choice("to-target", "losses-only", "none"), "--transfer", POLICY,
@@ -421,19 +431,8 @@ TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
         *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
-        *(
-            "lending",
-            "allocation",
-            "spending",
-            "paths",
-            "risk",
-            "stress",
-            "bounds",
-            "sensitivity",
-            "capacity",
-            "decide",
-            "replay",
-        ),
+        *("lending", "options", "allocation", "spending", "paths", "risk", "stress", "bounds"),
+        *("sensitivity", "capacity", "decide", "replay"),
     )
 }
 """The tables whose keys are declared here."""

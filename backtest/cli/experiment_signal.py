@@ -12,14 +12,18 @@ from backtest.base.errors import ParameterError
 from backtest.cli.draft import Draft, DraftTable, flatten, located
 from backtest.cli.named_weights import read_allocation
 from backtest.engine import signals
-from backtest.engine.indicator_rules import RULES
-from backtest.engine.named_signals import read_named, read_rule
+from backtest.engine.indicator_rules import RULES, read_named, read_rule
 from backtest.market import Market, Markets, as_markets
+from backtest.market.policy_clock import find_clock
 from backtest.market.weight_files import read_weight_file
 
 
 def read_signal(draft: Draft, market: Market | Markets) -> Any:
-    """Return what ``[run]`` describes: weights, or a constant, a column of the bars, or a rule."""
+    """Return what ``[run]`` describes: weights, or a constant, a column of the bars, or a rule.
+
+    They are of the bars that policies see.
+    """
+    market = find_clock(market).seen
     run = draft.section("run")
     settings = flatten(run.entries.get("signal_settings", {}))
     if run.entries.get("signal") is None and not settings:

@@ -15,7 +15,7 @@ from typing import Any
 from backtest.base.errors import ParameterError, VenueError, did_you_mean
 from backtest.base.fields import Text
 from backtest.cli.draft import Draft, DraftTable, flatten, located, overlay
-from backtest.cli.experiment_data import names_several
+from backtest.cli.experiment_data import list_seeds, names_several
 from backtest.cli.find_policy import read_policy
 from backtest.cli.unit_hints import warn_of_large_costs
 from backtest.market import Market, Markets
@@ -123,7 +123,8 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
         section.entries, markets.names, known=[*Venue.__dataclass_fields__], where=section.where
     )
     base = section._replace(entries=of_all)
-    is_several = names_several(draft.section("data", path="path"))
+    data = draft.section("data", path="path")
+    is_several = names_several(data) and not list_seeds(data)  # samples have no symbol
     text = of_all.get("preset", find_default(draft, is_several=is_several))
     if not single and (text is None or ":" in text or not is_several):
         preset = None if text is None else split_preset(text, section.where, section.folder)

@@ -1,4 +1,4 @@
-"""Readers of flags with several values: lists with commas, and values by name."""
+"""Readers of flags: lists with commas, values by name, and basis points."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from backtest.cli.draft import GivenFlag
 from backtest.cli.typed_values import parse_typed, split_pair
+from backtest.cli.unit_hints import warn_of_fraction
+
+BPS = 1e-4
 
 
 def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
@@ -32,3 +35,21 @@ def read_values(flag: str, given: str | list[str]) -> Iterator[GivenFlag]:
     for each in text.split(","):
         entry, value = split_pair(flag, each, "BTCUSDT=30000")
         yield GivenFlag(flag, "decide", f"{name}.{entry}", parse_typed(value))
+
+
+def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
+    """Yield the cost that a flag in basis points sets, as a fraction."""
+    warn_of_fraction(flag, bps)
+    field = {"--taker-bps": "fees.taker", "--slippage-bps": "slippage.rate"}[flag]
+    yield GivenFlag(flag, "venue", field, bps * BPS)
+
+
+def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the entry that a flag sets to a number or a name: the drift, or an account field."""
+    table = "paths" if flag == "--drift" else "account"
+    yield GivenFlag(flag, table, flag.strip("-").replace("-", "_"), parse_typed(text))
+
+
+def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the distance of a stop: a number, or a multiple of a column (``2*atr``)."""
+    yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))

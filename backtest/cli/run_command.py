@@ -13,6 +13,7 @@ from backtest.base.text_layout import format_paragraph
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import list_policies, name_policies
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
@@ -119,4 +120,4 @@ def run_with_progress(experiment: Experiment) -> Any:
         )
 
 
-COMMAND = take_experiment(run)
+COMMAND = take_experiment(run, list_flags("options"))

@@ -36,9 +36,8 @@ def result_to_dict(
         "data": manifest["data"],
         "metrics": dict(result.metrics),
     }
-    if not result.has_one_position:
-        data["attribution"] = result.attribution().to_dict(orient="index")
-        data["contagion"] = list_records(result.contagion())
+    data["attribution"] = result.attribution("instrument").to_dict(orient="index")
+    data["contagion"] = list_records(result.contagion())
     data |= {"target_cuts": list(result.cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
     data |= collect_limit_orders(result)

@@ -30,7 +30,8 @@ from backtest.cli.tune_command import read_fixed
 from backtest.cli.typed_values import read_bounds
 from backtest.validation.progress_folder import name_result
 
-SEARCHED = ("objective", "constraints", "trials", "space", "fix", "seed")
+SEARCHED = ("accounts", "pool", "markets_left_out", "objective", "constraints", "trials", "space",
+            "fix", "seed")  # fmt: skip
 TUNED = (*SEARCHED, "sampler", "robust")
 WALK = ("train", "test", "anchored", "gap", "carry", *TUNED)
 CROSS = ("groups", "test_groups", "embargo", *SEARCHED)

@@ -42,11 +42,12 @@ from backtest.compare.shared_terms import (
     name_entries,
 )
 from backtest.engine import Progress, Result, warn_of_last_prices
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.loop_choice import widen_market
 from backtest.engine.manifest import describe_data
+from backtest.engine.portfolio_setup import end_expired
+from backtest.engine.run_setup import widen_market
 from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets
+from backtest.market.detail import with_clock
 from backtest.measures.cautions import is_lost
 from backtest.policy import Policy
 from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
@@ -79,6 +80,8 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     seed: int = 0,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
+    decide: str | None = None,
+    detail: Any = None,
 ) -> Comparison:
     """Run several accounts on one market, and test which differences are more than noise.
 
@@ -87,7 +90,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, start, compile
+    market, venue, account, signal, overlay, sampling, calendar, start, compile, decide, detail
         As in :func:`backtest.run`, the same for all.
     policies : mapping of str to Policy or Result, or a sequence of them
         At least two, or one with several terms. A result must have been made on this market under
@@ -136,7 +139,8 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     information, and resampling one history cannot estimate how likely ruin was.
     """
     wanted = accounts if isinstance(accounts, str) else "shared"
-    is_separate, market = read_accounts(wanted, market)
+    market = with_clock(market, decide, detail, call="bt.compare")
+    is_separate, market = read_accounts(wanted, market, venue)
     accounts = None if isinstance(accounts, str) else accounts
     require_terms(venue, venues, account, accounts)
     varies = not (venues is None and accounts is None and margins is None)

@@ -53,8 +53,13 @@ def count_years(result: Any) -> float:
     return years
 
 
-def find_growth(result: Result, years: float) -> float:
-    """Return the log growth of the unit value per year; -inf after ruin."""
+def find_growth(result: Any, years: float) -> float:
+    """Return the log growth of the unit value per year; -inf after ruin.
+
+    Of separate accounts it is the mean of theirs.
+    """
+    if not isinstance(result, Result):
+        return float(result.metrics["log_growth"])
     if result.metrics["ruined"]:
         return -math.inf
     return float(np.sum(np.log1p(result.returns.to_numpy()))) / years

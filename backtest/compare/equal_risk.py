@@ -10,8 +10,6 @@ only to compare. Lots and bands leave small differences in volatility; tests rem
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,20 +19,12 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.units import FloatArray, IntArray
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine import Result, count_periods
-from backtest.engine.account_loop import live
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.portfolio_setup import seat_again, set_up
+from backtest.engine import Result
+from backtest.engine.account_loop import run_account
 from backtest.engine.run_result import finish
-from backtest.engine.run_setup import take_only
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.market import Market, Markets
-from backtest.market.weight_frame import read_weights, weights_to_frame
 from backtest.measures.performance import LEAST_DEVIATION
-from backtest.policy import Columns, Policy
-from backtest.policy.policy import renew
 
 MOST_RUNS = 6
 """The most runs of one account in the search for its scale."""
@@ -129,7 +119,8 @@ def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Re
 
     The signal is scaled, after the bounds of policy and account, so that any leverage, even an
     infinite one, is reduced by the scale. Bands, lots and minimum orders apply to the smaller
-    positions.
+    positions. The policies see the unscaled signal: one that estimates the risk of it would
+    otherwise lever up against the scale.
     """
     policies = result.policies
     is_retuned = "switches" in result.manifest["policy"]
@@ -141,72 +132,9 @@ def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Re
             where=f"bt.compare, policies[{name!r}]",
             cure=Phrase("pass the policy in place of the result, or {}", AS_THEY_ARE),
         )
-    if not result.is_of_fast_loop:
-        return run_scaled_portfolio(policies, scale, setting)
-    policy = next(iter(policies.values()))
-    return run_scaled_policy(policy, scale, take_one(policy, setting))
-
-
-def take_one(policy: Policy, setting: SharedTerms) -> SharedTerms:
-    """Return the terms with the only market of several, which runs by the rules of one."""
-    if not isinstance(setting.market, Markets):
-        return setting
-    given = (setting.market, policy, setting.venue, setting.account, setting.signal)
-    _, venue, account, signal = take_only(*given)
-    (market,) = setting.market.values()
-    return setting._replace(market=market, venue=venue, account=account, signal=signal)
-
-
-def run_scaled_portfolio(
-    policy: Mapping[str, Policy], scale: float, setting: SharedTerms
-) -> Result:
-    """Run several positions with scaled weights; policies and overlay see the unscaled ones."""
-    markets = end_expired(setting.market, setting.venue)
-    weights = read_weights(setting.signal, markets, where="bt.compare", first=setting.first)
-    signal = weights_to_frame(weights * scale, markets)
+    scaled = result.setup.scale(scale)
     with warnings.catch_warnings():
         for category in OF_EACH_RUN:
             warnings.simplefilter("ignore", category)
-        setup = set_up(
-            markets,
-            policy,
-            venue=setting.venue,
-            account=setting.account,
-            signal=signal,
-            overlay=setting.overlay,
-            sampling=setting.sampling,
-            periods=count_periods(setting.calendar, setting.sampling, markets),
-            start=setting.start,
-            panelists=seat_again(markets, policy, setting.overlay, setting.signal, setting.start),
-        )
-        outcome = live(setup, is_compiled=setting.compile, progress=None)
-        return finish(setup, outcome, calendar=setting.calendar)
-
-
-def run_scaled_policy(policy: Policy, scale: float, setting: SharedTerms) -> Result:
-    """Run one position with a scaled signal, which the policy sees unscaled."""
-    directions = setting.directions
-    given = directions * scale
-    signal = float(given[0]) if len(given) == 1 else given
-    whole = np.broadcast_to(directions, setting.market.n_bars)
-    result = setting.run(hide_scale(policy, setting.market, whole), signal=signal)
-    return dataclasses.replace(result, policies={result.names[0]: policy})
-
-
-def hide_scale(policy: Policy, whole: Market, directions: FloatArray) -> Policy:
-    """Return a copy of the policy that observes the market with the unscaled signal.
-
-    Otherwise a policy that estimates the risk of the signal would lever up against the scale.
-    """
-    blind = renew(policy)
-    unscaled = functools.partial(observe_unscaled, policy, whole.time, directions)
-    object.__setattr__(blind, "observe", unscaled)
-    return blind
-
-
-def observe_unscaled(
-    policy: Policy, time: IntArray, directions: FloatArray, market: Market
-) -> Columns:
-    """Return what a policy observes with the unscaled signal, given for the opens ``time``."""
-    first = int(np.searchsorted(time, market.start))
-    return renew(policy).observe(market.with_signal(directions[first : first + market.n_bars]))
+        outcome = run_account(scaled, is_compiled=setting.compile, progress=None)
+        return finish(scaled, outcome, calendar=setting.calendar)

@@ -18,7 +18,7 @@ from backtest.compare.comparison_record import OF_EACH
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import Result
 from backtest.policy import Policy
-from backtest.sweep.pooled_evaluator import pool_measure, read_pool
+from backtest.sweep.pooling import pool_measure, read_pool
 
 MEAN = read_pool("mean")
 
@@ -54,10 +54,15 @@ class SeparateAccounts:
     @cached_property
     def returns(self) -> pd.Series[float]:
         """The mean return of each common sampling period, indexed as that of the first market."""
+        return self.returns_by_market.mean(axis=1)
+
+    @cached_property
+    def returns_by_market(self) -> pd.DataFrame:
+        """The return of each market in each common sampling period."""
         rows = [each.returns.set_axis(number_periods(each)) for each in self.results.values()]
-        table = pd.concat(rows, axis=1, join="inner")
+        table = pd.concat(rows, axis=1, join="inner", keys=list(self.results))
         stamps = pd.Series(next(iter(self.results.values())).returns.index, index=rows[0].index)
-        return table.mean(axis=1).set_axis(pd.DatetimeIndex(stamps.loc[table.index]))
+        return table.set_axis(pd.DatetimeIndex(stamps.loc[table.index]))
 
     def sample_free(self, setting: SharedTerms) -> FloatArray:
         """Return the risk-free return of each common sampling period, that of the first market."""

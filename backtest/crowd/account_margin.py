@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
-MODES = ("close", "takeover", "partial")
 
 
 class ForcedRules(NamedTuple):

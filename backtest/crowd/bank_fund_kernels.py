@@ -12,8 +12,8 @@ from backtest.base.units import FloatArray, IntArray
 KERNELS = ("cycle_steps",)
 
 (TAU, DELTA, T_VAR, THETA, ETA, RHO, MU, W_BANK, ALPHA, POWER, SIGMA_0, EQUITY, A_0, A_1,
- B_1) = range(15)  # fmt: skip
-"""Rows of ``terms``."""
+ B_1, OUTSIDE_BEFORE, OUTSIDE) = range(17)  # fmt: skip
+"""Rows of ``terms``; the last two: the shares that others hold before a step and after it."""
 RISK, W_FUND, PRICE, SHARE, DEBT, PRICE_BEFORE = range(6)
 """Rows of ``state``: perceived variance, weight of the fund, price, share of the bank, its debt."""
 
@@ -26,12 +26,14 @@ def cycle_steps(
     leverage: FloatArray,
     target: FloatArray,
     price: FloatArray,
+    outside: FloatArray,
 ) -> None:
     """Write price, leverage of the bank and its target of each step.
 
     ``noise`` (n_steps,) is standard normal, zero for no noise. ``state`` (6,) is the start and
     becomes the end. ``failed`` (1,) becomes the step plus 1 at which the bank or the price broke
-    down; later steps are not written.
+    down; later steps are not written. ``outside`` (n_steps,) are the shares that another account
+    holds at the end of each step.
     """
     a_0, a_1, b_1 = terms[A_0], terms[A_1], terms[B_1]
     is_noisy = a_0 > 0.0
@@ -41,6 +43,7 @@ def cycle_steps(
         if is_noisy:
             variance = a_0 + a_1 * shock * shock + b_1 * variance
             shock = math.sqrt(variance) * noise[t]
+        terms[OUTSIDE_BEFORE], terms[OUTSIDE] = terms[OUTSIDE], outside[t]
         target[t] = find_target(terms, state)
         if not step_cycle(terms, state, shock):
             failed[0] = t + 1
@@ -64,12 +67,13 @@ def step_cycle(terms: FloatArray, state: FloatArray, shock: float) -> bool:
     borrowed = tau * terms[THETA] * (find_target(terms, state) * equity - assets)
     moved = tau * terms[ETA] * (terms[EQUITY] - equity)
     bank_cash = (1.0 - w_bank) * share * price / w_bank + moved
-    fund_cash = (1.0 - w_fund) * (1.0 - share) * price / w_fund - moved
+    of_fund = 1.0 - share - terms[OUTSIDE_BEFORE]
+    fund_cash = (1.0 - w_fund) * of_fund * price / w_fund - moved
     change = math.log(price / state[PRICE_BEFORE]) * terms[T_VAR] / tau
     risk = (1.0 - tau * terms[DELTA]) * state[RISK] + tau * terms[DELTA] * change * change
     pull = tau * terms[RHO] * (terms[MU] - price) + math.sqrt(tau) * shock
     weight = w_fund + w_fund / price * pull
-    supply = 1.0 - w_bank * share - (1.0 - share) * weight
+    supply = 1.0 - terms[OUTSIDE] - w_bank * share - of_fund * weight
     if not 0.0 < weight < 1.0 or supply <= 0.0:
         return False
     after = (w_bank * (bank_cash + borrowed) + weight * fund_cash) / supply
@@ -78,4 +82,4 @@ def step_cycle(terms: FloatArray, state: FloatArray, shock: float) -> bool:
     held = w_bank * (share * after + bank_cash + borrowed) / after
     state[RISK], state[W_FUND], state[PRICE] = risk, weight, after
     state[SHARE], state[DEBT], state[PRICE_BEFORE] = held, debt + borrowed, price
-    return bool((0.0 < held < 1.0) & (held * after / w_bank > state[DEBT]))
+    return bool((0.0 < held < 1.0 - terms[OUTSIDE]) & (held * after / w_bank > state[DEBT]))

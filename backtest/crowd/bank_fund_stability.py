@@ -24,7 +24,7 @@ def list_cycle_terms(agents: LeverageCycle) -> FloatArray:
         [
             agents.tau, agents.delta, agents.tau, agents.theta, agents.eta, agents.rho,
             agents.value, agents.bank_weight, agents.alpha, agents.power, agents.offset,
-            agents.equity, agents.a_0 if agents.noise else 0.0, agents.a_1, agents.b_1,
+            agents.equity, agents.a_0 if agents.noise else 0.0, agents.a_1, agents.b_1, 0.0, 0.0,
         ]
     )  # fmt: skip
 

@@ -25,9 +25,15 @@ from backtest.crowd.account_margin import (
     to_value,
 )
 from backtest.crowd.cascade_record import Cascade, build_cascade_manifest
+from backtest.crowd.cascade_state import (
+    SLACK,
+    CascadeState,
+    check_conservation,
+    open_state,
+    sum_money,
+)
 from backtest.crowd.crowd import Crowd
 from backtest.crowd.crowd import find_price as find_start
-from backtest.crowd.crowd_book import SLACK, CrowdBook, check_conservation, open_book, sum_books
 from backtest.crowd.forced_prices import CascadeTerms, Pressure, find_price
 from backtest.crowd.forced_round import Round, RoundOutcome, do_round
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
@@ -145,7 +151,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     everyone = known if own is None else own.join(known)
     source = read_margin_source(margin, market)
     rules = read_forced_rules(venue)
-    scene = CascadeTerms(
+    terms = CascadeTerms(
         rules=rules,
         curve=curve,
         start=start,
@@ -155,10 +161,10 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         decay=settings.decay,
         is_jump=jump,
     )
-    book = open_book(everyone, rules.margin, settings.insurance, source.first, start)
-    clearing = find_clearing_prices(book, scene, shock)
-    rows, outcomes, final = run_rounds(book, scene, source, progress)
-    tables = {"rounds": pd.DataFrame(rows), "accounts": tabulate_outcomes(book, len(known))}
+    state = open_state(everyone, rules.margin, settings.insurance, source.first, start)
+    clearing = find_clearing_prices(state, terms, shock)
+    rows, outcomes, final = run_rounds(state, terms, source, progress)
+    tables = {"rounds": pd.DataFrame(rows), "accounts": tabulate_outcomes(state, len(known))}
     tables["rounds"].index.name = "round"
     tables["ladder"] = replace(known, price=start).ladder().reset_index()
     facts = {
@@ -167,11 +173,11 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         "final_price": final,
         "multiplier": (final / start - 1.0) / shock if shock != 0.0 else math.nan,
         "reproduction": measure_reproduction(outcomes),
-        "deficit": book.deficit,
+        "deficit": state.deficit,
         "days_empty": count_days_empty(rows, round_time),
-        "liquidated": int(np.sum(book.first_round[: len(known)] > 0)),
+        "liquidated": int(np.sum(state.first_round[: len(known)] > 0)),
         "clearing_prices": clearing,
-        "me": None if own is None else describe_own_account(book, start, final),
+        "me": None if own is None else describe_own_account(state, start, final),
     }
     arguments = {
         "impact": impact.to_dict() | {"law": type(impact).__name__},
@@ -189,18 +195,18 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def run_rounds(
-    book: CrowdBook,
-    scene: CascadeTerms,
+    state: CascadeState,
+    terms: CascadeTerms,
     source: Any,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Round], list[RoundOutcome], float]:
     """Run rounds until no account fails; return rows, changes, and the last price."""
-    mark, state = scene.shocked, Pressure(0.0, scene.start)
-    rows = [describe_start(book, scene)]
+    mark, pressure = terms.shocked, Pressure(0.0, terms.start)
+    rows = [describe_start(state, terms)]
     outcomes: list[RoundOutcome] = []
     while True:
-        source.update(book, mark)
-        failing = np.flatnonzero(find_failing(book.quantity, book.liquidation, mark))
+        source.update(state, mark)
+        failing = np.flatnonzero(find_failing(state.quantity, state.liquidation, mark))
         if not len(failing):
             return rows, outcomes, mark
         if len(rows) > MOST_ROUNDS:
@@ -209,34 +215,34 @@ def run_rounds(
                 where=WHERE,
                 cure="this is a defect of the package: report it with the crowd and the arguments",
             )
-        before = sum_books(book, float(to_value(book.rules, mark)))
-        done = do_round(book, scene, failing, mark, state, len(rows))
+        before = sum_money(state, float(to_value(state.rules, mark)))
+        done = do_round(state, terms, failing, mark, pressure, len(rows))
         off = check_conservation(
-            book, float(to_value(book.rules, mark)), before, f"{WHERE}, round {len(rows)}"
+            state, float(to_value(state.rules, mark)), before, f"{WHERE}, round {len(rows)}"
         )
-        flow = state.flow + done.flow
-        fall = float(scene.curve.fall(flow))
-        price = find_price(scene, fall)
-        rows.append(describe_round(book, done, mark, price, len(failing), off))
+        flow = pressure.flow + done.flow
+        fall = float(terms.curve.fall(flow))
+        price = find_price(terms, fall)
+        rows.append(describe_round(state, done, mark, price, len(failing), off))
         outcomes.append(done)
-        if scene.decay < 1.0:
-            fall *= scene.decay
-            flow = scene.curve.flow_of(fall)
-        state = Pressure(flow, done.level)
-        mark = find_price(scene, fall)
+        if terms.decay < 1.0:
+            fall *= terms.decay
+            flow = terms.curve.flow_of(fall)
+        pressure = Pressure(flow, done.level)
+        mark = find_price(terms, fall)
         if progress is not None:
             progress(len(rows) - 1, 0)
 
 
-def describe_start(book: CrowdBook, scene: CascadeTerms) -> Round:
+def describe_start(state: CascadeState, terms: CascadeTerms) -> Round:
     """Return the row before the first round: the shock alone."""
     nothing = dict.fromkeys(Round._fields, 0.0)
-    known = {"mark": scene.start, "price": scene.shocked, "insurance": book.fund}
-    return Round(**{**nothing, **known, "accounts": 0, "multiplier": book.multiplier})  # type: ignore[arg-type] # by name
+    known = {"mark": terms.start, "price": terms.shocked, "insurance": state.fund}
+    return Round(**{**nothing, **known, "accounts": 0, "multiplier": state.multiplier})  # type: ignore[arg-type] # by name
 
 
 def describe_round(
-    book: CrowdBook, done: RoundOutcome, mark: float, price: float, accounts: int, off: float
+    state: CascadeState, done: RoundOutcome, mark: float, price: float, accounts: int, off: float
 ) -> Round:
     """Return the row of a round."""
     return Round(
@@ -245,7 +251,7 @@ def describe_round(
         accounts=accounts,
         long=done.long,
         short=done.short,
-        insurance=book.fund,
+        insurance=state.fund,
         adl=done.adl,
         fees=done.fees,
         deficit=done.deficit,
@@ -253,7 +259,7 @@ def describe_round(
         adl_paid=done.adl_paid,
         haircuts=done.haircuts,
         unpaid=done.unpaid,
-        multiplier=book.multiplier,
+        multiplier=state.multiplier,
         off=off,
     )
 
@@ -275,7 +281,7 @@ def count_days_empty(rows: list[Round], round_time: str) -> float:
     return empty * length / DAY
 
 
-def find_clearing_prices(book: CrowdBook, scene: CascadeTerms, shock: float) -> list[float]:
+def find_clearing_prices(state: CascadeState, terms: CascadeTerms, shock: float) -> list[float]:
     """Return all prices at which the market clears, the nearest first.
 
     They hold for positions that are closed whole in the market, with an impact that stays. At most
@@ -283,24 +289,24 @@ def find_clearing_prices(book: CrowdBook, scene: CascadeTerms, shock: float) -> 
     """
     side = 1.0 if shock < 0.0 else -1.0
     ladder = build_ladder(
-        book.liquidation, book.quantity * scene.unit, scene.start, is_long=shock < 0.0
+        state.liquidation, state.quantity * terms.unit, terms.start, is_long=shock < 0.0
     )
-    moves: FloatArray = sweep_ladder(ladder, abs(shock), scene.curve).roots[:100]
-    return [scene.start * max(1.0 - side * float(move), 0.0) for move in moves]
+    moves: FloatArray = sweep_ladder(ladder, abs(shock), terms.curve).roots[:100]
+    return [terms.start * max(1.0 - side * float(move), 0.0) for move in moves]
 
 
-def tabulate_outcomes(book: CrowdBook, n: int) -> pd.DataFrame:
+def tabulate_outcomes(state: CascadeState, n: int) -> pd.DataFrame:
     """Return a row per account: its position, the round in which it failed, and its losses."""
-    closed = book.closed[:n]
+    closed = state.closed[:n]
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = book.closed_money[:n] / closed
+        value = state.closed_money[:n] / closed
     return pd.DataFrame(
         {
-            "quantity": book.quantity[:n],
-            "round": book.first_round[:n],
-            "close_price": np.where(closed > 0.0, to_price(book.rules, value), np.nan),
-            "deleveraged": book.deleveraged[:n],
-            "haircut": book.haircut[:n],
+            "quantity": state.quantity[:n],
+            "round": state.first_round[:n],
+            "close_price": np.where(closed > 0.0, to_price(state.rules, value), np.nan),
+            "deleveraged": state.deleveraged[:n],
+            "haircut": state.haircut[:n],
         }
     )
 

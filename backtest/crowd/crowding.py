@@ -236,13 +236,13 @@ def measure_share(
     setting: SharedTerms, share: float, solved: Solved, reproduction: float
 ) -> dict[str, Any]:
     """Return the row of a share."""
-    known = {"share": share, "reproduction": reproduction, "clears": solved.clears,
-             "rounds": solved.rounds}  # fmt: skip
+    known = {"share": share, "reproduction": reproduction, "clears": solved.found.clears,
+             "rounds": solved.found.rounds}  # fmt: skip
     nothing = dict.fromkeys(
         ("growth", "liquidation_probability", "cagr", "volatility", "sharpe", "max_drawdown",
          "liquidations", "largest_move"), math.nan,
     )  # fmt: skip
-    if not solved.clears:
+    if not solved.found.clears:
         return {**nothing, **known}
     result = solved.results[0]
     metrics = result.metrics
@@ -252,7 +252,7 @@ def measure_share(
         "liquidation_probability": measure_liquidations(setting, solved.market),
         **{name: float(metrics[name])
            for name in ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")},
-        "largest_move": float(np.max(np.abs(solved.fall))),
+        "largest_move": float(np.max(np.abs(solved.found.values))),
         **known,
     }  # fmt: skip
 

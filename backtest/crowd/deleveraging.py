@@ -13,7 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
-    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.crowd.cascade_state import CascadeState
 
 
 class Deleveraged(NamedTuple):
@@ -25,7 +25,7 @@ class Deleveraged(NamedTuple):
 
 
 def deleverage(
-    book: CrowdBook, rows: IntArray, lacks: FloatArray, value: float, adl: str | None
+    state: CascadeState, rows: IntArray, lacks: FloatArray, value: float, adl: str | None
 ) -> Deleveraged:
     """Close bankrupt accounts against the other side, in the order of the queue or pro rata.
 
@@ -33,16 +33,16 @@ def deleverage(
     """
     found = Deleveraged(0.0, 0.0, 0.0)
     for side in (1.0, -1.0):
-        is_chosen = side * book.quantity[rows] > 0.0
+        is_chosen = side * state.quantity[rows] > 0.0
         if is_chosen.any():
             lack = float(np.sum(lacks[is_chosen]))
-            more = close_side(book, rows[is_chosen], rows, lack, value, adl)
+            more = close_side(state, rows[is_chosen], rows, lack, value, adl)
             found = Deleveraged(*(one + other for one, other in zip(found, more, strict=True)))
     return found
 
 
 def close_side(
-    book: CrowdBook,
+    state: CascadeState,
     bankrupt: IntArray,
     left_out: IntArray,
     lack: float,
@@ -50,68 +50,68 @@ def close_side(
     adl: str | None,
 ) -> Deleveraged:
     """Close the bankrupt accounts of one side at their mean bankruptcy price."""
-    quantity = book.quantity[bankrupt]
+    quantity = state.quantity[bankrupt]
     total = float(np.sum(quantity))
-    price = -float(np.sum(book.base[bankrupt])) / total
-    book.closed[bankrupt] += np.abs(quantity)
-    book.closed_money[bankrupt] -= np.sign(quantity) * book.base[bankrupt]
-    book.base[bankrupt] = 0.0
-    book.quantity[bankrupt] = 0.0
-    others = np.flatnonzero(book.quantity * total < 0.0)
+    price = -float(np.sum(state.base[bankrupt])) / total
+    state.closed[bankrupt] += np.abs(quantity)
+    state.closed_money[bankrupt] -= np.sign(quantity) * state.base[bankrupt]
+    state.base[bankrupt] = 0.0
+    state.quantity[bankrupt] = 0.0
+    others = np.flatnonzero(state.quantity * total < 0.0)
     others = np.setdiff1d(others, left_out, assume_unique=True)
     taken = (
-        choose_queue(book, others, abs(total), value)
+        choose_queue(state, others, abs(total), value)
         if adl == "queue"
-        else choose_pro_rata(book, others, abs(total))
+        else choose_pro_rata(state, others, abs(total))
     )
-    missing = take_positions(book, others, taken * -np.sign(total), price)
+    missing = take_positions(state, others, taken * -np.sign(total), price)
     rest = total - float(np.sum(taken)) * np.sign(total)
-    book.liquidity_quantity += rest
-    book.liquidity_base -= rest * price
+    state.liquidity_quantity += rest
+    state.liquidity_base -= rest * price
     return Deleveraged(abs(total), lack, missing)
 
 
-def choose_queue(book: CrowdBook, rows: IntArray, total: float, value: float) -> FloatArray:
+def choose_queue(state: CascadeState, rows: IntArray, total: float, value: float) -> FloatArray:
     """Return the contracts that each account gives up, the highest rank first."""
-    order = np.argsort(-rank_accounts(book, rows, value), kind="stable")
-    size = np.abs(book.quantity[rows][order])
+    order = np.argsort(-rank_accounts(state, rows, value), kind="stable")
+    size = np.abs(state.quantity[rows][order])
     before = np.cumsum(size) - size
     taken = np.empty(len(rows))
     taken[order] = np.clip(total - before, 0.0, size)
     return taken
 
 
-def rank_accounts(book: CrowdBook, rows: IntArray, value: float) -> FloatArray:
+def rank_accounts(state: CascadeState, rows: IntArray, value: float) -> FloatArray:
     """Return the rank for auto-deleveraging: return times leverage, of losers return over it."""
-    quantity, entry = book.quantity[rows], book.entry[rows]
+    quantity, entry = state.quantity[rows], state.entry[rows]
     gain = quantity * (value - entry) / np.abs(quantity * entry)
-    equity = np.maximum(book.base[rows] + quantity * value, 1e-12 * np.abs(quantity * entry))
+    equity = np.maximum(state.base[rows] + quantity * value, 1e-12 * np.abs(quantity * entry))
     leverage = np.abs(quantity * value) / equity
     return np.asarray(np.where(gain > 0.0, gain * leverage, gain / leverage))
 
 
-def choose_pro_rata(book: CrowdBook, rows: IntArray, total: float) -> FloatArray:
+def choose_pro_rata(state: CascadeState, rows: IntArray, total: float) -> FloatArray:
     """Return the contracts that each account gives up: the same share of each position.
 
     The liquidity account shares if it is on their side.
     """
-    size = np.abs(book.quantity[rows])
+    size = np.abs(state.quantity[rows])
     held = float(np.sum(size))
-    side = np.sign(book.quantity[rows[0]]) if len(rows) else 0.0
-    everyone = held + max(side * book.liquidity_quantity, 0.0)
+    side = np.sign(state.quantity[rows[0]]) if len(rows) else 0.0
+    everyone = held + max(side * state.liquidity_quantity, 0.0)
     return size * min(1.0, total / everyone) if everyone > 0.0 else size
 
 
-def take_positions(book: CrowdBook, rows: IntArray, taken: FloatArray, price: float) -> float:
+def take_positions(state: CascadeState, rows: IntArray, taken: FloatArray, price: float) -> float:
     """Close signed contracts of some accounts; return the bad debt of accounts then flat."""
-    book.base[rows] += taken * price
-    book.quantity[rows] -= taken
+    state.base[rows] += taken * price
+    state.quantity[rows] -= taken
     size = np.abs(taken)
-    book.deleveraged[rows] += size
-    book.closed[rows] += size
-    book.closed_money[rows] += size * price
-    is_flat = book.quantity[rows] == 0.0
-    missing = float(np.sum(np.maximum(-book.base[rows[is_flat]], 0.0)))
-    book.base[rows[is_flat]] = np.maximum(book.base[rows[is_flat]], 0.0)
-    book.recompute(rows[size > 0.0])
+    state.deleveraged[rows] += size
+    state.closed[rows] += size
+    state.closed_money[rows] += size * price
+    is_flat = state.quantity[rows] == 0.0
+    missing = float(np.sum(np.maximum(-state.base[rows[is_flat]], 0.0)))
+    state.base[rows[is_flat]] = np.maximum(state.base[rows[is_flat]], 0.0)
+    state.recompute(rows[size > 0.0])
     return missing

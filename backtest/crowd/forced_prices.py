@@ -19,7 +19,7 @@ from backtest.venue.contract_value import compute_value
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
     from backtest.crowd.account_margin import ForcedRules
-    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.crowd.cascade_state import CascadeState
     from backtest.crowd.impact import ImpactCurve
 
 LEAST_PRICE = 1e-6
@@ -76,36 +76,38 @@ class Path(NamedTuple):
     average: FloatArray
 
 
-def find_price(scene: CascadeTerms, fall: float) -> float:
+def find_price(terms: CascadeTerms, fall: float) -> float:
     """Return the price under a fall by impact, a fraction of the start price, after the shock."""
-    return max(scene.shocked - scene.start * fall, scene.start * LEAST_PRICE)
+    return max(terms.shocked - terms.start * fall, terms.start * LEAST_PRICE)
 
 
-def order_accounts(book: CrowdBook, scene: CascadeTerms, rows: IntArray) -> IntArray:
+def order_accounts(state: CascadeState, terms: CascadeTerms, rows: IntArray) -> IntArray:
     """Return failing accounts in the order in which they trade: the losing side, nearest first."""
-    is_other = np.sign(book.quantity[rows]) != scene.losing_side
-    distance = -scene.losing_side * book.liquidation[rows]
+    is_other = np.sign(state.quantity[rows]) != terms.losing_side
+    distance = -terms.losing_side * state.liquidation[rows]
     return rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
 
 
-def find_triggers(book: CrowdBook, scene: CascadeTerms, rows: IntArray, mark: float) -> FloatArray:
+def find_triggers(
+    state: CascadeState, terms: CascadeTerms, rows: IntArray, mark: float
+) -> FloatArray:
     """Return the prices at which accounts fail: on the way from the start to the mark.
 
     An account of the other side fails at the start. One that has failed before fails at the price
     of that time, or farther.
     """
-    if scene.is_jump:
+    if terms.is_jump:
         return np.full(len(rows), mark)
-    low, high = min(scene.start, mark), max(scene.start, mark)
-    found = np.clip(book.liquidation[rows], low, high)
-    is_losing = np.sign(book.quantity[rows]) == scene.losing_side
-    found = np.where(is_losing, found, scene.start)
-    farther = np.minimum if scene.losing_side > 0.0 else np.maximum
-    return np.asarray(farther(found, book.last[rows]))
+    low, high = min(terms.start, mark), max(terms.start, mark)
+    found = np.clip(state.liquidation[rows], low, high)
+    is_losing = np.sign(state.quantity[rows]) == terms.losing_side
+    found = np.where(is_losing, found, terms.start)
+    farther = np.minimum if terms.losing_side > 0.0 else np.maximum
+    return np.asarray(farther(found, state.last[rows]))
 
 
 def trace_path(
-    scene: CascadeTerms, triggers: FloatArray, flows: FloatArray, pressure: float, level: float
+    terms: CascadeTerms, triggers: FloatArray, flows: FloatArray, pressure: float, level: float
 ) -> Path:
     """Return the levels and prices of accounts that trade one after the other.
 
@@ -114,33 +116,35 @@ def trace_path(
     """
     after = pressure + np.cumsum(flows)
     before = after - flows
-    fall = scene.start * scene.curve.fall(before)
+    fall = terms.start * terms.curve.fall(before)
     own = triggers + fall
-    if scene.is_jump:
-        levels = np.full(len(flows), scene.shocked)
-    elif scene.losing_side > 0.0:
-        levels = np.minimum(np.minimum.accumulate(np.clip(own, scene.shocked, scene.start)), level)
+    if terms.is_jump:
+        levels = np.full(len(flows), terms.shocked)
+    elif terms.losing_side > 0.0:
+        levels = np.minimum(np.minimum.accumulate(np.clip(own, terms.shocked, terms.start)), level)
     else:
-        levels = np.maximum(np.maximum.accumulate(np.clip(own, scene.start, scene.shocked)), level)
-    least = scene.start * LEAST_PRICE
-    average = scene.start * scene.curve.mean_falls(before, flows)
+        levels = np.maximum(np.maximum.accumulate(np.clip(own, terms.start, terms.shocked)), level)
+    least = terms.start * LEAST_PRICE
+    average = terms.start * terms.curve.mean_falls(before, flows)
     return Path(levels, np.maximum(levels - fall, least), np.maximum(levels - average, least))
 
 
-def decide_in_turn(scene: CascadeTerms, queue: Queue, state: Pressure, fund: float) -> FloatArray:
+def decide_in_turn(
+    terms: CascadeTerms, queue: Queue, pressure: Pressure, fund: float
+) -> FloatArray:
     """Return the bad debt of each account of a queue that is not sold; 0 for those sold.
 
     Each account meets the price and the fund that those sold before it have left. It is not sold
     if the fund cannot cover what it would lack.
     """
-    flow, level = state
-    rules = scene.rules
+    flow, level = pressure
+    rules = terms.rules
     lacks = np.zeros(len(queue.flows))
     columns = zip(*(each.tolist() for each in queue), strict=True)
     for row, (trigger, size, quantity, base) in enumerate(columns):
-        fall = scene.start * float(scene.curve.fall_of(flow))
-        reached = find_level(scene, trigger + fall, level)
-        price = max(reached - fall, scene.start * LEAST_PRICE)
+        fall = terms.start * float(terms.curve.fall_of(flow))
+        reached = find_level(terms, trigger + fall, level)
+        price = max(reached - fall, terms.start * LEAST_PRICE)
         price *= 1.0 - math.copysign(rules.slippage, quantity)
         left = base + quantity * compute_value(rules.margin.size, rules.margin.is_inverse, price)
         if -left > max(fund, 0.0):
@@ -152,10 +156,10 @@ def decide_in_turn(scene: CascadeTerms, queue: Queue, state: Pressure, fund: flo
     return lacks
 
 
-def find_level(scene: CascadeTerms, own: float, level: float) -> float:
+def find_level(terms: CascadeTerms, own: float, level: float) -> float:
     """Return the level at which one account trades, given its own and that of the one before."""
-    if scene.is_jump:
-        return scene.shocked
-    if scene.losing_side > 0.0:
-        return min(max(own, scene.shocked), scene.start, level)
-    return max(min(own, scene.shocked), scene.start, level)
+    if terms.is_jump:
+        return terms.shocked
+    if terms.losing_side > 0.0:
+        return min(max(own, terms.shocked), terms.start, level)
+    return max(min(own, terms.shocked), terms.start, level)

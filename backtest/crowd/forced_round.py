@@ -29,7 +29,7 @@ from backtest.crowd.forced_prices import (
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
     from backtest.crowd.account_margin import ForcedRules
-    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.crowd.cascade_state import CascadeState
     from backtest.crowd.forced_prices import CascadeTerms
 
 
@@ -82,40 +82,45 @@ class RoundOutcome(NamedTuple):
 
 
 def do_round(
-    book: CrowdBook, scene: CascadeTerms, rows: IntArray, mark: float, state: Pressure, number: int
+    state: CascadeState,
+    terms: CascadeTerms,
+    rows: IntArray,
+    mark: float,
+    pressure: Pressure,
+    number: int,
 ) -> RoundOutcome:
     """Close the accounts that fail at the mark price; ``rows`` are their indexes.
 
     ``number`` counts rounds from 1.
     """
-    value = float(to_value(scene.rules.margin, mark))
-    rows = order_accounts(book, scene, rows)
-    is_new = book.first_round[rows] == 0
-    book.first_round[rows[is_new]] = number
-    fresh = float(np.sum(np.abs(book.quantity[rows[is_new]]))) * scene.unit
-    triggers = find_triggers(book, scene, rows, mark)
-    sizes = size_closes(book, scene, rows, triggers)
-    queue = Queue(triggers, sizes * scene.unit, book.quantity[rows], book.base[rows])
-    lacks = find_uncovered(book, scene, queue, state)
+    value = float(to_value(terms.rules.margin, mark))
+    rows = order_accounts(state, terms, rows)
+    is_new = state.first_round[rows] == 0
+    state.first_round[rows[is_new]] = number
+    fresh = float(np.sum(np.abs(state.quantity[rows[is_new]]))) * terms.unit
+    triggers = find_triggers(state, terms, rows, mark)
+    sizes = size_closes(state, terms, rows, triggers)
+    queue = Queue(triggers, sizes * terms.unit, state.quantity[rows], state.base[rows])
+    lacks = find_uncovered(state, terms, queue, pressure)
     is_left = lacks > 0.0
     sold, bankrupt = rows[~is_left], rows[is_left]
     sizes, triggers = sizes[~is_left], triggers[~is_left]
-    path = trace_path(scene, triggers, sizes * scene.unit, state.flow, state.level)
-    book.last[sold] = triggers
-    fees, gaps = close_in_market(book, scene.rules, sold, sizes, path.average, triggers)
-    closed = deleverage(book, bankrupt, lacks[is_left], value, scene.adl)
-    paid, haircuts, unpaid = cover_shortfall(book, gaps + closed.missing, value)
-    book.recompute(rows)
+    path = trace_path(terms, triggers, sizes * terms.unit, pressure.flow, pressure.level)
+    state.last[sold] = triggers
+    fees, gaps = close_in_market(state, terms.rules, sold, sizes, path.average, triggers)
+    closed = deleverage(state, bankrupt, lacks[is_left], value, terms.adl)
+    paid, haircuts, unpaid = cover_shortfall(state, gaps + closed.missing, value)
+    state.recompute(rows)
     deficit = gaps + closed.shortfall
-    book.deficit += deficit
-    is_whole = scene.rules.mode != "partial" and len(sold) > 0
+    state.deficit += deficit
+    is_whole = terms.rules.mode != "partial" and len(sold) > 0
     return RoundOutcome(
-        flow=float(np.sum(sizes)) * scene.unit,
-        level=float(path.level[-1]) if is_whole else state.level,
+        flow=float(np.sum(sizes)) * terms.unit,
+        level=float(path.level[-1]) if is_whole else pressure.level,
         fresh=fresh,
-        long=float(np.sum(sizes[sizes > 0.0])) * scene.unit,
-        short=float(np.sum(-sizes[sizes < 0.0])) * scene.unit,
-        adl=closed.quantity * scene.unit,
+        long=float(np.sum(sizes[sizes > 0.0])) * terms.unit,
+        short=float(np.sum(-sizes[sizes < 0.0])) * terms.unit,
+        adl=closed.quantity * terms.unit,
         fees=fees,
         deficit=deficit,
         fund_paid=paid,
@@ -126,38 +131,38 @@ def do_round(
 
 
 def size_closes(
-    book: CrowdBook, scene: CascadeTerms, rows: IntArray, triggers: FloatArray
+    state: CascadeState, terms: CascadeTerms, rows: IntArray, triggers: FloatArray
 ) -> FloatArray:
     """Return the signed contracts that the venue closes of each failing account."""
     return choose_sizes(
-        scene.rules,
-        book.quantity[rows],
-        book.base[rows],
-        book.first_quantity[rows],
-        np.asarray(to_value(scene.rules.margin, triggers)),
+        terms.rules,
+        state.quantity[rows],
+        state.base[rows],
+        state.first_quantity[rows],
+        np.asarray(to_value(terms.rules.margin, triggers)),
     )
 
 
 def find_uncovered(
-    book: CrowdBook, scene: CascadeTerms, queue: Queue, state: Pressure
+    state: CascadeState, terms: CascadeTerms, queue: Queue, pressure: Pressure
 ) -> FloatArray:
     """Return the bad debt of failing accounts beyond the fund; 0 for all others.
 
     Without auto-deleveraging all are sold in the market.
     """
     nobody = np.zeros(len(queue.flows))
-    if scene.adl is None:
+    if terms.adl is None:
         return nobody
-    path = trace_path(scene, queue.triggers, queue.flows, state.flow, state.level)
-    value = np.asarray(to_value(scene.rules.margin, path.before))
-    left = queue.base + queue.quantity * worsen_value(scene.rules, value, -np.sign(queue.quantity))
-    if not np.any(np.cumsum(np.maximum(-left, 0.0)) > book.fund):
+    path = trace_path(terms, queue.triggers, queue.flows, pressure.flow, pressure.level)
+    value = np.asarray(to_value(terms.rules.margin, path.before))
+    left = queue.base + queue.quantity * worsen_value(terms.rules, value, -np.sign(queue.quantity))
+    if not np.any(np.cumsum(np.maximum(-left, 0.0)) > state.fund):
         return nobody
-    return decide_in_turn(scene, queue, state, book.fund)
+    return decide_in_turn(terms, queue, pressure, state.fund)
 
 
 def close_in_market(
-    book: CrowdBook,
+    state: CascadeState,
     rules: ForcedRules,
     rows: IntArray,
     sizes: FloatArray,
@@ -169,49 +174,51 @@ def close_in_market(
     A fee takes at most what is left at the trigger price. In a takeover the fund owns what is left.
     """
     filled = worsen_value(rules, np.asarray(to_value(rules.margin, prices)), -np.sign(sizes))
-    book.base[rows] += sizes * filled
-    book.quantity[rows] -= sizes
-    book.liquidity_base -= float(np.sum(sizes * filled))
-    book.liquidity_quantity += float(np.sum(sizes))
-    book.closed[rows] += np.abs(sizes)
-    book.closed_money[rows] += np.abs(sizes) * filled
+    state.base[rows] += sizes * filled
+    state.quantity[rows] -= sizes
+    state.liquidity_base -= float(np.sum(sizes * filled))
+    state.liquidity_quantity += float(np.sum(sizes))
+    state.closed[rows] += np.abs(sizes)
+    state.closed_money[rows] += np.abs(sizes) * filled
     value = np.asarray(to_value(rules.margin, triggers))
-    left = np.maximum(book.base[rows] + book.quantity[rows] * value, 0.0)
+    left = np.maximum(state.base[rows] + state.quantity[rows] * value, 0.0)
     asked = rules.fee * np.abs(sizes * filled)
     fee = np.where(asked * (1.0 + TOLERANCE) >= left, left, asked)
-    book.base[rows] -= fee
+    state.base[rows] -= fee
     fees = float(np.sum(fee))
-    book.fees += fees
-    return fees, take_what_is_left(book, rules, rows)
+    state.fees += fees
+    return fees, take_what_is_left(state, rules, rows)
 
 
-def take_what_is_left(book: CrowdBook, rules: ForcedRules, rows: IntArray) -> float:
+def take_what_is_left(state: CascadeState, rules: ForcedRules, rows: IntArray) -> float:
     """Clear the accounts that hold nothing any more; return the sum of their shortfalls."""
-    flat = rows[book.quantity[rows] == 0.0]
-    gaps = float(np.sum(np.maximum(-book.base[flat], 0.0)))
+    flat = rows[state.quantity[rows] == 0.0]
+    gaps = float(np.sum(np.maximum(-state.base[flat], 0.0)))
     if rules.mode == "takeover":
-        book.fund_paid -= float(np.sum(np.maximum(book.base[flat], 0.0)))
-        book.base[flat] = 0.0
+        state.fund_paid -= float(np.sum(np.maximum(state.base[flat], 0.0)))
+        state.base[flat] = 0.0
     else:
-        book.base[flat] = np.maximum(book.base[flat], 0.0)
+        state.base[flat] = np.maximum(state.base[flat], 0.0)
     return gaps
 
 
-def cover_shortfall(book: CrowdBook, missing: float, value: float) -> tuple[float, float, float]:
+def cover_shortfall(
+    state: CascadeState, missing: float, value: float
+) -> tuple[float, float, float]:
     """Pay a shortfall from the fund, then from profits, then owe it; return the three parts."""
-    paid = min(missing, max(book.fund, 0.0))
-    book.fund_paid += paid
+    paid = min(missing, max(state.fund, 0.0))
+    state.fund_paid += paid
     rest = missing - paid
     if rest <= 0.0:
         return paid, 0.0, 0.0
-    profit = np.maximum(book.equity(value) - book.first_equity, 0.0)
+    profit = np.maximum(state.equity(value) - state.first_equity, 0.0)
     total = float(np.sum(profit))
     share = min(1.0, rest / total) if total > 0.0 else 0.0
     cut = profit * share
-    book.base -= cut
-    book.haircut += cut
-    book.recompute(cut > 0.0)
+    state.base -= cut
+    state.haircut += cut
+    state.recompute(cut > 0.0)
     haircuts = float(np.sum(cut))
     owed = rest - haircuts if share == 1.0 or total == 0.0 else 0.0
-    book.unpaid += owed
+    state.unpaid += owed
     return paid, haircuts, owed

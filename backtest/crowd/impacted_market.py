@@ -30,7 +30,7 @@ MOST_ROUNDS = 200
 DAMPED_FROM = 20
 """From this round on only half of each change is made."""
 CLOSE = 1e-10
-"""The market is solved when no price moves by more than this share."""
+"""It is solved when no value moves by more: prices by this share, holdings by so many shares."""
 LARGEST_FALL, LARGEST_RISE = 0.999, 100.0
 """Beyond these shares of the price, impact has no meaning: the market does not clear."""
 
@@ -42,18 +42,53 @@ class Crowded(NamedTuple):
     accounts: float
 
 
-class Solved(NamedTuple):
-    """The market with impact and the runs in it; ``clears``: whether the flows make its prices.
+class Unchanged(NamedTuple):
+    """Values that a function returns unchanged, if ``clears``, or else the last tried.
 
-    ``last_change`` is the largest change of a price in the last round, as a share.
+    ``last_change`` is the largest change of a value in the last round.
+    """
+
+    values: FloatArray
+    rounds: int
+    clears: bool
+    last_change: float
+
+
+class Solved(NamedTuple):
+    """The market with impact and the runs in it; ``found.clears``: the flows make its prices.
+
+    ``found`` has the fall of each bar's prices, as a share.
     """
 
     market: Market
     results: list[Result]
-    fall: FloatArray
-    rounds: int
-    clears: bool
-    last_change: float
+    found: Unchanged
+
+
+def find_unchanged(
+    respond: Callable[[FloatArray], FloatArray],
+    values: FloatArray,
+    is_sound: Callable[[FloatArray], bool] = lambda _: True,
+    on_round: Callable[[int], None] | None = None,
+    *,
+    is_damped: bool = True,
+) -> Unchanged:
+    """Return values that a function returns unchanged, from the given ones on.
+
+    It ends without them after 200 rounds, or where values are not sound.
+    """
+    change = np.inf
+    for number in range(MOST_ROUNDS):
+        after = respond(values)
+        change = float(np.max(np.abs(after - values)))
+        if on_round is not None:
+            on_round(number + 1)
+        if change <= CLOSE:
+            return Unchanged(values, number + 1, True, change)
+        if not is_sound(after):
+            break
+        values = 0.5 * (values + after) if is_damped and number >= DAMPED_FROM else after
+    return Unchanged(values, number + 1, False, change)
 
 
 def solve_market(
@@ -72,25 +107,26 @@ def solve_market(
     """
     contract = {"lot": 0.0, "min_notional": 0.0}
     smooth = {**terms, "venue": terms["venue"].override(contract=contract)}
-    fall = np.zeros(market.n_bars)
-    change = np.inf
-    for number in range(MOST_ROUNDS):
+    moved, results = market, []
+
+    def fall_after(fall: FloatArray) -> FloatArray:
+        nonlocal moved, results
         moved = move_prices(market, fall)
         results = [run(moved, each.policy, **smooth) for each in crowds]
         flow = sum((sell_flow(one, each.accounts, market)
                     for one, each in zip(results, crowds, strict=True)),
                    np.zeros(market.n_bars))  # fmt: skip
-        after = follow(flow, curve, decay)
-        change = float(np.max(np.abs(after - fall)))
-        if on_round is not None:
-            on_round(number + 1)
-        if change <= CLOSE:
-            own = [run(moved, each.policy, **terms) for each in crowds]
-            return Solved(moved, own, fall, number + 1, True, change)
-        if not -LARGEST_RISE < np.min(after) <= np.max(after) < LARGEST_FALL:
-            break
-        fall = after if number < DAMPED_FROM else 0.5 * (fall + after)
-    return Solved(moved, results, fall, number + 1, False, change)
+        return follow(flow, curve, decay)
+
+    found = find_unchanged(fall_after, np.zeros(market.n_bars), has_prices, on_round)
+    if found.clears:
+        results = [run(moved, each.policy, **terms) for each in crowds]
+    return Solved(moved, results, found)
+
+
+def has_prices(fall: FloatArray) -> bool:
+    """Return if impact has a meaning: no price falls or rises beyond all bounds."""
+    return bool(-LARGEST_RISE < np.min(fall) <= np.max(fall) < LARGEST_FALL)
 
 
 def sell_flow(result: Result, accounts: float, market: Market) -> FloatArray:

@@ -20,7 +20,7 @@ from backtest.engine import Result
 from backtest.venue.requirement import read_rules
 
 if TYPE_CHECKING:
-    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.crowd.cascade_state import CascadeState
     from backtest.venue import Venue
 
 WHERE = "bt.cascade, me"
@@ -105,22 +105,22 @@ def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:
     return OwnAccount(size, price, capital, capital + account.reserve)
 
 
-def describe_own_account(book: CrowdBook, start: float, final: float) -> dict[str, Any]:
+def describe_own_account(state: CascadeState, start: float, final: float) -> dict[str, Any]:
     """Return what became of the last account, with prices and money."""
-    before = float(book.first_equity[-1] + book.first_quantity[-1] * (
-        float(to_value(book.rules, start)) - book.entry[-1]))  # fmt: skip
-    after = float(book.equity(float(to_value(book.rules, final)))[-1])
-    closed = float(book.closed[-1])
-    at = float(book.closed_money[-1]) / closed if closed > 0.0 else math.nan
+    before = float(state.first_equity[-1] + state.first_quantity[-1] * (
+        float(to_value(state.rules, start)) - state.entry[-1]))  # fmt: skip
+    after = float(state.equity(float(to_value(state.rules, final)))[-1])
+    closed = float(state.closed[-1])
+    at = float(state.closed_money[-1]) / closed if closed > 0.0 else math.nan
     return {
-        "liquidated": bool(book.first_round[-1] > 0),
-        "round": int(book.first_round[-1]),
-        "quantity": float(book.quantity[-1]),
-        "close_price": float(to_price(book.rules, np.asarray(at))) if closed > 0.0 else math.nan,
+        "liquidated": bool(state.first_round[-1] > 0),
+        "round": int(state.first_round[-1]),
+        "quantity": float(state.quantity[-1]),
+        "close_price": float(to_price(state.rules, np.asarray(at))) if closed > 0.0 else math.nan,
         "equity_before": before,
         "equity": after,
         "loss": before - after,
-        "deleveraged": float(book.deleveraged[-1]),
-        "haircut": float(book.haircut[-1]),
-        "liquidation_price": float(book.liquidation[-1]),
+        "deleveraged": float(state.deleveraged[-1]),
+        "haircut": float(state.haircut[-1]),
+        "liquidation_price": float(state.liquidation[-1]),
     }

@@ -12,8 +12,8 @@ import pandas as pd
 from backtest.account import Account
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
-from backtest.base.units import utc_index
 from backtest.crowd.agents import Policies
+from backtest.crowd.clearing_account import PRESET, WHERE
 from backtest.crowd.crowding import find_accounts, find_decay
 from backtest.crowd.impact import measure_volume
 from backtest.crowd.impacted_market import Crowded, solve_market
@@ -22,9 +22,6 @@ from backtest.engine.run import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market
 from backtest.venue import Venue
-
-WHERE = "bt.simulate_market"
-PRESET = ("binance-usdm", "BTCUSDT", "latest")
 
 
 def simulate_policies(
@@ -57,17 +54,17 @@ def simulate_policies(
         curve = agents.impact.curve(market=base, contract=venue.contract)
         decay = find_decay(agents.recovery, base.interval)
         solved = solve_market(base, crowds, curve, decay, terms, on_round)
-    if not solved.clears:
+    if not solved.found.clears:
         raise ParameterError(
             "the prices and the orders of the policies do not converge: after "
-            f"{solved.rounds} rounds, prices still change by {solved.last_change:.2g}",
+            f"{solved.found.rounds} rounds, prices still change by {solved.found.last_change:.2g}",
             where=Place("agents", of=WHERE),
             cure="lower open_interest or the shares: this crowd is unstable",
         )
     market = solved.market
     columns = ("open", "high", "low", "close", "volume")
     bars = pd.DataFrame({name: getattr(market, name) for name in columns},
-                        index=utc_index(market.time))  # fmt: skip
+                        index=market.times)  # fmt: skip
     names = [repr(policy) for policy in agents.mix]
     paths = {
         name: result.bars["leverage"].to_numpy(dtype=np.float64)

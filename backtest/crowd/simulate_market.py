@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,10 @@ from backtest.crowd.bank_fund_stability import list_cycle_terms, start_cycle
 from backtest.crowd.simulated_market import SimulatedMarket, build_simulation
 
 if TYPE_CHECKING:
+    from backtest.account import Account
     from backtest.base.units import FloatArray
+    from backtest.policy import Policy
+    from backtest.venue import Venue
 
 WHERE = "bt.simulate_market"
 MOST_STEPS = 10_000_000
@@ -36,10 +39,13 @@ def simulate_market(
     *,
     steps: int = 50_000,
     seed: int = 0,
+    policy: Policy | None = None,
+    venue: Venue | None = None,
+    account: Account | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulatedMarket:
-    """Simulate a market of leveraged agents.
+    """Simulate a market of leveraged agents, with an account of your own among them.
 
     Parameters
     ----------
@@ -49,10 +55,21 @@ def simulate_market(
         The number of steps, one bar each, at least 100.
     seed : int
         The seed of the noise.
+    policy : Policy, optional
+        The policy of one more account, whose orders clear with those of Thurner or LeverageCycle.
+        It lives by the rules of :func:`backtest.run`: the same run in the market made gives its
+        account. What it holds is missing from what the agents share. Policies take it in their mix.
+    venue : Venue, optional
+        Of that account, with a linear contract; the newest terms of the preset binance-usdm BTCUSDT
+        without steps of quantity by default.
+    account : Account, optional
+        Of that account, in the money of the agents, with ``fill="next_close"``: orders fill at the
+        next price that clears. By default it starts with the wealth of a fund, or a tenth of the
+        equity of the bank.
     compile : bool
         False runs the agents in plain Python; the numbers are the same bits.
     progress : callable, optional
-        Called with steps done and in all, for :class:`Policies`.
+        Called with rounds done and 0, for Policies and with ``policy``.
 
     Returns
     -------
@@ -61,14 +78,21 @@ def simulate_market(
     Raises
     ------
     ParameterError
-        If an argument is out of its range, or the agents break down: no price clears, or the bank
-        fails.
+        If an argument is out of its range, or the agents break down: no price clears, the bank
+        fails, or no prices are those that agents and policies make together.
     """
     n = int(
         Range(100, MOST_STEPS).check("steps", steps, where=Place("steps", of=WHERE), whole=True)
     )
     start = int(Range(0, 2**63 - 1).check("seed", seed, where=Place("seed", of=WHERE), whole=True))
     if isinstance(agents, Policies):
+        if policy is not None:
+            raise ParameterError(
+                f"policy joins Thurner or LeverageCycle, got {repr_plain(agents):.60}",
+                where=Place("policy", of=WHERE),
+                cure="add it to the mix: bt.agents.Policies({policy: share, ...})",
+            )
+        refuse_terms(venue=venue, account=account)
         from backtest.crowd.policy_market import simulate_policies  # noqa: PLC0415 - bt.run
 
         return simulate_policies(agents, n, start, compile, progress)
@@ -81,9 +105,36 @@ def simulate_market(
     interval = find_interval(agents, n)
     noise = np.random.default_rng(start).standard_normal(n)
     described = {"agents": describe_agents(agents), "seed": start, "steps": n}
-    if isinstance(agents, Thurner):
-        return simulate_funds(agents, noise, interval, described, compile)
-    return simulate_cycle(agents, noise, interval, described, compile)
+
+    def simulate(held: FloatArray, leverage: Mapping[str, FloatArray]) -> SimulatedMarket:
+        if isinstance(agents, Thurner):
+            return simulate_funds(agents, noise, held, leverage, interval, described, compile)
+        return simulate_cycle(agents, noise, held, leverage, interval, described, compile)
+
+    if policy is None:
+        refuse_terms(venue=venue, account=account)
+        return simulate(np.zeros(n), {})
+    from backtest.crowd import clearing_account as among  # noqa: PLC0415 - bt.run
+
+    member = among.choose_terms(agents, policy, venue, account)
+    described |= {
+        "policy": repr(policy),
+        "venue": member.venue.to_dict(),
+        "account": member.account.to_dict(),
+    }
+    shares = agents.shares if isinstance(agents, Thurner) else 1.0
+    return among.simulate_with(simulate, member, shares, n, compile, progress)
+
+
+def refuse_terms(**terms: Any) -> None:
+    """Raise if there are terms of an account without its policy."""
+    for name, value in terms.items():
+        if value is not None:
+            raise ParameterError(
+                f"{name} is that of the account of policy=, got none",
+                where=Place(name, of=WHERE),
+                cure=f"pass policy= too, or drop {name}=; Policies have terms of their own",
+            )
 
 
 def describe_agents(agents: Thurner | LeverageCycle) -> dict[str, Any]:
@@ -115,7 +166,13 @@ def find_kernel(module: Any, name: str, is_compiled: bool) -> Callable[..., None
 
 
 def simulate_funds(
-    agents: Thurner, noise: FloatArray, interval: str, described: dict[str, Any], is_compiled: bool
+    agents: Thurner,
+    noise: FloatArray,
+    held: FloatArray,
+    more: Mapping[str, FloatArray],
+    interval: str,
+    described: dict[str, Any],
+    is_compiled: bool,
 ) -> SimulatedMarket:
     """Simulate the market of value funds."""
     n, k = len(noise), agents.funds
@@ -130,7 +187,7 @@ def simulate_funds(
     volume, leverage, price = np.zeros(n), np.full((n, k), np.nan), np.zeros(n)
     state, edges = np.zeros((5, k)), np.zeros(2 * k + 1)
     trade = find_kernel(value_fund_kernels, "trade_funds", is_compiled)
-    trade(noise, beta, agents.cap, terms, state, edges, counts, volume, leverage, price)
+    trade(noise, beta, agents.cap, terms, state, edges, counts, volume, leverage, price, held)
     if counts[value_fund_kernels.FAILED]:
         raise AccountingError(
             f"a price must clear in every step, none did in {counts[value_fund_kernels.FAILED]}",
@@ -143,7 +200,7 @@ def simulate_funds(
         "deaths": float(counts[value_fund_kernels.DEATHS]),
         "several_prices": float(counts[value_fund_kernels.SEVERAL]),
     }
-    paths = dict(zip(names, leverage.T, strict=True))
+    paths = dict(zip(names, leverage.T, strict=True)) | dict(more)
     return build_simulation(
         price, agents.value, volume, paths, interval, described, found, agents.value
     )
@@ -152,6 +209,8 @@ def simulate_funds(
 def simulate_cycle(
     agents: LeverageCycle,
     noise: FloatArray,
+    held: FloatArray,
+    more: Mapping[str, FloatArray],
     interval: str,
     described: dict[str, Any],
     is_compiled: bool,
@@ -162,7 +221,7 @@ def simulate_cycle(
     failed = np.zeros(1, dtype=np.int64)
     leverage, target, price = np.zeros(n), np.zeros(n), np.zeros(n)
     cycle = find_kernel(bank_fund_kernels, "cycle_steps", is_compiled)
-    cycle(noise, terms, state, failed, leverage, target, price)
+    cycle(noise, terms, state, failed, leverage, target, price, held)
     if failed[0]:
         raise ParameterError(
             "bank equity and price must be positive, and shares below 1, got others in step "
@@ -171,7 +230,7 @@ def simulate_cycle(
             cure="lower alpha or equity: the market is unstable from the start",
         )
     calls = float(np.sum(leverage[:-1] > target[1:]))
-    paths = {"bank": leverage}
+    paths = {"bank": leverage, **more}
     return build_simulation(
         price, agents.value, np.zeros(n), paths, interval, described, {"margin_calls": calls}
     )

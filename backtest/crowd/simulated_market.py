@@ -18,8 +18,6 @@ from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, descr
 from backtest.crowd.stylized_facts import find_price_facts, measure_skew
 from backtest.market import Market
 
-FACTS = ("std", "kurtosis", "hill", "acf_abs_1", "margin_calls", "deaths")
-"""The facts of every simulated market."""
 BTC = {
     "BTC hourly": {"std": 0.00730, "kurtosis": 61.0, "hill": 2.46, "acf_abs_1": 0.292},
     "BTC daily": {"std": 0.0361, "kurtosis": 30.6, "hill": 2.50, "acf_abs_1": 0.149},

@@ -18,7 +18,7 @@ from backtest.base.units import utc_index
 from backtest.market import Market
 
 if TYPE_CHECKING:
-    from backtest.crowd.crowd_book import CrowdBook
+    from backtest.crowd.cascade_state import CascadeState
 
 MarginRule: TypeAlias = "Callable[[Market], pd.Series[float]]"
 MarginSource: TypeAlias = "float | MarginRule | None"
@@ -33,7 +33,7 @@ class FixedMargin:
     def __init__(self, multiplier: float) -> None:
         self.first = multiplier
 
-    def update(self, book: CrowdBook, mark: float) -> None:
+    def update(self, state: CascadeState, mark: float) -> None:
         """Leave the multiplier as it is."""
 
     def describe(self) -> float:
@@ -53,13 +53,13 @@ class SpiralMargin:
         self.marks: list[float] = []
         self.first = self.compute()
 
-    def update(self, book: CrowdBook, mark: float) -> None:
+    def update(self, state: CascadeState, mark: float) -> None:
         """Add a bar at the mark price, and set the multiplier that the rule gives after it."""
         self.marks.append(mark)
         found = self.compute()
-        if found != book.multiplier:
-            book.multiplier = found
-            book.recompute(slice(None))
+        if found != state.multiplier:
+            state.multiplier = found
+            state.recompute(slice(None))
 
     def compute(self) -> float:
         """Return the multiplier of the bar after the last."""

@@ -30,6 +30,7 @@ def trade_funds(
     volume: FloatArray,
     leverage: FloatArray,
     price: FloatArray,
+    outside: FloatArray,
 ) -> None:
     """Write the clearing price of each step to ``price`` (n_steps,).
 
@@ -37,7 +38,8 @@ def trade_funds(
     largest leverage. ``state`` (5, k) and ``edges`` (2 k + 1,) are scratch space; ``counts`` (4,)
     counts steps with several clearing prices, margin calls and deaths, and is the step plus 1 at
     which no price cleared. ``volume`` (n_steps,) is in shares, ``leverage`` (n_steps, k) that of
-    each fund, NaN while it is away.
+    each fund, NaN while it is away. ``outside`` (n_steps,) are the shares that another account
+    holds at the end of each step.
     """
     k = len(beta)
     worth, shares = terms[VALUE], terms[SHARES]
@@ -45,19 +47,20 @@ def trade_funds(
         state[HELD, h], state[CASH, h] = 0.0, terms[WEALTH]
         state[PERFORMANCE, h], state[TIMER, h], state[LAST_FLOW, h] = 0.0, 0.0, 0.0
     mean = math.log(worth * shares)
-    spent, last, held_by_noise = mean, worth, shares
+    spent, last, held_by_noise, held_outside = mean, worth, shares, 0.0
     for t in range(len(noise)):
         spent = terms[RHO] * spent + terms[SIGMA] * noise[t] + (1.0 - terms[RHO]) * mean
         money = math.exp(spent)
         n_edges = sort_edges(beta, cap, worth, state, edges)
         now, roots = find_clearing_price(
-            money, last, beta, cap, worth, shares, state, edges, n_edges
+            money, last, beta, cap, worth, shares - outside[t], state, edges, n_edges
         )
         if roots == 0:
             counts[FAILED] = t + 1
             return
         counts[SEVERAL] += roots > 1
-        traded = abs(money / now - held_by_noise)
+        traded = abs(money / now - held_by_noise) + abs(outside[t] - held_outside)
+        held_outside = outside[t]
         held_by_noise = money / now
         for h in range(k):
             traded += settle_fund(h, now, last, beta[h], cap, terms, state, counts)

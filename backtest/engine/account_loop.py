@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backtest.account import Account
 from backtest.account.portfolio_records import EQUITY, UNIT, AccountState
@@ -16,6 +16,7 @@ from backtest.engine.compile.plain_or_compiled import (
     mark_ready,
     order_loop,
 )
+from backtest.engine.deciders import Deciders
 from backtest.engine.loop_driver import (
     LoopStart,
     Progress,
@@ -23,27 +24,29 @@ from backtest.engine.loop_driver import (
     run_loop,
 )
 from backtest.engine.loop_inputs import start_state
+from backtest.engine.option_arrays import resume_options
+from backtest.engine.option_trader import OptionTrader, make_trader
 from backtest.engine.portfolio_driver import (
-    DeskSwitch,
+    PolicySwitch,
     list_kernel_arguments,
-    run_book_loop,
+    run_portfolio_loop,
 )
-from backtest.engine.portfolio_inputs import BookInputs, start_book
-from backtest.engine.portfolio_loop import Desk
-from backtest.engine.portfolio_policies import Panelist, set_desk
+from backtest.engine.portfolio_inputs import PortfolioInputs, start_account_state
+from backtest.engine.portfolio_policies import ObservedPolicy, make_deciders
 from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome, join_outcomes
 from backtest.engine.run_record import RunRecord
 from backtest.measures.tally import Tally, start_tally
 from backtest.policy import Policy, start_memory
 from backtest.venue.own_requirement import OwnMargin
+from backtest.venue.requirement_rule import Brackets
 
 
 class Switch(NamedTuple):
     """First bar of other policies, with their columns; last the overlay, if there is one."""
 
     bar: int
-    panelists: list[Panelist]
+    observed: list[ObservedPolicy]
 
 
 def run_account(
@@ -67,8 +70,8 @@ def live_one(
     """Take an account with one position through its market."""
     stops = [*(each.bar for each in switches), setup.markets.n_bars]
     outcomes: list[Outcome] = []
-    for part, stop in zip([Switch(setup.first, setup.panelists), *switches], stops, strict=True):
-        ((policy, _, columns, *_),) = part.panelists
+    for part, stop in zip([Switch(setup.first, setup.observed), *switches], stops, strict=True):
+        ((policy, _, columns, *_),) = part.observed
         if outcomes:
             begin = go_on(outcomes[-1], start_numbers(policy), part.bar)
         else:
@@ -113,7 +116,7 @@ def live(
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
     order = order_loop(None, list_kernel_arguments(*begin(setup)))
-    policies = list_policies(setup.panelists)
+    policies = list_policies(setup.observed)
     n_bars = len(setup.inputs.feed.time) - setup.first
     if is_loop_plain(order, policies, estimate_plain_general(len(policies), n_bars)):
         plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
@@ -124,39 +127,46 @@ def live(
     return outcome
 
 
-def begin(setup: Setup) -> tuple[BookInputs, AccountState, Desk, Tally]:
+def begin(setup: Setup) -> tuple[PortfolioInputs, AccountState, Deciders, Tally]:
     """Return the inputs of the loop, and the account, the policies and the tally at its start."""
     inputs, resume = setup.inputs, setup.resume
     if resume is None:
-        book = start_book(inputs, setup.account, setup.first, has_overlay=setup.overlay is not None)
+        state = start_account_state(
+            inputs, setup.account, setup.first, has_overlay=setup.overlay is not None
+        )
     else:
-        book = copy_book(resume.state)
-    desk = seat_at_desk(setup, setup.panelists)
+        options = resume_options(inputs, [*setup.markets.options], resume.options)
+        state = copy_state(resume.state)._replace(options=options)
+    deciders = gather_deciders(setup, setup.observed)
     if resume is not None:
-        desk.memory[:] = resume.memory
-    tally = start_tally(float(book.wallet[UNIT]), float(book.wallet[EQUITY]), setup.first)
-    return inputs, book, desk, tally
+        deciders.memory[:] = resume.memory
+    tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), setup.first)
+    return inputs, state, deciders, tally
 
 
-def seat_at_desk(setup: Setup, panelists: list[Panelist]) -> Desk:
-    """Return the desk of the policies of a run."""
+def gather_deciders(setup: Setup, observed: list[ObservedPolicy]) -> Deciders:
+    """Return the deciders of the policies of a run."""
     width = setup.inputs.terms.rules.brackets.floors.shape[1]
-    return set_desk(panelists, setup.markets, started=setup.inputs.started, width=width)
+    return make_deciders(observed, setup.markets, started=setup.inputs.started, width=width)
 
 
-def list_policies(panelists: Sequence[Panelist]) -> list[tuple[Policy, tuple[str, ...]]]:
+def list_policies(observed: Sequence[ObservedPolicy]) -> list[tuple[Policy, tuple[str, ...]]]:
     """Return the policies of a run, each with the names of its columns."""
-    return [(each.policy, tuple(each.columns)) for each in panelists]
+    return [(each.policy, tuple(each.columns)) for each in observed]
 
 
-def copy_book(book: AccountState) -> AccountState:
-    """Return the book of an account at the end of a run, at the first events of what follows."""
-    copied = type(book)._make(
-        type(each)._make(part.copy() for part in each) if isinstance(each, tuple) else each.copy()
-        for each in book
-    )
+def copy_state(state: AccountState) -> AccountState:
+    """Return the state of an account at the end of a run, at the first events of what follows."""
+    copied: AccountState = copy_arrays(state)
     copied.cursor[:] = 0
     return copied
+
+
+def copy_arrays(record: Any) -> Any:
+    """Return a copy of a record of arrays and of other records."""
+    return type(record)._make(
+        copy_arrays(each) if isinstance(each, tuple) else each.copy() for each in record
+    )
 
 
 def take(
@@ -168,17 +178,30 @@ def take(
 ) -> Outcome:
     """Run the loop of several positions over all bars; return its arrays and events."""
     account = setup.account
-    return run_book_loop(
-        *begin(setup),
-        setup.first,
-        list_policies(setup.panelists),
+    inputs, state, deciders, tally = begin(setup)
+    later = [
+        start_policies(setup, each, gather_deciders(setup, each.observed)) for each in switches
+    ]
+    return run_portfolio_loop(
+        inputs,
+        state,
+        tally,
+        [start_policies(setup, Switch(setup.first, setup.observed), deciders), *later],
         is_compiled=is_compiled,
         progress=progress,
         own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
         names=setup.markets.names,
-        switches=[
-            DeskSwitch(each.bar, seat_at_desk(setup, each.panelists), list_policies(each.panelists))
-            for each in switches
-        ],
         traded=None if setup.resume is None else setup.resume.traded,
     )
+
+
+def start_policies(setup: Setup, switch: Switch, deciders: Deciders) -> PolicySwitch:
+    """Return the policies of a part of a run as its loop takes them."""
+    trader = find_trader(setup, switch.observed)
+    return PolicySwitch(switch.bar, deciders, list_policies(switch.observed), trader)
+
+
+def find_trader(setup: Setup, observed: list[ObservedPolicy]) -> OptionTrader | None:
+    """Return the policies of a run that trade options, if any."""
+    may_sell = not isinstance(setup.account.requirement, Brackets)
+    return make_trader(setup.markets, setup.inputs.feed.options, observed, may_sell=may_sell)

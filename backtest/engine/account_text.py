@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from backtest.account.terms import MONEY_TERMS, SIGNS
 from backtest.base.number_text import (
     format_percent,
     format_price,
 )
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import format_time
-from backtest.engine.position_tables import contagion_table
-from backtest.engine.result_tables import FUND_TERMS
+from backtest.engine.option_text import list_option_events
 from backtest.measures.run_measures import COSTS
 from backtest.venue.interest import find_charged
 
@@ -32,47 +32,46 @@ MOST_CASES = 5
 
 def summarize_account(result: RunRecord) -> Iterator[str]:
     """Yield the statement of the account: from the first equity to the last, with every cost."""
-    metrics = result.metrics
-    rows = [("price profit and loss", metrics["price_pnl"], "")]
-    for name in COSTS:
-        rate = -metrics[f"{name}_annual"]
-        rows.append((name, -metrics[name], "" if metrics[name] == 0.0 else format_percent(rate)))
-    rows += [
-        ("profit of collateral", metrics.get("collateral_pnl", 0.0), ""),
-        ("cost of selling collateral", -metrics.get("conversion", 0.0), ""),
-        ("management fee", -metrics.get("management_fee", 0.0), ""),
-        ("performance fee", -metrics.get("performance_fee", 0.0), ""),
-        ("liquidation loss", -metrics["liquidation_loss"], ""),
-        ("bad debt, the venue's loss", metrics["bad_debt"], ""),
-        ("deposits and withdrawals", metrics["flows"] - metrics["top_ups"], ""),
-        ("top-ups from the reserve", metrics["top_ups"], ""),
-    ]
-    final = metrics["final_equity"]
+    final = result.metrics["final_equity"]
     start = find_start(result)
     decimals = 2 if abs(start) >= 100.0 else 6
-    always = ("price profit and loss", *COSTS)
     venue = result.venues[result.names[0]]
     is_charged = find_charged(venue.rates())
     labels = {"interest": f"interest on the {venue.interest_on}"} if is_charged else {}
     yield f"{'':28}{'money':>14}{'per year, of equity':>22}"
     yield f"  {'equity at the start':26}{start:>14,.{decimals}f}"
-    for name, amount, yearly in rows:
-        if amount != 0.0 or name in always:
-            money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
-            yield f"  {labels.get(name, name):26}{money:>14}{yearly:>22}".rstrip()
+    for name, amount, rate in list_statement(result):
+        money = f"{amount:+,.{decimals}f}" if amount != 0.0 else "0"
+        yearly = "" if rate is None or amount == 0.0 else format_percent(rate)
+        yield f"  {labels.get(name, name):26}{money:>14}{yearly:>22}".rstrip()
     yield f"  {'equity at the end':26}{final:>14,.{decimals}f}"
     reserve = float(result.of_account("reserve")[-1])
     if reserve > 0.0:
         yield f"  {'left in the reserve':26}{reserve:>14,.{decimals}f}"
 
 
+def list_statement(result: RunRecord) -> Iterator[tuple[str, float, float | None]]:
+    """Yield the change of equity term by term: words, amount, and rate per year of some costs.
+
+    Deposits and top-ups come last. Rarer terms are left out where they are 0.
+    """
+    metrics = result.metrics
+    for term in MONEY_TERMS:
+        amount = term.sign * metrics.get(term.name, 0.0)
+        if term.name in COSTS:
+            yield term.words, amount, -metrics[f"{term.name}_annual"]
+        elif term.name == "price_pnl" or (amount != 0.0 and term.name != "flows"):
+            yield term.words, amount, None
+    moved = {"deposits and withdrawals": metrics["flows"] - metrics["top_ups"]}
+    moved["top-ups from the reserve"] = metrics["top_ups"]
+    yield from ((words, amount, None) for words, amount in moved.items() if amount != 0.0)
+
+
 def find_start(result: RunRecord) -> float:
     """Return the equity before the first bar, computed back from the first bar."""
     first = result.bars.iloc[0]
-    costs = first[[*COSTS, "liquidation_loss"]].sum()
-    gains = first[["price_pnl", "flows", "bad_debt", "collateral_pnl"]].sum()
-    costs += sum(first.get(name, 0.0) for name in FUND_TERMS)
-    return float(first["equity"] + costs + first["conversion"] - gains)
+    gains = sum(sign * first[name] for name, sign in SIGNS.items() if name in first)
+    return float(first["equity"] - gains)
 
 
 def summarize_events(result: RunRecord) -> Iterator[str]:
@@ -95,13 +94,12 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
 
 
 def summarize_liquidations(result: RunRecord) -> Iterator[str]:
-    """Yield the liquidations one by one, of several instruments with their causes."""
+    """Yield the liquidations of the pool with their causes, or else one by one."""
     count, loss = int(result.metrics["liquidations"]), result.metrics["liquidation_loss"]
-    is_one = result.has_one_position
-    cases = () if is_one else list_cases(result)
+    cases = [*list_cases(result)]
     text = f"{count:,}, loss {loss:,.2f}" if count else "none"
     yield from format_paragraph("Liquidations", text, *cases)
-    if is_one:
+    if not cases:
         yield from list_liquidations(result)
 
 
@@ -115,6 +113,7 @@ def list_other_events(result: RunRecord) -> list[str]:
         others.insert(1, f"take-profits {metrics['take_profits']:.0f}")
     if delisted := int((kinds == "delisted").sum()):
         others.append(f"delisted {delisted}")
+    others += list_option_events(kinds)
     refused = result.events.loc[kinds == "withdrawal_refused", "amount"].sum()
     if refused > 0.0:
         others.append(f"withdrawals refused {refused:,.2f}")
@@ -129,9 +128,7 @@ def list_other_events(result: RunRecord) -> list[str]:
 
 def list_cases(result: RunRecord) -> Iterator[str]:
     """Yield the liquidations of the pool in words: their causes, and who closed in profit."""
-    entries = np.asarray(result.entries)
-    table = contagion_table(result.time, result.names, entries, result.span.first)
-    groups = list(table.groupby("liquidation", sort=True))
+    groups = list(result.contagion().groupby("liquidation", sort=True))
     for number, causes in groups[:MOST_CASES]:
         yield f"liquidation {number}, {describe_case(causes)}"
     if len(groups) > MOST_CASES:
@@ -174,6 +171,7 @@ def list_liquidations(result: RunRecord) -> Iterator[str]:
         yield (
             f"  {event['time']:%Y-%m-%d %H:%M}  {format_price(event['price']):>12}"
             f"{event['amount']:>15,.2f}{losses.iloc[row]:>18,.2f}{equity:>14,.2f}"
+            f"{'  ' + event['instrument'] if result.diversity else ''}"
         )
     if len(rows) > MOST_LISTED:
         yield f"  and {len(rows) - MOST_LISTED:,} more"

@@ -21,7 +21,7 @@ from backtest.account import (
     compute_requirement,
     live_bar,
 )
-from backtest.account.books import compute_root
+from backtest.account.balances import compute_root
 from backtest.measures.tally import Clock, Tally, count_bar
 from backtest.policy.view import AccountView
 from backtest.venue import MarginRules
@@ -40,7 +40,11 @@ DAY_NS = 86_400_000_000_000.0
 
 
 class Seen(NamedTuple):
-    """The market as policies see it, arrays of shape (n_bars,); times in int64 ns."""
+    """The market as policies see it, arrays of shape (n_bars,); times in int64 ns.
+
+    ``rows`` says at which bars of the account policies decide, and which of these bars is the last
+    one then, as :class:`backtest.market.policy_clock.PolicyClock` does.
+    """
 
     time: IntArray
     open: FloatArray
@@ -51,6 +55,7 @@ class Seen(NamedTuple):
     volume: FloatArray
     interval: int
     start: int
+    rows: IntArray
 
 
 class Formula(NamedTuple):
@@ -80,8 +85,13 @@ def decide(
     raise NotImplementedError
 
 
+def find_seen(seen: Seen, t: int) -> int:
+    """Return the last bar that policies see at the close of bar t; negative: none decides then."""
+    return t if len(seen.rows) == 1 else seen.rows[as_index(t)]
+
+
 def count_days(seen: Seen, t: int) -> float:
-    """Return the days from the account's start to the close of bar t."""
+    """Return the days from the account's start to the close of bar t of ``seen``."""
     days: float = (seen.time[t] + seen.interval - seen.start) / DAY_NS
     return days
 
@@ -90,10 +100,10 @@ def show_account(
     rules: Rules, state: State, quote: Quote, days: float, wants_root: bool | None
 ) -> AccountView:
     """Return the policy's view of the account at a close, ``days`` after its start."""
-    instrument, books, position = rules.instrument, state.books, state.books.positions[0]
+    instrument, balances, position = rules.instrument, state.balances, state.balances.positions[0]
     margin = instrument.margin
     needed, ratio, root, leverage = 0.0, 0.0, math.nan, 0.0
-    wallet = books.cash
+    wallet = balances.cash
     if state.equity > 0.0:
         leverage = position.quantity * abs(quote.mark_close) / state.equity
     if instrument.is_isolated is None:
@@ -102,10 +112,10 @@ def show_account(
     if position.quantity != 0.0:
         entry = compute_price(margin.size, margin.is_inverse, position.entry)
         needed = compute_requirement(instrument, position, quote.mark_close, quote.multiplier)
-        backing = compute_backing(instrument, books, quote.mark_close)
+        backing = compute_backing(instrument, balances, quote.mark_close)
         ratio = needed / backing if backing > 0.0 else math.inf
         if wants_root is not None:
-            value = compute_root(instrument, books, quote.multiplier)
+            value = compute_root(instrument, balances, quote.multiplier)
             root = compute_price(margin.size, margin.is_inverse, value)
     return AccountView(
         equity=state.equity,
@@ -152,8 +162,28 @@ def with_multipliers(margin: MarginRules, multiplier: float, initial: float) -> 
 
 def with_decision(state: State, leverage: float, signal: float) -> State:
     """Return the state with a decision waiting for the next open."""
+    return with_counts(state, leverage, signal, state.peak, state.since, state.since_stop)
+
+
+def hold_counts(state: State, peak: float, k: int) -> State:
+    """Return the state at a close at which no policy decides (k < 0): what they count stands still.
+
+    ``peak`` is the highest unit value before. An event of this bar is one of the next bar that
+    policies see.
+    """
+    if k >= 0:
+        return state
+    since = state.since - 1.0 if state.since > 0.0 else -1.0
+    stop = state.since_stop - 1.0 if state.since_stop > 0.0 else -1.0
+    return with_counts(state, math.nan, state.signal, peak, since, stop)
+
+
+def with_counts(
+    state: State, leverage: float, signal: float, peak: float, since: float, since_stop: float
+) -> State:
+    """Return the state with a decision, and with what policies count."""
     return State(
-        books=state.books,
+        balances=state.balances,
         equity=state.equity,
         reserve=state.reserve,
         leverage=leverage,
@@ -161,15 +191,15 @@ def with_decision(state: State, leverage: float, signal: float) -> State:
         ratio=state.ratio,
         is_called=state.is_called,
         unmet=state.unmet,
-        since=state.since,
-        since_stop=state.since_stop,
+        since=since,
+        since_stop=since_stop,
         is_over=state.is_over,
         is_ruined=state.is_ruined,
         funding_next=state.funding_next,
         flow_next=state.flow_next,
         last_funding=state.last_funding,
         unit=state.unit,
-        peak=state.peak,
+        peak=peak,
         scale=state.scale,
         paid_in=state.paid_in,
         is_call_open=state.is_call_open,
@@ -188,7 +218,7 @@ def sum_terms(ledger: Ledger) -> float:
 def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bool:
     """Return whether the change of equity is the sum of its terms, to a relative 1e-9."""
     gap = abs(after.equity - before.equity - sum_terms(ledger))
-    notional = abs(after.books.positions[0].quantity * quote.mark_close)
+    notional = abs(after.balances.positions[0].quantity * quote.mark_close)
     scale = max(before.equity, after.equity, ledger.traded, notional)
     return gap <= IDENTITY_TOLERANCE * scale
 
@@ -198,9 +228,9 @@ def record_bar(record: Record, state: State, ledger: Ledger, t: int) -> None:
 
     Rare terms are written only if they are not 0: untouched pages take no memory.
     """
-    account, held, position = record.account, record.positions, state.books.positions[0]
+    account, held, position = record.account, record.positions, state.balances.positions[0]
     account.equity[t] = state.equity
-    account.cash[t] = state.books.cash
+    account.cash[t] = state.balances.cash
     write_if_any(account.reserve, t, state.reserve)
     account.unit[t] = state.unit
     account.price_pnl[t] = ledger.price_pnl
@@ -258,13 +288,14 @@ def simulate(
         counted = tally
         if clock.is_on is not None:
             counted = count_bar(rules.instrument, clock, tally, state, after, ledger, quote, t)
-        leverage = math.nan
-        if not (after.is_ruined or after.is_over):
-            days = count_days(seen, t)
+        leverage, k = math.nan, find_seen(seen, t)
+        after = hold_counts(after, state.peak, k)
+        if k >= 0 and not (after.is_ruined or after.is_over):
+            days = count_days(seen, k)
             view = show_account(rules, after, quote, days, formula.wants_root)
             funding = after.last_funding
             leverage, memory = decide(
-                formula.params, formula.columns, memory, seen, view, funding, t
+                formula.params, formula.columns, memory, seen, view, funding, k
             )
             if leverage < 0.0:
                 log.written[0] = written

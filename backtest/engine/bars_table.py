@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from backtest.account.terms import TERMS, list_optional
 from backtest.base.units import FloatArray, utc_index
 from backtest.engine.capital_use import compute_loan_columns, find_realized
-from backtest.engine.position_tables import measure_profits
-from backtest.engine.result_tables import FUND_TERMS, TERMS, has_fund_fees, price_of, value_of
+from backtest.engine.option_results import pick_columns
+from backtest.engine.result_tables import price_of, value_of
 from backtest.engine.run_data import forecast_touches
 from backtest.features.liquidation_forecast import HORIZON
 
@@ -27,6 +28,8 @@ def bars_table(run: RunCloses) -> pd.DataFrame:
     (``price_pnl``, costs positive, ``flows`` with top-ups); ``top_up``, ``cash`` (the wallet, if
     the only position is isolated), ``reserve``, ``overlay``; ``unit`` value (1 at the start of the
     account; of a resumed one with collateral, at its earlier peak) and ``drawdown`` free of flows;
+    with several currencies ``fx_pnl``, what changes of their rates gained; with options
+    ``options_value``, ``options_leverage`` and ``net_delta`` of :attr:`Result.greeks`;
     and the use of capital (docs/accounting.md, section 3): ``initial_margin``, ``available``,
     ``margin_used``, ``realized_pnl`` and ``unrealized_pnl``.
 
@@ -48,12 +51,11 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
     needed, backing, equity = closes.requirement, closes.backing, account.equity
     notionals = run.notionals
     gross = np.abs(notionals).sum(axis=1)
-    profits = measure_profits(run.record.positions._asdict(), run.marks, run.list_venues())
+    profits = run.unrealized
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(backing > 0.0, needed / backing, np.inf)
         gross_leverage = np.where(equity > 0.0, gross / equity, 0.0)
     peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
-    before = float(np.sum(run.before.unrealized))
     return {
         "equity": equity,
         "gross_leverage": gross_leverage,
@@ -65,14 +67,16 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
         "collateral": closes.collateral,
         "collateral_at_rate": closes.collateral_at_rate,
         **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
-        **{name: getattr(account, name) for name in FUND_TERMS if has_fund_fees(run.account)},
+        **{name: getattr(account, name) for name in list_optional(run.account)},
+        **run.list_fx(),
+        **({} if run.options is None else pick_columns(run, run.options)),
         "overlay": account.overlay,
         "unit": account.unit / run.first_unit,
         "drawdown": 1.0 - account.unit / peak,
         "initial_margin": closes.initial,
         "available": path.available,
         "margin_used": path.used,
-        "realized_pnl": find_realized(run.record, gross, profits.sum(axis=1), before),
+        "realized_pnl": find_realized(run.record, gross, profits, run.before.unrealized),
         "unrealized_pnl": profits.sum(axis=1),
     }
 

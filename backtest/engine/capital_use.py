@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def read_path(
     and the initial margin of all.
     """
     account, (_, initial) = record.account, pool
-    notionals = compute_notionals(record.positions._asdict(), marks, venues)
+    notionals = compute_notionals(record.held, marks, venues)
     return AccountPath(
         unit=account.unit,
         equity=account.equity,
@@ -57,31 +57,52 @@ def find_available(
 
     With isolated positions only, the pool is the wallet.
     """
-    (backing, initial), held = pool, record.positions._asdict()
+    (backing, initial), held = pool, record.held
     is_own = np.array([mode == "isolated" for mode in modes])
     kept = np.array([1.0 - venue.profit_share() for venue in venues])
     uncounted: FloatArray | float = 0.0
     if (kept[~is_own] > 0.0).any():
         gains = kept * np.maximum(measure_profits(held, marks, venues), 0.0)
         uncounted = sum_positions(np.where(is_own, 0.0, gains))
+    if record.has_pools:
+        return count_available(sum_pools(record), 0.0 * initial, uncounted)
     if is_own.any():
         initial = initial - sum_positions(held["margin"][:, is_own])
     return count_available(backing, initial, uncounted)
 
 
+def sum_pools(record: Record) -> FloatArray:
+    """Return what backs cross positions in all pools over their initial margin."""
+    pools: Any = record.pools
+    free = np.maximum(pools.backing - pools.initial, 0.0)
+    return np.asarray((free * pools.rate).sum(axis=1))
+
+
 def find_realized(
-    record: Record, notional: FloatArray, profits: FloatArray, first_unrealized: float
+    record: Record, notional: FloatArray, profits: FloatArray, first_unrealized: FloatArray
 ) -> FloatArray:
     """Return the realized profit of each bar, with 0 for rounding.
 
-    ``notional`` are gross notionals and ``profits`` unrealized profits at closes, and
-    ``first_unrealized`` is that at the close before the first bar.
+    ``notional`` are gross notionals, ``profits`` of shape (n_bars, n) the unrealized profits at
+    closes, and ``first_unrealized`` those at the close before the first bar.
     """
     account = record.account
-    change = np.diff(profits, prepend=first_unrealized)
+    change = measure_change(record, profits, first_unrealized)
     realized = account.price_pnl - account.slippage - account.impact - change
     size = notional + np.abs(account.price_pnl)
     return np.where(np.abs(realized) <= TOLERANCE * size, 0.0, realized)
+
+
+def measure_change(record: Record, profits: FloatArray, first: FloatArray) -> FloatArray:
+    """Return how the unrealized profits changed in each bar.
+
+    In several currencies, at the rates of the open: what rates change is ``fx_pnl``.
+    """
+    if not record.has_pools:
+        return np.diff(profits.sum(axis=1), prepend=float(np.sum(first)))
+    rate, opened = record.held["rate"], record.held["rate_open"]
+    own = np.diff(profits / rate, axis=0, prepend=first[None, :] / opened[:1])
+    return np.asarray((own * opened).sum(axis=1))
 
 
 def compute_loan_columns(

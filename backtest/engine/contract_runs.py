@@ -17,9 +17,9 @@ from backtest.account import Account
 from backtest.base.compile_choice import compiling_first
 from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, format_time
-from backtest.engine.lookahead.alternative_futures import make_futures
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import FULL
+from backtest.engine.lookahead.market_cuts import make_futures
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market

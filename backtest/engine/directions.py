@@ -9,9 +9,9 @@ import pandas as pd
 
 from backtest.base.units import FloatArray
 from backtest.engine.frame_signals import describe_weights
-from backtest.engine.lookahead.checked_signals import keep_note
-from backtest.engine.signal_input import describe_signal, read_signal
+from backtest.engine.signal_checks import describe_signal, keep_note, read_signal
 from backtest.market import Market, Markets
+from backtest.market.policy_clock import find_clock
 from backtest.market.weight_frame import read_weights, weights_to_frame
 
 
@@ -26,12 +26,15 @@ class Directions:
     values : FloatArray of shape (n_bars,) or (1,)
         The direction decided at each close; one for a constant.
     market : Market or Markets
-        The market whose bars they are of.
+        The market whose bars they are of: the one that policies see.
+    is_slow : bool
+        Whether the bars of the account are shorter.
     """
 
     given: Any
     values: FloatArray
     market: Any
+    is_slow: bool = False
 
     def describe(self) -> str:
         """Return the signal as text, with a hash of its values."""
@@ -41,10 +44,12 @@ class Directions:
         """Return a signal that works for any part of the market: by time, or a constant."""
         if len(self.values) == 1:
             return float(self.values[0])
-        return keep_note(self.given, pd.Series(self.values, index=self.market.index))
+        return keep_note(self.given, pd.Series(self.values, index=self.market.times))
 
     def take_first(self, stop: int) -> Any:
-        """Return the signal of the bars before ``stop``."""
+        """Return the signal of the account's bars before ``stop``."""
+        if self.is_slow:
+            return self.keep_times()
         return float(self.values[0]) if len(self.values) == 1 else self.values[:stop]
 
 
@@ -74,7 +79,9 @@ def read_directions(
 
     An array may begin at the bar ``first``; ``where`` names the function in errors.
     """
+    clock = find_clock(market)
+    seen, begun = clock.seen, clock.at(first)
     if isinstance(market, Markets):
-        weights = read_weights(signal, market, where=where, first=first)
-        return WeightedDirections(signal, weights, market)
-    return Directions(signal, read_signal(signal, market, first), market)
+        weights = read_weights(signal, seen, where=where, first=begun)
+        return WeightedDirections(signal, weights, seen, not clock.is_every)
+    return Directions(signal, read_signal(signal, seen, begun), seen, not clock.is_every)

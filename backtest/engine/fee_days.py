@@ -7,19 +7,25 @@ first bar of a day to its last. Sweeps do the same for lanes side by side:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from backtest.account.account import FEE_DATES
+from backtest.account.portfolio_records import NUMBERS, Terms
 from backtest.base.units import DAY, FloatArray, IntArray
 from backtest.venue.dated_costs import find_newest
+from backtest.venue.portfolio_tables import pack_brackets
 
 if TYPE_CHECKING:
-    from backtest.account import Rules
+    from backtest.account import Account, Rules
     from backtest.venue import Venue
     from backtest.venue.fee_tiers import FeeTier
 
+FEE, TAKER = NUMBERS.index("fee"), NUMBERS.index("taker")
+"""Columns of the numbers of an instrument."""
 WINDOW = 30
 """Days of the volume that chooses a tier."""
 ROUNDING = 1e-9
@@ -136,3 +142,53 @@ def with_fees(rules: Rules, rates: Rates) -> Rules:
     return rules._replace(
         instrument=instrument._replace(fee=rates.blended, taker=rates.taker, margin=margin)
     )
+
+
+# --------------------------------------------------------------------------- of several positions
+
+
+class PortfolioFees(NamedTuple):
+    """The fee tiers of each instrument, None without any, and the UTC day of each bar."""
+
+    schedules: tuple[FeeSchedule | None, ...]
+    day: IntArray
+
+    def write(self, terms: Terms, traded: TradedDays) -> Terms:
+        """Return the terms with the rates of a day."""
+        for i, schedule in enumerate(self.schedules):
+            if schedule is not None:
+                terms = write_rates(terms, i, schedule.choose(traded))
+        return terms
+
+
+def read_portfolio_fees(venues: Sequence[Venue], time: IntArray) -> PortfolioFees | None:
+    """Return the fee tiers of the venues for bars that open at some times; None if none has any."""
+    schedules = tuple(read_schedule(venue, time) for venue in venues)
+    return PortfolioFees(schedules, time // DAY) if any(schedules) else None
+
+
+def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:
+    """Return the terms with other fee rates of one instrument."""
+    own, numbers = list(terms.instruments), terms.numbers.copy()
+    makers = terms.makers.copy()
+    makers[i] = rates.maker
+    margin = own[i].margin._replace(taker=rates.taker)
+    own[i] = own[i]._replace(fee=rates.blended, taker=rates.taker, margin=margin)
+    numbers[FEE, i], numbers[TAKER, i] = rates.blended, rates.taker
+    width = terms.rules.brackets.floors.shape[1]
+    brackets = pack_brackets([each.margin for each in own], width)
+    rules = terms.rules._replace(brackets=brackets)
+    return terms._replace(instruments=own, numbers=numbers, makers=makers, rules=rules)
+
+
+def find_fee_dates(time: IntArray, account: Account, started: int) -> IntArray:
+    """Return 1 for the first bar of each period of the performance fee after the start; else 0.
+
+    A single 0 without a performance fee.
+    """
+    if account.performance_fee == 0.0:
+        return np.zeros(1, np.int64)
+    days = pd.DatetimeIndex(time.astype("datetime64[ns]"))
+    period = days.to_period(FEE_DATES[account.performance_every]).to_numpy()
+    is_first = np.concatenate([[False], period[1:] != period[:-1]])
+    return np.asarray(is_first & (time > started), dtype=np.int64)

@@ -19,6 +19,7 @@ from backtest.base.units import (
     parse_duration,
 )
 from backtest.features.margin_rules import effective_initial, read_open_interest
+from backtest.market.policy_clock import find_clock, has_gaps
 from backtest.market.tables.dividends import DIVIDEND, read_settlements
 from backtest.market.tables.settlements import place_on_bars
 from backtest.venue.multipliers import choose_multipliers
@@ -115,7 +116,7 @@ def measure_years(market: Market, venue: Venue, first: int, started: int) -> Flo
     interest yet.
     """
     year = venue.day_count * DAY
-    if market.sessions:
+    if has_gaps(market):
         years = np.diff(market.time, prepend=market.time[0]) / year
     else:
         years = np.array([market.interval / year])
@@ -205,9 +206,18 @@ def read_scales(market: Market, account: Account) -> dict[str, Any]:
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
-    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full."""
+    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full.
+
+    In a market of bars of two lengths they are those of the bars that policies see.
+    """
     if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
         return np.zeros(1), np.zeros(1)
+    if not market.sessions and has_gaps(market):  # bars of two lengths
+        clock = find_clock(market)
+        longer = measure_impact(clock.seen, venue)
+        rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
+        rows = np.minimum(rows, clock.seen.n_bars - 1)
+        return longer[0][rows], longer[1][rows]
     window = parse_duration(venue.slippage.impact_window, where="Slippage.impact_window")
     n = window // market.interval
     if n < 2:

@@ -58,22 +58,22 @@ class AtOpen(NamedTuple):
 
 def read_opens(inputs: Inputs, record: Record, entries: FloatArray, first: int) -> AtOpen:
     """Return the account before each fill: the steps of the bar that come before it are done."""
-    book = record.of_one()
+    series = record.of_one()
     feed, rules = inputs.feed, inputs.rules.instrument
     n = record.n_bars
     signal = take_bars(feed.signal, np.arange(first, first + n))
-    target, position = book["target"][:-1], book["quantity"][:-1]
+    target, position = series["target"][:-1], series["quantity"][:-1]
     is_closing = (signal[:-1] == 0.0) & (position != 0.0)
     rows = np.flatnonzero(~np.isnan(target) | is_closing)
     bar = first + rows + 1
     value = value_prices(inputs, take_fill_prices(inputs, bar))
     side = np.where(signal[rows] > 0.0, 1.0, -1.0)
     side = np.where((signal[rows] == 0.0) & (position[rows] > 0.0), 1.0, side)
-    cash, margin = carry_over(inputs, book, rows, bar)
+    cash, margin = carry_over(inputs, series, rows, bar)
     if rules.has_auto_margin is not None:
         added = sum_margin_added(inputs, entries, first, n)[rows + 1]
         cash, margin = cash - added, margin + added
-    quantity, entry = position[rows], book["entry"][rows]
+    quantity, entry = position[rows], series["entry"][rows]
     base = margin - quantity * entry if rules.is_isolated is not None else 0.0
     at = AtOpen(
         bar=bar,
@@ -110,21 +110,21 @@ def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
 
 
 def carry_over(
-    inputs: Inputs, book: Mapping[str, FloatArray], rows: IntArray, bar: IntArray
+    inputs: Inputs, series: Mapping[str, FloatArray], rows: IntArray, bar: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return cash and margin before the fill.
 
     Steps 1 to 3 of the bar come before a fill at the open, and step 6 too before one at its close.
     """
-    rules, quantity = inputs.rules.instrument, book["quantity"][rows]
+    rules, quantity = inputs.rules.instrument, series["quantity"][rows]
     if rules.fills_early is not None:
-        return book["cash"][rows], book["margin"][rows]
-    top_up, flows = book["top_up"][rows + 1], book["flows"][rows + 1]
+        return series["cash"][rows], series["margin"][rows]
+    top_up, flows = series["top_up"][rows + 1], series["flows"][rows + 1]
     funding = quantity * sum_open_funding(inputs, len(inputs.feed.open))[bar]
     if rules.fills_late is not None:
-        funding = book["funding"][rows + 1]
-    cash, margin = book["cash"][rows] + flows, book["margin"][rows]
-    interest = book["interest"][rows + 1]
+        funding = series["funding"][rows + 1]
+    cash, margin = series["cash"][rows] + flows, series["margin"][rows]
+    interest = series["interest"][rows + 1]
     if rules.is_isolated is None:
         return cash - funding - interest, margin
     cash, margin = cash - top_up, margin + top_up

@@ -20,10 +20,9 @@ from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray
 from backtest.base.work_budget import WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
-from backtest.engine.lookahead.checked_signals import find_name, mark_checked
 from backtest.engine.lookahead.fresh_check import compare_fresh
 from backtest.engine.run_warnings import warn_of_weights
-from backtest.engine.signal_checks import PLAN, Sides, locate_in
+from backtest.engine.signal_checks import PLAN, Sides, find_name, locate_in, mark_checked
 from backtest.market import Markets
 from backtest.market.lent_market import lend
 from backtest.market.panel_data import require_panel

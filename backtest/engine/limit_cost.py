@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from backtest.base.errors import (
@@ -63,13 +64,10 @@ def measure_limit_cost(
 ) -> LimitCost:
     """Return what ``max_leverage`` cost; ``run`` is :func:`backtest.run`."""
     again, markets = None, result.markets
-    if result.inputs is not None and markets is not None:
-        signal = result.inputs.feed.signal
-        direction = float(signal[0]) if len(signal) == 1 else signal
-        again = partial(run, result.market, result.policy, venue=result.venue, signal=direction)
-    elif result.weights is not None and markets is not None:
-        weights = weights_to_frame(result.weights, markets)
-        terms = {"venue": result.venues, "overlay": result.overlay, "signal": weights}
+    if markets is not None:
+        weights = np.broadcast_to(result.setup.signal, (len(markets), markets.n_bars))
+        terms: dict[str, Any] = {"venue": result.venues, "overlay": result.overlay}
+        terms["signal"] = weights_to_frame(weights, markets)
         again = partial(run, markets, result.policies, **terms)
     return compare_without(result, again, is_compiled=is_compiled)
 

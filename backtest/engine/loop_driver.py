@@ -113,7 +113,7 @@ class LoopRunner(NamedTuple):
         """
         schedule = self.plain.fees
         if schedule is None:
-            return self, None, len(self.plain.seen.time)
+            return self, None, len(self.plain.feed.time)
         traded, end = start_day(schedule.day, traded, t)
         rates = schedule.choose(traded)
         plain, inputs = (
@@ -351,6 +351,6 @@ def report_imbalance(runner: LoopRunner, state: State, t: int) -> AccountingErro
     return AccountingError(
         f"equity changed by {change!r}, its terms add up to {total!r}, "
         f"a difference of {change - total!r}",
-        where=f"bar {t}, {format_time(int(inputs.seen.time[t]))}; ledger {terms}",
+        where=f"bar {t}, {format_time(int(inputs.feed.time[t]))}; ledger {terms}",
         cure="this is a defect of the engine: please report it with this text",
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from backtest.account import (
     AccountRules,
-    Books,
+    Balances,
     Feed,
     InstrumentRules,
     Plan,
@@ -36,6 +36,7 @@ from backtest.engine.feed_arrays import (
     read_cash,
     read_instrument,
 )
+from backtest.market.policy_clock import PolicyClock, find_clock, has_gaps
 from backtest.measures.tally import Clock
 from backtest.venue import MarginRules
 from backtest.venue.dated_costs import DATED, find_newest, has_spread, list_dated, pick_cost
@@ -187,12 +188,11 @@ def find_constant(limit: Rate) -> float:
 
 def read_plan(venue: Venue, account: Account) -> Plan:
     """Return how the account reacts to margin calls and liquidations."""
-    call = account.margin_call or 0.0
     return Plan(
-        margin_call=call,
+        margin_call=account.margin_call,
         has_top_up=account.top_up_to is not None,
         grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
-        grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
+        grace_ratio=account.top_up_to or (account.margin_call or 0.0) * (1.0 - 1e-11),
         is_halting=account.after_liquidation == "halt",
     )
 
@@ -200,7 +200,7 @@ def read_plan(venue: Venue, account: Account) -> Plan:
 def start_state(account: Account) -> State:
     """Return the state of an account before its first bar."""
     return State(
-        books=Books(account.capital, (Position(0.0, 0.0, 0.0, 0.0),)),
+        balances=Balances(account.capital, (Position(0.0, 0.0, 0.0, 0.0),)),
         equity=account.capital,
         reserve=account.reserve,
         leverage=math.nan,
@@ -237,8 +237,8 @@ def read_inputs(
 ) -> Inputs:
     """Return the records and arrays for a run from bar ``first``.
 
-    ``started`` is when the account began, in ns. Funding and flows before bar ``first`` are left
-    out: an earlier run has paid them.
+    ``signal`` is that of each bar. ``started`` is when the account began, in ns. Funding and flows
+    before bar ``first`` are left out: an earlier run has paid them.
 
     Raises
     ------
@@ -246,26 +246,35 @@ def read_inputs(
         If a set of a sweep has terms that this loop does not know.
     """
     check_known(venue, account)
+    clock = find_clock(market)
+    bars = {name: getattr(market, name) for name in MARKET_FIELDS}
+    bars["volume"] = clock.place(clock.seen.volume, market.volume)
     feed = Feed(
-        **{name: getattr(market, name) for name in MARKET_FIELDS},
+        **bars,
         **read_instrument(market, venue, account),
         **place_funding(market, venue, first),
         **read_cash(market, venue, account, first, started),
-        signal=signal,
+        signal=clock.ignore_between(signal),
         time=market.time,
     )
-    shown = {name: getattr(market, name) for name in Seen._fields if name not in ("mark", "start")}
-    seen = Seen(**shown, mark=market.mark_close, start=started)
     (_, margin), *later = read_margin_tables(venue, account, market.time, first)
     return Inputs(
         rules=read_account_rules(venue, account, margin),
         plan=read_plan(venue, account),
         feed=feed,
         clock=read_clock(market, feed, sampling, is_inverse=venue.contract.kind == "inverse"),
-        seen=seen,
+        seen=show_market(clock, started),
         changes=tuple(later),
         fees=read_schedule(venue, market.time),
     )
+
+
+def show_market(clock: PolicyClock, started: int) -> Seen:
+    """Return the market as policies see it."""
+    market = clock.seen
+    names = [name for name in Seen._fields if name not in {"mark", "start", "rows"}]
+    shown = {name: getattr(market, name) for name in names}
+    return Seen(**shown, mark=market.mark_close, start=started, rows=clock.rows)
 
 
 def read_margin_tables(
@@ -307,7 +316,7 @@ def mark_samples(market: Market, sampling: str) -> FloatArray:
 def mark_ends(market: Market, period: int) -> FloatArray:
     """Return 1 at the last bar of each period of UTC time, and at the last bar, else 0."""
     ends = np.zeros(market.n_bars)
-    if period % market.interval == 0 and not market.sessions:
+    if period % market.interval == 0 and not has_gaps(market):
         step = period // market.interval
         passed = (market.start % period) // market.interval
         ends[step - 1 - passed :: step] = 1.0

@@ -14,6 +14,7 @@ from backtest.base.json_values import to_plain
 from backtest.base.result_identity import compute_id, find_versions
 from backtest.base.units import format_duration, format_time, to_nanoseconds, utc_index
 from backtest.market import Market
+from backtest.market.policy_clock import describe_clock
 from backtest.market.tables.dividends import read_settlements
 from backtest.policy.policy import formula_of
 
@@ -128,6 +129,8 @@ def describe_data(
         "bars": len(closes),
         "interval": format_duration(market.interval),
         "synthetic": market.synthetic,
+        **({"decide": format_duration(market.decide)} if market.decide else {}),
+        **({"options": market.listing.describe()} if market.options else {}),
         "instruments": {
             name: describe_instrument(each, account, start, each.time + each.interval)
             for name, each in market.items()
@@ -149,6 +152,7 @@ def describe_instrument(
         "bars": len(closes),
         "interval": format_duration(market.interval),
         "synthetic": market.synthetic,
+        **describe_clock(market),
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),
@@ -235,7 +239,7 @@ def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
     ]
 
 
-def read_tables(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
+def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
     """Return the margin tables that runs used, from their manifest.
 
     The manifest of a run lists them; any other has the first and the last time.

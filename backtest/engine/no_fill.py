@@ -39,7 +39,7 @@ def find_columns(setup: Setup) -> dict[str, FloatArray]:
     of = {name: f" of {name}" if len(names) > 1 else "" for name in names}
     return {
         f"{column}{of[name]}": values
-        for name, each in zip(names, setup.panelists, strict=False)
+        for name, each in zip(names, setup.observed, strict=False)
         for column, values in each.columns.items()
     }
 

@@ -1,8 +1,8 @@
-"""Checks of a run of several positions: that its parts fit, and what is not supported together."""
+"""Checks of a run: that its parts fit, and what is not supported together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,51 @@ import pandas as pd
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.account_checks import check_setting
-from backtest.account.by_instrument import check_instruments, find_misfit
+from backtest.account.currency_terms import list_currencies
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.currency_names import find_coin, find_currency
 from backtest.base.errors import BandWarning, ParameterError, did_you_mean
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Either, Phrase
-from backtest.base.units import format_time, to_nanoseconds
-from backtest.market import Market
-from backtest.market.markets import Markets
+from backtest.base.phrases import Argument, Either, Phrase, Place
+from backtest.base.units import DAY, YEAR_DAYS, format_time, parse_duration, to_nanoseconds
+from backtest.engine.option_checks import check_options
+from backtest.features.returns import count_by_calendar
+from backtest.market import Market, Markets
 from backtest.venue import Venue
-from backtest.venue.collateral import Collateral
+from backtest.venue.collateral import Collateral, check_collateral
 from backtest.venue.requirement_rule import Brackets
-from backtest.venue.settlement import agree_settlement, check_names_agree
+from backtest.venue.settlement import agree_settlement, check_names_agree, find_pools
 from backtest.venue.spot_rules import ACCOUNT_FIELDS
+
+OF_POOL = ("borrow_rate", "cash_rate", "short_rate")
+"""Fields of a venue that belong to a pool: they may differ between currencies."""
+
+
+def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
+    """Describe missing and unknown instruments of a table; empty if there are none.
+
+    It must have an entry for each of ``names``, and may have others that are ``known``.
+    """
+    given = [*table]
+    unknown = [f"{each!r}{did_you_mean(str(each), known)}" for each in given if each not in known]
+    if unknown:
+        return f"an unknown {', '.join(unknown)}"
+    missing = [each for each in names if each not in given]
+    return f"none for {', '.join(missing)}" if missing else ""
+
+
+def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
+    """Require that a table names the instruments of the run, all of them and no others."""
+    if not isinstance(value, FrozenTable):
+        return
+    found = find_misfit(value, names, names)
+    if found:
+        raise ParameterError(
+            f"a table by instrument must have one entry for each, got {found}",
+            where=where,
+            cure=f"give one for each of {', '.join(names)}, or one value for all",
+        )
 
 
 def give_each(value: object, markets: Markets, *, one: str, several: str) -> dict[str, Any]:
@@ -80,8 +111,8 @@ def check_maker_shares(venues: Mapping[str, Venue]) -> None:
 
 def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
     """Require settings of venues and account that fit together, and are supported."""
-    check_agreement(markets.names, venues)
-    check_settlement(markets, venues)
+    pools = check_pools(markets, venues, account)
+    check_agreement(markets.names, venues, pools)
     check_order(venues[markets.names[0]], markets)
     for name in BY_INSTRUMENT:
         check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
@@ -92,8 +123,10 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
         check_expiry(markets[name], venues[name])
         check_setting(own[name], venues[name], name)
     check_modes(own, venues)
+    check_transfers_used(account, own)
     check_health(markets.names, venues, account)
     check_spot_legs(markets, venues, own, account)
+    check_options(markets, venues, own, account)
     account.requirement.check_names(list(markets.names), account.collateral)
 
 
@@ -111,23 +144,84 @@ def check_expiry(market: Market, venue: Venue) -> None:
         )
 
 
+def check_pools(markets: Markets, venues: Mapping[str, Venue], account: Account) -> dict[str, int]:
+    """Return the pool of each instrument; all are in one if they settle in one currency."""
+    currencies, where = list_currencies(account), "bt.run, venue"
+    if not currencies:
+        settled = check_settlement(markets, venues)
+        check_own_currency(account, settled)
+        check_collateral(account.collateral, markets.names, settled)
+        for asset in account.collateral:
+            check_listing(asset, (account.currency or settled,))
+        return dict.fromkeys(markets.names, 0)
+    contracts = {name: venues[name].contract for name in markets.names}
+    said = {name: (market.instrument,) for name, market in markets.items()}
+    for asset in account.collateral:
+        check_listing(asset, currencies)
+        check_collateral([asset], markets.names, asset.currency or currencies[0])
+    check_names_agree(contracts, said, where=where)
+    return find_pools(contracts, where=where, said=said, currencies=currencies)
+
+
+def check_own_currency(account: Account, settled: str) -> None:
+    """Require that an account without rates counts in the currency in which all settle."""
+    if account.currency is not None and settled not in ("", account.currency):
+        raise ParameterError(
+            f"an account without rates counts in the currency in which its instruments settle, "
+            f"{settled}, got {account.currency!r}",
+            where="Account.currency",
+            cure=Phrase(
+                "give {}, or leave the currency of the account out",
+                Argument("rates", {settled: f"{settled}{account.currency}"}),
+            ),
+        )
+
+
+def check_listing(asset: Collateral, currencies: Sequence[str]) -> None:
+    """Require that collateral serves a pool of the account."""
+    if asset.currency is not None and asset.currency not in currencies:
+        listed = ", ".join(filter(None, currencies)) or "none that is named"
+        raise ParameterError(
+            f"collateral must serve a pool of the account, {listed}, got {asset.currency!r}",
+            where=f"Collateral {asset.name!r}, currency",
+            cure="name a currency of the account, or leave it out",
+        )
+
+
+def check_transfers_used(account: Account, own: Mapping[str, Account]) -> None:
+    """Refuse transfers where no pool has a cross position to cover."""
+    if account.transfers is not None and all(e.margin == "isolated" for e in own.values()):
+        raise ParameterError(
+            "transfers cover the initial margin of cross positions, got only isolated ones",
+            where="Account.transfers",
+            cure="leave transfers and transfer_cost out, or hold one in cross margin",
+        )
+
+
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     """Require one settlement currency of all venues, and of the markets; return it."""
     where = "bt.run, venue"
     contracts = {name: venues[name].contract for name in markets.names}
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
-    if by_name - {""} == {markets.currency} - {""}:  # not given, or given as the names say it
+    is_given = markets.currency and by_name - {""} != {markets.currency}
+    if not is_given:  # or given as the names say it
         check_names_agree(contracts, said, where=where)
         return agree_settlement(contracts, said=said, where=where)
     return agree_settlement(contracts, said=said, given=markets.currency, where=where)
 
 
-def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
-    """Require that the venues agree about what belongs to the account."""
-    first = names[0]
+def check_agreement(
+    names: Sequence[str], venues: Mapping[str, Venue], pools: Mapping[str, int]
+) -> None:
+    """Require that the venues agree about what belongs to the account.
+
+    Rates of interest belong to a pool.
+    """
     for name in names[1:]:
+        of_pool = next(each for each in names if pools[each] == pools[name])
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
+            first = of_pool if field in OF_POOL else names[0]
             mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
             if not is_equal(mine, theirs):
                 raise ParameterError(
@@ -268,3 +362,41 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> N
             f"the history of {names} ends before that of the others: the position was closed in "
             "its last bar at the mark close (event 'delisted')"
         )
+
+
+def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
+    """Require a calendar and a sampling period that fit the market."""
+    if not isinstance(calendar, str) or calendar not in ("365", "252"):
+        raise ParameterError(
+            f"calendar must be '365' or '252', got {repr_plain(calendar)}",
+            where=Place("calendar", of="bt.run"),
+            cure="choose '365' for a market that never closes, '252' for sessions",
+        )
+    if market.sessions and calendar != "252":
+        raise ParameterError(
+            "a market with sessions needs calendar='252', got '365'",
+            where=Place("calendar", of="bt.run"),
+            cure=Phrase("pass {}", Argument("calendar", "252")),
+        )
+    period = parse_duration(sampling, where=Place("sampling", of="bt.run"))
+    if calendar == "252" and period != DAY:
+        raise ParameterError(
+            f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}",
+            where=Place("sampling", of="bt.run"),
+            cure=Phrase(
+                "leave {} out, or pass {}", Argument("sampling"), Argument("calendar", "365")
+            ),
+        )
+
+
+def count_periods(calendar: str, sampling: str, market: Market | Markets, first: int = 0) -> float:
+    """Return the number of sampling periods in a year.
+
+    Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
+    time, not in sessions: by the mean distance of those from ``first`` on.
+    """
+    period = max(parse_duration(sampling, where=Place("sampling", of="bt.run")), market.interval)
+    if market.sessions and market.interval > DAY:
+        return float(count_by_calendar(market.time[first:], market.interval)[-1])
+    days = YEAR_DAYS if period > DAY else float(calendar)
+    return days * DAY / period

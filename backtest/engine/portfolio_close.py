@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 
-from backtest.account import Books
-from backtest.account.books import compute_root
+from backtest.account import Balances
+from backtest.account.balances import compute_root
+from backtest.account.option_holdings import is_walking
+from backtest.account.option_walk import (
+    find_value_with_options,
+    is_far_with_options,
+    is_moved_by,
+)
 from backtest.account.portfolio_balance import compute_pool, count_cross
-from backtest.account.portfolio_calls import compute_pot_backing, compute_pot_needed
+from backtest.account.portfolio_calls import compute_pool_backing, compute_pool_needed
 from backtest.account.portfolio_records import (
     CASH,
     AccountState,
@@ -23,17 +29,18 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.base.units import TOLERANCE
-from backtest.engine.portfolio_tally import BookClose
+from backtest.engine.portfolio_tally import CloseFacts
 from backtest.measures.tally import FARTHEST, NEAR, raise_ratio
-from backtest.venue.book_failure import Waypoint
-from backtest.venue.book_price import find_failure_ratio
-from backtest.venue.book_requirement import compute_own_maintenance, find_own_maintenance
+from backtest.venue.contract_value import compute_price
 from backtest.venue.liquidation_price import compute_liquidation_value
+from backtest.venue.portfolio_failure import Waypoint
+from backtest.venue.portfolio_price import find_failure_ratio
+from backtest.venue.portfolio_requirement import compute_own_maintenance, find_own_maintenance
 
 
 def look_at_close(
     terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, has_prices: bool
-) -> BookClose:
+) -> CloseFacts:
     """Return what a close looks like, and write where each position fails, the others frozen.
 
     The state is valued at the mark closes. Without ``has_prices``, positions that are certainly not
@@ -42,7 +49,7 @@ def look_at_close(
     gross, needed, backing = 0.0, 0.0, 1.0
     has_pool = count_cross(terms, state) > 0
     if has_pool:
-        needed = compute_pot_needed(terms, state, quotes, len(state.margin))
+        needed = compute_pool_needed(terms, state, quotes, len(state.margin))
         backing = compute_pool(terms, state)
     worst_needed, worst_backing = raise_ratio(0.0, 1.0, needed, backing, has_pool)
     is_near = False
@@ -55,16 +62,16 @@ def look_at_close(
                 worst_needed, worst_backing = raise_ratio(
                     worst_needed,
                     worst_backing,
-                    compute_pot_needed(terms, state, quotes, i),
-                    compute_pot_backing(terms, state, i),
+                    compute_pool_needed(terms, state, quotes, i),
+                    compute_pool_backing(terms, state, i),
                     True,
                 )
-            if has_prices or not is_far(terms, state, i, notional, backing - needed):
-                scratch.failure[i] = find_failure_value(
-                    terms, state, quotes, scratch, i, backing - needed
-                )
-                is_near = is_near or is_near_failure(quotes, i, scratch.failure[i])
-    return BookClose(
+        if is_any_near(terms, state, scratch, i, backing - needed, has_prices):
+            scratch.failure[i] = find_failure_value(
+                terms, state, quotes, scratch, i, backing - needed
+            )
+            is_near = is_near or is_near_failure(quotes, i, scratch.failure[i])
+    return CloseFacts(
         gross=gross,
         backing=backing,
         needed=needed,
@@ -72,6 +79,25 @@ def look_at_close(
         worst_needed=worst_needed,
         is_near=is_near,
     )
+
+
+def is_any_near(
+    terms: Terms,
+    state: AccountState,
+    scratch: Scratch,
+    i: int,
+    excess: float,
+    has_prices: bool,
+) -> bool:
+    """Return whether the price at which an instrument fails is needed: wanted, or perhaps near."""
+    if is_walking(terms, state) and not is_isolated(terms, i):
+        if not is_moved_by(terms, state, i):
+            return False
+        return has_prices or not is_far_with_options(terms, state, scratch, i, excess)
+    if not is_held(state, i):
+        return False
+    notional = abs(state.held.quantities[i]) * abs(state.held.values[i])
+    return has_prices or not is_far(terms, state, i, notional, excess)
 
 
 def is_far(terms: Terms, state: AccountState, i: int, notional: float, excess: float) -> bool:
@@ -105,8 +131,10 @@ def find_failure_value(
     ``excess`` is D = M - level R of the pool now.
     """
     if is_isolated(terms, i):
-        books = Books(0.0, (pick_position(state, i),))
-        return compute_root(share(pick_instrument(terms, i)), books, quotes.multiplier[i])
+        balances = Balances(0.0, (pick_position(state, i),))
+        return compute_root(share(pick_instrument(terms, i)), balances, quotes.multiplier[i])
+    if is_walking(terms, state):
+        return find_nearer_value(terms, state, scratch, i)
     held, value = state.held, state.held.values[i]
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         margin = pick_margin(terms, i)
@@ -127,3 +155,15 @@ def find_failure_value(
     cash = state.wallet[CASH]
     ratio = find_failure_ratio(terms.rules, held, cash, i, start, end, scratch.shares)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
+
+
+def find_nearer_value(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+    """Return the nearer of the two prices at which an account with options fails; NaN if none."""
+    value = state.held.values[i]
+    down = find_value_with_options(terms, state, scratch, i, False)
+    up = find_value_with_options(terms, state, scratch, i, True)
+    size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
+    price = compute_price(size, is_inverse, value)
+    of_down = price - compute_price(size, is_inverse, down)
+    of_up = compute_price(size, is_inverse, up) - price
+    return down if math.isnan(up) or of_down < of_up else up

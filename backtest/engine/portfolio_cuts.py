@@ -8,7 +8,7 @@ scales what is left. What is then missing after the fill is the cut of one limit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,11 +18,15 @@ from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
 from backtest.engine.limit_orders import find_unfilled
 from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
+from backtest.engine.run_options import measure_gaps, read_options
 from backtest.engine.target_cuts_table import average_row
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_setup import Setup
+    from collections.abc import Mapping
+
     from backtest.engine.record import Outcome
+    from backtest.market import Markets
+    from backtest.venue import Venue
 
 CAUSES = (
     "min_leverage", "max_leverage", "max_gross_leverage", "band", "unfilled", "min_notional", "lot",
@@ -31,10 +35,30 @@ CAUSES = (
 """The limits; ``wallet`` is any limit of an isolated order, ``initial_margin`` includes caps."""
 LEAST = 1e-4
 """A limit binds if it moves a target by more than this share of it."""
-FORCED = (*ledger.STOPS, ledger.LIQUIDATED)
+FORCED = (*ledger.STOP_KINDS, ledger.LIQUIDATED)
 
 
-class BookDecisions(NamedTuple):
+class RunSetup(Protocol):
+    """What the cuts need of the setup of a run."""
+
+    @property
+    def markets(self) -> Markets:
+        """The instruments."""
+
+    @property
+    def venues(self) -> Mapping[str, Venue]:
+        """Their venues."""
+
+    @property
+    def inputs(self) -> Any:
+        """The arrays of the loop."""
+
+    @property
+    def first(self) -> int:
+        """The first bar."""
+
+
+class PortfolioDecisions(NamedTuple):
     """The decisions that reached a fill, arrays of shape (n_decisions,).
 
     ``asked`` and ``held`` are in turns of the account's equity at the fill, positive along the
@@ -64,9 +88,9 @@ class AtOpens(NamedTuple):
     is_unfilled: BoolArray
 
 
-def measure_book_cuts(setup: Setup, outcome: Outcome) -> list[dict[str, Any]]:
+def measure_portfolio_cuts(setup: RunSetup, outcome: Outcome) -> list[dict[str, Any]]:
     """Return the rows of ``Result.target_cuts``: all instruments, then each of them."""
-    found = find_book_decisions(setup, outcome)
+    found = find_portfolio_decisions(setup, outcome)
     day = setup.markets.time[found.bar] // DAY
     rows = list_rows("all", found, day, np.ones(len(found.bar), dtype=np.bool_))
     for i, name in enumerate(setup.markets.names):
@@ -75,7 +99,7 @@ def measure_book_cuts(setup: Setup, outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def list_rows(
-    name: str, found: BookDecisions, day: IntArray, chosen: BoolArray
+    name: str, found: PortfolioDecisions, day: IntArray, chosen: BoolArray
 ) -> list[dict[str, Any]]:
     """Return the row of some decisions, then a row for each limit that cut some of them."""
     parts = [("all", found.asked - found.held, chosen)]
@@ -89,11 +113,11 @@ def list_rows(
     ]
 
 
-def find_book_decisions(setup: Setup, outcome: Outcome) -> BookDecisions:
+def find_portfolio_decisions(setup: RunSetup, outcome: Outcome) -> PortfolioDecisions:
     """Return every decision that reached an open, with what each limit took of it."""
     terms, feed, first = setup.inputs.terms, setup.inputs.feed, setup.first
     n = outcome.record.n_bars
-    at = read_book_opens(setup, outcome)
+    at = read_portfolio_opens(setup, outcome)
     signal = feed.signal[first : first + n - 1]
     level = outcome.of_positions("target")[:-1]
     overlay = outcome.of_account("overlay")[:-1, None]
@@ -118,7 +142,7 @@ def find_book_decisions(setup: Setup, outcome: Outcome) -> BookDecisions:
     rows &= np.isfinite(asked) & np.isfinite(held) & (at.equity > 0.0)
     rows &= ~(at.is_hit & (at.traded == 0.0))
     bar, instrument = np.nonzero(rows)
-    return BookDecisions(
+    return PortfolioDecisions(
         asked=asked[rows],
         held=held[rows],
         cuts={each: cuts[each][rows] for each in CAUSES},
@@ -142,7 +166,7 @@ def find_cap_factors(
 
 
 def split_rest(
-    setup: Setup, at: AtOpens, reach: FloatArray, held: FloatArray
+    setup: RunSetup, at: AtOpens, reach: FloatArray, held: FloatArray
 ) -> dict[str, FloatArray]:
     """Return what is missing of targets within the account's leverage, by the limit that bound."""
     terms, first = setup.inputs.terms, setup.first
@@ -178,7 +202,7 @@ def split_rest(
     return found
 
 
-def read_book_opens(setup: Setup, outcome: Outcome) -> AtOpens:
+def read_portfolio_opens(setup: RunSetup, outcome: Outcome) -> AtOpens:
     """Return the account before and after the fills of each bar but the first.
 
     Limit orders are sized at the close before. Flows, interest and the funding at the open come
@@ -207,6 +231,8 @@ def read_book_opens(setup: Setup, outcome: Outcome) -> AtOpens:
         moved = assets_fill - feed.asset_mark_close[:, before_fill]
         assets = count_assets(outcome.state.held.amounts, outcome.entries, len(names), first, n)
         equity = equity + (assets[:-1] * moved.T).sum(axis=1)
+    if mode == AT_OPEN:
+        equity = equity + measure_gaps(read_options(setup, outcome), n)[1:]
     forced = sum_by_instrument(outcome.entries, FORCED, first, before.shape[1], n, counts=True)
     is_cross = np.array([each.is_isolated is None for each in setup.inputs.terms.instruments])
     liquidated = sum_by_instrument(
@@ -223,7 +249,7 @@ def read_book_opens(setup: Setup, outcome: Outcome) -> AtOpens:
     )
 
 
-def pay_at_opens(setup: Setup, before: FloatArray, n_bars: int) -> FloatArray:
+def pay_at_opens(setup: RunSetup, before: FloatArray, n_bars: int) -> FloatArray:
     """Return the funding paid at the open of each bar but the first, of shape (n_bars - 1,)."""
     feed, first = setup.inputs.feed, setup.first
     paid = np.zeros(n_bars)

@@ -7,25 +7,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.portfolio_ledger import sum_book_terms
+from backtest.account.portfolio_ledger import sum_ledger_terms
 from backtest.account.portfolio_records import EQUITY, AccountState, Terms
 from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
 from backtest.engine import portfolio_loop
 from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
+from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
 from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress, add_traded
-from backtest.engine.portfolio_inputs import (
-    BookInputs,
-    new_book_log,
+from backtest.engine.option_trader import OptionTrader, ask_trader, find_next_stop
+from backtest.engine.portfolio_buffers import (
+    new_event_log,
     new_ledger_array,
     new_quotes,
     new_scratch,
-    write_table,
 )
-from backtest.engine.portfolio_loop import BookTape, Desk
+from backtest.engine.portfolio_inputs import PortfolioInputs, write_table
 from backtest.engine.portfolio_policies import ask_plain
+from backtest.engine.portfolio_recording import RunTape
 from backtest.engine.record import Outcome, new_record
 from backtest.measures.tally import Tally
 from backtest.policy import Policy
@@ -37,15 +38,17 @@ def describe_plain(own: OwnMargin | None) -> str:
     return "compile=False" if own is None else "the requirement is a Python object"
 
 
-class DeskSwitch(NamedTuple):
-    """First bar of new parameters of the policies, with their desk.
+class PolicySwitch(NamedTuple):
+    """First bar of the policies, or of new parameters of them, with their deciders.
 
-    ``policies`` are those of the desk, each with the names of its columns.
+    ``policies`` are those of the deciders, each with the names of its columns, ``trader`` those of
+    them that trade options.
     """
 
     bar: int
-    desk: Desk
+    deciders: Deciders
     policies: list[tuple[Policy, tuple[str, ...]]]
+    trader: OptionTrader | None = None
 
 
 def find_simulate(
@@ -56,51 +59,51 @@ def find_simulate(
         from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
         twins = make_own_twins(MODULES, own.rule, names, {"ask": ask_plain})
-        simulate: Callable[..., Any] = twins.simulate_book
+        simulate: Callable[..., Any] = twins.simulate_portfolio
         return simulate
     if is_compiled:
-        from backtest.engine.compile.general_compiler import compile_book_loop  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import compile_general_loop  # noqa: PLC0415 - numba
 
-        return compile_book_loop()
-    found: Callable[..., Any] = bind_functions(portfolio_loop, ask=ask_plain)["simulate_book"]
+        return compile_general_loop()
+    found: Callable[..., Any] = bind_functions(portfolio_loop, ask=ask_plain)["simulate_portfolio"]
     return found
 
 
-def run_book_loop(
-    inputs: BookInputs,
+def run_portfolio_loop(
+    inputs: PortfolioInputs,
     state: AccountState,
-    desk: Desk,
     tally: Tally,
-    first: int,
-    policies: list[tuple[Policy, tuple[str, ...]]],
+    parts: Sequence[PolicySwitch],
     *,
     is_compiled: bool,
     progress: Progress | None,
     own: OwnMargin | None = None,
     names: Sequence[str] = (),
-    switches: Sequence[DeskSwitch] = (),
     traded: TradedDays | None = None,
 ) -> Outcome:
     """Run the account to the end of the markets, with a requirement of the user if there is one.
 
-    From the bar of each of the ``switches`` on, in their order, its policies decide. An overlay
-    keeps its memory.
+    From the bar of each of the ``parts`` on, in their order, its policies decide. An overlay keeps
+    its memory.
     """
+    inputs = renew_targets(inputs) if any(each.trader for each in parts) else inputs
+    first, deciders = parts[0].bar, parts[0].deciders
     is_compiled = is_compiled and own is None
     simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
     bind, pack = find_binders(is_compiled=is_compiled)
     n, total = len(state.margin), len(inputs.feed.time)
     chunk = CHUNK if is_compiled else PLAIN_CHUNK
-    tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + 1024)
+    capacity = 4 * n * min(chunk, total) + 1024
+    k = len(state.options.targets)
+    tape = new_tape(n, total - first, first, capacity + 4 * k, len(state.pools), k)
     kept = []
-    seats = [DeskSwitch(first, desk, policies), *switches]
     counts = Counts(tally, traded)
-    for seat, stop in zip(seats, [*(each.bar for each in switches), total], strict=True):
-        keep_overlay(desk, seat.desk)
-        desk = seat.desk
-        bound = bind(desk, seat.policies)
-        given = (inputs, state, desk, bound, counts, seat.bar, stop, tape, chunk, progress)
-        counts, entries = drive(simulate, pack, *given)
+    for part, stop in zip(parts, [*(each.bar for each in parts[1:]), total], strict=True):
+        keep_overlay(deciders, part.deciders)
+        deciders = part.deciders
+        bound = bind(deciders, part.policies)
+        given = (state, deciders, bound, counts, part.bar, stop, tape, chunk, progress)
+        counts, entries = drive(simulate, pack, inputs._replace(trader=part.trader), *given)
         kept.append(entries)
     return Outcome(
         state=state,
@@ -108,15 +111,15 @@ def run_book_loop(
         traded=counts.traded,
         record=tape.record,
         entries=np.concatenate(kept),
-        memory=desk.memory,
+        memory=deciders.memory,
         plain_because="" if is_compiled else describe_plain(own),
     )
 
 
-def advance_book(
-    inputs: BookInputs,
+def advance_portfolio(
+    inputs: PortfolioInputs,
     state: AccountState,
-    desk: Desk,
+    deciders: Deciders,
     policies: list[tuple[Policy, tuple[str, ...]]],
     counts: Counts,
     first: int,
@@ -135,9 +138,11 @@ def advance_book(
     simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
     bind, pack = find_binders(is_compiled=is_compiled)
     n, chunk = len(state.margin), CHUNK if is_compiled else PLAIN_CHUNK
-    tape = new_tape(n, stop - first, first, 4 * n * min(chunk, stop - first) + 1024)
-    bound = bind(desk, policies)
-    given = (inputs, state, desk, bound, counts, first, stop, tape, chunk, None)
+    capacity = 4 * n * min(chunk, stop - first) + 1024
+    k = len(state.options.targets)
+    tape = new_tape(n, stop - first, first, capacity + 4 * k, len(state.pools), k)
+    bound = bind(deciders, policies)
+    given = (inputs, state, deciders, bound, counts, first, stop, tape, chunk, None)
     counts, _ = drive(simulate, pack, *given)
     return counts, float(tape.record.account.flows[0])
 
@@ -152,36 +157,39 @@ class Counts(NamedTuple):
 def drive(
     simulate: Callable[..., Any],
     pack: Callable[[Terms], Terms] | None,
-    inputs: BookInputs,
+    inputs: PortfolioInputs,
     state: AccountState,
-    desk: Desk,
-    bound: Desk,
+    deciders: Deciders,
+    bound: Deciders,
     counts: Counts,
     first: int,
     total: int,
-    tape: BookTape,
+    tape: RunTape,
     chunk: int,
     progress: Progress | None,
 ) -> tuple[Counts, FloatArray]:
     """Take the account up to bar ``total`` in chunks; return the counts and the events.
 
-    ``pack`` gives the terms the form that the loop takes, ``bound`` is the desk that it asks, and
-    ``desk`` the one whose memory it changes. State and tape change in place.
+    ``pack`` gives the terms the form that the loop takes, ``bound`` are the deciders that it asks,
+    and ``deciders`` those whose memory it changes. State and tape change in place. With a trader
+    the loop stops at each close at which options may be ordered.
     """
     n, assets = len(state.margin), len(state.priced)
-    scratch, ledger, quotes = new_scratch(n, assets), new_ledger_array(n), new_quotes(n, assets)
+    scratch = new_scratch(n, assets, len(state.pools))
+    ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
+    arrays = list_arrays(state, deciders)
     terms, t = read_tables(inputs, first), first
     tally, traded = counts
     while t < total:
         for bar, i, margin in inputs.changes:
             terms = write_table(terms, i, margin) if bar == t else terms
         later = [bar for bar, _, _ in inputs.changes if bar > t]
-        stop = min(t + chunk, total, *later)
+        stop = find_next_stop(inputs.trader, deciders, t, min(t + chunk, total, *later))
         if inputs.fees is not None:
             traded, end = start_day(inputs.fees.day, traded, t)
             terms, stop = inputs.fees.write(terms, traded), min(stop, end)
-        saved = save_book(state, desk)
+        saved = [each.copy() for each in arrays]
         packed = terms if pack is None else pack(terms)
         given = (
             packed,
@@ -196,30 +204,39 @@ def drive(
         with np.errstate(all="ignore"):
             counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
         if why == FULL:
-            restore_book(saved, state, desk)
+            restore_arrays(saved, arrays)
             tape.log.written[0] = 0
-            tape = tape._replace(log=new_book_log(2 * len(tape.log.entries)))
+            tape = tape._replace(log=new_event_log(2 * len(tape.log.entries)))
             continue
         if why == BROKEN:
             after, entered = state.wallet[EQUITY], ledger.copy()
-            restore_book(saved, state, desk)
+            restore_arrays(saved, arrays)
             tape.log.written[0] = 0
             with np.errstate(all="ignore"):
                 simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
             change = float(after - state.wallet[EQUITY])
-            raise report_book_imbalance(change, entered, inputs, reached)
+            raise report_portfolio_imbalance(change, entered, inputs, reached)
         if why == NEGATIVE:
             raise report_bad_decision(inputs, reached)
         traded = add_traded(traded, tally, counted)
         tally, t = counted, reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
+        known = (terms, inputs.feed, deciders, state, quotes, scratch, tape)
+        ask_trader(inputs.trader, *known, t - 1)
         if progress is not None:
             progress(t - first, total - first)
     return Counts(tally, traded), np.concatenate(kept)
 
 
-def read_tables(inputs: BookInputs, first: int) -> Terms:
+def renew_targets(inputs: PortfolioInputs) -> PortfolioInputs:
+    """Return inputs whose orders of options may be written."""
+    options = inputs.feed.options
+    options = options._replace(targets=options.targets.copy())
+    return inputs._replace(feed=inputs.feed._replace(options=options))
+
+
+def read_tables(inputs: PortfolioInputs, first: int) -> Terms:
     """Return the terms with the margin tables in force before bar ``first``."""
     terms = inputs.terms
     for bar, i, margin in inputs.changes:
@@ -227,7 +244,7 @@ def read_tables(inputs: BookInputs, first: int) -> Terms:
     return terms
 
 
-class BookSummary(NamedTuple):
+class PortfolioSummary(NamedTuple):
     """Where a run without a record ended; ``units`` are the unit values at closes, if wanted."""
 
     state: AccountState
@@ -235,20 +252,20 @@ class BookSummary(NamedTuple):
     units: FloatArray
 
 
-def summarize_book(
-    inputs: BookInputs,
+def summarize_portfolio(
+    inputs: PortfolioInputs,
     state: AccountState,
-    desk: Desk,
+    deciders: Deciders,
     tally: Tally,
     first: int,
     *,
     has_units: bool,
     is_compiled: bool,
     progress: Progress | None,
-) -> BookSummary:
+) -> PortfolioSummary:
     """Take the account to the end of the markets without recording its bars.
 
-    For compiled code, ``desk`` has the addresses of compiled formulas.
+    For compiled code, ``deciders`` have the addresses of compiled formulas.
     """
     pack = None
     if is_compiled:
@@ -260,32 +277,37 @@ def summarize_book(
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
     tape, chunk = tape._replace(units=units), CHUNK if is_compiled else PLAIN_CHUNK
     counts, total = Counts(tally, None), len(inputs.feed.time)
-    given = (inputs, state, desk, desk, counts, first, total, tape, chunk, progress)
+    given = (inputs, state, deciders, deciders, counts, first, total, tape, chunk, progress)
     counts, _ = drive(find_simulate(is_compiled=is_compiled), pack, *given)
-    return BookSummary(state, counts.tally, units)
+    return PortfolioSummary(state, counts.tally, units)
 
 
 def find_binders(
     *, is_compiled: bool
 ) -> tuple[
-    Callable[[Desk, list[tuple[Policy, tuple[str, ...]]]], Desk], Callable[[Terms], Terms] | None
+    Callable[[Deciders, list[tuple[Policy, tuple[str, ...]]]], Deciders],
+    Callable[[Terms], Terms] | None,
 ]:
-    """Return the functions that give a desk and the terms the form that the loop takes."""
+    """Return the functions that give deciders and terms the form that the loop takes."""
     if not is_compiled:
-        return (lambda desk, _: desk), None
+        return (lambda deciders, _: deciders), None
     from backtest.engine.compile.general_compiler import bind_compiled, pack_terms  # noqa: PLC0415
 
     return bind_compiled, pack_terms
 
 
-def keep_overlay(before: Desk, desk: Desk) -> None:
-    """Give the overlay of a desk the memory that it has in the one before."""
-    n = len(desk.asks) - 1
-    if desk.asks[n]:
-        desk.memory[desk.memory_at[n] :] = before.memory[before.memory_at[n] :]
+def keep_overlay(before: Deciders, deciders: Deciders) -> None:
+    """Give the overlay of new deciders the memory that it has in those before."""
+    n = len(deciders.asks) - 1
+    if len(deciders.rows) > 1:
+        deciders.memory[-1] = before.memory[-1]
+    if deciders.asks[n]:
+        deciders.memory[deciders.memory_at[n] :] = before.memory[before.memory_at[n] :]
 
 
-def list_kernel_arguments(inputs: BookInputs, state: AccountState, desk: Desk, tally: Tally) -> Any:
+def list_kernel_arguments(
+    inputs: PortfolioInputs, state: AccountState, deciders: Deciders, tally: Tally
+) -> Any:
     """Return arguments of the types that the compiled loop is called with."""
     n, assets = len(state.margin), len(state.priced)
     return (
@@ -293,7 +315,7 @@ def list_kernel_arguments(inputs: BookInputs, state: AccountState, desk: Desk, t
         inputs.feed,
         inputs.clock,
         inputs.log_returns,
-        desk._replace(deciders=0),
+        deciders._replace(methods=0),
         state,
         new_quotes(n, assets),
         new_scratch(n, assets),
@@ -305,11 +327,13 @@ def list_kernel_arguments(inputs: BookInputs, state: AccountState, desk: Desk, t
     )
 
 
-def new_tape(n: int, n_bars: int, first: int, capacity: int) -> BookTape:
+def new_tape(
+    n: int, n_bars: int, first: int, capacity: int, n_pools: int = 1, n_options: int = 0
+) -> RunTape:
     """Return an empty tape for ``n_bars`` bars of n instruments from bar ``first``."""
-    return BookTape(
-        log=new_book_log(capacity),
-        record=new_record(n_bars, n, has_closes=True),
+    return RunTape(
+        log=new_event_log(capacity),
+        record=new_record(n_bars, n, has_closes=True, n_pools=n_pools, n_options=n_options),
         cursor=np.array([first, first], np.int64),
         before=np.zeros(n),
         is_on=np.ones(1, np.int64),
@@ -317,28 +341,28 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int) -> BookTape:
     )
 
 
-def list_arrays(state: AccountState, desk: Desk) -> list[Any]:
+def list_arrays(state: AccountState, deciders: Deciders) -> list[Any]:
     """Return the arrays that a run changes."""
-    held = state.held
-    return [*held, *(each for each in state if each is not held), desk.memory]
+    return [*flatten(state), deciders.memory]
 
 
-def save_book(state: AccountState, desk: Desk) -> list[Any]:
-    """Return copies of the arrays that a run changes."""
-    return [each.copy() for each in list_arrays(state, desk)]
+def flatten(record: Any) -> list[Any]:
+    """Return the arrays of a record, and of the records in it."""
+    parts = (flatten(each) if isinstance(each, tuple) else [each] for each in record)
+    return [each for part in parts for each in part]
 
 
-def restore_book(saved: list[Any], state: AccountState, desk: Desk) -> None:
+def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
     """Write the copies back."""
-    for each, copy in zip(list_arrays(state, desk), saved, strict=True):
+    for each, copy in zip(arrays, saved, strict=True):
         each[...] = copy
 
 
-def report_book_imbalance(
-    change: float, ledger: FloatArray, inputs: BookInputs, t: int
+def report_portfolio_imbalance(
+    change: float, ledger: FloatArray, inputs: PortfolioInputs, t: int
 ) -> AccountingError:
     """Return the error of books that do not balance at bar t, with both sides."""
-    terms = float(sum_book_terms(ledger))
+    terms = float(sum_ledger_terms(ledger))
     return AccountingError(
         f"equity changed by {change!r}, its terms add up to {terms!r}, "
         f"a difference of {change - terms!r}",
@@ -347,7 +371,7 @@ def report_book_imbalance(
     )
 
 
-def report_bad_decision(inputs: BookInputs, t: int) -> PolicyError:
+def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
     """Return the error of a decision that is not allowed."""
     return PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest.account import Account, InstrumentRules
-from backtest.account.account import FEE_DATES
 from backtest.account.account_records import CLOSE
 from backtest.account.by_instrument import pick_value
-from backtest.account.portfolio_ledger import N_TERMS, WIDTH
+from backtest.account.currency_pools import N_POOL
+from backtest.account.currency_terms import list_currencies
+from backtest.account.option_feed import OptionFeed
 from backtest.account.portfolio_records import (
     AT_OPEN,
     BY_NAME,
@@ -27,9 +27,10 @@ from backtest.account.portfolio_records import (
     LARGEST_REQUIREMENT,
     LATE,
     MAKER_ROW,
-    MARKET_BAR,
     MOST_RELIEF,
+    N_WALLET,
     NUMBERS,
+    OPTIONS_LAST,
     OVERLAY,
     PAID_IN,
     PATH,
@@ -41,14 +42,14 @@ from backtest.account.portfolio_records import (
     UNIT,
     WORST,
     AccountState,
-    BookFeed,
-    BookLog,
-    MarketBar,
-    Scratch,
+    MarketFeed,
     Terms,
 )
+from backtest.account.terms import list_optional
 from backtest.base.units import FloatArray, IntArray, parse_duration
-from backtest.engine.collateral_prices import ASSET, find_prices, read_assets
+from backtest.engine.collateral_prices import find_prices, read_assets
+from backtest.engine.currency_rates import number_pools, read_rates, start_pools
+from backtest.engine.fee_days import PortfolioFees, find_fee_dates, read_portfolio_fees
 from backtest.engine.feed_arrays import (
     as_of,
     earn_cash,
@@ -63,15 +64,17 @@ from backtest.engine.loop_inputs import (
     read_plan,
     read_whole,
 )
+from backtest.engine.option_arrays import pack_option_terms, start_options
+from backtest.engine.option_inputs import read_option_feed
 from backtest.engine.placed_costs import place_costs
-from backtest.engine.portfolio_fees import BookFees, read_book_fees
 from backtest.market.markets import Markets
+from backtest.market.policy_clock import find_clock
 from backtest.measures.tally import Clock
 from backtest.venue import MarginRules, Venue
-from backtest.venue.book_rules import Holdings
-from backtest.venue.book_tables import pack_brackets, pack_spot
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.dated_costs import find_newest
+from backtest.venue.portfolio_rules import Holdings
+from backtest.venue.portfolio_tables import pack_brackets, pack_spot
 from backtest.venue.scenario_margin import ScenarioMargin
 
 ORDERS = {
@@ -79,6 +82,7 @@ ORDERS = {
     "largest_loss": LARGEST_LOSS,
     "largest_requirement": LARGEST_REQUIREMENT,
     "largest_notional": LARGEST_NOTIONAL,
+    "futures_then_options": OPTIONS_LAST,
 }
 FILLS = {"next_open": AT_OPEN, "next_close": LATE, "same_close": EARLY, "limit": RESTING}
 ON_CLOCK = (
@@ -86,23 +90,25 @@ ON_CLOCK = (
 )  # fmt: skip
 
 
-class BookInputs(NamedTuple):
+class PortfolioInputs(NamedTuple):
     """Everything that the loop needs besides the policies and the state.
 
     ``changes`` are the later margin tables: bar, instrument, rules. ``fees`` are fee tiers, if a
-    venue has any.
+    venue has any, ``trader`` an :class:`backtest.engine.option_trader.OptionTrader`, if a policy
+    trades options.
     """
 
     terms: Terms
-    feed: BookFeed
+    feed: MarketFeed
     clock: Clock
     log_returns: FloatArray
     changes: tuple[tuple[int, int, MarginRules], ...]
     started: int
-    fees: BookFees | None
+    fees: PortfolioFees | None
+    trader: Any = None
 
 
-def read_book_inputs(
+def read_portfolio_inputs(
     markets: Markets,
     venues: Mapping[str, Venue],
     account: Account,
@@ -111,8 +117,8 @@ def read_book_inputs(
     sampling: str,
     first: int,
     started: int,
-    like: BookInputs | None = None,
-) -> BookInputs:
+    like: PortfolioInputs | None = None,
+) -> PortfolioInputs:
     """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars).
 
     ``like`` are inputs of another account for the same markets, signal and sampling, whose arrays
@@ -127,16 +133,17 @@ def read_book_inputs(
         for name, table in zip(markets.names, tables, strict=True)
     ]
     width = max(len(margin.floors) for table in tables for _, margin in table)
-    terms = read_terms(markets, venues, account, rules, width)
     known = None if like is None else like.feed.signal
     weights = np.ascontiguousarray(np.nan_to_num(signal.T, nan=0.0)) if known is None else known
+    weights = find_clock(markets).ignore_between(weights) if known is None else known
     feed = read_feed(markets, venues, account, own, weights, first, started)
+    terms = read_terms(markets, venues, account, rules, width, feed.options)
     changes = sorted(
         (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
     )
-    clock, log_returns = read_book_clock(markets, feed, sampling, terms, like)
-    fees = read_book_fees([venues[name] for name in markets.names], markets.time)
-    return BookInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
+    clock, log_returns = read_portfolio_clock(markets, feed, sampling, terms, like)
+    fees = read_portfolio_fees([venues[name] for name in markets.names], markets.time)
+    return PortfolioInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
 
 
 # ------------------------------------------------------------------------------------- terms
@@ -148,6 +155,7 @@ def read_terms(
     account: Account,
     rules: Sequence[InstrumentRules],
     width: int,
+    options: OptionFeed,
 ) -> Terms:
     """Return the rules of the account and its instruments."""
     names, venue = markets.names, venues[markets.names[0]]
@@ -171,11 +179,11 @@ def read_terms(
         intrabar=WORST if account.intrabar == "worst" else PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
-        has_interest=whole.has_interest is not None or pays_for_coins(venues),
+        has_interest=has_interest(whole, venues, account),
         is_loan=whole.is_loan,
         top_up_to=whole.top_up_to,
         ruin_at=whole.ruin_at,
-        **read_plan(venue, account)._asdict(),
+        **{**read_plan(venue, account)._asdict(), "margin_call": account.margin_call or 0.0},
         negative_limit=account.negative_limit or 0.0,
         conversion_is_pro_rata=account.conversion == "pro_rata",
         max_gross_leverage=account.max_gross_leverage,
@@ -184,14 +192,27 @@ def read_terms(
         equity_stop=account.equity_stop or 0.0,
         max_holding=(held := read_max_holding(account, names)),
         has_time_stop=bool(np.any(held)),
-        has_fund_fees=account.management_fee > 0.0 or account.performance_fee > 0.0,
+        has_fund_fees=bool(list_optional(account)),
         management_fee=account.management_fee,
         performance_fee=account.performance_fee,
         mirrored=np.zeros(len(names) + len(account.collateral), np.int64),
         offsets=np.array([pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([find_newest(venues[name].fees.maker) for name in names]),
         rests_closing=account.closing == "limit",
+        pools=number_pools(markets, venues, account),
+        n_pools=max(len(list_currencies(account)), 1),
+        has_transfers=account.transfers is not None,
+        transfer_cost=account.transfer_cost or 0.0,
+        options=pack_option_terms(account.requirement, options, names),
     )
+
+
+def has_interest(whole: Any, venues: Mapping[str, Venue], account: Account) -> bool:
+    """Return whether any interest may be due; in several currencies each has rates of its own."""
+    if account.rates is not None:
+        each = [read_whole(venue, account) for venue in venues.values()]
+        return any(rules.has_interest is not None for rules in each) or pays_for_coins(venues)
+    return whole.has_interest is not None or pays_for_coins(venues)
 
 
 def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
@@ -200,19 +221,6 @@ def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
     where = "Account.max_holding"
     found = [0 if each is None else parse_duration(each, where=where) for each in given]
     return np.array(found, dtype=np.float64)
-
-
-def find_fee_dates(time: IntArray, account: Account, started: int) -> IntArray:
-    """Return 1 for the first bar of each period of the performance fee after the start; else 0.
-
-    A single 0 without a performance fee.
-    """
-    if account.performance_fee == 0.0:
-        return np.zeros(1, np.int64)
-    days = pd.DatetimeIndex(time.astype("datetime64[ns]"))
-    period = days.to_period(FEE_DATES[account.performance_every]).to_numpy()
-    is_first = np.concatenate([[False], period[1:] != period[:-1]])
-    return np.asarray(is_first & (time > started), dtype=np.int64)
 
 
 def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
@@ -256,15 +264,19 @@ def read_feed(
     signal: FloatArray,
     first: int,
     started: int,
-) -> BookFeed:
+) -> MarketFeed:
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
     panel = markets.panel(parse_duration(venue.funding_jitter, where="Venue.funding_jitter"))
     is_paid = np.array([venues[name].contract.is_spot for name in markets.names])
     kept = (panel.funding_bar >= first) & ~is_paid[panel.funding_instrument]  # coins pay no funding
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
-    return BookFeed(
-        **{name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK},
+    bars = {name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK}
+    clock = find_clock(markets)
+    if not clock.is_every:
+        bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
+    return MarketFeed(
+        **bars,
         **read_by_instrument(markets, venues, own),
         costs=read_costs(markets, venues),
         signal=signal,
@@ -279,7 +291,9 @@ def read_feed(
         funding_price=panel.funding_price[kept],
         funding_rate=panel.funding_rate[kept],
         is_fee_date=find_fee_dates(markets.time, account, started),
+        **read_rates(markets, venues, account),
         time=markets.time,
+        options=read_option_feed(markets, venues, panel),
     )
 
 
@@ -333,12 +347,12 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
     return found
 
 
-def read_book_clock(
+def read_portfolio_clock(
     markets: Markets,
-    feed: BookFeed,
+    feed: MarketFeed,
     sampling: str,
     terms: Terms,
-    like: BookInputs | None,
+    like: PortfolioInputs | None,
 ) -> tuple[Clock, FloatArray]:
     """Return ends of samples and the risk-free rate by bar, and log mark returns (bars, n)."""
     free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
@@ -357,8 +371,8 @@ def read_book_clock(
 # ------------------------------------------------------------------------------ state and scratch
 
 
-def start_book(
-    inputs: BookInputs, account: Account, first: int, *, has_overlay: bool
+def start_account_state(
+    inputs: PortfolioInputs, account: Account, first: int, *, has_overlay: bool
 ) -> AccountState:
     """Return the state of an account before its first bar; collateral counts at its open."""
     n, feed = inputs.feed.open.shape[1], inputs.feed
@@ -373,14 +387,21 @@ def start_book(
     )
     equity = account.capital + float(np.sum(amounts * prices))
     wealth = equity + account.reserve
-    wallet = np.zeros(17)
+    wallet = np.zeros(N_WALLET)
     wallet[[CASH, RESERVE, EQUITY, HIGHEST]] = account.capital, account.reserve, equity, equity
     wallet[[UNIT, PEAK, SCALE, PAID_IN]] = wealth, wealth, 1.0, wealth
     wallet[OVERLAY] = np.nan if has_overlay else 1.0
     wallet[SINCE_POOL] = np.inf
     backing = compute_collateral_value(inputs.terms.rules.collateral, held)
     wallet[DISTANCE] = account.capital + backing
+    pools = np.zeros((inputs.terms.n_pools, N_POOL))
+    if len(pools) > 1:
+        equity = start_pools(pools, inputs, account, held, first)
+        wealth = equity + account.reserve
+        wallet[[EQUITY, HIGHEST]] = equity
+        wallet[[UNIT, PEAK, PAID_IN]] = wealth
     return AccountState(
+        pools=pools,
         held=held,
         margin=np.zeros(n),
         marked=np.zeros(n),
@@ -393,6 +414,7 @@ def start_book(
         factor=np.ones(n),
         setting=np.array([each.margin.setting for each in inputs.terms.instruments]),
         asked=np.full(n, np.nan),
+        refused=np.zeros(n, np.int64),
         opened=np.full(n, np.nan),
         fund=np.array([wealth]),
         since=np.full(n, np.inf),
@@ -404,41 +426,11 @@ def start_book(
         is_call_open=np.zeros(n + 1, np.int64),
         called_at=np.full(n + 1, np.nan),
         wallet=wallet,
-        cursor=np.zeros(2, np.int64),
+        cursor=np.zeros(4, np.int64),
         fallen=np.zeros(n + 3),
         shares=np.zeros(n + len(amounts)),
+        options=start_options(inputs.terms.options, feed.options),
     )
-
-
-def new_quotes(n: int, assets: int) -> MarketBar:
-    """Return an empty quotes."""
-    flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
-    own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
-    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
-    return MarketBar(**own, **flags, **prices)
-
-
-def new_scratch(n: int, assets: int) -> Scratch:
-    """Return arrays to compute in."""
-    sizes = {
-        "price": assets,
-        "price_end": assets,
-        "kept_assets": assets,
-        "shares": n + assets,
-        "falls": n + 3,
-    }
-    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
-    return Scratch(**{**found, "kind": np.zeros(n, np.int64)})
-
-
-def new_ledger_array(n: int) -> FloatArray:
-    """Return an empty ledger."""
-    return np.zeros((N_TERMS, n + 1))
-
-
-def new_book_log(capacity: int) -> BookLog:
-    """Return an empty log."""
-    return BookLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))
 
 
 def write_table(terms: Terms, i: int, margin: MarginRules) -> Terms:

@@ -7,35 +7,24 @@ their compiled formulas.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from backtest.account.fast_path import live_calm_bar, may_be_calm
-from backtest.account.portfolio_balance import compute_balance, compute_pool
-from backtest.account.portfolio_bar import live_book_bar
-from backtest.account.portfolio_calls import compute_pot_ratio
+from backtest.account.currency_bar import live_any_bar
+from backtest.account.currency_pools import (
+    OWN_BACKING,
+    OWN_BALANCE,
+    OWN_NEEDED,
+    OWN_RATE,
+)
+from backtest.account.fast_path import may_use_fast_path, take_fast_path
+from backtest.account.portfolio_calls import compute_pool_ratio
 from backtest.account.portfolio_ledger import (
-    BAD_DEBT,
-    COLLATERAL_PNL,
-    CONVERSION,
-    FEES,
-    FLOWS,
-    FUNDING,
-    IMPACT,
-    INTEREST,
-    LOSS,
-    MANAGEMENT_FEE,
-    PERFORMANCE_FEE,
-    PRICE_PNL,
-    SLIPPAGE,
-    TOP_UP,
-    sum_book_terms,
-    sum_calm_ledger,
+    sum_fast_ledger,
     sum_ledger,
-    total,
+    sum_ledger_terms,
 )
 from backtest.account.portfolio_margin import write_settings
 from backtest.account.portfolio_records import (
-    CASH,
     EQUITY,
     IS_OVER,
     IS_RUINED,
@@ -46,9 +35,8 @@ from backtest.account.portfolio_records import (
     SINCE_POOL,
     UNIT,
     AccountState,
-    BookFeed,
-    BookLog,
     MarketBar,
+    MarketFeed,
     Scratch,
     Terms,
     is_held,
@@ -56,15 +44,20 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
-from backtest.engine.portfolio_close import look_at_close
-from backtest.engine.portfolio_tally import BookClose, count_book_bar
+from backtest.engine.deciders import Deciders
+from backtest.engine.portfolio_pools import (
+    count_held,
+    find_rate,
+    look_at_account,
+    sum_balance,
+)
+from backtest.engine.portfolio_recording import RunTape, record_portfolio
+from backtest.engine.portfolio_tally import CloseFacts, count_portfolio_bar
 from backtest.measures.tally import Clock, Tally
-from backtest.venue.book_requirement import (
-    compute_book_initial,
+from backtest.venue.contract_value import compute_price, compute_value
+from backtest.venue.portfolio_requirement import (
     find_own_maintenance,
 )
-from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
-from backtest.venue.contract_value import compute_price, compute_value
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -74,89 +67,34 @@ if TYPE_CHECKING:
     SHOWN_WALLET, SHOWN_RESERVE, SHOWN_MAINTENANCE, SHOWN_RATIO, SHOWN_PRICE, SHOWN_SINCE,
     SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET, SHOWN_POOL_RATIO,
 ) = range(17)  # fmt: skip
-"""The fields of :class:`AccountView` without ``venue``, in order: the sheet that ``ask`` reads.
+"""The fields of :class:`AccountView` without ``venue``, in order: what ``ask`` reads.
 
 Last the margin ratio of the pool, which is shown for all cross positions.
 """
 N_SHOWN = 16
 SETTING = 17
-"""Entry of the sheet into which a policy writes the venue leverage that it decides."""
+"""Entry of ``shown`` into which a policy writes the venue leverage that it decides."""
 
 
-class Desk(NamedTuple):
-    """The policies: those of the n instruments, and last the overlay.
-
-    ``deciders`` are called in plain Python; compiled code calls ``addresses``. Parameters, columns
-    and memory of policy i are flat arrays that begin at ``*_at[i]``; the columns of one policy are
-    ``lengths[i]`` apart, and bar t is its bar ``t - firsts[i]``. ``asks`` is 1 if there is a
-    policy, ``wants_price`` if it reads the liquidation price, ``wants_table`` if it reads the
-    brackets, ``sets_margin`` if it decides the venue leverage, ``wants_account`` and ``wants_bar``
-    if it reads anything of the account and of the bar but its columns. ``bars`` has the fields of a
-    bar by policy, of shape (n + 1, 8): the numbers that it sees. ``sheet`` is the view of the
-    account, ``margin`` and ``levels`` room for the margin rules it sees, ``width`` the most
-    brackets.
-    """
-
-    deciders: Any
-    addresses: IntArray
-    params: FloatArray
-    params_at: IntArray
-    columns: FloatArray
-    columns_at: IntArray
-    lengths: IntArray
-    firsts: IntArray
-    memory: FloatArray
-    memory_at: IntArray
-    asks: IntArray
-    wants_price: IntArray
-    wants_table: IntArray
-    wants_account: IntArray
-    wants_bar: IntArray
-    sets_margin: IntArray
-    index_bars: FloatArray
-    tradable: IntArray
-    sheet: FloatArray
-    bar: FloatArray
-    margin: FloatArray
-    levels: FloatArray
-    width: int
-    interval: int
-    start: int
-
-
-class BookTape(NamedTuple):
-    """What the loop writes to: the log of events, and the record.
-
-    ``cursor[0]`` is the current bar, ``cursor[1]`` the first one. ``before`` are the marks of the
-    last close, ``is_on[0]`` is 1 if bars and events are recorded, and ``units`` has the unit value
-    by bar (empty: it is not wanted).
-    """
-
-    log: BookLog
-    record: Any
-    cursor: IntArray
-    before: FloatArray
-    is_on: IntArray
-    units: FloatArray
-
-
-def ask(desk: Desk, terms: Terms, quotes: MarketBar, i: int, time: int, local: int) -> float:
+def ask(
+    deciders: Deciders, terms: Terms, quotes: MarketBar, i: int, time: int, local: int
+) -> float:
     """Return the leverage that policy i decides: a placeholder."""
     raise NotImplementedError
 
 
-def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
+def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
     terms: Terms,
-    feed: BookFeed,
+    feed: MarketFeed,
     clock: Clock,
     log_returns: FloatArray,
-    desk: Desk,
+    deciders: Deciders,
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
     ledger: FloatArray,
     tally: Tally,
-    tape: BookTape,
+    tape: RunTape,
     start: int,
     stop: int,
 ) -> tuple[Tally, int, int]:
@@ -164,50 +102,60 @@ def simulate_book(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a 
 
     Returns the tally, the bar reached, and why it stopped.
     """
-    terms, feed, desk, state = share(terms), share(feed), share(desk), share(state)
+    terms, feed, deciders, state = share(terms), share(feed), share(deciders), share(state)
     quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
-    has_calm = begin_bars(terms, feed, desk, state)
-    is_recorded, was_calm = tape.is_on[0] == 1, False
-    has_prices = is_recorded or is_any_set(desk.wants_price)
+    has_fast_path = begin_bars(terms, feed, deciders, state)
+    is_recorded, was_fast = tape.is_on[0] == 1, False
+    has_prices = is_recorded or is_any_set(deciders.wants_price)
     for t in range(start, stop):
         tape.cursor[0] = t
         equity = state.wallet[EQUITY]
         remember_marks(tape, terms, feed, t)
-        may_be = has_calm and t > start  # the first bar writes the whole quotes
-        is_calm = may_be and live_calm_bar(
-            terms, feed, state, quotes, scratch, ledger, tape.log, t, was_calm
+        may_be = has_fast_path and t > start  # the first bar writes the whole quotes
+        is_fast = may_be and take_fast_path(
+            terms, feed, state, quotes, scratch, ledger, tape.log, t, was_fast
         )
-        was_calm = is_calm
-        if not is_calm:
-            live_book_bar(terms, feed, state, quotes, scratch, ledger, tape.log, t)
+        was_fast = is_fast
+        if not is_fast:
+            live_any_bar(terms, feed, state, quotes, scratch, ledger, tape.log, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
-        close = look_at_close(terms, state, quotes, scratch, has_prices)
-        found = sum_calm_ledger(ledger) if is_calm else sum_ledger(ledger)
-        change = found.price_pnl if is_calm else sum_book_terms(ledger)
+        close = look_at_account(
+            terms, feed, state, quotes, scratch, ledger, tape.log, t, has_prices
+        )
+        found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
+        change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
-        if not is_book_balanced(equity, state, change, turnover, close.gross):
+        if not is_portfolio_balanced(equity, state, change, turnover, close.gross):
             return tally, t, BROKEN
         held = scratch.carried if terms.fill == LATE else state.held.quantities
-        tally = count_book_bar(
+        held = count_held(terms, feed, held, scratch.hidden, t)
+        tally = count_portfolio_bar(
             clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
             terms.max_gross_leverage, held, t,
         )  # fmt: skip
-        if not decide_all(terms, feed, desk, state, quotes, close, scratch, t):
+        if not decide_all(terms, feed, deciders, state, quotes, close, scratch, t):
             return tally, t, NEGATIVE
         if len(tape.units) > 0:
             tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
         if is_recorded:
-            record_book(tape, terms, state, ledger, scratch, close, t - tape.cursor[1])
+            record_portfolio(tape, terms, state, ledger, scratch, close, t - tape.cursor[1])
     return tally, stop, DONE
 
 
-def begin_bars(terms: Terms, feed: BookFeed, desk: Desk, state: AccountState) -> bool:
+def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: AccountState) -> bool:
     """Return whether bars may take the fast path; write the settings that policies decide."""
-    if is_any_set(desk.sets_margin):
+    begin_peak(deciders, state)
+    if is_any_set(deciders.sets_margin):
         write_settings(terms, state)
         return False
-    return may_be_calm(terms, feed, state)
+    return may_use_fast_path(terms, feed, state)
+
+
+def begin_peak(deciders: Deciders, state: AccountState) -> None:
+    """Begin the highest unit value at a decision, if policies do not decide at each close."""
+    if len(deciders.rows) > 1 and deciders.memory[-1] == 0.0:
+        deciders.memory[-1] = state.wallet[PEAK]
 
 
 def is_any_set(flags: IntArray) -> bool:
@@ -218,7 +166,7 @@ def is_any_set(flags: IntArray) -> bool:
     return bool(found)
 
 
-def remember_marks(tape: BookTape, terms: Terms, feed: BookFeed, t: int) -> None:
+def remember_marks(tape: RunTape, terms: Terms, feed: MarketFeed, t: int) -> None:
     """Keep the marks of the close before bar t for the tally, also of what is not held then."""
     brackets, last = terms.rules.brackets, max(t - 1, 0)
     for i in range(len(tape.before)):
@@ -226,7 +174,7 @@ def remember_marks(tape: BookTape, terms: Terms, feed: BookFeed, t: int) -> None
         tape.before[i] = compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
-def is_book_balanced(
+def is_portfolio_balanced(
     before: float, state: AccountState, change: float, traded: float, gross: float
 ) -> bool:
     """Return whether the equity changed by ``change``, the sum of its terms, to a relative 1e-9."""
@@ -240,28 +188,32 @@ def is_book_balanced(
 
 def decide_all(
     terms: Terms,
-    feed: BookFeed,
-    desk: Desk,
+    feed: MarketFeed,
+    deciders: Deciders,
     state: AccountState,
     quotes: MarketBar,
-    close: BookClose,
+    close: CloseFacts,
     scratch: Scratch,
     t: int,
 ) -> bool:
     """Ask all policies at the close of bar t; False if an answer is not allowed."""
-    n = len(state.margin)
-    time, is_done = feed.time[t], state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
-    if desk.asks[n] == 1 or is_any_set(desk.wants_account):
-        days = (time + desk.interval - desk.start) / DAY_NS
-        show_account_totals(terms, desk, state, quotes, close, days)
+    n, k = len(state.margin), find_seen_bar(deciders, state, t)
+    if k < 0:
+        hold_all(state)
+        return True
+    time = open_of(deciders, feed, k)
+    is_done = state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
+    if deciders.asks[n] == 1 or is_any_set(deciders.wants_account):
+        days = (time + deciders.interval - deciders.start) / DAY_NS
+        show_account_totals(terms, deciders, state, quotes, close, days)
     for i in range(n):
-        decide(terms, feed, desk, state, quotes, scratch, is_done, i, t)
+        decide(terms, feed, deciders, state, quotes, scratch, is_done, i, t, k)
         if state.leverage[i] < 0.0 or state.asked[i] <= 0.0:
             return False
-    if desk.asks[n] == 1 and not is_done:
-        show_portfolio(desk, state, close)
-        show_index(desk, t)
-        overlay = ask(desk, terms, quotes, n, time, t - desk.firsts[n])
+    if deciders.asks[n] == 1 and not is_done:
+        show_portfolio(terms, deciders, state, close)
+        show_index(deciders, k)
+        overlay = ask(deciders, terms, quotes, n, time, k - deciders.firsts[n])
         if overlay < 0.0 or overlay == math.inf:
             return False
         if not math.isnan(overlay):
@@ -269,181 +221,185 @@ def decide_all(
     return True
 
 
+def find_seen_bar(deciders: Deciders, state: AccountState, t: int) -> int:
+    """Return the last bar that policies see at the close of bar t; negative: none decides then."""
+    k = t
+    if len(deciders.rows) > 1:
+        k = deciders.rows[t]
+        if k >= 0:
+            deciders.memory[-1] = max(deciders.memory[-1], state.wallet[UNIT])
+    return k
+
+
+def open_of(deciders: Deciders, feed: MarketFeed, k: int) -> int:
+    """Return the open of bar k that policies see."""
+    time: int = deciders.seen_time[k] if len(deciders.rows) > 1 else feed.time[k]
+    return time
+
+
+def hold_all(state: AccountState) -> None:
+    """Leave all positions as they are at a close at which no policy decides.
+
+    What policies count stands still: an event of this bar is one of the next bar that they see.
+    """
+    for i in range(len(state.margin)):
+        state.leverage[i], state.asked[i], state.is_pending[i] = math.nan, math.nan, 0
+        state.signal[i] = 1.0
+        state.since[i] = hold_count(state.since[i])
+        state.since_stop[i] = hold_count(state.since_stop[i])
+    state.wallet[SINCE_POOL] = hold_count(state.wallet[SINCE_POOL])
+
+
+def hold_count(since: float) -> float:
+    """Return a number of bars since an event, at a close that does not count."""
+    return since - 1.0 if since > 0.0 else -1.0
+
+
 def decide(
     terms: Terms,
-    feed: BookFeed,
-    desk: Desk,
+    feed: MarketFeed,
+    deciders: Deciders,
     state: AccountState,
     quotes: MarketBar,
     scratch: Scratch,
     is_done: bool,
     i: int,
     t: int,
+    k: int,
 ) -> None:
-    """Write the decision of one instrument at the close of bar t."""
+    """Write the decision of one instrument at the close of bar t, of which policies see bar k."""
     state.leverage[i], state.is_pending[i] = math.nan, 0
     state.asked[i] = math.nan
     state.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
-    if desk.tradable[min(t, len(desk.tradable) - 1), i] == 0:
+    if deciders.tradable[min(t, len(deciders.tradable) - 1), i] == 0:
+        return
+    local = k - deciders.firsts[i]
+    if len(deciders.rows) > 1 and (local < 0 or local >= deciders.lengths[i]):
         return
     state.is_pending[i] = 1
     if is_done or state.is_halted[i] == 1:
         return
-    if desk.wants_account[i] == 1:
-        show_position(terms, desk, state, quotes, scratch, i)
-    if desk.wants_bar[i] == 1:
-        show_bar(desk, feed, state, i, t)
-    state.leverage[i] = ask(desk, terms, quotes, i, feed.time[t], t - desk.firsts[i])
-    if desk.sets_margin[i] == 1:
-        state.asked[i] = desk.sheet[SETTING]
+    if deciders.wants_account[i] == 1:
+        show_position(terms, deciders, state, quotes, scratch, i)
+    if deciders.wants_bar[i] == 1:
+        show_bar(deciders, feed, state, i, t, k)
+    state.leverage[i] = ask(deciders, terms, quotes, i, open_of(deciders, feed, k), local)
+    if deciders.sets_margin[i] == 1:
+        state.asked[i] = deciders.shown[SETTING]
 
 
 def show_account_totals(
-    terms: Terms, desk: Desk, state: AccountState, quotes: MarketBar, close: BookClose, days: float
+    terms: Terms,
+    deciders: Deciders,
+    state: AccountState,
+    quotes: MarketBar,
+    close: CloseFacts,
+    days: float,
 ) -> None:
     """Write what all policies see of the account."""
-    sheet, equity = desk.sheet, state.wallet[EQUITY]
+    shown, equity = deciders.shown, state.wallet[EQUITY]
     net = 0.0
     for i in range(len(state.margin)):
         if is_held(state, i):
-            net += state.held.quantities[i] * abs(quotes.mark_close[i])
-    sheet[SHOWN_EQUITY] = equity
-    sheet[SHOWN_PEAK] = equity * (state.wallet[PEAK] / state.wallet[UNIT])
-    sheet[SHOWN_DRAWDOWN] = 1.0 - state.wallet[UNIT] / state.wallet[PEAK]
-    sheet[SHOWN_WALLET] = compute_balance(terms, state)
-    sheet[SHOWN_RESERVE] = state.wallet[RESERVE]
-    sheet[SHOWN_DAYS] = days
-    sheet[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
-    sheet[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
-    sheet[SHOWN_POOL_RATIO] = 0.0
+            rate = find_rate(terms, state, i)
+            net += state.held.quantities[i] * abs(quotes.mark_close[i]) * rate
+    shown[SHOWN_EQUITY] = equity
+    peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet[PEAK]
+    shown[SHOWN_PEAK] = equity * (peak / state.wallet[UNIT])
+    shown[SHOWN_DRAWDOWN] = 1.0 - state.wallet[UNIT] / peak
+    shown[SHOWN_WALLET] = sum_balance(terms, state)
+    shown[SHOWN_RESERVE] = state.wallet[RESERVE]
+    shown[SHOWN_DAYS] = days
+    shown[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
+    shown[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
+    shown[SHOWN_POOL_RATIO] = 0.0
     if close.needed > 0.0:
-        sheet[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
+        shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
 
 
 def show_position(
-    terms: Terms, desk: Desk, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
+    terms: Terms,
+    deciders: Deciders,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    i: int,
 ) -> None:
     """Write what the policy of one instrument sees of its position.
 
     Leverage and maintenance are divided by the overlay of the last fill.
     """
-    sheet, equity = desk.sheet, state.wallet[EQUITY]
-    sheet[SHOWN_LEVERAGE], sheet[SHOWN_POSITION], sheet[SHOWN_ENTRY] = 0.0, 0.0, math.nan
-    sheet[SHOWN_MAINTENANCE], sheet[SHOWN_PRICE] = 0.0, math.nan
-    sheet[SHOWN_RATIO] = sheet[SHOWN_POOL_RATIO]
+    shown, equity = deciders.shown, state.wallet[EQUITY]
+    shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
+    shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
+    rate = find_rate(terms, state, i)
+    if terms.n_pools > 1:
+        show_own_pool(terms, deciders, state, i)
+    shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
     if is_isolated(terms, i):
-        sheet[SHOWN_RATIO] = compute_pot_ratio(terms, state, quotes, i)
-    sheet[SHOWN_SINCE] = state.since[i]
-    sheet[SHOWN_SINCE_STOP] = state.since_stop[i]
+        shown[SHOWN_RATIO] = compute_pool_ratio(terms, state, quotes, i)
+    shown[SHOWN_SINCE] = state.since[i]
+    shown[SHOWN_SINCE_STOP] = state.since_stop[i]
     if not is_held(state, i):
         return
     held, brackets = state.held.quantities[i], terms.rules.brackets
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
     factor = state.factor[i] if state.factor[i] > 0.0 else 1.0
     if equity > 0.0:
-        sheet[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
-    sheet[SHOWN_POSITION] = held
-    sheet[SHOWN_ENTRY] = compute_price(size, is_inverse, state.held.entries[i])
-    sheet[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) / factor
-    if desk.wants_price[i] == 1:
-        sheet[SHOWN_PRICE] = compute_price(size, is_inverse, scratch.failure[i])
+        shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) * rate / equity / factor
+    shown[SHOWN_POSITION] = held
+    shown[SHOWN_ENTRY] = compute_price(size, is_inverse, state.held.entries[i])
+    shown[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) * rate / factor
+    if deciders.wants_price[i] == 1:
+        shown[SHOWN_PRICE] = compute_price(size, is_inverse, scratch.failure[i])
 
 
-def show_portfolio(desk: Desk, state: AccountState, close: BookClose) -> None:
+def show_own_pool(terms: Terms, deciders: Deciders, state: AccountState, i: int) -> None:
+    """Write the balance and the margin ratio of the pool of an instrument, in account money."""
+    own, shown = state.pools[terms.pools[i]], deciders.shown
+    shown[SHOWN_WALLET] = own[OWN_BALANCE] * own[OWN_RATE]
+    shown[SHOWN_POOL_RATIO] = 0.0
+    if own[OWN_NEEDED] > 0.0:
+        is_backed = own[OWN_BACKING] > 0.0
+        ratio = own[OWN_NEEDED] / own[OWN_BACKING] if is_backed else math.inf
+        shown[SHOWN_POOL_RATIO] = ratio
+
+
+def show_portfolio(
+    terms: Terms, deciders: Deciders, state: AccountState, close: CloseFacts
+) -> None:
     """Write what the overlay sees: the totals of the account, no position."""
-    sheet = desk.sheet
-    sheet[SHOWN_LEVERAGE] = sheet[SHOWN_NET]
-    sheet[SHOWN_POSITION], sheet[SHOWN_ENTRY] = math.nan, math.nan
-    sheet[SHOWN_MAINTENANCE] = close.needed
-    sheet[SHOWN_RATIO] = sheet[SHOWN_POOL_RATIO]
-    sheet[SHOWN_PRICE] = math.nan
-    sheet[SHOWN_SINCE] = state.wallet[SINCE_POOL]
-    sheet[SHOWN_SINCE_STOP] = math.inf
+    shown = deciders.shown
+    shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
+    shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = math.nan, math.nan
+    shown[SHOWN_WALLET], shown[SHOWN_MAINTENANCE] = sum_balance(terms, state), close.needed
+    shown[SHOWN_POOL_RATIO] = 0.0
+    if close.needed > 0.0:
+        shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
+    shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
+    shown[SHOWN_PRICE] = math.nan
+    shown[SHOWN_SINCE] = state.wallet[SINCE_POOL]
+    shown[SHOWN_SINCE_STOP] = math.inf
     for i in range(len(state.margin)):
-        sheet[SHOWN_SINCE_STOP] = min(sheet[SHOWN_SINCE_STOP], state.since_stop[i])
+        shown[SHOWN_SINCE_STOP] = min(shown[SHOWN_SINCE_STOP], state.since_stop[i])
 
 
-def show_bar(desk: Desk, feed: BookFeed, state: AccountState, i: int, t: int) -> None:
+def show_bar(
+    deciders: Deciders, feed: MarketFeed, state: AccountState, i: int, t: int, k: int
+) -> None:
     """Write the bar that the policy of one instrument sees, without its time."""
-    bar = desk.bar
+    bar = deciders.bar
+    if len(deciders.rows) > 1:
+        for j in range(6):
+            bar[j] = deciders.seen_bars[j, k, i]
+        bar[6] = state.last_funding[i]
+        return
     bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
     bar[6] = state.last_funding[i]
 
 
-def show_index(desk: Desk, t: int) -> None:
+def show_index(deciders: Deciders, t: int) -> None:
     """Write the bar of the portfolio index that the overlay sees."""
     for k in range(7):
-        desk.bar[k] = desk.index_bars[k, t]
-
-
-# ----------------------------------------------------------------------------------- the record
-
-
-def record_book(
-    tape: BookTape,
-    terms: Terms,
-    state: AccountState,
-    ledger: FloatArray,
-    scratch: Scratch,
-    close: BookClose,
-    t: int,
-) -> None:
-    """Write bar t into a record of zeros."""
-    account, wallet = tape.record.account, state.wallet
-    account.equity[t], account.cash[t] = wallet[EQUITY], wallet[CASH]
-    account.reserve[t], account.unit[t] = wallet[RESERVE], wallet[UNIT]
-    account.overlay[t] = wallet[OVERLAY]
-    write_total(account.price_pnl, ledger, PRICE_PNL, t)
-    write_total(account.fees, ledger, FEES, t)
-    write_total(account.slippage, ledger, SLIPPAGE, t)
-    write_total(account.impact, ledger, IMPACT, t)
-    write_total(account.funding, ledger, FUNDING, t)
-    write_total(account.interest, ledger, INTEREST, t)
-    write_total(account.liquidation_loss, ledger, LOSS, t)
-    account.flows[t] = total(ledger, FLOWS) + total(ledger, TOP_UP)
-    write_total(account.top_up, ledger, TOP_UP, t)
-    write_total(account.bad_debt, ledger, BAD_DEBT, t)
-    write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
-    write_total(account.conversion, ledger, CONVERSION, t)
-    write_total(account.management_fee, ledger, MANAGEMENT_FEE, t)
-    write_total(account.performance_fee, ledger, PERFORMANCE_FEE, t)
-    for i in range(len(state.margin)):
-        record_position(tape, state, ledger, i, t)
-    record_close(tape, terms, state, scratch, close, t)
-
-
-def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
-    """Write the sum of a term unless it is 0: untouched pages take no memory."""
-    value = total(ledger, term)
-    if value != 0.0:
-        column[t] = value
-
-
-def record_position(
-    tape: BookTape, state: AccountState, ledger: FloatArray, i: int, t: int
-) -> None:
-    """Write one position of a bar into the record."""
-    held = tape.record.positions
-    held.quantity[t, i], held.entry[t, i] = state.held.quantities[i], state.held.entries[i]
-    held.margin[t, i], held.target[t, i] = state.margin[i], state.leverage[i]
-    held.price_pnl[t, i], held.fees[t, i] = ledger[PRICE_PNL, i], ledger[FEES, i]
-    held.slippage[t, i], held.impact[t, i] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
-    held.funding[t, i], held.liquidation_loss[t, i] = ledger[FUNDING, i], ledger[LOSS, i]
-    held.bad_debt[t, i] = ledger[BAD_DEBT, i]
-
-
-def record_close(
-    tape: BookTape, terms: Terms, state: AccountState, scratch: Scratch, close: BookClose, t: int
-) -> None:
-    """Write what follows from the account and the market at the close of a bar."""
-    closes = tape.record.closes
-    closes.balance[t], closes.backing[t] = compute_balance(terms, state), compute_pool(terms, state)
-    closes.requirement[t] = close.needed
-    closes.collateral[t] = compute_full_value(state.held)
-    closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, state.held)
-    closes.initial[t] = compute_book_initial(terms.rules, state.held)
-    for i in range(len(state.margin)):
-        if is_isolated(terms, i):
-            closes.initial[t] += state.margin[i]
-        closes.share[t, i], closes.failure[t, i] = state.shares[i], scratch.failure[i]
+        deciders.bar[k] = deciders.index_bars[k, t]

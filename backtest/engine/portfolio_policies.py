@@ -11,19 +11,22 @@ from backtest.account.portfolio_records import pick_instrument
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, IntArray
+from backtest.engine.deciders import Deciders
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.portfolio_checks import give_each
-from backtest.engine.portfolio_loop import N_SHOWN, SETTING, Desk
+from backtest.engine.portfolio_loop import N_SHOWN, SETTING
 from backtest.market import Market
 from backtest.market.markets import Markets
+from backtest.market.policy_clock import PolicyClock, find_clock
 from backtest.policy import Policy, formula_for, margin_formula_for, sets_margin, start_memory
 from backtest.policy.error_location import bind_plain
 from backtest.policy.view import AccountView
 
+SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
 
 
-class Panelist(NamedTuple):
+class ObservedPolicy(NamedTuple):
     """One policy of a run: its market, its columns, and the bar of the clock at which they begin.
 
     ``causality`` says how its columns were checked for lookahead.
@@ -87,19 +90,20 @@ def find_names(policy: Policy) -> frozenset[str]:
     from backtest.base.code_identity import describe_function  # noqa: PLC0415 - heavy
 
     columns: tuple[str, ...] = ()
-    rules = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    orders = getattr(type(policy), "option_orders", None)
+    rules = (formula_for(policy, columns), margin_formula_for(policy, columns), orders)
     found = (describe_function(each, {}).names for each in rules if each is not None)
     return frozenset().union(*found)
 
 
-def seat(
+def observe_policies(
     policies: Mapping[str, Policy],
     overlay: Policy | None,
     markets: Markets,
     signal: FloatArray,
     *,
     is_checked: bool = True,
-) -> list[Panelist]:
+) -> list[ObservedPolicy]:
     """Return the policies with their columns: of each instrument, and last of the overlay.
 
     An instrument's market carries its signal, the overlay's market is the portfolio index from the
@@ -112,13 +116,13 @@ def seat(
         first, stop = (int(each) for each in markets.spans[i])
         market = markets[name].with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
         columns, causality = look(policies[name], market)
-        found.append(Panelist(policies[name], market, columns, first, str(causality)))
-    return [*found, *seat_overlay(overlay, markets, signal, is_checked=is_checked)]
+        found.append(ObservedPolicy(policies[name], market, columns, first, str(causality)))
+    return [*found, *observe_overlay(overlay, markets, signal, is_checked=is_checked)]
 
 
-def seat_overlay(
+def observe_overlay(
     overlay: Policy | None, markets: Markets, signal: FloatArray, *, is_checked: bool = True
-) -> list[Panelist]:
+) -> list[ObservedPolicy]:
     """Return the overlay with its columns on the portfolio index, if there is one."""
     if overlay is None:
         return []
@@ -127,7 +131,7 @@ def seat_overlay(
     begin = find_first_weight(signal)
     columns, causality = look(overlay, index.slice(begin, index.n_bars) if begin else index)
     columns = {name: pad(values, begin) for name, values in columns.items()}
-    return [Panelist(overlay, index, columns, 0, str(causality))]
+    return [ObservedPolicy(overlay, index, columns, 0, str(causality))]
 
 
 def find_first_weight(signal: FloatArray) -> int:
@@ -151,76 +155,92 @@ def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
     return (np.concatenate(parts) if parts else np.zeros(0)), at[:-1].copy()
 
 
-def set_desk(
-    panelists: list[Panelist],
+def make_deciders(
+    observed: list[ObservedPolicy],
     markets: Markets,
     *,
     started: int,
     width: int,
     memories: list[tuple[float, ...]] | None = None,
-) -> Desk:
-    """Return the desk of the policies; the overlay's place is empty if there is none."""
+) -> Deciders:
+    """Return the deciders of the policies; the overlay's place is empty if there is none."""
     n = len(markets)
-    memory = memories or [tuple(map(float, start_memory(p.policy) or ())) for p in panelists]
-    params, params_at = flatten_settings(panelists)
-    columns, columns_at = flatten_columns(panelists)
+    memory = memories or [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
+    params, params_at = flatten_settings(observed)
+    columns, columns_at = flatten_columns(observed)
     slots, memory_at = flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])
-    return Desk(
-        deciders=tuple(bind(p, len(kept)) for p, kept in zip(panelists, memory, strict=True)),
+    clock = find_clock(markets)
+    seen_time, seen_bars = read_seen(clock)
+    return Deciders(
+        methods=tuple(bind(p, len(kept)) for p, kept in zip(observed, memory, strict=True)),
         addresses=np.zeros(n + 1, np.int64),
         params=params,
         params_at=params_at,
         columns=columns,
         columns_at=columns_at,
-        lengths=np.array([p.market.n_bars for p in panelists], np.int64),
-        firsts=np.array([p.first for p in panelists] + [0], np.int64),
+        lengths=np.array([p.market.n_bars for p in observed], np.int64),
+        firsts=np.array([p.first for p in observed] + [0], np.int64),
         memory=slots,
         memory_at=memory_at,
-        asks=np.array([1] * len(panelists) + [0] * (n + 1 - len(panelists)), np.int64),
-        wants_price=np.array([1 if wants_price(p.policy) else 0 for p in panelists], np.int64),
+        asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
+        wants_price=np.array([1 if wants_price(p.policy) else 0 for p in observed], np.int64),
         wants_table=np.ones(n + 1, np.int64),
         wants_account=np.ones(n + 1, np.int64),
         wants_bar=np.ones(n + 1, np.int64),
-        index_bars=read_index(panelists, n, markets.n_bars),
+        index_bars=read_index(observed, n, clock.seen.n_bars),
+        rows=clock.rows,
+        seen_time=seen_time,
+        seen_bars=seen_bars,
         tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
-        sets_margin=np.array([1 if sets_margin(p.policy) else 0 for p in panelists], np.int64),
-        sheet=np.zeros(SETTING + 1),
+        sets_margin=np.array([1 if sets_margin(p.policy) else 0 for p in observed], np.int64),
+        shown=np.zeros(SETTING + 1),
         bar=np.zeros(7),
         margin=np.zeros(9),
         levels=np.zeros(5 * width),
         width=width,
-        interval=markets.interval,
+        interval=clock.seen.interval,
         start=started,
     )
 
 
-def reseat(desk: Desk, panelists: list[Panelist], columns: FloatArray) -> Desk:
-    """Return the desk of policies that differ from those of a desk in numbers alone.
+def read_seen(clock: PolicyClock) -> tuple[IntArray, FloatArray]:
+    """Return opens (ns) and bars, (6, bars, n), of the longer bars that policies see, if any."""
+    if clock.is_every:
+        return np.zeros(1, np.int64), np.zeros((6, 1, 1))
+    panel = clock.seen.panel()
+    bars = np.stack([getattr(panel, name).T for name in SEEN_PRICES])
+    return np.asarray(clock.seen.time), np.ascontiguousarray(bars)
+
+
+def replace_policies(
+    deciders: Deciders, observed: list[ObservedPolicy], columns: FloatArray
+) -> Deciders:
+    """Return the deciders of policies that differ from others in numbers alone.
 
     ``columns`` are theirs as :func:`flatten_columns` returns them. For compiled code only.
     """
-    memory = [tuple(map(float, start_memory(p.policy) or ())) for p in panelists]
-    return desk._replace(
-        deciders=0,
-        params=flatten_settings(panelists)[0],
+    memory = [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
+    return deciders._replace(
+        methods=0,
+        params=flatten_settings(observed)[0],
         columns=columns,
         memory=flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])[0],
-        sheet=np.zeros_like(desk.sheet),
-        bar=np.zeros_like(desk.bar),
-        margin=np.zeros_like(desk.margin),
-        levels=np.zeros_like(desk.levels),
+        shown=np.zeros_like(deciders.shown),
+        bar=np.zeros_like(deciders.bar),
+        margin=np.zeros_like(deciders.margin),
+        levels=np.zeros_like(deciders.levels),
     )
 
 
-def flatten_settings(panelists: list[Panelist]) -> tuple[FloatArray, IntArray]:
+def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the parameters of the policies as numbers, and where those of each begin."""
-    settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in panelists]
+    settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in observed]
     return flatten([np.array(each, dtype=np.float64) for each in settings])
 
 
-def flatten_columns(panelists: list[Panelist]) -> tuple[FloatArray, IntArray]:
+def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the columns of the policies one after another, and where those of each begin."""
-    return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in panelists])
+    return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in observed])
 
 
 def as_number(value: object) -> float:
@@ -233,11 +253,11 @@ def wants_price(policy: Policy) -> bool:
     return "liquidation_price" in find_names(policy)
 
 
-def read_index(panelists: list[Panelist], n: int, n_bars: int) -> FloatArray:
+def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArray:
     """Return the bars of the portfolio index as the overlay sees them, of shape (7, n_bars)."""
-    if len(panelists) == n:
+    if len(observed) == n:
         return np.zeros((7, 1))
-    index = panelists[-1].market
+    index = observed[-1].market
     funding = np.full(n_bars, np.nan)
     rows = np.searchsorted(index.time + index.interval, index.funding_time, side="right")
     inside = rows < n_bars
@@ -248,18 +268,20 @@ def read_index(panelists: list[Panelist], n: int, n_bars: int) -> FloatArray:
     return np.ascontiguousarray(np.stack([*prices, last]))
 
 
-def bind(panelist: Panelist, n_memory: int) -> Callable[..., float]:
+def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
     """Return a plain-Python policy that reads account and bar and keeps its memory between bars."""
-    decide = bind_plain(panelist.policy, tuple(panelist.columns))
-    columns = tuple(panelist.columns.values())
+    decide = bind_plain(policy.policy, tuple(policy.columns))
+    columns = tuple(policy.columns.values())
 
-    def answer(desk: Desk, venue: Any, i: int, time: int, local: int) -> float:
-        at = desk.memory_at[i]
-        kept = tuple(desk.memory[at : at + n_memory])
-        view = AccountView._make((*desk.sheet[:N_SHOWN].tolist(), venue))
-        seen = Glimpse(time, local, desk.bar)
-        value, after = decide(desk.sheet, columns, kept, seen, view, float(desk.bar[6]), local)
-        desk.memory[at : at + n_memory] = after
+    def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
+        at = deciders.memory_at[i]
+        kept = tuple(deciders.memory[at : at + n_memory])
+        view = AccountView._make((*deciders.shown[:N_SHOWN].tolist(), venue))
+        seen = Glimpse(time, local, deciders.bar)
+        value, after = decide(
+            deciders.shown, columns, kept, seen, view, float(deciders.bar[6]), local
+        )
+        deciders.memory[at : at + n_memory] = after
         return float(value)
 
     return answer
@@ -274,11 +296,11 @@ class Glimpse:
             setattr(self, name, {local: np.float64(value)})
 
 
-def ask_plain(desk: Desk, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
+def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
     """Return the leverage that policy i decides, in plain Python."""
     rules = pick_instrument(terms, min(i, len(terms.instruments) - 1)).margin
     if i < len(terms.instruments):
         rules = rules._replace(
             multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
         )
-    return float(desk.deciders[i](desk, rules, i, time, local))
+    return float(deciders.methods[i](deciders, rules, i, time, local))

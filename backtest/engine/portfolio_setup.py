@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from backtest.account import Account
+from backtest.account.account import BY_INSTRUMENT
+from backtest.account.portfolio_ledger import DELISTED
 from backtest.base.errors import ParameterError
+from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import FloatArray, TimeLike
-from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_benchmark
-from backtest.engine.cut_terms import cut_account
-from backtest.engine.portfolio_checks import check_portfolio, read_venues
-from backtest.engine.portfolio_inputs import read_book_inputs
-from backtest.engine.portfolio_policies import Panelist, assign_policies, seat
-from backtest.engine.resumed_markets import find_start_bar, join_resumed
+from backtest.base.units import FloatArray, TimeLike, to_nanoseconds
+from backtest.engine.benchmark import Benchmark, BenchmarkLike, index_traded, read_benchmark
+from backtest.engine.frame_signals import describe_weights
+from backtest.engine.option_checks import check_traders
+from backtest.engine.portfolio_checks import (
+    check_portfolio,
+    read_venues,
+    warn_of_band,
+    warn_of_delisting,
+)
+from backtest.engine.portfolio_cuts import measure_portfolio_cuts
+from backtest.engine.portfolio_inputs import read_portfolio_inputs
+from backtest.engine.portfolio_policies import ObservedPolicy, assign_policies, observe_policies
+from backtest.engine.record import Outcome
+from backtest.engine.resumed_run import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord
 from backtest.market.markets import Markets
+from backtest.market.policy_clock import find_clock
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy, sets_margin
 from backtest.venue import Venue
+from backtest.venue.scenario_margin import ScenarioMargin
 
 
 class Setup(NamedTuple):
     """A run before its loop: everything that its parameters decide.
 
-    ``given`` is the signal as it was given. With ``is_of_fast_loop``, the loop of one position
-    runs: ``inputs`` are its :class:`Inputs`, and ``signal`` has shape (n_bars,) or (1,).
+    ``given`` is the signal as it was given. A :class:`backtest.engine.run_setup.FastSetup` is that
+    of a run in the loop of one position.
     """
 
     markets: Markets
@@ -36,7 +51,7 @@ class Setup(NamedTuple):
     venues: dict[str, Venue]
     account: Account
     signal: FloatArray
-    panelists: list[Panelist]
+    observed: list[ObservedPolicy]
     inputs: Any
     first: int
     periods: float
@@ -44,8 +59,65 @@ class Setup(NamedTuple):
     resume: RunRecord | None = None
     benchmark: Benchmark | None = None
     given: Any = None
-    is_of_fast_loop: bool = False
     started: int = 0
+
+    @property
+    def is_of_fast_loop(self) -> bool:
+        """Whether the loop of one position runs."""
+        return False
+
+    def find_benchmark(self) -> Benchmark | None:
+        """Return what the measures compare with: by default the index of what is traded."""
+        traded = (self.markets, self.venues, self.signal, self.first)
+        return index_traded(*traded) if self.benchmark is None else self.benchmark
+
+    def describe_signal(self) -> str:
+        """Return the signal for the manifest."""
+        return describe_weights(self.given, find_clock(self.markets).pick(self.signal))
+
+    def charge(self, outcome: Outcome) -> Self:  # noqa: ARG002 - for the loop of one position
+        """Return the setup with the fees that a run was charged."""
+        return self
+
+    def measure_cuts(self, run: Any) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of ``target_cuts`` of a run, which is slower than the run itself."""
+        return measure_portfolio_cuts(self, run)
+
+    def quote(self, name: str) -> FloatArray:
+        """Return a field of the market data, of shape (n_bars, n) or (1, n)."""
+        if name == "signal" and self.markets.decide:  # the loop has none between decisions
+            return self.signal.T
+        values: FloatArray = getattr(self.inputs.feed, name)
+        return values
+
+    def extend(self, markets: Markets, account: Account, signal: FloatArray, first: int) -> Self:
+        """Return the setup on longer markets, with its arrays from bar ``first`` on."""
+        given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
+        inputs = read_portfolio_inputs(
+            markets, self.venues, account, sampling=self.sampling, **given
+        )
+        return self._replace(markets=markets, account=account, inputs=inputs, first=first)
+
+    def scale(self, scale: float) -> Self:
+        """Return the setup with another size of all positions; policies see the signal as before.
+
+        The account is new: one that went on from a result begins again.
+        """
+        signal = self.signal * scale
+        scaled = self.extend(self.markets, self.account, signal, self.first)
+        given = float(signal[0]) if signal.size == 1 else signal
+        return scaled._replace(signal=signal, given=given)
+
+    def begin_at(self, started: int) -> Self:
+        """Return the setup of an account that began at another time, ns."""
+        return self._replace(inputs=self.inputs._replace(started=started), started=started)
+
+    def warn(self, outcome: Outcome) -> None:
+        """Warn of weights that trade little, and of instruments that were delisted."""
+        level, weights = outcome.of_positions("target"), self.signal.T[self.first :]
+        targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
+        warn_of_band(self.account, self.markets, targets)
+        warn_of_delisting(self.markets, outcome.entries, DELISTED)
 
 
 def set_up(
@@ -59,22 +131,26 @@ def set_up(
     sampling: str,
     periods: float,
     start: TimeLike | None,
-    panelists: list[Panelist] | None = None,
+    observed: list[ObservedPolicy] | None = None,
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
-    """Check and read everything that a run needs; ``panelists`` are its policies if known."""
+    """Check and read everything that a run needs; ``observed`` are its policies if known."""
     policies, above = assign_policies(policy, markets, overlay)
     venues, account = check_panel(markets, account, venue)
     check_margin_policies(policies, account)
+    check_traders(policies, above, markets)
     if resume is None:
         first = find_start_bar(markets, start)
     else:
         markets, first = join_resumed(resume, markets)
-    weights = read_weights(signal, markets, where="bt.run", first=first)
+    clock = find_clock(markets)
+    seen = clock.seen
+    weights = read_weights(signal, seen, where="bt.run", first=clock.at(first))
     compared = None if benchmark is None else read_benchmark(benchmark, markets, venues, first)
-    panelists = panelists or seat(policies, above, markets, weights)
-    inputs = read_book_inputs(
+    observed = observed or observe_policies(policies, above, seen, weights)
+    weights = clock.hold(weights)
+    inputs = read_portfolio_inputs(
         markets,
         venues,
         account,
@@ -90,7 +166,7 @@ def set_up(
         venues=venues,
         account=account,
         signal=weights,
-        panelists=panelists,
+        observed=observed,
         inputs=inputs,
         first=first,
         periods=periods,
@@ -102,29 +178,34 @@ def set_up(
     )
 
 
-def seat_again(
+def observe_unchecked(
     markets: Markets,
     policy: Policy | Mapping[str, Policy],
     overlay: Policy | None,
     signal: Any,
     start: TimeLike | None,
-) -> list[Panelist]:
+) -> list[ObservedPolicy]:
     """Return the policies of a run that was made before; their columns are not checked again."""
     policies, above = assign_policies(policy, markets, overlay)
-    weights = read_weights(signal, markets, where="bt.run", first=find_start_bar(markets, start))
-    return seat(policies, above, markets, weights, is_checked=False)
+    clock = find_clock(markets)
+    first = clock.at(find_start_bar(markets, start))
+    weights = read_weights(signal, clock.seen, where="bt.run", first=first)
+    return observe_policies(policies, above, clock.seen, weights, is_checked=False)
 
 
 def set_up_like(
-    other: Setup, venue: Venue | Mapping[str, Venue], account: Account, panelists: list[Panelist]
+    other: Setup,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    observed: list[ObservedPolicy],
 ) -> Setup:
     """Return another account's run on the same markets with the same signal; arrays are shared.
 
-    ``panelists`` are its policies with their columns.
+    ``observed`` are its policies with their columns.
     """
     venues, account = check_panel(other.markets, account, venue)
     check_margin_policies(other.policies, account)
-    inputs = read_book_inputs(
+    inputs = read_portfolio_inputs(
         other.markets,
         venues,
         account,
@@ -135,9 +216,9 @@ def set_up_like(
         like=other.inputs,
     )
     names = other.markets.names
-    policies = {name: each.policy for name, each in zip(names, panelists, strict=False)}
+    policies = {name: each.policy for name, each in zip(names, observed, strict=False)}
     return other._replace(
-        policies=policies, venues=venues, account=account, panelists=panelists, inputs=inputs
+        policies=policies, venues=venues, account=account, observed=observed, inputs=inputs
     )
 
 
@@ -175,7 +256,7 @@ def set_up_again(
 
     ``weights`` (n, n_bars) are the signal. Columns are not checked for looking ahead again.
     """
-    inputs = read_book_inputs(
+    inputs = read_portfolio_inputs(
         markets,
         setup.venues,
         setup.account,
@@ -184,12 +265,54 @@ def set_up_again(
         first=first,
         started=started,
     )
-    panelists = seat(setup.policies, setup.overlay, markets, weights, is_checked=False)
+    clock = find_clock(markets)
+    seen = clock.pick(weights)
+    observed = observe_policies(setup.policies, setup.overlay, clock.seen, seen, is_checked=False)
     return setup._replace(
         markets=markets,
         signal=weights,
-        panelists=panelists,
+        observed=observed,
         inputs=inputs,
         first=first,
         benchmark=None,
     )
+
+
+def cut_account(account: Account, markets: Markets) -> Account:
+    """Drop per-instrument settings of instruments that are not in the markets.
+
+    Tables by instrument and groups of scenarios lose their entries. Collateral that cancels risk in
+    a group of which nothing is left cancels none.
+    """
+    gone = {name for name in markets.names_of_whole if name not in markets}
+    if not gone:
+        return account
+    changes: dict[str, Any] = {}
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        if isinstance(value, FrozenTable):
+            changes[field] = {name: each for name, each in value.items() if name not in gone}
+    rule = account.requirement
+    if isinstance(rule, ScenarioMargin):
+        groups = {*rule.name_groups(markets.names_of_whole)}
+        rule = rule.without(gone)
+        lost = groups - {*rule.name_groups([n for n in markets.names_of_whole if n not in gone])}
+        changes["requirement"] = rule
+        changes["collateral"] = [
+            replace(each, cancels_risk=None) if each.cancels_risk in lost else each
+            for each in account.collateral
+        ]
+    return replace(account, **changes)
+
+
+def end_expired(market: Any, venue: Any) -> Any:
+    """Return a panel in which contracts are delisted when they expire; one market as it is."""
+    if not isinstance(market, Markets):
+        return market
+    found = {}
+    for name in market:
+        given = venue.get(name) if isinstance(venue, Mapping) else venue
+        expires = given.contract.expires if isinstance(given, Venue) else None
+        if expires is not None:
+            found[name] = to_nanoseconds(expires, where="Contract.expires")
+    return market.end_at(found) if found else market

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
 
-class BookClose(NamedTuple):
+class CloseFacts(NamedTuple):
     """What a tally needs of a close: gross notional, backing, requirement, nearness.
 
     ``backing`` and ``needed`` are those of the cross pool, ``worst_backing`` and ``worst_needed``
@@ -43,7 +43,7 @@ class BookClose(NamedTuple):
     is_near: bool
 
 
-def count_book_bar(
+def count_portfolio_bar(
     clock: Clock,
     tally: Tally,
     state: AccountState,
@@ -51,7 +51,7 @@ def count_book_bar(
     started: float,
     quotes: MarketBar,
     ledger: Ledger,
-    close: BookClose,
+    close: CloseFacts,
     log_returns: FloatArray,
     cap: float,
     held: FloatArray,
@@ -81,7 +81,7 @@ def count_book_bar(
         sample=sample,
         money=add_ledgers(tally.money, ledger),
         exposure=expose(tally.exposure, close, inverse, cap),
-        decay=decay_book(tally.decay, held, before, quotes, ledger, log_returns, base, t),
+        decay=decay_portfolio(tally.decay, held, before, quotes, ledger, log_returns, base, t),
         bars=tally.bars + 1,
         equity=tally.equity + equity,
         first_liquidation=first,
@@ -90,7 +90,7 @@ def count_book_bar(
     )
 
 
-def expose(exposure: Exposure, close: BookClose, inverse: float, cap: float) -> Exposure:
+def expose(exposure: Exposure, close: CloseFacts, inverse: float, cap: float) -> Exposure:
     """Return the exposure updated with a close; leverage is gross."""
     leverage = close.gross * inverse
     needed, backing = raise_ratio(
@@ -115,7 +115,7 @@ def is_over_cap(leverage: float, cap: float) -> bool:
     return leverage > cap * (1.0 + TOLERANCE)
 
 
-def decay_book(
+def decay_portfolio(
     decay: Decay,
     quantities: FloatArray,
     before: FloatArray,

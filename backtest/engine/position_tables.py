@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
-from backtest.account.contagion import BLAMED
+from backtest.account.contagion import CAUSED
+from backtest.account.terms import OPTIONAL, SIGNS, TERMS
 from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.engine.record import PositionFields
 from backtest.engine.result_tables import (
-    FUND_TERMS,
-    TERMS,
     TRADES,
     is_inverse,
     price_of,
@@ -29,20 +29,22 @@ SHOWN = (
     "price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "margin",
 )  # fmt: skip
 """Fields of a position that its table shows as they are."""
-OWN = ("price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "bad_debt")
+OWN = tuple(name for name in TERMS if name in PositionFields._fields)
 """The terms of the identity of equity that belong to a position."""
 
 
 def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     """Return the signed notionals at each close, of shape (n_bars, n); ``marks`` are prices."""
     quantity = held["quantity"]
-    return np.where(quantity != 0.0, quantity * np.abs(value_marks(marks, venues)), 0.0)
+    found = np.where(quantity != 0.0, quantity * np.abs(value_marks(marks, venues)), 0.0)
+    return found * held["rate"] if "rate" in held else found
 
 
 def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     """Return the unrealized profits at each close, of shape (n_bars, n); ``marks`` are prices."""
     quantity = held["quantity"]
-    return np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
+    found = np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
+    return found * held["rate"] if "rate" in held else found
 
 
 def sum_positions(values: FloatArray) -> FloatArray:
@@ -65,21 +67,32 @@ def positions_table(
     marks: FloatArray,
     liquidation_prices: FloatArray,
     shares: FloatArray,
+    options: Sequence[pd.DataFrame] = (),
 ) -> pd.DataFrame:
-    """Return a row per bar and instrument that has it.
+    """Return a row per bar and instrument that has it, and per bar and option that is held.
 
     Columns: ``time``, ``instrument``, ``quantity`` in contracts, ``entry`` and ``mark`` as prices,
     signed ``notional`` and ``leverage``, ``profit`` (unrealized), ``price_pnl``, ``fees``,
     ``slippage``, ``impact``, ``funding``, ``liquidation_loss`` of the bar, ``margin`` (isolated),
     ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler share; the whole
     maintenance of the only position), ``target``.
+
+    ``options`` are the rows of each option. Prices of an option are those of one contract in the
+    settlement currency, its notional is its delta in money, the ``liquidation_price`` is that of
+    its underlying, and it has no share and no target. They have columns of their own, of
+    instruments NaN but for ``delta``: ``value`` of the position, the Greeks in money
+    (docs/options.md), implied ``volatility``, ``days`` to expiry and ``surface_age`` in days.
     """
     notionals = compute_notionals(held, marks, venues)
     profits = measure_profits(held, marks, venues)
+    if "rate" in held:
+        held = {**held, "margin": held["margin"] * held["rate"]}
+        shares = shares * held["rate"]
     parts = []
     for i, name in enumerate(names):
         rows = slice(*(int(each) for each in spans[i]))
         is_held = held["quantity"][rows, i] != 0.0
+        is_shown = is_held | bool(options)  # options fail with it where it is not held
         with np.errstate(divide="ignore", invalid="ignore"):
             leverage = np.where(equity[rows] > 0.0, notionals[rows, i] / equity[rows], 0.0)
         own = {
@@ -92,13 +105,16 @@ def positions_table(
             "leverage": leverage,
             "profit": profits[rows, i],
             **{each: held[each][rows, i] for each in SHOWN},
-            "liquidation_price": np.where(is_held, liquidation_prices[rows, i], np.nan),
+            "liquidation_price": np.where(is_shown, liquidation_prices[rows, i], np.nan),
             "requirement_share": shares[rows, i],
             "target": held["target"][rows, i],
         }
-        parts.append(pd.DataFrame(own))
+        parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
+    parts.extend(options)
     table = pd.concat(parts, ignore_index=True)
-    table["instrument"] = pd.Categorical(table["instrument"], categories=list(names))
+    held_options = (each["instrument"].iloc[0] for each in options if len(each))  # any may be empty
+    known = list(dict.fromkeys([*names, *held_options]))
+    table["instrument"] = pd.Categorical(table["instrument"], categories=known)
     return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
 
 
@@ -141,7 +157,7 @@ def contagion_table(
     this liquidation closed or reduced it, else 0.
     """
     labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
-    is_cause, numbers = entries[:, 1] == BLAMED, number_liquidations(entries)
+    is_cause, numbers = entries[:, 1] == CAUSED, number_liquidations(entries)
     pairs = numbers * len(labels) + entries[:, 8]
     is_closed = np.isin(pairs, pairs[entries[:, 1] == ledger.LIQUIDATED])
     gained = np.where(is_closed, np.maximum(entries[:, 4], 0.0), 0.0)
@@ -162,7 +178,7 @@ def contagion_table(
 
 def number_liquidations(entries: FloatArray) -> IntArray:
     """Return the number of the last liquidation up to each entry: 0 before the first."""
-    is_cause = entries[:, 1] == BLAMED
+    is_cause = entries[:, 1] == CAUSED
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
     falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
     return np.cumsum(begins | falls)
@@ -177,7 +193,8 @@ def count_assets(
     sold or lost in each bar.
     """
     found = np.tile(final, (n_bars, 1))
-    for entry in entries[(entries[:, 8] >= n) & (entries[:, 1] != BLAMED)]:
+    is_asset = (entries[:, 8] >= n) & (entries[:, 8] < n + len(final))
+    for entry in entries[is_asset & (entries[:, 1] != CAUSED)]:
         found[: int(entry[0]) - first, int(entry[8]) - n] -= entry[3]
     return found
 
@@ -187,8 +204,8 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
     rows: dict[str, dict[str, float]] = {
         name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
     }
-    fund = [name for name in FUND_TERMS if name in account and np.any(account[name])]
-    terms = [*TERMS, *fund]
+    more = [name for name in OPTIONAL if name in account and np.any(account[name])]
+    terms = [*TERMS, *more, *(name for name in ("fx_pnl",) if name in account)]
     known = {term: account[term] for term in terms if term in account}
     total = {term: float(each.sum()) for term, each in known.items()}
     parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
@@ -197,9 +214,10 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
     rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
     rows["total"] = total
     table = pd.DataFrame.from_dict(rows, orient="index", columns=terms).fillna(0.0)
-    costs = table[["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]]
-    gains = table[["price_pnl", "bad_debt", "collateral_pnl"]].sum(axis=1)
-    table["net"] = gains - costs.sum(axis=1) - table[["conversion", *fund]].sum(axis=1)
+    gains = [name for name in terms if SIGNS[name] > 0.0 and name != "flows"]
+    costs = [name for name in TERMS if SIGNS[name] < 0.0 and name != "conversion"]
+    net = table[gains].sum(axis=1) - table[costs].sum(axis=1)
+    table["net"] = net - table[["conversion", *more]].sum(axis=1)
     return table.rename_axis("instrument")
 
 

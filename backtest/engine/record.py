@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 class AccountFields(NamedTuple):
     """The account at each close, arrays of shape (n_bars,).
 
-    ``price_pnl`` to ``performance_fee`` are the money of the bar; ``flows`` include top-ups, two
-    belong to the collateral, and the last two are fees of a fund. ``overlay`` is the leverage that
-    the overlay decided.
+    ``overlay`` is the leverage that the overlay decided, the fields after it are the money of the
+    bar. ``flows`` include top-ups. The optional terms of :mod:`backtest.account.terms` are last.
     """
 
     equity: FloatArray
@@ -85,12 +84,60 @@ class Closes(NamedTuple):
     failure: FloatArray
 
 
+class PoolFields(NamedTuple):
+    """The pools of several currencies at each close, each in its own: of shape (n_bars, P).
+
+    ``cash`` is w, ``balance`` B, ``backing`` M and ``requirement`` that of the cross positions
+    times the level, ``initial`` their initial margin; ``transferred`` came in from other pools in
+    the bar, before its cost; ``rate`` is the price of the currency. ``fx_pnl``, what changes of the
+    rate gained in the bar, is in the currency of the account. Last, of shape (n_bars, n), the price
+    of the currency of each position, at the open and at the close.
+    """
+
+    equity: FloatArray
+    cash: FloatArray
+    balance: FloatArray
+    backing: FloatArray
+    requirement: FloatArray
+    initial: FloatArray
+    transferred: FloatArray
+    rate: FloatArray
+    fx_pnl: FloatArray
+    position_open: FloatArray
+    position_rate: FloatArray
+
+    def of_pools(self) -> dict[str, FloatArray]:
+        """Return the fields of shape (n_bars, P) by name."""
+        return {name: getattr(self, name) for name in self._fields[:-2]}
+
+
+class OptionFields(NamedTuple):
+    """The options at each close, arrays of shape (n_bars, K), of no width without any.
+
+    ``quantity`` is in signed contracts, ``value`` what one is worth at its mark. The others are the
+    money of the bar; ``fees`` include those of an expiry.
+    """
+
+    quantity: FloatArray
+    value: FloatArray
+    price_pnl: FloatArray
+    fees: FloatArray
+    slippage: FloatArray
+    liquidation_loss: FloatArray
+
+
 class Record(NamedTuple):
-    """The record of a run; ``closes`` is None if they are computed afterwards."""
+    """The record of a run; ``closes`` is None if they are computed afterwards.
+
+    ``pools`` is None for the loop of one position, and has no pools where there is one. So are
+    ``options``.
+    """
 
     account: AccountFields
     positions: PositionFields
     closes: Closes | None = None
+    pools: PoolFields | None = None
+    options: OptionFields | None = None
 
     @property
     def n_bars(self) -> int:
@@ -100,8 +147,22 @@ class Record(NamedTuple):
     @property
     def values(self) -> FloatArray:
         """All fields side by side, of shape (n_bars, columns)."""
-        parts = [*self.account, *self.positions, *(self.closes or ())]
+        own = (self.account, self.positions, self.closes, self.pools, self.options)
+        parts = [each for part in own if part is not None for each in part]
         return np.concatenate([each.reshape(self.n_bars, -1) for each in parts], axis=1)
+
+    @property
+    def held(self) -> dict[str, FloatArray]:
+        """The fields of the positions; of several pools with the prices of their currencies."""
+        fields = self.positions._asdict()
+        if self.pools is not None and self.has_pools:
+            fields |= {"rate": self.pools.position_rate, "rate_open": self.pools.position_open}
+        return fields
+
+    @property
+    def has_pools(self) -> bool:
+        """Whether the account settles in several currencies."""
+        return self.pools is not None and self.pools.rate.shape[1] > 0
 
     def of_one(self) -> dict[str, FloatArray]:
         """Return the fields of the account and of its only position, of shape (n_bars,)."""
@@ -110,22 +171,29 @@ class Record(NamedTuple):
 
     def take(self, rows: slice) -> Record:
         """Return the record of some bars."""
-        closes = None if self.closes is None else Closes(*(each[rows] for each in self.closes))
-        return Record(
-            AccountFields(*(each[rows] for each in self.account)),
-            PositionFields(*(each[rows] for each in self.positions)),
-            closes,
-        )
+        return Record(*(take_rows(each, rows) for each in self))
 
 
-def new_record(n_bars: int, n: int, *, has_closes: bool) -> Record:
+def take_rows(fields: Any, rows: slice) -> Any:
+    """Return some bars of a part of the record."""
+    return None if fields is None else type(fields)._make(each[rows] for each in fields)
+
+
+def new_record(
+    n_bars: int, n: int, *, has_closes: bool, n_pools: int = 1, n_options: int = 0
+) -> Record:
     """Return an empty record of several positions."""
     account = AccountFields(*np.zeros((len(AccountFields._fields), n_bars)))
     positions = PositionFields(*np.zeros((len(PositionFields._fields), n_bars, n)))
     if not has_closes:
         return Record(account, positions)
     of_account = np.zeros((len(Closes._fields) - 2, n_bars))
-    return Record(account, positions, Closes(*of_account, *np.zeros((2, n_bars, n))))
+    wide = n_pools > 1
+    of_pools = np.zeros((len(PoolFields._fields) - 2, n_bars, n_pools * wide))
+    pools = PoolFields(*of_pools, *np.zeros((2, n_bars, n * wide)))
+    closes = Closes(*of_account, *np.zeros((2, n_bars, n)))
+    options = OptionFields(*np.zeros((len(OptionFields._fields), n_bars, n_options)))
+    return Record(account, positions, closes, pools, options)
 
 
 def new_record_of_one(n_bars: int) -> Record:
@@ -142,12 +210,14 @@ def new_record_of_one(n_bars: int) -> Record:
 
 def join_records(parts: Sequence[Record]) -> Record:
     """Return records one after another."""
-    accounts, positions, closes = zip(*parts, strict=True)
-    return Record(
-        AccountFields(*map(np.concatenate, zip(*accounts, strict=True))),
-        PositionFields(*map(np.concatenate, zip(*positions, strict=True))),
-        None if closes[0] is None else Closes(*map(np.concatenate, zip(*closes, strict=True))),
-    )
+    return Record(*map(join_fields, zip(*parts, strict=True)))
+
+
+def join_fields(parts: Sequence[Any]) -> Any:
+    """Return a part of several records, one after another."""
+    if parts[0] is None:
+        return None
+    return type(parts[0])._make(map(np.concatenate, zip(*parts, strict=True)))
 
 
 class Outcome(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 import pandas as pd
 
+from backtest.account.terms import GROWTH_LINES
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.later_import import call_later
@@ -24,7 +25,7 @@ from backtest.base.units import (
 )
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.limit_orders import list_limit_orders
-from backtest.engine.portfolio_views import PortfolioViews
+from backtest.engine.option_results import list_held
 from backtest.engine.position_tables import (
     attribute_money,
     attribution_table,
@@ -33,7 +34,6 @@ from backtest.engine.position_tables import (
 from backtest.engine.result_analyses import calibrate_run, profile_run
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
-    FUND_TERMS,
     check_not_resumed,
     filled_changes,
     forced_changes,
@@ -41,6 +41,7 @@ from backtest.engine.result_tables import (
 )
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_by_state import tabulate_parts
+from backtest.engine.run_record import RunRecord
 from backtest.engine.trades import Trades, list_run_trades
 from backtest.engine.vectorbt_exchange import Kind, convert
 from backtest.features.liquidation_forecast import HORIZON
@@ -64,7 +65,7 @@ Split: TypeAlias = Period | Literal["instrument"]
 """What an attribution may be split by."""
 
 
-class Result(PortfolioViews, Reportable):
+class Result(RunRecord, Reportable):
     """Result of a run. Tables are made on first access.
 
     Attributes
@@ -245,7 +246,8 @@ class Result(PortfolioViews, Reportable):
         if self.account.fill == "next_close":
             late = filled_changes(self.entries, self.time, self.span.first)
         own = self.record.of_one()
-        own["fees"] = own["fees"] + sum(own[name] for name in FUND_TERMS)
+        for line, names in GROWTH_LINES.items():
+            own[line] = np.sum([own[name] for name in names], axis=0)
         return read_account_history(
             own,
             value_of(self.venue, self.mark),
@@ -283,21 +285,20 @@ class Result(PortfolioViews, Reportable):
         Notes
         -----
         See :func:`backtest.measures.attribution.split_growth` for the formula. A resumed run is
-        split from where it went on. Of one position, ``fees`` include those of a fund.
+        split from where it went on.
         """
         if by is not None:
             PERIODS.check("by", by, where="Result.attribution, by")
-        account, positions, _ = self.record
-        money = (self.names, account._asdict(), positions._asdict())
-        if by == "instrument" or (by is None and not self.has_one_position):
+        account = self.record.account._asdict() | self.list_fx()
+        names, held = list_held(self)
+        money = (names, account, held)
+        if by != "instrument" and self.has_one_position:
+            years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
+            life = self._life
+            return attribute(life, years) if by is None else attribute_by(life, self.time, by)
+        if by is None or by == "instrument":
             return attribution_table(*money)
-        if not self.has_one_position:
-            starts = find_periods(self.time, by)  # type: ignore[arg-type] # not None, nor instrument
-            return attribute_money(*money, starts)
-        if by is not None:
-            return attribute_by(self._life, self.time, by)
-        years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
-        return attribute(self._life, years)
+        return attribute_money(*money, find_periods(self.time, by))
 
     @checked
     def measures_by(self, by: MarketState) -> pd.DataFrame:

@@ -59,6 +59,8 @@ def count_liquidations(result: RunRecord) -> IntArray:
     """Return the liquidations in the bar after each close, of shape (n_bars, n)."""
     events = result.events
     dead = events[events["kind"] == "liquidation"]
+    if "instrument" in dead:  # options have no price of their own that liquidates
+        dead = dead[dead["instrument"].isin(result.names)]
     found = np.zeros((len(result.time), len(result.names)), dtype=np.int64)
     rows = np.searchsorted(result.time, pd.DatetimeIndex(dead["time"]).as_unit("ns").asi8) - 1
     who = np.zeros(len(dead), dtype=np.int64)

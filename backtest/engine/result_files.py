@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +16,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.account import Account, Books, Position, State, Watch
+from backtest.account import Account, Balances, Position, State, Watch
+from backtest.account.currency_pools import N_POOL
+from backtest.account.currency_terms import list_currencies
 from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.portfolio_records import EQUITY, HIGHEST, PEAK, AccountState
+from backtest.account.portfolio_records import EQUITY, HIGHEST, N_WALLET, PEAK, AccountState
+from backtest.account.terms import OPTIONAL
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.json_values import from_plain
 from backtest.base.provenance import attach_saved_making, find_making, write_provenance
@@ -38,15 +40,16 @@ from backtest.base.result_folders import (
 from backtest.base.units import FloatArray
 from backtest.engine.fee_days import read_traded
 from backtest.engine.manifest import PORTFOLIO
-from backtest.engine.record import AccountFields, Closes, PositionFields, Record
-from backtest.engine.result_tables import FUND_TERMS
+from backtest.engine.option_arrays import no_options
+from backtest.engine.option_files import list_option_columns, pack_options, read_options
+from backtest.engine.record import AccountFields, Closes, PoolFields, PositionFields, Record
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
 from backtest.features.liquidation_forecast import NO_BARS_SEEN, VolatilityState
 from backtest.measures.run_span import RunSpan
 from backtest.measures.stored_tally import flatten_tally, read_tally
 from backtest.venue import Venue
-from backtest.venue.book_rules import Holdings
+from backtest.venue.portfolio_rules import Holdings
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
 
@@ -70,11 +73,11 @@ REPEATED = (
     "collateral_at_rate", "collateral_pnl", "conversion", "overlay",
 )  # fmt: skip
 """Columns of the bars of one position that follow from the others."""
-OF_GENERAL = ("collateral_pnl", "conversion", *FUND_TERMS)
+OF_GENERAL = ("collateral_pnl", "conversion", *OPTIONAL)
 """Terms that only runs of the general loop have."""
 KEPT = ("interval", "is_session", "first_peak", "started")
 """Fields of a run that are stored beside its state."""
-WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor")
+WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused")
 """Arrays of the state of several positions that hold whole numbers."""
 NO_WATCH = {"best": 0.0, "highest": 0.0}
 """What stops compare with, in results of accounts that had none but a stop-loss."""
@@ -162,7 +165,8 @@ def _write(result: RunRecord, folder: Path) -> None:
 def _widen_bars(result: RunRecord) -> pd.DataFrame:
     """Return the bars of one position, with the columns that only loading needs."""
     bars = result.bars.drop(columns=[*REPEATED]).reset_index()
-    arrays = {**_name_quotes(result), "ends_sample": result.ends_sample}
+    arrays = {name: each[:, 0] for name, each in result.quotes._asdict().items()}
+    arrays["ends_sample"] = result.ends_sample
     fields = result.record.of_one()
     own = (fields["entry"], fields["unit"], *(arrays[x] for x in ARRAYS))
     for name, values in zip(HIDDEN, own, strict=True):
@@ -172,15 +176,15 @@ def _widen_bars(result: RunRecord) -> pd.DataFrame:
     return bars
 
 
-def _name_quotes(result: RunRecord) -> dict[str, FloatArray]:
-    return {name: each[:, 0] for name, each in result.quotes._asdict().items()}
-
-
 def _list_account(result: RunRecord) -> pd.DataFrame:
     """Return the record of an account with several positions, its benchmark and collateral."""
     time = pd.DatetimeIndex(result.time, tz="UTC")
     bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **list_closes(result, 1)})
     bars = bars.assign(ends_sample=result.ends_sample, market_return=result.benchmark)
+    pools: Any = result.record.pools
+    for pool, currency in enumerate(list_currencies(result.account)):
+        for name, each in pools.of_pools().items():
+            bars[f"{currency} {name}"] = each[:, pool]
     for c, asset in enumerate(result.account.collateral):
         bars[f"price of {asset.name}"] = result.asset_marks[:, c]
     return bars
@@ -189,13 +193,13 @@ def _list_account(result: RunRecord) -> pd.DataFrame:
 def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
     """Return the record of the positions and their quotes as columns named ``instrument field``."""
     n = len(result.time)
-    fields = {**result.record.positions._asdict(), **list_closes(result, 2)}
+    fields = {**result.record.held, **list_closes(result, 2)}
     found: dict[str, FloatArray] = {}
     quotes = {name: each for name, each in result.quotes._asdict().items() if len(each)}
     for i, name in enumerate(result.names):
         found |= {f"{name} {each}": values[:, i] for each, values in fields.items()}
         found |= {f"{name} {k}": np.broadcast_to(each[:, i], (n,)) for k, each in quotes.items()}
-    return found
+    return found | list_option_columns(result.options)
 
 
 def list_closes(result: RunRecord, dimensions: int) -> dict[str, FloatArray]:
@@ -238,18 +242,25 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
             name: getattr(before, name).tolist() for name in ("mark", "signal", "unrealized")
         },
         "trails": [each._asdict() for each in before.trails],
+        **pack_options(result.options),
     }
 
 
+FILED = {"balances": "books"}
+"""Fields of the state that have another name in files."""
+
+
 def _pack_position(state: State) -> dict[str, Any]:
-    books = state.books
-    owned = {"cash": books.cash} | books.positions[0]._asdict()
-    return state._asdict() | {"books": owned, "watch": state.watch._asdict()}
+    balances = state.balances
+    owned = {"cash": balances.cash} | balances.positions[0]._asdict()
+    kept = state._replace(balances=owned, watch=state.watch._asdict())  # type: ignore[arg-type] # plain
+    return {FILED.get(name, name): value for name, value in kept._asdict().items()}
 
 
-def _pack_positions(book: AccountState) -> dict[str, Any]:
-    arrays = {name: each.tolist() for name, each in book._asdict().items() if name != "held"}
-    return {**arrays, "held": {k: v.tolist() for k, v in book.held._asdict().items()}}
+def _pack_positions(state: AccountState) -> dict[str, Any]:
+    own = {**state._asdict(), "held": {k: v.tolist() for k, v in state.held._asdict().items()}}
+    del own["options"]
+    return {name: each if name == "held" else each.tolist() for name, each in own.items()}
 
 
 def find_paid_in(account: Account, events: pd.DataFrame) -> float:
@@ -291,7 +302,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         tally=read_tally(stored["tally"]),
         **{name: stored[name] for name in KEPT},
         ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
-        measure_cuts=partial(list, stored.get("target_cuts", ())),
+        stored_cuts=list(stored.get("target_cuts", ())),
         no_fill=str(stored.get("no_fill", "")),
         traded=read_traded(stored.get("traded")),
         **read(folder, manifest, account, stored, bars),
@@ -345,10 +356,10 @@ def _read_one(
 def _read_position(stored: Mapping[str, Any], account: Account, events: pd.DataFrame) -> State:
     state = {"paid_in": find_paid_in(account, events), "watch": NO_WATCH, **stored}
     state = {"is_call_open": state["is_called"], "called_at": math.nan, **state}
-    owned = dict(state["books"])
+    owned = dict(state.pop("books"))
     cash = owned.pop("cash")
-    books = Books(cash, (Position(**owned),))
-    return State(**{**state, "books": books, "watch": Watch(**state["watch"])})
+    balances = Balances(cash, (Position(**owned),))
+    return State(**{**state, "balances": balances, "watch": Watch(**state["watch"])})
 
 
 def _read_several(
@@ -366,7 +377,7 @@ def _read_several(
         columns = [f"{name} {field}" for name in names]
         return wide[columns].to_numpy() if columns[0] in wide else np.empty((0, len(names)))
 
-    paid = bars.assign(**{name: 0.0 for name in FUND_TERMS if name not in bars})
+    paid = bars.assign(**{name: 0.0 for name in OPTIONAL if name not in bars})
     before = stored.get("before", {name: [math.nan] for name in Before._fields[:3]})
     trails = stored.get("trails", [NO_BARS_SEEN._asdict()] * len(names))
     assets = [f"price of {each.name}" for each in account.collateral]
@@ -386,6 +397,7 @@ def _read_several(
                 **{name: bars[name].to_numpy() for name in Closes._fields[:-2]},
                 **{name: gather(name) for name in Closes._fields[-2:]},
             ),
+            _read_pools(account, bars, gather("rate_open"), gather("rate")),
         ),
         "entries": pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
         "quotes": Quotes(*(gather(name) for name in Quotes._fields)),
@@ -395,7 +407,22 @@ def _read_several(
             trails=tuple(VolatilityState(**each) for each in trails),
         ),
         "benchmark": bars["market_return"].to_numpy(),
+        "options": read_options(stored.get("options"), wide),
     }
+
+
+def _read_pools(
+    account: Account, bars: pd.DataFrame, opens: FloatArray, rates: FloatArray
+) -> PoolFields:
+    """Return the record of the pools; of an account in one currency there are none."""
+    currencies, n_bars = list_currencies(account), len(bars)
+    found: dict[str, Any] = {
+        name: bars[[f"{each} {name}" for each in currencies]].to_numpy(dtype=np.float64)
+        for name in PoolFields._fields[:-2]
+    }
+    if not currencies:
+        opens = rates = np.zeros((n_bars, 0))
+    return PoolFields(**found, position_open=opens, position_rate=rates)
 
 
 def _read_positions(stored: Mapping[str, Any]) -> AccountState:
@@ -404,18 +431,20 @@ def _read_positions(stored: Mapping[str, Any]) -> AccountState:
         for name, each in stored.items()
         if name != "held"
     }
-    wallet = arrays.pop("purse", None)  # its name in files of earlier versions
-    arrays.setdefault("wallet", wallet)
+    arrays.setdefault("wallet", arrays.pop("purse", None))  # its name in earlier versions
     if len(arrays["wallet"]) == HIGHEST:  # stored before there was an equity stop
         arrays["wallet"] = np.append(arrays["wallet"], arrays["wallet"][EQUITY])
-    n = len(arrays["factor"])
-    unknown, peak = np.full(n, np.nan), arrays["wallet"][[PEAK]]  # stored without what follows
+    arrays["wallet"] = np.append(arrays["wallet"], np.zeros(N_WALLET - len(arrays["wallet"])))
+    arrays["cursor"] = np.append(arrays["cursor"], np.zeros(4 - len(arrays["cursor"]), np.int64))
+    unknown = np.full(n := len(arrays["factor"]), np.nan)  # stored without what follows
     arrays = {
         "setting": np.zeros(n),
         "asked": unknown.copy(),
+        "refused": np.zeros(n, np.int64),
         "opened": unknown,
-        "fund": peak,
+        "fund": arrays["wallet"][[PEAK]],
+        "pools": np.zeros((1, N_POOL)),
         **arrays,
     }
     held = {name: np.array(each, dtype=np.float64) for name, each in stored["held"].items()}
-    return AccountState(held=Holdings(**held), **arrays)
+    return AccountState(held=Holdings(**held), options=no_options(), **arrays)

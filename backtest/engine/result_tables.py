@@ -9,21 +9,25 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
-from backtest.account.contagion import BLAMED
+from backtest.account.contagion import CAUSED
 from backtest.account.portfolio_ledger import (
     CONVERTED,
     DELISTED,
+    EXPIRED,
     MARGIN_REFUSED,
     MARGIN_RETURNED,
+    MOVED_IN,
+    MOVED_OUT,
     RESTED,
+    UNQUOTED,
 )
+from backtest.account.terms import OPTIONAL, OPTIONAL_TERMS
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
 from backtest.venue import contract_value, liquidation_price, requirement
 
 if TYPE_CHECKING:
-    from backtest.account import Account
     from backtest.venue import Venue
 
 KINDS = {
@@ -46,11 +50,14 @@ KINDS = {
     ledger.EQUITY_STOPPED: "equity_stop",
     ledger.TOOK_PROFIT: "take_profit",
     ledger.TIME_STOPPED: "time_stop",
-    ledger.MANAGED: "management_fee",
-    ledger.PERFORMED: "performance_fee",
+    **{each.kind: each.name for each in OPTIONAL_TERMS},
     DELISTED: "delisted",
+    EXPIRED: "expiry",
+    UNQUOTED: "unquoted",
     CONVERTED: "conversion",
     RESTED: "limit_order",
+    MOVED_OUT: "transfer_out",
+    MOVED_IN: "transfer_in",
     MARGIN_RETURNED: "margin_returned",
     MARGIN_REFUSED: "margin_refused",
 }
@@ -62,39 +69,28 @@ ORDER = (
 )  # fmt: skip
 """The kinds of events: the categories of the events table."""
 OF_SEVERAL = (
-    "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", "management_fee",
-    "performance_fee", "limit_order",
+    "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", *OPTIONAL,
+    "limit_order", "transfer_out", "transfer_in", "expiry", "unquoted",
 )  # fmt: skip
 """The kinds of events that only accounts with several positions have."""
 OWNER = 8
 """The column of entries that says whose they are: an instrument, then collateral; -1 the account.
 
 Entries of an account with one position have none."""
-TERMS = (
-    "price_pnl", "fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "flows",
-    "bad_debt", "collateral_pnl", "conversion",
-)  # fmt: skip
-"""The terms of the identity of equity; the last two of accounts with collateral."""
-FUND_TERMS = ("management_fee", "performance_fee")
-"""The fees of a fund, which are terms too, of accounts that pay them."""
 WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
-    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED, ledger.MANAGED, ledger.PERFORMED,
+    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED, MOVED_OUT, MOVED_IN,
+    *(each.kind for each in OPTIONAL_TERMS),
 )  # fmt: skip
 """Kinds of entries of an account with several positions that have no price."""
 DIVIDEND = "dividend"
 """The kind of a payment for shares held at the open of an ex-date."""
-FORCED = (*(KINDS[kind] for kind in ledger.STOPS), "liquidation", "ruin")
+FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
 """The kinds of events that close a position without a decision."""
-TRADES = ("fill", *FORCED, "delisted")
+TRADES = ("fill", *FORCED, "delisted", "expiry")
 """The kinds of events that change a position."""
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 """The formulas of value and margin, on arrays."""
-
-
-def has_fund_fees(account: Account) -> bool:
-    """Return whether an account pays the fees of a fund, and its tables have columns for them."""
-    return any(getattr(account, name) > 0.0 for name in FUND_TERMS)
 
 
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:
@@ -120,6 +116,8 @@ def events_table(
     entries: FloatArray,
     first: int,
     paying: Sequence[str] = (),
+    currencies: Sequence[str] = (),
+    options: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
     """Return the ledger, one row per event: time, kind, price, quantity, amount.
 
@@ -135,9 +133,14 @@ def events_table(
 
     Entries of several positions say whose they are. Their table has a column ``instrument``: also
     the collateral of a ``conversion``, or nothing for an event of the account, which has no price.
+    ``options`` are the names of options by their numbers in the log. Their prices are those of one
+    contract; of an ``expiry`` it is what it paid, and ``unquoted`` is an order that found no quote
+    on its side.
+    In several currencies, money is in that of the pool, and the events of other pools than the
+    first have the name of their ``currencies``.
     """
     is_panel = entries.shape[1] > OWNER
-    shown = entries[entries[:, 1] != BLAMED]
+    shown = entries[entries[:, 1] != CAUSED]
     price = find_prices(shown, venues) if is_panel else price_of(venues[0], shown[:, 2])
     kinds = shown[:, 1].astype(np.int64)
     parts = [_rows(shown, price, np.arange(len(shown)), "")]
@@ -150,7 +153,11 @@ def events_table(
     who = table.pop("who").to_numpy(dtype=np.int64)
     table = table.drop(columns=["row", "place"])
     table.insert(0, "time", utc_index(time[bar]))
-    labels = np.array([*names, *assets, ""], dtype=object)
+    named = options or {}
+    unknown = [""] * (max(named, default=-1) + 1 - len(names) - len(assets))
+    labels = np.array([*names, *assets, *unknown, *currencies[:0:-1], ""], dtype=object)
+    for owner, name in named.items():
+        labels[owner] = name
     is_paid = (table["kind"] == "funding") & np.isin(labels[who], list(paying))
     table.loc[is_paid, "kind"] = DIVIDEND  # paid as funding is, and a market has one of the two
     ordered = (*ORDER, *OF_SEVERAL) if is_panel else ORDER
@@ -163,7 +170,7 @@ def events_table(
 
 def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
     """Return the costs of events: name, which entries may have one, and its column."""
-    trades = np.isin(kinds, (ledger.FILL, *ledger.STOPS, DELISTED))
+    trades = np.isin(kinds, (ledger.FILL, *ledger.STOP_KINDS, DELISTED, EXPIRED))
     liquidations = kinds == ledger.LIQUIDATED
     return (
         ("fee", trades, 5),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backtest.account.terms import TERMS
 from backtest.base.number_text import (
     format_leverage,
     format_number,
@@ -21,20 +22,22 @@ from backtest.engine.account_text import (
     summarize_events,
 )
 from backtest.engine.benchmark import describe_benchmark, name_benchmark
-from backtest.engine.checks_text import describe_checks
 from backtest.engine.limit_orders import describe_limit_orders, list_limit_orders
-from backtest.engine.position_tables import OWN, attribution_table
-from backtest.engine.result_tables import TERMS
+from backtest.engine.option_results import list_held
+from backtest.engine.option_text import describe_options
+from backtest.engine.position_tables import attribution_table
 from backtest.engine.run_record import sample_risk_free
 from backtest.engine.setting_text import summarize_setting
 from backtest.engine.target_cuts_text import describe_targets
 from backtest.engine.trades import list_run_trades
+from backtest.market.tables.repairs import split_notes
 from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
     from backtest.engine.run_record import RunRecord
+
 
 SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
@@ -157,11 +160,13 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
     if result.account.fill == "limit":
         told = describe_limit_orders(list_limit_orders(result))
         yield from format_paragraph("Limit orders", told)
-    if not result.has_one_position:
+    if result.options is not None:
+        yield from format_paragraph("Options", *describe_options(result, result.options))
+    if diversity := result.diversity:
         yield from format_paragraph(
             "Diversity",
-            f"diversification ratio {format_number(metrics['diversification_ratio'])}, "
-            f"{format_number(metrics['effective_bets'])} effective bets of {len(result.names)}",
+            f"diversification ratio {format_number(diversity['diversification_ratio'])}, "
+            f"{format_number(diversity['effective_bets'])} effective bets of {len(result.names)}",
         )
     if result.benchmark is not None:
         yield from format_paragraph("Benchmark", describe_benchmark(result.manifest, metrics))
@@ -171,8 +176,8 @@ def describe_use(result: RunRecord) -> Iterator[str]:
     """Yield the leverage, what it cost in growth, the margin used, and how a cap was kept."""
     metrics = result.metrics
     mean = format_number(metrics["mean_leverage"])
-    if not result.has_one_position:
-        mean += f" gross, {format_number(metrics['mean_net_leverage'])} net"
+    if diversity := result.diversity:
+        mean += f" gross, {format_number(diversity['mean_net_leverage'])} net"
     yield (
         f"mean {mean}, peak {format_number(metrics['peak_leverage'])}; "
         f"peak margin ratio {format_percent(metrics['peak_margin_ratio'])}; within 10 % of the "
@@ -192,9 +197,9 @@ def describe_use(result: RunRecord) -> Iterator[str]:
 
 def describe_own_targets(result: RunRecord) -> Iterator[str]:
     """Yield the targets, and which of several instruments had none but 0."""
-    rows, is_one = result.cut_rows, result.has_one_position
+    rows = result.cut_rows
     total = [row for row in rows if row.get("instrument", "all") == "all"]
-    yield from describe_targets(total, "" if is_one else " per instrument")
+    yield from describe_targets(total, " per instrument" if result.diversity else "")
     idle = [
         row["instrument"]
         for row in rows
@@ -222,7 +227,7 @@ def describe_drawdown(result: RunRecord) -> str:
 
 def describe_trades(result: RunRecord) -> Iterator[str]:
     """Yield the measures of the closed round trips, if there are any."""
-    trades = list_run_trades(result, "trip").measures  # type: ignore[arg-type] # a record with views
+    trades = list_run_trades(result, "trip").measures
     count = int(trades["trades"])
     if count:
         days, held = trades["mean_days"], trades["time_in_market"]
@@ -250,11 +255,11 @@ def describe_cap(cap: float, metrics: Mapping[str, float]) -> Iterator[str]:
 
 def summarize_instruments(result: RunRecord) -> Iterator[str]:
     """Yield the money of each of several instruments by term."""
-    if result.has_one_position:
+    if not result.diversity:
         return
-    held = {name: result.of_positions(name) for name in OWN}
+    names, held = list_held(result)
     account = {name: result.of_account(name) for name in TERMS}
-    table = attribution_table(result.names, account, held)
+    table = attribution_table(names, account, held)
     shown = table.loc[:, (table != 0.0).any(axis=0)]
     if shown.empty:
         yield "No instrument made or cost anything."
@@ -268,3 +273,25 @@ def summarize_checks(result: RunRecord) -> Iterator[str]:
     each = data.get("instruments", {"": data})
     notes = {f"{name}, " if name else "": one.get("filled", {}) for name, one in each.items()}
     yield from describe_checks(result.manifest, notes)
+
+
+def describe_checks(
+    manifest: Mapping[str, Any], notes: Mapping[str, Mapping[str, str]]
+) -> Iterator[str]:
+    """Yield the last lines of a summary.
+
+    ``notes`` are those of ``Market.filled`` by what their lines begin with: the instrument and a
+    comma, or nothing.
+    """
+    filled: list[str] = []
+    chosen: list[str] = []
+    for start, of_market in notes.items():
+        for lines, found in zip((filled, chosen), split_notes(of_market), strict=True):
+            lines += [f"{start}{name}: {how}" for name, how in found.items()]
+    yield from format_paragraph("Filled", *(filled or ["nothing; the data had no gaps"]))
+    if chosen:
+        yield from format_paragraph("Data choices", *chosen)
+    causality = f"causality: {manifest['causality']}"
+    yield from format_paragraph("Checked", f"the books balance at every bar; {causality}")
+    if manifest["compiled"] != "yes":
+        yield from format_paragraph("Plain Python", str(manifest["compiled"]))

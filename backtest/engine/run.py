@@ -8,7 +8,6 @@ from typing import Any, overload
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account_checks import check_account
 from backtest.base.checked_calls import checked_only
 from backtest.base.compile_choice import set_hurry
 from backtest.base.provenance import record_making
@@ -18,17 +17,14 @@ from backtest.base.units import (
 )
 from backtest.engine.account_loop import run_account
 from backtest.engine.benchmark import BenchmarkLike
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.loop_choice import widen_market
 from backtest.engine.loop_driver import Progress
-from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio_checks import check_account_kind
-from backtest.engine.portfolio_setup import Setup
+from backtest.engine.option_schedule import schedule_options
 from backtest.engine.result import Result
 from backtest.engine.run_result import finish
-from backtest.engine.run_setup import check_kinds, set_up_run
+from backtest.engine.run_setup import set_up_run
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets
+from backtest.market.detail import with_clock
 from backtest.market.weight_frame import Weights
 from backtest.policy import Policy
 from backtest.venue import Venue
@@ -50,6 +46,8 @@ def run(
     start: TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
+    decide: str | None = None,
+    detail: Any = None,
 ) -> Result: ...
 
 
@@ -69,6 +67,9 @@ def run(
     start: TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
+    decide: str | None = None,
+    detail: Any = None,
+    option_quantities: pd.DataFrame | None = None,
 ) -> Result: ...
 
 
@@ -89,6 +90,9 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     start: TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
+    decide: str | None = None,
+    detail: Any = None,
+    option_quantities: Any = None,
 ) -> Result:
     """Run an account through a market, or through several, under a policy.
 
@@ -131,6 +135,17 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         instrument, weights by time and instrument (:meth:`Markets.index`), or prices at the closes
         of the bars that open at the times of a Series. Default: the market; of several instruments
         the index of what is traded, with the weights abs(s_i) / sum abs(s) of the signal.
+    decide : str, optional
+        The length of the bars at whose closes policies decide, such as ``"1h"``: a multiple of the
+        market's interval. Policies, columns and signal see these bars alone, and the account lives
+        the bars of the market; see docs/decide.md. Default: policies decide at each close.
+    detail : Market, Markets, mapping of str to Market, str or Path, optional
+        Shorter bars of the same instruments, or their folder. The account lives them where they
+        are known, and the bars of ``market`` elsewhere; policies see those of ``market``, or of
+        ``decide``.
+    option_quantities : DataFrame, optional
+        Signed contracts to hold of listed options, by time and contract: the row of a bar is
+        decided at its close and fills at the next open; NaN leaves a contract as it is.
 
     Returns
     -------
@@ -145,7 +160,10 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     AccountingError
         If the books do not balance at some bar.
     """
-    setup = read_setup(
+    market = with_clock(market, decide, detail, call="bt.run")
+    market = schedule_options(market, option_quantities)
+    set_hurry(True)
+    setup = set_up_run(
         market,
         policy,
         venue=venue,
@@ -160,45 +178,3 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     )
     outcome = run_account(setup, is_compiled=compile, progress=progress)
     return finish(setup, outcome, calendar=calendar)
-
-
-def read_setup(
-    market: Any,
-    policy: Any,
-    *,
-    venue: Any,
-    account: Account,
-    signal: Any,
-    overlay: Policy | None,
-    sampling: str = "1d",
-    calendar: str = "365",
-    resume: Result | None = None,
-    start: TimeLike | None = None,
-    benchmark: BenchmarkLike = None,
-) -> Setup:
-    """Check the arguments of :func:`run`, and return what its loop needs."""
-    set_hurry(True)
-    market, signal = widen_market(
-        market, signal, policy=policy, venue=venue, account=account, overlay=overlay
-    )
-    if isinstance(market, Markets):
-        check_account_kind(account)
-        signal = resolve_signal(signal, market)
-        markets = end_expired(market, venue)
-    else:
-        check_kinds(market, policy, venue, account, resume)
-        check_account(account, venue)
-        markets = as_markets(market)
-    return set_up_run(
-        markets,
-        policy,
-        venue=venue,
-        account=account,
-        signal=signal,
-        overlay=overlay,
-        sampling=sampling,
-        calendar=calendar,
-        start=start,
-        resume=resume,
-        benchmark=benchmark,
-    )

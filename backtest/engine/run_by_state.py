@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from backtest.account.terms import OPTIONAL
 from backtest.base.ranges import Choice
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, BoolArray, FloatArray, IntArray
-from backtest.engine.result_tables import FUND_TERMS, TRADES, value_of
+from backtest.engine.result_tables import TRADES, value_of
 from backtest.features.liquidation_forecast import NO_BARS_SEEN, forecast_volatility
 from backtest.measures.market_states import PHASES, THIRDS, MarketState, find_bulls, find_thirds
 from backtest.measures.part_measures import MONEY, PART_METRICS, RunBars, measure_part
@@ -17,10 +18,10 @@ from backtest.measures.run_measures import COSTS
 from backtest.measures.tally import NEAR
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_views import PortfolioViews
+    from backtest.engine.run_record import RunRecord
 
 
-def tabulate_parts(result: PortfolioViews, by: MarketState) -> pd.DataFrame:
+def tabulate_parts(result: RunRecord, by: MarketState) -> pd.DataFrame:
     """Return the measures of the parts of a run, as :meth:`Result.measures_by` does."""
     Choice("phase", "volatility").check("by", by, where="Result.measures_by, by")
     names = PHASES if by == "phase" else THIRDS
@@ -39,27 +40,27 @@ def tabulate_parts(result: PortfolioViews, by: MarketState) -> pd.DataFrame:
     return table.rename_axis(by)
 
 
-def find_phase(result: PortfolioViews) -> IntArray:
+def find_phase(result: RunRecord) -> IntArray:
     """Return the phase of the market at the last bar of each sampling period."""
     is_bull = find_bulls(read_level(result))[result.ends_sample != 0.0]
     return np.where(is_bull, 0, 1)
 
 
-def find_volatility(result: PortfolioViews) -> IntArray:
+def find_volatility(result: RunRecord) -> IntArray:
     """Return the third of the volatility forecast at the close before each sampling period."""
     ends = np.flatnonzero(result.ends_sample)
     before = np.concatenate(([np.nan], read_forecast(result)[ends[:-1]]))
     return find_thirds(before)
 
 
-def read_level(result: PortfolioViews) -> FloatArray:
+def read_level(result: RunRecord) -> FloatArray:
     """Return the level of the market: the mark of the only instrument, or the benchmark index."""
     if len(result.names) == 1:
         return result.mark
     return np.asarray(np.cumprod(1.0 + result.market_returns), dtype=np.float64)
 
 
-def read_forecast(result: PortfolioViews) -> FloatArray:
+def read_forecast(result: RunRecord) -> FloatArray:
     """Return the volatility forecast of the market at each close."""
     if len(result.names) == 1:
         return result.volatilities[0][:, 0]
@@ -67,21 +68,21 @@ def read_forecast(result: PortfolioViews) -> FloatArray:
     return forecast_volatility(*given, is_session=result.is_session)[0]
 
 
-def gather_bars(result: PortfolioViews) -> RunBars:
+def gather_bars(result: RunRecord) -> RunBars:
     """Return what the measures of parts need of a run."""
-    book = {name: result.of_account(name) for name in (*MONEY, "unit", "equity", "top_up")}
-    unit = np.concatenate(([result.tally.first_unit], book["unit"]))
+    series = {name: result.of_account(name) for name in (*MONEY, "unit", "equity", "top_up")}
+    unit = np.concatenate(([result.tally.first_unit], series["unit"]))
     closes = np.concatenate(([result.span.start], result.span.closes))
     ends = result.ends_sample != 0.0
     counts = count_events(result)
     is_cut = counts["liquidations"] + counts["stops"] + counts["take_profits"] > 0.0
-    drag, carry = measure_decay(result, book, is_cut)
+    drag, carry = measure_decay(result, series, is_cut)
     return RunBars(
         samples=result.samples,
         path=result.compare_path(slice(None)),
         growth=np.divide(unit[1:], unit[:-1], out=np.ones(len(closes) - 1), where=unit[:-1] > 0.0),
         years=np.diff(closes) / (YEAR_DAYS * DAY),
-        book=book,
+        series=series,
         counts=counts,
         margin_ratio=measure_ratios(result),
         gross=result.exposures.abs().sum(axis=1).to_numpy(),
@@ -91,7 +92,7 @@ def gather_bars(result: PortfolioViews) -> RunBars:
     )
 
 
-def count_events(result: PortfolioViews) -> dict[str, FloatArray]:
+def count_events(result: RunRecord) -> dict[str, FloatArray]:
     """Return the events of each bar by kind, the traded notional, and closes near liquidation."""
     events, n = result.events, len(result.time)
     kind = events["kind"].astype(str).to_numpy()
@@ -120,7 +121,7 @@ def count_events(result: PortfolioViews) -> dict[str, FloatArray]:
     }
 
 
-def measure_ratios(result: PortfolioViews) -> FloatArray:
+def measure_ratios(result: RunRecord) -> FloatArray:
     """Return the largest margin ratio at each close: of the pool and of isolated positions."""
     ratio = result.bars["margin_ratio"].to_numpy()
     for i, mode in enumerate(result.modes):
@@ -130,22 +131,23 @@ def measure_ratios(result: PortfolioViews) -> FloatArray:
 
 
 def measure_decay(
-    result: PortfolioViews, book: dict[str, FloatArray], is_cut: BoolArray
+    result: RunRecord, series: dict[str, FloatArray], is_cut: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the log growth that each bar lost to volatility and to carry.
 
     ``is_cut`` marks bars with a stop or liquidation, which have no volatility drag. With several
     positions l_i it is that of the portfolio, sum l_i ln(1 + r_i) - ln(1 + sum l_i r_i).
     """
-    equity = np.concatenate(([np.nan], book["equity"][:-1]))
+    equity = np.concatenate(([np.nan], series["equity"][:-1]))
     more = result.of_account("collateral_pnl") - result.of_account("conversion")
-    more = more - sum(result.of_account(name) for name in FUND_TERMS)
-    gains = book["price_pnl"] + book["bad_debt"] + more
-    gains = gains - sum(book[name] for name in (*COSTS, "liquidation_loss"))
-    equity[0] = book["equity"][0] - gains[0] - book["flows"][0]
-    before = equity + book["flows"]
+    more = more - sum(result.of_account(name) for name in OPTIONAL)
+    more = more + sum(result.list_fx().values())
+    gains = series["price_pnl"] + series["bad_debt"] + more
+    gains = gains - sum(series[name] for name in (*COSTS, "liquidation_loss"))
+    equity[0] = series["equity"][0] - gains[0] - series["flows"][0]
+    before = equity + series["flows"]
     scale = np.divide(1.0, before, out=np.zeros_like(before), where=before > 0.0)
-    carry = (book["funding"] + book["interest"] + book["fees"]) * scale
+    carry = (series["funding"] + series["interest"] + series["fees"]) * scale
     marks = np.vstack((np.broadcast_to(result.before.mark, result.marks[:1].shape), result.marks))
     each = zip(result.names, marks.T, strict=True)
     values = np.stack([value_of(result.venues[name], mark) for name, mark in each], axis=1)

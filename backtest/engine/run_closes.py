@@ -68,7 +68,13 @@ class RunCloses(RunData):
     @cached_property
     def notionals(self) -> FloatArray:
         """Signed notionals of the positions at each close, of shape (n_bars, n)."""
-        return compute_notionals(self.record.positions._asdict(), self.marks, self.list_venues())
+        return compute_notionals(self.record.held, self.marks, self.list_venues())
+
+    @property
+    def own_notionals(self) -> FloatArray:
+        """The notionals in the currencies in which the positions settle, of shape (n_bars, n)."""
+        found = self.notionals
+        return found / self.record.held["rate"] if self.record.has_pools else found
 
     @cached_property
     def closes(self) -> Closes:
@@ -108,6 +114,13 @@ class RunCloses(RunData):
         """The margin modes of the positions."""
         return tuple(self.account.for_instrument(name).margin for name in self.names)
 
+    def list_fx(self) -> dict[str, FloatArray]:
+        """Return what the currencies gained in each bar as a column; none of one currency."""
+        pools = self.record.pools
+        if pools is None or not self.record.has_pools:
+            return {}
+        return {"fx_pnl": pools.fx_pnl.sum(axis=1)}
+
     @property
     def first_unit(self) -> float:
         """The unit value that tables show as 1: that of the start of the account."""
@@ -122,10 +135,16 @@ class RunCloses(RunData):
 
     @property
     def last_unrealized(self) -> FloatArray:
-        """The unrealized profit of each position at the last close, of shape (n,)."""
-        held = self.record.positions._asdict()
-        last: FloatArray = measure_profits(held, self.marks, self.list_venues())[-1]
-        return last
+        """The unrealized profit of each position at the last close."""
+        return np.asarray(self.unrealized[-1])
+
+    @property
+    def unrealized(self) -> FloatArray:
+        """The unrealized profits at each close by position; last of all options, if any."""
+        found = measure_profits(self.record.held, self.marks, self.list_venues())
+        if self.options is None:
+            return found
+        return np.column_stack((found, self.options.profits.sum(axis=1)))
 
     @cached_property
     def _tables(self) -> list[TableSpan]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -26,8 +26,8 @@ from backtest.measures.run_span import RunSpan
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine.fee_days import TradedDays
-    from backtest.engine.loop_inputs import Inputs
     from backtest.engine.record import Record
+    from backtest.engine.run_options import RunOptions
     from backtest.market import Market, Markets
     from backtest.measures.tally import Tally
     from backtest.policy import Policy
@@ -77,9 +77,9 @@ class RunData:
     (n_bars, C).
     ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that
     was given, or of what is traded; None if it is the market. ``markets`` are None in a result that
-    was loaded, and ``policies`` empty. ``weights`` are the signal of several by instrument and bar
-    of the markets. ``measure_cuts`` returns the rows of ``target_cuts``; without it they follow
-    from ``inputs`` and the record.
+    was loaded, and ``policies`` empty. ``setup`` is what the loop began with; ``stored_cuts`` are
+    the rows of ``target_cuts`` of a loaded result, which has none. ``options`` are those that were
+    held, None without any.
     """
 
     policies: Mapping[str, Policy]
@@ -105,18 +105,19 @@ class RunData:
     before: Before
     benchmark: FloatArray | None = None
     markets: Markets | None = None
-    inputs: Inputs | None = None
-    weights: FloatArray | None = None
-    measure_cuts: Callable[[], Sequence[Mapping[str, Any]]] | None = None
+    setup: Any = None
+    stored_cuts: Sequence[Mapping[str, Any]] = ()
     no_fill: str = ""
     traded: TradedDays | None = None
+    options: RunOptions | None = None
 
     # ------------------------------------------------------------------- what it ran on
 
     @property
     def has_one_position(self) -> bool:
         """Whether one position and money are all that the account can hold."""
-        return len(self.names) == 1 and not self.account.collateral
+        is_plain = not self.account.collateral and self.account.rates is None
+        return len(self.names) == 1 and is_plain and self.options is None
 
     @property
     def is_of_fast_loop(self) -> bool:

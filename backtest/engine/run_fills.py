@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.account.terms import OPTIONAL
 from backtest.base.units import parse_duration, utc_index
 from backtest.engine.feed_arrays import place_funding
 from backtest.engine.result_tables import price_of, value_of
@@ -22,13 +23,15 @@ FILL_COLUMNS = (
     "time", "instrument", "quantity", "price", "reference", "fee", "fee_currency", "kind", "step",
 )  # fmt: skip
 STOPS = ("stop", "trailing_stop", "equity_stop", "take_profit", "time_stop")
-CHANGES = ("fill", *STOPS, "liquidation", "delisted", "ruin", "conversion", "bad_debt")
+CHANGES = (
+    "fill", *STOPS, "liquidation", "delisted", "ruin", "conversion", "bad_debt", "expiry",
+)  # fmt: skip
 """Kinds of events that are rows of the fills."""
 WORSENING = ("slippage", "impact")
 CHARGES = ("fee", "liquidation_loss")
 STEPS = {
-    "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3, "management_fee": 3,
-    "performance_fee": 3,
+    "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3, **dict.fromkeys(OPTIONAL, 3),
+    "unquoted": 5,
 }  # fmt: skip
 """The step of the bar that an event shows, see docs/accounting.md, section 2."""
 DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
@@ -105,6 +108,7 @@ class Scan:
         self.time, self.step, self.last = -1, 0, ""
         self.paid: dict[str, int] = {}
         self.stamp = 0
+        self.expiries = find_option_expiries(result)
         self.resting: set[str] = set()
         self.held: dict[str, float] = defaultdict(float)
 
@@ -131,6 +135,9 @@ class Scan:
             return 7 if name in self.resting else self.fill
         if kind in ("delisted", "ruin"):
             return 8
+        if kind == "expiry":
+            self.stamp = self.expiries.get(name, self.time)
+            return 2 if self.stamp <= self.time else 6
         if kind == "conversion":  # after interest it belongs to a liquidation
             return 1 if self.step <= 1 else 4 if self.step <= 4 else 7
         is_by_funding = kind == "liquidation" and self.last == f"funding {name}"
@@ -146,6 +153,13 @@ class Scan:
         self.paid[name] = k + 1
         self.step = 2 if k < settled.n_open else 6
         self.stamp = settled.stamps[k] if k < len(settled.stamps) else self.time
+
+
+def find_option_expiries(result: RunData) -> dict[str, int]:
+    """Return the times at which the options of a run expire, ns by name."""
+    if result.options is None:
+        return {}
+    return dict(zip(result.options.names, result.options.terms.expiries.tolist(), strict=True))
 
 
 def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
@@ -218,7 +232,10 @@ def add_cost(result: RunData, row: dict[str, Any] | None, event: Mapping[str, An
     if event["kind"] in CHARGES:
         row["fee"] += event["amount"]
         return
-    venue = result.venues[row["instrument"]]
+    venue = result.venues.get(row["instrument"])
+    if venue is None:  # the price of an option is its value
+        row["reference"] -= event["amount"] / row["quantity"]
+        return
     value = float(value_of(venue, np.array([row["reference"]]))[0])
     before = value - event["amount"] / row["quantity"]
     row["reference"] = float(price_of(venue, np.array([before]))[0])

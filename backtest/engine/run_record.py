@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -10,28 +11,44 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest.account.currency_terms import list_currencies
+from backtest.account.portfolio_ledger import WIDTH
+from backtest.account.terms import list_optional
+from backtest.base.checked_calls import checked
+from backtest.base.ranges import Range
 from backtest.base.units import DAY, FloatArray, IntArray, utc_index
 from backtest.engine.bars_table import bars_table
 from backtest.engine.benchmark import find_benchmark, sample_benchmark
 from backtest.engine.feed_arrays import as_of
+from backtest.engine.option_results import (
+    SPLITS,
+    OptionSplit,
+    explain_options,
+    measure_options,
+    tabulate_greeks,
+    tabulate_options,
+)
+from backtest.engine.pools_table import pools_table
 from backtest.engine.position_tables import (
+    contagion_table,
     count_assets,
     mean_of,
     positions_table,
 )
-from backtest.engine.result_tables import FUND_TERMS, events_table, has_fund_fees, value_of
+from backtest.engine.result_tables import events_table, value_of
 from backtest.engine.run_closes import RunCloses
 from backtest.engine.run_fills import tabulate_fills
-from backtest.engine.target_cuts_table import measure_cuts
 from backtest.measures.path_measures import PathSums, Samples, sum_path
 from backtest.measures.performance import sampled_returns
 from backtest.measures.portfolio_risk import (
     average_covariances,
     diversification_ratio,
     effective_bets,
+    risk_shares,
 )
 from backtest.measures.run_measures import measure_run
 
+DIVERSITY = ("mean_net_leverage", "diversification_ratio", "effective_bets")
 PIECE = 32_768
 """Bars whose measures are summed at once; their arrays fit into the L2 cache."""
 HALF_LIFE = 30 * DAY
@@ -56,21 +73,26 @@ class RunRecord(RunCloses):
         # of the account's terms: the tally adds those of the collateral to price and slippage
         measured["price_pnl"] -= extra["collateral_pnl"]
         measured["slippage"] -= extra["conversion"]
+        measured["price_pnl"] -= extra.get("fx_pnl", 0.0)
         return MappingProxyType({**measured, **extra})
 
-    def _sum_fund_fees(self) -> dict[str, float]:
-        return {name: add_up(self.of_account(name)) for name in FUND_TERMS}
+    @property
+    def diversity(self) -> Mapping[str, float]:
+        """The measures of how several positions spread the risk; none of one position."""
+        names = () if self.has_one_position else DIVERSITY
+        return {name: self.metrics[name] for name in names}
 
     def _measure_portfolio(self) -> dict[str, float]:
         ends = np.flatnonzero(self.ends_sample)  # an eigenvalue problem each: not at every bar
         weights, covariance = self._compute_weights(
             HALF_LIFE / self.interval, ends, collateral=False
         )
+        shown = ("collateral_pnl", "conversion", *list_optional(self.account))
         return {
             "mean_net_leverage": float(pd.Series(self.read_path(slice(None)).leverage).mean()),
-            "collateral_pnl": add_up(self.of_account("collateral_pnl")),
-            "conversion": add_up(self.of_account("conversion")),
-            **(self._sum_fund_fees() if has_fund_fees(self.account) else {}),
+            **{name: add_up(self.of_account(name)) for name in shown},
+            **{name: add_up(values) for name, values in self.list_fx().items()},
+            **({} if self.options is None else measure_options(self, self.options)),
             **mean_of(
                 {
                     "diversification_ratio": diversification_ratio(weights, covariance),
@@ -144,11 +166,48 @@ class RunRecord(RunCloses):
             self.list_venues(),
             self.spans,
             self.of_account("equity"),
-            self.record.positions._asdict(),
+            self.record.held,
             self.marks,
             self.liquidation_prices,
             self.closes.share,
+            [] if self.options is None else tabulate_options(self, self.options),
         )
+
+    @cached_property
+    def greeks(self) -> pd.DataFrame:
+        """The Greeks of the options, see :func:`backtest.engine.option_results.tabulate_greeks`."""
+        return tabulate_greeks(self, self.options)
+
+    @checked
+    def explained(self, by: OptionSplit = "option") -> pd.DataFrame:
+        """Return the price profit of the options, explained by their Greeks.
+
+        Parameters
+        ----------
+        by : str
+            ``"option"``: a row for each option that was held, and their ``total``. ``"bar"``,
+            ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or ``"year"``: of all of them by time.
+
+        Returns
+        -------
+        DataFrame
+            ``delta``, ``gamma``, ``vega``, ``theta``, ``vanna``, ``volga`` and ``rest``, which add
+            up to ``price_pnl``. No rows of an account that held no options.
+
+        Raises
+        ------
+        ParameterError
+            If ``by`` is another word.
+
+        Notes
+        -----
+        Of each option and bar, delta dF + gamma dF^2 / 2 + vega ds + theta dt + vanna dF ds +
+        volga ds^2 / 2 + rest. Greeks are those at the start of the bar, F is the forward and s the
+        contract's own implied volatility; of coin-settled options they are those of the value in
+        coins. The start is the last close for what moved until the open, and the open after it.
+        """
+        SPLITS.check("by", by, where="Result.explained, by")
+        return explain_options(self, self.options, by)
 
     @cached_property
     def events(self) -> pd.DataFrame:
@@ -160,7 +219,15 @@ class RunRecord(RunCloses):
         paying = [name for name in self.names if "dividends" in described[name]]
         assets = [each.name for each in self.account.collateral]
         return events_table(
-            self.names, assets, self.list_venues(), self.time, self.entries, self.span.first, paying
+            self.names,
+            assets,
+            self.list_venues(),
+            self.time,
+            self.entries,
+            self.span.first,
+            paying,
+            list_currencies(self.account),
+            None if self.options is None else self.options.named,
         )
 
     @cached_property
@@ -171,18 +238,98 @@ class RunRecord(RunCloses):
     @property
     def transfers(self) -> pd.Series:
         """Money that came in (positive) and went out, by the open of the bar: flows and top-ups."""
-        moved = self.of_account("flows")
+        return self._list_moved(self.of_account("flows"))
+
+    @property
+    def top_ups(self) -> pd.Series:
+        """Money that came from the reserve, by the open of the bar."""
+        return self._list_moved(self.of_account("top_up"))
+
+    def _list_moved(self, moved: FloatArray) -> pd.Series:
         rows = np.flatnonzero(moved)
         return pd.Series(moved[rows], index=utc_index(self.time[rows]), name="amount")
 
     @cached_property
     def cut_rows(self) -> Sequence[Mapping[str, Any]]:
         """The rows of :meth:`target_cuts`; empty if the result was saved without them."""
-        if self.measure_cuts is not None:
-            return self.measure_cuts()
-        if self.inputs is None or isinstance(self.entries, pd.DataFrame):
-            return []
-        return measure_cuts(self.inputs, self.record, self.entries, self.span.first)
+        if self.account.rates is not None:
+            return []  # what cuts a target is measured for one pool
+        rows: Sequence[Mapping[str, Any]] = self.stored_cuts
+        return rows if self.setup is None else self.setup.measure_cuts(self)
+
+    # ------------------------------------------------------------------- positions together
+
+    def contagion(self) -> pd.DataFrame:
+        """Return what brought down the cross pool: a row per cause of each liquidation.
+
+        Returns
+        -------
+        DataFrame
+            ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``,
+            ``flows`` or ``rules``), ``share`` of the fall of M - level R since the last high of
+            the unit value (the shares of a liquidation add up to 1), ``quantity`` held, and
+            ``profit``, what a position in profit had gained since its entry, else 0. Empty if the
+            account has one position, which nothing else can bring down.
+        """
+        entries = np.empty((0, WIDTH)) if self.has_one_position else np.asarray(self.entries)
+        return contagion_table(self.time, self.names, entries, self.span.first)
+
+    @checked
+    def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
+        """Return the risk of the portfolio at each close.
+
+        Parameters
+        ----------
+        half_life : float, optional
+            Half-life of the covariances of mark returns, in bars. Default: 30 days.
+        collateral : bool
+            Whether the collateral counts as positions too.
+
+        Returns
+        -------
+        DataFrame
+            By bar: ``gross_leverage``, ``net_leverage``, ``diversification_ratio``,
+            ``effective_bets``, and the share of each instrument in the variance, by its name. NaN
+            without a position.
+
+        Raises
+        ------
+        ParameterError
+            If the half-life is not at least 1.
+        """
+        bars = max(HALF_LIFE / self.interval, 1.0) if half_life is None else half_life
+        Range(1, math.inf).check("half_life", bars, where="Result.risk, half_life")
+        names = list(self.names)
+        names += [each.name for each in self.account.collateral] * collateral
+        weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
+        shares = risk_shares(weights, covariance)
+        table = {
+            "gross_leverage": np.abs(weights).sum(axis=1),
+            "net_leverage": weights.sum(axis=1),
+            "diversification_ratio": diversification_ratio(weights, covariance),
+            "effective_bets": effective_bets(weights, covariance),
+            **{name: shares[:, i] for i, name in enumerate(names)},
+        }
+        return pd.DataFrame(table, index=utc_index(self.time))
+
+    @property
+    def pools(self) -> pd.DataFrame:
+        """The pools of several currencies, see :func:`backtest.engine.pools_table.pools_table`."""
+        return pools_table(self.time, list_currencies(self.account), self.record.pools)
+
+    @property
+    def exposures(self) -> pd.DataFrame:
+        """Signed leverage of each instrument at each close, by name."""
+        equity = self.of_account("equity")[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.where(equity > 0.0, self.notionals / equity, 0.0)
+        return pd.DataFrame(weights, index=utc_index(self.time), columns=list(self.names))
+
+    @property
+    def quantities(self) -> pd.DataFrame:
+        """Signed contracts of each instrument at each close, by name."""
+        held = self.of_positions("quantity")
+        return pd.DataFrame(held, index=utc_index(self.time), columns=list(self.names))
 
 
 def sample_risk_free(result: RunRecord) -> FloatArray:

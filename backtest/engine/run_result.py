@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.account.portfolio_ledger import DELISTED
 from backtest.account.portfolio_records import PEAK
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine.benchmark import Benchmark, begin_moves, index_traded
-from backtest.engine.frame_signals import describe_weights
-from backtest.engine.lookahead.checked_signals import join_checks
+from backtest.engine.benchmark import Benchmark, begin_moves
+from backtest.engine.collateral_prices import read_assets
 from backtest.engine.manifest import RunTerms, write_manifest
 from backtest.engine.no_fill import explain_no_fill, find_columns, is_cash, is_filled
-from backtest.engine.portfolio_checks import warn_of_band, warn_of_delisting
-from backtest.engine.portfolio_cuts import measure_book_cuts
+from backtest.engine.portfolio_inputs import start_account_state
 from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
-from backtest.engine.run_before import find_before
-from backtest.engine.run_data import Quotes
+from backtest.engine.run_data import Before, Quotes
+from backtest.engine.run_options import read_options
 from backtest.engine.run_warnings import warn_of_outcome
-from backtest.engine.signal_input import describe_signal
-from backtest.engine.target_cuts_table import measure_cuts
+from backtest.engine.signal_checks import join_checks
+from backtest.features.liquidation_forecast import NO_BARS_SEEN, forecast_volatility
 from backtest.measures.run_span import RunSpan
 
-Rows = Callable[[], Sequence[Mapping[str, Any]]]
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.engine.run_record import RunRecord
+    from backtest.features.liquidation_forecast import VolatilityState
+    from backtest.market import Markets
+
+
+QUOTES = (
+    "close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial", "low",
+    "high",
+)  # fmt: skip
+"""The fields of :class:`Quotes`, by the names of the loop."""
 
 
 def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     """Return the result of a run whose loop has ended, and warn of what came out."""
-    markets, first, is_one = setup.markets, setup.first, setup.is_of_fast_loop
+    markets, first = setup.markets, setup.first
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
-    benchmark = setup.benchmark
-    if not is_one and benchmark is None:
-        benchmark = index_traded(markets, setup.venues, setup.signal, first)
+    benchmark, assets = setup.find_benchmark(), read_assets(markets, setup.account)
     is_resumed = setup.resume is not None
+    kept = setup.charge(outcome)._replace(resume=None)
     return Result(
         policies=setup.policies,
         overlay=setup.overlay,
@@ -55,22 +60,21 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         state=outcome.state,
         memory=outcome.memory,
         started=setup.started,
-        first_peak=find_peak(setup),
+        first_peak=find_peak(setup, assets["asset_open"][:, first]),
         record=outcome.record,
         entries=outcome.entries,
         quotes=read_quotes(setup),
-        asset_marks=read_asset_marks(setup),
+        asset_marks=np.ascontiguousarray(assets["asset_mark_close"][:, first:].T),
         ends_sample=setup.inputs.clock.ends_sample[first:],
         before=find_before(setup.resume, markets, first),
         benchmark=None
         if benchmark is None
         else begin_moves(benchmark.moves, first, is_resumed=is_resumed),
         markets=markets,
-        inputs=charge_tiers(setup, outcome) if is_one else None,
-        weights=None if is_one else setup.signal,
-        measure_cuts=None if is_one else find_cuts(setup, outcome),
-        no_fill=explain(setup, outcome, closes),
+        setup=kept,
+        no_fill=explain(kept, outcome, closes),
         traded=outcome.traded,
+        options=read_options(setup, outcome),
     )
 
 
@@ -78,9 +82,8 @@ def describe_run(
     setup: Setup, outcome: Any, span: RunSpan, benchmark: Benchmark | None, calendar: str
 ) -> dict[str, Any]:
     """Return the manifest of a run."""
-    describe = describe_signal if setup.is_of_fast_loop else describe_weights
     compared = "" if benchmark is None else benchmark.text
-    checks = "; ".join(dict.fromkeys(each.causality for each in setup.panelists))
+    checks = "; ".join(dict.fromkeys(each.causality for each in setup.observed))
     terms = RunTerms(
         is_panel=not setup.is_of_fast_loop,
         markets=setup.markets,
@@ -88,7 +91,7 @@ def describe_run(
         overlay=setup.overlay,
         venues=setup.venues,
         account=setup.account,
-        signal=describe(setup.given, setup.signal),
+        signal=setup.describe_signal(),
         sampling=setup.sampling,
         calendar=calendar,
     )
@@ -103,33 +106,12 @@ def describe_run(
     )
 
 
-def find_cuts(setup: Setup, outcome: Outcome) -> Rows:
-    """Return what measures the rows of ``target_cuts``, which is slower than the run itself."""
-    if not setup.is_of_fast_loop:
-        return partial(measure_book_cuts, setup, outcome)
-    inputs = charge_tiers(setup, outcome)
-    return partial(measure_cuts, inputs, outcome.record, outcome.entries, setup.first)
-
-
-def charge_tiers(setup: Setup, outcome: Outcome) -> Any:
-    """Return the inputs of a run of one position, with the fee tiers that were charged."""
-    inputs = setup.inputs
-    if inputs.fees is None:
-        return inputs
-    return inputs._replace(fees=inputs.fees._replace(charged=outcome.charged))
-
-
 def explain(setup: Setup, outcome: Outcome, closes: IntArray) -> str:
     """Warn of what a run did; return why it filled no order."""
-    markets, level = setup.markets, outcome.of_positions("target")
-    if not setup.is_of_fast_loop:
-        weights = setup.signal.T[setup.first :]
-        targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
-        warn_of_band(setup.account, markets, targets)
-        warn_of_delisting(markets, outcome.entries, DELISTED)
-    no_fill = ""
+    level, no_fill = outcome.of_positions("target"), ""
+    setup.warn(outcome)
     if not is_filled(outcome):
-        no_fill = explain_no_fill(setup, outcome, find_cuts(setup, outcome)())
+        no_fill = explain_no_fill(setup, outcome, setup.measure_cuts(outcome))
     infinite = np.isinf(level)
     highest = np.where(infinite.any(axis=1), np.inf, 0.0) if infinite.any() else np.zeros(1)
     said = "" if is_cash(find_columns(setup), level) else no_fill
@@ -146,42 +128,57 @@ def name_boundless(setup: Setup, level: FloatArray) -> str:
         if boundless or not is_boundless.any()
     ]
     kinds = ", ".join(dict.fromkeys(kind for _, kind in chosen))
-    if setup.is_of_fast_loop or not is_boundless.any():
-        return kinds
-    return f"{kinds} of {', '.join(name for name, _ in chosen)}"
+    whose = ", ".join(name for name, _ in chosen)
+    return f"{kinds} of {whose}" if is_boundless.any() else kinds
 
 
-def find_peak(setup: Setup) -> float:
-    """Return the highest unit value before the first bar."""
+def find_peak(setup: Setup, prices: FloatArray) -> float:
+    """Return the highest unit value before the first bar, at whose open collateral has prices."""
     account, resume = setup.account, setup.resume
     if resume is not None:
-        state = resume.state
-        return float(state.peak if setup.is_of_fast_loop else state.wallet[PEAK])
+        return max(resume.first_peak, float(resume.of_account("unit").max()))
+    if account.rates is not None:
+        start = start_account_state(setup.inputs, account, setup.first, has_overlay=False)
+        return float(start.wallet[PEAK])
     backing = 0.0
-    for each, price in zip(account.collateral, list_asset_prices(setup), strict=True):
+    for each, price in zip(account.collateral, prices, strict=True):
         backing += each.amount * price
     return account.capital + account.reserve + backing
 
 
-def list_asset_prices(setup: Setup) -> Any:
-    """Return the prices of collateral at the first open; none of one position."""
-    return () if setup.is_of_fast_loop else setup.inputs.feed.asset_open[:, setup.first]
-
-
-def read_asset_marks(setup: Setup) -> FloatArray:
-    """Return the mark closes of the collateral, of shape (n_bars, C)."""
-    first = setup.first
-    if setup.is_of_fast_loop:
-        return np.empty((setup.markets.n_bars - first, 0))
-    return np.ascontiguousarray(setup.inputs.feed.asset_mark_close[:, first:].T)
-
-
 def read_quotes(setup: Setup) -> Quotes:
     """Return prices, signals and multipliers of the bars of a run, of shape (n_bars, n)."""
-    first, feed = setup.first, setup.inputs.feed
-    names = ("close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial")
-    arrays = [getattr(feed, name) for name in (*names, "low", "high")]
-    if setup.is_of_fast_loop:
-        arrays[4] = setup.panelists[0].market.signal  # as the policy saw it
-        arrays = [each[:, None] for each in arrays]
-    return Quotes(*(each if len(each) == 1 else each[first:] for each in arrays))
+    arrays = map(setup.quote, QUOTES)
+    return Quotes(*(each if len(each) == 1 else each[setup.first :] for each in arrays))
+
+
+def find_before(resume: RunRecord | None, markets: Markets, first: int) -> Before:
+    """Return what was known before bar ``first``: by an earlier run, or of the markets alone."""
+    n = len(markets)
+    if resume is None:
+        trails = tuple(start_trail(markets, i, first) for i in range(n))
+        return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), trails)
+    return Before(
+        mark=resume.marks[-1],
+        signal=find_signals(resume),
+        unrealized=resume.last_unrealized,
+        trails=resume.last_trails,
+    )
+
+
+def find_signals(result: RunRecord) -> FloatArray:
+    """Return the signals at the last close of a run, of shape (n,)."""
+    return np.atleast_1d(np.array(result.state.signal, dtype=np.float64))
+
+
+def start_trail(markets: Markets, i: int, first: int) -> VolatilityState:
+    """Return the state of the volatility forecast of an instrument after the bars before a run."""
+    market = markets[markets.names[i]]
+    seen = max(min(first, int(markets.spans[i, 1])) - int(markets.spans[i, 0]), 0)
+    return forecast_volatility(
+        NO_BARS_SEEN,
+        market.time[:seen],
+        market.close[:seen],
+        market.interval,
+        is_session=market.sessions,
+    )[1]

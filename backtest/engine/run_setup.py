@@ -1,55 +1,130 @@
-"""What a run needs, checked and read from its arguments, for the loop that will run it."""
+"""What a run needs, checked and read from its arguments, and which loop will run it.
+
+The fast loop knows one position with the settings of a plain account. The general loop lives
+everything else, also on a single market.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.account.account import BY_INSTRUMENT
+from backtest.account.account import BY_INSTRUMENT, GENERAL, WHOLE, list_shared_settings
 from backtest.account.account_checks import check_account
-from backtest.account.by_instrument import check_instruments
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
-from backtest.base.units import TimeLike
-from backtest.engine.benchmark import BenchmarkLike, read_own_benchmark
-from backtest.engine.cut_terms import cut_account
+from backtest.base.units import FloatArray, TimeLike
+from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_own_benchmark
+from backtest.engine.indicator_rules import read_named, resolve_signal
 from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.loop_choice import fits_one_position
 from backtest.engine.loop_inputs import read_inputs
-from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio_checks import check_expiry, read_venues
-from backtest.engine.portfolio_policies import Panelist, assign_policies
-from backtest.engine.portfolio_setup import Setup, set_up
+from backtest.engine.option_checks import warn_of_options
+from backtest.engine.portfolio_checks import (
+    check_account_kind,
+    check_expiry,
+    check_instruments,
+    check_periods,
+    count_periods,
+    read_venues,
+)
+from backtest.engine.portfolio_policies import ObservedPolicy, assign_policies
+from backtest.engine.portfolio_setup import Setup, cut_account, end_expired, set_up
+from backtest.engine.record import Outcome
 from backtest.engine.result import Result
-from backtest.engine.resumed_markets import find_start_bar, join_resumed
-from backtest.engine.resumed_rules import check_rules, read_resume
+from backtest.engine.resumed_run import check_rules, find_start_bar, join_resumed, read_resume
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
-from backtest.engine.sampling_periods import check_periods, count_periods
-from backtest.engine.signal_input import read_signal, recall_signal
-from backtest.market import Market, Markets
+from backtest.engine.signal_checks import describe_signal, read_signal, recall_signal
+from backtest.engine.signal_rule import SignalRule
+from backtest.engine.target_cuts_table import measure_cuts
+from backtest.market import Market, Markets, as_markets
+from backtest.market.policy_clock import find_clock, show_signal
 from backtest.market.weight_frame import read_weights
-from backtest.policy import Policy
+from backtest.policy import Policy, sets_margin, trades_options
 from backtest.venue import Venue
+from backtest.venue.dated_costs import list_dated
+
+
+class FastSetup(Setup):
+    """A run of one position before its loop: ``inputs`` are its :class:`Inputs`.
+
+    ``signal`` has shape (n_bars,) or (1,).
+    """
+
+    __slots__ = ()
+
+    @property
+    def is_of_fast_loop(self) -> bool:
+        """Whether the loop of one position runs."""
+        return True
+
+    def find_benchmark(self) -> Benchmark | None:
+        """Return what the measures compare with; None is the market itself."""
+        return self.benchmark
+
+    def describe_signal(self) -> str:
+        """Return the signal for the manifest."""
+        return describe_signal(self.given, find_clock(self.markets).pick(self.signal))
+
+    def charge(self, outcome: Outcome) -> Self:
+        """Return the setup with the fee tiers that a run was charged."""
+        fees = self.inputs.fees
+        if fees is None:
+            return self
+        charged = fees._replace(charged=outcome.charged)
+        return self._replace(inputs=self.inputs._replace(fees=charged))
+
+    def measure_cuts(self, run: Any) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of ``target_cuts`` of a run."""
+        return measure_cuts(self.inputs, run.record, run.entries, self.first)
+
+    def quote(self, name: str) -> FloatArray:
+        """Return a field of the market data; the signal of all bars also where it is constant."""
+        values = super().quote(name)
+        if name == "signal":
+            values = np.broadcast_to(values, self.markets.n_bars)
+        return values[:, None]
+
+    def extend(self, markets: Markets, account: Account, signal: FloatArray, first: int) -> Self:
+        """Return the setup on longer markets, with its arrays from bar ``first`` on."""
+        (name,) = markets.names
+        given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
+        own = (markets[name], self.venues[name], account)
+        inputs = read_inputs(*own, sampling=self.sampling, **given)
+        return self._replace(markets=markets, account=account, inputs=inputs, first=first)
+
+    def begin_at(self, started: int) -> Self:
+        """Return the setup of an account that began at another time, ns."""
+        seen = self.inputs.seen._replace(start=started)
+        return self._replace(inputs=self.inputs._replace(seen=seen), started=started)
+
+    def warn(self, outcome: Outcome) -> None:
+        """Warn of nothing: its checks warned of all."""
 
 
 def set_up_run(
-    markets: Markets,
+    market: Any,
     policy: Any,
     *,
     venue: Any,
     account: Account,
     signal: Any,
     overlay: Policy | None,
-    sampling: str,
-    calendar: str,
-    start: TimeLike | None,
-    resume: Any,
-    benchmark: BenchmarkLike,
+    sampling: str = "1d",
+    calendar: str = "365",
+    start: TimeLike | None = None,
+    resume: Any = None,
+    benchmark: BenchmarkLike = None,
 ) -> Setup:
     """Check and read everything that a run needs, and choose its loop."""
+    market, signal = widen_market(
+        market, signal, policy=policy, venue=venue, account=account, overlay=overlay
+    )
+    markets = take_markets(market, policy, venue, account, resume)
+    signal = resolve_signal(signal, market)
     has_one = fits_one_position(markets, policy, venue, account, overlay)
     earlier: Any = read_resume(resume, start, is_of_fast_loop=has_one)
     if has_one:
@@ -84,6 +159,7 @@ def set_up_run(
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     warn_of_market(setup.markets, setup.venues, setup.first)
     warn_of_weights(signal, markets)
+    warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
 
 
@@ -109,11 +185,12 @@ def set_up_one(
         markets, first = join_resumed(resume, markets)
     market = markets[name]
     compared = read_own_benchmark(benchmark, market, venue, name, first)
-    given = resolve_signal(signal, market)
-    directions = read_signal(given, market, first)
+    clock = find_clock(market)
+    directions = clock.hold(read_signal(signal, clock.seen, clock.at(first)))
     warn_of_market(market, venue, first)
     market = market.with_signal(recall_signal(directions, market, resume, first))
-    columns, causality = observe_checked(policy, market)
+    seen = show_signal(market, clock)
+    columns, causality = observe_checked(policy, seen)
     started = int(market.time[first]) if resume is None else resume.started
     inputs = read_inputs(
         market,
@@ -124,22 +201,21 @@ def set_up_one(
         first=first,
         started=started,
     )
-    return Setup(
+    return FastSetup(
         markets=Markets({name: market}),
         policies={name: policy},
         overlay=None,
         venues={name: venue},
         account=account,
         signal=directions,
-        panelists=[Panelist(policy, market, columns, 0, str(causality))],
+        observed=[ObservedPolicy(policy, seen, columns, 0, str(causality))],
         inputs=inputs,
         first=first,
         periods=count_periods(calendar, sampling, market, first),
         sampling=sampling,
         resume=resume,
         benchmark=compared,
-        given=given,
-        is_of_fast_loop=True,
+        given=signal,
         started=started,
     )
 
@@ -154,9 +230,24 @@ def take_only(
         check_instruments(getattr(account, field), markets.names, where=f"Account.{field}")
     own = account.for_instrument(name) if account.has_tables() else account
     warn_of_weights(signal, markets)
-    if isinstance(signal, pd.DataFrame | Mapping):
-        signal = pd.Series(read_weights(signal, markets, where="bt.run")[0], index=markets.times)
+    if isinstance(signal, pd.DataFrame | Mapping) or np.ndim(signal) == 2:
+        seen = find_clock(markets).seen
+        signal = pd.Series(read_weights(signal, seen, where="bt.run")[0], index=seen.times)
     return policies[name], read_venues(venue, markets)[name], own, signal
+
+
+def take_markets(market: Any, policy: object, venue: Any, account: Any, resume: object) -> Markets:
+    """Return the markets of a run, one market as the only one; refuse arguments of wrong kinds.
+
+    Of markets, a contract that expires ends with it; one market must end before.
+    """
+    if isinstance(market, Markets):
+        check_account_kind(account)
+        ended: Markets = end_expired(market, venue)
+        return ended
+    check_kinds(market, policy, venue, account, resume)
+    check_account(account, venue)
+    return as_markets(market)
 
 
 def check_kinds(
@@ -186,3 +277,72 @@ def check_settings(
     check_account(account, venue)
     check_periods(market, sampling, calendar)
     check_expiry(market, venue)
+
+
+def fits_one_position(
+    markets: Markets, policy: object, venue: object, account: Account, overlay: object
+) -> bool:
+    """Return whether the fast loop serves: one instrument, no options, and terms that it knows."""
+    fresh = all(getattr(account, name) == value for name, value in WHOLE.items())
+    is_general = needs_general_loop(policy, venue, account) or bool(markets.options)
+    return len(markets) == 1 and fresh and overlay is None and not is_general
+
+
+def needs_general_loop(policy: object, venue: object, account: object) -> bool:
+    """Return whether a policy, a venue or an account has terms that only the general loop knows.
+
+    Policies and venues are those of one instrument, or a mapping of them by name.
+    """
+    venues = venue.values() if isinstance(venue, Mapping) else [venue]
+    return any(
+        [
+            has_general_account(account),
+            *map(has_general_venue, venues),
+            sets_margin(policy),
+            trades_options(policy),
+        ]
+    )
+
+
+def has_general_account(account: object) -> bool:
+    """Return whether an account has settings that only the general loop knows."""
+    if not isinstance(account, Account):
+        return False
+    is_general = any(getattr(account, name) != value for name, value in GENERAL.items())
+    return is_general or account.fill == "limit"
+
+
+def has_general_venue(venue: object) -> bool:
+    """Return whether a venue has what only the general loop knows.
+
+    That is spot contracts, and costs that change over time.
+    """
+    is_spot = getattr(getattr(venue, "contract", None), "kind", "") == "spot"
+    return is_spot or (isinstance(venue, Venue) and bool(list_dated(venue)))
+
+
+def widen_market(
+    market: Any, signal: Any, *, policy: object, venue: object, account: object, overlay: object
+) -> tuple[Any, Any]:
+    """Return a market and its signal as those of several where the general loop lives the account.
+
+    It does with an overlay, with settings that the fast loop does not know, and where weights,
+    policies or venues are given by instrument.
+    """
+    by_name = any(isinstance(each, Mapping | pd.DataFrame) for each in (signal, policy, venue))
+    is_wide = by_name or overlay is not None or needs_general_loop(policy, venue, account)
+    is_wide = is_wide or (isinstance(account, Account) and bool(list_shared_settings(account)))
+    if not is_wide or not isinstance(market, Market):
+        return market, signal
+    markets = as_markets(market)
+    return markets, widen_signal(read_named(signal, market), markets)
+
+
+def widen_signal(signal: Any, markets: Markets) -> Any:
+    """Return the signal of the only instrument as weights; a rule, or weights, as they are."""
+    if signal is None or isinstance(signal, SignalRule | Mapping | pd.DataFrame):
+        return signal
+    (name,) = markets.names
+    if isinstance(signal, pd.Series):
+        return signal.to_frame(name)
+    return signal if isinstance(signal, np.ndarray | list | tuple) else {name: signal}

@@ -20,7 +20,8 @@ from backtest.base.errors import (
     WeightWarning,
 )
 from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.market.markets import Markets
+from backtest.market.markets import Markets, list_markets
+from backtest.market.policy_clock import describe_clock, find_clock
 
 if TYPE_CHECKING:
     from backtest.market import Market
@@ -44,13 +45,27 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     ``venue`` is one for all markets, or a venue by name; ``first`` is the account's first bar.
     """
     warn_of_other_days(market, venue, first)
+    warn_of_thin_bars(market)
     warn_of_last_prices(market, list_spot(market, venue))
+
+
+def warn_of_thin_bars(market: Market | Markets) -> None:
+    """Warn of longer bars at whose closes policies decide that lack a tenth of their bars."""
+    for name, each in list_markets(market).items():
+        found = describe_clock(each)
+        if "thin_bars" in found:
+            whose = f" of {name}" if name else ""
+            warn_caller(
+                f"{found['thin_bars']:,} bars of {found['decide']}{whose} at whose closes "
+                "policies decide have under 90 % of their shorter bars, the first at "
+                f"{found['first_thin']} UTC"
+            )
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
     """Warn of weights, as they were given, that leave bars or instruments flat unsaid."""
     if isinstance(signal, pd.DataFrame):
-        warn_of_missing_rows(signal, markets)
+        warn_of_missing_rows(signal, find_clock(markets).seen)
         warn_of_unknown_weights(signal)
     elif isinstance(signal, np.ndarray) and signal.ndim == 2:
         warn_of_unknown_weights(pd.DataFrame(signal, columns=[*markets.names]))
@@ -87,7 +102,7 @@ def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
 
 def list_spot(market: Market | Markets, venue: Any) -> list[str]:
     """Return the spot legs among some markets: a coin has no mark price."""
-    names = market.names if isinstance(market, Markets) else ("the market",)
+    names = list_markets(market)
     own = venue if isinstance(venue, Mapping) else dict.fromkeys(names, venue)
     return [name for name in names if own[name].contract.is_spot]
 
@@ -97,8 +112,8 @@ def warn_of_last_prices(market: Market | Markets, spot: Sequence[str] = ()) -> N
 
     ``spot`` are the names of markets that need none.
     """
-    of = market if isinstance(market, Markets) else {"the market": market}
-    lacking = [name for name, each in of.items() if not each.has_mark and name not in spot]
+    of = list_markets(market).items()
+    lacking = [name or "the market" for name, each in of if not each.has_mark and name not in spot]
     if lacking:
         warn_caller(
             f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no mark prices: "
@@ -114,10 +129,9 @@ def warn_of_other_days(market: Market | Markets, venue: Any, first: int = 0) -> 
 
     ``venue`` is one for all markets, or a venue by name.
     """
-    of = {"": market} if not isinstance(market, Markets) else dict(market.items())
     found: dict[str, list[str]] = {}
     start = int(market.time[first])
-    for name, each in of.items():
+    for name, each in list_markets(market).items():
         own = venue[name] if isinstance(venue, Mapping) else venue
         end = int(each.time[-1]) + each.interval
         misfit = "" if each.synthetic else own.describe_misfit(max(start, int(each.time[0])), end)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.account import Account
 from backtest.account.leverage_limits import describe_limit
+from backtest.account.terms import OPTIONAL_TERMS
 from backtest.base.frozen_tables import FrozenTable
 from backtest.base.number_text import (
     format_bps,
@@ -16,7 +17,7 @@ from backtest.base.number_text import (
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import format_span
 from backtest.engine.loop_inputs import has_order_fee
-from backtest.engine.manifest import read_tables
+from backtest.engine.manifest import read_tables_in_use
 from backtest.engine.target_cuts_text import describe_isolated
 from backtest.policy import sets_margin
 from backtest.venue.dated_costs import has_spread
@@ -49,8 +50,7 @@ SETTINGS = {
     "reserve": "reserve",
     "top_up_to": "top up to",
     "max_holding": "positions held for at most",
-    "management_fee": "management fee a year of",
-    "performance_fee": "performance fee of",
+    **{each.name: each.setting for each in OPTIONAL_TERMS},
     "ruin_at": "ruined at",
     "requirement": "requirement",
     "intrabar": "prices inside a bar:",
@@ -58,6 +58,8 @@ SETTINGS = {
     "max_overlay": "most overlay",
     "negative_limit": "balance down to -",
     "conversion": "collateral sold",
+    "transfers": "transfers",
+    "transfer_cost": "cost of transfers",
 }
 """Settings of an account in words; the others have sentences of their own."""
 FRESH: Mapping[str, Any] = {each.name: each.default for each in fields(Account)}
@@ -74,7 +76,7 @@ def summarize_setting(result: RunRecord) -> Iterator[str]:
     if manifest.get("overlay") is not None:
         yield from format_paragraph("Overlay", str(manifest["overlay"]["text"]))
     if signal := describe_own_signal(result):
-        yield from format_paragraph("Weights" if not result.has_one_position else "Signal", signal)
+        yield from format_paragraph("Weights" if result.diversity else "Signal", signal)
     yield from format_paragraph("Data", *describe_data(result))
     yield from format_paragraph("Venue", *describe_venues(result))
     yield from format_paragraph("Account", *describe_account(result))
@@ -83,7 +85,7 @@ def summarize_setting(result: RunRecord) -> Iterator[str]:
 def describe_own_signal(result: RunRecord) -> str:
     """Return the signal of a run; empty if its only instrument is held long throughout."""
     signal = str(result.manifest["signal"]).partition(" sha256")[0]
-    if result.has_one_position and signal in ALWAYS_LONG:
+    if signal in ALWAYS_LONG and not result.diversity:
         return ""
     return "given as a frame" if signal == "frame" else signal
 
@@ -94,6 +96,10 @@ def describe_data(result: RunRecord) -> Iterator[str]:
     name = ", ".join(result.names) if "instruments" in data else data["instrument"]
     span = format_span(data)
     yield f"{name or 'unnamed instrument'}, {span}, {data['bars']:,} bars of {data['interval']}"
+    if "decide" in data:
+        yield f"policies decide every {data['decide']}"
+    if "detail" in data.get("filled", {}):
+        yield f"detail: {data['filled']['detail']}"
     if data["synthetic"]:
         yield "SYNTHETIC: these prices are made up"
     each = data.get("instruments", {"": data})
@@ -154,7 +160,7 @@ def describe_slippage(venue: Venue) -> list[str]:
 
 def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
     """Return the preset, contract, brackets, costs and liquidation rules, in one sentence."""
-    tables = read_tables(manifest, venue)
+    tables = read_tables_in_use(manifest, venue)
     parts = [
         "rules of your own" if venue.in_force is None else venue.in_force.preset,
         describe_contract(venue.contract),
@@ -210,11 +216,35 @@ def describe_account(result: RunRecord) -> Iterator[str]:
     )
     assets = [f"{each.amount:,.10g} {each.name}" for each in account.collateral]
     backed = f" and collateral of {', '.join(assets)}" if assets else ""
-    parts = [f"{margin}, capital {account.capital:,.10g}{backed}", *list_settings(account)]
+    parts = [f"{margin}, capital {describe_money(account)}{backed}", *list_settings(account)]
     yield ", ".join(parts)
+    yield from list_rates(account)
     yield from list_backing(account, names)
     if sets_margin(result.policies):
         yield "a policy decides the venue leverage of its position, and moves margin with it"
+
+
+def describe_money(account: Account) -> str:
+    """Return the money at the start, in all currencies of the account."""
+    own = f"{account.capital:,.10g}"
+    if account.currency is None:
+        return own
+    others = [f"{amount:,.10g} {name}" for name, amount in (account.balances or {}).items()]
+    return " and ".join([f"{own} {account.currency}", *others])
+
+
+def list_rates(account: Account) -> Iterator[str]:
+    """Yield the currencies of an account, and where their prices come from."""
+    if account.rates is not None:
+        each = [f"{name} at {describe_rate(rate)}" for name, rate in account.rates.items()]
+        yield f"a pool for each currency: {account.currency}, {', '.join(each)}"
+
+
+def describe_rate(rate: Any) -> str:
+    """Return where the price of a currency comes from."""
+    if isinstance(rate, float):
+        return f"{rate:g}"
+    return f"the price of {rate if isinstance(rate, str) else rate.instrument or 'a market'}"
 
 
 def list_backing(account: Account, names: Sequence[str]) -> Iterator[str]:

@@ -1,25 +1,109 @@
-"""Checks of signals: one number per bar, in range, and known at the bar's close."""
+"""Read and check signals: one number per bar, in range, and known at the bar's close."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Choice
+from backtest.base.phrases import Place
+from backtest.base.ranges import Choice, check_range
 from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.base.work_budget import WorkMeter, measure_work
-from backtest.engine.lookahead.causality_checker import Causality, CausalityChecker, CutPlan
-from backtest.engine.lookahead.checked_signals import mark_checked
+from backtest.engine.lookahead.causality_checker import (
+    Causality,
+    CausalityChecker,
+    CutPlan,
+    describe_cuts,
+)
 from backtest.engine.lookahead.fresh_check import compare_fresh
 from backtest.market import Market, Markets
 from backtest.market.lent_market import lend
 from backtest.policy.error_location import format_location
+
+if TYPE_CHECKING:
+    from backtest.engine.result import Result
+    from backtest.market import Market
+
+
+SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
+
+KEY = "backtest.causality"
+"""The key of the record in the ``attrs`` of a Series or frame."""
+TEXT = "backtest.signal"
+"""The key of the text that a signal was made from."""
+NOT_CHECKED = "signal not checked: it was given as data"
+
+
+def mark_checked(signal: SignalT, cuts: int, fresh: str) -> SignalT:
+    """Record on a signal how it was checked, with a hash of its values.
+
+    That is the number of cuts, and how it compares with that of a fresh process.
+    """
+    digest = hash_values(signal.to_numpy())
+    signal.attrs[KEY] = {"cuts": cuts, "fresh": fresh, "sha256": digest}
+    return signal
+
+
+def name_signal(signal: SignalT, text: str) -> SignalT:
+    """Record the text that a signal was made from, with a hash of its values."""
+    signal.attrs[TEXT] = {"text": text, "sha256": hash_values(signal.to_numpy())}
+    return signal
+
+
+def find_name(signal: object) -> str:
+    """Return the text that a signal was made from; empty if there is none, or if values changed."""
+    if not isinstance(signal, pd.Series | pd.DataFrame):
+        return ""
+    note = signal.attrs.get(TEXT)
+    if not isinstance(note, dict):
+        return ""
+    is_same = note.get("sha256") == hash_values(signal.to_numpy(dtype=np.float64))
+    return str(note.get("text", "")) if is_same else ""
+
+
+def describe_signal_check(signal: object) -> str:
+    """Return how a signal was checked; empty for none, for a constant and for constants by name.
+
+    A Series or frame keeps its record through most operations of pandas. The record holds only
+    for the values that were checked, and for their negatives.
+    """
+    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return ""
+    if not isinstance(signal, pd.Series | pd.DataFrame):
+        return NOT_CHECKED
+    note = signal.attrs.get(KEY)
+    if not isinstance(note, dict) or not note.get("cuts"):
+        return NOT_CHECKED
+    values = signal.to_numpy(dtype=np.float64)
+    if note.get("sha256") not in (hash_values(values), hash_values(-values)):
+        return NOT_CHECKED
+    cuts = describe_cuts("signal", int(note["cuts"]))
+    return "; ".join(filter(None, (cuts, str(note.get("fresh", "")))))
+
+
+def keep_note(signal: object, copy: SignalT) -> SignalT:
+    """Copy the records of a signal to a copy of its values."""
+    if isinstance(signal, pd.Series | pd.DataFrame):
+        copy.attrs.update({key: signal.attrs[key] for key in (KEY, TEXT) if key in signal.attrs})
+    return copy
+
+
+def join_checks(columns: object, signal: object) -> str:
+    """Return for a manifest how columns and a signal were checked."""
+    return "; ".join(filter(None, (str(columns), describe_signal_check(signal))))
+
+
+def hash_values(values: FloatArray) -> str:
+    """Return a hash of numbers, the same for 0 and -0."""
+    return hashlib.sha256((np.asarray(values, dtype=np.float64) + 0.0).tobytes()).hexdigest()
+
 
 Sides: TypeAlias = Literal["both", "long", "short"]
 """The sides to trade: with ``"long"``, short values become flat; with ``"short"``, long ones."""
@@ -52,7 +136,7 @@ def read_stamps(series: object, *, where: str) -> IntArray:
             f"a signal must be a Series by time, got a {type(series).__name__}"
             + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else ""),
             where=where,
-            cure="give pd.Series(values, index=market.index)",
+            cure="give pd.Series(values, index=market.times)",
         )
     index = series.index
     require_time_zone(index, "series", where=where)
@@ -97,7 +181,7 @@ def align_to_opens(
         raise ParameterError(
             f"each stamp must be the open of a bar, {len(odd)} of {len(bars)} are not",
             where=f"{where}, first {format_time(int(stamps[inside][odd[0]]))}",
-            cure="reindex it to market.index; or stamp each value with the moment from which it "
+            cure="reindex it to market.times; or stamp each value with the moment from which it "
             "is known and pass carry=True",
         )
     if not len(bars):
@@ -125,7 +209,7 @@ def make_signal(market: Market, raw: FloatArray, sides: Sides, *, where: str) ->
         )
     values = np.where(np.isnan(raw), 0.0, raw)
     low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
-    return pd.Series(np.clip(values, low, high), index=market.index, name="signal")
+    return pd.Series(np.clip(values, low, high), index=market.times, name="signal")
 
 
 def compute_signal(
@@ -172,7 +256,7 @@ def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
         raise PolicyError(
             f"the signal {name} must return one number per bar, {market.n_bars}, returned {found}",
             where=f"the signal {name}",
-            cure="return an array of shape (n_bars,), or a Series by market.index",
+            cure="return an array of shape (n_bars,), or a Series by market.times",
         )
     return values
 
@@ -212,7 +296,7 @@ def locate_in(function: Callable[..., Any], error: BaseException) -> str:
 def is_by_bars(series: pd.Series, market: Market) -> bool:
     """Return whether a Series is indexed by the opens of the bars, or by their numbers."""
     if isinstance(series.index, pd.DatetimeIndex):
-        return series.index.equals(market.index)
+        return series.index.equals(market.times)
     return isinstance(series.index, pd.RangeIndex)
 
 
@@ -228,3 +312,81 @@ def check_density(market: Market, stamps: IntArray, *, where: str) -> None:
             where=where,
             cure="values of longer bars: stamp each when it is known, and pass carry=True",
         )
+
+
+WHERE = Place("signal", of="bt.run")
+
+
+def read_signal(signal: object, market: Market, first: int) -> FloatArray:
+    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked."""
+    n = market.n_bars
+    if signal is None:
+        return np.ones(1)
+    if isinstance(signal, str):
+        raise ParameterError(
+            f"signal must be a number, an array or a Series here, got {signal!r}",
+            where=WHERE,
+            cure="pass bt.signals.SignalRule's apply(market), or market.columns[name]",
+        )
+    if np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return np.array([check_range("signal", signal, where=WHERE, low=-1.0, high=1.0)])
+    if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
+        values = align_signal(signal, market)
+    else:
+        values = read_numbers(signal, where=WHERE)
+    if len(values) == n - first and first > 0:
+        values = np.concatenate([np.full(first, np.nan), values])
+    if values.shape != (n,):
+        raise ParameterError(
+            f"signal must have one value per bar, {n}, got {values.shape}",
+            where=WHERE,
+            cure="give a Series indexed as market.times",
+        )
+    bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
+    if len(bad):
+        raise ParameterError(
+            f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars",
+            where=Place("signal", f"first at {format_time(int(market.time[bad[0]]))}", of="bt.run"),
+            cure="clip it; a slower signal: signal.reindex(market.times).ffill().fillna(0)",
+        )
+    return np.ascontiguousarray(values)
+
+
+def align_signal(signal: pd.Series, market: Market) -> FloatArray:
+    """Return a Series by time at the bars of the market, NaN where it has none."""
+    index = pd.DatetimeIndex(signal.index)
+    require_time_zone(index, "signal", where=WHERE)
+    if index.has_duplicates or index.hasnans:
+        raise ParameterError(
+            "a signal must have one value per time, its index has duplicates or NaT",
+            where=WHERE,
+            cure="signal[~signal.index.duplicated() & signal.index.notna()]",
+        )
+    return read_numbers(signal.reindex(market.times), where=WHERE)
+
+
+def recall_signal(
+    directions: FloatArray, market: Market, resume: Result | None, first: int
+) -> FloatArray:
+    """Return the signal as policies see it, with that of an earlier run up to its last close.
+
+    Before the start of a run it has the values given for those bars, or NaN.
+    """
+    if resume is None or resume.market is None:
+        return directions
+    whole = np.array(np.broadcast_to(directions, market.n_bars))
+    known = int(np.searchsorted(market.time, resume.market.start))
+    places = np.searchsorted(resume.market.time, market.time[known:first])
+    whole[known:first] = resume.market.signal[places]
+    return whole
+
+
+def describe_signal(signal: object, values: FloatArray) -> str:
+    """Return the signal for the manifest: its constant, or what it is and a hash of its values.
+
+    What it is: the text of a rule, ``column NAME``, or ``series``.
+    """
+    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return f"constant {values[-1]:g}"
+    name = find_name(signal) or "series"
+    return f"{name} sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"

@@ -14,8 +14,7 @@ from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine.frame_signals import compute_frame
-from backtest.engine.lookahead.checked_signals import name_signal
-from backtest.engine.signal_checks import PLAN, compute_signal
+from backtest.engine.signal_checks import PLAN, compute_signal, name_signal
 from backtest.market import Market, Markets
 from backtest.policy import Parameter
 from backtest.policy.policy import (
@@ -126,7 +125,7 @@ class SignalRule:
 
     @checked
     def apply(self, market: Market) -> pd.Series:
-        """Return the signal by ``market.index``, checked for lookahead as a policy's columns are.
+        """Return the signal by ``market.times``, checked for lookahead as a policy's columns are.
 
         Raises
         ------
@@ -149,7 +148,7 @@ class SignalRule:
     def _find_weights(self, markets: Markets) -> Any:
         count = np.maximum(markets.tradable().sum(axis=0), 1)
         found = {
-            name: pd.Series(self.compute(market), index=market.index).reindex(markets.times)
+            name: pd.Series(self.compute(market), index=market.times).reindex(markets.times)
             for name, market in markets.items()
         }
         return pd.DataFrame(found).fillna(0.0).div(count, axis=0)

@@ -19,11 +19,11 @@ import pandas as pd
 from backtest.base.checked_calls import checked_only
 from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
-from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi
+from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi, resolve_signal
 from backtest.engine.signal_checks import Sides
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.vectorbt_exchange import Fills, read_portfolio
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 
 __all__ = [
     "Bollinger",
@@ -145,7 +145,7 @@ def from_function(
     market : Market or Markets
         Whose bars it is for.
     function : callable
-        Takes a market; returns one number in [-1, 1] per bar, as a Series by ``market.index`` or an
+        Takes a market; returns one number in [-1, 1] per bar, as a Series by ``market.times`` or an
         array, True and False for long and flat; NaN is flat. Of several instruments it takes the
         markets and returns weights, as a frame by ``markets.times`` and name or an array of shape
         (n_bars, n_instruments); in a part of the panel, instruments that are not listed yet are
@@ -215,10 +215,9 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
 
 def _apply(rule: SignalRule, market: Market | Markets, *, where: str) -> pd.Series | pd.DataFrame:
     """Return the signal of a rule; of several instruments the direction of each times 1/n."""
-    if isinstance(market, Markets):
-        return rule.weigh(market)
-    checks.require_one(market, where=where)
-    return rule.apply(market)
+    as_markets(market, where=where)  # refuses what is none
+    found: pd.Series | pd.DataFrame = resolve_signal(rule, market)
+    return found
 
 
 @overload

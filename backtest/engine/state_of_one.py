@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.account import State
+from backtest.account.currency_pools import N_POOL
 from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
     HIGHEST,
     IS_OVER,
     IS_RUINED,
+    N_WALLET,
     OVERLAY,
     PAID_IN,
     PEAK,
@@ -24,7 +26,8 @@ from backtest.account.portfolio_records import (
     AccountState,
 )
 from backtest.base.units import FloatArray
-from backtest.venue.book_rules import Holdings
+from backtest.engine.option_arrays import no_options
+from backtest.venue.portfolio_rules import Holdings
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
@@ -58,16 +61,16 @@ def convert_state(state: State, *, is_isolated: bool, setting: float) -> Account
 
     A margin call is about the position where it is isolated, and else about the pool.
     """
-    (position,), is_over = state.books.positions, np.int64(state.is_over)
-    wallet = np.zeros(17)
+    (position,), is_over = state.balances.positions, np.int64(state.is_over)
+    wallet = np.zeros(N_WALLET)
     wallet[[CASH, RESERVE, EQUITY, HIGHEST]] = (
-        state.books.cash, state.reserve, state.equity, state.watch.highest,
+        state.balances.cash, state.reserve, state.equity, state.watch.highest,
     )  # fmt: skip
     wallet[[UNIT, PEAK, SCALE, PAID_IN]] = state.unit, state.peak, state.scale, state.paid_in
     wallet[[IS_OVER, IS_RUINED, OVERLAY]] = state.is_over, state.is_ruined, 1.0
     wallet[SINCE_POOL] = np.inf if is_isolated else state.since
 
-    def of_pot(value: float, other: float) -> FloatArray:
+    def of_pool(value: float, other: float) -> FloatArray:
         return np.array([value, other] if is_isolated else [other, value])
 
     return AccountState(
@@ -89,18 +92,21 @@ def convert_state(state: State, *, is_isolated: bool, setting: float) -> Account
         factor=np.ones(1),
         setting=np.array([setting]),
         asked=np.full(1, np.nan),
+        refused=np.zeros(1, np.int64),
         opened=np.full(1, np.nan),
         fund=np.array([state.peak]),
         since=np.array([state.since]),
         since_stop=np.array([state.since_stop]),
         last_funding=np.array([state.last_funding]),
-        ratio=of_pot(state.ratio, 0.0),
-        is_called=of_pot(state.is_called, 0.0).astype(np.int64),
-        unmet=of_pot(state.unmet, -1.0),
-        is_call_open=of_pot(state.is_call_open, 0.0).astype(np.int64),
-        called_at=of_pot(state.called_at, np.nan),
+        ratio=of_pool(state.ratio, 0.0),
+        is_called=of_pool(state.is_called, 0.0).astype(np.int64),
+        unmet=of_pool(state.unmet, -1.0),
+        is_call_open=of_pool(state.is_call_open, 0.0).astype(np.int64),
+        called_at=of_pool(state.called_at, np.nan),
         wallet=wallet,
-        cursor=np.zeros(2, np.int64),
+        cursor=np.zeros(4, np.int64),
         fallen=np.zeros(4),
         shares=np.zeros(1),
+        pools=np.zeros((1, N_POOL)),
+        options=no_options(),
     )

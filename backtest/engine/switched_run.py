@@ -10,15 +10,16 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray, TimeLike, format_time, utc_index
 from backtest.engine.account_loop import Switch, run_account
-from backtest.engine.cut_terms import end_expired
+from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.lookahead.checked_signals import name_signal
 from backtest.engine.manifest import change_policy
-from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio_policies import Panelist, seat_overlay
+from backtest.engine.portfolio_policies import ObservedPolicy, observe_overlay
+from backtest.engine.portfolio_setup import end_expired
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
+from backtest.engine.signal_checks import name_signal
 from backtest.market import Markets, as_markets
+from backtest.market.policy_clock import find_clock
 from backtest.market.weight_frame import read_weights, weights_to_frame
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run_switched(
         are the last ones.
         Without a change the result is that of one run, bit for bit.
     """
-    given = resolve_signal(signal, market) if isinstance(market, Markets) else signal
+    given = resolve_signal(signal, market)
     return run_stretches(
         end_expired(as_markets(market), venue),
         merge_stretches(stretches),
@@ -125,9 +126,9 @@ def run_stretches(
         benchmark=None,
         **terms,
     )
-    seats = [seat_stretch(setup, *each) for each in zip(stretches, weights, strict=True)]
-    switches = [Switch(*each) for each in zip([s.first for s in stretches], seats, strict=True)]
-    begun = setup._replace(panelists=seats[0])
+    parts = [observe_segment(setup, *each) for each in zip(stretches, weights, strict=True)]
+    switches = [Switch(*each) for each in zip([s.first for s in stretches], parts, strict=True)]
+    begun = setup._replace(observed=parts[0])
     outcome = run_account(begun, is_compiled=compile, progress=None, switches=switches[1:])
     whole = finish(setup, outcome, calendar=calendar)
     if len(stretches) == 1:
@@ -143,23 +144,26 @@ def run_stretches(
 
 
 def find_weights(markets: Markets, stretch: Stretch) -> FloatArray:
-    """Return the weights of the rule of a stretch by bar, (n_instruments, n_bars); empty if none.
+    """Return the weights of the rule of a stretch, (n_instruments, n_seen); empty if none.
 
-    The rule was checked for lookahead when its parameters were searched.
+    They are by the bars that policies see. The rule was checked for lookahead when its parameters
+    were searched.
     """
     if stretch.rule is None:
         return np.empty((len(markets), 0))
-    return read_weights(stretch.rule.weigh(markets, is_checked=False), markets, where="bt.run")
+    seen = find_clock(markets).seen
+    return read_weights(stretch.rule.weigh(seen, is_checked=False), seen, where="bt.run")
 
 
 def join_rules(
     weights: Sequence[FloatArray], stretches: Sequence[Stretch], markets: Markets
 ) -> Any:
     """Return the weights of the rules one after another; before the first, those of its rule."""
-    joined = weights[0].copy()
+    joined, clock = weights[0].copy(), find_clock(markets)
     for each, stretch in zip(weights[1:], stretches[1:], strict=True):
-        joined[:, stretch.first :] = each[:, stretch.first :]
-    frame = weights_to_frame(joined, markets)
+        first = clock.count(stretch.first)
+        joined[:, first:] = each[:, first:]
+    frame = weights_to_frame(joined, clock.seen)
     signal: Any = frame if len(markets) > 1 else frame.iloc[:, 0]
     return name_signal(signal, describe_rules(stretches))
 
@@ -171,18 +175,18 @@ def describe_rules(stretches: Sequence[Stretch]) -> str:
     return texts[0] if different == 1 else f"{texts[0]} (and {different - 1} others)"
 
 
-def seat_stretch(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[Panelist]:
+def observe_segment(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[ObservedPolicy]:
     """Return the policies of a stretch, with columns of the bars up to its end; then the overlay.
 
     Columns of bars after the end are NaN: they are never read.
     """
-    n = len(setup.markets)
+    n, clock = len(setup.markets), find_clock(setup.markets)
     found = []
-    for row, (each, span) in enumerate(zip(setup.panelists[:n], setup.markets.spans, strict=True)):
+    for row, (each, span) in enumerate(zip(setup.observed[:n], clock.seen.spans, strict=True)):
         if stretch.rule is not None:
             own = np.clip(weights[row, span[0] : span[1]], -1.0, 1.0)
             each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
-        stop = min(stretch.stop - each.first, each.market.n_bars)
+        stop = min(clock.count(stretch.stop) - each.first, each.market.n_bars)
         policy = stretch.find_policy(setup.markets.names[row])
         columns: Mapping[str, FloatArray] = {}
         if stop >= LEAST:
@@ -194,8 +198,8 @@ def seat_stretch(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[Pa
         blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
         found.append(each._replace(policy=policy, columns=padded or blank))
     if stretch.overlay is None or stretch.overlay == setup.overlay:
-        return [*found, *setup.panelists[n:]]
-    return [*found, *seat_overlay(stretch.overlay, setup.markets, setup.signal)]
+        return [*found, *setup.observed[n:]]
+    return [*found, *observe_overlay(stretch.overlay, clock.seen, clock.pick(setup.signal))]
 
 
 def describe_switches(

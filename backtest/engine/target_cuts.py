@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import orders
-from backtest.account.ledger import LIQUIDATED, STOPS
+from backtest.account.ledger import LIQUIDATED, STOP_KINDS
 from backtest.account.orders import LARGEST_WORSENING
 from backtest.base.compiled_twins import make_array_twins
 from backtest.base.units import TOLERANCE, BoolArray, FloatArray, IntArray
@@ -84,7 +84,7 @@ def find_dropped(
     One at the bar's close is dropped by any of them, one at the open by those that kept it from
     filling, and one at the close before the bar by none.
     """
-    forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (*STOPS, LIQUIDATED)), 0])
+    forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (*STOP_KINDS, LIQUIDATED)), 0])
     if rules.fills_early is not None:
         return np.zeros_like(forced)
     if rules.fills_late is not None:

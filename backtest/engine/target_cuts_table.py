@@ -24,7 +24,7 @@ def measure_cuts(
     """
     found = find_decisions(inputs, record, entries, first)
     whole = found.asked - found.held
-    day = inputs.seen.time[found.bar] // DAY
+    day = inputs.feed.time[found.bar] // DAY
     rows = [average_cuts("all", whole, np.ones(len(whole), dtype=np.bool_), found, day)]
     for cause in CAUSES:
         cut = found.cuts[cause]

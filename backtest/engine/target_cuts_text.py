@@ -38,7 +38,7 @@ def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Itera
     ``noun`` is what a target is of, such as ``" per instrument"``.
     """
     if not rows:
-        yield "not known: the result was saved by an earlier version"
+        yield "not measured: of several currencies, or saved by an earlier version"
         return
     total = rows[0]
     if not total["decisions"]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from backtest.base.errors import ParameterError
-from backtest.engine.portfolio_checks import check_account_kind
+from backtest.engine.portfolio_checks import check_account_kind, check_periods
 from backtest.engine.portfolio_setup import check_panel
 from backtest.engine.run_setup import check_kinds, check_settings
-from backtest.engine.sampling_periods import check_periods
 from backtest.market import Markets
 from backtest.policy import Policy
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
-from backtest.account.portfolio_ledger import DELISTED
+from backtest.account.portfolio_ledger import DELISTED, EXPIRED
 from backtest.engine.result_tables import (
     DIVIDEND,
     KINDS,
@@ -22,13 +23,59 @@ from backtest.measures.trade_rows import Fills
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
+    from backtest.engine.run_options import RunOptions
     from backtest.engine.run_record import RunRecord
 
 CARRIED, OPEN = -1, -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
-TRADED = (ledger.FILL, *ledger.STOPS, ledger.LIQUIDATED, ledger.RUINED, DELISTED)
+TRADED = (ledger.FILL, *ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED, DELISTED, EXPIRED)
 """Kinds of entries that change a position."""
 NUMBERS = {name: kind for kind, name in KINDS.items()} | {DIVIDEND: ledger.FUNDING}
+
+
+class Holding(NamedTuple):
+    """What was held over the bars of a run: an instrument, or an option.
+
+    ``owner`` is its number in the log. Of shape (n_bars,): ``quantity``, the ``value`` u of one
+    contract at mark closes, and the ``notional`` without sign, of an option its delta in money.
+    ``before`` is the value at the close before the run, NaN if unknown. ``place`` is that of an
+    instrument; an option has none.
+    """
+
+    name: str
+    owner: int
+    quantity: FloatArray
+    value: FloatArray
+    notional: FloatArray
+    before: float
+    place: int | None
+
+
+def list_holdings(run: RunRecord) -> list[Holding]:
+    """Return the instruments of a run, and the options that it held."""
+    before = run.before.mark.tolist()  # earlier versions saved none of several positions
+    before += [math.nan] * (len(run.names) - len(before))
+    found = [
+        Holding(
+            name=name,
+            owner=i,
+            quantity=run.of_positions("quantity")[:, i],
+            value=value_of(venue, run.marks[:, i]),
+            notional=np.abs(run.notionals[:, i]),
+            before=float(value_of(venue, np.array([before[i]]))[0]),
+            place=i,
+        )
+        for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))
+    ]
+    return found if run.options is None else [*found, *hold_options(run.options)]
+
+
+def hold_options(options: RunOptions) -> Iterator[Holding]:
+    """Yield the options that a run held."""
+    own, delta = options.record, np.abs(options.greeks["delta"])
+    for k, (owner, name) in enumerate(options.named.items()):
+        numbers = (own.quantity[:, k], own.value[:, k], delta[:, k], math.nan)
+        yield Holding(name, owner, *numbers, place=None)
 
 
 class InstrumentFills(NamedTuple):
@@ -66,30 +113,28 @@ def read_entries(run: RunRecord) -> FloatArray:
     return entries
 
 
-def read_fills(run: RunRecord, entries: FloatArray, i: int) -> InstrumentFills:
-    """Return the fills of an instrument.
+def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> InstrumentFills:
+    """Return the fills of an instrument, or of an option.
 
     The first is what an earlier run held, at its last mark, and the last closes what is held at the
     end, at the last mark; neither has costs. What a short spot leg pays for its coins is interest
     of the instrument, and counts as its funding.
     """
-    own = entries[:, OWNER] == i if entries.shape[1] > OWNER else np.ones(len(entries), dtype=bool)
+    has_owner = entries.shape[1] > OWNER
+    own = entries[:, OWNER] == held.owner if has_owner else np.ones(len(entries), dtype=bool)
     is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
-    carry = (ledger.FUNDING,) if entries.shape[1] <= OWNER else (ledger.FUNDING, ledger.INTEREST)
+    carry = (ledger.FUNDING, ledger.INTEREST) if has_owner else (ledger.FUNDING,)
     rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & np.isin(entries[:, 1], carry))
-    quantity, last = run.of_positions("quantity")[:, i], run.record.n_bars - 1
+    quantity, last, width = held.quantity, run.record.n_bars - 1, entries.shape[1]
     in_first = rows[entries[rows, 0] == 0.0]
     carried = float(quantity[0] - entries[in_first, 3].sum())
     if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(entries[in_first, 3]), 0.0):
         carried = 0.0
     parts = [entries[rows]]
     if carried != 0.0:
-        known = run.before.mark.tolist()  # earlier versions saved none of several positions
-        mark = known[i] if i < len(known) else math.nan
-        parts.insert(0, make_entry(0, CARRIED, run, i, mark, carried))
+        parts.insert(0, make_entry(0, CARRIED, width, held.before, carried))
     if quantity[last] != 0.0:
-        mark = float(run.marks[last, i])
-        parts.append(make_entry(last, OPEN, run, i, mark, -float(quantity[last])))
+        parts.append(make_entry(last, OPEN, width, held.value[last], -float(quantity[last])))
     taken = np.concatenate(parts)
     place = np.searchsorted(rows, paid) + (carried != 0.0)
     n, rate = len(taken), entries[paid, 4] / np.abs(entries[paid, 3])
@@ -107,10 +152,8 @@ def read_fills(run: RunRecord, entries: FloatArray, i: int) -> InstrumentFills:
     return InstrumentFills(taken[:, 0].astype(np.int64), taken[:, 1].astype(np.int64), fills)
 
 
-def make_entry(
-    bar: int, kind: int, run: RunRecord, i: int, price: float, quantity: float
-) -> FloatArray:
+def make_entry(bar: int, kind: int, width: int, value: float, quantity: float) -> FloatArray:
     """Return an entry of the ledger that changes a position without costs."""
-    entry = np.zeros((1, OWNER if isinstance(run.entries, pd.DataFrame) else run.entries.shape[1]))
-    entry[0, :4] = bar, kind, value_of(run.list_venues()[i], np.array([price]))[0], quantity
+    entry = np.zeros((1, width))
+    entry[0, :4] = bar, kind, value, quantity
     return entry

@@ -50,7 +50,7 @@ def find_margins(run: RunCloses, i: int, held: FloatArray) -> FloatArray:
     """Return the initial margin of a position at each close."""
     if run.modes[i] == "isolated":
         return np.where(held > 0.0, run.of_positions("margin")[:, i], 0.0)
-    size = np.abs(run.notionals)
+    size = np.abs(run.own_notionals)
     if not isinstance(run.account.requirement, Brackets):
         is_own = np.array([mode == "isolated" for mode in run.modes])
         pool = run.closes.initial - run.of_positions("margin")[:, is_own].sum(axis=1)

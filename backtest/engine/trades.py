@@ -8,14 +8,26 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import ledger
-from backtest.account.portfolio_ledger import DELISTED
+from backtest.account.portfolio_ledger import DELISTED, EXPIRED
+from backtest.account.terms import MONEY_TERMS, OPTIONAL, SIGNS, TERMS, list_optional
 from backtest.base.checked_calls import checked
 from backtest.base.ranges import Choice
 from backtest.base.units import to_nanoseconds, utc_index
-from backtest.engine.result_tables import FUND_TERMS, KINDS, OWNER, has_fund_fees, price_of
+from backtest.engine.result_tables import (
+    KINDS,
+    OWNER,
+    price_of,
+)
 from backtest.engine.run_by_state import read_level
-from backtest.engine.trade_excursions import measure_excursions
-from backtest.engine.trade_fills import CARRIED, OPEN, InstrumentFills, read_entries, read_fills
+from backtest.engine.trade_fills import (
+    CARRIED,
+    OPEN,
+    Holding,
+    InstrumentFills,
+    list_holdings,
+    read_entries,
+    read_fills,
+)
 from backtest.engine.trade_margin import measure_margin
 from backtest.measures.attribution import CALENDAR_PERIODS
 from backtest.measures.lots import reduce_spans
@@ -25,20 +37,22 @@ from backtest.measures.trade_rows import VIEWS, TradeRows, TradeView, list_trade
 
 if TYPE_CHECKING:
     from backtest.base.units import BoolArray, FloatArray, IntArray
-    from backtest.engine.portfolio_views import PortfolioViews
+    from backtest.engine.run_record import RunRecord
+    from backtest.engine.trade_fills import InstrumentFills
+    from backtest.measures.trade_rows import TradeRows
+
 
 Group: TypeAlias = Literal[
     "day", "week", "month", "quarter", "year", "phase", "instrument", "side", "ended"
 ]
 GROUPS = Choice(*CALENDAR_PERIODS, "phase", "instrument", "side", "ended")
-ENDINGS = {kind: name for kind, name in KINDS.items() if kind in ledger.STOPS} | {
+ENDINGS = {kind: name for kind, name in KINDS.items() if kind in ledger.STOP_KINDS} | {
     ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
-    DELISTED: "delisting", OPEN: "open",
+    DELISTED: "delisting", EXPIRED: "expiry", OPEN: "open",
 }  # fmt: skip
 """How a trade ended, by the kind of its last fill; at its expiry, a contract's is ``expiry``."""
-UNALLOCATED = {"interest": -1.0, "bad_debt": 1.0, "collateral_pnl": 1.0, "conversion": -1.0}
-"""The terms of the identity of equity that belong to no trade, and their signs."""
-MONEY = ("price_pnl", "fees", "slippage", "impact", "liquidation_loss", "funding", "profit")
+UNALLOCATED = tuple(x.name for x in MONEY_TERMS[:-1] if not x.in_trades and x.name != "flows")
+"""The terms of the identity of equity that belong to no trade."""
 
 
 class Trades(pd.DataFrame):
@@ -48,7 +62,7 @@ class Trades(pd.DataFrame):
     """
 
     _metadata = ["_run", "view"]  # noqa: RUF012 - the name that pandas reads
-    _run: PortfolioViews
+    _run: RunRecord
     view: TradeView
 
     @property
@@ -61,17 +75,22 @@ class Trades(pd.DataFrame):
 
         ``interest`` of the account's cash or loan, ``bad_debt`` that the venue bore,
         ``collateral_pnl`` and ``conversion`` of the collateral, the fees of a fund,
-        ``liquidation_loss`` of collateral; gains are positive.
+        ``liquidation_loss`` of collateral; gains are positive. In several currencies ``fx_pnl`` is
+        the rest: what their rates changed, but for what is in the trades.
         """
         account, positions = self._run.record.account, self._run.record.positions
-        terms = UNALLOCATED
-        if has_fund_fees(self._run.account):
-            terms = terms | dict.fromkeys(FUND_TERMS, -1.0)
-        found = {k: sign * float(getattr(account, k).sum()) for k, sign in terms.items()}
+        hidden = {*OPTIONAL} - {*list_optional(self._run.account)}
+        terms = [name for name in UNALLOCATED if name not in hidden]
+        found = {name: SIGNS[name] * float(getattr(account, name).sum()) for name in terms}
         found["interest"] += sum_coin_interest(self._run)
         lost = account.liquidation_loss.sum() - positions.liquidation_loss.sum()
+        if self._run.options is not None:
+            lost -= self._run.options.record.liquidation_loss.sum()
         is_dust = abs(lost) <= 1e-9 * np.abs(account.liquidation_loss).sum()
         found["liquidation_loss"] = 0.0 if is_dust else -float(lost)
+        if self._run.record.has_pools:
+            earned = sum_terms(self._run) - float(self["profit"].sum())
+            found["fx_pnl"] = earned - sum(found.values())
         return pd.Series(found, name="amount").rename_axis("term") + 0.0
 
     @property
@@ -138,7 +157,9 @@ class Trades(pd.DataFrame):
         is_open = (chosen["ended"] == "open").to_numpy()
         closed = chosen[~is_open]
         days = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds() / 86_400.0
-        held = (self._run.of_positions("quantity") != 0.0).any(axis=1)
+        held = self._run.of_positions("quantity").any(axis=1)
+        if self._run.options is not None:
+            held = held | self._run.options.record.quantity.any(axis=1)
         return {
             **measure_trades(
                 np.asarray(closed["profit"], dtype=np.float64), np.asarray(days, dtype=np.float64)
@@ -148,16 +169,37 @@ class Trades(pd.DataFrame):
         }
 
 
-def sum_coin_interest(run: PortfolioViews) -> float:
+def sum_terms(run: RunRecord) -> float:
+    """Return the change of equity without flows."""
+    account = run.record.account
+    gains = sum(float(each.sum()) for each in run.list_fx().values())
+    terms = [name for name in (*TERMS, *OPTIONAL) if name != "flows"]
+    return sum((SIGNS[name] * float(getattr(account, name).sum()) for name in terms), gains)
+
+
+def find_exit_rates(run: RunRecord, held: Holding, bars: IntArray) -> FloatArray | float:
+    """Return the prices of the currency of an instrument at some closes."""
+    return run.record.held["rate"][bars, held.place] if run.record.has_pools else 1.0
+
+
+def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
+    """Return prices of values u; those of an option are values."""
+    return value if held.place is None else price_of(run.list_venues()[held.place], value)
+
+
+def sum_coin_interest(run: RunRecord) -> float:
     """Return the interest of short spot legs, which is a cost of their trades."""
     entries = read_entries(run)
     if entries.shape[1] <= OWNER:
         return 0.0
-    is_own = (entries[:, 1] == ledger.INTEREST) & (entries[:, OWNER] >= 0)
-    return float(entries[is_own, 4].sum())
+    own = entries[(entries[:, 1] == ledger.INTEREST) & (entries[:, OWNER] >= 0)]
+    if not run.record.has_pools:
+        return float(own[:, 4].sum())
+    bars, who = own[:, 0].astype(np.int64), own[:, OWNER].astype(np.int64)
+    return float((own[:, 4] * run.record.held["rate_open"][bars, who]).sum())
 
 
-def list_run_trades(run: PortfolioViews, view: TradeView) -> Trades:
+def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
     """Return the trades of a run.
 
     Columns: ``instrument``, ``side``, ``quantity`` (contracts opened), ``entry_time``,
@@ -166,18 +208,19 @@ def list_run_trades(run: PortfolioViews, view: TradeView) -> Trades:
     ``bars`` at whose close it was open; ``peak_leverage`` of the position at these closes;
     ``price_pnl`` before costs, ``fees``, ``slippage``, ``impact``, ``liquidation_loss``,
     ``funding`` paid while held (with dividends, and what a short spot leg pays for coins), and
-    ``profit`` after them, in the settlement currency; ``margin``, the largest initial margin held,
+    ``profit`` after them, in the settlement currency (in several currencies, in that of the account
+    at the close of the exit); ``margin``, the largest initial margin held,
     ``return_on_margin`` = profit / margin, and ``return`` = profit / entry notional; ``mae_mark``,
     ``mfe_mark``, ``mae_last`` and ``mfe_last``, the furthest moves of the price against and for it,
     as returns on the entry price; ``opened`` (``order``, or ``earlier run``: held when the run went
     on, from the mark of that close) and ``ended``.
     """
     entries = read_entries(run)
-    parts = [
-        tabulate_trades(run, i, read_fills(run, entries, i), view) for i in range(len(run.names))
-    ]
+    holdings = list_holdings(run)
+    parts = [tabulate_trades(run, each, read_fills(run, entries, each), view) for each in holdings]
     table = pd.concat(parts, ignore_index=True)
-    for name, known in (("instrument", run.names), ("side", ("long", "short"))):
+    names = [each.name for each in holdings]
+    for name, known in (("instrument", names), ("side", ("long", "short"))):
         table[name] = pd.Categorical(table[name], categories=list(known))
     table = table.sort_values(["entry_time", "exit_time"], kind="stable", ignore_index=True)
     trades = Trades(table)
@@ -186,40 +229,44 @@ def list_run_trades(run: PortfolioViews, view: TradeView) -> Trades:
 
 
 def tabulate_trades(
-    run: PortfolioViews, i: int, read: InstrumentFills, view: TradeView
+    run: RunRecord, held: Holding, read: InstrumentFills, view: TradeView
 ) -> pd.DataFrame:
-    """Return the trades of one instrument."""
-    rows, venue = list_trades(read.fills, view), run.list_venues()[i]
+    """Return the trades of one instrument, or of an option."""
+    rows = list_trades(read.fills, view)
     costs = rows.fees + rows.slippage + rows.impact + rows.loss + rows.funding
     price_pnl = rows.gain + rows.slippage + rows.impact
-    profit, entry = price_pnl - costs, price_of(venue, rows.entry_value)
-    ended, first, stop = find_endings(run, i, read, rows), *find_held(read, rows)
-    margin = measure_margin(run, i, read, rows, first, stop, whole=view == "trip")
+    profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
+    ended, first, stop = find_endings(run, held, read, rows), *find_held(read, rows)
+    margin = np.full(len(profit), np.nan)
+    if held.place is not None:
+        whole = view == "trip"
+        margin = measure_margin(run, held.place, read, rows, first, stop, whole=whole)
     size = rows.quantity * np.abs(rows.entry_value)
     with np.errstate(divide="ignore", invalid="ignore"):
         on_margin, on_size = profit / margin, profit / size
+    rate = find_exit_rates(run, held, read.bar[rows.exit])
     return pd.DataFrame(
         {
-            "instrument": run.names[i],
+            "instrument": held.name,
             "side": np.where(rows.side > 0.0, "long", "short"),
             "quantity": rows.quantity,
             "entry_time": utc_index(run.time[read.bar[rows.entry]]),
             "exit_time": utc_index(run.time[read.bar[rows.exit]]),
             "entry_price": entry,
-            "exit_price": price_of(venue, rows.exit_value),
+            "exit_price": find_price(run, held, rows.exit_value),
             "bars": stop - first,
-            "peak_leverage": find_peaks(run, i, read, rows, first, stop),
-            "price_pnl": price_pnl,
-            "fees": rows.fees,
-            "slippage": rows.slippage,
-            "impact": rows.impact,
-            "liquidation_loss": rows.loss,
-            "funding": rows.funding,
-            "profit": profit,
-            "margin": margin,
+            "peak_leverage": find_peaks(run, held, read, rows, first, stop),
+            "price_pnl": price_pnl * rate,
+            "fees": rows.fees * rate,
+            "slippage": rows.slippage * rate,
+            "impact": rows.impact * rate,
+            "liquidation_loss": rows.loss * rate,
+            "funding": rows.funding * rate,
+            "profit": profit * rate,
+            "margin": margin * rate,
             "return_on_margin": on_margin,
             "return": on_size,
-            **measure_excursions(run, i, read, rows, entry),
+            **measure_excursions(run, held, read, rows, entry),
             "opened": np.where(read.kind[rows.entry] == CARRIED, "earlier run", "order"),
             "ended": ended,
         }
@@ -232,9 +279,12 @@ def find_held(read: InstrumentFills, rows: TradeRows) -> tuple[IntArray, IntArra
     return first, last + (read.kind[rows.exit] == OPEN)
 
 
-def find_endings(run: PortfolioViews, i: int, read: InstrumentFills, rows: TradeRows) -> FloatArray:
+def find_endings(
+    run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows
+) -> FloatArray:
     """Return how each trade ended."""
-    kind, expires = read.kind[rows.exit], run.list_venues()[i].contract.expires
+    kind = read.kind[rows.exit]
+    expires = None if held.place is None else run.venues[held.name].contract.expires
     names = np.array([ENDINGS[each] for each in kind.tolist()], dtype=object)
     if expires is not None:
         end = run.span.closes[read.bar[rows.exit]] + run.interval
@@ -244,8 +294,8 @@ def find_endings(run: PortfolioViews, i: int, read: InstrumentFills, rows: Trade
 
 
 def find_peaks(
-    run: PortfolioViews,
-    i: int,
+    run: RunRecord,
+    held: Holding,
     read: InstrumentFills,
     rows: TradeRows,
     first: IntArray,
@@ -256,8 +306,60 @@ def find_peaks(
     before = np.concatenate(([run.account.capital], equity[:-1]))[read.bar[rows.entry]]
     fills = read.fills
     size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
+    size = size * find_exit_rates(run, held, read.bar[rows.entry])
     with np.errstate(divide="ignore", invalid="ignore"):
-        turns = np.where(equity > 0.0, np.abs(run.notionals[:, i]) / equity, 0.0)
+        turns = np.where(equity > 0.0, held.notional / equity, 0.0)
         at_fill = np.where(before > 0.0, size / before, 0.0)
     seen = reduce_spans(turns, first, stop, np.fmax)
     return np.where(np.isnan(seen), at_fill, seen)
+
+
+def measure_excursions(
+    run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows, entry: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the columns ``mae_mark``, ``mfe_mark``, ``mae_last`` and ``mfe_last``.
+
+    Moves from the entry price to the lowest and the highest price from the entry fill to the exit
+    fill, as returns of 1x; MAE is 0 or negative. Whole bars count, from that of the entry on; of
+    the bar of the exit only the price of the exit, unless it was at the close. Options are seen at
+    closes, and have no last prices.
+    """
+    first, stop = find_whole_bars(run, read, rows)
+    end = read.fills.value[rows.exit]
+    if held.place is not None:
+        end = price_of(run.list_venues()[held.place], end)
+    found = {}
+    for name, columns in (("mark", ("mark_low", "mark_high")), ("last", ("low", "high"))):
+        low, high = read_extremes(run, held, *columns)
+        least = np.fmin(reduce_spans(low, first, stop, np.fmin), end)
+        most = np.fmax(reduce_spans(high, first, stop, np.fmax), end)
+        down, up = np.minimum(least / entry - 1.0, 0.0), np.maximum(most / entry - 1.0, 0.0)
+        if np.isnan(low).all():
+            down, up = np.full((2, len(end)), np.nan)
+        is_long = rows.side > 0.0
+        found[f"mae_{name}"] = np.where(is_long, down, -up)
+        found[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0
+    return found
+
+
+def find_whole_bars(
+    run: RunRecord, read: InstrumentFills, rows: TradeRows
+) -> tuple[IntArray, IntArray]:
+    """Return the bars that each trade saw whole: the first, and the one after the last."""
+    at_close = np.isin(read.kind, (ledger.RUINED, DELISTED, OPEN))
+    late = (read.kind == ledger.FILL) & (run.account.fill == "next_close")
+    first = read.bar[rows.entry] + late[rows.entry]
+    return first, np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])
+
+
+def read_extremes(
+    run: RunRecord, held: Holding, low: str, high: str
+) -> tuple[FloatArray, FloatArray]:
+    """Return the lowest and the highest price of each bar, NaN if a saved result lacks them."""
+    shape, i = (run.record.n_bars,), held.place
+    if i is None:
+        seen = held.value if low == "mark_low" else np.full(shape, np.nan)
+        return seen, seen
+    found = [getattr(run.quotes, name) for name in (low, high)]
+    arrays = [each[:, i] if len(each) else np.full(shape, np.nan) for each in found]
+    return np.broadcast_to(arrays[0], shape), np.broadcast_to(arrays[1], shape)

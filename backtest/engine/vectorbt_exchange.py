@@ -100,6 +100,7 @@ def find_obstacles(result: RunRecord) -> Iterator[str]:
         (result.manifest["resumed_from"], "the run goes on from an earlier one, and its position"),
         (not is_linear, "the contract is inverse, worth 1 / price"),
         (account.collateral, "the account holds collateral"),
+        (result.options is not None, "the account holds options"),
         (closed, f"the account had a {', a '.join(closed)}"),
         (flowed, f"the account had {' and '.join(flowed)}"),
         (account.reserve > 0.0, "the account has a reserve"),

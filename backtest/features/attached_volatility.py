@@ -18,7 +18,7 @@ MOST = 10.0
 
 CURES = {
     IMPLIED: "attach an index of implied volatility, known at each open, as a fraction: "
-    "market.with_columns(implied_volatility=dvol.reindex(market.index, method='ffill') / 100), "
+    "market.with_columns(implied_volatility=dvol.reindex(market.times, method='ffill') / 100), "
     "or add the column to the file of the bars",
     REALISED: "attach it, from finer bars: "
     "market.with_columns(realised_volatility=features.realised_volatility(market, finer))",

@@ -9,24 +9,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base.checked_calls import checked
+from backtest.features.book_options import (
+    BookOption,
+    count_value,
+    count_withheld,
+    describe_options,
+    find_option_exposure,
+)
 from backtest.features.failure_map import FailureMap, map_failure
 from backtest.features.priced_book import CheckedBook, read_arguments
-from backtest.venue import book_margin
-from backtest.venue.book_requirement import fill_shares
+from backtest.venue import cross_margin
+from backtest.venue.portfolio_requirement import fill_shares
 from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
 
 DEFAULT = Brackets()
 LOWEST, HIGHEST = 1e-9, 1e9
 """The prices that are searched, as ratios to those now."""
+FARTHEST, SCAN = 0.9, 32
+"""The largest move that is searched with options, and the prices that are tested up to it."""
 
 
 class BookPosition(NamedTuple):
     """One position of a book, in the settlement currency.
 
     ``notional`` is signed. ``share`` is its Euler share of the requirement,
-    ``quantity * d requirement / d quantity``; NaN for a rule of the user's own. ``down`` and ``up``
-    are the moves of its price alone, as fractions, that fail the book, NaN if none does;
-    ``liquidation_price`` is that of the nearer.
+    ``quantity * d requirement / d quantity``; NaN for a rule of the user's own and with options.
+    ``down`` and ``up`` are the moves of its price alone, as fractions, that fail the book, NaN if
+    none does; options on it move along. ``liquidation_price`` is that of the nearer.
     """
 
     instrument: str
@@ -59,8 +68,9 @@ class BookCalculation(NamedTuple):
     when flat). ``collateral_share`` is the Euler share of the collateral that cancels risk: under
     scenarios, it and the shares of the positions add up to the requirement. ``first`` is the
     instrument whose move alone fails the book soonest, None if no move does. ``moves`` has the
-    groups of portfolio margin with several instruments, and all of them. ``book`` is what was
-    calculated.
+    groups of portfolio margin with several instruments, the indices of options with what moves with
+    them, and all. ``option_value`` is what options add to the backing, and ``options_leverage``
+    their net exposure in turns of equity. ``book`` is what was calculated.
     """
 
     balance: float
@@ -79,6 +89,9 @@ class BookCalculation(NamedTuple):
     positions: tuple[BookPosition, ...]
     moves: tuple[BookMove, ...]
     first: str | None
+    options: tuple[BookOption, ...]
+    option_value: float
+    options_leverage: float
     book: CheckedBook
 
     def map_failure(
@@ -111,21 +124,23 @@ class BookCalculation(NamedTuple):
         rows = {
             "positions": [each._asdict() for each in self.positions],
             "moves": [each._asdict() for each in self.moves],
+            "options": [each._asdict() for each in self.options],
         }
         return {name: value for name, value in (self._asdict() | rows).items() if name != "book"}
 
 
 @checked
 def calculate_book(
-    venues: book_margin.Venues,
-    quantities: book_margin.Numbers,
-    prices: book_margin.Numbers,
+    venues: cross_margin.Venues,
+    quantities: cross_margin.Numbers,
+    prices: cross_margin.Numbers,
     *,
     balance: float,
-    entries: book_margin.Numbers | None = None,
+    entries: cross_margin.Numbers | None = None,
     rule: RequirementRule | MarginRule = DEFAULT,
-    collateral: book_margin.Assets = (),
-    collateral_prices: book_margin.Numbers | None = None,
+    collateral: cross_margin.Assets = (),
+    collateral_prices: cross_margin.Numbers | None = None,
+    options: cross_margin.Options = (),
 ) -> BookCalculation:
     """Return requirement, margin ratio and distance to failure of a book of cross positions.
 
@@ -139,6 +154,8 @@ def calculate_book(
         value of spot legs.
     entries : float, Mapping or sequence
         Average entry prices; default: the prices, without unrealized profit.
+    options : OptionPosition or sequence of them
+        Options of the account. Their premiums are in the balance: what was paid has left it.
 
     Returns
     -------
@@ -159,7 +176,7 @@ def calculate_book(
     (360.0, 0.04, 'BTCUSDT')
     """
     book = read_arguments(
-        venues, quantities, prices, balance, entries, rule, collateral, collateral_prices
+        venues, quantities, prices, balance, entries, rule, collateral, collateral_prices, options
     )
     backing, needed = book.backing(), book.requirement()
     threshold = book.level * needed
@@ -167,7 +184,8 @@ def calculate_book(
     rows = tuple(describe_positions(book, shares))
     pairs = zip(book.collateral, book.collateral_prices, strict=True)
     owned = sum(each.amount * at for each, at in pairs)
-    equity = backing - book.collateral_value() + owned + book.haircuts()
+    equity = backing - book.collateral_value() + owned + book.haircuts() + count_withheld(book)
+    held = describe_options(book)
     return BookCalculation(
         balance=book.balance,
         equity=equity,
@@ -185,6 +203,9 @@ def calculate_book(
         positions=rows,
         moves=tuple(describe_moves(book)),
         first=find_first(rows),
+        options=held,
+        option_value=count_value(book),
+        options_leverage=divide(find_option_exposure(held), equity),
         book=book,
     )
 
@@ -194,7 +215,7 @@ def calculate_book(
 
 def find_ratio(book: CheckedBook, threshold: float, backing: float) -> float:
     """Return the margin ratio: 0 when flat, infinite without backing."""
-    if not book.held():
+    if book.is_flat():
         return 0.0
     return threshold / backing if backing > 0.0 else math.inf
 
@@ -228,7 +249,7 @@ def describe_positions(book: CheckedBook, shares: Mapping[str, float]) -> Iterat
 
 def find_shares(book: CheckedBook) -> tuple[dict[str, float], float]:
     """Return the Euler share of each position in the requirement, and that of all collateral."""
-    if not isinstance(book.rule, MarginRule):
+    if not isinstance(book.rule, MarginRule) or book.options is not None:
         return dict.fromkeys(book.quantities, math.nan), 0.0
     held = book.hold()
     shares = np.zeros(len(held.quantities) + len(held.amounts))
@@ -242,11 +263,15 @@ def describe_moves(book: CheckedBook) -> Iterator[BookMove]:
     names = tuple(book.quantities)
     rule = book.rule.resolve(names) if isinstance(book.rule, MarginRule) else None
     groups: dict[str, tuple[str, ...]] = getattr(rule, "list_groups", lambda _: {})(names)
+    moved = () if book.options is None else book.options.groups
     for group, members in groups.items():
-        if len(members) > 1 and set(members) != set(names):
+        if len(members) > 1 and set(members) != set(names) and group not in moved:
             yield BookMove(f"group {group}", members, *find_moves(book, members))
-    if len(names) > 1:
-        yield BookMove("all", names, *find_moves(book, names))
+    for group in moved:
+        linked = () if book.options is None else book.options.list_linked(group, names)
+        yield BookMove(f"index {group}", (*linked,), *find_moves(book, (group, *linked)))
+    if len(names) + len(moved) > 1:
+        yield BookMove("all", names, *find_moves(book, (*names, *moved)))
 
 
 def find_moves(book: CheckedBook, moving: Sequence[str]) -> tuple[float, float]:
@@ -254,7 +279,7 @@ def find_moves(book: CheckedBook, moving: Sequence[str]) -> tuple[float, float]:
 
     Both are 0 if it fails now.
     """
-    if not book.held():
+    if book.is_flat():
         return math.nan, math.nan
     if book.is_failing():
         return 0.0, 0.0
@@ -262,6 +287,8 @@ def find_moves(book: CheckedBook, moving: Sequence[str]) -> tuple[float, float]:
     def left(ratio: float) -> float:
         return book.move(dict.fromkeys(moving, ratio)).distance()
 
+    if book.options is not None:
+        return scan_root(left, -1.0) - 1.0, scan_root(left, 1.0) - 1.0
     return find_root(left, 0.5) - 1.0, find_root(left, 2.0) - 1.0
 
 
@@ -274,6 +301,22 @@ def find_root(left: Callable[[float], float], first: float) -> float:
         if left(ratio) <= 0.0:
             return float(brentq(left, sound, ratio, xtol=1e-300, rtol=1e-14))
         sound, ratio = ratio, ratio * ratio
+    return math.nan
+
+
+def scan_root(left: Callable[[float], float], side: float) -> float:
+    """Return the ratio nearest to 1 on one side where the distance is 0, within 90 %; NaN if none.
+
+    With options the distance may fall and rise again, so that it is tested at many ratios.
+    """
+    from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
+
+    sound = 1.0
+    for step in range(1, SCAN + 1):
+        ratio = 1.0 + side * FARTHEST * (step / SCAN) ** 2
+        if left(ratio) <= 0.0:
+            return float(brentq(left, sound, ratio, xtol=1e-300, rtol=1e-12))
+        sound = ratio
     return math.nan
 
 

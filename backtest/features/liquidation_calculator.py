@@ -14,7 +14,7 @@ from backtest.base.ranges import Choice
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.features import touch_probability
 from backtest.venue import Venue
-from backtest.venue.margin import bankruptcy_price, liquidation_price, maintenance
+from backtest.venue import margin as margin_functions
 
 WHERE = "bt.calculate_liquidation"
 DAYS = (1.0, 7.0, 30.0)
@@ -127,7 +127,7 @@ def calculate_liquidation(
     initial = notional / leverage
     collateral = initial if margin == "isolated" or capital is None else float(capital)
     _check_capital(initial, capital)
-    price = liquidation_price(venue, sign * size, entry, collateral, multiplier)
+    price = margin_functions.liquidation_price(venue, sign * size, entry, collateral, multiplier)
     distance = math.log(price / entry) if price > 0.0 else math.nan
     sigma = math.nan if volatility is None else float(volatility)
     return Calculation(
@@ -139,9 +139,9 @@ def calculate_liquidation(
         notional=notional,
         collateral=collateral,
         initial_margin=initial,
-        maintenance_margin=maintenance(venue, notional, multiplier),
+        maintenance_margin=margin_functions.maintenance(venue, notional, multiplier),
         liquidation_price=price,
-        bankruptcy_price=bankruptcy_price(venue, sign * size, entry, collateral),
+        bankruptcy_price=margin_functions.bankruptcy_price(venue, sign * size, entry, collateral),
         distance=price / entry - 1.0,
         volatility=sigma,
         daily_sigmas=abs(distance) / (sigma / math.sqrt(YEAR_DAYS)),

@@ -19,7 +19,7 @@ import pandas as pd
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.ranges import check_range
-from backtest.base.units import HOUR, FloatArray, TimeLike, format_time, to_nanoseconds, utc_index
+from backtest.base.units import HOUR, FloatArray, TimeLike, format_time, to_nanoseconds
 from backtest.features import ewma_volatility
 from backtest.features.carry import read_column
 
@@ -234,7 +234,7 @@ def by_calendar(
             )
         inside = (market.time >= begin) & (market.time < until)
         found = np.where(inside, np.maximum(found, _check_multiplier(value, place)), found)
-    return pd.Series(np.where(found > 0.0, found, 1.0), index=utc_index(market.time))
+    return pd.Series(np.where(found > 0.0, found, 1.0), index=market.times)
 
 
 @checked
@@ -261,7 +261,7 @@ def largest(*multipliers: Multiplier) -> Multiplier:
 def _from_closes(market: Market, known: FloatArray, first: float) -> Multiplier:
     """Return values known at closes as a series by the opens from which they apply."""
     values = np.concatenate([[first], known[:-1]])
-    return pd.Series(values, index=utc_index(market.time))
+    return pd.Series(values, index=market.times)
 
 
 def _check_multiplier(value: float, where: str) -> float:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Number
 from backtest.base.units import TOLERANCE
-from backtest.venue import MarginRules, book_margin
-from backtest.venue.book_requirement import (
-    compute_book_initial,
-    compute_book_requirement,
-    compute_haircuts,
-)
-from backtest.venue.book_rules import BookRules, Holdings, is_spot_leg
-from backtest.venue.book_tables import pack_holdings, pack_spot
+from backtest.venue import MarginRules, cross_margin
 from backtest.venue.collateral import Collateral
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.contract_value import compute_value
+from backtest.venue.option_account import OptionAccount
 from backtest.venue.own_requirement import OwnMargin, ask_rule
+from backtest.venue.portfolio_requirement import (
+    compute_haircuts,
+    compute_portfolio_initial,
+    compute_portfolio_requirement,
+)
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg
+from backtest.venue.portfolio_tables import pack_holdings, pack_spot
 from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
 
 WHERE = "bt.calculate_book"
@@ -29,11 +31,12 @@ class CheckedBook(NamedTuple):
     """A checked book: its positions by name, its money, rule, and collateral.
 
     ``packed`` is the rules as arrays, of brackets if the rule is the user's own. ``linked`` is the
-    instrument whose price a collateral has, by the name of the collateral.
+    instrument whose price a collateral has, by the name of the collateral. ``options`` are those of
+    the account, and ``ratios`` what the indices of their groups are multiplied by.
     """
 
     rules: Mapping[str, MarginRules]
-    packed: BookRules
+    packed: PortfolioRules
     quantities: Mapping[str, float]
     prices: Mapping[str, float]
     entries: Mapping[str, float]
@@ -42,6 +45,8 @@ class CheckedBook(NamedTuple):
     collateral: tuple[Collateral, ...]
     collateral_prices: tuple[float, ...]
     linked: Mapping[str, str]
+    options: OptionAccount | None = None
+    ratios: Mapping[str, float] = MappingProxyType({})
 
     @property
     def level(self) -> float:
@@ -53,13 +58,35 @@ class CheckedBook(NamedTuple):
         return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
 
     def move(self, ratios: Mapping[str, float]) -> CheckedBook:
-        """Return the book at prices multiplied by ratios; collateral of an instrument follows."""
+        """Return the book at prices multiplied by ratios; collateral of an instrument follows.
+
+        The index of a group of options is moved by its own name, or by an instrument's that moves
+        with it.
+        """
         prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
         collateral = tuple(
             price * ratios.get(self.linked.get(each.name, ""), 1.0)
             for each, price in zip(self.collateral, self.collateral_prices, strict=True)
         )
-        return self._replace(prices=prices, collateral_prices=collateral)
+        return self._replace(
+            prices=prices, collateral_prices=collateral, ratios=self.find_ratios(ratios)
+        )
+
+    def find_ratios(self, ratios: Mapping[str, float]) -> dict[str, float]:
+        """Return what the index of each group of options is multiplied by."""
+        if self.options is None:
+            return {}
+        found = {}
+        for group in self.options.groups:
+            linked = (group, *self.options.list_linked(group, list(self.rules)))
+            found[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
+        return found
+
+    def value_options(self) -> OptionAccount | None:
+        """Return the options, valued at the indices of the book."""
+        if self.options is not None:
+            self.options.move(self.ratios)
+        return self.options
 
     def hold(self) -> Holdings:
         """Return what is held as arrays."""
@@ -88,7 +115,9 @@ class CheckedBook(NamedTuple):
             for i, name in enumerate(self.rules)
             if is_spot_leg(self.packed, i)
         )
-        return self.balance + profit + paid + self.collateral_value() - self.haircuts()
+        options = self.value_options()
+        counted = 0.0 if options is None else options.counted_value()
+        return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
 
     def haircuts(self) -> float:
         """Return what of the value of long spot legs does not back the positions."""
@@ -100,14 +129,20 @@ class CheckedBook(NamedTuple):
 
     def requirement(self) -> float:
         """Return R."""
+        options = self.value_options()
+        if options is not None:
+            return options.requirement(self.packed, self.hold())
         if isinstance(self.rule, MarginRule):
-            return float(compute_book_requirement(self.packed, self.hold()))
+            return float(compute_portfolio_requirement(self.packed, self.hold()))
         return ask_rule(self.rule, "requirement", self.held(), self.prices)
 
     def initial(self) -> float:
         """Return the initial margin of the book."""
+        options = self.value_options()
+        if options is not None:
+            return options.requirement(self.packed, self.hold(), is_initial=True)
         if isinstance(self.rule, MarginRule):
-            return float(compute_book_initial(self.packed, self.hold()))
+            return float(compute_portfolio_initial(self.packed, self.hold()))
         return ask_rule(self.rule, "initial", self.held(), self.prices)
 
     def distance(self) -> float:
@@ -117,28 +152,34 @@ class CheckedBook(NamedTuple):
     def is_failing(self) -> bool:
         """Return whether the book fails: it holds positions, and M is at most level R."""
         needed = self.level * self.requirement()
-        return bool(self.held()) and self.backing() <= needed * (1.0 + TOLERANCE)
+        return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
+
+    def is_flat(self) -> bool:
+        """Return whether nothing is held."""
+        options = () if self.options is None else self.options.given
+        return not self.held() and all(each.quantity == 0.0 for each in options)
 
 
 def read_arguments(
-    venues: book_margin.Venues,
-    quantities: book_margin.Numbers,
-    prices: book_margin.Numbers,
+    venues: cross_margin.Venues,
+    quantities: cross_margin.Numbers,
+    prices: cross_margin.Numbers,
     balance: float,
-    entries: book_margin.Numbers | None,
+    entries: cross_margin.Numbers | None,
     rule: RequirementRule | MarginRule,
-    collateral: book_margin.Assets,
-    collateral_prices: book_margin.Numbers | None,
+    collateral: cross_margin.Assets,
+    collateral_prices: cross_margin.Numbers | None,
+    options: cross_margin.Options = (),
 ) -> CheckedBook:
     """Return the book of checked arguments."""
-    found = book_margin.read_book(venues, quantities, prices, WHERE)
+    found = cross_margin.read_positions(venues, quantities, prices, WHERE)
     names = list(found.rules)
     entered = found.prices
     if entries is not None:
-        entered = book_margin.read_numbers("entries", entries, names, WHERE)
+        entered = cross_margin.read_numbers("entries", entries, names, WHERE)
     for name, entry in entered.items():
-        book_margin.PRICE.check("entries", entry, where=f"{WHERE}, {name}")
-    assets = book_margin.list_assets(collateral, WHERE)
+        cross_margin.PRICE.check("entries", entry, where=f"{WHERE}, {name}")
+    assets = cross_margin.list_assets(collateral, WHERE)
     linked = link_collateral(assets, names)
     if collateral_prices is None:
         priced = {
@@ -146,26 +187,30 @@ def read_arguments(
             for each in assets
         }
     else:
-        priced = book_margin.read_numbers(
+        priced = cross_margin.read_numbers(
             "collateral_prices", collateral_prices, [each.name for each in assets], WHERE
         )
     for name, price in priced.items():
-        book_margin.PRICE.check("collateral_prices", price, where=f"{WHERE}, {name}")
-    rule = rule.rule if isinstance(rule, OwnMargin) else rule
-    if not isinstance(rule, MarginRule):
-        book_margin.call_own_rule(rule, "requirement", found, WHERE)
-    known = rule if isinstance(rule, MarginRule) else Brackets()
+        cross_margin.PRICE.check("collateral_prices", price, where=f"{WHERE}, {name}")
+    checked = cross_margin.read_rule(rule, WHERE)
+    account = cross_margin.read_options(checked, found, options, WHERE)
+    if isinstance(checked, OwnMargin):
+        cross_margin.call_own_rule(checked, "requirement", found, (), WHERE)
+    known, groups = (checked, ()) if account is None else (account.rule, account.names)
+    compiled = Brackets() if isinstance(known, OwnMargin) else known
+    packed = compiled.pack(found.rules, assets, underlyings=groups)
     return CheckedBook(
         rules=found.rules,
-        packed=known.pack(found.rules, assets)._replace(spot=pack_spot(found.haircuts)),
+        packed=packed._replace(spot=pack_spot(found.haircuts)),
         quantities=found.quantities,
         prices=found.prices,
         entries=entered,
         balance=Number().check("balance", balance, where=WHERE),
-        rule=rule,
+        rule=checked.rule if isinstance(checked, OwnMargin) else known,
         collateral=assets,
         collateral_prices=tuple(priced[each.name] for each in assets),
         linked=linked,
+        options=account,
     )
 
 

@@ -8,18 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.number_text import format_days, format_percent
-from backtest.base.units import DAY, format_duration, format_time
+from backtest.base.number_text import format_hours, format_percent, format_price
+from backtest.base.units import format_duration, format_time
 from backtest.live.decision import Caution
+from backtest.live.next_bar import find_price
+from backtest.market.policy_clock import find_clock
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio_setup import Setup
     from backtest.live.facts import Completed
     from backtest.live.filled_bar import Filled
+    from backtest.live.next_bar import Stated
     from backtest.live.snapshot import AccountSnapshot
 
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "margin_call", "max_gross_leverage")
 """Limits that belong to margin, not to a choice of the account."""
+
+FAR, TOO_FAR = 0.1, 0.5
+"""Moves from the last price that are named, and that look like a slip of the pen."""
+
+MOST_FUNDING = 0.05
+"""A larger rate of one settlement is likely a percentage: venues cap it below."""
 
 
 def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
@@ -27,7 +36,7 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
     end, interval = int(setup.markets.time[-1]) + setup.markets.interval, setup.markets.interval
     if now is not None and now - end > interval:
         text = (
-            f"the data end at {format_time(end)}, {format_days((now - end) / DAY)} ago, "
+            f"the data end at {format_time(end)}, {format_hours(now - end)} ago, "
             f"more than a bar of {format_duration(interval)}"
         )
         yield Caution(text, stops=True)
@@ -36,14 +45,42 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
         yield Caution(text, stops=True)
 
 
+def find_wait(setup: Setup) -> Iterator[Caution]:
+    """Yield that policies do not decide at the last close."""
+    markets = setup.markets
+    if not find_clock(markets).is_at_close(markets.n_bars - 1):
+        every = format_duration(markets.decide)
+        yield Caution(f"policies decide every {every}, not at the last close", stops=False)
+
+
+def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
+    """Yield stated prices far from the last ones, and rates of funding over those of venues."""
+    for name, market in setup.markets.items():
+        last = (float(market.close[-1]), float(market.mark_close[-1]))
+        stated_prices = find_price(market, name, stated)
+        for word, price, known in zip(("price", "mark"), stated_prices, last, strict=True):
+            move = price / known - 1.0
+            if abs(move) > FAR and (word == "price" or name in stated.mark):
+                text = (
+                    f"the {word} {format_price(price)} of {name} is {format_percent(abs(move))} "
+                    f"{'over' if move > 0.0 else 'under'} the last one, {format_price(known)}"
+                )
+                yield Caution(text, stops=abs(move) > TOO_FAR)
+    for name, frame in stated.funding.items():
+        largest = float(frame["rate"].abs().max()) if len(frame) else 0.0
+        if largest > MOST_FUNDING:
+            text = f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
+            yield Caution(text, stops=True)
+
+
 def find_cold_columns(setup: Setup) -> Iterator[Caution]:
     """Yield the columns of policies that are not known at the last close."""
-    for panelist in setup.panelists:
-        last = panelist.market.n_bars - 1
-        cold = [name for name, values in panelist.columns.items() if np.isnan(values[last])]
+    for policy in setup.observed:
+        last = policy.market.n_bars - 1
+        cold = [name for name, values in policy.columns.items() if np.isnan(values[last])]
         if cold:
             text = (
-                f"{type(panelist.policy).__name__} does not know {', '.join(cold)} after "
+                f"{type(policy.policy).__name__} does not know {', '.join(cold)} after "
                 f"{last + 1:,} bars: the warm-up is too short, or the data have a gap"
             )
             yield Caution(text, stops=True)

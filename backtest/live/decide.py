@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from backtest.account.currency_terms import refuse_currencies
+from backtest.base.compile_choice import set_hurry
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.units import TimeLike, format_time, to_nanoseconds
 from backtest.engine.result import Result
-from backtest.engine.resumed_rules import check_rules, read_resume
-from backtest.engine.run import read_setup, run
+from backtest.engine.resumed_run import check_rules, read_resume
+from backtest.engine.run import run
+from backtest.engine.run_setup import set_up_run
 from backtest.live import one_position, several_positions
 from backtest.live.act_or_not import (
     find_assumed,
@@ -25,23 +28,29 @@ from backtest.live.act_or_not import (
     find_margin,
     find_old_data,
     find_other_account,
+    find_slips,
+    find_wait,
 )
-from backtest.live.decision import Caution, Cut, Decision
+from backtest.live.decision import Caution, Cut, Decision, FundingDue
 from backtest.live.facts import complete
 from backtest.live.filled_bar import Filled
-from backtest.live.funding_due import list_due
 from backtest.live.memory import keep_memory, recall
-from backtest.live.next_bar import Stated, begin_at, find_price, look_ahead, read_stated
+from backtest.live.next_bar import Stated, find_price, look_ahead, read_stated
 from backtest.live.snapshot import AccountSnapshot
-from backtest.live.starting_state import find_traded, start_one, start_several
-from backtest.venue.contract_value import compute_price
+from backtest.live.starting_state import find_traded
+from backtest.market.policy_clock import with_decide
+from backtest.market.tables.settlements import cadence, nearest_minute
+from backtest.options.option_listing import refuse_options
+from backtest.venue.contract_value import compute_price, compute_value
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine.fee_days import TradedDays
     from backtest.engine.portfolio_setup import Setup
+    from backtest.live.filled_bar import Filled
     from backtest.market import Market, Markets
     from backtest.policy import Policy
+
 
 GAPS = (-0.01, 0.0, 0.01)
 
@@ -69,6 +78,7 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     memory: str | Path | None = None,
     assume: Mapping[str, Any] | None = None,
     now: TimeLike | None = None,
+    decide: str | None = None,
 ) -> Decision:
     """Return what a policy decides at the last close of a market, and the order it leads to.
 
@@ -78,7 +88,7 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
 
     Parameters
     ----------
-    policy, market, venue, account, signal, overlay
+    policy, market, venue, account, signal, overlay, decide
         As in :func:`backtest.run`. The market ends with the last closed bar.
     state : AccountSnapshot or Result
         The account at the last close. A result that ends earlier is continued to the last close.
@@ -110,10 +120,14 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
         If the policy raises, looks ahead, or returns a negative number or the wrong type.
     """
     check_state(state)
-    setup = read_setup(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
+    market = with_decide(market, decide, where="bt.decide, decide")
+    set_hurry(True)
+    setup = set_up_run(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
+    refuse_currencies(account, where="bt.decide, account")
+    refuse_options(market, "the next order of an account", where="bt.decide, market")
     started = state.started if isinstance(state, Result) else find_start(state, assume)
     if started is not None:
-        setup = begin_at(setup, started)
+        setup = setup.begin_at(started)
     present = None if now is None else to_nanoseconds(now, where="bt.decide, now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
@@ -121,8 +135,14 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
         decided = go_on(setup, state, market, policy, venue, account, signal, overlay)
     else:
         decided = start(setup, state, None if memory is None else Path(memory), assume)
-    early = (*find_old_data(setup, present), *find_cold_columns(setup), *decided.cautions)
-    return answer(setup, decided._replace(cautions=early), stated)
+    cautions = (
+        *find_old_data(setup, present),
+        *find_slips(setup, stated),
+        *find_cold_columns(setup),
+        *find_wait(setup),
+        *decided.cautions,
+    )
+    return answer(setup, decided._replace(cautions=cautions), stated)
 
 
 def check_state(state: object) -> None:
@@ -162,16 +182,9 @@ def start(
     completed = complete(setup, snapshot, assume)
     remembered = recall(setup, file)
     traded = find_traded(setup, completed.snapshot)
-    if setup.is_of_fast_loop:
-        state: Any = start_one(setup, completed)
-        state, after = one_position.ask(setup, state, remembered.numbers[0], traded)
-        kept = [after]
-    else:
-        terms = several_positions.read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
-        state = start_several(setup, completed, terms)
-        flat = np.array([x for numbers in remembered.numbers for x in (*numbers, 0.0)])
-        state, slots = several_positions.ask(setup, state, flat, traded)
-        kept = split(slots, remembered.numbers)
+    loop = choose_loop(setup)
+    state = loop.start(setup, completed, traded)
+    state, kept = loop.ask(setup, state, remembered.numbers, traded)
     if file is not None and any(remembered.numbers):
         keep_memory(setup, file, remembered.numbers, kept)
     cautions = [*find_other_account(setup, snapshot), *find_assumed(completed)]
@@ -180,13 +193,9 @@ def start(
     return Decided(state, traded, tuple(cautions))
 
 
-def split(slots: Any, numbers: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Return what each policy remembers of all slots; each has a spare one."""
-    found, at = [], 0
-    for each in numbers:
-        found.append(tuple(float(x) for x in slots[at : at + len(each)]))
-        at += len(each) + 1
-    return found
+def choose_loop(setup: Setup) -> Any:
+    """Return the module that asks and fills by the loop of a setup."""
+    return one_position if setup.is_of_fast_loop else several_positions
 
 
 def go_on(
@@ -249,16 +258,14 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
 def fill_at(setup: Setup, decided: Decided, stated: Stated) -> Filled:
     """Take the account through the next bar at stated prices."""
     later = look_ahead(setup, stated)
-    if setup.is_of_fast_loop:
-        return one_position.fill(setup, later.inputs, decided.state, decided.traded)
-    return several_positions.fill(setup, later, decided.state, decided.traded)
+    filled: Filled = choose_loop(setup).fill(setup, later, decided.state, decided.traded)
+    return filled
 
 
 def view(setup: Setup, decided: Decided) -> tuple[Any, ...]:
     """Return the view of the account at the last close, for each instrument."""
-    if setup.is_of_fast_loop:
-        return (one_position.view_close(setup, decided.state, decided.traded),)
-    return several_positions.view_close(setup, decided.state, decided.traded)
+    views: tuple[Any, ...] = choose_loop(setup).view_close(setup, decided.state, decided.traded)
+    return views
 
 
 def find_ratio(views: tuple[Any, ...]) -> float:
@@ -268,13 +275,10 @@ def find_ratio(views: tuple[Any, ...]) -> float:
 
 def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str, float]]:
     """Return the leverage and the signed target share of each instrument."""
-    names = setup.markets.names
-    if setup.is_of_fast_loop:
-        levels, signals, overlay = [state.leverage], [state.signal], 1.0
-    else:
-        levels, signals = state.leverage.tolist(), state.signal.tolist()
-        overlay = several_positions.read_overlay(state)
-    leverage = {name: float(each) for name, each in zip(names, levels, strict=True)}
+    names, loop = setup.markets.names, choose_loop(setup)
+    levels, signals = np.atleast_1d(state.leverage).tolist(), np.atleast_1d(state.signal).tolist()
+    overlay = loop.read_overlay(state)
+    leverage = dict(zip(names, levels, strict=True))
     target = {
         name: 0.0 if signal == 0.0 else float(signal) * leverage[name] * overlay
         for name, signal in zip(names, signals, strict=True)
@@ -284,9 +288,8 @@ def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str,
 
 def read_settings(setup: Setup, state: Any) -> dict[str, float]:
     """Return the venue leverage that the policy of each instrument decided, NaN for none."""
-    names = setup.markets.names
-    asked = [math.nan] * len(names) if setup.is_of_fast_loop else state.asked.tolist()
-    return dict(zip(names, asked, strict=True))
+    asked = choose_loop(setup).read_settings(state)
+    return dict(zip(setup.markets.names, asked, strict=True))
 
 
 def price_fill(setup: Setup, filled: Filled, i: int) -> float:
@@ -332,3 +335,23 @@ def tabulate(names: tuple[str, ...], before: tuple[Any, ...], filled: Filled) ->
         for when, views in (("before", before), ("after", filled.views))
     }
     return pd.DataFrame(rows, index=list(names)).rename_axis("instrument")
+
+
+def list_due(setup: Setup, before: tuple[Any, ...], filled: Filled) -> Iterator[FundingDue]:
+    """Yield the next settlement of each instrument with funding.
+
+    It comes one usual distance of settlements after the last one, at the predicted rate where the
+    data have one, else at the last rate.
+    """
+    for i, (name, market) in enumerate(setup.markets.items()):
+        if not market.funding_time.size:
+            continue
+        due = int(nearest_minute(market.funding_time[-1])) + cadence(market.funding_time)
+        predicted = float(market.funding_predicted[-1])
+        is_predicted = not math.isnan(predicted)
+        rate = predicted if is_predicted else float(market.funding_rate[-1])
+        contract = setup.venues[name].contract
+        is_inverse = contract.kind == "inverse"
+        unit = abs(compute_value(contract.size, is_inverse, float(market.mark_close[-1])))
+        held = (float(each[i].position) * unit * rate for each in (before, filled.views))
+        yield FundingDue(name, pd.Timestamp(due, tz="UTC"), rate, is_predicted, *held)

@@ -212,5 +212,10 @@ def write_funding(due: FundingDue) -> str:
     known = "published" if due.is_predicted else "the last one paid"
     return (
         f"{due.instrument}: funding due {due.time:%Y-%m-%d %H:%M} UTC at {due.rate:.6%} ({known}): "
-        f"pays {format_money(due.before)} before the order, {format_money(due.after)} after it"
+        f"{write_flow(due.before)} before the order, {write_flow(due.after)} after it"
     )
+
+
+def write_flow(paid: float) -> str:
+    """Return what a settlement pays or receives."""
+    return f"{'receives' if paid < 0.0 else 'pays'} {format_money(abs(paid))}"

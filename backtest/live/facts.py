@@ -29,11 +29,20 @@ BEHIND = {
 }
 """The facts of the account behind each field that a policy may read; all others are always known.
 """
+OF_RULES = {
+    "trailing_stop": ("best_price", "compares with it"),
+    "equity_stop": ("highest_equity", "compares with it"),
+    "max_holding": ("opened", "counts from it"),
+    "performance_fee": ("high_water", "is charged above it"),
+}
+"""The fact that a setting of the account reads, and what it does with it."""
+OF_HELD = ("best_price", "opened")
+"""Facts that each open position has of its own."""
 OF_POSITIONS = ("bars_since_liquidation", "bars_since_stop")
 """Facts that each position may have of its own."""
 ASSUMABLE = (
     "peak_equity", "reserve", "bars_since_liquidation", "bars_since_stop", "started",
-    "highest_equity", "best_price", "overlay",
+    "highest_equity", "high_water", "best_price", "opened", "overlay",
 )  # fmt: skip
 
 
@@ -60,18 +69,16 @@ def find_account_reads(policy: Policy) -> frozenset[str]:
 
 def list_needs(setup: Setup) -> Iterator[Need]:
     """Yield the facts that the policies and the rules of an account read."""
-    for panelist in setup.panelists:
-        reads = find_account_reads(panelist.policy)
-        kind = type(panelist.policy).__name__
+    for policy in setup.observed:
+        reads = find_account_reads(policy.policy)
+        kind = type(policy.policy).__name__
         for name, facts in BEHIND.items():
             if name in reads:
                 for fact in facts:
                     yield Need(fact, f"{kind} reads account.{name}", is_policy=True)
-    account = setup.account
-    if account.trailing_stop is not None:
-        yield Need("best_price", "trailing_stop compares with it", is_policy=False)
-    if account.equity_stop is not None:
-        yield Need("highest_equity", "equity_stop compares with it", is_policy=False)
+    for name, (fact, reader) in OF_RULES.items():
+        if getattr(setup.account, name) not in (None, 0.0):
+            yield Need(fact, f"{name} {reader}", is_policy=False)
     if setup.overlay is not None:
         yield Need("overlay", "the overlay keeps it where it returns NaN", is_policy=False)
 
@@ -80,9 +87,13 @@ def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
     """Return whether a snapshot has a fact, of the account or of each instrument."""
     if fact == "peak_equity" and snapshot.unit is not None:
         return True
-    held = [each for each in snapshot.positions.values() if each.quantity != 0.0]
+    held = {name: each for name, each in snapshot.positions.items() if each.quantity != 0.0}
     if fact == "best_price":
-        return all(each.best_price is not None or each.best_value is not None for each in held)
+        of_all = held.values()
+        return all(each.best_price is not None or each.best_value is not None for each in of_all)
+    if fact == "opened":
+        stopped = [n for n in setup.markets.names if setup.account.for_instrument(n).max_holding]
+        return all(held[name].opened is not None for name in stopped if name in held)
     if getattr(snapshot, fact) is not None:
         return True
     own = [snapshot.positions.get(name) for name in setup.markets.names]
@@ -118,13 +129,14 @@ def complete(
     read = {each.fact for each in needs if each.is_policy}
     used = {fact: value for fact, value in assumed.items() if not is_known(setup, snapshot, fact)}
     given = {fact: value for fact, value in used.items() if value != "equity"}
-    best = given.pop("best_price", None)
-    after = replace(snapshot, **given)
-    if best is not None:
-        after = assume_best(after, best)
+    after = replace(snapshot, **{fact: x for fact, x in given.items() if fact not in OF_HELD})
+    if "best_price" in given:
+        after = assume_best(after, given["best_price"])
+    if "opened" in given:
+        after = assume_opened(after, given["opened"])
     return Completed(
         after,
-        as_equity=frozenset(used) - {*given, "best_price"},
+        as_equity=frozenset(used) - {*given},
         texts=tuple(f"{fact} is assumed to be {value}" for fact, value in used.items()),
         is_read=any(fact in read for fact in used),
     )
@@ -158,6 +170,15 @@ def assume_best(snapshot: AccountSnapshot, value: Any) -> AccountSnapshot:
     return replace(snapshot, positions=held)
 
 
+def assume_opened(snapshot: AccountSnapshot, time: Any) -> AccountSnapshot:
+    """Return a snapshot whose positions were opened at a time, unless it has their own."""
+    held = {
+        name: each if each.opened is not None else replace(each, opened=time)
+        for name, each in snapshot.positions.items()
+    }
+    return replace(snapshot, positions=held)
+
+
 def check_assumptions(assume: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return assumptions by fact: numbers, times, or the words equity and entry."""
     if assume is None:
@@ -167,7 +188,10 @@ def check_assumptions(assume: Mapping[str, Any] | None) -> dict[str, Any]:
         raise ParameterError(
             f"assume must be a mapping of facts to values, got {repr_plain(assume)}",
             where=where,
-            cure="write assume={'peak_equity': 'equity'}",
+            cure=Phrase(
+                "write {}",
+                Either("assume={'peak_equity': 'equity'}", "--assume peak_equity=equity"),
+            ),
         )
     return {str(fact): check_assumption(str(fact), value, where) for fact, value in assume.items()}
 
@@ -180,14 +204,16 @@ def check_assumption(fact: str, value: Any, where: str) -> Any:
             where=where,
             cure=f"choose from {', '.join(ASSUMABLE)}",
         )
+    is_time = fact in ("started", "opened")
     wanted = "entry" if fact == "best_price" else "equity"
-    if fact == "started" or value == wanted:
-        return value
+    if value is not None and (is_time or value == wanted):
+        return value  # a snapshot checks its times
     try:
         return to_float(value if not isinstance(value, str) else float(value))
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"{fact} must be assumed as a number or {wanted!r}, got {repr_plain(value)}",
+            f"{fact} must be assumed as {'a time' if is_time else f'a number or {wanted!r}'}, "
+            f"got {repr_plain(value)}",
             where=where,
-            cure=f"write {fact}={wanted}, or a number",
+            cure=f"write {fact}={'2024-05-01' if is_time else f'{wanted}, or a number'}",
         ) from error

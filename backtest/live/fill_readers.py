@@ -14,8 +14,18 @@ from backtest.base.checked_calls import checked_only
 from backtest.base.errors import DataError
 from backtest.base.json_values import repr_plain
 from backtest.live.ccxt_snapshot import shorten
+from backtest.live.fill_rows import warn_without_fees
+from backtest.live.web_exports import (
+    keep_fills,
+    read_binance_web,
+    read_bybit_log,
+    read_bybit_web,
+    read_okx_web,
+    read_rows,
+)
 
 COLUMNS = ("time", "instrument", "quantity", "price", "fee", "fee_currency", "kind")
+CCXT = ("timestamp", "symbol", "side", "amount", "price")
 WHERE = "bt.read_fills"
 BYBIT_KINDS = {"BustTrade": "takeover", "Delivery": "expiry", "Settle": "expiry"}
 BYBIT_TRADES = ("Trade", "AdlTrade", "BlockTrade", *BYBIT_KINDS)
@@ -46,6 +56,8 @@ def read_fills(
     source : str, Path, DataFrame or sequence of mappings
         A CSV or JSON file, a table, or a list. Known are: what ccxt's ``fetch_my_trades`` returns;
         the fields of Binance's account trade list, of Bybit's execution list and of OKX's fills;
+        the files that their web sites export (trade history of Binance and Bybit, transaction log
+        of Bybit, trading history of OKX), whose times are UTC unless they name a zone;
         vectorbt's ``orders.records_readable``; freqtrade's trades; and the columns of
         :attr:`Result.fills`.
     names : mapping of str to str, optional
@@ -57,7 +69,7 @@ def read_fills(
     DataError
         If the layout is not known, or a row cannot be read.
     """
-    table = open_table(source)
+    table = open_table(source).rename(columns={"contracts": "Contracts"})
     layout = next((each for each in LAYOUTS if set(each.needs) <= set(table.columns)), None)
     if layout is None:
         known = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in LAYOUTS)
@@ -90,7 +102,7 @@ def open_table(source: Any) -> pd.DataFrame:
         try:
             if path.suffix.lower() == ".json":
                 return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
-            return pd.read_csv(path)
+            return read_rows(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(
                 f"fills must be a readable CSV or JSON file, got {error}",
@@ -98,7 +110,7 @@ def open_table(source: Any) -> pd.DataFrame:
                 cure="give the export of your exchange",
             ) from error
     if isinstance(source, Sequence) and all(isinstance(each, Mapping) for each in source):
-        return pd.DataFrame([dict(each) for each in source])
+        return pd.DataFrame([dict(each) for each in source], columns=None if source else CCXT)
     raise DataError(
         f"fills must be a file, a table or a list of mappings, got {repr_plain(source)}",
         where=WHERE,
@@ -130,13 +142,17 @@ def to_time(values: pd.Series) -> pd.Series:
     return pd.to_datetime(values, utc=True).astype("datetime64[ns, UTC]")
 
 
-def sign(side: pd.Series) -> pd.Series:
-    """Return 1 for a buy and -1 for a sell."""
-    known = {"buy": 1.0, "sell": -1.0}
+def sign(size: pd.Series, side: pd.Series) -> pd.Series:
+    """Return sizes, negative for a sell."""
+    sizes, known = size.astype(np.float64), {"buy": 1.0, "sell": -1.0}
     found = side.astype(str).str.lower().map(known)
     if found.isna().any():
         raise ValueError(f"a side must be buy or sell, got {side[found.isna()].iloc[0]!r}")
-    return found
+    if (sizes < 0.0).any():
+        raise ValueError(
+            f"a size beside a side must not be negative, got {sizes[sizes < 0.0].iloc[0]:g}"
+        )
+    return sizes * found.astype(np.float64)
 
 
 def make(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
@@ -151,6 +167,7 @@ def make(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 def read_own(table: pd.DataFrame) -> pd.DataFrame:
     """Read the columns of ``Result.fills``."""
     known = {name: table[name] for name in (*COLUMNS, "reference", "step") if name in table}
+    warn_without_fees(0 if "fee" in table else len(table))
     fee = known.pop("fee", 0.0)
     instrument = known.pop("instrument", "")
     known["time"] = to_time(table["time"])
@@ -161,11 +178,12 @@ def read_ccxt_trades(table: pd.DataFrame) -> pd.DataFrame:
     """Read what ``fetch_my_trades`` returns."""
     given: Any = table["fee"] if "fee" in table else [{}] * len(table)
     fees = [each if isinstance(each, Mapping) else {} for each in given]
+    warn_without_fees(sum(each.get("cost") is None for each in fees))
     return make(
         table,
         time=to_time(table["timestamp"]),
         instrument=table["symbol"],
-        quantity=table["amount"].astype(np.float64) * sign(table["side"]),
+        quantity=sign(table["amount"], table["side"]),
         price=table["price"],
         fee=[float(each.get("cost") or 0.0) for each in fees],
         fee_currency=[str(each.get("currency") or "") for each in fees],
@@ -178,7 +196,7 @@ def read_binance(table: pd.DataFrame) -> pd.DataFrame:
         table,
         time=to_time(table["time"]),
         instrument=table["symbol"],
-        quantity=table["qty"].astype(np.float64) * sign(table["side"]),
+        quantity=sign(table["qty"], table["side"]),
         price=table["price"],
         fee=table["commission"],
         fee_currency=table["commissionAsset"],
@@ -194,7 +212,7 @@ def read_bybit(table: pd.DataFrame) -> pd.DataFrame:
         kept,
         time=to_time(kept["execTime"]),
         instrument=kept["symbol"],
-        quantity=kept["execQty"].astype(np.float64) * sign(kept["side"]),
+        quantity=sign(kept["execQty"], kept["side"]),
         price=kept["execPrice"],
         fee=kept["execFee"],
         fee_currency=kept["feeCurrency"].fillna("") if "feeCurrency" in kept else "",
@@ -211,7 +229,7 @@ def read_okx(table: pd.DataFrame) -> pd.DataFrame:
         table,
         time=to_time(table["fillTime"] if "fillTime" in table else table["ts"]),
         instrument=table["instId"],
-        quantity=table["fillSz"].astype(np.float64) * sign(table["side"]),
+        quantity=sign(table["fillSz"], table["side"]),
         price=table["fillPx"],
         fee=-table["fee"].astype(np.float64),
         fee_currency=table["feeCcy"],
@@ -226,7 +244,7 @@ def read_vectorbt(table: pd.DataFrame) -> pd.DataFrame:
         table,
         time=to_time(time),
         instrument=table["Column"].astype(str),
-        quantity=table["Size"].astype(np.float64) * sign(table["Side"]),
+        quantity=sign(table["Size"], table["Side"]),
         price=table["Price"],
         fee=table["Fees"],
     )
@@ -251,7 +269,39 @@ def read_freqtrade(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
+def read_web(
+    read: Callable[[pd.DataFrame], dict[str, Any]], column: str
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Return the reader of a file that a web site exports; ``column`` says what a row is."""
+
+    def read_table(table: pd.DataFrame) -> pd.DataFrame:
+        kept = keep_fills(table, column)
+        return make(kept, **read(kept))
+
+    return read_table
+
+
 LAYOUTS = (
+    Layout(
+        "Binance's trade history",
+        ("Symbol", "Side", "Price", "Quantity", "Fee", "Realized Profit"),
+        read_web(read_binance_web, "Side"),
+    ),
+    Layout(
+        "Bybit's trade history",
+        ("Contracts", "Direction", "Filled Qty", "Filled Price", "Filled Type", "Fees Paid"),
+        read_web(read_bybit_web, "Filled Type"),
+    ),
+    Layout(
+        "Bybit's transaction log",
+        ("Currency", "Contract", "Type", "Direction", "Quantity", "Filled Price", "Fee Paid"),
+        read_web(read_bybit_log, "Type"),
+    ),
+    Layout(
+        "OKX's trading history",
+        ("Trade Type", "Symbol", "Action", "Amount", "Filled Price", "Fee", "Fee Unit"),
+        read_web(read_okx_web, "Action"),
+    ),
     Layout("Bybit", ("symbol", "side", "execPrice", "execQty", "execFee", "execTime"), read_bybit),
     Layout("OKX", ("instId", "side", "fillPx", "fillSz", "fee", "feeCcy"), read_okx),
     Layout(
@@ -259,7 +309,7 @@ LAYOUTS = (
         ("symbol", "side", "price", "qty", "commission", "commissionAsset", "time"),
         read_binance,
     ),
-    Layout("ccxt", ("timestamp", "symbol", "side", "amount", "price"), read_ccxt_trades),
+    Layout("ccxt", CCXT, read_ccxt_trades),
     Layout("vectorbt", ("Column", "Size", "Price", "Fees", "Side"), read_vectorbt),
     Layout(
         "freqtrade",

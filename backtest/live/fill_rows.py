@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -123,9 +124,16 @@ def read_names(table: pd.DataFrame, names: tuple[str, ...], only: str) -> list[s
     return found
 
 
+def warn_without_fees(count: int) -> None:
+    """Warn that some fills have no fee."""
+    if count:
+        warnings.warn(f"{count:,} fills have no fee, and pay none", stacklevel=2)
+
+
 def read_numbers(table: pd.DataFrame) -> tuple[list[float], ...]:
     """Return quantities, prices, references and fees, checked."""
     columns: dict[str, FloatArray] = {}
+    warn_without_fees(0 if "fee" in table else len(table))
     for name in ("quantity", "price", "reference", "fee"):
         if name in table:
             values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 CAPACITY = 4_096
 """Entries that the log of one bar may have."""
 OWNER = 8
-FORCED = (*ledger.STOPS, ledger.LIQUIDATED)
+ORDERS = (ledger.FILL, ledger.TIME_STOPPED)
+"""Kinds of entries that are orders to send: no venue knows ``max_holding``."""
+FORCED = (*(kind for kind in ledger.STOP_KINDS if kind not in ORDERS), ledger.LIQUIDATED)
 
 
 class Filled(NamedTuple):
@@ -34,7 +36,7 @@ class Filled(NamedTuple):
     cuts: tuple[CutsOfOne | None, ...]
 
     def sum_fills(self, i: int) -> float:
-        """Return the contracts that the decision of an instrument trades, or rests for."""
+        """Return the contracts that an instrument trades by order, or rests for."""
         return float(sum(self._find_orders(i)[:, 3].tolist()))
 
     def find_value(self, i: int) -> float:
@@ -46,7 +48,7 @@ class Filled(NamedTuple):
     def sum_costs(self, i: int) -> dict[str, float]:
         """Return the costs of the order of an instrument."""
         rows = self._of(i)
-        filled = rows[rows[:, 1] == ledger.FILL]
+        filled = rows[np.isin(rows[:, 1], ORDERS)]
         names = ("fee", "slippage", "impact")
         return {name: float(filled[:, 5 + k].sum()) for k, name in enumerate(names)}
 
@@ -59,7 +61,7 @@ class Filled(NamedTuple):
         rows = self._of(i)
         resting = np.flatnonzero(rows[:, 1] == RESTED)
         last = resting[0] if len(resting) else len(rows)
-        at_market = np.flatnonzero(rows[:last, 1] == ledger.FILL)
+        at_market = np.flatnonzero(np.isin(rows[:last, 1], ORDERS))
         return np.asarray(rows[np.concatenate([at_market, resting])])
 
     def _of(self, i: int) -> FloatArray:

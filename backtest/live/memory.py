@@ -15,7 +15,7 @@ from backtest.base.json_values import from_plain, to_plain
 from backtest.base.phrases import Either, Phrase
 from backtest.base.units import FloatArray, format_time
 from backtest.engine.feed_arrays import place_funding
-from backtest.engine.portfolio_policies import BAR_NUMBERS, Glimpse, Panelist, read_index
+from backtest.engine.portfolio_policies import BAR_NUMBERS, Glimpse, ObservedPolicy, read_index
 from backtest.live.facts import find_account_reads
 from backtest.policy import start_memory
 from backtest.policy.error_location import bind_plain
@@ -36,13 +36,13 @@ class Remembered(NamedTuple):
 
 def start_numbers(setup: Setup) -> Numbers:
     """Return what the policies remember at first."""
-    return [tuple(map(float, start_memory(p.policy) or ())) for p in setup.panelists]
+    return [tuple(map(float, start_memory(p.policy) or ())) for p in setup.observed]
 
 
 def name_policies(setup: Setup) -> list[str]:
     """Return a name for each policy: its instrument, or the overlay."""
     names = list(setup.markets.names)
-    return [*names, "overlay"][: len(setup.panelists)]
+    return [*names, "overlay"][: len(setup.observed)]
 
 
 def recall(setup: Setup, file: Path | None) -> Remembered:
@@ -52,7 +52,7 @@ def recall(setup: Setup, file: Path | None) -> Remembered:
         return Remembered(first, "")
     if file is not None and file.exists():
         return Remembered(read_memory(setup, file, first), f"memory of {file.name}")
-    reading = [p for p, kept in zip(setup.panelists, first, strict=True) if kept and reads(p)]
+    reading = [p for p, kept in zip(setup.observed, first, strict=True) if kept and reads(p)]
     if not reading:
         rebuilt = [rebuild(setup, i) if kept else kept for i, kept in enumerate(first)]
         return Remembered(rebuilt, f"memory rebuilt from {setup.markets.n_bars:,} bars")
@@ -68,22 +68,22 @@ def recall(setup: Setup, file: Path | None) -> Remembered:
     )
 
 
-def reads(panelist: Panelist) -> bool:
+def reads(policy: ObservedPolicy) -> bool:
     """Return whether a policy reads anything of the account that its market does not give."""
-    return bool(find_account_reads(panelist.policy) - {"venue"})
+    return bool(find_account_reads(policy.policy) - {"venue"})
 
 
 def rebuild(setup: Setup, i: int) -> tuple[float, ...]:
     """Return what a policy remembers that was asked at every close but the last one."""
-    panelist = setup.panelists[i]
-    decide = bind_plain(panelist.policy, tuple(panelist.columns))
-    columns, kept = tuple(panelist.columns.values()), start_memory(panelist.policy)
+    policy = setup.observed[i]
+    decide = bind_plain(policy.policy, tuple(policy.columns))
+    columns, kept = tuple(policy.columns.values()), start_memory(policy.policy)
     numbers = tuple(map(float, kept))
     nothing = (math.nan,) * (len(AccountView._fields) - 1)
     view = AccountView._make((*nothing, None))
-    bars, time = list_bars(setup, i), panelist.market.time.tolist()
+    bars, time = list_bars(setup, i), policy.market.time.tolist()
     with np.errstate(all="ignore"):
-        for t in range(panelist.market.n_bars - 1):
+        for t in range(policy.market.n_bars - 1):
             seen = Glimpse(time[t], t, bars[:, t])
             _, numbers = decide(None, columns, numbers, seen, view, float(bars[6, t]), t)
     return tuple(numbers)
@@ -91,10 +91,10 @@ def rebuild(setup: Setup, i: int) -> tuple[float, ...]:
 
 def list_bars(setup: Setup, i: int) -> FloatArray:
     """Return the bars that a policy saw, of shape (7, n_bars)."""
-    panelist, n = setup.panelists[i], len(setup.markets)
+    policy, n = setup.observed[i], len(setup.markets)
     if i == n:
-        return read_index(setup.panelists, n, setup.markets.n_bars)
-    market = panelist.market
+        return read_index(setup.observed, n, setup.markets.n_bars)
+    market = policy.market
     names = ["mark_close" if name == "mark" else name for name in BAR_NUMBERS[:-1]]
     paid = place_funding(market, setup.venues[setup.markets.names[i]], 0)
     known = np.searchsorted(paid["funding_bar"], np.arange(market.n_bars), side="right") - 1

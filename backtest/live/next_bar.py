@@ -14,10 +14,9 @@ from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import format_time, utc_index
-from backtest.engine.loop_inputs import read_inputs
-from backtest.engine.portfolio_inputs import read_book_inputs
-from backtest.engine.resumed_markets import append_last_bar
+from backtest.engine.resumed_run import append_last_bar
 from backtest.market import Market, Markets
+from backtest.market.markets import remake
 from backtest.market.tables.settlements import JITTER
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def extend_markets(setup: Setup, stated: Stated) -> Markets:
         name: extend_market(market, name, time, stated) if stop == markets.n_bars else market
         for (name, market), (_, stop) in zip(markets.items(), markets.spans.tolist(), strict=True)
     }
-    return Markets(extended, currency=markets.currency or None)
+    return remake(markets, extended)
 
 
 def extend_account(account: Account, markets: Markets, stated: Stated) -> Account:
@@ -229,28 +228,7 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
     """Return the setup of the account on the markets with the next bar, from the last bar on."""
     markets, first = extend_markets(setup, stated), setup.markets.n_bars
     account = extend_account(setup.account, markets, stated)
-    given: dict[str, Any] = {"sampling": setup.sampling, "first": first, "started": setup.started}
-    if setup.is_of_fast_loop:
-        (name,) = markets.names
-        longer = setup.signal if len(setup.signal) == 1 else pad(setup.signal)
-        inputs: Any = read_inputs(
-            markets[name], setup.venues[name], account, signal=longer, **given
-        )
-    else:
-        inputs = read_book_inputs(markets, setup.venues, account, signal=pad(setup.signal), **given)
-    return setup._replace(markets=markets, account=account, inputs=inputs, first=first - 1)
-
-
-def begin_at(setup: Setup, started: int) -> Setup:
-    """Return the setup of an account that began at another time, ns."""
-    inputs = setup.inputs
-    if setup.is_of_fast_loop:
-        inputs = inputs._replace(seen=inputs.seen._replace(start=started))
-    else:
-        inputs = inputs._replace(started=started)
-    return setup._replace(inputs=inputs, started=started)
-
-
-def pad(values: Any) -> Any:
-    """Return values by bar with the last one once more."""
-    return np.concatenate([values, values[..., -1:]], axis=-1)
+    signal = setup.signal  # one entry is that of all bars
+    longer = signal if signal.size == 1 else np.concatenate([signal, signal[..., -1:]], axis=-1)
+    later = setup.extend(markets, account, longer, first)
+    return later._replace(first=first - 1)

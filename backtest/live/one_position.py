@@ -9,17 +9,20 @@ import numpy as np
 from backtest.account import Log, State, live_bar
 from backtest.account.bar import quote_bar
 from backtest.account.ledger import new_ledger
-from backtest.engine.bar_loop import count_days, record_bar, show_account, with_decision
+from backtest.engine.bar_loop import DAY_NS, record_bar, show_account, with_decision
 from backtest.engine.fee_days import TradedDays, start_day, with_fees
 from backtest.engine.record import new_record_of_one
 from backtest.engine.target_cuts import find_decisions
 from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
+from backtest.live.starting_state import start_one
+from backtest.market.policy_clock import find_clock
 from backtest.policy.error_location import bind_plain
 
 if TYPE_CHECKING:
     from backtest.account import Rules
     from backtest.engine.loop_inputs import Inputs
     from backtest.engine.portfolio_setup import Setup
+    from backtest.live.facts import Completed
     from backtest.policy.view import AccountView
 
 
@@ -32,40 +35,63 @@ def read_rules(inputs: Inputs, traded: TradedDays | None, t: int) -> Rules:
     return with_fees(rules, inputs.fees.choose(day))
 
 
-def view_close(setup: Setup, state: State, traded: TradedDays | None) -> AccountView:
+def start(setup: Setup, completed: Completed, traded: TradedDays | None) -> State:  # noqa: ARG001 - as several
+    """Return the state of an account at the last close."""
+    return start_one(setup, completed)
+
+
+def view_close(setup: Setup, state: State, traded: TradedDays | None) -> tuple[AccountView]:
     """Return the policy's view of the account at the last close."""
     t, inputs = setup.markets.n_bars - 1, setup.inputs
     rules = read_rules(inputs, traded, t)
     with np.errstate(all="ignore"):
         quote = quote_bar(rules.instrument, inputs.feed, t)
-        return show_account(rules, state, quote, count_days(inputs.seen, t), True)
+        return (show_account(rules, state, quote, count_days_to(setup.markets.end, inputs), True),)
+
+
+def count_days_to(end: int, inputs: Inputs) -> float:
+    """Return the days from the account's start to a close, ns."""
+    return (end - inputs.seen.start) / DAY_NS
 
 
 def ask(
-    setup: Setup, state: State, memory: tuple[float, ...], traded: TradedDays | None
-) -> tuple[State, tuple[float, ...]]:
+    setup: Setup, state: State, memory: list[tuple[float, ...]], traded: TradedDays | None
+) -> tuple[State, list[tuple[float, ...]]]:
     """Return the state with the decision of the last close, and what the policy remembers."""
-    t, inputs, (panelist,) = setup.markets.n_bars - 1, setup.inputs, setup.panelists
+    t, inputs, (policy,) = setup.markets.n_bars - 1, setup.inputs, setup.observed
+    (numbers,) = memory
     signal = float(inputs.feed.signal[min(t, len(inputs.feed.signal) - 1)])
-    if state.is_ruined or state.is_over:
+    if state.is_ruined or state.is_over or not find_clock(setup.markets).is_at_close(t):
         return with_decision(state, float("nan"), signal), memory
-    decide = bind_plain(panelist.policy, tuple(panelist.columns))
-    columns = tuple(panelist.columns.values())
-    view = view_close(setup, state, traded)
+    decide = bind_plain(policy.policy, tuple(policy.columns))
+    columns = tuple(policy.columns.values())
+    (view,) = view_close(setup, state, traded)
     with np.errstate(all="ignore"):
-        leverage, after = decide(None, columns, memory, inputs.seen, view, state.last_funding, t)
-    return with_decision(state, leverage, signal), tuple(after)
+        k = len(inputs.seen.time) - 1
+        leverage, after = decide(None, columns, numbers, inputs.seen, view, state.last_funding, k)
+    return with_decision(state, leverage, signal), [tuple(after)]
 
 
-def fill(setup: Setup, ahead: Inputs, state: State, traded: TradedDays | None) -> Filled:
-    """Take the account through the bar after the last one, which ``ahead`` has."""
-    t = setup.markets.n_bars
+def read_overlay(state: State) -> float:  # noqa: ARG001 - as several
+    """Return the leverage of the overlay that scales the next targets: there is none."""
+    return 1.0
+
+
+def read_settings(state: State) -> list[float]:  # noqa: ARG001 - as several
+    """Return the venue leverage that the policy decided: none."""
+    return [float("nan")]
+
+
+def fill(setup: Setup, later: Setup, state: State, traded: TradedDays | None) -> Filled:
+    """Take the account through the bar after the last one, which ``later`` has."""
+    t, ahead = setup.markets.n_bars, later.inputs
     rules = read_rules(ahead, traded, t)
     log = Log(True, np.empty((CAPACITY, 8)), np.zeros(1, np.int64))
     begin = state._replace(funding_next=0, flow_next=0)
     with np.errstate(all="ignore"):
         after, ledger, quote = live_bar(rules, ahead.plan, ahead.feed, begin, log, t)
-        view = show_account(rules, after, quote, count_days(ahead.seen, t), True)
+        end = int(ahead.feed.time[t]) + setup.markets.interval
+        view = show_account(rules, after, quote, count_days_to(end, ahead), True)
     record = new_record_of_one(2)
     record_bar(record, state, new_ledger(), 0)
     record_bar(record, after, ledger, 1)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
+from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
-from backtest.base.units import IntArray
+from backtest.base.units import FloatArray, IntArray, format_time
 from backtest.engine.result_tables import value_of
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ class Reconciliation(NamedTuple):
     """The first difference between a replay and a venue.
 
     ``time`` is the open of its bar, None if there is no difference. ``term`` is a term of the
-    ledger, or equity or balance. ``ours`` and ``theirs`` are the amounts of the bar, or the levels
-    at its close. ``causes`` would explain the difference; which one it was, is not said.
+    ledger, or equity or balance; without a difference, all terms that were compared. ``ours`` and
+    ``theirs`` are the amounts of the bar, or the levels at its close. ``causes`` would explain the
+    difference; which one it was, is not said.
     """
 
     time: pd.Timestamp | None
@@ -54,7 +55,7 @@ class Reconciliation(NamedTuple):
 
     def __str__(self) -> str:
         if self.time is None:
-            return f"no difference in {self.bars:,} bars"
+            return f"no difference of {self.term} in {self.bars:,} bars"
         text = (
             f"first difference in the bar of {self.time:%Y-%m-%d %H:%M} UTC: {self.term} "
             f"{self.ours:.10g} here, {self.theirs:.10g} there ({self.difference:+.10g})"
@@ -114,7 +115,10 @@ def rename_okx(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_bars(replay: Result, table: pd.DataFrame, *, at_close: bool) -> IntArray:
-    """Return the bar of each row: that of its stamp, or the last one closed by then."""
+    """Return the bar of each row: that of its stamp, or the last one closed by then.
+
+    A row before or after the replay has -1; at least one lies within.
+    """
     try:
         stamps = pd.DatetimeIndex(pd.to_datetime(table["time"], utc=True)).as_unit("ns").asi8
     except (ValueError, TypeError) as error:
@@ -125,7 +129,28 @@ def find_bars(replay: Result, table: pd.DataFrame, *, at_close: bool) -> IntArra
         ) from error
     edges = replay.span.closes if at_close else replay.time
     found: IntArray = np.searchsorted(edges, stamps, side="right") - 1
+    found[stamps >= edges[-1] + replay.interval] = -1
+    if not (found >= 0).any():
+        raise ParameterError(
+            f"a ledger must have rows within the replay, from {format_time(int(edges[0]))} to "
+            f"{format_time(int(edges[-1]) + replay.interval)}, got {len(stamps)} outside",
+            where=WHERE,
+            cure="check its times (UTC)",
+        )
     return found
+
+
+def read_amounts(table: pd.DataFrame, column: str) -> FloatArray:
+    """Return a column of numbers."""
+    amounts = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(amounts).all():
+        k = int(np.argmin(np.isfinite(amounts)))
+        raise ParameterError(
+            f"{column} must be a finite number, got {table[column].iloc[k]!r}",
+            where=f"{WHERE}, row {k}",
+            cure="correct the row, or leave it out",
+        )
+    return amounts
 
 
 def compare_level(
@@ -134,9 +159,7 @@ def compare_level(
     """Return the first close at which the equity, or the balance, differs."""
     bars = find_bars(replay, table, at_close=True)
     ours = replay.of_account("equity") if level == "equity" else replay.closes.balance
-    theirs = pd.to_numeric(table[level], errors="coerce").to_numpy(dtype=np.float64)
-    kept = (bars >= 0) & ~np.isnan(theirs)
-    bars, theirs = bars[kept], theirs[kept]
+    bars, theirs = bars[bars >= 0], read_amounts(table, level)[bars >= 0]
     scale = np.maximum(np.abs(ours[bars]), np.abs(theirs)) + 1e-300
     off = np.flatnonzero(np.abs(theirs - ours[bars]) > tolerance * scale)
     if not len(off):
@@ -146,6 +169,9 @@ def compare_level(
     before = float(theirs[k - 1] - ours[bars[k - 1]]) if k else 0.0
     change = float(theirs[k] - ours[t]) - before
     causes = tuple(list_causes(replay, t, change))
+    later = ours[np.minimum(bars + 1, len(ours) - 1)]
+    if (np.abs(theirs - later) <= tolerance * scale).all():
+        causes = ("its stamps are the opens of the bars, not the closes", *causes)
     return Reconciliation(
         stamp(replay, t), level, float(ours[t]), float(theirs[k]), causes, len(bars)
     )
@@ -154,14 +180,13 @@ def compare_level(
 def compare_terms(replay: Result, table: pd.DataFrame, tolerance: float) -> Reconciliation:
     """Return the first bar in which a term of a ledger differs."""
     bars = find_bars(replay, table, at_close=False)
-    amounts = pd.to_numeric(table["amount"], errors="coerce").to_numpy(dtype=np.float64)
+    amounts = read_amounts(table, "amount")
     n, equity = replay.record.n_bars, np.abs(replay.of_account("equity")) + 1e-300
     first: tuple[int, str, float, float] | None = None
-    terms = table["term"].astype(str)
-    for term, sign in TERMS.items():
-        rows = (terms == term).to_numpy() & (bars >= 0)
-        if not rows.any():
-            continue
+    terms = check_terms(table["term"].astype(str))
+    compared = [term for term in TERMS if ((terms == term) & (bars >= 0)).any()]
+    for term in compared:
+        rows, sign = (terms == term).to_numpy() & (bars >= 0), TERMS[term]
         theirs = np.bincount(bars[rows], weights=amounts[rows], minlength=n)
         ours = sign * replay.of_account(term)
         off = np.flatnonzero(np.abs(theirs - ours) > tolerance * equity)
@@ -169,9 +194,21 @@ def compare_terms(replay: Result, table: pd.DataFrame, tolerance: float) -> Reco
             t = int(off[0])
             first = (t, term, float(ours[t]), float(theirs[t]))
     if first is None:
-        return Reconciliation(None, "", 0.0, 0.0, (), n)
+        return Reconciliation(None, ", ".join(compared) or "any term", 0.0, 0.0, (), n)
     t, term, mine, other = first
     return Reconciliation(stamp(replay, t), term, mine, other, (), n)
+
+
+def check_terms(terms: pd.Series) -> pd.Series:
+    """Return the terms of a ledger, which are known or ``other``."""
+    unknown = terms[~terms.isin([*TERMS, "other"])]
+    for name in unknown[:1]:
+        raise ParameterError(
+            f"a term must be one of {', '.join(TERMS)}, got {name!r}{did_you_mean(name, TERMS)}",
+            where=f"{WHERE}, term",
+            cure="rename it, or call it other if it is not to be compared",
+        )
+    return terms
 
 
 def stamp(replay: Result, t: int) -> pd.Timestamp:

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from backtest.account.account_checks import check_account
+from backtest.account import Account
+from backtest.account.currency_terms import refuse_currencies
 from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import ParameterError
+from backtest.base.fields import Timed
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
 from backtest.base.units import IntArray, TimeLike, parse_duration, utc_index
 from backtest.engine import portfolio_loop
-from backtest.engine.account_loop import seat_at_desk
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.portfolio_checks import check_account_kind
+from backtest.engine.account_loop import gather_deciders
+from backtest.engine.feed_arrays import place_flows
+from backtest.engine.portfolio_checks import check_periods, count_periods
 from backtest.engine.portfolio_driver import Counts, drive, new_tape
-from backtest.engine.portfolio_inputs import start_book
+from backtest.engine.portfolio_inputs import start_account_state
 from backtest.engine.portfolio_setup import Setup, set_up
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_result import finish
-from backtest.engine.run_setup import check_kinds
-from backtest.engine.sampling_periods import check_periods, count_periods
+from backtest.engine.run_setup import take_markets
 from backtest.live.facts import Completed
 from backtest.live.fill_rows import Fact, read_fills
 from backtest.live.replayed_bar import Replayer
 from backtest.live.snapshot import AccountSnapshot
 from backtest.live.starting_state import start_several
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets
 from backtest.measures.tally import start_tally
+from backtest.options.option_listing import refuse_options
 from backtest.policy import Policy
 
 if TYPE_CHECKING:
-    from backtest.account import Account
     from backtest.account.portfolio_records import AccountState
     from backtest.live.reconciliation import Reconciliation
     from backtest.venue import Venue
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.005
 """How far a price may lie outside its bar, a fraction, where no reference is given."""
 CHUNK = 4_096
+TOLERANCE_OF_SUM = 1e-9
 
 
 class Own(Policy):
@@ -98,6 +100,7 @@ def replay(
     sampling: str = "1d",
     calendar: str = "365",
     range_tolerance: float = TOLERANCE,
+    top_ups: pd.Series | None = None,
 ) -> Replay:
     """Take an account through a market by fills that were really made.
 
@@ -119,6 +122,9 @@ def replay(
         The account at its start, or the time. Default: ``account.capital``, flat, at the first bar.
     range_tolerance : float
         How far a price without a reference may lie outside the range of its bar, a fraction.
+    top_ups : Series, optional
+        Money that came from ``account.reserve``, by time, as :attr:`Result.top_ups` of a run. What
+        is left of the reserve counts for the fees of a fund. Default: none.
 
     Returns
     -------
@@ -135,8 +141,9 @@ def replay(
     Number(0.0, 1.0).check("range_tolerance", range_tolerance, where="bt.replay, range_tolerance")
     setup = set_up_replay(market, venue, account, start, sampling, calendar)
     facts = read_fills(setup, fills, range_tolerance)
+    drawn = read_top_ups(setup, top_ups)
     state = find_start(setup, start)
-    outcome, replayer = live_through(setup, state, facts)
+    outcome, replayer = live_through(setup, state, facts, drawn)
     result = finish(setup, outcome, calendar=calendar)
     table = pd.DataFrame(replayer.would, columns=["time", "instrument", "price", "shortfall"])
     table["time"] = utc_index(table["time"].to_numpy(dtype=np.int64))
@@ -154,13 +161,9 @@ def set_up_replay(
             where=Place("start", of="bt.replay"),
             cure="pass bt.AccountSnapshot(equity=..., positions={...}), or a time in UTC",
         )
-    if isinstance(market, Markets):
-        check_account_kind(account)
-        markets = end_expired(market, venue)
-    else:
-        check_kinds(market, Own(), venue, account, None)
-        check_account(account, venue)
-        markets = as_markets(market)
+    markets = take_markets(market, Own(), venue, account, None)
+    refuse_currencies(account, where="bt.replay, account")
+    refuse_options(markets, "a replay of fills", where="bt.replay, market")
     check_periods(markets, sampling, calendar)
     begin = start.time if isinstance(start, AccountSnapshot) else start
     if begin is None and isinstance(start, AccountSnapshot) and start.positions:
@@ -171,10 +174,31 @@ def set_up_replay(
     )  # fmt: skip
 
 
+def read_top_ups(setup: Setup, top_ups: pd.Series | None) -> dict[int, float]:
+    """Return the money that came from the reserve by bar; it must not be more than the reserve."""
+    if top_ups is None or (isinstance(top_ups, pd.Series) and top_ups.empty):
+        return {}
+    where = Place("top_ups", of="bt.replay")
+    given = Timed(Number(0.0), constant=False).check("top_ups", top_ups, where=where)
+    own = replace(Account(), flows=pd.Series(given))
+    clock: Any = setup.markets
+    bars, amounts = place_flows(clock, own, setup.first, int(clock.time[0]))
+    if amounts.sum() > setup.account.reserve * (1.0 + TOLERANCE_OF_SUM):
+        raise ParameterError(
+            f"top-ups come from the reserve, {setup.account.reserve:g}, got {amounts.sum():g}",
+            where=where,
+            cure="give the account its reserve, and other money that came in as its flows",
+        )
+    found: dict[int, float] = {}
+    for bar, amount in zip(bars.tolist(), amounts.tolist(), strict=True):
+        found[bar] = found.get(bar, 0.0) + amount
+    return found
+
+
 def find_start(setup: Setup, start: Any) -> AccountState:
     """Return the account at its start: of the terms, or of a snapshot at the close before it."""
     if not isinstance(start, AccountSnapshot):
-        return start_book(setup.inputs, setup.account, setup.first, has_overlay=False)
+        return start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
     if setup.first == 0:
         if any(each.quantity != 0.0 for each in start.positions.values()):
             raise ParameterError(
@@ -190,29 +214,40 @@ def find_start(setup: Setup, start: Any) -> AccountState:
 
 
 def live_through(
-    setup: Setup, state: AccountState, facts: dict[int, list[Fact]]
+    setup: Setup, state: AccountState, facts: dict[int, list[Fact]], drawn: dict[int, float]
 ) -> tuple[Outcome, Replayer]:
     """Take the account through all bars by its fills."""
     inputs, n, first = setup.inputs, len(setup.markets), setup.first
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     replayer = Replayer(
-        names, n, facts, setup.markets.time, find_due(setup), setup.markets.interval
+        names, n, facts, setup.markets.time, find_due(setup), setup.markets.interval, drawn
     )
     bound = bind_functions(
         portfolio_loop,
-        live_book_bar=replayer.live,
+        live_any_bar=replayer.live,
         begin_bars=lambda *_: False,
         decide_all=lambda *_: True,
         ask=None,
     )
-    desk, total = seat_at_desk(setup, setup.panelists), setup.markets.n_bars
+    deciders, total = gather_deciders(setup, setup.observed), setup.markets.n_bars
     tape = new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
     tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), first)
-    given = (inputs, state, desk, desk, Counts(tally, None), first, total, tape, CHUNK, None)
-    counts, entries = drive(bound["simulate_book"], None, *given)
+    given = (
+        inputs,
+        state,
+        deciders,
+        deciders,
+        Counts(tally, None),
+        first,
+        total,
+        tape,
+        CHUNK,
+        None,
+    )
+    counts, entries = drive(bound["simulate_portfolio"], None, *given)
     outcome = Outcome(
         state=state, tally=counts.tally, traded=counts.traded, record=tape.record,
-        entries=entries, memory=desk.memory, plain_because="",
+        entries=entries, memory=deciders.memory, plain_because="",
     )  # fmt: skip
     return outcome, replayer
 

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest.account import ledger as kinds
 from backtest.account import portfolio_bar, portfolio_payments
 from backtest.account.account_records import Position
-from backtest.account.books import charge, make_books
+from backtest.account.balances import charge, make_balances
 from backtest.account.fills import move_margin
 from backtest.account.fund_fees import charge_fund_fees
 from backtest.account.ledger import write_event
 from backtest.account.portfolio_balance import (
-    close_account_books,
     compute_account_equity,
     compute_excess,
     count_cross,
     is_pool_short,
-    mark_book,
-    open_books,
+    mark_to_ledger,
+    pick_balances,
+    put_balances,
     value_at,
 )
-from backtest.account.portfolio_calls import compute_pot_backing, compute_pot_needed
+from backtest.account.portfolio_calls import compute_pool_backing, compute_pool_needed
 from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
@@ -38,6 +38,7 @@ from backtest.account.portfolio_ledger import (
     LOSS,
     PRICE_PNL,
     SLIPPAGE,
+    TOP_UP,
     TRADED,
     as_log,
     clear_ledger,
@@ -45,7 +46,7 @@ from backtest.account.portfolio_ledger import (
     stamp,
 )
 from backtest.account.portfolio_ledger import STOPS as STOPS_ROW
-from backtest.account.portfolio_payments import charge_book_interest
+from backtest.account.portfolio_payments import charge_portfolio_interest
 from backtest.account.portfolio_records import (
     CASH,
     EARLY,
@@ -53,9 +54,9 @@ from backtest.account.portfolio_records import (
     FUNDING_NEXT,
     RESERVE,
     AccountState,
-    BookFeed,
-    BookLog,
+    EventLog,
     MarketBar,
+    MarketFeed,
     Scratch,
     Terms,
     is_held,
@@ -99,12 +100,12 @@ class Bar(NamedTuple):
     """The arguments of a bar of the loop."""
 
     terms: Terms
-    feed: BookFeed
+    feed: MarketFeed
     state: AccountState
     quotes: MarketBar
     scratch: Scratch
     ledger: FloatArray
-    log: BookLog
+    log: EventLog
     t: int
 
 
@@ -123,12 +124,15 @@ class Replayer:
         Opens of the bars, and stamps of the settlements of the feed, ns.
     interval : int
         Length of a bar, ns.
+    drawn : mapping of int to float
+        The money that came from the reserve by bar.
     """
 
     def __init__(
         self, names: tuple[str, ...], n: int, facts: dict[int, list[Fact]],
-        time: IntArray, due: IntArray, interval: int,
+        time: IntArray, due: IntArray, interval: int, drawn: dict[int, float],
     ) -> None:  # fmt: skip
+        self.drawn = drawn
         self.names, self.n, self.facts = names, n, facts
         self.time, self.due, self.interval = time, due, interval
         self.would: list[Would] = []
@@ -136,19 +140,24 @@ class Replayer:
         pay = bind_functions(
             portfolio_payments,
             liquidate_isolated=lambda *_: False,
-            is_book_funding_due=self._is_next_due,
+            is_portfolio_funding_due=self._is_next_due,
             compute_free=lambda *_: math.inf,
         )
         close = bind_functions(
-            portfolio_bar, settle_debt=self._check_debt, delist=_do_nothing, end_book=_do_nothing
+            portfolio_bar,
+            settle_debt=self._check_debt,
+            delist=_do_nothing,
+            end_portfolio=_do_nothing,
         )
         self.kernel = SimpleNamespace(
-            pay=pay["pay_book_funding"], flow=pay["take_book_flows"], close=close["close_book"]
+            pay=pay["pay_portfolio_funding"],
+            flow=pay["take_portfolio_flows"],
+            close=close["close_portfolio_bar"],
         )
 
     def live(
-        self, terms: Terms, feed: BookFeed, state: AccountState, quotes: MarketBar,
-        scratch: Scratch, ledger: FloatArray, log: BookLog, t: int,
+        self, terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar,
+        scratch: Scratch, ledger: FloatArray, log: EventLog, t: int,
     ) -> None:  # fmt: skip
         """Take the account through bar t, up to its close."""
         bar = Bar(terms, feed, state, quotes, scratch, ledger, log, t)
@@ -160,14 +169,15 @@ class Replayer:
         if terms.fill == EARLY and t > 0:
             for i in range(self.n):
                 if is_held(state, i):
-                    mark_book(state, i, quotes.fill[i], ledger)
+                    mark_to_ledger(state, i, quotes.fill[i], ledger)
         left = self._apply(bar, left, lambda fact: fact.step == 0)
+        self._top_up(bar)
         self.kernel.flow(terms, feed, state, quotes, ledger, log, t)
         left = self._apply(bar, left, lambda fact: fact.step == 1)
         portfolio_bar.rescale_unit(state, ledger, before)
         left = self._pay(bar, left, 1)
         if terms.has_interest and t > 0:
-            charge_book_interest(terms, feed, state, quotes, ledger, log, t)
+            charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)
         if terms.has_fund_fees and t > 0:
             charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
         self._test(bar, quotes.mark_open, int(self.time[t]))
@@ -177,15 +187,24 @@ class Replayer:
         portfolio_bar.follow_bests(terms, state, quotes, scratch)
         self.kernel.close(terms, feed, state, quotes, scratch, ledger, log, t, wealth)
 
+    def _top_up(self, bar: Bar) -> None:
+        """Move what came from the reserve into the balance."""
+        moved = min(self.drawn.get(bar.t, 0.0), float(bar.state.wallet[RESERVE]))
+        if moved > 0.0:
+            bar.state.wallet[RESERVE] -= moved
+            bar.state.wallet[CASH] += moved
+            bar.ledger[TOP_UP, -1] += moved
+            note(bar.log, bar.t, -1, kinds.TOP_UP, 1.0, 0.0, moved)
+
     def _is_next_due(self, *given: Any) -> bool:
         """Return whether a settlement is due, and was not just paid."""
         self._allowed -= 1
-        return self._allowed >= 0 and portfolio_payments.is_book_funding_due(*given)
+        return self._allowed >= 0 and portfolio_payments.is_portfolio_funding_due(*given)
 
     def _pay(self, bar: Bar, left: list[Fact], is_open: int) -> list[Fact]:
         """Pay the settlements of the bar one by one; fills stamped before one come before it."""
         terms, feed, state, quotes, _, ledger, log, t = bar
-        while portfolio_payments.is_book_funding_due(feed, state, t, is_open):
+        while portfolio_payments.is_portfolio_funding_due(feed, state, t, is_open):
             event = int(state.cursor[FUNDING_NEXT])
             name, due = self.names[feed.funding_instrument[event]], int(self.due[event])
             if not is_open:
@@ -240,8 +259,8 @@ class Replayer:
             self._note(time, "", float("nan"), -compute_excess(terms, state))
         for i in range(self.n):
             if is_held(state, i) and is_isolated(terms, i):
-                needed = compute_pot_needed(terms, state, bar.quotes, i)
-                missing = needed - compute_pot_backing(terms, state, i)
+                needed = compute_pool_needed(terms, state, bar.quotes, i)
+                missing = needed - compute_pool_backing(terms, state, i)
                 if missing >= -TOLERANCE * needed:
                     price = self._price(terms, i, values[i])
                     self._note(time, self.names[i], price, missing)
@@ -266,7 +285,7 @@ class Replayer:
             self._test(bar, values, end)
 
     def _check_debt(
-        self, terms: Terms, state: AccountState, ledger: FloatArray, log: BookLog, t: int
+        self, terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int
     ) -> None:
         """Refuse an equity under 0 that no bad debt explains."""
         del ledger, log
@@ -303,7 +322,7 @@ def sell_asset(bar: Bar, fact: Fact, n: int) -> None:
 def enter_fill(bar: Bar, fact: Fact) -> None:
     """Change a position by a fill at its price, with its fee."""
     terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
-    rules, before = pick_instrument(terms, i), open_books(terms, state, i)
+    rules, before = pick_instrument(terms, i), pick_balances(terms, state, i)
     (position,) = before.positions
     quantity = position.quantity + fact.quantity
     if abs(quantity) <= DUST * max(abs(position.quantity), abs(fact.quantity)):
@@ -315,7 +334,9 @@ def enter_fill(bar: Bar, fact: Fact) -> None:
         cash, margin = move_margin(rules, before, quantity, fact.filled, initial)
     else:
         cash, margin = before.cash - change * fact.filled, 0.0
-    after = charge(rules, make_books(cash, Position(quantity, entry, margin, fact.value)), fact.fee)
+    after = charge(
+        rules, make_balances(cash, Position(quantity, entry, margin, fact.value)), fact.fee
+    )
     cost = change * (fact.filled - fact.value)
     is_forced = fact.kind in BY_VENUE
     ledger[PRICE_PNL, i] += position.quantity * (fact.value - position.value)
@@ -324,7 +345,7 @@ def enter_fill(bar: Bar, fact: Fact) -> None:
     ledger[TRADED, i] += abs(change) * abs(fact.filled)
     ledger[LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
     ledger[STOPS_ROW, i] += 1.0 if fact.kind == "stop" else 0.0
-    close_account_books(terms, state, i, before, after)
+    put_balances(terms, state, i, before, after)
     row = bar.log.written[0]
     costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
     shown = fact.value if is_forced else fact.filled

@@ -21,30 +21,34 @@ from backtest.account.portfolio_records import (
 )
 from backtest.base.compiled_twins import bind_functions
 from backtest.engine import portfolio_loop
-from backtest.engine.account_loop import copy_book, seat_at_desk
+from backtest.engine.account_loop import copy_state, gather_deciders
 from backtest.engine.bar_loop import DAY_NS
+from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
-from backtest.engine.portfolio_close import look_at_close
-from backtest.engine.portfolio_cuts import find_book_decisions
-from backtest.engine.portfolio_driver import new_tape, read_tables, report_bad_decision
-from backtest.engine.portfolio_inputs import (
-    BookInputs,
-    new_book_log,
+from backtest.engine.portfolio_buffers import (
+    new_event_log,
     new_ledger_array,
     new_quotes,
     new_scratch,
 )
-from backtest.engine.portfolio_loop import N_SHOWN, Desk
+from backtest.engine.portfolio_close import look_at_close
+from backtest.engine.portfolio_cuts import find_portfolio_decisions
+from backtest.engine.portfolio_driver import new_tape, read_tables, report_bad_decision
+from backtest.engine.portfolio_inputs import PortfolioInputs
+from backtest.engine.portfolio_loop import N_SHOWN
 from backtest.engine.portfolio_policies import ask_plain
 from backtest.engine.record import Outcome, join_records
 from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
+from backtest.live.starting_state import start_several
 from backtest.measures.tally import start_tally
 from backtest.policy import sets_margin
 from backtest.policy.view import AccountView
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
 
 if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
     from backtest.engine.portfolio_setup import Setup
+    from backtest.live.facts import Completed
 
 
 class Buffers(NamedTuple):
@@ -65,7 +69,7 @@ def find_functions(setup: Setup) -> Any:
     return SimpleNamespace(**{**vars(portfolio_bar), **bound, "look_at_close": look_at_close})
 
 
-def read_terms(inputs: BookInputs, traded: TradedDays | None, t: int) -> Terms:
+def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Terms:
     """Return the terms of bar t, under its margin tables and the fee tiers of its day."""
     terms = read_tables(inputs, t + 1)
     if inputs.fees is None:
@@ -74,13 +78,25 @@ def read_terms(inputs: BookInputs, traded: TradedDays | None, t: int) -> Terms:
 
 
 def read_own_terms(
-    setup: Setup, inputs: BookInputs, state: AccountState, traded: TradedDays | None, t: int
+    setup: Setup, inputs: PortfolioInputs, state: AccountState, traded: TradedDays | None, t: int
 ) -> Terms:
     """Return the terms of bar t under the venue leverages that policies have set."""
     terms = read_terms(inputs, traded, t)
     if any(sets_margin(policy) for policy in setup.policies.values()):
         write_settings(terms, state)
     return terms
+
+
+def start(setup: Setup, completed: Completed, traded: TradedDays | None) -> AccountState:
+    """Return the state of an account at the last close."""
+    return start_several(
+        setup, completed, read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
+    )
+
+
+def read_settings(state: AccountState) -> list[float]:
+    """Return the venue leverage that the policy of each instrument decided, NaN for none."""
+    return list(state.asked.tolist())
 
 
 def read_overlay(state: AccountState) -> float:
@@ -95,24 +111,24 @@ def new_buffers(state: AccountState) -> Buffers:
 
 
 def show(
-    functions: Any, setup: Setup, inputs: BookInputs, terms: Terms, state: AccountState,
-    buffers: Buffers, desk: Desk, t: int,
+    functions: Any, setup: Setup, inputs: PortfolioInputs, terms: Terms, state: AccountState,
+    buffers: Buffers, deciders: Deciders, t: int,
 ) -> tuple[AccountView, ...]:  # fmt: skip
     """Return the view of the account at the close of bar t, for each instrument."""
     quotes, scratch = buffers
     close = functions.look_at_close(terms, state, quotes, scratch, True)
-    days = (inputs.feed.time[t] + desk.interval - desk.start) / DAY_NS
-    functions.show_account_totals(terms, desk, state, quotes, close, days)
-    desk.wants_price[:] = 1
+    days = (inputs.feed.time[t] + setup.markets.interval - deciders.start) / DAY_NS
+    functions.show_account_totals(terms, deciders, state, quotes, close, days)
+    deciders.wants_price[:] = 1
     views = []
     for i in range(len(setup.markets)):
-        functions.show_position(terms, desk, state, quotes, scratch, i)
-        views.append(AccountView._make((*desk.sheet[:N_SHOWN].tolist(), None)))
+        functions.show_position(terms, deciders, state, quotes, scratch, i)
+        views.append(AccountView._make((*deciders.shown[:N_SHOWN].tolist(), None)))
     return tuple(views)
 
 
 def set_close(
-    terms: Terms, inputs: BookInputs, state: AccountState, buffers: Buffers, t: int
+    terms: Terms, inputs: PortfolioInputs, state: AccountState, buffers: Buffers, t: int
 ) -> None:
     """Write the quotes of bar t, and value the account at its mark closes."""
     set_quotes(terms, inputs.feed, buffers.quotes, t)
@@ -125,56 +141,66 @@ def view_close(
     """Return the view of the account at the last close, for each instrument."""
     t, inputs = setup.markets.n_bars - 1, setup.inputs
     terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
-    state = copy_book(state)
-    desk = seat_at_desk(setup, setup.panelists)
+    state = copy_state(state)
+    deciders = gather_deciders(setup, setup.observed)
     with np.errstate(all="ignore"):
         set_close(terms, inputs, state, buffers, t)
-        return show(find_functions(setup), setup, inputs, terms, state, buffers, desk, t)
+        return show(find_functions(setup), setup, inputs, terms, state, buffers, deciders, t)
 
 
 def ask(
-    setup: Setup, state: AccountState, memory: Any, traded: TradedDays | None
-) -> tuple[AccountState, Any]:
+    setup: Setup, state: AccountState, memory: list[tuple[float, ...]], traded: TradedDays | None
+) -> tuple[AccountState, list[tuple[float, ...]]]:
     """Return the state with the decisions of the last close, and what the policies remember."""
     t, inputs, functions = setup.markets.n_bars - 1, setup.inputs, find_functions(setup)
     terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
-    state = copy_book(state)
-    desk = seat_at_desk(setup, setup.panelists)
-    desk.memory[:] = memory
+    state = copy_state(state)
+    deciders = gather_deciders(setup, setup.observed)
+    deciders.memory[:] = [x for numbers in memory for x in (*numbers, 0.0)]
+    functions.begin_peak(deciders, state)
     with np.errstate(all="ignore"):
         set_close(terms, inputs, state, buffers, t)
         close = functions.look_at_close(terms, state, buffers.quotes, buffers.scratch, True)
         is_good = functions.decide_all(
-            terms, inputs.feed, desk, state, buffers.quotes, close, buffers.scratch, t
+            terms, inputs.feed, deciders, state, buffers.quotes, close, buffers.scratch, t
         )
     if not is_good:
         raise report_bad_decision(inputs, t)
-    return state, desk.memory
+    return state, split(deciders.memory, memory)
+
+
+def split(slots: FloatArray, numbers: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Return what each policy remembers of all slots; each has a spare one."""
+    found, at = [], 0
+    for each in numbers:
+        found.append(tuple(slots[at : at + len(each)].tolist()))
+        at += len(each) + 1
+    return found
 
 
 def fill(setup: Setup, later: Setup, state: AccountState, traded: TradedDays | None) -> Filled:
     """Take the account through the bar after the last one, which ``later`` has."""
     t, inputs, functions = setup.markets.n_bars, later.inputs, find_functions(setup)
     terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
-    after = copy_book(state)
-    n, log = len(state.margin), new_book_log(CAPACITY)
+    after = copy_state(state)
+    n, log = len(state.margin), new_event_log(CAPACITY)
     ledger = new_ledger_array(n)
-    desk = seat_at_desk(setup, setup.panelists)
+    deciders = gather_deciders(setup, setup.observed)
     tape = [new_tape(n, 1, bar, 1) for bar in (t - 1, t)]
     with np.errstate(all="ignore"):
-        functions.live_book_bar(
+        functions.simulate_portfolio_bar(
             terms, inputs.feed, after, buffers.quotes, buffers.scratch, ledger, log, t
         )
-        views = show(functions, setup, inputs, terms, after, buffers, desk, t)
+        views = show(functions, setup, inputs, terms, after, buffers, deciders, t)
         close = functions.look_at_close(terms, after, buffers.quotes, buffers.scratch, True)
         blank = new_ledger_array(n)
-        functions.record_book(tape[0], terms, state, blank, buffers.scratch, close, 0)
-        functions.record_book(tape[1], terms, after, ledger, buffers.scratch, close, 0)
+        functions.record_portfolio(tape[0], terms, state, blank, buffers.scratch, close, 0)
+        functions.record_portfolio(tape[1], terms, after, ledger, buffers.scratch, close, 0)
     entries = log.entries[: log.written[0]]
     outcome = Outcome(
         state=after, tally=start_tally(1.0, 1.0, t), memory=None, entries=entries,
         record=join_records([each.record for each in tape]), plain_because="", traded=None,
     )  # fmt: skip
-    found = find_book_decisions(later, outcome)
+    found = find_portfolio_decisions(later, outcome)
     cuts = pick_cuts(found, found.instrument, t, n)
     return Filled(entries, views, float(after.wallet[EQUITY]), cuts)

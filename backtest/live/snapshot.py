@@ -26,6 +26,7 @@ SIGNED = ("cash", "wallet", "equity", "quantity", "entry_value", "best_value", "
 """Fields that may be negative; the others are at least 0."""
 ENDLESS = ("bars_since_liquidation", "bars_since_stop")
 """Fields that may be infinite: never."""
+TIMES = ("time", "started", "opened")
 MODES = ("cross", "isolated")
 WHERE = "bt.AccountSnapshot"
 
@@ -46,6 +47,8 @@ class HeldPosition:
         ``"cross"`` or ``"isolated"``, if known.
     best_price : float, optional
         Best last price since the position was opened, for a trailing stop.
+    opened : str or Timestamp, optional
+        When the position was opened from flat, in UTC, for ``max_holding``.
     bars_since_liquidation, bars_since_stop : float, optional
         Bars since these events of this position; infinite: never.
     overlay : float, optional
@@ -63,6 +66,7 @@ class HeldPosition:
     margin: float = 0.0
     mode: str | None = None
     best_price: float | None = None
+    opened: Any = None
     bars_since_liquidation: float | None = None
     bars_since_stop: float | None = None
     overlay: float | None = None
@@ -100,6 +104,9 @@ class AccountSnapshot:
         Unit value and its peak, instead of ``peak_equity``; runs write them to keep all bits.
     highest_equity : float, optional
         Highest equity at a close since the start or the last equity stop.
+    high_water : float, optional
+        Highest equity after fees at a date of the performance fee, without flows; of runs in their
+        units.
     paid_in : float, optional
         Capital paid in, for ``ruin_at``.
     bars_since_liquidation, bars_since_stop : float, optional
@@ -138,6 +145,7 @@ class AccountSnapshot:
     unit: float | None = None
     unit_peak: float | None = None
     highest_equity: float | None = None
+    high_water: float | None = None
     paid_in: float | None = None
     bars_since_liquidation: float | None = None
     bars_since_stop: float | None = None
@@ -148,10 +156,7 @@ class AccountSnapshot:
     traded_30d: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("time", "started"):
-            if getattr(self, name) is not None:
-                stamp = to_nanoseconds(getattr(self, name), where=f"{WHERE}, {name}")
-                object.__setattr__(self, name, pd.Timestamp(stamp, tz="UTC"))
+        read_times(self, WHERE)
         check_fields(self, WHERE)
         if not isinstance(self.positions, Mapping):
             raise_kind("positions", "a mapping by instrument", self.positions)
@@ -167,7 +172,7 @@ class AccountSnapshot:
         """Return the snapshot as data; fields that are not known are left out."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         found |= {name: stamp.isoformat() for name in ("time", "started") if (stamp := found[name])}
-        found["positions"] = {name: drop_none(vars(x)) for name, x in self.positions.items()}
+        found["positions"] = {name: drop_none(write_held(x)) for name, x in self.positions.items()}
         plain: dict[str, Any] = to_plain(drop_none(found))
         return plain
 
@@ -276,6 +281,12 @@ def drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def write_held(held: HeldPosition) -> dict[str, Any]:
+    """Return a position as data."""
+    opened = None if held.opened is None else held.opened.isoformat()
+    return {**vars(held), "opened": opened}
+
+
 def choose_row(data: dict[str, Any], name: str, who: object) -> tuple[dict[str, Any], str]:
     """Return the table that a row belongs to, and its key there."""
     if not (isinstance(who, str) and who.strip()):
@@ -310,6 +321,7 @@ def read_position(name: object, given: Any) -> HeldPosition:
         raise_kind("a position", "a mapping with quantity and entry", given, where)
     if given.mode is not None and given.mode not in MODES:
         raise_kind("mode", "'cross' or 'isolated'", given.mode, where)
+    read_times(given, where)
     check_fields(given, where)
     if given.quantity != 0.0 and given.entry is None and given.entry_value is None:
         raise ParameterError(
@@ -330,6 +342,14 @@ def read_amounts(given: Any) -> dict[str, float]:
     return {str(n): float(check_number(str(n), x, where=where)) for n, x in given.items()}
 
 
+def read_times(record: Any, where: str) -> None:
+    """Make time stamps of the times of a record."""
+    for name in TIMES:
+        if getattr(record, name, None) is not None:
+            stamp = to_nanoseconds(getattr(record, name), where=f"{where}, {name}")
+            object.__setattr__(record, name, pd.Timestamp(stamp, tz="UTC"))
+
+
 def check_fields(record: Any, where: str) -> None:
     """Check the numbers of a record, and make floats of them."""
     for each in fields(record):
@@ -337,7 +357,7 @@ def check_fields(record: Any, where: str) -> None:
         if each.name == "halted":
             object.__setattr__(record, each.name, check_halted(value, where))
             continue
-        if value is None or each.name in ("positions", "collateral", "time", "started", "mode"):
+        if value is None or each.name in ("positions", "collateral", "mode", *TIMES):
             continue
         if isinstance(value, str) and value in ("inf", "nan"):
             value = float(value)

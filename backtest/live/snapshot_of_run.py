@@ -43,6 +43,7 @@ def read_snapshot(result: Result) -> dict[str, Any]:
         "unit": float(wallet[UNIT]),
         "unit_peak": float(wallet[PEAK]),
         "highest_equity": float(wallet[HIGHEST]),
+        "high_water": float(state.fund[0]) if result.account.performance_fee > 0.0 else None,
         "paid_in": float(wallet[PAID_IN]),
         "bars_since_liquidation": float(wallet[SINCE_POOL]),
         "overlay": None if math.isnan(overlay) else overlay,
@@ -57,6 +58,7 @@ def read_snapshot(result: Result) -> dict[str, Any]:
 
 def read_held(result: Result, state: AccountState, i: int, name: str) -> dict[str, Any]:
     """Return the position of a run in one instrument."""
+    opened = float(state.opened[i])
     contract, entry, best = result.venues[name].contract, state.held.entries[i], state.best[i]
 
     def price(value: float) -> float | None:
@@ -71,6 +73,7 @@ def read_held(result: Result, state: AccountState, i: int, name: str) -> dict[st
         "mode": result.account.for_instrument(name).margin,
         "best_price": price(float(best)),
         "best_value": float(best),
+        "opened": None if math.isnan(opened) else pd.Timestamp(int(opened), tz="UTC"),
         "bars_since_liquidation": float(state.since[i]),
         "bars_since_stop": float(state.since_stop[i]),
         "overlay": float(state.factor[i]),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest.account import Books, Position, State
+from backtest.account import Balances, Position, State
 from backtest.account.account_records import Watch
-from backtest.account.books import compute_equity
-from backtest.account.portfolio_balance import compute_account_equity, compute_balance
-from backtest.account.portfolio_balance import has_collateral as holds_collateral
+from backtest.account.balances import compute_equity
+from backtest.account.portfolio_balance import compute_account_equity, is_under_limit
 from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
@@ -29,13 +28,14 @@ from backtest.account.portfolio_records import (
     AccountState,
     Terms,
 )
-from backtest.base.units import DAY, TOLERANCE
+from backtest.base.units import DAY
 from backtest.engine.fee_days import WINDOW, TradedDays
-from backtest.engine.portfolio_inputs import start_book
+from backtest.engine.portfolio_inputs import start_account_state
 from backtest.live.snapshot import AccountSnapshot, HeldPosition
 from backtest.venue.contract_value import compute_value
 
 if TYPE_CHECKING:
+    from backtest.base.units import IntArray
     from backtest.engine.portfolio_setup import Setup
     from backtest.live.facts import Completed
 
@@ -113,14 +113,12 @@ def find_since(snapshot: AccountSnapshot, each: HeldPosition, name: str) -> floa
     return float(own if own is not None else math.inf if whole is None else whole)
 
 
-def find_last_funding(setup: Setup) -> list[float]:
-    """Return the rate of each instrument's last settlement by the last close, NaN without one."""
+def find_last_funding(setup: Setup, whose: IntArray) -> list[float]:
+    """Return the rate of each instrument's last settlement by the last close, NaN without one.
+
+    ``whose`` is the instrument of each settlement.
+    """
     feed, rates = setup.inputs.feed, [math.nan] * len(setup.markets)
-    whose: Any = (
-        np.zeros(len(feed.funding_rate), np.int64)
-        if setup.is_of_fast_loop
-        else feed.funding_instrument
-    )
     for i, rate in zip(whose.tolist(), feed.funding_rate.tolist(), strict=True):
         rates[i] = rate
     return rates
@@ -138,17 +136,18 @@ def find_traded(setup: Setup, snapshot: AccountSnapshot) -> TradedDays | None:
 def start_one(setup: Setup, completed: Completed) -> State:
     """Return the state of an account with one position."""
     snapshot, rules = completed.snapshot, setup.inputs.rules.instrument
+    funded = setup.inputs.feed.funding_rate
     (held,) = list_held(setup, snapshot)
     (entry,), (mark,) = list_entries(setup, [held]), list_marks(setup)
     cash = find_cash(setup, snapshot, [entry], 0.0)
-    books = Books(cash, (Position(held.quantity, entry, held.margin, mark),))
-    equity = compute_equity(rules, books, mark)
+    balances = Balances(cash, (Position(held.quantity, entry, held.margin, mark),))
+    equity = compute_equity(rules, balances, mark)
     unit, peak = find_unit(completed, equity)
     reserve = snapshot.reserve or 0.0
     wealth = equity + reserve
     best = value_price(setup, 0, held.best_price, held.best_value)
     return State(
-        books=books,
+        balances=balances,
         equity=equity,
         reserve=reserve,
         leverage=math.nan,
@@ -162,7 +161,7 @@ def start_one(setup: Setup, completed: Completed) -> State:
         is_ruined=not equity > 0.0,
         funding_next=0,
         flow_next=0,
-        last_funding=find_last_funding(setup)[0],
+        last_funding=find_last_funding(setup, np.zeros(len(funded), np.int64))[0],
         unit=unit,
         peak=peak,
         scale=unit / wealth if wealth > 0.0 else 1.0,
@@ -183,7 +182,7 @@ def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountSt
     """Return the state of an account with several positions."""
     snapshot, feed, t = completed.snapshot, setup.inputs.feed, setup.markets.n_bars - 1
     has_overlay = setup.overlay is not None
-    state = start_book(setup.inputs, setup.account, t, has_overlay=has_overlay)
+    state = start_account_state(setup.inputs, setup.account, t, has_overlay=has_overlay)
     held = list_held(setup, snapshot)
     entries, marks = list_entries(setup, held), list_marks(setup)
     state.held.quantities[:] = [each.quantity for each in held]
@@ -193,13 +192,14 @@ def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountSt
     state.margin[:] = [each.margin for each in held]
     state.best[:] = list_best(setup, held)
     state.factor[:] = [1.0 if each.overlay is None else each.overlay for each in held]
+    state.opened[:] = [find_opened(each) for each in held]
     state.since[:] = [find_since(snapshot, x, "bars_since_liquidation") for x in held]
     state.since_stop[:] = [find_since(snapshot, x, "bars_since_stop") for x in held]
     state.is_halted[:] = [1 if each.halted else 0 for each in held]
     for i, each in enumerate(held):
         if each.venue_leverage is not None:
             state.setting[i] = each.venue_leverage
-    state.last_funding[:] = find_last_funding(setup)
+    state.last_funding[:] = find_last_funding(setup, feed.funding_instrument)
     amounts = snapshot.collateral
     if amounts is not None:
         named = [each.name for each in setup.account.collateral]
@@ -207,7 +207,15 @@ def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountSt
     state.held.prices[:] = feed.asset_mark_close[:, t]
     state.priced[:] = feed.asset_mark_close[:, t]
     write_wallet(setup, completed, state, terms, entries)
+    known = snapshot.high_water
+    state.fund[0] = state.wallet[UNIT] if known is None else known
     return state
+
+
+def find_opened(held: HeldPosition) -> float:
+    """Return when a position was opened, ns; NaN if it is flat, or that is unknown."""
+    is_known = held.quantity != 0.0 and held.opened is not None
+    return float(held.opened.value) if is_known else math.nan
 
 
 def list_best(setup: Setup, held: list[HeldPosition]) -> list[float]:
@@ -238,6 +246,4 @@ def write_wallet(
         wallet[OVERLAY] = snapshot.overlay
     whole = snapshot.bars_since_liquidation
     wallet[SINCE_POOL] = math.inf if whole is None else whole
-    limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
-    under = compute_balance(terms, state) < -limit
-    wallet[IS_CONVERTING] = 1.0 if holds_collateral(state) and under else 0.0
+    wallet[IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0

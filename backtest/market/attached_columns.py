@@ -78,7 +78,7 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
         name,
         f"must be indexed by the opens of the bars, {found}",
         "take the last value known at each open: "
-        f"{name}.reindex(market.index, method='ffill'); never one stamped later",
+        f"{name}.reindex(market.times, method='ffill'); never one stamped later",
     )
 
 

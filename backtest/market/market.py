@@ -82,6 +82,8 @@ class Market(MarketData):
         Whether the prices are generated.
     sessions : bool
         Whether the market closes, so that bars may be further apart than ``interval``.
+    decide : int
+        Length of the bars at whose closes policies decide, ns; 0: those of the market.
     filled : mapping of str to str
         What was filled or left out by explicit choice, for the manifest. It describes the data as
         they were loaded, also after a cut.
@@ -252,8 +254,7 @@ class Market(MarketData):
     def sample(cls, *, bars: int = 8760, seed: int = 0, interval: str = "1h") -> Market:
         """Return a synthetic perpetual future with mark prices and funding, from 2023-01-01 on.
 
-        The default, a year of hours with seed 0, is read from the file that comes with the
-        package, if present; the file equals what is generated.
+        The default, a year of hours with seed 0, is read from the file of the package, if present.
 
         Parameters
         ----------
@@ -312,9 +313,8 @@ class Market(MarketData):
     def slice(self, first: int, stop: int) -> Market:
         """Return the bars from ``first`` up to ``stop``, with their signal and funding.
 
-        It ends as :meth:`prefix` does, and holds nothing stamped at or after its end. It begins as
-        :meth:`between` does: an event stamped up to a quarter of a bar before its first open
-        belongs to it.
+        It ends as :meth:`prefix` does, and begins as :meth:`between` does: an event stamped up to a
+        quarter of a bar before its first open belongs to it.
 
         Raises
         ------

@@ -24,14 +24,14 @@ from backtest.base.units import (
 )
 from backtest.market.load_markets import check_between, load_markets
 from backtest.market.market import Between, FundingGaps, Market, MarkGaps
-from backtest.market.panel_checks import (
+from backtest.market.panel_data import (
+    PanelData,
     agree_currency,
     check_frames,
     check_known,
     check_markets,
     check_replacement,
 )
-from backtest.market.panel_data import PanelData
 from backtest.market.portfolio_index import make_index
 from backtest.market.tables.read_options import read_options, time_text
 from backtest.market.weight_frame import Weights, read_weights
@@ -45,9 +45,19 @@ class Markets(PanelData):
     markets : mapping of str to Market
         In the order in which the account treats the instruments. All have one interval, one
         calendar and one settlement currency.
+        :class:`backtest.Option` values among them are listed contracts of the instrument that
+        their underlying names: by its name, or by the coin of exactly one instrument.
     currency : str, optional
         The settlement currency of all. Default: the one that the names of the instruments say
         (``"BTCUSDT"`` settles in USDT), empty if none of them says one.
+    surfaces : mapping of str to Surfaces, optional
+        What values options, by underlying; needed with options.
+    chains : mapping of str to Chain, optional
+        The venue's quotes of options, by underlying: marks, bids and asks of the contracts.
+    quote_age : str, optional
+        How long the row of a contract in a chain is its mark. Default: one bar.
+    max_age : str
+        The largest age of the last surface while an option is listed.
 
     Attributes
     ----------
@@ -63,6 +73,8 @@ class Markets(PanelData):
         The clock: the opens of all instruments, UTC ns, strictly increasing.
     spans : IntArray of shape (n_instruments, 2)
         The first bar of each instrument on the clock, and one past its last.
+    options : dict of str to Option
+        The listed option contracts, which are not among the names.
 
     Raises
     ------
@@ -189,7 +201,7 @@ class Markets(PanelData):
         return cls(found, currency=currency)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self._markets, self.currency, self.source, self._lasts)
+        return rebuild, (self._markets, self.currency, self.source, self._lasts, self.listing)
 
     def index(self, signal: Weights = None) -> Market:
         """Return the portfolio index: the price of one unit of equity that holds the weights.
@@ -241,7 +253,8 @@ class Markets(PanelData):
         """
         for name, market in markets.items():
             check_replacement(name, market, self)
-        return _rebuild({**self, **markets}, self.currency, self.source, self._lasts)
+        found = {**self, **markets}
+        return rebuild(found, self.currency, self.source, self._lasts, self.listing)
 
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
@@ -265,7 +278,7 @@ class Markets(PanelData):
         check_markets(chosen)
         lasts = {name: self._lasts[name] for name in names}
         source = f"{self.source}.select({', '.join(map(repr, names))})"
-        return _rebuild(chosen, self.currency, source, lasts)
+        return rebuild(chosen, self.currency, source, lasts, self.listing)
 
     @checked
     def prefix(self, n: int) -> Markets:
@@ -298,7 +311,7 @@ class Markets(PanelData):
             The length of the new bars, such as ``"4h"``: a multiple of the present one.
         """
         combined = {name: market.resample(interval) for name, market in self.items()}
-        return Markets(combined, currency=self.currency or None)
+        return remake(self, combined)
 
     @checked
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Markets:
@@ -344,7 +357,7 @@ class Markets(PanelData):
             last = int(kept[name].time[-1])
             is_reached = stop < self[name].n_bars or last + self.interval >= end
             lasts[name] = min(lasts[name], last if is_reached else end - 1)
-        return _rebuild(kept, self.currency, self.source, lasts)
+        return rebuild(kept, self.currency, self.source, lasts, self.listing)
 
     def _cut(self, first: int, stop: int, step: str) -> Markets:
         kept: dict[str, Market] = {}
@@ -352,7 +365,7 @@ class Markets(PanelData):
             low, high = max(first - int(listed), 0), min(stop, int(gone)) - int(listed)
             if low < high:
                 kept[name] = _slice(market, low, high)
-        return _rebuild(kept, self.currency, self.source + step, self._lasts)
+        return rebuild(kept, self.currency, self.source + step, self._lasts, self.listing)
 
 
 def as_markets(market: Market | Markets, *, where: str = "market") -> Markets:
@@ -370,6 +383,11 @@ def as_markets(market: Market | Markets, *, where: str = "market") -> Markets:
             cure="pass bt.Market.load(...), from_frames(...) or sample()",
         )
     return Markets({market.instrument or "market": market})
+
+
+def list_markets(market: Market | Markets) -> dict[str, Market]:
+    """Return markets by name; one market has the name ``""``."""
+    return dict(market.items()) if isinstance(market, Markets) else {"": market}
 
 
 def unwrap_market(market: Any) -> Any:
@@ -393,7 +411,7 @@ def as_given(values: Mapping[str, object], market: Market | Markets) -> Any:
 
     Of markets they stay as they are; of one market the only value is returned.
     """
-    return values if as_markets(market) is market else next(iter(values.values()))
+    return values if isinstance(market, Markets) else next(iter(values.values()))
 
 
 def _slice(market: Market, first: int, stop: int) -> Market:
@@ -401,10 +419,17 @@ def _slice(market: Market, first: int, stop: int) -> Market:
     return market if is_whole else market.slice(first, stop)
 
 
-def _rebuild(
-    markets: dict[str, Market], currency: str, source: str, lasts: Mapping[str, int]
+def remake(markets: Markets, found: Mapping[str, Market]) -> Markets:
+    """Return a new panel of other bars, with the currency and the options of one."""
+    made = Markets(found, currency=markets.currency or None)
+    made.listing = None if markets.listing is None else markets.listing.keep(made.names)
+    return made
+
+
+def rebuild(
+    markets: dict[str, Market], currency: str, source: str, lasts: Mapping[str, int], listing: Any
 ) -> Markets:
     """Return a part of a panel, which keeps where the instruments of the whole end."""
     part = Markets.__new__(Markets)
-    part._fill(markets, currency or None, source, lasts)
+    part._fill(markets, currency or None, source, lasts, listing)
     return part

@@ -1,30 +1,214 @@
-"""The instruments of a panel, their clock and their spans; ``Markets`` adds loading and cuts."""
+"""The instruments of a panel, checked, their clock and spans; ``Markets`` adds loading and cuts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.units import BoolArray, IntArray, format_duration, utc_index
+from backtest.base.currency_names import find_currency
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.frozen_arrays import freeze
+from backtest.base.later_import import call_later
+from backtest.base.number_text import count_nouns
+from backtest.base.phrases import Place
+from backtest.base.units import BoolArray, IntArray, format_duration, format_time, utc_index
 from backtest.base.viewable import Viewable
 from backtest.market.market import Market
 from backtest.market.panel import Panel, make_panel
-from backtest.market.panel_checks import (
-    agree_currency,
-    check_markets,
-    check_same_terms,
-    make_clock,
-    read_currency,
-)
 from backtest.market.tables.read_options import time_text
 from backtest.market.tables.settlements import JITTER
+
+MAX_AGE = "14d"
+"""Largest age of the last surface of an option."""
+read_listing = call_later("backtest.options.option_listing", "read_listing")
+WHERE = "bt.Markets"
+
+
+def check_markets(markets: object) -> None:
+    """Raise unless the argument maps at least one name to a market."""
+    if not isinstance(markets, Mapping):
+        raise ParameterError(
+            f"markets must be a mapping of names to markets, got {type(markets).__name__}",
+            where=WHERE,
+            cure='give bt.Markets({"BTCUSDT": market, "ETHUSDT": other})',
+        )
+    if not markets:
+        raise ParameterError(
+            "there must be at least one market, got none", where=WHERE, cure="give one"
+        )
+    for name, market in markets.items():
+        _check_entry(name, market)
+
+
+def _check_entry(name: object, market: object) -> None:
+    if not isinstance(name, str) or not name.strip() or name != name.strip():
+        raise ParameterError(
+            f"the name of a market must be text without spaces around it, got {name!r}",
+            where=WHERE,
+            cure='name it as the venue does, for example "BTCUSDT"',
+        )
+    if not isinstance(market, Market):
+        raise ParameterError(
+            f"{name!r} must be a Market, got {type(market).__name__}",
+            where=WHERE,
+            cure="make it with Market.load or Market.from_frames, or use Markets.from_frames",
+        )
+
+
+def check_frames(bars: object, **more: object) -> None:
+    """Refuse bars, mark or funding that are not mappings of the same names to frames."""
+    for key, frames in (("bars", bars), *more.items()):
+        if not isinstance(frames, Mapping) and (key == "bars" or frames is not None):
+            raise ParameterError(
+                f"{key} must be a mapping of names to frames, got {type(frames).__name__}",
+                where=Place(key, of="Markets.from_frames"),
+                cure=f'give {key}={{"BTCUSDT": frame, "ETHUSDT": other}}',
+            )
+        unknown = [name for name in frames or () if name not in bars]  # type: ignore[operator]
+        if unknown:
+            raise ParameterError(
+                f"{key} must be of instruments with bars, got one of {unknown[0]!r}"
+                + did_you_mean(unknown[0], bars),  # type: ignore[arg-type]
+                where=Place(key, of="Markets.from_frames"),
+                cure="give its bars too, or leave it out",
+            )
+
+
+def check_known(name: str, names: Collection[str], *, where: str) -> None:
+    """Refuse a name that is not one of the panel."""
+    if not isinstance(name, str) or name not in names:
+        raise ParameterError(
+            f"an instrument must be one of the panel, got {name!r}{did_you_mean(name, names)}",
+            where=where,
+            cure=f"choose among {', '.join(names)}",
+        )
+
+
+def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) -> None:
+    """Refuse a market that has other bars than the one of this name."""
+    check_known(name, markets, where="Markets.with_markets")
+    _check_entry(name, market)
+    if not np.array_equal(market.time, markets[name].time):
+        raise DataError(
+            f"a market must have the bars of the one that it replaces, {name!r} has other times",
+            where="Markets.with_markets",
+            cure="make a new panel of it with bt.Markets",
+        )
+
+
+def check_same_terms(markets: Mapping[str, Market]) -> None:
+    """Refuse markets of several intervals, or some that close and some that never do."""
+    lengths = {name: format_duration(market.interval) for name, market in markets.items()}
+    if len({*lengths.values()}) > 1:
+        raise DataError(
+            f"markets must have one interval, got {_list_both(lengths)}",
+            where=WHERE,
+            cure="load bars of one interval, or use market.resample on the shorter ones",
+        )
+    clocks = {n: format_duration(m.decide or m.interval) for n, m in markets.items()}
+    if len({*clocks.values()}) > 1:
+        raise DataError(
+            f"policies must decide on one clock, got {_list_both(clocks)}",
+            where=WHERE,
+            cure="give the markets as they are, and decide= to the run",
+        )
+    calendars = {n: "sessions" if m.sessions else "no sessions" for n, m in markets.items()}
+    if len({*calendars.values()}) > 1:
+        raise DataError(
+            f"markets must have one calendar, got {_list_both(calendars)}",
+            where=WHERE,
+            cure="load all with sessions=True, or run those that close in an account of their own",
+        )
+
+
+def read_currency(given: object) -> str:
+    """Return the settlement currency that a caller gives."""
+    if not isinstance(given, str) or not given.strip():
+        raise ParameterError(
+            f"currency must be text, got {given!r}",
+            where=Place("currency", of=WHERE),
+            cure='give the currency that all settle in, for example "USDT"',
+        )
+    return given
+
+
+def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
+    """Return the settlement currency of markets, empty if unknown or if there are several.
+
+    ``said`` holds currencies by name that the files say; otherwise the name of the instrument or
+    else that of the market counts. A name that says none agrees with all.
+    """
+    found = {
+        name: said.get(name) or find_currency(market.instrument) or find_currency(name)
+        for name, market in markets.items()
+    }
+    known = {name: currency for name, currency in found.items() if currency}
+    return next(iter(known.values()), "") if len({*known.values()}) == 1 else ""
+
+
+def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
+    """Return the union of the opens, of shape (n_bars,), and the spans, of shape (n, 2).
+
+    Raises DataError if an instrument lacks a bar inside its span, or spans do not overlap.
+    """
+    times = [market.time for market in markets.values()]
+    is_shared = all(np.array_equal(each, times[0]) for each in times[1:])
+    time = times[0] if is_shared else np.unique(np.concatenate(times))
+    starts = np.searchsorted(time, [market.start for market in markets.values()])
+    stops = np.searchsorted(time, [int(m.time[-1]) for m in markets.values()]) + 1
+    spans = np.stack([starts, stops], axis=1).astype(np.int64)
+    for (name, market), (first, stop) in zip(markets.items(), spans, strict=True):
+        _check_whole(name, market, time[first:stop], markets)
+    _check_overlap([*markets], spans, time)
+    return freeze(time), freeze(spans)
+
+
+def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[str, Market]) -> None:
+    """Refuse an instrument without a bar at a time at which another has one, inside its span."""
+    if clock.size == market.time.size:
+        return
+    missing = np.setdiff1d(clock, market.time, assume_unique=True)
+    other = next(n for n, each in markets.items() if np.isin(missing[0], each.time))
+    raise DataError(
+        f"an instrument must have all bars of the others between its first and its last one, "
+        f"{name!r} lacks {missing.size} of {clock.size}, the first at "
+        f"{format_time(int(missing[0]))} UTC, where {other!r} has one",
+        where=WHERE,
+        cure="check that all have the same times (inspect the data), fill the hole, "
+        "or cut the panel with between",
+    )
+
+
+def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
+    """Refuse instruments that share no bar with those before them in time."""
+    order = np.argsort(spans[:, 0], kind="stable")
+    reach, latest = -1, ""
+    for row in order:
+        first, stop = (int(bar) for bar in spans[row])
+        if latest and first >= reach:
+            raise DataError(
+                f"the spans of the instruments must overlap, {names[row]!r} begins at "
+                f"{format_time(int(time[first]))} UTC, after the last bar of {latest!r} at "
+                f"{format_time(int(time[reach - 1]))} UTC",
+                where=WHERE,
+                cure="run them one after the other, or add data so that their spans overlap",
+            )
+        if stop > reach:
+            reach, latest = stop, names[row]
+
+
+def _list_both(values: Mapping[str, str]) -> str:
+    """Return two names with different values, as text."""
+    first = next(iter(values.items()))
+    other = next(item for item in values.items() if item[1] != first[1])
+    return " and ".join(f"{value} for {name!r}" for name, value in (first, other))
 
 
 def require_panel(markets: object, *, where: str) -> None:
@@ -37,21 +221,42 @@ def require_panel(markets: object, *, where: str) -> None:
         )
 
 
+def has_others(markets: Mapping[str, Any]) -> bool:
+    """Return whether a mapping holds what is no market."""
+    return any(not isinstance(each, Market) for each in markets.values())
+
+
 class PanelData(Mapping[str, Market], Viewable):
     """Markets by name on one clock; :class:`backtest.Markets` describes each field."""
 
     names: tuple[str, ...]
     interval: int
     sessions: bool
+    decide: int
     currency: str
     time: IntArray
     spans: IntArray
+    listing: Any
 
-    def __init__(self, markets: Mapping[str, Market], *, currency: str | None = None) -> None:
+    def __init__(
+        self,
+        markets: Mapping[str, Any],
+        *,
+        currency: str | None = None,
+        surfaces: Mapping[str, Any] | None = None,
+        chains: Mapping[str, Any] | None = None,
+        quote_age: str | None = None,
+        max_age: str = MAX_AGE,
+    ) -> None:
+        listing, given = None, markets
+        more = (surfaces, chains, quote_age, None if max_age is MAX_AGE else max_age)
+        has_more = any(each is not None for each in more)
+        if isinstance(given, Mapping) and (has_more or has_others(given)):
+            markets, listing = read_listing(given, *more[:3], max_age)
         check_markets(markets)
+        source = f"Markets({', '.join(map(repr, given))})"
         lasts = {name: int(market.time[-1]) for name, market in markets.items()}
-        source = f"Markets({', '.join(map(repr, markets))})"
-        self._fill(dict(markets), currency, source, lasts)
+        self._fill(dict(markets), currency, source, lasts, listing)
 
     def _fill(
         self,
@@ -59,9 +264,14 @@ class PanelData(Mapping[str, Market], Viewable):
         currency: str | None,
         source: str,
         lasts: Mapping[str, int],
+        listing: Any,
     ) -> None:
-        """Set the fields; ``lasts`` holds the last open of each instrument in the whole panel."""
+        """Set the fields; ``lasts`` holds the last open of each instrument in the whole panel.
+
+        ``listing`` is an :class:`backtest.options.option_listing.OptionListing`, or None.
+        """
         check_same_terms(markets)
+        self.listing = None if listing is None else listing.keep(markets)
         self._lasts = dict(lasts)
         self._markets = markets
         self.names = tuple(markets)
@@ -70,7 +280,9 @@ class PanelData(Mapping[str, Market], Viewable):
         self.time, self.spans = make_clock(markets)
         first = next(iter(markets.values()))
         self.interval, self.sessions = first.interval, first.sessions
+        self.decide = first.decide
         self.source = source
+        self.clocks: list[Any] = []  # of backtest.market.policy_clock, once computed
         self._panels: dict[int, Panel] = {}
 
     def __getitem__(self, name: str) -> Market:
@@ -94,8 +306,14 @@ class PanelData(Mapping[str, Market], Viewable):
 
     def __repr__(self) -> str:
         names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
+        names += f" and {count_nouns(len(self.options), 'option')}" if self.options else ""
         length, start = format_duration(self.interval), time_text(self.start)
         return f"<Markets: {names}; {length}, {self.n_bars} bars from {start}>"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The listed option contracts by name; they are not among :attr:`names`."""
+        return {} if self.listing is None else dict(self.listing.options)
 
     @property
     def n_bars(self) -> int:
@@ -129,9 +347,10 @@ class PanelData(Mapping[str, Market], Viewable):
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256, hex, of the names in their order, the content of each market, the currency."""
-        content = [[name, market.content_hash] for name, market in self.items()]
-        return hashlib.sha256(json.dumps([self.currency, content]).encode()).hexdigest()
+        """SHA-256, hex, of the names in order, the content of each market, currency and options."""
+        content: list[Any] = [[name, market.content_hash] for name, market in self.items()]
+        listed = [] if self.listing is None else [self.listing.describe()]
+        return hashlib.sha256(json.dumps([self.currency, content, *listed]).encode()).hexdigest()
 
     @property
     def last_opens(self) -> dict[str, int]:

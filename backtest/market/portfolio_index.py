@@ -52,6 +52,7 @@ def make_index(markets: PanelData, weights: FloatArray) -> Market:
         columns={},
         synthetic=markets.synthetic,
         sessions=markets.sessions,
+        decide=0,
         filled={},
         source=f"{markets!r}.index(...)",
     )

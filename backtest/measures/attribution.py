@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest.account.terms import GROWTH_LINES
 from backtest.base.checked_calls import checked, checked_only
 from backtest.base.ranges import Choice
 from backtest.base.units import FloatArray, IntArray, utc_index
@@ -20,19 +21,26 @@ if TYPE_CHECKING:
 Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 
 CALENDAR_PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
-COST_TERMS = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
-TERMS = (
-    "price_1x",
-    "average_leverage",
-    "leverage_timing",
-    "volatility_drag",
-    "fills",
-    "forced_exits",
-    *COST_TERMS,
-    "bad_debt",
-    "ruin",
-)
-"""Terms of log growth, in order."""
+COST_TERMS = tuple(GROWTH_LINES)
+MEANINGS = {
+    "price_1x": "1x in the direction of the signal",
+    "average_leverage": "mean leverage above or below 1x",
+    "leverage_timing": "more leverage when it paid, less when not",
+    "volatility_drag": "what fluctuation takes from compounding, beyond that at 1x",
+    "fills": "trading at another price than the mark close",
+    "forced_exits": "stops and liquidations inside a bar",
+    "fees": "trading fees",
+    "slippage": "fills worse than the price of the bar",
+    "impact": "fills worse still for their size",
+    "funding": "paid to the other side",
+    "interest": "on balances and loans",
+    "liquidation_loss": "what the venue took beyond the price",
+    "fund_fees": "what managing the fund cost: management and performance fees",
+    "bad_debt": "the venue's loss",
+    "ruin": "nothing is left to grow",
+}
+"""Terms of log growth, in order, and their meanings."""
+TERMS = tuple(MEANINGS)
 
 
 class AccountHistory(NamedTuple):
@@ -76,8 +84,9 @@ class Attribution:
         Price moves that leverage times the bar's return does not contain: from trades at the open
         or the last close instead of the mark close, and from stops and liquidations before the
         close.
-    fees, slippage, impact, funding, interest, liquidation_loss, bad_debt : float
-        Money as a fraction of wealth before the bar. Bad debt, borne by the venue, is a gain.
+    fees, slippage, impact, funding, interest, liquidation_loss, fund_fees, bad_debt : float
+        Money as a fraction of wealth before the bar. Fund fees are those of management and of
+        performance. Bad debt, borne by the venue, is a gain.
     ruin : float
         Minus infinity if all wealth was lost, else 0; the other terms stay finite.
     timing_error : float
@@ -101,6 +110,7 @@ class Attribution:
     funding: float
     interest: float
     liquidation_loss: float
+    fund_fees: float
     bad_debt: float
     ruin: float
     timing_error: float
@@ -229,7 +239,7 @@ def find_periods(time: IntArray, by: Period) -> pd.DatetimeIndex:
 
 
 def read_account_history(
-    book: Mapping[str, FloatArray],
+    series: Mapping[str, FloatArray],
     value: FloatArray,
     signal: FloatArray,
     forced: FloatArray,
@@ -241,7 +251,7 @@ def read_account_history(
 ) -> AccountHistory:
     """Return the history of an account from the record of a run.
 
-    ``book`` maps names to arrays of shape (n_bars,): ``equity``, ``reserve``, ``position``,
+    ``series`` maps names to arrays of shape (n_bars,): ``equity``, ``reserve``, ``position``,
     ``flows`` (with ``top_up``), ``price_pnl``, the costs, and ``bad_debt``. ``value`` is the value
     of one contract at each mark close, ``signal`` the signal decided at each close, ``forced`` the
     signed contracts that stops and liquidations traded. ``first_value`` (NaN if unknown) and
@@ -252,13 +262,13 @@ def read_account_history(
     The direction of a bar is the sign of the signal decided at the previous close, or one close
     earlier if decisions fill late; if that is 0, the sign of the position still held.
     """
-    after = book["equity"] + book["reserve"]
-    gains = book["price_pnl"] + book["bad_debt"] - sum(book[name] for name in COST_TERMS)
+    after = series["equity"] + series["reserve"]
+    gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in COST_TERMS)
     before = np.concatenate([after[:1] - gains[:1], after[:-1]])
-    before[1:] += (book["flows"] - book["top_up"])[1:]
+    before[1:] += (series["flows"] - series["top_up"])[1:]
     is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
     value_before = np.concatenate([[first_value], value[:-1]])
-    held = book["quantity"] - forced
+    held = series["quantity"] - forced
     decided = np.concatenate([[first_signal], signal[:-1]])
     if late is not None:
         held = held - late
@@ -270,7 +280,7 @@ def read_account_history(
     return AccountHistory(
         before=before,
         after=after,
-        money={name: book[name] for name in ("price_pnl", *COST_TERMS, "bad_debt")},
+        money={name: series[name] for name in ("price_pnl", *COST_TERMS, "bad_debt")},
         leverage=direction
         * np.divide(notional, before, out=np.zeros_like(after), where=is_counted),
         direction=direction,

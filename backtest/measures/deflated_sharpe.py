@@ -151,7 +151,7 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     0.1132
     """
     where = "expected_max_sharpe"
-    check_range("n_trials", n_trials, where=where, low=1.0, open_high=True)
+    check_range("n_trials", n_trials, where=where, low=1.0, high=1e300)
     check_range("std", std, where=where, low=0.0, open_high=True)
     if n_trials == 1.0:
         return 0.0

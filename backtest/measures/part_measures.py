@@ -36,19 +36,19 @@ COUNTS = ("liquidations", "stops", "take_profits", "margin_calls", "calls_met", 
 class RunBars(NamedTuple):
     """What the measures of parts need of a run, arrays by bar of shape (n_bars,).
 
-    ``growth`` is the factor of the unit value, ``years`` the time of each bar. ``book`` maps names
-    to money: :data:`MONEY` and ``top_up``. ``counts`` maps :data:`COUNTS`, ``traded`` (the traded
-    notional), ``near`` and ``ruined`` to numbers. ``margin_ratio`` is that at closes, ``drag`` and
-    ``carry`` are the log growth that each bar lost to volatility and to carry. ``sample`` is the
-    number of the sampling period of each bar. ``gross`` is the gross leverage at closes, and
-    ``over_cap`` of ``counts`` is 1 where it is above its cap.
+    ``growth`` is the factor of the unit value, ``years`` the time of each bar. ``series`` maps
+    names to money: :data:`MONEY` and ``top_up``. ``counts`` maps :data:`COUNTS`, ``traded`` (the
+    traded notional), ``near`` and ``ruined`` to numbers. ``margin_ratio`` is that at closes,
+    ``drag`` and ``carry`` are the log growth that each bar lost to volatility and to carry.
+    ``sample`` is the number of the sampling period of each bar. ``gross`` is the gross leverage at
+    closes, and ``over_cap`` of ``counts`` is 1 where it is above its cap.
     """
 
     samples: Samples
     path: AccountPath
     growth: FloatArray
     years: FloatArray
-    book: Mapping[str, FloatArray]
+    series: Mapping[str, FloatArray]
     counts: Mapping[str, FloatArray]
     margin_ratio: FloatArray
     gross: FloatArray
@@ -71,13 +71,13 @@ def measure_part(run: RunBars, samples: BoolArray, periods: float) -> dict[str, 
     """
     part = take_part(run, samples)
     years = float(np.sum(part.years))
-    money = {name: float(np.sum(part.book[name])) for name in MONEY}
+    money = {name: float(np.sum(part.series[name])) for name in MONEY}
     counts = {name: float(np.sum(part.counts[name])) for name in COUNTS}
     ruined = float(np.any(part.counts["ruined"] > 0.0))
     known = {
         **measure_growth(part, years, periods, ruined),
         **money,
-        "top_ups": float(np.sum(part.book["top_up"])),
+        "top_ups": float(np.sum(part.series["top_up"])),
         **counts,
         "ruined": ruined,
         **measure_rates(part, money, years),
@@ -98,7 +98,7 @@ def take_part(run: RunBars, samples: BoolArray) -> RunBars:
         path=path._replace(unit=np.asarray(np.cumprod(growth), dtype=np.float64)),
         growth=growth,
         years=run.years[rows],
-        book={name: values[rows] for name, values in run.book.items()},
+        series={name: values[rows] for name, values in run.series.items()},
         counts={name: values[rows] for name, values in run.counts.items()},
         margin_ratio=run.margin_ratio[rows],
         gross=run.gross[rows],

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import (
-    Books,
+    Balances,
     InstrumentRules,
     Ledger,
     Quote,
@@ -21,7 +21,7 @@ from backtest.account import (
     compute_requirement,
     find_adverse,
 )
-from backtest.account.books import is_failing
+from backtest.account.balances import is_failing
 from backtest.account.ledger import add_ledgers, new_ledger
 from backtest.account.position import worsen
 
@@ -189,9 +189,9 @@ def count_bar(
     inverse = invert(after.equity)
     moved = ledger.flows + ledger.top_up
     base = tally.inverse if moved == 0.0 else invert(before.equity + moved)
-    held = after.books.positions[0].quantity
+    held = after.balances.positions[0].quantity
     if rules.fills_late is not None:
-        held = before.books.positions[0].quantity
+        held = before.balances.positions[0].quantity
     first, ruin = tally.first_liquidation, tally.ruin
     if first < 0 and ledger.liquidations > 0:
         first = t
@@ -202,7 +202,7 @@ def count_bar(
         drawdown=mark_drawdown(tally.drawdown, after.unit, t),
         sample=sample,
         money=add_ledgers(tally.money, ledger),
-        exposure=add_exposure(rules, tally.exposure, after.books, inverse, quote),
+        exposure=add_exposure(rules, tally.exposure, after.balances, inverse, quote),
         decay=grow_decay(clock, tally.decay, before, held, ledger, base, quote, t),
         bars=tally.bars + 1,
         equity=tally.equity + after.equity,
@@ -325,7 +325,7 @@ def grow_decay(
     """
     held, log, product = decay.decay_held, decay.decay_log, decay.decay_product
     if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
-        move, value = clock.log_return[as_index(t)], before.books.positions[0].value
+        move, value = clock.log_return[as_index(t)], before.balances.positions[0].value
         held, product = add_decay(held, product, quantity, inverse, value, quote, move)
         log, product = fold_product(log, product)
     carry = add_carry(decay.carry, ledger, inverse)
@@ -371,13 +371,13 @@ def fold_product(log: float, product: float) -> tuple[float, float]:
 
 
 def add_exposure(
-    rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
+    rules: InstrumentRules, exposure: Exposure, balances: Balances, inverse: float, quote: Quote
 ) -> Exposure:
     """Return the exposure updated with a close."""
-    leverage, needed, backing = update_peaks(rules, exposure, books, inverse, quote)
-    notional = abs(books.positions[0].quantity) * abs(quote.mark_close)
+    leverage, needed, backing = update_peaks(rules, exposure, balances, inverse, quote)
+    notional = abs(balances.positions[0].quantity) * abs(quote.mark_close)
     return Exposure(
-        near=exposure.near + (1 if is_near(rules, books, quote) else 0),
+        near=exposure.near + (1 if is_near(rules, balances, quote) else 0),
         over_cap=exposure.over_cap,
         leverage=exposure.leverage + notional * inverse,
         peak_leverage=leverage,
@@ -387,15 +387,15 @@ def add_exposure(
 
 
 def update_peaks(
-    rules: InstrumentRules, exposure: Exposure, books: Books, inverse: float, quote: Quote
+    rules: InstrumentRules, exposure: Exposure, balances: Balances, inverse: float, quote: Quote
 ) -> tuple[float, float, float]:
     """Return the peaks of leverage and of needed margin with its backing, updated with a close.
 
     A second call changes nothing.
     """
-    position = books.positions[0]
+    position = balances.positions[0]
     leverage = abs(position.quantity) * abs(quote.mark_close) * inverse
-    backing = compute_backing(rules, books, quote.mark_close)
+    backing = compute_backing(rules, balances, quote.mark_close)
     needed = compute_requirement(rules, position, quote.mark_close, quote.multiplier)
     is_held = position.quantity != 0.0
     peak_needed, peak_backing = raise_ratio(
@@ -418,11 +418,11 @@ def raise_ratio(
     return peak_needed, peak_backing
 
 
-def is_near(rules: InstrumentRules, books: Books, quote: Quote) -> bool:
+def is_near(rules: InstrumentRules, balances: Balances, quote: Quote) -> bool:
     """Return whether the mark close is within a tenth of the liquidation price."""
     lower, upper = find_near(rules, quote)
-    value = find_adverse(books.positions[0], lower, upper)
-    return is_failing(rules, books, value, quote.multiplier)
+    value = find_adverse(balances.positions[0], lower, upper)
+    return is_failing(rules, balances, value, quote.multiplier)
 
 
 def find_near(rules: InstrumentRules, quote: Quote) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Options: prices, Greeks, implied volatilities, chains of quotes and fitted surfaces."""
 
-from backtest.options.black_kernels import Greeks
+from backtest.base.black_kernels import Greeks
 from backtest.options.black_scholes import bs, bs_greeks, bs_implied_volatility
 from backtest.options.chain import Chain
 from backtest.options.chain_inspection import Inspection

@@ -1,6 +1,6 @@
 """Implied volatility, in scalar functions that also compile.
 
-The price of the option out of the money, normalized as in :mod:`backtest.options.black_kernels`, is
+The price of the option out of the money, normalized as in :mod:`backtest.base.black_kernels`, is
 inverted from a guess by Householder steps of third order. A step solves for ``ln b`` below the
 inflection point ``s = sqrt(2|x|)``, where b may be as small as 1e-300; for b above it; and for the
 logarithm of the distance to the upper bound where b is close to it. Bisection replaces a step that
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 
+from backtest.base.black_kernels import is_possible, log_ratio, price_and_slope
 from backtest.base.normal import ROOT_TWO_PI, mills_ratio
 from backtest.base.units import FloatArray
-from backtest.options.black_kernels import is_possible, log_ratio, price_and_slope
 
 KERNELS = ("fill_volatilities",)
 PLAIN_SECONDS = {"fill_volatilities": 6e-5}

@@ -9,8 +9,6 @@ from backtest.paths.path_set import Paths
 from backtest.paths.resampled import Block, Filtered, Stationary, block_length
 from backtest.paths.simulate_paths import simulate_paths
 
-PathModel._simulate = staticmethod(simulate_paths)  # it imports the models
-
 __all__ = [
     "GBM",
     "Block",

@@ -25,9 +25,9 @@ from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.loop_driver import explain_refusal
 from backtest.engine.loop_inputs import Inputs, read_inputs
 from backtest.engine.portfolio_checks import read_venues
-from backtest.engine.resumed_markets import History, join_market
+from backtest.engine.resumed_run import History, join_market
 from backtest.engine.run import run
-from backtest.engine.signal_input import read_signal
+from backtest.engine.signal_checks import read_signal
 from backtest.market import Market, Markets
 from backtest.paths import paths_loop
 from backtest.paths.draw_plan import DrawPlan
@@ -252,6 +252,7 @@ class FastLoop:
             volume=feed.volume,
             interval=base.seen.interval,
             start=base.seen.start,
+            rows=np.zeros(1, np.int64),
         )
         if not self.is_compiled:
             return base.rules, base.plan, feed, seen, Formula(None, tuple(columns.values()), True)

@@ -11,20 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Account
+from backtest.account.currency_terms import refuse_currencies
 from backtest.account.ledger import CALLED, LIQUIDATED
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
 from backtest.engine import Result
-from backtest.engine.account_loop import begin
+from backtest.engine.account_loop import take
 from backtest.engine.portfolio_checks import check_portfolio, read_venues
-from backtest.engine.portfolio_driver import run_book_loop
 from backtest.engine.portfolio_setup import Setup, set_up, set_up_again
 from backtest.engine.position_tables import compute_notionals, measure_profits
 from backtest.engine.record import Outcome
 from backtest.engine.run import run
 from backtest.engine.state_of_one import generalize, read_state
 from backtest.market import Markets
+from backtest.market.policy_clock import find_clock
 from backtest.market.weight_frame import read_weights, weights_to_frame
+from backtest.options.option_listing import refuse_options
 from backtest.paths.draw_plan import DrawPlan
 from backtest.paths.instrument_paths import MARKS, PRICES
 from backtest.paths.path_events import OWN_BLOCK, WARMUP, PathLives
@@ -32,7 +34,6 @@ from backtest.paths.path_set import Paths
 from backtest.paths.path_writer import PathBars
 from backtest.paths.paths_account import PathsAccount
 from backtest.venue import Venue
-from backtest.venue.own_requirement import OwnMargin
 
 WHERE = "bt.liquidation_risk"
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
@@ -81,12 +82,13 @@ class GeneralLoop:
     @property
     def has_columns(self) -> bool:
         """Whether a policy reads columns, which may depend on ranges."""
-        return any(each.columns for each in self.prepared.setup.panelists)
+        return any(each.columns for each in self.prepared.setup.observed)
 
     def check(self) -> None:
         """Require an account that fits the venues and can go on along paths."""
         markets = self.paths.markets
         check_portfolio(markets, read_venues(self.runner.venue, markets), self.terms)
+        refuse_currencies(self.terms, where="Account.rates")
         if self.terms.collateral:
             raise ParameterError(
                 "simulated paths have no prices of collateral, the account has some",
@@ -94,6 +96,8 @@ class GeneralLoop:
                 cure="leave the collateral out, or count it as capital",
             )
         resume, overlay = self.runner.resume, self.runner.overlay
+        if resume is not None:
+            refuse_options(resume.markets, "an account on simulated paths", where="resume")
         if resume is not None and (overlay is None) != (resume.overlay is None):
             raise ParameterError(
                 f"a result goes on with the overlay that it had, {resume.overlay!r}, "
@@ -125,7 +129,7 @@ class GeneralLoop:
                 self.runner.policy,
                 venue=self.venues,
                 account=replace(self.terms, flows=None),
-                signal=self.list_weights(joined).T,
+                signal=self.list_weights(find_clock(joined).seen).T,
                 overlay=self.runner.overlay,
                 sampling="1d",
                 periods=365.0,
@@ -134,7 +138,8 @@ class GeneralLoop:
         account = replace(setup.account, flows=self.terms.flows)
         resume = None if self.runner.resume is None else generalize(self.runner.resume)
         setup = setup._replace(account=account, resume=resume)
-        is_own = self.runner.overlay is not None or any(each.columns for each in setup.panelists)
+        is_own = self.runner.overlay is not None or any(each.columns for each in setup.observed)
+        is_own |= joined.decide > 0
         is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
         is_own |= any(each.open_interest_margin is not None for each in self.venues.values())
         begun = self.begin_on(joined if is_own else path, setup)
@@ -168,6 +173,7 @@ class GeneralLoop:
         """Return the result of :func:`backtest.run` on one path."""
         joined, resume = self.paths.join_history(path, WARMUP), self.runner.resume_in_force
         start = np.datetime64(int(joined.time[joined.n_bars - self.paths.width]), "ns")
+        seen = find_clock(joined).seen
         began: dict[str, Any] = {"start": start}
         if resume is not None:
             began = {"resume": resume}
@@ -178,7 +184,7 @@ class GeneralLoop:
                 self.runner.policy,
                 venue=self.venues,
                 account=self.terms,
-                signal=weights_to_frame(self.list_weights(joined), joined),
+                signal=weights_to_frame(self.list_weights(seen), seen),
                 overlay=self.runner.overlay,
                 calendar="252" if joined.sessions else "365",
                 compile=is_compiled,
@@ -268,17 +274,7 @@ class GeneralLoop:
 
     def run_loop(self, setup: Setup) -> Outcome:
         """Take the account through the bars of a path."""
-        own, resume = setup.account.requirement, setup.resume
-        return run_book_loop(
-            *begin(setup),
-            setup.first,
-            [(each.policy, tuple(each.columns)) for each in setup.panelists],
-            is_compiled=self.runner.compile,
-            progress=None,
-            own=own if isinstance(own, OwnMargin) else None,
-            names=setup.markets.names,
-            traded=None if resume is None else resume.traded,
-        )
+        return take(setup, is_compiled=self.runner.compile, progress=None)
 
     def replace_prices(self, setup: Setup, bars: Mapping[str, PathBars], k: int) -> Setup:
         """Return the setup with the prices, volumes and funding of path k, (n_bars, n)."""

@@ -110,6 +110,7 @@ class InstrumentPaths:
             columns=unpaid if DIVIDEND in self.history.columns else {},
             synthetic=True,
             sessions=self.history.sessions,
+            decide=self.history.decide,
             filled={},
             source=source,
         )

@@ -22,6 +22,7 @@ from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head
 from backtest.base.units import FloatArray
+from backtest.engine import Progress
 from backtest.engine.manifest import describe_history
 from backtest.engine.portfolio_checks import read_venues
 from backtest.market import Market, Markets
@@ -31,7 +32,7 @@ from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.path_events import find_first
 from backtest.paths.path_model import Drift, PathModel, describe_drift
 from backtest.paths.path_set import Paths
-from backtest.paths.paths_runner import PathsRunner, Progress
+from backtest.paths.paths_runner import PathsRunner
 from backtest.paths.risk_intervals import RiskEstimate, estimate_plain
 from backtest.paths.risk_question import count_bars
 from backtest.paths.runner_arguments import (

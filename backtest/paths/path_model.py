@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import DataError, ParameterError
+from backtest.base.later_import import call_later
 from backtest.base.number_text import format_percent
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number
@@ -46,8 +47,7 @@ class PathModel(Value):
     """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
     is_symmetric: ClassVar[bool] = True
     """Whether a path has a mirrored twin, drawn by the opposite normal numbers."""
-    _simulate: ClassVar[Callable[..., Any]]
-    """:func:`backtest.simulate_paths`, which stands above the models and is assigned later."""
+    _simulate = staticmethod(call_later("backtest.paths.simulate_paths", "simulate_paths"))
 
     @classmethod
     @checked

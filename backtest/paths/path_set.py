@@ -17,7 +17,7 @@ from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, format_time, utc_index
 from backtest.base.viewable import Viewable
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets, as_given, as_markets
 from backtest.paths.correlations import factor_correlation
 from backtest.paths.draw_plan import DrawPlan, make_keys
 from backtest.paths.funding_process import FITTED, FundingChoice, FundingProcess
@@ -195,7 +195,8 @@ class Paths(Viewable):
     def __getitem__(self, i: int) -> Any:
         """Return path i as a Market or Markets: the last bar of history, and the bars after it."""
         number = self.find_number(i)
-        return self._like_history(self.markets_of(self.draw_plan(self.plan(number)), 0, number))
+        path = self.markets_of(self.draw_plan(self.plan(number)), 0, number)
+        return as_given(path, self.history)
 
     @checked
     def find_number(self, i: int) -> int:
@@ -308,13 +309,7 @@ class Paths(Viewable):
         """
         pairs = zip(self.members.items(), as_markets(path).values(), strict=True)
         joined = {name: each.join_history(market, bars) for (name, each), market in pairs}
-        if isinstance(path, Market):
-            return joined[self.names[0]]
-        return Markets(joined, currency=self.markets.currency or None)
-
-    def _like_history(self, path: Markets) -> Market | Markets:
-        """Return a path as the history is given: a Market, or Markets."""
-        return path[self.names[0]] if isinstance(self.history, Market) else path
+        return as_given(Markets(joined, currency=self.markets.currency or None), path)
 
 
 def choose_funding(

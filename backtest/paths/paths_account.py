@@ -11,9 +11,9 @@ import numpy as np
 from backtest.account import Account
 from backtest.base.units import FloatArray
 from backtest.engine import Result
-from backtest.engine.loop_choice import fits_one_position
 from backtest.engine.manifest import describe_venue
 from backtest.engine.portfolio_checks import read_venues
+from backtest.engine.run_setup import fits_one_position
 from backtest.paths.path_set import Paths
 from backtest.policy import Policy
 from backtest.venue import Venue
@@ -82,13 +82,16 @@ class PathsAccount:
 
     @property
     def is_one_position(self) -> bool:
-        """Whether the account is one position and nothing else, at fees that do not change."""
+        """Whether the account is one position and nothing else, and decides at each close.
+
+        Its fees do not change.
+        """
         has_tiers = any(each.fees.tiers for each in self.venues.values())
         is_one = fits_one_position(
             self.paths.markets, self.policy, self.venue, self.terms, self.overlay
         )
         is_one &= self.resume is None or self.resume.is_of_fast_loop
-        return is_one and not has_tiers
+        return is_one and not has_tiers and not self.paths.markets.decide
 
     @property
     def last(self) -> FloatArray:

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import Feed, Log, Plan, Rules, State, live_bar
-from backtest.account.books import compute_ratio
+from backtest.account.balances import compute_ratio
 from backtest.engine.bar_loop import (
     BROKEN,
     DONE,
@@ -34,7 +34,7 @@ LIVED = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "ratio")
 def begin_path(state: State, funding_next: int, flow_next: int) -> State:
     """Return the state before the first bar of a path, at its own events."""
     return State(
-        books=state.books,
+        balances=state.balances,
         equity=state.equity,
         reserve=state.reserve,
         leverage=state.leverage,
@@ -131,6 +131,6 @@ def live_path(  # noqa: C901 - it writes what is not 0
             lived[4, t] = 1.0
         if cursor[3] != 0 and not (after.is_ruined or after.is_over):
             lived[5, t] = compute_ratio(
-                rules.instrument, after.books, quote.mark_close, quote.multiplier
+                rules.instrument, after.balances, quote.mark_close, quote.multiplier
             )
     return DONE

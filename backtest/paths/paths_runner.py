@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from backtest.engine import Result
+from backtest.engine import Progress, Result
 from backtest.paths.draw_plan import DrawPlan
 from backtest.paths.fast_loop import FastLoop
 from backtest.paths.general_loop import GeneralLoop
 from backtest.paths.path_events import PathLives
 from backtest.paths.paths_account import PathsAccount
 
-Progress = Callable[[int, int], None]
 SMALL = 16
 """Paths that are drawn as one block."""
 

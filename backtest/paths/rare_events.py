@@ -12,9 +12,10 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.engine import Progress
 from backtest.paths.draw_plan import DrawPlan, make_keys, mix_words
 from backtest.paths.path_events import PathEvents, Push, find_first, reduce_lives
-from backtest.paths.paths_runner import PathsRunner, Progress
+from backtest.paths.paths_runner import PathsRunner
 from backtest.paths.risk_intervals import LEAST_SAMPLE, RiskEstimate
 from backtest.paths.tilted_models import tilt_models
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from backtest.base.phrases import Place
 from backtest.base.units import FloatArray, IntArray, parse_duration
+from backtest.engine import Progress
 from backtest.paths.path_events import PathEvents, Push
-from backtest.paths.paths_runner import PathsRunner, Progress
+from backtest.paths.paths_runner import PathsRunner
 from backtest.paths.rare_events import (
     SplitPaths,
     check_sample,

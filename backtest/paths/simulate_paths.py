@@ -12,7 +12,8 @@ from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Number, Range
 from backtest.base.units import FloatArray, TimeLike, format_time, parse_duration, to_nanoseconds
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets, as_given, as_markets
+from backtest.options.option_listing import refuse_options
 from backtest.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.paths.correlations import read_correlation
 from backtest.paths.diffusions import GBM, Kou, Merton
@@ -28,8 +29,6 @@ MODELS: dict[str, type[PathModel]] = {
 """The models by name."""
 BRIDGES = (1, 4)
 
-
-Model = str | PathModel | type[PathModel]
 WHERE = "bt.simulate_paths"
 
 
@@ -105,22 +104,18 @@ def simulate_paths(
     DataError
         If the market is too short for the fit.
     """
-    if not isinstance(market, Market | Markets):
-        raise ParameterError(
-            f"market must be a Market, got {repr_plain(market)}",
-            where=Place("market", of=WHERE),
-            cure="pass bt.Market.load(...), from_frames(...) or sample()",
-        )
+    markets = as_markets(market, where=Place("market", of=WHERE))
     count = int(Range(1, 10**9).check("paths", paths, where=Place("paths", of=WHERE), whole=True))
     Range(0, 2**62).check("seed", seed, where=Place("seed", of=WHERE), whole=True)
     check_bridge(bridge)
     span = parse_duration(horizon, where=Place("horizon", of=WHERE))
-    history = cut_markets(as_markets(market), start)
+    refuse_options(markets, "simulated paths", where=Place("market", of=WHERE))
+    history = cut_markets(markets, start)
     models = fit_models(model, history, drift)
     is_resampled = all(each.is_resampled for each in models.values())
     check_joint(correlation, common_jump, history, is_resampled=is_resampled)
     made = Paths(
-        history=history if isinstance(market, Markets) else history[history.names[0]],
+        history=as_given(history, market),
         models=models,
         count=count,
         horizon=span,

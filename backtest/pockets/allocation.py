@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Either, Phrase, Place
 from backtest.base.ranges import Choice, Number
 from backtest.base.units import TimeLike, parse_duration, utc_index
+from backtest.engine import Progress
 from backtest.engine.portfolio_checks import check_settlement, read_venues
 from backtest.market import Market, Markets, as_markets
+from backtest.options.option_listing import refuse_options
 from backtest.pockets.allocation_result import AllocationResult
 from backtest.pockets.allocation_run import run_pockets
 from backtest.pockets.live_pockets import PocketRun
@@ -24,7 +26,6 @@ from backtest.venue import Venue
 
 WHERE = "bt.Allocation"
 SHARE = Number(0, 1, open_low=True)
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class Allocation:
         """
         check_account(account)
         markets: Markets = as_markets(market, where=f"{WHERE}.run, market")
+        refuse_options(markets, "pockets", where=f"{WHERE}.run, market")
         terms = {"sampling": sampling, "calendar": calendar, "compile": compile, "start": start}
         runs: dict[str, PocketRun] = {}
         traded: dict[str, Any] = {}

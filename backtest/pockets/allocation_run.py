@@ -40,7 +40,7 @@ def run_pockets(
     first, time = next(iter(results.values())).span.first, next(iter(runs.values())).market.time
     dates = find_dates(time, first, rebalance) if transfer != NONE and len(runs) > 1 else []
     shares = np.array([each.share for each in runs.values()])
-    begun = [start_pocket(runs[name], parts[name], results[name], terms) for name in runs if dates]
+    begun = [start_pocket(results[name]) for name in runs if dates]
     moved = pass_dates(
         begun, shares, account.capital, transfer, dates, time,
         is_compiled=terms["compile"], progress=progress,

@@ -7,21 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Account
 from backtest.account.portfolio_records import EQUITY, FLOW_NEXT, IS_RUINED, AccountState
 from backtest.base.units import FloatArray, IntArray
-from backtest.engine import Result, count_periods
+from backtest.engine import Result
 from backtest.engine.account_loop import begin, start_numbers
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.loop_choice import fits_one_position
+from backtest.engine.deciders import Deciders
 from backtest.engine.loop_driver import LoopStart, run_loop
 from backtest.engine.loop_inputs import Inputs, start_state
-from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio_driver import Counts, advance_book
-from backtest.engine.portfolio_inputs import BookInputs
-from backtest.engine.portfolio_loop import Desk
-from backtest.engine.portfolio_setup import Setup, seat_again, set_up
+from backtest.engine.portfolio_driver import Counts, advance_portfolio
+from backtest.engine.portfolio_inputs import PortfolioInputs
+from backtest.engine.portfolio_setup import Setup
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 
@@ -83,35 +78,35 @@ class LivePocket(NamedTuple):
 
 
 class LivePortfolio(NamedTuple):
-    """A pocket with several positions during a run, up to bar ``first``; its book changes."""
+    """A pocket with several positions during a run, up to bar ``first``; its state changes."""
 
     setup: Setup
-    inputs: BookInputs
-    book: AccountState
-    desk: Desk
+    inputs: PortfolioInputs
+    state: AccountState
+    deciders: Deciders
     counts: Counts
     first: int
 
     @property
     def equity(self) -> float:
         """The equity at the last close."""
-        return float(self.book.wallet[EQUITY])
+        return float(self.state.wallet[EQUITY])
 
     @property
     def is_ruined(self) -> bool:
         """Whether the pocket is ruined."""
-        return bool(self.book.wallet[IS_RUINED] != 0.0)
+        return bool(self.state.wallet[IS_RUINED] != 0.0)
 
     def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LivePortfolio, float]:
         """Take the pocket up to bar ``stop``; see :meth:`LivePocket.advance`."""
         bars, amounts = place_flow(flow, self.first)
-        self.book.cursor[FLOW_NEXT] = 0
+        self.state.cursor[FLOW_NEXT] = 0
         feed = self.inputs.feed._replace(flow_bar=bars, flow_amount=amounts)
-        counts, moved = advance_book(
+        counts, moved = advance_portfolio(
             self.inputs._replace(feed=feed),
-            self.book,
-            self.desk,
-            [(each.policy, tuple(each.columns)) for each in self.setup.panelists],
+            self.state,
+            self.deciders,
+            [(each.policy, tuple(each.columns)) for each in self.setup.observed],
             self.counts,
             self.first,
             stop,
@@ -122,39 +117,12 @@ class LivePortfolio(NamedTuple):
         return self._replace(counts=counts, first=stop), moved
 
 
-def start_pocket(
-    pocket: PocketRun, account: Account, whole: Result, terms: Mapping[str, Any]
-) -> LivePocket | LivePortfolio:
+def start_pocket(whole: Result) -> LivePocket | LivePortfolio:
     """Return a pocket at its beginning; ``whole`` is its run without transfers."""
-    if isinstance(pocket.market, Markets):
-        markets = end_expired(pocket.market, pocket.venue)
-        if not fits_one_position(markets, pocket.policy, pocket.venue, account, pocket.overlay):
-            return start_portfolio(pocket._replace(market=markets), account, terms)
-    policy: Any = pocket.policy
-    policy = next(iter(policy.values())) if isinstance(policy, Mapping) else policy
-    if whole.market is None or whole.inputs is None:
-        raise TypeError("a loaded result has no market")
-    start = LoopStart(start_state(whole.account), start_numbers(policy), whole.span.first)
-    columns, _ = observe_checked(policy, whole.market)
-    return LivePocket(whole.inputs, policy, columns, start)
-
-
-def start_portfolio(pocket: PocketRun, account: Account, terms: Mapping[str, Any]) -> LivePortfolio:
-    """Return a pocket with several positions at its beginning."""
-    markets: Any = pocket.market
-    signal = resolve_signal(pocket.signal, markets)
-    given = (markets, pocket.policy)
-    start = terms["start"]
-    setup = set_up(
-        *given,
-        venue=pocket.venue,
-        account=account,
-        signal=signal,
-        overlay=pocket.overlay,
-        sampling=terms["sampling"],
-        periods=count_periods(terms["calendar"], terms["sampling"], markets),
-        start=start,
-        panelists=seat_again(*given, pocket.overlay, signal, start),
-    )
-    inputs, book, desk, tally = begin(setup)
-    return LivePortfolio(setup, inputs, book, desk, Counts(tally, None), setup.first)
+    setup: Setup = whole.setup
+    if setup.is_of_fast_loop:
+        ((policy, _, columns, *_),) = setup.observed
+        start = LoopStart(start_state(setup.account), start_numbers(policy), setup.first)
+        return LivePocket(setup.inputs, policy, columns, start)
+    inputs, state, deciders, tally = begin(setup)
+    return LivePortfolio(setup, inputs, state, deciders, Counts(tally, None), setup.first)

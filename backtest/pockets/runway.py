@@ -19,13 +19,14 @@ from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head, format_table
 from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
+from backtest.engine import Progress
 from backtest.engine.manifest import describe_history
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import explain_idle, warn_of_idle
 from backtest.paths.liquidation_risk import describe_each, name_policies
 from backtest.paths.path_model import describe_drift
 from backtest.paths.path_set import Paths
-from backtest.paths.paths_runner import PathsRunner, Progress
+from backtest.paths.paths_runner import PathsRunner
 from backtest.paths.risk_intervals import estimate_pairs, estimate_plain
 from backtest.paths.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
 from backtest.pockets.spending import Spending

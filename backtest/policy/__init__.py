@@ -12,6 +12,7 @@ from backtest.policy.policy import (
     margin_formula_for,
     sets_margin,
     start_memory,
+    trades_options,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "margin_formula_for",
     "sets_margin",
     "start_memory",
+    "trades_options",
 ]

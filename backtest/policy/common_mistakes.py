@@ -15,8 +15,13 @@ from types import CodeType, FunctionType
 
 from backtest.base.errors import PolicyError
 
-DECIDING = ("leverage", "combine", "venue_leverage")
+DECIDING = ("leverage", "combine", "venue_leverage", "option_orders")
 """The methods that are called at every bar."""
+ARGUMENTS = {
+    "venue_leverage": (("self", "bar", "account"), "return 10.0"),
+    "option_orders": (("self", "bar", "account", "chain"), 'return {"put": (contract, 1.0)}'),
+}
+"""The arguments of methods without a memory, and what they may return."""
 
 
 def check_class(cls: type) -> None:
@@ -33,19 +38,22 @@ def check_class(cls: type) -> None:
         rule = vars(cls).get(name)
         if isinstance(rule, FunctionType):
             check_assignments(cls, rule)
-    if "venue_leverage" in vars(cls):
-        check_margin_rule(cls, vars(cls)["venue_leverage"])
+    for name in ARGUMENTS:
+        if name in vars(cls):
+            check_arguments(cls, name, vars(cls)[name])
 
 
-def check_margin_rule(cls: type, rule: object) -> None:
-    """Check that ``venue_leverage`` is a plain method of bar and account."""
+def check_arguments(cls: type, name: str, rule: object) -> None:
+    """Check that a method without a memory is a plain one of its arguments."""
     arguments = list(inspect.signature(rule).parameters) if isinstance(rule, FunctionType) else []
-    if len(arguments) != 3:
+    known, answer = ARGUMENTS[name]
+    if len(arguments) != len(known):
         found = f"({', '.join(arguments)})" if arguments else repr(rule)
+        taken = ", ".join(known)
         raise PolicyError(
-            f"venue_leverage must be a plain method that takes (self, bar, account), got {found}",
+            f"{name} must be a plain method that takes ({taken}), got {found}",
             where=f"class {cls.__name__}",
-            cure="write def venue_leverage(self, bar, account): return 10.0; it has no memory",
+            cure=f"write def {name}({taken}): {answer}; it has no memory",
         )
 
 

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from backtest.base.code_identity import describe_bytecode, find_references
-from backtest.base.formula_functions import REPLACED, raise_to
+from backtest.base.formula_functions import REPLACEMENTS, raise_to
 
 PREFIX = "_backtest_"
 
@@ -168,7 +168,7 @@ KINDS = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufu
 
 
 class Editor(ast.NodeTransformer):
-    """Replaces powers, and calls of the functions in ``REPLACED``; ``added`` has what it names."""
+    """Replaces powers, and calls of the functions in ``REPLACEMENTS``; ``added`` has names."""
 
     def __init__(self, function: types.FunctionType) -> None:
         self.added: dict[str, Any] = {}
@@ -195,7 +195,7 @@ class Editor(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Replace a call of a function of ``math`` or ``numpy``."""
         self.generic_visit(node)
-        function, n_arguments = REPLACED.get(self._resolve(node.func), (None, 0))
+        function, n_arguments = REPLACEMENTS.get(self._resolve(node.func), (None, 0))
         is_starred = any(isinstance(each, ast.Starred) for each in node.args)
         if function is None or node.keywords or len(node.args) != n_arguments or is_starred:
             return node

@@ -45,11 +45,10 @@ Columns: TypeAlias = Mapping[str, FloatArray]
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 """The fields of every bar besides a policy's own columns; ``funding`` is the last settled rate."""
 
-
 TAKEN = frozenset((
-    "combine", "fails_when", "from_settings", "make_formula", "observe", "over", "parameters",
-    "parts", "policies", "settings", "start", "summary", "takes", "title", "venue_leverage",
-    "written",
+    "combine", "fails_when", "from_settings", "make_formula", "observe", "option_orders", "over",
+    "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
+    "venue_leverage", "written",
 ))  # fmt: skip
 """Names of methods and attributes of policies, which no parameter may have."""
 
@@ -95,10 +94,10 @@ class Policy(Viewable):
     A policy may also define ``venue_leverage(self, bar, account)``: the leverage setting of an
     isolated position from the next open on, to which its margin is brought. NaN leaves it alone.
 
-    Raises
-    ------
-    ParameterError
-        If a parameter is unknown, out of range or of the wrong type.
+    One that trades options defines ``option_orders(self, bar, account, chain)``: the contracts to
+    hold after the next open, ``{leg: (contract, quantity)}``; ``chain`` has those that are listed.
+
+    ParameterError is raised if a parameter is unknown, out of range or of the wrong type.
     """
 
     fails_when: ClassVar[str] = ""
@@ -218,13 +217,23 @@ def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[...
 
 def sets_margin(given: object) -> bool:
     """Return whether a policy, a class of it or any of several decides its leverage setting."""
+    return defines(given, "venue_leverage")
+
+
+def trades_options(given: object) -> bool:
+    """Return whether a policy, a class of it or any of several trades options."""
+    return defines(given, "option_orders")
+
+
+def defines(given: object, method: str) -> bool:
+    """Return whether a policy, or any of several or of those that it combines, has a method."""
     if isinstance(given, Mapping):
-        return any(map(sets_margin, given.values()))
+        return any(defines(each, method) for each in given.values())
     cls = given if isinstance(given, type) else type(given)
     if not issubclass(cls, Policy):
         return False
     parts = getattr(cls, "parts", ())
-    return hasattr(cls, "venue_leverage") or any(sets_margin(each.policy) for each in parts)
+    return hasattr(cls, method) or any(defines(each.policy, method) for each in parts)
 
 
 def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula

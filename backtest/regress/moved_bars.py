@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backtest.account.terms import SIGNS
 from backtest.base.units import BoolArray, FloatArray, format_time
 from backtest.regress.trace import (
     DATA,
     INPUTS,
     MONEY,
     STEPS,
-    TERMS,
     Trace,
     describe_column,
     name_field,
@@ -164,7 +164,7 @@ def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
     """Return the contributions of accounting terms to the change of the final equity."""
     moved = {
         name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
-        for name, sign in TERMS.items()
+        for name, sign in SIGNS.items()
         if name in was.columns and name in now.columns
     }
     return {name: value for name, value in moved.items() if value != 0.0}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from backtest.account.terms import OPTIONAL, OPTIONAL_TERMS, SIGNS, list_optional
 from backtest.base.units import FloatArray, IntArray
 from backtest.engine.record import AccountFields, PositionFields
-from backtest.engine.result_tables import FUND_TERMS, has_fund_fees
 from backtest.measures.performance import sampled_returns
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ STEPS = {
     "bad_debt": "bad debt",
     "price_pnl": "profit of price moves",
     "collateral_pnl": "profit of collateral",
-    "conversion": "cost of selling collateral",
-    "management_fee": "management fee",
-    "performance_fee": "performance fee",
+    "conversion": "cost of selling collateral, and of transfers",
+    "fx_pnl": "profit of currencies",
+    **{each.name: each.words for each in OPTIONAL_TERMS},
     "entry": "average entry",
     "margin": "isolated margin",
     "reserve": "reserve",
@@ -50,9 +50,7 @@ STEPS = {
     "overlay": "leverage of the overlay",
 }
 """The columns of a trace and their descriptions, in the order of events in a bar."""
-OF_SEVERAL = frozenset(
-    {"collateral_pnl", "conversion", "overlay", "management_fee", "performance_fee"}
-)
+OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay", *OPTIONAL, "fx_pnl"})
 """The columns that only runs of several positions have."""
 OF_QUOTES = ("close", "mark", "signal", "multiplier")
 """The columns of one position that are quotes."""
@@ -61,30 +59,15 @@ OF_POSITIONS = {
 }  # fmt: skip
 """The columns of each of several positions: of the record, and what a trace calls them."""
 
-TERMS = {
-    "price_pnl": 1.0,
-    "fees": -1.0,
-    "slippage": -1.0,
-    "impact": -1.0,
-    "funding": -1.0,
-    "interest": -1.0,
-    "liquidation_loss": -1.0,
-    "flows": 1.0,
-    "bad_debt": 1.0,
-    "collateral_pnl": 1.0,
-    "conversion": -1.0,
-    "management_fee": -1.0,
-    "performance_fee": -1.0,
-}
-"""The accounting terms that sum to the change of equity, with their signs."""
-
 BASIC = ("equity", "cash", "unit", "ends_sample")
 """The columns that every trace has."""
 DATA = frozenset({"close", "mark"})
 """The columns of market data; they may differ while the account stays the same."""
-MONEY = frozenset({*TERMS, "top_up", "cash", "margin", "reserve"})
+MONEY = frozenset({*SIGNS, "top_up", "cash", "margin", "reserve"})
 INPUTS = "inputs"
 _U64 = npt.NDArray[np.uint64]
+Read: TypeAlias = tuple[dict[str, FloatArray], npt.NDArray[np.uint32] | None]
+"""The columns of a trace by name, and the fingerprint of each bar of the data."""
 
 
 @dataclass(frozen=True)
@@ -142,32 +125,34 @@ def take_trace(result: Result) -> Trace:
 
     A column of one of several positions is called by its instrument too, ``"BTCUSDT position"``.
     """
-    columns = name_columns(result)
     n = len(result.time)
-    inputs = None
-    if result.is_of_fast_loop and result.market is not None:
-        inputs = fingerprint_bars(result.market)[-n:]
-    elif result.markets is not None:
-        inputs = fingerprint_panel(result.markets)[-n:]
+    read = read_position if result.is_of_fast_loop else read_positions
+    columns, prints = read(result)
+    inputs = None if prints is None else prints[-n:]
     arrays = {name: normalize_values(np.broadcast_to(x, (n,))) for name, x in columns.items()}
     return Trace(np.asarray(result.time), arrays, inputs, result.tally.first_unit, result.interval)
 
 
-def name_columns(result: Result) -> dict[str, FloatArray]:
-    """Return the columns of the trace of a result, not yet normalized."""
-    if result.is_of_fast_loop:
-        quotes = {name: getattr(result, name) for name in OF_QUOTES}
-        fields = result.record.of_one()
-        known = {
-            **fields,
-            "position": fields["quantity"],
-            **quotes,
-            "ends_sample": result.ends_sample,
-        }
-        return {name: known[name] for name in STEPS if name not in OF_SEVERAL}
-    left_out = () if has_fund_fees(result.account) else FUND_TERMS
+def read_position(result: Result) -> Read:
+    """Return the columns of the trace of one position, not yet normalized, and of its bars."""
+    quotes = {name: getattr(result, name) for name in OF_QUOTES}
+    fields = result.record.of_one()
+    known = {
+        **fields,
+        "position": fields["quantity"],
+        **quotes,
+        "ends_sample": result.ends_sample,
+    }
+    prints = None if result.market is None else fingerprint_bars(result.market)
+    return {name: known[name] for name in STEPS if name not in OF_SEVERAL}, prints
+
+
+def read_positions(result: Result) -> Read:
+    """Return the columns of the trace of several positions, and of the bars of their markets."""
+    left_out = {*OPTIONAL} - {*list_optional(result.account)}
     kept = [name for name in STEPS if name in AccountFields._fields and name not in left_out]
     columns = {name: result.of_account(name) for name in kept}
+    columns |= result.list_fx()
     columns["ends_sample"] = result.ends_sample
     for i, name in enumerate(result.names):
         columns[f"{name} mark"] = result.marks[:, i]
@@ -175,7 +160,8 @@ def name_columns(result: Result) -> dict[str, FloatArray]:
             f"{name} {called}": result.of_positions(field)[:, i]
             for field, called in OF_POSITIONS.items()
         }
-    return columns
+    prints = None if result.markets is None else fingerprint_panel(result.markets)
+    return columns, prints
 
 
 def normalize_values(values: FloatArray) -> FloatArray:

@@ -19,7 +19,6 @@ from backtest.regress.verdict import (
 )
 from backtest.regress.walk_facts import WINNERS
 
-DIGITS = (6, 9, 12, 17)
 METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
 BAR_HEADS = ("first differing bar", "baseline", "now", "change")
 MOST_LATER = 6

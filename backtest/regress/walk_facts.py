@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
+from backtest.engine import Result
 from backtest.regress.run_identity import gather_facts, hash_data, hash_wings, shorten_lists
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
-    from backtest.engine import Result
     from backtest.validation.walk import WalkForward
 
 WALK = "walk"
@@ -42,6 +42,12 @@ def require_account(walk: WalkForward) -> Result:
             "a baseline of a walk records one account, this walk opened a new one in every fold",
             where=Place("carry", of="bt.walk_forward"),
             cure="leave carry=False out",
+        )
+    if not isinstance(walk.result, Result):
+        raise ParameterError(
+            f"a baseline of a walk records one account, this walk has {len(walk.result.results)}",
+            where=Place("accounts", of="bt.walk_forward"),
+            cure="record each market by itself: bt.record(walk.result.results['BTC'], ...)",
         )
     return walk.result
 

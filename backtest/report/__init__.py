@@ -49,11 +49,9 @@ def draw_run(result: Result) -> Any:
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     from backtest.report.page.figures import TEMPLATE  # noqa: PLC0415 - only when drawn
-    from backtest.report.run.exposure_charts import draw_account  # noqa: PLC0415 - as above
-    from backtest.report.run.story_section import draw_story  # noqa: PLC0415 - as above
+    from backtest.report.run import story_section  # noqa: PLC0415 - as above
 
-    draw = draw_story if result.has_one_position else draw_account
-    figure = go.Figure(draw(result).figure)
+    figure = go.Figure(story_section.draw_run(result).figure)
     return figure.update_layout(template={"layout": TEMPLATE})
 
 

@@ -2,10 +2,9 @@
 
 from backtest.scenarios.bounds import Bounds, bounds, count_ambiguous
 from backtest.scenarios.capacity import Capacity, capacity
-from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.sensitivity import Sensitivity, sensitivity
-from backtest.scenarios.stress import stress
+from backtest.scenarios.stress import crashes, stress
 from backtest.scenarios.stress_result import Stress
 
 __all__ = [

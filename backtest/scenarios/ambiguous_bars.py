@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest.account.account_records import Feed, InstrumentRules, Position, Watch
 from backtest.account.bar import quote_bar
-from backtest.account.ledger import LIQUIDATED, STOPS
+from backtest.account.ledger import LIQUIDATED, STOP_KINDS
 from backtest.account.position import find_adverse, find_side
 from backtest.engine import Result
 from backtest.engine.account_loop import find_loop_start
@@ -71,7 +71,7 @@ def list_suspects(orders: PositionOrders) -> list[int]:
     before = np.concatenate(([0.0], after[:-1]))
     is_suspect = np.zeros(len(after), np.bool_)
     entries = np.asarray(result.entries)
-    forced = np.isin(entries[:, 1], (LIQUIDATED, *STOPS))
+    forced = np.isin(entries[:, 1], (LIQUIDATED, *STOP_KINDS))
     is_suspect[entries[forced, 0].astype(np.int64) - first] = True
     inside = np.asarray(feed.funding_bar)[np.asarray(feed.funding_is_open) == 0] - first
     is_suspect[inside] |= (before != 0.0)[inside] | (after != 0.0)[inside]

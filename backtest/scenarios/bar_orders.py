@@ -257,9 +257,9 @@ def without_ruin(rules: Rules) -> Rules:
 
 def identify(state: State) -> tuple[Any, ...]:
     """Return what makes a state different from others, to nine digits."""
-    position = state.books.positions[0]
+    position = state.balances.positions[0]
     numbers = (
-        state.books.cash, position.quantity, position.entry, position.margin, state.equity,
+        state.balances.cash, position.quantity, position.entry, position.margin, state.equity,
         state.reserve, state.unit, state.watch.best,
     )  # fmt: skip
     flags = (state.is_over, state.is_ruined, state.since, state.since_stop)

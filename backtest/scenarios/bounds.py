@@ -20,7 +20,7 @@ from backtest.base.result_parts import Headline, Part, ShownTable
 from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head, format_table
 from backtest.base.units import FloatArray, utc_index
-from backtest.engine import Result
+from backtest.engine import Progress, Result
 from backtest.engine.manifest import describe_history
 from backtest.engine.run import run
 from backtest.market import Market, Markets
@@ -30,7 +30,7 @@ from backtest.policy import Policy
 from backtest.scenarios.ambiguous_bars import count_ambiguous_bars
 from backtest.scenarios.bounds_lanes import DEPTH, WHERE
 from backtest.scenarios.bounds_position import PositionOrders
-from backtest.scenarios.bounds_run import BoundsRun, Progress
+from backtest.scenarios.bounds_run import BoundsRun
 
 MOST_DEPTH = 16
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
+from backtest.base.units import format_duration
 from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.measures.tally import Tally
@@ -62,6 +63,13 @@ def check_new(result: Result) -> None:
             "bounds cannot be computed for an account with an earlier run that it continues",
             where=Place("account", of=WHERE),
             cure="run the whole span at once",
+        )
+    if result.markets is not None and result.markets.decide:
+        raise ParameterError(
+            "bounds follow the orders of a bar for policies that decide at each close, got "
+            f"decide={format_duration(result.markets.decide)!r}",
+            where=Place("result", of=WHERE),
+            cure="run it without decide, on the bars that the policies see",
         )
 
 

@@ -19,7 +19,7 @@ from backtest.account import (
     State,
     live_bar,
 )  # fmt: skip
-from backtest.account.account_records import Books, Watch
+from backtest.account.account_records import Balances, Watch
 from backtest.account.bar import quote_bar
 from backtest.account.exits import NOTHING, find_nearest_stop, is_through
 from backtest.account.ledger import new_ledger
@@ -61,9 +61,10 @@ class PositionOrders:
     def __init__(self, result: Result, refine: Market | None) -> None:
         check_new(result)
         self.result, self.refine = result, refine
-        inputs, market, policy = result.inputs, result.market, result.policy
-        if inputs is None or market is None or policy is None:
+        market, policy = result.market, result.policy
+        if market is None or policy is None:
             raise TypeError("bounds require a result of this process")
+        inputs = result.setup.inputs
         self.inputs, self.market, self.policy = inputs, market, policy
         self.rules, self.changes = inputs.rules, dict(inputs.changes)
         columns = observe(policy, market)
@@ -158,9 +159,9 @@ def varies_every_step(result: Result) -> bool:
     They are for one position whose orders fill at the next open at fees that do not change, without
     margin calls and an equity stop, which act on closes.
     """
-    account, inputs = result.account, result.inputs
+    account, setup = result.account, result.setup
     acts_on_closes = account.margin_call is not None or account.equity_stop is not None
-    has_tiers = inputs is not None and inputs.fees is not None
+    has_tiers = setup is not None and setup.inputs.fees is not None
     is_plain = account.fill == "next_open" and not (acts_on_closes or has_tiers)
     return result.is_of_fast_loop and is_plain
 
@@ -175,7 +176,9 @@ def is_suspect(
     """
     if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
         return True
-    held = before.books.positions[0].quantity != 0.0 or after.books.positions[0].quantity != 0.0
+    held = (
+        before.balances.positions[0].quantity != 0.0 or after.balances.positions[0].quantity != 0.0
+    )
     if not held:
         return False
     if rules.instrument.trailing_stop > 0.0 and may_trail(rules, feed, after, t):
@@ -190,7 +193,7 @@ def is_suspect(
 
 def may_trail(rules: Rules, feed: Feed, after: State, t: int) -> bool:
     """Return whether the trailing stop acts if the best price of bar t comes before the worst."""
-    position = after.books.positions[0]
+    position = after.balances.positions[0]
     if position.quantity == 0.0:
         return False
     return may_stop(rules.instrument, position, quote_bar(rules.instrument, feed, t), after.watch)
@@ -198,7 +201,7 @@ def may_trail(rules: Rules, feed: Feed, after: State, t: int) -> bool:
 
 def may_stop(instrument: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> bool:
     """Return whether the worst price of a bar reaches a stop, given the best price so far."""
-    kind, stop = find_nearest_stop(instrument, Books(0.0, (position,)), quote, watch)
+    kind, stop = find_nearest_stop(instrument, Balances(0.0, (position,)), quote, watch)
     adverse = find_adverse(position, quote.low, quote.high)
     return bool(kind != NOTHING and is_through(find_side(position), adverse, stop))
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from backtest.engine import Result
+from backtest.engine import Progress, Result
 from backtest.market import Market
 from backtest.scenarios.bar_orders import Branch
-from backtest.scenarios.bounds_book import BookOrders, run_in_general
 from backtest.scenarios.bounds_lanes import AmbiguousBar, BarOrders, BarOutcomes, Lane
+from backtest.scenarios.bounds_portfolio import PortfolioOrders, run_in_general
 from backtest.scenarios.bounds_position import PositionOrders, varies_every_step
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +40,7 @@ class BoundsRun:
         """The bars of the account in their orders."""
         if varies_every_step(self.result):
             return PositionOrders(self.result, self.refine)
-        return BookOrders(run_in_general(self.result), self.refine, self.depth)
+        return PortfolioOrders(run_in_general(self.result), self.refine, self.depth)
 
     def live(self, progress: Progress | None) -> tuple[list[Lane], list[AmbiguousBar], bool]:
         """Return the final histories, the ambiguous bars, and whether histories were dropped."""

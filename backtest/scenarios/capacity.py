@@ -22,6 +22,7 @@ from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head, format_round_money, format_table
 from backtest.base.text_layout import capitalize
+from backtest.engine import Progress
 from backtest.engine.manifest import describe_history
 from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.run import run
@@ -37,7 +38,6 @@ HALVED = ("growth", "sharpe")
 MONEY = Number(0, open_low=True)
 TOLERANCE = Number(1e-6, 0.5)
 GIVE_CAPITALS = Phrase("give {}", Either("[1e4, 1e6, 1e8]", "--capitals 1e4,1e6,1e8"))
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import FloatArray
-from backtest.engine.named_signals import change_rule, resolve_signal
+from backtest.engine.indicator_rules import change_rule, resolve_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.scenarios.stress_run import MULTIPLIERS, list_worsenings, scale

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from backtest.account.by_instrument import ByInstrument
-from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import Duration, Text, Whole
 from backtest.base.ranges import Choice, Number
@@ -54,6 +52,9 @@ class Scenario(Value):
         The leverage of that counterparty.
     basis : float
         Mark over last at the end, less 1; it grows evenly over the bars.
+    implied_volatility : float
+        The move of the implied volatility of options, a fraction over -1: 0.5 is half as much
+        again. It grows evenly over the bars, and in each bar before the price moves.
     prices : mapping of str to float, optional
         Moves of single instruments of an account with several, and of its collateral by name; the
         others move by ``price``, except collateral with a constant price.
@@ -87,6 +88,7 @@ class Scenario(Value):
     adl: Annotated[float, Number(0.0, 1.0)] = 0.0
     adl_leverage: Annotated[float, Number(1.0)] = 20.0
     basis: Annotated[float, Number(-1.0, open_low=True)] = 0.0
+    implied_volatility: Annotated[float, Number(-1.0, open_low=True)] = 0.0
     prices: Annotated[Mapping[str, float] | None, ByInstrument(Number(-1.0, open_low=True))] = None
     correlation: Annotated[float | None, Number(-1.0, 1.0)] = None
     date: str | None = None
@@ -140,11 +142,7 @@ class Scenario(Value):
             and self.shape == "line"
             and self.funding is None
             and self.basis == 0.0
+            and self.implied_volatility == 0.0
             and self.margin == 1.0
             and self.outage is None
         )
-
-    @checked
-    def with_price(self, price: float) -> Scenario:
-        """Return the scenario with another move of the price."""
-        return self.override(price=max(price, math.nextafter(-1.0, 0.0)))

@@ -19,8 +19,9 @@ from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head, format_table
+from backtest.engine import Progress
+from backtest.engine.indicator_rules import read_named, resolve_signal
 from backtest.engine.manifest import describe_history
-from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio_checks import read_venues
 from backtest.engine.run import run
 from backtest.engine.run_warnings import warn_once
@@ -47,8 +48,6 @@ SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
 STEPS = 20
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from backtest.account.currency_terms import refuse_currencies
 from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.ranges import Choice
 from backtest.base.units import DAY, FloatArray, format_time
-from backtest.engine import Result
+from backtest.engine import Progress, Result
 from backtest.market import Market, Markets, as_markets
 from backtest.scenarios.break_even_move import find_break_even, find_break_even_of
-from backtest.scenarios.crashes import crashes
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import Bars, cut_replay, make_flat_bars
 from backtest.scenarios.stress_result import Stress
 from backtest.scenarios.stress_run import StressOutcome, StressRun, find_table_time, quiet_venues
 
+FILE = Path(__file__).with_name("crashes.toml")
+
+
+@functools.cache
+def crashes() -> tuple[Scenario, ...]:
+    """Return historical crashes of bitcoin and of stocks, with their dates and sources.
+
+    Figures that no source gives are at their defaults: they change nothing.
+
+    Examples
+    --------
+    >>> [each.name for each in crashes()][2:4]
+    ['2020-03-12', '2021-05-19']
+    """
+    with FILE.open("rb") as file:
+        found = tomllib.load(file)["episode"]
+    return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
+
+
 WHERE = "bt.stress"
 RULES = Choice("today", "then")
-AXES = ("price", "volatility", "funding", "spread", "depth", "margin", "adl", "basis")
+AXES = (
+    "price", "implied_volatility", "volatility", "funding", "spread", "depth", "margin", "adl",
+    "basis",
+)  # fmt: skip
 """The fields of a scenario that a ladder may go along."""
-Progress = Callable[[int, int], None]
 
 
 @checked_only("progress", "data")
@@ -89,6 +113,9 @@ def stress(
     else stay as they are. In a replay, all log moves of all bars and marks are multiplied by one
     factor, and it is the move of the first that moves against its position, at its worst point.
 
+    Options are valued by the last surface, moved by ``implied_volatility``, without quotes of
+    their own; the crashes of history move prices alone.
+
     Instruments that ended in the run have no bars; one whose contract expires during a scenario is
     closed at its mark price then. Collateral moves as the instrument whose prices it has; with
     prices of its own it moves as an instrument without a move of its own, under its name, and with
@@ -135,6 +162,7 @@ class Runs:
     """The account of a result under the margin tables of scenarios, kept by their time."""
 
     def __init__(self, result: Result, rules: str) -> None:
+        refuse_currencies(result.account, where="bt.stress, result")
         self.result, self.rules = result, rules
         self.by_time: dict[int, StressRun] = {}
 

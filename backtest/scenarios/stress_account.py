@@ -13,30 +13,27 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.account.ledger import CALLED, LIQUIDATED
+from backtest.account.option_feed import OptionFeed
 from backtest.account.portfolio_records import AccountState
 from backtest.base.units import FloatArray, to_nanoseconds
 from backtest.engine import Result
-from backtest.engine.account_loop import copy_book
+from backtest.engine.account_loop import copy_state
 from backtest.engine.collateral_prices import ASSET, read_assets
-from backtest.engine.cut_terms import end_expired
 from backtest.engine.fee_days import start_day
+from backtest.engine.portfolio_buffers import new_quotes, new_scratch
 from backtest.engine.portfolio_driver import (
     Counts,
     read_tables,
 )
-from backtest.engine.portfolio_inputs import (
-    BookInputs,
-    new_quotes,
-    new_scratch,
-    read_book_inputs,
-)
-from backtest.engine.portfolio_policies import ask_plain, seat
-from backtest.engine.portfolio_setup import Setup, set_up, set_up_again
+from backtest.engine.portfolio_inputs import PortfolioInputs, read_portfolio_inputs
+from backtest.engine.portfolio_policies import ask_plain, observe_policies
+from backtest.engine.portfolio_setup import Setup, end_expired, set_up, set_up_again
 from backtest.engine.state_of_one import read_memory, read_state
 from backtest.market import Market, Markets
+from backtest.market.markets import remake
 from backtest.policy import start_memory
-from backtest.scenarios import book_distance
-from backtest.scenarios.book_bars import BookBars, may_compile
+from backtest.scenarios import portfolio_distance
+from backtest.scenarios.portfolio_bars import PortfolioBars, may_compile
 from backtest.venue import Venue
 from backtest.venue.contract_value import compute_value
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
@@ -53,8 +50,10 @@ USUAL_BARS = 2000
 """Bars of a scenario and of the search for its break-even, roughly."""
 SEARCHED = 16
 """Bars that a search takes before it looks for a liquidation."""
-OF_ACCOUNT = ("wallet", "fund", "cursor", "priced", "amounts", "prices")
-"""The arrays of a book that have no entry for each instrument."""
+FOREVER = 2**62
+"""An age that no surface reaches, ns."""
+OF_ACCOUNT = ("wallet", "fund", "cursor", "pools", "priced", "amounts", "prices")
+"""The arrays of a state that have no entry for each instrument."""
 
 
 class Shocked(NamedTuple):
@@ -79,18 +78,19 @@ def compute_quote_value(contract: Contract, price: float) -> float:
     return abs(compute_value(contract.size, contract.kind == "inverse", price))
 
 
-def cut_book(book: AccountState, kept: list[int]) -> AccountState:
-    """Return a copy of the book of an account with some of its instruments only."""
-    n = len(book.margin)
+def cut_state(state: AccountState, kept: list[int]) -> AccountState:
+    """Return a copy of the state of an account with some of its instruments only."""
+    n = len(state.margin)
 
     def cut(name: str, array: FloatArray) -> FloatArray:
         return array if name in OF_ACCOUNT else array[[*kept, *range(n, len(array))]]
 
-    held = type(book.held)._make(cut(name, each) for name, each in book.held._asdict().items())
-    whole = {**book._asdict(), "held": held}
-    return copy_book(
-        type(book)._make(held if each is held else cut(name, each) for name, each in whole.items())
-    )
+    held = type(state.held)._make(cut(name, each) for name, each in state.held._asdict().items())
+    own: dict[str, Any] = {"held": held, "options": state.options}
+    arrays: dict[str, Any] = {
+        name: cut(name, each) for name, each in state._asdict().items() if name not in own
+    }
+    return copy_state(type(state)(**arrays, **own))
 
 
 def cut_memory(result: Result, kept: list[int]) -> FloatArray:
@@ -220,7 +220,9 @@ class StressAccount:
                 sampling="1d",
                 periods=365.0,
                 start=None,
-                panelists=seat(kept, result.overlay, history, signal.T, is_checked=False),
+                observed=observe_policies(
+                    kept, result.overlay, history, signal.T, is_checked=False
+                ),
             )
 
     @functools.cached_property
@@ -233,12 +235,12 @@ class StressAccount:
         """The function that measures the distance, for a requirement of one's own its twin."""
         own = self.base.account.requirement
         if not isinstance(own, OwnMargin):
-            return book_distance.measure_book_distance
+            return portfolio_distance.measure_portfolio_distance
         from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
         names = self.history.names
-        twins = make_own_twins((*MODULES, book_distance), own.rule, names, {"ask": ask_plain})
-        found: Callable[..., float] = twins.measure_book_distance
+        twins = make_own_twins((*MODULES, portfolio_distance), own.rule, names, {"ask": ask_plain})
+        found: Callable[..., float] = twins.measure_portfolio_distance
         return found
 
     def pass_bars(
@@ -246,17 +248,21 @@ class StressAccount:
         markets: Mapping[str, Market],
         venues: Mapping[str, Venue],
         outage: int,
+        implied: float,
         *,
         is_search: bool,
     ) -> Shocked:
-        """Return the account after the bars that follow its history."""
+        """Return the account after the bars that follow its history.
+
+        ``implied`` is by how much the volatilities of options are multiplied in the end.
+        """
         given = {name: markets.get(name, market) for name, market in self.history.items()}
-        panel = end_expired(Markets(given, currency=self.history.currency or None), venues)
+        panel = end_expired(keep_surfaces(remake(self.history, given)), venues)
         weights = np.tile(self.state.signal[self.kept, None], (1, panel.n_bars))
         account, first = self.reprice(markets), self.history.n_bars
         base = self.base._replace(venues={name: venues[name] for name in given}, account=account)
         setup = set_up_again(base, panel, weights, first=first, started=self.result.started)
-        return StressLoop(self, setup).sum_bars(outage, is_search=is_search)
+        return StressLoop(self, setup, implied).sum_bars(outage, is_search=is_search)
 
     def reprice(self, markets: Mapping[str, Market]) -> Account:
         """Return the account with its flows, and its collateral at the prices of a scenario."""
@@ -266,6 +272,24 @@ class StressAccount:
             for each in known.collateral
         ]
         return replace(known, flows=self.result.account.flows, collateral=assets)
+
+
+def keep_surfaces(markets: Markets) -> Markets:
+    """Return markets whose last surfaces hold for as long as a scenario takes."""
+    if markets.listing is not None:
+        markets.listing = markets.listing._replace(max_age=FOREVER)
+    return markets
+
+
+def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
+    """Multiply volatilities from a bar on, evenly more until the last; nothing is quoted there."""
+    n = len(options.marks_open) - first
+    if options.marks_open.shape[1] == 0:
+        return
+    scale = factor ** (np.arange(1, n + 1) / n)[:, None]
+    options.volatilities_open[first:] *= scale
+    options.volatilities_close[first:] *= scale
+    options.marks_open[first:], options.marks_close[first:] = np.nan, np.nan
 
 
 def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: int) -> Market:
@@ -291,21 +315,23 @@ def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: i
     )
 
 
-class StressLoop(BookBars):
+class StressLoop(PortfolioBars):
     """The loop over the bars of a scenario, bar by bar."""
 
-    def __init__(self, account: StressAccount, setup: Setup) -> None:
+    def __init__(self, account: StressAccount, setup: Setup, implied: float) -> None:
         super().__init__(setup, is_compiled=account.is_compiled)
+        self.implied = implied
+        move_volatilities(self.inputs.feed.options, setup.first, implied)
         self.account, self.n = account, len(setup.markets)
-        self.desk.memory[:] = cut_memory(account.result, account.kept)
-        self.book = cut_book(account.state, account.kept)
+        self.deciders.memory[:] = cut_memory(account.result, account.kept)
+        self.state = cut_state(account.state, account.kept)
         self.counts = Counts(self.tally, account.result.traded)
         self.kinds: list[FloatArray] = [np.zeros(0)]
 
-    def read_quiet(self) -> BookInputs:
+    def read_quiet(self) -> PortfolioInputs:
         """Return the inputs of an account without stops."""
         setup = self.setup
-        return read_book_inputs(
+        quiet = read_portfolio_inputs(
             setup.markets,
             setup.venues,
             replace(setup.account, **NO_STOPS),
@@ -314,6 +340,8 @@ class StressLoop(BookBars):
             first=setup.first,
             started=self.inputs.started,
         )
+        move_volatilities(quiet.feed.options, setup.first, self.implied)
+        return quiet
 
     def sum_bars(self, outage: int, *, is_search: bool) -> Shocked:
         """Take the account through the bars."""
@@ -338,16 +366,16 @@ class StressLoop(BookBars):
 
     def drop_decisions(self) -> None:
         """Drop the decisions that would fill next."""
-        self.book.leverage[:], self.book.is_pending[:] = np.nan, 0
+        self.state.leverage[:], self.state.is_pending[:] = np.nan, 0
 
-    def pass_bars(self, inputs: BookInputs, t: int, stop: int) -> None:
+    def pass_bars(self, inputs: PortfolioInputs, t: int, stop: int) -> None:
         """Take the account through the bars from t on."""
-        self.counts, entries = self.drive(inputs, self.book, self.counts, t, stop)
+        self.counts, entries = self.drive(inputs, self.state, self.counts, t, stop)
         self.kinds.append(entries[:, 1])
 
-    def measure_distance(self, inputs: BookInputs, t: int) -> float:
+    def measure_distance(self, inputs: PortfolioInputs, t: int) -> float:
         """Return how near bar t comes to a liquidation."""
-        book, assets = copy_book(self.book), len(self.book.priced)
+        state, assets = copy_state(self.state), len(self.state.priced)
         room, terms = (
             (new_quotes(self.n, assets), new_scratch(self.n, assets)),
             read_tables(inputs, t),
@@ -355,13 +383,13 @@ class StressLoop(BookBars):
         if inputs.fees is not None:
             terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
         with np.errstate(all="ignore"):
-            return float(self.account.measure(terms, inputs.feed, book, *room, t))
+            return float(self.account.measure(terms, inputs.feed, state, *room, t))
 
     def sum_up(self, distance: float) -> Shocked:
         """Return the account now, and the sums over its bars."""
         record = self.tape.record.account._asdict()
         kinds, last = np.concatenate(self.kinds), int(self.tape.cursor[0] - self.setup.first)
-        held = self.book.held.quantities.tolist()
+        held = self.state.held.quantities.tolist()
         fees, slippage, impact, funding = (
             float(record[name].sum()) for name in ("fees", "slippage", "impact", "funding")
         )

@@ -184,7 +184,10 @@ class StressRun:
         if scenario.outage is not None:
             where = f"bt.Scenario({scenario.name!r}).outage"
             outage = -(-parse_duration(scenario.outage, where=where) // self.history.interval)
-        return markets, self.account.pass_bars(markets, venues, outage, is_search=is_search)
+        implied = 1.0 + scenario.implied_volatility
+        return markets, self.account.pass_bars(
+            markets, venues, outage, implied, is_search=is_search
+        )
 
 
 def count_bars(bars: Bars) -> int:

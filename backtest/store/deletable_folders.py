@@ -7,7 +7,6 @@ such as market data, a web page or notes, belongs to the user and keeps the fold
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shlex
@@ -25,14 +24,14 @@ from backtest.engine.run_kinds import RUN
 from backtest.store.begun_validations import examine_begun, is_begun
 from backtest.store.kinds import hash_manifest, read_json_object
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation.validation_files import ACCOUNTS, TITLES
+from backtest.validation.validation_files import ACCOUNTS, TITLE
 
 ID = re.compile(r"[0-9a-f]{16}")
 HASH = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"[a-z_]+\.(parquet|json)")
 BATCH = re.compile(rf"{TRIALS}/[0-9]{{6,}}\.parquet")
 OF_A_STUDY = (STUDY, OUTCOME, LOCK, PROVENANCE, f"{TRIALS}/")
-PARTS = (REPLACED, ACCOUNTS, *TITLES)
+PARTS = (REPLACED, ACCOUNTS)
 """Folders in the draft of a result, beside those named after ids."""
 LISTED = 3
 
@@ -72,7 +71,7 @@ def examine_draft(folder: Path) -> str:
 def is_part_of_draft(name: str) -> bool:
     """Return whether a folder with this name is found in drafts, also of the accounts of a walk."""
     is_result = ID.fullmatch(name.rpartition("-")[2]) is not None
-    return is_result or name.startswith(DRAFT) or name.lstrip(".") in PARTS
+    return is_result or name.startswith(DRAFT) or is_account(name)
 
 
 def examine_deleted(folder: Path) -> str:
@@ -105,15 +104,24 @@ def examine_result(folder: Path) -> str:
         return (
             f"its {MANIFEST} has an id that matches neither its content nor the name of the folder"
         )
-    inner = list_inner_files(KINDS[kind].inner)
+    inner = list_inner_files(folder, KINDS[kind].inner)
     return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"], *inner})
 
 
-def list_inner_files(inner: Iterable[str]) -> Iterator[str]:
+def is_account(name: str) -> bool:
+    """Return whether a folder of a draft holds the accounts of a walk, or one of them."""
+    plain = name.lstrip(".")
+    return plain in PARTS or TITLE.fullmatch(plain) is not None
+
+
+def list_inner_files(folder: Path, inner: Iterable[str]) -> Iterator[str]:
     """Yield the folders and files of the runs in folders of a result."""
     files = {name for kind in KINDS.values() if kind.is_run for name in kind.files}
-    for place, title in itertools.product(inner, TITLES):
+    for path in (each for place in inner for each in (folder / place).glob("*")):
+        place, title = path.parent.name, path.name
         yield f"{place}/"
+        if TITLE.fullmatch(title) is None:
+            continue
         yield f"{place}/{title}/"
         yield from (f"{place}/{title}/{name}" for name in (MANIFEST, PROVENANCE, *files))
 

@@ -6,26 +6,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# isort: off
-import backtest.paths  # every class of results enters itself in the kinds, in this order
-import backtest.compare
-import backtest.crowd
-import backtest.pockets
-import backtest.scenarios
-import backtest.sweep
-import backtest.validation.cross_validation
-import backtest.validation.schedules
-import backtest.validation.walk  # noqa: F401
-
-# isort: on
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
 from backtest.base.result_identity import compute_id
-from backtest.base.saved_result import KINDS
+from backtest.base.saved_result import KINDS, SavedResult
+from backtest.compare import Comparison
+from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine.run_kinds import RUN
+from backtest.paths import LiquidationRisk, MaxLeverage
+from backtest.pockets import AllocationResult, Runway
+from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
+from backtest.sweep import Sweep
 from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.schedules import Schedules
+from backtest.validation.walk import WalkForward
+
+SAVED: tuple[type[SavedResult], ...] = (
+    Sweep, Comparison, LiquidationRisk, MaxLeverage, Cascade, Crowding, SimulatedMarket,
+    AllocationResult, Runway, Bounds, Capacity, Sensitivity, Stress, CrossValidation, Schedules,
+    WalkForward,
+)  # fmt: skip
+"""The classes of results, in the order of lists. They enter themselves in the kinds."""
 
 STUDY_KIND = "study"
 LEFTOVER, UNKNOWN = "leftover", "unknown"
@@ -33,7 +37,7 @@ LEFTOVER, UNKNOWN = "leftover", "unknown"
 
 def list_kinds() -> tuple[str, ...]:
     """Return the names of all kinds: runs, studies, and those that others declare."""
-    return tuple(dict.fromkeys((RUN, STUDY_KIND, *KINDS)))
+    return tuple(dict.fromkeys((RUN, STUDY_KIND, *(each.kind for each in SAVED), *KINDS)))
 
 
 def is_run(kind: str) -> bool:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from backtest.base.atomic_files import write_file
 from backtest.base.errors import DataError
+from backtest.base.result_identity import find_version
 from backtest.base.saved_result import KINDS
-from backtest.engine import find_version
 from backtest.store import card, kind_fields
 from backtest.store import entry as reading
 from backtest.store.card import Stamp

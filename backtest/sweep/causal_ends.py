@@ -12,8 +12,9 @@ import numpy as np
 from backtest.base.errors import BacktestError
 from backtest.engine.lookahead.causality_checker import SWEPT, Causality
 from backtest.engine.lookahead.fresh_check import is_known
-from backtest.engine.portfolio_policies import seat_overlay
+from backtest.engine.portfolio_policies import observe_overlay
 from backtest.market import Markets
+from backtest.market.policy_clock import find_clock
 from backtest.market.weight_frame import read_weights
 from backtest.policy import Policy
 from backtest.sweep.joint_checks import check_jointly
@@ -120,13 +121,14 @@ def check_markets(
     ``memory`` is a number of bytes.
     """
     build = partial(build_policy, base, settings)
+    markets = find_clock(markets).seen
     weights = read_weights(signal, markets, where="bt.sweep", first=0)
     for k, name in enumerate(markets.names):
         first, stop = (int(each) for each in markets.spans[k])
         market = markets[name].with_signal(np.clip(weights[k, first:stop], -1.0, 1.0))
         EndsChecker().check(Columns(market, build, memory), find_values(sets, name))
     for overlay in list_overlays(base, settings, sets):
-        seat_overlay(overlay, markets, weights)
+        observe_overlay(overlay, markets, weights)
 
 
 def list_overlays(base: Base, settings: Mapping[str, Setting], sets: Sets) -> list[Policy | None]:

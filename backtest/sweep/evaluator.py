@@ -15,18 +15,19 @@ from backtest.account.account import GENERAL, without_flows_before
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.compile_choice import set_hurry
 from backtest.base.fields import Flag, Whole
-from backtest.base.units import BoolArray, FloatArray, parse_size, utc_index
+from backtest.base.units import BoolArray, FloatArray, parse_size
 from backtest.engine import Progress, Result, count_periods
-from backtest.engine.cut_terms import end_expired
 from backtest.engine.directions import Directions, read_directions
-from backtest.engine.lookahead.checked_signals import (
+from backtest.engine.indicator_rules import resolve_signal
+from backtest.engine.portfolio_policies import check_overlay
+from backtest.engine.portfolio_setup import end_expired
+from backtest.engine.run import run
+from backtest.engine.run_setup import needs_general_loop
+from backtest.engine.signal_checks import (
     NOT_CHECKED,
     describe_signal_check,
     join_checks,
 )
-from backtest.engine.named_signals import resolve_signal
-from backtest.engine.portfolio_policies import check_overlay
-from backtest.engine.run import run
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
 from backtest.market import Markets
@@ -34,6 +35,7 @@ from backtest.measures.path_measures import DATES, PATH
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_runner import LaneRunner
+from backtest.sweep.pooling import Pooling
 from backtest.sweep.rule_checker import RuleChecker
 from backtest.sweep.set_rows import (
     Rows,
@@ -80,8 +82,11 @@ class Wanted(NamedTuple):
 class Evaluator:
     """Computes the measures of sets of parameters for a market, policy, venue and account.
 
-    The arguments are those of :func:`backtest.sweep.sweep.sweep`.
+    The arguments are those of :func:`backtest.sweep.sweep.sweep`. ``pool`` is how the measures of
+    separate accounts become one, None for one account.
     """
+
+    pool: Pooling | None = None
 
     def __init__(
         self,
@@ -116,7 +121,7 @@ class Evaluator:
         self.memory = memory
         self.compile = Flag().check("compile", compile, where="compile")
         self.plain_because = "" if self.compile else "compile=False"
-        self._lanes: Any = None  # a runner of lanes or of books
+        self._lanes: Any = None  # a runner of lanes or of portfolios
         check_terms(market, policy, venue, account, sampling, calendar)
 
     def evaluate(
@@ -216,7 +221,7 @@ class Evaluator:
 
     def check_causal(self, sets: Sets) -> None:
         """Raise if the columns look ahead, in sets with each option and all bounds of numbers."""
-        if not self.is_portfolio or self._is_book_swept():
+        if not self.is_portfolio or self._is_portfolio_swept():
             self._runner().check_causal(sets)
             return
         from backtest.sweep.causal_ends import check_markets  # noqa: PLC0415 - numba loads with it
@@ -233,7 +238,7 @@ class Evaluator:
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Raise if the columns of one set look ahead."""
-        if not self.plain_because and (not self.is_portfolio or self._is_book_swept()):
+        if not self.plain_because and (not self.is_portfolio or self._is_portfolio_swept()):
             self._runner().check_set(values)
 
     @property
@@ -264,6 +269,13 @@ class Evaluator:
     def keep_signals(self) -> Any:
         """Return a signal that works for any part of the market: by time, or a constant."""
         return self._read_directions().keep_times()
+
+    def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
+        """Return sampled returns of all sets, of shape (1, n_periods, n_sets)."""
+        rows = self.evaluate(sets, first=first, stop=stop, returns=True)
+        if not rows.done.all() or rows.returns is None:
+            raise KeyboardInterrupt
+        return rows.returns[None]
 
     def describe_pool(self) -> dict[str, str]:
         """Return how accounts of several markets are pooled, for a manifest; nothing of one."""
@@ -313,10 +325,12 @@ class Evaluator:
     def _runner(self) -> LaneRunner:
         if self._lanes is None and self.is_portfolio:
             # numba loads with these
-            from backtest.sweep.books.book_runner import BookRunner  # noqa: PLC0415
-            from backtest.sweep.books.rule_books import RuleBooks  # noqa: PLC0415
+            from backtest.sweep.portfolios.portfolio_runner import PortfolioRunner  # noqa: PLC0415
+            from backtest.sweep.portfolios.rule_portfolios import RulePortfolios  # noqa: PLC0415
 
-            self._lanes = BookRunner(self) if self.base.signal is None else RuleBooks(self)
+            self._lanes = (
+                PortfolioRunner(self) if self.base.signal is None else RulePortfolios(self)
+            )
         elif self._lanes is None and self.base.signal is not None:
             from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415 - numba loads with it
 
@@ -329,18 +343,20 @@ class Evaluator:
     def _is_apart(self, sets: Sets) -> bool:
         """Return whether each set is a run: lanes of one position know no word of other loops."""
         if self.is_portfolio:
-            return not self._is_book_swept()
-        return any(name.removeprefix("account.") in GENERAL for name in sets)
+            return not self._is_portfolio_swept()
+        base = self.base
+        varied = any(name.removeprefix("account.") in GENERAL for name in sets)
+        return varied or needs_general_loop(base.policy, base.venue, base.account)
 
-    def _is_book_swept(self) -> bool:
+    def _is_portfolio_swept(self) -> bool:
         """Return whether sets of several positions need no record; else each is a whole run.
 
-        A requirement of the user's own is asked in Python, and one instrument alone has the rules
-        of one position.
+        A requirement of the user's own is asked in Python, as are policies that trade options, and
+        one instrument alone has the rules of one position.
         """
         is_own = isinstance(self.base.account.requirement, OwnMargin)
         is_alone = len(self.market) == 1 and self.overlay is None
-        return not (is_own or is_alone or self.plain_because)
+        return not (is_own or is_alone or self.plain_because or self.market.options)
 
     def _evaluate_plainly(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
@@ -358,7 +374,7 @@ class Evaluator:
         market = self.market if stop is None else self.market.prefix(stop)
         if first > 0:
             account = without_flows_before(account, int(market.time[first]))
-        begin: dict[str, Any] = {} if first == 0 else {"start": utc_index(market.time)[first]}
+        begin: dict[str, Any] = {} if first == 0 else {"start": market.times[first]}
         if self.overlay is not None:
             begin["overlay"] = build_overlay(self.base, self.settings, values)
         result: Result = run(

@@ -24,6 +24,7 @@ from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import USUAL, Causality, CutPlan
 from backtest.market import Market
 from backtest.market.lent_market import lend
+from backtest.market.policy_clock import find_clock, show_signal
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
 from backtest.sweep.sets.representative_sets import varies
@@ -111,6 +112,7 @@ class BlockColumns(NamedTuple):
 class Columns:
     """Columns that a policy observes in a market, for any values of its parameters.
 
+    ``market`` has the bars that policies see of the ``whole`` one, whose bars the accounts live.
     ``reads`` are the parameters that ``observe`` has read so far. If a branch reads another one,
     the block is computed again. Columns shared by whole blocks are cached, up to ``memory`` bytes.
     """
@@ -118,7 +120,8 @@ class Columns:
     def __init__(
         self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
     ) -> None:
-        self.market = market
+        self.whole = market
+        self.market = show_signal(market, find_clock(market))
         self.build = build
         self.memory = memory
         self.reads: tuple[str, ...] = ()
@@ -288,16 +291,16 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
     """
     names = tuple((name, part.ndim == 2) for name, part in parts.items())
     lines = [part for part in parts.values() if part.ndim == 1]
-    sheets = [part for part in parts.values() if part.ndim == 2]
+    matrices = [part for part in parts.values() if part.ndim == 2]
     shared = np.zeros((0, n_bars))
     if lines:
         whole = lines[0][None] if len(lines) == 1 else np.stack(lines)  # one needs no copy
         shared = np.require(whole, None, ["C", "W"])
-    if not sheets:
+    if not matrices:
         return BlockColumns(names, shared, np.zeros((n_bars, 0)), np.zeros((0, 2), dtype=np.int64))
-    k = sheets[0].shape[1]
-    distinct = sheets[0] if len(sheets) == 1 else np.concatenate(sheets, axis=1)
-    everywhere = np.concatenate([places + j * k for j in range(len(sheets))])
+    k = matrices[0].shape[1]
+    distinct = matrices[0] if len(matrices) == 1 else np.concatenate(matrices, axis=1)
+    everywhere = np.concatenate([places + j * k for j in range(len(matrices))])
     if np.array_equal(everywhere, np.arange(distinct.shape[1])):
         everywhere = everywhere[:0]
     runs = find_runs(everywhere)

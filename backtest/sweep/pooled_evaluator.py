@@ -5,34 +5,30 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
 from backtest.account import Account
 from backtest.account.account import WHOLE, list_shared_settings
-from backtest.base.code_identity import name_callable
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base.phrases import Argument, Either, Phrase, Place
 from backtest.base.units import FloatArray, IntArray, parse_duration
 from backtest.engine import Progress, Result
 from backtest.engine.directions import read_directions
+from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.loop_inputs import mark_samples
-from backtest.engine.named_signals import resolve_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES
-from backtest.measures.ranking import NEVER, find_direction
 from backtest.policy import Policy
 from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Base, Sets, read_settings
 
 Accounts = Literal["shared", "separate"]
-Pool: TypeAlias = "str | Callable[[FloatArray], FloatArray]"
-
-POOLS = ("mean", "median", "worst")
 OF_MARKETS = ("sharpe", "total_return", "max_drawdown", "ruined")
 """Measures that the rows have of each market too, as ``"sharpe BTC"``."""
 
@@ -45,6 +41,8 @@ class PooledEvaluator(Evaluator):
     what a function makes of an array of shape (n_markets, n_sets). ``ruined`` is the number of
     markets in which it was ruined. Returns are the mean over markets on the days that all have.
     """
+
+    pool: Pooling
 
     def __init__(
         self,
@@ -101,7 +99,7 @@ class PooledEvaluator(Evaluator):
 
         Markets with fewer than two bars from ``first`` up to ``stop`` take no part.
         """
-        spans = self._find_spans(first, self.market.n_bars if stop is None else stop)
+        spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
         parts, n = {}, len(spans)
         for k, (name, (a, b)) in enumerate(spans.items()):
             told = None if progress is None else functools.partial(tell_part, progress, k, n)
@@ -123,7 +121,7 @@ class PooledEvaluator(Evaluator):
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
     ) -> dict[str, Result]:
         """Return the full runs of one set, by instrument."""
-        spans = self._find_spans(first, self.market.n_bars if stop is None else stop)
+        spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
         return {
             name: self.members[name].replay(values, first=a, stop=b)
             for name, (a, b) in spans.items()
@@ -165,20 +163,23 @@ class PooledEvaluator(Evaluator):
         """Return the signal of each market, by time."""
         return {name: each.signal for name, each in self.members.items()}
 
-    def sample_returns(self, sets: Sets) -> FloatArray:
+    def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
         """Return sampled returns of all sets on the days that all markets have.
 
         Their shape is (n_markets, n_days, n_sets).
         """
-        spans = self._find_spans(0, self.market.n_bars)
-        parts = {name: self.members[name].evaluate(sets, returns=True) for name in spans}
+        spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
+        parts = {
+            name: self.members[name].evaluate(sets, first=a, stop=b, returns=True)
+            for name, (a, b) in spans.items()
+        }
         if not all(rows.done.all() for rows in parts.values()):
             raise KeyboardInterrupt
         return self._align_returns(parts, spans)
 
     def describe_pool(self) -> dict[str, str]:
         """Return how the accounts are pooled."""
-        return {"accounts": "separate", "pool": self.pool.name}
+        return self.pool.describe()
 
     def describe_signals(self) -> str:
         """Return the signals as text, with hashes of their values."""
@@ -187,14 +188,9 @@ class PooledEvaluator(Evaluator):
         found = (read_directions(each.signal, each.market) for each in self.members.values())
         return "; ".join(dict.fromkeys(each.describe() for each in found))
 
-    def _find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
+    def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
         """Return the bars of each market, in its own count, from ``first`` up to ``stop``."""
-        found = {}
-        for name, (begins, ends) in zip(self.members, self.market.spans.tolist(), strict=True):
-            span = max(first - begins, 0), min(stop, ends) - begins
-            if span[1] - span[0] > 1:
-                found[name] = span
-        return found
+        return cut_spans(self.market, first, stop)
 
     def _align_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
@@ -215,57 +211,17 @@ class PooledEvaluator(Evaluator):
         return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
 
 
-class Pooling(NamedTuple):
-    """How measures of several markets become one: its name, and the function.
+def cut_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, int]]:
+    """Return bars ``first`` up to ``stop`` of the clock in each market's own count, by name.
 
-    ``join`` takes the name of a measure and values of shape (n_markets, n_sets).
+    Markets with fewer than two bars of them are left out.
     """
-
-    name: str
-    join: Callable[[str, FloatArray], FloatArray]
-
-    @property
-    def is_mean(self) -> bool:
-        """Whether it is the mean, which is also that of the returns."""
-        return self.name == "mean"
-
-
-def read_pool(pool: Pool) -> Pooling:
-    """Return how measures are pooled, checked."""
-    if callable(pool):
-        name = f"function {name_callable(pool)}"
-        return Pooling(name, lambda _, values: check_pooled(pool(values), values))
-    if not isinstance(pool, str) or pool not in POOLS:
-        raise ParameterError(
-            f"pool must be 'mean', 'median', 'worst' or a function, got {repr_plain(pool)}",
-            where=Place("pool"),
-            cure="give 'mean', for example",
-        )
-    joins = {"mean": lambda _, values: values.mean(axis=0),
-             "median": lambda _, values: np.median(values, axis=0),
-             "worst": take_worst}  # fmt: skip
-    return Pooling(pool, joins[pool])
-
-
-def take_worst(name: str, values: FloatArray) -> FloatArray:
-    """Return the worst value of a measure; the mean of one that has no better and worse."""
-    direction = find_direction(name)
-    if direction == 0:
-        return np.asarray(values.mean(axis=0))
-    return np.asarray(values.min(axis=0) if direction > 0 else values.max(axis=0))
-
-
-def check_pooled(found: Any, values: FloatArray) -> FloatArray:
-    """Return what a function made of the values of a measure, checked."""
-    pooled = np.asarray(found)
-    if pooled.shape != values.shape[1:] or pooled.dtype.kind not in "iuf":
-        raise ParameterError(
-            f"pool must return a number for each set, of shape {values.shape[1:]}, "
-            f"got shape {pooled.shape}",
-            where=Place("pool"),
-            cure="reduce the first axis, as in lambda values: values.min(axis=0)",
-        )
-    return pooled.astype(np.float64)
+    found = {}
+    for name, (begins, ends) in zip(market.names, market.spans.tolist(), strict=True):
+        span = max(first - begins, 0), min(stop, ends) - begins
+        if span[1] - span[0] > 1:
+            found[name] = span
+    return found
 
 
 def pool_rows(parts: Mapping[str, Rows], pool: Pooling) -> Rows:
@@ -287,21 +243,6 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pooling) -> Rows:
         if name in first.metrics:
             metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}
     return Rows(metrics, None, errors, done)
-
-
-def pool_measure(name: str, values: FloatArray, pool: Pooling) -> FloatArray:
-    """Return one measure of all sets from that of each market, of shape (n_markets, n_sets).
-
-    Times of events that never came are left out; ruins are counted.
-    """
-    if name == "ruined":
-        return np.asarray(values.sum(axis=0))
-    if name not in NEVER:
-        return pool.join(name, values)
-    came = ~np.isnan(values)
-    total = np.where(came, values, 0.0).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / came.sum(axis=0))
 
 
 def pick(given: Any, name: str) -> Any:
@@ -341,11 +282,11 @@ def tell_part(progress: Progress, k: int, n: int, done: int, total: int) -> None
     progress((k * total + done) // n, total)
 
 
-def read_accounts(accounts: str, market: Any) -> tuple[bool, Any]:
+def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, Any]:
     """Return whether accounts are separate, and the markets that they are in.
 
     Markets by name are a panel. Raises ParameterError if ``accounts`` is unknown, or separate ones
-    are asked of one market.
+    are asked of one market, or one of their markets has no venue.
     """
     if accounts not in ("shared", "separate"):
         raise ParameterError(
@@ -359,6 +300,12 @@ def read_accounts(accounts: str, market: Any) -> tuple[bool, Any]:
         raise ParameterError(
             f"separate accounts need several markets, got {repr_plain(market)}",
             where=Place(("accounts", "market")),
-            cure="give the markets by name, as in {'BTC': btc, 'ETH': eth}",
+            cure=Phrase(
+                "give {}",
+                Either("the markets by name, as in {'BTC': btc, 'ETH': eth}", "--data for each"),
+            ),
         )
+    if accounts == "separate":
+        for name in found.names:
+            pick(venue, name)
     return accounts == "separate", found

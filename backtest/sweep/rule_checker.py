@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base.errors import ParameterError
 from backtest.base.units import IntArray
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.sweep.lane_groups import find_codes

@@ -18,22 +18,22 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.provenance import record_making
 from backtest.base.ranges import Choice
-from backtest.base.result_identity import find_versions
+from backtest.base.result_identity import compute_id, find_versions
 from backtest.engine import (
     Progress,
-    compute_id,
     hash_source,
 )
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.loop_choice import widen_market
+from backtest.engine.indicator_rules import read_named
 from backtest.engine.manifest import describe_data, describe_venue
-from backtest.engine.named_signals import read_named
 from backtest.engine.no_fill import warn_of_unfilled
 from backtest.engine.portfolio_policies import check_overlay
+from backtest.engine.portfolio_setup import end_expired
+from backtest.engine.run_setup import widen_market
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
 from backtest.market import Market, Markets, as_markets
+from backtest.market.detail import with_clock
 from backtest.measures.ranking import rank_by_objective
 from backtest.measures.run_measures import METRICS
 from backtest.policy import Policy
@@ -41,11 +41,11 @@ from backtest.sweep.cluster import on_cluster
 from backtest.sweep.evaluator import Evaluator, Metrics
 from backtest.sweep.pooled_evaluator import (
     Accounts,
-    Pool,
     choose_evaluator,
     read_accounts,
     resolve_signals,
 )
+from backtest.sweep.pooling import Pool
 from backtest.sweep.sets.set_checks import check_sets
 from backtest.sweep.sets.sets import (
     Base,
@@ -92,12 +92,14 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     cluster: str | None = None,
     progress: Progress | None = None,
+    decide: str | None = None,
+    detail: Any = None,
 ) -> Sweep:
     """Run many sets of parameters; each row equals :func:`backtest.run` of its set, bit for bit.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile
+    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
         As in :func:`backtest.run`.
     policy : type or Policy
         A policy class, or an instance whose settings are used unless sets have others.
@@ -153,7 +155,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    is_separate, market = read_accounts(accounts, market)
+    market = with_clock(market, decide, detail, call="bt.sweep")
+    is_separate, market = read_accounts(accounts, market, venue)
     Choice("all", "core").check("metrics", metrics, where=Place("metrics", of="bt.sweep"))
     terms = (sampling, calendar)
     if not is_separate:

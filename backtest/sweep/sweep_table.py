@@ -13,10 +13,11 @@ import pandas as pd
 
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
+from backtest.base.errors import DataError, ParameterError
 from backtest.base.fields import Whole
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_value
+from backtest.base.result_folders import MANIFEST
 from backtest.base.result_parts import Headline
 from backtest.base.saved_result import SavedResult, list_records
 from backtest.base.table_text import find_head
@@ -25,12 +26,12 @@ from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_con
 from backtest.measures.run_measures import METRICS
 from backtest.sweep.heatmap import Reduce, draw_map
 from backtest.sweep.sets.sets import Sets, from_frame, take_sets
-from backtest.sweep.sweep_files import find_mixed, lay_out_sets, read_sets
 from backtest.sweep.tabulate import ERROR, convert_dates, name_parameter, order_columns
 
 if TYPE_CHECKING:
     from backtest.engine import Result
     from backtest.sweep.evaluator import Evaluator
+
 
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
@@ -292,3 +293,47 @@ def list_labels(rows: object) -> list[Any]:
     if isinstance(rows, Iterable) and not isinstance(rows, str):
         return [repr(each) if isinstance(each, bool | np.bool_) else each for each in rows]
     return [rows if isinstance(rows, int | np.integer) else repr(rows)]
+
+
+LABEL = "label"
+"""Column of the file with the labels of the rows."""
+
+
+def find_mixed(table: pd.DataFrame) -> list[str]:
+    """Return the columns that mix numbers and words, which are stored as words."""
+    objects = [str(name) for name in table if table[name].dtype == object]
+    return [name for name in objects if pd.api.types.infer_dtype(table[name]) != "string"]
+
+
+def lay_out_sets(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of a sweep as its file holds it."""
+    shown = table.copy()
+    for name in find_mixed(table):
+        words = [None if value is None else str(value) for value in table[name]]
+        shown[name] = pd.Series(words, index=table.index, dtype=object)
+    shown.insert(0, LABEL, shown.index)
+    return shown
+
+
+def read_sets(stored: pd.DataFrame, mixed: object, folder: Path) -> pd.DataFrame:
+    """Return the table of a sweep from that of its file."""
+    table = stored.set_index(LABEL).rename_axis(None)
+    if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
+        raise DataError(
+            f"mixed must be a list of columns of the table, got {mixed!r}",
+            where=str(folder / MANIFEST),
+            cure="run the sweep again, or restore the file",
+        )
+    for name in mixed:
+        table[name] = pd.Series(map(_read_word, table[name]), index=table.index, dtype=object)
+    return table
+
+
+def _read_word(text: object) -> Any:
+    """Return a number that was stored as a word, or the word; None if it is missing."""
+    if not isinstance(text, str):  # a missing word comes back from the file as NaN
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -42,6 +42,13 @@ def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, 
     return number, limit
 
 
+def read_left_out(markets: object) -> dict[str, int]:
+    """Return the number of markets that were left out, as a setting of a manifest; {} without."""
+    where = Place("markets_left_out", of="bt.tune")
+    number = Whole(0).check("markets_left_out", markets, where=where)
+    return {"markets_left_out": number} if number else {}
+
+
 def read_robustness(robust: object) -> Robustness:
     """Return the rule by which candidates are scored; PLAIN if ``robust`` is False."""
     if isinstance(robust, Robustness):

@@ -85,7 +85,8 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     task.seen.check_set(take_sets(trials.sets, best))
     highest = int(np.argmax(worst_where_broken(trials)[rows, 0]))
     others = task.count_others()
-    luck = measure_luck(task.seen, task.space, trials, best, others, task.seed)
+    left_out = int(task.facts.get("markets_left_out", 0))
+    luck = measure_luck(task.seen, task.space, trials, best, others, task.seed, left_out)
     holdout, failures = evaluate_holdout(task, take_sets(trials.sets, best))
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),

@@ -10,10 +10,11 @@ from backtest.account import Account
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.engine import hash_source
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.named_signals import read_named
+from backtest.engine.indicator_rules import read_named
+from backtest.engine.portfolio_setup import end_expired
 from backtest.sweep import Base
-from backtest.sweep.pooled_evaluator import POOLS, choose_evaluator, resolve_signals
+from backtest.sweep.pooled_evaluator import choose_evaluator, resolve_signals
+from backtest.sweep.pooling import POOLS
 from backtest.sweep.sets.sets import names_signal
 from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
@@ -56,7 +57,7 @@ def load_outcome(folder: Path) -> StudyOutcome | None:
     outcome = read_json(folder / OUTCOME)
     for name, what in find_broken(folder, outcome):
         raise DataError(
-            f"{name} of a finished study was {what}",
+            f"a finished study must keep its files, got {name} {what}",
             where=str(folder / name),
             cure=Phrase(
                 "restore it; or delete {} and continue with {}: complete trials are kept",

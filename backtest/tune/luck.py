@@ -20,7 +20,6 @@ from backtest.measures.deflated_sharpe import (
 from backtest.measures.overfitting import probability_of_backtest_overfitting
 from backtest.measures.trial_luck import simulate_luck
 from backtest.sweep import take_sets
-from backtest.sweep.pooled_evaluator import PooledEvaluator
 from backtest.tune.journal import Batch
 from backtest.tune.other_trials import OtherTrials, count_independent, pool_deviation
 from backtest.tune.pooled_luck import find_chance, find_sharpes
@@ -28,6 +27,7 @@ from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
     from backtest.sweep import Dimension, Evaluator, Sets, Space
+    from backtest.sweep.pooling import Pooling
     from backtest.sweep.sets.sets import Setting
 
 SAMPLE = 128
@@ -112,17 +112,26 @@ UNKNOWN = Luck(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
 def measure_luck(
-    evaluator: Evaluator, space: Space, trials: Batch, best: int, others: OtherTrials, seed: int
+    evaluator: Evaluator,
+    space: Space,
+    trials: Batch,
+    best: int,
+    others: OtherTrials,
+    seed: int,
+    left_out: int = 0,
 ) -> Luck:
-    """Return the measures of luck of the set in row ``best``, by the returns of a sample."""
+    """Return the measures of luck of the set in row ``best``, by the returns of a sample.
+
+    Each of the ``left_out`` markets is one more choice of the market for every set.
+    """
     places = find_distinct(trials.sets)
     kept = places[is_feasible(trials)[places]]
     sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
     sample = np.append(sample[sample != best], best)
     chosen = take_sets(trials.sets, sample)
     unknown = UNKNOWN._replace(sharpe=float(trials.metrics["sharpe"][best]))
-    if isinstance(evaluator, PooledEvaluator) and not evaluator.pool.is_mean:
-        return measure_drawn_luck(evaluator, chosen, unknown, seed)
+    if evaluator.pool is not None and not evaluator.pool.is_mean:
+        return measure_drawn_luck(evaluator, evaluator.pool, chosen, unknown, seed, left_out)
     rows = evaluator.evaluate(chosen, returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
@@ -131,22 +140,22 @@ def measure_luck(
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
     scale = math.sqrt(periods)
     sharpes = np.nan_to_num(trials.metrics["sharpe"][sample])
-    if isinstance(evaluator, PooledEvaluator):
+    if evaluator.pool is not None:
         sharpes = find_sharpes(rows.returns) * scale
         unknown = unknown._replace(sharpe=float(sharpes[-1]))
     own_sharpe = unknown.sharpe
     n_sets = max(len(places), len(sample))
     try:
         if n_sets + others.n_sets == 1:  # nothing was chosen, so only the data can be lucky
-            alone = deflated_sharpe_of_returns(rows.returns[:, -1], n_trials=1.0, std=0.0)
-            return Luck(1.0, 0.0, alone, math.nan, own_sharpe)
+            alone, lucky = deflate_alone(rows.returns[:, -1], left_out)
+            return Luck(1.0 + left_out, lucky * scale, alone, math.nan, own_sharpe)
         if len(sample) == 1 and not len(others.sharpes):
             return unknown
         found = simulate_luck(rows.returns, n_trials=n_sets)
         own = found.find_deviation(len(rows.returns), periods)
         std = pool_deviation(own, sharpes, n_sets, others)
         n = found.n if len(sample) > 1 else float(n_sets)  # one set shows no correlations
-        count = count_independent(n, n_sets, others)
+        count = count_independent(n, n_sets, others) * (1 + left_out)
         deflated = deflate(sharpes[-1] / scale, rows.returns[:, -1], count, std / scale)
         lucky, pbo = expected_max_sharpe(count, std), find_overfitting(rows.returns)
         return Luck(count, lucky, deflated, pbo, own_sharpe)
@@ -154,13 +163,27 @@ def measure_luck(
         return unknown
 
 
-def measure_drawn_luck(evaluator: PooledEvaluator, chosen: Sets, unknown: Luck, seed: int) -> Luck:
+def deflate_alone(returns: FloatArray, left_out: int) -> tuple[float, float]:
+    """Return the deflated Sharpe ratio of a single series, and the Sharpe ratio of luck.
+
+    It was chosen among itself and its like in ``left_out`` markets. Per observation.
+    """
+    if len(returns) < 2:
+        return 0.5, 0.0
+    n, std = 1.0 + left_out, math.sqrt(1.0 / (len(returns) - 1))
+    alone = deflated_sharpe_of_returns(returns, n_trials=n, std=std if left_out else 0.0)
+    return alone, expected_max_sharpe(n, std)
+
+
+def measure_drawn_luck(
+    evaluator: Evaluator, pool: Pooling, chosen: Sets, unknown: Luck, seed: int, left_out: int
+) -> Luck:
     """Return the luck of the last of some sets, by a bootstrap of the same days in all markets."""
     returns = evaluator.sample_returns(chosen)
     if returns.shape[1] < 4:
         return unknown
     pbo = find_overfitting(returns.mean(axis=0))
-    chance = find_chance(returns, evaluator.pool, seed)
+    chance = find_chance(returns, pool, seed, left_out)
     return unknown._replace(deflated_sharpe=chance, overfitting=pbo)
 
 

@@ -11,7 +11,7 @@ from backtest.measures.paired_bootstrap import choose_block, draw_histories
 from backtest.measures.performance import LEAST_DEVIATION
 
 if TYPE_CHECKING:
-    from backtest.sweep.pooled_evaluator import Pooling
+    from backtest.sweep.pooling import Pooling
 
 HISTORIES = 1_000
 """Resampled histories of a verdict."""
@@ -24,7 +24,7 @@ def find_sharpes(returns: FloatArray) -> FloatArray:
     return np.where(moves, mean / np.where(moves, deviation, 1.0), 0.0)
 
 
-def find_chance(returns: FloatArray, pooling: Pooling, seed: int) -> float:
+def find_chance(returns: FloatArray, pooling: Pooling, seed: int, left_out: int = 0) -> float:
     """Return the probability that the best of some sets is truly better than luck.
 
     Parameters
@@ -35,6 +35,9 @@ def find_chance(returns: FloatArray, pooling: Pooling, seed: int) -> float:
         How Sharpe ratios of several markets become one.
     seed : int
         Seed of the draws.
+    left_out : int
+        Markets left out after their results were seen, each a pool of its own that luck might have
+        favored.
 
     Notes
     -----
@@ -49,4 +52,4 @@ def find_chance(returns: FloatArray, pooling: Pooling, seed: int) -> float:
     block = choose_block(returns.mean(axis=0).T)
     draws = draw_histories(n, block, HISTORIES, np.random.default_rng([seed, 3]))
     best = [pooling.join("sharpe", find_sharpes(still[:, days])).max() for days, _ in draws]
-    return float(np.mean(np.array(best) < found))
+    return float(np.mean(np.array(best) < found)) ** (1 + left_out)

@@ -22,24 +22,25 @@ from backtest.base.provenance import (
     try_read_provenance,
 )
 from backtest.base.units import format_time
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.loop_choice import widen_market
-from backtest.engine.named_signals import read_named
+from backtest.engine.indicator_rules import read_named
 from backtest.engine.portfolio_policies import check_overlay
+from backtest.engine.portfolio_setup import end_expired
+from backtest.engine.run_setup import widen_market
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
 from backtest.market import Markets, as_markets
+from backtest.market.detail import with_clock
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base, Evaluator
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.pooled_evaluator import (
     Accounts,
-    Pool,
     choose_evaluator,
     read_accounts,
     resolve_signals,
 )
+from backtest.sweep.pooling import Pool
 from backtest.sweep.sets.sets import list_names
 from backtest.sweep.sets.space import read_space
 from backtest.tune.arguments import (
@@ -48,6 +49,7 @@ from backtest.tune.arguments import (
     choose_metrics,
     list_objectives,
     read_budget,
+    read_left_out,
     read_robustness,
 )
 from backtest.tune.conclusion import StudyTask, build_outcome
@@ -98,6 +100,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     account: Account,
     accounts: Accounts = "shared",
     pool: Pool = "mean",
+    markets_left_out: int = 0,
     objective: ObjectivesLike = "sharpe",
     constraints: Mapping[str, str] | None = None,
     paths: Paths | None = None,
@@ -121,12 +124,14 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     validate: str | None = None,
     progress: Callable[[Progress], object] | None = None,
+    decide: str | None = None,
+    detail: Any = None,
 ) -> Study:
     """Search for good parameters of a policy, and measure how much of the result is luck.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile
+    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
         As in :func:`backtest.run`; several markets have one policy, whose parameters are those of
         all instruments.
     policy : type or Policy
@@ -136,8 +141,11 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         the measures, as in :func:`backtest.sweep.sweep.sweep`. The deflated Sharpe ratio is that of
         the mean of the returns, on the days that all markets have; the markets are no trials. For
         other pools than ``"mean"`` the verdict is a bootstrap that draws the same days in all
-        markets. Markets that were chosen after their results were seen count as trials, which no
-        verdict knows of.
+        markets.
+    markets_left_out : int
+        Markets that are not here because of their results, in earlier searches or charts. Each is
+        another choice of the markets: with 19 of 20 markets left out, the verdict counts 20 times
+        as many trials.
     objective : str, mapping, callable, or a list of these
         What to maximize, as in :func:`backtest.measures.ranking.read_objective`: a measure, a
         weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
@@ -215,13 +223,20 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         If every set of a batch fails.
     """
-    is_separate, market = read_accounts(accounts, market)
+    market = with_clock(market, decide, detail, call="bt.tune")
+    is_separate, market = read_accounts(accounts, market, venue)
+    left_out = read_left_out(markets_left_out)
     if not is_separate:
         market, signal = widen_market(
             market, signal, policy=policy, venue=venue, account=account, overlay=overlay
         )
         check_terms(end_expired(market, venue), policy, venue, account, sampling, calendar)
-    refuse_with_separate(accounts, paths=paths, validate=validate)
+    if is_separate and paths is not None:
+        raise ParameterError(
+            "paths are of one account, and separate accounts have one in each market",
+            where=Place(("accounts", "paths"), of="bt.tune"),
+            cure="leave paths out, or tune one market at a time",
+        )
     market = end_expired(market, venue)
     warn_of_market(market, venue)
     plan = None if validate is None else Study._plan_validation(validate, market, sampling)
@@ -281,6 +296,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         **({} if risk is None else {"paths": risk.paths.describe()}),
         **({} if overlay is None else {"overlay": repr(overlay)}),
         **whole.describe_pool(),
+        **left_out,
     )
 
     def prepare(part: Market | Markets) -> Evaluator:
@@ -328,6 +344,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             plan,
             venue=venue,
             account=account,
+            accounts=accounts,
+            pool=pool,
+            markets_left_out=markets_left_out,
             objective=objective,
             constraints=constraints,
             trials=trials,
@@ -347,17 +366,6 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             compile=compile,
         )
     return study
-
-
-def refuse_with_separate(accounts: str, **given: object) -> None:
-    """Refuse arguments that separate accounts do not take."""
-    names = [name for name, value in given.items() if value is not None]
-    if accounts == "separate" and names:
-        raise ParameterError(
-            f"separate accounts are tuned without {names[0]}",
-            where=Place(("accounts", names[0]), of="bt.tune"),
-            cure=f"leave {names[0]} out, or tune one market at a time",
-        )
 
 
 def run_study(

@@ -15,7 +15,7 @@ from backtest.base.number_text import (
 from backtest.base.phrases import Argument
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import format_span
-from backtest.measures.cautions import find_cautions
+from backtest.measures.cautions import describe_left_out, find_cautions
 from backtest.tune.trial_budget import explain_spending
 from backtest.tune.winner import BY_SCORE
 
@@ -75,8 +75,10 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
             "Accounts",
             f"one in each of {len(data['instruments'])} markets; measures are their "
             f"{facts['pool']}, and luck is that of returns on the days that all have",
-            "markets chosen after their results were seen are trials that no verdict counts",
+            describe_left_out(facts),
         )
+    elif facts.get("markets_left_out"):
+        yield from format_paragraph("Markets", describe_left_out(facts))
     rules = ", ".join(facts["constraints"])
     yield from format_paragraph("Objective", f"{' and '.join(study.objectives)}, where {rules}")
     spending = explain_spending(study)
@@ -233,6 +235,11 @@ def name_evidence(facts: Mapping[str, Any]) -> str:
     if facts.get("pool", "mean") == "mean":
         return "deflated Sharpe ratio"
     return f"bootstrap probability of the {facts['pool']} Sharpe ratio"
+
+
+def name_short(facts: Mapping[str, Any]) -> str:
+    """Return a short name of that probability."""
+    return "Deflated Sharpe" if facts.get("pool", "mean") == "mean" else "Bootstrap"
 
 
 def describe_deflated(probability: float, name: str = "deflated Sharpe ratio") -> str:

@@ -39,6 +39,11 @@ def measure_memory(procedure: Procedure) -> int:
     rule whose parameters vary, is for good within 1 % of its largest disturbance; at most half the
     market. 0 for a policy without columns. Of several markets it is the longest.
     """
+    return max(measure_member(each) for each in procedure.list_members())
+
+
+def measure_member(procedure: Procedure) -> int:
+    """Return the memory in bars in the market or markets of one account."""
     markets = as_markets(procedure.terms.market)
     ends = procedure.space.list_ends()
     policies, rules = list_policies(procedure, ends), list_rules(procedure, ends)

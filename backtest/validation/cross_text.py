@@ -11,7 +11,7 @@ from backtest.base.text_layout import capitalize, format_paragraph
 from backtest.base.units import format_span
 from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
-from backtest.validation.walk_text import EVEN, describe_others, name_procedure
+from backtest.validation.walk_text import EVEN, describe_others, describe_pool, name_procedure
 
 if TYPE_CHECKING:
     from backtest.validation.validation_records import CrossRecord
@@ -73,6 +73,7 @@ def describe_splits(found: CrossRecord) -> Iterator[str]:
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
     name = data["instrument"] or "unnamed instrument"
     yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
+    yield from describe_pool(facts)
     how = "the accounts of groups" if figures["scored_by"] == "groups" else "runs of each stretch"
     known = figures["memory_bars"]
     memory = "" if known is None else f", for a memory of the columns of {known:,} bars"

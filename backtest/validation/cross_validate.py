@@ -12,15 +12,18 @@ import pandas as pd
 
 from backtest.base.caller_warnings import warn_caller
 from backtest.base.checked_calls import checked_only
-from backtest.base.errors import PolicyError
+from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
 from backtest.base.units import FloatArray, IntArray, format_time, parse_duration
 from backtest.engine import count_periods
 from backtest.engine.loop_inputs import mark_ends
 from backtest.market import Markets
+from backtest.market.detail import with_clock
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.cluster import on_cluster
+from backtest.sweep.pooled_evaluator import Accounts
+from backtest.sweep.pooling import Pool
 from backtest.sweep.sets.space import draw_sets
 from backtest.sweep.tabulate import name_column
 from backtest.tune.holdout import record_look
@@ -48,7 +51,7 @@ from backtest.validation.groups import (
     list_splits,
 )
 from backtest.validation.luck_of_sets import judge_best, measure_sharpes
-from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
+from backtest.validation.procedure import Procedure, quiet_runs, read_procedure, require_mean
 from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.split_scores import (
     SplitWinners,
@@ -90,6 +93,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    markets_left_out: int = 0,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
@@ -110,13 +116,18 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
+    decide: str | None = None,
+    detail: Any = None,
 ) -> CrossValidation:
     """Choose the best set on each choice of groups of time, and test it on the others.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile
+    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
         As in :func:`backtest.walk_forward`.
+    accounts, pool, markets_left_out
+        As in :func:`backtest.walk_forward`. The markets of separate
+        accounts must have the same span: a group has the same days in each.
     policy, space, fix, objective, constraints, seed, threads, memory, cluster
         As in :func:`backtest.tune`. One objective; the space holds parameters of the policy
         and of the signal.
@@ -158,7 +169,10 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado (2018),
     Advances in Financial Machine Learning, chapter 12.
     """
+    market = with_clock(market, decide, detail, call="bt.cross_validate")
     procedure = read_procedure("bt.cross_validate", locals())
+    require_mean("bt.cross_validate", procedure)
+    check_spans(procedure)
     plan = plan_splits(procedure, groups, test_groups, embargo)
     manifest = procedure.describe(
         KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
@@ -167,8 +181,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     sets = take_sets(drawn, find_distinct(drawn))
     if (finished := find_finished(store, manifest, resume=resume)) is not None:
         return CrossValidation.load(finished)
+    evaluator = procedure.build_evaluator()
     with open_progress(store, manifest, resume=resume) as folder:
-        evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:
             working.check_causal(procedure.space.list_ends())
             runs = run_groups(working, sets, plan.groups, folder, progress)
@@ -201,6 +215,21 @@ def plan_splits(
     return SplitPlan(cut, k, bars, memory, skipped)
 
 
+def check_spans(procedure: Procedure) -> None:
+    """Raise if separate accounts do not all have the same bars."""
+    market = procedure.terms.market
+    if procedure.pool is None:
+        return
+    for name, span in zip(market.names, market.spans.tolist(), strict=True):
+        if tuple(span) != (0, market.n_bars):
+            raise ParameterError(
+                f"separate accounts need markets of one span, got {name} from "
+                f"{format_time(int(market[name].time[0]))} to {format_time(market[name].end)}",
+                where=Place("market", of="bt.cross_validate"),
+                cure="cut the markets to the time that all have: Markets.between",
+            )
+
+
 def check_runs(runs: Sequence[GroupRuns]) -> None:
     """Raise if every set failed in some group."""
     if any(each.failed.all() for each in runs):
@@ -226,7 +255,7 @@ def judge_splits(
     periods = count_periods(terms.calendar, terms.sampling, terms.market)
     plain = build_parts(procedure, plan.groups, runs, 0)
     late = build_parts(procedure, plan.groups, runs, plan.skipped)
-    by_groups = is_decided(procedure)
+    by_groups = procedure.pool is None and is_decided(procedure)
     if by_groups:
         scores = score_splits(procedure, plain, late, runs, plan.k, periods)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import DAY, YEAR_DAYS, BoolArray, FloatArray, IntArray, format_time
-from backtest.sweep import take_sets, to_plain_value
+from backtest.sweep import Evaluator, take_sets, to_plain_value
+from backtest.sweep.pooled_evaluator import cut_spans
 from backtest.sweep.tabulate import find_different
 from backtest.tune.conclusion import StudyTask
 from backtest.tune.journal import Journal
@@ -21,14 +22,17 @@ from backtest.tune.study_identity import describe_market
 from backtest.tune.trial_evaluator import Examiner, Progress
 from backtest.tune.trials import find_distinct, gather, is_feasible
 from backtest.validation.estimates import find_rank, order_scores
-from backtest.validation.span_evaluator import SpanEvaluator
 
 if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.engine import Result
     from backtest.sweep import Evaluator, Sets
+    from backtest.sweep.set_rows import Rows
     from backtest.tune.luck import Verdict
     from backtest.tune.other_trials import CountTries
     from backtest.validation.fold_cuts import FoldSpan
     from backtest.validation.procedure import Procedure
+
 
 TEST = "part"
 """Stage of the batches evaluated on a test span: not sets of the search."""
@@ -93,8 +97,7 @@ def search_fold(
     if outcome.best >= 0:
         values = name_values(procedure, whole, take_sets(trials.sets, outcome.best))
         winner = find_row(trials.sets, rows, outcome.best)
-        years = measure_years(whole, span)
-        growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
+        growth = measure_growth(whole, span, trials.metrics, outcome.best)
     return SearchedFold(
         span=span,
         sets=sets,
@@ -116,6 +119,7 @@ def describe_task(
     """Return the study of a train span whose holdout is the test span."""
     return StudyTask(
         facts={
+            **procedure.left_out,
             "id": "",
             "sampler": procedure.sampler,
             "objectives": [each.name for each in procedure.goal.objectives],
@@ -146,11 +150,26 @@ def find_row(sets: Sets, rows: IntArray, best: int) -> int:
     return int(np.searchsorted(rows, rows[codes[best]]))
 
 
-def measure_years(whole: Evaluator, span: FoldSpan) -> float:
-    """Return the length of a train span in years."""
+def measure_growth(
+    whole: Evaluator, span: FoldSpan, metrics: Mapping[str, FloatArray], best: int
+) -> float:
+    """Return the log growth per year of a set on a train span; of separate accounts their mean."""
     market = whole.market
-    end = int(market.time[span.train_stop - 1]) + market.interval
-    years: float = (end - int(market.time[span.train])) / (YEAR_DAYS * DAY)
+    if whole.pool is None:
+        parts = [(market, (span.train, span.train_stop), "total_return")]
+    else:
+        cuts = cut_spans(market, span.train, span.train_stop)
+        parts = [(market[name], cut, f"total_return {name}") for name, cut in cuts.items()]
+    return sum(
+        math.log1p(float(metrics[name][best])) / measure_years(part, *cut)
+        for part, cut, name in parts
+    ) / len(parts)
+
+
+def measure_years(market: Any, first: int, stop: int) -> float:
+    """Return the length of bars ``first`` up to ``stop`` in years."""
+    end = int(market.time[stop - 1]) + market.interval
+    years: float = (end - int(market.time[first])) / (YEAR_DAYS * DAY)
     return years
 
 
@@ -167,3 +186,64 @@ def describe_look(procedure: Procedure, manifest: dict[str, Any], span: FoldSpan
         "searched": format_time(int(market.time[span.test])),
         "policy": manifest["policy"],
     }
+
+
+class SpanEvaluator(Evaluator):
+    """Evaluator for bars ``first`` up to ``stop`` of the market of another evaluator.
+
+    Accounts begin with fresh capital at the first bar of the span; the columns of policies are
+    computed on all bars before its end, and on none after it. Bars are counted from the span.
+    """
+
+    def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
+        vars(self).update(vars(whole))
+        self.whole = whole
+        self.first, self.stop = first, stop
+        self.market = whole.market.slice(first, stop)
+
+    def evaluate(
+        self,
+        sets: Sets,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        returns: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Rows:
+        """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
+        end = self.stop if stop is None else self.first + stop
+        rows = self.whole.evaluate(
+            sets, first=self.first + first, stop=end, returns=returns, progress=progress
+        )
+        super().copy_fallback(self.whole)
+        return rows
+
+    def replay(
+        self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
+    ) -> Result:
+        """Return the full run of one set on the span."""
+        end = self.stop if stop is None else self.first + stop
+        return self.whole.replay(values, first=self.first + first, stop=end)
+
+    def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
+        """Return sampled returns of all sets on the span, by market."""
+        end = self.stop if stop is None else self.first + stop
+        return self.whole.sample_returns(sets, first=self.first + first, stop=end)
+
+    def check_causal(self, sets: Sets) -> None:
+        """Raise if the columns look ahead."""
+        self.whole.check_causal(sets)
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Raise if the columns of one set look ahead."""
+        self.whole.check_set(values)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Warnings about columns and a signal that were not checked enough."""
+        return self.whole.doubts
+
+    def copy_fallback(self, other: Evaluator) -> None:
+        """Run in plain Python if another evaluator of the same policy does."""
+        super().copy_fallback(other)
+        self.whole.copy_fallback(other)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, utc_index
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray
 from backtest.compare.compared_accounts import sample_free
 from backtest.sweep import count_sets, take_sets
 from backtest.tune.study_folder import write_study_file
@@ -152,7 +152,7 @@ def build_parts(
     for group, each in enumerate(runs):
         first, stop = groups.span(group)
         market = terms.market.prefix(stop)
-        setting = terms._replace(market=market, start=utc_index(market.time)[first])
+        setting = terms._replace(market=market, start=market.times[first])
         free = sample_free(setting)[skipped:]
         span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
         years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)

@@ -58,7 +58,7 @@ def judge_best(
     returns = np.concatenate([each.returns for each in runs])
     chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))]
     found = simulate_luck(returns[:, chosen], n_trials=len(kept))
-    n = count_independent(found.n, len(kept), others)
+    n = count_independent(found.n, len(kept), others) * (1 + procedure.n_left_out)
     periods = find_periods(procedure)
     own = found.find_deviation(len(returns), periods)
     deviation = pool_deviation(own, sharpe[kept], len(kept), others)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base.errors import ParameterError, VenueDateWarning
@@ -13,16 +13,18 @@ from backtest.base.json_values import to_plain
 from backtest.base.phrases import Place
 from backtest.base.result_identity import compute_id, find_versions
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine.cut_terms import end_expired
-from backtest.engine.loop_choice import widen_market
+from backtest.engine.indicator_rules import read_named
 from backtest.engine.manifest import describe_data, describe_venue
-from backtest.engine.named_signals import read_named, resolve_signal
 from backtest.engine.portfolio_policies import check_overlay
+from backtest.engine.portfolio_setup import end_expired
+from backtest.engine.run_setup import widen_market
 from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.term_checks import check_terms
 from backtest.measures.ranking import read_constraints, read_objectives
-from backtest.sweep import Base, Evaluator
+from backtest.sweep import Base
+from backtest.sweep.pooled_evaluator import choose_evaluator, read_accounts, resolve_signals
+from backtest.sweep.pooling import read_pool
 from backtest.sweep.sets.sets import (
     build_overlay,
     build_signal,
@@ -31,13 +33,21 @@ from backtest.sweep.sets.sets import (
     read_settings,
 )
 from backtest.sweep.sets.space import Space, read_space
-from backtest.tune.arguments import check_choices, choose_metrics, read_budget, read_robustness
+from backtest.tune.arguments import (
+    check_choices,
+    choose_metrics,
+    read_budget,
+    read_left_out,
+    read_robustness,
+)
 from backtest.tune.study_identity import describe_objective, describe_policy
 from backtest.tune.trial_evaluator import Goal
 
 if TYPE_CHECKING:
     from backtest.policy import Policy
+    from backtest.sweep import Evaluator
     from backtest.sweep.evaluator import Metrics
+    from backtest.sweep.pooling import Pooling
     from backtest.sweep.sets.sets import Trio
     from backtest.tune.plateau import Robustness
 
@@ -57,6 +67,8 @@ class Procedure(NamedTuple):
     """How parameters are chosen, on which market, and under which terms.
 
     ``signal_rule`` is the rule of the signal if its parameters vary or are fixed, otherwise None.
+    ``pool`` is how measures of separate accounts become one, None for one account; ``left_out`` has
+    the number of markets left out after their results were seen, as a setting.
     """
 
     terms: SharedTerms
@@ -73,12 +85,29 @@ class Procedure(NamedTuple):
     threads: int | None
     memory: str
     signal_rule: SignalRule | None = None
+    pool: Pooling | None = None
+    left_out: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def n_left_out(self) -> int:
+        """The number of markets that were left out after their results were seen."""
+        return sum(self.left_out.values())
+
+    def take_market(self, name: str) -> Procedure:
+        """Return the procedure of an account of its own in one of the markets."""
+        return self._replace(terms=self.terms.take_market(name), pool=None)
+
+    def list_members(self) -> list[Procedure]:
+        """Return the procedure of each separate account, or the procedure itself."""
+        if self.pool is None:
+            return [self]
+        return [self.take_market(name) for name in self.terms.market.names]
 
     @property
     def base(self) -> Base:
         """Policies, venue, account, rule of the signal and overlay whose settings sets replace."""
         terms = self.terms
-        names = list_names(terms.market)
+        names = () if self.pool is not None else list_names(terms.market)
         return Base(self.policy, terms.venue, terms.account, self.signal_rule, names, terms.overlay)
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
@@ -101,12 +130,15 @@ class Procedure(NamedTuple):
     def build_evaluator(self) -> Evaluator:
         """Return the evaluator of sets on the whole market."""
         terms = self.terms
-        return Evaluator(
+        is_one = self.pool is None
+        make = choose_evaluator(self.pool or "mean", is_separate=not is_one)
+        signal = terms.read_directions().keep_times() if is_one else terms.signal
+        return make(
             terms.market,
             self.policy,
             venue=terms.venue,
             account=terms.account,
-            signal=self.signal_rule or terms.read_directions().keep_times(),
+            signal=self.signal_rule or signal,
             overlay=terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
@@ -131,8 +163,10 @@ class Procedure(NamedTuple):
                 "policy": {**held, "text": f"{held['name']} over {', '.join(self.names)}"},
                 "venue": describe_venue(terms.venue),
                 "account": terms.account.to_dict(),
-                "signal": terms.describe_signal(),
+                "signal": self.describe_signals(),
                 **above,
+                **({} if self.pool is None else self.pool.describe()),
+                **self.left_out,
                 "sampling": terms.sampling,
                 "calendar": terms.calendar,
                 "space": self.space.describe(),
@@ -150,6 +184,11 @@ class Procedure(NamedTuple):
             "policy_module": base.policy_class.__module__,
         }
 
+    def describe_signals(self) -> str:
+        """Return the signal as text; of separate accounts, each different one."""
+        each = [member.terms.describe_signal() for member in self.list_members()]
+        return "; ".join(dict.fromkeys(each))
+
     @property
     def names(self) -> list[str]:
         """The parameters that vary."""
@@ -164,16 +203,15 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
     """
     given = SimpleNamespace(**{"sampler": "sobol", "robust": False, **arguments})
     venue, account, overlay = given.venue, given.account, given.overlay
-    market, signal = widen_market(
-        given.market,
-        given.signal,
-        policy=given.policy,
-        venue=venue,
-        account=account,
-        overlay=overlay,
-    )
+    is_separate, market = read_accounts(given.accounts, given.market, given.venue)
+    signal, pool = given.signal, read_pool(given.pool)
+    if not is_separate:
+        market, signal = widen_market(
+            market, signal, policy=given.policy, venue=venue, account=account, overlay=overlay
+        )
     market = end_expired(market, venue)
-    check_terms(market, given.policy, venue, account, given.sampling, given.calendar)
+    if not is_separate:
+        check_terms(market, given.policy, venue, account, given.sampling, given.calendar)
     warn_of_market(market, venue)
     number, _ = read_budget(TRIALS if given.trials is None else given.trials, None)
     check_choices(given.sampler, given.seed)
@@ -181,14 +219,14 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
     rule = named if isinstance(named, SignalRule) else None
     space = read_space(
         given.policy, given.space, fix=given.fix, account=account, venue=venue, signal=rule,
-        names=list_names(market), overlay=check_overlay(overlay),
+        names=() if is_separate else list_names(market), overlay=check_overlay(overlay),
     )  # fmt: skip
     single = check_search(call, space, given.objective)
     goal = Goal(read_objectives(single), read_constraints(given.constraints))
     return Procedure(
         terms=SharedTerms(
-            market, venue, account, resolve_signal(named, market), given.sampling, given.calendar,
-            None, given.compile, overlay,
+            market, venue, account, resolve_signals(named, market, is_separate=is_separate),
+            given.sampling, given.calendar, None, given.compile, overlay,
         ),
         policy=given.policy,
         space=space,
@@ -203,7 +241,20 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
         threads=given.threads,
         memory=given.memory,
         signal_rule=rule if space.varies_signal else None,
+        pool=pool if is_separate else None,
+        left_out=read_left_out(given.markets_left_out),
     )  # fmt: skip
+
+
+def require_mean(call: str, procedure: Procedure) -> None:
+    """Raise if separate accounts are pooled by anything but their mean."""
+    pool = procedure.pool
+    if pool is not None and not pool.is_mean:
+        raise ParameterError(
+            f"only the mean of separate accounts has returns to join or compare, got {pool.name!r}",
+            where=Place("pool", of=call),
+            cure="leave pool out, or walk forward instead, which trades each account by itself",
+        )
 
 
 def check_search(call: str, space: Space, objective: Any) -> Any:

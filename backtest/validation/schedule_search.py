@@ -16,18 +16,21 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.json_values import repr_plain
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
-from backtest.base.units import DAY, parse_duration, utc_index
-from backtest.compare.compare import check_rules, compare_results, describe_shared_data
+from backtest.base.units import DAY, parse_duration
+from backtest.compare.compare import check_rules, compare_results, describe_shared
+from backtest.market.detail import with_clock
 from backtest.measures.deflated_sharpe import (
     deflated_sharpe_of_returns,
     expected_max_sharpe,
 )
 from backtest.measures.trial_luck import simulate_luck
 from backtest.sweep.cluster import on_cluster
+from backtest.sweep.pooled_evaluator import Accounts
+from backtest.sweep.pooling import Pool
 from backtest.validation.counted_tries import read_other_tries
 from backtest.validation.estimates import share_overfit
 from backtest.validation.fold_cuts import FoldSpan, WalkPlan, plan_spans
-from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
+from backtest.validation.procedure import Procedure, quiet_runs, read_procedure, require_mean
 from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.schedules import Schedules
 from backtest.validation.walk_figures import tabulate_folds
@@ -36,7 +39,7 @@ from backtest.validation.walk_forward import record_looks, run_walk, search_fold
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.compare import Comparison
-    from backtest.engine import Progress, Result
+    from backtest.engine import Progress
     from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.sweep import Evaluator
@@ -71,6 +74,9 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    markets_left_out: int = 0,
     train: Sequence[str] | str = ("90d", "365d", "all"),
     test: Sequence[str] | str = ("7d", "30d", "90d"),
     baseline: str = NEVER,
@@ -95,12 +101,16 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
+    decide: str | None = None,
+    detail: Any = None,
 ) -> Schedules:
     """Walk forward under each schedule of re-tuning, and compare what the accounts earned.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile
+    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
+        As in :func:`backtest.walk_forward`.
+    accounts, pool, markets_left_out
         As in :func:`backtest.walk_forward`.
     policy, space, fix, objective, constraints, trials, sampler, robust, seed, threads, memory
         As in :func:`backtest.walk_forward`.
@@ -133,7 +143,10 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     :func:`backtest.compare`, with Holm's correction. The schedules count as trials in the deflated
     Sharpe ratio of the best of them.
     """
+    market = with_clock(market, decide, detail, call="bt.schedules")
     procedure = read_procedure(CALL, locals())
+    require_mean(CALL, procedure)
+    market = procedure.terms.market
     planned = plan_schedules(market, read_lengths("train", train), read_lengths("test", test))
     check_baseline(baseline, planned)
     rules = check_rules(confidence, draws, seed)
@@ -148,8 +161,8 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     if (finished := find_finished(store, manifest, resume=resume)) is not None:
         return Schedules.load(finished)
+    evaluator = procedure.build_evaluator()
     with open_progress(store, manifest, resume=resume) as folder:
-        evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:
             count_tries = read_other_tries(store, procedure, manifest)
             found = search_schedules(
@@ -159,9 +172,9 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
             each.name: run_schedule(procedure, folds)
             for each, folds in zip(planned, found, strict=True)
         }
-        start = utc_index(market.time)[planned[0].spans[0].test]
+        start = market.times[planned[0].spans[0].test]
         setting = procedure.terms._replace(start=start)
-        shared = {"data": describe_shared_data(results, setting), **setting.describe()}
+        shared = describe_shared(results, setting, is_separate=procedure.pool is not None)
         compared = compare_results(results, setting, baseline, rules, shared)
         made = build_schedules(procedure, planned, found, compared, manifest)
         if store is not None:
@@ -252,7 +265,7 @@ def add_before(progress: Progress | None, before: int, total: int) -> Progress |
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def run_schedule(procedure: Procedure, folds: Sequence[SearchedFold]) -> Result:
+def run_schedule(procedure: Procedure, folds: Sequence[SearchedFold]) -> Any:
     """Run the account of one schedule."""
     walked = run_walk(procedure, list(folds), carry=True)
     return walked.fixed if walked.result is None else walked.result
@@ -289,13 +302,13 @@ def build_schedules(
         table=table,
         folds=pd.concat(folds, ignore_index=True),
         returns=compared.returns,
-        figures=judge_schedules(compared),
+        figures=judge_schedules(procedure, compared),
         manifest=manifest,
         comparison=compared,
     )
 
 
-def judge_schedules(compared: Comparison) -> dict[str, Any]:
+def judge_schedules(procedure: Procedure, compared: Comparison) -> dict[str, Any]:
     """Return the deflated Sharpe ratio of the best schedule: every schedule is a trial."""
     living = [name for name in compared.order if name not in compared.ruined]
     notes = list(compared.warnings)
@@ -306,7 +319,8 @@ def judge_schedules(compared: Comparison) -> dict[str, Any]:
     sharpes = np.nan_to_num(compared.table.loc[living, "sharpe"].to_numpy(dtype=np.float64))
     scale = float(np.sqrt(sampled.periods))
     found = simulate_luck(excess.T, n_trials=len(compared.names))
-    n, deviation = found.n, found.find_deviation(excess.shape[1], sampled.periods)
+    n = found.n * (1 + procedure.n_left_out)
+    deviation = found.find_deviation(excess.shape[1], sampled.periods)
     best = int(np.argmax(sharpes))
     return {
         "best": living[best],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import format_span
-from backtest.validation.walk_text import name_procedure
+from backtest.validation.walk_text import describe_pool, name_procedure
 
 if TYPE_CHECKING:
     from backtest.validation.validation_records import ScheduleRecord
@@ -61,6 +61,7 @@ def describe_data(found: ScheduleRecord) -> Iterator[str]:
     first = f"{found.folds['test_start'].min():%Y-%m-%d}"
     span = format_span({**data, "start": first}).removesuffix(" UTC")
     yield from format_paragraph("Data", f"{name}, tested {span}", *notes)
+    yield from describe_pool(facts)
 
 
 def describe_table(found: ScheduleRecord) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -22,8 +23,8 @@ from backtest.validation.walk_figures import read_figures
 FIGURES = "figures.json"
 ACCOUNTS = "accounts"
 """Folder with the accounts, each a saved result of its own."""
-TITLES = ("result", "fixed")
-"""Names of the folders of the accounts of a walk."""
+TITLE = re.compile(r"(result|fixed)(-\d+)?")
+"""Names of the folders of the accounts of a walk; with a number, of one of several markets."""
 
 
 SCATTER = (
@@ -118,8 +119,17 @@ class Validation(SavedResult):
             for title, seal in stored["accounts"].items()
         }
         facts = {"figures": stored["figures"], "manifest": manifest}
-        fields: dict[str, Any] = {**cls._read_tables(tables), **accounts, **facts}
+        own = cls._read_accounts(accounts, manifest)
+        fields: dict[str, Any] = {**cls._read_tables(tables), **own, **facts}
         return cls(**fields)
+
+    @classmethod
+    def _read_accounts(
+        cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the accounts by field, from those by folder."""
+        del manifest
+        return dict(accounts)
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

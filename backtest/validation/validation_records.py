@@ -22,7 +22,7 @@ from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
     from backtest.compare import Comparison
-    from backtest.engine import Result
+    from backtest.validation.walk_figures import Account
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,13 +30,13 @@ class WalkRecord(Validation):
     """Contents of a validation; :class:`WalkForward` describes the fields and adds methods."""
 
     folds: pd.DataFrame
-    result: Result | None
-    fixed: Result
+    result: Account | None
+    fixed: Account
     stability: pd.DataFrame
     trials: pd.DataFrame
     figures: Mapping[str, Any]
     manifest: Mapping[str, Any]
-    parts: tuple[Result, ...] = ()
+    parts: tuple[Account, ...] = ()
 
     @property
     def efficiency(self) -> float:

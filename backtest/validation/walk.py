@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize
 from backtest.base.units import utc_index
 from backtest.compare import show_accounts
+from backtest.compare.separate_accounts import SeparateAccounts
 from backtest.engine import Result
+from backtest.tune.study_text import name_short
 from backtest.validation.validation_files import (
     ACCOUNTS,
     select_metrics,
@@ -43,6 +46,17 @@ EDGES = "Thin lines are the boundaries, where parameters may change."
 OF_ACCOUNTS = {"re-tuned": "accent", "tuned once": "neutral"}
 
 
+def follow_unit(account: Any) -> pd.Series:
+    """Return the unit value of an account at each close, from 1; of separate ones at each sample.
+
+    That of separate accounts earns the mean of their returns.
+    """
+    if isinstance(account, SeparateAccounts):
+        return (1.0 + account.returns).cumprod()
+    index = utc_index(account.span.named)
+    return pd.Series(account.of_account("unit") / account.tally.first_unit, index)
+
+
 class WalkForward(WalkRecord):
     """Result of a walk-forward: tuned on each train span, tested on the span after it.
 
@@ -53,9 +67,9 @@ class WalkForward(WalkRecord):
         winner's parameters, ``in_sample`` and ``out_of_sample`` (the objective), ``rank`` of the
         winner among all sets out of sample (1 best, 0 worst), ``shrinkage`` (out / in; NaN where
         in is not positive), ``difference`` (out - in), ``trials``, ``deflated_sharpe``.
-    result : Result or None
+    result : Result, SeparateAccounts or None
         The account that lived through all test spans while its parameters changed; None with
-        ``carry=False``.
+        ``carry=False``. Of separate accounts, ``result.results`` has one for each market.
     fixed : Result
         The account with the winner of the first train span, left alone.
     stability : DataFrame
@@ -122,16 +136,13 @@ class WalkForward(WalkRecord):
 
     def _show_accounts(self) -> tuple[Shown, ...]:
         """Return the chart and the measures of both accounts."""
-        kept = {"tuned once": self.fixed}
+        kept: dict[str, Any] = {"tuned once": self.fixed}
         kept = kept if self.result is None else {"re-tuned": self.result, **kept}
-        index = utc_index(self.fixed.span.named)
-        units = {
-            name: each.of_account("unit") / each.tally.first_unit for name, each in kept.items()
-        }
+        units = {name: follow_unit(each) for name, each in kept.items()}
         table = {name: {of: each.metrics[of] for of in MEASURES} for name, each in kept.items()}
         edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
         return (
-            show_accounts(pd.DataFrame(units, index), OF_ACCOUNTS, tuple(map(float, edges)), EDGES),
+            show_accounts(pd.DataFrame(units), OF_ACCOUNTS, tuple(map(float, edges)), EDGES),
             ShownTable(pd.DataFrame(table), "Measures over all test spans",
                        labels=Head("measure"), has_measures=True),
         )  # fmt: skip
@@ -170,8 +181,8 @@ class WalkForward(WalkRecord):
         tuned = None if self.result is None else self.result.metrics["sharpe"]
         pbo, below = self.pbo, "share of winners no better than the median, 0.5 by chance"
         numbers = [
-            Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe, "probability",
-                     "probability that the Sharpe ratio out of sample is above 0", "more"),
+            Headline("deflated_sharpe", name_short(self.manifest), self.deflated_sharpe,
+                     "probability", "that the Sharpe ratio out of sample is above 0", "more"),
             Headline("efficiency", "Efficiency", self.efficiency, "decimals",
                      "growth out of sample over in sample", "more"),
             Headline("pbo", "Overfitting", float(pbo), "decimals",
@@ -212,8 +223,31 @@ class WalkForward(WalkRecord):
 
     @property
     def accounts(self) -> Mapping[str, Result]:
-        """The account tuned once, and the re-tuned one."""
-        return {"fixed": self.fixed} | ({} if self.result is None else {"result": self.result})
+        """The account tuned once, and the re-tuned one; of separate ones, one per market."""
+        found: dict[str, Result] = {}
+        for title, account in {"fixed": self.fixed, "result": self.result}.items():
+            if isinstance(account, Result):
+                found[title] = account
+            elif account is not None:
+                names = [*self.manifest["data"]["instruments"]]
+                found |= {
+                    f"{title}-{names.index(name)}": each for name, each in account.results.items()
+                }
+        return found
+
+    @classmethod
+    def _read_accounts(
+        cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the accounts by field, from those by folder."""
+        if "pool" not in manifest:
+            return dict(accounts)
+        names = [*manifest["data"]["instruments"]]
+        found: defaultdict[str, dict[str, Result]] = defaultdict(dict)
+        for folder, account in accounts.items():
+            title, _, place = folder.partition("-")
+            found[title][names[int(place)]] = account
+        return {title: SeparateAccounts(each) for title, each in found.items()}
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
         """Return the tables as files hold them."""

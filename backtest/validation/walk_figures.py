@@ -6,16 +6,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.base.units import FloatArray, IntArray
 from backtest.compare.compared_accounts import count_years, find_growth, sample_returns
 from backtest.compare.pairs import BootstrapRules, estimate_pairs, find_basis
-from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns
+from backtest.compare.separate_accounts import SeparateAccounts
+from backtest.engine import Result
 from backtest.sweep.tabulate import name_column
+from backtest.tune.luck import deflate_alone
+from backtest.tune.pooled_luck import find_chance
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.estimates import CONFIDENCE, estimate_share, share_overfit
 from backtest.validation.fold_cuts import (
@@ -26,10 +29,13 @@ from backtest.validation.fold_cuts import (
 )
 
 if TYPE_CHECKING:
-    from backtest.engine import Result
     from backtest.validation.fold_search import SearchedFold
     from backtest.validation.procedure import Procedure
 
+Account: TypeAlias = Result | SeparateAccounts
+"""What a walk traded: one account, or one in each market."""
+LEAST_DRAWN = 4
+"""Least returns that are resampled."""
 FEW_TRADES = 10
 """A fold with fewer trades than this says little about its parameters."""
 DRAWS = 1_999
@@ -40,12 +46,12 @@ MOST_NOTES = 5
 class Walked(NamedTuple):
     """The accounts of a walk: re-tuned (None without ``carry``), tuned once, and one per fold."""
 
-    result: Result | None
-    fixed: Result
-    parts: tuple[Result, ...]
+    result: Account | None
+    fixed: Account
+    parts: tuple[Account, ...]
 
     @property
-    def accounts(self) -> tuple[Result, ...]:
+    def accounts(self) -> tuple[Account, ...]:
         """The re-tuned account, or those of the folds, in order."""
         return self.parts if self.result is None else (self.result,)
 
@@ -99,7 +105,7 @@ def judge_walk(
     inside = float(np.mean([fold.growth for fold in found if not math.isnan(fold.growth)]))
     outside = measure_growth(walked)
     ranks = table["rank"].to_numpy(dtype=np.float64)
-    trades = count_trades(walked, found)
+    trades = count_trades(procedure, walked, found)
     memory = measure_memory(procedure)
     return {
         "growth_in_sample": inside,
@@ -111,7 +117,7 @@ def judge_walk(
         "pbo": estimate_share(
             share_overfit(ranks), int(np.count_nonzero(~np.isnan(ranks)))
         ).to_dict(),
-        **judge_returns(procedure, walked),
+        **judge_returns(procedure, found, walked),
         "memory": memory,
         "trades": trades,
         "warnings": list(list_warnings(found, trades, memory)),
@@ -125,7 +131,9 @@ def measure_growth(walked: Walked) -> float:
     return float(np.dot(growth, years)) / sum(years)
 
 
-def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
+def judge_returns(
+    procedure: Procedure, found: Sequence[SearchedFold], walked: Walked
+) -> dict[str, Any]:
     """Return the Sharpe ratio out of sample, and the growth against the parameters tuned once.
 
     The re-tuned account was not chosen among others by these returns, so that its deflated Sharpe
@@ -133,18 +141,16 @@ def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
     """
     if walked.result is None:
         return {"sharpe": math.nan, "deflated_sharpe": math.nan, "against_fixed": None}
-    fixed = walked.fixed
-    market = find_market(fixed) or procedure.terms.market
-    start = utc_index(fixed.time)[0]
-    terms = procedure.terms._replace(market=market, start=start)
+    fixed, market = walked.fixed, procedure.terms.market
+    first, stop = found[0].span.test, found[-1].span.stop
+    terms = procedure.terms._replace(market=market.prefix(stop), start=market.times[first])
     sampled = sample_returns({"re-tuned": walked.result, "tuned once": fixed}, terms)
     ruined = np.array([each.metrics["ruined"] != 0.0 for each in (walked.result, fixed)])
     pair = np.array([[0, 1]])
     bases = np.array([find_basis(sampled.returns, pair[0], ruined)], dtype=object)
     rules = BootstrapRules(CONFIDENCE, DRAWS, procedure.seed)
     gap, _ = estimate_pairs(sampled, pair, bases, "log_growth", rules, None)
-    excess = sampled.returns[0] - sampled.free
-    alone = deflated_sharpe_of_returns(excess, n_trials=1.0, std=0.0) if len(excess) > 1 else 0.5
+    alone = judge_alone(procedure, walked.result, sampled.returns[0] - sampled.free)
     return {
         "sharpe": float(walked.result.metrics["sharpe"]),
         "deflated_sharpe": 0.0 if ruined[0] else alone,
@@ -155,19 +161,29 @@ def judge_returns(procedure: Procedure, walked: Walked) -> dict[str, Any]:
     }
 
 
-def find_market(account: Any) -> Any:
-    """Return the market of an account, or its markets; None if it was loaded."""
-    return account.market if account.has_one_position else account.markets
+def judge_alone(procedure: Procedure, account: Account, excess: FloatArray) -> float:
+    """Return the probability that an account that was not chosen gains, but for markets left out.
+
+    Of separate accounts that are not pooled by the mean, it is that of a bootstrap.
+    """
+    pool, left_out = procedure.pool, procedure.n_left_out
+    if pool is None or pool.is_mean or isinstance(account, Result) or len(excess) < LEAST_DRAWN:
+        return deflate_alone(excess, left_out)[0]
+    returns = account.returns_by_market.to_numpy().T[:, :, None]
+    return find_chance(returns, pool, procedure.seed, left_out)
 
 
-def count_trades(walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
+def list_results(account: Account) -> Iterator[Result]:
+    """Yield the results of an account, or of separate ones."""
+    yield from [account] if isinstance(account, Result) else account.results.values()
+
+
+def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
     """Return the fills of the re-tuned account in each test span."""
-    fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in walked.accounts]
+    runs = [each for account in walked.accounts for each in list_results(account)]
+    fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in runs]
     times = pd.DatetimeIndex(pd.concat(fills)).as_unit("ns").asi8
-    market = find_market(walked.accounts[-1])
-    if market is None:
-        return []
-    rows = np.searchsorted(market.time, times)
+    rows = np.searchsorted(procedure.terms.market.time, times)
     return [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
 
 

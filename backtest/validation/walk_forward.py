@@ -13,11 +13,14 @@ from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Place
 from backtest.base.provenance import record_making
-from backtest.base.units import utc_index
+from backtest.compare.separate_accounts import SeparateAccounts
 from backtest.engine.run import run
 from backtest.engine.switched_run import Stretch, merge_stretches, run_switched
 from backtest.market import Markets
+from backtest.market.detail import with_clock
 from backtest.sweep.cluster import on_cluster
+from backtest.sweep.pooled_evaluator import Accounts, cut_spans
+from backtest.sweep.pooling import Pool
 from backtest.tune.holdout import record_look
 from backtest.validation.counted_tries import read_other_tries, record_folds
 from backtest.validation.fold_cuts import (
@@ -57,6 +60,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    markets_left_out: int = 0,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
@@ -82,15 +88,20 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
+    decide: str | None = None,
+    detail: Any = None,
 ) -> WalkForward:
     """Tune on each train span, trade the test span after it, and judge the whole procedure.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile
+    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
         As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
         all instruments; of several, ``BTCUSDT.NAME`` of one of them, ``overlay.NAME`` of the
         overlay.
+    accounts, pool, markets_left_out
+        As in :func:`backtest.tune`. Separate accounts are searched pooled, and traded in each
+        market in an account of its own; returns out of sample are their mean.
     policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
         As in :func:`backtest.tune`, which searches every train span with the same seed. One
         objective; the space holds parameters of the policy and of the signal.
@@ -135,7 +146,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     before. The account's parameters change at the first close of each test span; until then the
     last decision of the earlier ones holds.
     """
+    market = with_clock(market, decide, detail, call="bt.walk_forward")
     procedure = read_procedure("bt.walk_forward", locals())
+    market = procedure.terms.market
     if folds is None:
         spans = plan_spans(market, read_plan(train, test, anchored=anchored, gap=gap))
     else:
@@ -143,8 +156,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     manifest = describe_walk(procedure, spans, carry=check_carry(carry))
     if (finished := find_finished(store, manifest, resume=resume)) is not None:
         return WalkForward.load(finished)
+    evaluator = procedure.build_evaluator()
     with open_progress(store, manifest, resume=resume) as folder:
-        evaluator = procedure.build_evaluator()
         with quiet_runs(), on_cluster(evaluator, cluster) as working:
             count_tries = read_other_tries(store, procedure, manifest)
             found = search_folds(procedure, working, spans, manifest, folder, progress, count_tries)
@@ -301,10 +314,29 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
     return Walked(None, fixed, parts)
 
 
-def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Result) -> Result:
+def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Any) -> Any:
     """Run the account whose parameters change; ``fixed`` has those of the first stretch."""
+    if procedure.pool is None:
+        return switch_account(procedure, stretches, fixed)
+    market, found = procedure.terms.market, {}
+    for name in fixed.results:
+        cuts = [cut_spans(market, each.first, each.stop).get(name) for each in stretches]
+        own = [
+            each._replace(first=cut[0], stop=cut[1])
+            for each, cut in zip(stretches, cuts, strict=True)
+            if cut is not None
+        ]
+        known = fixed.results[name] if own[0][2:] == stretches[0][2:] else None
+        found[name] = switch_account(procedure.take_market(name), own, known)
+    return SeparateAccounts(found)
+
+
+def switch_account(
+    procedure: Procedure, stretches: Sequence[Stretch], fixed: Result | None
+) -> Result:
+    """Run one account whose parameters change; ``fixed`` is that of the first stretch, if run."""
     terms, stop = procedure.terms, stretches[-1].stop
-    if len(merge_stretches(stretches)) == 1:
+    if fixed is not None and len(merge_stretches(stretches)) == 1:
         return fixed
     with quiet_runs():
         return run_switched(
@@ -320,8 +352,16 @@ def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Result) ->
         )
 
 
-def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: int) -> Result:
-    """Run a fresh account on bars ``first`` up to ``stop``; the bars before warm its columns."""
+def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: int) -> Any:
+    """Run fresh accounts on bars ``first`` up to ``stop``; the bars before warm their columns."""
+    if procedure.pool is not None:
+        spans = cut_spans(procedure.terms.market, first, stop)
+        return SeparateAccounts(
+            {
+                name: run_part(procedure.take_market(name), values, *span)
+                for name, span in spans.items()
+            }
+        )
     terms, trio = procedure.terms, procedure.build_trio(values)
     market = terms.market if stop == terms.market.n_bars else terms.market.prefix(stop)
     with quiet_runs():
@@ -335,7 +375,7 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
             sampling=terms.sampling,
             calendar=terms.calendar,
             compile=terms.compile,
-            start=utc_index(terms.market.time)[first],
+            start=terms.market.times[first],
         )
     return found
 

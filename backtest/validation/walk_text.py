@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from backtest.base.number_text import format_number, format_percent, format_probability
 from backtest.base.text_layout import format_paragraph
-from backtest.base.units import format_span
+from backtest.base.units import format_span, format_time
+from backtest.measures.cautions import describe_left_out
+from backtest.tune.study_text import name_evidence
 from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 
@@ -32,9 +34,12 @@ def write_verdict(walk: WalkRecord) -> str:
     if walk.result is None:
         return "no verdict: accounts that begin anew in every fold pay nothing for switching"
     if walk.result.metrics["ruined"]:
-        return "do not trust it: the re-tuned account was ruined out of sample"
+        n, where = walk.result.metrics["ruined"], ""
+        if "pool" in walk.manifest:
+            where = f" in {n:.0f} of {len(walk.manifest['data']['instruments'])} markets"
+        return f"do not trust it: the re-tuned account was ruined out of sample{where}"
     deflated, pbo = walk.deflated_sharpe, float(walk.pbo)
-    number = f"deflated Sharpe ratio {format_probability(deflated)} out of sample"
+    number = f"{name_evidence(walk.manifest)} {format_probability(deflated)} out of sample"
     count = walk.chance["better_than_median"]
     n, by_chance = count.n, f", where chance alone gives {count.expected:g}"
     lost = f"{n - count.found} of {n} winners were no better than the median set{by_chance}"
@@ -81,10 +86,25 @@ def describe_walk(walk: WalkRecord) -> Iterator[str]:
     name = facts["data"]["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if facts["data"]["synthetic"] else []
     first = f"{folds['test_start'].iloc[0]:%Y-%m-%d}"
-    tested = format_span({**walk.fixed.manifest["data"], "start": first}).removesuffix(" UTC")
+    end = format_time(folds["test_end"].iloc[-1].as_unit("ns").value)
+    tested = format_span({**facts["data"], "start": first, "end": end}).removesuffix(" UTC")
     yield from format_paragraph("Data", f"{name}, tested {tested}", *notes)
+    yield from describe_pool(facts)
     rules = ", ".join(facts["constraints"])
     yield from format_paragraph("Objective", f"{facts['objective']}, where {rules}")
+
+
+def describe_pool(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how separate accounts are pooled, and the markets that were left out."""
+    if "pool" in facts:
+        yield from format_paragraph(
+            "Accounts",
+            f"one in each of {len(facts['data']['instruments'])} markets; measures are searched by "
+            f"their {facts['pool']}, returns and the measures below are means",
+            describe_left_out(facts),
+        )
+    elif facts.get("markets_left_out"):
+        yield from format_paragraph("Markets", describe_left_out(facts))
 
 
 def name_procedure(facts: Mapping[str, Any]) -> str:

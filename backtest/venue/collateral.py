@@ -12,8 +12,8 @@ from backtest.base.fields import COST, SHARE, Text
 from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number, check_number
 from backtest.base.values import Value
-from backtest.venue.book_tables import pack_collateral
 from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.venue.portfolio_tables import pack_collateral
 from backtest.venue.price_history import PriceHistory
 
 OWN_EQUITY = ("equity", "account", "portfolio")
@@ -149,7 +149,7 @@ class Collateral(Value):
     amount : float
         Units of the asset; negative for a debt.
     prices : Market, str or float
-        Its price path, in the settlement currency of the account: a market, the name of an
+        Its price path, in the currency of the pool that it serves: a market, the name of an
         instrument of the run, or a constant price.
     rate : float
         The share of its value that backs positions, from 0 to 1.
@@ -160,6 +160,9 @@ class Collateral(Value):
         How much under the open a conversion sells it, as a fraction of the price.
     cancels_risk : str, optional
         The group of a :class:`ScenarioMargin` whose losses its changes of value offset.
+    currency : str, optional
+        In an account with several currencies, the one whose pool it serves, in which its prices
+        are. Default: that of the account.
 
     Examples
     --------
@@ -174,6 +177,9 @@ class Collateral(Value):
     tiers: Annotated[Sequence[Sequence[float]] | None, Tiers()] = None
     slippage: Annotated[float, COST] = 0.0
     cancels_risk: Annotated[str | None, Text()] = None
+    currency: Annotated[str | None, Text()] = None
+
+    _omitted = frozenset({"currency"})
 
     def _check_rules(self) -> None:
         if (self.rate is None) == (self.tiers is None):
@@ -221,32 +227,12 @@ class Collateral(Value):
 
 
 def check_collateral(
-    collateral: Sequence[Collateral], instruments: Sequence[str], currency: str = ""
+    collateral: Sequence[Collateral], instruments: Sequence[str], currency: str
 ) -> None:
-    """Check the collateral of an account against its instruments and its money.
+    """Require prices of the instruments of a run, and no collateral in the account's own money.
 
-    Parameters
-    ----------
-    collateral : sequence of Collateral
-        In the order in which it is sold.
-    instruments : sequence of str
-        The instruments of the run, which prices may name.
-    currency : str
-        The settlement currency, if it is known.
-
-    Raises
-    ------
-    ParameterError
-        If two have one name, prices name no instrument, or one is the account's own money.
+    ``currency`` is the settlement currency, empty if it is not known.
     """
-    names = [each.name for each in collateral]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ParameterError(
-            f"the names of collateral must be different, {', '.join(twice)} occurs twice",
-            where="Account.collateral",
-            cure="add up the amounts, or give them different names",
-        )
     for each in collateral:
         if currency and each.name == currency:
             raise ParameterError(

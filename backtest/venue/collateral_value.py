@@ -7,7 +7,7 @@ in full.
 
 from __future__ import annotations
 
-from backtest.venue.book_rules import CollateralTables, Holdings
+from backtest.venue.portfolio_rules import CollateralTables, Holdings
 
 
 def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> float:
@@ -48,15 +48,3 @@ def compute_full_value(held: Holdings) -> float:
         if held.amounts[c] != 0.0:
             total += held.amounts[c] * held.prices[c]
     return total
-
-
-def compute_amount_to_sell(amount: float, price: float, slippage: float, needed: float) -> float:
-    """Return the amount of an asset whose sale brings ``needed``, at most what is there.
-
-    It sells at the price worsened by its slippage; the rate is not in it.
-    """
-    proceeds = price * (1.0 - slippage)
-    if proceeds <= 0.0 or amount <= 0.0:
-        return 0.0
-    wanted = needed / proceeds
-    return wanted if wanted < amount else amount

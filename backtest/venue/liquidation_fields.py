@@ -41,7 +41,10 @@ class ProfitShare:
         return SHARE.check(name, value, where=where)
 
 
-ORDERS = ("most_relief", "largest_loss", "largest_requirement", "largest_notional")
+ORDERS = (
+    "most_relief", "largest_loss", "largest_requirement", "largest_notional",
+    "futures_then_options",
+)  # fmt: skip
 """The orders in which a partial liquidation may reduce several positions."""
 
 

@@ -2,8 +2,8 @@
 
 The public functions take a venue, and scalars or arrays; inside compiled policies they take
 ``account.venue``. Each one broadcasts the scalar function of the same name, which also compiles.
-:func:`requirement`, :func:`initial` and :func:`collateral_value` are of a book of positions
-(:mod:`backtest.venue.book_margin`).
+:func:`requirement`, :func:`initial` and :func:`collateral_value` are of a portfolio of positions
+(:mod:`backtest.venue.cross_margin`).
 The formulas and symbols are explained in :mod:`backtest.venue.requirement`.
 """
 
@@ -18,9 +18,11 @@ from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.ranges import check_range
 from backtest.base.units import TOLERANCE, FloatArray
-from backtest.venue.book_margin import collateral_value, initial, requirement
 from backtest.venue.contract_value import compute_price, compute_value
+from backtest.venue.cross_margin import collateral_value, initial, requirement
 from backtest.venue.liquidation_price import compute_liquidation_value
+from backtest.venue.option_functions import option_value, strategy_deposit
+from backtest.venue.option_shocks import scenario_grid
 from backtest.venue.requirement import (
     MarginRules,
     compute_maintenance,
@@ -44,7 +46,10 @@ __all__ = [
     "largest_notional",
     "liquidation_price",
     "maintenance",
+    "option_value",
     "requirement",
+    "scenario_grid",
+    "strategy_deposit",
     "survivable_notional",
 ]
 

@@ -1,4 +1,4 @@
-"""Margin rules of whole accounts by date: what venues and clearing houses require of a book.
+"""Margin rules of whole accounts by date: what venues and clearing houses require of a portfolio.
 
 The presets are in ``margin_presets.toml`` beside this file, each figure with its status: read from
 a source, from memory of its makers, or left out.
@@ -6,7 +6,6 @@ a source, from memory of its makers, or left out.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,20 +18,20 @@ from backtest.base.errors import ParameterError, VenueError, did_you_mean
 from backtest.base.fields import Text
 from backtest.base.json_values import repr_plain
 from backtest.base.units import TimeLike
+from backtest.venue.asset_names import find_asset
+from backtest.venue.option_rules import Standard, Strategy
+from backtest.venue.option_shocks import OptionShocks, scenario_grid
 from backtest.venue.preset_files import LATEST, read_day
 from backtest.venue.requirement_rule import Brackets, MarginRule
 from backtest.venue.scenario_fields import EVERY
 from backtest.venue.scenario_margin import ScenarioMargin
 
 if TYPE_CHECKING:
-    from backtest.venue.book_rules import ScenarioTables
     from backtest.venue.collateral import Collateral
+    from backtest.venue.portfolio_rules import ScenarioTables
 
 FILE = Path(__file__).with_suffix(".toml")
 STATUSES = ("read", "memory", "left out")
-QUOTES = re.compile(r"[-_/]?(USDT|USDC|BUSD|FDUSD|USD|PERP|SWAP).*")
-ALIASES = {"XBT": "BTC", "PF_XBT": "BTC", "PF_ETH": "ETH"}
-"""Names under which venues list a coin."""
 
 
 class Figure(NamedTuple):
@@ -199,14 +198,24 @@ def choose_table(tables: list[dict[str, Any]], at: TimeLike | None) -> dict[str,
 
 
 def make_rule(
-    name: str, table: Mapping[str, Any], instruments: Sequence[str] | Mapping[str, Sequence[str]]
+    name: str,
+    table: Mapping[str, Any],
+    instruments: Sequence[str] | Mapping[str, Sequence[str]],
+    underlyings: Sequence[str] = (),
 ) -> MarginRule:
-    """Return the requirement of a table for some instruments."""
+    """Return the requirement of a table for some instruments and underlyings of options."""
+    if "standard" in table:
+        return Standard(**table["standard"])
+    if "strategy" in table:
+        return Strategy(**table["strategy"])
     if "classes" not in table:
         return Brackets(level=table["level"])
     groups = group_by_asset(instruments)
-    moves: Any = {group: find_moves(name, table["classes"], group) for group in groups}
-    return ScenarioMargin(moves=moves, groups=groups, **table["terms"])
+    check_underlyings(name, table["classes"], underlyings)
+    assets = (*groups, *underlyings)
+    moves: Any = {group: find_moves(name, table["classes"], group) for group in assets}
+    terms = table["terms"] | {"options": OptionShocks(**table.get("options", {}))}
+    return ScenarioMargin(moves=moves, groups=groups or None, **terms)
 
 
 def group_by_asset(
@@ -235,34 +244,43 @@ def group_by_asset(
     return groups
 
 
-def find_asset(instrument: str) -> str:
-    """Return the coin or stock that an instrument is named after, in capitals.
-
-    Examples
-    --------
-    >>> find_asset("XBT-PERPETUAL"), find_asset("btc"), find_asset("AAPL")
-    ('BTC', 'BTC', 'AAPL')
-    """
-    whole = instrument.upper()
-    asset = QUOTES.sub("", whole) or whole
-    return ALIASES.get(asset, asset)
-
-
 def find_moves(
     name: str, classes: Sequence[Mapping[str, Any]], group: str
 ) -> Sequence[Sequence[float]]:
     """Return the scenarios of a group: those of its class, else those of all others."""
     for each in classes:
         if group in each["assets"] or EVERY in each["assets"]:
-            found: Sequence[Sequence[float]] = each["moves"]
+            found = [*each["moves"], *each.get("tails", ())]
+            if "volatilities" in each:
+                found = scenario_grid(each["moves"], each["volatilities"], each.get("tails", ()))
             return found
-    known = [asset for each in classes for asset in each["assets"]]
+    known = list_assets(classes)
     raise VenueError(
         f"{name} has moves for {', '.join(known)}, got {group!r}",
         where="bt.margin_preset, instruments",
         cure="name the groups of your instruments, as in {'BTC': ['BTCUSDT']}, or give "
         "bt.ScenarioMargin(...) with moves of your own",
     )
+
+
+def list_assets(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the assets of some classes."""
+    return [asset for each in classes for asset in each["assets"]]
+
+
+def check_underlyings(
+    name: str, classes: Sequence[Mapping[str, Any]], underlyings: Sequence[str]
+) -> None:
+    """Refuse options on assets of which a preset has no figures for options."""
+    known = list_assets([each for each in classes if each.get("options")])
+    for each in underlyings:
+        if each not in known and EVERY not in known:
+            raise VenueError(
+                f"{name} has figures for options on {', '.join(known) or 'nothing'}, got {each!r}",
+                where="bt.margin_preset",
+                cure="choose another preset, or give bt.ScenarioMargin(...) with moves of "
+                "volatility of your own",
+            )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -291,22 +309,29 @@ class PresetMargin(MarginRule):
             )
         self._set_fields(level=level)
 
-    def resolve(self, names: Sequence[str]) -> MarginRule:
-        """Return the rule for some instruments."""
+    def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
+        """Return the rule for some instruments and underlyings of options."""
         table = choose_table(find_content(self.preset)["tables"], self.at)
-        return make_rule(self.preset, table, names)
+        return make_rule(self.preset, table, names, [*map(find_asset, underlyings)])
 
-    def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
+    def check_names(
+        self,
+        names: Sequence[str],
+        collateral: Sequence[Collateral],
+        underlyings: Sequence[str] = (),
+    ) -> None:
         """Check that there are moves for the instruments, and groups for the collateral."""
-        self.resolve(names).check_names(names, collateral)
+        self.resolve(names, underlyings).check_names(names, collateral, underlyings)
 
     def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the groups of the instruments, in order."""
         return self.resolve(names).name_groups(names)
 
-    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables | None:
+    def pack_scenarios(
+        self, names: Sequence[str], underlyings: Sequence[str] = ()
+    ) -> ScenarioTables | None:
         """Return the scenarios of these instruments as arrays; None under brackets."""
-        return self.resolve(names).pack_scenarios(names)
+        return self.resolve(names, underlyings).pack_scenarios(names, underlyings)
 
 
 MarginRule.kinds["preset"] = PresetMargin

@@ -1,7 +1,7 @@
 """A requirement of the user's own: a Python object, run uncompiled.
 
-The kernels of a book call a few functions for the requirement. For a rule of the user's own they
-run as twins in which these functions ask the rule instead (:func:`make_own_twins`). Nothing is
+The kernels of a portfolio call a few functions for the requirement. For a rule of the user's own
+they run as twins in which these functions ask the rule instead (:func:`make_own_twins`). Nothing is
 known of its shape, so that a segment of a bar is tested at 16 places and bisected, and Euler shares
 are differences.
 """
@@ -20,13 +20,14 @@ import numpy as np
 from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.fields import POSITIVE
+from backtest.base.json_values import repr_plain
 from backtest.base.ranges import Number, check_number
 from backtest.base.units import FloatArray
-from backtest.venue import book_failure, book_requirement
-from backtest.venue.book_failure import Waypoint, move_holdings
-from backtest.venue.book_rules import BookRules, Holdings, ScenarioTables, is_in_pool
-from backtest.venue.book_tables import pack_no_scenarios
+from backtest.venue import portfolio_failure, portfolio_requirement
 from backtest.venue.contract_value import compute_price
+from backtest.venue.portfolio_failure import Waypoint, move_holdings
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules, ScenarioTables, is_in_pool
+from backtest.venue.portfolio_tables import pack_no_scenarios
 from backtest.venue.requirement_rule import MarginRule, RequirementRule
 
 PARTS = 16
@@ -47,7 +48,7 @@ class OwnRule:
         """Return the object."""
         if isinstance(value, type) or not isinstance(value, RequirementRule):
             raise ParameterError(
-                f"{name} must have the methods requirement and initial, got {value!r:.80}",
+                f"{name} must have the methods requirement and initial, got {repr_plain(value)}",
                 where=where,
                 cure="give bt.Brackets(), bt.ScenarioMargin(...), or an object with both",
             )
@@ -71,7 +72,11 @@ class OwnMargin(MarginRule):
         where = f"{type(self.rule).__name__}.level"
         self._set_fields(level=POSITIVE.check("level", level, where=where))
 
-    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables:
+    def pack_scenarios(
+        self,
+        names: Sequence[str],
+        underlyings: Sequence[str] = (),  # noqa: ARG002 - as the others
+    ) -> ScenarioTables:
         """Return scenario tables with one group per instrument and no losses."""
         count = len(names)
         return pack_no_scenarios()._replace(
@@ -137,8 +142,7 @@ class Requirement:
         if isinstance(value, MarginRule):
             return value
         if isinstance(value, str):
-            with_name = {"preset": value}
-            return MarginRule.from_dict(with_name, where=where)
+            return MarginRule.from_dict({"preset": value}, where=where)
         return OwnMargin(rule=OwnRule().check(name, value, where=where))
 
 
@@ -175,7 +179,8 @@ def make_own_twins(
     Parameters
     ----------
     modules : sequence of modules
-        Those of the kernel and of the rules of a book; of equal names the last one's is returned.
+        Those of the kernel and of the rules of a portfolio; of equal names the last one's is
+        returned.
     rule : RequirementRule
         The user's object.
     names : sequence of str
@@ -188,7 +193,7 @@ def make_own_twins(
     for module, scope in zip(modules, scopes, strict=True):
         for _, function in find_own_functions(module):
             twins[id(function)] = make_twin(function, scope, Path(function.__code__.co_filename))
-    own = OwnFunctions(rule, names, twins[id(book_requirement.is_pool_failing)])
+    own = OwnFunctions(rule, names, twins[id(portfolio_requirement.is_pool_failing)])
     twins |= {id(replaced): function for replaced, function in own.replacements()}
     found: dict[str, Any] = {}
     for scope in scopes:
@@ -211,34 +216,34 @@ class OwnFunctions:
     def replacements(self) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
         """Return the functions that are replaced, each with what takes its place."""
         return [
-            (book_requirement.compute_book_requirement, self.compute_requirement),
-            (book_requirement.compute_book_initial, self.compute_initial),
-            (book_requirement.fill_shares, self.fill_shares),
-            (book_failure.find_failure, self.find_failure),
+            (portfolio_requirement.compute_portfolio_requirement, self.compute_requirement),
+            (portfolio_requirement.compute_portfolio_initial, self.compute_initial),
+            (portfolio_requirement.fill_shares, self.fill_shares),
+            (portfolio_failure.find_failure, self.find_failure),
         ]
 
-    def compute_requirement(self, book: BookRules, held: Holdings) -> float:
+    def compute_requirement(self, rules: PortfolioRules, held: Holdings) -> float:
         """Return R."""
-        return ask_rule(self.rule, "requirement", *self.describe(book, held))
+        return ask_rule(self.rule, "requirement", *self.describe(rules, held))
 
-    def compute_initial(self, book: BookRules, held: Holdings) -> float:
+    def compute_initial(self, rules: PortfolioRules, held: Holdings) -> float:
         """Return the initial margin."""
-        return ask_rule(self.rule, "initial", *self.describe(book, held))
+        return ask_rule(self.rule, "initial", *self.describe(rules, held))
 
-    def fill_shares(self, book: BookRules, held: Holdings, shares: FloatArray) -> None:
+    def fill_shares(self, rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
         """Write the Euler shares as central differences; collateral has none."""
         shares[:] = 0.0
         for i, quantity in enumerate(held.quantities.tolist()):
-            if is_in_pool(book, held, i):
+            if is_in_pool(rules, held, i):
                 held.quantities[i] = quantity * (1.0 + STEP)
-                more = self.compute_requirement(book, held)
+                more = self.compute_requirement(rules, held)
                 held.quantities[i] = quantity * (1.0 - STEP)
-                shares[i] = (more - self.compute_requirement(book, held)) / (2.0 * STEP)
+                shares[i] = (more - self.compute_requirement(rules, held)) / (2.0 * STEP)
                 held.quantities[i] = quantity
 
     def find_failure(
         self,
-        book: BookRules,
+        rules: PortfolioRules,
         held: Holdings,
         cash: float,
         start: Waypoint,
@@ -249,21 +254,21 @@ class OwnFunctions:
 
         def fails(place: float) -> bool:
             move_holdings(held, start, end, place)
-            return self.is_failing(book, held, cash)
+            return self.is_failing(rules, held, cash)
 
         return find_first_place(fails)
 
     def describe(
-        self, book: BookRules, held: Holdings
+        self, rules: PortfolioRules, held: Holdings
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Return the cross positions and all known prices by name, as a rule takes them."""
         positions, prices = {}, {}
         for i, name in enumerate(self.names):
             value = float(held.values[i])
             if not math.isnan(value):
-                size = float(book.brackets.sizes[i])
-                prices[name] = compute_price(size, bool(book.brackets.are_inverse[i]), value)
-            if is_in_pool(book, held, i):
+                size = float(rules.brackets.sizes[i])
+                prices[name] = compute_price(size, bool(rules.brackets.are_inverse[i]), value)
+            if is_in_pool(rules, held, i):
                 positions[name] = float(held.quantities[i])
         return positions, prices
 

@@ -97,8 +97,8 @@ def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
 def count_brackets(rules: MarginRules, notional: float) -> int:
     """Return the number of brackets over whose floor a notional is.
 
-    The compiled twin and the one for arrays return the number of all brackets: their loops are
-    unrolled, and choose in each bracket.
+    The compiled twin and the one for arrays return the number of all brackets: their loops
+    over brackets are unrolled, and each compares the notional with the floor of its bracket.
     """
     return bisect_left(rules.floors, notional)
 

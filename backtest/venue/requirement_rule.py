@@ -24,16 +24,19 @@ from backtest.base.checked_calls import checked_only
 from backtest.base.errors import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.base.values import Value
-from backtest.venue.book_requirement import compute_book_initial, compute_book_requirement
-from backtest.venue.book_rules import BookRules, Holdings, ScenarioTables
-from backtest.venue.book_tables import (
+from backtest.venue.contract_value import compute_value
+from backtest.venue.portfolio_requirement import (
+    compute_portfolio_initial,
+    compute_portfolio_requirement,
+)
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules, ScenarioTables
+from backtest.venue.portfolio_tables import (
     pack_brackets,
     pack_collateral,
     pack_holdings,
     pack_no_scenarios,
     pack_spot,
 )
-from backtest.venue.contract_value import compute_value
 from backtest.venue.requirement import MarginRules
 
 if TYPE_CHECKING:
@@ -80,24 +83,34 @@ class MarginRule(Value):
         """Return the rule that :meth:`to_dict` wrote; the kind follows from its fields."""
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
-        marks = {"moves": "scenarios", "preset": "preset", "own": "own"}
+        marks = {"moves": "scenarios", "preset": "preset", "own": "own", "maintenance": "standard"}
+        marks |= {"naked": "strategy"}
         given = data if isinstance(data, Mapping) else {}
         kind = next((kind for mark, kind in marks.items() if mark in given), "brackets")
         found: Any = cls.kinds[kind].from_dict(data, where=where or cls.kinds[kind].__name__)
         return found  # type: ignore[no-any-return]
 
-    def resolve(self, names: Sequence[str]) -> MarginRule:  # noqa: ARG002 - of presets
-        """Return the rule for some instruments: itself, or what a preset has for them."""
+    def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
+        """Return the rule for some instruments and underlyings: itself, or that of a preset."""
         return self
 
-    def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
+    def check_names(
+        self,
+        names: Sequence[str],
+        collateral: Sequence[Collateral],
+        underlyings: Sequence[str] = (),
+    ) -> None:
         """Check that the rule, and what collateral cancels, fit the instruments of an account."""
 
     def name_groups(self, names: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002 - of scenarios
         """Return the groups of the instruments, in order; brackets have none."""
         return ()
 
-    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables | None:  # noqa: ARG002
+    def pack_scenarios(
+        self,
+        names: Sequence[str],  # noqa: ARG002
+        underlyings: Sequence[str] = (),  # noqa: ARG002
+    ) -> ScenarioTables | None:
         """Return the scenarios as arrays; brackets have none."""
         return None
 
@@ -106,7 +119,8 @@ class MarginRule(Value):
         rules: Mapping[str, MarginRules],
         collateral: Sequence[Collateral] = (),
         width: int = 1,
-    ) -> BookRules:
+        underlyings: Sequence[str] = (),
+    ) -> PortfolioRules:
         """Return the margin rules of an account as arrays.
 
         Parameters
@@ -118,6 +132,8 @@ class MarginRule(Value):
             The collateral of the account, in order.
         width : int
             Room for brackets, for runs whose tables change.
+        underlyings : sequence of str
+            Groups of options; those that no group of instruments has are added.
 
         Raises
         ------
@@ -126,9 +142,9 @@ class MarginRule(Value):
             contract to a price of 0.
         """
         names = list(rules)
-        self.check_names(names, collateral)
-        scenarios = self.pack_scenarios(names)
-        book = BookRules(
+        self.check_names(names, collateral, underlyings)
+        scenarios = self.pack_scenarios(names, underlyings)
+        packed = PortfolioRules(
             brackets=pack_brackets(list(rules.values()), width),
             scenarios=pack_no_scenarios() if scenarios is None else scenarios,
             collateral=pack_collateral(collateral, self.name_groups(names)),
@@ -136,8 +152,8 @@ class MarginRule(Value):
             level=self.level,
             spot=pack_spot(),
         )
-        check_inverse(book, names)
-        return book
+        check_inverse(packed, names)
+        return packed
 
     def bind(
         self,
@@ -160,7 +176,8 @@ class MarginRule(Value):
 class BoundRule(NamedTuple):
     """A compiled rule for some venues and collateral; a :class:`RequirementRule`.
 
-    ``haircuts`` are those of spot legs, None of all others; empty without any.
+    ``haircuts`` are those of spot legs, None of all others; empty without any. ``underlyings`` are
+    the groups of options.
     """
 
     rule: MarginRule
@@ -169,18 +186,19 @@ class BoundRule(NamedTuple):
     collateral_prices: tuple[float, ...]
     entries: dict[str, float]
     haircuts: tuple[float | None, ...] = ()
+    underlyings: tuple[str, ...] = ()
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
         """Return the maintenance requirement of the positions."""
-        return float(compute_book_requirement(*self.value(positions, prices)))
+        return float(compute_portfolio_requirement(*self.value(positions, prices)))
 
     def initial(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
         """Return the initial margin of the positions."""
-        return float(compute_book_initial(*self.value(positions, prices)))
+        return float(compute_portfolio_initial(*self.value(positions, prices)))
 
     def value(
         self, positions: Mapping[str, float], prices: Mapping[str, float]
-    ) -> tuple[BookRules, Holdings]:
+    ) -> tuple[PortfolioRules, Holdings]:
         """Return the rules and the holdings as arrays, in the order of the rules."""
         names = list(self.rules)
         held = pack_holdings(
@@ -190,7 +208,7 @@ class BoundRule(NamedTuple):
             amounts=[each.amount for each in self.collateral],
             prices=self.collateral_prices,
         )
-        packed = self.rule.pack(self.rules, self.collateral)
+        packed = self.rule.pack(self.rules, self.collateral, underlyings=self.underlyings)
         return packed._replace(spot=pack_spot(self.haircuts)), held
 
     def _value_one(self, name: str, price: float) -> float:
@@ -208,7 +226,12 @@ class Brackets(MarginRule):
         Binance portfolio margin has 1.05.
     """
 
-    def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:  # noqa: ARG002
+    def check_names(
+        self,
+        names: Sequence[str],  # noqa: ARG002
+        collateral: Sequence[Collateral],
+        underlyings: Sequence[str] = (),  # noqa: ARG002
+    ) -> None:
         """Refuse collateral that cancels the risk of a group: brackets have no groups."""
         for each in collateral:
             if each.cancels_risk is not None:
@@ -220,13 +243,13 @@ class Brackets(MarginRule):
                 )
 
 
-def check_inverse(book: BookRules, names: Sequence[str]) -> None:
+def check_inverse(packed: PortfolioRules, names: Sequence[str]) -> None:
     """Refuse a scenario that takes an inverse contract to a price of 0, where it has no value."""
-    tables = book.scenarios
+    tables = packed.scenarios
     for g in range(len(tables.products)):
         lowest = float(tables.moves[g, : tables.counts[g]].min())
         for i in tables.members[tables.starts[g] : tables.starts[g + 1]]:
-            if lowest <= -1.0 and book.brackets.are_inverse[i]:
+            if lowest <= -1.0 and packed.brackets.are_inverse[i]:
                 raise ParameterError(
                     f"moves of a group with an inverse contract must be over -1, got {lowest:g} "
                     f"for {names[i]}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE
@@ -16,6 +16,9 @@ from backtest.base.ranges import check_number
 EVERY = "*"
 """The name under which ``moves`` has the scenarios of all groups that it does not name."""
 EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
+NOUNS = ("move", "weight", "move of volatility", "relief")
+"""The numbers of a scenario; the last two are for options."""
+Row: TypeAlias = tuple[float, ...]
 
 
 def is_list(value: object) -> bool:
@@ -47,7 +50,7 @@ class Moves:
         )
 
 
-def read_rows(name: str, rows: Any, *, where: str) -> tuple[tuple[float, float], ...]:
+def read_rows(name: str, rows: Any, *, where: str) -> tuple[Row, ...]:
     """Return the scenarios of one group."""
     if not is_list(rows) or not rows:
         raise ParameterError(
@@ -58,27 +61,32 @@ def read_rows(name: str, rows: Any, *, where: str) -> tuple[tuple[float, float],
     return tuple(read_row(row, where=f"{where}, row {k + 1}") for k, row in enumerate(rows))
 
 
-def read_row(row: Any, *, where: str) -> tuple[float, float]:
-    """Return one scenario; a move alone has weight 1."""
-    pair = row if is_list(row) else (row, 1.0)
-    if len(pair) != 2:
+def read_row(row: Any, *, where: str) -> Row:
+    """Return one scenario; a move alone has weight 1, and zeros at the end are left out."""
+    given = tuple(row) if is_list(row) else (row, 1.0)
+    if not 2 <= len(given) <= len(NOUNS):
         raise ParameterError(
-            f"a scenario must be a move or (move, weight), got {repr_plain(row)}",
+            "a scenario must be a move, or (move, weight) and for options a move of volatility "
+            f"and a relief, got {repr_plain(row)}",
             where=where,
-            cure="write (-0.15, 1) for a fall of 15 % that counts in full",
+            cure="write (-0.15, 1) for a fall of 15 % that counts in full, and (-0.15, 1, 0.5) "
+            "with volatilities half as high again",
         )
-    move, weight = (
+    found = [
         float(check_number(noun, each, where=where))
-        for noun, each in zip(("move", "weight"), pair, strict=True)
-    )
-    if not -1.0 <= move < math.inf or not 0.0 <= weight < math.inf:
+        for noun, each in zip(NOUNS, given, strict=False)
+    ]
+    move, weight, volatility, relief = (*found, 0.0, 0.0)[:4]
+    is_low = move < -1.0 or volatility < -1.0 or weight < 0.0 or relief < 0.0
+    if is_low or not math.isfinite(sum(found)):
+        text = ", ".join(f"{each:g}" for each in found)
         raise ParameterError(
-            "a move must be at least -1 and a weight at least 0, both finite, "
-            f"got ({move:g}, {weight:g})",
+            "moves of price and volatility must be at least -1, a weight and a relief at least 0, "
+            f"all finite, got ({text})",
             where=where,
-            cure="write moves as fractions of the price, such as -0.15",
+            cure="write moves as fractions, such as -0.15",
         )
-    return move, weight
+    return (*found[:2], *((volatility, relief) if relief else (volatility,) if volatility else ()))
 
 
 @dataclass(frozen=True)

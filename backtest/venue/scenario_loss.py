@@ -1,4 +1,4 @@
-"""The loss of a book in price scenarios: the core of portfolio margin.
+"""The loss of a portfolio in price scenarios: the core of portfolio margin.
 
 All instruments of a group move together. In row k the group loses
 ``l_gk = -w_k sum_i q_i (u_i(P_i (1 + m_k)) - u_i(P_i))``, which is the notional times m for a
@@ -7,12 +7,13 @@ Collateral that cancels risk in the group is a linear part of it. With its own w
 group the loss is ``sum_g max(0, max_k l_gk)``; with the same row for all groups of a product
 ``max(0, max_k sum_g (l_gk if l_gk > 0 else offset l_gk))``, products summed.
 
-Functions take as few arrays as they can: those of a book are many, and each call passes them all.
+Functions take as few arrays as they can: those of a portfolio are many, and each call passes them
+all.
 """
 
 from __future__ import annotations
 
-from backtest.venue.book_rules import BookRules, Holdings, ScenarioTables, is_cross
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules, ScenarioTables, is_cross
 
 
 def compute_gain_rate(is_inverse: bool, move: float) -> float:
@@ -34,9 +35,9 @@ def compute_exposure(held: Holdings, i: int) -> float:
     return exposure
 
 
-def fill_nets(book: BookRules, held: Holdings) -> None:
+def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
     """Write the net notionals of each group into the tables: linear ones, inverse ones."""
-    tables, brackets = book.scenarios, book.brackets
+    tables, brackets = rules.scenarios, rules.brackets
     for g in range(len(tables.products)):
         linear, inverse = 0.0, 0.0
         for place in range(tables.starts[g], tables.starts[g + 1]):
@@ -49,8 +50,8 @@ def fill_nets(book: BookRules, held: Holdings) -> None:
                     linear += exposure
         tables.nets[g, 0], tables.nets[g, 1] = linear, inverse
     for c in range(len(held.amounts)):
-        if book.collateral.groups[c] >= 0 and held.amounts[c] != 0.0:
-            tables.nets[book.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
+        if rules.collateral.groups[c] >= 0 and held.amounts[c] != 0.0:
+            tables.nets[rules.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
 
 
 def compute_group_loss(tables: ScenarioTables, g: int, k: int) -> float:
@@ -106,10 +107,10 @@ def find_product_row(tables: ScenarioTables, product: int) -> int:
     return found
 
 
-def compute_scenario_loss(book: BookRules, held: Holdings) -> float:
+def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
     """Return the worst loss of the cross positions in all scenarios, at least 0."""
-    fill_nets(book, held)
-    tables, total = book.scenarios, 0.0
+    fill_nets(rules, held)
+    tables, total = rules.scenarios, 0.0
     if tables.is_same_row:
         for product in range(tables.n_products):
             worst = 0.0
@@ -126,29 +127,29 @@ def compute_scenario_loss(book: BookRules, held: Holdings) -> float:
     return total
 
 
-def compute_gross(book: BookRules, held: Holdings) -> float:
+def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
     """Return the sum of the notionals of the cross positions."""
     total = 0.0
     for i in range(len(held.quantities)):
-        if is_cross(held.quantities[i], book.brackets.are_isolated[i]):
+        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
             total += abs(held.quantities[i] * held.values[i])
     return total
 
 
-def compute_side(book: BookRules, held: Holdings, g: int, side: float) -> float:
+def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> float:
     """Return the notional of a group's cross positions on one side: 1 for longs, -1 for shorts."""
     total = 0.0
-    for place in range(book.scenarios.starts[g], book.scenarios.starts[g + 1]):
-        i = book.scenarios.members[place]
-        if is_cross(held.quantities[i], book.brackets.are_isolated[i]):
+    for place in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
+        i = rules.scenarios.members[place]
+        if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
             total += max(0.0, side * (held.quantities[i] * abs(held.values[i])))
     return total
 
 
-def compute_offset(book: BookRules, held: Holdings) -> float:
+def compute_offset(rules: PortfolioRules, held: Holdings) -> float:
     """Return the notional that offsets within groups: the smaller side of each group."""
     total = 0.0
-    for g in range(len(book.scenarios.products)):
-        longs = compute_side(book, held, g, 1.0)
-        total += min(longs, compute_side(book, held, g, -1.0))
+    for g in range(len(rules.scenarios.products)):
+        longs = compute_side(rules, held, g, 1.0)
+        total += min(longs, compute_side(rules, held, g, -1.0))
     return total

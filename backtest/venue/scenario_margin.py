@@ -1,4 +1,4 @@
-"""Portfolio margin: the worst loss of the whole book in scenarios of the price."""
+"""Portfolio margin: the worst loss of the whole portfolio in scenarios of the price."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import NOT_NEGATIVE, SHARE
 from backtest.base.ranges import Choice
-from backtest.venue.book_rules import ScenarioTables
-from backtest.venue.book_tables import pack_scenarios
+from backtest.venue.option_shocks import OptionShocks
+from backtest.venue.portfolio_rules import ScenarioTables
+from backtest.venue.portfolio_tables import pack_scenarios
 from backtest.venue.requirement_rule import MarginRule
-from backtest.venue.scenario_fields import EVERY, InitialTerms, Moves, NameGroups
+from backtest.venue.scenario_fields import EVERY, InitialTerms, Moves, NameGroups, Row
 
 if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral
 
+NO_SHOCKS = OptionShocks()
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ScenarioMargin(MarginRule):
-    """Portfolio margin: the worst loss of the whole book in scenarios of the price.
+    """Portfolio margin: the worst loss of the whole portfolio in scenarios of the price.
 
     With S the worst loss, G the gross notional and O the notional that offsets within groups (the
     smaller side of each), the requirement is
@@ -31,7 +34,8 @@ class ScenarioMargin(MarginRule):
     moves : Mapping or list
         Scenarios by group: lists of ``(move, weight)``, the move a fraction of the price and the
         weight the share of its loss that counts. A list, or the group ``"*"``, holds for all groups
-        that are not named.
+        that are not named. For options a row goes on with a relative move of their volatility, and
+        with an amount that is taken off its loss.
     groups : Mapping, optional
         Names of instruments by group; the instruments of a group move together. Those in no group
         are one each, by their own name.
@@ -46,11 +50,13 @@ class ScenarioMargin(MarginRule):
         As above, at least 0.
     initial : (float, float), optional
         The factor and the contingency of initial margin. Default: those of maintenance.
+    options : OptionShocks
+        What is added for options.
     level : float
         The cross positions fail where what backs them is at most ``level`` times the requirement.
     """
 
-    moves: Annotated[Mapping[str, Sequence[tuple[float, float]]] | Sequence[Any], Moves()]
+    moves: Annotated[Mapping[str, Sequence[Row]] | Sequence[Any], Moves()]
     groups: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("instrument")] = None
     products: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("group")] = None
     across: Annotated[str, Choice("independent", "same row")] = "independent"
@@ -60,6 +66,9 @@ class ScenarioMargin(MarginRule):
     contingency: Annotated[float, NOT_NEGATIVE] = 0.0
     pair_contingency: Annotated[float, NOT_NEGATIVE] = 0.0
     initial: Annotated[Sequence[float] | None, InitialTerms()] = None
+    options: OptionShocks = NO_SHOCKS
+
+    _omitted = frozenset({"options"})
 
     def _check_rules(self) -> None:
         if self.across == "independent":
@@ -125,11 +134,25 @@ class ScenarioMargin(MarginRule):
         """Return the names of the groups, in order."""
         return tuple(self.list_groups(names))
 
-    def rows_of(self, group: str) -> tuple[tuple[float, float], ...]:
+    def rows_of(self, group: str) -> tuple[Row, ...]:
         """Return the scenarios of a group."""
         moves: Any = self.moves
-        rows: tuple[tuple[float, float], ...] = moves[group if group in moves else EVERY]
+        rows: tuple[Row, ...] = moves[group if group in moves else EVERY]
         return rows
+
+    def linear_rows_of(self, group: str) -> list[tuple[float, float]]:
+        """Return the scenarios of a group without options: each move once, with its weight.
+
+        With the same row for all groups of a product every row stays, or they would not match.
+        """
+        limit = self.options.futures_range
+        rows = [(min(limit, max(-limit, row[0])), row[1]) for row in self.rows_of(group)]
+        if self.across == "same row":
+            return rows
+        largest: dict[float, float] = {}
+        for move, weight in rows:
+            largest[move] = max(weight, largest.get(move, 0.0))
+        return list(largest.items())
 
     def number_products(self, groups: Sequence[str]) -> list[int]:
         """Return the number of each group's product; groups in none are one each."""
@@ -164,25 +187,32 @@ class ScenarioMargin(MarginRule):
         kept = {product: members for product, members in products.items() if members}
         return replace(self, moves=moves, groups=groups or None, products=kept or None)
 
-    def pack_scenarios(self, names: Sequence[str]) -> ScenarioTables:
-        """Return the scenarios of these instruments as arrays."""
-        return pack_scenarios(self, names)
+    def pack_scenarios(
+        self, names: Sequence[str], underlyings: Sequence[str] = ()
+    ) -> ScenarioTables:
+        """Return the scenarios of these instruments, and of underlyings of options, as arrays."""
+        return pack_scenarios(self, names, underlyings)
 
-    def check_names(self, names: Sequence[str], collateral: Sequence[Collateral]) -> None:
+    def check_names(
+        self,
+        names: Sequence[str],
+        collateral: Sequence[Collateral],
+        underlyings: Sequence[str] = (),
+    ) -> None:
         """Check that the groups of moves, groups, products and collateral are there."""
-        groups = self.list_groups(names)
+        groups = [*self.list_groups(names), *underlyings]
         known = list(names)
         for group, members in (self.groups or {}).items():
             _check_known(f"group {group!r}", members, known, noun="instrument", field="groups")
-        _check_known("moves", [each for each in self.moves if each != EVERY], list(groups))
+        _check_known("moves", [each for each in self.moves if each != EVERY], groups)
         for product, members in (self.products or {}).items():
             _check_known(f"product {product!r}", members, list(groups), field="products")
         for each in collateral:
             if each.cancels_risk is not None:
-                _check_known(f"collateral {each.name!r}", [each.cancels_risk], list(groups))
-        self._check_rows(list(groups))
+                _check_known(f"collateral {each.name!r}", [each.cancels_risk], groups)
+        self.check_rows(groups)
 
-    def _check_rows(self, groups: Sequence[str]) -> None:
+    def check_rows(self, groups: Sequence[str]) -> None:
         """Check that each group has scenarios, as many as the others of its product."""
         missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
         if missing:

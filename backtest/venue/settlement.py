@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from backtest.base.currency_names import find_currency
+from backtest.base.currency_names import find_coin, find_currency
 from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Either, Phrase
 from backtest.venue.trading_terms import Contract
@@ -61,13 +61,53 @@ def agree_settlement(
     return known.get(first, given)
 
 
+def find_pools(
+    contracts: Mapping[str, Contract],
+    *,
+    where: str,
+    said: Mapping[str, Collection[str]],
+    currencies: Collection[str],
+) -> dict[str, int]:
+    """Return the number of the currency in which each contract settles.
+
+    Raises
+    ------
+    ParameterError
+        If it is unknown, or not one of the currencies of the account.
+    """
+    pools: dict[str, int] = {}
+    for name, contract in contracts.items():
+        found = _find_settlement(contract, (*said.get(name, ()), name), "")
+        if found not in currencies:
+            raise _refuse_currency(name, found, currencies, where=where)
+        pools[name] = [*currencies].index(found)
+    return pools
+
+
+def _refuse_currency(
+    name: str, found: str, currencies: Collection[str], *, where: str
+) -> ParameterError:
+    listed = ", ".join(currencies)
+    cure: str | Phrase = Phrase("add it to {}", Argument("rates", {found: "..."}))
+    if not found:
+        cure = Phrase("give {}", _name_field(name, [*currencies][-1]))
+    return ParameterError(
+        f"{name!r} must settle in a currency of the account, {listed}, got {found or 'an unknown'}",
+        where=where,
+        cure=cure,
+    )
+
+
 def check_names_agree(
     contracts: Mapping[str, Contract], said: Mapping[str, Collection[str]], *, where: str
 ) -> None:
     """Refuse a contract that declares another currency than the names of its market say."""
     for name, contract in contracts.items():
         is_inverse = contract.kind == "inverse"
-        found = _read_names((*said.get(name, ()), name), is_inverse=is_inverse)
+        names = (*said.get(name, ()), name)
+        found = _read_names(names, is_inverse=is_inverse)
+        if is_inverse and not found:  # it settles in the coin that its name quotes
+            found = next(filter(None, map(find_coin, names)), "")
         if contract.settles is not None and found not in ("", contract.settles):
             raise ParameterError(
                 f"a market must be in the currency in which its venue settles, got {found} by the "
@@ -99,9 +139,13 @@ def _read_names(names: Collection[str], *, is_inverse: bool) -> str:
 def _refuse_two(
     one: str, first: str, two: str, second: str, contracts: Mapping[str, Contract], *, where: str
 ) -> ParameterError:
-    cure = "give each settlement currency a balance of its own"
+    cure: str | Phrase = Phrase(
+        "give {} and {} to give each currency a pool of its own",
+        Argument("currency", one),
+        Argument("rates", {two: f"{two}{one}"}),
+    )
     if not any(each.kind == "inverse" for each in contracts.values()):
-        cure = Phrase(f"{cure}; to count the two as one, give {{}}", _name_field(second, one))
+        cure = Phrase("{}; to count the two as one, give {}", cure, _name_field(second, one))
     return ParameterError(
         f"the positions of one balance must settle in one currency, got {one} for {first!r} and "
         f"{two} for {second!r}",

@@ -197,8 +197,9 @@ class Liquidation(Value):
         further, with the window of :class:`Slippage`; 0 means no impact.
     order : str or sequence of str
         Which of several cross positions a partial liquidation reduces first: ``"most_relief"``,
-        ``"largest_loss"``, ``"largest_requirement"``, ``"largest_notional"``, or names of
-        instruments. None: the most relief under scenarios, the largest loss under brackets.
+        ``"largest_loss"``, ``"largest_requirement"``, ``"largest_notional"``,
+        ``"futures_then_options"`` (each by the largest delta), or names of instruments, after which
+        come options. None: the most relief under scenarios, the largest loss under brackets.
     """
 
     _omitted = frozenset({"order", "full_below_health"})

@@ -43,6 +43,7 @@ from backtest.venue.fee_tiers import FeeTier, check_close_fee
 from backtest.venue.interest import RATES, check_interest
 from backtest.venue.liquidation_fields import ProfitShare
 from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
+from backtest.venue.option_costs import OptionCosts
 from backtest.venue.spot_rules import check_spot, force_spot, list_spot_parts
 from backtest.venue.trading_terms import Contract, Fees, Liquidation, Slippage
 
@@ -108,6 +109,8 @@ class Venue(Value, Viewable):
         Scales the maintenance rates: margin ratio, margin calls and liquidation.
     open_interest_margin : OpenInterestMargin or None
         Initial margin that rises with open interest, from a column of the market.
+    option_costs : OptionCosts or None
+        Fees, ticks and spread of options on the instrument; needed where there are any.
     """
 
     contract: Contract
@@ -132,6 +135,7 @@ class Venue(Value, Viewable):
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     open_interest_margin: OpenInterestMargin | None = None
     profit_counts: Annotated[float | str, ProfitShare()] = "all"
+    option_costs: OptionCosts | None = None
 
     def _check_rules(self) -> None:
         check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)

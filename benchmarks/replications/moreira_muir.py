@@ -104,7 +104,7 @@ def manage(market: bt.Market, target: float, power: float, **settings: object) -
         returns=unit[1:] / unit[:-1] - 1.0,
         plain=price[1:] / price[:-1] - 1.0,
         weights=result.bars["target"].to_numpy()[:-1],
-        months=market.index[1:].tz_localize(None).to_period("M"),
+        months=market.times[1:].tz_localize(None).to_period("M"),
     )
 
 

@@ -221,13 +221,13 @@ def test_an_unlevered_run_with_fees_equals_vectorbts_portfolio(fee, calm):
     market = market_of(*bars, targets=targets.tolist())
     venue = venue_of(fees={"taker": fee, "maker": fee})
     ours = bt.run(market, Follow(), venue=venue, account=account_of(), compile=False)
-    opens, closes = (pd.Series(x, index=market.index) for x in (market.open, market.close))
+    opens, closes = (pd.Series(x, index=market.times) for x in (market.open, market.close))
     with warnings.catch_warnings():
         # vectorbt 1.0 touches pandas options and numba features that are deprecated
         warnings.simplefilter("ignore")
         theirs = vectorbt.Portfolio.from_orders(
             closes,
-            size=pd.Series(targets, index=market.index).shift(1),
+            size=pd.Series(targets, index=market.times).shift(1),
             size_type="targetpercent",
             price=opens,
             val_price=opens,

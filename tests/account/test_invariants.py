@@ -253,7 +253,7 @@ def test_the_bars_after_t_change_nothing_up_to_t(seed, k):
         return
     given_ = case.for_engine(bt)
     market = given_["market"]
-    short = market.between(None, market.index[k])
+    short = market.between(None, market.times[k])
     head = run(case, market=short, signal=case.signal.iloc[:k])
     assert head.record.values.tobytes() == result.record.values[:k].tobytes()
 

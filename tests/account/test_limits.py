@@ -20,7 +20,7 @@ from backtest.venue.preset_files import parse_name
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_limits
 from tests.fast_cases import every_nth
-from tests.portfolio.book_helpers import Once, flat, make_market, make_venue
+from tests.portfolio.portfolio_helpers import Once, flat, make_market, make_venue
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
 
 DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})

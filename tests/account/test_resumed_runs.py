@@ -150,7 +150,7 @@ def lived(setting, *, seed=4):
     stamps += [(h + 0.4, 0.0002, 99.0) for h in range(6, n, 16)]
     market = market_of(*bars, mark=marks, funding=sorted(stamps), volume=400.0)
     venue, account = SETTINGS[setting]
-    signal = pd.Series([1.0 if t % 40 < 25 else -0.7 for t in range(n)], index=market.index)
+    signal = pd.Series([1.0 if t % 40 < 25 else -0.7 for t in range(n)], index=market.times)
     return market, {
         "policy": Ratchet(),
         "venue": venue_of(**venue),
@@ -182,9 +182,9 @@ def test_a_run_equals_its_parts_bit_for_bit(setting, overlap):
     cuts = [2, 31, 61, 62, 99, 138] if overlap == 0 else [41, 101]
     assert any(held[k - 1] for k in cuts)
     for k in cuts:
-        edge = market.index[k]
+        edge = market.times[k]
         head = bt.run(market.between(None, edge), **settings_ | cut_signal(settings_, None, edge))
-        later = market.index[max(k - overlap, 1)]
+        later = market.times[max(k - overlap, 1)]
         rest = market.between(later, None)
         tail = bt.run(rest, **settings_ | cut_signal(settings_, later, None), resume=head)
         assert_same_bits(whole, head, tail)
@@ -225,10 +225,10 @@ def test_the_scenes_of_the_parts_are_lively(setting):
 def test_resuming_in_three_parts_and_on_the_whole_market_gives_the_same_bits():
     market, settings_ = lived("cross, all costs")
     whole = bt.run(market, **settings_)
-    part = bt.run(market.between(None, market.index[50]), **settings_ | cut_signal(
-        settings_, None, market.index[50]))  # fmt: skip
-    middle = bt.run(market.between(None, market.index[90]), **settings_ | cut_signal(
-        settings_, None, market.index[90]), resume=part)  # fmt: skip
+    part = bt.run(market.between(None, market.times[50]), **settings_ | cut_signal(
+        settings_, None, market.times[50]))  # fmt: skip
+    middle = bt.run(market.between(None, market.times[90]), **settings_ | cut_signal(
+        settings_, None, market.times[90]), resume=part)  # fmt: skip
     last = bt.run(market, **settings_, resume=middle)
     pieces = np.concatenate([part.record.values, middle.record.values, last.record.values])
     assert pieces.tobytes() == whole.record.values.tobytes()
@@ -275,7 +275,7 @@ def test_the_ledger_and_the_table_of_bars_agree(name):
 def test_a_saved_result_is_loaded_whole_and_can_be_resumed(name, tmp_path):
     market, settings_ = lived(name)
     whole = bt.run(market, **settings_)
-    edge = market.index[70]
+    edge = market.times[70]
     head = bt.run(market.between(None, edge), **settings_ | cut_signal(settings_, None, edge))
     loaded = bt.Result.load(head.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.bars, head.bars)
@@ -297,6 +297,6 @@ def test_a_saved_result_is_loaded_whole_and_can_be_resumed(name, tmp_path):
 def test_resuming_under_other_rules_is_refused_naming_what_differs(change, named):
     market, _ = lived("cross, all costs")
     rules = {"policy": Ratchet(), "venue": venue_of(), "account": account_of()}
-    part = bt.run(market.between(None, market.index[50]), **rules, compile=False)
+    part = bt.run(market.between(None, market.times[50]), **rules, compile=False)
     with pytest.raises(bt.ParameterError, match=named):
         bt.run(market, **(rules | change), resume=part, compile=False)

@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.account_records import Position, Watch
-from backtest.account.books import compute_equity, make_books
+from backtest.account.balances import compute_equity, make_balances
 from backtest.account.liquidation import liquidate
 from backtest.account.ruin import find_line, is_ruin
 from backtest.measures.ranking import order_sets
@@ -73,9 +73,9 @@ def test_no_rounding_is_left_after_such_a_fee(account):
         backed = base - entry_price if account.margin == "isolated" else base
         value = -backed / (1.0 - rate)  # q = 1: backed + u = rate u
         cash, posted = (0.0, margin) if account.margin == "isolated" else (base, 0.0)
-        books = make_books(cash, Position(1.0, entry_price, posted, entry_price))
-        done = liquidate(rules, books, value, quote_of(value, value, value, value))
-        assert done.books.cash + done.books.positions[0].margin == 0.0
+        balances = make_balances(cash, Position(1.0, entry_price, posted, entry_price))
+        done = liquidate(rules, balances, value, quote_of(value, value, value, value))
+        assert done.balances.cash + done.balances.positions[0].margin == 0.0
 
 
 def test_a_fee_a_little_under_what_is_left_leaves_the_rest():
@@ -281,18 +281,18 @@ def test_a_close_that_may_ruin_is_never_overlooked(margin):
         edge = max(rules.account.ruin_at * paid_in - reserve, 1e-9 * paid_in)
         equity = edge * (1.0 + rng.choice([0.0, 1e-13, -1e-13, 1e-9, 0.01, -0.01, 9.0]))
         quantity = rng.choice([-1.0, 1.0]) * equity / close * rng.uniform(0.01, 9.0)
-        books = make_books(equity - quantity * close, Position(quantity, 0.0, 0.0, start))
+        balances = make_balances(equity - quantity * close, Position(quantity, 0.0, 0.0, start))
         if margin == "isolated":
             wallet = rng.uniform(0.0, 0.9) * equity
             posted = equity - wallet - quantity * (close - start)
-            books = make_books(wallet, Position(quantity, start, posted, start))
-        left = compute_equity(rules.instrument, books, close)
+            balances = make_balances(wallet, Position(quantity, start, posted, start))
+        left = compute_equity(rules.instrument, balances, close)
         line = find_line(rules.account.ruin_at, reserve, paid_in)
         reach = quick_looks.find_reach(1e-300, start, low, high)
         is_found = quick_looks.is_endangered(
-            rules.instrument, books, quote, Watch(0.0, 0.0), reach, line
+            rules.instrument, balances, quote, Watch(0.0, 0.0), reach, line
         )
-        if is_ruin(rules, books, quote, left, reserve, paid_in):
+        if is_ruin(rules, balances, quote, left, reserve, paid_in):
             ruined += 1
             assert is_found
             assert left <= line

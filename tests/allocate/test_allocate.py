@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.allocate import by_covariance, formulas
 from backtest.allocate.by_covariance import Memory
 from backtest.base.errors import PolicyError
-from backtest.engine.lookahead.checked_signals import describe_signal_check
+from backtest.engine.signal_checks import describe_signal_check
 from tests.fast_cases import every_nth
 from tests.refusals import check_refused
 

@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from numba import njit
 from numba.core.codegen import JITCodeLibrary
+from numba.core.errors import NumbaError
 
 from backtest.base import cache_folder, linked_code
 from backtest.base.atomic_files import write_file
@@ -190,6 +191,26 @@ def test_code_that_only_others_call_is_linked_and_compiled_once():
     (compiled,) = add.overloads.values()
     assert isinstance(compiled.library, LinkedLibrary)
     assert type(next(iter(both.overloads.values())).library) is JITCodeLibrary
+
+
+class Terms(NamedTuple):
+    """A record as the rules have them: a field is None if an account does not have it."""
+
+    stop: float | None
+    size: float
+
+
+def test_what_an_account_lacks_is_not_compiled():
+    """numba would refuse the line that it has no types for."""
+
+    def compute(terms, x):
+        if terms.stop is not None and x > terms.stop:
+            return no_such_function(x)  # noqa: F821
+        return x * terms.size
+
+    assert jit(compute, cache=False)(Terms(None, 2.0), 3.0) == 6.0
+    with pytest.raises(NumbaError, match="no_such_function"):
+        jit(compute, cache=False)(Terms(1.0, 2.0), 3.0)
 
 
 def test_nothing_is_collected_while_something_compiles():

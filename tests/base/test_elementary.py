@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.base.formula_functions import SHORT, raise_to
 from backtest.engine.compile.loop_compiler import compile_core
 
 INF, NAN = math.inf, math.nan
@@ -114,6 +115,8 @@ def test_whole_and_half_powers_are_exact():
         assert [bt.math.power(x, y) for y in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] == [
             1.0, root, x, x * root, x * x, x * x * x,
         ]  # fmt: skip
+        for y in SHORT:  # formulas in plain Python take these alone
+            assert raise_to(x, y) == bt.math.power(x, y)
     for n in range(1, 98):
         powers = [bt.math.power(float(n * n), half / 2.0) for half in range(9)]
         assert powers == [float(n**half) for half in range(9)]

@@ -52,6 +52,27 @@ def test_the_example_is_calculated(capsys, folder):
     assert "all prices together: liquidated at -20.70 %" in out
 
 
+def test_options_are_in_the_book(capsys, folder):
+    """Per option: 2 * .075 and the marks of .0116 and .0106; no option value backs it."""
+    shutil.copy(EXAMPLE.with_name("strangle.toml"), folder)
+    code, out, _ = call(capsys, "--book", "strangle.toml")
+    assert code == 0
+    assert "backed by 0.3222, of which collateral 0, options 0 requirement 0.1721994" in out
+    assert "BTC-26JUN26-50000-P -1 60,000 30 0.011629 -0.011629 0.1259" in out
+    assert "index BTC: liquidated at -27.58 % or +43.34 %" in out
+    whole = (folder / "strangle.toml").read_text().replace("deribit-standard", "deribit-portfolio")
+    text = whole.replace(
+        'option = "BTC-26JUN26-50000-P"',
+        """
+        option = {kind = "put", strike = 50_000, expiry = "2026-06-26 08:00",
+                  settlement = "coin", underlying = "BTC"}""".replace("\n", " "),
+    )
+    (folder / "own.toml").write_text(text)
+    found = json.loads(call(capsys, "--book", "own.toml", "--json")[1])
+    assert found["backing"] == found["equity"] == pytest.approx(0.3222 + found["option_value"])
+    assert found["options"][0]["option"] == "BTC-26JUN26-50000-P"
+
+
 def test_json_has_all_figures(capsys, folder):
     code, out, _ = call(capsys, "--book", "book.toml", "--json", "--map", "ETHUSDT,BTCUSDT")
     found = json.loads(out)
@@ -115,6 +136,12 @@ BAD = {
     "its own equity as collateral": (
         BOOK + '[[collateral]]\nname = "C"\namount = 1\nprices = "equity"\nrate = 0.5\n',
         "the account's own equity"),
+    "options as a text": ('options = "BTC"\n' + BOOK, "options must be a list of tables"),
+    "an option without a time": ("balance = 1\n[[options]]\noption = 'BTC-26JUN26-50000-P'\n"
+        "quantity = 1\nindex = 1\n", "OptionPosition needs at"),
+    "an option under brackets": (BOOK + "[[options]]\noption = 'BTC-26JUN26-50000-P'\n"
+        "quantity = 1\nindex = 1\nat = '2026-01-01'\nmark = 0.1\n",
+        "options need portfolio margin"),
     "collateral as a text": ('collateral = "BTC"\n' + BOOK, "collateral must be a list of tables"),
 }  # fmt: skip
 

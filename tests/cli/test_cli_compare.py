@@ -240,7 +240,17 @@ def test_flags_and_files_compare_venues_and_margins(tmp_path, capsys):
     (("--margin", "cross,isolatd"), "margin must be one of cross, isolated"),
     (("--venue", "binance-usdm:BTCUSDT", "--venue", "binance-usdm:BTCUSDT"), "be different"),
     (("--venue", "binance-usdm:BTCUSDT", "--venue", "hyperlqd:BTC"), "did you mean"),
+    (("--policy", "kelly", "--accounts", "separate"), "give --data for each"),
+    (("--policy", "kelly", "--accounts", "apart"), "'shared' or 'separate', got 'apart'"),
 ])  # fmt: skip
 def test_wrong_terms_are_one_clear_error(words, message, capsys):
     assert main(["compare", "--policy", "constant", "--to", "2023-01-10", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_separate_accounts_of_several_markets_are_a_flag(capsys):
+    words = ["compare", "--policy", "constant", "--policy", "vol-target", "--draws", "99", "--json"]
+    words += ["--data", "sample:1", "--data", "sample:2", "--to", "2023-02-01", "--no-save"]
+    assert main([*words, "--accounts", "separate"]) == 0
+    found = json.loads(capsys.readouterr().out)["comparison"]
+    assert found["accounts"] == "separate"

@@ -19,6 +19,7 @@ from backtest.cli.cures import (
     EXPERIMENT_FLAGS,
     IMPORT,
     OTHER_FLAGS,
+    SET_FIELDS,
     CommandLine,
     find_command,
     render_place,
@@ -94,7 +95,7 @@ def test_every_argument_that_an_error_names_is_one_of_a_public_function():
 
 def test_every_argument_that_a_cure_names_is_a_flag():
     named = find_names("Argument")
-    assert not named - {*OTHER_FLAGS, *EXPERIMENT_FLAGS, *(name for name, _ in FLAGS)}
+    assert not named - {*OTHER_FLAGS, *SET_FIELDS, *EXPERIMENT_FLAGS, *(name for name, _ in FLAGS)}
     others = {flag for flags in OTHER_FLAGS.values() for flag in flags}
     assert not others - {flag for _, flag in FLAGS}
 

@@ -76,6 +76,16 @@ def test_flags_name_several_markets(flags):
     assert "overlay" not in terms
 
 
+def test_several_samples_are_markets_named_after_their_seeds():
+    flags = build(data=["sample:1", "sample"], to="2023-01-03")
+    file = build('data = {path = ["sample:1", "sample"], to = "2023-01-03"}')
+    own = {"sample-1": bt.Market.sample(seed=1), "sample-0": bt.Market.sample()}
+    for market, _, terms in (flags, file):
+        assert market == bt.Markets(own).between(None, "2023-01-03")
+        assert terms["venue"] == bt.Venue.preset("binance-usdm", "BTCUSDT")
+    assert build(data=["sample:1"]).market == own["sample-1"]
+
+
 def test_a_file_names_several_markets_relative_to_itself(folder: Path, monkeypatch):
     text = 'data = {path = "data", instrument = ["ETHUSDT", "BTCUSDT"], from = "2023-01-06"}'
     assert build(text).market.names == ("ETHUSDT", "BTCUSDT")
@@ -113,8 +123,7 @@ def test_a_currency_counts_several_as_one(folder: Path):
     other = bt.Market.load("data/ETHUSDT")
     bt.Market.from_frames(other.bars(), instrument="ETHUSDC").save(folder / "ETHUSDC")
     folders = ["data/BTCUSDT", "ETHUSDC"]
-    with pytest.raises(BacktestError, match="settle in one currency"):
-        build(data=folders)
+    assert build(data=folders, venue=BTC).market.currency == ""  # two: a run asks for rates
     assert build(data=folders, currency="USD", venue=BTC).market.currency == "USD"
 
 
@@ -250,7 +259,10 @@ BAD = {
         "must be among the data, got 'ETHUSD'; did you mean 'ETHUSDT'"),
     "instrument twice": (lambda: build(data=["data"], instrument=["BTCUSDT", "BTCUSDT"]),
         "each instrument is given once"),
-    "sample twice": (lambda: build(instrument=["A", "B"]), "the sample is one instrument"),
+    "instruments of a sample": (lambda: build(instrument=["A", "B"]), "sample takes no instrument"),
+    "sample twice": (lambda: build(data=["sample", "sample:0"]), "the seed, got sample, sample:0"),
+    "sample and folder": (lambda: build(data=["sample:1", "data/X"]), "got sample:1, data/X"),
+    "seed as text": (lambda: build(data=["sample:x"]), "whole number as the seed, got sample:x"),
     "signal": (lambda: build(data=FOLDERS, signal="-1"), "the signal of several instruments must"),
     "weights of one": (lambda: build(data=FOLDERS[:1], weights="w.csv"), "weights is for several"),
     "currency of one": (lambda: build(data=FOLDERS[:1], currency="USD"), "[data] currency is for"),

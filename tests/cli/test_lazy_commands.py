@@ -73,3 +73,10 @@ def test_a_misspelt_command_is_named_without_building_any(capsys, built):
     assert code == 2
     assert "No such command 'reprot'. Did you mean 'report'?" in err
     assert built == []
+
+
+def test_options_that_are_not_given_have_no_validator(capsys, monkeypatch):
+    """The first validator imports pydantic."""
+    monkeypatch.setattr(typer.core, "build_runtime_param", None)
+    lazy_commands.build_tree.cache_clear()
+    assert call(capsys, "policies")[0] == 0

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.crowd.crowd_book import check_conservation, open_book, sum_books
+from backtest.crowd.cascade_state import check_conservation, open_state, sum_money
 from backtest.venue.requirement import read_rules
 from tests.crowd.crowds import bracket_venue, longs_failing_at, plain_venue, random_crowd
 
@@ -58,11 +58,11 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 def test_books_that_do_not_balance_are_an_error():
     rules = read_rules(plain_venue())
-    book = open_book(longs_failing_at(np.array([99.0])), rules, 0.0, 1.0, 100.0)
-    before = sum_books(book, 100.0)
-    book.base[0] += 1.0
+    state = open_state(longs_failing_at(np.array([99.0])), rules, 0.0, 1.0, 100.0)
+    before = sum_money(state, 100.0)
+    state.base[0] += 1.0
     with pytest.raises(bt.AccountingError, match="must balance"):
-        check_conservation(book, 100.0, before, "here")
+        check_conservation(state, 100.0, before, "here")
 
 
 def two_sides(short_collateral: tuple[float, float] = (50.0, 10.0)) -> bt.Crowd:

@@ -54,11 +54,11 @@ def test_a_crowd_at_constant_leverage_multiplies_a_move_by_its_gain():
     solved = solve_market(
         market, [Crowded(Constant(leverage=leverage), unit)], ImpactCurve(k, 1.0, 1.0), 1.0, TERMS
     )
-    assert solved.clears
+    assert solved.found.clears
     wealth = unit * 1_000.0
     entry = k * wealth * leverage  # the first purchase moves the price up
-    assert solved.fall[1:30] == pytest.approx(-entry, rel=0.2)
-    extra = solved.fall[-1] - solved.fall[29]
+    assert solved.found.values[1:30] == pytest.approx(-entry, rel=0.2)
+    extra = solved.found.values[-1] - solved.found.values[29]
     gain = feedback_gain(leverage, wealth, k)
     assert 1.0 + extra / 0.01 == pytest.approx(gain, rel=0.05)
 
@@ -103,11 +103,11 @@ def test_the_flow_of_the_runs_makes_the_prices_of_the_market():
     terms = {**TERMS}
     curve = ImpactCurve(0.1, 0.5, 1e9)
     solved = solve_market(market, [Crowded(policy, 2_000.0)], curve, 0.7, terms)
-    assert solved.clears
+    assert solved.found.clears
     position = solved.results[0].bars["position"].to_numpy()
     sold = -2_000.0 * np.diff(position, prepend=0.0) * market.open
-    np.testing.assert_allclose(follow(sold, curve, 0.7), solved.fall, atol=1e-8)
-    np.testing.assert_allclose(solved.market.close, market.close * (1.0 - solved.fall))
+    np.testing.assert_allclose(follow(sold, curve, 0.7), solved.found.values, atol=1e-8)
+    np.testing.assert_allclose(solved.market.close, market.close * (1.0 - solved.found.values))
 
 
 def test_accounts_liquidated_in_time_are_counted():

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.engine.benchmark import index_traded, read_prices, spread_weights
-from tests.portfolio.book_helpers import Hold, flat, make_market, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

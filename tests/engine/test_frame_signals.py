@@ -9,8 +9,8 @@ import pytest
 import backtest as bt
 from backtest.base.errors import BacktestError, ParameterError, PolicyError
 from backtest.engine.frame_signals import describe_weights
-from backtest.engine.lookahead.checked_signals import describe_signal_check
-from backtest.engine.named_signals import resolve_signal
+from backtest.engine.indicator_rules import resolve_signal
+from backtest.engine.signal_checks import describe_signal_check
 from tests.fast_cases import every_nth
 
 LONG = bt.Market.sample(bars=24 * 60)

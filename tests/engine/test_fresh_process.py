@@ -14,9 +14,8 @@ import pytest
 
 import backtest as bt
 from backtest.engine.lookahead import code_origin, fresh_check, fresh_process
-from backtest.engine.lookahead.code_origin import NoSourceError, find_origin
+from backtest.engine.lookahead.code_origin import NoSourceError, find_origin, select_statements
 from backtest.engine.lookahead.fresh_process import FreshProcess, FreshProcessError
-from backtest.engine.lookahead.needed_source import select_statements
 from backtest.strategies import Capped, Constant, VolTarget
 from tests.hidden_peeks import Hidden, HiddenRule, forget, hidden_direction, hidden_weights
 from tests.markets import free_venue

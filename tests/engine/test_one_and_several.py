@@ -23,7 +23,7 @@ from backtest.regress.trace import name_field
 from backtest.strategies import VolTarget
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator
 from backtest.sweep.evaluator import Evaluator
-from tests.portfolio.book_helpers import Hold, make_market, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.sweep.sweeps import Here
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -219,6 +219,7 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "series": ({"overlay": Hold(0.5), "signal": pd.Series(WAVE, LONE.index)},
                {"signal": pd.DataFrame({"market": WAVE}, LONE.index)}),
     "array": ({"overlay": Hold(0.5), "signal": WAVE}, {"signal": WAVE[:, None]}),
+    "array, plain": ({"signal": WAVE}, {"signal": WAVE[:, None]}),
     "number": ({"overlay": Hold(0.5), "signal": -0.5}, {"signal": {"market": -0.5}}),
     "rule": ({"overlay": Hold(0.5), "signal": "breakout:12"}, {}),
     "weights": ({"signal": {"market": -0.5}}, {}),

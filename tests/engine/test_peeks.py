@@ -15,8 +15,8 @@ from backtest.base.work_budget import WorkMeter, count_again, count_work, measur
 from backtest.engine.contract_runs import ContractTrial, check_causal_columns
 from backtest.engine.lookahead.causality import observe_checked
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality, describe_cuts
-from backtest.engine.lookahead.checked_signals import NOT_CHECKED, describe_signal_check
 from backtest.engine.result_text import write_summary
+from backtest.engine.signal_checks import NOT_CHECKED, describe_signal_check
 from backtest.features.garch import garch_volatility
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
 from backtest.sweep.evaluator import Evaluator

@@ -101,7 +101,7 @@ def test_signs_of_sums_of_ticks_are_not_accused_in_a_panel():
         for name in markets.names:
             market = markets[name]
             sums = filters.fftconvolve(log_returns(market), np.ones(6))[: market.n_bars]
-            columns[name] = pd.Series(np.sign(sums), index=market.index)
+            columns[name] = pd.Series(np.sign(sums), index=market.times)
             columns[name].iloc[0] = 0.0
         return pd.DataFrame(columns).fillna(0.0)
 

@@ -311,7 +311,7 @@ def test_a_run_trades_a_signal_at_the_open_after_its_bar(market: Market):
 def test_daily_values_on_hourly_bars_are_refused_without_a_word_on_when_they_were_known():
     """They would be flat but for one bar a day, and stamped a day before they are known."""
     market = bt.Market.sample(bars=480)
-    days = pd.date_range(market.index[0], periods=20, freq="1D")
+    days = pd.date_range(market.times[0], periods=20, freq="1D")
     daily = pd.Series(1.0, index=days)
     with pytest.raises(bt.ParameterError, match="got 20 for 457"):
         bt.signals.from_series(market, daily)

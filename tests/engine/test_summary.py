@@ -154,7 +154,7 @@ def test_what_interest_is_charged_on_is_said():
     on_loan = bt.Venue.simple(**terms, interest_on="loan", borrow_rate=0.08)
     text = flat(live(market, venue=on_loan).summary())
     assert "interest on the loan: borrowed cash pays 8 % a year" in text
-    rates = pd.Series([0.01, 0.02], index=market.index[:2])
+    rates = pd.Series([0.01, 0.02], index=market.times[:2])
     on_balance = bt.Venue.simple(**terms, interest_on="balance", cash_rate=rates)
     text = live(market, venue=on_balance).summary()
     assert "interest on the balance: a positive balance earns 1 to 2 % a year" in flat(text)

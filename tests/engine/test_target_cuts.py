@@ -117,7 +117,7 @@ def test_the_limits_explain_every_position_of_random_accounts(seed):
         venue, account = with_terms(rng, venue, account)
     policy = Wild(float(rng.choice([0.5, 3.0, 30.0])))
     result = bt.run(MARKET, policy, venue=venue, account=account, signal=signal, compile=False)
-    found = find_decisions(result.inputs, result.record, result.entries, result.span.first)
+    found = find_decisions(result.setup.inputs, result.record, result.entries, result.span.first)
     gap = found.asked - found.held - sum(found.cuts.values())
     assert np.all(np.abs(gap) <= 1e-9 * np.maximum(1.0, np.abs(found.asked)))
     if grace is None:
@@ -193,7 +193,8 @@ def test_a_saved_result_tells_the_same(tmp_path):
 
 
 def test_a_result_saved_without_the_table_says_so():
-    assert list(describe_targets([])) == ["not known: the result was saved by an earlier version"]
+    words = "not measured: of several currencies, or saved by an earlier version"
+    assert list(describe_targets([])) == [words]
 
 
 # -------------------------------------------------------------------------------------- no fill

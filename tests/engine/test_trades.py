@@ -21,7 +21,7 @@ from tests.cases import PortfolioCase, make_case, make_exit_case
 from tests.commands import call
 from tests.engine.test_vectorbt_exchange import PLAIN, TERMS
 from tests.markets import live
-from tests.portfolio.book_helpers import Hold, flat, make_market, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue, simulate_pair
 from tests.portfolio_cases import make_full_case, make_mode_case, make_portfolio_case
 
 HOURS = pd.date_range("2024-01-01", periods=8, freq="1h", tz="UTC")

@@ -90,7 +90,7 @@ def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held()
     # of 10 % asks for 1,800 of it, 4.4 times that is 7,920, 4.6 times that is 8,280.
     table = [bt.Bracket(0.0, math.inf, 8.0, 0.1)]
     market = market_of(np.array([100.0, 100.0, 90.0, 90.0, 90.0]))
-    span = (market.index[3], market.index[4])
+    span = (market.times[3], market.times[4])
     for size, is_dead in ((4.4, False), (4.6, True)):
         rule = margin_rules.by_calendar(market, spans=[(*span, size)])
         venue = free_venue().override(brackets=table, margin_multiplier=rule)
@@ -98,7 +98,7 @@ def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held()
         dead = result.events[result.events.kind == "liquidation"]
         assert bool(len(dead)) is is_dead
         if is_dead:
-            assert dead.time.iloc[0] == market.index[3]
+            assert dead.time.iloc[0] == market.times[3]
     # From the start at 8 the venue allows 8 / 8 = 1x.
     rule = margin_rules.by_calendar(market, hours=dict.fromkeys(range(24), 8.0))
     venue = free_venue().override(brackets=table, margin_multiplier=rule)

@@ -81,6 +81,8 @@ SNAPSHOTS = {
     "an entry of 0": (lambda: held(quantity=1.0, entry=0.0), "entry must be over 0"),
     "an unknown field of a position": (
         lambda: held(quantity=1.0, enty=1.0), "did you mean 'entry'"),
+    "an opening that is no time": (
+        lambda: held(quantity=1.0, entry=1.0, opened="noon"), "a time must"),
     "another mode": (lambda: held(quantity=1.0, entry=1.0, mode="hedge"), "'cross' or 'isolated'"),
     "halted is text": (lambda: bt.AccountSnapshot(equity=1.0, halted="maybe"), "true or false"),
     "collateral is a number": (
@@ -179,9 +181,27 @@ FILLS = {
     "a side that is none": (
         lambda: bt.read_fills([{"timestamp": 1, "symbol": "A", "side": "up", "amount": 1.0,
                                 "price": 1.0}]), "buy or sell"),
+    "a negative size beside a side": (
+        lambda: bt.read_fills([{"timestamp": 1, "symbol": "A", "side": "buy", "amount": -1.0,
+                                "price": 1.0}]), "must not be negative, got -1"),
     "a ledger that is a number": (lambda: replay().reconcile(3.0), "a DataFrame, or a Series"),
     "a ledger without terms": (
         lambda: replay().reconcile(pd.DataFrame({"time": [OPEN]})), "got no term, amount"),
+    "a ledger of another year": (
+        lambda: replay().reconcile(pd.Series([1.0], [OPEN - pd.Timedelta("365D")])),
+        "rows within the replay"),
+    "a ledger after the end": (
+        lambda: replay().reconcile(
+            pd.DataFrame({"time": [STAMP[0]], "term": ["fees"], "amount": [0.0]})),
+        "rows within the replay"),
+    "a term that is unknown": (
+        lambda: replay().reconcile(
+            pd.DataFrame({"time": [OPEN], "term": ["fundng"], "amount": [0.0]})),
+        "got 'fundng'; did you mean 'funding'"),
+    "an amount that is none": (
+        lambda: replay().reconcile(
+            pd.DataFrame({"time": [OPEN], "term": ["fees"], "amount": ["1,2"]})),
+        "amount must be a finite number, got '1,2'"),
     "a tolerance of a ledger over 1": (
         lambda: replay().reconcile(pd.Series([1.0], [OPEN]), tolerance=2.0), "tolerance"),
 }  # fmt: skip
@@ -205,6 +225,28 @@ def test_a_bad_snapshot_is_refused(label):
 def test_a_bad_decision_is_refused(label):
     changes, words = DECISIONS[label]
     check_refused(lambda: decide(**changes), words)
+
+
+@pytest.mark.parametrize(("stated", "words", "may_act"), [
+    ({"at": 120.0}, "the price 120 of market is 17.65 % over the last one, 102", True),
+    ({"at": 10.2}, "the price 10.2 of market is 90.00 % under the last one, 102", False),
+    ({"at": 102.0, "funding": 0.06}, "the funding of market is 6.00 % of the notional", False),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_likely_slip_in_what_is_stated_is_named(stated, words, may_act):
+    decision = decide(**stated)
+    assert decision.may_act == may_act
+    assert [words in str(each) for each in decision.warnings] == [True]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_decision_says_how_old_its_data_are_and_who_pays_funding():
+    stamps = STAMP[0] - pd.to_timedelta([24, 16, 8], "h")
+    funding = pd.DataFrame({"rate": -0.001}, index=stamps)
+    market = bt.Market.from_frames(MARKET.bars(), funding=funding)
+    text = str(decide(market=market, now=STAMP[0] + pd.Timedelta("30h")))
+    assert ", 30 h ago, more than a bar" in text
+    assert " before the order, receives 1 after it" in text
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -14,9 +14,9 @@ import pytest
 import backtest as bt
 from backtest.account import ledger
 from backtest.engine.account_loop import run_account
-from backtest.engine.portfolio_cuts import find_book_decisions
-from backtest.engine.run import read_setup
-from backtest.engine.run_result import charge_tiers, finish
+from backtest.engine.portfolio_cuts import find_portfolio_decisions
+from backtest.engine.run_result import finish
+from backtest.engine.run_setup import set_up_run
 from backtest.engine.target_cuts import find_decisions
 from tests.agreement import Swinging, trust_data
 from tests.cases import PRICES, Case, make_exit_case
@@ -68,7 +68,7 @@ class Whole:
             given["overlay"] = Swinging(level=case.overlay.level, hours=hours)
         self.terms = given
         self.markets = {"TEST": self.market} if isinstance(self.market, bt.Market) else self.market
-        self.setup = read_setup(
+        self.setup = set_up_run(
             self.market, Reading(), signal=self.signal, **{"overlay": None, **given}
         )
         self.outcome = run_account(self.setup, is_compiled=False, progress=None)
@@ -78,8 +78,8 @@ class Whole:
     def find_cuts(self) -> Any:
         """Return the cuts of every decision of the run."""
         if not self.setup.is_of_fast_loop:
-            return find_book_decisions(self.setup, self.outcome)
-        inputs = charge_tiers(self.setup, self.outcome)
+            return find_portfolio_decisions(self.setup, self.outcome)
+        inputs = self.setup.charge(self.outcome).inputs
         return find_decisions(inputs, self.outcome.record, self.outcome.entries, 0)
 
     def rows(self, t: int, i: int, kinds: tuple[int, ...]) -> np.ndarray:
@@ -94,7 +94,7 @@ class Whole:
 
     def list_bars(self) -> list[int]:
         """Return the closes after which every instrument goes on, and none is closed by force."""
-        forced = (*ledger.STOPS, ledger.LIQUIDATED, ledger.RUINED)
+        forced = (*ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED)
         entries = self.outcome.entries
         bad = {int(t) for t in entries[np.isin(entries[:, 1], forced), 0]}
         found = []
@@ -176,7 +176,7 @@ def run_to(whole: Whole, t: int) -> Any:
     """Return the result of the run up to the close of bar t."""
     given = {"overlay": None, **whole.terms, **whole.prefix(t)}
     market = given.pop("market")
-    setup = read_setup(market, Reading(), **given)
+    setup = set_up_run(market, Reading(), **given)
     outcome = run_account(setup, is_compiled=False, progress=None)
     return finish(setup, outcome, calendar="365")
 

@@ -240,6 +240,22 @@ def test_trades_of_freqtrade_and_orders_of_vectorbt_are_read():
     assert bt.read_fills([{**ROW["bybit"][0], "execType": "BustTrade"}])["kind"][0] == "takeover"
 
 
+def test_a_ledger_says_what_was_compared_and_whose_stamps_are_opens():
+    replayed = replay(fills_of((1.0, 2.0, 100.0, 1.0)))
+    equity = replayed.bars["equity"]
+    assert "stamps are the opens" in str(replayed.reconcile(equity))
+    closes = pd.Series(equity.to_numpy(), equity.index + pd.Timedelta("1h"))
+    assert str(replayed.reconcile(closes)) == f"no difference of equity in {len(equity)} bars"
+    ledger = pd.DataFrame({"time": equity.index[1:2], "term": "fees", "amount": -1.0})
+    assert str(replayed.reconcile(ledger)) == f"no difference of fees in {len(equity)} bars"
+
+
+def test_no_fills_are_read_and_those_without_fees_are_named():
+    assert replay(bt.read_fills([])).bars["equity"].nunique() == 1
+    with pytest.warns(UserWarning, match="1 fills have no fee"):
+        replay(fills_of((1.0, 2.0, 100.0, 1.0)).drop(columns="fee"))
+
+
 def test_fills_of_a_saved_result_are_the_same(tmp_path):
     run, _, _ = run_sample()
     loaded = bt.Result.load(run.save(tmp_path))
@@ -272,3 +288,23 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
         assert code == 2
         assert words in err
     assert call(capsys, "replay")[0] == 2
+
+
+@pytest.mark.parametrize("mode", ["cross", "isolated"])
+def test_fund_fees_of_a_replay_count_what_is_left_of_the_reserve(mode):
+    setting = {} if mode == "cross" else {"venue_leverage": 40.0}
+    account = bt.Account(
+        capital=1000.0, management_fee=0.5, reserve=500.0, margin_call=0.12, top_up_to=0.05,
+        margin=mode, **setting,
+    )  # fmt: skip
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": account}
+    market = bt.Market.sample(bars=150)
+    run = bt.run(market, bt.strategies.Constant(leverage=25.0), compile=False, **terms)
+    assert run.top_ups.sum() > 0.0
+    again = bt.replay(market, run.fills, top_ups=run.top_ups, **terms)
+    for name in ("equity", "reserve", "management_fee"):
+        np.testing.assert_allclose(again.of_account(name), run.of_account(name), atol=1e-9)
+    with pytest.raises(bt.ParameterError, match="top-ups come from the reserve, 500, got"):
+        bt.replay(market, run.fills, top_ups=10.0 * run.top_ups, **terms)
+    with pytest.raises(bt.ParameterError, match="top_ups"):
+        bt.replay(market, run.fills, top_ups=-run.top_ups, **terms)

@@ -146,7 +146,6 @@ BAD = {
     "repeated": (lambda at: LOAD(at["own"], instruments=["A", "A"]), "each instrument is given"),
     "two places": (lambda at: LOAD(at["own"], at["apart"], instruments=["A", "B"]),
         "'A' is in 2 places"),
-    "currencies": (lambda at: LOAD(at["coins"]), "USDT for 'BTCUSDT' and ETH for 'ETHUSD'"),
     "no overlap": (lambda at: LOAD(at["apart"]), "spans of the instruments must overlap"),
     "no bar in it": (lambda at: LOAD(at["apart"], between=("2023-01-01", "2023-01-01T12:00")),
         "UTC\n  where: between, B, for bars.parquet"),

@@ -35,7 +35,7 @@ def test_fields_hold_what_the_frames_hold():
     assert market.n_bars == len(market) == 4
     assert market.start == pd.Timestamp("2023-01-01").value
     assert market.end == market.start + 4 * HOUR
-    assert market.index.equals(four_bars().index)
+    assert market.times.equals(four_bars().index)
     assert market.open.tolist() == [100.0, 101.0, 103.0, 102.0]
     assert market.volume.tolist() == [1.0, 2.0, 3.0, 4.0]
     assert market.funding_time.tolist() == [market.start]  # the second event is after the end
@@ -233,11 +233,11 @@ def test_further_columns_ride_along_with_every_cut():
 
 def test_a_series_of_a_column_must_have_the_times_of_the_bars():
     market = Market.sample(bars=8)
-    days = pd.Series([0.5, 0.6], index=market.index[[0, 4]])
-    filled = days.reindex(market.index, method="ffill")
+    days = pd.Series([0.5, 0.6], index=market.times[[0, 4]])
+    filled = days.reindex(market.times, method="ffill")
     assert list(market.with_columns(iv=filled).columns["iv"]) == [0.5] * 4 + [0.6] * 4
     assert market.with_columns(iv=pd.Series(np.ones(8))).columns["iv"].sum() == 8.0
-    moved = pd.Series(np.ones(8), index=market.index + pd.Timedelta(hours=1))
+    moved = pd.Series(np.ones(8), index=market.times + pd.Timedelta(hours=1))
     for series, words in (
         (days, "lacks 6 of 8, first 2023-01-01 01:00"),
         (moved, "lacks 1 of 8, first 2023-01-01"),
@@ -268,9 +268,9 @@ def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
 def test_a_series_of_a_column_may_be_in_another_time_zone():
     """The same moments, counted in Berlin or New York, and in other units."""
     market = Market.sample(bars=8)
-    values = pd.Series(np.arange(8.0), index=market.index)
+    values = pd.Series(np.arange(8.0), index=market.times)
     for zone, unit in (("Europe/Berlin", "ns"), ("America/New_York", "s")):
-        there = values.set_axis(market.index.tz_convert(zone).as_unit(unit))
+        there = values.set_axis(market.times.tz_convert(zone).as_unit(unit))
         assert market.with_columns(iv=there).columns["iv"].tolist() == values.tolist()
         with pytest.raises(DataError, match="lacks 2 of 8, first 2023-01-01 06:00"):
             market.with_columns(iv=there.iloc[:6])

@@ -51,7 +51,16 @@ def test_four_bars_with_fee_and_funding_by_hand():
     own_drag = math.log(1.1) - 0.1 + math.log(0.9) + 0.1
     assert split.volatility_drag == pytest.approx(drag - own_drag, rel=1e-12)
     assert split.growth == pytest.approx(math.log(0.956), rel=1e-13)
-    others = ("fills", "forced_exits", "slippage", "impact", "interest", "bad_debt", "ruin")
+    others = (
+        "fills",
+        "forced_exits",
+        "slippage",
+        "impact",
+        "interest",
+        "fund_fees",
+        "bad_debt",
+        "ruin",
+    )
     assert all(getattr(split, name) == pytest.approx(0.0, abs=1e-16) for name in others)
     assert split.terms.sum() == pytest.approx(math.log(0.956), rel=1e-12)
 
@@ -193,7 +202,7 @@ def test_a_signal_of_half_is_half_the_leverage():
 
 def test_deposits_and_withdrawals_are_no_growth():
     market = steps_market()
-    flows = pd.Series([5000.0, -2500.0], index=market.index[[2, 4]])
+    flows = pd.Series([5000.0, -2500.0], index=market.times[[2, 4]])
     plain = live(market, Constant(leverage=2.0), compile=False).attribution()
     account = bt.Account(flows=flows)
     flowing = live(market, Constant(leverage=2.0), account=account, compile=False).attribution()
@@ -306,7 +315,16 @@ def test_the_standard_error_of_timing_is_that_of_chance():
         leverage, move = rng.gamma(2.0, 1.0, n), 0.01 * rng.standard_t(5, n)
         before = np.ones(n)
         money = dict.fromkeys(
-            ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "bad_debt"),
+            (
+                "fees",
+                "slippage",
+                "impact",
+                "funding",
+                "interest",
+                "liquidation_loss",
+                "fund_fees",
+                "bad_debt",
+            ),
             zeros,
         )
         life = AccountHistory(

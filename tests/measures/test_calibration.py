@@ -50,7 +50,7 @@ def run(market: bt.Market, resume: bt.Result | None = None, **more: object) -> b
         Constant(leverage=6.0),
         venue=VENUE,
         account=bt.Account(),
-        signal=signal[market.index],
+        signal=signal[market.times],
         compile=False,
         resume=resume,
         **more,  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
     market = result.market
     first = run(market.prefix(cut))
     stored = bt.Result.load(first.save(tmp_path))
-    names = [str(market.index[max(cut - 1 - overlap, 0)]), None]
+    names = [str(market.times[max(cut - 1 - overlap, 0)]), None]
     rest = market.between(*names)
     whole = result.bars["liquidation_probability"].to_numpy()
     for earlier in (first, stored):
@@ -154,7 +154,7 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
 
 def test_a_run_that_starts_late_forecasts_from_the_bars_before(result: bt.Result):
     market = result.market
-    late = run(market, start=str(market.index[100]))
+    late = run(market, start=str(market.times[100]))
     held = late.bars["position"].to_numpy() != 0.0
     assert held[1]
     assert late.bars["liquidation_probability"].iloc[1] > 0.0
@@ -372,7 +372,7 @@ def test_the_forecast_is_calibrated_on_a_random_walk():
     """
     sigma, n = 0.8, 30_000
     market = walk(n, 0.5 * sigma**2, sigma, seed=7)
-    weekly = bt.Account(flows=pd.Series(10_000.0, market.index[168::168]))  # or it is ruined soon
+    weekly = bt.Account(flows=pd.Series(10_000.0, market.times[168::168]))  # or it is ruined soon
     result = live(market, Constant(leverage=9.0), venue=TIGHT, account=weekly)
     found = result.calibration(bins=1, degrees_of_freedom=math.inf)
     bars = result.bars

@@ -11,7 +11,14 @@ import backtest as bt
 from backtest.measures import realization
 from backtest.strategies import Constant
 from tests.markets import live, market_of
-from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import (
+    Hold,
+    Once,
+    flat,
+    make_market,
+    make_venue,
+    simulate_pair,
+)
 
 HOUR = 3_600_000_000_000
 

@@ -12,8 +12,9 @@ import pytest
 
 import backtest as bt
 from backtest import options
+from backtest.base import black_kernels
 from backtest.base.normal import normal_cdf, normal_density
-from backtest.options import black_kernels, implied_kernels
+from backtest.options import implied_kernels
 from tests.refusals import check_refused
 
 VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "options.json"

@@ -10,6 +10,9 @@ of the marginal rates, not a maximum of lines. Roots are found by halving. Posit
 from price to price as things happen, so that price pnl telescopes. Floats enter as the exact number
 they are, and every operation carries 40 digits: the identity of §6 is checked at each bar to 1e-28.
 
+Options are worth what the case says, a function of bar, instant and price (``options.py``): no
+pricer is shared with the package.
+
 Everything is valued through ``u``, the value of one contract, because inside a bar prices move
 linearly in it. A *point* is one place inside a bar: ``u`` of every instrument by mark price and by
 last price, and the prices of the collateral.
@@ -23,7 +26,9 @@ from typing import Any
 
 from tests.oracle.account import Account
 from tests.oracle.numbers import DIGITS
+from tests.oracle.options import OptionAccount
 from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
+from tests.oracle.pools import Pools
 from tests.oracle.requirement import Brackets
 
 __all__ = [
@@ -61,8 +66,10 @@ def simulate(
     overlay
         The overlay's leverage at the close of each bar of the clock; None without one.
     """
+    kind = Account if getattr(account, "rates", None) is None else Pools
+    kind = OptionAccount if getattr(account, "options", None) else kind
     with localcontext(Context(prec=DIGITS)):
-        return Account(markets, targets, signals, venues, account, overlay).run()
+        return kind(markets, targets, signals, venues, account, overlay).run()
 
 
 def simulate_one(

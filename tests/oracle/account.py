@@ -37,6 +37,12 @@ class Account(Walk):
     def step_8_close(self) -> None:
         """Mark to market, delistings, bad debt, ruin, calls, the record."""
         point = self.at("close")
+        self.mark_close(point)
+        self.test_ruin(point)
+        self.finish_close(point)
+
+    def mark_close(self, point: Point) -> None:
+        """Mark to market, delistings, bad debt."""
         for each in self.held:
             self.revalue(each, point.marks[each.rank])
             if self.is_delisted(each):
@@ -48,7 +54,9 @@ class Account(Walk):
             debt = -self.equity(point)
             self.cash += debt
             self.charge("bad_debt", debt)
-        self.test_ruin(point)
+
+    def finish_close(self, point: Point) -> None:
+        """Calls and the record."""
         self.follow_highest(self.equity(point))
         self.check_identity(point)
         limit = self.negative_limit * (ONE - TIE) + max(self.equity(point), ZERO) * TIE
@@ -82,6 +90,10 @@ class Account(Walk):
                 self.note(f"ruined: {cause}")
         if not any(causes.values()):
             return
+        self.end_ruined(point)
+
+    def end_ruined(self, point: Point) -> None:
+        """Close everything at the marks; it never trades again."""
         self.note("ruined with a position" if self.held else "ruined when flat")
         self.is_ruined = True  # it never trades again
         if not self.held:

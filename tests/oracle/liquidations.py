@@ -185,7 +185,7 @@ class Liquidations(State):
             self.is_halted = True
             for each in self.positions:  # what has not filled yet closes
                 each.pending = (0.0, 0.0) if each.pending else None
-        mode = self.cross[0].venue.liquidation.mode
+        mode = (self.cross[0].venue if self.cross else self.venue).liquidation.mode
         self.note(f"pool: {mode}" + " alone" * is_alone)
         if mode == "takeover":
             self.take_over(point)
@@ -198,7 +198,7 @@ class Liquidations(State):
         """Cross positions, B and all collateral are lost; a negative rest is bad debt."""
         self.revalue_assets(point.assets)
         worth = (each.quantity * point.marks[each.rank] for each in self.cross)
-        lost = sum(worth, self.cash) + self.in_full(point.assets)
+        lost = sum(worth, self.cash) + self.in_full(point.assets) + self.lose_options(point)
         for asset, price in zip(self.assets, point.assets, strict=True):
             self.log_asset("liquidation", asset, asset.amount, asset.amount * price)
             asset.amount = ZERO
@@ -206,6 +206,21 @@ class Liquidations(State):
         for each in self.cross:
             self.give_up(each, point.marks[each.rank], lost)
             lost = ZERO
+        self.charge("liquidation_loss", max(lost, ZERO))
+        self.charge("bad_debt", max(-lost, ZERO))
+
+    def lose_options(self, point: Point) -> Decimal:
+        """What the options that are taken over were worth."""
+        return ZERO
+
+    def close_options(self, point: Point) -> tuple[Decimal, Decimal]:
+        """Close options; return what that lost against the marks, and the fees asked."""
+        return ZERO, ZERO
+
+    @property
+    def has_options(self) -> bool:
+        """Whether any option is held."""
+        return False
 
     def close_pool(self, point: Point) -> None:
         """All positions at their worsened prices, then collateral, then the fees."""
@@ -216,6 +231,8 @@ class Liquidations(State):
             self.cash += part * worsened
             loss += part * (value - worsened)
             asked += each.forced_fee * abs(part * worsened)
+        lost, more = self.close_options(point)
+        loss, asked = loss + lost, asked + more
         if self.cash < 0 and self.has_collateral:
             self.sell(-self.cash, point.assets)
         pairs = zip(self.assets, point.assets, strict=True)
@@ -253,8 +270,9 @@ class Liquidations(State):
             self.out.events.append(Event(self.t, kind, asset.name, None, -sold, abs(amount)))
 
     def settle_pool(self) -> None:
-        """Bad debt only when no cross position and no collateral is left."""
-        if not self.cross and not self.has_collateral and self.cash < 0:
+        """Bad debt only when no cross position, no option and no collateral is left."""
+        is_left = self.cross or self.has_collateral or self.has_options
+        if not is_left and self.cash < 0:
             debt, self.cash = -self.cash, ZERO
             self.charge("bad_debt", debt)
 
@@ -269,7 +287,7 @@ class Liquidations(State):
                 self.close_pool(point)
                 return
             self.force_step(*chosen, point)
-            if not self.cross:
+            if not (self.cross or self.has_options):
                 self.settle_pool()
                 return
             if not self.cross_fails(point):

@@ -79,6 +79,10 @@ class Margins(Payments):
             self.note(kind)
             self.log(kind, move.position, ZERO, moved, value)
         refused = abs(move.missing) - moved
-        if refused > abs(move.missing) * (TIE * ONE) and move.is_new:
+        position = move.position
+        if refused <= abs(move.missing) * (TIE * ONE):
+            position.refused.discard(kind)
+        elif move.is_new and kind not in position.refused:
+            position.refused.add(kind)
             self.note("margin_refused")
             self.log("margin_refused", move.position, ZERO, refused, value)

@@ -19,6 +19,11 @@ class Payments(Liquidations):
 
     def step_1_flows(self) -> None:
         """Deposits and withdrawals, collateral sold for a debt, the top-ups of calls."""
+        self.take_flows()
+        self.answer_calls()
+
+    def take_flows(self) -> None:
+        """Deposits and withdrawals, collateral sold for a debt."""
         for amount in self.external[self.t]:
             if amount >= 0:
                 self.move(amount)
@@ -27,6 +32,9 @@ class Payments(Liquidations):
         if self.must_convert and self.balance() < 0:
             self.note("converted")
             self.sell(-self.balance(), [prices["open"][self.t] for prices in self.asset_prices])
+
+    def answer_calls(self) -> None:
+        """The top-ups of calls."""
         for owner, call in self.calls():
             if call.is_called and call.is_open and self.margin_ratio(owner, self.at("open")) > 0:
                 self.top_up(owner, call)
@@ -42,7 +50,7 @@ class Payments(Liquidations):
 
         §5: a withdrawal takes the same share of the capital paid in as of the wealth.
         """
-        wealth = self.equity(self.at("open")) + self.reserve
+        wealth = self.equity(self.at("open")) + self.elsewhere + self.reserve
         left = max(wealth + amount, ZERO) / wealth if amount < 0 else ONE
         self.paid_in = left * self.paid_in + max(amount, ZERO)
         self.cash += amount
@@ -202,7 +210,7 @@ class Payments(Liquidations):
                 self.note("pays for coins")
                 self.cash -= lent
                 self.charge("interest", lent, each, value)
-        if not self.cross and not self.has_collateral:
+        if not (self.cross or self.has_collateral or self.has_options):
             self.margins_pay()
 
     def margins_pay(self) -> None:

@@ -85,6 +85,7 @@ class Position:
         self.is_fresh = False  # opened by a limit order in this bar
         self.has_setting = "setting" in getattr(market, "columns", {})
         self.asked: float | None = None  # the venue leverage that was decided
+        self.refused: set[str] = set()  # moves of margin that were not granted in full since
         self.opened_at = 0  # from flat
 
     def read_venue(self) -> None:
@@ -233,6 +234,7 @@ class Position:
             self.table,
             self.effective_setting,
             self.venue.maintenance_at == "entry",
+            self.contract.size,
         )
 
     def withheld(self, value: Decimal, quantity: Decimal) -> Decimal:

@@ -100,6 +100,7 @@ class Leg(NamedTuple):
     table: Brackets
     setting: Decimal | None  # the leverage set at the venue, as far as its brackets allow it
     at_entry: bool  # the requirement values the notional at the entry
+    size: Decimal = ONE  # units of the underlying of one contract, or of quote currency
 
     @property
     def notional(self) -> Decimal:

@@ -26,11 +26,15 @@ from tests.oracle.schedule import Settlement, flows_by_bar, settlements_of
 
 
 class Point(NamedTuple):
-    """One place inside a bar; None where an instrument has no bar."""
+    """One place inside a bar; None where an instrument has no bar.
+
+    ``indices`` are ``u`` of what options are valued at, where that is not the marks.
+    """
 
     marks: tuple[Decimal | None, ...]
     lasts: tuple[Decimal | None, ...]
     assets: tuple[Decimal, ...]
+    indices: tuple[Decimal | None, ...] = ()
 
 
 class State:
@@ -44,10 +48,14 @@ class State:
         venues: Mapping[str, Any],
         account: Any,
         overlay: Sequence[float] | None = None,
+        clock: Sequence[int] | None = None,
     ) -> None:
         self.targets, self.signals, self.overlay = targets, signals, overlay
         self.account, self.venue = account, venues[next(iter(markets))]  # the account's: all agree
-        self.clock = sorted({int(stamp) for m in markets.values() for stamp in m.time})
+        stamps = {int(stamp) for m in markets.values() for stamp in m.time}
+        self.clock = sorted(stamps if clock is None else clock)
+        self.elsewhere = ZERO  # equity in other pools, in this one's currency
+        self.others = self.sums = (ZERO, ZERO, ZERO)  # for the cap: targets, held without, orders
         self.positions = [
             Position(name, rank, markets[name], venues[name], account, self.clock)
             for rank, name in enumerate(markets)
@@ -66,7 +74,7 @@ class State:
         account, venue = self.account, self.venue
         rule = getattr(account, "requirement", None)
         self.level = exact(getattr(rule, "level", 1.0))
-        self.rule = Scenarios(rule) if hasattr(rule, "moves") else Standard()
+        self.rule = self.read_rule(rule)
         limit = getattr(account, "negative_limit", None)
         self.negative_limit = ZERO if limit is None else exact(limit)
         self.max_gross = getattr(account, "max_gross_leverage", math.inf)
@@ -87,6 +95,10 @@ class State:
         self.pool = Call()
         self.is_ruined = self.is_halted = self.must_convert = self.posts_in_full = False
         self.factor = math.nan if self.overlay is not None else 1.0
+
+    def read_rule(self, rule: Any) -> Any:
+        """The margin rule."""
+        return Scenarios(rule) if hasattr(rule, "moves") else Standard()
 
     def read_collateral(self) -> None:
         """Assets, and their prices on the clock, which their markets must cover."""

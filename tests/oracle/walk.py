@@ -122,9 +122,17 @@ class Walk(RestingOrders):
             key = self.key_of(asset.group, asset.market, is_asset=True)
             change = asset.amount * (low.assets[k] - high.assets[k])
             sums[key] = sums.get(key, ZERO) + change
+        for name, change in self.changes_of_options(low, high):
+            each = next(position for position in self.positions if position.name == name)
+            key = self.key_of(name, each.market)
+            sums[key] = sums.get(key, ZERO) + change
         own = [sums.get(self.key_of(e.name, e.market), ZERO) <= 0 for e in self.positions]
         of_assets = [sums[self.key_of(a.group, a.market, is_asset=True)] <= 0 for a in self.assets]
         return [start, choose(low, high, own, of_assets)]
+
+    def changes_of_options(self, low: Point, high: Point) -> list[tuple[str, Decimal]]:
+        """Underlyings, and what options on them are worth more at the low than at the high."""
+        return []
 
     def key_of(self, name: str | None, market: Any, *, is_asset: bool = False) -> Any:
         """What shares one extreme: a group of the scenarios, else a market."""

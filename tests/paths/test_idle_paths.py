@@ -6,7 +6,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest.strategies import Constant
 from tests.paths.accounts import free_account, free_venue, still_market
-from tests.portfolio.book_helpers import make_venue
+from tests.portfolio.portfolio_helpers import make_venue
 
 CALM = models.GBM(volatility=0.5)
 

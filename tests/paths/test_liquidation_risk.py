@@ -254,7 +254,7 @@ def test_a_result_goes_on_as_a_resumed_run_does():
         drawn[2], VolTarget(target=1.5), venue=venue, account=account, resume=result, compile=False
     )
     assert np.array_equal(lives.wealth[2], resumed.bars["equity"].to_numpy())
-    other = bt.simulate_paths(market, "stationary", paths=3, start=market.index[500])
+    other = bt.simulate_paths(market, "stationary", paths=3, start=market.times[500])
     with pytest.raises(bt.DataError, match="begin where the result ended"):
         bt.liquidation_risk(other, VolTarget(target=1.5), venue=venue, account=result)
 

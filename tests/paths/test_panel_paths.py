@@ -167,7 +167,7 @@ def test_paths_begin_where_all_instruments_have_bars():
     joined = paths.join_history(paths[0], 50)
     assert joined.n_bars == 50 + paths.width
     assert joined["B"].time[50] == market.time[-1]
-    assert pd.Timestamp(paths.start) == market.index[-1]
+    assert pd.Timestamp(paths.start) == market.times[-1]
 
 
 def gone() -> bt.Markets:

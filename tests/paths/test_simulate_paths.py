@@ -168,7 +168,7 @@ def test_mirrored_paths_are_opposite(market):
 
 
 def test_a_start_in_the_past_uses_no_later_bar(market):
-    start = market.index[1200]
+    start = market.times[1200]
     early = bt.simulate_paths(market, "gbm", paths=2, start=start, horizon="2d")
     assert early.history.n_bars == 1200
     assert early == bt.simulate_paths(market.prefix(1200), "gbm", paths=2, horizon="2d")

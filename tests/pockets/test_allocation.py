@@ -40,7 +40,7 @@ def test_every_pocket_goes_back_to_its_share():
     market = scenes.market_of(100.0, 100.0, (100.0, 150.0, 100.0, 150.0), 150.0, 150.0)
     plan = bt.Allocation({"bold": (Hold(2.0), 0.6), "cash": (Constant(0.0), 0.4)}, rebalance="3h")
     done = plan.run(market, **TERMS)
-    assert done.transfers.index.tolist() == [market.index[3]]
+    assert done.transfers.index.tolist() == [market.times[3]]
     assert done.transfers.iloc[0].tolist() == pytest.approx([-240.0, 240.0])
     assert done.equity["bold"].tolist() == pytest.approx([600.0, 600.0, 1200.0, 960.0, 960.0])
     assert done.equity["cash"].tolist() == pytest.approx([400.0, 400.0, 400.0, 640.0, 640.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 import time
@@ -260,6 +261,30 @@ def test_constants_properties_class_and_static_methods_are_part_of_a_policys_sou
     hashes = [hash_source(make_scaled(**each)) for each in changes]
     assert hash_source(make_scaled()) == hashes[0]
     assert len({*hashes}) == len(changes)
+
+
+def make_steady(estimate):
+    """Return a policy that calls an estimator."""
+
+    class Steady(bt.Policy):
+        def observe(self, market):
+            return {"sigma": estimate(market, 72)}
+
+        def leverage(self, bar, account):
+            return 0.3 / bar.sigma
+
+    return Steady
+
+
+def test_how_arguments_are_checked_is_not_part_of_a_source():
+    """A stored source stays when the check of arguments in front of an estimator changes."""
+    checked = bt.features.ewma_volatility
+    plain = inspect.unwrap(checked)
+    assert plain is not checked
+    assert hash_source(make_steady(checked)) == hash_source(make_steady(plain))
+    assert hash_source(make_steady(bt.features.parkinson_volatility)) != hash_source(
+        make_steady(plain)
+    )
 
 
 class Slow(bt.Policy):

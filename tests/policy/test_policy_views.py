@@ -105,13 +105,13 @@ def test_a_policy_sees_the_direction_it_trades_in():
 @pytest.mark.parametrize("has_market", [True, False])
 def test_a_resumed_run_sees_the_signal_of_the_earlier_one(has_market: bool):
     market = bt.Market.sample(bars=200)
-    signal = pd.Series(flips(200), index=market.index)
+    signal = pd.Series(flips(200), index=market.times)
     terms: Any = {"venue": VENUE, "account": bt.Account(), "compile": False}
     whole = bt.run(market, Seeing(), signal=signal, **terms)
     first = bt.run(market.prefix(120), Seeing(), signal=signal[:120], **terms)
     later, rest = market, signal
     if has_market:
-        later, rest = market.between(market.index[120]), signal[120:]
+        later, rest = market.between(market.times[120]), signal[120:]
     else:
         first = dataclasses.replace(first, markets=None)
     after = bt.run(later, Seeing(), signal=rest, resume=first, **terms)

@@ -26,8 +26,8 @@ from tests.agreement import Scripted, assert_agrees, run_engine, trust_data
 from tests.cases import make_exit_case
 from tests.fast_cases import first_only
 from tests.oracle import Outcome
-from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
-from tests.portfolio.test_book_calm import is_same
+from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
+from tests.portfolio.test_fast_path import is_same
 from tests.portfolio_cases import make_mode_case
 from tests.portfolio_scenes import bracket, flat, near, scene, tape
 

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.strategies import Constant
 from tests.agreement import assert_agrees
 from tests.draws import HOUR, START, utc
-from tests.portfolio.book_helpers import make_market, make_venue
+from tests.portfolio.portfolio_helpers import make_market, make_venue
 from tests.portfolio_scenes import bracket, flat, scene, tape
 
 NAN, INF = math.nan, math.inf

@@ -90,6 +90,16 @@ def test_the_wallet_gives_what_it_has_and_the_rest_is_refused_once():
     assert list(result.positions["margin"].iloc[1:]) == [800.0] + [1000.0] * 4
 
 
+def test_what_is_refused_again_is_no_event_until_it_is_granted():
+    """800 of 8,000 with 200 free: 5x and 4x want more, 10x and 9x are granted, 5x wants more."""
+    settings = (math.nan, 5.0, 4.0, 10.0, 9.0, 5.0, 4.0, math.nan)
+    result = live(make_market([100.0] * 8, settings), Steps(size=8.0))
+    added = happened(result, "margin_added")
+    assert [t for t, _ in added] == [2, 5, 6]
+    assert happened(result, "margin_returned") == [(4, 200.0)]
+    assert happened(result, "margin_refused") == [(2, 600.0), (6, pytest.approx(600.0))]
+
+
 def test_margin_returns_down_to_the_initial_margin_and_the_loss():
     """20 at 100 with 400, at 95: 20x asks for 100, but 95 of initial margin and 100 are lost."""
     closes, settings = [100, 100, 95, 95, 100], (5.0, math.nan, 20.0, 20.0, math.nan)

@@ -15,7 +15,7 @@ from backtest.strategies import Carry, Constant
 from tests.agreement import assert_agrees
 from tests.cases import PortfolioCase
 from tests.oracle import Outcome
-from tests.portfolio.book_helpers import Hold, Once, make_market, make_venue
+from tests.portfolio.portfolio_helpers import Hold, Once, make_market, make_venue
 from tests.portfolio_scenes import asset, bracket, flat, near, scene, tape
 from tests.refusals import check_refused
 

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.portfolio.book_helpers import Hold, Once, flat, make_market, make_venue
+from tests.portfolio.portfolio_helpers import Hold, Once, flat, make_market, make_venue
 
 N = 30
 STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}
@@ -78,7 +78,7 @@ def test_the_table_is_that_of_a_single_position_where_only_one_is_held():
     alone = bt.run(
         market, Constant(leverage=1.5), venue=venue, account=bt.Account(**terms), compile=False
     ).target_cuts()
-    weights = pd.DataFrame({"A": 1.0, "B": 0.0}, index=market.index)
+    weights = pd.DataFrame({"A": 1.0, "B": 0.0}, index=market.times)
     pair = {"A": market, "B": bt.Market.sample(bars=400, seed=3)}
     cuts = run(Constant(leverage=1.5), markets=pair, venue=venue, signal=weights, **terms)
     own = cuts.target_cuts().loc["A"]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 COMPLETE = ("policy", "estimator", "metric", "sampler", "chart", "venue", "data vendor",
-            "path model", "weight rule", "portfolio-margin preset")  # fmt: skip
+            "path model", "weight rule", "portfolio-margin preset", "stop", "cost")  # fmt: skip
 """The lists whose example has a name of its own: nothing else of the package mentions it."""
 TITLES = (*COMPLETE, "source of downloads", "command", "kind of result")
 
@@ -69,6 +69,17 @@ def test_a_list_leaves_no_file_out(title):
     assert sorted(found - listed) == []
 
 
+@pytest.mark.parametrize(
+    ("title", "word"), [("metric", "over_cap"), ("stop", "TIME_STOPPED"), ("cost", "fund_fees")],
+)  # fmt: skip
+def test_a_list_names_all_files_that_know_a_field(title, word):
+    """Nothing else is named like these fields, which the last metric, stop and cost added."""
+    _, rows = read_section(title)
+    found = {path for path in list_sources() if word in path.read_text(encoding="utf-8")}
+    listed = {find_file(name).resolve() for name in rows}
+    assert sorted(path for path in found - listed if path.suffix == ".py") == []
+
+
 def test_every_command_has_a_file_of_its_name(capsys):
     _, out, _ = call(capsys, "--help")
     names = re.findall(r"^│ (\w+)  ", out, re.MULTILINE)
@@ -104,7 +115,7 @@ def test_the_table_of_wings_is_that_of_the_folders():
 
 @pytest.mark.slow
 def test_the_execs_of_the_package_are_those_that_are_explained():
-    table = ARCHITECTURE.partition("## The three `exec`s")[2].partition("\n## ")[0]
+    table = ARCHITECTURE.partition("## Where `exec` runs")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([\w./]+)`, `(\w+)` \|", table, re.MULTILINE)
     found = []
     for path in sorted((ROOT / "backtest").rglob("*.py")):

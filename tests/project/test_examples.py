@@ -89,7 +89,6 @@ def test_the_commands_in_an_experiment_are_on_the_page_or_are_of_its_tables(path
         assert words in commands or words[0] in ("sweep", "tune")
 
 
-@pytest.mark.slow
 def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
     monkeypatch.chdir(desk / "examples" / "policy-repo")
     code, out, _ = call(capsys, "regress", "check", "--json")

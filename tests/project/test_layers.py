@@ -171,20 +171,6 @@ def test_the_strategies_are_imported_at_their_first_use():
     assert done.stdout.split() == ["False", "Constant(leverage=2.0)", "False"]
 
 
-def test_names_for_type_checkers_are_those_imported_later():
-    tree = ast.parse((ROOT / "backtest" / "__init__.py").read_text(encoding="utf-8"))
-    block = next(n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n))
-    typed = {
-        (str(node.module), alias.name)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    later = {(module, name) for module, names in bt.LATER.items() for name in names}
-    assert typed | {("backtest", "strategies")} == later
-    assert {name for _, name in later} - {"strategies"} <= {*bt.__all__}
-
-
 @pytest.mark.slow
 def test_wings_above_the_engine_wait_for_their_first_use_and_hide_no_function():
     above = ("paths", "sweep", "tune", "crowd", "validation", "scenarios", "store")

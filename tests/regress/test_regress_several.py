@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.regress import compare_baselines, load_baseline, save_baseline, take_baseline
-from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.report.basis.assumptions import describe_settings
 from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
 from backtest.report.run.contagion_section import count_victims, tabulate_contagion
-from backtest.report.run.costs_section import tabulate_attribution
+from backtest.report.run.costs_section import list_money, tabulate_attribution
 from backtest.report.run.exposure_charts import (
     correlate_days,
     draw_account,
@@ -22,7 +22,7 @@ from backtest.report.run.exposure_charts import (
 )
 from backtest.report.run.run_page import build_run, list_data_notices
 from tests.agreement import run_engine
-from tests.portfolio.book_helpers import Hold, make_market, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.portfolio_scenes import flat, scene, tape
 
 DAY = 86_400_000_000_000
@@ -117,6 +117,8 @@ def test_collateral_is_part_of_what_the_account_began_with():
     table = tabulate_attribution(result)
     assert [column.title for column in table.columns][-2:] == ["collateral pnl", "net"]
     assert table.rows[-1][-2:] == ("200.00", "200.00")
+    lines = {name: amount for name, amount, _ in list_money(result)}
+    assert lines["profit of collateral"] == "+200.00"
     account_table = dict(describe_settings(result.manifest["account"]))
     assert account_table["collateral"].startswith("(name C, amount 100, ")
     assert "capital 1,000 and collateral of 100 C" in " ".join(result.summary().split())

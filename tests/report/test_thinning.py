@@ -41,6 +41,7 @@ def stretch(result, n):
         record=record,
         ends_sample=(closes % DAY == 0).astype(np.float64),
         entries=events,
+        setup=None,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.scenarios import bounds_run
 from backtest.scenarios.bar_orders import low_first_probability
-from backtest.scenarios.bounds_book import BookOrders
+from backtest.scenarios.bounds_portfolio import PortfolioOrders
 from tests.paths.accounts import Hold, free_account, free_venue
 from tests.scenarios.test_bounds import FLAT, bars_of
 
@@ -131,7 +131,7 @@ def test_the_record_of_an_order_has_nothing_of_the_order_before():
                           "B": bars_of([FLAT, FLAT, (100, 107, 93, 100), FLAT])})  # fmt: skip
     run = bt.run(markets, Hold(2.0), venue=free_venue(), account=free_account(**STOPS),
                  compile=False)  # fmt: skip
-    orders = BookOrders(run, None, 12)
+    orders = PortfolioOrders(run, None, 12)
     lane = orders.begin()
     for t in range(2):
         lane = lane._replace(state=orders.take(lane.state, t, orders.inputs).state)

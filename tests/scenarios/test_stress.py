@@ -79,7 +79,7 @@ def test_a_fall_by_hand():
     # a long of q = 10 * 1000 / 100.0909 at the second open; -5 % from the last close in one bar
     result = held()
     state = result.state
-    quantity, last = state.books.positions[0].quantity, result.market.close[-1]
+    quantity, last = state.balances.positions[0].quantity, result.market.close[-1]
     row = bt.stress(result, bt.Scenario("fall", price=-0.05, shape="bar")).table.iloc[0]
     assert row["loss"] == pytest.approx(0.05 * last * quantity, rel=1e-12)
     # the distance from the low, 0.95 last, to the liquidation price
@@ -89,7 +89,7 @@ def test_a_fall_by_hand():
 
 def test_funding_basis_and_margin_by_hand():
     result = held()
-    quantity, last = result.state.books.positions[0].quantity, result.market.close[-1]
+    quantity, last = result.state.balances.positions[0].quantity, result.market.close[-1]
     given = [
         bt.Scenario("rate", funding=0.001),
         bt.Scenario("discount", basis=-0.02, shape="bar"),
@@ -99,7 +99,7 @@ def test_funding_basis_and_margin_by_hand():
     assert table.loc["rate", "funding"] == pytest.approx(0.001 * quantity * last)
     assert table.loc["discount", "loss"] == pytest.approx(0.02 * quantity * last)
     # with 1 % instead of 0.5 % maintenance: (w + q P) = 0.01 q P, w the cash
-    cash = result.state.books.cash
+    cash = result.state.balances.cash
     price = -cash / (quantity * 0.99)
     assert table.loc["double", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-9)
 
@@ -145,7 +145,7 @@ def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():
     result = held(5.0, signal=-1.0)
     shock = bt.Scenario("fall", price=-0.1, shape="bar", adl=0.25, adl_leverage=20)
     row = bt.stress(result, shock).table.iloc[0]
-    quantity, last = result.state.books.positions[0].quantity, result.market.close[-1]
+    quantity, last = result.state.balances.positions[0].quantity, result.market.close[-1]
     assert row["lost_to_adl"] == pytest.approx(0.25 * 0.05 * last * abs(quantity))
     small = shock.override(price=-0.04)
     assert bt.stress(result, small).table["lost_to_adl"].iloc[0] == 0.0
@@ -170,7 +170,7 @@ def test_a_replay_on_its_own_day_equals_the_run(policy):
     account = bt.Account(capital=10_000)
     first = market.prefix(300)
     before = bt.run(first, policy, venue=venue, account=account, compile=False)
-    span = {"date": str(market.index[300]), "until": str(market.index[360])}
+    span = {"date": str(market.times[300]), "until": str(market.times[360])}
     row = bt.stress(before, bt.Scenario("then", **span), rules="then", data=market).table.iloc[0]
     whole = bt.run(
         market.prefix(360), policy, venue=venue, account=account, resume=before, compile=False
@@ -189,7 +189,7 @@ def test_fee_tiers_go_on_with_the_volume_of_the_run():
     policy, account = VolTarget(target=1.0), free_account()
     first = market.prefix(48)
     before = bt.run(first, policy, account=account, **terms)
-    span = {"date": str(market.index[48]), "until": str(market.index[96])}
+    span = {"date": str(market.times[48]), "until": str(market.times[96])}
     row = bt.stress(before, bt.Scenario("then", **span), data=market).table.iloc[0]
     whole = bt.run(market.prefix(96), policy, account=account, resume=before, **terms)
     assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-12)
@@ -200,7 +200,7 @@ def test_fee_tiers_go_on_with_the_volume_of_the_run():
 def test_an_episode_is_replayed_only_from_data_of_its_kind_of_asset():
     # regression: stocks of March 2020 were read from the bars of whatever market there was
     market = bt.Market.sample(bars=400)
-    span = {"date": str(market.index[300]), "until": str(market.index[305]), "price": -0.1}
+    span = {"date": str(market.times[300]), "until": str(market.times[305]), "price": -0.1}
     given = [bt.Scenario(asset, **span, asset=asset) for asset in ("stocks", "crypto", "any")]
     table = bt.stress(held(), given, data=market).table
     assert table["from"].to_list() == ["figures", "data", "data"]

@@ -18,7 +18,7 @@ TWINS = {"A": 0.5, "B": 0.5}
 def wild(n: int = 60, seed: int = 5) -> bt.Market:
     """Return hourly bars that move twice as much as steady ones."""
     market = steady(n)
-    index = market.index
+    index = market.times
     close = 50 + 0.2 * 0.5 * np.sin(np.arange(n) + 0.0 * seed)
     opens = np.concatenate([[50.0], close[:-1]])
     frame = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
@@ -216,7 +216,7 @@ def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
 
 def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
     market = steady()
-    ends = str(market.index[-1] + pd.Timedelta("2h"))[:16]
+    ends = str(market.times[-1] + pd.Timedelta("2h"))[:16]
     future = free_venue().override({"contract.expires": ends})
     result = bt.run(
         bt.Markets({"A": market, "B": market}), Hold(4.0), account=free_account(), compile=False,

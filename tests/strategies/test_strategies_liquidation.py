@@ -240,7 +240,7 @@ def test_on_a_random_walk_the_stated_share_is_liquidated():
     policy = LiquidationProbability(
         probability=0.02, horizon=24.0, tail_index=0.0, half_life=2000.0
     )
-    weekly = bt.Account(flows=pd.Series(10_000.0, market.index[168::168]))  # or it is ruined soon
+    weekly = bt.Account(flows=pd.Series(10_000.0, market.times[168::168]))  # or it is ruined soon
     bars = live(market, policy, account=weekly).bars.iloc[2000:]
     price, position = bars["liquidation_price"].to_numpy(), bars["position"].to_numpy()
     distance = np.abs(np.log(price / bars["mark"].to_numpy()))

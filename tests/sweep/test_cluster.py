@@ -34,7 +34,6 @@ distributed = pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[2]
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 MARKET = bt.Market.sample(bars=240)
-NOT_A_NUMBER = np.array([np.nan])
 
 
 class Slow(bt.Policy):

@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.account_records import Position, Watch
-from backtest.account.books import is_failing, make_books
+from backtest.account.balances import is_failing, make_balances
 from backtest.account.liquidation import is_triggered
 from backtest.measures.tally import find_near, is_near
 from backtest.strategies import Constant, VolTarget
@@ -167,8 +167,8 @@ def test_an_account_may_begin_and_end_inside_the_market(lean):
 def test_the_bars_of_an_account_that_begins_later_only_warm_its_columns():
     market = bt.Market.sample(bars=600)
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    result = bt.run(market, VolTarget(), venue=venue, account=bt.Account(), start=market.index[200])
-    assert result.bars.index[0] == market.index[200]
+    result = bt.run(market, VolTarget(), venue=venue, account=bt.Account(), start=market.times[200])
+    assert result.bars.index[0] == market.times[200]
     assert np.isfinite(result.bars["target"].iloc[0])
     with pytest.raises(bt.ParameterError, match="start must lie before the last bar"):
         bt.run(market, VolTarget(), venue=venue, account=bt.Account(), start="2100-01-01")
@@ -278,20 +278,20 @@ def test_the_look_at_every_lane_may_find_too_many_and_never_too_few(brackets):
         edge = needed - quantity * extreme
         nudge = rng.choice([0.0, 1e-12, -1e-12, 1e-10, -1e-10, 0.01, -0.01, 2.0])
         cash = edge + nudge * abs(edge)
-        books = make_books(cash, Position(quantity, 0.0, 0.0, last))
+        balances = make_balances(cash, Position(quantity, 0.0, 0.0, last))
         block = np.zeros(len(ROWS) * LANES)
         block[BOUND * LANES] = abs(quantity) * last * rng.choice([1.0, 1.05, 3.0])
         most = quick_looks.find_rate_bound(rules, block, quote, last)
         reach = quick_looks.find_reach(most.rate, start, low, high)
-        is_found = quick_looks.is_endangered(rules, books, quote, none, reach, 0.0)
-        if is_triggered(rules, books, quote, none):
+        is_found = quick_looks.is_endangered(rules, balances, quote, none, reach, 0.0)
+        if is_triggered(rules, balances, quote, none):
             triggered += 1
             assert is_found
         spared += not is_found
-        grown = make_books(
+        grown = make_balances(
             cash, Position(rng.choice([1.0, 1.05, 2.0, 10.0]) * quantity, 0.0, 0.0, last)
         )
-        for each in (books, grown):
+        for each in (balances, grown):
             may_break = quick_looks.may_break(rules, each, quote, most)
             if is_failing(rules, each, start, 1.0) or is_triggered(rules, each, quote, none):
                 assert may_break
@@ -311,14 +311,14 @@ def test_a_close_that_is_near_liquidation_is_never_overlooked():
         quote = quote_of(close, close, close, close)
         quantity = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 10.0)
         backing = rng.uniform(0.02, 0.4) * abs(quantity) * close
-        books = make_books(backing - quantity * close, Position(quantity, 0.0, 0.0, close))
+        balances = make_balances(backing - quantity * close, Position(quantity, 0.0, 0.0, close))
         block = np.zeros(len(ROWS) * LANES)
         block[BOUND * LANES] = abs(quantity) * close
         lower, upper = find_near(rules, quote)
         rate = quick_looks.find_rate_bound(rules, block, quote, close).rate
         reach = quick_looks.find_reach(rate, close, lower, upper)
-        is_found = quick_looks.may_be_near(rules, books, quote, reach)
-        if is_near(rules, books, quote):
+        is_found = quick_looks.may_be_near(rules, balances, quote, reach)
+        if is_near(rules, balances, quote):
             near += 1
             assert is_found
         spared += not is_found
@@ -446,7 +446,7 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
 def test_flows_before_a_later_start_belong_to_an_earlier_time():
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     market = bt.Market.sample(bars=300)
-    flows = pd.Series([500.0, -200.0], index=market.index[[50, 200]])
+    flows = pd.Series([500.0, -200.0], index=market.times[[50, 200]])
     evaluator = Evaluator(market, Constant, venue=venue, account=bt.Account(flows=flows))
     sets = {"leverage": np.array([0.5, 2.0])}
     rows = evaluator.evaluate(sets, first=100)
@@ -502,7 +502,7 @@ def test_a_policy_sees_its_drawdown_free_of_flows_after_a_sweep_without_any():
     """Its compiled part is that of accounts with flows, not the one kept from the first sweep."""
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     market = bt.Market.sample(bars=300)
-    flows = pd.Series([5_000.0, -3_000.0], index=market.index[[50, 200]])
+    flows = pd.Series([5_000.0, -3_000.0], index=market.times[[50, 200]])
     sets = {"scale": np.array([0.5, 1.7, 2.5])}
     for account in (bt.Account(), bt.Account(flows=flows)):
         evaluator = Evaluator(market, Timid, venue=venue, account=account)
@@ -515,7 +515,7 @@ def test_a_withdrawal_of_more_than_the_last_equity_is_counted_as_in_a_run():
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     close = np.r_[np.full(23, 100.0), np.full(40, 200.0)]
     market = make_path(close, start=close)
-    flows = pd.Series([-15_000.0], index=market.index[[23]])
+    flows = pd.Series([-15_000.0], index=market.times[[23]])
     evaluator = Evaluator(market, Once, venue=venue, account=bt.Account(flows=flows))
     sets = {"scale": np.array([0.9, 1.0])}
     rows = evaluator.evaluate(sets, returns=True)

@@ -9,9 +9,9 @@ import pytest
 import backtest as bt
 from backtest.allocate import WeightRule
 from backtest.strategies import Constant
-from backtest.sweep.books.rule_books import RuleBooks
 from backtest.sweep.evaluator import Evaluator
-from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
+from backtest.sweep.portfolios.rule_portfolios import RulePortfolios
+from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(60)
@@ -40,7 +40,7 @@ def check_rows(rows, evaluator: Evaluator, **part) -> None:
 def test_rows_of_varied_weights_are_runs_of_these_weights():
     own = Evaluator(MARKETS, Hold, **TERMS, sampling="4h", signal=WeightRule(every=6), threads=2)
     runner = own._runner()
-    assert isinstance(runner, RuleBooks)
+    assert isinstance(runner, RulePortfolios)
     runner.is_compiled = False
     part = {"first": 20, "stop": 56}
     check_rows(own.evaluate(SETS, **part), own, **part)

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.causal_ends import check_markets
 from backtest.sweep.sets.sets import Base, read_settings
-from tests.portfolio.book_helpers import simulate_pair
+from tests.portfolio.portfolio_helpers import simulate_pair
 
 MARKET = bt.Market.sample(bars=400)
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -32,7 +32,7 @@ class Peek(bt.signals.SignalRule):
 def assert_rows_are_runs(sweep: bt.Sweep, market: bt.Market) -> None:
     """Run each row alone, with the rule as a text."""
     for _, row in sweep.table.iterrows():
-        rule = dict(bt.engine.named_signals.read_rule("rsi:14:30:60").settings())
+        rule = dict(bt.engine.indicator_rules.read_rule("rsi:14:30:60").settings())
         rule |= {name[7:]: row[name] for name in sweep.parameters if name.startswith("signal.")}
         own = bt.signals.Rsi(**rule | {"window": int(rule["window"])})
         alone = bt.run(

@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.tune.holdout import shares_bars
-from tests.portfolio.book_helpers import Hold, make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

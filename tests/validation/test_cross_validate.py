@@ -211,6 +211,7 @@ def test_the_memory_of_columns_is_the_window_and_limits_the_embargo():
         "market": MARKET, "policy": Lever, "space": {"window": (2, 48)}, "fix": None,
         "objective": "sharpe", "constraints": None, "trials": 8, "seed": 0, "signal": None,
         "sampling": "1d", "calendar": "365", "threads": None, "memory": "1GiB", "overlay": None,
+        "accounts": "shared", "pool": "mean", "markets_left_out": 0,
     }  # fmt: skip
     assert measure_memory(read_procedure("bt.cross_validate", {**given, **PLAIN})) == 49
     auto = cross_validate(MARKET, Lever, **PLAIN, **SMALL)

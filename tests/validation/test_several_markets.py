@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.store import choose_deletions, delete_chosen, read_entry, verify_folder
 from backtest.store.list_filters import Filter
 from tests.commands import call
-from tests.portfolio.book_helpers import make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432

@@ -13,7 +13,7 @@ from backtest.engine.switched_run import Stretch, run_switched
 from backtest.strategies import Constant
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.procedure import read_procedure
-from tests.portfolio.book_helpers import make_venue, simulate_pair
+from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
@@ -130,7 +130,8 @@ def test_the_memory_of_a_rule_counts():
     given = {
         "market": ONE, "policy": Sized, "objective": "sharpe", "constraints": None, "trials": 8,
         "seed": 0, "calendar": "365", "threads": None, "memory": "1GiB", "overlay": None,
-        "fix": None, "signal": Rise(), **TERMS,
+        "fix": None, "signal": Rise(), "accounts": "shared", "pool": "mean",
+        "markets_left_out": 0, **TERMS,
     }  # fmt: skip
     size = {"size": (0.5, 1.0)}
     found = [

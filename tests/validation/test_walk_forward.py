@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.lookahead.alternative_futures import rewrite_after
+from backtest.engine.lookahead.market_cuts import rewrite_after
 from backtest.strategies import VolTarget
 from backtest.tune.holdout import LOOKS
 from backtest.tune.tried_sets import TRIED

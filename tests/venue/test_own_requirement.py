@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.venue import book_failure, book_price, book_requirement
-from backtest.venue.book_tables import pack_holdings
+from backtest.venue import portfolio_failure, portfolio_price, portfolio_requirement
 from backtest.venue.own_requirement import OwnMargin, Requirement, make_own_twins
+from backtest.venue.portfolio_tables import pack_holdings
 from backtest.venue.requirement import read_rules
 from backtest.venue.requirement_rule import MarginRule
-from tests.books import MODULES, make_books
+from tests.portfolios import MODULES, make_portfolios
 from tests.scenes import venue_of
 
 NAMES = ("BTCUSDT", "ETHUSDT", "PLAIN")
@@ -34,19 +34,23 @@ class Fifth:
 class Mirror:
     """The requirement of a book of the package."""
 
-    def __init__(self, book):
-        self.book = book
-        self.level = book.level
+    def __init__(self, packed):
+        self.packed = packed
+        self.level = packed.level
 
     def hold(self, positions, prices):
         quantities = [positions.get(name, 0.0) for name in NAMES]
         return pack_holdings(quantities, [prices[name] for name in NAMES])
 
     def requirement(self, positions, prices):
-        return book_requirement.compute_book_requirement(self.book, self.hold(positions, prices))
+        return portfolio_requirement.compute_portfolio_requirement(
+            self.packed, self.hold(positions, prices)
+        )
 
     def initial(self, positions, prices):
-        return book_requirement.compute_book_initial(self.book, self.hold(positions, prices))
+        return portfolio_requirement.compute_portfolio_initial(
+            self.packed, self.hold(positions, prices)
+        )
 
 
 def test_a_field_takes_rules_presets_and_objects():
@@ -94,27 +98,29 @@ def test_a_level_of_nothing_is_refused():
 def test_twins_ask_the_rule():
     """A rule that answers as the package's rules do fails where they do, to the last digits."""
     failures = 0
-    for book, held, cash, rng in make_books(4):
-        if len(held.amounts) or book.level != 1.0:
+    for packed, held, cash, rng in make_portfolios(4):
+        if len(held.amounts) or packed.level != 1.0:
             continue  # collateral is not told to a rule
-        twins = make_own_twins(MODULES, Mirror(book), NAMES)
-        own = OwnMargin(rule=Mirror(book)).pack({name: read_rules(venue_of()) for name in NAMES})
-        assert twins.compute_book_requirement(own, held) == pytest.approx(
-            book_requirement.compute_book_requirement(book, held), rel=1e-14
+        twins = make_own_twins(MODULES, Mirror(packed), NAMES)
+        own = OwnMargin(rule=Mirror(packed)).pack({name: read_rules(venue_of()) for name in NAMES})
+        assert twins.compute_portfolio_requirement(own, held) == pytest.approx(
+            portfolio_requirement.compute_portfolio_requirement(packed, held), rel=1e-14
         )
         shares = np.zeros((2, 3))
         twins.fill_shares(own, held, shares[0])
-        book_requirement.fill_shares(book, held, shares[1])
+        portfolio_requirement.fill_shares(packed, held, shares[1])
         assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
-        start = book_failure.Waypoint(held.values.copy(), held.prices.copy())
-        end = book_failure.Waypoint(held.values * np.exp(0.25 * rng.normal(size=3)), held.prices)
+        start = portfolio_failure.Waypoint(held.values.copy(), held.prices.copy())
+        end = portfolio_failure.Waypoint(
+            held.values * np.exp(0.25 * rng.normal(size=3)), held.prices
+        )
         path = (held, cash, start, end, shares[0])
-        expected = book_failure.find_failure(book, *path)
+        expected = portfolio_failure.find_failure(packed, *path)
         assert twins.find_failure(own, *path) == pytest.approx(expected, abs=1e-12, nan_ok=True)
         failures += 0.0 < expected < 1.0
         room = (held, cash, 0, start, end, shares[0])
         assert twins.find_failure_ratio(own, *room) == pytest.approx(
-            book_price.find_failure_ratio(book, *room), rel=1e-11, nan_ok=True
+            portfolio_price.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
         )
     assert failures
 
@@ -125,9 +131,9 @@ def test_bad_answers_are_errors():
     twins = make_own_twins(MODULES, rule, NAMES)
     own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})
     with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
-        twins.compute_book_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+        twins.compute_portfolio_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
     rule.requirement = lambda positions, prices: max(positions.values())
     with pytest.raises(
         bt.ParameterError, match=r"raised ValueError.*\n.*Fifth.requirement, given {}"
     ):
-        twins.compute_book_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
+        twins.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))

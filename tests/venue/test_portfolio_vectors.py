@@ -1,28 +1,28 @@
 """Published cases of portfolio margin, collateral and conversions, through the public functions.
 
-``data/portfolio_vectors.json`` holds the books without options, with their sources. Each area has
-one function that computes the expected figures.
+``data/portfolio_vectors.json`` holds all but Derive's books with options, with their sources. Each
+area has one function that computes the expected figures.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.venue import collateral_value
+from backtest.account.portfolio_balance import sell_collateral
+from backtest.account.portfolio_ledger import N_TERMS
+from backtest.account.portfolio_records import EventLog
+from tests.option_books import FREE, hold
 from tests.scenes import bracket, venue_of
 
 FILE = Path(__file__).parents[1] / "data" / "portfolio_vectors.json"
 CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in json.loads(FILE.read_text())}
-
-FREE = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=1000, liquidation_fee=0.0
-)
-"""A linear venue whose own brackets do not matter."""
 
 
 def derive(case: dict[str, Any]) -> dict[str, float]:
@@ -61,14 +61,29 @@ def read_asset(asset: dict[str, Any], stable: float, margin: str) -> bt.Collater
     )
 
 
-def deribit(case: dict[str, Any]) -> dict[str, float]:
-    """Charges on a pair of positions of one underlying, in contracts of value 1."""
+def deribit(case: dict[str, Any]) -> dict[str, Any]:
+    """Charges on futures that offset and on options net short by strike; moves of volatility."""
     if "rate" in case:  # futures of two expiries: a charge on what offsets
         pair = {"first": case["long"], "second": case["short"]}
         return {"contingency": charge(pair, pair_contingency=case["rate"])}
-    pair = {"first": case["calls"], "second": case["puts"]}
-    gross = charge(pair, contingency=case["per_option"])
-    return {"contingency": gross - 2.0 * charge(pair, pair_contingency=case["per_option"])}
+    if "move" in case:
+        return {"shock": [find_shock(days, case["move"], case["power"]) for days in case["days"]]}
+    given = {"index": 1.0, "strike": 1.0, "settlement": "coin"}
+    options = [hold(case["calls"], "call", **given), hold(case["puts"], "put", **given)]
+    shocks = bt.OptionShocks(short_charge=(case["per_option"], case["per_option"]))
+    rule = bt.ScenarioMargin(moves=[0.0], options=shocks)
+    return {"contingency": bt.margin.requirement({}, {}, {}, rule, options=options)}
+
+
+def find_shock(days: float, move: float, power: float) -> float:
+    """The move of a volatility of 100 % that gives the requirement of one option sold."""
+    sold = hold(-1.0, "call", index=1.0, strike=1.0, days=days, volatility=1.0)
+    shocks = bt.OptionShocks(power=(power, power))
+    rule = bt.ScenarioMargin(moves=[(0.0, 1.0, move)], options=shocks)
+    needed = bt.margin.requirement({}, {}, {}, rule, options=sold)
+    years = days / 365.0
+    moved = needed + bt.options.price("call", 1.0, 1.0, years, 1.0)
+    return bt.options.implied_volatility("call", moved, 1.0, 1.0, years) - 1.0
 
 
 def charge(pair: dict[str, float], **terms: float) -> float:
@@ -84,9 +99,18 @@ def tiers(case: dict[str, Any]) -> dict[str, float]:
 
 def conversion(case: dict[str, Any]) -> dict[str, float]:
     """The venue's exchange rate against the index is the slippage of a conversion."""
-    worse = 1.0 - case["rate"]
-    sold = collateral_value.compute_amount_to_sell(1e9, 1.0, worse, case["deficit"])
-    return {"sold": sold}
+    sold, tables = (
+        np.array([2.0 * case["deficit"]]),
+        SimpleNamespace(slippages=[1.0 - case["rate"]]),
+    )
+    held = SimpleNamespace(amounts=sold.copy(), prices=np.ones(1))
+    terms: Any = SimpleNamespace(
+        rules=SimpleNamespace(collateral=tables), conversion_is_pro_rata=False
+    )
+    state: Any = SimpleNamespace(held=held, priced=np.ones(1), margin=(), wallet=np.zeros(20))
+    log = EventLog(None, np.empty((0, 9)), np.zeros(1, np.int64))
+    sell_collateral(terms, state, case["deficit"], np.zeros((N_TERMS, 1)), log, 0)
+    return {"sold": float((sold - held.amounts)[0])}
 
 
 def haircut(case: dict[str, Any]) -> dict[str, float]:
@@ -147,8 +171,6 @@ COMPUTE = {
     "portfolio_margin.dederi": dederi,
     "cross.liquidation": other_maintenance,
 }
-OPTIONS_ONLY = {"deribit_pm_iv_shock_30d"}
-"""A shock of implied volatility, of which no linear instrument has any."""
 
 
 def test_every_area_is_there():
@@ -160,7 +182,7 @@ def test_every_area_is_there():
     assert all(counts.values())
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - OPTIONS_ONLY))
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_published_case(name):
     case = CASES[name]
     found = COMPUTE[case["area"]](case["inputs"])

@@ -38,15 +38,15 @@ def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
     with pytest.raises(bt.ParameterError, match=words) as caught:
         run(panel("A", "B"), *venues)
     assert caught.value.where == "bt.run, venue"
-    book = (dict(zip("AB", venues, strict=True)), {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
+    packed = (dict(zip("AB", venues, strict=True)), {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
     with pytest.raises(bt.ParameterError, match=words) as caught:
-        bt.calculate_book(*book, balance=1e3)
+        bt.calculate_book(*packed, balance=1e3)
     assert caught.value.where == "bt.calculate_book"
     with pytest.raises(bt.ParameterError, match=words):
-        bt.margin.requirement(*book)
+        bt.margin.requirement(*packed)
     plan = bt.Allocation({n: bt.Pocket(Constant(0.5), 0.5, instrument=n) for n in "AB"})
     with pytest.raises(bt.ParameterError, match=words):
-        plan.run(panel("A", "B"), venue=book[0], account=bt.Account(), compile=False)
+        plan.run(panel("A", "B"), venue=packed[0], account=bt.Account(), compile=False)
 
 
 @pytest.mark.parametrize(("venues", "names", "currency"), [

@@ -28,9 +28,9 @@ def load_loop(order: LoopOrder) -> Any:
     """Return the loop of an order, not yet compiled for its arguments."""
     if order.recipe is not None:
         return load_policy_loop(order.recipe)
-    from backtest.engine.compile.general_compiler import compile_book_loop  # noqa: PLC0415
+    from backtest.engine.compile.general_compiler import compile_general_loop  # noqa: PLC0415
 
-    return compile_book_loop()
+    return compile_general_loop()
 
 
 def count_attempt(tries: Path) -> None:

@@ -21,11 +21,23 @@ from numba.extending import intrinsic
 from backtest.account import (
     InstrumentRules,
     contagion,
+    currency_bar,
+    currency_close,
+    currency_fills,
+    currency_pools,
     equity_stop,
     fast_path,
     fund_fees,
+    gross_cap,
+    option_holdings,
+    option_liquidation,
+    option_marks,
+    option_orders,
+    option_walk,
     order_scaling,
     orders,
+    pool_steps,
+    pool_transfers,
     portfolio_balance,
     portfolio_bar,
     portfolio_calls,
@@ -39,16 +51,23 @@ from backtest.account import (
     portfolio_ruin,
     price_walk,
     resting_orders,
+    terms,
     time_stop,
     walk_by_rule,
 )
 from backtest.account.portfolio_records import FLAGS, NUMBERS, Terms
-from backtest.base import cache_folder
+from backtest.base import black_kernels, cache_folder, elementary, normal
 from backtest.base.code_identity import CodeText, hash_texts
 from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
 from backtest.base.shared_records import share_record
-from backtest.engine import portfolio_close, portfolio_loop, portfolio_tally
+from backtest.engine import (
+    portfolio_close,
+    portfolio_loop,
+    portfolio_pools,
+    portfolio_recording,
+    portfolio_tally,
+)
 from backtest.engine.compile.loop_compiler import (
     INNER,
     OPTIONS,
@@ -66,7 +85,8 @@ from backtest.engine.compile.recipe import (
     read_parameter,
     write_decide,
 )
-from backtest.engine.portfolio_loop import N_SHOWN, SETTING, Desk
+from backtest.engine.deciders import Deciders
+from backtest.engine.portfolio_loop import N_SHOWN, SETTING
 from backtest.policy import Policy, sets_margin
 from backtest.policy.formula_reads import find_fields
 from backtest.policy.policy import BAR_FIELDS
@@ -74,22 +94,31 @@ from backtest.policy.view import AccountView
 from backtest.venue import (
     LEVELS,
     MarginRules,
-    book_failure,
-    book_price,
-    book_requirement,
-    book_rules,
     collateral_value,
+    option_bounds,
+    option_requirement,
+    option_scenarios,
+    option_strategies,
+    option_values,
+    portfolio_failure,
+    portfolio_price,
+    portfolio_requirement,
+    portfolio_rules,
     requirement,
     scenario_loss,
 )
 
 MODULES = (
-    book_rules, collateral_value, scenario_loss, book_requirement, book_failure, book_price,
-    portfolio_records, portfolio_ledger, portfolio_balance, contagion, order_scaling,
-    portfolio_orders, portfolio_payments, portfolio_liquidation, resting_orders, equity_stop,
-    portfolio_gap, walk_by_rule, price_walk, portfolio_calls, portfolio_margin, fund_fees,
-    time_stop, portfolio_ruin, portfolio_bar, fast_path,
-    portfolio_tally, portfolio_close, portfolio_loop,
+    portfolio_rules, collateral_value, scenario_loss, portfolio_requirement, portfolio_failure,
+    portfolio_price, elementary, normal, black_kernels, option_values, option_scenarios,
+    option_strategies, option_requirement, option_bounds, portfolio_records, portfolio_ledger,
+    option_holdings, portfolio_balance, option_marks, option_orders, option_liquidation,
+    option_walk, contagion, order_scaling, gross_cap, portfolio_orders, portfolio_payments,
+    pool_steps, portfolio_liquidation, resting_orders, equity_stop, portfolio_gap, walk_by_rule,
+    price_walk, portfolio_calls, portfolio_margin, fund_fees, time_stop, portfolio_ruin,
+    portfolio_bar, fast_path, currency_pools, pool_transfers, currency_fills, currency_close,
+    currency_bar, portfolio_tally, portfolio_close, portfolio_pools, portfolio_recording,
+    portfolio_loop,
 )  # fmt: skip
 """The modules of the kernel; each uses only those before it, and the rules of one position."""
 
@@ -102,10 +131,10 @@ INLINED = frozenset(
         "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
         "can_order", "compute_order_fee", "is_deciding", "is_ending", "is_trading", "value_at",
-        "compute_cost", "decide", "count_book_bar", "add_free", "grow_free", "mark_drawdown",
-        "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "decay_book",
-        "fold_product", "needs_folding", "add_carry", "invert", "sum_calm_ledger", "is_far",
-        "is_book_balanced",
+        "compute_cost", "decide", "count_portfolio_bar", "add_free", "grow_free", "mark_drawdown",
+        "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "decay_portfolio",
+        "fold_product", "needs_folding", "add_carry", "invert", "sum_fast_ledger", "is_far",
+        "is_portfolio_balanced", "find_rate", "holds_options", "count_options",
     }
 )  # fmt: skip
 """Small functions that are called for every instrument in every bar."""
@@ -121,20 +150,20 @@ MARGIN_NUMBERS = (
 
 
 @functools.cache
-def find_book_folder() -> Path:
+def find_general_folder() -> Path:
     """Return the cache folder of the kernel; every change of the rules gets its own."""
-    texts = [Path(str(each.__file__)).read_text() for each in MODULES]
+    texts = [Path(str(each.__file__)).read_text() for each in (*MODULES, terms)]
     mark = hash_texts(*texts, Path(__file__).read_text())
-    return compile_core(is_inlined=False).folder / f"book-{mark}"
+    return compile_core(is_inlined=False).folder / f"general-{mark}"
 
 
 @functools.cache
-def compile_book() -> dict[str, Any]:
+def compile_general_rules() -> dict[str, Any]:
     """Return the compiled twins of the kernel and of the rules of one position, by name.
 
     Every module keeps a namespace of its own, in which its functions are replaced by the twins.
     """
-    folder = find_book_folder()
+    folder = find_general_folder()
     modules = (*CORE, *MODULES)
     twins: dict[int, Any] = {}
     spaces: dict[str, dict[str, Any]] = {}
@@ -144,7 +173,7 @@ def compile_book() -> dict[str, Any]:
         path = cache_folder.write_once(folder / f"{module.__name__}.py", text)
         for name, own in find_own_functions(module, PUBLIC_NAMES):
             options = {**INNER, "forceinline": name in INLINED}
-            if name == "simulate_book":
+            if name == "simulate_portfolio":
                 options = {**OPTIONS, "nogil": True}
             twins[id(own)] = jit(make_twin(own, spaces[module.__name__], path), **options)
     names = {
@@ -170,9 +199,9 @@ def compile_book() -> dict[str, Any]:
     return names
 
 
-def compile_book_loop() -> Callable[..., Any]:
+def compile_general_loop() -> Callable[..., Any]:
     """Return the compiled loop; the first call compiles it, or loads it from the cache."""
-    loop: Callable[..., Any] = compile_book()["simulate_book"]
+    loop: Callable[..., Any] = compile_general_rules()["simulate_portfolio"]
     return loop
 
 
@@ -209,7 +238,7 @@ NO_TUPLES = "def write_tuple(terms, i):\n    return None\n"
 
 def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
     """Import a generated function from the cache folder, with some names as its globals."""
-    path = find_book_folder() / f"{name}_{hash_texts(text)}.py"
+    path = find_general_folder() / f"{name}_{hash_texts(text)}.py"
     found: Callable[..., Any] = vars(import_source(path, text, names))[name]
     return found
 
@@ -221,7 +250,7 @@ def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..
 def call_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
     _context: Any,
     address: Any,
-    sheet: Any,
+    shown: Any,
     bar: Any,
     params: Any,
     params_at: Any,
@@ -236,9 +265,9 @@ def call_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
     local: Any,
     length: Any,
 ) -> Any:
-    """Call a compiled formula through its address, with pointers into the arrays of the desk."""
+    """Call a compiled formula through its address, with pointers into the deciders' arrays."""
     given = (
-        address, sheet, bar, params, params_at, columns, columns_at, memory, memory_at, margin,
+        address, shown, bar, params, params_at, columns, columns_at, memory, memory_at, margin,
         levels, count, time, local, length,
     )  # fmt: skip
     arrays = ((1, None), (2, None), (3, 4), (5, 6), (7, 8), (9, None), (10, None))
@@ -270,31 +299,31 @@ def build_call(
 def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
     """Return the function that asks a policy through the address of its compiled formula."""
     text = (
-        "def ask(desk, terms, scene, i, time, local):\n"
-        "    n = len(desk.addresses) - 1\n"
+        "def ask(asked, terms, quotes, i, time, local):\n"
+        "    n = len(asked.addresses) - 1\n"
         "    count = 1\n"
-        "    if i < n and desk.wants_table[i] == 1:\n"
+        "    if i < n and asked.wants_table[i] == 1:\n"
         "        tables = terms.rules.brackets\n"
         "        count = tables.counts[i]\n"
         "        for k in range(count):\n"
-        "            desk.levels[0 * desk.width + k] = tables.floors[i, k]\n"
-        "            desk.levels[1 * desk.width + k] = tables.caps[i, k]\n"
-        "            desk.levels[2 * desk.width + k] = tables.rates[i, k]\n"
-        "            desk.levels[3 * desk.width + k] = tables.amounts[i, k]\n"
-        "            desk.levels[4 * desk.width + k] = tables.leverages[i, k]\n"
-        "        desk.margin[0] = tables.close_fees[i]\n"
-        "        desk.margin[1] = tables.takers[i]\n"
-        "        desk.margin[2] = tables.sizes[i]\n"
-        "        desk.margin[3] = tables.settings[i]\n"
-        "        desk.margin[4] = 1.0 if tables.are_inverse[i] else 0.0\n"
-        "        desk.margin[5] = 1.0 if tables.are_isolated[i] else 0.0\n"
-        "        desk.margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0\n"
-        "        desk.margin[7] = tables.multipliers[i]\n"
-        "        desk.margin[8] = tables.initial_multipliers[i]\n"
-        "    return call_formula(desk.addresses[i], desk.sheet, desk.bar, desk.params,\n"
-        "        desk.params_at[i], desk.columns, desk.columns_at[i], desk.memory,\n"
-        "        desk.memory_at[i], desk.margin, desk.levels, count, time, local,\n"
-        "        desk.lengths[i])\n"
+        "            asked.levels[0 * asked.width + k] = tables.floors[i, k]\n"
+        "            asked.levels[1 * asked.width + k] = tables.caps[i, k]\n"
+        "            asked.levels[2 * asked.width + k] = tables.rates[i, k]\n"
+        "            asked.levels[3 * asked.width + k] = tables.amounts[i, k]\n"
+        "            asked.levels[4 * asked.width + k] = tables.leverages[i, k]\n"
+        "        asked.margin[0] = tables.close_fees[i]\n"
+        "        asked.margin[1] = tables.takers[i]\n"
+        "        asked.margin[2] = tables.sizes[i]\n"
+        "        asked.margin[3] = tables.settings[i]\n"
+        "        asked.margin[4] = 1.0 if tables.are_inverse[i] else 0.0\n"
+        "        asked.margin[5] = 1.0 if tables.are_isolated[i] else 0.0\n"
+        "        asked.margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0\n"
+        "        asked.margin[7] = tables.multipliers[i]\n"
+        "        asked.margin[8] = tables.initial_multipliers[i]\n"
+        "    return call_formula(asked.addresses[i], asked.shown, asked.bar, asked.params,\n"
+        "        asked.params_at[i], asked.columns, asked.columns_at[i], asked.memory,\n"
+        "        asked.memory_at[i], asked.margin, asked.levels, count, time, local,\n"
+        "        asked.lengths[i])\n"
     )
     return load_function(text, "ask", {**names, "call_formula": call_formula})
 
@@ -316,22 +345,22 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
     """Return the compiled formula of a policy for bars with these columns.
 
     It depends only on the policy's class and the types of its parameters. Texts are constants.
-    ``width`` is the number of brackets that the desk has room for.
+    ``width`` is the number of brackets that there is room for.
     """
 
     def write(memory: type | None, code: CodeText) -> list[str]:
         seen = width if may_refer_to(code, TABLE) else 0
         lines = write_formula_part(policy.settings(), columns, memory, seen)
         if sets_margin(policy):
-            lines.insert(-1, f"    sheet[{SETTING}] = 1.0 * margin_rule(settings, bar, account)")
+            lines.insert(-1, f"    shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)")
         return lines
 
-    recipe = make_recipe(policy, columns, write, "book_policy")
+    recipe = make_recipe(policy, columns, write, "portfolio_policy")
     has_table = may_refer_to(recipe, TABLE)
     records = {"MarginRules": MarginRules, "AccountView": AccountView, "carray": carray}
     whole = numba.int64
     signature = numba.float64(*[POINTER] * 7, whole, whole, whole, whole)
-    folder = find_book_folder()
+    folder = find_general_folder()
     function = compile_at_address(recipe, folder, signature, records, has_counts=has_table)
     rules = [each for each in (recipe.rule, recipe.margin_rule) if each is not None]
     return Formula(
@@ -350,7 +379,7 @@ def write_formula_part(
     ``width`` is 0 if the formula reads no brackets.
     """
     bar = ["time", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
-    view = [f"sheet[{k}]" for k in range(N_SHOWN)]
+    view = [f"shown[{k}]" for k in range(N_SHOWN)]
     table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
     if width == 0:  # the formula does not read it
         table = [f"{name}=(0.0,)" for name in LEVELS]
@@ -361,7 +390,7 @@ def write_formula_part(
     place = Place(
         head=[
             "def decide(",
-            "    sheet, seen, params, columns, memory, margin, levels, count, time, local, length",
+            "    shown, seen, params, columns, memory, margin, levels, count, time, local, length",
             "):",
             *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
         ],
@@ -376,19 +405,19 @@ def write_formula_part(
     return write_decide(memory, place)
 
 
-def bind_compiled(desk: Desk, policies: list[tuple[Policy, tuple[str, ...]]]) -> Desk:
-    """Return the desk with the addresses of the compiled formulas."""
-    addresses, wants = desk.addresses.copy(), np.zeros((3, len(desk.addresses)), np.int64)
+def bind_compiled(deciders: Deciders, policies: list[tuple[Policy, tuple[str, ...]]]) -> Deciders:
+    """Return the deciders with the addresses of the compiled formulas."""
+    addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
-        formula = compile_formula(policy, columns, desk.width)
+        formula = compile_formula(policy, columns, deciders.width)
         addresses[i] = formula.address
         wants[:, i] = formula.has_table, formula.has_account, formula.has_bar
-    return desk._replace(
+    return deciders._replace(
         addresses=addresses,
         wants_table=wants[0],
         wants_account=wants[1],
         wants_bar=wants[2],
-        deciders=0,
+        methods=0,
     )
 
 

@@ -60,7 +60,7 @@ def order_loop(recipe: Recipe | None, arguments: tuple[Any, ...]) -> LoopOrder:
     outlined = tuple(map(outline_argument, arguments))
     folder = find_rules_folder()
     if recipe is None:
-        stem = f"book-{hash_texts(hash_sources(), name_types(*outlined))}"
+        stem = f"general-{hash_texts(hash_sources(), name_types(*outlined))}"
         marks: tuple[Path, ...] = (folder / f"{stem}.ready",)
     else:
         formula, memory = outlined[5], outlined[8]

@@ -13,8 +13,8 @@ import numpy as np
 from backtest.account import (
     account_records,
     auto_margin,
+    balances,
     bar,
-    books,
     calls,
     exits,
     fills,
@@ -51,7 +51,7 @@ from backtest.venue import (
 )
 
 CORE = (
-    contract_value, requirement, liquidation_price, margin, account_records, position, books,
+    contract_value, requirement, liquidation_price, margin, account_records, position, balances,
     exits, payments, orders, fills, liquidation, ruin, ledger, auto_margin, calls, steps, bar,
     tally, view, bar_loop,
 )  # fmt: skip

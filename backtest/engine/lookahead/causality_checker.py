@@ -19,10 +19,8 @@ import numpy as np
 
 from backtest.base.units import FloatArray, IntArray
 from backtest.base.work_budget import WorkMeter, measure_work
-from backtest.engine.lookahead.alternative_futures import rewrite_future
 from backtest.engine.lookahead.code_origin import is_ours
-from backtest.engine.lookahead.column_rounding import find_differences
-from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces
+from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces, rewrite_future
 from backtest.engine.lookahead.peek_errors import (
     KNOWN,
     Difference,
@@ -32,6 +30,7 @@ from backtest.engine.lookahead.peek_errors import (
 )
 from backtest.engine.lookahead.rounding_noise import (
     UNSTABLE,
+    find_differences,
     find_unstable_share,
     leave_out_spread,
     leave_out_ties,

@@ -8,11 +8,14 @@ was compared once is not compared again until it changes: the cache folder has a
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from backtest.account import Account
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, read_bytes
 from backtest.base.code_identity import hash_texts
@@ -25,17 +28,17 @@ from backtest.engine.lookahead.code_origin import (
     find_origin,
     hash_file,
 )
-from backtest.engine.lookahead.column_rounding import find_differences
-from backtest.engine.lookahead.formula_probe import BARS, decide
 from backtest.engine.lookahead.fresh_process import FreshProcess, FreshProcessError
 from backtest.engine.lookahead.peek_errors import MarketPart
 from backtest.engine.lookahead.rounding_noise import (
     UNSTABLE,
+    find_differences,
     find_unstable_share,
     leave_out_spread,
 )
 from backtest.market import Market, Markets
-from backtest.policy import Policy
+from backtest.policy import Policy, start_memory
+from backtest.venue import Venue
 
 IS_FRESH = False
 """Whether this is a fresh process, which starts no other."""
@@ -201,3 +204,33 @@ def find_place(origin: CodeOrigin) -> Path | None:
     folder = find_lasting_folder()
     name = f"{hash_texts(VERSION, origin.key)}.json"
     return None if folder is None else folder / "fresh" / name
+
+
+BARS = 256
+"""Bars after the end of the part that was observed, at which a policy decides."""
+
+
+def decide(policy: Policy, market: Market, columns: Mapping[str, FloatArray]) -> FloatArray:
+    """Return the leverage that a policy decides at each bar, in plain Python, of shape (n_bars,).
+
+    The account is the first that ``backtest check`` tries.
+    """
+    from backtest.engine.loop_driver import LoopStart, run_loop  # noqa: PLC0415 - they import the check
+    from backtest.engine.loop_inputs import read_inputs, start_state  # noqa: PLC0415
+
+    venue, account = Venue.preset("binance-usdm", "BTCUSDT"), Account()
+    inputs = read_inputs(
+        market,
+        venue,
+        account,
+        signal=np.ones(1),
+        sampling="1d",
+        first=0,
+        started=market.start,
+    )
+    begin = LoopStart(start_state(account), tuple(map(float, start_memory(policy) or ())), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = (policy, inputs, columns, begin)
+        outcome = run_loop(*given, stop=market.n_bars, is_compiled=False, progress=None)
+    return outcome.of_positions("target")[:, 0].copy()

@@ -26,7 +26,7 @@ from backtest.engine.lookahead.code_origin import (
     hash_file,
     is_foreign,
 )
-from backtest.engine.lookahead.formula_probe import decide
+from backtest.engine.lookahead.fresh_check import decide
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 REFUSED = (

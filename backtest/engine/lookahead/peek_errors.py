@@ -10,8 +10,9 @@ import numpy as np
 
 from backtest.base.errors import PolicyError
 from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.engine.lookahead.column_rounding import find_differences
-from backtest.market import Market, Markets
+from backtest.engine.lookahead.rounding_noise import find_differences
+from backtest.market import Market, Markets, as_markets
+from backtest.market.markets import as_given
 from backtest.policy import Columns
 
 KNOWN = 32
@@ -142,12 +143,14 @@ def add_settlements(part: Market | Markets, whole: Market | Markets) -> Any:
 
     Venues stamp some ms late: a quarter of a bar is allowed.
     """
-    if isinstance(part, Markets) and isinstance(whole, Markets):
-        added = {name: add_settlements(each, whole[name]) for name, each in part.items()}
-        more = {name: each for name, each in added.items() if each is not None}
-        return part.with_markets(more) if more else None
-    if not (isinstance(part, Market) and isinstance(whole, Market)):
-        return None
+    parts, wholes = as_markets(part), as_markets(whole)
+    added = {name: continue_funding(each, wholes[name]) for name, each in parts.items()}
+    more = {name: each for name, each in added.items() if each is not None}
+    return as_given(parts.with_markets(more), part) if more else None
+
+
+def continue_funding(part: Market, whole: Market) -> Market | None:
+    """Return a market with the settlements stamped at its end; None if there are none."""
     stop = int(np.searchsorted(whole.funding_time, part.end))
     last = int(np.searchsorted(whole.funding_time, part.end + part.interval // 4, side="right"))
     rows = slice(stop - len(part.funding_time), last)

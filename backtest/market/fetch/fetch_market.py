@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from backtest.base.errors import ParameterError
 from backtest.base.ranges import Range
-from backtest.base.units import DAY, format_time
+from backtest.base.units import DAY, format_time, to_nanoseconds
 from backtest.market.fetch.backoff import Notice, Retrier, RetryPolicy
 from backtest.market.fetch.binance_archive import Archive, months
 from backtest.market.fetch.ccxt_exchange import Connection, Exchange, connect_exchange
-from backtest.market.fetch.continued_fetch import restore_stored_days, span_of
 from backtest.market.fetch.download import open_downloader
 from backtest.market.fetch.publish import check_gaps, collect_rows, publish
 from backtest.market.fetch.request import Request
 from backtest.market.fetch.source_offers import ARCHIVE, ARCHIVE_URL
-from backtest.market.fetch.stored_days import list_stored, missing_days
+from backtest.market.fetch.stored_days import (
+    ArchiveFile,
+    list_stored,
+    missing_days,
+    rows_between,
+    store_days,
+)
 from backtest.market.fetch.target_folder import (
+    FACTS,
     check_request,
     check_untouched,
     drop_damaged,
@@ -27,6 +36,7 @@ from backtest.market.fetch.target_folder import (
     hold,
     remove,
 )
+from backtest.market.tables.frames import TimedTable
 
 PARALLEL = 4
 MOST_PARALLEL = 8
@@ -180,3 +190,49 @@ def _widen(request: Request, start: int, end: int) -> Request:
     """Return a request that also spans what is there already: a folder holds one span."""
     last = None if request.end is None else max(request.end, end)
     return request._replace(start=min(request.start, start), end=last)
+
+
+_FOLDERS = {"bars": "/klines/", "mark": "/markPriceKlines/", "funding": "/fundingRate/"}
+
+
+def restore_stored_days(
+    folder: Path, partial: Path, facts: Mapping[str, Any], months: Sequence[tuple[int, int]]
+) -> None:
+    """Split the files of a finished fetch into stored days, for a longer fetch to continue."""
+    start, end = span_of(facts)
+    files = [
+        ArchiveFile(each["path"], each["sha256"], _time(each["from"]), _time(each["to"]))
+        for each in facts["files"]
+    ]
+    for kind in facts["kinds"]:
+        if not (folder / f"{kind}.parquet").exists():
+            continue
+        table = _read_final(folder / f"{kind}.parquet")
+        held = list_stored(partial, kind)
+        for first, stop in months:
+            span = (max(first, start), min(stop, end))
+            rows = rows_between(table, *span) if span[1] > span[0] else None
+            covered = any(part.start < span[1] and span[0] < part.end for part in held)
+            if rows is not None and rows.time.size and not covered:
+                theirs = [f for f in files if f.start < span[1] and f.end > span[0]]
+                store_days(
+                    partial, kind, span, rows, [f for f in theirs if _FOLDERS[kind] in f.path]
+                )
+
+
+def _read_final(path: Path) -> TimedTable:
+    frame = pd.read_parquet(path)
+    time = pd.DatetimeIndex(frame["time"]).as_unit("ns").asi8
+    columns = {
+        name: frame[name].to_numpy(dtype=np.float64) for name in frame.columns if name != "time"
+    }
+    return TimedTable(path.name, time, columns)
+
+
+def span_of(facts: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the span of a finished fetch, ns."""
+    return _time(facts["from"]), _time(facts["to"])
+
+
+def _time(text: str) -> int:
+    return to_nanoseconds(text, where=FACTS)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
@@ -50,6 +50,7 @@ class MarketData(Viewable):
     synthetic: bool
     sessions: bool
     filled: Mapping[str, str]
+    decide: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         frozen: dict[int, _Array] = {}  # without mark prices, two fields share one array
@@ -96,9 +97,14 @@ class MarketData(Viewable):
         return int(self.time[-1]) + self.interval
 
     @property
-    def index(self) -> pd.DatetimeIndex:
+    def times(self) -> pd.DatetimeIndex:
         """The opens as a UTC index."""
         return utc_index(self.time)
+
+    @property
+    def index(self) -> pd.DatetimeIndex:
+        """Former name of ``times``; the ``index`` of Markets is another thing."""
+        return self.times
 
     @property
     def content_hash(self) -> str:
@@ -111,7 +117,8 @@ class MarketData(Viewable):
         return compute_once(self, "close", lambda: hashlib.sha256(self.close.data).hexdigest())
 
     def _hash_content(self) -> str:
-        flags = (self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions)
+        flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
+        flags += [self.decide] if self.decide else []  # hashes of other markets stay valid
         digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
         columns = [self.columns[name] for name in sorted(self.columns)]
         arrays = self._arrays()
@@ -126,14 +133,14 @@ class MarketData(Viewable):
     def bars(self) -> pd.DataFrame:
         """Return open, high, low, close, volume and further columns, indexed by open time."""
         own = {name: getattr(self, name) for name in ("open", "high", "low", "close", "volume")}
-        return pd.DataFrame(own | dict(self.columns), index=self.index)
+        return pd.DataFrame(own | dict(self.columns), index=self.times)
 
     def mark(self) -> pd.DataFrame | None:
         """Return open, high, low, close of the mark price by open time; None if there is none."""
         if not self.has_mark:
             return None
         names = ("open", "high", "low", "close")
-        return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in names}, index=self.index)
+        return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in names}, index=self.times)
 
     def funding(self) -> pd.DataFrame | None:
         """Return rate, mark and, if known, predicted by stamp; None if there is no settlement."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from backtest.base.number_text import format_bps, format_setting
 from backtest.base.units import format_span
-from backtest.engine.manifest import read_tables
+from backtest.engine.manifest import read_tables_in_use
+from backtest.measures.cautions import describe_left_out
 from backtest.measures.measure_names import name_measure
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import describe_choices, describe_filled, write_quality
@@ -110,7 +111,8 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
     yield "source", f"{data.get('source', 'not said')}{made_up}"
     bars = f"{data['bars']:,} bars of {data['interval']}"
-    yield "time", f"{format_span(data)}, {bars}"
+    slow = f", policies decide every {data['decide']}" if "decide" in data else ""
+    yield "time", f"{format_span(data)}, {bars}{slow}"
     if "filled" in data:
         yield "filled in", describe_filled(data["filled"]) or "nothing: the data had no gaps"
         if chosen := describe_choices(data["filled"]):
@@ -166,7 +168,7 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def tabulate_tables(manifest: Mapping[str, Any], suffix: str = "") -> Iterator[Table]:
     """Yield the margin tables that were in force at one bar at least, the oldest first."""
-    for table in read_tables(manifest, Venue.from_dict(manifest["venue"])):
+    for table in read_tables_in_use(manifest, Venue.from_dict(manifest["venue"])):
         day = "" if table.since is None else f", table of {table.since}"
         yield tabulate_brackets(f"Margin brackets{suffix}{day}", table.brackets)
 
@@ -201,6 +203,15 @@ def describe_settings(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), "no limit" if value == "inf" else format_setting(value)
 
 
+def describe_accounts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield how separate accounts are pooled, and the markets that were left out."""
+    pool = manifest.get("pool")
+    if pool:
+        yield "accounts", f"one in each market; measures are their {pool}"
+    if pool or manifest.get("markets_left_out"):
+        yield "markets left out", describe_left_out(manifest)
+
+
 def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the provenance of the numbers: id, policy, signal, sampling, versions, checks."""
     yield "id", str(manifest["id"])
@@ -214,8 +225,7 @@ def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]
     if overlay := manifest.get("overlay"):
         yield "overlay", str(overlay["text"] if isinstance(overlay, Mapping) else overlay)
     yield "signal", str(manifest["signal"])
-    if pool := manifest.get("pool"):
-        yield "accounts", f"one in each market; measures are their {pool}"
+    yield from describe_accounts(manifest)
     yield "returns", f"per {manifest['sampling']}, calendar of {manifest['calendar']} days a year"
     for name in ("seed", "resumed_from"):
         if manifest.get(name) is not None:

@@ -9,7 +9,7 @@ from backtest.account import Account
 from backtest.account.leverage_limits import available_limits, find_preset
 from backtest.base.json_values import to_plain
 from backtest.base.number_text import format_setting
-from backtest.engine.manifest import read_tables
+from backtest.engine.manifest import read_tables_in_use
 from backtest.report.page.page import Block, Paragraph, Table, name_columns
 from backtest.venue import Venue, preset_files
 
@@ -51,7 +51,7 @@ def list_sources(manifest: Mapping[str, Any], suffix: str = "") -> Block:
 
 def list_table_dates(manifest: Mapping[str, Any]) -> list[str]:
     """Return the dates of the margin tables that were in force at any bar."""
-    tables = read_tables(manifest, Venue.from_dict(manifest["venue"]))
+    tables = read_tables_in_use(manifest, Venue.from_dict(manifest["venue"]))
     return [each.since for each in tables if each.since is not None]
 
 

@@ -8,47 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backtest.account.terms import SIGNS
 from backtest.base.number_text import format_money, format_percent
-from backtest.engine.account_text import find_start
-from backtest.measures.attribution import TERMS, Attribution
+from backtest.engine.account_text import find_start, list_statement
+from backtest.measures.attribution import MEANINGS, TERMS, Attribution
 from backtest.measures.measure_names import name_measure
-from backtest.measures.run_measures import COSTS
 from backtest.report.page.figures import LIGHT, build_chart, build_layout
 from backtest.report.page.page import Block, Chart, Section, Table, name_columns
 
 if TYPE_CHECKING:
     from backtest.engine import Result
 
-MEANINGS = {
-    "price_1x": "1x in the direction of the signal",
-    "average_leverage": "mean leverage above or below 1x",
-    "leverage_timing": "more leverage when it paid, less when not",
-    "volatility_drag": "what fluctuation takes from compounding, beyond that at 1x",
-    "fills": "trading at another price than the mark close",
-    "forced_exits": "stops and liquidations inside a bar",
-    "fees": "trading fees",
-    "slippage": "fills worse than the price of the bar",
-    "impact": "fills worse still for their size",
-    "funding": "paid to the other side",
-    "interest": "on balances and loans",
-    "liquidation_loss": "what the venue took beyond the price",
-    "bad_debt": "the venue's loss",
-    "ruin": "nothing is left to grow",
-}
-"""The meaning of each term of growth."""
-
-
-SPLIT = (
-    "price_pnl",
-    "fees",
-    "slippage",
-    "impact",
-    "funding",
-    "interest",
-    "liquidation_loss",
-)
+SPLIT = tuple(SIGNS)[: [*SIGNS].index("flows")]
 """The columns of the attribution to instruments that are always shown, before the net."""
-RARE = ("bad_debt", "collateral_pnl", "conversion", "management_fee", "performance_fee")
+RARE = tuple(name for name in SIGNS if name not in (*SPLIT, "flows"))
 """The columns that are shown where they are not 0."""
 
 
@@ -126,26 +99,10 @@ def state_money(result: Result) -> Table:
 
 def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
     """Yield the lines of the statement; the rarer ones only if they are not 0."""
-    metrics = result.metrics
     yield "equity at the start", format_money(find_start(result)), ""
-    yield name_measure("price_pnl"), format_signed_money(metrics["price_pnl"]), ""
-    for name in COSTS:
-        yield (
-            name_measure(name),
-            format_signed_money(-metrics[name]),
-            format_percent(-metrics[f"{name}_annual"]),
-        )
-    for name, amount in (
-        ("management fee", -metrics.get("management_fee", 0.0)),
-        ("performance fee", -metrics.get("performance_fee", 0.0)),
-        ("liquidation loss", -metrics["liquidation_loss"]),
-        ("bad debt, the venue's loss", metrics["bad_debt"]),
-        ("deposits and withdrawals", metrics["flows"] - metrics["top_ups"]),
-        ("top-ups from the reserve", metrics["top_ups"]),
-    ):
-        if amount != 0.0:
-            yield name, format_signed_money(amount), ""
-    yield "equity at the end", format_money(metrics["final_equity"]), ""
+    for name, amount, rate in list_statement(result):
+        yield name, format_signed_money(amount), "" if rate is None else format_percent(rate)
+    yield "equity at the end", format_money(result.metrics["final_equity"]), ""
     reserve = float(result.record.account.reserve[-1])
     if reserve > 0.0:
         yield "left in the reserve", format_money(reserve), ""
@@ -185,4 +142,6 @@ def tabulate_attribution(result: Result) -> Table:
     note = "Costs are positive and subtracted."
     if "conversion" in terms:
         note += " A conversion costs the slippage of the collateral that is sold."
+    if "fx_pnl" in terms:
+        note += " Money of several currencies counts at the rates of the open of its bar."
     return Table("Attribution", columns, rows, note)

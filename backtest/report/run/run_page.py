@@ -24,20 +24,21 @@ from backtest.report.page.page import SYNTHETIC, Block, Fact, Page, Section, Tab
 from backtest.report.page.thinning import thin_rows
 from backtest.report.run.contagion_section import build_contagion, count_victims
 from backtest.report.run.costs_section import build_costs, build_instrument_costs
-from backtest.report.run.exposure_charts import draw_account, list_charts
+from backtest.report.run.exposure_charts import list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.market_states_section import build_states
+from backtest.report.run.options_section import collect_options, list_options_section
 from backtest.report.run.over_time_section import build_time, build_use, find_drawdowns, find_months
 from backtest.report.run.realization_section import list_realization
 from backtest.report.run.risk_section import build_risk, read_calibration
-from backtest.report.run.story_section import draw_story
+from backtest.report.run.story_section import draw_run
 from backtest.report.run.trades_section import collect_trades, list_trades_section
 
 if TYPE_CHECKING:
     from backtest.engine import Result
 
 CURVES = (
-    "equity", "drawdown", "leverage", "gross_leverage", "net_leverage", "mark",
+    "equity", "drawdown", "leverage", "gross_leverage", "net_leverage", "options_leverage", "mark",
     "liquidation_price", "margin_ratio",
 )  # fmt: skip
 """The curves in the JSON of a page, those of them that a result has."""
@@ -59,15 +60,12 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
 
 def build_run_sections(result: Result, background: Background) -> list[Section]:
     """Return the sections of the report."""
-    rows, is_one = choose_rows(result.events), result.has_one_position
-    story = draw_story(result, rows) if is_one else draw_account(result)
-    ledger = "All events in order. Search by any word" + (
-        "; marks in the first chart link here." if is_one else "."
-    )
+    rows, ledger = choose_rows(result.events), "All events in order. Search by any word."
     return [
         Section("story", "The account's story", "The account from the first bar to the last.",
-                [story]),
-        *([build_costs(result)] if is_one else list_positions(result)),
+                [draw_run(result, rows)]),
+        *list_positions(result),
+        *list_options_section(result),
         build_risk(result),
         build_time(result),
         build_use(result),
@@ -82,7 +80,12 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
 
 
 def list_positions(result: Result) -> list[Section]:
-    """Return the sections on several positions: exposure, contagion, and money by instrument."""
+    """Return the sections on what was held: exposure, contagion, and money by instrument.
+
+    Of one position, the costs of the account.
+    """
+    if result.has_one_position:
+        return [build_costs(result)]
     return [
         Section("exposure", "Exposure and risk",
                 "What was held, which instruments carried the risk, and how they moved together.",
@@ -199,7 +202,7 @@ def describe_flows(metrics: Mapping[str, float]) -> str:
 
 def describe_pulled(result: Result) -> str:
     """Return the positions in profit that liquidations closed, as part of a sentence."""
-    victims = 0 if result.has_one_position else count_victims(result)
+    victims = count_victims(result)
     noun = "position" if victims == 1 else "positions"
     return f" with {victims:,} {noun} in profit closed too" if victims else ""
 
@@ -222,6 +225,7 @@ def list_run_facts(result: Result) -> list[Fact]:
              f"{describe_net(result)}; peak {format_number(metrics['peak_leverage'])}x"),
         Fact("Liquidations", f"{metrics['liquidations']:,.0f}",
              f"{describe_calls(metrics)}, {metrics['stops']:,.0f} stops"),
+        *list_option_facts(metrics),
         *list_spread_facts(result),
         Fact("Costs", format_percent(sum(metrics[f"{name}_annual"] for name in COSTS)),
              "of mean equity, per year"),
@@ -230,19 +234,25 @@ def list_run_facts(result: Result) -> list[Fact]:
 
 def describe_net(result: Result) -> str:
     """Return what the leverage of the headline is, with the net one of several instruments."""
-    if result.has_one_position:
-        return "mean"
-    return f"mean gross; net {format_number(result.metrics['mean_net_leverage'])}x"
+    if diversity := result.diversity:
+        return f"mean gross; net {format_number(diversity['mean_net_leverage'])}x"
+    return "mean"
+
+
+def list_option_facts(metrics: Mapping[str, float]) -> Iterator[Fact]:
+    """Yield the leverage of the options that were held."""
+    if "premium_decay" in metrics:
+        mean, peak = (format_number(metrics[f"{x}_options_leverage"]) for x in ("mean", "peak"))
+        yield Fact("Options by delta", f"{mean}x", f"mean; peak {peak}x")
 
 
 def list_spread_facts(result: Result) -> list[Fact]:
     """Return how several instruments spread the risk."""
-    metrics = result.metrics
-    if result.has_one_position:
+    if not (diversity := result.diversity):
         return []
-    ratio = format_number(metrics["diversification_ratio"])
+    ratio = format_number(diversity["diversification_ratio"])
     return [
-        Fact("Effective bets", format_number(metrics["effective_bets"]),
+        Fact("Effective bets", format_number(diversity["effective_bets"]),
              f"diversification ratio {ratio}"),
     ]  # fmt: skip
 
@@ -287,6 +297,7 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
         **collect_limit_orders(result),
         "target_cuts": list(result.cut_rows),
         "no_fill": result.no_fill,
+        **collect_options(result),
         "events": {str(kind): int(count) for kind, count in events.items()},
         "manifest": result.manifest,
     }
@@ -318,14 +329,12 @@ def collect_attribution(result: Result) -> dict[str, Any]:
 
 
 def collect_curves(result: Result) -> dict[str, Any]:
-    """Return curves in some of the bars, which keep their extremes; of several also by name."""
+    """Return curves in some of the bars, which keep their extremes."""
     closes, bars = result.span.named, result.bars
     columns = [name for name in CURVES if name in bars]
     rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)
     curves: dict[str, Any] = {"close": [format_time(int(each)) for each in closes[rows]]}
     curves |= {name: bars[name].to_numpy()[rows].tolist() for name in columns}
-    if result.has_one_position:
-        return {"curves": curves}
     exposures = result.exposures.iloc[rows]
     contagion = result.contagion().assign(time=lambda table: table["time"].astype(str))
     return {

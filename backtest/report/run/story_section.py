@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.account.terms import OPTIONAL_TERMS
 from backtest.base.units import FloatArray, IntArray
 from backtest.report.page.axis_scale import choose_scale, drop_dust, is_wide
 from backtest.report.page.figures import (
@@ -25,6 +26,7 @@ from backtest.report.page.figures import (
 )
 from backtest.report.page.page import Chart
 from backtest.report.page.thinning import thin_rows
+from backtest.report.run.exposure_charts import draw_account
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -54,7 +56,7 @@ MARKS = {
     "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
     "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
     "time_stop": Mark("time stop", "triangle-down", "loss"),
-    "performance_fee": Mark("performance fee", "diamond", "neutral"),
+    **{x.name: Mark(x.words, "diamond", "neutral") for x in OPTIONAL_TERMS if x.is_marked},
 }
 """The events that are marked: not fills and payments, which are too many."""
 
@@ -69,6 +71,13 @@ TRACE_HELD = 2
 """The place of the instrument among the traces, after the peak and the equity."""
 PANELS = (2.6, 1.0, 1.3, 2.1, 1.1)
 HEIGHT = 860
+
+
+def draw_run(result: Result, ledger_rows: IntArray | None = None) -> Chart:
+    """Draw the account over time, of one position with its price and costs."""
+    if result.has_one_position:
+        return draw_story(result, ledger_rows)
+    return draw_account(result)
 
 
 def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:

@@ -50,6 +50,7 @@ from backtest.tune.study_text import (
     describe_overfitting,
     find_measures,
     name_evidence,
+    name_short,
     write_verdict,
 )
 
@@ -181,17 +182,12 @@ def list_study_facts(study: Study, explored: Explored) -> list[Fact]:
         facts += [
             Fact("On the holdout", format_holdout_score(study, verdict),
                  f"looked at {count_looks(study)}"),
-            Fact(name_short(study), format_probability(verdict.deflated_sharpe),
+            Fact(name_short(study.facts), format_probability(verdict.deflated_sharpe),
                  "probability that it is more than luck"),
             Fact("Overfitting", format_number(verdict.overfitting),
                  "probability that the best is no better than the median"),
         ]  # fmt: skip
     return facts
-
-
-def name_short(study: Study) -> str:
-    """Return a short name of the probability that the winner is more than luck."""
-    return "Deflated Sharpe" if study.facts.get("pool", "mean") == "mean" else "Bootstrap"
 
 
 def count_looks(study: Study) -> str:
@@ -232,7 +228,7 @@ def describe_elsewhere(verdict: Verdict) -> str:
 
 def tabulate_verdict(study: Study, verdict: Verdict) -> Table:
     """Return the numbers of the verdict."""
-    is_pooled, short = study.facts.get("pool") == "mean", name_short(study)
+    is_pooled, short = study.facts.get("pool") == "mean", name_short(study.facts)
     rows = (
         ("sets tried", f"{verdict.trials:,}", "in this study"),
         ("sets tried elsewhere", f"{verdict.other_trials:,}", describe_elsewhere(verdict)),

@@ -24,7 +24,7 @@ from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
 
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
-BOOKS = 32
+PORTFOLIOS = 32
 """The least number of sets in a block of several positions, each of which takes its time."""
 MOST_OBSERVED = 2_048
 """Bars used to find the parameters that a policy's columns depend on."""
@@ -54,7 +54,7 @@ class ClusterEvaluator(Evaluator):
         """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
         wanted = WorkBlock({}, first, stop, returns or bool(self.equivalents))
         order = sort_sets(self, sets) if self.compile else np.arange(count_sets(sets))
-        unit = BOOKS if self.is_portfolio else LANES
+        unit = PORTFOLIOS if self.is_portfolio else LANES
         rows = self._send(sets, order, wanted, unit if self.compile else 1, progress)
         return self.finish_rows(rows, returns)
 

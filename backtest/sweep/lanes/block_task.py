@@ -76,7 +76,7 @@ def prepare_group(
     has_returns: bool,
 ) -> GroupTask:
     """Return what all blocks of a group of a :class:`LaneRunner` have in common."""
-    market, (policy, venue, account) = columns.market, group.trio
+    market, (policy, venue, account) = columns.whole, group.trio
     inputs = read_inputs(
         market,
         venue,
@@ -141,7 +141,16 @@ def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
         "last_stop": -math.inf, "called_at": math.nan, "highest": capital,
         "inverse": 1.0 / capital, "decay_product": 1.0, "peak_backing": 1.0,
     }  # fmt: skip
-    wealth = ("first_unit", "unit", "peak", "low", "low_peak", "sample_unit", "paid_in")
+    wealth = (
+        "first_unit",
+        "unit",
+        "peak",
+        "low",
+        "low_peak",
+        "sample_unit",
+        "paid_in",
+        "seen_peak",
+    )
     line = find_line(ruin_at, reserve, paid_in)
     return begun | dict.fromkeys(wealth, paid_in) | {"line": line}
 

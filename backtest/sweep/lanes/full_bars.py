@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account import Feed, Ledger, Log, Plan, Rules, State, compute_equity, live_bar
+from backtest.account.portfolio_records import share
 from backtest.account.ruin import find_line
 from backtest.account.steps import has_wealth
 from backtest.engine.bar_loop import is_balanced
@@ -16,10 +17,10 @@ from backtest.sweep.lanes.lane_rows import (
     Kind,
     cell,
     compute_unit,
-    read_books,
+    read_balances,
     read_own_rules,
     read_watch,
-    write_books,
+    write_balances,
     write_watch,
 )
 
@@ -60,13 +61,13 @@ def live_lane(
     t: int,
 ) -> bool:
     """Take one lane through a bar as a single run does; return whether its books balance."""
-    own = read_own_rules(rules, kind, block, i)
+    own = share(read_own_rules(rules, kind, block, i))
     before = read_state(rules, kind, block, at, i, t)
     after, ledger, quote = live_bar(own, plan, feed, before, log, t)
     block[cell(STEP_LEFT, i)] = LIVE
     if not is_balanced(before, after, ledger, quote):
         return False
-    write_books(rules.instrument, block, i, after.books)
+    write_balances(rules.instrument, block, i, after.balances)
     write_watch(rules.instrument, block, i, after.watch)
     write_state(own, block, i, before, after, ledger, t)
     count_ledger(block, i, ledger)
@@ -94,6 +95,7 @@ def live_lanes(
     In an ordinary bar only the odd lanes, after a refund of their charges if ``is_carrying``;
     otherwise all lanes.
     """
+    rules, plan, feed, log = share(rules), share(plan), share(feed), share(log)
     for i in range(LANES):
         if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
             continue
@@ -106,10 +108,10 @@ def live_lanes(
 
 def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, t: int) -> State:
     """Return the state of one lane before bar t."""
-    books = read_books(rules.instrument, block, at.value, i)
-    equity = compute_equity(rules.instrument, books, at.value)
+    balances = read_balances(rules.instrument, block, at.value, i)
+    equity = compute_equity(rules.instrument, balances, at.value)
     return State(
-        books=books,
+        balances=balances,
         equity=equity,
         reserve=block[cell(RESERVE, i)],
         leverage=block[cell(TARGET, i)],
@@ -137,7 +139,7 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, 
 def write_state(
     rules: Rules, block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
 ) -> None:
-    """Write the state of one lane after bar t, except its books."""
+    """Write the state of one lane after bar t, except its balances."""
     block[cell(RESERVE, i)] = after.reserve
     block[cell(RATIO, i)] = after.ratio
     block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
@@ -156,7 +158,7 @@ def write_state(
     line = find_line(rules.account.ruin_at, after.reserve, after.paid_in)
     block[cell(LINE, i)] = -1.0 if after.is_ruined else line
     block[cell(UNIT, i)] = after.unit
-    is_closing = after.is_over and after.books.positions[0].quantity != 0.0
+    is_closing = after.is_over and after.balances.positions[0].quantity != 0.0
     # a run keeps the unit value if there was no wealth before the bar, or none is left
     is_empty = not after.is_ruined and not after.equity + after.reserve > 0.0
     is_kept = not after.is_ruined and not has_wealth(before.equity + before.reserve, ledger.flows)

@@ -31,7 +31,7 @@ from backtest.sweep.lanes.lane_compiler import (
     types_of_live,
 )
 from backtest.sweep.lanes.lane_fees import LaneFees
-from backtest.sweep.lanes.lane_rows import AT_ONCE, LANES, RUN, Cursor, Kind, Setup, Sheets
+from backtest.sweep.lanes.lane_rows import AT_ONCE, LANES, RUN, BlockArrays, Cursor, Kind, Setup
 from backtest.sweep.policy_columns import BlockColumns
 from backtest.venue import MarginRules
 
@@ -72,6 +72,7 @@ def score_block(
         rules.is_isolated,
         task.kind.has_flows,
         len(show_table(task, task.full.instrument.margin).floors),
+        len(task.inputs.seen.rows) > 1,
     )
     part = compile_or_explain(task, shape)
     own = {k: fill_lanes(v) for k, v in terms.items()}
@@ -131,7 +132,7 @@ def run_block(
         seen=inputs.seen,
         log=Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64)),
     )
-    sheets = Sheets(
+    arrays = BlockArrays(
         block=block,
         brackets=pack_margin(show_table(task, task.full.instrument.margin)),
         shared=columns.shared,
@@ -144,9 +145,9 @@ def run_block(
     at = Cursor(
         event=0, flow=0, last_funding=math.nan, value=0.0, signal=1.0, free=0.0, sample=0, later=0
     )
-    market = (setup, sheets) if fees is None else (setup, sheets, fees)
+    market = (setup, arrays) if fees is None else (setup, arrays, fees)
     loop, live = find_loop(task, market, part, at)
-    n_bars = len(inputs.seen.time)
+    n_bars = len(inputs.feed.time)
     changes = dict(inputs.changes)
     t = task.first
     while t < n_bars:
@@ -166,14 +167,14 @@ def run_block(
 
 
 def change_table(
-    task: GroupTask, setup: Setup, sheets: Sheets, table: MarginRules
-) -> tuple[Setup, Sheets]:
+    task: GroupTask, setup: Setup, arrays: BlockArrays, table: MarginRules
+) -> tuple[Setup, BlockArrays]:
     """Return the arguments of the loop for another margin table."""
     padded = pad_brackets(table, len(setup.rules.instrument.margin.floors))
     setup = setup._replace(
         rules=setup.rules.with_margin(padded), full=setup.full.with_margin(as_arrays(table))
     )
-    return setup, sheets._replace(brackets=pack_margin(show_table(task, table)))
+    return setup, arrays._replace(brackets=pack_margin(show_table(task, table)))
 
 
 def find_loop(
@@ -181,13 +182,13 @@ def find_loop(
 ) -> tuple[Any, Any]:
     """Return the compiled loop of a group and the function for full bars, compiled once.
 
-    ``market`` are the first arguments of the loop: setup, sheets, and fee tiers if there are any.
+    ``market`` are the first arguments of the loop: setup, arrays, and fee tiers if there are any.
     """
     setup = market[0]
     account, instrument = setup.rules
     margin = instrument.margin
     types = (*map(type, account), *map(type, instrument), *map(type, margin))
-    types += tuple(map(type, setup.full.instrument))
+    types += (*map(type, setup.full.instrument), *map(type, setup.plan))
     key = (setup.kind, *types, len(margin.floors), len(market))
     with LOCK:
         if key not in task.loops:
@@ -200,10 +201,10 @@ def compile_loop(market: tuple[Any, ...], part: LanePolicy, at: Cursor) -> tuple
 
     The first time on a machine, both are compiled at once, the second one in another process.
     """
-    setup, sheets = market[:2]
+    setup, arrays = market[:2]
     names = compile_lanes(n_brackets=len(setup.rules.instrument.margin.floors)).names
     loop = names["advance_block" if len(market) == 2 else "advance_days"]
-    types = types_of_live(setup, sheets.block, at)
+    types = types_of_live(setup, arrays.block, at)
     if is_cold():
         with count_as_compiling():
             child = start_compiling(types)

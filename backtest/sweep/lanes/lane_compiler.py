@@ -25,6 +25,7 @@ from backtest.account import AccountRules, InstrumentRules, Quote, State
 from backtest.base.code_identity import CodeText, describe_function
 from backtest.base.compiled_files import cfunc, jit
 from backtest.base.compiled_twins import make_twin
+from backtest.base.shared_records import share_record
 from backtest.base.units import FloatArray
 from backtest.engine.compile.loop_compiler import (
     INNER,
@@ -65,6 +66,7 @@ CALLED = frozenset(
         "advance_days",
         "begin_day",
         "charge_lanes",
+        "count_seen",
         "count_later",
         "fold_products",
         "copy_own_columns",
@@ -87,6 +89,7 @@ class Shape(NamedTuple):
 
     ``columns`` has the name of each column and whether lanes differ in it. ``constants`` are the
     parameters written into the code. ``n_brackets`` is the size of the table the policy sees.
+    ``is_slow``: the policy does not decide at each close.
     """
 
     columns: tuple[tuple[str, bool], ...]
@@ -95,6 +98,7 @@ class Shape(NamedTuple):
     is_isolated: bool | None
     has_flows: bool | None
     n_brackets: int
+    is_slow: bool = False
 
 
 class Lanes(NamedTuple):
@@ -128,7 +132,7 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     paths = jit_modules(MODULES, names, place, choose, mark=mark)
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names |= {name: jit(function, **options) for name, function in INSTRUCTIONS.items()}
-    names["cell"] = jit(find_cell, **options)
+    names |= {"cell": jit(find_cell, **options), "share": share_record}
     return Lanes(names, paths)
 
 
@@ -180,7 +184,7 @@ def find_cell(row: int, i: int) -> Any:
 
 
 @intrinsic
-def write_vector(_context: Any, sheet: Any, k: Any, first: Any, value: Any) -> Any:
+def write_vector(_context: Any, matrix: Any, k: Any, first: Any, value: Any) -> Any:
     """Write a number into a run of cells as one vector; a short loop would not become one."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -196,7 +200,7 @@ def write_vector(_context: Any, sheet: Any, k: Any, first: Any, value: Any) -> A
         builder.store(run, builder.bitcast(at, whole.as_pointer()), align=8)
         return context.get_dummy_value()
 
-    return numba.void(sheet, k, first, value), build
+    return numba.void(matrix, k, first, value), build
 
 
 INSTRUCTIONS: dict[str, Any] = {
@@ -214,11 +218,11 @@ def signature() -> Any:
     """Return the types of the arguments of a policy's part."""
     number, whole = numba.float64, numba.int64
     line = numba.types.Array(number, 1, "C")
-    sheet = numba.types.Array(number, 2, "C")
+    matrix = numba.types.Array(number, 2, "C")
     flags = numba.types.Array(whole, 1, "C")
     prices = [number] * 5
     return numba.void(
-        line, line, sheet, sheet, flags, whole, *prices, *([number] * 6), whole, whole,
+        line, line, matrix, matrix, flags, whole, *prices, *([number] * 6), whole, whole,
     )  # fmt: skip
 
 
@@ -348,11 +352,14 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
     state |= dict.fromkeys(("is_called", "is_over", "is_ruined", "is_call_open"), "False")
     state |= dict.fromkeys(("funding_next", "flow_next"), "0")
     state |= {
-        "books": "books", "equity": "equity", "reserve": cell["reserve"],
+        "balances": "balances", "equity": "equity", "reserve": cell["reserve"],
         "since": f"t - {cell['last_liquidation']}", "since_stop": f"t - {cell['last_stop']}",
         "last_funding": "funding", "unit": "compute_unit(KIND, block, i, equity)",
         "peak": cell["peak"],
     }  # fmt: skip
+    if shape.is_slow:
+        state |= {"since": cell["seen_since"], "since_stop": cell["seen_since_stop"]}
+        state |= {"peak": cell["seen_peak"]}
     quote = dict.fromkeys(Quote._fields, "value")
     quote |= {"multiplier": "multiplier", "initial": "initial"}
     quote |= dict.fromkeys(("volume", "sigma", "adv", "order_fee"), "0.0")
@@ -361,8 +368,8 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
         f"instrument = {write_record('InstrumentRules', instrument)}",
         f"rules = Rules({write_record('AccountRules', account)}, instrument)",
         f"position = Position({cell['quantity']}, {cell['entry']}, {cell['margin']}, value)",
-        f"books = make_books({cell['cash']}, position)",
-        "equity = compute_equity(instrument, books, value)",
+        f"balances = make_balances({cell['cash']}, position)",
+        "equity = compute_equity(instrument, balances, value)",
         f"state = {write_record('State', state)}",
         f"quote = {write_record('Quote', quote)}",
         f"account = show_account(rules, state, quote, days, {True if wants_root else None})",

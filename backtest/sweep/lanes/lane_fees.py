@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest.engine.bar_loop import DONE
 from backtest.engine.fee_days import ROUNDING, WINDOW
 from backtest.sweep.lanes.lane_loop import advance_block
-from backtest.sweep.lanes.lane_rows import FEE, LANES, TAKER, TRADED, Cursor, Setup, Sheets, cell
+from backtest.sweep.lanes.lane_rows import (
+    FEE,
+    LANES,
+    TAKER,
+    TRADED,
+    BlockArrays,
+    Cursor,
+    Setup,
+    cell,
+)
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray, IntArray
@@ -40,7 +49,7 @@ class LaneFees(NamedTuple):
 
 def advance_days(
     setup: Setup,
-    sheets: Sheets,
+    arrays: BlockArrays,
     fees: LaneFees,
     live: Any,
     decide: Any,
@@ -51,9 +60,9 @@ def advance_days(
     """Take a block through bars ``start`` to ``stop`` as :func:`advance_block`, day by day."""
     t, why = start, DONE
     while t < stop and why == DONE:
-        begin_day(fees, sheets.block, t)
+        begin_day(fees, arrays.block, t)
         end = find_day_end(fees.day, t, stop)
-        at, t, why = advance_block(setup, sheets, live, decide, at, t, end)
+        at, t, why = advance_block(setup, arrays, live, decide, at, t, end)
     return at, t, why
 
 

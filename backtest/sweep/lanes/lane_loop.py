@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 from backtest.account import Feed, Plan, Quote, as_index
 from backtest.account.bar import quote_bar
 from backtest.account.steps import is_flow_due, is_funding_due
-from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE, count_days
+from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE, count_days, find_seen
 from backtest.measures.tally import grow_free
 from backtest.sweep.lanes.lane_measures import (
     count_close,
     count_rare,
+    count_seen,
     fold_products,
     follow_lanes,
+    hold_lanes,
     take_samples,
     write_equity,
 )
@@ -33,10 +35,10 @@ from backtest.sweep.lanes.lane_rows import (
     LANES,
     LATER,
     STEP_LEFT,
+    BlockArrays,
     Cursor,
     LaneBar,
     Setup,
-    Sheets,
     all_lanes,
     cell,
     copy_own_columns,
@@ -68,7 +70,7 @@ def count_due(feed: Feed, event: int, t: int) -> int:
 
 def is_ordinary(plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int) -> bool:
     """Return whether bar t is ordinary: no flow, and at most one funding event, at the open."""
-    if t == 0 or plan.margin_call != 0.0 or is_flow_due(feed, at.flow, t):
+    if t == 0 or plan.margin_call is not None or is_flow_due(feed, at.flow, t):
         return False
     return n_due == 0 or (n_due == 1 and feed.funding_is_open[at.event] == 1)
 
@@ -80,9 +82,9 @@ def skip_flows(feed: Feed, flow: int, t: int) -> int:
     return flow
 
 
-def pass_bar(setup: Setup, sheets: Sheets, live: Any, quote: Quote, at: Cursor, t: int) -> int:
+def pass_bar(setup: Setup, arrays: BlockArrays, live: Any, quote: Quote, at: Cursor, t: int) -> int:
     """Update all lanes for bar t; return a lane that does not balance, or -1."""
-    rules, block = setup.rules, sheets.block
+    rules, block = setup.rules, arrays.block
     bar = LaneBar(rules, setup.kind, quote, at.value, at.signal)
     n_due = count_due(setup.feed, at.event, t)
     move = setup.clock.log_return[as_index(t)]
@@ -171,9 +173,11 @@ def call_live(
     return fault
 
 
-def close_bar_of_block(setup: Setup, sheets: Sheets, quote: Quote, at: Cursor, t: int) -> Cursor:
+def close_bar_of_block(
+    setup: Setup, arrays: BlockArrays, quote: Quote, at: Cursor, t: int
+) -> Cursor:
     """Sample returns if a sample ends; return the cursor after bar t."""
-    feed, clock, block = setup.feed, setup.clock, sheets.block
+    feed, clock, block = setup.feed, setup.clock, arrays.block
     if setup.kind.is_full is not None:
         fold_products(block)
     n_due = count_due(feed, at.event, t)
@@ -181,7 +185,7 @@ def close_bar_of_block(setup: Setup, sheets: Sheets, quote: Quote, at: Cursor, t
     free, sample = grow_free(at.free, clock.risk_free[as_index(t)]), at.sample
     if clock.ends_sample[as_index(t)] != 0.0:
         bar = LaneBar(setup.rules, setup.kind, quote, at.value, at.signal)
-        take_samples(bar, block, free, sheets.returns, sample)
+        take_samples(bar, block, free, arrays.returns, sample)
         raise_bound(quote, block)
         free, sample = 0.0, sample + 1
     return Cursor(
@@ -197,17 +201,20 @@ def close_bar_of_block(setup: Setup, sheets: Sheets, quote: Quote, at: Cursor, t
 
 
 def decide_lanes(
-    setup: Setup, sheets: Sheets, decide: Any, quote: Quote, at: Cursor, t: int, k: int
+    setup: Setup, arrays: BlockArrays, decide: Any, quote: Quote, at: Cursor, t: int, k: int
 ) -> int:
-    """Call the policy at the close of bar t, with row k of its own columns; return why it stops."""
-    seen, flags = setup.seen, sheets.flags
+    """Call the policy at the close of bar t that it sees, with row k of its own columns.
+
+    Returns why it stops.
+    """
+    seen, flags = setup.seen, arrays.flags
     flags[0], flags[1] = -1, 1
     j = as_index(t)
     decide(
-        sheets.block,
-        sheets.brackets,
-        sheets.shared,
-        sheets.own,
+        arrays.block,
+        arrays.brackets,
+        arrays.shared,
+        arrays.own,
         flags,
         seen.time[j],
         seen.open[j],
@@ -230,7 +237,7 @@ def decide_lanes(
 
 
 def advance_block(
-    setup: Setup, sheets: Sheets, live: Any, decide: Any, at: Cursor, start: int, stop: int
+    setup: Setup, arrays: BlockArrays, live: Any, decide: Any, at: Cursor, start: int, stop: int
 ) -> tuple[Cursor, int, int]:
     """Take a block through bars ``start`` to ``stop``, from its cursor before bar ``start``.
 
@@ -238,20 +245,29 @@ def advance_block(
     policy's formula for all lanes. Returns the cursor, the bar reached, and why it stopped, as
     :func:`backtest.engine.bar_loop.simulate` does.
     """
+    begun = find_seen(setup.seen, start)
+    begun = begun if begun >= 0 else -begun - 1
     for t in range(start, stop):
         quote = quote_bar(setup.rules.instrument, setup.feed, t)
-        fault = pass_bar(setup, sheets, live, quote, at, t)
+        fault = pass_bar(setup, arrays, live, quote, at, t)
         if fault >= 0:
-            sheets.flags[0] = fault
+            arrays.flags[0] = fault
             return at, t, BROKEN
-        at = close_bar_of_block(setup, sheets, quote, at, t)
-        k = t
-        if len(sheets.places) > 0:
-            k = (t - start) % AT_ONCE
+        at = close_bar_of_block(setup, arrays, quote, at, t)
+        seen = find_seen(setup.seen, t)
+        if seen < 0:
+            hold_lanes(arrays.block)
+            continue
+        if len(setup.seen.rows) > 1:
+            bar = LaneBar(setup.rules, setup.kind, quote, at.value, at.signal)
+            count_seen(bar, setup.seen.rows, arrays.block, seen)
+        k = seen
+        if len(arrays.places) > 0:
+            k = (seen - begun) % AT_ONCE
             if k == 0:
-                copy_own_columns(sheets, t)
-        why = decide_lanes(setup, sheets, decide, quote, at, t, k)
+                copy_own_columns(arrays, seen)
+        why = decide_lanes(setup, arrays, decide, quote, at, seen, k)
         if why != DONE:
             return at, t, why
-    write_equity(setup.rules.instrument, setup.kind, sheets.block, at.value)
+    write_equity(setup.rules.instrument, setup.kind, arrays.block, at.value)
     return at, stop, DONE

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import (
-    Books,
+    Balances,
     InstrumentRules,
     Quote,
     Watch,
+    as_index,
     compute_backing,
     compute_equity,
     compute_requirement,
 )
-from backtest.account.books import mark_to_market
+from backtest.account.balances import mark_to_market
 from backtest.account.exits import follow_equity, follow_prices
 from backtest.account.position import has_rate_bound
 from backtest.measures.tally import (
@@ -37,7 +39,7 @@ from backtest.sweep.lanes.lane_rows import (
     LaneBar,
     cell,
     compute_unit,
-    read_books,
+    read_balances,
     read_exposure,
     read_own_instrument,
     read_watch,
@@ -50,11 +52,11 @@ from backtest.sweep.lanes.lane_rows import (  # isort: skip
     BOUND, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DISUTILITY, DOWNSIDE, EQUITY, EQUITY_SUM,
     EXCESS_MEAN, EXCESS_SQUARES, HELD, INVERSE, LEVERAGE_SUM, LOW, LOW_PEAK, MEAN, NEAR, PEAK,
     PEAK_BACKING, PEAK_LEVERAGE, PEAK_NEEDED, PRICE_PNL, SAMPLE_UNIT, SAMPLES, SQUARES, STEP_LEFT,
-    UNIT,
+    UNIT, LAST_LIQUIDATION, LAST_STOP, SEEN_PEAK, SEEN_SINCE, SEEN_SINCE_STOP, TARGET,
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base.units import FloatArray, IntArray
 
 
 class RareMeasures(NamedTuple):
@@ -83,8 +85,8 @@ def count_close(
     reach = find_reach(rate, quote.mark_close, lower, upper)
     bound = block[cell(BOUND, 0)]
     for i in range(LANES):
-        books = read_books(rules, block, bar.value, i)
-        equity = compute_equity(rules, books, quote.mark_close)
+        balances = read_balances(rules, block, bar.value, i)
+        equity = compute_equity(rules, balances, quote.mark_close)
         block[cell(EQUITY_SUM, i)] += equity
         unit = compute_unit(kind, block, i, equity)
         peak = block[cell(PEAK, i)]
@@ -92,17 +94,17 @@ def count_close(
         has_marks |= is_deeper(peak, block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit)
         if kind.is_full is not None:
             own = read_own_instrument(rules, kind, block, i)
-            pnl = mark_to_market(books, quote.mark_close)[1]
+            pnl = mark_to_market(balances, quote.mark_close)[1]
             if rules.fills_early is not None:
-                valued, first = mark_to_market(books, quote.fill)
+                valued, first = mark_to_market(balances, quote.fill)
                 pnl = first + mark_to_market(valued, quote.mark_close)[1]
             if has_rare is not None:
                 pnl = 0.0 if block[cell(STEP_LEFT, i)] != HOLD else pnl
             block[cell(PRICE_PNL, i)] += pnl
-            has_exposure |= count_exposure(own, quote, block, i, books, equity, move, rate)
-            has_near |= may_be_near(own, books, quote, reach)
+            has_exposure |= count_exposure(own, quote, block, i, balances, equity, move, rate)
+            has_near |= may_be_near(own, balances, quote, reach)
         if not has_one_rate(rules.margin):
-            is_over |= not abs(books.positions[0].quantity) * abs(quote.mark_close) <= bound
+            is_over |= not abs(balances.positions[0].quantity) * abs(quote.mark_close) <= bound
     return RareMeasures(
         has_marks=has_marks,
         has_exposure=has_exposure | is_over,
@@ -116,13 +118,13 @@ def count_exposure(
     quote: Quote,
     block: FloatArray,
     i: int,
-    books: Books,
+    balances: Balances,
     equity: float,
     move: float,
     rate: float,
 ) -> bool:
     """Add a close to decay and exposure of one lane; return whether it may be at a new peak."""
-    position = books.positions[0]
+    position = balances.positions[0]
     held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
     base = block[cell(INVERSE, i)]
     quantity = position.quantity
@@ -137,7 +139,7 @@ def count_exposure(
     notional = abs(position.quantity) * abs(quote.mark_close)
     leverage = notional * inverse
     block[cell(LEVERAGE_SUM, i)] += leverage
-    backing = compute_backing(rules, books, quote.mark_close)
+    backing = compute_backing(rules, balances, quote.mark_close)
     needed = rate * SLACK * notional
     if not has_rate_bound(rules):
         needed = compute_requirement(rules, position, quote.mark_close, quote.multiplier)
@@ -150,10 +152,10 @@ def follow_lanes(bar: LaneBar, block: FloatArray) -> None:
     rules, quote = bar.rules.instrument, bar.quote
     for i in range(LANES):
         own = read_own_instrument(rules, bar.kind, block, i)
-        books = read_books(rules, block, bar.value, i)
-        position = books.positions[0]
+        balances = read_balances(rules, block, bar.value, i)
+        position = balances.positions[0]
         before = read_watch(rules, block, i)
-        equity = compute_equity(rules, books, quote.mark_close)
+        equity = compute_equity(rules, balances, quote.mark_close)
         after = follow_prices(before, position, quote)
         if rules.fills_late is not None:
             is_traded = block[cell(STEP_LEFT, i)] != HOLD  # its prices came before the trade
@@ -183,15 +185,15 @@ def count_near(bar: LaneBar, block: FloatArray) -> None:
     rules, quote = bar.rules.instrument, bar.quote
     for i in range(LANES):
         own = read_own_instrument(rules, bar.kind, block, i)
-        books = read_books(rules, block, quote.mark_close, i)
-        block[cell(NEAR, i)] += 1.0 if is_near(own, books, quote) else 0.0
+        balances = read_balances(rules, block, quote.mark_close, i)
+        block[cell(NEAR, i)] += 1.0 if is_near(own, balances, quote) else 0.0
 
 
 def mark_lanes(bar: LaneBar, block: FloatArray) -> None:
     """Update peaks and deepest drawdowns at a close; a second call changes nothing."""
     rules, value = bar.rules.instrument, bar.quote.mark_close
     for i in range(LANES):
-        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        equity = compute_equity(rules, read_balances(rules, block, value, i), value)
         unit = compute_unit(bar.kind, block, i, equity)
         peak, low, low_peak = update_drawdown(
             block[cell(PEAK, i)], block[cell(LOW, i)], block[cell(LOW_PEAK, i)], unit
@@ -205,20 +207,45 @@ def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
     """Update the peaks of exposure at a close; a second call changes nothing."""
     rules, quote = bar.rules.instrument, bar.quote
     for i in range(LANES):
-        books = read_books(rules, block, quote.mark_close, i)
+        balances = read_balances(rules, block, quote.mark_close, i)
         own = read_own_instrument(rules, bar.kind, block, i)
         exposure, inverse = read_exposure(block, i), block[cell(INVERSE, i)]
-        leverage, needed, backing = update_peaks(own, exposure, books, inverse, quote)
+        leverage, needed, backing = update_peaks(own, exposure, balances, inverse, quote)
         block[cell(PEAK_LEVERAGE, i)] = leverage
         block[cell(PEAK_NEEDED, i)] = needed
         block[cell(PEAK_BACKING, i)] = backing
+
+
+def hold_lanes(block: FloatArray) -> None:
+    """Decide nothing in all lanes."""
+    for i in range(LANES):
+        block[cell(TARGET, i)] = math.nan
+
+
+def count_seen(bar: LaneBar, rows: IntArray, block: FloatArray, k: int) -> None:
+    """Count what policies see that decide at the close of longer bar k, in all lanes."""
+    rules, value = bar.rules.instrument, bar.quote.mark_close
+    for i in range(LANES):
+        equity = compute_equity(rules, read_balances(rules, block, value, i), value)
+        unit = compute_unit(bar.kind, block, i, equity)
+        block[cell(SEEN_PEAK, i)] = max(block[cell(SEEN_PEAK, i)], unit)
+        block[cell(SEEN_SINCE, i)] = count_bars_since(rows, block[cell(LAST_LIQUIDATION, i)], k)
+        block[cell(SEEN_SINCE_STOP, i)] = count_bars_since(rows, block[cell(LAST_STOP, i)], k)
+
+
+def count_bars_since(rows: IntArray, last: float, k: int) -> float:
+    """Return how many longer bars ended after that of bar ``last``, up to k; infinite for none."""
+    if last < 0.0:
+        return math.inf
+    row = rows[as_index(int(last))]
+    return float(k - (row if row >= 0 else -row - 1))
 
 
 def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArray, k: int) -> None:
     """End a sample in all lanes at the close; write the returns if requested."""
     rules, value = bar.rules.instrument, bar.quote.mark_close
     for i in range(LANES):
-        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        equity = compute_equity(rules, read_balances(rules, block, value, i), value)
         unit = compute_unit(bar.kind, block, i, equity)
         sample = Sample(
             sample_unit=block[cell(SAMPLE_UNIT, i)],
@@ -260,6 +287,6 @@ def fold_products(block: FloatArray) -> None:
 def write_equity(rules: InstrumentRules, kind: Kind, block: FloatArray, value: float) -> None:
     """Write equity and unit value of all lanes at u ``value``."""
     for i in range(LANES):
-        equity = compute_equity(rules, read_books(rules, block, value, i), value)
+        equity = compute_equity(rules, read_balances(rules, block, value, i), value)
         block[cell(UNIT, i)] = compute_unit(kind, block, i, equity)
         block[cell(EQUITY, i)] = equity

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import (
     AccountRules,
-    Books,
+    Balances,
     Feed,
     InstrumentRules,
     Log,
@@ -21,7 +21,7 @@ from backtest.account import (
     Watch,
     as_index,
 )
-from backtest.account.books import make_books
+from backtest.account.balances import make_balances
 from backtest.engine.bar_loop import Seen
 from backtest.measures.tally import Clock, Exposure
 from backtest.venue import MarginRules
@@ -57,7 +57,7 @@ ROWS = (
     "is_call_open", "called_at", "calls_met", "calls_failed", "liquidated_calls", "call_days",
     "profit_share", "order_fee", "liquidation_impact",
     "best", "highest", "held", "take_profits", "take_profit", "trailing_stop", "equity_stop",
-    "carry", "carry_before", "disutility",
+    "carry", "carry_before", "disutility", "seen_peak", "seen_since", "seen_since_stop",
 )  # fmt: skip
 """The rows of a block; after them come the policy's parameters and its memory.
 
@@ -67,7 +67,8 @@ policy is not called any more. The rules come late; band and leverages are alway
 ``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``bound``, in the cell of the
 first lane, is an upper bound of all notionals at the last close, for quick checks with one rate.
 ``best`` and ``highest`` are what stops compare with. ``held`` is the quantity at the last close,
-only where decisions fill at closes.
+only where decisions fill at closes. ``seen_peak``, ``seen_since`` and ``seen_since_stop`` are what
+policies see that do not decide at each close.
 """
 
 (
@@ -88,7 +89,7 @@ only where decisions fill at closes.
     IS_CALL_OPEN, CALLED_AT, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS,
     PROFIT_SHARE, ORDER_FEE, LIQUIDATION_IMPACT,
     BEST, HIGHEST, HELD, TAKE_PROFITS, TAKE_PROFIT, TRAILING_STOP, EQUITY_STOP,
-    CARRY, CARRY_BEFORE, DISUTILITY,
+    CARRY, CARRY_BEFORE, DISUTILITY, SEEN_PEAK, SEEN_SINCE, SEEN_SINCE_STOP,
 ) = range(len(ROWS))  # fmt: skip
 
 
@@ -158,7 +159,7 @@ class Setup(NamedTuple):
     log: Log
 
 
-class Sheets(NamedTuple):
+class BlockArrays(NamedTuple):
     """The arrays of a block.
 
     ``block`` of shape (rows * LANES,) is its state; ``brackets`` the margin brackets that policies
@@ -283,14 +284,14 @@ def read_own_margin(margin: MarginRules, kind: Kind, block: FloatArray, i: int) 
     )
 
 
-def read_books(rules: InstrumentRules, block: FloatArray, value: float, i: int) -> Books:
-    """Return the books of one lane, with the position last marked at u ``value``."""
+def read_balances(rules: InstrumentRules, block: FloatArray, value: float, i: int) -> Balances:
+    """Return the balances of one lane, with the position last marked at u ``value``."""
     entry, margin = 0.0, 0.0
     if rules.keeps_entry is not None:
         entry = block[cell(ENTRY, i)]
     if rules.is_isolated is not None:
         margin = block[cell(MARGIN, i)]
-    return make_books(
+    return make_balances(
         block[cell(CASH, i)], Position(block[cell(QUANTITY, i)], entry, margin, value)
     )
 
@@ -310,10 +311,10 @@ def write_watch(rules: InstrumentRules, block: FloatArray, i: int, watch: Watch)
         block[cell(HIGHEST, i)] = watch.highest
 
 
-def write_books(rules: InstrumentRules, block: FloatArray, i: int, books: Books) -> None:
-    """Write the books of one lane, in the rows that the kind of account needs."""
-    position = books.positions[0]
-    block[cell(CASH, i)] = books.cash
+def write_balances(rules: InstrumentRules, block: FloatArray, i: int, balances: Balances) -> None:
+    """Write the balances of one lane, in the rows that the kind of account needs."""
+    position = balances.positions[0]
+    block[cell(CASH, i)] = balances.cash
     block[cell(QUANTITY, i)] = position.quantity
     if rules.keeps_entry is not None:
         block[cell(ENTRY, i)] = position.entry
@@ -362,15 +363,15 @@ def read_exposure(block: FloatArray, i: int) -> Exposure:
     )
 
 
-def copy_own_columns(sheets: Sheets, t: int) -> None:
+def copy_own_columns(arrays: BlockArrays, t: int) -> None:
     """Copy the columns in which lanes differ, for the bars from t on, to the lanes' buffer."""
-    n_bars = min(AT_ONCE, len(sheets.distinct) - t)
+    n_bars = min(AT_ONCE, len(arrays.distinct) - t)
     for k in range(n_bars):
-        for j in range(len(sheets.places)):
-            value = sheets.distinct[as_index(t + k), as_index(sheets.places[as_index(j), 1])]
-            write_run(sheets.own, k, sheets.places[as_index(j), 0], value)
+        for j in range(len(arrays.places)):
+            value = arrays.distinct[as_index(t + k), as_index(arrays.places[as_index(j), 1])]
+            write_run(arrays.own, k, arrays.places[as_index(j), 0], value)
 
 
-def write_run(sheet: FloatArray, k: int, first: int, value: float) -> None:
+def write_run(matrix: FloatArray, k: int, first: int, value: float) -> None:
     """Write a number into a run of cells of row k; compiled, the run may extend to the next row."""
-    sheet[k, first : first + RUN] = value
+    matrix[k, first : first + RUN] = value

@@ -15,6 +15,7 @@ from backtest.base.thread_pool import count_cores, run_in_threads
 from backtest.base.units import FloatArray, IntArray, parse_size
 from backtest.engine import read_signal
 from backtest.engine.lookahead.causality_checker import Causality
+from backtest.market.policy_clock import find_clock
 from backtest.measures.run_measures import CORE
 from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
@@ -61,8 +62,9 @@ class LaneRunner:
 
     def __init__(self, evaluator: Any) -> None:
         rule = evaluator.base.signal
-        given = evaluator.signal if rule is None else rule.compute(evaluator.market)
-        self.signal = read_signal(given, evaluator.market, 0)
+        clock = find_clock(evaluator.market)
+        given = evaluator.signal if rule is None else rule.compute(clock.seen)
+        self.signal = clock.hold(read_signal(given, clock.seen, 0))
         self.market = evaluator.market.with_signal(self.signal)
         self.base = evaluator.base
         self.settings = evaluator.settings
@@ -130,7 +132,7 @@ class LaneRunner:
 
         base = self.base
         if first > 0:
-            account = without_flows_before(base.account, int(columns.market.time[first]))
+            account = without_flows_before(base.account, int(columns.whole.time[first]))
             base = base._replace(account=account)
         for group in sort_into_groups(base, self.settings, sets):
             task = prepare_group(self, group, columns, sets, first, has_returns)

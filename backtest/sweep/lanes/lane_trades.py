@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import (
-    Books,
+    Balances,
     Feed,
     InstrumentRules,
     Quote,
@@ -19,7 +19,7 @@ from backtest.account import (
     find_adverse,
 )
 from backtest.account.account_records import Trade
-from backtest.account.books import mark_to_market
+from backtest.account.balances import mark_to_market
 from backtest.account.exits import follow_prices, follow_trade, is_exiting
 from backtest.account.fills import fill
 from backtest.account.liquidation import is_triggered
@@ -37,11 +37,11 @@ from backtest.sweep.lanes.lane_rows import (
     LaneBar,
     cell,
     has_run,
-    read_books,
+    read_balances,
     read_own_instrument,
     read_own_rules,
     read_watch,
-    write_books,
+    write_balances,
     write_watch,
 )
 from backtest.sweep.lanes.quick_looks import RateBound, may_be_poor, may_break
@@ -98,24 +98,24 @@ def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: b
     rules, is_isolated = bar.rules.instrument, bar.rules.instrument.is_isolated
     for i in range(LANES):
         own = read_own_rules(bar.rules, bar.kind, block, i)
-        books = read_books(rules, block, bar.value, i)
-        block[cell(CASH_BEFORE, i)] = books.cash
+        balances = read_balances(rules, block, bar.value, i)
+        block[cell(CASH_BEFORE, i)] = balances.cash
         block[cell(FUNDING_BEFORE, i)] = block[cell(FUNDING, i)]
         if bar.kind.is_full is not None:
             block[cell(CARRY_BEFORE, i)] = block[cell(CARRY, i)]
         if is_isolated is not None:
-            block[cell(MARGIN_BEFORE, i)] = books.positions[0].margin
+            block[cell(MARGIN_BEFORE, i)] = balances.positions[0].margin
         if is_paying:
-            books, paid = pay_funding(
-                own.instrument, books, charges.funding_value, charges.funding_rate
+            balances, paid = pay_funding(
+                own.instrument, balances, charges.funding_value, charges.funding_rate
             )
             block[cell(FUNDING, i)] += paid
             add_lane_carry(bar.kind, block, i, paid)
         if bar.rules.account.has_interest is not None:
             block[cell(INTEREST_BEFORE, i)] = block[cell(INTEREST, i)]
-            books, interest = charge_interest(
+            balances, interest = charge_interest(
                 own,
-                books,
+                balances,
                 bar.quote,
                 charges.years,
                 charges.borrow_rate,
@@ -124,9 +124,9 @@ def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: b
             )
             block[cell(INTEREST, i)] += interest
             add_lane_carry(bar.kind, block, i, interest)
-        block[cell(CASH, i)] = books.cash
+        block[cell(CASH, i)] = balances.cash
         if is_isolated is not None:
-            block[cell(MARGIN, i)] = books.positions[0].margin
+            block[cell(MARGIN, i)] = balances.positions[0].margin
 
 
 def add_lane_carry(kind: Kind, block: FloatArray, i: int, paid: float) -> None:
@@ -173,15 +173,15 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
     """
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
-    books = read_books(rules, block, bar.value, i)
-    is_alive = can_order(own, quote, compute_equity(rules, books, quote.fill))
-    is_moving = is_alive & is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
+    balances = read_balances(rules, block, bar.value, i)
+    is_alive = can_order(own, quote, compute_equity(rules, balances, quote.fill))
+    is_moving = is_alive & is_asking(own, balances, quote, block[cell(TARGET, i)], bar.signal)
     watch = read_watch(rules, block, i)
-    is_odd = is_triggered(own, books, quote, watch) | (block[cell(LATER, i)] != 0.0)
-    left = compute_equity(rules, books, quote.mark_close)
+    is_odd = is_triggered(own, balances, quote, watch) | (block[cell(LATER, i)] != 0.0)
+    left = compute_equity(rules, balances, quote.mark_close)
     is_odd |= not left > block[cell(LINE, i)]
     if bar.rules.account.has_interest is not None:
-        is_odd |= is_carrying & may_be_poor(own, books, quote, left)
+        is_odd |= is_carrying & may_be_poor(own, balances, quote, left)
     step = TRADE if is_moving else (LIVE if is_odd else HOLD)
     block[cell(STEP_LEFT, i)] = step
     return step
@@ -202,45 +202,45 @@ def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool
     """Update one trading lane for the bar; return whether it needs the fallback."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
-    books, valued = value_books(bar, block, i)
+    balances, valued = value_balances(bar, block, i)
     is_mine = block[cell(STEP_LEFT, i)] == TRADE
     target, line = block[cell(TARGET, i)], block[cell(LINE, i)]
     watch = read_watch(rules, block, i)
-    done, is_special = try_trade(own, quote, books, watch, target, bar.signal, most, line)
+    done, is_special = try_trade(own, quote, balances, watch, target, bar.signal, most, line)
     is_odd = is_mine & (is_special | (block[cell(LATER, i)] != 0.0))
     if is_odd:
         block[cell(STEP_LEFT, i)] = LIVE
     if is_mine & (not is_odd):
-        write_books(rules, block, i, done.books)
+        write_balances(rules, block, i, done.balances)
         if rules.has_exits is not None:
             if rules.fills_late is not None:
-                watch = follow_prices(watch, books.positions[0], quote)
-            watch = follow_trade(watch, books.positions[0], done.books.positions[0])
+                watch = follow_prices(watch, balances.positions[0], quote)
+            watch = follow_trade(watch, balances.positions[0], done.balances.positions[0])
             write_watch(rules, block, i, watch)
         count_trade(rules, block, i, done)
         add_lane_carry(bar.kind, block, i, done.fee)
         if bar.kind.is_full is not None:
-            pnl = mark_to_market(done.books, quote.mark_close)[1]
+            pnl = mark_to_market(done.balances, quote.mark_close)[1]
             block[cell(PRICE_PNL, i)] += (valued + done.price_pnl) + pnl
     return bool(is_odd)
 
 
-def value_books(bar: LaneBar, block: FloatArray, i: int) -> tuple[Books, float]:
-    """Return the books of one lane before its fill, and the price pnl of valuing them for it.
+def value_balances(bar: LaneBar, block: FloatArray, i: int) -> tuple[Balances, float]:
+    """Return the balances of one lane before its fill, and the price pnl of valuing them for it.
 
     A fill at the close before the bar values the position there first.
     """
     rules = bar.rules.instrument
-    books, pnl = read_books(rules, block, bar.value, i), 0.0
+    balances, pnl = read_balances(rules, block, bar.value, i), 0.0
     if rules.fills_early is not None:
-        books, pnl = mark_to_market(books, bar.quote.fill)
-    return books, pnl
+        balances, pnl = mark_to_market(balances, bar.quote.fill)
+    return balances, pnl
 
 
 def try_trade(
     rules: InstrumentRules,
     quote: Quote,
-    books: Books,
+    balances: Balances,
     watch: Watch,
     leverage: float,
     signal: float,
@@ -251,39 +251,39 @@ def try_trade(
 
     It is odd if anything else may happen in the bar, such as ruin at an equity up to ``line``.
     """
-    equity = compute_equity(rules, books, quote.fill)
+    equity = compute_equity(rules, balances, quote.fill)
     reach = compute_target(rules, quote, equity, leverage, signal)
     is_odd = reach == math.inf
     if rules.fills_early is None:
-        is_odd |= may_break(rules, books, quote, most)
-        is_odd |= may_exit_before(rules, books, quote, watch)
+        is_odd |= may_break(rules, balances, quote, most)
+        is_odd |= may_exit_before(rules, balances, quote, watch)
     side = 1.0 if signal > 0.0 else -1.0
-    wanted = size_order(rules, books, quote, equity, side, reach)
-    done = fill(rules, books, quote, wanted, rules.fee)
+    wanted = size_order(rules, balances, quote, equity, side, reach)
+    done = fill(rules, balances, quote, wanted, rules.fee)
     if rules.fills_late is None:
-        after = follow_trade(watch, books.positions[0], done.books.positions[0])
-        is_odd |= may_break(rules, done.books, quote, most)
-        is_odd |= may_exit(rules, done.books, quote, after, quote.low, quote.high)
-    left = compute_equity(rules, done.books, quote.mark_close)
-    is_odd |= (not left > line) | may_be_poor(rules, done.books, quote, left)
+        after = follow_trade(watch, balances.positions[0], done.balances.positions[0])
+        is_odd |= may_break(rules, done.balances, quote, most)
+        is_odd |= may_exit(rules, done.balances, quote, after, quote.low, quote.high)
+    left = compute_equity(rules, done.balances, quote.mark_close)
+    is_odd |= (not left > line) | may_be_poor(rules, done.balances, quote, left)
     return done, is_odd
 
 
-def may_exit_before(rules: InstrumentRules, books: Books, quote: Quote, watch: Watch) -> bool:
+def may_exit_before(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> bool:
     """Return whether a stop may close a position before it changes: at the open, or in the bar."""
     if rules.fills_late is not None:
-        return may_exit(rules, books, quote, watch, quote.low, quote.high)
-    return may_exit(rules, books, quote, watch, quote.open, quote.open)
+        return may_exit(rules, balances, quote, watch, quote.low, quote.high)
+    return may_exit(rules, balances, quote, watch, quote.open, quote.open)
 
 
 def may_exit(
-    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, low: float, high: float
+    rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> bool:
     """Return whether prices from ``low`` to ``high`` may reach a stop; False only if not."""
     if rules.has_exits is not None:
-        return is_exiting(rules, books, quote, watch, low, high)
+        return is_exiting(rules, balances, quote, watch, low, high)
     if rules.has_stop is not None:
-        position = books.positions[0]
+        position = balances.positions[0]
         return is_stopped(rules, position, find_adverse(position, low, high))
     return False
 
@@ -307,10 +307,10 @@ def trade_and_charge_lane(
     """Take one lane through a bar with charges; return whether it is odd, and then unchanged."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_rules(bar.rules, bar.kind, block, i)
-    books, valued = value_books(bar, block, i)
+    balances, valued = value_balances(bar, block, i)
     watch = read_watch(rules, block, i)
-    done, is_odd = try_early(own.instrument, quote, books, block[cell(TARGET, i)], bar.signal)
-    after, paid, interest = done.books, 0.0, 0.0
+    done, is_odd = try_early(own.instrument, quote, balances, block[cell(TARGET, i)], bar.signal)
+    after, paid, interest = done.balances, 0.0, 0.0
     if is_paying:
         after, paid = pay_funding(
             own.instrument, after, charges.funding_value, charges.funding_rate
@@ -325,14 +325,14 @@ def trade_and_charge_lane(
             charges.cash_rate,
             charges.short_rate,
         )
-    watch = follow_trade(watch, books.positions[0], after.positions[0])
+    watch = follow_trade(watch, balances.positions[0], after.positions[0])
     is_odd |= may_break(own.instrument, after, quote, most) | (block[cell(LATER, i)] != 0.0)
     is_odd |= may_exit(own.instrument, after, quote, watch, quote.low, quote.high)
     left = compute_equity(rules, after, quote.mark_close)
     is_odd |= (not left > block[cell(LINE, i)]) | may_be_poor(own.instrument, after, quote, left)
     block[cell(STEP_LEFT, i)] = LIVE if is_odd else TRADE
     if not is_odd:
-        write_books(rules, block, i, after)
+        write_balances(rules, block, i, after)
         write_watch(rules, block, i, watch)
         count_trade(rules, block, i, done)
         block[cell(FUNDING, i)] += paid
@@ -348,17 +348,17 @@ def trade_and_charge_lane(
 
 
 def try_early(
-    rules: InstrumentRules, quote: Quote, books: Books, leverage: float, signal: float
+    rules: InstrumentRules, quote: Quote, balances: Balances, leverage: float, signal: float
 ) -> tuple[Trade, bool]:
     """Fill a decision if it asks for a trade, else nothing; return the trade and if it is odd."""
-    equity = compute_equity(rules, books, quote.fill)
+    equity = compute_equity(rules, balances, quote.fill)
     is_moving = can_order(rules, quote, equity)
-    is_moving &= is_asking(rules, books, quote, leverage, signal)
+    is_moving &= is_asking(rules, balances, quote, leverage, signal)
     reach = compute_target(rules, quote, equity, leverage, signal)
     side = 1.0 if signal > 0.0 else -1.0
-    wanted = size_order(rules, books, quote, equity, side, reach)
-    wanted = wanted if is_moving else books.positions[0].quantity
-    return fill(rules, books, quote, wanted, rules.fee), is_moving & (reach == math.inf)
+    wanted = size_order(rules, balances, quote, equity, side, reach)
+    wanted = wanted if is_moving else balances.positions[0].quantity
+    return fill(rules, balances, quote, wanted, rules.fee), is_moving & (reach == math.inf)
 
 
 def count_trade(rules: InstrumentRules, block: FloatArray, i: int, done: Trade) -> None:

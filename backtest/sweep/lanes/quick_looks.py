@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest.account import (
-    Books,
+    Balances,
     InstrumentRules,
     Quote,
     Watch,
@@ -19,7 +19,7 @@ from backtest.account import (
     compute_equity,
     find_adverse,
 )
-from backtest.account.books import is_failing
+from backtest.account.balances import is_failing
 from backtest.account.exits import is_exiting
 from backtest.account.liquidation import is_triggered
 from backtest.account.orders import is_asking
@@ -36,7 +36,7 @@ from backtest.sweep.lanes.lane_rows import (
     cell,
     lane_bit,
     no_lanes,
-    read_books,
+    read_balances,
     read_own_instrument,
     read_watch,
 )
@@ -70,17 +70,17 @@ def find_rare(bar: LaneBar, block: FloatArray, rate: float) -> int:
     if bar.signal == 0.0:
         for i in range(LANES):
             own = read_own_instrument(rules, bar.kind, block, i)
-            books = read_books(rules, block, bar.value, i)
+            balances = read_balances(rules, block, bar.value, i)
             watch = read_watch(rules, block, i)
-            is_rare = is_endangered(own, books, quote, watch, reach, block[cell(LINE, i)])
-            found |= lane_bit(i, is_rare | (books.positions[0].quantity != 0.0))
+            is_rare = is_endangered(own, balances, quote, watch, reach, block[cell(LINE, i)])
+            found |= lane_bit(i, is_rare | (balances.positions[0].quantity != 0.0))
         return found
     for i in range(LANES):
         own = read_own_instrument(rules, bar.kind, block, i)
-        books = read_books(rules, block, bar.value, i)
-        is_rare = is_asking(own, books, quote, block[cell(TARGET, i)], bar.signal)
+        balances = read_balances(rules, block, bar.value, i)
+        is_rare = is_asking(own, balances, quote, block[cell(TARGET, i)], bar.signal)
         watch = read_watch(rules, block, i)
-        is_rare |= is_endangered(own, books, quote, watch, reach, block[cell(LINE, i)])
+        is_rare |= is_endangered(own, balances, quote, watch, reach, block[cell(LINE, i)])
         found |= lane_bit(i, is_rare)
     return found
 
@@ -126,62 +126,67 @@ def find_rate_bound(
 
 
 def is_endangered(
-    rules: InstrumentRules, books: Books, quote: Quote, watch: Watch, reach: Reach, line: float
+    rules: InstrumentRules,
+    balances: Balances,
+    quote: Quote,
+    watch: Watch,
+    reach: Reach,
+    line: float,
 ) -> bool:
     """Return whether the bar's extreme may trigger anything or take the equity to the ruin line.
 
     False only if it certainly does not.
     """
-    position = books.positions[0]
+    position = balances.positions[0]
     lost = abs(position.quantity) * reach.loss
-    is_near_root = lost > compute_equity(rules, books, reach.start) - line
+    is_near_root = lost > compute_equity(rules, balances, reach.start) - line
     if not has_rate_bound(rules):
-        return is_near_root | is_triggered(rules, books, quote, watch)
+        return is_near_root | is_triggered(rules, balances, quote, watch)
     if rules.is_isolated is not None:
-        is_near_root |= may_fail(rules, books, reach)
+        is_near_root |= may_fail(rules, balances, reach)
     if rules.has_exits is not None:
-        is_near_root |= is_exiting(rules, books, quote, watch, quote.low, quote.high)
+        is_near_root |= is_exiting(rules, balances, quote, watch, quote.low, quote.high)
     elif rules.has_stop is not None:
         is_near_root |= is_stopped(rules, position, find_adverse(position, quote.low, quote.high))
     return is_near_root
 
 
-def may_fail(rules: InstrumentRules, books: Books, reach: Reach) -> bool:
+def may_fail(rules: InstrumentRules, balances: Balances, reach: Reach) -> bool:
     """Return whether the requirement may fail within a reach; False only if it cannot.
 
     It cannot while the backing of the position at the start exceeds loss and margin.
     """
-    quantity = books.positions[0].quantity
-    return abs(quantity) * reach.loss > compute_backing(rules, books, reach.start)
+    quantity = balances.positions[0].quantity
+    return abs(quantity) * reach.loss > compute_backing(rules, balances, reach.start)
 
 
-def may_break(rules: InstrumentRules, books: Books, quote: Quote, most: RateBound) -> bool:
+def may_break(rules: InstrumentRules, balances: Balances, quote: Quote, most: RateBound) -> bool:
     """Return whether the requirement may fail at the open or later; False only if it cannot.
 
     This holds before and after a trade, which may leave a notional of any size.
     """
     lowest, highest = min(quote.mark_open, quote.mark_low), max(quote.mark_open, quote.mark_high)
-    extreme = find_adverse(books.positions[0], lowest, highest)
+    extreme = find_adverse(balances.positions[0], lowest, highest)
     if not has_rate_bound(rules):
-        return is_failing(rules, books, extreme, quote.multiplier)
-    notional = abs(books.positions[0].quantity) * abs(extreme)
-    backing = compute_backing(rules, books, extreme)
+        return is_failing(rules, balances, extreme, quote.multiplier)
+    notional = abs(balances.positions[0].quantity) * abs(extreme)
+    backing = compute_backing(rules, balances, extreme)
     is_short = bool(backing < notional * (most.rate * SLACK))
     if not has_one_rate(rules.margin):
         is_short |= not notional <= most.notional
     return is_short
 
 
-def may_be_near(rules: InstrumentRules, books: Books, quote: Quote, reach: Reach) -> bool:
+def may_be_near(rules: InstrumentRules, balances: Balances, quote: Quote, reach: Reach) -> bool:
     """Return whether the close may be near liquidation; False only if it is not."""
     if not has_rate_bound(rules):
-        return is_near(rules, books, quote)
-    return may_fail(rules, books, reach)
+        return is_near(rules, balances, quote)
+    return may_fail(rules, balances, reach)
 
 
-def may_be_poor(rules: InstrumentRules, books: Books, quote: Quote, equity: float) -> bool:
+def may_be_poor(rules: InstrumentRules, balances: Balances, quote: Quote, equity: float) -> bool:
     """Return whether a flat account may be below the least order at a close; False only if not."""
-    return is_poor(rules, quote, equity, SLACK) & (books.positions[0].quantity == 0.0)
+    return is_poor(rules, quote, equity, SLACK) & (balances.positions[0].quantity == 0.0)
 
 
 def raise_bound(quote: Quote, block: FloatArray) -> None:

@@ -11,6 +11,7 @@ from backtest.base.errors import ParameterError, PolicyError
 from backtest.base.thread_pool import run_in_threads
 from backtest.base.units import IntArray
 from backtest.engine.signal_rule import SignalRule
+from backtest.market.policy_clock import find_clock
 from backtest.sweep.lanes.lane_block import BlockFault
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome, LaneBlock, LaneRunner, score_or_fail
@@ -97,7 +98,8 @@ class RuleLanes:
             self._runners.move_to_end(rule)
             return self._runners[rule]
         runner = copy.copy(self.lanes)  # shares compiled loops and the record of checks
-        runner.signal = rule.compute(self.market)
+        clock = find_clock(self.market)
+        runner.signal = clock.hold(rule.compute(clock.seen))
         runner.market = self.market.with_signal(runner.signal)
         runner._columns = {}
         self._runners[rule] = runner

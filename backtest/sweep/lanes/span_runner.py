@@ -11,6 +11,7 @@ from backtest.account.account import without_flows_before
 from backtest.base.errors import BacktestError
 from backtest.base.thread_pool import run_in_threads
 from backtest.base.units import FloatArray, IntArray
+from backtest.market.policy_clock import find_clock
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.block_task import GroupTask, prepare_group
 from backtest.sweep.lanes.lane_block import BlockFault, Scored, fill_lanes, score_block
@@ -31,22 +32,24 @@ class CutColumns:
     """Columns of a block that were computed on more bars, cut to the first ones."""
 
     def __init__(self, whole: Columns, stop: int) -> None:
-        is_all = stop == whole.market.n_bars
-        self.market: Market = whole.market if is_all else whole.market.prefix(stop)
+        is_all = stop == whole.whole.n_bars
+        self.whole: Market = whole.whole if is_all else whole.whole.prefix(stop)
+        self.n_seen = find_clock(self.whole).seen.n_bars
         self.build = whole.build
         self.block: BlockColumns | None = None
 
     def holding(self, block: BlockColumns) -> CutColumns:
         """Return these with the columns of one block."""
         held = CutColumns.__new__(CutColumns)
-        held.market, held.build, held.block = self.market, self.build, block
+        held.whole, held.build, held.block = self.whole, self.build, block
+        held.n_seen = self.n_seen
         return held
 
     def of_block(self, values: Mapping[str, np.ndarray]) -> BlockColumns:  # noqa: ARG002 - as Columns
         """Return the columns of the block up to the end of the span."""
         if self.block is None:
             raise TypeError("the columns of a block must be held first")
-        n = self.market.n_bars
+        n = self.n_seen
         return self.block._replace(
             shared=np.ascontiguousarray(self.block.shared[:, :n]),
             distinct=self.block.distinct[:n],
@@ -114,7 +117,7 @@ def start_base(base: Any, columns: Columns, first: int) -> Any:
     """Return the base of accounts that begin at a bar: flows before it are left out."""
     if first == 0:
         return base
-    account = without_flows_before(base.account, int(columns.market.time[first]))
+    account = without_flows_before(base.account, int(columns.whole.time[first]))
     return base._replace(account=account)
 
 

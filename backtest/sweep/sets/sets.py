@@ -24,7 +24,7 @@ from backtest.base.frozen_tables import FrozenTable
 from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.ranges import Condition
 from backtest.base.values import PartDeclaration, Value, find_declarations
-from backtest.engine.named_signals import change_rule
+from backtest.engine.indicator_rules import change_rule
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets
 from backtest.policy import Parameter, Policy

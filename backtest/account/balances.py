@@ -1,0 +1,129 @@
+"""Functions on the balances: equity, margin ratio, costs, bad debt, and mark to market."""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account.account_records import Balances, InstrumentRules, Position
+from backtest.account.position import compute_profit, compute_requirement, mark_position
+from backtest.base.units import TOLERANCE
+from backtest.venue.liquidation_price import compute_liquidation_value
+
+
+def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    """Return the equity of the account with the position valued at u."""
+    position = balances.positions[0]
+    if rules.is_isolated is not None:
+        return balances.cash + (position.margin + compute_profit(position, value))
+    return balances.cash + position.quantity * value
+
+
+def compute_backing(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    """Return what backs the position at u: the equity (cross), or margin and profit (isolated)."""
+    position = balances.positions[0]
+    if rules.is_isolated is not None:
+        return position.margin + compute_profit(position, value)
+    return balances.cash + position.quantity * value
+
+
+def compute_uncounted(rules: InstrumentRules, balances: Balances, value: float) -> float:
+    """Return the part of an unrealized profit at u that backs no order and no withdrawal."""
+    if rules.has_profit_share is None:
+        return 0.0
+    profit = compute_profit(balances.positions[0], value)
+    return (1.0 - rules.profit_share) * max(profit, 0.0)
+
+
+def compute_base(rules: InstrumentRules, balances: Balances) -> float:
+    """Return the backing without the position's value: the backing is this plus ``q u``."""
+    position = balances.positions[0]
+    if rules.is_isolated is not None:
+        return position.margin - position.quantity * position.entry
+    return balances.cash
+
+
+def is_failing(rules: InstrumentRules, balances: Balances, value: float, multiplier: float) -> bool:
+    """Return whether the maintenance requirement fails at u; a flat account has none."""
+    position = balances.positions[0]
+    needed = compute_requirement(rules, position, value, multiplier)
+    is_short = compute_backing(rules, balances, value) <= needed * (1.0 + TOLERANCE)
+    return is_short & (position.quantity != 0.0)
+
+
+def compute_ratio(
+    rules: InstrumentRules, balances: Balances, value: float, multiplier: float
+) -> float:
+    """Return the margin ratio at u: 0 when flat, infinite when nothing backs the position."""
+    position = balances.positions[0]
+    if position.quantity == 0.0:
+        return 0.0
+    backing = compute_backing(rules, balances, value)
+    needed = compute_requirement(rules, position, value, multiplier)
+    return needed / backing if backing > 0.0 else math.inf
+
+
+def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
+    """Return the u at which the position is liquidated; NaN if there is none."""
+    position = balances.positions[0]
+    base = compute_base(rules, balances)
+    return compute_liquidation_value(
+        rules.margin, position.quantity, position.entry, base, multiplier
+    )
+
+
+def make_balances(cash: float, position: Position) -> Balances:
+    """Return the balances of an account with one position."""
+    return Balances(cash, (position,))
+
+
+def make_flat_balances(cash: float, margin: float, value: float) -> Balances:
+    """Return the balances of a flat account, last marked at u; ``margin`` may still be posted."""
+    return Balances(cash, (Position(0.0, 0.0, margin, value),))
+
+
+def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
+    """Take a cost from the cash; in isolated margin from the margin once the wallet is empty."""
+    position = balances.positions[0]
+    cash, margin = balances.cash - amount, position.margin
+    if rules.is_isolated is not None:
+        is_empty = (cash < 0.0) & (position.quantity != 0.0)
+        missing = cash if is_empty else 0.0
+        cash, margin = 0.0 if is_empty else cash, margin + missing
+    return make_balances(cash, Position(position.quantity, position.entry, margin, position.value))
+
+
+def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balances, float]:
+    """Move a flat account's margin to the wallet, and record a shortfall as bad debt.
+
+    An account with a position is not changed.
+    """
+    position = balances.positions[0]
+    if position.quantity != 0.0:
+        return balances, 0.0
+    cash, bad_debt = balances.cash, 0.0
+    if rules.is_isolated is not None:
+        if position.margin < 0.0:
+            bad_debt = -position.margin
+        else:
+            cash += position.margin
+    if cash < 0.0:
+        bad_debt -= cash
+        cash = 0.0
+    return make_flat_balances(cash, 0.0, position.value), bad_debt
+
+
+def mark_to_market(balances: Balances, value: float) -> tuple[Balances, float]:
+    """Value the position at u; return the price pnl since it was last valued."""
+    marked, pnl = mark_position(balances.positions[0], value)
+    return make_balances(balances.cash, marked), pnl
+
+
+def close_bar(
+    rules: InstrumentRules, balances: Balances, value: float
+) -> tuple[Balances, float, float]:
+    """Mark to market at the mark close; return the price pnl and any bad debt of a flat account."""
+    marked, pnl = mark_to_market(balances, value)
+    if marked.positions[0].quantity != 0.0:
+        return marked, pnl, 0.0
+    settled, bad_debt = record_shortfall(rules, marked)
+    return settled, pnl, bad_debt

@@ -1,0 +1,213 @@
+"""The close of a bar of an account that settles in several currencies."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.contagion import record_falls
+from backtest.account.currency_pools import (
+    NOW,
+    OWN_CASH,
+    OWN_EQUITY,
+    OWN_FX,
+    OWN_MOVED,
+    OWN_OPEN,
+    OWN_RATE,
+    OWN_SINCE,
+    compute_own_equity,
+    fold_ledger,
+    leave_pool,
+    show_pool,
+)
+from backtest.account.ledger import RUINED
+from backtest.account.portfolio_balance import (
+    count_open,
+    is_below,
+)
+from backtest.account.portfolio_bar import (
+    count_assets,
+    count_bars,
+    mark_closes,
+)
+from backtest.account.portfolio_calls import close_calls
+from backtest.account.portfolio_ledger import (
+    FLOWS,
+    FX_PNL,
+    TRANSFERRED,
+    earn,
+    note,
+)
+from backtest.account.portfolio_records import (
+    CASH,
+    EQUITY,
+    IS_CONVERTING,
+    IS_RUINED,
+    PAID_IN,
+    PEAK,
+    RESERVE,
+    SCALE,
+    SINCE_POOL,
+    UNIT,
+    AccountState,
+    EventLog,
+    MarketBar,
+    MarketFeed,
+    Scratch,
+    Terms,
+)
+from backtest.account.portfolio_ruin import end_portfolio, is_portfolio_poor
+from backtest.account.ruin import NOTHING_LEFT
+from backtest.account.steps import has_wealth
+from backtest.base.units import TOLERANCE
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+# -------------------------------------------------------------------------------- step 8: close
+
+
+def close_pools(
+    terms: Terms,
+    feed: MarketFeed,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    wealth: float,
+) -> None:
+    """Mark everything at the mark closes and the close of the rates; test for ruin and calls."""
+    opens, rates, earned = feed.rate_open[t], feed.rate_close[t], 0.0
+    for pool in range(terms.n_pools):
+        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+        mark_closes(terms, state, quotes, ledger, log, t)
+        earned += earn(ledger) * opens[pool]
+        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    equity, gained = value_pools(terms, state, opens, rates)
+    is_lost = state.wallet[IS_RUINED] == 0.0 and earned + gained < 0.0
+    if is_lost:
+        is_lost = are_pools_ruined(terms, state, quotes, scratch, ledger, log, equity, rates)
+    if is_lost:
+        end_pools(terms, state, quotes, scratch, ledger, log, t, rates)
+        equity, gained = value_pools(terms, state, opens, rates)
+    for pool in range(terms.n_pools):
+        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+        close_calls(terms, feed, state, quotes, ledger, log, t, is_lost)
+        limit = terms.negative_limit / rates[pool]
+        is_under = is_below(terms, state, limit, state.pools[pool, NOW])
+        state.wallet[IS_CONVERTING] = 1.0 if is_under else 0.0
+        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    is_high = close_totals(terms, state, scratch, rates, equity, wealth, is_lost)
+    for pool in range(terms.n_pools):
+        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+        record_falls(terms, state, scratch, ledger, log, is_high)
+        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    fold_ledger(terms, state, scratch, ledger, opens)
+    ledger[FX_PNL, ledger.shape[1] - 1] = gained
+    count_assets(state, ledger)
+
+
+def value_pools(
+    terms: Terms, state: AccountState, opens: FloatArray, rates: FloatArray
+) -> tuple[float, float]:
+    """Return the equity at the rates of the close, and what the rates gained in the bar.
+
+    That is the last equity from the last close to the open, and the equity now from the open on:
+    all money of the bar moves at the rates of the open.
+    """
+    equity, gained = 0.0, 0.0
+    for pool in range(terms.n_pools):
+        own, now = state.pools[pool], compute_own_equity(terms, state, pool)
+        own[NOW], own[OWN_OPEN] = now, opens[pool]
+        equity += now * rates[pool]
+        own[OWN_FX] = own[OWN_EQUITY] * (opens[pool] - own[OWN_RATE])
+        own[OWN_FX] += now * (rates[pool] - opens[pool])
+        gained += own[OWN_FX]
+    return float(equity), float(gained)
+
+
+def are_pools_ruined(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: EventLog,
+    equity: float,
+    rates: FloatArray,
+) -> bool:
+    """Return whether a close after a bar with a loss ruins the account.
+
+    That is by its whole wealth; or flat, where no pool can afford an order of its own.
+    """
+    wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
+    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
+    is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
+    if is_under or count_open(state) > 0:
+        return bool(is_under)
+    count, poor = 0, 0
+    for pool in range(terms.n_pools):
+        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+        own = state.pools[pool, NOW] + state.wallet[RESERVE]
+        has_any = False
+        for i in range(len(quotes.is_listed)):
+            has_any = has_any or quotes.is_listed[i] == 1
+        if has_any:
+            count += 1
+            poor += 1 if is_portfolio_poor(terms, quotes, own) else 0
+        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    return count > 0 and poor == count
+
+
+def end_pools(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    rates: FloatArray,
+) -> None:
+    """Close all positions of a ruined account at the mark closes, and log its ruin."""
+    if count_open(state) == 0:
+        note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
+        return
+    for pool in range(terms.n_pools):
+        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+        if count_open(state) > 0:
+            end_portfolio(terms, state, quotes, ledger, log, t)
+        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+
+
+def close_totals(
+    terms: Terms,
+    state: AccountState,
+    scratch: Scratch,
+    rates: FloatArray,
+    equity: float,
+    wealth: float,
+    is_lost: bool,
+) -> bool:
+    """Write equity, cash, unit value and counts; return whether the unit value is at its high."""
+    wallet = state.wallet
+    wallet[EQUITY], wallet[CASH] = equity, 0.0
+    count_bars(state)
+    wallet[SINCE_POOL] = math.inf
+    for pool in range(terms.n_pools):
+        own = state.pools[pool]
+        own[OWN_SINCE] += 1.0
+        own[OWN_EQUITY], own[OWN_RATE] = own[NOW], rates[pool]
+        own[OWN_MOVED] = scratch.own_ledger[TRANSFERRED, pool]
+        wallet[CASH] += own[OWN_CASH] * rates[pool]
+        wallet[SINCE_POOL] = min(wallet[SINCE_POOL], own[OWN_SINCE])
+    if has_wealth(wealth, scratch.own_ledger[FLOWS, 0]) and wallet[IS_RUINED] == 0.0:
+        wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
+    is_high = wallet[UNIT] >= wallet[PEAK]
+    wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
+    if is_lost:
+        wallet[IS_RUINED] = 1.0
+    return bool(is_high)

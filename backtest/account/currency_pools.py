@@ -1,0 +1,240 @@
+"""The pools of an account that settles in several currencies: one shown at a time.
+
+Each currency has a cross pool of its own: cash, positions, margin calls, liquidation, collateral
+and bad debt. The rules of one pool serve all of them. :func:`show_pool` puts the positions,
+collateral and ledger of all other pools aside, and the money of one pool into the wallet, in its
+currency. :func:`leave_pool` brings the rest back. Between the two an account has the shown pool
+alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backtest.account.portfolio_ledger import COUNTS, N_TERMS, WIDTH
+from backtest.account.portfolio_records import (
+    CASH,
+    DISTANCE,
+    ELSEWHERE,
+    EQUITY,
+    IS_CONVERTING,
+    PAID_IN,
+    POOL_FAILED,
+    RESERVE,
+    SHOWN,
+    SHOWN_ROW,
+    SINCE_POOL,
+    AccountState,
+    EventLog,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+    is_isolated,
+)
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+(
+    OWN_CASH, OWN_SINCE, OWN_CONVERTING, OWN_FAILED, OWN_DISTANCE, OWN_RATIO, OWN_UNMET,
+    OWN_CALLED_AT, OWN_CALLED, OWN_OPEN_CALL, OWN_FALLEN, OWN_FLOWS_FALLEN, OWN_RULES_FALLEN,
+    OWN_RATE, OWN_EQUITY, OWN_BALANCE, OWN_BACKING, OWN_NEEDED, OWN_INITIAL, OWN_MOVED, OWN_FX,
+    OWN_OPEN, FILL_RATE,
+    NOW, WANTED, REST, ORDERED, NEED, SPARE,
+) = range(29)  # fmt: skip
+"""Columns of ``AccountState.pools``. The first 13 are what a pool has of its own while it is not
+shown; of the one that is shown they hold what the account has. ``OWN_RATE`` is the price of the
+currency at the last close, ``OWN_EQUITY`` to ``OWN_INITIAL`` are of then, and ``OWN_MOVED`` is what
+transfers brought in the bar, ``OWN_FX`` what its rate gained, ``OWN_OPEN`` the price at its open.
+The others are of a step of the bar."""
+N_POOL = 29
+
+MONEY = (CASH, SINCE_POOL, IS_CONVERTING, POOL_FAILED, DISTANCE)
+"""Entries of the wallet that belong to a pool: the first columns of ``pools``, in their order."""
+
+(
+    QUANTITY, MARGIN, PENDING, ISOLATED, LISTED, SINCE, SINCE_STOP, BEST, OPENED, FALLEN, SHARE,
+    FAILURE, CARRIED, RESTS, LIMIT, THROUGH, FRESH, KIND,
+) = range(18)  # fmt: skip
+"""Rows of ``Scratch.aside``; the ledger of an instrument comes after them. Of collateral the first
+two are its amount and its last price."""
+N_ASIDE = 18 + N_TERMS
+
+REST_EQUITY, REST_RESERVE, REST_PAID_IN, SHOWN_RESERVE, SHOWN_PAID_IN = range(5)
+"""Entries of ``Scratch.at_rest``."""
+
+
+def show_pool(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: EventLog,
+    pool: int,
+    rate: float,
+) -> None:
+    """Show one pool alone; ``rate`` is the price of its currency, by which totals are divided."""
+    n, wallet, rest = len(state.margin), state.wallet, scratch.at_rest
+    for i in range(n):
+        if terms.pools[i] != pool:
+            hide_instrument(terms, state, quotes, scratch, ledger, i)
+    for c in range(len(state.held.amounts)):
+        if terms.pools[n + c] != pool:
+            scratch.aside[QUANTITY, n + c] = state.held.amounts[c]
+            scratch.aside[MARGIN, n + c] = state.priced[c]
+            scratch.aside[SHARE, n + c] = state.shares[n + c]
+            state.held.amounts[c], state.shares[n + c] = 0.0, 0.0
+    swap_pool(state, scratch, ledger, pool)
+    rest[REST_EQUITY], rest[REST_RESERVE] = wallet[EQUITY], wallet[RESERVE]
+    rest[REST_PAID_IN] = wallet[PAID_IN]
+    wallet[EQUITY] /= rate
+    wallet[RESERVE] /= rate
+    wallet[PAID_IN] /= rate
+    rest[SHOWN_RESERVE], rest[SHOWN_PAID_IN] = wallet[RESERVE], wallet[PAID_IN]
+    state.cursor[SHOWN], state.cursor[SHOWN_ROW] = pool, log.written[0]
+
+
+def leave_pool(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: EventLog,
+    pool: int,
+    rate: float,
+) -> None:
+    """Bring all other pools back; the events of the pool as a whole get its number."""
+    n, wallet, rest = len(state.margin), state.wallet, scratch.at_rest
+    wallet[EQUITY] = rest[REST_EQUITY]
+    is_kept = wallet[RESERVE] == rest[SHOWN_RESERVE]
+    wallet[RESERVE] = rest[REST_RESERVE] if is_kept else wallet[RESERVE] * rate
+    is_kept = wallet[PAID_IN] == rest[SHOWN_PAID_IN]
+    wallet[PAID_IN] = rest[REST_PAID_IN] if is_kept else wallet[PAID_IN] * rate
+    wallet[ELSEWHERE] = 0.0
+    swap_pool(state, scratch, ledger, pool)
+    for i in range(n):
+        if terms.pools[i] != pool:
+            bring_back(terms, state, quotes, scratch, ledger, i)
+    for c in range(len(state.held.amounts)):
+        if terms.pools[n + c] != pool:
+            state.held.amounts[c] = scratch.aside[QUANTITY, n + c]
+            state.priced[c] = scratch.aside[MARGIN, n + c]
+            state.shares[n + c] = scratch.aside[SHARE, n + c]
+    if log.is_on is not None:
+        for row in range(state.cursor[SHOWN_ROW], min(log.written[0], len(log.entries))):
+            if log.entries[row, WIDTH - 1] == -1.0:
+                log.entries[row, WIDTH - 1] = -1.0 - pool
+    state.cursor[SHOWN] = 0
+
+
+def hide_instrument(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    i: int,
+) -> None:
+    """Put an instrument aside: it is flat, cross, not listed, and decides nothing."""
+    aside, isolated = scratch.aside, terms.rules.brackets.are_isolated
+    aside[QUANTITY, i], state.held.quantities[i] = state.held.quantities[i], 0.0
+    aside[MARGIN, i], state.margin[i] = state.margin[i], 0.0
+    aside[PENDING, i], state.is_pending[i] = state.is_pending[i], 0
+    aside[ISOLATED, i], isolated[i] = 1.0 if isolated[i] else 0.0, False
+    aside[LISTED, i], quotes.is_listed[i] = quotes.is_listed[i], 0
+    aside[SINCE, i], aside[SINCE_STOP, i] = state.since[i], state.since_stop[i]
+    aside[BEST, i], aside[OPENED, i] = state.best[i], state.opened[i]
+    aside[FALLEN, i], state.fallen[i] = state.fallen[i], 0.0
+    aside[SHARE, i], state.shares[i] = state.shares[i], 0.0
+    aside[FAILURE, i], aside[CARRIED, i] = scratch.failure[i], scratch.carried[i]
+    aside[RESTS, i], aside[LIMIT, i] = scratch.wanted[i], scratch.limit[i]
+    aside[THROUGH, i], aside[FRESH, i] = scratch.through[i], scratch.fresh[i]
+    aside[KIND, i] = scratch.kind[i]
+    for term in range(N_TERMS):
+        aside[KIND + 1 + term, i], ledger[term, i] = ledger[term, i], 0.0
+
+
+def bring_back(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    i: int,
+) -> None:
+    """Bring an instrument back."""
+    aside = scratch.aside
+    state.held.quantities[i], state.margin[i] = aside[QUANTITY, i], aside[MARGIN, i]
+    state.is_pending[i] = 1 if aside[PENDING, i] != 0.0 else 0
+    terms.rules.brackets.are_isolated[i] = aside[ISOLATED, i] != 0.0
+    quotes.is_listed[i] = 1 if aside[LISTED, i] != 0.0 else 0
+    state.since[i], state.since_stop[i] = aside[SINCE, i], aside[SINCE_STOP, i]
+    state.best[i], state.opened[i] = aside[BEST, i], aside[OPENED, i]
+    state.fallen[i], state.shares[i] = aside[FALLEN, i], aside[SHARE, i]
+    scratch.failure[i], scratch.carried[i] = aside[FAILURE, i], aside[CARRIED, i]
+    scratch.wanted[i], scratch.limit[i] = aside[RESTS, i], aside[LIMIT, i]
+    scratch.through[i], scratch.fresh[i] = aside[THROUGH, i], aside[FRESH, i]
+    scratch.kind[i] = int(aside[KIND, i])
+    for term in range(N_TERMS):
+        ledger[term, i] = aside[KIND + 1 + term, i]
+
+
+def swap_pool(state: AccountState, scratch: Scratch, ledger: FloatArray, pool: int) -> None:
+    """Exchange what a pool has of its own with what the account has in its place."""
+    n, own = len(state.margin), state.pools[pool]
+    for k in range(len(MONEY)):
+        own[k], state.wallet[MONEY[k]] = state.wallet[MONEY[k]], own[k]
+    own[OWN_RATIO], state.ratio[n] = state.ratio[n], own[OWN_RATIO]
+    own[OWN_UNMET], state.unmet[n] = state.unmet[n], own[OWN_UNMET]
+    own[OWN_CALLED_AT], state.called_at[n] = state.called_at[n], own[OWN_CALLED_AT]
+    for k in range(3):
+        own[OWN_FALLEN + k], state.fallen[n + k] = state.fallen[n + k], own[OWN_FALLEN + k]
+    is_called, is_open = own[OWN_CALLED] != 0.0, own[OWN_OPEN_CALL] != 0.0
+    own[OWN_CALLED], own[OWN_OPEN_CALL] = state.is_called[n], state.is_call_open[n]
+    state.is_called[n], state.is_call_open[n] = 1 if is_called else 0, 1 if is_open else 0
+    for term in range(N_TERMS):
+        mine = scratch.own_ledger[term, pool]
+        scratch.own_ledger[term, pool] = ledger[term, n]
+        ledger[term, n] = mine
+
+
+def compute_own_equity(terms: Terms, state: AccountState, pool: int) -> float:
+    """Return the equity of a pool in its currency, at the values being tested; none is shown."""
+    n, equity = len(state.margin), state.pools[pool, OWN_CASH]
+    for i in range(n):
+        if terms.pools[i] == pool:
+            moved = state.held.values[i]
+            if is_isolated(terms, i):
+                moved -= state.held.entries[i]
+                equity += state.margin[i]
+            if is_held(state, i):
+                equity += state.held.quantities[i] * moved
+    for c in range(len(state.held.amounts)):
+        if terms.pools[n + c] == pool and state.held.amounts[c] != 0.0:
+            equity += state.held.amounts[c] * state.held.prices[c]
+    return float(equity)
+
+
+def fold_ledger(
+    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, rates: FloatArray
+) -> None:
+    """Bring the ledger of the bar to the currency of the account, at the rates of the open."""
+    n = len(state.margin)
+    for term in range(N_TERMS):
+        for i in range(n):
+            if not is_count(term):
+                ledger[term, i] *= rates[terms.pools[i]]
+        for pool in range(terms.n_pools):
+            scale = 1.0 if is_count(term) else rates[pool]
+            ledger[term, n] += scratch.own_ledger[term, pool] * scale
+
+
+def is_count(term: int) -> bool:
+    """Return whether a term of the ledger is no money."""
+    found = False
+    for each in COUNTS:
+        found = found or each == term
+    return found

@@ -1,0 +1,87 @@
+"""The cap of gross leverage: one factor for all targets, and bands that it narrows."""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account.portfolio_records import (
+    INCREASE,
+    KEPT,
+    REDUCE,
+    AccountState,
+    MarketBar,
+    Scratch,
+    Terms,
+    is_held,
+)
+from backtest.base.units import TOLERANCE
+
+BAND_SLACK = 0.1
+"""Share of the cap by which bands may carry gross leverage over it."""
+
+
+def tell_order(scratch: Scratch, i: int) -> int:
+    """Return whether trading to the target is an increase or a pure reduction."""
+    return INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else REDUCE
+
+
+def scale_targets(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
+) -> None:
+    """Scale all targets by one factor to the cap of gross leverage.
+
+    Instruments without a target of their own count with what they hold.
+    """
+    most = terms.max_gross_leverage * equity
+    wanted, rest = sum_targets(state, quotes, scratch, most)
+    if wanted > 0.0 and wanted + rest > most:
+        factor = max(most - rest, 0.0) / wanted
+        for i in range(len(state.margin)):
+            scratch.reach[i] *= factor
+
+
+def sum_targets(
+    state: AccountState, quotes: MarketBar, scratch: Scratch, most: float
+) -> tuple[float, float]:
+    """Return the sum of the targets, and what is held without one; other pools included.
+
+    An infinite target becomes the most.
+    """
+    wanted, rest = scratch.elsewhere[0], scratch.elsewhere[1]
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == KEPT:
+            scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
+            wanted += scratch.reach[i]
+        elif is_held(state, i):
+            rest += compute_notional(state, quotes, i)
+    return wanted, rest
+
+
+def narrow_bands(
+    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
+) -> None:
+    """Let no band keep a position over its target where gross leverage would pass the cap by far.
+
+    That is by more than :data:`BAND_SLACK` of it.
+    """
+    total = sum_orders(state, quotes, scratch)
+    if total > (1.0 + BAND_SLACK) * terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
+        for i in range(len(state.margin)):
+            if scratch.kind[i] == KEPT and abs(scratch.before[i]) > scratch.reach[i]:
+                scratch.kind[i] = tell_order(scratch, i)
+
+
+def sum_orders(state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
+    """Return the gross notional after the orders, with that of other pools."""
+    total = scratch.elsewhere[2]
+    for i in range(len(state.margin)):
+        if scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE:
+            total += scratch.reach[i]
+        elif is_held(state, i):
+            total += compute_notional(state, quotes, i)
+    return float(total)
+
+
+def compute_notional(state: AccountState, quotes: MarketBar, i: int) -> float:
+    """Return the notional of a position at the last open."""
+    return float(abs(state.held.quantities[i]) * abs(quotes.fill[i]))

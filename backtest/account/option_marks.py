@@ -1,0 +1,205 @@
+"""Marks of options, their profit, and expiry.
+
+An option is valued by its volatility, forward basis and time at the open of a bar until the close,
+where it is marked anew; in between its index alone moves. A mark that was quoted keeps its distance
+from the model's value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.portfolio_ledger import EXPIRED, FEES, PRICE_PNL, note
+from backtest.account.portfolio_records import (
+    CASH,
+    AccountState,
+    EventLog,
+    MarketBar,
+    MarketFeed,
+    Terms,
+)
+from backtest.venue.contract_value import compute_price
+from backtest.venue.option_requirement import fill_option
+from backtest.venue.option_values import compute_option_value
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+def is_needed(state: AccountState, k: int) -> bool:
+    """Return whether an option is held, or ordered."""
+    held = state.options.positions.quantities[k]
+    return bool(held != 0.0 or not math.isnan(state.options.targets[k]))
+
+
+def find_index(terms: Terms, k: int, values: FloatArray) -> float:
+    """Return the price of the underlying of an option where the instruments have values u."""
+    i, brackets = terms.options.instruments[k], terms.rules.brackets
+    return compute_price(brackets.sizes[i], brackets.are_inverse[i], values[i])
+
+
+def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
+    """Value what is held, or ordered, where the instruments have values u."""
+    own = state.options
+    for k in range(len(own.targets)):
+        index, before = find_index(terms, k, values), own.positions.indices[k]
+        own.positions.indices[k] = index
+        if index != before and is_needed(state, k):
+            fill_option(own.positions, terms.options.rules, k)
+            own.positions.marks[k] = max(0.0, own.positions.values[k] + own.offsets[k])
+
+
+def open_options(
+    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
+) -> None:
+    """Begin a bar: its orders and quotes, and marks at the mark opens.
+
+    One that expires at the open is worth what it pays.
+    """
+    own, data = state.options, feed.options
+    for k in range(len(own.targets)):
+        own.profits[k], own.fees[k], own.slippage[k] = 0.0, 0.0, 0.0
+        own.losses[k], own.traded[k] = 0.0, 0.0
+        own.targets[k] = data.targets[t, k]
+        size = data.sizes[k]
+        own.asks[k], own.bids[k] = size * data.asks[t, k], size * data.bids[t, k]
+        own.has_quotes[k], own.half_spreads[k] = data.has_quotes[t, k], data.half_spreads[t, k]
+        positions, index = own.positions, find_index(terms, k, quotes.mark_open)
+        positions.years[k], positions.volatilities[k] = (
+            data.years_open[t, k],
+            data.volatilities_open[t, k],
+        )
+        positions.bases[k], positions.rates[k] = data.bases_open[t, k], data.rates[k]
+        quoted = size * data.marks_open[t, k]
+        if data.expiry_bars[k] == t and data.are_inside[k] == 0:
+            positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
+            index, quoted = data.expiry_spots[k], math.nan
+        restart(terms, state, k, index, quoted)
+
+
+def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
+    """Mark one option anew by new market data; ``quoted`` per contract, NaN: by the model.
+
+    Its scenarios are valued if it is held, or ordered. One that cannot be valued is worth nothing.
+    """
+    own, positions = state.options, state.options.positions
+    own.positions.indices[k] = index
+    if math.isnan(positions.years[k] + positions.volatilities[k] + positions.bases[k]):
+        positions.years[k], positions.volatilities[k], positions.bases[k] = 0.0, 0.0, 1.0
+        positions.values[k], positions.marks[k], own.offsets[k] = 0.0, 0.0, 0.0
+        return
+    if is_needed(state, k):
+        fill_option(own.positions, terms.options.rules, k)
+    value = compute_option_value(own.positions, k, 1.0, own.positions.volatilities[k])
+    own.positions.values[k] = value
+    own.offsets[k] = 0.0 if math.isnan(quoted) else quoted - value
+    own.positions.marks[k] = value if math.isnan(quoted) else quoted
+
+
+def close_options(
+    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
+) -> None:
+    """Mark all options at the mark closes, with the surface and the time of the close."""
+    own, data = state.options, feed.options
+    for k in range(len(own.targets)):
+        positions = own.positions
+        positions.years[k], positions.volatilities[k] = (
+            data.years_close[t, k],
+            data.volatilities_close[t, k],
+        )
+        positions.bases[k] = data.bases_close[t, k]
+        own.targets[k] = math.nan
+        index = find_index(terms, k, quotes.mark_close)
+        restart(terms, state, k, index, data.sizes[k] * data.marks_close[t, k])
+
+
+def book_profits(state: AccountState, ledger: FloatArray) -> None:
+    """Book the profit of all options since they were last marked."""
+    own = state.options
+    for k in range(len(own.targets)):
+        held = own.positions.quantities[k]
+        if held != 0.0:
+            profit = held * (own.positions.marks[k] - own.priced[k])
+            own.profits[k] += profit
+            ledger[PRICE_PNL, ledger.shape[1] - 1] += profit
+        own.priced[k] = own.positions.marks[k]
+
+
+def book_options(terms: Terms, state: AccountState, values: FloatArray, ledger: FloatArray) -> None:
+    """Value options where the instruments have values u, and book their profit."""
+    price_options(terms, state, values)
+    book_profits(state, ledger)
+
+
+def cap_fee_of(rate: float, cap: float, unit: float, price: float, size: float) -> float:
+    """Return the fee per contract: a rate of the unit, at most a share of the price of one."""
+    fee, most = rate * unit * size, cap * price
+    return most if most < fee else fee
+
+
+def find_unit(state: AccountState, k: int) -> float:
+    """Return what fees are a rate of: the price of the underlying, or one coin."""
+    positions = state.options.positions
+    return 1.0 if positions.are_coin[k] else float(positions.indices[k])
+
+
+# ------------------------------------------------------------------------------------- expiry
+
+
+def expire_options(
+    terms: Terms,
+    feed: MarketFeed,
+    state: AccountState,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    is_inside: int,
+) -> None:
+    """Settle what expires at the open of the bar, or inside it; an order for it is dropped."""
+    for k in range(len(state.options.targets)):
+        if feed.options.expiry_bars[k] == t and feed.options.are_inside[k] == is_inside:
+            state.options.targets[k] = math.nan
+            if state.options.positions.quantities[k] != 0.0:
+                settle(terms, feed, state, ledger, log, t, k)
+
+
+def settle(
+    terms: Terms,
+    feed: MarketFeed,
+    state: AccountState,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    k: int,
+) -> None:
+    """Pay what an option that is held is worth at its settlement price, less the fee."""
+    own, own_terms, last = state.options, terms.options, ledger.shape[1] - 1
+    positions, spot = own.positions, feed.options.expiry_spots[k]
+    held, size = positions.quantities[k], positions.sizes[k]
+    payoff = size * max(0.0, positions.signs[k] * (spot - positions.strikes[k]))
+    unit = spot
+    if positions.are_coin[k]:
+        payoff, unit = payoff / spot, 1.0
+    fee = abs(held) * cap_fee_of(
+        own_terms.delivery_rates[k], own_terms.delivery_caps[k], unit, payoff, size
+    )
+    profit = held * (payoff - own.priced[k])
+    own.profits[k] += profit
+    own.fees[k] += fee
+    ledger[PRICE_PNL, last] += profit
+    ledger[FEES, last] += fee
+    state.wallet[CASH] += held * payoff - fee
+    release(state, k)
+    note(log, t, name_option(state, k), EXPIRED, payoff, -held, abs(held) * payoff, fee)
+
+
+def release(state: AccountState, k: int) -> None:
+    """Hold nothing of an option any more."""
+    state.options.positions.quantities[k] = 0.0
+    state.options.paid[k] = 0.0
+
+
+def name_option(state: AccountState, k: int) -> int:
+    """Return the number by which the log knows an option: after instruments and collateral."""
+    return len(state.margin) + len(state.held.amounts) + k

@@ -1,0 +1,229 @@
+"""Where the cross positions of an account with options fail on the way between two waypoints.
+
+M - level R of options is not concave: it is tested at the ends and at 16 equal parts of a segment,
+and bisected in the first part that fails. Parts that a bound on its slope
+(:mod:`backtest.venue.option_bounds`) proves sound are passed over.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.account.option_holdings import holds_options
+from backtest.account.option_marks import find_index, price_options
+from backtest.account.portfolio_balance import compute_caution
+from backtest.account.portfolio_records import (
+    WORST,
+    AccountState,
+    Scratch,
+    Terms,
+    is_held,
+    is_isolated,
+)
+from backtest.base.units import TOLERANCE
+from backtest.venue.option_bounds import (
+    bound_asset_slope,
+    bound_linear_slope,
+    bound_option_slope,
+    bound_relief_slope,
+)
+from backtest.venue.portfolio_failure import Waypoint, move_holdings
+from backtest.venue.portfolio_price import aim
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+PARTS = 16
+"""Places at which a segment is tested."""
+HALVINGS = 60
+"""Steps of bisection: beyond the last digit."""
+DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
+"""Ratios of the price between which a liquidation price is searched."""
+
+
+def value_on_segment(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> None:
+    """Value everything at a place between the marks of now and of the next waypoint."""
+    start = Waypoint(scratch.mark, scratch.price)
+    end = Waypoint(scratch.mark_end, scratch.price_end)
+    move_holdings(state.held, start, end, place)
+    price_options(terms, state, state.held.values)
+
+
+def compute_left(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> float:
+    """Return D = M - level R less rounding at a place; the pool fails at 0."""
+    value_on_segment(terms, state, scratch, place)
+    return compute_caution(terms, state)
+
+
+def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    """Return the first place on the segment at which the pool fails; over 1 if it does not."""
+    left = compute_left(terms, state, scratch, 0.0)
+    if left <= 0.0:
+        return 0.0
+    bound, sound = bound_fall(terms, state, scratch), 0.0
+    for part in range(1, PARTS + 1):
+        place = part / PARTS
+        strike = find_strike(terms, state, scratch, sound, place)
+        while strike < place:
+            strike_left = compute_left(terms, state, scratch, strike)
+            if strike_left <= 0.0:
+                return bisect_place(terms, state, scratch, sound, strike)
+            sound, left = strike, strike_left
+            strike = find_strike(terms, state, scratch, sound, place)
+        if left > bound * (place - sound) * (1.0 + TOLERANCE):
+            continue
+        tested = compute_left(terms, state, scratch, place)
+        if tested <= 0.0:
+            return bisect_place(terms, state, scratch, max(sound, (part - 1) / PARTS), place)
+        sound, left = place, tested
+    return 2.0
+
+
+def bisect_place(
+    terms: Terms, state: AccountState, scratch: Scratch, sound: float, failing: float
+) -> float:
+    """Return the place of a failure between a sound place and one that fails."""
+    for _ in range(HALVINGS):
+        middle = 0.5 * (sound + failing)
+        if compute_left(terms, state, scratch, middle) <= 0.0:
+            failing = middle
+        else:
+            sound = middle
+    return failing
+
+
+def find_strike(
+    terms: Terms, state: AccountState, scratch: Scratch, after: float, before: float
+) -> float:
+    """Return the next place at which an option is at the money; ``before`` if there is none.
+
+    Only under ``intrabar="worst"``, whose segments go from one extreme to the other.
+    """
+    found = before
+    if terms.intrabar != WORST:
+        return found
+    brackets, positions = terms.rules.brackets, state.options.positions
+    for k in range(len(state.options.targets)):
+        i = terms.options.instruments[k]
+        size, step = brackets.sizes[i], scratch.mark_end[i] - scratch.mark[i]
+        if positions.quantities[k] == 0.0 or step == 0.0:
+            continue
+        value = size * positions.strikes[k]
+        if brackets.are_inverse[i]:
+            value = -size / positions.strikes[k]
+        place = (value - scratch.mark[i]) / step
+        if after * (1.0 + TOLERANCE) < place < found:
+            found = place
+    return found
+
+
+def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    """Return the most by which D may fall on the whole segment."""
+    found, packed = 0.0, terms.rules
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            step = abs(scratch.mark_end[i] - scratch.mark[i])
+            found += step * bound_linear_slope(packed, state.held, i)
+    for c in range(len(state.held.amounts)):
+        if state.held.amounts[c] != 0.0:
+            step = abs(scratch.price_end[c] - scratch.price[c])
+            found += step * bound_asset_slope(packed, state.held, c)
+    rules, positions = terms.options.rules, state.options.positions
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] != 0.0:
+            start, end = (
+                find_index(terms, k, scratch.mark),
+                find_index(terms, k, scratch.mark_end),
+            )
+            low, step = min(start, end), abs(end - start)
+            if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
+                step *= max(start, end) / low  # prices move fastest at the higher end
+            slope = bound_option_slope(packed, positions, rules, k, low)
+            slope += bound_relief_slope(packed, positions, rules, k, low)
+            found += step * slope if step > 0.0 else 0.0
+    return found
+
+
+def sum_options_on(terms: Terms, state: AccountState, market: int, values: FloatArray) -> float:
+    """Return what the options on a market are worth where its instruments have values u."""
+    found, positions = 0.0, state.options.positions
+    if holds_options(state):
+        price_options(terms, state, values)
+        for k in range(len(state.options.targets)):
+            if positions.quantities[k] != 0.0:
+                is_there = terms.markets[terms.options.instruments[k]] == market
+                found += positions.quantities[k] * positions.marks[k] if is_there else 0.0
+    return found
+
+
+# ---------------------------------------------------------------------------- liquidation prices
+
+
+def is_moved_by(terms: Terms, state: AccountState, i: int) -> bool:
+    """Return whether an instrument, or an option on it, is held."""
+    found = is_held(state, i)
+    for k in range(len(state.options.targets)):
+        is_on = terms.options.instruments[k] == i
+        found = found or (is_on and state.options.positions.quantities[k] != 0.0)
+    return bool(found)
+
+
+def aim_at_ratios(terms: Terms, scratch: Scratch, i: int, step: int) -> None:
+    """Write a segment on which the price of instrument i goes from one ratio to another.
+
+    ``step`` counts the segments on the way down, negative ones are on the way up.
+    """
+    first, second = DOWN[max(step, 0)], DOWN[max(step, 0) + 1]
+    if step < 0:
+        first, second = UP[-step - 1], UP[-step]
+    base = Waypoint(scratch.last, scratch.kept_assets)
+    aim(terms.rules, base, i, first, Waypoint(scratch.mark, scratch.price))
+    aim(terms.rules, base, i, second, Waypoint(scratch.mark_end, scratch.price_end))
+
+
+def begin_search(state: AccountState, scratch: Scratch) -> None:
+    """Remember the values of now."""
+    for i in range(len(state.margin)):
+        scratch.last[i] = state.held.values[i]
+    for c in range(len(state.held.prices)):
+        scratch.kept_assets[c] = state.held.prices[c]
+
+
+def end_search(terms: Terms, state: AccountState, scratch: Scratch) -> None:
+    """Value everything at the values of now again."""
+    for i in range(len(state.margin)):
+        state.held.values[i] = scratch.last[i]
+    for c in range(len(state.held.prices)):
+        state.held.prices[c] = scratch.kept_assets[c]
+    price_options(terms, state, state.held.values)
+
+
+def is_far_with_options(
+    terms: Terms, state: AccountState, scratch: Scratch, i: int, excess: float
+) -> bool:
+    """Return whether a move of one price by a tenth certainly leaves the pool sound."""
+    begin_search(state, scratch)
+    aim_at_ratios(terms, scratch, i, 0)
+    fall = bound_fall(terms, state, scratch)
+    aim_at_ratios(terms, scratch, i, -1)
+    return excess > max(fall, bound_fall(terms, state, scratch)) * (1.0 + TOLERANCE)
+
+
+def find_value_with_options(
+    terms: Terms, state: AccountState, scratch: Scratch, i: int, is_up: bool
+) -> float:
+    """Return the u at which the pool fails as one price moves, the others fixed; NaN if none.
+
+    The price falls, or rises, by at most nine tenths.
+    """
+    begin_search(state, scratch)
+    found = math.nan
+    for k in range(len(DOWN) - 1):
+        aim_at_ratios(terms, scratch, i, -1 - k if is_up else k)
+        place = find_place_with_options(terms, state, scratch)
+        if place <= 1.0:
+            found = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
+            break
+    end_search(terms, state, scratch)
+    return float(found)

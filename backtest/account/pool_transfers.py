@@ -1,0 +1,87 @@
+"""Transfers between the pools of an account that settles in several currencies: step 1 of a bar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backtest.account.currency_pools import NEED, OWN_CASH, SPARE, leave_pool, show_pool
+from backtest.account.portfolio_balance import compute_pool, value_at
+from backtest.account.portfolio_ledger import (
+    CONVERSION,
+    MOVED_IN,
+    MOVED_OUT,
+    TRANSFERRED,
+    note,
+)
+from backtest.account.portfolio_payments import compute_free
+from backtest.account.portfolio_records import (
+    AccountState,
+    EventLog,
+    MarketBar,
+    Scratch,
+    Terms,
+)
+from backtest.base.units import TOLERANCE
+from backtest.venue.portfolio_requirement import compute_portfolio_initial
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+
+
+def cover_pools(
+    terms: Terms,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    rates: FloatArray,
+) -> None:
+    """Bring each pool under its initial margin up to it, from pools that are above theirs.
+
+    Both are at the mark opens. A pool gives at most what could be withdrawn from it, those named
+    first before the others.
+    """
+    for pool in range(terms.n_pools):
+        own = state.pools[pool]
+        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+        value_at(state, quotes.mark_open, quotes.asset_mark_open)
+        needed = compute_portfolio_initial(terms.rules, state.held)
+        missing = needed - compute_pool(terms, state)
+        own[NEED] = missing if missing > TOLERANCE * needed else 0.0
+        own[SPARE] = compute_free(terms, state)
+        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    for pool in range(terms.n_pools):
+        for giver in range(terms.n_pools):
+            if giver != pool and state.pools[pool, NEED] > 0.0:
+                transfer(terms, state, scratch, log, t, rates, giver, pool)
+
+
+def transfer(
+    terms: Terms,
+    state: AccountState,
+    scratch: Scratch,
+    log: EventLog,
+    t: int,
+    rates: FloatArray,
+    giver: int,
+    pool: int,
+) -> None:
+    """Move money from one pool to another, worsened by the cost, as far as both need and have."""
+    source, target, kept = state.pools[giver], state.pools[pool], 1.0 - terms.transfer_cost
+    wanted = target[NEED] * rates[pool] / kept
+    moved = min(wanted, source[SPARE] * rates[giver])
+    if not moved > 0.0:
+        return
+    given, gross = moved / rates[giver], moved / rates[pool]
+    received = gross * kept
+    source[OWN_CASH] -= given
+    target[OWN_CASH] += received
+    source[SPARE] -= given
+    target[NEED] = 0.0 if moved == wanted else target[NEED] - received
+    scratch.own_ledger[TRANSFERRED, giver] -= given
+    scratch.own_ledger[TRANSFERRED, pool] += gross
+    scratch.own_ledger[CONVERSION, pool] += gross - received
+    note(log, t, -1 - giver, MOVED_OUT, 1.0, 0.0, given)
+    note(log, t, -1 - pool, MOVED_IN, 1.0, 0.0, received)

@@ -1,0 +1,125 @@
+"""The account of a policy among the agents of a simulated market.
+
+What the account holds at a close is missing from what the agents share, so its orders move the
+price at which they fill. The market is simulated without the account; the policy runs in it; the
+market is simulated anew beside what the account held; until nothing changes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest.account import Account
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Place
+from backtest.crowd.agents import Thurner
+from backtest.crowd.impacted_market import find_unchanged
+from backtest.engine.run import run
+from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray
+    from backtest.crowd.agents import LeverageCycle
+    from backtest.crowd.simulated_market import SimulatedMarket
+    from backtest.policy import Policy
+
+WHERE = "bt.simulate_market"
+PRESET = ("binance-usdm", "BTCUSDT", "latest")
+MOST_HELD = 0.5
+"""The share of the market that an account may hold, long or short."""
+
+
+class Member(NamedTuple):
+    """A policy with the terms of its account."""
+
+    policy: Policy
+    venue: Venue
+    account: Account
+
+
+def choose_terms(
+    agents: Thurner | LeverageCycle, policy: Policy, venue: Venue | None, account: Account | None
+) -> Member:
+    """Return a policy with its terms, or their defaults.
+
+    Raises
+    ------
+    ParameterError
+        If the orders of the account do not fill at the prices that clear.
+    """
+    if venue is None:
+        steps = {"lot": 0.0, "min_notional": 0.0, "tick": 1e-6}
+        venue = Venue.preset(*PRESET).override(contract=steps)
+    if venue.contract.kind != "linear":
+        raise ParameterError(
+            f"an account among agents trades linear contracts, got {venue.contract.kind!r}",
+            where=Place("venue", of=WHERE),
+            cure="pass a venue with Contract(kind='linear')",
+        )
+    if account is None:
+        wealth = agents.wealth if isinstance(agents, Thurner) else 0.1 * agents.equity
+        account = Account(capital=wealth, fill="next_close")
+    if account.fill != "next_close":
+        raise ParameterError(
+            "orders of an account among agents fill at the prices that clear, fill='next_close', "
+            f"got {account.fill!r}",
+            where=Place("account", of=WHERE),
+            cure="pass bt.Account(capital=..., fill='next_close')",
+        )
+    return Member(policy, venue, account)
+
+
+def simulate_with(
+    simulate: Callable[[FloatArray, Mapping[str, FloatArray]], SimulatedMarket],
+    member: Member,
+    shares: float,
+    steps: int,
+    is_compiled: bool,
+    progress: Callable[[int, int], None] | None,
+) -> SimulatedMarket:
+    """Return the market that agents and one account make.
+
+    ``simulate`` takes the shares that the account holds at each close, (steps,), and leverage to
+    record by name; there are ``shares`` in all.
+
+    Raises
+    ------
+    ParameterError
+        If no prices are those that agents and account make.
+    """
+    leverage = np.zeros(steps)
+
+    def hold(held: FloatArray) -> FloatArray:
+        market = simulate(held, {}).market
+        result = run(market, member.policy, venue=member.venue, account=member.account,
+                     compile=is_compiled)  # fmt: skip
+        after = np.zeros(steps)
+        position = result.of_positions("quantity")[:, 0] * member.venue.contract.size
+        after[-len(position) :] = position
+        leverage[-len(position) :] = result.bars["leverage"]
+        return after
+
+    def is_small(held: FloatArray) -> bool:
+        return bool(np.max(np.abs(held)) < MOST_HELD * shares)
+
+    with warnings.catch_warnings():
+        for category in OF_EACH_RUN:
+            warnings.simplefilter("ignore", category)
+        found = find_unchanged(
+            hold, np.zeros(steps), is_small, progress and (lambda done: progress(done, 0)),
+            is_damped=False,  # a holding moves its own and later prices: each round solves more
+        )  # fmt: skip
+    if not found.clears:
+        raise ParameterError(
+            "the prices of the agents and the orders of the account do not converge: after "
+            f"{found.rounds} rounds, holdings still change by {found.last_change:.2g} shares of "
+            f"{shares:g}",
+            where=Place("policy", of=WHERE),
+            cure="lower the account's capital or its leverage: it is too large for this market",
+        )
+    return simulate(found.values, {repr(member.policy): leverage})

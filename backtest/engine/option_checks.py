@@ -1,0 +1,170 @@
+"""Checks of a run with options: that account, venues and margin rule can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from backtest.account import Account
+from backtest.account.currency_terms import list_currencies
+from backtest.account.option_feed import OptionFeed
+from backtest.base.caller_warnings import warn_caller
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase
+from backtest.base.units import format_time
+from backtest.market.markets import Markets
+from backtest.policy import trades_options
+from backtest.venue import Venue
+from backtest.venue.option_contract import Option
+from backtest.venue.option_costs import require_costs
+from backtest.venue.option_rules import Standard, Strategy
+from backtest.venue.option_tables import check_moves
+from backtest.venue.own_requirement import OwnMargin
+from backtest.venue.requirement_rule import Brackets
+from backtest.venue.scenario_margin import ScenarioMargin
+
+SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
+"""The settlement of options beside each kind of contract: one currency for one balance."""
+
+
+def check_options(
+    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
+) -> None:
+    """Refuse an account that cannot hold the options of its markets.
+
+    ``own`` is the account of each instrument.
+    """
+    if not markets.options:
+        return
+    check_fills(account)
+    check_rule(account, markets)
+    for name, option in markets.options.items():
+        owner = markets.listing.underlyings[name]
+        require_costs(venues[owner].option_costs, owner)
+        check_settlement(name, option, owner, venues[owner])
+        if own[owner].margin == "isolated":
+            raise ParameterError(
+                f"options are held in cross margin, got 'isolated' for {owner}, the underlying of "
+                f"{name!r}",
+                where=f"Account.margin, {owner}",
+                cure=Phrase("give {}", Argument("margin", "cross")),
+            )
+
+
+def check_traders(policies: Mapping[str, object], overlay: object, markets: Markets) -> None:
+    """Refuse policies that trade options where none is listed, and those inside another policy."""
+    for name, policy in (*policies.items(), ("the overlay", overlay)):
+        if not trades_options(policy):
+            continue
+        if not hasattr(type(policy), "option_orders"):
+            raise ParameterError(
+                f"a policy that trades options stands alone, got it inside "
+                f"{type(policy).__name__} of {name}",
+                where="bt.run, policy",
+                cure="give it as the overlay, or define option_orders in the policy around it",
+            )
+        owners = {*markets.listing.underlyings.values()} if markets.options else set()
+        if not owners or (name in policies and name not in owners):
+            raise ParameterError(
+                f"{type(policy).__name__} of {name} trades options, got none listed on it",
+                where="bt.run, market",
+                cure="give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, "
+                "surfaces=...), or another policy for this instrument",
+            )
+
+
+def warn_of_options(
+    markets: Markets, feed: OptionFeed, policies: Mapping[str, object], overlay: object
+) -> None:
+    """Warn of assumptions about options that are traded: settlement prices, flat volatility."""
+    listing = markets.listing
+    is_traded = trades_options(policies) or trades_options(overlay)
+    if not markets.options or not (is_traded or listing.quantities is not None):
+        return
+    for k, (name, option) in enumerate(markets.options.items()):
+        if feed.are_inside[k] and option.settlement_price is None:
+            opened = format_time(int(markets.time[feed.expiry_bars[k]]))
+            warn_caller(
+                f"{name} expires inside the bar of {opened} UTC and settles at a mark price of its "
+                f"underlying, {feed.expiry_spots[k]:g}; give bt.Option(settlement_price=) if the "
+                "venue's is known"
+            )
+    names = [name for name in markets.options if is_before_first(markets, name)]
+    if names:
+        warn_caller(
+            f"volatility is flat before the first fitted expiry: {', '.join(names)} expire before "
+            "it in some surfaces"
+        )
+
+
+def is_before_first(markets: Markets, name: str) -> bool:
+    """Return whether an option expires before the first expiry of a surface that values it."""
+    surfaces = markets.listing.surfaces[markets.listing.underlyings[name]]
+    expiry = pd.Timestamp(str(markets.options[name].expiry), tz="UTC")
+    times, end = surfaces.times, markets.times[-1]
+    return any(
+        time < min(expiry, end) and expiry < each.fits["expiry"].iloc[0]
+        for time, each in zip(times, surfaces.surfaces, strict=True)
+    )
+
+
+def check_fills(account: Account) -> None:
+    """Refuse options beside other fills than at the next open, and in several currencies."""
+    if account.fill != "next_open":
+        raise ParameterError(
+            f"options fill at the next open, got {account.fill!r}",
+            where="Account.fill",
+            cure=Phrase("give {}, or leave the options out", Argument("fill", "next_open")),
+        )
+    currencies = list_currencies(account)
+    if currencies:
+        raise ParameterError(
+            f"an account with options has one currency, got {', '.join(currencies)}",
+            where="Account.rates",
+            cure="leave rates out, or hold the options in an account of their own",
+        )
+
+
+def check_rule(account: Account, markets: Markets) -> None:
+    """Refuse margin rules that do not know options, or not these."""
+    rule = account.requirement
+    if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
+        found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__
+        raise ParameterError(
+            f"options need a margin rule that knows them, got {found}",
+            where="Account.requirement",
+            cure="give 'deribit-standard', 'deribit-portfolio' or 'reg-t', see `backtest venues "
+            "--margins`",
+        )
+    if isinstance(rule, ScenarioMargin):
+        check_moves(rule)
+    frame = markets.listing.quantities
+    if isinstance(rule, Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
+        name = next(each for each in frame.columns if (frame[each] < 0.0).any())
+        raise ParameterError(
+            f"options are sold under a margin rule that knows shorts, got {frame[name].min():g} of "
+            f"{name!r} with brackets",
+            where="bt.run, option_quantities",
+            cure="give Account(requirement='deribit-standard'), or hold 0 or more",
+        )
+    coin = next((name for name, each in markets.options.items() if each.is_coin), None)
+    if isinstance(rule, Strategy) and coin is not None:
+        raise ParameterError(
+            f"margin by strategies is of options settled in cash, got {coin!r}",
+            where="Account.requirement",
+            cure="give portfolio margin or bt.Standard for options settled in coins",
+        )
+
+
+def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> None:
+    """Require that an option settles in the currency of its underlying's contract."""
+    kind = venue.contract.kind
+    if option.settlement != SETTLES[kind]:
+        other = "an inverse" if option.is_coin else "a linear or spot"
+        raise ParameterError(
+            f"an option settles in the currency of its balance: beside the {kind} contract of "
+            f"{owner} in {SETTLES[kind]}, got {name!r}, which settles in {option.settlement}",
+            where=f"bt.run, venue of {owner}",
+            cure=f"give {owner} {other} contract, or an option that settles in {SETTLES[kind]}",
+        )

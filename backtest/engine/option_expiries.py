@@ -1,0 +1,74 @@
+"""When options expire on the clock of a run, and the price at which they settle."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import DataError
+from backtest.base.units import FloatArray, format_duration, format_time, parse_duration
+from backtest.market.markets import Markets
+from backtest.options.option_listing import find_expiry
+from backtest.venue import Venue
+from backtest.venue.option_contract import Option
+
+HOUR = 3_600 * 10**9
+"""The longest bars at whose mark open an option settles that expires inside them."""
+
+
+class Expiry(NamedTuple):
+    """The bar of an expiry, -1 if it is not in the data, and the settlement price."""
+
+    bar: int
+    is_inside: bool
+    price: float
+
+
+def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Expiry:
+    """Return where an option expires: at the open of a bar, as funding is snapped, or inside it.
+
+    One that expires between two sessions expires at the next open.
+    """
+    expiry, time = find_expiry(option), markets.time
+    jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
+    listed, gone = markets.spans[markets.names.index(owner)].tolist()
+    bar = int(np.searchsorted(time, expiry - jitter))
+    is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
+    is_inside = not is_at_open and bar > 0 and expiry < int(time[bar - 1]) + markets.interval
+    bar = bar - 1 if is_inside else bar
+    if not listed <= bar < gone:
+        return Expiry(-1, is_inside=False, price=float("nan"))
+    if is_inside:
+        check_inside(markets, option, owner, bar)
+    return Expiry(bar, is_inside, find_price(markets, venue, option, owner, bar))
+
+
+def check_inside(markets: Markets, option: Option, owner: str, bar: int) -> None:
+    """Refuse an expiry inside a long bar whose settlement price is unknown."""
+    if option.settlement_price is None and markets.interval > HOUR:
+        raise DataError(
+            f"an option that expires inside a bar of over an hour needs its settlement price, got "
+            f"none for {option.name!r}, which expires at {option.expiry} in a bar of "
+            f"{format_duration(markets.interval)}",
+            where=f"bt.run, {owner}, bar of {format_time(int(markets.time[bar]))} UTC",
+            cure="give bt.Option(settlement_price=), or bars of an hour or less",
+        )
+
+
+def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: int) -> float:
+    """Return the settlement price: the one given, the mean of mark closes, or the mark open.
+
+    The mean is that of the bars that close in the venue's window before the expiry.
+    """
+    if option.settlement_price is not None:
+        return option.settlement_price
+    market, expiry = markets[owner], find_expiry(option)
+    window = None if venue.option_costs is None else venue.option_costs.delivery_window
+    if window is not None:
+        length = parse_duration(window, where="OptionCosts.delivery_window")
+        closes = market.time + market.interval
+        known: FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
+        if market.interval < length and len(known):
+            return float(np.mean(known))
+    return float(market.mark_open[bar - int(markets.spans[markets.names.index(owner), 0])])

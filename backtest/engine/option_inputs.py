@@ -1,0 +1,279 @@
+"""The options of a run as arrays: what values them at open and close of each bar, and orders.
+
+Nothing of a bar depends on a later snapshot: its open has the last surface and the last rows
+stamped at or before it, its close those stamped strictly before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account.option_feed import OptionFeed, make_option_feed
+from backtest.base.errors import DataError
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration, format_time
+from backtest.engine.option_expiries import Expiry, find_settlement
+from backtest.engine.option_quotes import QuoteRows, read_quote_rows
+from backtest.market.markets import Markets
+from backtest.market.panel import Panel
+from backtest.options.option_listing import find_expiry
+from backtest.options.pricing import greeks, price
+from backtest.options.surfaces import Surfaces
+from backtest.venue import Venue
+from backtest.venue.option_contract import Option
+from backtest.venue.option_costs import OptionCosts, require_costs
+from backtest.venue.option_tables import number_each
+
+YEAR = YEAR_DAYS * DAY
+
+
+class Instant(NamedTuple):
+    """The opens or the closes of all bars: times, and the marks of the instruments then.
+
+    ``side`` says which stamps are known: those at or before a time ("right"), or before ("left").
+    """
+
+    name: str
+    time: IntArray
+    marks: FloatArray
+    side: Any
+
+
+class Contract(NamedTuple):
+    """A contract of a run: its name, terms and costs, instrument, expiry and what values it."""
+
+    name: str
+    option: Option
+    costs: OptionCosts
+    instrument: int
+    owner: str
+    expiry: int
+    surfaces: Surfaces
+
+
+def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel) -> OptionFeed:
+    """Return the options of markets as the loop takes them."""
+    listing = markets.listing
+    if listing is None or not listing.options:
+        return make_option_feed(0, 1)
+    feed = make_option_feed(len(listing.options), markets.n_bars)
+    contracts = list_contracts(markets, venues)
+    opens = Instant("open", markets.time, panel.mark_open, "right")
+    closes = Instant("close", markets.time + markets.interval, panel.mark_close, "left")
+    for k, each in enumerate(contracts):
+        write_terms(feed, k, each)
+        write_expiry(feed, k, find_settlement(markets, venues[each.owner], each.option, each.owner))
+        for instant in (opens, closes):
+            write_values(feed, k, each, instant)
+        write_rows(feed, k, markets, each, (opens, closes))
+        check_ages(feed, k, markets, each)
+        feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
+    number_contracts(feed)
+    write_targets(feed, markets)
+    return feed
+
+
+def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contract]:
+    """Return the contracts of markets in the order of their listing."""
+    listing: Any = markets.listing
+    return [
+        Contract(
+            name=name,
+            option=option,
+            costs=require_costs(venues[owner].option_costs, owner),
+            instrument=markets.names.index(owner),
+            owner=owner,
+            expiry=find_expiry(option),
+            surfaces=listing.surfaces[owner],
+        )
+        for name, option in listing.options.items()
+        for owner in [listing.underlyings[name]]
+    ]
+
+
+def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
+    """Write what a contract is, and what it costs."""
+    option, costs = contract.option, contract.costs
+    terms: dict[str, Any] = {
+        "signs": option.sign,
+        "strikes": option.strike,
+        "sizes": option.size,
+        "are_coin": option.is_coin,
+        "instruments": contract.instrument,
+        "expiry_times": contract.expiry,
+        "rates": 0.0,  # surfaces are fitted to undiscounted prices on the forward
+        "fee_rates": costs.fee,
+        "fee_caps": costs.fee_cap,
+        "delivery_rates": costs.delivery_fee,
+        "delivery_caps": costs.delivery_cap,
+        "ticks": costs.tick,
+    }
+    for name, value in terms.items():
+        getattr(feed, name)[k] = value
+    spread = option.spread if option.spread is not None else costs.spread
+    feed.half_spreads[:, k] = np.nan if spread is None else 0.5 * spread
+
+
+def write_expiry(feed: OptionFeed, k: int, expiry: Expiry) -> None:
+    """Write when a contract expires, and at which price."""
+    feed.expiry_bars[k] = expiry.bar
+    feed.are_inside[k] = 1 if expiry.is_inside else 0
+    feed.expiry_spots[k] = expiry.price
+
+
+def number_contracts(feed: OptionFeed) -> None:
+    """Write numbers of the expiries, and of the pairs of one strike and expiry."""
+    keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
+    feed.expiries[:] = number_each(keys)
+    feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
+
+
+# ------------------------------------------------------------------------- values by surface
+
+
+def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> None:
+    """Write time left, volatility and basis of a contract at the opens or the closes.
+
+    The basis ln(F/S) of a snapshot shrinks with the time left. The smile is that of the contract's
+    expiry, at a constant distance ln(K/F).
+    """
+    spots = at.marks[contract.instrument]
+    left = (contract.expiry - at.time) / YEAR
+    stamps = np.asarray(contract.surfaces.times.as_unit("ns").asi8)
+    rows = np.searchsorted(stamps, at.time, side=at.side) - 1
+    is_alive = left > 0.0 if at.name == "open" else left >= 0.0
+    known = (rows >= 0) & is_alive & np.isfinite(spots)
+    years = getattr(feed, f"years_{at.name}")[:, k]
+    bases = getattr(feed, f"bases_{at.name}")[:, k]
+    volatilities = getattr(feed, f"volatilities_{at.name}")[:, k]
+    years[known] = left[known]
+    for row in np.unique(rows[known]):
+        surface = contract.surfaces.surfaces[row]
+        tenor = (contract.expiry - int(stamps[row])) / YEAR
+        here = np.flatnonzero(known & (rows == row))
+        carry = np.log(surface.forward(tenor) / surface.forward(0.0))
+        bases[here] = np.exp(carry * left[here] / tenor)
+        distance = np.log(feed.strikes[k] / (spots[here] * bases[here]))
+        volatilities[here] = np.sqrt(surface.total_variance(distance, tenor) / tenor)
+    if at.name == "close":
+        ages = (at.time - stamps[np.maximum(rows, 0)]) / DAY
+        feed.ages[:, k] = np.where(known, ages, np.nan)
+
+
+def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -> None:
+    """Refuse surfaces that are too old while a contract is listed."""
+    listing: Any = markets.listing
+    old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
+    if len(old):
+        t = int(old[0])
+        raise DataError(
+            f"the last surface of {contract.owner!r} must be at most "
+            f"{format_duration(listing.max_age)} old while {contract.name!r} is listed, got "
+            f"{feed.ages[t, k]:.3g} days",
+            where=f"bt.Markets, surfaces, close of {format_time(int(markets.time[t]))} UTC",
+            cure="give later surfaces, end the markets earlier, leave the option out, or give "
+            "bt.Markets(max_age=)",
+        )
+
+
+# ---------------------------------------------------------------------------- values by quotes
+
+
+def write_rows(
+    feed: OptionFeed, k: int, markets: Markets, contract: Contract, instants: Sequence[Instant]
+) -> None:
+    """Write what the rows of a contract in its chain say: marks, quotes, spreads."""
+    listing: Any = markets.listing
+    chain = listing.chains.get(contract.owner)
+    if chain is None:
+        return
+    rows = read_quote_rows(chain, contract.option)
+    age = listing.quote_age or markets.interval
+    for at in instants:
+        found = rows.find(at.time, at.side, age)
+        is_known = (found >= 0) & np.isfinite(getattr(feed, f"years_{at.name}")[:, k])
+        here = np.flatnonzero(is_known & np.isfinite(rows.pick("mark", found)))
+        getattr(feed, f"marks_{at.name}")[here, k] = rows.mark[found[here]]
+        own = np.flatnonzero(is_known & np.isfinite(rows.pick("volatility", found)))
+        getattr(feed, f"volatilities_{at.name}")[own, k] = rows.volatility[found[own]]
+        if at.name == "open":
+            write_quotes(feed, k, rows, found, is_known)
+    halves = rows.find_half_spreads(markets.time)
+    feed.half_spreads[:, k] = np.where(np.isfinite(halves), halves, feed.half_spreads[:, k])
+
+
+def write_quotes(feed: OptionFeed, k: int, rows: QuoteRows, found: IntArray, is_known: Any) -> None:
+    """Write bids and asks at the opens that have a row of the contract."""
+    here = np.flatnonzero(is_known)
+    feed.has_quotes[here, k] = 1
+    feed.bids[here, k] = rows.bid[found[here]]
+    feed.asks[here, k] = rows.ask[found[here]]
+
+
+class CloseQuotes(NamedTuple):
+    """What is known of the contracts at each close, (n_bars, K): marks, quotes, Black deltas."""
+
+    marks: FloatArray
+    bids: FloatArray
+    asks: FloatArray
+    deltas: FloatArray
+
+
+def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
+    """Return what is known of the contracts at each close."""
+    listing: Any = markets.listing
+    found = CloseQuotes(*np.full((4, markets.n_bars, len(listing.options)), np.nan))
+    age, closes = listing.quote_age or markets.interval, markets.time + markets.interval
+    spots = markets.panel().mark_close
+    for k, (name, option) in enumerate(listing.options.items()):
+        forwards = spots[feed.instruments[k]] * feed.bases_close[:, k]
+        place = (forwards, feed.strikes[k], feed.years_close[:, k], feed.volatilities_close[:, k])
+        own, model = feed.marks_close[:, k], price(option.kind, *place, 0.0, option.settlement)
+        found.marks[:, k] = np.where(np.isfinite(own), own, model)
+        found.deltas[:, k] = greeks(option.kind, *place).delta
+        chain = listing.chains.get(listing.underlyings[name])
+        if chain is not None:
+            rows = read_quote_rows(chain, option)
+            last = rows.find(closes, "left", age)
+            found.bids[:, k], found.asks[:, k] = rows.pick("bid", last), rows.pick("ask", last)
+    return found
+
+
+# ---------------------------------------------------------------------------------- orders
+
+
+def write_targets(feed: OptionFeed, markets: Markets) -> None:
+    """Write scheduled contracts: those decided at a close fill at the next open.
+
+    What is decided for an option after its expiry is dropped.
+    """
+    listing: Any = markets.listing
+    if listing.quantities is None:
+        return
+    names, length = [*listing.options], markets.decide or markets.interval
+    stamps = np.asarray(listing.quantities.index.as_unit("ns").asi8)
+    bars = np.searchsorted(markets.time, stamps + length)
+    inside = (stamps >= markets.start) & (bars < markets.n_bars)
+    for name in listing.quantities.columns:
+        k = names.index(name)
+        values = listing.quantities[name].to_numpy(dtype=np.float64)
+        alive = inside & (markets.time[np.minimum(bars, markets.n_bars - 1)] < feed.expiry_times[k])
+        feed.targets[bars[alive], k] = values[alive]
+        for t in np.flatnonzero(np.isfinite(feed.targets[:, k]))[:1]:
+            check_order(feed, markets, k, int(t))
+
+
+def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
+    """Refuse an order of bar t whose price may be unknown: no quote says a spread, nor the venue.
+
+    Once known, a spread stays known.
+    """
+    if feed.are_listed[t, k] and np.isnan(feed.half_spreads[t, k]):
+        raise DataError(
+            f"an option that is traded needs a spread in volatility, got none for "
+            f"{[*markets.options][k]!r}",
+            where=f"bt.run, open of {format_time(int(markets.time[t]))} UTC",
+            cure="give bt.OptionCosts(spread=0.02) for two points, bt.Option(spread=), or chains=",
+        )

@@ -1,0 +1,383 @@
+"""Policies that trade options: asked at each close, in Python, between two bars of the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.option_feed import OptionFeed
+from backtest.account.portfolio_records import (
+    IS_OVER,
+    IS_RUINED,
+    AccountState,
+    MarketBar,
+    MarketFeed,
+    Scratch,
+    pick_instrument,
+)
+from backtest.base.errors import BacktestError, PolicyError
+from backtest.base.json_values import repr_plain
+from backtest.base.units import format_time
+from backtest.engine.bar_loop import DAY_NS
+from backtest.engine.deciders import Deciders
+from backtest.engine.option_inputs import CloseQuotes, check_order, read_close_quotes
+from backtest.engine.portfolio_loop import (
+    N_SHOWN,
+    find_seen_bar,
+    open_of,
+    show_account_totals,
+    show_bar,
+    show_index,
+    show_portfolio,
+    show_position,
+)
+from backtest.engine.portfolio_policies import ObservedPolicy
+from backtest.engine.portfolio_recording import RunTape
+from backtest.engine.portfolio_tally import CloseFacts
+from backtest.market.markets import Markets
+from backtest.policy import Policy
+from backtest.policy.view import AccountView
+from backtest.venue.option_contract import Option
+
+BAR = ("open", "high", "low", "close", "mark", "volume", "funding")
+
+
+class ListedOption(NamedTuple):
+    """What a policy knows of a listed contract at a close.
+
+    ``kind`` is "call" or "put", ``expiry`` in UTC, ``years`` of 365 days. Prices are per unit of
+    the underlying in the currency of settlement: ``mark``, and ``bid`` and ``ask`` of the last row
+    (NaN: not quoted, or no row). ``volatility`` is that of the mark, ``delta`` N(d1), negative for
+    a put, ``size`` units per contract, ``quantity`` the signed contracts that are held.
+    """
+
+    name: str
+    underlying: str
+    kind: str
+    strike: float
+    expiry: pd.Timestamp
+    size: float
+    years: float
+    mark: float
+    bid: float
+    ask: float
+    volatility: float
+    delta: float
+    quantity: float
+
+
+class Trade(NamedTuple):
+    """A policy that trades options: its number, and the contracts that it sees by name."""
+
+    i: int
+    policy: Policy
+    columns: tuple[str, ...]
+    contracts: dict[str, int]
+
+
+class OptionTrader(NamedTuple):
+    """The policies of a run that trade options, and what they see at each close.
+
+    ``legs`` (changes) are the contracts of the legs of each policy so far.
+    """
+
+    markets: Markets
+    options: dict[str, Option]
+    expiries: list[pd.Timestamp]
+    trades: tuple[Trade, ...]
+    seen: CloseQuotes
+    may_sell: bool
+    legs: dict[tuple[int, str], str]
+
+
+def make_trader(
+    markets: Markets, feed: OptionFeed, observed: Sequence[ObservedPolicy], *, may_sell: bool
+) -> OptionTrader | None:
+    """Return the policies that trade options, those of the instruments and last the overlay."""
+    trades = [
+        Trade(i, each.policy, tuple(each.columns), list_contracts(markets, i))
+        for i, each in enumerate(observed)
+        if hasattr(type(each.policy), "option_orders")
+    ]
+    if not trades:
+        return None
+    options = markets.options
+    return OptionTrader(
+        markets=markets,
+        options=options,
+        expiries=[pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()],
+        trades=tuple(trades),
+        seen=read_close_quotes(markets, feed),
+        may_sell=may_sell,
+        legs={},
+    )
+
+
+def list_contracts(markets: Markets, i: int) -> dict[str, int]:
+    """Return the numbers of the contracts on instrument i; of the overlay, of all."""
+    owners = markets.listing.underlyings
+    wanted = markets.names[i : i + 1] or markets.names
+    return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
+
+
+def find_next_stop(trader: OptionTrader | None, deciders: Deciders, t: int, stop: int) -> int:
+    """Return one past the next bar at whose close options may be ordered, at most ``stop``."""
+    if trader is None:
+        return stop
+    if len(deciders.rows) == 1:
+        return min(t + 1, stop)
+    later = np.flatnonzero(deciders.rows[t:stop] >= 0)
+    return min(t + int(later[0]) + 1, stop) if len(later) else stop
+
+
+def ask_trader(
+    trader: OptionTrader | None,
+    terms: Any,
+    feed: MarketFeed,
+    deciders: Deciders,
+    state: AccountState,
+    quotes: MarketBar,
+    scratch: Scratch,
+    tape: RunTape,
+    t: int,
+) -> None:
+    """Ask the policies at the close of bar t, and write their orders for the next open."""
+    if trader is None:
+        return
+    n = len(state.margin)
+    k = find_seen_bar(deciders, state, t)
+    is_done = state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
+    if k < 0 or is_done or t + 1 >= len(feed.time):
+        return
+    close = recall_close(state, quotes, tape, t)
+    time = open_of(deciders, feed, k)
+    days = (time + deciders.interval - deciders.start) / DAY_NS
+    show_account_totals(terms, deciders, state, quotes, close, days)
+    for trade in trader.trades:
+        local = k - deciders.firsts[trade.i]
+        if trade.i < n and deciders.tradable[min(t, len(deciders.tradable) - 1), trade.i] == 0:
+            continue
+        if trade.i < n:
+            show_position(terms, deciders, state, quotes, scratch, trade.i)
+            show_bar(deciders, feed, state, trade.i, t, k)
+        else:
+            show_portfolio(terms, deciders, state, close)
+            show_index(deciders, k)
+        bar = read_bar(deciders, trade, time, int(local))
+        account = read_account(deciders, terms, quotes, min(trade.i, n - 1))
+        chain = list_chain(trader, trade, feed.options, state, t)
+        orders = ask(trade, bar, account, chain)
+        write_orders(trader, trade, feed.options, orders, chain, t)
+
+
+def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape, t: int) -> CloseFacts:
+    """Return what the close of bar t looked like, as it was recorded."""
+    closes, row, gross = tape.record.closes, t - tape.cursor[1], 0.0
+    for i in np.flatnonzero(state.held.quantities):
+        gross += abs(state.held.quantities[i]) * abs(quotes.mark_close[i])
+    needed, backing = float(closes.requirement[row]), float(closes.backing[row])
+    return CloseFacts(
+        gross=float(gross),
+        backing=backing,
+        needed=needed,
+        worst_backing=backing,
+        worst_needed=needed,
+        is_near=False,
+    )
+
+
+class SeenBar:
+    """The closed bar that a policy orders options on: its fields, and the policy's columns."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SeenBar:
+    """Return the bar of a policy with its columns."""
+    at, length = int(deciders.columns_at[trade.i]), int(deciders.lengths[trade.i])
+    columns = {
+        name: deciders.columns[at + j * length + local] for j, name in enumerate(trade.columns)
+    }
+    return SeenBar(time=time, **dict(zip(BAR, deciders.bar, strict=True)), **columns)
+
+
+def read_account(deciders: Deciders, terms: Any, quotes: MarketBar, i: int) -> AccountView:
+    """Return the account that a policy sees."""
+    rules = pick_instrument(terms, i).margin._replace(
+        multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
+    )
+    return AccountView._make((*deciders.shown[:N_SHOWN], rules))
+
+
+# ----------------------------------------------------------------------------------- the chain
+
+
+def list_chain(
+    trader: OptionTrader, trade: Trade, feed: OptionFeed, state: AccountState, t: int
+) -> Mapping[str, ListedOption]:
+    """Return the contracts that are listed at the close of bar t, by name."""
+    return MappingProxyType({
+        name: describe_option(trader, feed, state, name, k, t)
+        for name, k in trade.contracts.items()
+        if feed.years_close[t, k] > 0.0 and math.isfinite(feed.volatilities_close[t, k])
+    })  # fmt: skip
+
+
+def describe_option(
+    trader: OptionTrader, feed: OptionFeed, state: AccountState, name: str, k: int, t: int
+) -> ListedOption:
+    """Return a contract as a policy sees it at the close of bar t."""
+    option = trader.options[name]
+    return ListedOption(
+        name=name,
+        underlying=str(option.underlying),
+        kind=str(option.kind),
+        strike=float(feed.strikes[k]),
+        expiry=trader.expiries[k],
+        size=option.size,
+        years=float(feed.years_close[t, k]),
+        mark=float(trader.seen.marks[t, k]),
+        bid=float(trader.seen.bids[t, k]),
+        ask=float(trader.seen.asks[t, k]),
+        volatility=float(feed.volatilities_close[t, k]),
+        delta=float(trader.seen.deltas[t, k]),
+        quantity=float(state.options.positions.quantities[k]),
+    )
+
+
+# ---------------------------------------------------------------------------------- the orders
+
+
+def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: Mapping[str, ListedOption]) -> Any:
+    """Return what a policy orders; what it raises becomes a PolicyError."""
+    policy: Any = trade.policy
+    try:
+        return policy.option_orders(bar, account, chain)
+    except BacktestError:
+        raise
+    except Exception as error:
+        raise PolicyError(
+            f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}",
+            where=place(bar),
+            cure="fix the method for this bar, or return {} where nothing is to be traded",
+        ) from error
+
+
+def place(bar: SeenBar) -> str:
+    """Return the close of a bar as text."""
+    time: int = bar.time  # type: ignore[attr-defined] # a field
+    return f"close of the bar of {format_time(int(time))} UTC"
+
+
+def write_orders(
+    trader: OptionTrader,
+    trade: Trade,
+    feed: OptionFeed,
+    orders: Any,
+    chain: Mapping[str, ListedOption],
+    t: int,
+) -> None:
+    """Write what a policy ordered at the close of bar t, checked, for the next open."""
+    where = f"{type(trade.policy).__name__}.option_orders, close of bar {t}, "
+    where += f"{format_time(int(trader.markets.time[t]))} UTC"
+    written: dict[str, str] = {}
+    for leg, order in read_orders(orders, where):
+        name, quantity = read_order(leg, order, trader, trade, where)
+        if math.isnan(quantity):
+            continue
+        check_leg(trader, trade, leg, name, where)
+        other = written.setdefault(name, leg)
+        if other != leg:
+            raise PolicyError(
+                f"a contract is ordered by one leg, got {name!r} from {other!r} and {leg!r}",
+                where=where,
+                cure="order the sum in one of them",
+            )
+        if quantity < 0.0 and not trader.may_sell:
+            raise PolicyError(
+                f"options are sold under a margin rule that knows shorts, got {quantity:g} of "
+                f"{name!r} with brackets",
+                where=where,
+                cure="give Account(requirement='deribit-standard'), or hold 0 or more",
+            )
+        k = trade.contracts[name]
+        if name in chain:
+            check_order(feed, trader.markets, k, t + 1)
+        feed.targets[t + 1, k] = quantity
+
+
+def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:
+    """Return the legs and their orders."""
+    if not isinstance(orders, Mapping):
+        raise PolicyError(
+            f"option_orders must return a dict of legs, got {repr_plain(orders)}",
+            where=where,
+            cure='return {"put": ("BTC-26JUN26-60000-P", 1.0)}, or {}',
+        )
+    for leg in orders:
+        if not isinstance(leg, str) or not leg:
+            raise PolicyError(
+                f"a leg must be a text, got {leg!r}", where=where, cure='name it, such as "put"'
+            )
+    return list(orders.items())
+
+
+def read_order(
+    leg: str, order: Any, trader: OptionTrader, trade: Trade, where: str
+) -> tuple[str, float]:
+    """Return the name of a contract and the quantity of an order."""
+    if not isinstance(order, tuple | list) or len(order) != 2:
+        raise PolicyError(
+            f"the order of a leg must be (contract, quantity), got {repr_plain(order)} for {leg!r}",
+            where=where,
+            cure='return {"put": ("BTC-26JUN26-60000-P", 1.0)}',
+        )
+    contract, quantity = order
+    if isinstance(quantity, bool) or not isinstance(quantity, int | float | np.number):
+        raise PolicyError(
+            f"a quantity must be a number of contracts, got {repr_plain(quantity)} for {leg!r}",
+            where=where,
+            cure="give signed contracts, float('nan') to leave the leg alone",
+        )
+    if math.isinf(quantity):
+        raise PolicyError(
+            f"a quantity must be finite, got {quantity} for {leg!r}",
+            where=where,
+            cure="give signed contracts, 0 to close",
+        )
+    return find_name(contract, trader, trade, where), float(quantity)
+
+
+def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> str:
+    """Return the name under which a contract is listed; refuse one that this policy cannot see."""
+    listed = trader.options
+    if isinstance(contract, Option):
+        found = next((name for name, each in listed.items() if each == contract), None)
+    else:
+        found = getattr(contract, "name", contract)
+    if not isinstance(found, str) or found not in trade.contracts:
+        names = ", ".join([*trade.contracts][:5])
+        raise PolicyError(
+            f"a contract must be one of those listed on the instrument, {names}, got "
+            f"{repr_plain(contract)}",
+            where=where,
+            cure="name a contract of the chain, or list it in bt.Markets",
+        )
+    return found
+
+
+def check_leg(trader: OptionTrader, trade: Trade, leg: str, name: str, where: str) -> None:
+    """Refuse a leg that changes its contract."""
+    before = trader.legs.setdefault((trade.i, leg), name)
+    if before != name:
+        raise PolicyError(
+            f"a leg keeps its contract, got {name!r} after {before!r} for {leg!r}",
+            where=where,
+            cure="give the other contract a leg of its own, and order 0 of the first",
+        )

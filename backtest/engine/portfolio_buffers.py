@@ -1,0 +1,50 @@
+"""The empty arrays in which the loop of several positions works: quotes, scratch, ledger, log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backtest.account.currency_pools import N_ASIDE
+from backtest.account.portfolio_ledger import N_TERMS, WIDTH
+from backtest.account.portfolio_records import MARKET_BAR, EventLog, MarketBar, Scratch
+from backtest.base.units import FloatArray
+from backtest.engine.collateral_prices import ASSET
+
+
+def new_quotes(n: int, assets: int) -> MarketBar:
+    """Return an empty quotes."""
+    flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
+    own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
+    prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
+    return MarketBar(**own, **flags, **prices)
+
+
+def new_scratch(n: int, assets: int, n_pools: int = 1) -> Scratch:
+    """Return arrays to compute in."""
+    sizes = {
+        "price": assets,
+        "price_end": assets,
+        "kept_assets": assets,
+        "shares": n + assets,
+        "falls": n + 3,
+    }
+    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
+    of_pools = {
+        "aside": np.zeros((N_ASIDE, n + assets)),
+        "own_ledger": np.zeros((N_TERMS, n_pools)),
+        "at_rest": np.zeros(5),
+        "elsewhere": np.zeros(3),
+    }
+    return Scratch(**{**found, **of_pools, "kind": np.zeros(n, np.int64)})
+
+
+def new_ledger_array(n: int) -> FloatArray:
+    """Return an empty ledger."""
+    return np.zeros((N_TERMS, n + 1))
+
+
+def new_event_log(capacity: int) -> EventLog:
+    """Return an empty log."""
+    return EventLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))

@@ -1,0 +1,135 @@
+"""Write the bars of an account with several positions into a record of zeros."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest.account.portfolio_balance import compute_balance, compute_pool
+from backtest.account.portfolio_ledger import (
+    BAD_DEBT,
+    COLLATERAL_PNL,
+    CONVERSION,
+    FEES,
+    FLOWS,
+    FUNDING,
+    IMPACT,
+    INTEREST,
+    LOSS,
+    PRICE_PNL,
+    SLIPPAGE,
+    TOP_UP,
+    total,
+)
+from backtest.account.portfolio_records import (
+    CASH,
+    EQUITY,
+    OVERLAY,
+    RESERVE,
+    UNIT,
+    AccountState,
+    EventLog,
+    Scratch,
+    Terms,
+)
+from backtest.account.terms import MANAGEMENT_FEE, PERFORMANCE_FEE
+from backtest.engine.portfolio_pools import compute_all_initial, record_pools
+from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
+
+if TYPE_CHECKING:
+    from backtest.base.units import FloatArray, IntArray
+    from backtest.engine.portfolio_tally import CloseFacts
+
+
+class RunTape(NamedTuple):
+    """What the loop writes to: the log of events, and the record.
+
+    ``cursor[0]`` is the current bar, ``cursor[1]`` the first one. ``before`` are the marks of the
+    last close, ``is_on[0]`` is 1 if bars and events are recorded, and ``units`` has the unit value
+    by bar (empty: it is not wanted).
+    """
+
+    log: EventLog
+    record: Any
+    cursor: IntArray
+    before: FloatArray
+    is_on: IntArray
+    units: FloatArray
+
+
+def record_portfolio(
+    tape: RunTape,
+    terms: Terms,
+    state: AccountState,
+    ledger: FloatArray,
+    scratch: Scratch,
+    close: CloseFacts,
+    t: int,
+) -> None:
+    """Write bar t into a record of zeros."""
+    account, wallet = tape.record.account, state.wallet
+    account.equity[t], account.cash[t] = wallet[EQUITY], wallet[CASH]
+    account.reserve[t], account.unit[t] = wallet[RESERVE], wallet[UNIT]
+    account.overlay[t] = wallet[OVERLAY]
+    write_total(account.price_pnl, ledger, PRICE_PNL, t)
+    write_total(account.fees, ledger, FEES, t)
+    write_total(account.slippage, ledger, SLIPPAGE, t)
+    write_total(account.impact, ledger, IMPACT, t)
+    write_total(account.funding, ledger, FUNDING, t)
+    write_total(account.interest, ledger, INTEREST, t)
+    write_total(account.liquidation_loss, ledger, LOSS, t)
+    account.flows[t] = total(ledger, FLOWS) + total(ledger, TOP_UP)
+    write_total(account.top_up, ledger, TOP_UP, t)
+    write_total(account.bad_debt, ledger, BAD_DEBT, t)
+    write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
+    write_total(account.conversion, ledger, CONVERSION, t)
+    write_total(account.management_fee, ledger, MANAGEMENT_FEE, t)
+    write_total(account.performance_fee, ledger, PERFORMANCE_FEE, t)
+    for i in range(len(state.margin)):
+        record_position(tape, state, ledger, i, t)
+    for k in range(len(state.options.targets)):
+        record_option(tape, state, k, t)
+    record_close(tape, terms, state, scratch, close, t)
+
+
+def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
+    """Write the sum of a term unless it is 0: untouched pages take no memory."""
+    value = total(ledger, term)
+    if value != 0.0:
+        column[t] = value
+
+
+def record_position(tape: RunTape, state: AccountState, ledger: FloatArray, i: int, t: int) -> None:
+    """Write one position of a bar into the record."""
+    held = tape.record.positions
+    held.quantity[t, i], held.entry[t, i] = state.held.quantities[i], state.held.entries[i]
+    held.margin[t, i], held.target[t, i] = state.margin[i], state.leverage[i]
+    held.price_pnl[t, i], held.fees[t, i] = ledger[PRICE_PNL, i], ledger[FEES, i]
+    held.slippage[t, i], held.impact[t, i] = ledger[SLIPPAGE, i], ledger[IMPACT, i]
+    held.funding[t, i], held.liquidation_loss[t, i] = ledger[FUNDING, i], ledger[LOSS, i]
+    held.bad_debt[t, i] = ledger[BAD_DEBT, i]
+
+
+def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:
+    """Write one option of a bar into the record."""
+    own, options = state.options, tape.record.options
+    options.quantity[t, k], options.value[t, k] = own.positions.quantities[k], own.priced[k]
+    options.price_pnl[t, k], options.fees[t, k] = own.profits[k], own.fees[k]
+    options.slippage[t, k], options.liquidation_loss[t, k] = own.slippage[k], own.losses[k]
+
+
+def record_close(
+    tape: RunTape, terms: Terms, state: AccountState, scratch: Scratch, close: CloseFacts, t: int
+) -> None:
+    """Write what follows from the account and the market at the close of a bar."""
+    closes = tape.record.closes
+    closes.requirement[t] = close.needed
+    if terms.n_pools > 1:
+        record_pools(tape, terms, state, close, t)
+    else:
+        closes.balance[t] = compute_balance(terms, state)
+        closes.backing[t] = compute_pool(terms, state)
+        closes.collateral[t] = compute_full_value(state.held)
+        closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, state.held)
+        closes.initial[t] = compute_all_initial(terms, state)
+    for i in range(len(state.margin)):
+        closes.share[t, i], closes.failure[t, i] = state.shares[i], scratch.failure[i]

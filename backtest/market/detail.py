@@ -1,0 +1,247 @@
+"""A market with shorter bars in the place of those of its bars for which they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.caller_warnings import warn_caller
+from backtest.base.errors import DataError, ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.number_text import count_nouns, format_percent
+from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.market.market import Market
+from backtest.market.markets import Markets, as_given, as_markets, rebuild
+from backtest.market.policy_clock import ENOUGH, with_decide
+from backtest.market.tables.dividends import DIVIDEND
+from backtest.market.tables.frames import PRICES
+
+MARKS = tuple(f"mark_{name}" for name in PRICES)
+SAME, MOST = 1e-6, 0.01
+"""Relative differences of prices that are noise, and that are refused."""
+SPANS_TOLD = 5
+
+
+def with_clock(market: Any, decide: str | None, detail: Any, *, call: str) -> Any:
+    """Return the market that an account lives: with shorter bars, and with a clock of policies.
+
+    ``detail`` is a market of shorter bars, several by name, or a folder with them. Policies then
+    decide at the closes of ``market``, or at those of ``decide``.
+    """
+    if detail is None or not isinstance(market, Market | Markets):
+        return with_decide(market, decide, where=f"{call}, decide")
+    where = f"{call}, detail"
+    if market.decide:
+        raise ParameterError(
+            "bars with detail are those that policies see, got a market with another clock, "
+            f"{market!r}",
+            where=where,
+            cure="give the market as it was loaded, and decide to the call",
+        )
+    length = decide or format_duration(market.interval)
+    with_decide(market, length, where=f"{call}, decide")  # it is a multiple
+    return with_decide(refine(market, detail, where=where), length, where=f"{call}, decide")
+
+
+def refine(market: Any, detail: Any, *, where: str) -> Any:
+    """Return a market, or several, with the bars of ``detail`` where these are known."""
+    markets = as_markets(market)
+    found = read_detail(markets, detail, where)
+    parts = {name: match(name, each, found[name], where) for name, each in markets.items()}
+    known = join_known(parts)
+    refined = {
+        name: join(markets[name], part, np.isin(part.opens, known), where)
+        for name, part in parts.items()
+    }
+    source = f"{markets.source} with detail"
+    found = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
+    return as_given(found, market)
+
+
+def read_detail(markets: Markets, detail: Any, where: str) -> Mapping[str, Market]:
+    """Return the shorter bars of each instrument."""
+    given = load_detail(markets, detail) if isinstance(detail, str | Path) else detail
+    if isinstance(given, Market) and len(markets) == 1:
+        return {markets.names[0]: given}
+    if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
+        raise ParameterError(
+            f"detail must be a Market, or one for each instrument, got {repr_plain(given)}",
+            where=where,
+            cure="give bt.Market.load('minutes/'), bt.Markets.load(...), or the folder",
+        )
+    lacking = [name for name in markets.names if name not in given]
+    if lacking:
+        raise ParameterError(
+            f"each instrument needs its detail, got none of {', '.join(lacking)}",
+            where=where,
+            cure="give bars of all instruments, or run those that have them",
+        )
+    return given
+
+
+def load_detail(markets: Markets, folder: str | Path) -> Mapping[str, Market]:
+    """Return the shorter bars in a folder."""
+    if len(markets) == 1:
+        (name,) = markets.names
+        return {name: Market.load(folder)}
+    return Markets.load(folder, instruments=list(markets.names))
+
+
+class Part(NamedTuple):
+    """The shorter bars of one market that stand for longer ones.
+
+    ``opens`` (ns) are the longer bars that have enough of them, ``rows`` which rows of ``detail``
+    belong to each, as first and stop.
+    """
+
+    detail: Market
+    opens: IntArray
+    rows: IntArray
+
+
+def match(name: str, market: Market, detail: Market, where: str) -> Part:
+    """Return the shorter bars that stand for bars of a market, checked."""
+    if detail.interval >= market.interval or market.interval % detail.interval:
+        raise ParameterError(
+            f"detail must have shorter bars, of which {format_duration(market.interval)} is a "
+            f"multiple, got {format_duration(detail.interval)}",
+            where=where,
+            cure="load '1m' or '5m', for example",
+        )
+    named = {each.instrument for each in (market, detail)} - {""}
+    if len(named) > 1:
+        raise ParameterError(
+            f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}",
+            where=where,
+            cure="load the shorter bars of that instrument",
+        )
+    first = np.searchsorted(detail.time, market.time)
+    stop = np.searchsorted(detail.time, market.time + market.interval)
+    usual = market.interval // detail.interval
+    at = np.minimum(first, detail.n_bars - 1)
+    has_open = (stop > first) & (detail.time[at] == market.time)
+    kept = has_open & (stop - first >= ENOUGH * usual)
+    if not kept.any():
+        raise ParameterError(
+            f"detail must cover bars of {name}, got bars from {format_time(detail.start)} to "
+            f"{format_time(detail.end)} for {format_time(market.start)} to "
+            f"{format_time(market.end)}",
+            where=where,
+            cure="give shorter bars of the same time, that open on its full minutes",
+        )
+    return Part(detail, market.time[kept], np.stack([first[kept], stop[kept]], axis=1))
+
+
+def join_known(parts: Mapping[str, Part]) -> IntArray:
+    """Return the opens at which every instrument has its shorter bars."""
+    known, *others = (part.opens for part in parts.values())
+    for each in others:
+        known = np.intersect1d(known, each)
+    return np.asarray(known)
+
+
+def join(market: Market, part: Part, chosen: BoolArray, where: str) -> Market:
+    """Return a market with shorter bars in the place of some of its own."""
+    detail, opens, rows = part.detail, part.opens[chosen], part.rows[chosen]
+    has_mark = market.has_mark and detail.has_mark
+    fields = (*PRICES, *MARKS) if has_mark else PRICES
+    told = compare(market, detail, opens, rows, fields, where)
+    is_own = ~np.isin(market.time, opens)
+    taken = np.concatenate([np.arange(a, b) for a, b in rows] or [np.zeros(0, np.int64)])
+    time = np.concatenate([market.time[is_own], detail.time[taken]])
+    order = np.argsort(time, kind="stable")
+    joined = {
+        name: np.concatenate([getattr(market, name)[is_own], getattr(detail, name)[taken]])[order]
+        for name in (*fields, "volume")
+    }
+    if not has_mark:
+        joined |= {mark: joined[name] for mark, name in zip(MARKS, PRICES, strict=True)}
+    time = time[order]
+    columns = {name: spread(name, values, market, time) for name, values in market.columns.items()}
+    return Market(
+        **{
+            **market.fields(),
+            **joined,
+            "time": time,
+            "columns": columns,
+            "interval": detail.interval,
+            "has_mark": has_mark,
+            "synthetic": market.synthetic or detail.synthetic,
+            "filled": {**market.filled, "detail": describe(market, detail, opens), **told},
+        },
+        source=f"{market.source} with detail {detail.source}",
+    )
+
+
+def spread(name: str, values: FloatArray, market: Market, time: IntArray) -> FloatArray:
+    """Return a column of the longer bars by the joined ones, as known at their closes.
+
+    A value is known at the close of its bar: at its last shorter one. Dividends are due at opens.
+    """
+    ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
+    found = np.full(len(time), np.nan)
+    if name == DIVIDEND:
+        found[np.searchsorted(time, market.time)] = values
+        return found
+    known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
+    return np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
+
+
+def compare(
+    market: Market, detail: Market, opens: IntArray, rows: IntArray, fields: tuple[str, ...],
+    where: str,
+) -> dict[str, str]:  # fmt: skip
+    """Return a note of longer bars that their shorter ones do not make; refuse large differences.
+
+    The shorter bars count.
+    """
+    if not len(opens):
+        return {}
+    at, worst = np.searchsorted(market.time, opens), np.zeros(len(opens))
+    low = np.minimum.reduceat
+    for name in fields:
+        values, kind = getattr(detail, name), name.removeprefix("mark_")
+        made = {"open": values[rows[:, 0]], "close": values[rows[:, 1] - 1]}.get(kind)
+        if made is None:
+            edges = np.minimum(rows.ravel(), len(values) - 1)
+            made = (np.maximum.reduceat if kind == "high" else low)(values, edges)[::2]
+            last = values[rows[:, 1] - 1]
+            made = np.maximum(made, last) if kind == "high" else np.minimum(made, last)
+        worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
+    k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))
+    if worst[k] > MOST:
+        raise DataError(
+            f"detail must make the bars that it stands for, got a price that differs by "
+            f"{format_percent(float(worst[k]))}, and {count:,} of {len(opens):,} bars that differ",
+            where=f"{where}, first worst bar {format_time(int(opens[k]))} UTC",
+            cure="load both of one instrument and one venue",
+        )
+    if not count:
+        return {}
+    text = (
+        f"{count:,} of {len(opens):,} bars differ from their detail by more than 1e-6, at most by "
+        f"{float(worst[k]):.2g} at {format_time(int(opens[k]))} UTC; the detail counts"
+    )
+    warn_caller(text)
+    return {"detail_differs": text}
+
+
+def describe(market: Market, detail: Market, opens: IntArray) -> str:
+    """Describe which spans have shorter bars."""
+    length = market.interval
+    begins = np.flatnonzero(np.diff(opens, prepend=opens[:1] - 2 * length) > length)
+    spans = [
+        f"{format_time(int(opens[a]))} to {format_time(int(opens[b]) + length)}"
+        for a, b in zip(begins, np.append(begins[1:], len(opens)) - 1, strict=True)
+    ]
+    more = f" and {len(spans) - SPANS_TOLD} more spans" if len(spans) > SPANS_TOLD else ""
+    covered = f"{len(opens):,} of {count_nouns(market.n_bars, 'bar')}"
+    told = ", ".join(spans[:SPANS_TOLD]) + more
+    marks = "" if detail.has_mark or not market.has_mark else "; it has no mark prices"
+    return (
+        f"{format_duration(detail.interval)} in {covered} of {format_duration(length)}: "
+        f"{told or 'none'}{marks}"
+    )

@@ -1,0 +1,272 @@
+"""The longer bars at whose closes policies decide, in a market of shorter ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.phrases import Argument, Phrase
+from backtest.base.units import FloatArray, IntArray, format_duration, format_time, parse_duration
+from backtest.market.market import Market
+from backtest.market.markets import Markets, as_given, as_markets, rebuild
+from backtest.market.reshape import group_known, resample_data
+from backtest.market.tables.bar_checks import grid_origin
+from backtest.market.tables.market_data import compute_once
+
+if TYPE_CHECKING:
+    from backtest.base.units import BoolArray
+
+ENOUGH = 0.9
+"""Share of its bars that a longer bar must have to count as whole."""
+
+
+class PolicyClock(NamedTuple):
+    """What policies see of a market, and when they decide.
+
+    ``seen`` has the bars of policies: those of the market itself, or the longer ones. ``rows`` of
+    shape (n_bars,) is k at the last bar of longer bar k, at whose close policies decide, and
+    ``-k - 1`` at a bar that is followed by the close of longer bar k. A single 0: policies decide
+    at each close.
+    """
+
+    seen: Any
+    rows: IntArray
+
+    @property
+    def is_every(self) -> bool:
+        """Whether policies decide at each close."""
+        return len(self.rows) == 1
+
+    def at(self, t: int) -> int:
+        """Return the bar of ``seen`` whose close is the first at or after that of bar t."""
+        row = t if self.is_every else int(self.rows[min(t, len(self.rows) - 1)])
+        return row if row >= 0 else -row - 1
+
+    def count(self, stop: int) -> int:
+        """Return how many bars of ``seen`` close before bar ``stop`` opens."""
+        return stop if self.is_every else int(np.searchsorted(self.find_closes(), stop))
+
+    def is_at_close(self, t: int) -> bool:
+        """Return whether policies decide at the close of bar t."""
+        return self.is_every or bool(self.rows[t] >= 0)
+
+    def find_closes(self) -> IntArray:
+        """Return the bars at whose close policies decide."""
+        return np.flatnonzero(self.rows >= 0)
+
+    def hold(self, values: FloatArray) -> FloatArray:
+        """Return values of ``seen`` by bar of the market, as last known at its close; 0 before.
+
+        ``values`` are of shape (..., n_seen), or (1,) for a constant.
+        """
+        if self.is_every or values.shape == (1,):
+            return values
+        known = np.where(self.rows >= 0, self.rows, -self.rows - 2)
+        return np.where(known >= 0, values[..., np.maximum(known, 0)], 0.0)
+
+    def pick(self, values: FloatArray) -> FloatArray:
+        """Return values of the market's bars, (..., n_bars), at the closes of ``seen``."""
+        if self.is_every or values.shape == (1,):
+            return values
+        return np.ascontiguousarray(values[..., self.find_closes()])
+
+    def ignore_between(self, signal: FloatArray) -> FloatArray:
+        """Return a signal of the market's bars, of shape (n_bars,) or (n_bars, n), for its account.
+
+        It is 1 where no policy decides: nothing is closed there because it was 0 before.
+        """
+        if self.is_every:
+            return signal
+        signal = np.broadcast_to(signal, (len(self.rows), *signal.shape[1:]))
+        is_close = (self.rows >= 0).reshape(-1, *(1,) * (signal.ndim - 1))
+        return np.where(is_close, signal, 1.0)
+
+    def place(self, values: FloatArray, others: FloatArray | float) -> FloatArray:
+        """Return values of ``seen`` at the closes at which policies decide, ``others`` elsewhere.
+
+        ``values`` are of shape (n_seen,) or (n_seen, n).
+        """
+        if self.is_every:
+            return values
+        is_close = (self.rows >= 0).reshape(-1, *(1,) * (values.ndim - 1))
+        return np.where(is_close, values[np.maximum(self.rows, 0)], others)
+
+
+def decide_every(market: Any, length: str) -> Any:
+    """Return a market, or several, whose policies decide at the closes of longer bars.
+
+    In a run on it policies see the bars of :meth:`Market.resample`, as far as their closes have
+    passed, and the account lives bar by bar. It is what ``decide`` of :func:`backtest.run` makes,
+    for functions without that argument.
+
+    Parameters
+    ----------
+    market : Market or Markets
+        The bars of the account.
+    length : str
+        The length of the bars of policies, such as ``"1h"``: a multiple of the market's interval.
+        The interval itself changes nothing.
+
+    Returns
+    -------
+    Market or Markets
+
+    Raises
+    ------
+    ParameterError
+        If it is not a multiple, no bar of this length is complete, or the market has such a clock.
+
+    Examples
+    --------
+    >>> decide_every(Market.sample(bars=48), "4h")
+    bt.decide_every(Market.sample(bars=48), '4h')
+    """
+    if not isinstance(market, Market | Markets):
+        as_markets(market, where="bt.decide_every, market")
+    return with_decide(market, length, where="bt.decide_every, length")
+
+
+def with_decide(market: Any, decide: str | None, *, where: str) -> Any:
+    """Return :func:`decide_every` of a market; None, and what is no market, leave it as it is."""
+    if decide is None or not isinstance(market, Market | Markets):
+        return market
+    length = parse_duration(decide, where=where)
+    if length % market.interval:
+        fine = format_duration(market.interval)
+        raise ParameterError(
+            f"decide must be a multiple of the bars of the market, {fine}, got {decide!r}",
+            where=where,
+            cure=Phrase(
+                "load finer bars, or leave {} out" if length < market.interval else "choose {}",
+                Argument(
+                    "decide", format_duration(-(-length // market.interval) * market.interval)
+                ),
+            ),
+        )
+    if market.decide not in {0, length}:
+        raise ParameterError(
+            f"a market whose policies decide every {format_duration(market.decide)} has a clock "
+            f"already, got decide={decide!r}",
+            where=where,
+            cure="give the market without it",
+        )
+    if length in {market.interval, market.decide}:
+        return market
+    found = set_decide(market, length)
+    find_clock(found)
+    return found
+
+
+def set_decide(market: Any, length: int) -> Any:
+    """Return a market, or several, whose policies decide every ``length`` ns."""
+    markets = as_markets(market)
+    found = {
+        name: dataclasses.replace(each, decide=length, source=name_clock(each, length))
+        for name, each in markets.items()
+    }
+    source = name_clock(markets, length)
+    whole = rebuild(found, markets.currency, source, markets.last_opens, markets.listing)
+    return as_given(whole, market)
+
+
+def name_clock(market: Market | Markets, length: int) -> str:
+    """Return the source of a market whose policies decide every ``length`` ns."""
+    return f"bt.decide_every({market.source}, {format_duration(length)!r})"
+
+
+def find_clock(market: Any) -> PolicyClock:
+    """Return what policies see of a market, or of several, and when they decide."""
+    if not market.decide:
+        return PolicyClock(market, np.zeros(1, np.int64))
+    if isinstance(market, Market):
+        seen = combine(market)
+        return PolicyClock(
+            seen, number_closes(market.time, seen.time, market.interval, market.decide)
+        )
+    return compute_panel(market)
+
+
+def show_signal(market: Market, clock: PolicyClock) -> Market:
+    """Return what policies see of a market, with the signal that it has at their closes."""
+    if clock.is_every:
+        return market
+    signal, seen = market.signal, clock.seen
+    if signal.strides != (0,):
+        return seen.with_signal(signal[clock.find_closes()])  # type: ignore[no-any-return]
+    return seen.with_signal(signal[:1])  # type: ignore[no-any-return]
+
+
+def combine(market: Market) -> Market:
+    """Return the longer bars of a market, those at whose closes its policies decide."""
+
+    def compute() -> Market:
+        groups = group_known(market.time, market.interval, market.decide)
+        data = resample_data(market, market.decide, groups)
+        source = f"{market.source}.resample({format_duration(market.decide)!r})"
+        return Market(**data.fields(), source=source)
+
+    return compute_once(market, "clock", compute)
+
+
+def compute_panel(markets: Markets) -> PolicyClock:
+    """Return what the policies of several instruments see; kept with the markets."""
+    kept = markets.clocks
+    if not kept:
+        length, origin = markets.decide, grid_origin(markets.decide)
+        ahead = 0 if has_gaps(markets) else markets.interval
+        lasts = {
+            name: (last + ahead - origin) // length * length + origin - (length if ahead else 0)
+            for name, last in markets.last_opens.items()
+        }
+        combined = {name: combine(each) for name, each in markets.items()}
+        seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
+        rows = number_closes(markets.time, seen.time, markets.interval, length)
+        kept.append(PolicyClock(seen, rows))
+    found: PolicyClock = kept[0]
+    return found
+
+
+def number_closes(time: IntArray, opens: IntArray, interval: int, length: int) -> IntArray:
+    """Return ``rows`` of :class:`PolicyClock` for the opens of bars and of longer ones, in ns."""
+    ended = np.searchsorted(opens + length, time, side="right")
+    ends = np.append(time[1:], time[-1] + interval)
+    found = -ended - 1
+    inside = np.flatnonzero(ended < len(opens))
+    k = ended[inside]
+    is_last = (time[inside] >= opens[k]) & (ends[inside] >= opens[k] + length)
+    found[inside[is_last]] = k[is_last]
+    return found.astype(np.int64)
+
+
+def has_gaps(market: Any) -> bool:
+    """Return whether bars of a market are further apart than its interval."""
+    span = int(market.time[-1]) - int(market.time[0])
+    return bool(market.sessions) or span != (market.n_bars - 1) * int(market.interval)
+
+
+def find_thin(market: Market) -> BoolArray:
+    """Return which longer bars have under 90 % of their bars; of a market that closes, of usual.
+
+    None where longer bars stand beside their detail, which has as many or is left out.
+    """
+    if "detail" in market.filled:
+        return np.zeros(1, np.bool_)
+    opens = combine(market).time
+    counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + market.decide)))
+    usual = market.decide // market.interval
+    if market.sessions:
+        usual = int(np.bincount(counts).argmax())
+    return np.asarray(counts < ENOUGH * usual)
+
+
+def describe_clock(market: Market) -> dict[str, Any]:
+    """Return the clock of the policies of a market for a manifest; nothing if it is its own."""
+    if not market.decide:
+        return {}
+    thin = find_thin(market)
+    first = format_time(int(combine(market).time[np.argmax(thin)])) if thin.any() else None
+    found = {"decide": format_duration(market.decide)}
+    return found if first is None else {**found, "thin_bars": int(thin.sum()), "first_thin": first}

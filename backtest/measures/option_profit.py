@@ -1,0 +1,278 @@
+"""Greeks of option positions, and the profit of options explained by them.
+
+Functions of arrays of shape (n_bars, K). Money is in the settlement currency: quote currency, or
+coins. Greeks are those of :func:`backtest.options.greeks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.black_kernels import Greeks
+from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.options.pricing import SCALES, greeks, implied_volatility, price
+
+EXPLAINED = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rest")
+"""The parts of an option's profit, in the order of the formula."""
+STEPS = 80
+"""Bisections that find a forward to the last places of a float."""
+
+
+class OptionTerms(NamedTuple):
+    """What K options are, arrays of shape (K,): ``signs`` is 1 for a call and -1 for a put.
+
+    ``sizes`` are units of the underlying per contract, ``instruments`` the places of their
+    underlyings, ``expiries`` in ns, and ``rates`` continuous discount rates per year.
+    """
+
+    names: tuple[str, ...]
+    signs: FloatArray
+    strikes: FloatArray
+    sizes: FloatArray
+    are_coin: BoolArray
+    instruments: IntArray
+    expiries: IntArray
+    rates: FloatArray
+
+
+class OptionQuotes(NamedTuple):
+    """What options are valued at, at the open and at the close of each bar: shape (n_bars, K).
+
+    ``index`` is the mark price of the underlying, ``value`` what one contract is worth at its mark,
+    in the settlement currency. ``volatility`` is that which gives the mark. NaN where a contract is
+    not listed. At the open at which it expires, ``years`` is 0 and ``value`` the payoff.
+    """
+
+    index_open: FloatArray
+    forward_open: FloatArray
+    volatility_open: FloatArray
+    years_open: FloatArray
+    value_open: FloatArray
+    index_close: FloatArray
+    forward_close: FloatArray
+    volatility_close: FloatArray
+    years_close: FloatArray
+    value_close: FloatArray
+
+
+class Moves(NamedTuple):
+    """Stretches of time in which a number of contracts was held, arrays of shape (m,).
+
+    ``bars`` and ``options`` say where the profit is booked. ``start`` and ``end`` have forward,
+    volatility and years, of shape (3, m).
+    """
+
+    bars: IntArray
+    options: IntArray
+    quantities: FloatArray
+    start: FloatArray
+    end: FloatArray
+
+
+def compute_greeks(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
+    """Return the Greeks per unit of the underlying, of shape (7, m).
+
+    ``options`` (m,) are places in the terms; ``state`` (3, m) has forward, volatility and years. A
+    volatility of NaN counts as 0: a mark at a bound has none.
+    """
+    return evaluate_rows(greeks, terms, options, state)
+
+
+def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
+    """Return the prices per unit of the underlying, of shape (m,)."""
+    found: FloatArray = evaluate_rows(price, terms, options, state)[0]
+    return found
+
+
+def compute_volatilities(
+    terms: OptionTerms, options: IntArray, forward: FloatArray, marks: FloatArray, years: FloatArray
+) -> FloatArray:
+    """Return the volatilities that give marks per unit of the underlying; NaN where none does."""
+    state = np.stack([forward, marks, years])
+    found: FloatArray = evaluate_rows(invert, terms, options, state)[0]
+    return found
+
+
+def invert(
+    kind: Any, forward: Any, strike: Any, years: Any, mark: Any, rate: Any, settlement: Any
+) -> Any:
+    """Return an implied volatility, with the mark in the place of a volatility."""
+    return implied_volatility(kind, mark, forward, strike, years, rate, settlement)
+
+
+def evaluate_rows(
+    formula: Callable[..., Any], terms: OptionTerms, options: IntArray, state: FloatArray
+) -> FloatArray:
+    """Return what a formula of :mod:`backtest.options` gives by row, of shape (values, m)."""
+    forward, volatility, years = state
+    kinds = np.where(terms.signs[options] > 0.0, "call", "put")
+    found = np.full((len(Greeks._fields), len(options)), np.nan)
+    for settlement in ("cash", "coin"):
+        rows = np.flatnonzero(terms.are_coin[options] == (settlement == "coin"))
+        if len(rows):
+            found[:, rows] = formula(
+                kinds[rows], forward[rows], terms.strikes[options[rows]],
+                np.maximum(years[rows], 0.0), np.nan_to_num(volatility[rows]),
+                terms.rates[options[rows]],
+                settlement,
+            )  # fmt: skip
+    return found
+
+
+def measure_greeks(
+    terms: OptionTerms, quotes: OptionQuotes, quantities: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name.
+
+    They are 0 where a contract is not held.
+    """
+    bars, options = np.nonzero(quantities)
+    state = np.stack([each[bars, options] for each in pick_close(quotes)])
+    found = compute_greeks(terms, options, state)
+    amount = quantities[bars, options] * terms.sizes[options]
+    index = quotes.index_close[bars, options]
+    table = {name: np.zeros(quantities.shape) for name in Greeks._fields}
+    for own, name, (power, per) in zip(found, table, SCALES, strict=True):
+        table[name][bars, options] = own * amount * index**power / per
+    return table
+
+
+def pick_close(quotes: OptionQuotes) -> tuple[FloatArray, ...]:
+    """Return forward, volatility and years at the closes."""
+    return quotes.forward_close, quotes.volatility_close, quotes.years_close
+
+
+def pick_open(quotes: OptionQuotes) -> tuple[FloatArray, ...]:
+    """Return forward, volatility and years at the opens."""
+    return quotes.forward_open, quotes.volatility_open, quotes.years_open
+
+
+def compute_payoffs(terms: OptionTerms, quantities: FloatArray, prices: FloatArray) -> FloatArray:
+    """Return what contracts (K,) pay together at some prices of the underlying, of shape (m,)."""
+    moved = terms.signs * (prices[:, None] - terms.strikes)
+    paid = np.maximum(moved, 0.0) / np.where(terms.are_coin, prices[:, None], 1.0)
+    return np.asarray(paid @ (quantities * terms.sizes))
+
+
+def explain_profit(
+    terms: OptionTerms,
+    quotes: OptionQuotes,
+    carried: FloatArray,
+    opened: FloatArray,
+    closed: FloatArray,
+    profit: FloatArray,
+    settled: FloatArray,
+) -> dict[str, FloatArray]:
+    """Return the parts of each option's profit in each bar, of shape (n_bars, K) by name.
+
+    Parameters
+    ----------
+    terms, quotes
+        The options and what they are valued at.
+    carried, opened, closed : FloatArray of shape (n_bars, K)
+        Signed contracts at the last close, after the fills at the open, and at the close.
+    profit : FloatArray of shape (n_bars, K)
+        The price profit of the bar.
+    settled : FloatArray of shape (n_bars, K)
+        The price at which a contract expires inside the bar, else NaN.
+
+    Returns
+    -------
+    dict
+        ``delta`` D dF, ``gamma`` G dF^2 / 2, ``vega`` v ds, ``theta`` t dt, ``vanna`` dF ds,
+        ``volga`` ds^2 / 2, each times its Greek, and ``rest``. They add up to the profit.
+
+    Notes
+    -----
+    The Greeks are those at the start of each move, s is the contract's own implied volatility. A
+    bar has two moves: from the last close to the open, and from there to the close. What is closed
+    inside a bar moves from the open to the price at which its profit was made, in forward alone.
+    """
+    before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
+    made = profit - multiply(carried, quotes.value_open - before)
+    made -= multiply(closed, quotes.value_close - quotes.value_open)
+    ended = follow_endings(terms, quotes, opened - closed, made, settled)
+    parts = {name: np.zeros(profit.shape) for name in EXPLAINED}
+    for moves in (follow_gap(quotes, carried), follow_bar(quotes, closed), ended):
+        for name, money in zip(EXPLAINED, expand(terms, moves), strict=False):
+            np.add.at(parts[name], (moves.bars, moves.options), money)
+    parts["rest"] = profit - sum(parts.values())
+    return parts
+
+
+def multiply(quantities: FloatArray, values: FloatArray) -> FloatArray:
+    """Return products, 0 where nothing is held: values may be unknown there."""
+    return np.asarray(np.where(quantities != 0.0, quantities * values, 0.0))
+
+
+def expand(terms: OptionTerms, moves: Moves) -> FloatArray:
+    """Return the parts of the profit of some moves but for the rest, of shape (6, m)."""
+    delta, gamma, vega, theta, _, vanna, volga = compute_greeks(terms, moves.options, moves.start)
+    forward = moves.end[0] - moves.start[0]
+    volatility = np.nan_to_num(moves.end[1] - moves.start[1])
+    time = moves.start[2] - moves.end[2]
+    amount = moves.quantities * terms.sizes[moves.options]
+    parts = (
+        delta * forward,
+        0.5 * gamma * forward**2,
+        vega * volatility,
+        theta * time,
+        vanna * forward * volatility,
+        0.5 * volga * volatility**2,
+    )
+    return np.stack([amount * each for each in parts])
+
+
+def follow_gap(quotes: OptionQuotes, carried: FloatArray) -> Moves:
+    """Return the moves from the last close to the open."""
+    bars, options = np.nonzero(carried[1:])
+    start = np.stack([each[bars, options] for each in pick_close(quotes)])
+    end = np.stack([each[bars + 1, options] for each in pick_open(quotes)])
+    return Moves(bars + 1, options, carried[bars + 1, options], start, end)
+
+
+def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
+    """Return the moves from the open to the close."""
+    bars, options = np.nonzero(held)
+    start = np.stack([each[bars, options] for each in pick_open(quotes)])
+    end = np.stack([each[bars, options] for each in pick_close(quotes)])
+    return Moves(bars, options, held[bars, options], start, end)
+
+
+def follow_endings(
+    terms: OptionTerms,
+    quotes: OptionQuotes,
+    quantities: FloatArray,
+    made: FloatArray,
+    settled: FloatArray,
+) -> Moves:
+    """Return the moves of what was closed inside bars, which ``made`` some money."""
+    bars, options = np.nonzero(quantities)
+    start = np.stack([each[bars, options] for each in pick_open(quotes)])
+    held, at = quantities[bars, options], settled[bars, options]
+    value = quotes.value_open[bars, options] + made[bars, options] / held
+    forward = find_forwards(terms, options, start, value / terms.sizes[options])
+    is_settled = ~np.isnan(at)
+    end = start.copy()
+    end[0] = np.where(is_settled, at, forward)
+    end[2] = np.where(is_settled, 0.0, end[2])
+    return Moves(bars, options, held, start, end)
+
+
+def find_forwards(
+    terms: OptionTerms, options: IntArray, state: FloatArray, value: FloatArray
+) -> FloatArray:
+    """Return the forwards at which options have some values per unit, all else as in the state.
+
+    The value of a call rises with the forward, that of a put falls, in coins too.
+    """
+    low, high = state[0] / 1e3, state[0] * 1e3
+    for _ in range(STEPS if len(options) else 0):
+        middle = np.sqrt(low * high)
+        over = compute_prices(terms, options, np.stack([middle, *state[1:]])) - value
+        is_under = terms.signs[options] * over < 0.0
+        low, high = np.where(is_under, middle, low), np.where(is_under, high, middle)
+    return np.asarray(np.sqrt(low * high))

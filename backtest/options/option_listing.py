@@ -1,0 +1,272 @@
+"""The options among several markets: which are listed, and what values them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from backtest.base.currency_names import find_coin
+from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
+from backtest.base.phrases import Place
+from backtest.base.units import format_time, parse_duration, to_nanoseconds
+from backtest.market.market import Market
+from backtest.options.chain import Chain
+from backtest.options.surfaces import Surfaces
+from backtest.venue.option_contract import Option
+
+WHERE = "bt.Markets"
+EXAMPLE = "bt.Surfaces.load('chains/', underlying='BTC')"
+
+
+class OptionListing(NamedTuple):
+    """The listed contracts of a panel by name, and what values them by instrument.
+
+    ``underlyings`` names the instrument of each contract. ``quote_age`` (0: one bar) and
+    ``max_age`` are in ns. ``quantities`` are contracts to hold by time and contract, if scheduled.
+    """
+
+    options: dict[str, Option]
+    underlyings: dict[str, str]
+    surfaces: dict[str, Surfaces]
+    chains: dict[str, Chain]
+    quote_age: int
+    max_age: int
+    quantities: pd.DataFrame | None = None
+
+    def keep(self, names: Collection[str]) -> OptionListing:
+        """Return the listing of some instruments."""
+        kept = {k: each for k, each in self.options.items() if self.underlyings[k] in names}
+        frame = self.quantities
+        return self._replace(
+            options=kept,
+            underlyings={k: self.underlyings[k] for k in kept},
+            surfaces={k: each for k, each in self.surfaces.items() if k in names},
+            chains={k: each for k, each in self.chains.items() if k in names},
+            quantities=None if frame is None else frame[[k for k in frame.columns if k in kept]],
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return the contracts, and hashes of what values them, for identities and manifests."""
+        frame = self.quantities
+        return {
+            "contracts": {name: each.to_dict() for name, each in self.options.items()},
+            "underlyings": self.underlyings,
+            "surfaces": {name: hash_surfaces(each) for name, each in self.surfaces.items()},
+            "chains": {name: hash_frame(each.table) for name, each in self.chains.items()},
+            "quote_age": self.quote_age,
+            "max_age": self.max_age,
+            **({} if frame is None else {"quantities": hash_frame(frame.reset_index())}),
+        }
+
+
+def hash_surfaces(surfaces: Surfaces) -> str:
+    """Return a hash of surfaces: their times, smiles and forwards."""
+    content = [
+        [
+            str(each.time),
+            each.index,
+            each.fits[["expiry", "forward"]].astype(str).to_numpy().tolist(),
+            [[smile.a, smile.b, smile.rho, smile.m, smile.sigma] for smile in each.smiles],
+        ]
+        for each in surfaces.surfaces
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def hash_frame(frame: pd.DataFrame) -> str:
+    """Return a hash of the rows and columns of a table."""
+    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
+    return hashlib.sha256(json.dumps([str(each) for each in frame]).encode() + rows).hexdigest()
+
+
+def read_listing(
+    given: Mapping[str, Any], surfaces: object, chains: object, quote_age: object, max_age: object
+) -> tuple[dict[str, Any], OptionListing]:
+    """Return the markets of a mapping without its options, and the listing of these."""
+    options = {name: each for name, each in given.items() if isinstance(each, Option)}
+    markets = {name: each for name, each in given.items() if name not in options}
+    if not markets or not all(isinstance(each, Market) for each in markets.values()):
+        if options and not markets:
+            raise refuse_lone(next(iter(options)))
+        return markets, OptionListing({}, {}, {}, {}, 0, 0)  # what else is wrong is said later
+    check_contracts(options, min(each.start for each in markets.values()))
+    underlyings = {
+        name: find_underlying(str(each.underlying), markets, f"option {name!r}")
+        for name, each in options.items()
+    }
+    listing = OptionListing(
+        options=options,
+        underlyings=underlyings,
+        surfaces=read_by_underlying("surfaces", surfaces, Surfaces, markets),
+        chains=read_by_underlying("chains", chains, Chain, markets),
+        quote_age=0 if quote_age is None else read_age("quote_age", quote_age),
+        max_age=read_age("max_age", max_age),
+    )
+    check_listing(listing, is_age_given=quote_age is not None)
+    return markets, listing
+
+
+def refuse_lone(name: str) -> ParameterError:
+    """Return the error of options without an instrument."""
+    return ParameterError(
+        f"an option needs the market of its underlying, got only {name!r}",
+        where=WHERE,
+        cure='give it beside the bars: {"BTC": market, "BTC-26JUN26-60000-P": option}',
+    )
+
+
+def refuse_options(markets: Any, what: str, *, where: str) -> None:
+    """Refuse markets with options where nothing values them."""
+    listed = [*getattr(markets, "options", ())]
+    if listed:
+        more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
+        raise ParameterError(
+            f"{what} cannot hold options, got {listed[0]!r}{more}",
+            where=where,
+            cure="leave the options out of bt.Markets",
+        )
+
+
+def check_contracts(options: Mapping[str, Option], start: int) -> None:
+    """Refuse names that are not text, contracts twice, and those that expired before the data."""
+    first: dict[tuple[object, ...], str] = {}
+    for name, each in options.items():
+        if not isinstance(name, str) or not name.strip() or name != name.strip():
+            raise ParameterError(
+                f"the name of an option must be text without spaces around it, got {name!r}",
+                where=WHERE,
+                cure="name it as the venue does, for example 'BTC-26JUN26-60000-P'",
+            )
+        terms = (each.underlying, each.kind, each.strike, each.expiry, each.settlement, each.size)
+        other = first.setdefault(terms, name)
+        if other != name:
+            raise ParameterError(
+                f"a contract must be listed once, got it as {other!r} and as {name!r}",
+                where=WHERE,
+                cure="leave one of them out",
+            )
+        if find_expiry(each) <= start:
+            raise ParameterError(
+                f"an option must expire after the first bar, {format_time(start)}, got {name!r}, "
+                f"which expires at {each.expiry}",
+                where=WHERE,
+                cure="leave it out, or begin with earlier bars",
+            )
+
+
+def find_expiry(option: Option) -> int:
+    """Return when an option expires, UTC ns."""
+    return to_nanoseconds(str(option.expiry), where="Option.expiry")
+
+
+def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str:
+    """Return the instrument that a name means: its own name, or the only one of that coin."""
+    if named in markets:
+        return named
+    found = [
+        name
+        for name, market in markets.items()
+        if named in {find_coin(name), find_coin(market.instrument), market.instrument} - {""}
+    ]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(markets)
+    if found:
+        raise ParameterError(
+            f"{what} must have one instrument of {named!r}, got {' and '.join(found)}",
+            where=WHERE,
+            cure=f"name one of the markets {named!r}, or give the option underlying={found[0]!r}",
+        )
+    raise ParameterError(
+        f"{what} must be of an instrument of the markets, {names}, got {named!r}"
+        + did_you_mean(named, [*markets]),
+        where=WHERE,
+        cure="name a market as the underlying, or add the bars of the underlying",
+    )
+
+
+def read_by_underlying(
+    argument: str, given: Any, kind: type, markets: Mapping[str, Market]
+) -> dict[str, Any]:
+    """Return surfaces or chains by instrument."""
+    if given is None:
+        return {}
+    noun = kind.__name__
+    if not isinstance(given, Mapping):
+        raise ParameterError(
+            f"{argument} must be a mapping of underlyings to {noun}, got {repr_plain(given)}",
+            where=Place(argument, of=WHERE),
+            cure=f'give {argument}={{"BTC": ...}}',
+        )
+    found: dict[str, Any] = {}
+    for name, each in given.items():
+        if not isinstance(each, kind):
+            raise ParameterError(
+                f"{argument} of {name!r} must be {noun}, got {type(each).__name__}",
+                where=Place(argument, of=WHERE),
+                cure=f"give bt.{noun}.load('chains/')",
+            )
+        owner = find_underlying(str(name), markets, f"{argument} of {name!r}")
+        if owner in found:
+            raise ParameterError(
+                f"{argument} must be given once for each instrument, got {owner!r} twice",
+                where=Place(argument, of=WHERE),
+                cure="leave one of them out",
+            )
+        found[owner] = each
+    return found
+
+
+def read_age(name: str, given: object) -> int:
+    """Return a largest age in ns."""
+    if not isinstance(given, str):
+        raise ParameterError(
+            f"{name} must be a duration, got {repr_plain(given)}",
+            where=Place(name, of=WHERE),
+            cure=f"write for example {name}='14d'",
+        )
+    return parse_duration(given, where=f"{WHERE}, {name}")
+
+
+def check_listing(listing: OptionListing, *, is_age_given: bool) -> None:
+    """Refuse options without surfaces, and ages and chains that do nothing."""
+    for name, owner in listing.underlyings.items():
+        if owner not in listing.surfaces:
+            raise ParameterError(
+                f"an option needs surfaces of its underlying, got none of {owner!r} for {name!r}",
+                where=Place("surfaces", of=WHERE),
+                cure=f"give surfaces={{{owner!r}: {EXAMPLE}}}",
+            )
+    if is_age_given and not listing.chains:
+        raise ParameterError(
+            "quote_age is of quotes, got no chains",
+            where=Place("quote_age", of=WHERE),
+            cure="give chains={...}, or leave quote_age out",
+        )
+    for owner, chain in listing.chains.items():
+        check_chain(listing, owner, chain)
+
+
+def check_chain(listing: OptionListing, owner: str, chain: Chain) -> None:
+    """Refuse a chain without surfaces, of other settlement, or of several underlyings."""
+    mine = {k: each for k, each in listing.options.items() if listing.underlyings[k] == owner}
+    for name, each in mine.items():
+        if each.settlement != chain.settlement:
+            raise DataError(
+                f"a chain must settle as its options, in {each.settlement}, got prices in "
+                f"{chain.settlement} for {name!r}",
+                where=f"{WHERE}, chains of {owner!r}",
+                cure="give the chain of these options, or Chain.load(settlement=)",
+            )
+        if len(chain.underlyings) > 1 and each.underlying not in chain.underlyings:
+            raise DataError(
+                f"a chain must have one underlying, or that of its options, {each.underlying!r}, "
+                f"got {', '.join(chain.underlyings)}",
+                where=f"{WHERE}, chains of {owner!r}",
+                cure="give chain.select(underlying=...)",
+            )

@@ -1,0 +1,63 @@
+"""The loop of several positions, called for one bar at a time."""
+
+from __future__ import annotations
+
+from backtest.account.portfolio_records import AccountState
+from backtest.base.units import FloatArray
+from backtest.engine import Result
+from backtest.engine.account_loop import begin
+from backtest.engine.compile.plain_or_compiled import (
+    estimate_plain_general,
+    is_loop_plain,
+    order_loop,
+)
+from backtest.engine.portfolio_driver import (
+    Counts,
+    drive,
+    find_binders,
+    find_simulate,
+    list_kernel_arguments,
+    new_tape,
+)
+from backtest.engine.portfolio_inputs import PortfolioInputs
+from backtest.engine.portfolio_setup import Setup
+from backtest.venue.own_requirement import OwnMargin
+
+
+def may_compile(result: Result, setup: Setup, n_bars: int) -> bool:
+    """Return whether ``n_bars`` bars run compiled: as the run did, unless plain is faster."""
+    if result.manifest["compiled"] != "yes":
+        return False
+    order = order_loop(None, list_kernel_arguments(*begin(setup)))
+    policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
+    return not is_loop_plain(order, policies, estimate_plain_general(len(policies), n_bars))
+
+
+class PortfolioBars:
+    """An account with several positions before a bar of its markets.
+
+    ``state`` and ``tally`` are those of a new account; the tape has the record of each bar.
+    """
+
+    def __init__(self, setup: Setup, *, is_compiled: bool) -> None:
+        self.setup, self.markets, self.first = setup, setup.markets, setup.first
+        self.inputs, self.state, self.deciders, self.tally = begin(setup)
+        rule = setup.account.requirement
+        own = rule if isinstance(rule, OwnMargin) else None
+        is_compiled = is_compiled and own is None
+        names, self.n_bars = self.markets.names, len(self.inputs.feed.time)
+        n, total = len(names), self.n_bars - self.first
+        self.simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
+        bind, self.pack = find_binders(is_compiled=is_compiled)
+        self.bound = bind(self.deciders, [(p.policy, tuple(p.columns)) for p in setup.observed])
+        k = len(self.state.options.targets)
+        self.tape = new_tape(n, total, self.first, 8 * (n + k) + 1024, n_options=k)
+
+    def drive(
+        self, inputs: PortfolioInputs, state: AccountState, counts: Counts, t: int, stop: int
+    ) -> tuple[Counts, FloatArray]:
+        """Take an account through bars t to ``stop`` and its decisions; return counts, events."""
+        return drive(
+            self.simulate, self.pack, inputs, state, self.deciders, self.bound, counts, t, stop,
+            self.tape, stop - t, None,
+        )  # fmt: skip

@@ -1,0 +1,144 @@
+"""Compile the loop over lanes of several positions, once for all accounts.
+
+It calls the loop of a single run, and the policies' formulas, through their addresses, so that
+neither is compiled again for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from numba import typeof
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from backtest.base.compiled_files import jit
+from backtest.base.shared_records import share_record
+from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
+from backtest.engine.compile.loop_compiler import (
+    INNER,
+    OPTIONS,
+    compile_core,
+    jit_modules,
+    mark_sources,
+)
+from backtest.sweep.lanes.lane_compiler import find_cell
+from backtest.sweep.portfolios import (
+    portfolio_lane_close,
+    portfolio_lane_collateral,
+    portfolio_lane_exits,
+    portfolio_lane_fills,
+    portfolio_lane_isolated,
+    portfolio_lane_loop,
+    portfolio_lane_measures,
+    portfolio_lane_payments,
+    portfolio_lane_prices,
+    portfolio_lane_rows,
+    portfolio_lane_rules,
+    portfolio_lane_view,
+)
+from backtest.sweep.portfolios.portfolio_lane_formula import ask_through_addresses
+
+MODULES = (
+    portfolio_lane_rows, portfolio_lane_rules, portfolio_lane_isolated, portfolio_lane_collateral,
+    portfolio_lane_payments, portfolio_lane_prices, portfolio_lane_fills, portfolio_lane_exits,
+    portfolio_lane_close, portfolio_lane_measures, portfolio_lane_view, portfolio_lane_loop,
+)  # fmt: skip
+"""The modules to compile; each uses only those before it."""
+
+INLINED = frozenset(
+    {
+        "spot", "read_rules", "quote_open", "widen", "read_costs", "size_lane", "bound_cost",
+        "bound_pool", "bound_isolated", "move_lane_margin", "write_fill", "round_as_isolated",
+        "mark_fallback",
+    }
+)  # fmt: skip
+"""Small functions that are called for every lane."""
+
+LOCK = threading.RLock()
+"""Held while anything is compiled."""
+
+
+@functools.cache
+def compile_portfolio_lanes() -> dict[str, Any]:
+    """Return the compiled functions of :data:`MODULES` by name; the loop compiles when called."""
+    names: dict[str, Any] = {**compile_general_rules(), **compile_core().names}
+
+    def choose(name: str) -> dict[str, Any]:
+        if name == "advance_portfolios":
+            return {**OPTIONS, "nogil": True}
+        return {**INNER, "forceinline": name in INLINED}
+
+    mark = mark_sources(*MODULES, compiler=__file__)
+    jit_modules(MODULES, names, find_general_folder(), choose, mark=mark)
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
+    names["cell"] = jit(find_cell, **inner)
+    names["share"] = share_record
+    names["ask_lanes"] = jit(ask_through_addresses, **inner)
+    return names
+
+
+def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, ...]]:
+    """Return the address of the compiled loop of a run, what it returns, and its types."""
+    with LOCK:
+        loop: Any = compile_general_rules()["simulate_portfolio"]
+        kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
+        loop.compile(kinds)
+        compiled = loop.overloads[kinds]
+        name = compiled.fndesc.llvm_func_name
+        address = compiled.library.get_pointer_to_function(name)
+        return int(address), compiled.signature.return_type, kinds
+
+
+_loops: dict[str, Callable[..., Any]] = {}
+
+
+def find_lane_loop(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], int]:
+    """Return the loop over lanes, and the address of the loop of a run of ``arguments``."""
+    with LOCK:
+        address, result, kinds = find_loop_of_runs(arguments)
+        key = str(kinds)
+        if key not in _loops:
+            names = compile_portfolio_lanes()
+            names["pass_alone"] = write_call(result, kinds)
+            _loops[key] = names["advance_portfolios"]
+        return _loops[key], address
+
+
+def write_call(result: Any, kinds: tuple[Any, ...]) -> Any:
+    """Return a function that calls compiled code of some types at an address."""
+
+    @intrinsic
+    def call(
+        _context: Any,
+        address: Any,
+        _terms: Any,
+        _feed: Any,
+        _clock: Any,
+        _log_returns: Any,
+        _deciders: Any,
+        _state: Any,
+        _quotes: Any,
+        _scratch: Any,
+        _ledger: Any,
+        _tally: Any,
+        _tape: Any,
+        _start: Any,
+        _stop: Any,
+    ) -> Any:
+        def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            kind = context.call_conv.get_function_type(result, kinds)
+            found, fault = (each.pointee for each in kind.args[:2])
+            function = builder.inttoptr(arguments[0], kind.as_pointer())
+            place = cgutils.alloca_once(builder, found)  # type: ignore[no-untyped-call]
+            packed = context.get_arg_packer(kinds).as_arguments(builder, arguments[1:])
+            status = cgutils.alloca_once(builder, fault)  # type: ignore[no-untyped-call]
+            builder.call(function, [place, status, *packed])
+            return context.get_returned_value(builder, result, builder.load(place))
+
+        return result(address, *kinds), build
+
+    return call

@@ -1,0 +1,153 @@
+"""What policies see of the accounts of lanes of several positions.
+
+A policy that reads anything else of its account, such as a liquidation price, is asked in the loop
+of a single run.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backtest.account.portfolio_records import (
+    CASH,
+    EQUITY,
+    PEAK,
+    RESERVE,
+    SINCE_POOL,
+    UNIT,
+    Terms,
+    pick_margin,
+)
+from backtest.engine.bar_loop import DAY_NS
+from backtest.policy.view import AccountView
+from backtest.sweep.lanes.lane_rows import cell
+from backtest.sweep.portfolios import portfolio_lane_rows as field
+from backtest.sweep.portfolios.portfolio_lane_rows import LaneArrays, LanePolicies, spot
+from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.venue.contract_value import compute_price
+from backtest.venue.liquidation_price import compute_liquidation_value
+from backtest.venue.portfolio_requirement import find_maintenance
+
+MARGINS = frozenset({"entry", "maintenance", "margin_ratio", "liquidation_price"})
+"""The fields that are computed only if a policy reads one of them."""
+SHOWN = MARGINS | {
+    "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
+    "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
+}  # fmt: skip
+"""The fields of the account that policies of lanes may read."""
+(
+    SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SEEN_WALLET, SEEN_RESERVE,
+    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_ENTRY, SEEN_MAINTENANCE,
+    SEEN_RATIO, SEEN_PRICE,
+) = (
+    AccountView._fields.index(name)
+    for name in (
+        "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
+        "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
+        "entry", "maintenance", "margin_ratio", "liquidation_price",
+    )
+)  # fmt: skip
+
+
+def show_accounts(terms: Terms, policies: LanePolicies, lanes: LaneArrays, time: int) -> None:
+    """Write what all policies see of the accounts of lanes at the close of a bar."""
+    account, shown, count = lanes.account, policies.shown, len(lanes.left_at)
+    days = (time + policies.interval - policies.start) / DAY_NS
+    for lane in range(count):
+        equity, unit = account[cell(EQUITY, lane)], account[cell(UNIT, lane)]
+        peak = account[cell(PEAK, lane)]
+        shown[cell(SEEN_EQUITY, lane)] = equity
+        shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
+        shown[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
+        shown[cell(SEEN_WALLET, lane)] = account[cell(CASH, lane)]
+        shown[cell(SEEN_RESERVE, lane)] = account[cell(RESERVE, lane)]
+        shown[cell(SEEN_DAYS, lane)] = days
+        shown[cell(SEEN_GROSS, lane)] = 0.0
+        shown[cell(SEEN_NET, lane)] = 0.0
+    for i in range(len(lanes.signal)):
+        if lanes.prices[field.IS_LISTED, i] != 0.0:
+            add_position(terms, policies, lanes, i)
+    for lane in range(count):
+        equity = account[cell(EQUITY, lane)]
+        gross, net = shown[cell(SEEN_GROSS, lane)], shown[cell(SEEN_NET, lane)]
+        shown[cell(SEEN_GROSS, lane)] = gross / equity if equity > 0.0 else 0.0
+        shown[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
+        if policies.wants_margins:
+            write_pool(terms, lanes, lane)
+
+
+def add_position(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int) -> None:
+    """Add the positions of lanes in one instrument to what all policies see."""
+    position, shown, count = lanes.position, policies.shown, len(lanes.left_at)
+    unit, is_crossed = abs(lanes.prices[field.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
+    for lane in range(count):
+        quantity = position[spot(i, field.QUANTITY, lane)]
+        if is_crossed:
+            shown[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, field.ENTRY, lane)]
+        shown[cell(SEEN_GROSS, lane)] += abs(quantity) * unit
+        shown[cell(SEEN_NET, lane)] += quantity * unit
+
+
+def show_positions(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int, t: int) -> None:
+    """Write what the policies of one instrument see of its positions at the close of bar t."""
+    position, shown, count = lanes.position, policies.shown, len(lanes.left_at)
+    account, unit = lanes.account, abs(lanes.prices[field.CLOSE, i])
+    for lane in range(count):
+        quantity, equity = position[spot(i, field.QUANTITY, lane)], account[cell(EQUITY, lane)]
+        is_shown = (quantity != 0.0) & (equity > 0.0)
+        shown[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
+        shown[cell(SEEN_POSITION, lane)] = quantity
+        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, field.LAST_STOP, lane)]
+    if terms.rules.brackets.are_isolated[i]:
+        for lane in range(count):
+            shown[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, field.LAST_HIT, lane)]
+    else:
+        for lane in range(count):
+            shown[cell(SINCE_LIQUIDATION, lane)] = account[cell(SINCE_POOL, lane)]
+    if policies.wants_margins:
+        for lane in range(count):
+            show_margins(terms, policies, lanes, i, lane)
+
+
+def write_pool(terms: Terms, lanes: LaneArrays, lane: int) -> None:
+    """Write backing and requirement of the pool of one lane at the close."""
+    account, position, brackets = lanes.account, lanes.position, terms.rules.brackets
+    pool, needed = account[cell(CASH, lane)], 0.0
+    for i in range(len(lanes.signal)):
+        quantity = position[spot(i, field.QUANTITY, lane)]
+        if quantity != 0.0 and not brackets.are_isolated[i]:
+            pool += quantity * lanes.prices[field.CLOSE, i]
+            needed += find_maintenance(
+                brackets, i, abs(quantity) * abs(lanes.prices[field.CLOSE, i])
+            )
+    counted = 0.0
+    for c in range(lanes.asset_prices.shape[1]):
+        value = lanes.assets[cell(c, lane)] * lanes.asset_prices[field.ASSET_CLOSE, c]
+        counted += compute_value_at_rate(terms.rules.collateral, c, value)
+    account[cell(field.POOL, lane)] = pool + counted
+    account[cell(field.NEEDED, lane)] = terms.rules.level * needed
+
+
+def show_margins(
+    terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int, lane: int
+) -> None:
+    """Write entry, maintenance margin, margin ratio and liquidation price of one position."""
+    account, position, shown = lanes.account, lanes.position, policies.shown
+    brackets, close = terms.rules.brackets, lanes.prices[field.CLOSE, i]
+    quantity, entry = position[spot(i, field.QUANTITY, lane)], position[spot(i, field.ENTRY, lane)]
+    own = find_maintenance(brackets, i, abs(quantity) * abs(close)) if quantity != 0.0 else 0.0
+    needed, backing = account[cell(field.NEEDED, lane)], account[cell(field.POOL, lane)]
+    base = backing - needed + own - quantity * close
+    if brackets.are_isolated[i]:
+        base = position[spot(i, field.MARGIN, lane)] - quantity * entry
+        backing = position[spot(i, field.MARGIN, lane)] + quantity * (close - entry)
+        needed = own
+    ratio = needed / backing if backing > 0.0 else math.inf
+    shown[cell(SEEN_RATIO, lane)] = ratio if needed > 0.0 else 0.0
+    shown[cell(SEEN_MAINTENANCE, lane)] = own
+    shown[cell(SEEN_ENTRY, lane)], shown[cell(SEEN_PRICE, lane)] = math.nan, math.nan
+    if quantity != 0.0:
+        size, is_inverse, x = brackets.sizes[i], brackets.are_inverse[i], brackets.multipliers[i]
+        value = compute_liquidation_value(pick_margin(terms, i), quantity, entry, base, x)
+        shown[cell(SEEN_ENTRY, lane)] = compute_price(size, is_inverse, entry)
+        shown[cell(SEEN_PRICE, lane)] = compute_price(size, is_inverse, value)

@@ -1,0 +1,345 @@
+"""Score sets of parameters of an account with several positions, one after another per thread.
+
+Each set runs through the compiled loop of a single run, so its row has the bits of the run. It is
+not recorded, and shares the arrays of the markets, of the signal and of equal columns with others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.compile_choice import pop_kernels, set_hurry
+from backtest.base.errors import BacktestError
+from backtest.base.thread_pool import count_cores, run_in_threads
+from backtest.base.units import IntArray, parse_size
+from backtest.engine.compile import background_compiler
+from backtest.engine.compile.plain_or_compiled import (
+    LoopOrder,
+    estimate_plain_general,
+    is_loop_plain,
+    mark_ready,
+    order_loop,
+)
+from backtest.engine.deciders import Deciders
+from backtest.engine.lookahead.causality_checker import Causality
+from backtest.engine.loop_driver import explain_refusal
+from backtest.engine.portfolio_driver import list_kernel_arguments, summarize_portfolio
+from backtest.engine.portfolio_setup import Setup
+from backtest.measures.performance import sampled_returns
+from backtest.sweep.causal_ends import EndsChecker
+from backtest.sweep.lane_groups import find_codes
+from backtest.sweep.lanes.lane_block import BlockFault, NotCompiled, Scored
+from backtest.sweep.lanes.lane_rows import LANES
+from backtest.sweep.lanes.lane_runner import BlockOutcome
+from backtest.sweep.portfolios.portfolio_lane_block import (
+    LEAST_LANES,
+    PortfolioBlock,
+    has_own_columns,
+    join_columns,
+    measure_wallets,
+    score_block,
+)
+from backtest.sweep.portfolios.portfolio_lane_compiler import LOCK
+from backtest.sweep.portfolios.portfolio_lane_fit import describe_terms, fits_lanes
+from backtest.sweep.portfolios.portfolio_lane_formula import compile_lane_formula
+from backtest.sweep.portfolios.portfolio_panel import PortfolioPanel
+from backtest.sweep.sets.sets import Sets, count_sets, find_values, take_sets
+
+OWN_TERMS = frozenset(
+    {"account.capital", "account.band", "account.min_leverage", "account.max_leverage"}
+)
+"""The fields of the account in which sets of a block may differ."""
+
+PANELS = 6
+"""Number of market parts whose columns are kept, because a search uses them repeatedly."""
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """Signal that a sweep must stop."""
+
+
+class PortfolioTask(NamedTuple):
+    """A set to score, its row and what it shares with others; or several, side by side.
+
+    ``setup`` is the run of a set like these, if they are several that fit into lanes, else None.
+    """
+
+    rows: IntArray
+    sets: Sets
+    panel: PortfolioPanel
+    has_returns: bool
+    is_compiled: bool
+    setup: Setup | None = None
+
+
+class PortfolioRunner:
+    """Scores sets of an evaluator on several markets, on several threads.
+
+    Half of ``memory``, in bytes, is for columns.
+    """
+
+    def __init__(self, evaluator: Any) -> None:
+        self.evaluator = evaluator
+        self.metrics: tuple[str, ...] = evaluator.metrics
+        self.threads: int = evaluator.threads or count_cores()
+        self.memory = parse_size(evaluator.memory, where="memory") / 2 / PANELS
+        self.is_compiled: bool | None = None
+        self._order: LoopOrder | None = None
+        self._panels: dict[tuple[int, int | None], PortfolioPanel] = {}
+        self._lock = threading.Lock()
+        self._checkers = [EndsChecker() for _ in evaluator.market]
+
+    def score(
+        self, sets: Sets, *, first: int, stop: int | None, returns: bool
+    ) -> Iterator[BlockOutcome]:
+        """Yield sets as they are done; raise NotCompiled if numba refuses the policy."""
+        if count_sets(sets) == 0:
+            return
+        self.check_causal(sets, first, stop)
+        panel = self._find_panel(first, stop)
+        is_compiled = self._choose(sets, panel) if self.is_compiled is None else self.is_compiled
+        tasks = self._cut(sets, panel, returns, is_compiled)
+        threads = max(1, min(self.threads if is_compiled else 1, count_sets(sets)))
+        for _, found in run_in_threads(partial(score_task, self.metrics), tasks, threads):
+            if isinstance(found, BaseException):
+                raise found
+            if self._order is not None:  # the loop is compiled now
+                mark_ready(self._order)
+                self._order = None
+            yield from found
+
+    def _cut(
+        self, sets: Sets, panel: PortfolioPanel, has_returns: bool, is_compiled: bool
+    ) -> Iterator[PortfolioTask]:
+        """Yield sets one by one, or up to 64 that differ in little and fit into lanes."""
+        reads = panel.list_reads()
+        texts = [name for name in sets if sets[name].dtype == object]
+        terms = [name for name in sets if "." in name and name not in OWN_TERMS]
+        apart = list(dict.fromkeys([*texts, *terms]))
+        keys = [find_codes(sets[name]) for name in (*reversed(reads), *apart) if name in sets]
+        order = np.lexsort(keys) if keys else np.arange(count_sets(sets))
+        fits = is_compiled and not panel.base.has_own(sets)  # lanes share policies and overlay
+        for rows in split_where(order, [sets[name] for name in apart]):
+            setup = None
+            if fits and len(rows) >= LEAST_LANES:
+                setup = find_setup(panel, take_sets(sets, int(rows[0])))
+            limit = count_distinct(setup, self.memory) if setup is not None else 0
+            own = [sets[name] for name in reads if name in sets]
+            for part in cut_rows(rows, own, limit, min(LANES, -(-len(rows) // self.threads))):
+                is_block = setup is not None and len(part) >= LEAST_LANES
+                for some in [part] if is_block else part[:, None]:
+                    yield PortfolioTask(
+                        some, take_sets(sets, some), panel, has_returns, is_compiled,
+                        setup if is_block else None,
+                    )  # fmt: skip
+
+    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
+        """Refuse a policy that looks ahead, in sets with every word and both ends of each number.
+
+        What was checked once is not checked again. The check also finds what the columns read.
+        """
+        if count_sets(sets) == 0:
+            return
+        panel = self._find_panel(first, stop)
+        panel.check_overlays(sets)
+        names = panel.markets.names
+        for name, checker, columns in zip(names, self._checkers, panel.columns, strict=True):
+            checker.check(columns, find_values(sets, name))
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Refuse a policy that looks ahead with one set of parameters."""
+        panel = self._find_panel(0, None)
+        names = panel.markets.names
+        for name, checker, columns in zip(names, self._checkers, panel.columns, strict=True):
+            checker.check_set(columns, find_values(values, name))
+
+    @property
+    def causality(self) -> Causality | None:
+        """The check with the fewest cuts; None before the first."""
+        found = [each.causality for each in self._checkers if each.causality is not None]
+        return min(found, key=lambda each: each.cuts, default=None)
+
+    def _find_panel(self, first: int, stop: int | None) -> PortfolioPanel:
+        with self._lock:
+            if (first, stop) not in self._panels:
+                self._panels[first, stop] = PortfolioPanel(self.evaluator, first, stop, self.memory)
+                while len(self._panels) > PANELS:
+                    self._panels.pop(next(iter(self._panels)))
+            return self._panels[first, stop]
+
+    def _choose(self, sets: Sets, panel: PortfolioPanel) -> bool:
+        """Return whether to compile: for a few short runs, plain Python is faster.
+
+        The loop is then compiled in the background, for the next sweep.
+        """
+        try:
+            setup = panel.set_up(take_sets(sets, 0))
+            state, deciders, tally = panel.begin(setup, is_compiled=False)
+        except BacktestError:  # the run of this set gives the reason
+            return True
+        order = order_loop(None, list_kernel_arguments(setup.inputs, state, deciders, tally))
+        policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
+        n_bars = (len(setup.inputs.feed.time) - setup.first) * count_sets(sets)
+        plain = estimate_plain_general(len(policies), n_bars)
+        set_hurry(True)
+        try:
+            is_plain = is_loop_plain(order, policies, plain)
+        finally:
+            set_hurry(False)
+        if is_plain:
+            background_compiler.start_compiling(pop_kernels(), order)
+            return False
+        self.is_compiled, self._order = True, order
+        return True
+
+
+def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
+    """Split rows wherever the values of a column change from one to the next."""
+    codes = [find_codes(each)[rows] for each in columns]
+    changes = [np.flatnonzero(np.diff(each)) + 1 for each in codes]
+    return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
+
+
+def cut_rows(
+    rows: IntArray, columns: list[np.ndarray], limit: int, most: int
+) -> Iterator[IntArray]:
+    """Yield rows in parts of up to ``most``, in which at most ``limit`` sets of values differ."""
+    most = max(most, LEAST_LANES)
+    pieces = [piece for piece in split_where(rows, columns) if len(piece)]
+    part: list[IntArray] = []
+    for piece in pieces if limit > 0 else [rows]:
+        rest = piece
+        while len(rest):
+            scratch = most - sum(map(len, part))
+            if part and (scratch == 0 or len(part) >= limit > 0):
+                yield np.concatenate(part)
+                part, scratch = [], most
+            part.append(rest[:scratch])
+            rest = rest[scratch:]
+    if part:
+        yield np.concatenate(part)
+
+
+def find_setup(panel: PortfolioPanel, values: Mapping[str, Any]) -> Setup | None:
+    """Return the run of a set if sets like it fit into lanes."""
+    try:
+        setup = panel.set_up(values)
+    except BacktestError:  # the run of this set gives the reason
+        return None
+    compile_or_explain(setup, panel)
+    _, deciders, _ = panel.begin(setup, is_compiled=True)
+    return setup if fits_lanes(setup, deciders) else None
+
+
+def count_distinct(setup: Setup, memory: float) -> int:
+    """Return how many sets with columns of their own a block may have within a memory."""
+    columns = [each for policy in setup.observed for each in policy.columns.values()]
+    size = sum(each.nbytes for each in columns)
+    return max(1, int(memory // max(size, 1)))
+
+
+def compile_or_explain(setup: Setup, panel: PortfolioPanel) -> None:
+    """Compile the policy's formula, or raise NotCompiled with the line and the reason."""
+    try:
+        panel.begin(setup, is_compiled=True)
+    except BacktestError:
+        raise
+    except Exception as refusal:  # numba may raise anything; the policy does not run here
+        raise NotCompiled(explain_refusal(refusal, setup.observed[0].policy)) from refusal
+
+
+def score_task(
+    names: tuple[str, ...], task: PortfolioTask, is_stopped: Callable[[], bool]
+) -> list[BlockOutcome]:
+    """Score the sets of a task; those of a block at fault one by one."""
+    if task.setup is not None:
+        try:
+            return [BlockOutcome(task.rows, score_lanes(names, task, task.setup, is_stopped))]
+        except (BacktestError, BlockFault):
+            pass
+    found = []
+    for k in range(len(task.rows)):
+        one = task._replace(rows=task.rows[k : k + 1], sets=take_sets(task.sets, k))
+        found.append(BlockOutcome(one.rows, score_set(names, one, is_stopped)))
+    return found
+
+
+def score_lanes(
+    names: tuple[str, ...], task: PortfolioTask, like: Setup, is_stopped: Callable[[], bool]
+) -> Scored | None:
+    """Score sets side by side; raise BlockFault if their accounts differ in more than lanes may.
+
+    ``like`` is the run of another set; only sets without terms of the account have its account.
+    """
+    panel, setups, known = task.panel, [], {}
+    for k in range(len(task.rows)):
+        values = take_sets(task.sets, k)
+        terms = tuple((name, value) for name, value in values.items() if "." in name)
+        if terms not in known:
+            known[terms] = panel.set_up(values) if terms else like
+        setups.append(panel.set_up_lane(known[terms], values))
+    if len({describe_terms(each) for each in known.values()}) > 1:
+        raise BlockFault
+    compile_or_explain(setups[0], panel)
+    columns = join_columns(setups)
+    varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
+    own, asked = has_own_columns(columns), frozenset(task.sets)
+    with LOCK:
+        formulas = [
+            compile_lane_formula(
+                each.policy, tuple(each.columns), varied, asked, has_own_columns=own
+            )
+            for each in setups[0].observed
+        ]
+
+    def find_deciders(setup: Setup) -> Deciders:
+        return panel.begin(setup, is_compiled=True)[1]
+
+    deciders = find_deciders(setups[0])
+    block = PortfolioBlock(
+        setups, deciders, find_deciders, formulas, columns, panel.span, task.has_returns
+    )
+    return score_block(names, block, is_stopped)
+
+
+def score_set(
+    names: tuple[str, ...], task: PortfolioTask, is_stopped: Callable[[], bool]
+) -> Scored | BlockFault | None:
+    """Score one set; an error is a fault of the set, which its run explains."""
+
+    def go_on(_done: int, _all: int) -> None:
+        if is_stopped():
+            raise Stopped
+
+    try:
+        return measure_set(names, task, go_on)
+    except BacktestError:
+        return BlockFault()
+    except Stopped:
+        return None
+
+
+def measure_set(
+    names: tuple[str, ...], task: PortfolioTask, progress: Callable[[int, int], None]
+) -> Scored:
+    """Run one set on the markets and return its measures."""
+    panel = task.panel
+    setup = panel.set_up(task.sets)
+    if task.is_compiled:
+        compile_or_explain(setup, panel)
+    state, deciders, tally = panel.begin(setup, is_compiled=task.is_compiled)
+    done = summarize_portfolio(
+        setup.inputs, state, deciders, tally, panel.first,
+        has_units=task.has_returns, is_compiled=task.is_compiled, progress=progress,
+    )  # fmt: skip
+    metrics = measure_wallets(names, panel.span, [done.tally], done.state.wallet[None])
+    returns = np.zeros(0)
+    if task.has_returns:
+        ends = setup.inputs.clock.ends_sample[panel.first :]
+        returns = sampled_returns(done.units, ends, done.tally.first_unit)
+    return Scored(metrics, returns[:, None])

@@ -1,0 +1,113 @@
+"""Score sets of several positions in which parameters of the signal's rule vary."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.thread_pool import count_cores, run_in_threads
+from backtest.base.units import IntArray
+from backtest.engine.signal_rule import SignalRule
+from backtest.market.policy_clock import find_clock
+from backtest.sweep.lanes.lane_block import BlockFault
+from backtest.sweep.lanes.lane_runner import BlockOutcome
+from backtest.sweep.portfolios.portfolio_runner import PortfolioRunner
+from backtest.sweep.rule_checker import RuleChecker, split_by_signal
+from backtest.sweep.sets.sets import Sets, build_signal, count_sets, take_sets
+
+KEPT = 4
+"""Number of signals kept with their columns, because a search repeats its best sets."""
+
+
+class RulePortfolios:
+    """Scores sets as :class:`PortfolioRunner` does, with a runner for each signal.
+
+    Columns of the policy are checked for lookahead with the signal of the evaluator's own rule.
+    """
+
+    def __init__(self, evaluator: Any) -> None:
+        self.evaluator = evaluator
+        self.base = evaluator.base
+        self.rule: SignalRule = evaluator.base.signal
+        self.is_compiled: bool | None = None
+        self._threads: int = evaluator.threads or count_cores()
+        self._lock = threading.Lock()
+        self._rules = RuleChecker(evaluator.base, evaluator.market)
+        self._runners: OrderedDict[SignalRule, PortfolioRunner] = OrderedDict()
+        self._first = self._make_runner(self.rule)
+
+    @property
+    def causality(self) -> Any:
+        """How the columns were checked."""
+        return self._first.causality
+
+    def score(
+        self, sets: Sets, *, first: int, stop: int | None, returns: bool
+    ) -> Iterator[BlockOutcome]:
+        """Yield sets as they are done, those whose rule fails at the end."""
+        if count_sets(sets) == 0:
+            return
+        self.check_causal(sets, first, stop)
+        parts = split_by_signal(sets)
+        wanted = {"first": first, "stop": stop, "returns": returns}
+
+        yield from self._score_part(parts[0], sets, self._threads, wanted)  # may compile
+        if len(parts) == 1:
+            return
+        n_threads = min(self._threads, len(parts) - 1) if self.is_compiled else 1
+        inner = self._threads // n_threads
+
+        def score_part(places: IntArray, _: Callable[[], bool]) -> list[BlockOutcome]:
+            return self._score_part(places, sets, inner, wanted)
+
+        for _, found in run_in_threads(score_part, iter(parts[1:]), n_threads):
+            if isinstance(found, BaseException):
+                raise found
+            yield from found
+
+    def _score_part(
+        self, places: IntArray, sets: Sets, threads: int, wanted: Mapping[str, Any]
+    ) -> list[BlockOutcome]:
+        """Return the outcomes of the sets of one signal."""
+        some = take_sets(sets, places)
+        try:
+            runner = self._find_runner(take_sets(some, 0))
+        except (ParameterError, PolicyError):  # the runs of these sets give the reason
+            return [BlockOutcome(places, BlockFault())]
+        runner.threads = threads
+        found = [*runner.score(some, **wanted)]
+        self.is_compiled = runner.is_compiled
+        return [each._replace(places=places[each.places]) for each in found]
+
+    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
+        """Refuse a policy or a rule that looks ahead; what was checked is not checked again."""
+        self._first.check_causal(sets, first, stop)
+        self._rules.check(sets)
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        """Refuse a policy or a rule that looks ahead with one set of parameters."""
+        if self._rules.check_set(values):
+            self._find_runner(values).check_set(values)
+
+    def _find_runner(self, values: Mapping[str, Any]) -> PortfolioRunner:
+        rule = build_signal(self.base, values) or self.rule
+        with self._lock:
+            if rule not in self._runners:
+                runner = self._make_runner(rule)
+                runner.is_compiled, runner._checkers = self.is_compiled, self._first._checkers
+                self._runners[rule] = runner
+            self._runners.move_to_end(rule)
+            while len(self._runners) > max(KEPT, self._threads):
+                self._runners.popitem(last=False)
+            return self._runners[rule]
+
+    def _make_runner(self, rule: SignalRule) -> PortfolioRunner:
+        """Return a runner with the weights of a rule."""
+        own = copy.copy(self.evaluator)
+        own.signal = rule.weigh(find_clock(self.evaluator.market).seen, is_checked=False)
+        own.base = self.base._replace(signal=None)
+        return PortfolioRunner(own)

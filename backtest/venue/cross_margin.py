@@ -1,0 +1,414 @@
+"""The public functions of :mod:`backtest.venue.margin` for a portfolio on one collateral.
+
+They take one venue for all instruments or one for each, and quantities and prices by name or in the
+same order. All positions are cross positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.json_values import repr_plain
+from backtest.base.ranges import Number
+from backtest.venue.collateral import Collateral
+from backtest.venue.contract_value import compute_value
+from backtest.venue.option_account import OptionAccount, list_options, make_option_account
+from backtest.venue.option_scenarios import compute_option_loss, compute_short_charge
+from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
+from backtest.venue.portfolio_requirement import (
+    combine_scenarios,
+    compute_portfolio_initial,
+    compute_portfolio_requirement,
+)
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules
+from backtest.venue.requirement import MarginRules, read_rules
+from backtest.venue.requirement_rule import BoundRule, Brackets, MarginRule, RequirementRule
+from backtest.venue.scenario_loss import compute_gross, compute_offset, compute_scenario_loss
+from backtest.venue.settlement import agree_settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from backtest.venue.option_contract import OptionPosition
+    from backtest.venue.venue import Venue
+
+    Options = OptionPosition | Sequence[OptionPosition]
+    Venues = Venue | Mapping[str, Venue] | Sequence[Venue]
+    Numbers = float | Mapping[str, float] | Sequence[float]
+    Assets = Collateral | Sequence[Collateral]
+
+PRICE = Number(0, open_low=True)
+DEFAULT = Brackets()
+
+
+class PricedPositions(NamedTuple):
+    """Checked arguments: the rules of each instrument by name, what is held, and its prices.
+
+    ``haircuts`` are those of spot legs, None of all others.
+    """
+
+    rules: dict[str, MarginRules]
+    quantities: dict[str, float]
+    prices: dict[str, float]
+    haircuts: tuple[float | None, ...]
+
+
+def requirement(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    entries: Numbers | None = None,
+    index: Numbers | None = None,
+    options: Options = (),
+) -> float:
+    """Return R, the maintenance requirement of some positions on one collateral.
+
+    Parameters
+    ----------
+    venues : Venue, Mapping or sequence
+        The venue of all instruments, or of each by name or in order.
+    quantities : float, Mapping or sequence
+        Signed contracts of each instrument; one that a mapping leaves out is not held.
+    prices : float, Mapping or sequence
+        The mark price of each instrument.
+    rule : RequirementRule
+        :class:`Brackets` (default), :class:`ScenarioMargin`, the name of a preset, or an object
+        with the two methods of :class:`RequirementRule`.
+    collateral : Collateral or sequence of them
+        Assets of which those that cancel risk lower the losses of their group.
+    collateral_prices : float, Mapping or sequence
+        The price of each; default: its constant price, or the last mark close of its market.
+    entries : float, Mapping or sequence
+        Average entry prices, for venues that value maintenance at entry; default: the prices.
+    index : float, Mapping or sequence
+        The prices at which gross notional is valued for ``minimum`` and the contingencies, where a
+        venue values them at an index instead of the mark; default: the prices.
+    options : OptionPosition or sequence of them
+        Options of the same account, whose margin the rule knows: :class:`ScenarioMargin`,
+        :class:`Standard`, :class:`Strategy`, or a preset with options.
+
+    Returns
+    -------
+    float
+        In the settlement currency, at least 0. The positions fail where what backs them is at most
+        ``rule.level`` times this.
+
+    Raises
+    ------
+    ParameterError
+        If names do not fit, a number is NaN or infinite, or a price is not positive.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    >>> held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -20.0}, {"BTCUSDT": 60_000, "ETHUSDT": 3_000}
+    >>> bt.margin.requirement(venues, held, prices)
+    480.0
+    >>> hedged = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": ["BTCUSDT", "ETHUSDT"]},
+    ...                            minimum=0.005)
+    >>> bt.margin.requirement(venues, held, prices, hedged)
+    600.0
+    """
+    where = "bt.margin.requirement"
+    priced = read_positions(venues, quantities, prices, where)
+    rule = read_rule(rule, where)
+    if isinstance(rule, OwnMargin):
+        return call_own_rule(rule, "requirement", priced, options, where)
+    bound = bind(rule, priced, collateral, collateral_prices, entries, where)
+    return compute_bound(bound, priced, index, options, where, is_initial=False)
+
+
+def initial(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    index: Numbers | None = None,
+    venue_leverage: Numbers | None = None,
+    options: Options = (),
+) -> float:
+    """Return the initial margin of some positions on one collateral.
+
+    Parameters and errors are those of :func:`requirement`. Under brackets it is the sum of each
+    notional over the largest leverage of the bracket that holds it, or over ``venue_leverage``, the
+    leverage set at the venue, which scenarios do not use. That of a long spot leg is without its
+    haircut, which what backs the positions does not contain.
+    """
+    where = "bt.margin.initial"
+    priced = read_positions(venues, quantities, prices, where)
+    if venue_leverage is not None:
+        priced = set_leverage(priced, venue_leverage, where)
+    rule = read_rule(rule, where)
+    if isinstance(rule, OwnMargin):
+        return call_own_rule(rule, "initial", priced, options, where)
+    bound = bind(rule, priced, collateral, collateral_prices, None, where)
+    return compute_bound(bound, priced, index, options, where, is_initial=True)
+
+
+def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
+    """Return what some collateral counts for: its value at its rates, debts in full.
+
+    Parameters
+    ----------
+    collateral : Collateral or sequence of them
+        The assets.
+    prices : float, Mapping by name, or sequence
+        The price of each, in the settlement currency; default: its constant price, or the last
+        mark close of its market.
+
+    Returns
+    -------
+    float
+        In the settlement currency.
+
+    Raises
+    ------
+    ParameterError
+        If a price is missing, not positive, or not finite.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> tiers = [(0, 100e6, 1.0), (100e6, 120e6, 0.975)]
+    >>> bt.margin.collateral_value(bt.Collateral("BTC", 5500, prices=20_000, tiers=tiers))
+    109750000.0
+    """
+    where = "bt.margin.collateral_value"
+    assets = list_assets(collateral, where)
+    found = price_assets(assets, prices, where)
+    return float(sum(each.value_at(price) for each, price in zip(assets, found, strict=True)))
+
+
+# ------------------------------------------------------------------------------ the arguments
+
+
+def read_positions(
+    venues: Venues, quantities: Numbers, prices: Numbers, where: str
+) -> PricedPositions:
+    """Return checked arguments of one portfolio."""
+    names = name_instruments(venues, quantities, prices, where)
+    chosen = match_venues(venues, names, where)
+    held = read_numbers("quantities", quantities, names, where, missing=0.0)
+    priced = read_numbers("prices", prices, names, where)
+    for name, price in priced.items():
+        PRICE.check("prices", price, where=f"{where}, {name}")
+    rules = {name: read_rules(venue) for name, venue in chosen.items()}
+    agree_settlement({name: venue.contract for name, venue in chosen.items()}, where=where)
+    return PricedPositions(
+        rules,
+        dict(zip(names, held.values(), strict=True)),
+        priced,
+        tuple(venue.contract.haircut for venue in chosen.values()),
+    )
+
+
+def set_leverage(priced: PricedPositions, leverage: Numbers, where: str) -> PricedPositions:
+    """Return a portfolio with a leverage set at the venue for each instrument."""
+    given = leverage if isinstance(leverage, Mapping) or is_row(leverage) else None
+    each = dict.fromkeys(priced.rules, leverage) if given is None else given
+    found = read_numbers("venue_leverage", each, priced.rules, where)
+    for name, setting in found.items():
+        PRICE.check("venue_leverage", setting, where=f"{where}, {name}")
+    rules = {name: rule._replace(setting=found[name]) for name, rule in priced.rules.items()}
+    return priced._replace(rules=rules)
+
+
+def name_instruments(venues: Any, quantities: Any, prices: Any, where: str) -> tuple[str, ...]:
+    """Return the names of the instruments: of the first mapping, else numbers in order."""
+    for given in (venues, quantities, prices):
+        if isinstance(given, Mapping):
+            return tuple(str(name) for name in given)
+    counts = [len(each) for each in (venues, quantities, prices) if is_row(each)]
+    if len(set(counts)) > 1:
+        raise ParameterError(
+            f"venues, quantities and prices must have one length, got {counts}",
+            where=where,
+            cure="give one of each for every instrument, or mappings by name",
+        )
+    return tuple(str(k) for k in range(counts[0] if counts else 1))
+
+
+def is_row(value: Any) -> bool:
+    """Return whether an argument is a sequence or an array of one dimension."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
+def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
+    """Return the venue of each instrument."""
+    if isinstance(venues, Mapping):
+        found = {str(name): venue for name, venue in venues.items()}
+    elif is_row(venues):
+        found = dict(zip(names, venues, strict=True)) if len(venues) == len(names) else {}
+    else:
+        found = dict.fromkeys(names, venues)
+    missing = [name for name in names if not hasattr(found.get(name), "brackets")]
+    if missing:
+        raise ParameterError(
+            f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
+            f"for {', '.join(missing)}",
+            where=where,
+            cure="give one Venue for all, or {name: Venue}",
+        )
+    return {name: found[name] for name in names}
+
+
+def read_numbers(
+    noun: str, given: Any, names: Iterable[str], where: str, missing: float | None = None
+) -> dict[str, float]:
+    """Return one finite number for each name."""
+    order = list(names)
+    if isinstance(given, Mapping):
+        found = dict(given)
+    else:
+        row = list(given) if is_row(given) else [given]
+        found = dict(zip(order, row, strict=False)) if len(row) == len(order) else {}
+    unknown = [name for name in found if name not in order]
+    absent = [name for name in order if name not in found]
+    if unknown or (absent and (missing is None or not isinstance(given, Mapping))):
+        hint = did_you_mean(unknown[0], order) if unknown else ""
+        raise ParameterError(
+            f"{noun} must have one number for each of {', '.join(order)}, "
+            f"got {repr_plain(given)}{hint}",
+            where=where,
+            cure=f"give {noun} by name, or in the order of the instruments",
+        )
+    place = f"{where}, {noun}"
+    return {
+        name: float(Number().check(noun, found[name], where=f"{place}, {name}"))
+        if name in found
+        else float(missing or 0.0)
+        for name in order
+    }
+
+
+def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
+    """Return collateral as a tuple."""
+    assets = (collateral,) if isinstance(collateral, Collateral) else collateral
+    is_list = isinstance(assets, list | tuple)
+    if not is_list or not all(isinstance(each, Collateral) for each in assets):
+        raise ParameterError(
+            f"collateral must be a Collateral or a list of them, got {repr_plain(collateral):.80}",
+            where=where,
+            cure="give bt.Collateral(name, amount=..., prices=..., rate=...)",
+        )
+    return tuple(assets)
+
+
+def price_assets(
+    assets: Sequence[Collateral], prices: Numbers | None, where: str
+) -> tuple[float, ...]:
+    """Return the price of each collateral, checked."""
+    if prices is None:
+        found = [each.last_price() for each in assets]
+    else:
+        names = [each.name for each in assets]
+        found = list(read_numbers("prices", prices, names, where).values())
+    return tuple(
+        float(PRICE.check("prices", price, where=f"{where}, {each.name}"))
+        for each, price in zip(assets, found, strict=True)
+    )
+
+
+def bind(
+    rule: MarginRule,
+    priced: PricedPositions,
+    collateral: Assets,
+    collateral_prices: Numbers | None,
+    entries: Numbers | None,
+    where: str,
+) -> BoundRule:
+    """Return a rule of the package with the venues and the collateral of a portfolio."""
+    assets = list_assets(collateral, where)
+    entered = {} if entries is None else read_numbers("entries", entries, priced.rules, where)
+    for name, entry in entered.items():
+        PRICE.check("entries", entry, where=f"{where}, {name}")
+    bound = rule.bind(priced.rules, assets, price_assets(assets, collateral_prices, where), entered)
+    return bound._replace(haircuts=priced.haircuts)
+
+
+def read_rule(rule: Any, where: str) -> MarginRule:
+    """Return a rule of the package, that of a preset, or the user's own."""
+    return Requirement().check("rule", rule, where=where)
+
+
+def call_own_rule(
+    rule: OwnMargin, method: str, priced: PricedPositions, options: Options, where: str
+) -> float:
+    """Return the answer of a rule of the user's own, checked."""
+    read_options(rule, priced, options, where)  # refuses options
+    held = {name: quantity for name, quantity in priced.quantities.items() if quantity != 0.0}
+    return ask_rule(rule.rule, method, held, priced.prices)
+
+
+def compute_bound(
+    bound: BoundRule,
+    priced: PricedPositions,
+    index: Numbers | None,
+    options: Options,
+    where: str,
+    *,
+    is_initial: bool,
+) -> float:
+    """Return the requirement or the initial margin of a portfolio, with options or without."""
+    account = read_options(bound.rule, priced, options, where)
+    if account is not None:
+        bound = bound._replace(rule=account.rule, underlyings=account.names)
+    packed, held = bound.value(priced.quantities, priced.prices)
+    if index is not None and packed.has_scenarios:
+        values = read_index(priced, index, where)
+        return compute_at_index(packed, held, values, account, is_initial=is_initial)
+    if account is not None:
+        return account.requirement(packed, held, is_initial=is_initial)
+    compute = compute_portfolio_initial if is_initial else compute_portfolio_requirement
+    return float(compute(packed, held))
+
+
+def read_options(
+    rule: MarginRule, priced: PricedPositions, options: Options, where: str
+) -> OptionAccount | None:
+    """Return the options of a portfolio with the rule that margins them; None without any."""
+    listed = list_options(options, where)
+    return make_option_account(listed, rule, priced.rules, where) if listed else None
+
+
+def read_index(priced: PricedPositions, index: Numbers, where: str) -> list[float]:
+    """Return the value of a contract of each instrument at its index price."""
+    found = read_numbers("index", index, priced.rules, where)
+    for name, price in found.items():
+        PRICE.check("index", price, where=f"{where}, {name}")
+    return [
+        compute_value(priced.rules[name].size, priced.rules[name].is_inverse, price)
+        for name, price in found.items()
+    ]
+
+
+def compute_at_index(
+    priced: PortfolioRules,
+    held: Holdings,
+    values: list[float],
+    account: OptionAccount | None,
+    *,
+    is_initial: bool,
+) -> float:
+    """Return portfolio margin whose notionals are valued at an index, its losses at the mark."""
+    at_index = held._replace(values=np.array(values, dtype=np.float64))
+    charges = 0.0
+    if account is None:
+        loss = compute_scenario_loss(priced, held)
+    else:
+        loss = compute_option_loss(priced, held, account.options, account.rules)
+        charges = compute_short_charge(account.options, account.rules, is_initial)
+    gross, offset = compute_gross(priced, at_index), compute_offset(priced, at_index)
+    return float(combine_scenarios(priced, loss, gross, offset, is_initial) + charges)

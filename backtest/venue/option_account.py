@@ -1,0 +1,144 @@
+"""Options beside the cross positions of an account, valued and margined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backtest.base.errors import ParameterError
+from backtest.base.json_values import repr_plain
+from backtest.base.units import FloatArray
+from backtest.venue.asset_names import find_asset
+from backtest.venue.option_contract import OptionPosition
+from backtest.venue.option_records import OptionPositions, OptionRules
+from backtest.venue.option_requirement import compute_option_requirement, fill_option_table
+from backtest.venue.option_tables import (
+    check_options,
+    number_groups,
+    pack_option_rules,
+    pack_options,
+)
+from backtest.venue.option_values import compute_counted_value, compute_options_value
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules
+from backtest.venue.requirement import MarginRules
+from backtest.venue.requirement_rule import MarginRule
+
+
+@dataclass(frozen=True)
+class OptionAccount:
+    """Options as arrays, with the rule that margins them; values are those of the last move.
+
+    ``rule`` is the one for these instruments and underlyings, ``names`` are the names of all its
+    groups. ``quoted`` has the marks that were given, by contract, NaN where none was, and
+    ``offsets`` how much they are over the model's values.
+    """
+
+    rule: MarginRule
+    given: tuple[OptionPosition, ...]
+    names: tuple[str, ...]
+    options: OptionPositions
+    rules: OptionRules
+    quoted: FloatArray
+    offsets: FloatArray
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the groups that have options."""
+        return tuple(dict.fromkeys(self.names[g] for g in self.options.groups))
+
+    def move(self, ratios: Mapping[str, float]) -> None:
+        """Value the options where the indices of some groups are multiplied by ratios.
+
+        A mark that was given keeps its distance from the model's value.
+        """
+        options, first = self.options, np.array([each.index for each in self.given])
+        factors = np.array([ratios.get(self.names[g], 1.0) for g in options.groups])
+        if self.offsets.any() or not np.array_equal(options.indices, first * factors):
+            options.indices[:] = first * factors
+            self.value()
+            options.marks[:] = np.maximum(0.0, options.values + self.offsets)
+        if (factors == 1.0).all():
+            options.marks[:] = np.where(np.isnan(self.quoted), options.values, self.quoted)
+
+    def value(self) -> None:
+        """Value the options and their scenarios at their indices."""
+        fill_option_table(self.options, self.rules, False, np.zeros(1))
+
+    def list_linked(self, group: str, instruments: Sequence[str]) -> list[str]:
+        """Return the instruments whose prices move with the options of a group."""
+        labels = {each.label for k, each in enumerate(self.given) if self.name_of(k) == group}
+        assets = {*map(find_asset, (group, *labels))}
+        return [each for each in instruments if each in labels or find_asset(each) in assets]
+
+    def name_of(self, k: int) -> str:
+        """Return the name of an option's group."""
+        return str(self.names[self.options.groups[k]])
+
+    def requirement(
+        self, packed: PortfolioRules, held: Holdings, *, is_initial: bool = False
+    ) -> float:
+        """Return the requirement of cross positions and options."""
+        return float(compute_option_requirement(packed, held, self.options, self.rules, is_initial))
+
+    def counted_value(self) -> float:
+        """Return what the options add to the backing."""
+        return float(compute_counted_value(self.rules, self.options))
+
+    def full_value(self) -> float:
+        """Return what the options are worth."""
+        return float(compute_options_value(self.options))
+
+
+def list_options(options: Any, where: str) -> tuple[OptionPosition, ...]:
+    """Return options as a tuple."""
+    given = (options,) if isinstance(options, OptionPosition) else options
+    is_list = isinstance(given, list | tuple)
+    if not is_list or not all(isinstance(each, OptionPosition) for each in given):
+        raise ParameterError(
+            f"options must be an OptionPosition or a list of them, got {repr_plain(options):.80}",
+            where=where,
+            cure="give bt.OptionPosition('BTC-26JUN26-60000-P', quantity=-1, index=60_000, "
+            "at='2026-05-27', volatility=0.55)",
+        )
+    return tuple(given)
+
+
+def make_option_account(
+    options: Sequence[OptionPosition],
+    rule: MarginRule,
+    rules: Mapping[str, MarginRules],
+    where: str,
+) -> OptionAccount:
+    """Return options with the rule that margins them, valued."""
+    names = list(rules)
+    resolved = rule.resolve(names, [each.label for each in options])
+    check_options(options, resolved, where)
+    check_instruments(options, rules, where)
+    groups, numbers = number_groups(options, resolved, names)
+    packed = pack_options(options, numbers)
+    packed_rules = pack_option_rules(resolved, packed, groups, names)
+    quoted, offsets = packed.marks.copy(), np.zeros(len(options))
+    found = OptionAccount(resolved, tuple(options), groups, packed, packed_rules, quoted, offsets)
+    found.value()
+    offsets[:] = np.where(np.isnan(quoted), 0.0, quoted - packed.values)
+    found.move({})
+    return found
+
+
+def check_instruments(
+    options: Sequence[OptionPosition], rules: Mapping[str, MarginRules], where: str
+) -> None:
+    """Refuse options that settle in coins beside linear contracts, and the reverse."""
+    is_coin = options[0].option.is_coin
+    for name, each in rules.items():
+        if each.is_inverse != is_coin:
+            kinds = "in coins beside a linear" if is_coin else "in cash beside an inverse"
+            raise ParameterError(
+                "options and contracts of one balance must settle in one currency, got "
+                f"{options[0].option.name} {kinds} contract, {name}",
+                where=where,
+                cure="give each settlement currency a balance of its own",
+            )

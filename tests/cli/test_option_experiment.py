@@ -1,0 +1,89 @@
+"""An experiment with options: a file, its flags, and what it refuses."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import backtest as bt
+from tests.commands import call
+from tests.options.listed_markets import make_chain
+
+TEXT = """
+[data]
+path = "sample"
+to = "2023-01-15"
+
+[options]
+chains = "quotes.csv"
+settlement = "cash"
+quantities = "puts.csv"
+
+[[options.contracts]]
+kind = "put"
+strike = 30_000
+expiry = "2023-01-08 12:00"
+underlying = "SYNTHETIC-PERP"
+
+[venue]
+preset = "binance-usdm:BTCUSDT"
+
+[venue.option_costs]
+fee = 0.0003
+fee_cap = 0.125
+delivery_fee = 0.00015
+delivery_cap = 0.125
+tick = 0.1
+spread = 0.02
+"""
+NAME = "SYNTHETIC-PERP-2023-01-08-30000-P"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return a folder with an experiment, its quotes and a schedule."""
+    monkeypatch.chdir(tmp_path)
+    chain = make_chain(["2023-01-01 12:20"])
+    kept = ["time", "expiry", "strike", "kind", "bid", "ask", "mark", "iv", "forward", "index"]
+    chain.table[kept].to_csv(tmp_path / "quotes.csv", index=False)
+    times = pd.date_range("2023-01-02", periods=3, freq="1h", tz="UTC")
+    pd.DataFrame({"time": times, NAME: 2.0}).to_csv(tmp_path / "puts.csv", index=False)
+    (tmp_path / "puts.toml").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_file_lists_options_and_holds_them(folder, capsys):
+    words = ["run", "puts.toml", "--results", "kept", "--no-compile"]
+    code, _, err = call(capsys, *words, "--set", "target=0.3")
+    assert code == 0, err
+    (manifest,) = folder.glob("kept/*/manifest.json")
+    listed = json.loads(manifest.read_text())["data"]["options"]
+    assert [*listed["contracts"]] == [NAME]
+    assert listed["underlyings"] == {NAME: "SYNTHETIC-PERP"}
+    assert {*listed["quantities"]} <= {*"0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('chains = "quotes.csv"', "got no chains"),
+        ('quantities = "puts.csv"', ""),
+        ("strike = 30_000", "an option needs a name, or strike"),
+        ("fee = 0.0003", "fee"),
+    ],
+)
+def test_what_lacks_is_said(folder, capsys, line, words):
+    text = TEXT.replace(line, "" if words else 'quantities = "none.csv"')
+    (folder / "puts.toml").write_text(text)
+    code, _, err = call(capsys, "run", "puts.toml", "--no-save", "--no-compile")
+    assert code == 2
+    assert (words or "must exist") in err
+
+
+def test_names_and_quotes_are_flags(folder, capsys):
+    words = ["run", "--to", "2023-01-15", "--no-save", "--no-compile", "--chains", "quotes.csv"]
+    code, _, err = call(capsys, *words, "--option", "BTC-27JAN23-30000-P")
+    assert code == 2
+    assert "settlement must be 'cash' or 'coin'" in err or "of an instrument of the markets" in err
+    assert bt.Option("BTC-27JAN23-30000-P").is_coin

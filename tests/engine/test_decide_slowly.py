@@ -1,0 +1,251 @@
+"""Policies that decide on longer bars than those that the account lives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import BacktestError
+from backtest.market.policy_clock import find_clock, find_thin
+from tests.markets import free_venue
+from tests.refusals import check_refused
+
+HOUR = 3_600_000_000_000
+FOUR = 4 * HOUR
+BEGIN = pd.Timestamp("2023-01-01 04:00").value
+"""The open of the first whole bar of four hours; the market begins at 02:00."""
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+ACCOUNT = bt.Account(capital=10_000.0)
+GENERAL = replace(ACCOUNT, performance_fee=0.2)
+"""An account of the loop of several positions."""
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+class Reading(bt.Policy):
+    """Follow the account without columns or counters."""
+
+    target: Annotated[float, bt.Range(0, 50, "turns")] = 3.0
+
+    def leverage(self, bar, account):
+        """Return the target, less after losses."""
+        return (
+            self.target * min(account.equity / 10_000.0, 1.0) * (1.0 + 0.1 * account.margin_ratio)
+        )
+
+
+class Waiting(Reading):
+    """The same on the bars of the account, NaN between the closes of four hours."""
+
+    def leverage(self, bar, account):
+        """Return the target at a close of four hours."""
+        if (bar.time + HOUR) % FOUR != 0 or bar.time < BEGIN:
+            return np.nan
+        return (
+            self.target * min(account.equity / 10_000.0, 1.0) * (1.0 + 0.1 * account.margin_ratio)
+        )
+
+
+class Telling(bt.Policy):
+    """Write down what is seen."""
+
+    target: Annotated[float, bt.Range(0, 50, "turns")] = 3.0
+
+    def observe(self, market):
+        """Return the high and the signal."""
+        return {"top": market.high, "side": market.signal}
+
+    def leverage(self, bar, account):
+        """Return the target, and remember the view."""
+        SEEN.append((bar, account))
+        return self.target
+
+
+SEEN: list[Any] = []
+
+
+def run(market: Any, policy: Any, account: bt.Account = ACCOUNT, **terms: Any) -> bt.Result:
+    """Run in plain Python."""
+    terms = {"venue": VENUE, "compile": False, **terms}
+    return bt.run(market, policy, account=account, **terms)
+
+
+def is_same(one: bt.Result, other: bt.Result) -> bool:
+    """Return whether two runs have the same account and the same events."""
+    pd.testing.assert_frame_equal(one.bars.drop(columns="signal", errors="ignore"),
+                                  other.bars.drop(columns="signal", errors="ignore"))  # fmt: skip
+    pd.testing.assert_frame_equal(one.events, other.events)
+    return True
+
+
+@pytest.fixture(scope="module")
+def market() -> bt.Market:
+    """Return bars that begin and end inside a longer bar."""
+    return bt.Market.sample(bars=400).slice(2, 399)
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
+def test_the_interval_itself_changes_nothing(market, account):
+    """``decide`` equal to the bar's interval is no clock of its own."""
+    plain, told = (run(market, Telling(), account, **each) for each in ({}, {"decide": "1h"}))
+    assert is_same(plain, told)
+    assert plain.manifest["id"] == told.manifest["id"]
+
+
+@pytest.mark.parametrize("account", [
+    ACCOUNT, GENERAL, replace(ACCOUNT, fill="next_close"), replace(ACCOUNT, fill="same_close"),
+    replace(GENERAL, fill="next_close"), replace(ACCOUNT, stop_loss=0.01),
+    replace(GENERAL, stop_loss=0.01, fill="same_close"),
+    replace(ACCOUNT, fill="limit", offset=1e-3),
+])  # fmt: skip
+def test_holding_between_longer_closes_gives_the_same_account(market, account):
+    """A policy without columns or counters that waits for the longer closes is the same."""
+    slow, waiting = (
+        run(market, Reading(12.0), account, decide="4h"),
+        run(market, Waiting(12.0), account),
+    )
+    assert slow.metrics["turnover"] > 0.0
+    assert is_same(slow, waiting)
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
+def test_policies_see_the_longer_bars_alone(market, account):
+    """Bars, columns, signal, days and the highest equity are those of the longer closes."""
+    SEEN.clear()
+    signal = pd.Series(np.linspace(-1.0, 1.0, 98), index=market.resample("4h").index)
+    result = run(market, Telling(), account, decide="4h", signal=signal)
+    coarse = market.resample("4h")
+    bars = [bar for bar, _ in SEEN]
+    assert len(SEEN) == coarse.n_bars == 98
+    for name in ("open", "high", "low", "close", "volume", "time"):
+        assert [getattr(bar, name) for bar in bars] == getattr(coarse, name).tolist()
+    assert [bar.top for bar in bars] == coarse.high.tolist()
+    assert [bar.side for bar in bars] == signal.tolist()
+    ends = np.flatnonzero((market.time + HOUR) % FOUR == 0)[-98:]
+    equity = result.bars["equity"].to_numpy()[ends]
+    assert [view.equity for _, view in SEEN] == equity.tolist()
+    peaks = np.maximum.accumulate(np.maximum(equity, 10_000.0))
+    if account is ACCOUNT:
+        np.testing.assert_allclose([view.peak_equity for _, view in SEEN], peaks, rtol=1e-12)
+        np.testing.assert_allclose([v.drawdown for _, v in SEEN], 1 - equity / peaks, atol=1e-12)
+    days = (market.time[ends] + HOUR - market.time[0]) / 86_400e9
+    np.testing.assert_allclose([view.days for _, view in SEEN], days)
+    fine = result.bars["equity"].to_numpy()
+    assert result.metrics["max_drawdown"] >= (1 - fine / np.maximum.accumulate(fine)).max() - 1e-12
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
+def test_bars_since_an_event_count_longer_closes(market, account):
+    """After a stop nothing is decided before the next longer close, which counts 0 bars."""
+    SEEN.clear()
+    result = run(market, Telling(), replace(account, stop_loss=0.004), decide="4h")
+    stops = pd.DatetimeIndex(result.events.query("kind == 'stop'")["time"]).as_unit("ns").asi8
+    assert len(stops) > 5
+    for bar, view in SEEN:
+        passed = stops[stops < bar.time + FOUR]
+        known = (bar.time - passed[-1] // FOUR * FOUR) // FOUR if len(passed) else np.inf
+        assert view.bars_since_stop == known
+    fills = pd.DatetimeIndex(result.events.query("kind == 'fill'")["time"]).as_unit("ns").asi8
+    assert not np.any(fills % FOUR)
+
+
+def test_several_instruments_decide_on_one_longer_clock():
+    """One that is listed inside a longer bar waits for the close of its first whole one."""
+    pair = {
+        "A": bt.Market.sample(bars=200),
+        "B": bt.Market.sample(bars=200, seed=1).slice(3, 150),
+    }
+    markets = bt.Markets(pair)
+    slow = run(markets, Reading(), decide="4h", venue={"A": VENUE, "B": VENUE})
+    times = pd.DatetimeIndex(slow.events.query("kind == 'fill'")["time"])
+    assert set(times.hour % 4) == {0}
+    first = slow.events.query("kind == 'fill' and instrument == 'B'")["time"].iloc[0]
+    assert first == pair["B"].index[5]  # the open at 08:00, after the bar of 04:00 to 08:00
+    with_overlay = run(
+        markets, Reading(), decide="4h", venue={"A": VENUE, "B": VENUE}, overlay=Telling(1.0)
+    )
+    assert with_overlay.metrics["turnover"] > 0.0
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
+def test_a_run_is_its_two_parts(market, account):
+    """A run that is resumed between two longer closes goes on with the same bits."""
+    cut = 203
+    policy = bt.strategies.VolTarget(half_life=10)
+    whole = run(market, policy, account, decide="4h")
+    begin = run(market.prefix(cut), policy, account, decide="4h")
+    rest = run(market, policy, account, decide="4h", resume=begin)
+    pd.testing.assert_frame_equal(whole.bars.iloc[cut:], rest.bars)
+
+
+def test_a_longer_bar_without_its_last_bars_is_decided_at_the_next_open():
+    """Gaps: the next open at or after its end fills, and a thin bar is told."""
+    frame = bt.Market.sample(bars=60).bars()
+    gap = frame.drop(frame.index[[10, 11, 22, 23]])
+    market = bt.Market.from_frames(gap, interval="1h", sessions=True)
+    rows = find_clock(bt.decide_every(market, "4h")).rows
+    assert rows.tolist()[8:12] == [-3, 2, -4, -4]
+    result = run(market, Reading(), decide="4h", calendar="252")
+    assert result.manifest["data"]["decide"] == "4h"
+    assert result.manifest["data"]["thin_bars"] == 2
+    assert find_thin(bt.decide_every(market, "4h")).sum() == 2
+
+
+def test_columns_that_look_ahead_are_refused_on_longer_bars(market):
+    """The check for lookahead works on the longer bars."""
+
+    class Peeking(Telling):
+        def observe(self, market):
+            return {"top": np.append(market.high[1:], np.nan), "side": market.signal}
+
+    with pytest.raises(BacktestError, match="look"):
+        run(market, Peeking(), decide="4h")
+
+
+def test_participation_is_a_share_of_the_last_longer_bar(market):
+    """The cap is the volume of the bar that the policy saw."""
+    fields = {**market.fields(), "volume": np.full(market.n_bars, 0.01)}
+    thin = bt.Market(**fields, source="")
+    venue = replace(free_venue(), slippage=bt.Slippage(rate=0.0, max_participation=0.5))
+    for account in (ACCOUNT, GENERAL):
+        result = run(thin, Reading(), account, venue=venue, decide="4h")
+        fills = result.events.query("kind == 'fill'")["quantity"].abs()
+        assert fills.iloc[0] == pytest.approx(0.5 * 0.04)
+
+
+def test_decisions_of_a_live_account_wait_for_the_longer_close(market):
+    """Between two longer closes nothing is decided, and it is said."""
+    at_close, between = market.prefix(398 // 4 * 4 - 2), market.prefix(200)
+    snapshot = bt.AccountSnapshot(equity=10_000.0)
+    terms = {"venue": VENUE, "account": ACCOUNT, "state": snapshot, "decide": "4h"}
+    told = bt.decide(Reading(), at_close, **terms)
+    assert list(told.leverage.values()) == [3.0]
+    held = bt.decide(Reading(), between, **terms)
+    assert np.isnan([*held.leverage.values()]).all()
+    assert "every 4h" in str(held.warnings)
+
+
+@pytest.mark.parametrize(("decide", "words"), [
+    ("90m", "multiple"), ("30m", "finer bars"), ("0h", "positive"), ("1x", "duration"),
+    (4, "duration"), (True, "duration"), ("", "duration"), ("-4h", "duration"),
+    ("60d", "whole group"), (4.0, "duration"), (["4h"], "duration"),
+])  # fmt: skip
+def test_clocks_that_do_not_fit_are_refused(market, decide, words):
+    """One clear error each."""
+    check_refused(lambda: run(market, Reading(), decide=decide), words)
+    check_refused(lambda: bt.decide_every(market, decide), words)
+
+
+def test_markets_with_other_clocks_are_refused(market):
+    """A second clock, and markets of several."""
+    slow = bt.decide_every(market, "4h")
+    check_refused(lambda: run(slow, Reading(), decide="8h"), "has a clock")
+    check_refused(lambda: bt.Markets({"A": slow, "B": market}), "one clock")
+    check_refused(lambda: bt.decide_every(7, "4h"), "must be a Market")
+    signal = pd.Series(1.0, index=market.index)
+    check_refused(lambda: run(market, Reading(), decide="4h", signal=signal.to_numpy()), "per bar")

@@ -1,0 +1,330 @@
+"""Margin of options: per option, by strategies, in scenarios (docs/options-margin.md).
+
+The cheapest pairing is the optimum of a linear program, whose first basis has every short naked.
+Values of options come from the case: a function of the price
+of the underlying, of the moment and of a move of volatility.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from tests.oracle.numbers import ONE, ZERO, exact
+from tests.oracle.program import Program
+from tests.oracle.requirement import Asset, Leg, Scenarios, Standard
+
+DAYS = 365
+
+
+class Moment(NamedTuple):
+    """When options are valued: a bar, and whether at its close or at its open."""
+
+    bar: int
+    is_close: bool
+
+
+class Holding(NamedTuple):
+    """Contracts of one option at a price of its underlying; ``mark`` is that of one contract.
+
+    ``option`` has ``sign, strike, size, is_coin``, and at a moment ``value``, ``forward``,
+    ``delta`` and ``years``.
+    """
+
+    option: Any
+    quantity: Decimal
+    index: Decimal
+    mark: Decimal
+    moment: Moment
+
+    @property
+    def name(self) -> str:
+        """The underlying, an instrument."""
+        return self.option.underlying
+
+    @property
+    def units(self) -> Decimal:
+        """Signed units of the underlying."""
+        return self.quantity * exact(self.option.size)
+
+    @property
+    def unit_mark(self) -> Decimal:
+        """The mark of one unit of the underlying."""
+        return self.mark / exact(self.option.size)
+
+    @property
+    def years(self) -> float:
+        """Time to expiry."""
+        return self.option.years(self.moment)
+
+    def payoff(self, price: Decimal) -> Decimal:
+        """What a unit pays at expiry, in quote currency."""
+        return max(ZERO, self.option.sign * (price - exact(self.option.strike)))
+
+    def otm(self, price: Decimal) -> Decimal:
+        """How far it is out of the money."""
+        return max(ZERO, self.option.sign * (exact(self.option.strike) - price))
+
+    def value(self, move: Decimal = ZERO, volatility: float | None = None) -> Decimal:
+        """The value of one contract by the model, at a moved price and volatility."""
+        moved = float(self.index * (ONE + move))
+        return exact(self.option.value(self.moment, moved, volatility))
+
+    def unit_price(self) -> Decimal:
+        """What a unit of the underlying is worth in the settlement currency."""
+        return ONE if self.option.is_coin else self.index
+
+
+def counted_value(kind: str, held: Sequence[Holding], rule: Any) -> Decimal:
+    """B2: what of the marks backs the account."""
+    total = ZERO
+    for each in held:
+        if kind == "net":
+            total += each.quantity * each.mark
+        elif kind == "long":
+            total += max(each.quantity, ZERO) * each.mark
+        elif kind == "loan" and each.quantity > 0 and each.years * DAYS > rule.loan_days:
+            is_sold = any(
+                o.quantity < 0 and o.name == each.name and o.option.sign == each.option.sign
+                for o in held
+            )
+            total += ZERO if is_sold else exact(rule.loan_value) * each.quantity * each.mark
+    return total
+
+
+class OptionRule(Standard):
+    """Brackets, and options that hold nothing together: longs alone."""
+
+    counts = "none"
+
+    def __init__(self, rule: Any = None) -> None:
+        self.rule = rule
+
+    def counted(self, held: Sequence[Holding]) -> Decimal:
+        """What of the options is in M."""
+        return counted_value(self.counts, held, self.rule)
+
+    def matters(self, held: Sequence[Holding]) -> bool:
+        """B6: whether an option is sold or counts."""
+        return any(o.quantity < 0 for o in held) or (
+            self.counts != "none" and any(o.quantity != 0 for o in held)
+        )
+
+    def needed(
+        self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding], initial: bool
+    ) -> Decimal:
+        """R or the initial margin, of all."""
+        found = self.initial(legs, assets) if initial else self.requirement(legs, assets)
+        return found + self.of_options(legs, [o for o in held if o.quantity != 0], initial)
+
+    def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
+        """What the options need besides the rest."""
+        assert not any(o.quantity < 0 for o in held)
+        return ZERO
+
+
+class PerOption(OptionRule):
+    """``bt.Standard``."""
+
+    def __init__(self, rule: Any) -> None:
+        super().__init__(rule)
+        self.counts = rule.option_value
+
+    def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
+        """Each short by itself."""
+        return sum((-o.units * self.of_unit(o, initial) for o in held if o.quantity < 0), ZERO)
+
+    def of_unit(self, held: Holding, initial: bool) -> Decimal:
+        """max(b, b'·mark) + mark, and initially max(a - otm, c) + mark, in units of the coin."""
+        rule, unit, mark = self.rule, held.unit_price(), held.unit_mark
+        of_mark = exact(rule.of_mark) * mark if held.option.sign < 0 else ZERO
+        factor = exact(getattr(rule, "factor", 1.0))
+        needed = max(exact(rule.maintenance) * unit, of_mark) * factor
+        if initial:
+            forward = exact(held.option.forward(held.moment, float(held.index)))
+            left = max(exact(rule.initial) - held.otm(forward) / forward, exact(rule.least))
+            needed = max(needed, left * factor * unit)
+        return needed + mark
+
+
+class Strategies(OptionRule):
+    """``bt.Strategy``: the cheapest pairing of shorts with longs and shares."""
+
+    def __init__(self, rule: Any) -> None:
+        super().__init__(rule)
+        self.counts = "loan" if rule.loan_value > 0 else "none"
+
+    def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
+        """Each underlying by itself."""
+        total = ZERO
+        for name in dict.fromkeys(o.name for o in held):
+            shares = sum(
+                (leg.quantity * leg.size for leg in legs if leg.name == name and leg.is_linear),
+                ZERO,
+            )
+            total += self.of_group([o for o in held if o.name == name], shares)
+        return total
+
+    def naked(self, held: Holding) -> Decimal:
+        """A unit that nothing covers."""
+        rule, price = self.rule, held.index
+        is_call = held.option.sign > 0
+        least = exact(rule.least_call) * price
+        if not is_call:
+            least = exact(rule.least_put) * exact(held.option.strike)
+        return held.unit_mark + max(exact(rule.naked) * price - held.otm(price), least)
+
+    def of_group(self, held: Sequence[Holding], shares: Decimal) -> Decimal:
+        """The least over the pairings, as a linear program."""
+        shorts = [o for o in held if o.quantity < 0]
+        longs = [o for o in held if o.quantity > 0]
+        prices = [ZERO, *(exact(o.option.strike) for o in held)]
+        program = Program()
+        for i, short in enumerate(shorts):
+            program.limit(("short", i), -short.units, self.naked(short))
+        for j, long in enumerate(longs):
+            program.limit(("long", j), long.units)
+        program.limit("shares", abs(shares))
+        for i, short in enumerate(shorts):
+            row = {("short", i): ONE}
+            for j, long in enumerate(longs):
+                if long.option.sign == short.option.sign and long.years >= short.years:
+                    losses = {
+                        ("at", short.years, k): short.payoff(p) - long.payoff(p)
+                        for k, p in enumerate(prices)
+                    }
+                    program.add(row | {("long", j): ONE} | losses, ZERO)
+            if short.option.sign * shares > 0:
+                program.add(row | {"shares": ONE}, self.covered(short))
+        self.add_pairs(program, shorts)
+        for years in dict.fromkeys(o.years for o in shorts):
+            program.add({("at", years, k): -ONE for k in range(len(prices))}, ONE)
+        return program.least()
+
+    def covered(self, short: Holding) -> Decimal:
+        """A unit that shares cover: what it is in the money, where the rule says so."""
+        return short.payoff(short.index) if self.rule.covered_itm else ZERO
+
+    def add_pairs(self, program: Program, shorts: Sequence[Holding]) -> None:
+        """Of a naked call and a naked put the larger counts, and the mark of the other."""
+        for i, call in enumerate(shorts):
+            for k, put in enumerate(shorts):
+                if call.option.sign > 0 > put.option.sign:
+                    one, two = self.naked(call), self.naked(put)
+                    both = one + put.unit_mark if one >= two else two + call.unit_mark
+                    program.add({("short", i): ONE, ("short", k): ONE}, both)
+
+
+class OptionScenarios(Scenarios):
+    """``bt.ScenarioMargin`` with options: rows of (move, weight, move of volatility, relief)."""
+
+    counts = "net"
+
+    def __init__(self, rule: Any) -> None:
+        self.rows = {
+            group: [tuple((*row, 0.0, 0.0)[:4]) for row in rows]
+            for group, rows in rule.moves.items()
+        }
+        super().__init__(rule_without_volatility(rule))
+        self.shocks = rule.options
+
+    def counted(self, held: Sequence[Holding]) -> Decimal:
+        """All options, with their sign."""
+        return counted_value("net", held, None)
+
+    def matters(self, held: Sequence[Holding]) -> bool:
+        """B6: a scenario rule that holds one."""
+        return any(o.quantity != 0 for o in held)
+
+    def rows_of(self, group: str) -> list[tuple[float, ...]]:
+        """The scenarios of a group."""
+        return self.rows.get(group, self.rows.get("*"))
+
+    def shocked(self, held: Holding, move: float) -> float | None:
+        """The volatility of a row: relative, by tenor, with a floor where it rises."""
+        if move == 0.0:
+            return None
+        shocks, days = self.shocks, held.years * DAYS
+        power = shocks.power[0] if days <= shocks.days else shocks.power[1]
+        scale = (shocks.days / max(days, shocks.least_days)) ** power if power else 1.0
+        moved = held.option.volatility(held.moment) * max(0.0, 1.0 + move * scale)
+        return max(moved, shocks.least_volatility) if move > 0.0 else moved
+
+    def losses_with(
+        self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding]
+    ) -> dict[str, list[Decimal]]:
+        """Losses by row of each group, options with futures."""
+        groups = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
+        groups |= dict.fromkeys(asset.group for asset in assets)
+        groups |= dict.fromkeys(self.group(o.name) for o in held)
+        result, most = {}, exact(self.shocks.futures_range)
+        for group in groups:
+            inside = [leg for leg in legs if self.group(leg.name) == group]
+            options = [o for o in held if self.group(o.name) == group]
+            cancelling = sum((asset.value for asset in assets if asset.group == group), ZERO)
+            unit = options[0].index if options and options[0].option.is_coin else ONE
+            result[group] = []
+            for move, weight, of_volatility, relief in self.rows_of(group):
+                m = exact(move)
+                linear = max(-most, min(most, m))
+                gain = sum((leg.change(linear) for leg in inside), linear * cancelling)
+                for o in options:
+                    moved = o.value(m, self.shocked(o, of_volatility))
+                    gain += o.quantity * (moved - o.value())
+                loss = -exact(weight) * gain
+                if loss > 0:
+                    loss = max(ZERO, loss - exact(relief) / unit)
+                result[group].append(loss)
+        return result
+
+    def needed(
+        self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding], initial: bool
+    ) -> Decimal:
+        """Factor, minimum, contingencies, and the charges on deltas and on shorts."""
+        held = [o for o in held if o.quantity != 0]
+        losses = self.losses_with(legs, assets, held)
+        self.losses = lambda *_: losses
+        scanned = self.worst(legs, assets) + self.delta_charge(held)
+        del self.losses
+        factor, contingency = self.of_initial if initial else self.of_maintenance
+        gross = sum((leg.notional for leg in legs), ZERO)
+        total = max(factor * scanned, self.minimum * gross) + contingency * gross
+        total += self.pair_contingency * self.offsetting(legs)
+        return total + exact(self.shocks.short_charge[initial]) * self.net_short(held)
+
+    def delta_charge(self, held: Sequence[Holding]) -> Decimal:
+        """Of the delta of each expiry."""
+        least, yearly = self.shocks.delta_charge
+        sums: dict[Any, Decimal] = {}
+        for o in held:
+            delta = (
+                o.quantity * exact(o.option.size) * exact(o.option.delta(o.moment, float(o.index)))
+            )
+            key = (self.group(o.name), o.years)
+            sums[key] = sums.get(key, ZERO) + delta * o.unit_price()
+        return sum((exact(max(least, yearly * key[1])) * abs(x) for key, x in sums.items()), ZERO)
+
+    def net_short(self, held: Sequence[Holding]) -> Decimal:
+        """The notional that is net short by strike and expiry."""
+        sums: dict[Any, Decimal] = {}
+        for o in held:
+            key = (self.group(o.name), o.years, o.option.strike)
+            sums[key] = sums.get(key, ZERO) + o.units * o.unit_price()
+        return sum((max(ZERO, -x) for x in sums.values()), ZERO)
+
+
+def rule_without_volatility(rule: Any) -> Any:
+    """The rule whose rows are (move, weight)."""
+    plain = {name: value for name, value in vars(rule).items() if name != "moves"}
+    moves = {group: [tuple(row[:2]) for row in rows] for group, rows in rule.moves.items()}
+    return type(rule)(**plain, moves=moves)
+
+
+def option_rule(rule: Any) -> Any:
+    """The rule of an account with options."""
+    if hasattr(rule, "moves"):
+        return OptionScenarios(rule)
+    if hasattr(rule, "naked"):
+        return Strategies(rule)
+    return PerOption(rule) if hasattr(rule, "maintenance") else OptionRule(rule)

@@ -1,0 +1,147 @@
+"""What results say of options, on the worked examples of docs/options.md."""
+
+from __future__ import annotations
+
+import re
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import options
+from backtest.measures.option_profit import EXPLAINED
+from backtest.report.run.run_page import collect_run_numbers
+from tests.refusals import check_refused
+
+PAGE = (Path(__file__).parents[2] / "docs" / "options.md").read_text("utf-8")
+COSTS = ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Run the block of the page, in plain Python."""
+    (block,) = [each for each in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "lost =" in each]
+    found = types.ModuleType("examples")
+    exec(compile(block, "options.md", "exec", dont_inherit=True), vars(found))
+    return found
+
+
+def test_a_strangle_fails_where_marks_and_margin_take_the_balance(examples):
+    """0.15 S and the marks of put and call reach the balance at S = 62,950."""
+    result = examples.strangle
+    first = result.bars.iloc[1]
+    marks = result.positions[result.positions["time"] == result.bars.index[1]].set_index(
+        "instrument"
+    )["mark"]
+    balance = 25_000 + 792.929309 + 595.777899 - 2 * 0.0003 * 99_750
+    assert first["balance"] == first["backing"] == pytest.approx(balance, rel=1e-9)
+    needed = 2 * 0.075 * 99_500 + marks["put"] + marks["call"]
+    assert first["requirement"] == pytest.approx(needed, rel=1e-12)
+    closed = result.events[result.events["kind"] == "liquidation"]
+    spot = (balance - closed["price"].sum()) / 0.15
+    assert spot == pytest.approx(62_950.4, abs=0.1)
+    surface, when = bt.Surfaces.fit(bt.Chain.sample()).surfaces[0], closed["time"].iloc[0]
+    assert surface.time < when
+    for text in ("26,328.86", "16,886.27", "792.93", "595.78", "62,950", "16,347.10"):
+        assert text in PAGE
+
+
+def read_premium(result):
+    """Return the price of the first fill of an option."""
+    return result.fills.loc[result.fills["instrument"] != "BTC", "price"].iloc[0]
+
+
+def test_a_covered_call_gives_the_strike_and_the_premium(examples):
+    """50,000 + 601.48 + 40,000 - 35,000; alone the call fails where its mark + S / 5 is M."""
+    premium = read_premium(examples.covered)
+    assert examples.covered.metrics["final_equity"] == pytest.approx(55_000 + premium, abs=1e-9)
+    row = examples.covered.bars.loc["2023-01-03 04:00"]
+    assert row["requirement"] == pytest.approx(0.25 * row["close"] + row["close"] - 105_000)
+    (hit,) = examples.naked.events.loc[examples.naked.events["kind"] == "liquidation", "price"]
+    spot = (50_000 + premium - hit) / 0.2
+    assert spot == pytest.approx(129_644.9, abs=0.1)
+    assert hit > spot - 105_000
+
+
+def test_a_put_saves_the_account_only_where_it_counts(examples):
+    """Truth 6: M = 20,000 - premium - (100,000 - S) alone fails at R = S / 20."""
+    premium = read_premium(examples.lost)
+    (hit,) = examples.lost.events.loc[examples.lost.events["kind"] == "liquidation", "price"]
+    assert hit == pytest.approx((80_000 + premium) / 0.95, rel=1e-12)
+    assert examples.lost.metrics["final_equity"] == pytest.approx(0.05 * hit + 20_000, rel=1e-12)
+    assert examples.saved.metrics["liquidations"] == 0.0
+    assert examples.saved.metrics["final_equity"] == pytest.approx(15_000 - premium, rel=1e-12)
+    assert examples.saved.events["kind"].eq("expiry").sum() == 1
+
+
+@pytest.mark.parametrize("name", ["strangle", "covered", "naked", "lost", "saved"])
+def test_all_money_adds_up(examples, name):
+    """Explained parts to price profits, positions and trades to the change of equity."""
+    result = getattr(examples, name)
+    explained = result.explained()
+    np.testing.assert_allclose(explained[list(EXPLAINED)].sum(axis=1), explained["price_pnl"])
+    assert result.metrics["unexplained_share"] < 0.02
+    made = result.attribution()
+    own = result.positions.groupby("instrument", observed=True)[["price_pnl", *COSTS[:4]]].sum()
+    np.testing.assert_allclose(own, made.loc[own.index, own.columns], atol=1e-9)
+    change = result.metrics["final_equity"] - result.account.capital
+    assert made.loc["total", "net"] == pytest.approx(change, abs=1e-7)
+    assert made.loc["account", "net"] == pytest.approx(0.0, abs=1e-7)
+    money = result.trades["profit"].sum() + result.trades.unallocated.sum()
+    assert money == pytest.approx(change, abs=1e-7)
+    bars = result.bars
+    assert (bars["realized_pnl"] + bars["unrealized_pnl"].diff().fillna(0.0)).sum() == (
+        pytest.approx(change + bars["fees"].sum() + bars["liquidation_loss"].sum(), abs=1e-6)
+    )
+
+
+def test_a_saved_result_reads_back_with_its_options(examples, tmp_path):
+    """Tables, measures and the page are those of the run."""
+    result = examples.strangle
+    loaded = bt.Result.load(result.save(tmp_path))
+    for table in ("positions", "greeks", "events", "bars", "fills"):
+        pd.testing.assert_frame_equal(getattr(loaded, table), getattr(result, table))
+    pd.testing.assert_frame_equal(loaded.explained("day"), result.explained("day"))
+    np.testing.assert_equal(dict(loaded.metrics), dict(result.metrics))
+    assert loaded.summary() == result.summary()
+    found = collect_run_numbers(loaded)
+    assert found["options"]["explained"]["total"]["rest"] == pytest.approx(-3.23, abs=0.01)
+    assert "Greeks through time" in loaded.report(tmp_path / "page.html").read_text("utf-8")
+
+
+def test_the_summary_tells_leverage_decay_and_profit_of_options(examples):
+    text = " ".join(examples.strangle.summary().split())
+    assert "2 held; leverage by delta mean 1.86, peak 6.44" in text
+    assert "price profit -15,449.03: delta -16,777.18" in text
+    assert "expiries 1" in " ".join(examples.saved.summary().split())
+
+
+def test_stress_moves_price_and_volatility(examples):
+    """In one bar without a move, a put at 1.5 times its volatility gains its price difference."""
+    result = examples.live(
+        np.full(12, 100_000.0), examples.put, {"put": 1.0}, 0.0, 20_000, examples.net, 0.05,
+        **examples.free,
+    )  # fmt: skip
+    ladder = {"price": [-0.2, 0.0], "implied_volatility": [0.0, 0.5]}
+    losses = bt.stress(result, bt.Scenario("still"), ladder=ladder).ladder["loss"]
+    row = result.positions.iloc[-1]
+    forward, years = result.options.quotes.forward_close[-1, 0], row["days"] / 365 - 1 / 8760
+    new = options.price("put", forward, 95_000.0, years, 1.5 * row["volatility"])
+    assert -losses[0.0, 0.5] == pytest.approx(new - row["mark"], rel=2e-3)
+    assert losses[-0.2, 0.5] < losses[-0.2, 0.0] < losses[0.0, 0.0]
+
+
+def test_options_are_refused_where_nothing_values_them(examples):
+    result = examples.saved
+    markets, venue, account = result.markets, result.venue, result.account
+    for call in (
+        lambda: bt.bounds(markets, examples.Buy(), venue=venue, account=account),
+        lambda: bt.simulate_paths(markets, paths=2, horizon="1d"),
+        lambda: bt.replay(markets, result.fills, venue=venue, account=account),
+        lambda: bt.decide(examples.Buy(), markets, venue=venue, account=account, state=result),
+    ):
+        check_refused(call, "cannot hold options, got 'put'")

@@ -1,0 +1,464 @@
+"""An account with several positions: by hand, compiled and plain, saved, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import DataError, ParameterError, PolicyError
+from backtest.engine import Result
+from backtest.measures.portfolio_risk import diversification_ratio, effective_bets, risk_shares
+from backtest.strategies import VolTarget
+from tests.portfolio.portfolio_helpers import (
+    Hold,
+    Once,
+    flat,
+    make_market,
+    make_venue,
+    simulate_pair,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def run(markets, policy=None, **terms):
+    given = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    return bt.run(markets, policy or Hold(1.0), **{**given, **terms})
+
+
+def two(first, second):
+    return bt.Markets({"A": make_market(first), "B": make_market(second)}, currency="USDT")
+
+
+def test_two_positions_share_one_equity():
+    # 1/2 in each of 1,000: 5 A at 100, 10 B at 50. A falls to 90: -50, B rises to 55: +50.
+    markets = two(
+        [flat(100), flat(100), (100, 100, 90, 90)], [flat(50), flat(50), (50, 55, 50, 55)]
+    )
+    result = run(markets, Once(1.0))
+    assert result.quantities.iloc[-1].tolist() == [5.0, 10.0]
+    assert result.bars["equity"].tolist() == [1_000.0, 1_000.0, 1_000.0]
+    assert result.bars["gross_leverage"].iloc[-1] == (5 * 90 + 10 * 55) / 1_000
+    assert result.attribution()["net"].to_dict() == {
+        "A": -50.0, "B": 50.0, "account": 0.0, "total": 0.0,
+    }  # fmt: skip
+
+
+def test_a_loss_of_one_position_liquidates_the_other():
+    # 5x in each half: long 2,500 of A and short 2,500 of B. B rises from 50 to 70: -1,000, so the
+    # equity of 1,000 is under 5 % of 2,500 + 3,500 before: A closes though it is at 100 unchanged.
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
+    signal = {"A": 0.5, "B": -0.5}
+    result = run(markets, Once(5.0), signal=signal)
+    assert result.quantities.iloc[-1].tolist() == [0.0, 0.0]
+    table = result.contagion()
+    assert table["share"].sum() == pytest.approx(1.0, abs=1e-12)
+    assert table["cause"].tolist() == ["B"]
+    # A fails where 1,000 - 50 d = .05 (2,500 + 2,500 + 50 d) for a rise d of B: d = 750 / 52.5
+    place = 50.0 + 750.0 / 52.5
+    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
+    assert hit.loc["B", "price"] == pytest.approx(place, rel=1e-12)
+    assert result.bars["equity"].iloc[-1] == pytest.approx(1_000.0 - 50.0 * (place - 50.0))
+
+
+def test_isolated_positions_do_not_pull_each_other_down():
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 70, 50, 70)])
+    account = bt.Account(capital=1_000.0, margin="isolated", venue_leverage=10.0)
+    result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
+    assert result.quantities.iloc[-1].tolist() == [10.0, 0.0]  # 1,000 of A stay
+    assert result.contagion().empty
+
+
+def test_increases_shrink_by_one_factor():
+    # 30x in each half asks for 15,000 + 15,000 with 1,000 and 20x: both become 10,000
+    venue = make_venue(maintenance_rate=0.02)
+    result = run(two([flat(100)] * 3, [flat(50)] * 3), Once(30.0), venue=venue)
+    assert result.quantities.iloc[-1].tolist() == pytest.approx([100.0, 200.0], rel=1e-12)
+
+
+def test_gross_leverage_is_limited():
+    account = bt.Account(capital=1_000.0, max_gross_leverage=3.0)
+    result = run(two([flat(100)] * 3, [flat(50)] * 3), Once(4.0), account=account)
+    assert result.bars["gross_leverage"].iloc[-1] == pytest.approx(3.0, rel=1e-12)
+
+
+def test_an_overlay_scales_all_targets():
+    result = run(simulate_pair(200), Hold(1.0), overlay=Hold(0.5))
+    known = result.bars["gross_leverage"].iloc[60:150]
+    assert 0.4 < known.median() < 0.6
+    limited = run(
+        simulate_pair(200), overlay=Hold(9.0), account=bt.Account(capital=1e3, max_overlay=2.0)
+    )
+    assert limited.bars["overlay"].iloc[-1] == 2.0
+
+
+def test_a_delisted_instrument_is_closed_with_an_event():
+    with pytest.warns(UserWarning, match="BBB ends before"):
+        result = run(simulate_pair(100))
+    events = result.events[result.events["kind"] == "delisted"]
+    assert events["instrument"].tolist() == ["BBB"]
+    assert result.quantities["BBB"].iloc[-1] == 0.0
+
+
+def test_collateral_backs_positions_and_is_sold_when_money_is_short():
+    # 1 C worth 500 at rate .8; money 1,000. 10x long of A: 15,000 of equity 1,500, falls by 10 %:
+    # B = -1,500 under the limit 0 once it is closed. Interest aside nothing else moves.
+    index = make_market([flat(500)] * 4)
+    asset = bt.Collateral("C", amount=1.0, prices=index, rate=0.8, slippage=0.1)
+    account = bt.Account(capital=1_000.0, collateral=[asset], negative_limit=0.0)
+    markets = two([flat(100), flat(100), flat(90), flat(90)], [flat(50)] * 4)
+    result = run(
+        markets, {"A": Once(1.0), "B": Hold(0.0)}, signal={"A": 1, "B": 1}, account=account
+    )
+    bars = result.bars
+    assert bars["equity"].iloc[0] == 1_500.0
+    assert bars["backing"].iloc[0] == 1_400.0
+    assert result.quantities["A"].iloc[-1] == 15.0  # 1x of the equity of 1,500
+    assert bars["equity"].iloc[-1] == 1_350.0
+    assert bars["collateral_pnl"].sum() == 0.0
+
+
+def test_the_terms_of_all_instruments_add_up():
+    venue = make_venue(taker=5e-4, slippage=1e-4, liquidation_fee=0.01)
+    result = run(simulate_pair(400), Hold(18.0), venue=venue)
+    bars, table = result.bars, result.attribution()
+    costs = ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "conversion"]
+    gains = bars[["price_pnl", "collateral_pnl", "flows", "bad_debt"]].sum(axis=1)
+    change = bars["equity"].diff().fillna(bars["equity"].iloc[0] - 1_000.0)
+    assert np.allclose(change, gains - bars[costs].sum(axis=1), atol=1e-9 * 1_000.0)
+    parts = table.drop(index="total").sum()
+    assert np.allclose(parts, table.loc["total"], atol=1e-9)
+    assert result.metrics["liquidations"] >= 1.0
+
+
+@pytest.mark.slow
+def test_compiled_and_plain_give_the_same_bits():
+    venue = make_venue(taker=5e-4, slippage=1e-4, liquidation_fee=0.01, mode="partial")
+    for account in (
+        bt.Account(capital=1_000.0, stop_loss=0.05, band=0.1),
+        bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=8.0),
+        bt.Account(
+            capital=1_000.0,
+            requirement=bt.ScenarioMargin(moves=[(-0.1, 1), (0.1, 1)], initial=(1.5, 0.01)),
+        ),
+    ):
+        for policy in (Hold(6.0), VolTarget(target=2.0)):
+            terms = {"venue": venue, "account": account, "overlay": VolTarget(target=0.5)}
+            plain = run(simulate_pair(300), policy, **terms)
+            compiled = run(simulate_pair(300), policy, **terms, compile=True)
+            assert np.array_equal(plain.record.values, compiled.record.values, equal_nan=True)
+            assert np.array_equal(plain.entries, compiled.entries, equal_nan=True)
+
+
+def test_one_instrument_is_the_single_run():
+    market = bt.Market.sample(bars=300)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "compile": False}
+    account = bt.Account(capital=1_000.0)
+    alone = bt.run(market, VolTarget(target=1.0), account=account, **terms)
+    named = bt.run(
+        bt.Markets({"A": market}), {"A": VolTarget(target=1.0)}, account=account, **terms
+    )
+    assert type(named) is type(alone)
+    assert named.manifest["id"] == alone.manifest["id"]
+    assert np.array_equal(named.record.values, alone.record.values, equal_nan=True)
+
+
+def test_a_saved_result_is_the_same(tmp_path):
+    result = run(simulate_pair(200), Hold(4.0))
+    folder = result.save(tmp_path)
+    again = Result.load(folder)
+    assert [str(value) for value in again.metrics.values()] == [
+        str(value) for value in result.metrics.values()
+    ]
+    pd.testing.assert_frame_equal(again.positions, result.positions)
+    pd.testing.assert_frame_equal(again.events, result.events)
+    pd.testing.assert_frame_equal(again.contagion(), result.contagion())
+    assert again.save(tmp_path / "again").name == folder.name
+    assert (tmp_path / "again" / folder.name / "metrics.json").read_bytes() == (
+        folder / "metrics.json"
+    ).read_bytes()
+
+
+def test_risk_of_two_uncorrelated_positions_of_equal_risk():
+    weights, covariance = np.array([0.5, 0.25]), np.diag([0.04, 0.16])
+    assert risk_shares(weights, covariance).tolist() == [0.5, 0.5]
+    # (.5 x .2 + .25 x .4) / sqrt(.25 x .04 + .0625 x .16) = .2 / sqrt(.02)
+    assert diversification_ratio(weights, covariance) == pytest.approx(2**0.5)
+    assert effective_bets(weights, covariance) == pytest.approx(2.0)
+
+
+def test_risk_of_a_flat_portfolio_is_unknown():
+    assert np.isnan(risk_shares(np.zeros(2), np.eye(2))).all()
+    assert np.isnan(diversification_ratio(np.zeros(2), np.eye(2)))
+
+
+REFUSED = [
+    ({"policy": {"AAA": Hold()}}, "policies by instrument must have one for each"),
+    ({"policy": {"AAA": Hold(), "BBB": Hold(), "CCC": Hold()}}, "an unknown 'CCC'"),
+    ({"policy": {"AAA": Hold(), "BBB": Hold}}, "a policy must be a Policy"),
+    ({"venue": {"AAA": make_venue()}}, "venues by instrument must have one for each"),
+    ({"venue": {"AAA": make_venue(), "BBB": 1}}, "venue must be a Venue"),
+    (
+        {"venue": {"AAA": make_venue(), "BBB": make_venue(interest_on="loan", borrow_rate=0.1)}},
+        "interest_on must be the same for all venues",
+    ),
+    (
+        {"venue": {"AAA": make_venue(), "BBB": make_venue(mode="takeover")}},
+        "modes of cross positions must be the same",
+    ),
+    (
+        {"venue": {"AAA": make_venue(), "BBB": make_venue().override(call_grace=2)}},
+        "call_grace must be the same for all venues",
+    ),
+    (
+        {
+            "venue": {
+                "AAA": make_venue(),
+                "BBB": make_venue().override({"liquidation.order": "most_relief"}),
+            }
+        },
+        "liquidation.order must be the same for all venues",
+    ),
+    (
+        {"venue": make_venue(mode="partial").override({"liquidation.order": ["AAA", "BBX"]})},
+        "order must name instruments of the markets, got an unknown 'BBX'",
+    ),
+    ({"account": bt.Account(margin={"AAA": "cross"})}, "a table by instrument"),
+    ({"account": bt.Account(band={"AAA": 0.1, "BBB": 0.1, "C": 1.0})}, "an unknown 'C'"),
+    ({"account": bt.Account(venue_leverage=50.0)}, "venue_leverage must be at most 20"),
+    (
+        {"account": bt.Account(min_leverage=30.0, max_leverage=40.0)},
+        "min_leverage must be at most 20",
+    ),
+    ({"account": "all"}, "account must be an Account"),
+    ({"overlay": 1.0}, "a policy must be a Policy"),
+    ({"signal": {"AAA": 1.0, "CCC": 1.0}}, "CCC"),
+    ({"start": "2030-01-01"}, "start must lie before the last bar"),
+    ({"start": "2024-01-01 19:00"}, "a run needs at least 2 bars, got 1"),
+    ({"sampling": "1d", "calendar": "360"}, "calendar must be"),
+]
+
+
+@pytest.mark.parametrize(("terms", "message"), REFUSED, ids=[text for _, text in REFUSED])
+def test_a_run_that_does_not_fit_is_refused(terms, message):
+    policy = terms.pop("policy", Hold())
+    with pytest.raises(ParameterError, match=message):
+        run(simulate_pair(20), policy, **terms)
+
+
+def test_an_overlay_must_not_read_a_position():
+    class Careful(bt.Policy):
+        def leverage(self, bar, account):
+            return 1.0 if account.liquidation_price > 0.0 else 0.5
+
+    with pytest.raises(ParameterError, match="an overlay has no venue"):
+        run(simulate_pair(20), overlay=Careful())
+
+
+def test_an_infinite_overlay_is_an_error():
+    class Endless(bt.Policy):
+        def leverage(self, bar, account):
+            return float("inf")
+
+    with pytest.raises(PolicyError, match="that of an overlay finite"):
+        run(simulate_pair(20), overlay=Endless())
+
+
+ACCOUNTS = [
+    ({"margin": {}}, "must name at least one"),
+    ({"margin": {"A": "half"}}, "margin"),
+    ({"band": {"A": float("nan")}}, "band"),
+    ({"collateral": "BTC"}, "collateral must be a list"),
+    ({"negative_limit": 100.0}, "is used only with collateral"),
+    ({"max_gross_leverage": 0.0}, "max_gross_leverage"),
+    ({"max_gross_leverage": float("nan")}, "max_gross_leverage"),
+    ({"max_overlay": -1.0}, "max_overlay"),
+    ({"intrabar": "best"}, "intrabar"),
+    ({"requirement": 1.0}, "requirement must have the methods"),
+    ({"conversion": "never"}, "conversion"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), ACCOUNTS, ids=[str(each) for each, _ in ACCOUNTS])
+def test_settings_that_are_not_allowed_are_refused(fields, message):
+    with pytest.raises(ParameterError, match=message):
+        bt.Account(**fields)
+
+
+def test_collateral_needs_a_limit_of_the_balance():
+    asset = bt.Collateral("C", amount=1.0, prices=make_market([flat(1)] * 3), rate=0.5)
+    with pytest.raises(ParameterError, match="needs a negative_limit"):
+        bt.Account(collateral=[asset])
+    with pytest.raises(ParameterError, match="must be different"):
+        bt.Account(collateral=[asset, asset], negative_limit=0.0)
+
+
+def test_the_order_of_reductions_is_checked():
+    for order, message in (("biggest", "order"), ([], "list of names"), (["A", "A"], "once")):
+        with pytest.raises(ParameterError, match=message):
+            bt.Liquidation(mode="partial", fee=0.0, slippage=0.0, order=order)
+
+
+def test_a_policy_sees_gross_and_net_leverage():
+    seen = []
+
+    class Look(bt.Policy):
+        def leverage(self, bar, account):
+            seen.append((account.gross_leverage, account.net_leverage, account.leverage))
+            return 1.0
+
+    run(two([flat(100)] * 3, [flat(50)] * 3), Look(), signal={"A": 0.5, "B": -0.5})
+    assert seen[-2:] == [(1.0, 0.0, 0.5), (1.0, 0.0, -0.5)]
+
+
+def test_a_saved_result_is_listed_and_verified(tmp_path):
+    from backtest.store import list_results  # noqa: PLC0415
+
+    run(simulate_pair(60)).save(tmp_path)
+    entries = list_results(tmp_path)
+    assert [(entry.kind, entry.trouble) for entry in entries] == [("portfolio", "")]
+
+
+def test_a_row_of_a_sweep_is_its_run():
+    markets = simulate_pair(120)
+    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    sweep = bt.sweep(markets, Hold, {"level": [1.0, 2.0]}, overlay=Hold(0.5), **terms)
+    for level, row in zip((1.0, 2.0), sweep.table.itertuples(), strict=True):
+        alone = bt.run(markets, Hold(level), overlay=Hold(0.5), **terms)
+        assert row.final_equity == alone.metrics["final_equity"]
+        assert row.turnover == alone.metrics["turnover"]
+
+
+def test_a_sweep_refuses_what_it_does_not_support():
+    terms = {"account": bt.Account(capital=1_000.0)}
+    with pytest.raises(ParameterError, match="none for BBB"):
+        bt.sweep(simulate_pair(20), Hold, {"level": [1.0]}, venue={"AAA": make_venue()}, **terms)
+
+
+class TenPercent:
+    """A requirement of a tenth of the gross notional, initial margin of a fifth."""
+
+    def requirement(self, positions, prices):
+        return 0.1 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
+
+    def initial(self, positions, prices):
+        return 2.0 * self.requirement(positions, prices)
+
+
+def test_a_requirement_of_ones_own_is_asked():
+    # B rises from 50 by d: 1,000 - 20 d = .1 (1,000 + 1,000 + 20 d), so d = 800 / 22
+    markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 99, 50, 99)])
+    account = bt.Account(capital=1_000.0, requirement=TenPercent())
+    result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
+    hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
+    assert hit.loc["B", "price"] == pytest.approx(50.0 + 800.0 / 22.0, rel=1e-12)
+    # initial margin of a fifth: 5x at most, whatever the brackets allow
+    limited = run(two([flat(100)] * 3, [flat(50)] * 3), Once(9.0), account=account)
+    assert limited.bars["gross_leverage"].iloc[-1] == pytest.approx(5.0, rel=1e-12)
+
+
+def test_open_interest_raises_the_initial_margin_of_its_instrument():
+    # the fraction of A is 1/20, at 35 of 20 to 50 million .05 + .5 * .95 = .525 from the next bar
+    # on; B has no such rule: 1,000 = .525 x + .05 x for x in each, together 2 x / 1,000 turns
+    interest = pd.Series([35e6, 35e6, 35e6])
+    market = make_market([flat(100)] * 3).with_columns(open_interest=interest.to_numpy())
+    markets = bt.Markets({"A": market, "B": make_market([flat(50)] * 3)}, currency="USDT")
+    rising = bt.OpenInterestMargin(lower=20e6, upper=50e6)
+    venues = {"A": replace(make_venue(), open_interest_margin=rising), "B": make_venue()}
+    result = run(markets, Once(15.0), venue=venues, signal={"A": 0.5, "B": 0.5})
+    size = 1_000.0 / 0.575
+    assert result.bars["gross_leverage"].tolist() == pytest.approx(
+        [0.0, size / 500.0, size / 500.0]
+    )
+    alone = run(markets, Once(15.0), venue=make_venue(), signal={"A": 0.5, "B": 0.5})
+    assert alone.bars["gross_leverage"].iloc[-1] == pytest.approx(15.0)
+    missing = bt.Markets({"A": make_market([flat(100)] * 3), "B": markets["B"]}, currency="USDT")
+    with pytest.raises(DataError, match="open_interest"):
+        run(missing, venue=venues)
+
+
+def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
+    # 2 of A at 100, then 110, and 50 coins at 1: equity 1,250, then 1,270; at rates .9 and 1
+    markets = two([flat(100), flat(100), flat(110)], [flat(50)] * 3)
+    held = [
+        bt.Collateral("COIN", 2.0, prices="A", rate=0.9),
+        bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
+    ]
+    account = bt.Account(capital=1_000.0, collateral=held, negative_limit=100.0)
+    result = run(markets, Hold(0.0), account=account)
+    assert result.bars["equity"].tolist() == [1_250.0, 1_250.0, 1_270.0]
+    alike = replace(account, collateral=[replace(held[0], name="A"), held[1]])
+    assert "A" in {*run(markets, Hold(1.0), account=alike).events["instrument"]}  # it raised
+    given = [replace(held[0], prices=markets["A"]), held[1]]
+    other = run(markets, Hold(0.0), account=replace(account, collateral=given))
+    assert other.bars.equals(result.bars)
+    for each in (result, other):
+        again = Result.load(each.save(tmp_path))
+        assert again.bars.equals(each.bars)
+    unknown = replace(account, collateral=[replace(held[0], prices="C")])
+    with pytest.raises(ParameterError, match="an instrument of the run, got 'C'"):
+        run(markets, account=unknown)
+
+
+class Seen(bt.Policy):
+    """Hold the number of bars whose closes are known."""
+
+    def observe(self, market):
+        return {"count": np.arange(1.0, market.n_bars + 1.0)}
+
+    def leverage(self, bar, account):
+        return bar.count
+
+
+def test_an_overlay_sees_the_index_from_the_first_weight_on():
+    # the first weight is decided at the close of bar 2; bar 3 is the first that holds it
+    markets = two([flat(100)] * 6, [flat(50)] * 6)
+    weights = np.zeros((6, 2))
+    weights[2:, 0] = 1.0
+    result = run(markets, Hold(1.0), signal=weights, overlay=Seen())
+    assert result.bars["overlay"].tolist()[2:] == [1.0, 2.0, 3.0, 4.0]
+    assert result.bars["overlay"].iloc[:2].isna().all()
+    # one instrument that is flat first gives the overlay no calm that never was
+    quiet = run(
+        simulate_pair(80),
+        Hold(1.0),
+        overlay=VolTarget(0.4, half_life=10.0),
+        signal=bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0),
+    )
+    assert not quiet.metrics["ruined"]
+
+
+class Halve(bt.Policy):
+    """Hold 1.6 from the first close on, and 0.8 from the third on."""
+
+    def leverage(self, bar, account):
+        return 1.6 if account.days < 1.5 else float("nan") if account.days < 2.5 else 0.8
+
+
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_volume_of_the_account_chooses_the_fee_tier_of_each_instrument(is_compiled):
+    # 800 of each are bought on day 2: 1,600 in all reach the tier of A, not that of B; neither
+    # would reach any by itself. Half of it is sold on day 4, as no fee of day 2 changes 1,000 much
+    index = pd.date_range("2024-01-01", periods=5, freq="1D", tz="UTC")
+    bars = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close"])
+    market = bt.Market.from_frames(bars.assign(volume=1e6))
+    markets = bt.Markets({"A": market, "B": market}, currency="USDT")
+    base = make_venue(taker=0.001)
+    venues = {
+        "A": base.override({"fees.tiers": [bt.FeeTier(1_500.0, 0.0005, 0.0)]}),
+        "B": base.override({"fees.tiers": [bt.FeeTier(2_500.0, 0.0002, 0.0)]}),
+    }
+    result = run(markets, Halve(), venue=venues, compile=is_compiled)
+    events = result.events
+    fills = events[events["kind"] == "fill"].reset_index()
+    fees = events[events["kind"] == "fee"].reset_index()
+    rates = fees["amount"] / fills["amount"]
+    assert fees["instrument"].tolist() == ["A", "B"] * 3
+    assert rates.tolist() == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3, 5e-4, 1e-3])
+    row = bt.sweep(
+        markets, Halve, pd.DataFrame({"account.band": [0.0]}), venue=venues,
+        account=bt.Account(capital=1_000.0), compile=is_compiled,
+    )  # fmt: skip
+    assert row.table["fees"].tolist() == [result.metrics["fees"]]

@@ -1,0 +1,116 @@
+"""Runs of several positions in parts: the same bits as in one go, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import DataError, ParameterError
+from backtest.engine import Result
+from backtest.engine.policy_contract import Probe
+from tests.portfolio.portfolio_helpers import (
+    Hold,
+    Once,
+    flat,
+    make_market,
+    make_venue,
+    simulate_pair,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+MARKETS = simulate_pair(90)
+FLOWS = pd.Series([50.0, -20.0, 30.0], index=MARKETS.times[[10, 40, 60]])
+TIERS = [bt.FeeTier(3_000.0, 0.0002, 0.0)]
+TERMS = {
+    "venue": make_venue(taker=0.001).override({"fees.tiers": TIERS}),
+    "account": bt.Account(
+        capital=1_000.0,
+        margin={"AAA": "cross", "BBB": "isolated"},
+        venue_leverage=5,
+        flows=FLOWS,
+        collateral=[bt.Collateral("COIN", 1.0, prices=MARKETS["AAA"], rate=0.9)],
+        negative_limit=100.0,
+        stop_loss=0.1,
+    ),
+    "overlay": Hold(0.8),
+    "signal": pd.DataFrame({"AAA": 0.8, "BBB": -0.5}, index=MARKETS.times),
+    "sampling": "4h",
+    "compile": False,
+}
+POLICY = Probe(most=2.0)
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_parts_are_the_whole_bit_for_bit(tmp_path, is_stored):
+    whole = bt.run(MARKETS, POLICY, **TERMS)
+    begun = None
+    bars, events = [], []
+    for stop in (37, 38, 70, 90):
+        begun = bt.run(MARKETS.prefix(stop), POLICY, resume=begun, **TERMS)
+        bars.append(begun.record.values)
+        events.append(begun.entries)
+        if is_stored:
+            begun = Result.load(begun.save(tmp_path))
+    np.testing.assert_array_equal(np.concatenate(bars), whole.record.values)
+    np.testing.assert_array_equal(np.concatenate(events), whole.entries)
+    assert begun.manifest["resumed_from"] is not None
+    assert begun.bars["drawdown"].iloc[-1] == whole.bars["drawdown"].iloc[-1]
+    assert len(begun.time) == 20
+
+
+def test_an_instrument_without_a_further_bar_is_closed_in_the_first_one():
+    # 5 of A at 100 and 10 of B at 50; B ends at 55, where it is sold at 1 % in the first new bar
+    both = {"A": make_market([flat(100)] * 5), "B": make_market([flat(50), flat(50), flat(55)])}
+    markets = bt.Markets(both, currency="USDT")
+    short = bt.Markets({**both, "A": make_market([flat(100)] * 3)}, currency="USDT")
+    terms = {"venue": make_venue(taker=0.01), "account": bt.Account(capital=1_000.0)}
+    begun = bt.run(short, Once(1.0), compile=False, **terms)
+    assert begun.quantities.iloc[-1].tolist() == [5.0, 10.0]
+    rest = bt.run(markets, Once(1.0), resume=begun, compile=False, **terms)
+    gone = rest.events[rest.events["kind"] == "delisted"]
+    assert (gone["instrument"].tolist(), gone["price"].tolist()) == (["B"], [55.0])
+    assert rest.quantities.iloc[0].tolist() == [5.0, 0.0]
+    # 1,000 + 50 less 1 % of 1,000 bought and of 550 sold
+    assert rest.bars["equity"].tolist() == pytest.approx([1_050.0 - 10.0 - 5.5] * 2)
+
+
+def test_a_dividend_of_the_last_bar_is_paid_once():
+    # 10 of B at 50 receive 5 each in its last bar, and nothing in the one in which they are sold
+    paid = pd.DataFrame({"amount": [5.0]}, index=pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC"))
+    ended = make_market([flat(50), flat(50), flat(45)], dividends=paid)
+    short = bt.Markets({"A": make_market([flat(100)] * 3), "B": ended}, currency="USDT")
+    longer = bt.Markets({"A": make_market([flat(100)] * 5), "B": ended}, currency="USDT")
+    terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), "compile": False}
+    begun = bt.run(short, Once(1.0), **terms)
+    assert begun.bars["funding"].iloc[-1] == -50.0
+    rest = bt.run(longer, Once(1.0), resume=begun, **terms)
+    assert rest.bars["equity"].tolist() == [1_000.0, 1_000.0]
+    assert rest.events["kind"].tolist() == ["delisted"]
+
+
+def test_what_does_not_join_is_refused():
+    terms = {**TERMS, "account": replace(TERMS["account"], collateral=(), negative_limit=None)}
+    begun = bt.run(MARKETS.prefix(40), POLICY, **terms)
+    dear = {**terms, "venue": make_venue(taker=0.002)}
+    with pytest.raises(ParameterError, match="must keep the same rules, got another venue"):
+        bt.run(MARKETS, POLICY, resume=begun, **dear)
+    with pytest.raises(ParameterError, match="got another policy, overlay"):
+        bt.run(MARKETS, Probe(most=1.0), resume=begun, **{**terms, "overlay": Hold(0.7)})
+    early = FLOWS.set_axis(MARKETS.times[[9, 40, 60]])
+    moved = {**terms, "account": replace(terms["account"], flows=early)}
+    with pytest.raises(ParameterError, match="got another account"):
+        bt.run(MARKETS, POLICY, resume=begun, **moved)
+    with pytest.raises(ParameterError, match="must have the same instruments, AAA, BBB"):
+        bt.run(MARKETS.select("BBB", "AAA"), POLICY, resume=begun, **terms)
+    with pytest.raises(DataError, match="must hold the bar of"):
+        bt.run(MARKETS.prefix(40), POLICY, resume=begun, **terms)
+    with pytest.raises(ParameterError, match="got a start as well"):
+        bt.run(MARKETS, POLICY, resume=begun, start=MARKETS.times[50], **terms)
+    with pytest.raises(ParameterError, match="can only continue a result of several"):
+        bt.run(MARKETS, POLICY, resume="earlier", **terms)
+    other = simulate_pair(90, seed=1)
+    with pytest.raises(DataError, match="the mark close of AAA"):
+        bt.run(other, POLICY, resume=begun, **terms)

@@ -1,0 +1,84 @@
+"""Random portfolios, and compiled twins of their rules."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator
+
+import numba
+import numpy as np
+
+import backtest as bt
+from backtest.base.compiled_twins import count_all_brackets, find_own_functions
+from backtest.venue import (
+    collateral_value,
+    contract_value,
+    liquidation_price,
+    portfolio_failure,
+    portfolio_price,
+    portfolio_requirement,
+    portfolio_rules,
+    requirement,
+    scenario_loss,
+)
+from backtest.venue.portfolio_rules import Holdings, PortfolioRules
+from backtest.venue.portfolio_tables import pack_holdings
+from backtest.venue.requirement import read_rules
+from tests.scenes import venue_of
+
+MODULES = (
+    contract_value, requirement, liquidation_price, portfolio_rules, collateral_value,
+    scenario_loss, portfolio_requirement, portfolio_failure, portfolio_price,
+)  # fmt: skip
+"""In this order, as the kernel of a portfolio compiles them."""
+OPTIONS = {"error_model": "numpy", "_nrt": False}
+
+
+@functools.cache
+def compile_rules() -> types.SimpleNamespace:
+    """Return all functions of a portfolio's rules, compiled."""
+    names = {}
+    for module in MODULES:
+        names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
+    for module in MODULES:
+        for name, plain in find_own_functions(module):
+            own = count_all_brackets if name == "count_brackets" else plain
+            copy = types.FunctionType(own.__code__, names, name, own.__defaults__)
+            names[name] = numba.njit(**OPTIONS)(copy)
+    return types.SimpleNamespace(**names)
+
+
+def make_portfolios(
+    count: int = 25,
+) -> Iterator[tuple[PortfolioRules, Holdings, float, np.random.Generator]]:
+    """Yield rules, holdings, cash and a generator: brackets and scenarios, some of them failing."""
+    rng = np.random.default_rng(11)
+    venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"]) | {"PLAIN": venue_of()}
+    rules = {name: read_rules(venue) for name, venue in venues.items()}
+    coin = bt.Collateral(
+        "BTC", 1.0, prices=1.0, tiers=[(0, 1e4, 1), (1e4, 4e4, 0.9)], cancels_risk="coins"
+    )
+    moves = [(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)]
+    scenarios = bt.ScenarioMargin(
+        moves=moves,
+        groups={"coins": ["BTCUSDT", "ETHUSDT"]},
+        minimum=0.004,
+        contingency=0.002,
+        pair_contingency=0.003,
+        level=1.05,
+        initial=(1.2, 0.003),
+    )
+    offsets = scenarios.override(across="same row", offset=0.6, pair_contingency=0.0)
+    for rule in (bt.Brackets(), bt.Brackets(level=1.05), scenarios, offsets):
+        assets = () if isinstance(rule, bt.Brackets) else (coin,)
+        packed = rule.pack(rules, assets)
+        for _ in range(count):
+            signs = rng.choice([-1.0, 0.0, 1.0], 3, p=[0.4, 0.2, 0.4])
+            quantities = signs * np.array([1.0, 20.0, 500.0]) * np.exp(rng.normal(size=3))
+            values = np.array([60_000.0, 3_000.0, 100.0]) * np.exp(0.1 * rng.normal(size=3))
+            amounts = [rng.uniform(-0.1, 0.5)] if assets else []
+            held = pack_holdings(quantities, values, None, amounts, [60_000.0] if assets else [])
+            gross = float(np.abs(quantities * values).sum())
+            cash = rng.uniform(0.02, 0.3) * gross - float((quantities * values).sum())
+            yield packed, held, cash, rng

@@ -1,0 +1,318 @@
+"""Sets of several positions side by side: their rows are those of sets taken one by one."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.account.portfolio_records import NUMBERS
+from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.engine.portfolio_driver import find_simulate
+from backtest.engine.portfolio_loop import N_SHOWN
+from backtest.strategies import Capped
+from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.lanes.lane_rows import cell
+from backtest.sweep.portfolios import (
+    portfolio_lane_block,
+    portfolio_lane_compiler,
+    portfolio_lane_loop,
+    portfolio_runner,
+)
+from backtest.sweep.portfolios.portfolio_lane_block import PortfolioBlock, join_columns, score_block
+from backtest.sweep.portfolios.portfolio_lane_rows import OWN_NUMBERS, TARGET, spot
+from backtest.sweep.portfolios.portfolio_runner import PortfolioTask, score_lanes
+from backtest.sweep.sets.sets import take_sets
+from tests.agreement import trust_data
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+HOURS = pd.date_range("2024-01-01", periods=999, freq="1h", tz="UTC")
+
+
+class Count(NamedTuple):
+    """What :class:`Jumpy` remembers."""
+
+    bars: float
+
+
+class Jumpy(bt.Policy):
+    """Ask for noise times a scale; now and then for nothing, for everything, or for no change."""
+
+    scale: Annotated[float, bt.Range(0.0, 1e3)] = 1.0
+    seed: Annotated[int, bt.Range(0, 1000)] = 0
+    wild: Annotated[float, bt.Range(0.0, 1.0)] = 0.1
+    mode: Annotated[str, bt.Choice("noise", "twice")] = "noise"
+
+    def start(self):
+        """Return a memory that counts its bars."""
+        return Count(0.0)
+
+    def observe(self, market):
+        """Return the noise."""
+        rng = np.random.default_rng([self.seed, len(market.instrument)])
+        noise, draw = rng.uniform(0.5, 1.5, 999), rng.random(999)
+        noise[draw < self.wild] = np.nan
+        noise[draw < 0.5 * self.wild] = 0.0
+        noise[draw < 0.05 * self.wild] = np.inf
+        noise = noise[: market.n_bars]
+        return {"noise": noise, "spare": noise * 2.0}
+
+    def leverage(self, bar, account, memory):
+        """Return scale * noise, less in every third bar."""
+        size = self.scale * (bar.spare - bar.noise) if bar.close > 0.0 else 0.0
+        size = 2.0 * size if self.mode == "twice" else size
+        size *= 1.0 - 0.5 * account.drawdown + 0.01 * account.leverage + 0.1 * account.net_leverage
+        size *= account.peak_equity / account.wallet if account.wallet > 0.0 else 1.0
+        size *= 0.3 if account.bars_since_liquidation < 9.0 else account.days / (1.0 + account.days)
+        size = abs(size)
+        return (0.5 * size if memory.bars % 3.0 == 2.0 else size), Count(memory.bars + 1.0)
+
+
+class Careful(Jumpy):
+    """Ask for less near liquidation."""
+
+    def leverage(self, bar, account, memory):
+        """Return what :class:`Jumpy` does, times what the margin of the position leaves."""
+        size = self.scale * bar.noise / (1.0 + account.margin_ratio)
+        size *= 1.0 - 1e-4 * account.maintenance / account.equity if account.equity > 0.0 else 0.0
+        if account.position != 0.0 and account.liquidation_price > 0.0:
+            size *= abs(account.liquidation_price - bar.mark) / (account.entry + bar.mark)
+        return abs(size), Count(memory.bars + 1.0)
+
+
+def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
+    """Return two to four wild markets with funding; some are listed late, or delisted early."""
+    found = {}
+    for k in range(int(rng.integers(2, 5))):
+        first = int(rng.integers(0, n_bars // 3)) if k and rng.random() < 0.4 else 0
+        stop = n_bars - int(rng.integers(0, n_bars // 3)) if k and rng.random() < 0.4 else n_bars
+        steps = rng.normal(0.0, rng.uniform(0.005, 0.03), n_bars)
+        steps[rng.random(n_bars) < 0.01] *= 8.0
+        close = 100.0 * np.exp(np.cumsum(steps))
+        start = np.concatenate(([100.0], close[:-1])) * np.exp(rng.normal(0.0, 1e-3, n_bars))
+        wick = 1.0 + np.abs(rng.normal(0.0, 0.005, (2, n_bars)))
+        frame = pd.DataFrame(
+            {
+                "open": start,
+                "high": np.maximum(start, close) * wick[0],
+                "low": np.minimum(start, close) / wick[1],
+                "close": close,
+                "volume": rng.uniform(10.0, 1e4, n_bars),
+            },
+            index=HOURS[:n_bars],
+        ).iloc[first:stop]
+        stamps = frame.index[:: int(rng.integers(3, 9))]
+        stamps = stamps + pd.Timedelta(minutes=20 * int(rng.integers(0, 2)))
+        funding = pd.DataFrame({"rate": rng.normal(0.0, 1e-3, len(stamps))}, index=stamps)
+        found["ABCD"[: k + 1]] = bt.Market.from_frames(
+            frame, funding=funding, instrument="ABCD"[: k + 1], funding_gaps="zero"
+        )
+    return bt.Markets(found, currency="USDT")
+
+
+def make_collateral(markets: bt.Markets, draws: np.ndarray) -> list[bt.Collateral]:
+    """Return an asset that moves with the first market, with tiers or not, and a loan."""
+    rates: dict[str, Any] = {"rate": 0.9}
+    if draws[2] < 0.5:
+        rates = {"tiers": [(0.0, 4e3, 0.95), (4e3, 1e5, 0.6)]}
+    own = bt.Collateral("OWN", amount=40.0, prices=markets["A"], slippage=1e-3, **rates)
+    return [own, bt.Collateral("LOAN", amount=-500.0 * draws[3], prices=1.0, rate=1.0)]
+
+
+def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str, np.ndarray]]:
+    """Return random markets, an account and sets; the largest leverages are liquidated."""
+    rng = np.random.default_rng([seed, 17])
+    markets = make_markets(rng, n_bars)
+    pick, more, third = rng.random(12), rng.random(12), rng.random(4)
+    is_careful = bool(more[7] < 0.3)
+    kind = Careful if is_careful else Jumpy
+    caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
+    lots = {"lot": 0.01, "min_notional": 5.0} if pick[0] < 0.5 else {"lot": 0.0}
+    venue = bt.Venue(
+        contract=bt.Contract(kind="inverse" if more[0] < 0.2 else "linear", **lots),
+        brackets=[
+            bt.Bracket(floor=floor, cap=cap, max_leverage=most, maintenance_rate=rate)
+            for floor, cap, most, rate in zip(
+                [0.0, *caps[:2]], caps, (50.0, 25.0, 10.0), (0.005, 0.01, 0.03), strict=True
+            )
+        ],
+        fees=bt.Fees(taker=5e-4 * (pick[1] < 0.7), maker=1e-4),
+        slippage=bt.Slippage(
+            rate=2e-4 * (pick[2] < 0.7),
+            max_participation=0.05 if pick[3] < 0.2 else None,
+            impact=0.5 if more[1] < 0.3 else 0.0,
+            impact_window="6h",
+        ),
+        borrow_rate=0.3 if more[2] < 0.3 else 0.0,
+        cash_rate=0.1 if more[2] < 0.2 else 0.0,
+        interest_on=["balance", "loan"][seed % 2],
+        liquidation=bt.Liquidation(
+            mode=["close", "takeover", "partial"][int(3 * pick[4])], fee=0.01, slippage=1e-3
+        ),
+    )
+    flows = pd.Series([500.0, -300.0], index=markets.times[[5, n_bars // 2]])
+    margins = dict.fromkeys(markets.names, "cross") | {"A": "isolated"}
+    account = bt.Account(
+        capital=10_000.0,
+        band=0.1 * (pick[5] < 0.5),
+        max_leverage=20.0,
+        min_leverage=0.05 if pick[6] < 0.2 else 0.0,
+        after_liquidation="halt" if pick[7] < 0.3 else "continue",
+        flows=flows if pick[8] < 0.3 else None,
+        ruin_at=0.3 if pick[9] < 0.4 else None,
+        requirement=bt.Brackets(level=1.05 if pick[10] < 0.3 and not is_careful else 1.0),
+        intrabar="worst" if pick[11] < 0.3 else "path",
+        max_gross_leverage=(4.0, 15.0, np.inf)[seed % 3],
+        margin="isolated" if more[3] < 0.25 else margins if more[3] < 0.5 else "cross",
+        venue_leverage=15.0,
+        stop_loss=0.03 if more[4] < 0.4 else None,
+        trailing_stop=0.05 if more[5] < 0.2 else None,
+        take_profit=0.08 if more[6] < 0.2 else None,
+        collateral=make_collateral(markets, third) if third[0] < 0.4 else (),
+        negative_limit=[0.0, 3e3][int(third[1] < 0.5)] if third[0] < 0.4 else None,
+    )
+    weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
+    signal = pd.DataFrame(
+        weights.repeat(20, axis=0)[:n_bars], index=markets.times, columns=list(markets.names)
+    )
+    policy = Capped.over(kind) if more[8] < 0.2 else kind
+    evaluator = Evaluator(
+        markets, policy, venue=venue, account=account, sampling="4h",
+        signal=signal if rng.random() < 0.6 else None,
+    )  # fmt: skip
+    sets = {
+        "scale": np.geomspace(0.2, 60.0, n_sets),
+        "seed": rng.integers(0, 3, n_sets),
+        "wild": np.full(n_sets, 0.1 * rng.random()),
+        "mode": np.array([*rng.choice(["noise", "twice"], n_sets)], object),
+        "account.band": rng.choice([0.0, 0.02, 0.2], n_sets),
+        "account.capital": rng.choice([1e3, 1e4, 2e5], n_sets),
+    }
+    if more[8] < 0.2:
+        own = {"scale", "seed", "wild", "mode"}
+        sets = {f"{kind.title()}_{k}" if k in own else k: each for k, each in sets.items()}
+    return evaluator, sets
+
+
+def write_plain_loop(every: list[Any]) -> Any:
+    """Return the loop over lanes in plain Python; lanes alone pass a bar as plain runs do."""
+    simulate = find_simulate(is_compiled=False)
+
+    def pass_alone(_address: int, terms: Any, *given: Any) -> Any:
+        own = [
+            each._replace(**{name: terms.numbers[NUMBERS.index(name), i] for name in OWN_NUMBERS})
+            for i, each in enumerate(terms.instruments)
+        ]
+        return simulate(terms._replace(instruments=tuple(own)), *given)
+
+    def ask_lanes(policies: Any, lanes: Any, i: int, count: int, time: int, local: int) -> bool:
+        for lane, deciders in enumerate(every):
+            deciders.bar[:] = policies.bar
+            deciders.shown[:N_SHOWN] = policies.shown.reshape(N_SHOWN, -1)[:, lane]
+            leverage = float(deciders.methods[i](deciders, None, i, time, local))
+            lanes.position[spot(i, TARGET, lane)] = leverage
+            policies.memory[cell(policies.memory_at[i], lane)] = deciders.memory[
+                deciders.memory_at[i]
+            ]
+        return True
+
+    bound: dict[str, Any] = dict(vars(portfolio_lane_loop))
+    for name, own in find_own_functions(portfolio_lane_loop):
+        bound[name] = make_twin(own, bound, Path(own.__code__.co_filename))
+    bound |= {"pass_alone": pass_alone, "ask_lanes": ask_lanes}
+    return bound["advance_portfolios"]
+
+
+def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) -> Any:
+    """Return the measures and returns of sets side by side, in plain Python, on a few lanes."""
+    n_sets = len(sets["account.band"])
+    monkeypatch.setattr(portfolio_lane_block, "STEP", 1)
+    monkeypatch.setattr(portfolio_lane_loop, "WATCHED", 10)  # some lanes leave
+    monkeypatch.setattr(portfolio_lane_loop, "OFTEN", 3)
+    panel = evaluator._runner()._find_panel(0, None)
+    setups = [panel.set_up(take_sets(sets, k)) for k in range(n_sets)]
+    every = [panel.begin(each, is_compiled=False)[1] for each in setups]
+    loop = write_plain_loop(every)
+    monkeypatch.setattr(portfolio_lane_compiler, "find_lane_loop", lambda _: (loop, 0))
+    monkeypatch.setattr(portfolio_lane_block, "pack_terms", lambda terms: terms)
+    simulate = find_simulate(is_compiled=False)
+    monkeypatch.setattr(portfolio_lane_block, "find_simulate", lambda **_: simulate)
+    block = PortfolioBlock(
+        setups=setups,
+        deciders=every[0],
+        find_deciders=lambda setup: panel.begin(setup, is_compiled=False)[1],
+        addresses=[0] * len(every),
+        columns=join_columns(setups),
+        span=panel.span,
+        has_returns=True,
+    )
+    with np.errstate(all="ignore"):
+        return score_block(evaluator.metrics, block, lambda: False)
+
+
+def require_equal(rows: Any, others: Any) -> None:
+    """Compare all measures and returns of two sweeps bit for bit."""
+    assert rows.errors == others.errors
+    for name, column in rows.metrics.items():
+        np.testing.assert_array_equal(column, others.metrics[name], err_msg=name)
+    np.testing.assert_array_equal(rows.returns, others.returns)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 6, 8])
+def test_a_block_of_random_accounts_has_the_rows_of_its_sets(monkeypatch, seed):
+    trust_data(monkeypatch)
+    evaluator, sets = make_case(seed, 45, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluator._runner().is_compiled = False
+        rows = evaluator.evaluate(sets, returns=True)
+        scored = score_plainly(monkeypatch, evaluator, sets)
+    for name, column in rows.metrics.items():
+        np.testing.assert_array_equal(scored.metrics[name], column, err_msg=name)
+    np.testing.assert_array_equal(scored.returns, rows.returns)
+
+
+def test_a_later_block_has_the_accounts_of_its_own_sets(monkeypatch):
+    trust_data(monkeypatch)
+    evaluator, sets = make_case(2, 45, 4)
+    sets["account.capital"] = np.array([1e3, 2e3, 3e3, 2e3])
+    sets["account.band"] = np.array([0.0, 0.1, 0.2, 0.1])
+    panel = evaluator._runner()._find_panel(0, None)
+    begin = panel.begin
+    monkeypatch.setattr(panel, "begin", lambda setup, **_: begin(setup, is_compiled=False))
+    monkeypatch.setattr(portfolio_runner, "compile_lane_formula", lambda *_, **__: 0)
+    monkeypatch.setattr(portfolio_runner, "score_block", lambda _, block, __: block)
+    rows = np.array([1, 2, 3])
+    like = panel.set_up(take_sets(sets, 0))
+    task = PortfolioTask(rows, take_sets(sets, rows), panel, False, True, like)
+
+    block = score_lanes((), task, like, lambda: False)
+
+    assert [each.account.capital for each in block.setups] == [2e3, 3e3, 2e3]
+    bands = [each.inputs.terms.numbers[NUMBERS.index("band"), 0] for each in block.setups]
+    assert bands == [0.1, 0.2, 0.1]
+
+
+@pytest.mark.slow
+def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    trust_data(monkeypatch)
+    ruined = liquidated = 0
+    for seed in range(100):
+        evaluator, sets = make_case(seed, 600, 24)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            monkeypatch.setattr(portfolio_runner, "LEAST_LANES", 2)
+            rows = evaluator.evaluate(sets, returns=True)
+            monkeypatch.setattr(portfolio_runner, "LEAST_LANES", 1_000)
+            evaluator._lanes = None
+            require_equal(rows, evaluator.evaluate(sets, returns=True))
+        ruined += int(np.sum(rows.metrics["ruined"]))
+        liquidated += int(np.sum(rows.metrics["liquidations"]))
+    assert ruined > 100
+    assert liquidated > 1_000

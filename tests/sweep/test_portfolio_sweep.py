@@ -1,0 +1,152 @@
+"""A sweep of several positions: its rows are runs, bit for bit, without a record of each."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.base.errors import PolicyError
+from backtest.strategies import VolTarget
+from backtest.sweep.evaluator import Evaluator
+from tests.agreement import Scripted, Swinging, trust_data
+from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.portfolio_cases import make_portfolio_case
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+MARKETS = simulate_pair(40)
+PATHS = {"intrabar": "worst"}
+FLOWS = pd.Series([500.0, -300.0], index=MARKETS.times[[5, 20]])
+SCENARIOS = bt.ScenarioMargin(moves={"AAA": [(-0.1, 1.0), (0.1, 1.0)], "BBB": [(-0.2, 0.9)]})
+ACCOUNTS = {
+    "cross": {"band": 0.2},
+    "isolated": {"margin": "isolated", "venue_leverage": 10.0, "stop_loss": 0.05, **PATHS},
+    "mixed": {"margin": {"AAA": "isolated", "BBB": "cross"}, "venue_leverage": 8.0, "ruin_at": 0.3},
+    "called": {"margin_call": 0.4, "reserve": 500.0, "top_up_to": 0.3, "max_gross_leverage": 6.0},
+    "flows": {"flows": FLOWS, "after_liquidation": "halt"},
+    "scenarios": {"requirement": SCENARIOS, "band": 0.1, "trailing_stop": 0.1},
+}
+
+
+class Fragile(bt.Policy):
+    """Ask for a size, which may be negative by mistake."""
+
+    size: Annotated[float, bt.Range(-9.0, 9.0)] = 1.0
+
+    def leverage(self, bar, account):
+        """Return the size."""
+        return self.size
+
+
+class Peeking(bt.Policy):
+    """Look at the next close."""
+
+    ahead: Annotated[int, bt.Range(0, 3)] = 1
+
+    def observe(self, market):
+        """Return the close some bars later."""
+        return {"later": np.append(market.close[self.ahead :], np.zeros(self.ahead))}
+
+    def leverage(self, bar, account):
+        """Return 1 before a rise."""
+        return 1.0 if bar.later > bar.close else 0.0
+
+
+def sweep_plainly(sets: dict[str, Any], evaluator: Evaluator, **wanted: Any) -> Any:
+    """Return the rows of sets, in plain Python."""
+    evaluator._runner().is_compiled = False
+    return evaluator.evaluate({k: np.array(v) for k, v in sets.items()}, returns=True, **wanted)
+
+
+def require_runs(rows: Any, evaluator: Evaluator, sets: dict[str, Any], **wanted: Any) -> None:
+    """Compare every measure of every row, and its returns, with the run of its set."""
+    for k in range(len(rows.done)):
+        result = evaluator.replay({name: values[k] for name, values in sets.items()}, **wanted)
+        for name, column in rows.metrics.items():
+            assert np.array_equal(column[k], result.metrics[name], equal_nan=True), (k, name)
+        np.testing.assert_array_equal(rows.returns[:, k], result.returns)
+    assert not any(rows.errors)
+
+
+@pytest.mark.parametrize("kind", ACCOUNTS)
+def test_rows_are_runs(kind):
+    rng = np.random.default_rng([*kind.encode()])
+    sets = {
+        "target": rng.uniform(0.2, 2.0, 6),
+        "half_life": np.array([3.0, 3.0, 8.0, 8.0, 20.0, 3.0]),
+        "account.max_leverage": rng.uniform(2.0, 8.0, 6),
+        "venue.fees.taker": rng.uniform(0.0, 1e-3, 6),
+    }
+    evaluator = Evaluator(
+        MARKETS, VolTarget, venue=make_venue(), sampling="4h",
+        account=bt.Account(capital=1_000.0, **ACCOUNTS[kind]),
+        signal={"AAA": 1.0, "BBB": -0.8} if kind != "mixed" else None,
+        overlay=VolTarget(half_life=5) if kind == "cross" else None,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = sweep_plainly(sets, evaluator)
+        evaluator.compile = False  # the runs
+        require_runs(rows, evaluator, sets)
+
+
+def test_rows_of_a_part_are_runs_of_the_part():
+    sets = {"target": np.array([0.5, 1.5])}
+    account = bt.Account(capital=1_000.0, flows=FLOWS)
+    evaluator = Evaluator(MARKETS, VolTarget(half_life=4), venue=make_venue(), account=account)
+    rows = sweep_plainly(sets, evaluator, first=10, stop=30)
+    evaluator.compile = False
+    require_runs(rows, evaluator, sets, first=10, stop=30)
+
+
+def test_rows_of_one_instrument_given_as_several_are_runs():
+    alone = bt.Markets({"AAA": MARKETS["AAA"]}, currency="USDT")
+    flows = pd.Series([-1e6], index=MARKETS.times[[20]])  # as much as the rules of one allow
+    account = bt.Account(capital=1_000.0, flows=flows, max_leverage=5.0)
+    sets = {"target": np.array([0.5, 2.0])}
+    policy = VolTarget(half_life=4)
+    evaluator = Evaluator(alone, policy, venue=make_venue(), account=account, sampling="4h")
+    rows = sweep_plainly(sets, evaluator)
+    evaluator.compile = False
+    require_runs(rows, evaluator, sets)
+
+
+def test_a_set_that_fails_is_a_row_with_its_cause():
+    evaluator = Evaluator(MARKETS, Fragile, venue=make_venue(), account=bt.Account())
+    rows = sweep_plainly({"size": [1.0, -1.0, 2.0]}, evaluator)
+    assert [bool(text) for text in rows.errors] == [False, True, False]
+    assert "a leverage must be at least 0" in rows.errors[1]
+    assert np.isnan(rows.metrics["final_equity"][1])
+    assert rows.done.all()
+
+
+def test_a_policy_that_looks_ahead_is_refused_at_once():
+    evaluator = Evaluator(MARKETS, Peeking, venue=make_venue(), account=bt.Account())
+    with pytest.raises(PolicyError, match=r"ahead|past|later"):
+        evaluator.evaluate({"ahead": np.array([1, 2])})
+
+
+@pytest.mark.slow
+def test_compiled_rows_of_random_accounts_are_runs(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    trust_data(monkeypatch)
+    compared = 0
+    for seed in range(120):
+        case = make_portfolio_case(seed)
+        if len(case.tapes) == 1:
+            continue
+        overlay = case.overlay and Swinging(
+            level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000
+        )
+        sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
+        evaluator = Evaluator(policy=Scripted(), overlay=overlay, **case.for_engine(bt))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows = evaluator.evaluate(sets, returns=True)
+            require_runs(rows, evaluator, sets)
+        compared += len(rows.done)
+    assert compared > 60

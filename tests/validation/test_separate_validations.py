@@ -1,0 +1,138 @@
+"""Validations of separate accounts: searched pooled, traded in each market by themselves."""
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.store import choose_deletions, delete_chosen, verify_folder
+from backtest.store.list_filters import Filter
+from backtest.tune.luck import deflate_alone
+from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.validation.test_several_markets import SMALL, Follow
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
+ONE = MARKETS["AAA"]
+COPIES = {"A": ONE, "B": ONE}
+TERMS = {
+    "venue": make_venue(),
+    "account": bt.Account(capital=1_000.0),
+    "sampling": "6h",
+    "compile": False,
+    "accounts": "separate",
+}
+SHARED = {**TERMS, "accounts": "shared"}
+SPANS = {"walk_forward": {"train": "10d", "test": "5d"}}
+GROUPS = {"groups": 2, "test_groups": 1, "embargo": 0, "trials": 4, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def walk():
+    return bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, markets_left_out=4)
+
+
+@pytest.mark.slow
+def test_a_walk_of_copies_is_the_walk_of_one_market():
+    one = bt.walk_forward(ONE, Follow, **SHARED, **SMALL)
+    two = bt.walk_forward(COPIES, Follow, **TERMS, **SMALL)
+    assert two.folds["size"].tolist() == one.folds["size"].tolist()
+    names = ("in_sample", "out_of_sample", "rank", "deflated_sharpe")
+    for name in names:
+        np.testing.assert_allclose(two.folds[name], one.folds[name], rtol=1e-9)
+    for name in ("growth_in_sample", "growth_out_of_sample", "sharpe", "deflated_sharpe"):
+        assert two.figures[name] == pytest.approx(one.figures[name], rel=1e-9)
+    assert two.figures["trades"] == [2 * n for n in one.figures["trades"]]
+    for each in two.result.results.values():
+        assert np.array_equal(each.record.values, one.result.record.values, equal_nan=True)
+
+
+@pytest.mark.slow
+def test_each_market_is_traded_with_the_winners_in_its_own_bars(walk):
+    late = walk.result.results["BBB"]
+    market = MARKETS["BBB"]
+    assert late.time[-1] == market.time[-1]
+    assert late.time[0] == max(market.time[0], MARKETS.time[walk_bar(walk)])
+    switches = walk.result.results["AAA"].manifest["policy"]["switches"]
+    assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
+
+
+def walk_bar(walk) -> int:
+    """Return the first bar of the first test span."""
+    return int(np.searchsorted(MARKETS.time, walk.folds["test_start"].iloc[0].as_unit("ns").value))
+
+
+@pytest.mark.slow
+def test_a_saved_walk_comes_back_with_all_its_accounts(walk, tmp_path):
+    folder = walk.save(tmp_path)
+    verify_folder(folder)
+    loaded = bt.WalkForward.load(folder)
+    assert loaded.summary() == walk.summary()
+    np.testing.assert_equal(loaded.result.metrics, walk.result.metrics)
+    assert "one in each of 2 markets" in loaded.summary()
+    page = loaded.report(tmp_path / "walk.html").read_text()
+    assert "4 markets were left out after being seen" in page
+    delete_chosen(tmp_path, choose_deletions(tmp_path, Filter()).to_delete)
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_markets_left_out_are_trials(walk):
+    alone = bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL)
+    assert walk.deflated_sharpe < alone.deflated_sharpe
+    assert (walk.folds["deflated_sharpe"] < alone.folds["deflated_sharpe"]).any()
+    assert "no market was left out" in alone.summary()
+    returns = np.array([0.01, -0.01, 0.02, 0.01])
+    chances = [deflate_alone(returns, n)[0] for n in (0, 1, 9, 99)]
+    assert chances == sorted(chances, reverse=True)
+    assert deflate_alone(returns, 0)[1] == 0.0
+
+
+@pytest.mark.slow
+def test_a_median_is_judged_by_a_bootstrap():
+    found = bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, pool="median")
+    assert "bootstrap probability of the median Sharpe ratio" in " ".join(found.summary().split())
+    assert 0.0 <= found.deflated_sharpe <= 1.0
+
+
+def measure_sharpe(measures):
+    """Return the Sharpe ratio, as an objective that runs of each stretch are scored by."""
+    return measures["sharpe"]
+
+
+@pytest.mark.slow
+def test_other_validations_of_copies_are_those_of_one_market():
+    terms = {**GROUPS, "objective": measure_sharpe}
+    one = bt.cross_validate(ONE, Follow, **SHARED, **terms)
+    two = bt.cross_validate(COPIES, Follow, **TERMS, **terms)
+    np.testing.assert_allclose(two.splits["out_of_sample"], one.splits["out_of_sample"], rtol=1e-9)
+    assert two.deflated_sharpe == pytest.approx(one.deflated_sharpe, rel=1e-9)
+    terms = {**SMALL, "train": "9d", "test": "4d"}
+    one = bt.schedules(ONE, Follow, **SHARED, **terms)
+    two = bt.schedules(COPIES, Follow, **TERMS, **terms, markets_left_out=3)
+    np.testing.assert_allclose(two.table["log_growth"], one.table["log_growth"], rtol=1e-9)
+    assert two.deflated_sharpe < one.deflated_sharpe
+    assert "3 markets were left out" in two.summary()
+
+
+@pytest.mark.parametrize(("call", "more", "problem"), [
+    ("walk_forward", {"accounts": "apart"}, "accounts must be 'shared' or 'separate'"),
+    ("walk_forward", {"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function"),
+    ("walk_forward", {"market": ONE}, "separate accounts need several markets"),
+    ("walk_forward", {"markets_left_out": -1}, "markets_left_out"),
+    ("walk_forward", {"markets_left_out": 1.5}, "markets_left_out"),
+    ("walk_forward", {"markets_left_out": np.nan}, "markets_left_out"),
+    ("walk_forward", {"overlay": bt.strategies.Constant()}, "an overlay scales a portfolio"),
+    ("walk_forward", {"account": bt.Account(max_gross_leverage=2.0)}, "no max_gross_leverage"),
+    ("walk_forward", {"venue": {"AAA": make_venue()}}, "needs a value of its own, BBB has none"),
+    ("walk_forward", {"space": {"AAA.size": (0.1, 1.0)}}, "AAA.size"),
+    ("cross_validate", {"pool": "median"}, "only the mean of separate accounts has returns"),
+    ("cross_validate", {}, "markets of one span, got BBB from"),
+    ("schedules", {"pool": "worst"}, "only the mean of separate accounts has returns"),
+    ("tune", {"paths": "any"}, "paths are of one account"),
+])  # fmt: skip
+def test_what_validations_of_separate_accounts_do_not_take(call, more, problem):
+    given = {**TERMS, "market": MARKETS, "trials": 4, **more}
+    with pytest.raises(bt.ParameterError) as caught:
+        getattr(bt, call)(given.pop("market"), Follow, **given, **SPANS.get(call, {}))
+    assert problem in str(caught.value)
+    assert caught.value.cure
