@@ -191,7 +191,7 @@ def size_option_step(terms: Terms, state: AccountState, k: int) -> float:
         or abs(held) <= 1e-9 * abs(state.options.started[k])
         or compute_pool(terms, state) <= TOLERANCE * notional
     )
-    return -held if is_whole else -held * share
+    return float(-held if is_whole else -held * share)
 
 
 def may_step(terms: Terms, state: AccountState, k: int) -> bool:

@@ -56,7 +56,7 @@ def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
 
     The text includes the modules, because compiled code refers to functions by module.
     """
-    if function.__globals__["__name__"] == "backtest.base.checked_calls":
+    if function.__globals__.get("__name__") == "backtest.base.checked_calls":
         function = inspect.unwrap(function)  # how arguments are checked changes no result
     if id(function) in seen:
         return CodeText(f"again {seen[id(function)]}", frozenset(), True)
