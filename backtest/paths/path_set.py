@@ -192,18 +192,12 @@ class Paths(Viewable):
             f"seed {self.seed}>"
         )
 
+    @checked
     def __getitem__(self, i: int) -> Any:
         """Return path i as a Market or Markets: the last bar of history, and the bars after it."""
-        number = self.find_number(i)
+        number = find_path_number(i, self.count)
         path = self.markets_of(self.draw_plan(self.plan(number)), 0, number)
         return as_given(path, self.history)
-
-    @checked
-    def find_number(self, i: int) -> int:
-        """Return the number of a path; negative ones count from the end."""
-        if not -self.count <= i < self.count:
-            raise IndexError(f"there are {self.count} paths, got {i}")
-        return i % self.count
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
@@ -338,3 +332,15 @@ def check_paths(paths: object, *, where: str) -> Paths:
             cure="pass bt.simulate_paths(market, ...)",
         )
     return paths
+
+
+def find_path_number(i: int, count: int) -> int:
+    """Return the number of a path; negative ones count from the end.
+
+    Raises
+    ------
+        IndexError: There is no such path, as Python's sequences tell it.
+    """
+    if not -count <= i < count:
+        raise IndexError(f"there are {count} paths, got {i}")
+    return i % count

@@ -13,6 +13,7 @@ from backtest.paths.draw_plan import DrawPlan
 from backtest.paths.fast_loop import FastLoop
 from backtest.paths.general_loop import GeneralLoop
 from backtest.paths.path_events import PathLives
+from backtest.paths.path_set import find_path_number
 from backtest.paths.paths_account import PathsAccount
 
 SMALL = 16
@@ -30,7 +31,7 @@ class PathsRunner(PathsAccount):
 
     def run_path(self, i: int) -> Result:
         """Return the whole result of path i, from :func:`backtest.run`."""
-        number = self.paths.find_number(i)
+        number = find_path_number(i, self.paths.count)
         bars = self.paths.draw_plan(self.paths.plan(number))
         path = self.paths.markets_of(bars, 0, number)
         return self.loop.run_path(path, is_compiled=self.compile)
