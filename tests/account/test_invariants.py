@@ -77,6 +77,7 @@ def test_the_change_of_equity_is_the_sum_of_its_terms(seed):
     assert (np.abs(np.diff(equity) - terms.to_numpy()) <= 2e-9 * scale).all()
 
 
+@pytest.mark.slow
 @repeatable
 @given(seeds)
 def test_equity_cash_margin_and_reserve_are_never_negative_where_they_may_not_be(seed):

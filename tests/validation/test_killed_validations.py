@@ -42,6 +42,7 @@ def begun(tmp_path):
     return store
 
 
+@pytest.mark.slow
 def test_a_walk_killed_after_a_batch_ends_at_the_same_bytes(begun, tmp_path):
     made = walk(tmp_path / "whole")
     walk(begun, resume=True)
