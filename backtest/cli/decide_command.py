@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -34,10 +33,9 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
 
     Sends no orders and holds no keys. Exit code 1 means: do not act on the order.
     """
-    table = draft.tables.get("decide", {})
     experiment = build_experiment(draft)
     with naming_source(draft, "decide"):
-        found = ask(experiment, table)
+        found = ask(experiment, draft)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -46,8 +44,9 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def ask(experiment: Experiment, table: dict[str, Any]) -> Any:
-    """Return the decision of an experiment, whose table has the account."""
+def ask(experiment: Experiment, draft: Draft) -> Any:
+    """Return the decision of an experiment, whose table [decide] has the account."""
+    table = draft.tables.get("decide", {})
     if "snapshot" not in table:
         raise ParameterError(
             "a decision needs the account, got no snapshot",
@@ -56,14 +55,13 @@ def ask(experiment: Experiment, table: dict[str, Any]) -> Any:
         )
     terms = {name: x for name, x in experiment.terms.items() if name not in LEFT_OUT}
     given = {name: table[name] for name in ("at", "mark", "funding", "assume") if name in table}
-    memory = table.get("memory")
     return backtest.decide(
         experiment.policy,
         experiment.market,
         **terms,
         **given,
-        state=backtest.AccountSnapshot.load(Path(table["snapshot"])),
-        memory=None if memory is None else Path(memory),
+        state=backtest.AccountSnapshot.load(draft.find_path("decide", "snapshot")),
+        memory=draft.find_path("decide", "memory") if "memory" in table else None,
         now=table.get("now", pd.Timestamp.now(tz="UTC")),
     )
 

@@ -91,6 +91,10 @@ class Draft(NamedTuple):
         is_flag = any(flag.table == table and flag.key == key for flag in self.flags)
         return Path() if is_flag or self.file is None else self.file.parent
 
+    def find_path(self, table: str, key: str) -> Path:
+        """Return the path in an entry."""
+        return self.find_base(table, key) / self.tables[table][key]
+
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten a table of tables: keys are joined by dots.

@@ -34,7 +34,7 @@ def list_options(draft: Draft, market: Market | Markets) -> Market | Markets:
                 cure="give contracts = ['BTC-26JUN26-60000-P'] and chains = 'chains/'",
             )
         markets = as_markets(market)
-        path = draft.find_base("options", "chains") / entries["chains"]
+        path = draft.find_path("options", "chains")
         chains = read_chains(path, entries.get("settlement"), contracts, markets)
         surfaces = {name: Surfaces.fit(each) for name, each in chains.items()}
         found: Market | Markets = Markets(
@@ -46,7 +46,7 @@ def list_options(draft: Draft, market: Market | Markets) -> Market | Markets:
             max_age=entries.get("max_age", MAX_AGE),
         )
         if "quantities" in entries:
-            file = draft.find_base("options", "quantities") / entries["quantities"]
+            file = draft.find_path("options", "quantities")
             zone = draft.tables.get("data", {}).get("timezone")
             found = schedule_options(found, read_weight_file(file, zone))
     return found

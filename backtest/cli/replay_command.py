@@ -35,8 +35,8 @@ def replay(
 ) -> None:
     """Take an account through fills that were really made, and summarize the result.
 
-    With --ledger, also show the first difference from what the venue says. The policy of the
-    experiment plays no part.
+    With --ledger, also show the first difference from what the venue says; the exit code is 1 if
+    there is one. The policy of the experiment plays no part.
     """
     table = draft.tables.get("replay", {})
     experiment = build_experiment(draft)
@@ -50,15 +50,15 @@ def replay(
     if "range_tolerance" in table:
         terms["range_tolerance"] = table["range_tolerance"]
     if "begin" in table:
-        terms["start"] = backtest.AccountSnapshot.load(Path(table["begin"]))
+        terms["start"] = backtest.AccountSnapshot.load(draft.find_path("replay", "begin"))
     elif experiment.terms.get("start") is not None:
         terms["start"] = experiment.terms["start"]
     with naming_source(draft, "replay"):
-        fills = backtest.read_fills(Path(table["fills"]))
+        fills = backtest.read_fills(draft.find_path("replay", "fills"))
         found = backtest.replay(experiment.market, fills, **terms)
         compared = None
         if "ledger" in table:
-            compared = found.reconcile(read_ledger(Path(table["ledger"])))
+            compared = found.reconcile(read_ledger(draft.find_path("replay", "ledger")))
     save_and_print(
         found,
         results if save else None,
@@ -66,6 +66,8 @@ def replay(
         partial(list_replay, found, compared) if as_json else None,
     )
     show_margins(found)
+    if compared is not None and compared.time is not None:
+        raise typer.Exit(1)
 
 
 def print_replay(found: Any, compared: Any) -> None:

@@ -80,6 +80,8 @@ ENTRIES = {
     "conversion": CONVERTED,
 }  # fmt: skip
 BY_VENUE = ("liquidation", "takeover")
+ENDING = ("stop", *BY_VENUE)
+"""Kinds of fills that the price itself brings about."""
 DUST = 1e-9
 """A position is closed if less than this share of it or of the fill would be left."""
 
@@ -180,10 +182,14 @@ class Replayer:
             charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)
         if terms.has_fund_fees and t > 0:
             charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
-        self._test(bar, quotes.mark_open, int(self.time[t]))
+        opened = int(self.time[t])
+        self._test(bar, quotes.mark_open, opened)
+        left = self._apply(bar, left, lambda fact: fact.time == opened)
+        if left:
+            self._test_extremes(bar, left[0].time, left)
         left = self._pay(bar, left, 0)
         self._apply(bar, left, lambda _: True)
-        self._test_extremes(bar)
+        self._test_extremes(bar, opened + self.interval - 1, [])
         portfolio_bar.follow_bests(terms, state, quotes, scratch)
         self.kernel.close(terms, feed, state, quotes, scratch, ledger, log, t, wealth)
 
@@ -273,16 +279,25 @@ class Replayer:
         if not self.would or self.would[-1][:2] != (time, name):
             self.would.append(Would(time, name, price, float(shortfall)))
 
-    def _test_extremes(self, bar: Bar) -> None:
-        """Test the requirements at the two extremes of the bar, in the order of the path."""
-        quotes, end = bar.quotes, int(self.time[bar.t]) + self.interval - 1
+    def _test_extremes(self, bar: Bar, time: int, ahead: list[Fact]) -> None:
+        """Test the requirements at the two extremes of the bar, in the order of the path.
+
+        A position that a stop or the venue closes later is valued no worse than there.
+        """
+        quotes = bar.quotes
         is_up = quotes.close >= quotes.open
-        low, high = quotes.mark_low, quotes.mark_high
+        low, high = quotes.mark_low.copy(), quotes.mark_high.copy()
+        for fact in ahead:
+            i = fact.place
+            if fact.kind in ENDING and fact.quantity < 0.0 and fact.value < quotes.open[i]:
+                low[i] = max(low[i], fact.value)
+            elif fact.kind in ENDING and fact.quantity > 0.0 and fact.value > quotes.open[i]:
+                high[i] = min(high[i], fact.value)
         for first in (True, False):
             values = low.copy()
             chosen = is_up != first
             values[chosen] = high[chosen]
-            self._test(bar, values, end)
+            self._test(bar, values, time)
 
     def _check_debt(
         self, terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int

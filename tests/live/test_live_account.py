@@ -218,7 +218,7 @@ def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_p
     held = {"SYNTHETIC-PERP": {"quantity": 0.1, "entry": 20_000.0}}
     account.write_text(json.dumps({"equity": 10_000, "positions": held}), encoding="utf-8")
     file = tmp_path / "live.toml"
-    file.write_text(f'[decide]\nsnapshot = "{account}"\nnow = 2024-01-01T00:10:00\n', "utf-8")
+    file.write_text(f'[decide]\nsnapshot = "{account.name}"\nnow = 2024-01-01T00:10:00\n', "utf-8")
     code, out, _ = call(capsys, "decide", file, "--at", 30_000, "--json")
     found = json.loads(out)
     assert code == 0

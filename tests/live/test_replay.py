@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -128,6 +129,20 @@ def test_it_goes_on_where_a_venue_would_liquidate():
     assert row["time"] == START + pd.Timedelta("3h") - pd.Timedelta(1, unit="ns")
     assert row["shortfall"] == pytest.approx(0.05 * 150.0 * 95.0 - 250.0)
     assert found.of_account("equity")[-1] == 1_000.0
+
+
+@pytest.mark.parametrize(("kind", "price", "shortfall"), [
+    ("order", 99.0, [0.05 * 150.0 * 95.0 - 250.0]),
+    ("stop", 99.0, []),  # what is held at the low was stopped before it
+    ("stop", 110.0, [0.05 * 150.0 * 95.0 - 250.0]),  # a profit was taken, who knows when
+])  # fmt: skip
+def test_what_was_held_at_the_open_is_tested_at_the_extremes(kind, price, shortfall):
+    """15x long 100 is sold inside the bar that falls to 95: nothing is held after it."""
+    market = market_of(100.0, 100.0, (100.0, 112.0, 95.0, 100.0), 100.0)
+    fills = fills_of((1.0, 150.0, 100.0, 0.0), (2.5, -150.0, price, 0.0))
+    found = replay(fills.assign(kind=["order", kind]), market).would_liquidate
+    assert found["shortfall"].tolist() == pytest.approx(shortfall)
+    assert (found["time"] == START + pd.Timedelta("2.5h")).all()
 
 
 def test_a_replay_begins_where_a_snapshot_says():
@@ -272,14 +287,20 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
     given = ["replay", "--fills", "examples/fills.csv", "--to", "2023-01-03", "--ledger", ledger]
     code, out, _ = call(capsys, *given, "--json", "--no-save")
     found = json.loads(out)
-    assert code == 0
+    assert code == 1  # the books differ
     assert (found["ledger"]["time"], found["ledger"]["term"]) == (
         "2023-01-01T04:00:00+00:00",
         "fees",
     )
     assert found["would_liquidate"] == []
-    code, out, _ = call(capsys, *given, "--results", tmp_path / "results")
-    assert code == 0
+    shutil.copy("examples/fills.csv", tmp_path)  # paths of a file are relative to it
+    file = tmp_path / "live.toml"
+    file.write_text('[replay]\nfills = "fills.csv"\nledger = "ledger.csv"\n', encoding="utf-8")
+    code, out, _ = call(
+        capsys, "replay", file, "--to", "2023-01-03", "--results", tmp_path / "results"
+    )
+    assert code == 1
+    assert len([*(tmp_path / "results").iterdir()]) == 1
     assert "first difference in the bar of 2023-01-01 04:00 UTC: fees" in out
     for more, words in ((["--fills", "none.csv"], "readable CSV"), (["--begin", "x.json"], "JSON"),
                         (["--ledger", "none.csv"], "readable CSV"),

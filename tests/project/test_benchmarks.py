@@ -53,6 +53,7 @@ SMALLEST: dict[str, str] = {
     "report.py": "--bars 3000 --sets 60",
     "risk.py": "60",
     "run.py": "--bars 3000 --repeat 1",
+    "slow_decisions.py": "MINUTES --json --sets 8 --from 2023-01-01 --to 2023-01-02",
     "store.py": "--results 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
     "validation.py": "speed --bars 4000 --sets 64 --folds 2",
@@ -107,6 +108,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("benchmarks")
     return {
         "FOLDER": str(folder / "btc"),
+        "MINUTES": str(folder / "minutes"),
         "QUARTER": str(folder / "quarter"),
         "PICTURES": str(folder),
         "PICTURE": str(folder / "contagion.svg"),
@@ -127,6 +129,8 @@ def prepare(words: list[str], places: dict[str, str]) -> list[str]:
     """Return arguments with paths, and make what they lead to."""
     if "FOLDER" in words and not Path(places["FOLDER"]).exists():
         bt.Market.sample(bars=24 * 40).save(places["FOLDER"])
+    if "MINUTES" in words:
+        bt.Market.sample(bars=24 * 60, interval="1m").save(places["MINUTES"])
     if "QUARTER" in words and not Path(places["QUARTER"]).exists():
         fields = {**bt.Market.sample(bars=24 * 75).fields(), "instrument": "BTCUSDT"}
         bt.Market(**fields, source="made up").save(places["QUARTER"])
