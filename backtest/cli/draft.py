@@ -93,7 +93,7 @@ class Draft(NamedTuple):
 
     def find_path(self, table: str, key: str) -> Path:
         """Return the path in an entry."""
-        return self.find_base(table, key) / self.tables[table][key]
+        return self.find_base(table, key) / Path(self.tables[table][key])
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

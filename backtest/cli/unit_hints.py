@@ -67,7 +67,7 @@ def describe_bars(policy: Policy, market: Market | Markets) -> str | None:
     The defaults of built-in policies are made for bars of an hour. Parameters that the user has
     set, parameters not in use and policies of the user are left out.
     """
-    interval = market.interval
+    interval = market.decide or market.interval
     if interval * FAR > HOUR and interval < HOUR * FAR:
         return None
     spans = [

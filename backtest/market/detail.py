@@ -83,11 +83,11 @@ def read_detail(markets: Markets, detail: Any, where: str) -> Mapping[str, Marke
 
 
 def load_detail(markets: Markets, folder: str | Path) -> Mapping[str, Market]:
-    """Return the shorter bars in a folder."""
+    """Return the shorter bars in a folder; funding is that of the longer ones."""
     if len(markets) == 1:
         (name,) = markets.names
-        return {name: Market.load(folder)}
-    return Markets.load(folder, instruments=list(markets.names))
+        return {name: Market.load(folder, funding_gaps="zero")}
+    return Markets.load(folder, instruments=list(markets.names), funding_gaps="zero")
 
 
 class Part(NamedTuple):

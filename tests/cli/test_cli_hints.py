@@ -111,6 +111,7 @@ def test_what_was_chosen_not_used_or_not_ours_is_left_alone(policy):
 def test_minutes_are_told_in_hours():
     minutes = bt.Market.sample(bars=600, interval="1m")
     assert "half_life=72.0 is 1.2 h" in str(describe_bars(VolTarget(), minutes))
+    assert describe_bars(VolTarget(), bt.decide_every(minutes, "1h")) is None
 
 
 def test_a_run_prints_the_note_beside_its_result(capsys):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
@@ -43,6 +44,15 @@ def test_full_detail_is_the_shorter_market_with_a_slow_policy(quarters):
     assert one.bars.equals(other.bars)
     assert "15m in 240 of 240 bars of 1h" in one.manifest["data"]["filled"]["detail"]
     assert one.manifest["data"]["decide"] == "1h"
+
+
+def test_the_funding_of_a_folder_of_detail_is_not_needed(quarters, tmp_path):
+    """Funding is that of the longer bars: a file that ends before the detail does is no matter."""
+    folder = quarters.save(tmp_path / "quarters")
+    funding = folder / "funding.parquet"
+    pd.read_parquet(funding).iloc[:3].to_parquet(funding)
+    hours = quarters.resample("1h")
+    assert run(hours, detail=folder).bars.equals(run(hours, detail=quarters).bars)
 
 
 def test_the_account_lives_the_detail_where_it_is_known(quarters):
