@@ -42,7 +42,7 @@ from backtest.engine.run import run
 from backtest.features import margin_rules
 from backtest.market import Market, Markets, PanelQuality, Quality, quality
 from backtest.market.policy_clock import decide_every
-from backtest.policy import Columns, Combinator, Policy
+from backtest.policy import Columns, Combinator, OptionRule, Policy
 from backtest.policy.combinators import held_leverage
 from backtest.policy.policy import Bar
 from backtest.policy.view import AccountView
@@ -183,6 +183,7 @@ __all__ = [
     "Option",
     "OptionCosts",
     "OptionPosition",
+    "OptionRule",
     "OptionShocks",
     "PanelQuality",
     "ParameterError",

@@ -25,6 +25,7 @@ from backtest.engine.loop_driver import (
 )
 from backtest.engine.loop_inputs import start_state
 from backtest.engine.option_arrays import resume_options
+from backtest.engine.option_chain import Legs
 from backtest.engine.option_trader import OptionTrader, make_trader
 from backtest.engine.portfolio_driver import (
     PolicySwitch,
@@ -179,14 +180,17 @@ def take(
     """Run the loop of several positions over all bars; return its arrays and events."""
     account = setup.account
     inputs, state, deciders, tally = begin(setup)
+    legs = Legs({}, {})
+    first = start_policies(setup, Switch(setup.first, setup.observed), deciders, legs)
     later = [
-        start_policies(setup, each, gather_deciders(setup, each.observed)) for each in switches
+        start_policies(setup, each, gather_deciders(setup, each.observed), legs)
+        for each in switches
     ]
     return run_portfolio_loop(
         inputs,
         state,
         tally,
-        [start_policies(setup, Switch(setup.first, setup.observed), deciders), *later],
+        [first, *later],
         is_compiled=is_compiled,
         progress=progress,
         own=account.requirement if isinstance(account.requirement, OwnMargin) else None,
@@ -195,13 +199,20 @@ def take(
     )
 
 
-def start_policies(setup: Setup, switch: Switch, deciders: Deciders) -> PolicySwitch:
+def start_policies(setup: Setup, switch: Switch, deciders: Deciders, legs: Legs) -> PolicySwitch:
     """Return the policies of a part of a run as its loop takes them."""
-    trader = find_trader(setup, switch.observed)
+    trader = find_trader(setup, switch.observed, legs)
     return PolicySwitch(switch.bar, deciders, list_policies(switch.observed), trader)
 
 
-def find_trader(setup: Setup, observed: list[ObservedPolicy]) -> OptionTrader | None:
+def find_trader(setup: Setup, observed: list[ObservedPolicy], legs: Legs) -> OptionTrader | None:
     """Return the policies of a run that trade options, if any."""
     may_sell = not isinstance(setup.account.requirement, Brackets)
-    return make_trader(setup.markets, setup.inputs.feed.options, observed, may_sell=may_sell)
+    return make_trader(
+        setup.markets,
+        setup.inputs.feed.options,
+        observed,
+        may_sell=may_sell,
+        legs=legs,
+        resume=None if setup.resume is None else setup.resume.options,
+    )

@@ -17,6 +17,7 @@ from backtest.account import Account
 from backtest.base.compile_choice import compiling_first
 from backtest.base.json_values import repr_plain
 from backtest.base.units import FloatArray, format_time
+from backtest.engine.contract_options import hold_options, list_options
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import FULL
 from backtest.engine.lookahead.market_cuts import make_futures
@@ -24,7 +25,7 @@ from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market
 from backtest.measures.stored_tally import flatten_tally
-from backtest.policy import Policy, sets_margin
+from backtest.policy import Policy, sets_margin, trades_options
 from backtest.venue import Bracket, Venue
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
 
@@ -83,7 +84,11 @@ class ContractTrial:
             terms: dict[str, Any] = {"margin": "isolated", "venue_leverage": 20.0}
             moved = (each._replace(account=replace(each.account, **terms)) for each in every)
             every = tuple(each for each in moved if "cross" not in each.name)
-        return tuple(each for each in every if each.name.split()[0] in self.accounts)
+        chosen = tuple(each for each in every if each.name.split()[0] in self.accounts)
+        if not trades_options(self.cls):
+            return chosen
+        held = ((each, *hold_options(each.venue, each.account)) for each in chosen)
+        return tuple(each._replace(venue=venue, account=own) for each, venue, own in held)
 
     @cached_property
     def plain(self) -> Result:
@@ -92,9 +97,11 @@ class ContractTrial:
 
     def run(self, market: Market, situation: Situation, *, is_compiled: bool = False) -> Result:
         """Return a run of the policy."""
-        signal = situation.signal
+        signal, is_coin = situation.signal, situation.venue.contract.kind == "inverse"
         return run(
-            market,
+            list_options(market, self.market.end, is_coin=is_coin)
+            if trades_options(self.cls)
+            else market,
             self.policy,
             venue=situation.venue,
             account=situation.account,
@@ -308,7 +315,22 @@ def check_causal_decisions(trial: ContractTrial) -> str:
                     raise BrokenContractError(
                         f"looks ahead: the {word} at {trial.name_bar(bad)} differs {what} {t}"
                     )
+            compare_held(trial, result, t, f"{what} {t}")
     return "the same decisions, whatever comes after"
+
+
+def compare_held(trial: ContractTrial, result: Result, t: int, what: str) -> None:
+    """Require that options held up to bar t are the same in a run with another future."""
+    if not trades_options(trial.cls):
+        return
+    columns, end = ["time", "instrument", "quantity"], trial.plain.bars.index[t]
+    ours, theirs = (
+        each.positions.loc[each.positions["time"] <= end, columns]
+        .astype({"instrument": str}).sort_values(columns[:2]).reset_index(drop=True)
+        for each in (trial.plain, result)
+    )  # fmt: skip
+    if not ours.equals(theirs):
+        raise BrokenContractError(f"looks ahead: the options held up to bar {t} differ {what}")
 
 
 def list_measures(result: Result) -> FloatArray:

@@ -89,7 +89,7 @@ def resume_options(inputs: Any, names: Sequence[str], held: RunOptions | None) -
     found = start_options(inputs.terms.options, inputs.feed.options)
     if held is None:
         return found
-    for j, name in enumerate(held.names):
+    for j, name in enumerate(held.terms.names):
         quantity = float(held.record.quantity[-1, j])
         if quantity == 0.0:
             continue

@@ -14,7 +14,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import format_time
 from backtest.market.markets import Markets
-from backtest.policy import trades_options
+from backtest.policy import OptionRule, trades_options
 from backtest.venue import Venue
 from backtest.venue.option_contract import Option
 from backtest.venue.option_costs import require_costs
@@ -57,12 +57,13 @@ def check_traders(policies: Mapping[str, object], overlay: object, markets: Mark
     for name, policy in (*policies.items(), ("the overlay", overlay)):
         if not trades_options(policy):
             continue
-        if not hasattr(type(policy), "option_orders"):
+        is_inside = any(trades_options(each.policy) for each in getattr(policy, "parts", ()))
+        if is_inside and not isinstance(policy, OptionRule):
             raise ParameterError(
                 f"a policy that trades options stands alone, got it inside "
                 f"{type(policy).__name__} of {name}",
                 where="bt.run, policy",
-                cure="give it as the overlay, or define option_orders in the policy around it",
+                cure="give it as the overlay, or derive the policy around it from bt.OptionRule",
             )
         owners = {*markets.listing.underlyings.values()} if markets.options else set()
         if not owners or (name in policies and name not in owners):
@@ -93,8 +94,8 @@ def warn_of_options(
     names = [name for name in markets.options if is_before_first(markets, name)]
     if names:
         warn_caller(
-            f"volatility is flat before the first fitted expiry: {', '.join(names)} expire before "
-            "it in some surfaces"
+            f"volatility is flat before the first fitted expiry: {', '.join(names[:5])}"
+            f"{f' and {len(names) - 5} more' * (len(names) > 5)} expire before it in some surfaces"
         )
 
 

@@ -37,7 +37,7 @@ def list_option_columns(options: RunOptions | None) -> dict[str, FloatArray]:
     arrays = list_arrays(options)
     return {
         f"{name} {field}": each[:, k]
-        for k, name in enumerate(options.names)
+        for k, name in enumerate(options.terms.names)
         for field, each in arrays.items()
     }
 
@@ -50,8 +50,8 @@ def pack_options(options: RunOptions | None) -> dict[str, Any]:
         name: each.tolist() for name, each in options.terms._asdict().items() if name != "names"
     }
     contracts = [each.to_dict() for each in options.contracts]
-    names, owners = list(options.names), options.owners.tolist()
-    return {"options": {"names": names, "owners": owners, "contracts": contracts, **terms}}
+    own = {"names": options.terms.names, "legs": options.legs, "owners": options.owners.tolist()}
+    return {"options": {**own, "contracts": contracts, **terms}}
 
 
 def read_options(stored: Mapping[str, Any] | None, wide: pd.DataFrame) -> RunOptions | None:
@@ -65,6 +65,7 @@ def read_options(stored: Mapping[str, Any] | None, wide: pd.DataFrame) -> RunOpt
     }
     return RunOptions(
         contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),
+        legs=tuple(stored["legs"]),
         owners=np.array(stored["owners"], dtype=np.int64),
         terms=OptionTerms(names=names, **terms),
         record=OptionFields(*gather(wide, names, OptionFields._fields)),

@@ -213,8 +213,13 @@ def write_quotes(feed: OptionFeed, k: int, rows: QuoteRows, found: IntArray, is_
 
 
 class CloseQuotes(NamedTuple):
-    """What is known of the contracts at each close, (n_bars, K): marks, quotes, Black deltas."""
+    """What is known of the contracts at each close, (n_bars, K).
 
+    Forwards, marks, quotes and Black deltas. Without a chain the quotes are those of the model:
+    half the spread and at least a tick from the mark, or the mark where no spread is known.
+    """
+
+    forwards: FloatArray
     marks: FloatArray
     bids: FloatArray
     asks: FloatArray
@@ -224,20 +229,32 @@ class CloseQuotes(NamedTuple):
 def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
     """Return what is known of the contracts at each close."""
     listing: Any = markets.listing
-    found = CloseQuotes(*np.full((4, markets.n_bars, len(listing.options)), np.nan))
+    found = CloseQuotes(*np.full((5, markets.n_bars, len(listing.options)), np.nan))
     age, closes = listing.quote_age or markets.interval, markets.time + markets.interval
     spots = markets.panel().mark_close
     for k, (name, option) in enumerate(listing.options.items()):
         forwards = spots[feed.instruments[k]] * feed.bases_close[:, k]
-        place = (forwards, feed.strikes[k], feed.years_close[:, k], feed.volatilities_close[:, k])
-        own, model = feed.marks_close[:, k], price(option.kind, *place, 0.0, option.settlement)
-        found.marks[:, k] = np.where(np.isfinite(own), own, model)
-        found.deltas[:, k] = greeks(option.kind, *place).delta
+        years, volatilities = feed.years_close[:, k], feed.volatilities_close[:, k]
+        place = (forwards, feed.strikes[k], years)
+        own, model = (
+            feed.marks_close[:, k],
+            price(option.kind, *place, volatilities, 0.0, option.settlement),
+        )
+        marks = np.where(np.isfinite(own), own, model)
+        found.forwards[:, k], found.marks[:, k] = forwards, marks
+        found.deltas[:, k] = greeks(option.kind, *place, volatilities).delta
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
             rows = read_quote_rows(chain, option)
             last = rows.find(closes, "left", age)
             found.bids[:, k], found.asks[:, k] = rows.pick("bid", last), rows.pick("ask", last)
+            continue
+        half, tick = np.nan_to_num(feed.half_spreads[:, k]), float(feed.ticks[k])
+        for sign, quotes in ((-1.0, found.bids), (1.0, found.asks)):
+            moved = np.maximum(volatilities + sign * half, 0.0)
+            away = price(option.kind, *place, moved, 0.0, option.settlement) - model
+            at_least = np.maximum(sign * away, np.where(half > 0.0, tick, 0.0))
+            quotes[:, k] = np.maximum(marks + sign * at_least, 0.0)
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +21,11 @@ from backtest.account.portfolio_records import (
 )
 from backtest.base.errors import BacktestError, PolicyError
 from backtest.base.json_values import repr_plain
-from backtest.base.units import format_time
+from backtest.base.units import TOLERANCE, format_time
 from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.deciders import Deciders
-from backtest.engine.option_inputs import CloseQuotes, check_order, read_close_quotes
+from backtest.engine.option_chain import Legs, ListedContracts, OptionChain
+from backtest.engine.option_inputs import check_order, read_close_quotes
 from backtest.engine.portfolio_loop import (
     N_SHOWN,
     find_seen_bar,
@@ -39,36 +39,13 @@ from backtest.engine.portfolio_loop import (
 from backtest.engine.portfolio_policies import ObservedPolicy
 from backtest.engine.portfolio_recording import RunTape
 from backtest.engine.portfolio_tally import CloseFacts
+from backtest.engine.run_options import RunOptions
 from backtest.market.markets import Markets
 from backtest.policy import Policy
 from backtest.policy.view import AccountView
 from backtest.venue.option_contract import Option
 
 BAR = ("open", "high", "low", "close", "mark", "volume", "funding")
-
-
-class ListedOption(NamedTuple):
-    """What a policy knows of a listed contract at a close.
-
-    ``kind`` is "call" or "put", ``expiry`` in UTC, ``years`` of 365 days. Prices are per unit of
-    the underlying in the currency of settlement: ``mark``, and ``bid`` and ``ask`` of the last row
-    (NaN: not quoted, or no row). ``volatility`` is that of the mark, ``delta`` N(d1), negative for
-    a put, ``size`` units per contract, ``quantity`` the signed contracts that are held.
-    """
-
-    name: str
-    underlying: str
-    kind: str
-    strike: float
-    expiry: pd.Timestamp
-    size: float
-    years: float
-    mark: float
-    bid: float
-    ask: float
-    volatility: float
-    delta: float
-    quantity: float
 
 
 class Trade(NamedTuple):
@@ -81,24 +58,31 @@ class Trade(NamedTuple):
 
 
 class OptionTrader(NamedTuple):
-    """The policies of a run that trade options, and what they see at each close.
-
-    ``legs`` (changes) are the contracts of the legs of each policy so far.
-    """
+    """The policies of a run that trade options, and what they see at each close."""
 
     markets: Markets
-    options: dict[str, Option]
-    expiries: list[pd.Timestamp]
+    listed: ListedContracts
     trades: tuple[Trade, ...]
-    seen: CloseQuotes
     may_sell: bool
-    legs: dict[tuple[int, str], str]
+
+    def name_legs(self) -> list[tuple[int, str]]:
+        """Return the contracts that were ordered by number, with the names of their legs."""
+        return [(k, leg) for k, (_, leg) in self.listed.legs.owners.items()]
 
 
 def make_trader(
-    markets: Markets, feed: OptionFeed, observed: Sequence[ObservedPolicy], *, may_sell: bool
+    markets: Markets,
+    feed: OptionFeed,
+    observed: Sequence[ObservedPolicy],
+    *,
+    may_sell: bool,
+    legs: Legs,
+    resume: RunOptions | None = None,
 ) -> OptionTrader | None:
-    """Return the policies that trade options, those of the instruments and last the overlay."""
+    """Return the policies that trade options, those of the instruments and last the overlay.
+
+    ``legs`` are those of the whole run, at first those of the run that it goes on from.
+    """
     trades = [
         Trade(i, each.policy, tuple(each.columns), list_contracts(markets, i))
         for i, each in enumerate(observed)
@@ -107,15 +91,32 @@ def make_trader(
     if not trades:
         return None
     options = markets.options
-    return OptionTrader(
-        markets=markets,
-        options=options,
-        expiries=[pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()],
-        trades=tuple(trades),
+    listed = ListedContracts(
+        names=tuple(options),
+        options=tuple(options.values()),
+        expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
+        feed=feed,
         seen=read_close_quotes(markets, feed),
-        may_sell=may_sell,
-        legs={},
+        legs=legs,
     )
+    if resume is not None and not legs.owners:
+        resume_legs(legs, trades, resume)
+    return OptionTrader(markets, listed, tuple(trades), may_sell)
+
+
+def resume_legs(legs: Legs, trades: Sequence[Trade], before: RunOptions) -> None:
+    """Write the legs of an earlier run; the current contract of each is the last that it opened."""
+    held = before.record.quantity
+    changed = np.diff(held != 0.0, axis=0, prepend=False)
+    opened = [np.flatnonzero(each)[-1] if each.any() else -1 for each in changed.T]
+    for j in np.argsort(opened, kind="stable"):
+        name, leg = before.terms.names[j], before.legs[j]
+        owner = next((each for each in trades if name in each.contracts), None)
+        if leg and owner is not None:
+            k = owner.contracts[name]
+            legs.owners[k] = (owner.i, leg)
+            if held[-1, j] != 0.0:
+                legs.held[owner.i, leg] = k
 
 
 def list_contracts(markets: Markets, i: int) -> dict[str, int]:
@@ -170,9 +171,12 @@ def ask_trader(
             show_index(deciders, k)
         bar = read_bar(deciders, trade, time, int(local))
         account = read_account(deciders, terms, quotes, min(trade.i, n - 1))
-        chain = list_chain(trader, trade, feed.options, state, t)
+        quantities = state.options.positions.quantities
+        name = trader.markets.names[trade.i] if trade.i < n else ""
+        chain = OptionChain(trader.listed, trade.contracts, quantities, trade.i, name, t)
         orders = ask(trade, bar, account, chain)
         write_orders(trader, trade, feed.options, orders, chain, t)
+        sell_leftovers(trader, trade, feed.options, chain, t)
 
 
 def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape, t: int) -> CloseFacts:
@@ -215,46 +219,10 @@ def read_account(deciders: Deciders, terms: Any, quotes: MarketBar, i: int) -> A
     return AccountView._make((*deciders.shown[:N_SHOWN], rules))
 
 
-# ----------------------------------------------------------------------------------- the chain
-
-
-def list_chain(
-    trader: OptionTrader, trade: Trade, feed: OptionFeed, state: AccountState, t: int
-) -> Mapping[str, ListedOption]:
-    """Return the contracts that are listed at the close of bar t, by name."""
-    return MappingProxyType({
-        name: describe_option(trader, feed, state, name, k, t)
-        for name, k in trade.contracts.items()
-        if feed.years_close[t, k] > 0.0 and math.isfinite(feed.volatilities_close[t, k])
-    })  # fmt: skip
-
-
-def describe_option(
-    trader: OptionTrader, feed: OptionFeed, state: AccountState, name: str, k: int, t: int
-) -> ListedOption:
-    """Return a contract as a policy sees it at the close of bar t."""
-    option = trader.options[name]
-    return ListedOption(
-        name=name,
-        underlying=str(option.underlying),
-        kind=str(option.kind),
-        strike=float(feed.strikes[k]),
-        expiry=trader.expiries[k],
-        size=option.size,
-        years=float(feed.years_close[t, k]),
-        mark=float(trader.seen.marks[t, k]),
-        bid=float(trader.seen.bids[t, k]),
-        ask=float(trader.seen.asks[t, k]),
-        volatility=float(feed.volatilities_close[t, k]),
-        delta=float(trader.seen.deltas[t, k]),
-        quantity=float(state.options.positions.quantities[k]),
-    )
-
-
 # ---------------------------------------------------------------------------------- the orders
 
 
-def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: Mapping[str, ListedOption]) -> Any:
+def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: OptionChain) -> Any:
     """Return what a policy orders; what it raises becomes a PolicyError."""
     policy: Any = trade.policy
     try:
@@ -280,25 +248,18 @@ def write_orders(
     trade: Trade,
     feed: OptionFeed,
     orders: Any,
-    chain: Mapping[str, ListedOption],
+    chain: OptionChain,
     t: int,
 ) -> None:
     """Write what a policy ordered at the close of bar t, checked, for the next open."""
     where = f"{type(trade.policy).__name__}.option_orders, close of bar {t}, "
     where += f"{format_time(int(trader.markets.time[t]))} UTC"
-    written: dict[str, str] = {}
     for leg, order in read_orders(orders, where):
         name, quantity = read_order(leg, order, trader, trade, where)
         if math.isnan(quantity):
             continue
-        check_leg(trader, trade, leg, name, where)
-        other = written.setdefault(name, leg)
-        if other != leg:
-            raise PolicyError(
-                f"a contract is ordered by one leg, got {name!r} from {other!r} and {leg!r}",
-                where=where,
-                cure="order the sum in one of them",
-            )
+        k = trade.contracts[name]
+        enter_leg(trader.listed, trade, leg, k, where)
         if quantity < 0.0 and not trader.may_sell:
             raise PolicyError(
                 f"options are sold under a margin rule that knows shorts, got {quantity:g} of "
@@ -306,10 +267,9 @@ def write_orders(
                 where=where,
                 cure="give Account(requirement='deribit-standard'), or hold 0 or more",
             )
-        k = trade.contracts[name]
         if name in chain:
             check_order(feed, trader.markets, k, t + 1)
-        feed.targets[t + 1, k] = quantity
+        feed.targets[t + 1, k] = truncate(quantity, trader.listed.options[k].lot)
 
 
 def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:
@@ -356,7 +316,7 @@ def read_order(
 
 def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> str:
     """Return the name under which a contract is listed; refuse one that this policy cannot see."""
-    listed = trader.options
+    listed = trader.markets.options
     if isinstance(contract, Option):
         found = next((name for name, each in listed.items() if each == contract), None)
     else:
@@ -372,12 +332,38 @@ def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> 
     return found
 
 
-def check_leg(trader: OptionTrader, trade: Trade, leg: str, name: str, where: str) -> None:
-    """Refuse a leg that changes its contract."""
-    before = trader.legs.setdefault((trade.i, leg), name)
-    if before != name:
+def truncate(quantity: float, lot: float) -> float:
+    """Return a quantity in whole lots, toward 0; 0.3 is three lots of 0.1."""
+    if lot == 0.0:
+        return quantity
+    return math.copysign(math.floor(abs(quantity) / lot * (1.0 + TOLERANCE)) * lot, quantity)
+
+
+def enter_leg(listed: ListedContracts, trade: Trade, leg: str, k: int, where: str) -> None:
+    """Give a contract to a leg, from now on its current one; refuse one of another leg."""
+    owner = listed.legs.owners.setdefault(k, (trade.i, leg))
+    if owner != (trade.i, leg):
         raise PolicyError(
-            f"a leg keeps its contract, got {name!r} after {before!r} for {leg!r}",
+            f"a contract is ordered by one leg, got {listed.names[k]!r} from {owner[1]!r} and "
+            f"{leg!r}",
             where=where,
-            cure="give the other contract a leg of its own, and order 0 of the first",
+            cure="order the sum in one of them",
         )
+    listed.legs.held[owner] = k
+
+
+def sell_leftovers(
+    trader: OptionTrader, trade: Trade, feed: OptionFeed, chain: OptionChain, t: int
+) -> None:
+    """Order the end of contracts that a leg holds besides its current one.
+
+    The side that closes them must be quoted, or the order would not fill.
+    """
+    legs = trader.listed.legs
+    for each in chain.positions():
+        k = trade.contracts[each.name]
+        quote = each.bid if each.quantity > 0.0 else each.ask
+        is_left = k in legs.owners and legs.held[legs.owners[k]] != k
+        if is_left and math.isfinite(quote) and trader.listed.legs.owners[k][0] == trade.i:
+            check_order(feed, trader.markets, k, t + 1)
+            feed.targets[t + 1, k] = 0.0

@@ -113,6 +113,7 @@ def run_portfolio_loop(
         entries=np.concatenate(kept),
         memory=deciders.memory,
         plain_because="" if is_compiled else describe_plain(own),
+        legs={k: leg for part in parts if part.trader for k, leg in part.trader.name_legs()},
     )
 
 

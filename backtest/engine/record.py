@@ -6,7 +6,8 @@ memory of fields that stay 0 is never touched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -224,7 +225,8 @@ class Outcome(NamedTuple):
     """Where a loop ended, what it recorded, and what it has accumulated.
 
     ``memory`` is that of the policies. ``charged`` has the fee rate of ordinary trades from some
-    bars on, of one position.
+    bars on, of one position. ``legs`` are those of policies that trade options, by the number
+    of the contract.
     """
 
     state: Any
@@ -235,6 +237,7 @@ class Outcome(NamedTuple):
     plain_because: str
     traded: TradedDays | None
     charged: tuple[tuple[int, float], ...] = ()
+    legs: Mapping[int, str] = MappingProxyType({})
 
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""

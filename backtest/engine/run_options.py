@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 class RunOptions:
     """The options that a run held, in the order of the markets; arrays of shape (n_bars, K).
 
+    ``legs`` name the leg of a policy that ordered each first, empty for one held by a schedule.
     ``owners`` (K,) are their numbers in the log. ``opened`` are signed contracts after the fills at
     the open, ``entries`` the average prices of what is held, ``settled`` the prices of the
     underlying at which contracts expired inside a bar, and ``ages`` the days since the surface.
     """
 
     contracts: tuple[Option, ...]
+    legs: tuple[str, ...]
     owners: IntArray
     terms: OptionTerms
     quotes: OptionQuotes
@@ -49,8 +51,9 @@ class RunOptions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the contracts."""
-        return self.terms.names
+        """The names of the contracts, after those of their legs: ``tail:BTC-26JUN26-60000-P``."""
+        pairs = zip(self.legs, self.terms.names, strict=True)
+        return tuple(f"{leg}:{name}" if leg else name for leg, name in pairs)
 
     @property
     def named(self) -> dict[int, str]:
@@ -128,6 +131,7 @@ def read_options(setup: Any, outcome: Any) -> RunOptions | None:
     places = find_expiries(feed, kept, first, held.quantity.shape)
     return RunOptions(
         contracts=tuple(listed[name] for name in terms.names),
+        legs=tuple(outcome.legs.get(k, "") for k in kept.tolist()),
         owners=kept + after,
         terms=terms,
         quotes=read_quotes(feed, kept, terms, opens[first:], closes[first:], places[0], first),

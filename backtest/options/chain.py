@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from backtest.options.forwards import fill_forwards
 from backtest.options.option_terms import Settlement
 from backtest.options.pricing import implied_volatility, volatility_reason
 from backtest.options.sample_chain import write_sample
+from backtest.venue.option_contract import Option
 
 SETTLEMENTS = ("cash", "coin")
 UNNAMED = "unnamed underlying"
@@ -228,6 +230,52 @@ class Chain:
                     ),
                 )
         return chosen
+
+    @checked
+    def contracts(
+        self,
+        underlying: str | None = None,
+        *,
+        kind: str | None = None,
+        days: tuple[float, float] = (0.0, math.inf),
+        moneyness: tuple[float, float] = (0.0, math.inf),
+        lot: float = 0.0,
+    ) -> dict[str, Option]:
+        """Return the contracts that stand in the chain, by name, for ``bt.Markets``.
+
+        Parameters
+        ----------
+        underlying : str, optional
+            A name of :attr:`underlyings`.
+        kind : str, optional
+            ``"call"`` or ``"put"``.
+        days : (float, float)
+            The days to expiry that a row of the contract has in any snapshot.
+        moneyness : (float, float)
+            Strike over forward in such a row.
+        lot : float
+            The step of quantities.
+        """
+        chosen = self if underlying is None else self.select(underlying)
+        rows = chosen.table.assign(years=chosen.years)
+        ratio = rows["strike"] / rows["forward"].fillna(rows["index"])
+        fits = (YEAR_DAYS * rows["years"]).between(*days) & ratio.between(*moneyness)
+        if kind is not None:
+            fits &= rows["kind"] == kind
+        columns = ["underlying", "expiry", "strike", "kind"]
+        ordered = rows.loc[fits, columns].drop_duplicates().sort_values(columns)
+        found = [
+            Option(
+                underlying=name_underlying(str(name)),
+                expiry=str(expiry),
+                strike=float(strike),
+                kind=str(side),
+                settlement=self.settlement,
+                lot=lot,
+            )
+            for name, expiry, strike, side in zip(*(ordered[each] for each in columns), strict=True)
+        ]
+        return {str(each.name): each for each in found}
 
     def inspect(self) -> Inspection:
         """Return the defects of the quotes, counted by snapshot and underlying."""

@@ -4,6 +4,7 @@ A policy reads closed bars and a read-only view of its account, and returns a le
 """
 
 from backtest.policy.combinators import Combinator
+from backtest.policy.option_rule import OptionRule
 from backtest.policy.policy import (
     Columns,
     Parameter,
@@ -18,6 +19,7 @@ from backtest.policy.policy import (
 __all__ = [
     "Columns",
     "Combinator",
+    "OptionRule",
     "Parameter",
     "Policy",
     "formula_for",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 
+from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Text
 from backtest.base.json_values import repr_plain
@@ -50,6 +51,8 @@ class Option(Value):
         The price of the underlying at which the venue settled it, in the quote currency.
     spread : float, optional
         From bid to ask in implied volatility, in the place of that of the venue's costs.
+    lot : float
+        The step of quantities: orders of policies are truncated to it. 0: any quantity.
     """
 
     name: Annotated[str | None, Text()] = None
@@ -62,6 +65,7 @@ class Option(Value):
     underlying: Annotated[str | None, Text()] = None
     settlement_price: Annotated[float | None, POSITIVE] = None
     spread: Annotated[float | None, NOT_NEGATIVE] = None
+    lot: Annotated[float, NOT_NEGATIVE] = 0.0
 
     def _check_rules(self) -> None:
         found = read_name(self.name) if self.name is not None else {}
@@ -94,6 +98,51 @@ class Option(Value):
                 cure="give bt.Option('BTC-26JUN26-60000-P'), or bt.Option(kind='put', "
                 "strike=60_000, expiry='2026-06-26 08:00', underlying='BTC')",
             )
+
+    @classmethod
+    @checked
+    def grid(
+        cls,
+        underlying: str,
+        *,
+        strikes: Iterable[float],
+        start: Any,
+        end: Any,
+        kinds: Iterable[str] = ("call", "put"),
+        **terms: Any,
+    ) -> dict[str, Option]:
+        """Return the contracts of all strikes that expire at 08:00 UTC of each Friday, by name.
+
+        Parameters
+        ----------
+        underlying : str
+            What they are options on.
+        strikes : iterable of float
+            In the quote currency.
+        start, end : time
+            The first and the last time at which one may expire.
+        kinds : iterable of str
+            ``"call"``, ``"put"`` or both.
+        **terms
+            Further fields of an option, such as ``settlement`` and ``lot``.
+
+        Examples
+        --------
+        >>> [*Option.grid("BTC", strikes=[50_000], start="2026-06-20", end="2026-07-04",
+        ...               kinds=["put"], settlement="coin")]
+        ['BTC-26JUN26-50000-P', 'BTC-3JUL26-50000-P']
+        """
+        first, last = format_day(start, "Option.grid, start"), format_day(end, "Option.grid, end")
+        days = pd.date_range(pd.Timestamp(first).normalize(), last, freq="W-FRI")
+        stamps = [day + pd.Timedelta(hours=8) for day in days]
+        found = [
+            cls(underlying=underlying, kind=kind, strike=strike, expiry=str(stamp), **terms)
+            for stamp in stamps
+            if pd.Timestamp(first) <= stamp <= pd.Timestamp(last)
+            for strike in strikes
+            for kind in kinds
+        ]
+        return {str(each.name): each for each in found}
 
     @property
     def sign(self) -> float:

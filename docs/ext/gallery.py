@@ -32,6 +32,20 @@ DATA = {
 """Columns of the market that a policy reads."""
 
 
+OPTIONS = """
+options = bt.Option.grid(
+    "BTC", strikes=range(20_000, 45_001, 2_500), start="2023-01-06", end="2023-05-12"
+)
+surfaces = bt.Surfaces.fit(bt.Chain.sample())
+market = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, max_age="100d")
+costs = bt.OptionCosts(
+    fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125, tick=0.1, spread=0.02
+)
+venue = venue.override(option_costs=costs)
+"""
+"""Listed options, for policies that trade them."""
+
+
 def list_pages() -> dict[str, str]:
     """Return a page for each policy, and the table that lists them."""
     from backtest import strategies
@@ -85,6 +99,8 @@ def write_run(name: str, policy: Any) -> str:
     inner = INNER.get(name, "VolTarget(target=0.6)") if issubclass(policy, bt.Combinator) else ""
     arguments = ", ".join(filter(None, [inner, SETTINGS.get(name, "")]))
     isolated = 'margin="isolated", venue_leverage=5.0, ' if name in ISOLATED else ""
+    is_trading = hasattr(policy, "option_orders")
+    rule = 'requirement="deribit-standard", ' if is_trading else ""
     names = sorted({name, *re.findall(r"([A-Z]\w+)\(", inner)})
     return (
         "import backtest as bt\n"
@@ -92,7 +108,8 @@ def write_run(name: str, policy: Any) -> str:
         f"market = bt.Market.sample(bars={BARS})\n"
         + (f"{DATA[name]}\n" if name in DATA else "")
         + 'venue = bt.Venue.preset("binance-usdm", "BTCUSDT")\n'
-        f"account = bt.Account({isolated}band=0.1)\n"
+        + (OPTIONS if is_trading else "")
+        + f"account = bt.Account({isolated}{rule}band=0.1)\n"
         f"result = bt.run(market, {name}({arguments}), venue=venue, account=account)\n"
         'daily = result.bars[["equity", "leverage"]].resample("1D").last()\n'
         'figure = daily.plot(backend="plotly", facet_row="variable")\n'

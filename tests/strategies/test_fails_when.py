@@ -10,12 +10,15 @@ import pytest
 
 import backtest as bt
 from backtest import strategies as all_policies
+from backtest.engine.contract_options import hold_options, list_options
 from backtest.strategies import (
     Average,
     Capped,
     Carry,
+    Collar,
     Constant,
     Cooldown,
+    CoveredCall,
     Cppi,
     DrawdownControl,
     FundingAware,
@@ -26,12 +29,14 @@ from backtest.strategies import (
     LeverageLoop,
     LiquidationDistance,
     LiquidationProbability,
+    LongVolatility,
     Lowest,
     MarginBuffer,
     Regime,
     Scheduled,
     SharpeScaling,
     Smoothed,
+    TailHedge,
     TailRisk,
     TrendVol,
     VolTarget,
@@ -233,3 +238,31 @@ def test_a_premium_that_widens_in_a_rise_liquidates_the_pair():
     )
     assert result.metrics["liquidations"] == 1
     assert lost(result) > 0.5
+
+
+def with_options(of: bt.Market, policy: bt.Policy) -> float:
+    """Return the gain of an account that may hold options at a volatility of 60 %."""
+    venue, account = hold_options(VENUE, bt.Account(capital=10_000))
+    markets = list_options(of, of.end, is_coin=False)
+    return gained(bt.run(markets, policy, venue=venue, account=account, compile=False))
+
+
+CALM = market(calm(20 * 24))
+"""Twenty days in which next to nothing happens."""
+
+
+def test_protection_and_volatility_decay_where_nothing_happens():
+    """The premiums are lost, two to three per cent of the equity with the budgets given."""
+    none = with_options(CALM, Constant(1.0))
+    assert with_options(CALM, TailHedge(Constant(1.0), budget=0.02, tenor=14.0)) < none - 0.005
+    bought = LongVolatility(Constant(1.0), budget=0.05, tenor=14.0)
+    assert with_options(CALM, bought) < none - 0.02
+
+
+def test_a_rise_is_sold_above_the_strike():
+    """A rise by 60 %: a collar and a covered call give up most of it."""
+    rise = market(calm(20 * 24, drift=0.001))
+    whole = with_options(rise, Constant(1.0))
+    assert whole > 0.5
+    assert with_options(rise, CoveredCall(Constant(1.0))) < 0.6 * whole
+    assert with_options(rise, Collar(Constant(1.0))) < 0.6 * whole

@@ -1,0 +1,66 @@
+"""Rules that trade options beside the leverage of another policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from backtest.base.errors import PolicyError
+from backtest.policy.combinators import Combinator
+from backtest.policy.policy import trades_options
+
+OptionOrders: TypeAlias = Mapping[str, tuple[str, float]]
+
+
+class OptionRule(Combinator):
+    """A rule that trades options, over the policy that sets the leverage.
+
+    A subclass defines ``orders(self, bar, account, chain)``, which returns what ``option_orders``
+    of a policy does. Orders of the policy inside are kept, so that rules can be stacked.
+    """
+
+    def combine(self, bar: Any, account: Any, asked: tuple[float, ...]) -> float:  # noqa: ARG002 - the signature of a formula
+        """Return what the policy asks."""
+        return asked[0]
+
+    def option_orders(self, bar: Any, account: Any, chain: Any) -> OptionOrders:
+        """Return the orders of the policy inside, and those of the rule."""
+        own = self.orders(bar, account, chain)
+        if not any(trades_options(part.policy) for part in self.parts):
+            return own
+        for part, policy in zip(self.parts, self.policies, strict=True):
+            if not trades_options(part.policy):
+                continue
+            inner: Any = policy
+            found = inner.option_orders(PartBar(bar, part.name), account, chain)
+            twice = sorted(found.keys() & own.keys())
+            if twice:
+                raise PolicyError(
+                    f"legs of one position must have different names, got {twice[0]!r} twice",
+                    where=f"{type(self).__name__}.option_orders",
+                    cure="use each rule once",
+                )
+            own = {**found, **own}
+        return own
+
+    def orders(self, *_: Any, **__: Any) -> OptionOrders:
+        """Return the orders of the rule.
+
+        A subclass takes ``(self, bar, account, chain)``.
+        """
+        raise PolicyError(
+            f"a rule that trades options must define orders, {type(self).__name__} does not",
+            where=f"class {type(self).__name__}",
+            cure='add: def orders(self, bar, account, chain): return {"put": (contract, 1.0)}',
+        )
+
+
+class PartBar:
+    """The bar as a policy inside a rule sees it, with its own columns under their names."""
+
+    def __init__(self, bar: Any, part: str) -> None:
+        self.bar, self.part = bar, part
+
+    def __getattr__(self, name: str) -> Any:
+        own = f"{self.part}__{name}"
+        return getattr(self.bar, own if hasattr(self.bar, own) else name)

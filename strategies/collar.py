@@ -1,0 +1,40 @@
+"""Puts under a long position, paid by calls over it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from backtest import AccountView, Bar, OptionRule, Range
+
+
+class Collar(OptionRule):
+    """Hold the leverage of a policy, buy puts under the position, and sell calls over it.
+
+    q = cover N / n puts and as many calls sold at each roll: N the notional of a long position, n
+    that of one contract. Both expire nearest to the tenor, with the Black deltas nearest to those
+    given; they roll together, when one has ``roll`` days left or is no longer quoted. The legs are
+    ``put`` and ``call``.
+    Source: Szado and Schneeweis (2010), Loosening Your Collar: Alternative Implementations of QQQ
+    Collars, J. Trading 5(2); Israelov and Klein (2016), Risk and Return of Equity Index Collar
+    Strategies, J. Alternative Investments 19(1).
+    """
+
+    fails_when: ClassVar[str] = (
+        "A strong rise: the calls that paid for the puts take the gain above their strike."
+    )
+    put_delta: Annotated[float, Range(0.01, 0.6, "absolute Black delta")] = 0.25
+    call_delta: Annotated[float, Range(0.01, 0.6, "Black delta")] = 0.25
+    tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
+    roll: Annotated[float, Range(0.0, 365.0, "days")] = 7.0
+    cover: Annotated[float, Range(0.0, 10.0, "of the notional")] = 1.0
+
+    def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
+        """Return both contracts after a roll, and their quantities."""
+        sides = {"put": 1.0, "call": -1.0}
+        deltas = {"put": self.put_delta, "call": self.call_delta}
+        legs = {kind: (kind, deltas[kind], sides[kind]) for kind in sides}
+        found = chain.roll(legs, self.tenor, self.roll)
+        held = max(account.leverage, 0.0) * account.equity
+        return {
+            leg: (each.name, sides[leg] * self.cover * held / each.notional)
+            for leg, each in found.items()
+        }

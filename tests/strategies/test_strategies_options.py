@@ -1,0 +1,182 @@
+"""Rules that trade options: selection, budgets and rolls by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import options
+from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
+from tests.options.listed_markets import make_chain, make_surfaces, make_venue
+
+pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
+SPOT = 30_000.0
+DAYS = ("2023-01-05 08:00", "2023-01-13 08:00", "2023-01-20 08:00")
+STRIKES = range(22_000, 34_001, 2_000)
+RULE = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
+
+
+def list_contracts(**more: Any) -> dict[str, bt.Option]:
+    """Return calls and puts of three expiries by short names, such as P26-13."""
+    return {
+        f"{kind[0].upper()}{strike // 1000}-{day[8:10]}": bt.Option(
+            kind=kind, strike=strike, expiry=day, underlying="BTC", **more
+        )
+        for day in DAYS
+        for strike in STRIKES
+        for kind in ("call", "put")
+    }
+
+
+def run(policy: bt.Policy, days: int = 8, **more: Any) -> bt.Result:
+    """Return a run at a constant price and volatility, without costs of the instrument."""
+    time = pd.date_range("2023-01-01", periods=24 * days, freq="1h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), SPOT), index=time)
+    market = bt.Market.from_frames(bars.assign(volume=0.0))
+    given = {"surfaces": {"BTC": make_surfaces(["2022-12-31 12:00"])}, **more}
+    markets = bt.Markets(
+        {"BTC": market, **(given.pop("listed", None) or list_contracts())}, **given
+    )
+    venue = make_venue(**{"fees.taker": 0.0, "slippage.rate": 0.0})
+    account = bt.Account(capital=60_000.0, requirement=RULE)
+    return bt.run(markets, policy, venue=venue, account=account, compile=False)
+
+
+def find_fills(result: bt.Result) -> pd.DataFrame:
+    """Return the fills of options: bar, instrument, quantity, price."""
+    fills = result.events[result.events["kind"] == "fill"]
+    fills = fills[fills["instrument"] != "BTC"].assign(
+        bar=lambda rows: (rows["time"] - result.bars.index[0]) // pd.Timedelta(hours=1)
+    )
+    return fills[["bar", "instrument", "quantity", "price"]].reset_index(drop=True)
+
+
+def price(kind: str, strike: float, hours: float, volatility: float) -> float:
+    """Return the price of an option that expires in some hours."""
+    return float(options.price(kind, SPOT, strike, hours / 8760.0, volatility))
+
+
+def test_a_tail_hedge_buys_for_its_budget_and_rolls_the_sale_first():
+    """Three turns are opened at bar 1; its close is the first with a notional to hedge.
+
+    13 January is 12.25 days from there, nearest to 12; of its puts that of 26,000 has a delta of
+    -0.086, that of 28,000 one of -0.24. The budget of 600 buys 600 / ask of it, less than the 6
+    coins of the position. With 5 days left, at the close of bar 175, it is sold for one of 20
+    January, whose puts of 26,000 have a delta of -0.09.
+    """
+    result = run(TailHedge(Constant(3.0), delta=-0.1, tenor=12.0, roll=5.0, budget=0.01), days=9)
+    fills = find_fills(result)
+    assert fills["instrument"].tolist() == ["tail:P26-13", "tail:P26-13", "tail:P26-20"]
+    assert fills["bar"].tolist() == [2, 176, 176]
+    hours = 12 * 24 + 8 - 2
+    ask = price("put", 26_000, hours, 0.61)
+    assert fills["price"][0] == pytest.approx(ask, rel=1e-9)
+    assert fills["quantity"][0] == pytest.approx(600.0 / ask, rel=1e-9)
+    assert fills["quantity"][1] == -fills["quantity"][0]
+    assert fills["price"][1] == pytest.approx(price("put", 26_000, 120, 0.59), rel=1e-6)
+    equity = result.bars["equity"].iloc[175]
+    assert fills["quantity"][2] == pytest.approx(0.01 * equity / fills["price"][2], rel=1e-9)
+    held = result.positions[result.positions["instrument"].str.startswith("tail:")]
+    assert held.groupby("time")["quantity"].apply(lambda each: (each != 0).sum()).max() == 1
+
+
+def test_the_cover_and_the_side_limit_a_tail_hedge():
+    """Half a turn on 60,000 is one coin: a cover of 0.7 holds 0.7 puts, in lots of 0.2 0.6."""
+    policy = TailHedge(Constant(0.5), cover=0.7, budget=1.0, tenor=12.0)
+    assert find_fills(run(policy, days=1))["quantity"].tolist() == pytest.approx([0.7])
+    lots = run(policy, days=1, listed=list_contracts(lot=0.2))
+    assert find_fills(lots)["quantity"].tolist() == pytest.approx([0.6])
+    calls = TailHedge(Constant(0.5), delta=0.1, budget=1.0, tenor=12.0)  # over a long position
+    assert find_fills(run(calls, days=1)).empty
+
+
+def test_the_nearest_delta_and_the_earlier_expiry_are_chosen():
+    """A tenor in the middle of 13 and 20 January takes the first; 400 days off none is left."""
+    seen = []
+
+    class Look(bt.Policy):
+        def leverage(self, bar, account):
+            return 0.0
+
+        def option_orders(self, bar, account, chain):
+            days = [each.days for each in (chain["P26-13"], chain["P26-20"])]
+            near = 0.5 * sum(days)
+            found = (
+                chain.choose("put", -0.1, 1.0, near, 1.0),
+                chain.choose("put", 0.1, 1.0, near, days[0]),
+                chain.choose("call", 0.5, -1.0, 1.0, 0.0),
+                chain.choose("put", 0.0, 1.0, 1.0, 0.0),
+                chain.choose("put", 0.0, 1.0, 1.0, 400.0),
+            )
+            seen.append([each.name if each else None for each in found])
+            return {}
+
+    run(Look(), days=1)
+    assert seen[0] == ["P26-13", "P26-20", "C30-05", "P22-05", None]
+
+
+def test_a_straddle_spends_its_budget_on_both_sides():
+    fills = find_fills(run(LongVolatility(Constant(0.0), tenor=12.0, budget=0.02), days=1))
+    assert fills["instrument"].tolist() == ["call:C30-13", "put:P30-13"]
+    assert fills["quantity"][0] == fills["quantity"][1]
+    assert (fills["quantity"] * fills["price"]).sum() == pytest.approx(1_200.0, rel=1e-9)
+
+
+def test_a_covered_call_and_a_collar_follow_the_position():
+    """1.5 turns on 60,000 are 3 coins. A covered call that is held to its last day settles."""
+    sold = find_fills(run(CoveredCall(Constant(1.5), tenor=4.0, roll=0.0), days=6))
+    assert sold["quantity"].tolist()[:1] == pytest.approx([-3.0])
+    assert sold["instrument"].tolist() == ["call:C32-05", "call:C32-13"]
+    both = find_fills(run(Collar(Constant(1.5), tenor=12.0, put_delta=0.1), days=1))
+    assert both["instrument"].tolist() == ["put:P26-13", "call:C32-13"]
+    assert both["quantity"].tolist() == pytest.approx([3.0, -3.0])
+
+
+def test_rules_stack_and_keep_the_leverage_of_the_policy():
+    policy = TailHedge(CoveredCall(Constant(1.5), tenor=12.0), tenor=12.0)
+    result = run(policy, days=1)
+    assert {"tail:P26-13", "call:C32-13"} <= {*find_fills(result)["instrument"]}
+    assert result.bars["target"].iloc[0] == 1.5
+    with pytest.raises(bt.PolicyError, match="legs of one position"):
+        run(TailHedge(TailHedge(Constant(1.5))), days=1)
+
+
+def test_a_leg_acts_on_fresh_quotes_alone():
+    """The rows of the chain are young at the close of bar 12, and again a day later."""
+    chain = make_chain(["2023-01-01 12:20", "2023-01-02 12:20"])
+    rows = chain.table.drop_duplicates(["expiry", "strike", "kind"])
+    listed = {
+        f"{each.kind[0]}{each.strike:g}-{each.expiry:%d}": bt.Option(
+            kind=each.kind, strike=each.strike, expiry=str(each.expiry), underlying="BTC"
+        )
+        for each in rows.itertuples()
+        if each.expiry > pd.Timestamp("2023-01-03", tz="UTC") and each.kind == "put"
+    }
+    given = {"listed": listed, "chains": {"BTC": chain}}
+    fills = find_fills(run(TailHedge(Constant(1.0), tenor=12.0, roll=1.0), days=2, **given))
+    assert fills["bar"].tolist() == [13]
+    name = fills["instrument"][0].removeprefix("tail:")
+    own = chain.table[
+        (chain.table["strike"] == listed[name].strike)
+        & (chain.table["expiry"] == pd.Timestamp(listed[name].expiry, tz="UTC"))
+        & (chain.table["kind"] == "put")
+    ]
+    assert fills["price"][0] == own["ask"].iloc[0]
+    assert np.isfinite(fills["quantity"][0])
+
+
+def test_a_run_goes_on_with_its_legs():
+    """The second half knows the put that the first one bought, and rolls it."""
+    policy = TailHedge(Constant(3.0), tenor=12.0, roll=5.0)
+    whole, first = run(policy, days=9), run(policy, days=5)
+    markets = whole.markets
+    rest = bt.run(
+        markets, policy, venue=make_venue(**{"fees.taker": 0.0, "slippage.rate": 0.0}),
+        account=bt.Account(capital=60_000.0, requirement=RULE), compile=False, resume=first,
+    )  # fmt: skip
+    assert rest.bars["equity"].equals(whole.bars["equity"][rest.bars.index])
+    assert len(find_fills(rest)) == 2
