@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,10 +103,13 @@ def measure_gaps(options: RunOptions | None, n_bars: int) -> FloatArray:
     return np.asarray(multiply(options.carried, quotes.value_open - before).sum(axis=1))
 
 
-def read_options(setup: Any, outcome: Any) -> RunOptions | None:
+def read_options(
+    setup: Any, outcome: Any, legs: Mapping[int, str] = MappingProxyType({})
+) -> RunOptions | None:
     """Return the options that a run held; None if it held none.
 
-    ``setup`` is the ``Setup`` of the run; ``outcome`` has its record and its entries.
+    ``setup`` is the ``Setup`` of the run; ``outcome`` has its record and its entries. ``legs`` are
+    those of the contracts by number.
     """
     record: Any = outcome.record.options
     listed: Any = getattr(setup.markets, "options", {})
@@ -131,7 +136,7 @@ def read_options(setup: Any, outcome: Any) -> RunOptions | None:
     places = find_expiries(feed, kept, first, held.quantity.shape)
     return RunOptions(
         contracts=tuple(listed[name] for name in terms.names),
-        legs=tuple(outcome.legs.get(k, "") for k in kept.tolist()),
+        legs=tuple(legs.get(k, "") for k in kept.tolist()),
         owners=kept + after,
         terms=terms,
         quotes=read_quotes(feed, kept, terms, opens[first:], closes[first:], places[0], first),

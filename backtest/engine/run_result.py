@@ -74,7 +74,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         setup=kept,
         no_fill=explain(kept, outcome, closes),
         traded=outcome.traded,
-        options=read_options(setup, outcome),
+        options=read_options(setup, outcome, outcome.legs),
     )
 
 
