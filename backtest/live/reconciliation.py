@@ -168,7 +168,8 @@ def compare_level(
     t = int(bars[k])
     before = float(theirs[k - 1] - ours[bars[k - 1]]) if k else 0.0
     change = float(theirs[k] - ours[t]) - before
-    causes = tuple(list_causes(replay, t, change))
+    missing = list_missing(replay, t, change) if level == "equity" else ()
+    causes = (*list_causes(replay, t, change), *missing)
     later = ours[np.minimum(bars + 1, len(ours) - 1)]
     if (np.abs(theirs - later) <= tolerance * scale).all():
         causes = ("its stamps are the opens of the bars, not the closes", *causes)
@@ -248,3 +249,22 @@ def list_effects(replay: Result, t: int) -> Iterator[tuple[str, float]]:
     if fees != 0.0:
         yield "the fees of the bar are charged twice there (another fee rate)", -fees
         yield "the fees of the bar are half there (another fee rate)", 0.5 * fees
+
+
+def list_missing(replay: Result, t: int, change: float) -> Iterator[str]:
+    """Yield fills at the last close, one for each instrument, that would explain a change.
+
+    They cost what fills of the instrument usually do, and are at most as large as the equity.
+    """
+    fills = replay.fills
+    for i, name in enumerate(replay.names if t > 0 else ()):
+        venue = replay.venues[name]
+        value, close = value_of(venue, replay.marks[t - 1 : t + 1, i]).tolist()
+        own = fills[(fills["instrument"] == name) & (fills["kind"] == "order")]
+        price, reference = (value_of(venue, own[n].to_numpy()) for n in ("price", "reference"))
+        paid = own["fee"] / own["quantity"].abs() + np.abs(price - reference)
+        cost = abs(value) * float((paid / np.abs(price)).median()) if len(own) else 0.0
+        for side in (1.0, -1.0):
+            quantity = change / (close - value - side * cost)
+            if 0.0 < side * quantity * abs(value) <= replay.of_account("equity")[t]:
+                yield f"a fill of about {quantity:.3g} {name} at the open is missing here"

@@ -23,6 +23,10 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0)
 GENERAL = replace(ACCOUNT, performance_fee=0.2)
 """An account of the loop of several positions."""
+FINE = (
+    "max_drawdown", "peak_leverage", "peak_margin_ratio", "near_liquidation_share", "liquidations",
+)  # fmt: skip
+"""Measures of every bar of the market."""
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -102,6 +106,8 @@ def test_the_interval_itself_changes_nothing(market, account):
     replace(GENERAL, fill="next_close"), replace(ACCOUNT, stop_loss=0.01),
     replace(GENERAL, stop_loss=0.01, fill="same_close"),
     replace(ACCOUNT, fill="limit", offset=1e-3),
+    replace(ACCOUNT, margin="isolated", venue_leverage=40.0),
+    replace(GENERAL, reserve=500.0, margin_call=0.06, top_up_to=0.05),
 ])  # fmt: skip
 def test_holding_between_longer_closes_gives_the_same_account(market, account):
     """A policy without columns or counters that waits for the longer closes is the same."""
@@ -111,6 +117,8 @@ def test_holding_between_longer_closes_gives_the_same_account(market, account):
     )
     assert slow.metrics["turnover"] > 0.0
     assert is_same(slow, waiting)
+    for name in FINE:
+        assert slow.metrics[name] == waiting.metrics[name], name
 
 
 @pytest.mark.parametrize("account", [ACCOUNT, GENERAL])

@@ -169,9 +169,11 @@ def test_a_fill_left_out_is_found_at_its_bar():
     equity = pd.Series(run.of_account("equity"), index=run.bars.index + pd.Timedelta("1h"))
     whole = bt.replay(market, fills, **terms)
     assert whole.reconcile(equity).time is None
-    for k in (0, len(fills) - 2):
+    for k in (0, 9, len(fills) - 2):
         found = bt.replay(market, fills.drop(index=k), **terms).reconcile(equity, tolerance=1e-9)
         assert found.time == fills["time"][k]
+        sizes = [float(each.split()[4]) for each in found.causes if "missing here" in each]
+        assert k == 0 or sizes == pytest.approx([fills["quantity"][k]], rel=0.05)
     doubled = pd.concat([fills, fills.iloc[[3]]])
     found = bt.replay(market, doubled, **terms).reconcile(equity, tolerance=1e-9)
     assert found.time == fills["time"][3]
