@@ -124,7 +124,8 @@ def live(
         with suppress(CompileFirst):
             return answer_first(plain, order)._replace(plain_because="")
     outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
-    mark_ready(order)
+    if not outcome.plain_because:
+        mark_ready(order)
     return outcome
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from backtest.account.portfolio_ledger import sum_ledger_terms
 from backtest.account.portfolio_records import EQUITY, AccountState, Terms
+from backtest.base.caller_warnings import warn_caller
 from backtest.base.compiled_twins import bind_functions
 from backtest.base.errors import AccountingError, PolicyError
 from backtest.base.units import FloatArray, format_time
@@ -16,7 +17,13 @@ from backtest.engine import portfolio_loop
 from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
 from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
-from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK, Progress, add_traded
+from backtest.engine.loop_driver import (
+    CHUNK,
+    PLAIN_CHUNK,
+    Progress,
+    add_traded,
+    explain_refusal,
+)
 from backtest.engine.option_trader import OptionTrader, ask_trader, find_next_stop
 from backtest.engine.portfolio_buffers import (
     new_event_log,
@@ -32,10 +39,8 @@ from backtest.measures.tally import Tally
 from backtest.policy import Policy
 from backtest.venue.own_requirement import OwnMargin, make_own_twins
 
-
-def describe_plain(own: OwnMargin | None) -> str:
-    """Describe why a run is not compiled."""
-    return "compile=False" if own is None else "the requirement is a Python object"
+Formulas = list[tuple[Policy, tuple[str, ...]]]
+"""Policies, each with the names of its columns."""
 
 
 class PolicySwitch(NamedTuple):
@@ -47,7 +52,7 @@ class PolicySwitch(NamedTuple):
 
     bar: int
     deciders: Deciders
-    policies: list[tuple[Policy, tuple[str, ...]]]
+    policies: Formulas
     trader: OptionTrader | None = None
 
 
@@ -88,22 +93,22 @@ def run_portfolio_loop(
     """
     inputs = renew_targets(inputs) if any(each.trader for each in parts) else inputs
     first, deciders = parts[0].bar, parts[0].deciders
-    is_compiled = is_compiled and own is None
-    simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
-    bind, pack = find_binders(is_compiled=is_compiled)
+    asked = [(each.deciders, each.policies) for each in parts]
+    loop = bind_loop(asked, is_compiled=is_compiled, own=own, names=names)
     n, total = len(state.margin), len(inputs.feed.time)
-    chunk = CHUNK if is_compiled else PLAIN_CHUNK
+    chunk = PLAIN_CHUNK if loop.plain_because else CHUNK
     capacity = 4 * n * min(chunk, total) + 1024
     k = len(state.options.targets)
     tape = new_tape(n, total - first, first, capacity + 4 * k, len(state.pools), k)
     kept = []
     counts = Counts(tally, traded)
-    for part, stop in zip(parts, [*(each.bar for each in parts[1:]), total], strict=True):
+    stops = [*(each.bar for each in parts[1:]), total]
+    for part, bound, stop in zip(parts, loop.deciders, stops, strict=True):
         keep_overlay(deciders, part.deciders)
         deciders = part.deciders
-        bound = bind(deciders, part.policies)
+        own_inputs = inputs._replace(trader=part.trader)
         given = (state, deciders, bound, counts, part.bar, stop, tape, chunk, progress)
-        counts, entries = drive(simulate, pack, inputs._replace(trader=part.trader), *given)
+        counts, entries = drive(loop.simulate, loop.pack, own_inputs, *given)
         kept.append(entries)
     return Outcome(
         state=state,
@@ -112,7 +117,7 @@ def run_portfolio_loop(
         record=tape.record,
         entries=np.concatenate(kept),
         memory=deciders.memory,
-        plain_because="" if is_compiled else describe_plain(own),
+        plain_because=loop.plain_because,
         legs={k: leg for part in parts if part.trader for k, leg in part.trader.name_legs()},
     )
 
@@ -121,7 +126,7 @@ def advance_portfolio(
     inputs: PortfolioInputs,
     state: AccountState,
     deciders: Deciders,
-    policies: list[tuple[Policy, tuple[str, ...]]],
+    policies: Formulas,
     counts: Counts,
     first: int,
     stop: int,
@@ -135,16 +140,13 @@ def advance_portfolio(
     State and memory change in place.
     """
     own = requirement if isinstance(requirement, OwnMargin) else None
-    is_compiled = is_compiled and own is None
-    simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
-    bind, pack = find_binders(is_compiled=is_compiled)
-    n, chunk = len(state.margin), CHUNK if is_compiled else PLAIN_CHUNK
+    loop = bind_loop([(deciders, policies)], is_compiled=is_compiled, own=own, names=names)
+    n, chunk = len(state.margin), PLAIN_CHUNK if loop.plain_because else CHUNK
     capacity = 4 * n * min(chunk, stop - first) + 1024
     k = len(state.options.targets)
     tape = new_tape(n, stop - first, first, capacity + 4 * k, len(state.pools), k)
-    bound = bind(deciders, policies)
-    given = (inputs, state, deciders, bound, counts, first, stop, tape, chunk, None)
-    counts, _ = drive(simulate, pack, *given)
+    given = (inputs, state, deciders, *loop.deciders, counts, first, stop, tape, chunk, None)
+    counts, _ = drive(loop.simulate, loop.pack, *given)
     return counts, float(tape.record.account.flows[0])
 
 
@@ -209,16 +211,17 @@ def drive(
             tape.log.written[0] = 0
             tape = tape._replace(log=new_event_log(2 * len(tape.log.entries)))
             continue
-        if why == BROKEN:
+        if why in (BROKEN, NEGATIVE):
             after, entered = state.wallet[EQUITY], ledger.copy()
             restore_arrays(saved, arrays)
             tape.log.written[0] = 0
             with np.errstate(all="ignore"):
                 simulate(*given, ledger, tally, tape, t, reached)  # once more, to the bar before
+            if why == NEGATIVE:
+                plain = (terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
+                raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
             change = float(after - state.wallet[EQUITY])
             raise report_portfolio_imbalance(change, entered, inputs, reached)
-        if why == NEGATIVE:
-            raise report_bad_decision(inputs, reached)
         traded = add_traded(traded, tally, counted)
         tally, t = counted, reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
@@ -283,18 +286,54 @@ def summarize_portfolio(
     return PortfolioSummary(state, counts.tally, units)
 
 
-def find_binders(
-    *, is_compiled: bool
-) -> tuple[
-    Callable[[Deciders, list[tuple[Policy, tuple[str, ...]]]], Deciders],
-    Callable[[Terms], Terms] | None,
-]:
-    """Return the functions that give deciders and terms the form that the loop takes."""
-    if not is_compiled:
-        return (lambda deciders, _: deciders), None
-    from backtest.engine.compile.general_compiler import bind_compiled, pack_terms  # noqa: PLC0415
+class BoundLoop(NamedTuple):
+    """The loop with the forms in which it takes terms and deciders; why it is plain, if it is."""
 
-    return bind_compiled, pack_terms
+    simulate: Callable[..., Any]
+    pack: Callable[[Terms], Terms] | None
+    deciders: list[Deciders]
+    plain_because: str
+
+
+def bind_loop(
+    asked: Sequence[tuple[Deciders, Formulas]],
+    *,
+    is_compiled: bool,
+    own: OwnMargin | None = None,
+    names: Sequence[str] = (),
+) -> BoundLoop:
+    """Return the loop for deciders with their policies, compiled where numba takes all formulas."""
+    bound, pack = [deciders for deciders, _ in asked], None
+    because = "the requirement is a Python object" if own is not None else ""
+    because = because or ("" if is_compiled else "compile=False")
+    if not because:
+        from backtest.engine.compile import general_compiler  # noqa: PLC0415 - numba
+
+        try:
+            bound = [general_compiler.bind_compiled(*each) for each in asked]
+            pack = general_compiler.pack_terms
+        except Exception as refusal:  # numba raises what it likes; no policy runs here
+            policy = find_refused(asked)
+            if policy is None:
+                raise
+            because = explain_refusal(refusal, policy)
+            name = type(policy).__name__
+            warn_caller(f"{name} runs in plain Python, some hundred times slower: {because}")
+    simulate = find_simulate(is_compiled=not because, own=own, names=names)
+    return BoundLoop(simulate, pack, bound, because)
+
+
+def find_refused(asked: Sequence[tuple[Deciders, Formulas]]) -> Policy | None:
+    """Return the first policy whose formula numba refuses."""
+    from backtest.engine.compile.general_compiler import compile_formula  # noqa: PLC0415 - numba
+
+    for deciders, policies in asked:
+        for policy, columns in policies:
+            try:
+                compile_formula(policy, columns, deciders.width)
+            except Exception:  # as in bind_loop
+                return policy
+    return None
 
 
 def keep_overlay(before: Deciders, deciders: Deciders) -> None:
@@ -372,8 +411,19 @@ def report_portfolio_imbalance(
     )
 
 
-def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
-    """Return the error of a decision that is not allowed."""
+def find_bad_decision(
+    given: tuple[Any, ...], inputs: PortfolioInputs, t: int, *, is_compiled: bool
+) -> PolicyError:
+    """Return the error of a decision that is not allowed, with what its policy saw.
+
+    After a compiled loop, bar t runs once more in plain Python, on the same arrays.
+    """
+    try:
+        if is_compiled:
+            with np.errstate(all="ignore"):
+                find_simulate(is_compiled=False)(*given, t, t + 1)
+    except PolicyError as found:
+        return found
     return PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
         "finite",

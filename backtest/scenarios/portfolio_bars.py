@@ -13,9 +13,8 @@ from backtest.engine.compile.plain_or_compiled import (
 )
 from backtest.engine.portfolio_driver import (
     Counts,
+    bind_loop,
     drive,
-    find_binders,
-    find_simulate,
     list_kernel_arguments,
     new_tape,
 )
@@ -44,12 +43,11 @@ class PortfolioBars:
         self.inputs, self.state, self.deciders, self.tally = begin(setup)
         rule = setup.account.requirement
         own = rule if isinstance(rule, OwnMargin) else None
-        is_compiled = is_compiled and own is None
         names, self.n_bars = self.markets.names, len(self.inputs.feed.time)
         n, total = len(names), self.n_bars - self.first
-        self.simulate = find_simulate(is_compiled=is_compiled, own=own, names=names)
-        bind, self.pack = find_binders(is_compiled=is_compiled)
-        self.bound = bind(self.deciders, [(p.policy, tuple(p.columns)) for p in setup.observed])
+        asked = [(self.deciders, [(p.policy, tuple(p.columns)) for p in setup.observed])]
+        loop = bind_loop(asked, is_compiled=is_compiled, own=own, names=names)
+        self.simulate, self.pack, (self.bound,), _ = loop
         k = len(self.state.options.targets)
         self.tape = new_tape(n, total, self.first, 8 * (n + k) + 1024, n_options=k)
 

@@ -219,6 +219,34 @@ def test_an_answer_that_is_no_setting_is_refused(value):
     assert "bar 0" in str(found.value)
 
 
+class Listed(Steps):
+    """Take the setting out of a list, which numba refuses here."""
+
+    def venue_leverage(self, bar, account):
+        return [bar.setting][0]
+
+
+def test_what_numba_refuses_runs_in_plain_python_and_says_why(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    terms = {"venue": make_venue(), "account": bt.Account(margin="isolated", venue_leverage=10.0)}
+    with pytest.warns(UserWarning, match="Listed runs in plain Python"):
+        found = bt.run(make_market(), Listed(), **terms)
+    assert "test_margin_decisions.py" in found.manifest["compiled"]
+    plain = bt.run(make_market(), Steps(), compile=False, **terms)
+    pd.testing.assert_frame_equal(found.bars, plain.bars)
+
+
+@pytest.mark.slow
+def test_a_compiled_answer_that_is_no_setting_is_refused_with_what_it_saw(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    market = make_market(settings=(math.nan, 5.0, -3.0, math.nan, math.nan, math.nan))
+    terms = {"venue": make_venue(), "account": bt.Account(margin="isolated", venue_leverage=10.0)}
+    with pytest.raises(bt.PolicyError, match="Steps got -3") as error:
+        bt.run(market, Steps(), **terms)
+    assert "bar 2" in error.value.where
+    assert "close=101" in error.value.where
+
+
 def test_an_error_inside_the_method_is_located():
     def venue_leverage(self, bar, account):
         return bar.settings
