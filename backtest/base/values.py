@@ -93,6 +93,10 @@ class Value:
         # Copies and other processes construct it anew, so that their series are read-only too.
         return partial(type(self), **_content(self)), ()
 
+    def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Return changed fields, with others that they reset."""
+        return changes
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as data for JSON or TOML; infinity is ``"inf"``, None is left out.
 
@@ -206,7 +210,7 @@ def _override(value: _V, changes: Mapping[str, Any], *, where: str) -> _V:
             content[name] = _read(entry, part=parts.get(name), where=place)
         else:
             content[name] = entry
-    return replace(value, **content)
+    return replace(value, **value._complete_changes(content))
 
 
 def _is_plain(entry: object) -> bool:

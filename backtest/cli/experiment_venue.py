@@ -22,6 +22,7 @@ from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.venue import Venue, preset_files
 from backtest.venue.missing_symbol import cure_missing_symbol
+from backtest.venue.trading_terms import has_other_unit
 
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"
@@ -186,10 +187,19 @@ def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> 
             under = preset_files.read_preset(*preset)
             if "brackets" in table:
                 under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
-            table = overlay(under, table)
+            table = overlay(drop_other_least(under, table.get("contract")), table)
         venue = Venue.from_dict(table)
     warn_of_large_costs(flatten(section.entries), section.where)
     return venue
+
+
+def drop_other_least(preset: Mapping[str, Any], changes: object) -> Mapping[str, Any]:
+    """Return a preset without its least notional if changes of its contract settle otherwise."""
+    held = preset["contract"]
+    kind = changes.get("kind") if isinstance(changes, Mapping) else None
+    if kind is None or not has_other_unit(held.get("kind", "linear"), kind):
+        return preset
+    return {**preset, "contract": {x: held[x] for x in held if x != "min_notional"}}
 
 
 def warn_of_other_symbol(preset: preset_files.PresetName | None, market: Market) -> None:

@@ -26,9 +26,12 @@ def result_to_dict(
     """Return a result as data: its identity, its folder, what it ran on and its metrics.
 
     Those of several positions are also given by instrument. ``cost``, that of the limit of
-    leverage, and ``realized`` gains and measures of ``trades`` are part of it if given.
+    leverage, and ``realized`` gains are part of it if given; ``trades`` are the round trips
+    without others.
     """
     manifest = result.manifest
+    trades = result.trades if trades is None else trades
+    counts = result.events["kind"].value_counts(sort=False)
     data = {
         "id": manifest["id"],
         "path": path,
@@ -38,6 +41,11 @@ def result_to_dict(
     }
     data["attribution"] = result.attribution("instrument").to_dict(orient="index")
     data["contagion"] = list_records(result.contagion())
+    data["events"] = {str(kind): int(count) for kind, count in counts.items() if count}
+    if result.account.rates is not None:
+        data["pools"] = list_records(
+            result.pools.groupby("currency", sort=False).tail(1).set_index("currency")
+        )
     data |= {"target_cuts": list(result.cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
     data |= collect_limit_orders(result)
@@ -45,7 +53,6 @@ def result_to_dict(
         data["limit_cost"] = cost._asdict()
     if realized is not None:
         data["realization"] = realized.to_dict()
-    if trades is not None:
-        measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
-        data["trades"] = {"by": trades.view, **measures}
+    measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
+    data["trades"] = {"by": trades.view, **measures}
     return data

@@ -103,16 +103,30 @@ def summarize_liquidations(result: RunRecord) -> Iterator[str]:
         yield from list_liquidations(result)
 
 
+COUNTED = {
+    "delisted": "delisted",
+    "margin_added": "margin added",
+    "margin_returned": "margin returned",
+    "margin_refused": "margin refused",
+    "transfer_out": "transfers between currencies",
+}
+"""Events that the summary counts where there are any, and its words for them."""
+
+
 def list_other_events(result: RunRecord) -> list[str]:
     """Return stops, margin calls and what else happened, a few words each."""
     metrics, kinds = result.metrics, result.events["kind"]
     failed = metrics["calls_failed"]
     more = f" ({failed:.0f} failed)" if failed > 0.0 else ""
-    others = [f"stops {metrics['stops']:.0f}", f"margin calls {metrics['margin_calls']:.0f}{more}"]
+    late = int((kinds == "time_stop").sum())
+    by_time = f" ({late:,} by time)" if late else ""
+    others = [f"stops {metrics['stops']:.0f}{by_time}"]
+    others += [f"margin calls {metrics['margin_calls']:.0f}{more}"]
     if metrics["take_profits"] > 0.0:
         others.insert(1, f"take-profits {metrics['take_profits']:.0f}")
-    if delisted := int((kinds == "delisted").sum()):
-        others.append(f"delisted {delisted}")
+    for kind, words in COUNTED.items():
+        if count := int((kinds == kind).sum()):
+            others.append(f"{words} {count:,}")
     others += list_option_events(kinds)
     refused = result.events.loc[kinds == "withdrawal_refused", "amount"].sum()
     if refused > 0.0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from backtest.base.currency_names import is_currency
 from backtest.base.errors import ParameterError
@@ -85,6 +85,11 @@ class Contract(Value):
         """Whether it is paid when it is bought, and needs no margin by brackets."""
         return self.kind == "spot"
 
+    def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Reset a least notional that a change of kind leaves in another currency."""
+        is_other = has_other_unit(self.kind, changes.get("kind", self.kind))
+        return {"min_notional": None, **changes} if is_other else changes
+
     def _check_rules(self) -> None:
         self._check_spot()
         if self.settles is not None and not is_currency(self.settles):
@@ -111,6 +116,11 @@ class Contract(Value):
                     where=f"Contract.{name}",
                     cure=f"{cure}, or choose another kind",
                 )
+
+
+def has_other_unit(kind: str, other: str) -> bool:
+    """Return whether notionals of contracts of two kinds are in different currencies."""
+    return (kind == "inverse") != (other == "inverse")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

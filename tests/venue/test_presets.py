@@ -135,6 +135,17 @@ def test_an_override_changes_what_it_names_and_nothing_else():
     assert back == venue
 
 
+def test_a_least_notional_does_not_follow_a_contract_into_another_currency():
+    """5 USDT are not 5 coins: an inverse contract of a USDT preset has no least notional."""
+    venue = Venue.preset("binance-usdm", "BTCUSDT")
+    assert venue.override(contract={"kind": "inverse"}).contract.min_notional == 0.0
+    assert venue.override({"contract.kind": "spot", "contract.haircut": 0.05,
+        "contract.borrow_rate": 0.04, "brackets": [bt.Bracket(0.0, math.inf, 10.0, 0.0)],
+    }).contract.min_notional == venue.contract.min_notional  # fmt: skip
+    given = venue.override(contract={"kind": "inverse", "min_notional": 0.1})
+    assert given.contract.min_notional == 0.1
+
+
 def test_an_override_takes_parts_tables_and_series():
     venue = Venue.preset(*BTC)
     rows = [{"floor": 0, "cap": "inf", "max_leverage": 20, "maintenance_rate": 0.01}]

@@ -55,6 +55,8 @@ MARKS = {
     "call_met": Mark("margin call met", "circle", "accent"),
     "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
     "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
+    "margin_returned": Mark("margin to the wallet", "triangle-down-open", "accent"),
+    "margin_refused": Mark("margin that could not move", "circle-x-open", "loss"),
     "time_stop": Mark("time stop", "triangle-down", "loss"),
     **{x.name: Mark(x.words, "diamond", "neutral") for x in OPTIONAL_TERMS if x.is_marked},
 }
