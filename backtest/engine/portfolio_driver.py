@@ -145,7 +145,7 @@ def advance_portfolio(
     capacity = 4 * n * min(chunk, stop - first) + 1024
     k = len(state.options.targets)
     tape = new_tape(n, stop - first, first, capacity + 4 * k, len(state.pools), k)
-    given = (inputs, state, deciders, *loop.deciders, counts, first, stop, tape, chunk, None)
+    given = (inputs, state, deciders, loop.deciders[0], counts, first, stop, tape, chunk, None)
     counts, _ = drive(loop.simulate, loop.pack, *given)
     return counts, float(tape.record.account.flows[0])
 
@@ -424,6 +424,11 @@ def find_bad_decision(
                 find_simulate(is_compiled=False)(*given, t, t + 1)
     except PolicyError as found:
         return found
+    return report_bad_decision(inputs, t)
+
+
+def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
+    """Return the error of a decision that is not allowed."""
     return PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
         "finite",

@@ -280,8 +280,7 @@ class Market(MarketData):
         Range(0, math.inf).check("seed", seed, where="Market.sample", whole=True)
         wanted = {"bars": bars, "seed": seed, "interval": interval}
         given = {key: value for key, value in wanted.items() if value != _SAMPLE_DEFAULTS[key]}
-        arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        source = f"Market.sample({arguments})"
+        source = f"Market.sample({', '.join(f'{key}={given[key]!r}' for key in given)})"
         if not given and _SAMPLE.is_dir():
             return dataclasses.replace(cls.load(_SAMPLE), source=source)
         data = generate_sample(bars=bars, seed=seed, interval=interval)
@@ -291,8 +290,7 @@ class Market(MarketData):
         return self.source
 
     def __reduce__(self) -> tuple[object, ...]:
-        fields = self.fields()
-        fields |= {"columns": dict(self.columns), "filled": dict(self.filled)}
+        fields = self.fields() | {"columns": dict(self.columns), "filled": dict(self.filled)}
         is_constant = self.signal.strides == (0,)
         return _rebuild, (fields, self.source, self.signal[:1] if is_constant else self.signal)
 
@@ -330,7 +328,7 @@ class Market(MarketData):
     def _cut(self, first: int, stop: int, step: str) -> Market:
         lead = self.interval // 4 if first else self.interval
         fields = cut_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
-        return Market(**fields, source=self.source + step, signal=self.signal[first:stop])
+        return _rebuild(fields, self.source + step, self.signal[first:stop])
 
     @checked
     def with_signal(self, signal: FloatArray) -> Market:
@@ -447,4 +445,6 @@ class Market(MarketData):
 
 
 def _rebuild(fields: dict[str, Any], source: str, signal: FloatArray) -> Market:
-    return Market(**fields, source=source, signal=signal)
+    market = object.__new__(Market)  # without the checks: the fields are of a market
+    Market.__init__.__wrapped__(market, **fields, source=source, signal=signal)  # type: ignore[attr-defined]
+    return market
