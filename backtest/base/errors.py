@@ -82,6 +82,11 @@ LONGEST_NAME = 100
 """Length above which a name is not compared with known ones: it would take too long."""
 
 
+def describe_fault(error: Exception) -> str:
+    """Describe an error of a file or its content; one of the system without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string.
 

@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base.errors import ParameterError
+from backtest.base.errors import ParameterError, describe_fault
 from backtest.base.saved_result import list_records
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
@@ -105,7 +105,7 @@ def read_ledger(path: Path) -> pd.DataFrame:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise ParameterError(
-            f"a ledger must be a readable CSV file, got {error}",
+            f"a ledger must be a readable CSV file, got {describe_fault(error)}",
             where=f"--ledger {path}",
             cure="export it with the columns time, term and amount, or time and equity",
         ) from error

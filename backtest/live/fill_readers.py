@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base.checked_calls import checked_only
-from backtest.base.errors import DataError
+from backtest.base.errors import DataError, describe_fault
 from backtest.base.json_values import repr_plain
 from backtest.live.ccxt_snapshot import shorten
 from backtest.live.fill_rows import warn_without_fees
@@ -105,7 +105,7 @@ def open_table(source: Any) -> pd.DataFrame:
             return read_rows(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(
-                f"fills must be a readable CSV or JSON file, got {error}",
+                f"fills must be a readable CSV or JSON file, got {describe_fault(error)}",
                 where=f"{WHERE}, {path}",
                 cure="give the export of your exchange",
             ) from error

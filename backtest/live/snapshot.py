@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pandas as pd
 
 from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import ParameterError, describe_fault, did_you_mean
 from backtest.base.json_values import from_plain, repr_plain, to_plain
 from backtest.base.ranges import Number, check_number
 from backtest.base.units import to_nanoseconds
@@ -224,7 +224,8 @@ class AccountSnapshot:
             data = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ParameterError(
-                f"a snapshot must be a readable JSON file or CSV table, got {error}",
+                "a snapshot must be a readable JSON file or CSV table, got "
+                f"{describe_fault(error)}",
                 where=str(file),
                 cure="write one with AccountSnapshot(...).to_dict() as JSON",
             ) from error
