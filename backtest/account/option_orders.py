@@ -36,8 +36,13 @@ def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, 
 
 
 def price_fill(terms: Terms, state: AccountState, k: int, side: float) -> float:
-    """Return the price at which a contract is bought or sold at the open; NaN: not quoted."""
+    """Return the price at which a contract is bought or sold at the open; NaN: not quoted.
+
+    One that nothing values has no time left: before the first surface, and once it expired.
+    """
     own = state.options
+    if not own.positions.years[k] > 0.0:
+        return math.nan
     if own.has_quotes[k] == 1:
         return float(own.asks[k] if side > 0.0 else own.bids[k])
     return price_by_volatility(terms, state, k, side, own.half_spreads[k])

@@ -114,6 +114,16 @@ def test_a_side_without_a_quote_is_not_traded(wanted):
     assert [each[0] for each in list_events(out, UNQUOTED)] == [1.0]
 
 
+def test_what_nothing_values_is_not_traded():
+    """Ordered before its first surface and after its expiry: at no price, so not for a tick."""
+    contract = {**CALL, "expiry": 3, "spot": 90.0, "targets": {1: 1.0, 4: 1.0}}
+    feed = make_feed([contract], 6)
+    feed.volatilities_open[:3] = feed.volatilities_close[:3] = np.nan
+    out = run_options([flat(100)] * 6, feed)
+    assert [each[0] for each in list_events(out, UNQUOTED)] == [1.0, 4.0]
+    assert near(out.record.account.cash[-1], 1000.0)
+
+
 def test_a_quoted_mark_takes_the_place_of_the_model_and_moves_with_it():
     """Quoted 1 over the model at the open, and not quoted at the close."""
     feed = make_feed([{**CALL, "targets": {1: 1.0}}], 3)
