@@ -82,10 +82,11 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     run, span = draft.section("run"), read_span(draft, warms=warms)
     with located(draft.locate("account")):
         account = Account.from_dict(draft.tables.get("account", {}))
-    market = list_options(draft, load_data(draft, span))
-    markets = as_markets(market)
+    loaded = load_data(draft, span)
+    markets = as_markets(loaded)
     policy = build_policies(draft.section("policy", path="name"), markets.names)
     venue = apply_lending(draft, build_venues(draft, markets), markets)
+    market = list_options(draft, loaded, venue)
     terms = {name: run.entries[name] for name in RUN_TERMS if name in run.entries}
     terms |= {"venue": venue, "account": account, "signal": read_signal(draft, market)}
     if draft.tables.get("overlay"):

@@ -37,6 +37,12 @@ def read_experiment(file: Path) -> Tables:
         cure=cure,
         of_folder="; data are given with --data",
     )
+    if "balance" in tables:
+        raise ParameterError(
+            "an experiment has no 'balance', which a file of positions has",
+            where=str(file),
+            cure=f"run backtest liq --book {file}",
+        )
     defects = list(dict.fromkeys(find_defects(tables)))
     if defects:
         problems, cures = zip(*defects, strict=True)

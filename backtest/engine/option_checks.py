@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from backtest.account import Account
@@ -83,6 +84,7 @@ def warn_of_options(
     is_traded = trades_options(policies) or trades_options(overlay)
     if not markets.options or not (is_traded or listing.quantities is not None):
         return
+    warn_of_dropped_orders(markets, feed)
     for k, (name, option) in enumerate(markets.options.items()):
         if feed.are_inside[k] and option.settlement_price is None:
             opened = format_time(int(markets.time[feed.expiry_bars[k]]))
@@ -97,6 +99,17 @@ def warn_of_options(
             f"volatility is flat before the first fitted expiry: {', '.join(names[:5])}"
             f"{f' and {len(names) - 5} more' * (len(names) > 5)} expire before it in some surfaces"
         )
+
+
+def warn_of_dropped_orders(markets: Markets, feed: OptionFeed) -> None:
+    """Warn of contracts of a schedule whose orders all come after the expiry."""
+    frame = markets.listing.quantities
+    for name in () if frame is None else frame.columns:
+        k = [*markets.options].index(name)
+        ordered = frame.index[frame[name].fillna(0.0) != 0.0]
+        inside = ordered[(ordered >= markets.times[0]) & (ordered < markets.times[-1])]
+        if len(inside) and not np.isfinite(feed.targets[:, k]).any():
+            warn_caller(f"{name} is never traded: its quantities begin after it expired")
 
 
 def is_before_first(markets: Markets, name: str) -> bool:

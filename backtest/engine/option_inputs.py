@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest.account.option_feed import OptionFeed, make_option_feed
 from backtest.base.errors import DataError
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration, format_time
+from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_time
 from backtest.engine.option_expiries import Expiry, find_settlement
 from backtest.engine.option_quotes import QuoteRows, read_quote_rows
 from backtest.market.markets import Markets
@@ -170,11 +170,11 @@ def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -
         t = int(old[0])
         raise DataError(
             f"the last surface of {contract.owner!r} must be at most "
-            f"{format_duration(listing.max_age)} old while {contract.name!r} is listed, got "
-            f"{feed.ages[t, k]:.3g} days",
+            f"{listing.max_age / DAY:g} days old while {contract.name!r} is listed, got "
+            f"{feed.ages[t, k]:.4g} days",
             where=f"bt.Markets, surfaces, close of {format_time(int(markets.time[t]))} UTC",
-            cure="give later surfaces, end the markets earlier, leave the option out, or give "
-            "bt.Markets(max_age=)",
+            cure="give later surfaces, end the markets earlier, leave the option out, or give a "
+            "larger max_age",
         )
 
 
@@ -292,5 +292,6 @@ def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
             f"an option that is traded needs a spread in volatility, got none for "
             f"{[*markets.options][k]!r}",
             where=f"bt.run, open of {format_time(int(markets.time[t]))} UTC",
-            cure="give bt.OptionCosts(spread=0.02) for two points, bt.Option(spread=), or chains=",
+            cure="give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains "
+            "with quotes",
         )

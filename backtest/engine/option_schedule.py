@@ -77,6 +77,7 @@ def check_times(index: pd.Index, markets: Markets) -> None:
         refuse(
             f"each row must have the open of a bar at whose close it is decided, got "
             f"{format_time(int(odd[0]))}",
+            f"write {format_time(int(known[np.searchsorted(known, odd[0]) - 1]))}, or "
             "frame.reindex(markets.times)",
         )
 

@@ -309,6 +309,12 @@ class Chain:
 
 def find_files(path: Path) -> list[Path]:
     """Return the file, or the readable files of a folder by name."""
+    if not path.exists():
+        raise DataError(
+            f"a file or folder of quotes must exist, {str(path)!r} does not",
+            where=f"searched from {Path.cwd()}",
+            cure="correct the path",
+        )
     if not path.is_dir():
         return [path]
     files = sorted(each for each in path.iterdir() if suffix_of(each) in SUFFIXES)

@@ -128,7 +128,7 @@ def refuse_options(markets: Any, what: str, *, where: str) -> None:
         raise ParameterError(
             f"{what} cannot hold options, got {listed[0]!r}{more}",
             where=where,
-            cure="leave the options out of bt.Markets",
+            cure="leave the options out",
         )
 
 

@@ -92,8 +92,11 @@ class Option(Value):
             if getattr(self, each) is None
         ]
         if missing:
+            found = (
+                "none" if self.name is None else f"{self.name!r} alone, which is not such a name"
+            )
             raise ParameterError(
-                f"an option needs a name, or {', '.join(missing)}, got none",
+                f"an option needs a name as Deribit's, or {', '.join(missing)}, got {found}",
                 where="Option",
                 cure="give bt.Option('BTC-26JUN26-60000-P'), or bt.Option(kind='put', "
                 "strike=60_000, expiry='2026-06-26 08:00', underlying='BTC')",

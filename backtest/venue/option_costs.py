@@ -61,6 +61,6 @@ def require_costs(given: object, name: str) -> OptionCosts:
     raise ParameterError(
         f"options on {name} need the costs of their venue, got {given!r}",
         where=f"bt.run, venue of {name}",
-        cure="give venue.override(option_costs=bt.OptionCosts(fee=, fee_cap=, delivery_fee=, "
-        "delivery_cap=, tick=))",
+        cure="give the venue option_costs=bt.OptionCosts(fee=, fee_cap=, delivery_fee=, "
+        "delivery_cap=, tick=), in a file [venue.option_costs]",
     )

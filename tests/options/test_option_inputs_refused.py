@@ -183,7 +183,10 @@ RUNS = {
         lambda: run(requirement=Own()),
         "a margin rule that knows them",
     ),
-    "old surfaces": (lambda: run(make_markets(bars=480, max_age="3d")), "must be at most 3d old"),
+    "old surfaces": (
+        lambda: run(make_markets(bars=480, max_age="3d")),
+        "must be at most 3 days old",
+    ),
     "an expiry inside a day": (lambda: run(daily()), "needs its settlement price"),
     "no spread": (
         lambda: run(venue=no_spread(), quantities=schedule()),

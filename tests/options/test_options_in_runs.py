@@ -138,6 +138,47 @@ def test_results_keep_what_options_were_given(tmp_path):
     assert loaded.manifest == result.manifest
 
 
+def test_a_schedule_that_begins_after_an_expiry_is_told():
+    markets = make_markets()
+    frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[190:192])
+    with pytest.warns(UserWarning, match="PUT is never traded: its quantities begin after it"):
+        result = run(markets, Hold(level=0.0), option_quantities=frame)
+    assert result.options is None
+
+
+def test_greeks_explain_the_profit_on_simulated_bars():
+    """Over a week to go, sold and bought in and out of the money: all but 0.03 % is explained."""
+    rng = np.random.default_rng(0)
+    price = 20_000 * np.exp(np.append(0.0, rng.normal(0.0, 0.6 / np.sqrt(8760), 240).cumsum()))
+    bars = pd.DataFrame({"open": price[:-1], "close": price[1:], "volume": 0.0})
+    bars["high"], bars["low"] = bars.max(axis=1), bars[["open", "close"]].min(axis=1)
+    bars.index = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")
+    contracts = {
+        f"{kind}{strike}": bt.Option(
+            kind=kind, strike=strike, expiry="2023-01-18 08:00", underlying="BTC"
+        )
+        for kind in ("put", "call")
+        for strike in (17_000, 20_000, 23_000)
+    }
+    stamps = [f"{day:%Y-%m-%d} 00:30" for day in pd.date_range("2022-12-31", "2023-01-10")]
+    markets = bt.Markets(
+        {"BTC": bt.Market.from_frames(bars), **contracts}, surfaces={"BTC": make_surfaces(stamps)}
+    )
+    frame = pd.DataFrame([[2.0, -3.0] * 3], markets.times[:1], [*contracts])
+    result = run(
+        markets,
+        Hold(level=0.0),
+        option_quantities=frame,
+        account=bt.Account(capital=1e6, requirement="deribit-standard"),
+    )
+    table = result.explained("bar")
+    rest = result.options.parts["rest"]
+    shares = np.abs(rest).sum(axis=0) / np.abs(result.options.record.price_pnl).sum(axis=0)
+    assert result.metrics["unexplained_share"] < 5e-4
+    assert max(shares) < 0.005
+    np.testing.assert_allclose(table.drop(columns="price_pnl").sum(axis=1), table["price_pnl"])
+
+
 def test_assumptions_about_options_that_are_traded_are_told():
     inside = PUT.override(expiry="2023-01-08 12:20")
     near = PUT.override(expiry="2023-01-06 12:00", strike=29_000.0)

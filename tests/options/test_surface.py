@@ -487,8 +487,8 @@ CALLS = [
     (lambda s, c, p: s.atm("30 parsecs"), "30 parsecs"),
     (lambda s, c, p: s.atm(0.0), "tenor must be positive"),
     (lambda s, c, p: s.skew("30d", delta=0.7), "delta must be"),
-    (lambda s, c, p: bt.Chain.load("nowhere.parquet"), "plain file"),
-    (lambda s, c, p: bt.Chain.load("chain.exe"), "must end in"),
+    (lambda s, c, p: bt.Chain.load("nowhere.parquet"), "of quotes must exist"),
+    (lambda s, c, p: bt.Chain.load("pyproject.toml"), "must end in"),
     (lambda s, c, p: c.select("ETHER"), "underlying must be one of BTC, got 'ETHER'"),
     (lambda s, c, p: c.select("btc"), "did you mean 'BTC'"),
     (

@@ -21,7 +21,7 @@ def ask(rule="reg-t", options=None, **given):
 
 SCENARIOS = bt.ScenarioMargin(moves=[-0.1, 0.1])
 BAD = {
-    "no name": (bt.Option, "needs a name, or kind, strike, expiry, underlying"),
+    "no name": (bt.Option, "needs a name as Deribit's, or kind, strike, expiry, underlying"),
     "a day that is none": (lambda: bt.Option("BTC-32JUN26-60000-P"), "must have a day such as"),
     "another kind than the name": (
         lambda: bt.Option("BTC-26JUN26-60000-P", kind="call"),
