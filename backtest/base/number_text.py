@@ -90,6 +90,11 @@ def format_money(amount: float) -> str:
     return f"{amount:,.2f}" if abs(amount) >= 10.0 or amount == 0.0 else f"{amount:,.6g}"
 
 
+def choose_decimals(capital: float) -> int:
+    """Return the decimals of all amounts of an account: 2, and 6 where it holds few coins."""
+    return 2 if abs(capital) >= 100.0 else 6
+
+
 def format_value(value: object) -> str:
     """Format the value of a parameter: four significant digits for floats, ``none`` for None."""
     if isinstance(value, float):

@@ -9,10 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.terms import MONEY_TERMS, SIGNS
-from backtest.base.number_text import (
-    format_percent,
-    format_price,
-)
+from backtest.base.number_text import choose_decimals, format_percent, format_price
 from backtest.base.text_layout import format_paragraph
 from backtest.base.units import format_time
 from backtest.engine.option_text import list_option_events
@@ -34,7 +31,7 @@ def summarize_account(result: RunRecord) -> Iterator[str]:
     """Yield the statement of the account: from the first equity to the last, with every cost."""
     final = result.metrics["final_equity"]
     start = find_start(result)
-    decimals = 2 if abs(start) >= 100.0 else 6
+    decimals = choose_decimals(start)
     venue = result.venues[result.names[0]]
     is_charged = find_charged(venue.rates())
     labels = {"interest": f"interest on the {venue.interest_on}"} if is_charged else {}
@@ -97,7 +94,8 @@ def summarize_liquidations(result: RunRecord) -> Iterator[str]:
     """Yield the liquidations of the pool with their causes, or else one by one."""
     count, loss = int(result.metrics["liquidations"]), result.metrics["liquidation_loss"]
     cases = [*list_cases(result)]
-    text = f"{count:,}, loss {loss:,.2f}" if count else "none"
+    decimals = choose_decimals(result.account.capital)
+    text = f"{count:,}, loss {loss:,.{decimals}f}" if count else "none"
     yield from format_paragraph("Liquidations", text, *cases)
     if not cases:
         yield from list_liquidations(result)
@@ -178,13 +176,15 @@ def list_liquidations(result: RunRecord) -> Iterator[str]:
         return
     has_loss = events["kind"].shift(-1) == "liquidation_loss"  # it follows its liquidation
     losses = events["amount"].shift(-1).where(has_loss, 0.0)
+    decimals = choose_decimals(result.account.capital)
     yield f"  {'bar (UTC)':18}{'price':>12}{'notional':>15}{'liquidation loss':>18}{'equity':>14}"
     for row in rows[:MOST_LISTED]:
         event = events.iloc[row]
         equity = result.bars["equity"].loc[event["time"]]
         yield (
             f"  {event['time']:%Y-%m-%d %H:%M}  {format_price(event['price']):>12}"
-            f"{event['amount']:>15,.2f}{losses.iloc[row]:>18,.2f}{equity:>14,.2f}"
+            f"{event['amount']:>15,.{decimals}f}{losses.iloc[row]:>18,.{decimals}f}"
+            f"{equity:>14,.{decimals}f}"
             f"{'  ' + event['instrument'] if result.diversity else ''}"
         )
     if len(rows) > MOST_LISTED:

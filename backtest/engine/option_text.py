@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from backtest.base.number_text import format_number, format_percent
+from backtest.base.number_text import choose_decimals, format_number, format_percent
 from backtest.engine.option_results import explain_options
 from backtest.measures.option_profit import EXPLAINED
 
@@ -26,10 +26,11 @@ def describe_options(result: RunRecord, options: RunOptions) -> Iterator[str]:
         f"{does} {format_percent(abs(decay))} of equity a day by time"
     )
     total = explain_options(result, options, "option").loc["total"]
-    parts = ", ".join(f"{name} {total[name]:+,.2f}" for name in EXPLAINED)
+    places = choose_decimals(result.account.capital)
+    parts = ", ".join(f"{name} {total[name]:+,.{places}f}" for name in EXPLAINED)
     share = metrics["unexplained_share"]
     yield (
-        f"price profit {total['price_pnl']:+,.2f}: {parts}; the rests are "
+        f"price profit {total['price_pnl']:+,.{places}f}: {parts}; the rests are "
         f"{format_percent(share)} of the moves of single bars"
     )
     yield "quotes fill orders of any size: their depth is not in the data"

@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest.account.terms import TERMS
 from backtest.base.number_text import (
+    choose_decimals,
     format_leverage,
     format_number,
     format_percent,
@@ -231,11 +232,12 @@ def describe_trades(result: RunRecord) -> Iterator[str]:
     count = int(trades["trades"])
     if count:
         days, held = trades["mean_days"], trades["time_in_market"]
+        mean = f"{trades['expectancy']:+,.{choose_decimals(result.account.capital)}f}"
         yield (
             f"{count:,} round {'trip' if count == 1 else 'trips'}, "
             f"{format_percent(trades['win_rate'])} won; profit factor "
-            f"{format_number(trades['profit_factor'])}, {trades['expectancy']:+,.2f} and "
-            f"{days:,.1f} days each on average; in the market at {format_percent(held)} of closes"
+            f"{format_number(trades['profit_factor'])}, {mean} and {days:,.1f} days "
+            f"each on average; in the market at {format_percent(held)} of closes"
         )
 
 
@@ -264,7 +266,9 @@ def summarize_instruments(result: RunRecord) -> Iterator[str]:
     if shown.empty:
         yield "No instrument made or cost anything."
         return
-    yield from shown.to_string(float_format=lambda x: f"{round(x, 2) + 0.0:,.2f}").splitlines()
+    places = choose_decimals(result.account.capital)
+    text = shown.to_string(float_format=lambda x: f"{round(x, places) + 0.0:,.{places}f}")
+    yield from text.splitlines()
 
 
 def summarize_checks(result: RunRecord) -> Iterator[str]:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from backtest.engine import Result
     from backtest.engine.run_options import RunOptions
 
-COLORS = {
-    "price profit": "ink", "delta": "accent", "gamma": "loss", "theta": "neutral", "vega": "step_3",
-    "vanna and volga": "step_5", "rest": "step_1",
+STYLES = {
+    "price profit": ("ink", "solid"), "delta": ("accent", "solid"), "gamma": ("loss", "solid"),
+    "theta": ("loss", "dot"), "vega": ("accent", "dot"), "vanna and volga": ("neutral", "solid"),
+    "rest": ("neutral", "dot"),
 }  # fmt: skip
-"""The lines of the explained profit, and their colors."""
+"""The lines of the explained profit: their colors, and whether they are dotted."""
 REACH = 0.5
 """How far from the last price a payoff is drawn, as a fraction of it."""
 POINTS = 201
@@ -95,8 +96,10 @@ def draw_explained(result: Result) -> Chart:
     layout["xaxis"] |= {"type": "date"}
     layout["yaxis"] |= {"title": {"text": "money"}}
     traces = [
-        draw_series(closes, table[name].to_numpy(), name, color, showlegend=True)
-        for name, color in COLORS.items()
+        draw_series(
+            closes, table[name].to_numpy(), name, color, showlegend=True, line={"dash": dash}
+        )
+        for name, (color, dash) in STYLES.items()
     ]
     share = format_percent(result.metrics["unexplained_share"])
     caption = (
@@ -110,9 +113,9 @@ def draw_explained(result: Result) -> Chart:
 def tabulate_explained(result: Result) -> Table:
     """Return the parts of the profit of each option."""
     table = result.explained()
-    heads = name_columns("option", *((name, "money") for name in EXPLAINED), ("profit", "money"))
+    heads = name_columns("option", ("profit", "money"), *((name, "money") for name in EXPLAINED))
     rows = tuple(
-        (str(name), *(format_money(float(row[part])) for part in (*EXPLAINED, "price_pnl")))
+        (str(name), *(format_money(float(row[part])) for part in ("price_pnl", *EXPLAINED)))
         for name, row in table.iterrows()
     )
     note = "Before fees, slippage and the costs of liquidations."
@@ -120,17 +123,19 @@ def tabulate_explained(result: Result) -> Table:
 
 
 def draw_payoffs(result: Result, options: RunOptions) -> Iterator[Chart]:
-    """Yield the payoff of the options held at the last close, by underlying."""
-    held = options.record.quantity[-1]
-    for i in np.unique(options.terms.instruments[held != 0.0]).tolist():
-        yield draw_payoff(result, options, i)
+    """Yield the payoff of the options at the last close at which any was held, by underlying."""
+    closes = np.flatnonzero(options.record.quantity.any(axis=1))
+    for t in closes[-1:].tolist():
+        held = options.record.quantity[t] != 0.0
+        for i in np.unique(options.terms.instruments[held]).tolist():
+            yield draw_payoff(result, options, t, i)
 
 
-def draw_payoff(result: Result, options: RunOptions, i: int) -> Chart:
-    """Draw what the options of one underlying pay at expiry, over the price of the underlying."""
-    price, name = float(result.marks[-1, i]), escape_label(result.names[i])
+def draw_payoff(result: Result, options: RunOptions, t: int, i: int) -> Chart:
+    """Draw what the options on instrument i pay at expiry, over its price; t is the close."""
+    price, name = float(result.marks[t, i]), escape_label(result.names[i])
     prices = price * np.linspace(1.0 - REACH, 1.0 + REACH, POINTS)
-    held = np.where(options.terms.instruments == i, options.record.quantity[-1], 0.0)
+    held = np.where(options.terms.instruments == i, options.record.quantity[t], 0.0)
     paid = compute_payoffs(options.terms, held, prices)
     layout: dict[str, Any] = build_layout(300)
     layout["xaxis"] |= {"title": {"text": f"price of {name} at expiry"}}
@@ -139,11 +144,11 @@ def draw_payoff(result: Result, options: RunOptions, i: int) -> Chart:
     now: FloatArray = np.full(2, price)
     traces = [
         draw_line(prices, paid, "payoff"),
-        draw_line(now, ends, "last close", "muted", line={"dash": "dot", "width": 1.0}),
+        draw_line(now, ends, "the mark then", "muted", line={"dash": "dot", "width": 1.0}),
     ]
     caption = (
-        "What the options held at the last close pay if all expire at one price, without their "
-        "premiums; dotted: the last mark."
+        f"What the options held {result.span.describe_close(t)} pay if all expire at one "
+        "price, without their premiums; dotted: the mark at that close."
     )
     return build_chart(f"payoff_{i}", f"Payoff at expiry, {name}", caption, traces, layout)
 
