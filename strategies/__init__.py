@@ -13,6 +13,7 @@ from backtest.strategies.constant import Constant
 from backtest.strategies.cooldown import Cooldown
 from backtest.strategies.covered_call import CoveredCall
 from backtest.strategies.cppi import Cppi
+from backtest.strategies.delta_hedge import DeltaHedge
 from backtest.strategies.drawdown_control import DrawdownControl
 from backtest.strategies.funding_aware import FundingAware
 from backtest.strategies.health_target import HealthTarget
@@ -43,6 +44,7 @@ __all__ = [
     "Cooldown",
     "CoveredCall",
     "Cppi",
+    "DeltaHedge",
     "DrawdownControl",
     "FundingAware",
     "HealthTarget",

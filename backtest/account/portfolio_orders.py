@@ -166,6 +166,9 @@ def aim(
     if is_ending(state, i):
         return REDUCE if is_held(state, i) else LEFT
     is_asking, side, held, reach = measure_target(terms, state, quotes, equity, i)
+    if not math.isnan(scratch.ordered[i]):
+        is_asking, side, held, reach = measure_ordered(state, quotes, scratch.ordered[i], i)
+        scratch.ordered[i] = math.nan
     if not is_asking:
         return LEFT
     scratch.side[i], scratch.before[i] = side, held
@@ -193,6 +196,15 @@ def measure_target(
     reach = compute_target(rules, quote, equity, leverage, signal)
     reach = reach * overlay if overlay > 0.0 else 0.0  # not infinite times 0
     return True, side, held, reach
+
+
+def measure_ordered(
+    state: AccountState, quotes: MarketBar, ordered: float, i: int
+) -> tuple[bool, float, float, float]:
+    """Return what :func:`measure_target` does, of an order in contracts."""
+    held, value = state.held.quantities[i], abs(quotes.fill[i])
+    side = -1.0 if ordered < 0.0 or (ordered == 0.0 and held < 0.0) else 1.0
+    return True, side, held * (side * value), abs(ordered) * value
 
 
 def compute_everything(

@@ -292,13 +292,12 @@ class Scratch(NamedTuple):
     per unit (margin and fee of an isolated order, the fee of a cross order) and what the flip of an
     isolated order ``returned``. The walk: last and mark values now and at the next waypoint, and
     the prices of collateral. ``start`` are quantities at the start of a liquidation, ``shares`` of
-    shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each cause took
-    (:mod:`backtest.account.contagion`). ``hidden`` and ``kept_assets`` are quantities and amounts
-    left out for a moment. ``failure`` is the u at which each position fails, ``carried`` the
-    quantities held before fills at the close of the bar. ``rate`` is the fee rate of an order.
-    Limit orders: the quantity ``wanted`` (NaN: none rests), the u of the ``limit`` and that
-    ``through`` which the price must go, and whether this bar opened the position (``fresh``). The
-    last four are of pools (:mod:`backtest.account.currency_pools`).
+    shape (n + C,) Euler shares, ``falls`` of shape (n + 3,) what each cause took. ``hidden`` and
+    ``kept_assets`` are left out for a moment. ``failure`` is the u at which each position fails,
+    ``carried`` what was held before fills at the close. ``rate`` is the fee rate of an order. Limit
+    orders: the quantity ``wanted`` (NaN: none rests), the u of the ``limit`` and that ``through``
+    which the price must go, and whether this bar opened the position (``fresh``). ``ordered`` are
+    contracts to hold instead of a leverage (NaN: none). The last four are of pools.
     """
 
     side: FloatArray
@@ -330,6 +329,7 @@ class Scratch(NamedTuple):
     limit: FloatArray
     through: FloatArray
     fresh: FloatArray
+    ordered: FloatArray
     aside: FloatArray
     own_ledger: FloatArray
     at_rest: FloatArray

@@ -235,7 +235,7 @@ def check_finite(trial: ContractTrial) -> str:
             f"{trial.name_bar(int(infinite[0]))}: return a finite leverage"
         )
     known = asked & np.isfinite(target)
-    if not known.any():
+    if not known.any() and not trades_options(trial.cls):
         raise BrokenContractError(f"NaN at all {asked.sum()} decisions: it never trades")
     if known.sum() < asked.sum():
         return f"finite at {known.sum()} of {asked.sum()} decisions, NaN (no change) at the others"

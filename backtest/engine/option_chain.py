@@ -62,6 +62,16 @@ class ListedOption(NamedTuple):
         return self.size * self.ask
 
     @property
+    def delta_notional(self) -> float:
+        """S dU/dS of one contract at a constant basis, in the currency of settlement.
+
+        In cash size delta F, in coins size (delta - V / F).
+        """
+        if self.settlement == "cash":
+            return self.size * self.delta * self.forward
+        return self.size * (self.delta - self.mark)
+
+    @property
     def notional(self) -> float:
         """What one contract is on, in the currency of settlement: in coins its size."""
         return self.size * (self.spot if self.settlement == "cash" else 1.0)

@@ -151,6 +151,7 @@ def ask_trader(
     if trader is None:
         return
     n = len(state.margin)
+    scratch.ordered[:] = np.nan
     k = find_seen_bar(deciders, state, t)
     is_done = state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
     if k < 0 or is_done or t + 1 >= len(feed.time):
@@ -175,7 +176,12 @@ def ask_trader(
         name = trader.markets.names[trade.i] if trade.i < n else ""
         chain = OptionChain(trader.listed, trade.contracts, quantities, trade.i, name, t)
         orders = ask(trade, bar, account, chain)
-        write_orders(trader, trade, feed.options, orders, chain, t)
+        where = f"{type(trade.policy).__name__}.option_orders, close of bar {t}, "
+        where += f"{format_time(int(trader.markets.time[t]))} UTC"
+        legs = read_orders(orders, where)
+        if trade.i < n:
+            legs = order_instrument(legs, chain.instrument, state, scratch, trade.i, where)
+        write_orders(trader, trade, feed.options, legs, chain, t, where)
         sell_leftovers(trader, trade, feed.options, chain, t)
 
 
@@ -247,14 +253,13 @@ def write_orders(
     trader: OptionTrader,
     trade: Trade,
     feed: OptionFeed,
-    orders: Any,
+    orders: list[tuple[str, Any]],
     chain: OptionChain,
     t: int,
+    where: str,
 ) -> None:
     """Write what a policy ordered at the close of bar t, checked, for the next open."""
-    where = f"{type(trade.policy).__name__}.option_orders, close of bar {t}, "
-    where += f"{format_time(int(trader.markets.time[t]))} UTC"
-    for leg, order in read_orders(orders, where):
+    for leg, order in orders:
         name, quantity = read_order(leg, order, trader, trade, where)
         if math.isnan(quantity):
             continue
@@ -270,6 +275,29 @@ def write_orders(
         if name in chain:
             check_order(feed, trader.markets, k, t + 1)
         feed.targets[t + 1, k] = truncate(quantity, trader.listed.options[k].lot)
+
+
+def order_instrument(
+    orders: list[tuple[str, Any]],
+    name: str,
+    state: AccountState,
+    scratch: Scratch,
+    i: int,
+    where: str,
+) -> list[tuple[str, Any]]:
+    """Order contracts of the instrument itself for the next open; return the orders of options.
+
+    They take the place of the leverage that its policy decided.
+    """
+    rest = []
+    for leg, order in orders:
+        if not isinstance(order, tuple | list) or len(order) != 2 or order[0] != name:
+            rest.append((leg, order))
+            continue
+        quantity = read_quantity(leg, order[1], where)
+        if not math.isnan(quantity):
+            scratch.ordered[i], state.is_pending[i] = quantity, 1
+    return rest
 
 
 def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:
@@ -298,7 +326,11 @@ def read_order(
             where=where,
             cure='return {"put": ("BTC-26JUN26-60000-P", 1.0)}',
         )
-    contract, quantity = order
+    return find_name(order[0], trader, trade, where), read_quantity(leg, order[1], where)
+
+
+def read_quantity(leg: str, quantity: Any, where: str) -> float:
+    """Return the quantity of an order."""
     if isinstance(quantity, bool) or not isinstance(quantity, int | float | np.number):
         raise PolicyError(
             f"a quantity must be a number of contracts, got {repr_plain(quantity)} for {leg!r}",
@@ -311,7 +343,7 @@ def read_order(
             where=where,
             cure="give signed contracts, 0 to close",
         )
-    return find_name(contract, trader, trade, where), float(quantity)
+    return float(quantity)
 
 
 def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> str:

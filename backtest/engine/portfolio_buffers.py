@@ -37,7 +37,8 @@ def new_scratch(n: int, assets: int, n_pools: int = 1) -> Scratch:
         "at_rest": np.zeros(5),
         "elsewhere": np.zeros(3),
     }
-    return Scratch(**{**found, **of_pools, "kind": np.zeros(n, np.int64)})
+    orders = {"kind": np.zeros(n, np.int64), "ordered": np.full(n, np.nan)}
+    return Scratch(**{**found, **of_pools, **orders})
 
 
 def new_ledger_array(n: int) -> FloatArray:

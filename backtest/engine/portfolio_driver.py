@@ -181,7 +181,7 @@ def drive(
     scratch = new_scratch(n, assets, len(state.pools))
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
-    arrays = list_arrays(state, deciders)
+    arrays = [*list_arrays(state, deciders), scratch.ordered]
     terms, t = read_tables(inputs, first), first
     tally, traded = counts
     while t < total:

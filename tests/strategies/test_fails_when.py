@@ -20,6 +20,7 @@ from backtest.strategies import (
     Cooldown,
     CoveredCall,
     Cppi,
+    DeltaHedge,
     DrawdownControl,
     FundingAware,
     HealthTarget,
@@ -266,3 +267,10 @@ def test_a_rise_is_sold_above_the_strike():
     assert whole > 0.5
     assert with_options(rise, CoveredCall(Constant(1.0))) < 0.6 * whole
     assert with_options(rise, Collar(Constant(1.0))) < 0.6 * whole
+
+
+def test_a_jump_under_short_options_comes_before_the_hedge():
+    """Calls at the money are sold and hedged; a rise by 30 % in one bar takes 1/2 gamma S^2."""
+    policy = DeltaHedge(CoveredCall(Constant(1.0), delta=0.5, cover=1.0), target=1.0)
+    jump = market(calm(48), 0.3, calm(24))
+    assert with_options(jump, policy) < with_options(jump, Constant(1.0)) - 0.05
