@@ -151,8 +151,8 @@ def refuse_currencies(account: Any, *, where: str) -> None:
     """Refuse an account in several currencies where only one pool is known."""
     if account.rates is not None:
         raise ParameterError(
-            "an account in several currencies can be run, swept and compared, and not more, got "
-            f"rates for {', '.join(account.rates)}",
+            "an account in several currencies can be run, searched, validated and compared, and "
+            f"not more, got rates for {', '.join(account.rates)}",
             where=where,
             cure="give an account for each currency, with the instruments that settle in it",
         )

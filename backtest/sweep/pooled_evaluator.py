@@ -24,7 +24,7 @@ from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES
 from backtest.policy import Policy
 from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool
+from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool, refuse_pool
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Base, Sets, read_settings
 
@@ -267,7 +267,10 @@ def resolve_signals(signal: Any, market: Any, *, is_separate: bool) -> Any:
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
     """Return what makes the evaluator of shared or of separate accounts."""
-    return functools.partial(PooledEvaluator, pool=pool) if is_separate else Evaluator
+    if is_separate:
+        return functools.partial(PooledEvaluator, pool=pool)
+    refuse_pool(pool)
+    return Evaluator
 
 
 def read_own_signal(signal: Any, market: Market) -> Any:

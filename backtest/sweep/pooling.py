@@ -10,7 +10,7 @@ import numpy as np
 from backtest.base.code_identity import name_callable
 from backtest.base.errors import ParameterError
 from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
+from backtest.base.phrases import Argument, Phrase, Place
 from backtest.base.units import FloatArray
 from backtest.measures.ranking import NEVER, find_direction
 
@@ -55,6 +55,19 @@ def read_pool(pool: Pool) -> Pooling:
              "median": lambda _, values: np.median(values, axis=0),
              "worst": take_worst}  # fmt: skip
     return Pooling(pool, joins[pool])
+
+
+def refuse_pool(pool: Pool) -> None:
+    """Refuse a pool other than the default where one account holds all positions."""
+    pooling = read_pool(pool)
+    if not pooling.is_mean:
+        raise ParameterError(
+            f"pool joins the measures of separate accounts, got {pooling.name!r} for one account",
+            where=Place(("pool", "accounts")),
+            cure=Phrase(
+                "give {}, or leave {} out", Argument("accounts", "separate"), Argument("pool")
+            ),
+        )
 
 
 def take_worst(name: str, values: FloatArray) -> FloatArray:

@@ -24,7 +24,7 @@ from backtest.engine.term_checks import check_terms
 from backtest.measures.ranking import read_constraints, read_objectives
 from backtest.sweep import Base
 from backtest.sweep.pooled_evaluator import choose_evaluator, read_accounts, resolve_signals
-from backtest.sweep.pooling import read_pool
+from backtest.sweep.pooling import read_pool, refuse_pool
 from backtest.sweep.sets.sets import (
     build_overlay,
     build_signal,
@@ -206,6 +206,7 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
     is_separate, market = read_accounts(given.accounts, given.market, given.venue)
     signal, pool = given.signal, read_pool(given.pool)
     if not is_separate:
+        refuse_pool(given.pool)
         market, signal = widen_market(
             market, signal, policy=given.policy, venue=venue, account=account, overlay=overlay
         )

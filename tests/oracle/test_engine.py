@@ -124,7 +124,7 @@ KINDS = [
     make_currency_case,
     make_option_case,
 ]
-SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0, "make_option_case": 0.26}
+SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0, "make_option_case": 0.26
 def test_the_engine_equals_the_oracle(make, block, monkeypatch):
     """Every money column of every bar, and every ledger total, to 1e-9 of equity or turnover."""
     trust_data(monkeypatch)
-    whole = round(CASES * SHARES.get(make.__name__, 0.25) / BLOCKS)
+    whole = round(CASES * SHARES.get(make.__name__, 0.26) / BLOCKS)
     first = block * whole
     for seed in range(first, first + (whole if block else min(whole, 3))):
         assert_agrees(make(seed), f"{make.__name__}({seed})")

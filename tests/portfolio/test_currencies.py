@@ -388,11 +388,11 @@ def test_a_rate_needs_every_bar_and_one_currency_its_own():
 
 def test_what_knows_one_pool_refuses_several(result):
     markets, venues = make_pair()
-    check_refused(lambda: bt.stress(result), "can be run, swept and compared")
+    check_refused(lambda: bt.stress(result), "can be run, searched, validated and compared")
     check_refused(
         lambda: bt.decide(
             Hold(), markets, venue=venues, account=result.account, state=result,
             signal={"BTCUSDT": 1.0, "BTCUSD_PERP": -1.0},
         ),
-        "can be run, swept and compared",
+        "can be run, searched, validated and compared",
     )  # fmt: skip

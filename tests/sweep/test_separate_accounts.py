@@ -176,6 +176,7 @@ def test_functions_that_pool_differ_by_their_code():
     ({"accounts": None}, "accounts must be 'shared' or 'separate', got None"),
     ({"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function, got 'best'"),
     ({"pool": 3}, "pool must be 'mean', 'median', 'worst' or a function, got 3"),
+    ({"accounts": "shared", "pool": "worst"}, "pool joins the measures of separate accounts"),
     ({"pool": lambda values: values}, "pool must return a number for each set"),
     ({"pool": lambda _: "x"}, "pool must return a number for each set"),
     ({"signal": {"BTC": 1.0}}, "each market needs a value of its own, ETH has none"),

@@ -117,6 +117,7 @@ def test_other_validations_of_copies_are_those_of_one_market():
 @pytest.mark.parametrize(("call", "more", "problem"), [
     ("walk_forward", {"accounts": "apart"}, "accounts must be 'shared' or 'separate'"),
     ("walk_forward", {"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function"),
+    ("walk_forward", {"accounts": "shared", "pool": "worst"}, "pool joins the measures of"),
     ("walk_forward", {"market": ONE}, "separate accounts need several markets"),
     ("walk_forward", {"markets_left_out": -1}, "markets_left_out"),
     ("walk_forward", {"markets_left_out": 1.5}, "markets_left_out"),
