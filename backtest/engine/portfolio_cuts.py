@@ -8,6 +8,7 @@ scales what is left. What is then missing after the fill is the cut of one limit
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from backtest.engine.limit_orders import find_unfilled
 from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
 from backtest.engine.run_options import measure_gaps, read_options
+from backtest.engine.target_cuts import bind_orders, clip_leverage
 from backtest.engine.target_cuts_table import average_row
 
 if TYPE_CHECKING:
@@ -124,10 +126,8 @@ def find_portfolio_decisions(setup: RunSetup, outcome: Outcome) -> PortfolioDeci
     scale = np.abs(signal) * np.where(overlay > 0.0, overlay, 0.0)
     least = dict(zip(NUMBERS, terms.numbers, strict=True))["min_leverage"]
     limit = feed.limit[np.minimum(np.arange(first + 1, first + n), len(feed.limit) - 1)]
-    raised = np.where(level < least, least, level)
-    levels = (level, raised, np.where(raised > limit, limit, raised))
     with np.errstate(all="ignore"):
-        asked, bounded, reach = (np.where(scale == 0.0, 0.0, scale * each) for each in levels)
+        asked, bounded, reach = clip_leverage(least, limit, 1.0, level, scale)
         side = np.where(signal != 0.0, np.sign(signal), np.where(at.before < 0.0, -1.0, 1.0))
         held = (at.before + at.traded) * side * at.unit / at.equity
         is_asked = ~np.isnan(level) & ~np.isnan(overlay)
@@ -176,7 +176,7 @@ def split_rest(
     is_still, money = at.traded == 0.0, np.abs(left) * at.equity
     lot, least = numbers["lot"], numbers["min_notional"]
     wanted = reach * at.equity / at.unit
-    whole = np.where(lot > 0.0, np.floor(wanted / lot + 1e-6) * lot, wanted)
+    whole = bind_orders().truncate(SimpleNamespace(lot=lot), wanted)
     order = np.abs(whole * at.unit - held * at.equity)  # in whole lots, if nothing else binds
     is_least = (money < least) | ((order > 1e-6 * lot * at.unit) & (order < least))
     gross = np.nansum(np.abs((at.before + at.traded) * at.unit), axis=1, keepdims=True)

@@ -100,7 +100,11 @@ def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, Float
     """Return the targets, the cut of each limit, and the contracts that should be held."""
     rules = inputs.rules.instrument._replace(order_fee=0.0)  # it is that of the quote
     kernels, along = bind_orders(), at.side * at.unit
-    raised, lowered, reach = clip_leverage(rules, at)
+    stated, over, reach = clip_leverage(
+        rules.min_leverage, at.limit, at.equity, at.leverage, at.scale
+    )
+    is_bounded = np.isfinite(at.leverage)
+    raised, lowered = (np.where(is_bounded, x, 0.0) for x in (stated - over, over - reach))
     limited, wanted = (np.copy(reach) for _ in range(2))
     for rows, margin in split_tables(inputs, at.bar):
         fee: Any = at.fee[rows]
@@ -156,18 +160,19 @@ def quote_fills(inputs: Inputs, at: AtOpen) -> Any:
     )
 
 
-def clip_leverage(rules: InstrumentRules, at: AtOpen) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the cuts of the account's least and most leverage, and the notional within both."""
-    kernels, free = bind_orders(), rules._replace(has_limits=None, max_leverage=np.inf)
-    quote = SimpleNamespace(limit=at.limit)
-    level = np.where(np.isfinite(at.leverage), at.leverage, 0.0)
-    asked, least, most = (
-        kernels.compute_target(of, quote, at.equity, level, at.scale)
-        for of in (free._replace(min_leverage=-np.inf), free, rules)
-    )
-    is_bounded = np.isfinite(at.leverage)
-    raised, lowered = (np.where(is_bounded, cut, 0.0) for cut in (asked - least, least - most))
-    return raised, lowered, kernels.compute_target(rules, quote, at.equity, at.leverage, at.scale)
+def clip_leverage(
+    least: FloatArray | float, most: FloatArray, equity: FloatArray | float,
+    leverage: FloatArray, scale: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:  # fmt: skip
+    """Return the notional that is asked for, that over the least leverage, and that within both."""
+    asked, over, within = (
+        bind_orders().compute_target(
+            SimpleNamespace(min_leverage=low, has_limits=True), SimpleNamespace(limit=high),
+            equity, leverage, scale,
+        )
+        for low, high in ((-np.inf, np.inf), (least, np.inf), (least, most))
+    )  # fmt: skip
+    return asked, over, within
 
 
 def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, MarginRules]]:
