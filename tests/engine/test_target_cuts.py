@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
@@ -10,8 +11,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account import balances, orders
 from backtest.cli.app import main
-from backtest.engine.target_cuts import find_decisions
+from backtest.engine.target_cuts import bind_orders, find_decisions
 from backtest.engine.target_cuts_text import describe_cut, describe_targets
 from backtest.strategies import Constant
 from tests.agreement import Scripted
@@ -125,6 +127,40 @@ def test_the_limits_explain_every_position_of_random_accounts(seed):
     table = result.target_cuts()
     assert table.loc["all", "decisions"] == len(found.asked)
     assert table["share"].between(0.0, 1.0).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_orders_on_arrays_have_the_bits_of_one_account(seed):
+    """The table calls the account's functions on arrays: their choices are made by element."""
+    rng, kernels, n = np.random.default_rng(seed), bind_orders(), 100
+    venue = make_venue(rng, is_inverse=seed == 3, grace=None)
+    account = make_account(rng, is_inverse=seed == 3, has_call=False)
+    run = bt.run(MARKET.prefix(3), Constant(1.0), venue=venue, account=account, compile=False)
+    rules = run.setup.inputs.rules.instrument
+    sign = -1.0 if seed == 3 else 1.0
+    names = ("volume", "sigma", "adv", "initial", "limit")
+    given = {name: rng.uniform(0.5, 2.0, n) for name in names}
+    given |= {"fill": sign * rng.uniform(50.0, 200.0, n), "order_fee": np.zeros(n)}
+    held, cash, side = rng.normal(size=n) * 20.0, rng.uniform(1e2, 1e4, n), rng.choice([-1.0, 1], n)
+    reach = rng.choice([0.0, 1.0], n) * rng.uniform(1.0, 1e4, n)
+    wanted = np.where(rng.random(n) < 0.2, held, held + rng.normal(size=n) * 3.0)
+
+    def order(of, quote, quantity, cash, side, reach, wanted):
+        owned = of.make_balances(cash, of.Position(quantity, quote.fill, cash, quote.fill))
+        equity = of.compute_equity(rules, owned, quote.fill)
+        return (
+            of.size_order(rules, owned, quote, equity, side, reach),
+            of.round_quantity(rules, quantity, quote, wanted),
+        )
+
+    found = order(kernels, SimpleNamespace(**given), held, cash, side, reach, wanted)
+    plain = SimpleNamespace(**{**vars(balances), **vars(orders)})
+    rows = zip(
+        held.tolist(), cash.tolist(), side.tolist(), reach.tolist(), wanted.tolist(), strict=True
+    )
+    quotes = [dict(zip(given, row, strict=True)) for row in np.transpose([*given.values()])]
+    each = [order(plain, SimpleNamespace(**q), *row) for q, row in zip(quotes, rows, strict=True)]
+    assert np.array_equal(np.transpose(each), found)
 
 
 def test_initial_margin_is_told_by_hand():
