@@ -17,6 +17,9 @@ from backtest.report.run.run_page import collect_run_numbers
 from tests.refusals import check_refused
 
 PAGE = (Path(__file__).parents[2] / "docs" / "options.md").read_text("utf-8")
+NUMBER = r"([\d,.]+) \|"
+ROW = r"^\| (\d\d,\d{3}) \| " + rf"{NUMBER} {NUMBER} [^|]*?{NUMBER} {NUMBER} {NUMBER} {NUMBER}$"
+"""A row of the table of the strangle: price, marks, requirement, what is left, equity, leverage."""
 COSTS = ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]
 pytestmark = pytest.mark.slow
 
@@ -46,7 +49,19 @@ def test_a_strangle_fails_where_marks_and_margin_take_the_balance(examples):
     assert spot == pytest.approx(62_950.4, abs=0.1)
     surface, when = bt.Surfaces.fit(bt.Chain.sample()).surfaces[0], closed["time"].iloc[0]
     assert surface.time < when
-    for text in ("26,328.86", "16,886.27", "792.93", "595.78", "62,950", "16,347.10"):
+    rows = re.findall(ROW, PAGE, re.MULTILINE)
+    assert len(rows) == 4
+    marks = result.positions.pivot(index="time", columns="instrument", values="mark")
+    bars = result.bars.join(marks)
+    for row in rows:
+        price, *shown = (float(each.replace(",", "")) for each in row)
+        bar = bars.loc[(bars["BTC"] - price).abs().idxmin()]
+        left, leverage = bar["backing"] - bar["requirement"], bar["options_leverage"]
+        found = [bar["put"], bar["call"], bar["requirement"], left, bar["equity"], leverage]
+        assert shown == [round(each, 2) for each in found]
+    told = result.explained().loc["total", ["delta", "gamma", "vega", "theta", "vanna", "rest"]]
+    assert told.round().tolist() == [-16_777, -127, 1_041, 410, 9, -3]
+    for text in ("26,328.86", "16,886.27", "792.93", "595.78", "62,950", "loss of 15,449"):
         assert text in PAGE
 
 
@@ -65,6 +80,8 @@ def test_a_covered_call_gives_the_strike_and_the_premium(examples):
     spot = (50_000 + premium - hit) / 0.2
     assert spot == pytest.approx(129_644.9, abs=0.1)
     assert hit > spot - 105_000
+    for value in (premium, examples.covered.metrics["final_equity"], hit, 0.2 * spot):
+        assert f"{value:,.2f}" in PAGE
 
 
 def test_a_put_saves_the_account_only_where_it_counts(examples):
@@ -72,10 +89,16 @@ def test_a_put_saves_the_account_only_where_it_counts(examples):
     premium = read_premium(examples.lost)
     (hit,) = examples.lost.events.loc[examples.lost.events["kind"] == "liquidation", "price"]
     assert hit == pytest.approx((80_000 + premium) / 0.95, rel=1e-12)
-    assert examples.lost.metrics["final_equity"] == pytest.approx(0.05 * hit + 20_000, rel=1e-12)
+    assert examples.lost.metrics["final_equity"] == pytest.approx(0.05 * hit + 5_000, rel=1e-12)
     assert examples.saved.metrics["liquidations"] == 0.0
     assert examples.saved.metrics["final_equity"] == pytest.approx(15_000 - premium, rel=1e-12)
     assert examples.saved.events["kind"].eq("expiry").sum() == 1
+    certain, bars = 15_000 - premium, examples.saved.bars
+    assert bars["requirement"].max() == pytest.approx(0.15 * 90_000)
+    assert certain > 13_500
+    assert (bars["backing"] > bars["requirement"]).all()
+    for value in (hit, 0.05 * hit, 0.05 * hit + 5_000, certain, 90_000 - hit):
+        assert f"{value:,.2f}" in PAGE
 
 
 @pytest.mark.parametrize("name", ["strangle", "covered", "naked", "lost", "saved"])
