@@ -10,12 +10,16 @@ from typing import Any
 
 import pandas as pd
 
+from backtest.base.number_text import choose_decimals
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head
 from backtest.base.text_layout import capitalize
 from backtest.engine.manifest import describe_history
 from backtest.market import Market, Markets
+
+MOST_SHOCKS = 60
+"""A ladder of more shocks is not shown as text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,18 +151,31 @@ class Stress(SettingsResult):
         if self.lost:
             return textwrap.fill(f"{capitalize(describe_lost(self.lost))}.", 80)
         before = float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0])
+        places = choose_decimals(before)
         lines = [
-            f"The account is worth {before:,.2f} at the last close of the run.",
+            f"The account is worth {before:,.{places}f} at the last close of the run.",
             f"{'scenario':<22}{'equity':>14}{'loss':>14}  {'liquidated':<11}break-even",
         ]
         for name, row in self.table.iterrows():
             even = "none" if math.isnan(row["break_even"]) else f"{100 * row['break_even']:.2f} %"
             dead = "yes" if row["liquidated"] else "no"
             lines.append(
-                f"{str(name)[:21]:<22}{row['equity']:>14,.2f}{row['loss']:>14,.2f}"
+                f"{str(name)[:21]:<22}{row['equity']:>14,.{places}f}{row['loss']:>14,.{places}f}"
                 f"  {dead:<11}{even}"
             )
-        return "\n".join([*lines, *filter(None, [self.leads])])
+        return "\n".join([*lines, *filter(None, [self.leads]), *list_losses(self.ladder, places)])
+
+
+def list_losses(ladder: pd.DataFrame | None, places: int) -> list[str]:
+    """Return the losses of a short ladder of one or two axes as lines of text."""
+    if ladder is None:
+        return []
+    if len(ladder) > MOST_SHOCKS or ladder.index.nlevels > 2:
+        return ["", f"ladder of {len(ladder):,} shocks: in the report, and in .ladder"]
+    loss = ladder["loss"]
+    table = loss.to_frame() if ladder.index.nlevels == 1 else loss.unstack()
+    text = table.to_string(float_format=lambda x: f"{x:,.{places}f}")
+    return ["", "loss by the ladder", *text.splitlines()]
 
 
 def draw_ladder(ladder: pd.DataFrame | None) -> ShownChart:
