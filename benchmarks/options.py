@@ -1,7 +1,8 @@
-"""Time prices, implied volatilities and margins of options, and fit a folder of chains.
+"""Time prices, volatilities, margins and runs of options, and fit a folder of chains.
 
     python benchmarks/options.py                     # nanoseconds per option
     python benchmarks/options.py --margin            # microseconds per requirement of 50 options
+    python benchmarks/options.py --run               # seconds per year of hours with 10 options
     python benchmarks/options.py --chains FOLDER     # every snapshot loaded, inspected and fitted
 
 Prints JSON.
@@ -21,9 +22,11 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.account import portfolio_balance
 from backtest.base import black_kernels
 from backtest.base.kernel_compiler import compile_kernels
 from backtest.base.kernels import compile_module
+from backtest.engine import portfolio_loop
 from backtest.options import SVI, implied_kernels
 from backtest.options.quotes import WIDTH
 from backtest.venue import option_requirement
@@ -114,6 +117,85 @@ def time_margin(n: int) -> dict[str, float]:
     }
 
 
+def make_account(n_bars: int, n: int) -> dict[str, Any]:
+    """Return the arguments of a run that holds n options under 27 scenarios from its first day."""
+    strikes = np.linspace(15_000.0, 60_000.0, n)
+    options = {
+        f"O{k}": bt.Option(
+            kind=("call", "put")[k % 2], strike=float(strike), expiry="2024-01-26 08:00",
+            underlying="BTC",
+        )
+        for k, strike in enumerate(strikes)
+    }  # fmt: skip
+    markets = bt.Markets(
+        {"BTC": bt.Market.sample(bars=n_bars), **options},
+        surfaces={"BTC": bt.Surfaces.fit(bt.Chain.sample())},
+        max_age="400d",
+    )
+    costs = bt.OptionCosts(
+        fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125, tick=0.1, spread=0.02
+    )
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override(option_costs=costs)
+    rows = bt.margin.scenario_grid([k / 25 for k in range(-4, 5)], [0.0, 0.5, -0.25])
+    rule = bt.ScenarioMargin(moves=rows, options=bt.OptionShocks(power=(0.3, 0.13)))
+    held = {name: (-0.2, 0.1)[k % 2] for k, name in enumerate(options)}
+    return {
+        "market": markets,
+        "policy": bt.strategies.VolTarget(target=0.4),
+        "venue": venue,
+        "account": bt.Account(capital=100_000.0, requirement=rule),
+        "option_quantities": pd.DataFrame(held, index=markets.times[24:25]),
+    }
+
+
+def time_run(n: int) -> dict[str, float]:
+    """Return the seconds of a compiled year of hours, and evaluations of the requirement in a bar.
+
+    Evaluations are counted in plain Python, in bars that hold options and without a liquidation.
+    """
+    given = make_account(8_760, n)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        result = bt.run(**given)
+        seconds.append(time.perf_counter() - start)
+    counts = count_evaluations(make_account(240, n))
+    return {
+        "options": float(n),
+        "bars": float(len(result.bars)),
+        "liquidations": float((result.events["kind"] == "liquidation").sum()),
+        "first_seconds": round(seconds[0], 2),
+        "seconds": round(min(seconds[1:]), 2),
+        "mean_evaluations": round(float(np.mean(counts)), 2),
+        "most_evaluations": float(max(counts)),
+        "load": os.getloadavg()[0],
+    }
+
+
+def count_evaluations(given: dict[str, Any]) -> list[int]:
+    """Return how often the bars of a run evaluate the requirement of an account with options."""
+    counts: list[int] = []
+    evaluate = portfolio_balance.compute_option_requirement
+    live = portfolio_loop.live_any_bar
+
+    def count_one(*arguments: Any) -> float:
+        counts[-1] += 1
+        return float(evaluate(*arguments))
+
+    def count_bar(*arguments: Any) -> None:
+        counts.append(0)
+        live(*arguments)
+
+    portfolio_balance.compute_option_requirement = count_one
+    portfolio_loop.live_any_bar = count_bar
+    try:
+        bt.run(**given, compile=False)
+    finally:
+        portfolio_balance.compute_option_requirement = evaluate
+        portfolio_loop.live_any_bar = live
+    return [each for each in counts if each > 0]
+
+
 def fit_chains(folder: Path, model: str) -> pd.DataFrame:
     """Return a row per snapshot, underlying and expiry: the fit, and why it may differ."""
     parts = []
@@ -202,11 +284,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--chains", type=Path, help="a folder of snapshots to fit")
     parser.add_argument("--margin", action="store_true", help="time requirements of options")
+    parser.add_argument("--run", action="store_true", help="time a year that holds ten options")
     parser.add_argument("--model", default="svi", help="svi or ssvi")
     parser.add_argument("--options", type=int, default=20_000, help="options to time")
     given = parser.parse_args()
     if given.margin:
         found: dict[str, Any] = time_margin(50)
+    elif given.run:
+        found = time_run(10)
     elif given.chains is None:
         found = time_kernels(given.options)
     else:

@@ -40,6 +40,7 @@ BY_BAR = {
     for name in (f"{which}_open", f"{which}_close")
 } | {
     "bids": "bid", "asks": "ask", "has_quotes": "has_quote", "half_spreads": "half_spread",
+    "half_prices": "half_price",
     "targets": "targets",
 }  # fmt: skip
 """Fields of the feed and their names here."""
@@ -379,6 +380,7 @@ def draw_option(
         "marks_open": np.full(n, np.nan),
         "marks_close": np.full(n, np.nan),
         "half_spread": sigma * rng.uniform(0.0, 0.1, n),
+        "half_price": np.where(np.arange(n) % 3 == 0, np.nan, 2e-3 * (1.0 if is_coin else opens)),
     }
     if bar >= 0 and not inside:
         rows["bases_open"][bar] = 1.0

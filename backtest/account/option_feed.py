@@ -35,7 +35,8 @@ class OptionFeed(NamedTuple):
     whole walk, and at the close. ``marks`` are the venue's own marks per unit in the settlement
     currency; NaN: the model values the contract. ``bids`` and ``asks`` are those of the contract's
     row at the open, per unit; NaN: this side is not quoted. ``has_quotes`` is 1 where there is such
-    a row; elsewhere fills are ``half_spreads`` (points of volatility, 0.01 is one) from the mark.
+    a row; elsewhere fills are ``half_spreads`` (points of volatility, 0.01 is one) from the mark,
+    or ``half_prices`` per unit where that is known and the value hardly depends on volatility.
     ``are_listed`` is 1 where the contract can be valued at the open, and so traded. ``ages`` are
     days since the surface of the close.
 
@@ -72,6 +73,7 @@ class OptionFeed(NamedTuple):
     asks: FloatArray
     has_quotes: IntArray
     half_spreads: FloatArray
+    half_prices: FloatArray
     are_listed: IntArray
     ages: FloatArray
     targets: FloatArray

@@ -201,7 +201,7 @@ def may_step(terms: Terms, state: AccountState, k: int) -> bool:
     """
     positions = state.options.positions
     held = positions.quantities[k]
-    if held <= 0.0 or compute_counted_rate(terms.options.rules, positions, k) == 0.0:
+    if held <= 0.0 or compute_counted_rate(terms.options.rules, positions, k) < 1.0:
         return bool(held != 0.0)
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):

@@ -26,6 +26,9 @@ from backtest.venue.option_values import compute_option_value
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
 
+ENDLESS = 2**63 - 1
+"""The latest time in ns."""
+
 
 def is_needed(state: AccountState, k: int) -> bool:
     """Return whether an option is held, or ordered."""
@@ -65,6 +68,7 @@ def open_options(
         size = data.sizes[k]
         own.asks[k], own.bids[k] = size * data.asks[t, k], size * data.bids[t, k]
         own.has_quotes[k], own.half_spreads[k] = data.has_quotes[t, k], data.half_spreads[t, k]
+        own.half_prices[k] = size * data.half_prices[t, k]
         positions, index = own.positions, find_index(terms, k, quotes.mark_open)
         positions.years[k], positions.volatilities[k] = (
             data.years_open[t, k],
@@ -155,10 +159,16 @@ def expire_options(
     log: EventLog,
     t: int,
     is_inside: int,
+    before: int,
 ) -> None:
-    """Settle what expires at the open of the bar, or inside it; an order for it is dropped."""
+    """Settle what expires at the open of the bar, or inside it, before a time in ns.
+
+    An order for it is dropped.
+    """
+    data = feed.options
     for k in range(len(state.options.targets)):
-        if feed.options.expiry_bars[k] == t and feed.options.are_inside[k] == is_inside:
+        is_due = data.expiry_bars[k] == t and data.are_inside[k] == is_inside
+        if is_due and data.expiry_times[k] < before:
             state.options.targets[k] = math.nan
             if state.options.positions.quantities[k] != 0.0:
                 settle(terms, feed, state, ledger, log, t, k)

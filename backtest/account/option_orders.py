@@ -2,7 +2,8 @@
 
 Orders fill at the open, after reductions of the instruments and with their increases. A fill is at
 the ask or the bid of the contract's own row; without a row at its volatility plus or minus the
-half-spread. What adds to a position, on either side, is scaled with all increases of the bar.
+half-spread, or at the half-spread of its price where its vega is too small to say one. What adds to
+a position, on either side, is scaled with all increases of the bar.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from backtest.account.option_marks import cap_fee_of, find_unit, name_option
 from backtest.account.portfolio_ledger import FEES, SLIPPAGE, TRADED, UNQUOTED, note
 from backtest.account.portfolio_records import CASH, IS_OVER, AccountState, EventLog, Terms
 from backtest.base.units import TOLERANCE
-from backtest.venue.option_values import compute_option_value
+from backtest.venue.option_values import compute_option_value, is_vega_small
 
 if TYPE_CHECKING:
     from backtest.base.units import FloatArray
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:
     """Return the price of a contract at a volatility h to the side of the mark.
 
-    It is at least one tick from the mark, and not under 0.
+    Where its value hardly depends on volatility it is half of the spread of its price from the
+    mark, if that is known. It is at least one tick from the mark, and not under 0.
     """
     positions, tick = state.options.positions, terms.options.ticks[k]
     mark, tick = positions.marks[k], tick * positions.sizes[k]
-    moved = max(0.0, positions.volatilities[k] + side * h)
-    price = mark + compute_option_value(positions, k, 1.0, moved) - positions.values[k]
+    half = state.options.half_prices[k]
+    if not math.isnan(half) and is_vega_small(positions, k):
+        price = mark + side * half
+    else:
+        moved = max(0.0, positions.volatilities[k] + side * h)
+        price = mark + compute_option_value(positions, k, 1.0, moved) - positions.values[k]
     if side > 0.0:
         return float(max(price, mark + tick))
     return float(max(min(price, mark - tick), 0.0))

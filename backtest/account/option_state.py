@@ -37,7 +37,8 @@ class OptionState(NamedTuple):
     ``positions`` are what is held and what values it now; ``offsets`` how much a mark that was
     quoted is over the model, ``priced`` the mark when its profit was last booked, ``paid`` the
     average premium of what is held. Quotes of the bar's open: ``asks`` and ``bids`` per contract,
-    NaN: none; ``has_quotes`` if there is a row; ``half_spreads`` in points of volatility.
+    NaN: none; ``has_quotes`` if there is a row; ``half_spreads`` in points of volatility and
+    ``half_prices`` per contract, NaN: unknown.
     ``targets`` are contracts to hold after the next fills, NaN: leave. The money of the bar:
     ``profits``, ``fees``, ``slippage``, ``losses`` (of liquidations), ``traded``. Room for orders:
     ``prices`` of a fill, ``kept`` and ``added`` contracts, ``before`` and ``started``: quantities
@@ -52,6 +53,7 @@ class OptionState(NamedTuple):
     bids: FloatArray
     has_quotes: IntArray
     half_spreads: FloatArray
+    half_prices: FloatArray
     targets: FloatArray
     profits: FloatArray
     fees: FloatArray

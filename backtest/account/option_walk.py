@@ -20,6 +20,7 @@ from backtest.account.portfolio_records import (
     Terms,
     is_held,
     is_isolated,
+    is_spot,
 )
 from backtest.base.units import TOLERANCE
 from backtest.venue.option_bounds import (
@@ -61,6 +62,16 @@ def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch)
     left = compute_left(terms, state, scratch, 0.0)
     if left <= 0.0:
         return 0.0
+    return follow_segment(terms, state, scratch, left)[0]
+
+
+def follow_segment(
+    terms: Terms, state: AccountState, scratch: Scratch, left: float
+) -> tuple[float, float]:
+    """Return the first place on a segment that starts sound at which the pool fails, or over 1.
+
+    ``left`` is what D less rounding is at least at the start; last comes the same of the end.
+    """
     bound, sound = bound_fall(terms, state, scratch), 0.0
     for part in range(1, PARTS + 1):
         place = part / PARTS
@@ -68,16 +79,16 @@ def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch)
         while strike < place:
             strike_left = compute_left(terms, state, scratch, strike)
             if strike_left <= 0.0:
-                return bisect_place(terms, state, scratch, sound, strike)
+                return bisect_place(terms, state, scratch, sound, strike), 0.0
             sound, left = strike, strike_left
             strike = find_strike(terms, state, scratch, sound, place)
-        if left > bound * (place - sound) * (1.0 + TOLERANCE):
+        if left > bound * (place - sound):
             continue
         tested = compute_left(terms, state, scratch, place)
         if tested <= 0.0:
-            return bisect_place(terms, state, scratch, max(sound, (part - 1) / PARTS), place)
+            return bisect_place(terms, state, scratch, max(sound, (part - 1) / PARTS), place), 0.0
         sound, left = place, tested
-    return 2.0
+    return 2.0, left - bound * (1.0 - sound)
 
 
 def bisect_place(
@@ -119,12 +130,14 @@ def find_strike(
 
 
 def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
-    """Return the most by which D may fall on the whole segment."""
+    """Return the most by which D may fall on the whole segment; negative if it rises.
+
+    On a part of the segment D falls by at most this times the part.
+    """
     found, packed = 0.0, terms.rules
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
-            step = abs(scratch.mark_end[i] - scratch.mark[i])
-            found += step * bound_linear_slope(packed, state.held, i)
+            found += bound_position(terms, state, scratch, i)
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
             step = abs(scratch.price_end[c] - scratch.price[c])
@@ -139,10 +152,21 @@ def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
             low, step = min(start, end), abs(end - start)
             if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
                 step *= max(start, end) / low  # prices move fastest at the higher end
-            slope = bound_option_slope(packed, positions, rules, k, low)
+            gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
+            slope = bound_option_slope(packed, positions, rules, k, low, gains)
             slope += bound_relief_slope(packed, positions, rules, k, low)
             found += step * slope if step > 0.0 else 0.0
-    return found
+    return found + TOLERANCE * abs(found)
+
+
+def bound_position(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+    """Return the most by which one position lowers D on the whole segment; less than 0 if it gains.
+
+    What it gains is known; the bound has it as lost.
+    """
+    change = scratch.mark_end[i] - scratch.mark[i]
+    gain = 0.0 if is_spot(terms, i) else max(state.held.quantities[i] * change, 0.0)
+    return float(abs(change) * bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
 
 
 def sum_options_on(terms: Terms, state: AccountState, market: int, values: FloatArray) -> float:
@@ -207,21 +231,24 @@ def is_far_with_options(
     aim_at_ratios(terms, scratch, i, 0)
     fall = bound_fall(terms, state, scratch)
     aim_at_ratios(terms, scratch, i, -1)
-    return excess > max(fall, bound_fall(terms, state, scratch)) * (1.0 + TOLERANCE)
+    return excess > max(fall, bound_fall(terms, state, scratch))
 
 
 def find_value_with_options(
-    terms: Terms, state: AccountState, scratch: Scratch, i: int, is_up: bool
+    terms: Terms, state: AccountState, scratch: Scratch, i: int, is_up: bool, left: float
 ) -> float:
     """Return the u at which the pool fails as one price moves, the others fixed; NaN if none.
 
-    The price falls, or rises, by at most nine tenths.
+    The price falls, or rises, by at most nine tenths. ``left`` is what D less rounding is at
+    least now.
     """
     begin_search(state, scratch)
     found = math.nan
     for k in range(len(DOWN) - 1):
         aim_at_ratios(terms, scratch, i, -1 - k if is_up else k)
-        place = find_place_with_options(terms, state, scratch)
+        if not left > 0.0:
+            left = compute_left(terms, state, scratch, 0.0)
+        place, left = follow_segment(terms, state, scratch, left) if left > 0.0 else (0.0, left)
         if place <= 1.0:
             found = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
             break

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.option_holdings import holds_options
+from backtest.account.option_holdings import holds_options, is_walking
 from backtest.account.option_orders import end_trial, is_adding_options, try_options
 from backtest.account.portfolio_balance import (
     compute_counted,
@@ -71,8 +71,11 @@ def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch:
 
 
 def is_joint(terms: Terms, state: AccountState) -> bool:
-    """Return whether the initial margin is that of all positions together: scenarios, options."""
-    return terms.rules.has_scenarios or holds_options(state) or is_adding_options(state)
+    """Return whether the initial margin is that of all positions together: scenarios, options.
+
+    Longs that neither back nor need anything are as if they were not there.
+    """
+    return terms.rules.has_scenarios or is_walking(terms, state) or is_adding_options(state)
 
 
 def count_increases(scratch: Scratch) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
 from backtest.account.fund_fees import charge_fund_fees
 from backtest.account.option_marks import (
+    ENDLESS,
     book_profits,
     close_options,
     expire_options,
@@ -119,7 +120,7 @@ def simulate_portfolio_bar(
     if terms.equity_stop > 0.0:
         rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
     pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 1)  # 2
-    expire_options(terms, feed, state, ledger, log, t, 0)
+    expire_options(terms, feed, state, ledger, log, t, 0, ENDLESS)
     if terms.has_interest and t > 0:
         charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)  # 3
     if terms.has_fund_fees and t > 0:
@@ -130,7 +131,7 @@ def simulate_portfolio_bar(
         fill_pending(terms, state, quotes, scratch, ledger, log, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
     pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
-    expire_options(terms, feed, state, ledger, log, t, 1)
+    expire_options(terms, feed, state, ledger, log, t, 1, ENDLESS)
     walk(terms, state, quotes, scratch, ledger, log, t)  # 7
     if terms.fill == RESTING:
         stamp_openings(terms, state, 1.0 * feed.time[t])

@@ -19,6 +19,7 @@ from backtest.account.ledger import (
 from backtest.account.ledger import (
     INTEREST as CHARGED,
 )
+from backtest.account.option_marks import expire_options
 from backtest.account.payments import pay_funding
 from backtest.account.portfolio_balance import (
     compute_account_equity,
@@ -156,11 +157,14 @@ def pay_portfolio_funding(
 ) -> None:
     """Pay the bar's next events of one kind, by stamp.
 
-    An isolated position that fails its requirement after a payment is liquidated at once.
+    Options that expire inside the bar before an event are settled before it. An isolated position
+    that fails its requirement after a payment is liquidated at once.
     """
     while is_portfolio_funding_due(feed, state, t, is_open):
         event = state.cursor[FUNDING_NEXT]
         state.cursor[FUNDING_NEXT] = event + 1
+        if is_open == 0:
+            expire_options(terms, feed, state, ledger, log, t, 1, feed.funding_time[event])
         i = feed.funding_instrument[event]
         rate = feed.funding_rate[event]
         state.last_funding[i] = rate

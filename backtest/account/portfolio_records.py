@@ -187,9 +187,8 @@ class MarketFeed(NamedTuple):
     of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are of the
     account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6, n) are
     :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
-    ``is_fee_date`` marks the bars at whose opens a performance fee is due. ``rate_open`` and
-    ``rate_close`` are prices of the currencies, ``pool_rates`` interest (borrowed, cash, short).
-    ``options`` are the option contracts of the account.
+    ``is_fee_date`` marks opens that charge a performance fee. ``rate_open`` and ``rate_close`` are
+    prices of the currencies, ``pool_rates`` interest (borrowed, cash, short), ``options`` options.
     """
 
     open: FloatArray
@@ -227,6 +226,7 @@ class MarketFeed(NamedTuple):
     cash_rate: FloatArray
     short_rate: FloatArray
     coin_rate: FloatArray
+    funding_time: IntArray
     funding_bar: IntArray
     funding_is_open: IntArray
     funding_instrument: IntArray

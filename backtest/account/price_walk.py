@@ -149,7 +149,7 @@ def is_sound_on_path(
     left = compute_left(terms, state, scratch, 0.0)
     for leg in range(3):
         aim_at_leg(terms, quotes, scratch, leg)
-        left -= bound_fall(terms, state, scratch)
+        left -= bound_fall(terms, state, scratch) if left > 0.0 else 0.0
         advance(scratch, 1.0)
     start_walk(quotes, scratch)
     return left > 0.0

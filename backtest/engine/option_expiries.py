@@ -37,6 +37,13 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
     is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
     is_inside = not is_at_open and bar > 0 and expiry < int(time[bar - 1]) + markets.interval
     bar = bar - 1 if is_inside else bar
+    if gone < len(time) and bar >= gone:
+        raise DataError(
+            f"an option must expire in the data of its underlying, got {option.name!r}, which "
+            f"expires at {option.expiry}, after its last bar",
+            where=f"bt.run, {owner}, bar of {format_time(int(time[gone - 1]))} UTC",
+            cure="leave the option out, or give the bars of its underlying up to the expiry",
+        )
     if not listed <= bar < gone:
         return Expiry(-1, is_inside=False, price=float("nan"))
     if is_inside:

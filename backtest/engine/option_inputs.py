@@ -202,6 +202,7 @@ def write_rows(
             write_quotes(feed, k, rows, found, is_known)
     halves = rows.find_half_spreads(markets.time)
     feed.half_spreads[:, k] = np.where(np.isfinite(halves), halves, feed.half_spreads[:, k])
+    feed.half_prices[:, k] = rows.find_half_prices(markets.time)
 
 
 def write_quotes(feed: OptionFeed, k: int, rows: QuoteRows, found: IntArray, is_known: Any) -> None:

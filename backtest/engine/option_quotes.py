@@ -17,8 +17,8 @@ CACHE = "_implied_rows"
 class QuoteRows(NamedTuple):
     """The rows of a contract by time: its marks, quotes and volatilities of the mark.
 
-    ``spread_times`` and ``half_spreads`` are those of its two-sided quotes, and of the nearest
-    quoted contract in each snapshot without one.
+    ``spreads`` and ``price_spreads`` are times and halves of the spread in volatility and in price:
+    of its two-sided quotes, and of the nearest quoted contract in each snapshot before the first.
     """
 
     stamps: IntArray
@@ -26,8 +26,8 @@ class QuoteRows(NamedTuple):
     ask: FloatArray
     mark: FloatArray
     volatility: FloatArray
-    spread_times: IntArray
-    half_spreads: FloatArray
+    spreads: tuple[IntArray, FloatArray]
+    price_spreads: tuple[IntArray, FloatArray]
 
     def find(self, times: IntArray, side: Any, age: int) -> IntArray:
         """Return the last row known at each time that is not older than ``age`` ns, else -1."""
@@ -44,8 +44,17 @@ class QuoteRows(NamedTuple):
 
     def find_half_spreads(self, times: IntArray) -> FloatArray:
         """Return the last known half of the spread at each time, in volatility; else NaN."""
-        rows = np.searchsorted(self.spread_times, times, side="right") - 1
-        return np.asarray(np.append(self.half_spreads, np.nan)[rows])
+        return find_last(*self.spreads, times)
+
+    def find_half_prices(self, times: IntArray) -> FloatArray:
+        """Return the last known half of the spread at each time, in price; else NaN."""
+        return find_last(*self.price_spreads, times)
+
+
+def find_last(stamps: IntArray, values: FloatArray, times: IntArray) -> FloatArray:
+    """Return the last value stamped at or before each time; NaN before the first."""
+    rows = np.searchsorted(stamps, times, side="right") - 1
+    return np.asarray(np.append(values, np.nan)[rows])
 
 
 def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
@@ -61,15 +70,16 @@ def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
     )
     own = rows[of_contract].drop_duplicates("time", keep="last")
     volatility = own["iv"].fillna(own["mark_iv"])
-    times, halves = find_spreads(rows, own, option, expiry)
+    _, begin = select_quoted(own, "half_spread")
+    others = find_nearest(rows[rows["time"] < begin], option, expiry)
     return QuoteRows(
         stamps=read_stamps(own),
         bid=own["bid"].to_numpy(dtype=np.float64),
         ask=own["ask"].to_numpy(dtype=np.float64),
         mark=own["mark"].to_numpy(dtype=np.float64),
         volatility=volatility.to_numpy(dtype=np.float64),
-        spread_times=times,
-        half_spreads=halves,
+        spreads=join_spreads("half_spread", own, others),
+        price_spreads=join_spreads("half_price", own, others),
     )
 
 
@@ -78,6 +88,8 @@ def list_implied(chain: Chain) -> pd.DataFrame:
     kept = chain.__dict__.get(CACHE)
     if kept is None:
         kept = chain.implied()
+        kept["half_spread"] = 0.5 * (kept["ask_iv"] - kept["bid_iv"])
+        kept["half_price"] = 0.5 * (kept["ask"] - kept["bid"])
         object.__setattr__(chain, CACHE, kept)
     found: pd.DataFrame = kept
     return found
@@ -88,33 +100,25 @@ def read_stamps(rows: pd.DataFrame) -> IntArray:
     return np.asarray(pd.DatetimeIndex(rows["time"]).as_unit("ns").asi8)
 
 
-def find_spreads(
-    rows: pd.DataFrame, own: pd.DataFrame, option: Option, expiry: pd.Timestamp
-) -> tuple[IntArray, FloatArray]:
-    """Return times and halves of the spread of a contract in volatility.
-
-    Those of its own two-sided quotes; before the first of them those of the nearest quoted
-    contract in each snapshot: the nearest expiry, then the nearest ln(K/F).
-    """
-    half = 0.5 * (own["ask_iv"] - own["bid_iv"])
-    good = half.notna() & (half >= 0.0)
-    times, halves = read_stamps(own[good]), half[good].to_numpy(dtype=np.float64)
-    begin = times[0] if len(times) else np.iinfo(np.int64).max
-    others = rows[read_stamps(rows) < begin]
-    near_times, near_halves = find_nearest(others, option, expiry)
-    return np.concatenate([near_times, times]), np.concatenate([near_halves, halves])
+def select_quoted(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Timestamp]:
+    """Return the rows with a spread, and the time of the first: the far end if there is none."""
+    known = rows[rows[name] >= 0.0]
+    return known, known["time"].iloc[0] if len(known) else pd.Timestamp.max.tz_localize("UTC")
 
 
-def find_nearest(
-    rows: pd.DataFrame, option: Option, expiry: pd.Timestamp
-) -> tuple[IntArray, FloatArray]:
-    """Return times and halves of the spread of the nearest quoted contract in each snapshot."""
-    half = 0.5 * (rows["ask_iv"] - rows["bid_iv"])
-    quoted = rows.assign(half=half)[half.notna() & (half >= 0.0)]
+def join_spreads(name: str, own: pd.DataFrame, others: pd.DataFrame) -> tuple[IntArray, FloatArray]:
+    """Return times and halves of the spread of a contract: its own, and others' before them."""
+    known, begin = select_quoted(own, name)
+    found = pd.concat([others[others["time"] < begin], known])
+    return read_stamps(found), found[name].to_numpy(dtype=np.float64)
+
+
+def find_nearest(rows: pd.DataFrame, option: Option, expiry: pd.Timestamp) -> pd.DataFrame:
+    """Return the nearest quoted contract in each snapshot: the expiry, then the strike."""
+    quoted = rows[rows["half_spread"] >= 0.0]
     ranked = quoted.assign(
         days=(quoted["expiry"] - expiry).abs(),
         distance=np.abs(np.log(float(option.strike or 1.0) / quoted["strike"])),
     )
     ordered = ranked.sort_values(["time", "days", "distance", "strike", "kind"], kind="stable")
-    first = ordered.drop_duplicates("time")
-    return read_stamps(first), first["half"].to_numpy(dtype=np.float64)
+    return ordered.drop_duplicates("time")

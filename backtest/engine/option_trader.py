@@ -258,7 +258,10 @@ def write_orders(
     t: int,
     where: str,
 ) -> None:
-    """Write what a policy ordered at the close of bar t, checked, for the next open."""
+    """Write what a policy ordered at the close of bar t, checked, for the next open.
+
+    What is ordered of a contract that has expired by then is dropped.
+    """
     for leg, order in orders:
         name, quantity = read_order(leg, order, trader, trade, where)
         if math.isnan(quantity):
@@ -274,7 +277,8 @@ def write_orders(
             )
         if name in chain:
             check_order(feed, trader.markets, k, t + 1)
-        feed.targets[t + 1, k] = truncate(quantity, trader.listed.options[k].lot)
+        if trader.markets.time[t + 1] < feed.expiry_times[k]:
+            feed.targets[t + 1, k] = truncate(quantity, trader.listed.options[k].lot)
 
 
 def order_instrument(

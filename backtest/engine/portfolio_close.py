@@ -134,7 +134,7 @@ def find_failure_value(
         balances = Balances(0.0, (pick_position(state, i),))
         return compute_root(share(pick_instrument(terms, i)), balances, quotes.multiplier[i])
     if is_walking(terms, state):
-        return find_nearer_value(terms, state, scratch, i)
+        return find_nearer_value(terms, state, scratch, i, excess)
     held, value = state.held, state.held.values[i]
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         margin = pick_margin(terms, i)
@@ -157,11 +157,14 @@ def find_failure_value(
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
-def find_nearer_value(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+def find_nearer_value(
+    terms: Terms, state: AccountState, scratch: Scratch, i: int, excess: float
+) -> float:
     """Return the nearer of the two prices at which an account with options fails; NaN if none."""
     value = state.held.values[i]
-    down = find_value_with_options(terms, state, scratch, i, False)
-    up = find_value_with_options(terms, state, scratch, i, True)
+    left = excess - TOLERANCE * abs(compute_pool(terms, state) - excess)
+    down = find_value_with_options(terms, state, scratch, i, False, left)
+    up = find_value_with_options(terms, state, scratch, i, True, left)
     size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
     price = compute_price(size, is_inverse, value)
     of_down = price - compute_price(size, is_inverse, down)

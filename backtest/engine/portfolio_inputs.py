@@ -285,6 +285,7 @@ def read_feed(
         **read_assets(markets, account),
         **read_cash(markets, venue, account, first, started),  # type: ignore[arg-type] # the clock
         coin_rate=read_coin_rates(markets, venues),
+        funding_time=panel.funding_time[kept].astype(np.int64),
         funding_bar=panel.funding_bar[kept].astype(np.int64),
         funding_is_open=panel.funding_is_open[kept].astype(np.int64),
         funding_instrument=panel.funding_instrument[kept].astype(np.int64),

@@ -106,11 +106,16 @@ def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
 
 
 def bound_option_slope(
-    packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
+    packed: PortfolioRules,
+    options: OptionPositions,
+    rules: OptionRules,
+    i: int,
+    low: float,
+    gains: bool,
 ) -> float:
-    """Return the most that what is held of one option changes M - level R per unit of the index.
+    """Return the most that what is held of one option lowers M - level R per unit of the index.
 
-    ``low`` is the least index.
+    ``low`` is the least index. An option that ``gains`` does not lower M.
     """
     here, rates, size = bound_value_slope(options, i, low, 1.0), rules.rates, options.sizes[i]
     if rules.kind == BY_SCENARIOS:
@@ -120,7 +125,8 @@ def bound_option_slope(
     else:
         unit = 0.0 if options.are_coin[i] else size
         needed = here + rates.factor * (rates.maintenance * unit + rates.of_mark * here)
-    return float(abs(options.quantities[i]) * (here + packed.level * needed))
+    lost = 0.0 if gains else here
+    return float(abs(options.quantities[i]) * (lost + packed.level * needed))
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:

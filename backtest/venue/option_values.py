@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 
 from backtest.base.black_kernels import log_ratio, normalized_price, scalar_price
-from backtest.base.normal import normal_cdf
+from backtest.base.normal import normal_cdf, normal_density
 from backtest.venue.option_records import LONG, NET, OptionPositions, OptionRules, ShockTables
 
 DAYS_PER_YEAR = 365.0
+SMALL_VEGA = 1e-4
+"""A vega under this share of the forward says nothing of a spread in volatility."""
 
 
 def compute_option_value(
@@ -42,6 +44,17 @@ def compute_option_delta(options: OptionPositions, i: int) -> float:
         return float(options.sizes[i] * sign * step)
     d1 = log_ratio(forward, options.strikes[i]) / s + 0.5 * s
     return float(options.sizes[i] * sign * normal_cdf(sign * d1))
+
+
+def is_vega_small(options: OptionPositions, i: int) -> bool:
+    """Return whether the value of an option hardly depends on its volatility."""
+    root = math.sqrt(options.years[i])
+    s = options.volatilities[i] * root
+    if not s > 0.0:
+        return True
+    d1 = log_ratio(options.indices[i] * options.bases[i], options.strikes[i]) / s + 0.5 * s
+    discount = math.exp(-options.rates[i] * options.years[i])
+    return bool(discount * normal_density(d1) * root < SMALL_VEGA)
 
 
 def compute_shock_scale(shocks: ShockTables, years: float) -> float:

@@ -51,6 +51,8 @@ def test_own_rows_replace_the_model_while_they_are_young():
     assert feed.volatilities_open[13, 0] == row["iv"]
     assert feed.half_spreads[13:, 0] == pytest.approx(0.01, abs=2e-3)  # of the last two sides
     assert feed.half_spreads[12, 0] == 0.01  # as the venue says
+    assert feed.half_prices[13:, 0] == pytest.approx(0.5 * (row["ask"] - row["bid"]))
+    assert np.isnan(feed.half_prices[12, 0])
 
 
 def test_spreads_are_those_of_the_nearest_quote_until_a_contract_has_its_own():

@@ -50,6 +50,12 @@ def daily(option=PUT):
     return bt.Markets({"BTC": market, "PUT": option}, surfaces=surfaces)
 
 
+def delisted():
+    """Return an underlying that ends before its option expires, and another that goes on."""
+    given = {name: bt.Market.sample(bars=bars) for name, bars in (("BTC", 100), ("B", 240))}
+    return bt.Markets({**given, "PUT": PUT}, surfaces={"BTC": make_surfaces(["2023-01-01"])})
+
+
 class Same(bt.Combinator):
     """Hold what a policy asks for."""
 
@@ -188,6 +194,7 @@ RUNS = {
         "must be at most 3 days old",
     ),
     "an expiry inside a day": (lambda: run(daily()), "needs its settlement price"),
+    "an underlying that ends": (lambda: run(delisted()), "must expire in the data of its"),
     "no spread": (
         lambda: run(venue=no_spread(), quantities=schedule()),
         "needs a spread in volatility",

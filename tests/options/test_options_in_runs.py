@@ -98,6 +98,40 @@ def test_orders_of_a_policy_equal_a_schedule():
     assert ordered.bars["equity"].iloc[-1] != run(markets, Hold(level=1.0)).bars["equity"].iloc[-1]
 
 
+class Insists(Hold):
+    """Order the put at each close, listed or not."""
+
+    def option_orders(self, bar, account, chain):
+        return {"put": ("PUT", 1.0)}
+
+
+def test_a_contract_is_not_traded_before_its_first_surface_nor_after_its_expiry():
+    result = run(make_markets(), Insists(level=0.0))
+    events = result.events[result.events["instrument"] == "put:PUT"]
+    counts = events["kind"].value_counts()
+    assert (counts["unquoted"], counts["fill"], counts["expiry"]) == (6, 1, 1)
+    listed = pd.Timestamp("2023-01-01 07:00", tz="UTC")
+    assert events.loc[events["kind"] == "fill", "time"].tolist() == [listed]
+    assert result.positions["quantity"].iloc[-1] == 0.0
+
+
+def test_expiries_and_funding_inside_a_bar_come_by_stamp():
+    """Funding at 12:00 and 12:20, an expiry at 12:20, funding at 12:40."""
+    index = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 29_500.0), index=index)
+    stamps = pd.date_range("2023-01-01", periods=720, freq="20min", tz="UTC")
+    funding = pd.DataFrame({"rate": 1e-5}, index=stamps)
+    funded = bt.Market.from_frames(bars.assign(volume=1e6), funding=funding)
+    option = PUT.override(expiry="2023-01-08 12:20", settlement_price=29_000.0)
+    surfaces = {"BTC": make_surfaces(["2023-01-01 06:30"])}
+    markets = bt.Markets({"BTC": funded, "PUT": option}, surfaces=surfaces)
+    frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[6:7])
+    events = run(markets, Hold(level=1.0), option_quantities=frame).events
+    last = events[events["time"] == "2023-01-08 12:00"]
+    kinds = [each for each in last["kind"] if each in ("funding", "expiry")]
+    assert kinds == ["funding", "funding", "expiry", "funding"]
+
+
 @pytest.mark.parametrize("is_saved", [False, True])
 def test_a_run_goes_on_with_the_options_that_a_result_holds(is_saved, tmp_path):
     """A put is held over the end of the first part; the second sells it."""

@@ -354,12 +354,20 @@ class OptionAccount(Account):
     def price_at_spread(
         self, option: OptionState, side: int, point: Point, half_spread: float
     ) -> Decimal:
-        """The value at another volatility, a tick from the mark at least, and not under 0."""
-        mark = self.mark(option, point)
-        volatility = option.given.volatility(self.moment) + side * half_spread
-        index = float(self.index_of(option, point))
-        value = mark + exact(option.given.value(self.moment, index, max(0.0, volatility)))
-        value -= exact(option.given.value(self.moment, index, None))
+        """The value at another volatility, a tick from the mark at least, and not under 0.
+
+        Where vega is under 1e-4 of the forward, the spread of the price, if that is known.
+        """
+        given, moment, mark = option.given, self.moment, self.mark(option, point)
+        index, half_price = float(self.index_of(option, point)), float(given.half_price[self.t])
+        if not math.isnan(half_price) and (
+            given.vega(moment, index) < 1e-4 * given.forward(moment, index)
+        ):
+            value = mark + side * exact(half_price) * option.size
+        else:
+            volatility = max(0.0, given.volatility(moment) + side * half_spread)
+            value = mark + exact(given.value(moment, index, volatility))
+            value -= exact(given.value(moment, index, None))
         if side > 0:
             return max(value, mark + option.tick)
         return max(ZERO, min(value, mark - option.tick))
@@ -680,7 +688,8 @@ class OptionAccount(Account):
             for each in self.options
             if each.quantity != 0 and each is not option
         ]
-        if self.rule.counted([one, *others]) == self.rule.counted(others):
+        counted = self.rule.counted([one, *others]) - self.rule.counted(others)
+        if counted < option.quantity * (ONE - TIE):
             return True
         return not (self.cross or any(each.quantity < 0 for each in self.options))
 

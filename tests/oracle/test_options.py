@@ -48,6 +48,7 @@ def option(
         "years_open": np.maximum(expiry - stamps, 0) / YEAR,
         "years_close": np.maximum(expiry - stamps - HOUR, 0) / YEAR,
         "half_spread": np.zeros(n),
+        "half_price": np.full(n, NAN),
         "has_quote": np.full(n, not math.isnan(ask) or not math.isnan(bid)),
         "ask": np.full(n, ask),
         "bid": np.full(n, bid),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.account.ledger import LIQUIDATED
 from backtest.account.portfolio_ledger import EXPIRED, UNQUOTED
 from tests.portfolio.option_accounts import (
     HOUR_YEARS,
@@ -98,6 +99,16 @@ def test_a_fill_is_a_tick_from_the_mark_at_least_and_a_sale_not_under_zero():
     slippage = out.record.options.slippage[1]
     assert near(slippage[0], 0.5)
     assert near(slippage[1], 0.0)  # its mark is 0
+
+
+def test_where_volatility_says_nothing_the_spread_of_the_price_is_kept():
+    """A call of 400 has no vega; the one of 100 is bought at 60 + 2 points all the same."""
+    far = {**CALL, "strike": 400.0, "targets": {1: 1.0}}
+    feed = make_feed([far, {**CALL, "targets": {1: 1.0}}], 3, half_spreads=0.02, half_prices=0.3)
+    slippage = run_options(FLAT, feed).record.options.slippage[1]
+    paid, mark = price("call", 100.0, 719.0, volatility=0.62), price("call", 100.0, 719.0)
+    assert near(slippage[0], 0.3)
+    assert near(slippage[1], paid - mark)
 
 
 @pytest.mark.parametrize(("wanted", "paid"), [(1.0, 8.0), (-1.0, 5.0)])
@@ -212,3 +223,23 @@ def test_a_contract_that_is_listed_and_never_held_changes_no_byte(rule):
     for one, other in zip(first.record[:4], second.record[:4], strict=True):
         for x, y in zip(one, other, strict=True):
             assert x.tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("intrabar", ["path", "worst"])
+@pytest.mark.parametrize("rule", [bt.Brackets(), STANDARD])
+def test_longs_that_count_none_are_walked_as_if_they_were_not_there(rule, intrabar):
+    """512 of 1,024 buy a call; the rest is liquidated as 512 alone are, bit for bit."""
+    rows = [flat(128), flat(128), (128, 131, 127, 130), (130, 133, 60, 64), flat(64)]
+    call = {**CALL, "strike": 128.0, "targets": {1: 1.0}}
+    bought = make_feed([call], 5, has_quotes=1, asks=512.0, bids=500.0)
+    given = {"rule": rule, "intrabar": intrabar}
+    alone = run_options(rows, make_feed([], 5), level=4.0, capital=512.0, **given)
+    beside = run_options(rows, bought, level=2.0, capital=1024.0, **given)
+    assert len(list_events(alone, LIQUIDATED)) == 1
+    assert list_events(beside, LIQUIDATED) == list_events(alone, LIQUIDATED)
+    for name in ("cash", "liquidation_loss", "fees"):
+        one, other = (getattr(each.record.account, name)[1:] for each in (alone, beside))
+        assert one.tobytes() == other.tobytes()
+    quantities = [each.record.positions.quantity for each in (alone, beside)]
+    assert quantities[0].tobytes() == quantities[1].tobytes()
+    assert beside.record.options.quantity[-1, 0] == 1.0

@@ -179,6 +179,9 @@ def test_passing_over_parts_changes_nothing(rule, intrabar, monkeypatch):
     one, other = found
     assert one.entries.tobytes() == other.entries.tobytes()
     assert one.record.account.equity.tobytes() == other.record.account.equity.tobytes()
+    shown = [each.record.closes.failure for each in found]
+    np.testing.assert_allclose(*shown, rtol=1e-12)
+    assert np.isfinite(shown[0]).any()
     assert tested[0] < 0.6 * tested[1]
 
 
