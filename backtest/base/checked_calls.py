@@ -82,22 +82,24 @@ def check_some(function: Callable[P, T], names: frozenset[str]) -> Callable[P, T
         read: list[Any] = list(args)
         named: dict[str, Any] = dict(kwargs)
         for k, (kind, given) in enumerate(zip(places, args, strict=False)):
-            if kind is not None:
-                read[k] = read_argument(function, order[k], kind, given)
+            if kind is not None and (found := kind.read(given)) is not given:
+                read[k] = require_read(function, order[k], kind, given, found)
         for name, given in kwargs.items():
-            if name in asked:
-                named[name] = read_argument(function, name, asked[name], given)
+            if name in asked and (found := asked[name].read(given)) is not given:
+                named[name] = require_read(function, name, asked[name], given, found)
         if rest in asked and len(read) > len(order):
             more = tuple(read[len(order) :])
-            read[len(order) :] = read_argument(function, rest, asked[rest], more)
+            kind = asked[rest]
+            read[len(order) :] = require_read(function, rest, kind, more, kind.read(more))
         return function(*read, **named)
 
     return call
 
 
-def read_argument(function: Callable[..., Any], name: str, kind: Kind, given: Any) -> Any:
-    """Return an argument if it is of its kind, and raise a ParameterError if it is not."""
-    found = kind.read(given)
+def require_read(
+    function: Callable[..., Any], name: str, kind: Kind, given: Any, found: Any
+) -> Any:
+    """Return what was read of an argument; raise a ParameterError if that is not of its kind."""
     if found is REFUSED:
         raise kind.error(
             f"{name} must be {kind.noun}, got {repr_plain(given)}",

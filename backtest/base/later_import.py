@@ -35,6 +35,10 @@ class Door(ModuleType):
         if not is_module or self._places.get(name, self.__name__) == self.__name__:
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        """Pickle by name, as modules in the code of a user's policy are."""
+        return importlib.import_module, (self.__name__,)
+
     def __dir__(self) -> Iterable[str]:
         """Return the public names, imported or not."""
         return sorted({*self.__dict__, *self.__dict__.get("__all__", self._places)})

@@ -7,10 +7,12 @@ Its content has been checked: :meth:`Market.from_frames`, :meth:`Market.load` an
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -291,8 +293,8 @@ class Market(MarketData):
 
     def __reduce__(self) -> tuple[object, ...]:
         fields = self.fields() | {"columns": dict(self.columns), "filled": dict(self.filled)}
-        is_constant = self.signal.strides == (0,)
-        return _rebuild, (fields, self.source, self.signal[:1] if is_constant else self.signal)
+        signal = self.signal[:1] if self.signal.strides == (0,) else self.signal  # a constant
+        return functools.partial(Market, **fields, source=self.source, signal=signal), ()
 
     def prefix(self, n: int) -> Market:
         """Return the first n bars, and the funding stamped before the close of the last of them.
@@ -328,7 +330,10 @@ class Market(MarketData):
     def _cut(self, first: int, stop: int, step: str) -> Market:
         lead = self.interval // 4 if first else self.interval
         fields = cut_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
-        return _rebuild(fields, self.source + step, self.signal[first:stop])
+        fields |= {"columns": MappingProxyType(fields["columns"]), "facts": {}}
+        cut = object.__new__(Market)  # without the checks: parts of frozen arrays are frozen
+        vars(cut).update(fields, source=self.source + step, signal=self.signal[first:stop])
+        return cut
 
     @checked
     def with_signal(self, signal: FloatArray) -> Market:
@@ -442,9 +447,3 @@ class Market(MarketData):
         }
         tables = {"bars": self.bars(), "mark": self.mark(), "funding": self.funding()}
         return write_folder(folder, {k: v for k, v in tables.items() if v is not None}, facts)
-
-
-def _rebuild(fields: dict[str, Any], source: str, signal: FloatArray) -> Market:
-    market = object.__new__(Market)  # without the checks: the fields are of a market
-    Market.__init__.__wrapped__(market, **fields, source=source, signal=signal)  # type: ignore[attr-defined]
-    return market

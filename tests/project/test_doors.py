@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import backtest as bt
@@ -70,3 +72,8 @@ def test_a_function_hides_the_file_of_its_name():
     assert bt.sweep.__module__ == "backtest.sweep.sweep"
     with pytest.raises(AttributeError, match="module 'backtest' has no attribute 'swep'"):
         bt.swep  # noqa: B018
+
+
+def test_a_door_is_pickled_by_its_name():
+    """A policy of a script that names the package is sent to other processes."""
+    assert pickle.loads(cloudpickle.dumps(bt)) is bt

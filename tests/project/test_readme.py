@@ -26,8 +26,9 @@ def find_blocks(language, text=README):
 
 
 def find_commands(text=README):
-    """Return the lines of the shell blocks without their comments."""
-    lines = [line for block in find_blocks("sh|console", text) for line in block.splitlines()]
+    """Return the lines of the shell blocks, those that go on as one, without their comments."""
+    blocks = [block.replace("\\\n", "") for block in find_blocks("sh|console", text)]
+    lines = [line for block in blocks for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
