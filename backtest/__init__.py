@@ -18,48 +18,57 @@ if early_interrupt.is_command():
     gc.disable()  # collecting what imports keep takes a tenth of a short command
 
 from backtest import measures
-from backtest.account import Account, Multiple
-from backtest.account.leverage_limits import leverage_limit
-from backtest.base import public_math as math
-from backtest.base.errors import (
+from backtest.account import Account, Multiple, leverage_limit
+from backtest.base import (
     AccountingError,
     BacktestError,
     BandWarning,
+    Choice,
     DataError,
     InfiniteLeverageWarning,
     LastPriceWarning,
     NoFillWarning,
     ParameterError,
     PolicyError,
+    Range,
     VenueDateWarning,
     VenueError,
     WeightWarning,
+    open_door,
 )
-from backtest.base.later_import import open_door
-from backtest.base.ranges import Choice, Range
-from backtest.engine import Result, signals
-from backtest.engine.run import run
+from backtest.base import public_math as math
+from backtest.engine import Result, run, signals
 from backtest.features import margin_rules
-from backtest.market import Market, Markets, PanelQuality, Quality, quality
-from backtest.market.policy_clock import decide_every
-from backtest.policy import Columns, Combinator, OptionRule, Policy
-from backtest.policy.combinators import held_leverage
-from backtest.policy.policy import Bar
-from backtest.policy.view import AccountView
-from backtest.venue import Bracket, Venue, funding, margin
-from backtest.venue.collateral import Collateral
-from backtest.venue.dated_tables import Earlier, InForce
-from backtest.venue.fee_tiers import FeeTier
-from backtest.venue.lending import RateCurve
-from backtest.venue.margin_presets import MarginPreset, PresetMargin, margin_preset
-from backtest.venue.multipliers import OpenInterestMargin
-from backtest.venue.option_contract import Option, OptionPosition
-from backtest.venue.option_costs import OptionCosts
-from backtest.venue.option_rules import Standard, Strategy
-from backtest.venue.option_shocks import OptionShocks
-from backtest.venue.requirement_rule import Brackets, RequirementRule
-from backtest.venue.scenario_margin import ScenarioMargin
-from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
+from backtest.market import Market, Markets, PanelQuality, Quality, decide_every, quality
+from backtest.policy import AccountView, Bar, Columns, Combinator, OptionRule, Policy, held_leverage
+from backtest.venue import (
+    Bracket,
+    Brackets,
+    Collateral,
+    Contract,
+    Earlier,
+    Fees,
+    FeeTier,
+    InForce,
+    Liquidation,
+    MarginPreset,
+    OpenInterestMargin,
+    Option,
+    OptionCosts,
+    OptionPosition,
+    OptionShocks,
+    PresetMargin,
+    RateCurve,
+    RequirementRule,
+    ScenarioMargin,
+    Slippage,
+    Standard,
+    Strategy,
+    Venue,
+    funding,
+    margin,
+    margin_preset,
+)
 
 if TYPE_CHECKING:
     from backtest import allocate, options, paths
@@ -77,10 +86,14 @@ if TYPE_CHECKING:
         crowding,
         simulate_market,
     )
-    from backtest.features.book_calculator import BookCalculation, calculate_book
-    from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
+    from backtest.features import (
+        BookCalculation,
+        Calculation,
+        calculate_book,
+        calculate_liquidation,
+    )
     from backtest.live import AccountSnapshot, decide, read_fills, replay
-    from backtest.market.import_market import import_market
+    from backtest.market import import_market
     from backtest.options import Chain, Surface, Surfaces
     from backtest.paths import (
         LiquidationRisk,
@@ -103,16 +116,18 @@ if TYPE_CHECKING:
         sensitivity,
         stress,
     )
-    from backtest.sweep import Sweep
-    from backtest.sweep.sweep import sweep
+    from backtest.sweep import Sweep, sweep
     from backtest.tune import Robustness, Study, tune
-    from backtest.validation.cross_validate import cross_validate
-    from backtest.validation.cross_validation import CrossValidation
-    from backtest.validation.folds import Folds, folds
-    from backtest.validation.schedule_search import schedules
-    from backtest.validation.schedules import Schedules
-    from backtest.validation.walk import WalkForward
-    from backtest.validation.walk_forward import walk_forward
+    from backtest.validation import (
+        CrossValidation,
+        Folds,
+        Schedules,
+        WalkForward,
+        cross_validate,
+        folds,
+        schedules,
+        walk_forward,
+    )
 
     strategies: ModuleType
 else:

@@ -10,24 +10,25 @@ from typing import Any
 
 import pytest
 
-from backtest.base.errors import BacktestError, ParameterError
+from backtest.base import BacktestError, ParameterError
 from backtest.cli.regress_command import run_experiment
 from backtest.engine import Result
 from backtest.regress import (
     Baseline,
     RegressVerdict,
+    choose_bands,
     compare_baselines,
+    find_baseline_file,
     load_baseline,
+    name_baseline,
     report_failure,
     rewrite_baseline,
     save_baseline,
     take_baseline,
+    write_text,
 )
 from backtest.regress.baseline import EXACT
-from backtest.regress.baseline_files import find_baseline_file, name_baseline
-from backtest.regress.tolerances import choose_bands
-from backtest.regress.verdict_text import write_text
-from backtest.validation.walk import WalkForward
+from backtest.validation import WalkForward
 
 MEASURED = (Result, WalkForward)
 

@@ -21,8 +21,8 @@ import pandas as pd
 
 import backtest as bt
 from backtest import strategies
-from backtest.base.ranges import Choice
-from backtest.policy.policy import find_policies
+from backtest.base import Choice
+from backtest.policy import find_policies
 
 RISK = frozenset(
     {

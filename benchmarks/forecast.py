@@ -23,9 +23,8 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.base.units import BoolArray, FloatArray
-from backtest.features import ewma_volatility, touch_probability
-from backtest.features.liquidation_forecast import count_years, find_touches
+from backtest.base import BoolArray, FloatArray
+from backtest.features import count_years, ewma_volatility, find_touches, touch_probability
 
 HALF_LIVES = (1, 2, 3, 5, 10, 20)
 """Days."""

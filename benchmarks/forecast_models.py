@@ -35,9 +35,9 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.base.units import BoolArray, FloatArray
-from backtest.features import ewma_volatility, touch_probability
-from backtest.features.liquidation_forecast import DEGREES, degrees_for
+from backtest.base import BoolArray, FloatArray
+from backtest.features import degrees_for, ewma_volatility, touch_probability
+from backtest.features.liquidation_forecast import DEGREES
 from backtest.paths.resampled import REVERSION
 
 COINS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")

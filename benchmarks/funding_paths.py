@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.base.units import DAY, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import DAY
 
 AHEAD = 15
 """Days of a forecast."""

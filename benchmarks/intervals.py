@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray
-from backtest.measures.influence import STATISTICS, Sampled
-from backtest.measures.paired_bootstrap import compare_pairs
+from backtest.base import FloatArray
+from backtest.measures import Sampled, compare_pairs
+from backtest.measures.influence import STATISTICS
 
 KINDS = {
     "normal": "independent, normal",

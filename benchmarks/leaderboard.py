@@ -30,10 +30,9 @@ from policies import instances
 from real_walks import RULES_OF, load_markets
 
 import backtest as bt
-from backtest.base.ranges import Choice
-from backtest.engine.switched_run import Stretch, run_switched
-from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns, expected_max_sharpe
-from backtest.measures.trial_luck import simulate_luck
+from backtest.base import Choice
+from backtest.engine import Stretch, run_switched
+from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 from backtest.store import compare_saved
 from backtest.validation.chance import count_clear
 

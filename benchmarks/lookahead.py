@@ -20,11 +20,10 @@ from collections.abc import Callable
 
 import backtest as bt
 from backtest import strategies
-from backtest.base.work_budget import WorkMeter, measure_work
-from backtest.engine.lookahead.causality import check_causality, observe
-from backtest.policy.policy import find_policies
-from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.sets.space import draw_sets, read_space
+from backtest.base import WorkMeter, measure_work
+from backtest.engine import check_causality, observe
+from backtest.policy import find_policies
+from backtest.sweep import Evaluator, draw_sets, read_space
 
 POLICIES = (
     "HealthTarget",

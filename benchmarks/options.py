@@ -23,15 +23,14 @@ import pandas as pd
 
 import backtest as bt
 from backtest.account import portfolio_balance
-from backtest.base import black_kernels
+from backtest.base import black_kernels, compile_module
 from backtest.base.kernel_compiler import compile_kernels
-from backtest.base.kernels import compile_module
 from backtest.engine import portfolio_loop
-from backtest.options import SVI, implied_kernels
+from backtest.options import implied_kernels
 from backtest.options.quotes import WIDTH
-from backtest.venue import option_requirement
+from backtest.options.svi import SVI
+from backtest.venue import option_requirement, pack_holdings
 from backtest.venue.option_account import make_option_account
-from backtest.venue.portfolio_tables import pack_holdings
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 REPEAT = 9

@@ -21,9 +21,9 @@ import numpy as np
 
 import backtest as bt
 from backtest import strategies
-from backtest.base.ranges import Choice
-from backtest.policy.policy import find_policies
-from backtest.sweep.evaluator import Evaluator
+from backtest.base import Choice
+from backtest.policy import find_policies
+from backtest.sweep import Evaluator
 from backtest.sweep.policy_columns import find_reads
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

@@ -20,9 +20,9 @@ import pandas as pd
 import backtest as bt
 from backtest.report.page.html import write_html
 from backtest.report.write import build_page
-from backtest.store.find import Saved
+from backtest.store import Saved
 from backtest.strategies import Constant, VolTarget
-from backtest.sweep.sweep_table import Sweep
+from backtest.sweep import Sweep
 
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125

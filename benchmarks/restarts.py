@@ -30,10 +30,9 @@ import numpy as np
 from tune import ACCOUNT, MARKET_SEED, OBJECTIVE, SPACE, VENUE, load, make_market
 
 import backtest as bt
-from backtest.measures.ranking import read_constraints, read_objectives, total_violation
+from backtest.measures import read_constraints, read_objectives, total_violation
 from backtest.strategies import Kelly, VolTarget
-from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.sets.space import read_space
+from backtest.sweep import Evaluator, read_space
 from backtest.tune.samplers import make_sampler
 
 ETH_SPACE = {

@@ -33,13 +33,17 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.account.ledger import Log
-from backtest.engine import bar_loop, loop_driver, loop_inputs
+from backtest.account import Log
+from backtest.engine import (
+    bar_loop,
+    loop_driver,
+    loop_inputs,
+    new_record_of_one,
+    observe,
+    write_recipe,
+)
 from backtest.engine.compile import loop_compiler
-from backtest.engine.compile.recipe import write_recipe
-from backtest.engine.lookahead.causality import observe
-from backtest.engine.record import new_record_of_one
-from backtest.measures.tally import start_tally
+from backtest.measures import start_tally
 from backtest.strategies import Constant, VolTarget
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed

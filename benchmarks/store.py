@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import backtest as bt
-from backtest.base.provenance import UNKNOWN, read_provenance, write_provenance
-from backtest.base.result_folders import write_json_file
+from backtest.base import read_provenance, write_json_file, write_provenance
+from backtest.base.provenance import UNKNOWN
 from backtest.engine.manifest import NOT_IN_ID, compute_id
 from backtest.engine.result_files import describe_line, describe_metrics
-from backtest.store import Filter, list_results, read_bound, sort_entries, verify_folder
+from backtest.store.list_filters import Filter, read_bound, sort_entries
+from backtest.store.listing import list_results
+from backtest.store.verify import verify_folder
 from backtest.strategies import VolTarget
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

@@ -46,11 +46,9 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.measures.ranking import read_constraints, read_objectives, total_violation
+from backtest.measures import read_constraints, read_objectives, total_violation
 from backtest.strategies import VolTarget
-from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.sets.sets import take_sets
-from backtest.sweep.sets.space import draw_sets, read_space
+from backtest.sweep import Evaluator, draw_sets, read_space, take_sets
 from backtest.tune.samplers import make_sampler
 
 VENUE = bt.Venue.simple(

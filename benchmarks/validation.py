@@ -43,7 +43,7 @@ from known_truth import (
 
 import backtest as bt
 from backtest.strategies import VolTarget
-from backtest.sweep.sets.space import draw_sets, read_space
+from backtest.sweep import draw_sets, read_space
 from backtest.validation.fold_cuts import WalkPlan, plan_spans
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

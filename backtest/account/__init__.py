@@ -5,44 +5,64 @@ one position are used by accounts of several too; what only those need is in ``p
 ``portfolio_bar`` and the files that they use.
 """
 
-from backtest.account.account import Account
-from backtest.account.account_records import (
-    AccountRules,
-    Balances,
-    Feed,
-    InstrumentRules,
-    Plan,
-    Position,
-    Quote,
-    Rules,
-    State,
-    Watch,
-)
-from backtest.account.balances import compute_backing, compute_equity
-from backtest.account.bar import as_index, live_bar
-from backtest.account.ledger import Ledger, Log
-from backtest.account.multiple import Multiple
-from backtest.account.position import compute_requirement, find_adverse
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Account",
-    "AccountRules",
-    "Balances",
-    "Feed",
-    "InstrumentRules",
-    "Ledger",
-    "Log",
-    "Multiple",
-    "Plan",
-    "Position",
-    "Quote",
-    "Rules",
-    "State",
-    "Watch",
-    "as_index",
-    "compute_backing",
-    "compute_equity",
-    "compute_requirement",
-    "find_adverse",
-    "live_bar",
-]
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.account.account import Account, list_shared_settings, without_flows_before
+    from backtest.account.account_checks import check_account, check_setting
+    from backtest.account.account_records import AccountRules, Balances, Feed, InstrumentRules, Plan
+    from backtest.account.account_records import Position, Quote, Rules, State, Trade, Watch
+    from backtest.account.balances import charge, compute_backing, compute_equity, compute_ratio
+    from backtest.account.balances import compute_root, is_failing, make_balances, mark_to_market
+    from backtest.account.bar import as_index, live_bar, quote_bar
+    from backtest.account.by_instrument import ByInstrument, pick_value
+    from backtest.account.currency_bar import live_any_bar
+    from backtest.account.currency_pools import leave_pool, show_pool
+    from backtest.account.currency_terms import list_currencies, refuse_currencies
+    from backtest.account.exits import find_nearest_stop, follow_equity, follow_prices, follow_trade
+    from backtest.account.exits import is_exiting, is_through
+    from backtest.account.fast_path import may_use_fast_path, take_fast_path
+    from backtest.account.fills import fill, move_margin, split_margin
+    from backtest.account.fund_fees import charge_fund_fees
+    from backtest.account.ledger import Ledger, Log, add_ledgers, new_ledger, write_event
+    from backtest.account.leverage_limits import LimitDeclaration, available_limits, describe_limit
+    from backtest.account.leverage_limits import find_least, find_preset, leverage_limit
+    from backtest.account.liquidation import is_triggered
+    from backtest.account.multiple import Multiple, StopDistance, find_column, find_factor
+    from backtest.account.multiple import is_price_distance, read_scale
+    from backtest.account.option_feed import OptionFeed, make_option_feed
+    from backtest.account.option_holdings import is_walking
+    from backtest.account.option_marks import open_options, price_options
+    from backtest.account.option_state import OptionState, OptionTerms
+    from backtest.account.option_walk import find_value_with_options, is_far_with_options
+    from backtest.account.option_walk import is_moved_by
+    from backtest.account.orders import can_order, compute_square_root_impact, compute_target
+    from backtest.account.orders import is_asking, is_outside, size_order
+    from backtest.account.payments import charge_interest, pay_funding
+    from backtest.account.portfolio_balance import compute_account_equity, compute_balance
+    from backtest.account.portfolio_balance import compute_excess, compute_initial_needed
+    from backtest.account.portfolio_balance import compute_pool, count_cross, is_pool_short
+    from backtest.account.portfolio_balance import is_under_limit, mark_to_ledger, pick_balances
+    from backtest.account.portfolio_balance import put_balances, value_at
+    from backtest.account.portfolio_bar import set_quotes
+    from backtest.account.portfolio_calls import compute_pool_backing, compute_pool_needed
+    from backtest.account.portfolio_calls import compute_pool_ratio
+    from backtest.account.portfolio_gap import is_quiet
+    from backtest.account.portfolio_ledger import as_log, clear_ledger, note, stamp, sum_fast_ledger
+    from backtest.account.portfolio_ledger import sum_ledger, sum_ledger_terms, total
+    from backtest.account.portfolio_margin import write_settings
+    from backtest.account.portfolio_payments import charge_portfolio_interest
+    from backtest.account.portfolio_records import AccountState, EventLog, MarketBar, MarketFeed
+    from backtest.account.portfolio_records import Scratch, Terms, has_exits, has_stops, is_held
+    from backtest.account.portfolio_records import is_isolated, is_spot, pick_instrument
+    from backtest.account.portfolio_records import pick_margin, pick_position, pick_quote, share
+    from backtest.account.position import compute_entry, compute_requirement, find_adverse
+    from backtest.account.position import find_side, has_rate_bound, is_stopped, worsen
+    from backtest.account.price_walk import aim_at_leg, aim_at_worst
+    from backtest.account.ruin import find_line, is_poor
+    from backtest.account.steps import find_funding_value, has_wealth, is_flow_due, is_funding_due
+    from backtest.account.terms import list_optional
+
+open_door(__name__)

@@ -20,17 +20,23 @@ from backtest.account.currency_terms import (
 )
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, Duration, Flag, FloatSeries, Timed
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.ranges import Choice, Number
-from backtest.base.values import Value
-from backtest.base.viewable import Viewable
-from backtest.venue.collateral import Collateral
-from backtest.venue.own_requirement import Requirement
-from backtest.venue.requirement_rule import Brackets, MarginRule
+from backtest.base import (
+    Argument,
+    Choice,
+    Duration,
+    Flag,
+    FloatSeries,
+    FrozenTable,
+    Number,
+    ParameterError,
+    Phrase,
+    Timed,
+    Value,
+    Viewable,
+    checked,
+)
+from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
+from backtest.venue import Brackets, Collateral, MarginRule, Requirement
 
 FEE_DATES = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
 """The periods of a performance fee, and what pandas calls them."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from backtest.account.account import Account, list_shared_settings
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase
+from backtest.base import Argument, ParameterError, Phrase
 from backtest.base.units import TOLERANCE
 from backtest.venue import Venue
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest.venue import MarginRules
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 """The modes of liquidation."""

@@ -11,7 +11,7 @@ from backtest.account.ledger import MARGIN_ADDED, Log, write_event
 from backtest.account.orders import floor
 from backtest.account.position import add_margin, compute_requirement
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import compute_setting
+from backtest.venue import compute_setting
 
 
 def can_add(rules: InstrumentRules, balances: Balances) -> bool:

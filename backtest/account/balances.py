@@ -7,7 +7,7 @@ import math
 from backtest.account.account_records import Balances, InstrumentRules, Position
 from backtest.account.position import compute_profit, compute_requirement, mark_position
 from backtest.base.units import TOLERANCE
-from backtest.venue.liquidation_price import compute_liquidation_value
+from backtest.venue import compute_liquidation_value
 
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:

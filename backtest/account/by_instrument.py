@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Declaration
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.phrases import Argument, Phrase
+from backtest.base import Argument, Declaration, FrozenTable, ParameterError, Phrase
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray, FloatArray
+    from backtest.base import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,10 @@ from backtest.account.portfolio_records import (
     is_held,
     is_isolated,
 )
-from backtest.venue.option_values import compute_counted_rate
-from backtest.venue.portfolio_requirement import compute_portfolio_requirement, fill_shares
+from backtest.venue import compute_counted_rate, compute_portfolio_requirement, fill_shares
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 ROUNDING = 1e-12
 """Share of a fall that is rounding, and counts as none."""

@@ -66,7 +66,7 @@ from backtest.account.steps import has_wealth
 from backtest.account.time_stop import stamp_openings, stop_by_time
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def live_any_bar(

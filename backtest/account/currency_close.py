@@ -62,7 +62,7 @@ from backtest.account.steps import has_wealth
 from backtest.base.units import TOLERANCE
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 # -------------------------------------------------------------------------------- step 8: close

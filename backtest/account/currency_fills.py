@@ -43,7 +43,7 @@ from backtest.account.portfolio_records import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 # ---------------------------------------------------------------------------------- the fills

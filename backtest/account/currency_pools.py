@@ -34,7 +34,7 @@ from backtest.account.portfolio_records import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 (
     OWN_CASH, OWN_SINCE, OWN_CONVERTING, OWN_FAILED, OWN_DISTANCE, OWN_RATIO, OWN_UNMET,

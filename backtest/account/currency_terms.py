@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from backtest.base.currency_names import is_currency
-from backtest.base.errors import ParameterError
+from backtest.base import (
+    Argument,
+    FrozenTable,
+    Number,
+    ParameterError,
+    Phrase,
+    is_currency,
+    repr_plain,
+)
 from backtest.base.fields import POSITIVE
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.ranges import Number
-from backtest.venue.collateral import Prices, StoredMarket
+from backtest.venue import Prices, StoredMarket
 
 AMOUNT = Number(0)
 

@@ -24,10 +24,10 @@ from backtest.account.portfolio_records import (
     is_isolated,
 )
 from backtest.base.units import TOLERANCE
-from backtest.venue.option_values import compute_options_value
+from backtest.venue import compute_options_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 CAUTION = 1e-9
 """Share of the gross notional that a quiet bar must leave: more than rounding."""

@@ -52,10 +52,10 @@ from backtest.account.portfolio_records import (
 from backtest.account.ruin import NOTHING_LEFT
 from backtest.account.steps import has_wealth
 from backtest.base.units import TOLERANCE
-from backtest.venue.contract_value import compute_value
+from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits")
 

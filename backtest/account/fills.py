@@ -18,7 +18,7 @@ from backtest.account.orders import (
     round_worsening,
 )
 from backtest.account.position import compute_entry, compute_profit, is_valued_at_entry, worsen
-from backtest.venue.requirement import compute_affordable, compute_setting
+from backtest.venue import compute_affordable, compute_setting
 
 
 def fill(

@@ -30,7 +30,7 @@ from backtest.account.portfolio_records import (
 from backtest.account.terms import MANAGED, MANAGEMENT_FEE, PERFORMANCE_FEE, PERFORMED
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def charge_fund_fees(

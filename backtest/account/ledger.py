@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from backtest.account.account_records import Liquidation, Trade
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 (
     FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,

@@ -16,12 +16,20 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import FloatSeries, Rate, check_series
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number
-from backtest.base.units import BoolArray, FloatArray, to_nanoseconds, utc_index
+from backtest.base import (
+    BoolArray,
+    FloatArray,
+    FloatSeries,
+    Number,
+    ParameterError,
+    Rate,
+    check_series,
+    checked,
+    did_you_mean,
+    repr_plain,
+    to_nanoseconds,
+    utc_index,
+)
 
 FILE = Path(__file__).with_suffix(".toml")
 BEGIN = "1800-01-01"

@@ -37,7 +37,7 @@ from backtest.account.position import (
     worsen,
 )
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import compute_step_floor
+from backtest.venue import compute_step_floor
 
 # --------------------------------------------------------------------------------------- triggers
 

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 import numpy as np
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base import (
+    BoolArray,
+    Choice,
+    DataError,
+    FloatArray,
+    Number,
+    ParameterError,
+    Value,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
 from backtest.base.fields import POSITIVE
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import BoolArray, FloatArray, format_time
-from backtest.base.values import Value
 
 if TYPE_CHECKING:
     from backtest.market import Market

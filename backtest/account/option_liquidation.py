@@ -36,10 +36,10 @@ from backtest.account.portfolio_records import (
     is_isolated,
 )
 from backtest.base.units import TOLERANCE
-from backtest.venue.option_values import compute_counted_rate, compute_option_delta
+from backtest.venue import compute_counted_rate, compute_option_delta
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 SLIPPAGE, STEP, FULL_BELOW = (
     NUMBERS.index(name) for name in ("liquidation_slippage", "step", "full_below")

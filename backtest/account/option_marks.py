@@ -19,12 +19,10 @@ from backtest.account.portfolio_records import (
     MarketFeed,
     Terms,
 )
-from backtest.venue.contract_value import compute_price
-from backtest.venue.option_requirement import fill_option
-from backtest.venue.option_values import compute_option_value
+from backtest.venue import compute_option_value, compute_price, fill_option
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 ENDLESS = 2**63 - 1
 """The latest time in ns."""

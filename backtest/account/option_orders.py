@@ -16,10 +16,10 @@ from backtest.account.option_marks import cap_fee_of, find_unit, name_option
 from backtest.account.portfolio_ledger import FEES, SLIPPAGE, TRADED, UNQUOTED, note
 from backtest.account.portfolio_records import CASH, IS_OVER, AccountState, EventLog, Terms
 from backtest.base.units import TOLERANCE
-from backtest.venue.option_values import compute_option_value, is_vega_small
+from backtest.venue import compute_option_value, is_vega_small
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from backtest.base.units import FloatArray, IntArray
-from backtest.venue.option_records import OptionPositions, OptionRules
+from backtest.base import FloatArray, IntArray
+from backtest.venue import OptionPositions, OptionRules
 
 
 class OptionTerms(NamedTuple):

@@ -23,17 +23,18 @@ from backtest.account.portfolio_records import (
     is_spot,
 )
 from backtest.base.units import TOLERANCE
-from backtest.venue.option_bounds import (
+from backtest.venue import (
+    Waypoint,
+    aim,
     bound_asset_slope,
     bound_linear_slope,
     bound_option_slope,
     bound_relief_slope,
+    move_holdings,
 )
-from backtest.venue.portfolio_failure import Waypoint, move_holdings
-from backtest.venue.portfolio_price import aim
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 PARTS = 16
 """Places at which a segment is tested."""

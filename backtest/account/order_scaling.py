@@ -33,12 +33,13 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.account.position import compute_profit
-from backtest.venue.portfolio_requirement import (
+from backtest.venue import (
     compute_full_backing,
     compute_haircuts,
+    compute_initial,
+    compute_largest_notional,
     compute_portfolio_initial,
 )
-from backtest.venue.requirement import compute_initial, compute_largest_notional
 
 MOST_TRIALS = 200
 """Trials of a factor; each halves what is left of the interval, or better."""

@@ -12,7 +12,7 @@ from backtest.account.account_records import Balances, InstrumentRules, Quote
 from backtest.account.balances import compute_backing, compute_equity, compute_uncounted
 from backtest.account.position import compute_distance, compute_value_of, worsen
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import compute_largest_notional, compute_setting
+from backtest.venue import compute_largest_notional, compute_setting
 
 LARGEST_WORSENING = 0.99
 """The largest share of the price that slippage and impact may take."""

@@ -14,8 +14,7 @@ from backtest.account.balances import (
     make_balances,
 )
 from backtest.account.position import add_margin, compute_requirement
-from backtest.venue.contract_value import compute_payment
-from backtest.venue.requirement import compute_initial
+from backtest.venue import compute_initial, compute_payment
 
 
 def apply_flow(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import Balances, Position
-from backtest.account.account_records import InstrumentRules, Quote
+from backtest.account.account_records import Balances, InstrumentRules, Position, Quote
 from backtest.account.ledger import LIQUIDATED
 from backtest.account.liquidation import choose_share, is_step_whole, repay_all
 from backtest.account.option_liquidation import cap_fee, choose_option_step
@@ -36,14 +35,14 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import worsen
 from backtest.base.units import TOLERANCE
-from backtest.venue.collateral_value import compute_collateral_value
-from backtest.venue.portfolio_requirement import (
+from backtest.venue import (
+    compute_collateral_value,
     compute_own_maintenance,
     compute_portfolio_requirement,
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def note_liquidation(

@@ -22,10 +22,10 @@ from backtest.account.portfolio_records import (
     Terms,
 )
 from backtest.base.units import TOLERANCE
-from backtest.venue.portfolio_requirement import compute_portfolio_initial
+from backtest.venue import compute_portfolio_initial
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def cover_pools(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Balances
+from backtest.account.account_records import Balances
 from backtest.account.ledger import enter_trade, log_trade, new_ledger
 from backtest.account.option_holdings import (
     count_options,
@@ -42,24 +42,25 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import mark_position
 from backtest.base.units import TOLERANCE
-from backtest.venue.collateral_value import compute_full_value
-from backtest.venue.option_requirement import compute_option_requirement
-from backtest.venue.option_values import compute_counted_value, compute_options_value
-from backtest.venue.portfolio_requirement import (
+from backtest.venue import (
+    compute_counted_value,
     compute_full_backing,
+    compute_full_value,
+    compute_option_requirement,
+    compute_options_value,
     compute_portfolio_backing,
     compute_portfolio_initial,
     compute_portfolio_requirement,
 )
-from backtest.venue.portfolio_requirement import is_pool_failing as is_short
+from backtest.venue import is_pool_failing as is_short
 
 LEAST = 1e-300
 """More than nothing."""
 
 if TYPE_CHECKING:
-    from backtest.account import Ledger
     from backtest.account.account_records import Trade
-    from backtest.base.units import FloatArray
+    from backtest.account.ledger import Ledger
+    from backtest.base import FloatArray
 
 
 def value_at(state: AccountState, values: FloatArray, prices: FloatArray) -> None:

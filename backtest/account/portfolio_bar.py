@@ -88,10 +88,10 @@ from backtest.account.price_walk import walk
 from backtest.account.resting_orders import place_orders
 from backtest.account.steps import has_wealth
 from backtest.account.time_stop import stamp_openings, stop_by_time
-from backtest.venue.contract_value import compute_value
+from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def simulate_portfolio_bar(

@@ -63,10 +63,10 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import add_margin, compute_profit, compute_requirement
 from backtest.base.units import DAY, TOLERANCE
-from backtest.venue.portfolio_requirement import compute_haircuts
+from backtest.venue import compute_haircuts
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 TRIALS = 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import Watch
+from backtest.account.account_records import Watch
 from backtest.account.equity_stop import CAUTION, compute_last_equity, is_drawdown_near, is_drawn
 from backtest.account.exits import DRAW, NOTHING, PROFIT, STOP, find_exit
 from backtest.account.ledger import new_ledger
@@ -40,11 +40,10 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import compute_stop, find_adverse, is_stopped
 from backtest.account.steps import close_by_stop
-from backtest.venue.collateral_value import compute_value_at_rate
-from backtest.venue.portfolio_requirement import find_maintenance
+from backtest.venue import compute_value_at_rate, find_maintenance
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 # --------------------------------------------------------------------------- step 4: the open
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Ledger, Log
-from backtest.account.ledger import write_event
+from backtest.account.ledger import Ledger, Log, write_event
 from backtest.account.terms import OPTIONAL_ROWS
 
 if TYPE_CHECKING:
     from backtest.account.portfolio_records import EventLog
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 (
     PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Balances, Position
-from backtest.account.account_records import CLOSE, TAKEOVER
+from backtest.account.account_records import CLOSE, TAKEOVER, Balances, Position
 from backtest.account.contagion import log_causes
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import LIQUIDATED
@@ -73,7 +72,7 @@ from backtest.account.portfolio_records import (
 from backtest.base.units import TOLERANCE
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 MOST_STEPS = 100_000
 """Steps of a partial liquidation after which everything closes at once."""

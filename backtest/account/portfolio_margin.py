@@ -28,7 +28,7 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.position import compute_profit
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import MarginRules, compute_setting
+from backtest.venue import MarginRules, compute_setting
 
 ADDING, RETURNING = 1, 2
 """Bits of what was refused: to add margin, to return it."""

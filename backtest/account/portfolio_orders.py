@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import Balances, Quote
-from backtest.account.account_records import Trade
+from backtest.account.account_records import Balances, Quote, Trade
 from backtest.account.fills import fill, move_margin
 from backtest.account.gross_cap import narrow_bands, scale_targets, tell_order
 from backtest.account.ledger import FILL
@@ -72,11 +71,10 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.account.position import compute_profit, worsen
-from backtest.venue.portfolio_requirement import compute_haircut
-from backtest.venue.requirement import compute_largest_notional, compute_setting
+from backtest.venue import compute_haircut, compute_largest_notional, compute_setting
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def fill_decisions(

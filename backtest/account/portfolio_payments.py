@@ -66,7 +66,7 @@ from backtest.account.ruin import pay_in
 from backtest.account.steps import liquidate_if_failing
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 # --------------------------------------------------------------------------- step 1: flows

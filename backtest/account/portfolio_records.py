@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from backtest.account import InstrumentRules, Position, Quote
+from backtest.account.account_records import InstrumentRules, Position, Quote
 from backtest.account.option_feed import OptionFeed
 from backtest.account.option_state import OptionState, OptionTerms
-from backtest.base.units import FloatArray, IntArray
-from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg, pick_rules
+from backtest.base import FloatArray, IntArray
+from backtest.venue import Holdings, PortfolioRules, is_spot_leg, pick_rules
 
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,

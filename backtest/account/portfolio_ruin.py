@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Position
+from backtest.account.account_records import Position
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import RUINED
 from backtest.account.option_marks import name_option
@@ -38,10 +38,10 @@ from backtest.account.portfolio_records import (
 )
 from backtest.account.ruin import NOTHING_LEFT
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import compute_best_leverage
+from backtest.venue import compute_best_leverage
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def settle_debt(

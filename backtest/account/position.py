@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from backtest.account.account_records import InstrumentRules, Position
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import compute_maintenance, is_bounded_by_rate
+from backtest.venue import compute_maintenance, is_bounded_by_rate
 
 
 def compute_value_of(rules: InstrumentRules, price: float) -> float:

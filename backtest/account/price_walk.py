@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account import Balances, Watch
+from backtest.account.account_records import Balances, Watch
 from backtest.account.auto_margin import add_from_wallet, can_add
 from backtest.account.balances import compute_root, is_failing
 from backtest.account.equity_stop import find_stop_on_segment
@@ -77,10 +77,10 @@ from backtest.account.resting_orders import (
     is_any_reached,
 )
 from backtest.account.walk_by_rule import walk_by_rule
-from backtest.venue.portfolio_failure import Waypoint, find_failure
+from backtest.venue import Waypoint, find_failure
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""

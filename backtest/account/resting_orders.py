@@ -54,12 +54,11 @@ from backtest.account.portfolio_records import (
     share,
 )
 from backtest.account.position import worsen
-from backtest.venue.contract_value import compute_price, compute_value
-from backtest.venue.requirement import compute_largest_notional, compute_setting
+from backtest.venue import compute_largest_notional, compute_price, compute_setting, compute_value
 
 if TYPE_CHECKING:
-    from backtest.account import InstrumentRules
-    from backtest.base.units import FloatArray
+    from backtest.account.account_records import InstrumentRules
+    from backtest.base import FloatArray
 
 TICK_SLACK = 1e-6
 """Ticks by which a price may miss the one that fills an order: the rounding of floats."""

@@ -11,7 +11,7 @@ from backtest.account.account_records import Balances, InstrumentRules, Quote, R
 from backtest.account.balances import compute_equity, make_flat_balances, record_shortfall
 from backtest.account.orders import find_limit
 from backtest.base.units import TOLERANCE
-from backtest.venue.requirement import compute_best_leverage
+from backtest.venue import compute_best_leverage
 
 NOTHING_LEFT = 1e-9
 """Equity up to this share of the capital paid in counts as nothing."""

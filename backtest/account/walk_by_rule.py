@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Watch
+from backtest.account.account_records import Watch
 from backtest.account.contagion import log_causes
 from backtest.account.exits import (
     DRAW,
@@ -41,7 +41,7 @@ from backtest.account.portfolio_records import (
 from backtest.account.steps import act_at_extreme
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def walk_by_rule(

@@ -8,15 +8,18 @@ signals are. An :class:`WeightRule` names such a function and its parameters, so
 searches vary them.
 """
 
-from backtest.allocate.by_covariance import (
-    equal_risk,
-    hierarchical,
-    inverse_volatility,
-    minimum_variance,
-)
-from backtest.allocate.by_estimator import fitted
-from backtest.allocate.equal import equal
-from backtest.allocate.weight_rule import WeightRule
+from typing import TYPE_CHECKING
+
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.allocate.by_covariance import equal_risk, hierarchical, inverse_volatility
+    from backtest.allocate.by_covariance import minimum_variance
+    from backtest.allocate.by_estimator import fitted
+    from backtest.allocate.equal import equal
+    from backtest.allocate.weight_rule import WeightRule
+
+open_door(__name__)
 
 __all__ = [
     "WeightRule",

@@ -12,14 +12,10 @@ import pandas as pd
 
 from backtest.allocate import covariance_kernels, formulas
 from backtest.allocate.refits import Segment, hold_weights, list_segments
-from backtest.base.errors import ParameterError
-from backtest.base.kernels import compile_module
-from backtest.base.ranges import Choice, Range
-from backtest.base.units import FloatArray, format_time
-from backtest.engine.frame_signals import compute_frame
+from backtest.base import Choice, FloatArray, ParameterError, Range, compile_module, format_time
+from backtest.engine import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
-from backtest.market import Markets
-from backtest.market.panel_data import require_panel
+from backtest.market import Markets, require_panel
 
 HALF_LIFE = 168.0
 """The default of ``half_life``: a week of hours."""

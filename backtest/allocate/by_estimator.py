@@ -12,14 +12,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.allocate.refits import Segment, hold_weights, list_segments
-from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.ranges import Range
-from backtest.base.units import FloatArray
-from backtest.base.work_budget import count_work
-from backtest.engine.frame_signals import compute_frame
+from backtest.base import FloatArray, ParameterError, PolicyError, Range, count_work
+from backtest.engine import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
-from backtest.market import Markets
-from backtest.market.panel_data import require_panel
+from backtest.market import Markets, require_panel
 
 WHERE = "bt.allocate.fitted"
 WORK = 500.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 
 KERNELS = ("ewma_covariances", "equal_risk_lanes")
 SWEEPS = 500

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from backtest.market import Markets
-from backtest.market.panel_data import require_panel
-from backtest.market.weight_frame import read_weights, weights_to_frame
+from backtest.market import Markets, read_weights, require_panel, weights_to_frame
 
 
 def equal(markets: Markets) -> pd.DataFrame:

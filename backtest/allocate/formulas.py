@@ -7,9 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from backtest.allocate import covariance_kernels
-from backtest.base.errors import ParameterError
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, ParameterError, compile_module
 
 Linkage: TypeAlias = Literal["single", "complete", "average", "ward"]
 

@@ -7,13 +7,9 @@ from typing import Annotated, Any, ClassVar
 
 from backtest.allocate import formulas
 from backtest.allocate.by_covariance import Memory, Solve, weigh_by_covariance
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice, Range
-from backtest.base.units import FloatArray
-from backtest.engine.signal_rule import SignalRule, write_word
-from backtest.market import Market, Markets
-from backtest.market.weight_frame import read_weights
+from backtest.base import Choice, FloatArray, ParameterError, Place, Range
+from backtest.engine import SignalRule, write_word
+from backtest.market import Market, Markets, read_weights
 
 BY_COVARIANCE = ("inverse-volatility", "equal-risk", "minimum-variance", "hierarchical")
 """The rules that read returns."""

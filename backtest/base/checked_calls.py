@@ -127,8 +127,9 @@ class Names(dict[str, Any]):
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         super().__init__()
-        public = [vars(sys.modules[name]) for name in ("backtest", "backtest.engine")]
-        self.scopes = (scope, vars(builtins), vars(units), *public, {"Path": Path})
+        public = vars(sys.modules["backtest"])
+        own = {"Path": Path, "Progress": sys.modules["backtest.engine"].Progress}
+        self.scopes = (scope, vars(builtins), vars(units), public, own)
 
     def __missing__(self, name: str) -> Any:
         """Return what a name stands for."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from opcode import opmap
+from types import CodeType, ModuleType
 from typing import Any
 
 
@@ -47,21 +48,27 @@ class Door(ModuleType):
 def open_door(package: str, modules: Sequence[str] = ()) -> None:
     """Import what a package imports under ``TYPE_CHECKING`` at the first use of each name.
 
-    Call it in the ``__init__`` of the package, after the imports. They are not read again: Python
-    has listed their names in the code of the ``__init__``, each module before what it imports.
-    Folders in the package that are imported too are given by name.
+    Call it in the ``__init__`` of the package, after the imports. They are not read again: the
+    bytecode of the ``__init__`` names them, those under ``TYPE_CHECKING`` too. Folders in the
+    package that are imported too are given by name.
     """
-    places: dict[str, str] = {}
-    module = ""
-    for name in sys._getframe(1).f_code.co_names:
-        if "." in name:
-            module = name
-        elif module and not name.startswith("_"):
-            places[name] = module
+    places = dict(find_imports(sys._getframe(1).f_code))
     places |= dict.fromkeys(modules, package)
     door = sys.modules[package]
     door.__dict__["_places"] = places
     door.__class__ = Door
+
+
+def find_imports(code: CodeType) -> Iterator[tuple[str, str]]:
+    """Yield the names that code imports of submodules, and the module of each."""
+    module, high = "", 0
+    for operation, low in zip(code.co_code[::2], code.co_code[1::2], strict=True):
+        index = high | low
+        high = index << 8 if operation == opmap["EXTENDED_ARG"] else 0
+        if operation == opmap["IMPORT_NAME"]:
+            module = code.co_names[index]
+        elif operation == opmap["IMPORT_FROM"] and "." in module:
+            yield code.co_names[index], module
 
 
 def call_later(module: str, name: str) -> Callable[..., Any]:

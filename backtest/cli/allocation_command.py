@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment

@@ -17,16 +17,20 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from backtest.base import early_interrupt
-from backtest.base.errors import AccountingError, BacktestError, did_you_mean
-from backtest.base.provenance import recording_command
-from backtest.base.result_identity import find_version
+from backtest.base import (
+    AccountingError,
+    BacktestError,
+    did_you_mean,
+    early_interrupt,
+    find_version,
+    recording_command,
+)
 from backtest.cli import exit_codes
 from backtest.cli.cures import find_command, render_error
 from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.lazy_commands import DirectOptions, build_tree
 from backtest.cli.printing import format_help, reserve_stdout
-from backtest.engine.compile import background_compiler
+from backtest.engine import background_compiler
 
 TYPED_NUMBERS = {
     "Input should be a valid number": "a number",

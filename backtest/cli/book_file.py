@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import check_names
+from backtest.base import ParameterError, check_names
 from backtest.cli.draft import located
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.toml_files import read_toml
-from backtest.features.book_calculator import BookCalculation, calculate_book
-from backtest.venue import Venue, preset_files
-from backtest.venue.collateral import Collateral
-from backtest.venue.margin_presets import PresetMargin
-from backtest.venue.option_contract import OptionPosition
-from backtest.venue.requirement_rule import Brackets, MarginRule
+from backtest.features import BookCalculation, calculate_book
+from backtest.venue import (
+    Brackets,
+    Collateral,
+    MarginRule,
+    OptionPosition,
+    PresetMargin,
+    Venue,
+    preset_files,
+)
 
 CURE = "give a book, such as examples/book.toml"
 KEYS = ("balance", "venue", "requirement", "positions", "collateral", "options")

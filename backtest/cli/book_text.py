@@ -6,10 +6,9 @@ import math
 
 import typer
 
-from backtest.base.number_text import format_percent
+from backtest.base import format_percent
 from backtest.cli.printing import print_paragraph, print_table
-from backtest.features.book_calculator import BookCalculation, choose_nearest
-from backtest.features.failure_map import FailureMap
+from backtest.features import BookCalculation, FailureMap, choose_nearest
 
 OF_OPTIONS = ("option", "quantity", "index", "days", "mark", "value", "delta")
 COLUMNS = ("instrument", "quantity", "price", "notional", "profit", "share", "fails at", "move")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import backtest
-from backtest.base.json_values import from_plain
+from backtest.base import from_plain
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_single_experiment
 from backtest.cli.experiment_command import take_experiment

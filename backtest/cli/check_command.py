@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.draft import GivenFlag
 from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.experiment_command import list_flags
@@ -20,8 +20,7 @@ from backtest.cli.find_policy import load_policies
 from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
-from backtest.engine.indicator_rules import resolve_signal
-from backtest.engine.policy_contract import Finding, check_policy
+from backtest.engine import Finding, check_policy, resolve_signal
 from backtest.market import Market, Markets, as_markets
 from backtest.policy import Policy
 

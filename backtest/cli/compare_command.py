@@ -9,9 +9,7 @@ from typing import Any
 import typer
 
 import backtest
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import from_plain
-from backtest.base.ranges import Choice
+from backtest.base import Choice, ParameterError, from_plain
 from backtest.cli.compared_terms_text import read_margin_flag, read_venue_flags, replace_terms
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
@@ -25,7 +23,7 @@ from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, 
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.compare import Comparison, SharedTerms, list_differences
-from backtest.engine.indicator_rules import resolve_signal
+from backtest.engine import resolve_signal
 from backtest.policy import Policy
 
 EXAMPLES = """

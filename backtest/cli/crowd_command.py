@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import backtest
-from backtest.base.json_values import from_plain
+from backtest.base import from_plain
 from backtest.cli.cascade_command import ImpactText, OpenInterest, Recovery, Volume
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_single_experiment

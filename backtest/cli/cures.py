@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from backtest.base.errors import BacktestError
-from backtest.base.phrases import Argument, Either, Phrase, Piece, Place
+from backtest.base import Argument, BacktestError, Either, Phrase, Piece, Place
 from backtest.cli.data_import_command import import_files
 from backtest.cli.draft import Draft
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS

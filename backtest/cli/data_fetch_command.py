@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backtest.base.errors import DataError, ParameterError
+from backtest.base import DataError, ParameterError
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.progress import show_download
 
 if TYPE_CHECKING:
-    from backtest.market.fetch import Fetched
+    from backtest.market import Fetched
 
 BASE_URL = "BACKTEST_FETCH_URL"
 EXAMPLES = """
@@ -72,7 +72,7 @@ def fetch(
 
     If stopped, the same command continues. Gaps at the venue are reported, never filled.
     """
-    from backtest.market.fetch import (  # noqa: PLC0415 - help and lists need none of it
+    from backtest.market import (  # noqa: PLC0415 - help and lists need none of it
         RetryPolicy,
         fetch_market,
         read_request,

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
-from backtest.base.units import format_duration, format_time
+from backtest.base import format_duration, format_time
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.progress import show_activity
 from backtest.cli.typed_values import split_pair
-from backtest.market import Market, Quality, quality
-from backtest.market.import_market import import_market
-from backtest.market.tables.repairs import KINDS, Repair
+from backtest.market import Market, Quality, Repair, import_market, quality
+from backtest.market.tables.repairs import KINDS
 
 EXAMPLES = """
 backtest data import user_data/data/binance/futures --instrument BTCUSDT --interval 1h --out btc

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from backtest.base.number_text import format_percent
+from backtest.base import format_percent
 from backtest.cli.cures import CommandLine, render_text
 from backtest.cli.data_import_command import (
     Columns,
@@ -25,12 +25,23 @@ from backtest.cli.data_import_command import (
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity
-from backtest.market import Quality, quality
-from backtest.market.inspect.findings import Count, Gaps
-from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
-from backtest.market.panel_quality import LEAST_RETURNS, InstrumentSpan, PanelQuality, inspect_panel
-from backtest.market.read.instrument_folders import find_in_folders, is_panel, list_names
-from backtest.market.tables.defects import Defect
+from backtest.market import (
+    BarsQuality,
+    Count,
+    Defect,
+    FundingQuality,
+    Gaps,
+    InstrumentSpan,
+    MarkQuality,
+    PanelQuality,
+    Quality,
+    find_in_folders,
+    inspect_panel,
+    is_panel,
+    list_names,
+    quality,
+)
+from backtest.market.panel_quality import LEAST_RETURNS
 
 EXAMPLES = """
 backtest data inspect btc

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.base.errors import BacktestError
+from backtest.base import BacktestError
 
 Tables = dict[str, dict[str, Any]]
 

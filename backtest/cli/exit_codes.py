@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import typer
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 LONGEST_LINE = 2_000

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.units import TimeLike
+from backtest.base import ParameterError, TimeLike
 from backtest.cli.draft import Draft, GivenFlag, Tables, located, nest, overlay
 from backtest.cli.experiment_data import check_start, load_data, read_span
 from backtest.cli.experiment_keys import RULE_TABLES
@@ -20,8 +19,7 @@ from backtest.cli.experiment_signal import read_signal
 from backtest.cli.experiment_venue import build_overlay, build_policies, build_venues
 from backtest.cli.typed_values import format_typed
 from backtest.market import Markets, as_markets
-from backtest.venue import Venue
-from backtest.venue.lending import RateCurve
+from backtest.venue import RateCurve, Venue
 
 RUN_TERMS = ("sampling", "calendar", "compile")
 """The keys of ``[run]`` that are passed to :func:`backtest.run` unchanged."""

@@ -7,13 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.base import ParameterError, TimeLike, format_time, to_nanoseconds
 from backtest.cli.draft import Draft, DraftTable, located
 from backtest.cli.experiment_schema import find_single
-from backtest.market import Market, Markets
-from backtest.market.detail import with_clock
-from backtest.market.read.instrument_folders import find_in_folders, is_panel
+from backtest.market import Market, Markets, find_in_folders, is_panel, with_clock
 from backtest.venue import Venue
 
 SAMPLE = "sample"

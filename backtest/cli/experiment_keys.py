@@ -10,12 +10,8 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
-from backtest.account import Account
-from backtest.account.by_instrument import ByInstrument
-from backtest.account.leverage_limits import LimitDeclaration
-from backtest.account.multiple import StopDistance
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Choice
+from backtest.account import Account, ByInstrument, LimitDeclaration, StopDistance
+from backtest.base import Choice, ParameterError
 from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.draft import GivenFlag
 from backtest.cli.flag_readers import (

@@ -7,20 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import utc_index
+from backtest.base import ParameterError, utc_index
 from backtest.cli.draft import Draft, located
 from backtest.cli.experiment_data import SAMPLE
 from backtest.cli.progress import show_progress
-from backtest.engine.option_schedule import check_columns, schedule_options
-from backtest.market import Market, Markets, as_markets
+from backtest.engine import check_columns, schedule_options
+from backtest.market import Market, Markets, as_markets, read_weight_file
 from backtest.market.panel_data import MAX_AGE
-from backtest.market.weight_files import read_weight_file
-from backtest.options import Chain, Surfaces
-from backtest.options.option_listing import find_underlying
-from backtest.venue import Venue
-from backtest.venue.option_contract import Option, OptionField
-from backtest.venue.option_costs import require_costs
+from backtest.options import Chain, Surfaces, find_underlying
+from backtest.venue import Option, OptionField, Venue, require_costs
 
 
 def list_options(

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.ranges import Choice
+from backtest.base import Choice, ParameterError, did_you_mean
 from backtest.cli.draft import Tables
 from backtest.cli.experiment_keys import TABLES, Key, list_keys
 from backtest.cli.toml_files import read_toml

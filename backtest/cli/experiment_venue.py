@@ -12,17 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backtest.base.errors import ParameterError, VenueError, did_you_mean
-from backtest.base.fields import Text
+from backtest.base import ParameterError, Text, VenueError, did_you_mean
 from backtest.cli.draft import Draft, DraftTable, flatten, located, overlay
 from backtest.cli.experiment_data import list_seeds, names_several
 from backtest.cli.find_policy import read_policy
 from backtest.cli.unit_hints import warn_of_large_costs
 from backtest.market import Market, Markets
 from backtest.policy import Policy
-from backtest.venue import Venue, preset_files
-from backtest.venue.missing_symbol import cure_missing_symbol
-from backtest.venue.trading_terms import has_other_unit
+from backtest.venue import Venue, cure_missing_symbol, has_other_unit, preset_files
 
 DEFAULT_POLICY = "vol-target"
 DEFAULT_VENUE = "binance-usdm:BTCUSDT"

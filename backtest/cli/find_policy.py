@@ -10,11 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 from backtest import strategies
-from backtest.base.errors import BacktestError, ParameterError, PolicyError, did_you_mean
+from backtest.base import BacktestError, ParameterError, PolicyError, did_you_mean
 from backtest.cli.draft import located
 from backtest.cli.policy_expression import check_length, is_expression, parse_policy
-from backtest.policy import Policy
-from backtest.policy.policy import find_policies
+from backtest.policy import Policy, find_policies
 
 
 def built_in_policies() -> list[type[Policy]]:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base.ranges import Range
-from backtest.base.units import parse_size
+from backtest.base import Range, parse_size
 
 DATA, POLICY, VENUE, ACCOUNT, RUN = "Data", "Policy", "Venue", "Account", "Run"
 SETS, SEARCH, COMPARISON, RANKING = "Sets", "Search", "Comparison", "Ranking"

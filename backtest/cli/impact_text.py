@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.crowd import Linear, SquareRoot
 
 LAWS: dict[str, tuple[Callable[..., SquareRoot | Linear], int]] = {

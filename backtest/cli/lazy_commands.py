@@ -19,7 +19,7 @@ from typing import Any
 import typer
 import typer.core
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.printing import add_command
 
 PANELS = {

@@ -8,18 +8,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from backtest.base.atomic_files import write_file
-from backtest.base.errors import ParameterError
-from backtest.base.number_text import format_percent, format_price_at_tick
+from backtest.base import ParameterError, format_percent, format_price_at_tick, write_file
 from backtest.cli.book_file import read_book_file
 from backtest.cli.book_text import print_book, print_map
 from backtest.cli.experiment_venue import DEFAULT_VENUE, split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
 from backtest.cli.unit_hints import warn_of_percentage
-from backtest.features.book_calculator import BookCalculation
-from backtest.features.failure_map import FailureMap
-from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
+from backtest.features import BookCalculation, Calculation, FailureMap, calculate_liquidation
 from backtest.venue import Venue, preset_files
 
 EXAMPLES = """
@@ -195,7 +191,7 @@ def draw_map(found: BookCalculation, axes: str | None, span: float) -> FailureMa
 
 def write_picture(drawn: FailureMap, picture: Path) -> None:
     """Write the map as an SVG file."""
-    from backtest.report.failure_picture import draw_failure_svg  # noqa: PLC0415 - loads plotly
+    from backtest.report import draw_failure_svg  # noqa: PLC0415 - loads plotly
 
     if picture.suffix.lower() != ".svg":
         raise ParameterError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from backtest.allocate import WeightRule
 from backtest.allocate.weight_rule import BY_COVARIANCE
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base import ParameterError, did_you_mean
 
 ALLOCATIONS = ("equal", *BY_COVARIANCE)
 """The rules of :mod:`backtest.allocate` that need nothing but markets."""

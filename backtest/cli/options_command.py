@@ -9,9 +9,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from backtest.base.errors import ParameterError
-from backtest.base.number_text import count_nouns, format_percent
-from backtest.base.ranges import check_range
+from backtest.base import ParameterError, check_range, count_nouns, format_percent
 from backtest.base.units import YEAR_DAYS
 from backtest.cli.flags import OUTPUT, AsJson, flag, option
 from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, print_table
@@ -23,10 +21,10 @@ from backtest.options import (
     Surfaces,
     greeks,
     implied_volatility,
+    name_underlying,
     price,
     volatility_reason,
 )
-from backtest.options.chain import name_underlying
 from backtest.options.chain_inspection import CHECKS
 from backtest.options.surface import MODELS
 
@@ -320,7 +318,7 @@ def check_typed(**numbers: float) -> None:
 
 def check_report(path: Path) -> None:
     """Refuse a report of an unknown kind before anything is computed."""
-    from backtest.report.page.formats import choose_format  # noqa: PLC0415 - seldom used
+    from backtest.report import choose_format  # noqa: PLC0415 - seldom used
 
     try:
         choose_format(path, None)

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base.json_values import from_plain
-from backtest.base.saved_result import SavedResult
+from backtest.base import SavedResult, from_plain
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
 

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
@@ -21,12 +21,8 @@ from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
 from backtest.market import Market, Markets, as_markets
-from backtest.paths import Paths
-from backtest.paths.funding_process import summarize_funding
-from backtest.paths.path_model import describe_drift
-from backtest.paths.runner_arguments import unwrap_only
-from backtest.venue import Venue
-from backtest.venue.funding import FundingTerms
+from backtest.paths import Paths, describe_drift, summarize_funding, unwrap_only
+from backtest.venue import FundingTerms, Venue
 
 EXAMPLES = """
 backtest paths

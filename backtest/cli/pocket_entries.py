@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import check_names
+from backtest.base import ParameterError, check_names
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, GivenFlag, flatten, located
 from backtest.cli.find_policy import read_policy

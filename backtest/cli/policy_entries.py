@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base import ParameterError, did_you_mean
 from backtest.cli.draft import Draft, DraftTable, GivenFlag, overlay
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.policy_expression import is_expression
 from backtest.cli.typed_values import parse_typed, split_pair
-from backtest.policy.policy import format_title
+from backtest.policy import format_title
 
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
 _CLASS = re.compile(r"(\w+)\s*\(")

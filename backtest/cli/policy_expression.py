@@ -12,10 +12,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.ranges import to_float
-from backtest.policy import Policy
-from backtest.policy.policy import check_settings
+from backtest.base import ParameterError, did_you_mean, to_float
+from backtest.policy import Policy, check_settings
 
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 LONGEST = 4_000

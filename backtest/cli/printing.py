@@ -16,8 +16,7 @@ from typing import Any, Protocol, TextIO
 
 import typer
 
-from backtest.base.errors import BacktestError
-from backtest.base.json_values import to_json
+from backtest.base import BacktestError, to_json
 
 LONG_NAME = 9
 LONGEST_LINE = 10_000

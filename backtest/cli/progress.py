@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backtest.base import format_clock, format_rate, format_value
 from backtest.base.compile_time import COMPILING
-from backtest.base.number_text import format_clock, format_rate, format_value
 
 if TYPE_CHECKING:
     from rich.live import Live

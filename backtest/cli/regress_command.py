@@ -15,9 +15,14 @@ from typing import Annotated, Any
 import typer
 
 import backtest
-from backtest.base.atomic_files import write_file
-from backtest.base.errors import BacktestError, DataError, ParameterError, PolicyError
-from backtest.base.ranges import check_range
+from backtest.base import (
+    BacktestError,
+    DataError,
+    ParameterError,
+    PolicyError,
+    check_range,
+    write_file,
+)
 from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import add_command, format_help, print_json
@@ -29,22 +34,25 @@ from backtest.measures.run_measures import METRICS
 from backtest.regress import (
     Baseline,
     RegressVerdict,
+    check_mode,
+    check_unique_names,
+    choose_bands,
+    combine_exit_codes,
     compare_baselines,
     find_baselines,
+    list_allowed,
     load_baseline,
+    name_baseline,
+    print_verdicts,
     report_failure,
     report_skipped,
     rewrite_baseline,
     save_baseline,
     take_baseline,
 )
-from backtest.regress.baseline import EXACT, check_mode
-from backtest.regress.baseline_files import check_unique_names, name_baseline
+from backtest.regress.baseline import EXACT
 from backtest.regress.noise import CONFIDENCE
-from backtest.regress.tolerances import choose_bands
-from backtest.regress.verdict import list_allowed
-from backtest.regress.verdict_text import WIDTH, print_verdicts
-from backtest.regress.verdict_words import combine_exit_codes
+from backtest.regress.verdict_text import WIDTH
 from backtest.regress.walk_facts import BETTER_IF, WALK
 
 OWN = frozenset({"backtest", "backtest_pytest"})
@@ -332,8 +340,7 @@ def report_verdicts(
     """Print verdicts, and write the files that were asked for."""
     from rich.console import Console  # noqa: PLC0415 - it loads slowly
 
-    from backtest.regress.verdict_junit import write_junit  # noqa: PLC0415 - only if asked for
-    from backtest.regress.verdict_markdown import write_markdown  # noqa: PLC0415
+    from backtest.regress import write_junit, write_markdown  # noqa: PLC0415 - only if asked for
 
     if as_json:
         each = [verdict.to_dict() for verdict in verdicts]

@@ -10,8 +10,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base.errors import ParameterError, describe_fault
-from backtest.base.saved_result import list_records
+from backtest.base import ParameterError, describe_fault, list_records
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.flags import OUTPUT, RESULTS, Results, option
 
 EXAMPLES = """
@@ -40,9 +40,8 @@ def report(
     results: Results = RESULTS,
 ) -> None:
     """Write a report: one file that works offline, with charts, tables and assumptions."""
-    from backtest.report.page.formats import choose_format, write_page  # noqa: PLC0415 - loads much
-    from backtest.report.write import build_page  # noqa: PLC0415
-    from backtest.store.find import find_folder, load_saved  # noqa: PLC0415
+    from backtest.report import build_page, choose_format, write_page  # noqa: PLC0415 - loads much
+    from backtest.store import find_folder, load_saved  # noqa: PLC0415
 
     folders = [find_folder(name, results) for name in names]
     chosen = choose_format(Path() if out is None else out, format_)

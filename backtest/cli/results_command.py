@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli import results_prune_command
 from backtest.cli.compare_command import print_comparison
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
@@ -136,8 +136,7 @@ def list_(
 
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
     """Show one result: its facts, its measures, and the command that makes it again."""
-    from backtest.base.command_again import describe_origin  # noqa: PLC0415 - loads much
-    from backtest.base.provenance import making_to_json, read_provenance  # noqa: PLC0415
+    from backtest.base import describe_origin, making_to_json, read_provenance  # noqa: PLC0415 - loads much
     from backtest.cli.results_text import format_result  # noqa: PLC0415 - loads much
     from backtest.store import open_folder, read_usable  # noqa: PLC0415 - loads much
 
@@ -247,7 +246,7 @@ def diff(
     results: Results = RESULTS,
 ) -> None:
     """Show the headline numbers of two saved results of one kind, and which are better."""
-    from backtest.base.result_parts import list_changes  # noqa: PLC0415 - loads pandas
+    from backtest.base import list_changes  # noqa: PLC0415 - loads pandas
     from backtest.store import load_saved, read_usable  # noqa: PLC0415 - loads much
 
     (first, entry), (second, other) = (read_usable(name, results) for name in (before, after))

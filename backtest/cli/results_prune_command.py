@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, option
 from backtest.cli.printing import print_json
 

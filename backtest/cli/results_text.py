@@ -11,18 +11,28 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from backtest.base.command_again import Origin
-from backtest.base.errors import ParameterError
-from backtest.base.git_state import Checkout
-from backtest.base.provenance import Code, Making
-from backtest.base.text_layout import clip, escape_directions
-from backtest.base.units import format_time
-from backtest.measures.measure_names import name_measure
-from backtest.report.page.report_numbers import format_measure, name_unit
-from backtest.store import FolderCheck, StoreEntry, count_kinds, list_kinds
-from backtest.store.begun_validations import can_be_resumed
-from backtest.store.list_filters import FIELDS, check_measure
-from backtest.store.prune import KeptFolder
+from backtest.base import (
+    Checkout,
+    Code,
+    Making,
+    Origin,
+    ParameterError,
+    clip,
+    escape_directions,
+    format_time,
+)
+from backtest.measures import name_measure
+from backtest.report import format_measure, name_unit
+from backtest.store import (
+    FolderCheck,
+    KeptFolder,
+    StoreEntry,
+    can_be_resumed,
+    check_measure,
+    count_kinds,
+    list_kinds,
+)
+from backtest.store.list_filters import FIELDS
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
 LEAST_POLICY = 16

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import backtest
-from backtest.base.text_layout import format_paragraph
+from backtest.base import format_paragraph
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
@@ -21,9 +21,7 @@ from backtest.cli.progress import show_progress
 from backtest.cli.run_output import result_to_dict
 from backtest.cli.trades_file import check_trades_file, describe_trades, write_trades
 from backtest.cli.unit_hints import describe_bars
-from backtest.engine import Result
-from backtest.engine.limit_cost import LimitCost, check_limited
-from backtest.engine.trades import Trades
+from backtest.engine import LimitCost, Result, Trades, check_limited
 from backtest.measures import Realization
 
 PYTHON_START = "bt.run(start=...)"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.saved_result import list_records
-from backtest.engine.account_text import count_boundless
-from backtest.engine.limit_orders import collect_limit_orders
+from backtest.base import list_records
+from backtest.engine import collect_limit_orders, count_boundless
 
 if TYPE_CHECKING:
-    from backtest.engine import Result
-    from backtest.engine.limit_cost import LimitCost
-    from backtest.engine.trades import Trades
+    from backtest.engine import LimitCost, Result, Trades
     from backtest.measures import Realization
 
 

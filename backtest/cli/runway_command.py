@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import backtest
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backtest.base.errors import DataError
-from backtest.base.ranges import Range
+from backtest.base import DataError, Range
 from backtest.cli.flags import OUTPUT, RESULTS, Results, option
 
 EXAMPLES = """
@@ -37,7 +36,7 @@ def serve(
     """
     import webbrowser  # noqa: PLC0415 - seldom used
 
-    from backtest.serve.server import Server, is_local  # noqa: PLC0415 - loads much
+    from backtest.serve import Server, is_local  # noqa: PLC0415 - loads much
 
     Range(0, 65_535).check("port", port, where="--port", whole=True)
     if not results.is_dir():

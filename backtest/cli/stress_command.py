@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import backtest
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base import ParameterError, did_you_mean
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment

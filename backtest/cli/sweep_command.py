@@ -10,9 +10,8 @@ import numpy as np
 import typer
 
 import backtest
+from backtest.base import ParameterError, Range
 from backtest.base.compile_time import COMPILING
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Range
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
@@ -25,8 +24,8 @@ from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.sweep_text import Ranking, SweepReport, print_sweep
 from backtest.cli.typed_values import read_bounds, read_values
+from backtest.measures import read_constraints, read_objective, total_violation
 from backtest.measures.path_measures import PATH
-from backtest.measures.ranking import read_constraints, read_objective, total_violation
 from backtest.measures.run_measures import CORE
 from backtest.sweep.evaluator import STREAMED
 

@@ -9,18 +9,27 @@ from typing import Any, NamedTuple
 import pandas as pd
 import typer
 
-from backtest.base.number_text import format_rate, format_value
-from backtest.base.text_layout import format_paragraph
-from backtest.base.units import BoolArray, format_span, format_time
+from backtest.base import (
+    BoolArray,
+    format_paragraph,
+    format_rate,
+    format_span,
+    format_time,
+    format_value,
+)
 from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_run_command, name_where
 from backtest.cli.printing import break_name, print_table
 from backtest.engine import count_unfilled
-from backtest.measures.cautions import count_cautions, find_cautions
+from backtest.measures import (
+    count_cautions,
+    find_cautions,
+    read_constraints,
+    read_objective,
+    total_violation,
+)
 from backtest.measures.path_measures import DATES
-from backtest.measures.ranking import read_constraints, read_objective, total_violation
-from backtest.sweep import ERROR, Sweep, to_plain_value
-from backtest.sweep.tabulate import name_parameter
+from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
 """Measures that are printed besides those that rank."""

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.bounded_reads import read_small
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base import ParameterError, did_you_mean, read_small
 
 
 def read_toml(

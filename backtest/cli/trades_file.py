@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.atomic_files import write_file
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.number_text import format_money, format_number, format_percent
-from backtest.base.ranges import Choice
+from backtest.base import (
+    Choice,
+    DataError,
+    ParameterError,
+    format_money,
+    format_number,
+    format_percent,
+    write_file,
+)
 from backtest.measures.trade_rows import VIEWS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from backtest.engine import Result
-    from backtest.engine.trades import Trades
+    from backtest.engine import Result, Trades
 
 ENDINGS = (".csv", ".parquet", ".json")
 

@@ -21,10 +21,8 @@ from backtest.cli.paths_command import draw_paths
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_search
 from backtest.cli.typed_values import parse_typed, read_bounds
-from backtest.measures.risk_names import read_risk_name
-from backtest.tune import Study
-from backtest.tune.arguments import find_names
-from backtest.tune.study_text import write_summary
+from backtest.measures import read_risk_name
+from backtest.tune import Study, find_names, write_summary
 
 EXAMPLES = """
 backtest tune                  [dim]# 20,000 sets, the last quarter held out[/dim]

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_given
-from backtest.base.ranges import read_range
+from backtest.base import ParameterError, read_range, repr_given
 
 _WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
 _BOUND = re.compile(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 
-from backtest.base.number_text import format_hours, format_percent
-from backtest.base.ranges import Range
-from backtest.base.units import HOUR, format_duration
+from backtest.base import Range, format_duration, format_hours, format_percent
+from backtest.base.units import HOUR
 from backtest.market import Market, Markets
 from backtest.policy import Parameter, Policy
 

@@ -12,9 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import backtest
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import from_plain
-from backtest.base.saved_result import list_records
+from backtest.base import ParameterError, from_plain, list_records
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, flatten
@@ -28,7 +26,7 @@ from backtest.cli.printing import add_command, print_json, print_table
 from backtest.cli.progress import show_progress
 from backtest.cli.tune_command import read_fixed
 from backtest.cli.typed_values import read_bounds
-from backtest.validation.progress_folder import name_result
+from backtest.validation import name_result
 
 SEARCHED = ("accounts", "pool", "markets_left_out", "objective", "constraints", "trials", "space",
             "fix", "seed")  # fmt: skip

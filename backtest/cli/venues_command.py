@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from backtest.account.leverage_limits import available_limits
-from backtest.base.errors import ParameterError
+from backtest.account import available_limits
+from backtest.base import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.flags import AsJson, flag
@@ -24,10 +24,9 @@ from backtest.cli.printing import (
 )
 from backtest.cli.venues_import_command import EXAMPLES as IMPORT_EXAMPLES
 from backtest.cli.venues_import_command import import_tiers, print_brackets
-from backtest.features.liquidation_calculator import calculate_liquidation
-from backtest.venue import Venue, preset_files
-from backtest.venue.funding import terms as funding_terms
-from backtest.venue.margin_presets import list_presets
+from backtest.features import calculate_liquidation
+from backtest.venue import Venue, list_presets, preset_files
+from backtest.venue import terms as funding_terms
 
 EXAMPLES = """
 backtest venues

@@ -13,14 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base.atomic_files import write_file
-from backtest.base.errors import ParameterError, VenueError, did_you_mean
+from backtest.base import ParameterError, VenueError, did_you_mean, write_file
 from backtest.cli.draft import located
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph, print_table
-from backtest.venue import Bracket, preset_files
-from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
+from backtest.venue import (
+    Bracket,
+    plain_symbol,
+    preset_files,
+    read_settlement,
+    read_tiers,
+    write_venue,
+)
 
 EXAMPLES = """
 backtest venues import --exchange bybit --venue my --symbol OP/USDT:USDT --like bybit-linear:BTCUSDT

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Choice
-from backtest.base.units import FloatArray
+from backtest.base import Choice, FloatArray, ParameterError
 from backtest.compare.pairs import LEAST_SAMPLES
 from backtest.compare.shared_terms import check_baseline
-from backtest.measures import Sampled
+from backtest.measures import Sampled, find_confidence_set, find_superiority
 from backtest.measures.influence import STATISTICS
-from backtest.measures.superiority import find_confidence_set, find_superiority
 
 if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord

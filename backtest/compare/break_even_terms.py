@@ -11,9 +11,8 @@ from backtest.compare.compared_accounts import count_years, find_growth
 from backtest.compare.compared_terms import Row
 from backtest.engine import Result
 from backtest.market import as_given, as_markets
-from backtest.measures.cautions import is_lost
-from backtest.venue import Venue
-from backtest.venue.dated_costs import check_no_column, list_numbers
+from backtest.measures import is_lost
+from backtest.venue import Venue, check_no_column, list_numbers
 
 BPS = 1e-4
 FEE_STEPS = tuple(bps * BPS for bps in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0))

@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.phrases import Phrase, Place
-from backtest.base.provenance import record_making
-from backtest.base.ranges import Range, check_range
-from backtest.base.units import TimeLike
+from backtest.base import (
+    BacktestError,
+    ParameterError,
+    Phrase,
+    Place,
+    Range,
+    TimeLike,
+    check_range,
+    checked_only,
+    record_making,
+    warn_caller,
+)
 from backtest.compare.break_even_terms import find_turns
 from backtest.compare.compared_accounts import (
     remove_residual_risk,
@@ -41,16 +46,19 @@ from backtest.compare.shared_terms import (
     check_result,
     name_entries,
 )
-from backtest.engine import Progress, Result, warn_of_last_prices
-from backtest.engine.manifest import describe_data
-from backtest.engine.portfolio_setup import end_expired
-from backtest.engine.run_setup import widen_market
-from backtest.engine.term_checks import check_terms
-from backtest.market import Market, Markets
-from backtest.market.detail import with_clock
-from backtest.measures.cautions import is_lost
+from backtest.engine import (
+    Progress,
+    Result,
+    check_terms,
+    describe_data,
+    end_expired,
+    warn_of_last_prices,
+    widen_market,
+)
+from backtest.market import Market, Markets, with_clock
+from backtest.measures import is_lost
 from backtest.policy import Policy
-from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
+from backtest.sweep import read_accounts, resolve_signals
 from backtest.venue import Venue
 
 MOST_DRAWS = 1_000_000

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray
-from backtest.engine import Result, count_periods
-from backtest.engine.feed_arrays import as_of, earn_cash, measure_years
-from backtest.engine.loop_inputs import mark_samples
+from backtest.base import FloatArray
+from backtest.base.units import DAY, YEAR_DAYS
+from backtest.engine import Result, as_of, count_periods, earn_cash, mark_samples, measure_years
 from backtest.measures import Sampled
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Either, Phrase, Place
+from backtest.base import Either, ParameterError, Phrase, Place
 from backtest.compare.shared_terms import Compared, SharedTerms
 from backtest.policy import Policy
 from backtest.venue import Venue

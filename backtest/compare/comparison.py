@@ -8,12 +8,18 @@ from typing import Any, Self
 
 import pandas as pd
 
-from backtest.base.json_values import to_plain
-from backtest.base.number_text import format_number
-from backtest.base.result_parts import Headline, Part, Shown, ShownTable
-from backtest.base.saved_result import SavedResult
-from backtest.base.table_text import Head
-from backtest.base.text_layout import capitalize, clip
+from backtest.base import (
+    Head,
+    Headline,
+    Part,
+    SavedResult,
+    Shown,
+    ShownTable,
+    capitalize,
+    clip,
+    format_number,
+    to_plain,
+)
 from backtest.compare.best_of_many import (
     ConfidenceSet,
     SuperiorityTest,

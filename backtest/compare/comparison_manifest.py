@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.json_values import to_plain
-from backtest.base.result_identity import compute_id, find_version, find_versions
+from backtest.base import compute_id, find_version, find_versions, to_plain
 from backtest.compare.equal_risk import NEAR, ScaledAccount
 from backtest.compare.pairs import LEAST_SAMPLES
 

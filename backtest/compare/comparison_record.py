@@ -13,8 +13,7 @@ import pandas as pd
 from backtest.compare.break_even_terms import COLUMNS
 from backtest.compare.pairs import correct_p_values, orient_pairs
 from backtest.compare.shared_terms import check_baseline
-from backtest.measures import Sampled
-from backtest.measures.cautions import is_lost
+from backtest.measures import Sampled, is_lost
 
 if TYPE_CHECKING:
     from backtest.engine import Result

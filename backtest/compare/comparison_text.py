@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_number, format_percent
-from backtest.base.result_parts import Part, ShownTable
-from backtest.base.table_text import Head
-from backtest.base.text_layout import capitalize, format_paragraph
-from backtest.base.units import DAY, format_span, to_nanoseconds
+from backtest.base import (
+    Head,
+    Part,
+    ShownTable,
+    capitalize,
+    format_number,
+    format_paragraph,
+    format_percent,
+    format_span,
+    to_nanoseconds,
+)
+from backtest.base.units import DAY
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
 from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_LOST
 from backtest.compare.pairs import FEW, LOST, NONE, RUIN, SAME

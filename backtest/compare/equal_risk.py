@@ -17,12 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Either, Phrase, Place
+from backtest.base import Argument, Either, ParameterError, Phrase, Place
 from backtest.compare.shared_terms import SharedTerms
-from backtest.engine import Result
-from backtest.engine.account_loop import run_account
-from backtest.engine.run_result import finish
+from backtest.engine import Result, finish, run_account
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.measures.performance import LEAST_DEVIATION
 

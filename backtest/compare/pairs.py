@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.result_parts import NOTHING, Shown, ShownChart, ShownTable
-from backtest.base.table_text import Head
-from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures import Sampled
+from backtest.base import BoolArray, FloatArray, Head, IntArray, Shown, ShownChart, ShownTable
+from backtest.base.result_parts import NOTHING
+from backtest.measures import Sampled, compare_pairs, holm, pair_differences
 from backtest.measures.influence import STATISTICS
-from backtest.measures.paired_bootstrap import compare_pairs, holm, pair_differences
 
 LEAST_SAMPLES = 30
 """The least number of returns for an interval."""

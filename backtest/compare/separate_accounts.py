@@ -10,15 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import FloatArray, IntArray, parse_duration
+from backtest.base import (
+    Argument,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    Place,
+    parse_duration,
+)
 from backtest.compare.compared_accounts import measure_account, sample_free
 from backtest.compare.comparison_record import OF_EACH
 from backtest.compare.shared_terms import SharedTerms
 from backtest.engine import Result
 from backtest.policy import Policy
-from backtest.sweep.pooling import pool_measure, read_pool
+from backtest.sweep import pool_measure, read_pool
 
 MEAN = read_pool("mean")
 

@@ -10,17 +10,23 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest.account import Account
-from backtest.base.errors import LastPriceWarning, ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain, to_plain
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, TimeLike, format_time, to_nanoseconds
-from backtest.engine import Result
-from backtest.engine.directions import Directions, read_directions
-from backtest.engine.run import run
+from backtest.base import (
+    FloatArray,
+    LastPriceWarning,
+    ParameterError,
+    Place,
+    TimeLike,
+    did_you_mean,
+    format_time,
+    repr_plain,
+    to_nanoseconds,
+    to_plain,
+)
+from backtest.engine import Directions, Result, read_directions, run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import as_given, as_markets
 from backtest.policy import Policy
-from backtest.sweep.pooled_evaluator import pick
+from backtest.sweep import pick
 from backtest.venue import Venue
 
 Compared: TypeAlias = "Policy | Result"

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.compiled_twins import make_array_twins
-from backtest.base.errors import ParameterError
-from backtest.base.units import TOLERANCE, FloatArray
-from backtest.venue import contract_value, liquidation_price, requirement
-from backtest.venue.dated_costs import read_newest
-from backtest.venue.requirement import MarginRules, read_rules
+from backtest.base import FloatArray, ParameterError, make_array_twins
+from backtest.base.units import TOLERANCE
+from backtest.venue import (
+    MarginRules,
+    contract_value,
+    liquidation_price,
+    read_newest,
+    read_rules,
+    requirement,
+)
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray
+    from backtest.base import BoolArray
     from backtest.venue import Venue
 
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)

@@ -11,11 +11,17 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Duration, Flag, Whole
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number, check_range
-from backtest.base.values import Value
+from backtest.base import (
+    Duration,
+    Flag,
+    Number,
+    ParameterError,
+    Value,
+    Whole,
+    check_range,
+    repr_plain,
+)
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.crowd.impact import Impact, SquareRoot, check_impact
 from backtest.policy import Policy
 from backtest.venue import Venue

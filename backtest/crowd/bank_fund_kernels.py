@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 
 KERNELS = ("cycle_steps",)
 

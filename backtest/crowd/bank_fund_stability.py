@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.crowd import bank_fund_kernels as kernels
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.crowd.agents import LeverageCycle
 
 NUDGE = 1e-3

@@ -11,13 +11,20 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import AccountingError, ParameterError
-from backtest.base.json_values import repr_plain, to_plain
-from backtest.base.phrases import Place
-from backtest.base.provenance import record_making
-from backtest.base.ranges import Choice, Number, check_range
-from backtest.base.units import DAY, parse_duration
+from backtest.base import (
+    AccountingError,
+    Choice,
+    Number,
+    ParameterError,
+    Place,
+    check_range,
+    checked_only,
+    parse_duration,
+    record_making,
+    repr_plain,
+    to_plain,
+)
+from backtest.base.units import DAY
 from backtest.crowd.account_margin import (
     find_failing,
     read_forced_rules,
@@ -44,7 +51,7 @@ from backtest.engine import Result
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 MOST_ROUNDS = 200_000
 WHERE = "bt.cascade"

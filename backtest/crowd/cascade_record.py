@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.number_text import format_percent
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.table_text import Head
+from backtest.base import (
+    Head,
+    Headline,
+    ParameterError,
+    Part,
+    ShownChart,
+    ShownTable,
+    format_percent,
+)
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, describe_crowd_data
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.crowd.crowd import Crowd
     from backtest.venue import Venue
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backtest.base.errors import AccountingError
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import AccountingError, BoolArray, FloatArray, IntArray
 from backtest.crowd.account_margin import find_liquidation_prices, to_value
 from backtest.crowd.crowd import Crowd
-from backtest.venue.requirement import MarginRules
+from backtest.venue import MarginRules
 
 SLACK = 1e-9
 """How far the books may be from balance, as a share of all money and notional in them."""

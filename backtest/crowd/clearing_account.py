@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
+from backtest.base import ParameterError, Place
 from backtest.crowd.agents import Thurner
 from backtest.crowd.impacted_market import find_unchanged
-from backtest.engine.run import run
+from backtest.engine import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.crowd.agents import LeverageCycle
     from backtest.crowd.simulated_market import SimulatedMarket
     from backtest.policy import Policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.ranges import check_range
+from backtest.base import check_range
 
 
 def rebalancing_flow(leverage: float, wealth: float, move: float) -> float:

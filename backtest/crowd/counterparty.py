@@ -10,11 +10,9 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
+from backtest.base import FloatArray, ParameterError, Value, check_range, parse_duration
 from backtest.base.fields import NOT_NEGATIVE, SHARE
-from backtest.base.ranges import check_range
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, parse_duration
-from backtest.base.values import Value
+from backtest.base.units import DAY, YEAR_DAYS
 
 HORIZONS = ("30d", "90d", "365d", "1095d")
 LEVELS = (0.95, 0.99)

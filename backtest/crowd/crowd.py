@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked, checked_fields
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Range, check_range
-from backtest.base.units import FloatArray
+from backtest.base import (
+    FloatArray,
+    ParameterError,
+    Place,
+    Range,
+    check_range,
+    checked,
+    checked_fields,
+    repr_plain,
+)
 from backtest.crowd.account_margin import (
     find_bankruptcy_prices,
     find_liquidation_prices,
@@ -23,11 +27,8 @@ from backtest.crowd.account_margin import (
 )
 from backtest.crowd.leverage_draws import Distribution, draw_entries, read_leverage
 from backtest.crowd.liquidation_ladder import tabulate_ladder
-from backtest.market import Market
-from backtest.market.markets import unwrap_market
-from backtest.venue import Venue
-from backtest.venue.requirement import MarginRules, read_rules
-from backtest.venue.venue import Contract
+from backtest.market import Market, unwrap_market
+from backtest.venue import Contract, MarginRules, Venue, read_rules
 
 MOST_ACCOUNTS = 10_000_000
 COLUMNS = ("side", "quantity", "entry", "collateral")

@@ -9,11 +9,16 @@ from typing import Any, Self
 
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.json_values import from_plain, to_plain
-from backtest.base.result_identity import compute_id, find_versions
-from backtest.base.saved_result import SavedResult, list_records
-from backtest.engine.manifest import describe_history
+from backtest.base import (
+    SavedResult,
+    checked,
+    compute_id,
+    find_versions,
+    from_plain,
+    list_records,
+    to_plain,
+)
+from backtest.engine import describe_history
 from backtest.market import Market
 
 

@@ -11,27 +11,28 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import to_plain
-from backtest.base.phrases import Place
-from backtest.base.provenance import record_making
-from backtest.base.ranges import Range, check_range
-from backtest.base.units import DAY, YEAR_DAYS, parse_duration
+from backtest.base import (
+    ParameterError,
+    Place,
+    Range,
+    check_range,
+    checked_only,
+    parse_duration,
+    record_making,
+    to_plain,
+)
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.crowd.crowding_record import Crowding, build_crowding_manifest
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
 from backtest.crowd.impacted_market import Crowded, Solved, move_prices, solve_market
-from backtest.engine.result_tables import value_of
-from backtest.engine.run import run
-from backtest.engine.run_setup import check_kinds
+from backtest.engine import check_kinds, run, value_of
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.market import Market, Markets
-from backtest.market.markets import unwrap_market
+from backtest.market import Market, Markets, unwrap_market
 from backtest.policy import Policy
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.engine import Result
 
 WHERE = "bt.crowding"

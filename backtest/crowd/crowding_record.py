@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.number_text import format_percent
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.table_text import Head
+from backtest.base import Head, Headline, Part, ShownChart, ShownTable, checked, format_percent
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest
 
 if TYPE_CHECKING:

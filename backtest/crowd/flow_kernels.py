@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 
 KERNELS = ("follow_flow",)
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.venue.contract_value import compute_value
+from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.crowd.account_margin import ForcedRules
     from backtest.crowd.cascade_state import CascadeState
     from backtest.crowd.impact import ImpactCurve

@@ -27,7 +27,7 @@ from backtest.crowd.forced_prices import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.crowd.account_margin import ForcedRules
     from backtest.crowd.cascade_state import CascadeState
     from backtest.crowd.forced_prices import CascadeTerms

@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError, Value, check_range, repr_plain
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import check_range
 from backtest.base.units import DAY
-from backtest.base.values import Value
-from backtest.venue.contract_value import compute_value
-from backtest.venue.venue import Contract
+from backtest.venue import Contract, compute_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.market import Market
 
 WINDOW_DAYS = 30.0

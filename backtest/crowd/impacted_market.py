@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.kernels import compile_module
+from backtest.base import compile_module
 from backtest.crowd import flow_kernels
-from backtest.engine.result_tables import filled_changes, value_of
-from backtest.engine.run import run
+from backtest.engine import filled_changes, run, value_of
 from backtest.market.tables.frames import PRICES
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.crowd.impact import ImpactCurve
     from backtest.engine import Result
     from backtest.market import Market

@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, parse_duration
+from backtest.base import FloatArray, ParameterError, Place, parse_duration, repr_plain
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray
+    from backtest.base import BoolArray
     from backtest.market import Market
 
 WHERE = "bt.Crowd.from_leverage"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import TOLERANCE, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import TOLERANCE
 
 if TYPE_CHECKING:
     from backtest.crowd.impact import ImpactCurve

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
-from backtest.account.leverage_limits import find_least
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
+from backtest.account import Account, find_least
+from backtest.base import ParameterError, repr_plain
 from backtest.crowd.account_margin import to_price, to_value
 from backtest.crowd.crowd import Crowd
 from backtest.engine import Result
-from backtest.venue.requirement import read_rules
+from backtest.venue import read_rules
 
 if TYPE_CHECKING:
     from backtest.crowd.cascade_state import CascadeState

@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
+from backtest.base import ParameterError, Place
 from backtest.crowd.agents import Policies
 from backtest.crowd.clearing_account import PRESET, WHERE
 from backtest.crowd.crowding import find_accounts, find_decay
 from backtest.crowd.impact import measure_volume
 from backtest.crowd.impacted_market import Crowded, solve_market
 from backtest.crowd.simulated_market import SimulatedMarket, record_simulation
-from backtest.engine.run import run
+from backtest.engine import run
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import Market
 from backtest.venue import Venue

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import AccountingError, ParameterError
-from backtest.base.json_values import repr_plain, to_plain
-from backtest.base.kernels import compile_module
-from backtest.base.phrases import Place
-from backtest.base.provenance import record_making
-from backtest.base.ranges import Range
-from backtest.base.units import DAY, parse_duration
+from backtest.base import (
+    AccountingError,
+    ParameterError,
+    Place,
+    Range,
+    checked,
+    compile_module,
+    parse_duration,
+    record_making,
+    repr_plain,
+    to_plain,
+)
+from backtest.base.units import DAY
 from backtest.crowd import bank_fund_kernels, value_fund_kernels
 from backtest.crowd.agents import LeverageCycle, Policies, Thurner
 from backtest.crowd.bank_fund_stability import list_cycle_terms, start_cycle
@@ -22,7 +27,7 @@ from backtest.crowd.simulated_market import SimulatedMarket, build_simulation
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.policy import Policy
     from backtest.venue import Venue
 

@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.table_text import Head
-from backtest.base.units import FloatArray, parse_duration, utc_index
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    Part,
+    ShownChart,
+    ShownTable,
+    parse_duration,
+    utc_index,
+)
 from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, describe_crowd_data
 from backtest.crowd.stylized_facts import find_price_facts, measure_skew
 from backtest.market import Market

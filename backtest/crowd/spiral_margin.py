@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import check_range
-from backtest.base.units import utc_index
+from backtest.base import ParameterError, check_range, utc_index
 from backtest.market import Market
 
 if TYPE_CHECKING:

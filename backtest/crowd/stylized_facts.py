@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError
 
 TAIL = 0.05
 """The share of losses that the tail exponent is estimated from."""

@@ -3,23 +3,100 @@
 ``lookahead/`` checks that policies do not read the future; ``compile/`` compiles the loop.
 """
 
-from backtest.engine.loop_driver import Progress
-from backtest.engine.manifest import hash_source
-from backtest.engine.no_fill import count_unfilled
-from backtest.engine.portfolio_checks import count_periods
-from backtest.engine.result import Result
-from backtest.engine.run_setup import check_settings
-from backtest.engine.run_warnings import warn_of_last_prices
-from backtest.engine.signal_checks import describe_signal, read_signal
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Progress",
-    "Result",
-    "check_settings",
-    "count_periods",
-    "count_unfilled",
-    "describe_signal",
-    "hash_source",
-    "read_signal",
-    "warn_of_last_prices",
-]
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.engine.account_loop import begin, copy_state, find_loop_start, gather_deciders
+    from backtest.engine.account_loop import live, run_account, start_numbers, take
+    from backtest.engine.account_text import count_boundless, describe_left, find_start
+    from backtest.engine.account_text import list_statement
+    from backtest.engine.bar_loop import Formula, Seen, count_days, decide, find_seen, is_balanced
+    from backtest.engine.bar_loop import record_bar, show_account, with_decision
+    from backtest.engine.benchmark import explain_measures
+    from backtest.engine.collateral_prices import find_prices, read_assets
+    from backtest.engine.compile import background_compiler
+    from backtest.engine.compile.general_compiler import bind_compiled, build_call
+    from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
+    from backtest.engine.compile.general_compiler import pack_terms
+    from backtest.engine.compile.loop_compiler import compile_at_address, compile_core, jit_modules
+    from backtest.engine.compile.loop_compiler import load_policy_loop, mark_sources
+    from backtest.engine.compile.plain_or_compiled import LoopOrder, estimate_plain_general
+    from backtest.engine.compile.plain_or_compiled import is_loop_plain, mark_ready, order_loop
+    from backtest.engine.compile.recipe import Place, Recipe, count_slots, make_recipe, may_refer_to
+    from backtest.engine.compile.recipe import pack_brackets, pack_columns, read_parameter
+    from backtest.engine.compile.recipe import write_decide, write_recipe
+    from backtest.engine.deciders import Deciders
+    from backtest.engine.directions import Directions, read_directions
+    from backtest.engine.fee_days import TradedDays, start_day, with_fees
+    from backtest.engine.feed_arrays import as_of, earn_cash, measure_years, place_flows
+    from backtest.engine.feed_arrays import place_funding
+    from backtest.engine.frame_signals import compute_frame
+    from backtest.engine.indicator_rules import change_rule, read_named, read_rule, resolve_signal
+    from backtest.engine.limit_cost import LimitCost, check_limited
+    from backtest.engine.limit_orders import collect_limit_orders, describe_limit_orders
+    from backtest.engine.lookahead.causality import check_causality, observe, observe_checked
+    from backtest.engine.lookahead.causality_checker import Causality, CausalityChecker, CutPlan
+    from backtest.engine.lookahead.causality_checker import find_first
+    from backtest.engine.lookahead.code_origin import is_ours
+    from backtest.engine.lookahead.fresh_check import is_known
+    from backtest.engine.loop_driver import LoopStart, Progress, build_compiled, build_plain
+    from backtest.engine.loop_driver import explain_refusal, run_chunks, run_loop
+    from backtest.engine.loop_inputs import Inputs, mark_ends, mark_samples, read_inputs
+    from backtest.engine.loop_inputs import start_state
+    from backtest.engine.manifest import describe_data, describe_history, describe_venue
+    from backtest.engine.manifest import hash_source, read_tables_in_use
+    from backtest.engine.no_fill import count_unfilled, warn_of_unfilled
+    from backtest.engine.option_schedule import check_columns, schedule_options
+    from backtest.engine.policy_contract import Finding, check_policy
+    from backtest.engine.portfolio_buffers import new_event_log, new_ledger_array, new_quotes
+    from backtest.engine.portfolio_buffers import new_scratch
+    from backtest.engine.portfolio_checks import check_periods, check_portfolio, check_settlement
+    from backtest.engine.portfolio_checks import count_periods, read_venues
+    from backtest.engine.portfolio_close import find_failure_value, is_near_failure, look_at_close
+    from backtest.engine.portfolio_cuts import find_portfolio_decisions
+    from backtest.engine.portfolio_driver import Counts, advance_portfolio, bind_loop, drive
+    from backtest.engine.portfolio_driver import find_simulate, list_kernel_arguments, new_tape
+    from backtest.engine.portfolio_driver import read_tables, report_bad_decision
+    from backtest.engine.portfolio_driver import summarize_portfolio
+    from backtest.engine.portfolio_inputs import PortfolioInputs, read_portfolio_inputs
+    from backtest.engine.portfolio_inputs import start_account_state, write_table
+    from backtest.engine.portfolio_policies import Glimpse, ObservedPolicy, ask_plain
+    from backtest.engine.portfolio_policies import assign_policies, check_overlay, flatten_columns
+    from backtest.engine.portfolio_policies import flatten_settings, make_deciders, observe_overlay
+    from backtest.engine.portfolio_policies import observe_policies, read_index, replace_policies
+    from backtest.engine.portfolio_recording import RunTape
+    from backtest.engine.portfolio_setup import Setup, end_expired, set_up, set_up_again
+    from backtest.engine.portfolio_setup import set_up_like
+    from backtest.engine.portfolio_tally import is_over_cap
+    from backtest.engine.position_tables import compute_notionals, measure_profits
+    from backtest.engine.record import AccountFields, Outcome, PositionFields, Record, join_records
+    from backtest.engine.record import new_record_of_one
+    from backtest.engine.result import Result
+    from backtest.engine.result_files import name_result
+    from backtest.engine.result_tables import filled_changes, value_of
+    from backtest.engine.result_text import measure_holding
+    from backtest.engine.resumed_run import History, append_last_bar, check_rules, join_market
+    from backtest.engine.resumed_run import read_resume
+    from backtest.engine.run import run
+    from backtest.engine.run_kinds import read_metrics
+    from backtest.engine.run_options import RunOptions
+    from backtest.engine.run_record import sample_risk_free
+    from backtest.engine.run_result import finish
+    from backtest.engine.run_setup import check_kinds, check_settings, fits_one_position
+    from backtest.engine.run_setup import needs_general_loop, set_up_run, take_markets, widen_market
+    from backtest.engine.run_warnings import warn_of_last_prices, warn_of_market, warn_of_weights
+    from backtest.engine.run_warnings import warn_once
+    from backtest.engine.setting_text import list_backing, list_other_days
+    from backtest.engine.signal_checks import describe_signal, describe_signal_check, join_checks
+    from backtest.engine.signal_checks import read_signal
+    from backtest.engine.signal_rule import SignalRule, write_word
+    from backtest.engine.state_of_one import generalize, read_memory, read_state
+    from backtest.engine.switched_run import Stretch, merge_stretches, run_switched
+    from backtest.engine.target_cuts import find_decisions
+    from backtest.engine.target_cuts_text import is_large
+    from backtest.engine.term_checks import check_terms
+    from backtest.engine.trades import Trades
+
+open_door(__name__)

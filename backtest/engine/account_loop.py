@@ -7,8 +7,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from backtest.account import Account
-from backtest.account.portfolio_records import EQUITY, UNIT, AccountState
+from backtest.account import Account, AccountState
+from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
 from backtest.engine.compile.plain_or_compiled import (
     estimate_plain_general,
@@ -37,10 +37,9 @@ from backtest.engine.portfolio_policies import ObservedPolicy, make_deciders
 from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome, join_outcomes
 from backtest.engine.run_record import RunRecord
-from backtest.measures.tally import Tally, start_tally
+from backtest.measures import Tally, start_tally
 from backtest.policy import Policy, start_memory
-from backtest.venue.own_requirement import OwnMargin
-from backtest.venue.requirement_rule import Brackets
+from backtest.venue import Brackets, OwnMargin
 
 
 class Switch(NamedTuple):

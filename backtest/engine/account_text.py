@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.terms import MONEY_TERMS, SIGNS
-from backtest.base.number_text import choose_decimals, format_percent, format_price
-from backtest.base.text_layout import format_paragraph
-from backtest.base.units import format_time
+from backtest.base import (
+    choose_decimals,
+    format_paragraph,
+    format_percent,
+    format_price,
+    format_time,
+)
 from backtest.engine.option_text import list_option_events
 from backtest.measures.run_measures import COSTS
-from backtest.venue.interest import find_charged
+from backtest.venue import find_charged
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord

@@ -19,17 +19,16 @@ from backtest.account import (
     as_index,
     compute_backing,
     compute_requirement,
+    compute_root,
     live_bar,
 )
-from backtest.account.balances import compute_root
-from backtest.measures.tally import Clock, Tally, count_bar
-from backtest.policy.view import AccountView
-from backtest.venue import MarginRules
-from backtest.venue.contract_value import compute_price
+from backtest.measures import Clock, Tally, count_bar
+from backtest.policy import AccountView
+from backtest.venue import MarginRules, compute_price
 
 if TYPE_CHECKING:
     from backtest.account import Quote
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.engine.record import Record
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import TERMS, list_optional
-from backtest.base.units import FloatArray, utc_index
+from backtest.account import list_optional
+from backtest.account.terms import TERMS
+from backtest.base import FloatArray, utc_index
 from backtest.engine.capital_use import compute_loan_columns, find_realized
 from backtest.engine.option_results import pick_columns
 from backtest.engine.result_tables import price_of, value_of

@@ -9,14 +9,18 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.number_text import format_number, format_percent
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, format_time
+from backtest.base import (
+    FloatArray,
+    ParameterError,
+    Place,
+    did_you_mean,
+    format_number,
+    format_percent,
+    format_time,
+)
 from backtest.engine.result_tables import is_inverse, value_of
-from backtest.market import Market, Markets
-from backtest.market.weight_frame import read_stamps, read_weights
-from backtest.measures.performance import sample_moves
+from backtest.market import Market, Markets, read_stamps, read_weights
+from backtest.measures import sample_moves
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import TOLERANCE, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import TOLERANCE
 from backtest.engine.position_tables import compute_notionals, measure_profits, sum_positions
 from backtest.engine.result_tables import value_of
-from backtest.measures.margin_use import count_available, divide_by_equity, margin_used
-from backtest.measures.path_measures import AccountPath
+from backtest.measures import AccountPath, count_available, divide_by_equity, margin_used
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,13 +11,13 @@ import numpy as np
 
 from backtest.engine.record import Closes
 from backtest.engine.result_tables import ARRAYS, value_of
-from backtest.venue.requirement import MarginRules, read_rules
+from backtest.venue import MarginRules, read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from backtest.account import Account
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.engine.record import Record
     from backtest.venue import Venue
 

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from backtest.account import Account
-from backtest.base.errors import DataError
-from backtest.base.units import IntArray, format_time
-from backtest.market import Market
-from backtest.market.markets import Markets
-from backtest.venue.collateral import Collateral
+from backtest.base import DataError, IntArray, format_time
+from backtest.market import Market, Markets
+from backtest.venue import Collateral
 
 ASSET = (
     "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",

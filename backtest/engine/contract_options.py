@@ -10,14 +10,9 @@ import pandas as pd
 
 from backtest.account import Account
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.market import Market
-from backtest.market.markets import Markets
-from backtest.options.surface import Surface
-from backtest.options.surfaces import Surfaces
-from backtest.options.svi import SVI
-from backtest.venue import Venue
-from backtest.venue.option_contract import Option
-from backtest.venue.option_costs import OptionCosts
+from backtest.market import Market, Markets
+from backtest.options import SVI, Surface, Surfaces
+from backtest.venue import Option, OptionCosts, Venue
 
 EVERY = 21
 """Days from one expiry to the next."""

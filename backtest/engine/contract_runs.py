@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest.account import Account
-from backtest.base.compile_choice import compiling_first
-from backtest.base.json_values import repr_plain
-from backtest.base.units import FloatArray, format_time
+from backtest.base import FloatArray, compiling_first, format_time, repr_plain
 from backtest.engine.contract_options import hold_options, list_options
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import FULL
@@ -24,10 +22,9 @@ from backtest.engine.lookahead.market_cuts import make_futures
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market
-from backtest.measures.stored_tally import flatten_tally
+from backtest.measures import flatten_tally
 from backtest.policy import Policy, sets_margin, trades_options
-from backtest.venue import Bracket, Venue
-from backtest.venue.venue import Contract, Fees, Liquidation, Slippage
+from backtest.venue import Bracket, Contract, Fees, Liquidation, Slippage, Venue
 
 STEADY = "use no random numbers, no clock, and no state but the memory"
 SAMPLES = (600, 2400, 8760)

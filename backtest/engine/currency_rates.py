@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.account import Account
+from backtest.account import Account, list_currencies
 from backtest.account.currency_pools import (
     OWN_CALLED_AT,
     OWN_CASH,
@@ -17,15 +17,11 @@ from backtest.account.currency_pools import (
     OWN_SINCE,
     OWN_UNMET,
 )
-from backtest.account.currency_terms import list_currencies
-from backtest.base.errors import DataError
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base import DataError, FloatArray, IntArray, format_time
 from backtest.engine.feed_arrays import as_of
 from backtest.engine.portfolio_checks import check_pools
-from backtest.market import Market
-from backtest.market.markets import Markets
-from backtest.venue import Venue
-from backtest.venue.portfolio_rules import Holdings
+from backtest.market import Market, Markets
+from backtest.venue import Holdings, Venue
 
 
 def number_pools(markets: Markets, venues: Mapping[str, Venue], account: Account) -> IntArray:

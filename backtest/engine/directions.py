@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.signal_checks import describe_signal, keep_note, read_signal
-from backtest.market import Market, Markets
-from backtest.market.policy_clock import find_clock
-from backtest.market.weight_frame import read_weights, weights_to_frame
+from backtest.market import Market, Markets, find_clock, read_weights, weights_to_frame
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest.account import Terms
 from backtest.account.account import FEE_DATES
-from backtest.account.portfolio_records import NUMBERS, Terms
-from backtest.base.units import DAY, FloatArray, IntArray
-from backtest.venue.dated_costs import find_newest
-from backtest.venue.portfolio_tables import pack_brackets
+from backtest.account.portfolio_records import NUMBERS
+from backtest.base import FloatArray, IntArray
+from backtest.base.units import DAY
+from backtest.venue import find_newest, pack_brackets
 
 if TYPE_CHECKING:
     from backtest.account import Account, Rules
-    from backtest.venue import Venue
-    from backtest.venue.fee_tiers import FeeTier
+    from backtest.venue import FeeTier, Venue
 
 FEE, TAKER = NUMBERS.index("fee"), NUMBERS.index("taker")
 """Columns of the numbers of an instrument."""

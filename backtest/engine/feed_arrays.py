@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.account.multiple import read_scale
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.units import (
-    DAY,
+from backtest.account import read_scale
+from backtest.base import (
+    DataError,
     FloatArray,
     IntArray,
+    ParameterError,
     format_duration,
     format_time,
     parse_duration,
 )
-from backtest.features.margin_rules import effective_initial, read_open_interest
-from backtest.market.policy_clock import find_clock, has_gaps
-from backtest.market.tables.dividends import DIVIDEND, read_settlements
-from backtest.market.tables.settlements import place_on_bars
-from backtest.venue.multipliers import choose_multipliers
+from backtest.base.units import DAY
+from backtest.features import effective_initial, read_open_interest
+from backtest.market import find_clock, has_gaps, place_on_bars, read_settlements
+from backtest.market.tables.dividends import DIVIDEND
+from backtest.venue import choose_multipliers
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market
-    from backtest.venue import Venue
-    from backtest.venue.multipliers import OpenInterestMargin
+    from backtest.venue import OpenInterestMargin, Venue
 
 
 def check_contract(market: Market, venue: Venue) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account.ledger import FILL, MARGIN_ADDED
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.engine.fee_days import list_fees
 from backtest.engine.result_tables import ARRAYS, sum_contracts
 

@@ -14,24 +14,29 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import BacktestError, ParameterError, PolicyError
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice
-from backtest.base.units import FloatArray
-from backtest.base.work_budget import WorkMeter, measure_work
+from backtest.base import (
+    BacktestError,
+    Choice,
+    FloatArray,
+    ParameterError,
+    Place,
+    PolicyError,
+    WorkMeter,
+    measure_work,
+)
 from backtest.engine.lookahead.causality_checker import CausalityChecker, CutPlan
 from backtest.engine.lookahead.fresh_check import compare_fresh
 from backtest.engine.run_warnings import warn_of_weights
 from backtest.engine.signal_checks import PLAN, Sides, find_name, locate_in, mark_checked
-from backtest.market import Markets
-from backtest.market.lent_market import lend
-from backtest.market.panel_data import require_panel
-from backtest.market.weight_frame import (
+from backtest.market import (
+    Markets,
     Weights,
     check_columns_of_frame,
+    lend,
     name_as_panel,
     read_stamps,
     read_weights,
+    require_panel,
     weights_to_frame,
 )
 

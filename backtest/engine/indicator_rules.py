@@ -8,15 +8,10 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice, Range
-from backtest.base.units import FloatArray
+from backtest.base import Choice, FloatArray, ParameterError, Place, Range, checked, did_you_mean
 from backtest.engine.signal_checks import name_signal
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets
-from backtest.market.policy_clock import find_clock
+from backtest.market import Market, Markets, find_clock
 
 Window = Annotated[int, Range(1, 100_000, "bars", log=True)]
 TradedSides = Annotated[str, Choice("both", "long", "short")]

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import (
+from backtest.base import (
+    Argument,
     BandWarning,
     InfiniteLeverageWarning,
     LastPriceWarning,
     ParameterError,
+    Phrase,
     VenueDateWarning,
+    format_percent,
 )
-from backtest.base.number_text import format_percent
-from backtest.base.phrases import Argument, Phrase
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.target_cuts_text import count_days
-from backtest.market.weight_frame import weights_to_frame
+from backtest.market import weights_to_frame
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine.run_record import RunRecord
-    from backtest.measures.run_span import RunSpan
+    from backtest.measures import RunSpan
 
 WHERE = "Result.limit_cost"
 REPEATED = (BandWarning, InfiniteLeverageWarning, LastPriceWarning, VenueDateWarning)

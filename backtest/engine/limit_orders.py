@@ -10,11 +10,11 @@ import pandas as pd
 
 from backtest.account.ledger import FILL
 from backtest.account.portfolio_ledger import RESTED
-from backtest.base.number_text import count_nouns, format_percent
+from backtest.base import count_nouns, format_percent
 from backtest.engine.result_tables import OWNER
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray, FloatArray, IntArray
+    from backtest.base import BoolArray, FloatArray, IntArray
     from backtest.engine.run_record import RunRecord
 
 COLUMNS = ("time", "instrument", "side", "price", "quantity", "is_filled", "next_move")

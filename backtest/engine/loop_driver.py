@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Log, State, live_bar
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.compiled_twins import bind_functions
-from backtest.base.errors import AccountingError, PolicyError
-from backtest.base.interrupts import hold_signals
-from backtest.base.units import FloatArray, format_time
+from backtest.base import (
+    AccountingError,
+    FloatArray,
+    PolicyError,
+    bind_functions,
+    format_time,
+    hold_signals,
+    warn_caller,
+)
 from backtest.engine import bar_loop as loop
 from backtest.engine.bar_loop import Formula, Tape
 from backtest.engine.compile.background_compiler import CompileFirst, answer_first
@@ -36,10 +40,15 @@ from backtest.engine.compile.recipe import (
 from backtest.engine.fee_days import TradedDays, start_day, with_fees
 from backtest.engine.loop_inputs import Inputs
 from backtest.engine.record import Outcome, new_record_of_one
-from backtest.measures.tally import Tally, start_tally
-from backtest.policy import Combinator, Policy, formula_for
-from backtest.policy.error_location import bind_plain, locate_numba_error
-from backtest.policy.formula_reads import may_read_of_account
+from backtest.measures import Tally, start_tally
+from backtest.policy import (
+    Combinator,
+    Policy,
+    bind_plain,
+    formula_for,
+    locate_numba_error,
+    may_read_of_account,
+)
 from backtest.venue import MarginRules
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096

@@ -17,15 +17,17 @@ from backtest.account import (
     Position,
     Rules,
     State,
+    Watch,
+    find_factor,
+    is_price_distance,
 )
-from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER, Watch
-from backtest.account.multiple import find_factor, is_price_distance
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Rate
-from backtest.base.phrases import Place
-from backtest.base.units import (
+from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
+from backtest.base import (
     FloatArray,
     IntArray,
+    ParameterError,
+    Place,
+    Rate,
     parse_duration,
 )
 from backtest.engine.bar_loop import Seen
@@ -36,12 +38,18 @@ from backtest.engine.feed_arrays import (
     read_cash,
     read_instrument,
 )
-from backtest.market.policy_clock import PolicyClock, find_clock, has_gaps
-from backtest.measures.tally import Clock
-from backtest.venue import MarginRules
-from backtest.venue.dated_costs import DATED, find_newest, has_spread, list_dated, pick_cost
-from backtest.venue.interest import find_charged
-from backtest.venue.requirement import read_rules
+from backtest.market import PolicyClock, find_clock, has_gaps
+from backtest.measures import Clock
+from backtest.venue import (
+    MarginRules,
+    find_charged,
+    find_newest,
+    has_spread,
+    list_dated,
+    pick_cost,
+    read_rules,
+)
+from backtest.venue.dated_costs import DATED
 
 if TYPE_CHECKING:
     from backtest.account import Account

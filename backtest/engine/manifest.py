@@ -9,25 +9,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.code_identity import describe_function
-from backtest.base.json_values import to_plain
-from backtest.base.result_identity import compute_id, find_versions
-from backtest.base.units import format_duration, format_time, to_nanoseconds, utc_index
-from backtest.market import Market
-from backtest.market.policy_clock import describe_clock
-from backtest.market.tables.dividends import read_settlements
-from backtest.policy.policy import formula_of
+from backtest.base import (
+    compute_id,
+    describe_function,
+    find_versions,
+    format_duration,
+    format_time,
+    to_nanoseconds,
+    to_plain,
+    utc_index,
+)
+from backtest.market import Market, describe_clock, read_settlements
+from backtest.policy import formula_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from backtest.account import Account
-    from backtest.base.units import IntArray
+    from backtest.base import IntArray
     from backtest.market import Markets
-    from backtest.measures.run_span import RunSpan
+    from backtest.measures import RunSpan
     from backtest.policy import Policy
-    from backtest.venue import Venue
-    from backtest.venue.dated_tables import InUse
+    from backtest.venue import InUse, Venue
 
 PORTFOLIO = "portfolio"
 """The kind of a run of several positions."""

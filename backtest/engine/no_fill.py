@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.account.ledger import FILL
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import NoFillWarning
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, NoFillWarning, warn_caller
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.target_cuts_text import WORDS
 

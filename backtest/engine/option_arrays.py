@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.account.option_feed import OptionFeed, make_option_feed
-from backtest.account.option_state import OptionState, OptionTerms
-from backtest.base.errors import ParameterError
-from backtest.venue.option_records import OptionPositions
-from backtest.venue.option_tables import index_names, pack_option_rules
-from backtest.venue.requirement_rule import MarginRule
-from backtest.venue.scenario_margin import ScenarioMargin
+from backtest.account import OptionFeed, OptionState, OptionTerms, make_option_feed
+from backtest.base import ParameterError
+from backtest.venue import (
+    MarginRule,
+    OptionPositions,
+    ScenarioMargin,
+    index_names,
+    pack_option_rules,
+)
 
 if TYPE_CHECKING:
     from backtest.engine.run_options import RunOptions

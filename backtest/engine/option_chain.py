@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.option_feed import OptionFeed
-from backtest.base.errors import PolicyError
-from backtest.base.units import YEAR_DAYS, FloatArray, IntArray
+from backtest.account import OptionFeed
+from backtest.base import FloatArray, IntArray, PolicyError
+from backtest.base.units import YEAR_DAYS
 from backtest.engine.option_inputs import CloseQuotes
-from backtest.venue.option_contract import Option
+from backtest.venue import Option
 
 
 class ListedOption(NamedTuple):

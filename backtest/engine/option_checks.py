@@ -7,23 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
-from backtest.account.currency_terms import list_currencies
-from backtest.account.option_feed import OptionFeed
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import format_time
-from backtest.market.markets import Markets
+from backtest.account import Account, OptionFeed, list_currencies
+from backtest.base import Argument, ParameterError, Phrase, format_time, warn_caller
+from backtest.market import Markets
 from backtest.policy import OptionRule, trades_options
-from backtest.venue import Venue
-from backtest.venue.option_contract import Option
-from backtest.venue.option_costs import require_costs
-from backtest.venue.option_rules import Standard, Strategy
-from backtest.venue.option_tables import check_moves
-from backtest.venue.own_requirement import OwnMargin
-from backtest.venue.requirement_rule import Brackets
-from backtest.venue.scenario_margin import ScenarioMargin
+from backtest.venue import (
+    Brackets,
+    Option,
+    OwnMargin,
+    ScenarioMargin,
+    Standard,
+    Strategy,
+    Venue,
+    check_moves,
+    require_costs,
+)
 
 SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 """The settlement of options beside each kind of contract: one currency for one balance."""

@@ -6,12 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError
-from backtest.base.units import FloatArray, format_duration, format_time, parse_duration
-from backtest.market.markets import Markets
-from backtest.options.option_listing import find_expiry
-from backtest.venue import Venue
-from backtest.venue.option_contract import Option
+from backtest.base import DataError, FloatArray, format_duration, format_time, parse_duration
+from backtest.market import Markets
+from backtest.options import find_expiry
+from backtest.venue import Option, Venue
 
 HOUR = 3_600 * 10**9
 """The longest bars at whose mark open an option settles that expires inside them."""

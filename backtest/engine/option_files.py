@@ -9,13 +9,13 @@ import numpy as np
 
 from backtest.engine.record import OptionFields
 from backtest.engine.run_options import RunOptions
-from backtest.measures.option_profit import OptionQuotes, OptionTerms
-from backtest.venue.option_contract import Option
+from backtest.measures import OptionQuotes, OptionTerms
+from backtest.venue import Option
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 BY_BAR = ("opened", "entries", "settled", "ages")
 """Arrays by bar of the options besides their record and their quotes."""

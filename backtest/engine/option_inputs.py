@@ -11,20 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.option_feed import OptionFeed, make_option_feed
-from backtest.base.errors import DataError
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_time
+from backtest.account import OptionFeed, make_option_feed
+from backtest.base import DataError, FloatArray, IntArray, format_time
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_expiries import Expiry, find_settlement
 from backtest.engine.option_quotes import QuoteRows, read_quote_rows
-from backtest.market.markets import Markets
-from backtest.market.panel import Panel
-from backtest.options.option_listing import find_expiry
-from backtest.options.pricing import greeks, price
-from backtest.options.surfaces import Surfaces
-from backtest.venue import Venue
-from backtest.venue.option_contract import Option
-from backtest.venue.option_costs import OptionCosts, require_costs
-from backtest.venue.option_tables import number_each
+from backtest.market import Markets, Panel
+from backtest.options import Surfaces, find_expiry, greeks, price
+from backtest.venue import Option, OptionCosts, Venue, number_each, require_costs
 
 YEAR = YEAR_DAYS * DAY
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray
-from backtest.options.chain import Chain
-from backtest.venue.option_contract import Option
+from backtest.base import FloatArray, IntArray
+from backtest.options import Chain
+from backtest.venue import Option
 
 CACHE = "_implied_rows"
 

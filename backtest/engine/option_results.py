@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.ranges import Choice
-from backtest.base.units import FloatArray, utc_index
+from backtest.base import Choice, FloatArray, utc_index
 from backtest.engine.position_tables import OWN
-from backtest.measures.attribution import CALENDAR_PERIODS, Period, find_periods
+from backtest.measures import Period, find_periods
+from backtest.measures.attribution import CALENDAR_PERIODS
 from backtest.measures.option_profit import EXPLAINED
 
 if TYPE_CHECKING:

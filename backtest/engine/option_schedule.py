@@ -7,11 +7,15 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.market import Markets
-from backtest.market.policy_clock import find_clock
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    ParameterError,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
+from backtest.market import Markets, find_clock
 
 WHERE = "bt.run, option_quantities"
 

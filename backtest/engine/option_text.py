@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from backtest.base.number_text import choose_decimals, format_number, format_percent
+from backtest.base import choose_decimals, format_number, format_percent
 from backtest.engine.option_results import explain_options
 from backtest.measures.option_profit import EXPLAINED
 

@@ -9,19 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.option_feed import OptionFeed
-from backtest.account.portfolio_records import (
-    IS_OVER,
-    IS_RUINED,
+from backtest.account import (
     AccountState,
     MarketBar,
     MarketFeed,
+    OptionFeed,
     Scratch,
     pick_instrument,
 )
-from backtest.base.errors import BacktestError, PolicyError
-from backtest.base.json_values import repr_plain
-from backtest.base.units import TOLERANCE, format_time
+from backtest.account.portfolio_records import IS_OVER, IS_RUINED
+from backtest.base import BacktestError, PolicyError, format_time, repr_plain
+from backtest.base.units import TOLERANCE
 from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.deciders import Deciders
 from backtest.engine.option_chain import Legs, ListedContracts, OptionChain
@@ -40,10 +38,9 @@ from backtest.engine.portfolio_policies import ObservedPolicy
 from backtest.engine.portfolio_recording import RunTape
 from backtest.engine.portfolio_tally import CloseFacts
 from backtest.engine.run_options import RunOptions
-from backtest.market.markets import Markets
-from backtest.policy import Policy
-from backtest.policy.view import AccountView
-from backtest.venue.option_contract import Option
+from backtest.market import Markets
+from backtest.policy import AccountView, Policy
+from backtest.venue import Option
 
 BAR = ("open", "high", "low", "close", "mark", "volume", "funding")
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from backtest.account.multiple import find_column
-from backtest.base.errors import DataError
-from backtest.base.fields import Cost
-from backtest.base.units import FloatArray, format_time
+from backtest.account import find_column
+from backtest.base import Cost, DataError, FloatArray, format_time
 from backtest.engine.feed_arrays import as_of
 from backtest.market import Market
-from backtest.venue import Venue
-from backtest.venue.dated_costs import DATED, list_dated, pick_cost
+from backtest.venue import Venue, list_dated, pick_cost
+from backtest.venue.dated_costs import DATED
 from backtest.venue.fee_tiers import MAKER
 
 FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, MAKER_FEE = range(6)

@@ -14,16 +14,19 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Choice, Range
-from backtest.base.units import FloatArray
+from backtest.base import BacktestError, Choice, FloatArray, ParameterError, Range, repr_plain
 from backtest.engine import contract_runs
 from backtest.engine.contract_runs import ACCOUNTS, BrokenContractError, ContractTrial
 from backtest.market import Market, Markets
-from backtest.policy import Combinator, Parameter, Policy
-from backtest.policy.combinators import combinator_of, written_names
-from backtest.policy.policy import formula_of, return_parameter
+from backtest.policy import (
+    Combinator,
+    Parameter,
+    Policy,
+    combinator_of,
+    formula_of,
+    return_parameter,
+    written_names,
+)
 
 
 class Finding(NamedTuple):

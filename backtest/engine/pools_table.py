@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import IntArray, utc_index
+from backtest.base import IntArray, utc_index
 from backtest.engine.record import PoolFields
 
 COLUMNS = (

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from backtest.account import EventLog, MarketBar, Scratch
 from backtest.account.currency_pools import N_ASIDE
 from backtest.account.portfolio_ledger import N_TERMS, WIDTH
-from backtest.account.portfolio_records import MARKET_BAR, EventLog, MarketBar, Scratch
-from backtest.base.units import FloatArray
+from backtest.account.portfolio_records import MARKET_BAR
+from backtest.base import FloatArray
 from backtest.engine.collateral_prices import ASSET
 
 

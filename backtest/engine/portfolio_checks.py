@@ -8,24 +8,38 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
+from backtest.account import Account, check_setting, list_currencies
 from backtest.account.account import BY_INSTRUMENT
-from backtest.account.account_checks import check_setting
-from backtest.account.currency_terms import list_currencies
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.currency_names import find_coin, find_currency
-from backtest.base.errors import BandWarning, ParameterError, did_you_mean
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.units import DAY, YEAR_DAYS, format_time, parse_duration, to_nanoseconds
+from backtest.base import (
+    Argument,
+    BandWarning,
+    Either,
+    FrozenTable,
+    ParameterError,
+    Phrase,
+    Place,
+    did_you_mean,
+    find_coin,
+    find_currency,
+    format_time,
+    parse_duration,
+    repr_plain,
+    to_nanoseconds,
+    warn_caller,
+)
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_checks import check_options
-from backtest.features.returns import count_by_calendar
+from backtest.features import count_by_calendar
 from backtest.market import Market, Markets
-from backtest.venue import Venue
-from backtest.venue.collateral import Collateral, check_collateral
-from backtest.venue.requirement_rule import Brackets
-from backtest.venue.settlement import agree_settlement, check_names_agree, find_pools
+from backtest.venue import (
+    Brackets,
+    Collateral,
+    Venue,
+    agree_settlement,
+    check_collateral,
+    check_names_agree,
+    find_pools,
+)
 from backtest.venue.spot_rules import ACCOUNT_FIELDS
 
 OF_POOL = ("borrow_rate", "cash_rate", "short_rate")

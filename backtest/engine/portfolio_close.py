@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import math
 
-from backtest.account import Balances
-from backtest.account.balances import compute_root
-from backtest.account.option_holdings import is_walking
-from backtest.account.option_walk import (
-    find_value_with_options,
-    is_far_with_options,
-    is_moved_by,
-)
-from backtest.account.portfolio_balance import compute_pool, count_cross
-from backtest.account.portfolio_calls import compute_pool_backing, compute_pool_needed
-from backtest.account.portfolio_records import (
-    CASH,
+from backtest.account import (
     AccountState,
+    Balances,
     MarketBar,
     Scratch,
     Terms,
+    compute_pool,
+    compute_pool_backing,
+    compute_pool_needed,
+    compute_root,
+    count_cross,
+    find_value_with_options,
+    is_far_with_options,
     is_held,
     is_isolated,
+    is_moved_by,
     is_spot,
+    is_walking,
     pick_instrument,
     pick_margin,
     pick_position,
     share,
 )
+from backtest.account.portfolio_records import CASH
 from backtest.base.units import TOLERANCE
 from backtest.engine.portfolio_tally import CloseFacts
-from backtest.measures.tally import FARTHEST, NEAR, raise_ratio
-from backtest.venue.contract_value import compute_price
-from backtest.venue.liquidation_price import compute_liquidation_value
-from backtest.venue.portfolio_failure import Waypoint
-from backtest.venue.portfolio_price import find_failure_ratio
-from backtest.venue.portfolio_requirement import compute_own_maintenance, find_own_maintenance
+from backtest.measures import raise_ratio
+from backtest.measures.tally import FARTHEST, NEAR
+from backtest.venue import (
+    Waypoint,
+    compute_liquidation_value,
+    compute_own_maintenance,
+    compute_price,
+    find_failure_ratio,
+    find_own_maintenance,
+)
 
 
 def look_at_close(

@@ -15,7 +15,8 @@ import numpy as np
 
 from backtest.account import ledger
 from backtest.account.portfolio_records import AT_OPEN, EARLY, NUMBERS, RESTING
-from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.base.units import DAY
 from backtest.engine.limit_orders import find_unfilled
 from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of

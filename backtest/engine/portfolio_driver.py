@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.portfolio_ledger import sum_ledger_terms
-from backtest.account.portfolio_records import EQUITY, AccountState, Terms
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.compiled_twins import bind_functions
-from backtest.base.errors import AccountingError, PolicyError
-from backtest.base.units import FloatArray, format_time
+from backtest.account import AccountState, Terms, sum_ledger_terms
+from backtest.account.portfolio_records import EQUITY
+from backtest.base import (
+    AccountingError,
+    FloatArray,
+    PolicyError,
+    bind_functions,
+    format_time,
+    warn_caller,
+)
 from backtest.engine import portfolio_loop
 from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
 from backtest.engine.deciders import Deciders
@@ -35,9 +39,9 @@ from backtest.engine.portfolio_inputs import PortfolioInputs, write_table
 from backtest.engine.portfolio_policies import ask_plain
 from backtest.engine.portfolio_recording import RunTape
 from backtest.engine.record import Outcome, new_record
-from backtest.measures.tally import Tally
+from backtest.measures import Tally
 from backtest.policy import Policy
-from backtest.venue.own_requirement import OwnMargin, make_own_twins
+from backtest.venue import OwnMargin, make_own_twins
 
 Formulas = list[tuple[Policy, tuple[str, ...]]]
 """Policies, each with the names of its columns."""

@@ -7,12 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Account, InstrumentRules
+from backtest.account import (
+    Account,
+    AccountState,
+    InstrumentRules,
+    MarketFeed,
+    OptionFeed,
+    Terms,
+    list_currencies,
+    list_optional,
+    pick_value,
+)
 from backtest.account.account_records import CLOSE
-from backtest.account.by_instrument import pick_value
 from backtest.account.currency_pools import N_POOL
-from backtest.account.currency_terms import list_currencies
-from backtest.account.option_feed import OptionFeed
 from backtest.account.portfolio_records import (
     AT_OPEN,
     BY_NAME,
@@ -41,12 +48,8 @@ from backtest.account.portfolio_records import (
     SINCE_POOL,
     UNIT,
     WORST,
-    AccountState,
-    MarketFeed,
-    Terms,
 )
-from backtest.account.terms import list_optional
-from backtest.base.units import FloatArray, IntArray, parse_duration
+from backtest.base import FloatArray, IntArray, parse_duration
 from backtest.engine.collateral_prices import find_prices, read_assets
 from backtest.engine.currency_rates import number_pools, read_rates, start_pools
 from backtest.engine.fee_days import PortfolioFees, find_fee_dates, read_portfolio_fees
@@ -67,15 +70,18 @@ from backtest.engine.loop_inputs import (
 from backtest.engine.option_arrays import pack_option_terms, start_options
 from backtest.engine.option_inputs import read_option_feed
 from backtest.engine.placed_costs import place_costs
-from backtest.market.markets import Markets
-from backtest.market.policy_clock import find_clock
-from backtest.measures.tally import Clock
-from backtest.venue import MarginRules, Venue
-from backtest.venue.collateral_value import compute_collateral_value
-from backtest.venue.dated_costs import find_newest
-from backtest.venue.portfolio_rules import Holdings
-from backtest.venue.portfolio_tables import pack_brackets, pack_spot
-from backtest.venue.scenario_margin import ScenarioMargin
+from backtest.market import Markets, find_clock
+from backtest.measures import Clock
+from backtest.venue import (
+    Holdings,
+    MarginRules,
+    ScenarioMargin,
+    Venue,
+    compute_collateral_value,
+    find_newest,
+    pack_brackets,
+    pack_spot,
+)
 
 ORDERS = {
     "most_relief": MOST_RELIEF,

@@ -9,21 +9,30 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account.currency_bar import live_any_bar
+from backtest.account import (
+    AccountState,
+    MarketBar,
+    MarketFeed,
+    Scratch,
+    Terms,
+    compute_pool_ratio,
+    is_held,
+    is_isolated,
+    live_any_bar,
+    may_use_fast_path,
+    share,
+    sum_fast_ledger,
+    sum_ledger,
+    sum_ledger_terms,
+    take_fast_path,
+    write_settings,
+)
 from backtest.account.currency_pools import (
     OWN_BACKING,
     OWN_BALANCE,
     OWN_NEEDED,
     OWN_RATE,
 )
-from backtest.account.fast_path import may_use_fast_path, take_fast_path
-from backtest.account.portfolio_calls import compute_pool_ratio
-from backtest.account.portfolio_ledger import (
-    sum_fast_ledger,
-    sum_ledger,
-    sum_ledger_terms,
-)
-from backtest.account.portfolio_margin import write_settings
 from backtest.account.portfolio_records import (
     EQUITY,
     IS_OVER,
@@ -34,14 +43,6 @@ from backtest.account.portfolio_records import (
     RESERVE,
     SINCE_POOL,
     UNIT,
-    AccountState,
-    MarketBar,
-    MarketFeed,
-    Scratch,
-    Terms,
-    is_held,
-    is_isolated,
-    share,
 )
 from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
 from backtest.engine.deciders import Deciders
@@ -53,14 +54,15 @@ from backtest.engine.portfolio_pools import (
 )
 from backtest.engine.portfolio_recording import RunTape, record_portfolio
 from backtest.engine.portfolio_tally import CloseFacts, count_portfolio_bar
-from backtest.measures.tally import Clock, Tally
-from backtest.venue.contract_value import compute_price, compute_value
-from backtest.venue.portfolio_requirement import (
+from backtest.measures import Clock, Tally
+from backtest.venue import (
+    compute_price,
+    compute_value,
     find_own_maintenance,
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 (
     SHOWN_EQUITY, SHOWN_PEAK, SHOWN_DRAWDOWN, SHOWN_LEVERAGE, SHOWN_POSITION, SHOWN_ENTRY,

@@ -7,20 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.portfolio_records import pick_instrument
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.units import FloatArray, IntArray
+from backtest.account import pick_instrument
+from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
 from backtest.engine.deciders import Deciders
 from backtest.engine.lookahead.causality import observe, observe_checked
 from backtest.engine.portfolio_checks import give_each
 from backtest.engine.portfolio_loop import N_SHOWN, SETTING
-from backtest.market import Market
-from backtest.market.markets import Markets
-from backtest.market.policy_clock import PolicyClock, find_clock
-from backtest.policy import Policy, formula_for, margin_formula_for, sets_margin, start_memory
-from backtest.policy.error_location import bind_plain
-from backtest.policy.view import AccountView
+from backtest.market import Market, Markets, PolicyClock, find_clock
+from backtest.policy import (
+    AccountView,
+    Policy,
+    bind_plain,
+    formula_for,
+    margin_formula_for,
+    sets_margin,
+    start_memory,
+)
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
@@ -87,7 +89,7 @@ def check_overlay(given: object) -> Policy | None:
 
 def find_names(policy: Policy) -> frozenset[str]:
     """Return the names that a policy's formula refers to."""
-    from backtest.base.code_identity import describe_function  # noqa: PLC0415 - heavy
+    from backtest.base import describe_function  # noqa: PLC0415 - heavy
 
     columns: tuple[str, ...] = ()
     orders = getattr(type(policy), "option_orders", None)

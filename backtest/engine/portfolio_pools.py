@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backtest.account import (
+    AccountState,
+    EventLog,
+    MarketBar,
+    MarketFeed,
+    Scratch,
+    Terms,
+    compute_balance,
+    compute_initial_needed,
+    compute_pool,
+    is_isolated,
+    leave_pool,
+    show_pool,
+)
 from backtest.account.currency_pools import (
     OWN_BACKING,
     OWN_BALANCE,
@@ -15,30 +29,14 @@ from backtest.account.currency_pools import (
     OWN_NEEDED,
     OWN_OPEN,
     OWN_RATE,
-    leave_pool,
-    show_pool,
-)
-from backtest.account.portfolio_balance import (
-    compute_balance,
-    compute_initial_needed,
-    compute_pool,
-)
-from backtest.account.portfolio_records import (
-    AccountState,
-    EventLog,
-    MarketBar,
-    MarketFeed,
-    Scratch,
-    Terms,
-    is_isolated,
 )
 from backtest.engine.portfolio_close import look_at_close
 from backtest.engine.portfolio_tally import CloseFacts
-from backtest.measures.tally import raise_ratio
-from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.measures import raise_ratio
+from backtest.venue import compute_value_at_rate
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def look_at_account(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account.portfolio_balance import compute_balance, compute_pool
+from backtest.account import (
+    AccountState,
+    EventLog,
+    Scratch,
+    Terms,
+    compute_balance,
+    compute_pool,
+    total,
+)
 from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
@@ -18,25 +26,14 @@ from backtest.account.portfolio_ledger import (
     PRICE_PNL,
     SLIPPAGE,
     TOP_UP,
-    total,
 )
-from backtest.account.portfolio_records import (
-    CASH,
-    EQUITY,
-    OVERLAY,
-    RESERVE,
-    UNIT,
-    AccountState,
-    EventLog,
-    Scratch,
-    Terms,
-)
+from backtest.account.portfolio_records import CASH, EQUITY, OVERLAY, RESERVE, UNIT
 from backtest.account.terms import MANAGEMENT_FEE, PERFORMANCE_FEE
 from backtest.engine.portfolio_pools import compute_all_initial, record_pools
-from backtest.venue.collateral_value import compute_collateral_value, compute_full_value
+from backtest.venue import compute_collateral_value, compute_full_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.engine.portfolio_tally import CloseFacts
 
 

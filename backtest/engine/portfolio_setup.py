@@ -11,10 +11,15 @@ import numpy as np
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.portfolio_ledger import DELISTED
-from backtest.base.errors import ParameterError
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import FloatArray, TimeLike, to_nanoseconds
+from backtest.base import (
+    Argument,
+    FloatArray,
+    FrozenTable,
+    ParameterError,
+    Phrase,
+    TimeLike,
+    to_nanoseconds,
+)
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, index_traded, read_benchmark
 from backtest.engine.frame_signals import describe_weights
 from backtest.engine.option_checks import check_traders
@@ -30,12 +35,9 @@ from backtest.engine.portfolio_policies import ObservedPolicy, assign_policies, 
 from backtest.engine.record import Outcome
 from backtest.engine.resumed_run import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord
-from backtest.market.markets import Markets
-from backtest.market.policy_clock import find_clock
-from backtest.market.weight_frame import read_weights
+from backtest.market import Markets, find_clock, read_weights
 from backtest.policy import Policy, sets_margin
-from backtest.venue import Venue
-from backtest.venue.scenario_margin import ScenarioMargin
+from backtest.venue import ScenarioMargin, Venue
 
 
 class Setup(NamedTuple):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account import Ledger
-from backtest.account.ledger import add_ledgers
-from backtest.account.portfolio_records import EQUITY, IS_RUINED, UNIT, AccountState, MarketBar
+from backtest.account import AccountState, Ledger, MarketBar, add_ledgers
+from backtest.account.portfolio_records import EQUITY, IS_RUINED, UNIT
 from backtest.base.units import TOLERANCE
-from backtest.measures.tally import (
+from backtest.measures import (
     Clock,
     Decay,
     Exposure,
@@ -24,7 +23,7 @@ from backtest.measures.tally import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 class CloseFacts(NamedTuple):

@@ -13,7 +13,7 @@ import pandas as pd
 from backtest.account import ledger
 from backtest.account.contagion import CAUSED
 from backtest.account.terms import OPTIONAL, SIGNS, TERMS
-from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.base import FloatArray, IntArray, utc_index
 from backtest.engine.record import PositionFields
 from backtest.engine.result_tables import (
     TRADES,
@@ -21,7 +21,7 @@ from backtest.engine.result_tables import (
     price_of,
     value_of,
 )
-from backtest.measures.realized_gains import Realization, count_realized, join_realized
+from backtest.measures import Realization, count_realized, join_realized
 from backtest.venue import Venue
 
 Fields = Mapping[str, FloatArray]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.engine.fee_days import TradedDays
-    from backtest.measures.tally import Tally
+    from backtest.measures import Tally
 
 
 class AccountFields(NamedTuple):

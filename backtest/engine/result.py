@@ -12,17 +12,16 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.terms import GROWTH_LINES
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.later_import import call_later
-from backtest.base.ranges import Choice
-from backtest.base.reportable import Reportable
-from backtest.base.units import (
-    DAY,
-    YEAR_DAYS,
+from backtest.base import (
     BoolArray,
+    Choice,
     FloatArray,
+    ParameterError,
+    Reportable,
+    call_later,
+    checked,
 )
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.limit_orders import list_limit_orders
 from backtest.engine.option_results import list_held
@@ -45,20 +44,20 @@ from backtest.engine.run_record import RunRecord
 from backtest.engine.trades import Trades, list_run_trades
 from backtest.engine.vectorbt_exchange import Kind, convert
 from backtest.features.liquidation_forecast import HORIZON
-from backtest.measures.attribution import (
+from backtest.measures import (
     AccountHistory,
     Attribution,
+    Calibration,
+    LeverageProfile,
+    MarketState,
     Period,
+    Realization,
     attribute,
     attribute_by,
+    divide_by_equity,
     find_periods,
     read_account_history,
 )
-from backtest.measures.calibration import Calibration
-from backtest.measures.leverage_cycle import LeverageProfile
-from backtest.measures.margin_use import divide_by_equity
-from backtest.measures.market_states import MarketState
-from backtest.measures.realized_gains import Realization
 
 PERIODS = Choice("instrument", "day", "week", "month", "quarter", "year")
 Split: TypeAlias = Period | Literal["instrument"]

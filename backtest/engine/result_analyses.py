@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Range, check_range
-from backtest.base.units import BoolArray, FloatArray, IntArray, parse_duration
+from backtest.base import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Range,
+    check_range,
+    parse_duration,
+)
 from backtest.engine.run_data import forecast_touches
-from backtest.features.liquidation_forecast import count_horizon, find_touches
-from backtest.measures.calibration import Calibration, calibrate, check_bins
-from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
+from backtest.features import count_horizon, find_touches
+from backtest.measures import Calibration, LeverageProfile, calibrate, check_bins, profile_leverage
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord

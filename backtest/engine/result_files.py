@@ -16,28 +16,37 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from backtest.account import Account, Balances, Position, State, Watch
+from backtest.account import (
+    Account,
+    AccountState,
+    Balances,
+    Position,
+    State,
+    Watch,
+    list_currencies,
+)
 from backtest.account.currency_pools import N_POOL
-from backtest.account.currency_terms import list_currencies
 from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.portfolio_records import EQUITY, HIGHEST, N_WALLET, PEAK, AccountState
+from backtest.account.portfolio_records import EQUITY, HIGHEST, N_WALLET, PEAK
 from backtest.account.terms import OPTIONAL
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.json_values import from_plain
-from backtest.base.provenance import attach_saved_making, find_making, write_provenance
-from backtest.base.result_folders import (
-    MANIFEST,
+from backtest.base import (
+    FloatArray,
+    attach_saved_making,
     explain_other_metrics,
+    find_making,
+    from_plain,
     hash_file,
     name_folder,
     read_json_file,
     read_manifest,
     save_folder,
+    warn_caller,
     write_folder_manifest,
     write_json_file,
     write_parquet,
+    write_provenance,
 )
-from backtest.base.units import FloatArray
+from backtest.base.result_folders import MANIFEST
 from backtest.engine.fee_days import read_traded
 from backtest.engine.manifest import PORTFOLIO
 from backtest.engine.option_arrays import no_options
@@ -45,11 +54,10 @@ from backtest.engine.option_files import list_option_columns, pack_options, read
 from backtest.engine.record import AccountFields, Closes, PoolFields, PositionFields, Record
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
-from backtest.features.liquidation_forecast import NO_BARS_SEEN, VolatilityState
-from backtest.measures.run_span import RunSpan
-from backtest.measures.stored_tally import flatten_tally, read_tally
-from backtest.venue import Venue
-from backtest.venue.portfolio_rules import Holdings
+from backtest.features import VolatilityState
+from backtest.features.liquidation_forecast import NO_BARS_SEEN
+from backtest.measures import RunSpan, flatten_tally, read_tally
+from backtest.venue import Holdings, Venue
 
 Loaded = TypeVar("Loaded", bound=RunRecord)
 
@@ -204,8 +212,7 @@ def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
 
 def list_closes(result: RunRecord, dimensions: int) -> dict[str, FloatArray]:
     """Return what follows at each close: of the account (1), or by instrument (2)."""
-    closes = result.closes._asdict()
-    return {name: each for name, each in closes.items() if each.ndim == dimensions}
+    return {name: each for name, each in result.closes._asdict().items() if each.ndim == dimensions}
 
 
 def _pack_state(result: RunRecord) -> dict[str, Any]:
@@ -238,9 +245,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         "names": list(result.names),
         "spans": result.spans.tolist(),
         "traded": None if traded is None else traded.to_dict(),
-        "before": {
-            name: getattr(before, name).tolist() for name in ("mark", "signal", "unrealized")
-        },
+        "before": {name: getattr(before, name).tolist() for name in Before._fields[:3]},
         "trails": [each._asdict() for each in before.trails],
         **pack_options(result.options),
     }
@@ -264,19 +269,13 @@ def _pack_positions(state: AccountState) -> dict[str, Any]:
 
 
 def find_paid_in(account: Account, events: pd.DataFrame) -> float:
-    """Return the capital paid in, for results that were saved before it was stored.
-
-    Withdrawals are left out.
-    """
+    """Return the capital paid in, without withdrawals, for results saved before it was stored."""
     flows = events.loc[events["kind"] == "flow", "amount"]
     return account.capital + account.reserve + float(flows[flows > 0.0].sum())
 
 
 def find_first_unrealized(manifest: Mapping[str, Any]) -> float:
-    """Return the unrealized profit before the first bar, for results saved without it.
-
-    NaN if they went on from another result.
-    """
+    """Return the unrealized profit before the first bar: NaN if another result came before."""
     return 0.0 if manifest.get("resumed_from") is None else math.nan
 
 
@@ -290,15 +289,14 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     stored: Any = from_plain(read_json_file(folder / STATE))
     bars = pq.read_table(folder / BARS).to_pandas()
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+    ends = time + stored["interval"]
     read = _read_one if found == RUN else _read_several
     result = kind(
         policies={},
         overlay=None,
         account=account,
         manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
-        span=RunSpan(
-            stored["start"], time + stored["interval"], stored["first"], stored["periods"]
-        ),
+        span=RunSpan(stored["start"], ends, stored["first"], stored["periods"]),
         tally=read_tally(stored["tally"]),
         **{name: stored[name] for name in KEPT},
         ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
@@ -357,8 +355,7 @@ def _read_position(stored: Mapping[str, Any], account: Account, events: pd.DataF
     state = {"paid_in": find_paid_in(account, events), "watch": NO_WATCH, **stored}
     state = {"is_call_open": state["is_called"], "called_at": math.nan, **state}
     owned = dict(state.pop("books"))
-    cash = owned.pop("cash")
-    balances = Balances(cash, (Position(**owned),))
+    balances = Balances(owned.pop("cash"), (Position(**owned),))
     return State(**{**state, "balances": balances, "watch": Watch(**state["watch"])})
 
 

@@ -22,9 +22,14 @@ from backtest.account.portfolio_ledger import (
     UNQUOTED,
 )
 from backtest.account.terms import OPTIONAL, OPTIONAL_TERMS
-from backtest.base.compiled_twins import make_array_twins
-from backtest.base.errors import ParameterError
-from backtest.base.units import BoolArray, FloatArray, IntArray, utc_index
+from backtest.base import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    make_array_twins,
+    utc_index,
+)
 from backtest.venue import contract_value, liquidation_price, requirement
 
 if TYPE_CHECKING:

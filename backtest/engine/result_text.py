@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account.terms import TERMS
-from backtest.base.number_text import (
+from backtest.base import (
+    capitalize,
     choose_decimals,
     format_leverage,
     format_number,
+    format_paragraph,
     format_percent,
 )
-from backtest.base.text_layout import capitalize, format_paragraph
 from backtest.base.units import DAY
 from backtest.engine.account_text import (
     count_boundless,
@@ -31,12 +32,12 @@ from backtest.engine.run_record import sample_risk_free
 from backtest.engine.setting_text import summarize_setting
 from backtest.engine.target_cuts_text import describe_targets
 from backtest.engine.trades import list_run_trades
-from backtest.market.tables.repairs import split_notes
+from backtest.market import split_notes
+from backtest.measures import max_drawdown, ratio, sampled_returns
 from backtest.measures.cautions import AFTER_RUIN
-from backtest.measures.performance import max_drawdown, ratio, sampled_returns
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.engine.run_record import RunRecord
 
 

@@ -10,15 +10,21 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.json_values import to_plain
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.base import (
+    Argument,
+    DataError,
+    ParameterError,
+    Phrase,
+    Place,
+    TimeLike,
+    format_time,
+    to_nanoseconds,
+    to_plain,
+)
 from backtest.engine.loop_inputs import has_interest
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.run_record import RunRecord
-from backtest.market import Market, Markets
-from backtest.market.markets import remake
+from backtest.market import Market, Markets, remake
 from backtest.market.tables.dividends import DIVIDEND
 from backtest.policy import Policy
 from backtest.venue import Venue

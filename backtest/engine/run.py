@@ -8,12 +8,12 @@ from typing import Any, overload
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked_only
-from backtest.base.compile_choice import set_hurry
-from backtest.base.provenance import record_making
-from backtest.base.units import (
+from backtest.base import (
     FloatArray,
     TimeLike,
+    checked_only,
+    record_making,
+    set_hurry,
 )
 from backtest.engine.account_loop import run_account
 from backtest.engine.benchmark import BenchmarkLike
@@ -23,9 +23,7 @@ from backtest.engine.result import Result
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets
-from backtest.market.detail import with_clock
-from backtest.market.weight_frame import Weights
+from backtest.market import Market, Markets, Weights, with_clock
 from backtest.policy import Policy
 from backtest.venue import Venue
 

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.terms import OPTIONAL
-from backtest.base.ranges import Choice
-from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, Choice, FloatArray, IntArray
+from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
 from backtest.engine.result_tables import TRADES, value_of
-from backtest.features.liquidation_forecast import NO_BARS_SEEN, forecast_volatility
-from backtest.measures.market_states import PHASES, THIRDS, MarketState, find_bulls, find_thirds
-from backtest.measures.part_measures import MONEY, PART_METRICS, RunBars, measure_part
+from backtest.features import forecast_volatility
+from backtest.features.liquidation_forecast import NO_BARS_SEEN
+from backtest.measures import MarketState, RunBars, find_bulls, find_thirds, measure_part
+from backtest.measures.market_states import PHASES, THIRDS
+from backtest.measures.part_measures import MONEY, PART_METRICS
 from backtest.measures.run_measures import COSTS
 from backtest.measures.tally import NEAR
 

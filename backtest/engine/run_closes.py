@@ -6,8 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, checked
 from backtest.engine.capital_use import read_path
 from backtest.engine.closes import (
     TableSpan,
@@ -20,7 +19,7 @@ from backtest.engine.position_tables import compute_notionals, measure_profits
 from backtest.engine.record import Closes
 from backtest.engine.result_tables import price_of, value_of
 from backtest.engine.run_data import RunData
-from backtest.measures.path_measures import AccountPath
+from backtest.measures import AccountPath
 
 
 class RunCloses(RunData):

@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import State
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.units import DAY, FloatArray, IntArray, parse_duration
-from backtest.features.liquidation_forecast import (
+from backtest.base import FloatArray, IntArray, ParameterError, parse_duration, repr_plain
+from backtest.base.units import DAY
+from backtest.features import (
     VolatilityState,
     count_years,
     degrees_for,
     forecast_liquidation,
     forecast_volatility,
 )
-from backtest.measures.run_span import RunSpan
+from backtest.measures import RunSpan
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from backtest.engine.record import Record
     from backtest.engine.run_options import RunOptions
     from backtest.market import Market, Markets
-    from backtest.measures.tally import Tally
+    from backtest.measures import Tally
     from backtest.policy import Policy
     from backtest.venue import Venue
 

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.terms import OPTIONAL
-from backtest.base.units import parse_duration, utc_index
+from backtest.base import parse_duration, utc_index
 from backtest.engine.feed_arrays import place_funding
 from backtest.engine.result_tables import price_of, value_of
-from backtest.market.tables.dividends import read_settlements
-from backtest.market.tables.settlements import place_on_bars
+from backtest.market import place_on_bars, read_settlements
 
 if TYPE_CHECKING:
     from backtest.engine.run_data import RunData

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.result_folders import damage_error, hash_file, read_json_file
-from backtest.base.saved_result import KINDS, Kind
+from backtest.base import Kind, damage_error, hash_file, read_json_file
+from backtest.base.saved_result import KINDS
 from backtest.engine import result_files
 from backtest.engine.manifest import NOT_IN_ID, PORTFOLIO
 from backtest.engine.result import Result

@@ -14,7 +14,7 @@ from backtest.account.contagion import CAUSED
 from backtest.account.ledger import FILL
 from backtest.engine.record import OptionFields
 from backtest.engine.result_tables import OWNER
-from backtest.measures.option_profit import (
+from backtest.measures import (
     OptionQuotes,
     OptionTerms,
     compute_prices,
@@ -25,9 +25,9 @@ from backtest.measures.option_profit import (
 )
 
 if TYPE_CHECKING:
-    from backtest.account.option_feed import OptionFeed
-    from backtest.base.units import FloatArray, IntArray
-    from backtest.venue.option_contract import Option
+    from backtest.account import OptionFeed
+    from backtest.base import FloatArray, IntArray
+    from backtest.venue import Option
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account.currency_terms import list_currencies
+from backtest.account import list_currencies, list_optional
 from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.terms import list_optional
-from backtest.base.checked_calls import checked
-from backtest.base.ranges import Range
-from backtest.base.units import DAY, FloatArray, IntArray, utc_index
+from backtest.base import FloatArray, IntArray, Range, checked, utc_index
+from backtest.base.units import DAY
 from backtest.engine.bars_table import bars_table
 from backtest.engine.benchmark import find_benchmark, sample_benchmark
 from backtest.engine.feed_arrays import as_of
@@ -38,15 +36,17 @@ from backtest.engine.position_tables import (
 from backtest.engine.result_tables import events_table, value_of
 from backtest.engine.run_closes import RunCloses
 from backtest.engine.run_fills import tabulate_fills
-from backtest.measures.path_measures import PathSums, Samples, sum_path
-from backtest.measures.performance import sampled_returns
-from backtest.measures.portfolio_risk import (
+from backtest.measures import (
+    PathSums,
+    Samples,
     average_covariances,
     diversification_ratio,
     effective_bets,
+    measure_run,
     risk_shares,
+    sampled_returns,
+    sum_path,
 )
-from backtest.measures.run_measures import measure_run
 
 DIVERSITY = ("mean_net_leverage", "diversification_ratio", "effective_bets")
 PIECE = 32_768

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.account.portfolio_records import PEAK
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.engine.benchmark import Benchmark, begin_moves
 from backtest.engine.collateral_prices import read_assets
 from backtest.engine.manifest import RunTerms, write_manifest
@@ -20,13 +20,14 @@ from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_options import read_options
 from backtest.engine.run_warnings import warn_of_outcome
 from backtest.engine.signal_checks import join_checks
-from backtest.features.liquidation_forecast import NO_BARS_SEEN, forecast_volatility
-from backtest.measures.run_span import RunSpan
+from backtest.features import forecast_volatility
+from backtest.features.liquidation_forecast import NO_BARS_SEEN
+from backtest.measures import RunSpan
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.engine.run_record import RunRecord
-    from backtest.features.liquidation_forecast import VolatilityState
+    from backtest.features import VolatilityState
     from backtest.market import Markets
 
 

@@ -12,12 +12,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
-from backtest.account.account import BY_INSTRUMENT, GENERAL, WHOLE, list_shared_settings
-from backtest.account.account_checks import check_account
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.units import FloatArray, TimeLike
+from backtest.account import Account, check_account, list_shared_settings
+from backtest.account.account import BY_INSTRUMENT, GENERAL, WHOLE
+from backtest.base import FloatArray, ParameterError, TimeLike, repr_plain
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_own_benchmark
 from backtest.engine.indicator_rules import read_named, resolve_signal
 from backtest.engine.lookahead.causality import observe_checked
@@ -40,12 +37,9 @@ from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_checks import describe_signal, read_signal, recall_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.target_cuts_table import measure_cuts
-from backtest.market import Market, Markets, as_markets
-from backtest.market.policy_clock import find_clock, show_signal
-from backtest.market.weight_frame import read_weights
+from backtest.market import Market, Markets, as_markets, find_clock, read_weights, show_signal
 from backtest.policy import Policy, sets_margin, trades_options
-from backtest.venue import Venue
-from backtest.venue.dated_costs import list_dated
+from backtest.venue import Venue, list_dated
 
 
 class FastSetup(Setup):

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import (
+from backtest.base import (
     BandWarning,
+    FloatArray,
     InfiniteLeverageWarning,
+    IntArray,
     LastPriceWarning,
     NoFillWarning,
     VenueDateWarning,
     WeightWarning,
+    format_time,
+    warn_caller,
 )
-from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.market.markets import Markets, list_markets
-from backtest.market.policy_clock import describe_clock, find_clock
+from backtest.market import Markets, describe_clock, find_clock, list_markets
 
 if TYPE_CHECKING:
     from backtest.market import Market

@@ -6,28 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from backtest.account import Account
-from backtest.account.leverage_limits import describe_limit
+from backtest.account import Account, describe_limit
 from backtest.account.terms import OPTIONAL_TERMS
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.number_text import (
+from backtest.base import (
+    FrozenTable,
     format_bps,
+    format_paragraph,
     format_setting,
+    format_span,
 )
-from backtest.base.text_layout import format_paragraph
-from backtest.base.units import format_span
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables_in_use
 from backtest.engine.target_cuts_text import describe_isolated
 from backtest.policy import sets_margin
-from backtest.venue.dated_costs import has_spread
-from backtest.venue.interest import describe_interest, format_rate
+from backtest.venue import describe_interest, format_rate, has_spread
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
-    from backtest.venue import Venue
-    from backtest.venue.dated_tables import InUse
-    from backtest.venue.trading_terms import Contract
+    from backtest.venue import Contract, InUse, Venue
 
 FILLS = {
     "next_close": "fills at the next close",

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import BacktestError, ParameterError, PolicyError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice, check_range
-from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.base.work_budget import WorkMeter, measure_work
+from backtest.base import (
+    BacktestError,
+    Choice,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Place,
+    PolicyError,
+    WorkMeter,
+    check_range,
+    format_time,
+    measure_work,
+    repr_plain,
+)
 from backtest.engine.lookahead.causality_checker import (
     Causality,
     CausalityChecker,
@@ -23,9 +31,8 @@ from backtest.engine.lookahead.causality_checker import (
     describe_cuts,
 )
 from backtest.engine.lookahead.fresh_check import compare_fresh
-from backtest.market import Market, Markets
-from backtest.market.lent_market import lend
-from backtest.policy.error_location import format_location
+from backtest.market import Market, Markets, lend
+from backtest.policy import format_location
 
 if TYPE_CHECKING:
     from backtest.engine.result import Result

@@ -10,14 +10,12 @@ from typing import Any, ClassVar, Self, dataclass_transform
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, checked
 from backtest.engine.frame_signals import compute_frame
 from backtest.engine.signal_checks import PLAN, compute_signal, name_signal
 from backtest.market import Market, Markets
-from backtest.policy import Parameter
-from backtest.policy.policy import (
+from backtest.policy import (
+    Parameter,
     check_settings,
     check_value,
     find_parameters,

@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked_only
+from backtest.base import checked_only
 from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
 from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi, resolve_signal

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.account import State
+from backtest.account import AccountState, State
 from backtest.account.currency_pools import N_POOL
 from backtest.account.portfolio_records import (
     CASH,
@@ -23,11 +23,10 @@ from backtest.account.portfolio_records import (
     SCALE,
     SINCE_POOL,
     UNIT,
-    AccountState,
 )
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.engine.option_arrays import no_options
-from backtest.venue.portfolio_rules import Holdings
+from backtest.venue import Holdings
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray, IntArray, TimeLike, format_time, utc_index
+from backtest.base import FloatArray, IntArray, TimeLike, format_time, utc_index
 from backtest.engine.account_loop import Switch, run_account
 from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.lookahead.causality import observe_checked
@@ -18,9 +18,7 @@ from backtest.engine.portfolio_setup import end_expired
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from backtest.engine.signal_checks import name_signal
-from backtest.market import Markets, as_markets
-from backtest.market.policy_clock import find_clock
-from backtest.market.weight_frame import read_weights, weights_to_frame
+from backtest.market import Markets, as_markets, find_clock, read_weights, weights_to_frame
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio_setup import Setup

@@ -18,8 +18,7 @@ import numpy as np
 
 from backtest.account import balances, orders, position
 from backtest.account.ledger import LIQUIDATED, STOP_KINDS
-from backtest.base.compiled_twins import make_array_twins
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray, make_array_twins
 from backtest.engine.fill_conditions import AtOpen, read_opens, take_bars
 from backtest.venue import contract_value, requirement
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.base.units import DAY
 from backtest.engine.target_cuts import CAUSES, Decisions, find_decisions
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.number_text import format_leverage, format_percent
+from backtest.base import format_leverage, format_percent
 
 if TYPE_CHECKING:
     from backtest.account import Account

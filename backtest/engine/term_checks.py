@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.engine.portfolio_checks import check_account_kind, check_periods
 from backtest.engine.portfolio_setup import check_panel
 from backtest.engine.run_setup import check_kinds, check_settings

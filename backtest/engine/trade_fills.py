@@ -18,11 +18,10 @@ from backtest.engine.result_tables import (
     find_costs,
     value_of,
 )
-from backtest.measures.lots import split_trades
-from backtest.measures.trade_rows import Fills
+from backtest.measures import Fills, split_trades
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.engine.run_options import RunOptions
     from backtest.engine.run_record import RunRecord
 

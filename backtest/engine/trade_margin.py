@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtest.engine.closes import compute_initial, list_tables
-from backtest.measures.lots import reduce_spans
-from backtest.venue.requirement_rule import Brackets
+from backtest.measures import reduce_spans
+from backtest.venue import Brackets
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
     from backtest.engine.run_closes import RunCloses
     from backtest.engine.trade_fills import InstrumentFills
-    from backtest.measures.trade_rows import TradeRows
+    from backtest.measures import TradeRows
 
 
 def measure_margin(

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account import ledger
+from backtest.account import ledger, list_optional
 from backtest.account.portfolio_ledger import DELISTED, EXPIRED
-from backtest.account.terms import MONEY_TERMS, OPTIONAL, SIGNS, TERMS, list_optional
-from backtest.base.checked_calls import checked
-from backtest.base.ranges import Choice
-from backtest.base.units import to_nanoseconds, utc_index
+from backtest.account.terms import MONEY_TERMS, OPTIONAL, SIGNS, TERMS
+from backtest.base import Choice, checked, to_nanoseconds, utc_index
 from backtest.engine.result_tables import (
     KINDS,
     OWNER,
@@ -29,17 +27,23 @@ from backtest.engine.trade_fills import (
     read_fills,
 )
 from backtest.engine.trade_margin import measure_margin
+from backtest.measures import (
+    TradeRows,
+    TradeView,
+    find_bulls,
+    list_trades,
+    measure_trades,
+    reduce_spans,
+)
 from backtest.measures.attribution import CALENDAR_PERIODS
-from backtest.measures.lots import reduce_spans
-from backtest.measures.market_states import PHASES, find_bulls
-from backtest.measures.trade_measures import measure_trades
-from backtest.measures.trade_rows import VIEWS, TradeRows, TradeView, list_trades
+from backtest.measures.market_states import PHASES
+from backtest.measures.trade_rows import VIEWS
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray, FloatArray, IntArray
+    from backtest.base import BoolArray, FloatArray, IntArray
     from backtest.engine.run_record import RunRecord
     from backtest.engine.trade_fills import InstrumentFills
-    from backtest.measures.trade_rows import TradeRows
+    from backtest.measures import TradeRows
 
 
 Group: TypeAlias = Literal[

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Choice
-from backtest.base.units import FloatArray, format_time, utc_index
+from backtest.base import Choice, FloatArray, ParameterError, format_time, utc_index
 from backtest.engine.result_tables import TRADES
 
 if TYPE_CHECKING:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError
-from backtest.base.units import FloatArray, format_time
+from backtest.base import DataError, FloatArray, checked, format_time
 from backtest.market import Market
 
 IMPLIED = "implied_volatility"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
+from backtest.base import checked
 from backtest.features.book_options import (
     BookOption,
     count_value,
@@ -18,9 +18,7 @@ from backtest.features.book_options import (
 )
 from backtest.features.failure_map import FailureMap, map_failure
 from backtest.features.priced_book import CheckedBook, read_arguments
-from backtest.venue import cross_margin
-from backtest.venue.portfolio_requirement import fill_shares
-from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
+from backtest.venue import Brackets, MarginRule, RequirementRule, cross_margin, fill_shares
 
 DEFAULT = Brackets()
 LOWEST, HIGHEST = 1e-9, 1e9

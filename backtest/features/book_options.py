@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from backtest.features.priced_book import CheckedBook
-from backtest.venue.option_values import compute_option_delta
+from backtest.venue import compute_option_delta
 
 
 class BookOption(NamedTuple):

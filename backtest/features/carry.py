@@ -7,11 +7,16 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, did_you_mean
-from backtest.base.kernels import compile_module
-from backtest.base.ranges import Choice, check_range
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray
+from backtest.base import (
+    Choice,
+    DataError,
+    FloatArray,
+    check_range,
+    checked,
+    compile_module,
+    did_you_mean,
+)
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.features import carry_kernels
 from backtest.features.close_volatility import find_decay, read_half_lives
 from backtest.features.lane_parameters import shape_as

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 
 KERNELS = ("average_lanes", "forecast_lanes")
 

@@ -10,9 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.ranges import check_range
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, check_range, checked
 from backtest.features.lane_parameters import check_bars, list_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
 from backtest.features.rolling_lanes import ewma_deviation, rolling_deviation

@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, checked, compile_module
 from backtest.features import drawdown_kernels
 from backtest.features.lane_parameters import broadcast, check_bars, shape_as
 from backtest.features.returns import OneOrMany

@@ -7,9 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, checked, did_you_mean
 from backtest.features.attached_volatility import REALISED, implied_volatility, read_volatility
 from backtest.features.close_volatility import ewma_volatility, find_decay, read_half_lives
 from backtest.features.garch import garch_volatility, gjr_volatility

@@ -8,10 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, Number, ParameterError, Place, did_you_mean
 from backtest.features.priced_book import CheckedBook
 
 WHERE = "map_failure"

@@ -18,9 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, checked
 from backtest.features.estimators import volatility
 from backtest.features.lane_parameters import MOST_BARS, broadcast, check_lanes
 from backtest.features.returns import OneOrMany, bars_per_year

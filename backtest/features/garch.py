@@ -16,11 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.kernels import compile_module
-from backtest.base.ranges import check_number, check_range
-from backtest.base.units import FloatArray
-from backtest.base.work_budget import count_work
+from backtest.base import FloatArray, check_number, check_range, checked, compile_module, count_work
 from backtest.features import garch_kernels
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market import Market

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 
 KERNELS = ("filter_variance",)
 

@@ -7,10 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError
-from backtest.base.ranges import check_number, check_range
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray, format_duration
+from backtest.base import (
+    DataError,
+    FloatArray,
+    IntArray,
+    check_number,
+    check_range,
+    checked,
+    format_duration,
+)
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.features.returns import SESSIONS, log_returns
 from backtest.market import Market
 

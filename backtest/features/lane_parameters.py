@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.checked_calls import check_broadcast, check_shape
-from backtest.base.ranges import check_number, check_range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, check_broadcast, check_number, check_range, check_shape
 from backtest.features.returns import OneOrMany
 
 MOST_BARS = 2.0**26

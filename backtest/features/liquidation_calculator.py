@@ -6,13 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
+from backtest.base import Choice, ParameterError, Place, checked
 from backtest.base.fields import POSITIVE
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice
 from backtest.base.units import TOLERANCE, YEAR_DAYS
-from backtest.features import touch_probability
+from backtest.features.first_passage import touch_probability
 from backtest.venue import Venue
 from backtest.venue import margin as margin_functions
 

@@ -12,17 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import (
-    DAY,
-    TOLERANCE,
-    YEAR_DAYS,
+from backtest.base import (
     BoolArray,
     FloatArray,
     IntArray,
+    ParameterError,
     format_duration,
     parse_duration,
 )
+from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
 from backtest.features.first_passage import touch_probability
 from backtest.features.returns import SESSIONS
 

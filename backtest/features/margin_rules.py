@@ -16,12 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.ranges import check_range
-from backtest.base.units import HOUR, FloatArray, TimeLike, format_time, to_nanoseconds
-from backtest.features import ewma_volatility
+from backtest.base import (
+    DataError,
+    FloatArray,
+    ParameterError,
+    TimeLike,
+    check_range,
+    checked,
+    format_time,
+    to_nanoseconds,
+)
+from backtest.base.units import HOUR
 from backtest.features.carry import read_column
+from backtest.features.close_volatility import ewma_volatility
 
 if TYPE_CHECKING:
     from backtest.market import Market

@@ -6,23 +6,29 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Number
+from backtest.base import Number, ParameterError
 from backtest.base.units import TOLERANCE
-from backtest.venue import MarginRules, cross_margin
-from backtest.venue.collateral import Collateral
-from backtest.venue.collateral_value import compute_collateral_value
-from backtest.venue.contract_value import compute_value
-from backtest.venue.option_account import OptionAccount
-from backtest.venue.own_requirement import OwnMargin, ask_rule
-from backtest.venue.portfolio_requirement import (
+from backtest.venue import (
+    Brackets,
+    Collateral,
+    Holdings,
+    MarginRule,
+    MarginRules,
+    OptionAccount,
+    OwnMargin,
+    PortfolioRules,
+    RequirementRule,
+    ask_rule,
+    compute_collateral_value,
     compute_haircuts,
     compute_portfolio_initial,
     compute_portfolio_requirement,
+    compute_value,
+    cross_margin,
+    is_spot_leg,
+    pack_holdings,
+    pack_spot,
 )
-from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg
-from backtest.venue.portfolio_tables import pack_holdings, pack_spot
-from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
 
 WHERE = "bt.calculate_book"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, checked
 from backtest.market import Market
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.features.rolling_kernels import exact_sum
 
 KERNELS = ("add_up_all", "mean_lanes", "skipping_ewma_lanes", "yang_zhang_lanes")

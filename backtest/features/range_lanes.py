@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, compile_module
 from backtest.features import range_kernels
 from backtest.features.rolling_lanes import broadcast_to_bars
 

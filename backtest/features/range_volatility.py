@@ -12,8 +12,7 @@ import math
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, checked
 from backtest.features.close_volatility import read_windows
 from backtest.features.lane_parameters import shape_as
 from backtest.features.range_kernels import ALPHA

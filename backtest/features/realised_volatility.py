@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError
-from backtest.base.number_text import format_percent
-from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.base import (
+    BoolArray,
+    DataError,
+    FloatArray,
+    IntArray,
+    checked,
+    format_duration,
+    format_percent,
+    format_time,
+)
 from backtest.features.returns import bars_per_year, log_returns
 from backtest.market import Market
 

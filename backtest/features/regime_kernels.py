@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 
 KERNELS = ("filter_lanes", "learn_lanes")
 START = 20

@@ -6,10 +6,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, IntArray
-from backtest.market import Market
-from backtest.market.tables.settlements import place_on_bars
+from backtest.base import FloatArray, IntArray, checked
+from backtest.base.units import DAY, YEAR_DAYS
+from backtest.market import Market, place_on_bars
 
 OneOrMany: TypeAlias = float | FloatArray
 """Parameter of an estimator: one value, or an array of shape (k,)."""

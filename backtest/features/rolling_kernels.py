@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 
 KERNELS = ("add_up", "deviation_lanes", "ewma_lanes", "sharpe_lanes")
 PLAIN_SECONDS = {"add_up": 1e-6, "deviation_lanes": 4e-6, "ewma_lanes": 3e-6, "sharpe_lanes": 5e-6}

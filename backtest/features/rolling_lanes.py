@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, compile_module
 from backtest.features import rolling_kernels
 
 

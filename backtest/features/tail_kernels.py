@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.features.rolling_kernels import BLOCK, exact_sum, transpose_tile, window_moments
 
 KERNELS = ("tail_lane", "add_up_powers", "cornish_fisher_lanes")

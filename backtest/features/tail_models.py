@@ -8,10 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.kernels import compile_module
-from backtest.base.ranges import check_range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, check_range, compile_module
 from backtest.features import tail_kernels
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, list_lanes
 from backtest.features.returns import OneOrMany, settled_funding

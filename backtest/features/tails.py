@@ -12,10 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, checked, compile_module, did_you_mean
 from backtest.features import tail_kernels
 from backtest.features.close_volatility import find_decay
 from backtest.features.lane_parameters import shape_as

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import check_broadcast, checked
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, check_broadcast, checked
 from backtest.features.close_volatility import read_windows
 from backtest.features.lane_parameters import shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, traded_returns

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, checked, compile_module
 from backtest.features import trend_kernels
 from backtest.features.close_volatility import ewma_volatility
 from backtest.features.lane_parameters import broadcast, check_bars, check_lanes, shape_as

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.number_text import format_hours, format_percent, format_price
-from backtest.base.units import format_duration, format_time
+from backtest.base import format_duration, format_hours, format_percent, format_price, format_time
 from backtest.live.decision import Caution
 from backtest.live.next_bar import find_price
-from backtest.market.policy_clock import find_clock
+from backtest.market import find_clock
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.engine import Setup
     from backtest.live.facts import Completed
     from backtest.live.filled_bar import Filled
     from backtest.live.next_bar import Stated

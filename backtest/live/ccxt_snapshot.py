@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Choice
+from backtest.base import Choice, ParameterError, repr_plain
 
 WHERE = "bt.AccountSnapshot.from_ccxt"
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.currency_terms import refuse_currencies
-from backtest.base.compile_choice import set_hurry
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.units import TimeLike, format_time, to_nanoseconds
-from backtest.engine.result import Result
-from backtest.engine.resumed_run import check_rules, read_resume
-from backtest.engine.run import run
-from backtest.engine.run_setup import set_up_run
+from backtest.account import refuse_currencies
+from backtest.base import (
+    ParameterError,
+    Place,
+    TimeLike,
+    format_time,
+    repr_plain,
+    set_hurry,
+    to_nanoseconds,
+)
+from backtest.engine import Result, check_rules, read_resume, run, set_up_run
 from backtest.live import one_position, several_positions
 from backtest.live.act_or_not import (
     find_assumed,
@@ -38,15 +39,13 @@ from backtest.live.memory import keep_memory, recall
 from backtest.live.next_bar import Stated, find_price, look_ahead, read_stated
 from backtest.live.snapshot import AccountSnapshot
 from backtest.live.starting_state import find_traded
-from backtest.market.policy_clock import with_decide
-from backtest.market.tables.settlements import cadence, nearest_minute
-from backtest.options.option_listing import refuse_options
-from backtest.venue.contract_value import compute_price, compute_value
+from backtest.market import cadence, nearest_minute, with_decide
+from backtest.options import refuse_options
+from backtest.venue import compute_price, compute_value
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.engine.fee_days import TradedDays
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.engine import Setup, TradedDays
     from backtest.live.filled_bar import Filled
     from backtest.market import Market, Markets
     from backtest.policy import Policy

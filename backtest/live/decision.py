@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest.base.json_values import to_json
-from backtest.base.number_text import (
+from backtest.base import (
     format_leverage,
     format_money,
     format_percent,
     format_price,
     format_signed,
+    to_json,
 )
 
 ORDERS_NOTHING = "no order was sent"

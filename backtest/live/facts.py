@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Either, Phrase, Place
-from backtest.base.ranges import to_float
-from backtest.policy import Combinator, Policy, formula_for, margin_formula_for
-from backtest.policy.combinators import combinator_of
-from backtest.policy.formula_reads import may_read_of_account
-from backtest.policy.view import AccountView
+from backtest.base import Either, ParameterError, Phrase, Place, did_you_mean, repr_plain, to_float
+from backtest.policy import (
+    AccountView,
+    Combinator,
+    Policy,
+    combinator_of,
+    formula_for,
+    margin_formula_for,
+    may_read_of_account,
+)
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.engine import Setup
     from backtest.live.snapshot import AccountSnapshot
 
 BEHIND = {

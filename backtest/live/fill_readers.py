@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import DataError, describe_fault
-from backtest.base.json_values import repr_plain
+from backtest.base import DataError, checked_only, describe_fault, repr_plain
 from backtest.live.ccxt_snapshot import shorten
 from backtest.live.fill_rows import warn_without_fees
 from backtest.live.web_exports import (

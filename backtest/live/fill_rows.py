@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.venue.contract_value import compute_value
+from backtest.base import (
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Place,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
+from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.engine import Setup
 
 NEEDED = ("time", "instrument", "quantity", "price")
 KINDS = (

@@ -12,8 +12,8 @@ from backtest.account.portfolio_ledger import RESTED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backtest.base.units import FloatArray, IntArray
-    from backtest.policy.view import AccountView
+    from backtest.base import FloatArray, IntArray
+    from backtest.policy import AccountView
 
 CAPACITY = 4_096
 """Entries that the log of one bar may have."""

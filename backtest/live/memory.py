@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.atomic_files import write_file
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import from_plain, to_plain
-from backtest.base.phrases import Either, Phrase
-from backtest.base.units import FloatArray, format_time
-from backtest.engine.feed_arrays import place_funding
-from backtest.engine.portfolio_policies import BAR_NUMBERS, Glimpse, ObservedPolicy, read_index
+from backtest.base import (
+    Either,
+    FloatArray,
+    ParameterError,
+    Phrase,
+    format_time,
+    from_plain,
+    to_plain,
+    write_file,
+)
+from backtest.engine import Glimpse, ObservedPolicy, place_funding, read_index
+from backtest.engine.portfolio_policies import BAR_NUMBERS
 from backtest.live.facts import find_account_reads
-from backtest.policy import start_memory
-from backtest.policy.error_location import bind_plain
-from backtest.policy.view import AccountView
+from backtest.policy import AccountView, bind_plain, start_memory
 
 if TYPE_CHECKING:
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.engine import Setup
 
 Numbers = list[tuple[float, ...]]
 

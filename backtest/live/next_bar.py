@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.units import format_time, utc_index
-from backtest.engine.resumed_run import append_last_bar
-from backtest.market import Market, Markets
-from backtest.market.markets import remake
+from backtest.base import (
+    Number,
+    ParameterError,
+    Place,
+    did_you_mean,
+    format_time,
+    repr_plain,
+    utc_index,
+)
+from backtest.engine import append_last_bar
+from backtest.market import Market, Markets, remake
 from backtest.market.tables.settlements import JITTER
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.engine import Setup
 
 PRICE = Number(0.0, open_low=True)
 RATE = Number(-1.0, 1.0)

@@ -6,24 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.account import Log, State, live_bar
-from backtest.account.bar import quote_bar
-from backtest.account.ledger import new_ledger
-from backtest.engine.bar_loop import DAY_NS, record_bar, show_account, with_decision
-from backtest.engine.fee_days import TradedDays, start_day, with_fees
-from backtest.engine.record import new_record_of_one
-from backtest.engine.target_cuts import find_decisions
+from backtest.account import Log, State, live_bar, new_ledger, quote_bar
+from backtest.engine import (
+    TradedDays,
+    find_decisions,
+    new_record_of_one,
+    record_bar,
+    show_account,
+    start_day,
+    with_decision,
+    with_fees,
+)
+from backtest.engine.bar_loop import DAY_NS
 from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
 from backtest.live.starting_state import start_one
-from backtest.market.policy_clock import find_clock
-from backtest.policy.error_location import bind_plain
+from backtest.market import find_clock
+from backtest.policy import bind_plain
 
 if TYPE_CHECKING:
     from backtest.account import Rules
-    from backtest.engine.loop_inputs import Inputs
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.engine import Inputs, Setup
     from backtest.live.facts import Completed
-    from backtest.policy.view import AccountView
+    from backtest.policy import AccountView
 
 
 def read_rules(inputs: Inputs, traded: TradedDays | None, t: int) -> Rules:

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.units import FloatArray, IntArray, format_time
-from backtest.engine.result_tables import value_of
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    Number,
+    ParameterError,
+    Place,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
+from backtest.engine import value_of
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
 """Terms of a ledger that a replay has by bar, and the sign of what is received."""

@@ -9,39 +9,49 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
-from backtest.account.currency_terms import refuse_currencies
+from backtest.account import Account, refuse_currencies
 from backtest.account.portfolio_records import EQUITY, UNIT
-from backtest.base.compiled_twins import bind_functions
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Timed
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.units import IntArray, TimeLike, parse_duration, utc_index
-from backtest.engine import portfolio_loop
-from backtest.engine.account_loop import gather_deciders
-from backtest.engine.feed_arrays import place_flows
-from backtest.engine.portfolio_checks import check_periods, count_periods
-from backtest.engine.portfolio_driver import Counts, drive, new_tape
-from backtest.engine.portfolio_inputs import start_account_state
-from backtest.engine.portfolio_setup import Setup, set_up
-from backtest.engine.record import Outcome
-from backtest.engine.result import Result
-from backtest.engine.run_result import finish
-from backtest.engine.run_setup import take_markets
+from backtest.base import (
+    IntArray,
+    Number,
+    ParameterError,
+    Place,
+    Timed,
+    TimeLike,
+    bind_functions,
+    parse_duration,
+    repr_plain,
+    utc_index,
+)
+from backtest.engine import (
+    Counts,
+    Outcome,
+    Result,
+    Setup,
+    check_periods,
+    count_periods,
+    drive,
+    finish,
+    gather_deciders,
+    new_tape,
+    place_flows,
+    portfolio_loop,
+    set_up,
+    start_account_state,
+    take_markets,
+)
 from backtest.live.facts import Completed
 from backtest.live.fill_rows import Fact, read_fills
 from backtest.live.replayed_bar import Replayer
 from backtest.live.snapshot import AccountSnapshot
 from backtest.live.starting_state import start_several
 from backtest.market import Market, Markets
-from backtest.measures.tally import start_tally
-from backtest.options.option_listing import refuse_options
+from backtest.measures import start_tally
+from backtest.options import refuse_options
 from backtest.policy import Policy
 
 if TYPE_CHECKING:
-    from backtest.account.portfolio_records import AccountState
+    from backtest.account import AccountState
     from backtest.live.reconciliation import Reconciliation
     from backtest.venue import Venue
 

@@ -9,24 +9,43 @@ import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account import ledger as kinds
-from backtest.account import portfolio_bar, portfolio_payments
-from backtest.account.account_records import Position
-from backtest.account.balances import charge, make_balances
-from backtest.account.fills import move_margin
-from backtest.account.fund_fees import charge_fund_fees
-from backtest.account.ledger import write_event
-from backtest.account.portfolio_balance import (
+from backtest.account import (
+    AccountState,
+    EventLog,
+    MarketBar,
+    MarketFeed,
+    Position,
+    Scratch,
+    Terms,
+    as_log,
+    charge,
+    charge_fund_fees,
+    charge_portfolio_interest,
+    clear_ledger,
     compute_account_equity,
+    compute_entry,
     compute_excess,
+    compute_pool_backing,
+    compute_pool_needed,
     count_cross,
+    is_held,
+    is_isolated,
     is_pool_short,
+    make_balances,
     mark_to_ledger,
+    move_margin,
+    note,
     pick_balances,
+    pick_instrument,
+    pick_quote,
+    portfolio_bar,
+    portfolio_payments,
     put_balances,
+    stamp,
     value_at,
+    write_event,
 )
-from backtest.account.portfolio_calls import compute_pool_backing, compute_pool_needed
+from backtest.account import ledger as kinds
 from backtest.account.portfolio_ledger import (
     BAD_DEBT,
     COLLATERAL_PNL,
@@ -40,39 +59,16 @@ from backtest.account.portfolio_ledger import (
     SLIPPAGE,
     TOP_UP,
     TRADED,
-    as_log,
-    clear_ledger,
-    note,
-    stamp,
 )
 from backtest.account.portfolio_ledger import STOPS as STOPS_ROW
-from backtest.account.portfolio_payments import charge_portfolio_interest
-from backtest.account.portfolio_records import (
-    CASH,
-    EARLY,
-    EQUITY,
-    FUNDING_NEXT,
-    RESERVE,
-    AccountState,
-    EventLog,
-    MarketBar,
-    MarketFeed,
-    Scratch,
-    Terms,
-    is_held,
-    is_isolated,
-    pick_instrument,
-    pick_quote,
-)
-from backtest.account.position import compute_entry
-from backtest.base.compiled_twins import bind_functions
-from backtest.base.errors import DataError
-from backtest.base.units import TOLERANCE, IntArray, format_time
+from backtest.account.portfolio_records import CASH, EARLY, EQUITY, FUNDING_NEXT, RESERVE
+from backtest.base import DataError, IntArray, bind_functions, format_time
+from backtest.base.units import TOLERANCE
 from backtest.live.fill_rows import Fact
-from backtest.venue.contract_value import compute_price
+from backtest.venue import compute_price
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 ENTRIES = {
     "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,

@@ -7,47 +7,50 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import portfolio_bar
-from backtest.account.portfolio_balance import value_at
-from backtest.account.portfolio_bar import set_quotes
-from backtest.account.portfolio_margin import write_settings
-from backtest.account.portfolio_records import (
-    EQUITY,
-    OVERLAY,
+from backtest.account import (
     AccountState,
     MarketBar,
     Scratch,
     Terms,
+    portfolio_bar,
+    set_quotes,
+    value_at,
+    write_settings,
 )
-from backtest.base.compiled_twins import bind_functions
-from backtest.engine import portfolio_loop
-from backtest.engine.account_loop import copy_state, gather_deciders
-from backtest.engine.bar_loop import DAY_NS
-from backtest.engine.deciders import Deciders
-from backtest.engine.fee_days import TradedDays, start_day
-from backtest.engine.portfolio_buffers import (
+from backtest.account.portfolio_records import EQUITY, OVERLAY
+from backtest.base import bind_functions
+from backtest.engine import (
+    Deciders,
+    Outcome,
+    PortfolioInputs,
+    TradedDays,
+    ask_plain,
+    copy_state,
+    find_portfolio_decisions,
+    gather_deciders,
+    join_records,
+    look_at_close,
     new_event_log,
     new_ledger_array,
     new_quotes,
     new_scratch,
+    new_tape,
+    portfolio_loop,
+    read_tables,
+    report_bad_decision,
+    start_day,
 )
-from backtest.engine.portfolio_close import look_at_close
-from backtest.engine.portfolio_cuts import find_portfolio_decisions
-from backtest.engine.portfolio_driver import new_tape, read_tables, report_bad_decision
-from backtest.engine.portfolio_inputs import PortfolioInputs
+from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.portfolio_loop import N_SHOWN
-from backtest.engine.portfolio_policies import ask_plain
-from backtest.engine.record import Outcome, join_records
 from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
 from backtest.live.starting_state import start_several
-from backtest.measures.tally import start_tally
-from backtest.policy import sets_margin
-from backtest.policy.view import AccountView
-from backtest.venue.own_requirement import OwnMargin, make_own_twins
+from backtest.measures import start_tally
+from backtest.policy import AccountView, sets_margin
+from backtest.venue import OwnMargin, make_own_twins
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.base import FloatArray
+    from backtest.engine import Setup
     from backtest.live.facts import Completed
 
 

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, describe_fault, did_you_mean
-from backtest.base.json_values import from_plain, repr_plain, to_plain
-from backtest.base.ranges import Number, check_number
-from backtest.base.units import to_nanoseconds
+from backtest.base import (
+    Number,
+    ParameterError,
+    check_number,
+    checked,
+    describe_fault,
+    did_you_mean,
+    from_plain,
+    repr_plain,
+    to_nanoseconds,
+    to_plain,
+)
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
+    from backtest.engine import Result
 
 MONEY = ("cash", "wallet", "equity")
 """Fields for the money; a snapshot has exactly one of them."""

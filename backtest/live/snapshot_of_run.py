@@ -19,12 +19,12 @@ from backtest.account.portfolio_records import (
     SINCE_POOL,
     UNIT,
 )
-from backtest.engine.state_of_one import read_state
-from backtest.venue.contract_value import compute_price
+from backtest.engine import read_state
+from backtest.venue import compute_price
 
 if TYPE_CHECKING:
-    from backtest.account.portfolio_records import AccountState
-    from backtest.engine.result import Result
+    from backtest.account import AccountState
+    from backtest.engine import Result
 
 
 def read_snapshot(result: Result) -> dict[str, Any]:

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest.account import Balances, Position, State
-from backtest.account.account_records import Watch
-from backtest.account.balances import compute_equity
-from backtest.account.portfolio_balance import compute_account_equity, is_under_limit
+from backtest.account import (
+    AccountState,
+    Balances,
+    Position,
+    State,
+    Terms,
+    Watch,
+    compute_account_equity,
+    compute_equity,
+    is_under_limit,
+)
 from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
@@ -25,18 +32,16 @@ from backtest.account.portfolio_records import (
     SCALE,
     SINCE_POOL,
     UNIT,
-    AccountState,
-    Terms,
 )
 from backtest.base.units import DAY
-from backtest.engine.fee_days import WINDOW, TradedDays
-from backtest.engine.portfolio_inputs import start_account_state
+from backtest.engine import TradedDays, start_account_state
+from backtest.engine.fee_days import WINDOW
 from backtest.live.snapshot import AccountSnapshot, HeldPosition
-from backtest.venue.contract_value import compute_value
+from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base.units import IntArray
-    from backtest.engine.portfolio_setup import Setup
+    from backtest.base import IntArray
+    from backtest.engine import Setup
     from backtest.live.facts import Completed
 
 FLAT = HeldPosition(quantity=0.0)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import BacktestError, DataError
-from backtest.base.units import FloatArray, IntArray, format_time, utc_index
+from backtest.base import BacktestError, DataError, FloatArray, IntArray, format_time, utc_index
 from backtest.market.tables.defects import require
 from backtest.market.tables.frames import BARS, to_floats
 from backtest.market.tables.times import TIME_NAMES

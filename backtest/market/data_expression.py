@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from backtest.base.errors import DataError
+from backtest.base import DataError
 from backtest.market.market import Market
 
 MAKERS = ("load", "sample")

@@ -8,11 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.number_text import count_nouns, format_percent
-from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.base import (
+    BoolArray,
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    count_nouns,
+    format_duration,
+    format_percent,
+    format_time,
+    repr_plain,
+    warn_caller,
+)
 from backtest.market.market import Market
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.policy_clock import ENOUGH, with_decide

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError, checked_only
 from backtest.market.market import Between, Market
 from backtest.market.read.files import SUFFIXES, suffix_of
 from backtest.market.read.folder import load_data

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.frozen_arrays import copy_frozen
+from backtest.base import copy_frozen
 from backtest.market.market import Market
 from backtest.market.markets import Markets
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.units import DAY, format_time
+from backtest.base import ParameterError, Place, format_time
+from backtest.base.units import DAY
 from backtest.market.market import Market
 from backtest.market.panel_data import PanelData
 from backtest.market.read.folder import load_data

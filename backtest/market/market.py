@@ -12,21 +12,24 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest.base.checked_calls import check_shape, checked, checked_fields, checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.frozen_arrays import freeze
-from backtest.base.phrases import Place
-from backtest.base.ranges import Range
-from backtest.base.units import (
+from backtest.base import (
     FloatArray,
+    ParameterError,
+    Place,
+    Range,
     TimeLike,
+    check_shape,
+    checked,
+    checked_fields,
+    checked_only,
     format_duration,
+    freeze,
     parse_duration,
     to_nanoseconds,
 )
@@ -87,8 +90,7 @@ class Market(MarketData):
     decide : int
         Length of the bars at whose closes policies decide, ns; 0: those of the market.
     filled : mapping of str to str
-        What was filled or left out by explicit choice, for the manifest. It describes the data as
-        they were loaded, also after a cut.
+        What was filled or left out by explicit choice when the data were loaded, for the manifest.
     source : str
         The expression that made this market.
     signal : FloatArray of shape (n_bars,)
@@ -280,13 +282,12 @@ class Market(MarketData):
         """
         Range(1, math.inf, "bars").check("bars", bars, where="Market.sample", whole=True)
         Range(0, math.inf).check("seed", seed, where="Market.sample", whole=True)
-        wanted = {"bars": bars, "seed": seed, "interval": interval}
+        wanted: dict[str, Any] = {"bars": bars, "seed": seed, "interval": interval}
         given = {key: value for key, value in wanted.items() if value != _SAMPLE_DEFAULTS[key]}
         source = f"Market.sample({', '.join(f'{key}={given[key]!r}' for key in given)})"
         if not given and _SAMPLE.is_dir():
             return dataclasses.replace(cls.load(_SAMPLE), source=source)
-        data = generate_sample(bars=bars, seed=seed, interval=interval)
-        return cls(**data.fields(), source=source)
+        return cls(**generate_sample(**wanted).fields(), source=source)
 
     def __repr__(self) -> str:
         return self.source
@@ -386,9 +387,8 @@ class Market(MarketData):
         ParameterError
             If the span is not inside the market, or no bar opens in it.
         """
-        low = (
-            self.start if start is None else to_nanoseconds(start, where=Place("between", "start"))
-        )
+        place = Place("between", "start")
+        low = self.start if start is None else to_nanoseconds(start, where=place)
         high = self.end if end is None else to_nanoseconds(end, where=Place("between", "end"))
         first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
         if low < self.start or high > self.end or first >= stop:

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
-from backtest.base.checked_calls import checked_only, is_path
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
+from backtest.base import ParameterError, checked_only, is_path, repr_plain
 from backtest.market.inspect.market_report import inspect_files, inspect_market
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked, checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Range
-from backtest.base.units import (
+from backtest.base import (
+    ParameterError,
+    Place,
+    Range,
     TimeLike,
+    checked,
+    checked_only,
+    repr_plain,
     to_nanoseconds,
 )
 from backtest.market.load_markets import check_between, load_markets

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.market.tables.dividends import read_settlements
 from backtest.market.tables.market_data import MarketData
 from backtest.market.tables.settlements import JITTER, place_on_bars

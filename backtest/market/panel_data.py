@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.currency_names import find_currency
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.frozen_arrays import freeze
-from backtest.base.later_import import call_later
-from backtest.base.number_text import count_nouns
-from backtest.base.phrases import Place
-from backtest.base.units import BoolArray, IntArray, format_duration, format_time, utc_index
-from backtest.base.viewable import Viewable
+from backtest.base import (
+    BoolArray,
+    DataError,
+    IntArray,
+    ParameterError,
+    Place,
+    Viewable,
+    call_later,
+    checked,
+    count_nouns,
+    did_you_mean,
+    find_currency,
+    format_duration,
+    format_time,
+    freeze,
+    utc_index,
+)
 from backtest.market.market import Market
 from backtest.market.panel import Panel, make_panel
 from backtest.market.tables.read_options import time_text

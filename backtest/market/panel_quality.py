@@ -11,8 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import BacktestError
-from backtest.base.units import DAY, FloatArray, IntArray, format_duration, format_time, utc_index
+from backtest.base import (
+    BacktestError,
+    FloatArray,
+    IntArray,
+    format_duration,
+    format_time,
+    utc_index,
+)
+from backtest.base.units import DAY
 from backtest.market.inspect.market_report import inspect_files, inspect_market
 from backtest.market.inspect.quality_report import Fit, Quality
 from backtest.market.markets import Markets

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import FloatArray, IntArray, format_duration, format_time, parse_duration
+from backtest.base import (
+    Argument,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    format_duration,
+    format_time,
+    parse_duration,
+)
 from backtest.market.market import Market
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.reshape import group_known, resample_data
@@ -17,7 +24,7 @@ from backtest.market.tables.bar_checks import grid_origin
 from backtest.market.tables.market_data import compute_once
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray
+    from backtest.base import BoolArray
 
 ENOUGH = 0.9
 """Share of its bars that a longer bar must have to count as whole."""

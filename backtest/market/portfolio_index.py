@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.errors import DataError
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base import DataError, FloatArray, IntArray, format_time
 from backtest.market.market import Market
 from backtest.market.panel import Panel
 from backtest.market.panel_data import PanelData

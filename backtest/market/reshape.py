@@ -7,9 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Either, Phrase, Place
-from backtest.base.units import FloatArray, IntArray, format_duration
+from backtest.base import (
+    Either,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    Place,
+    format_duration,
+)
 from backtest.market.tables.bar_checks import grid_origin
 from backtest.market.tables.dividends import DIVIDEND
 from backtest.market.tables.frames import PRICES

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import DAY, HOUR, YEAR_DAYS, FloatArray, IntArray, parse_duration
+from backtest.base import FloatArray, IntArray, ParameterError, parse_duration
+from backtest.base.units import DAY, HOUR, YEAR_DAYS
 from backtest.market.reshape import resample_data
 from backtest.market.tables.market_data import MarketData
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from backtest.base.errors import DataError
-from backtest.base.units import utc_index
+from backtest.base import DataError, utc_index
 from backtest.market.read.files import read_file
 from backtest.market.tables.defects import require
 from backtest.market.tables.frames import to_floats

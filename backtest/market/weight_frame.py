@@ -8,11 +8,18 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Either, Phrase, Place
-from backtest.base.ranges import check_number
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base import (
+    Either,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    Place,
+    check_number,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
 from backtest.market.panel_data import PanelData
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"

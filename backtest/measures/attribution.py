@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.terms import GROWTH_LINES
-from backtest.base.checked_calls import checked, checked_only
-from backtest.base.ranges import Choice
-from backtest.base.units import FloatArray, IntArray, utc_index
+from backtest.base import Choice, FloatArray, IntArray, checked, checked_only, utc_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backtest.base.units import BoolArray
+    from backtest.base import BoolArray
 
 Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 

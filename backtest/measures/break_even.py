@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, checked
 
 MOST_STEPS = 200
 """Steps of Newton's method; ten are usual."""

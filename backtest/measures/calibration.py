@@ -9,11 +9,17 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import check_lengths, checked
-from backtest.base.errors import ParameterError
-from backtest.base.number_text import format_percent
-from backtest.base.ranges import Range, check_range
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Range,
+    check_lengths,
+    check_range,
+    checked,
+    format_percent,
+)
 
 VOLATILITY_PERIODS = ("calm", "normal", "stress")
 """Thirds of the closes by the volatility forecast at the close."""

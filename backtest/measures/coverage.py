@@ -15,10 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import check_range
-from backtest.base.units import BoolArray
+from backtest.base import BoolArray, ParameterError, check_range, checked
 
 
 class LikelihoodRatio(NamedTuple):

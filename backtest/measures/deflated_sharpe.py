@@ -14,10 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import check_number, check_range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, check_number, check_range, checked
 from backtest.measures.performance import LEAST_DEVIATION
 
 EULER_MASCHERONI = 0.5772156649015329

@@ -7,9 +7,16 @@ import math
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import check_lengths, check_shape, checked
-from backtest.base.ranges import check_range
-from backtest.base.units import DAY, TOLERANCE, FloatArray, IntArray, utc_index
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    check_lengths,
+    check_range,
+    check_shape,
+    checked,
+    utc_index,
+)
+from backtest.base.units import DAY, TOLERANCE
 from backtest.measures.performance import LEAST_DEVIATION
 
 YEAR = "year"

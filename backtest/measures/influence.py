@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.measures.performance import LEAST_DEVIATION
 
 TAIL = 0.95

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import check_lengths, check_shape, checked
-from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS, FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, check_lengths, check_shape, checked
+from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
 from backtest.measures.history import find_falls
 from backtest.measures.performance import LEAST_DEVIATION
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray, FloatArray, IntArray
+    from backtest.base import BoolArray, FloatArray, IntArray
 
 FLAT = 1e-10
 """The largest rest of a trade, as a fraction of it, that is rounding: the position is closed."""

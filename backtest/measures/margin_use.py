@@ -6,9 +6,7 @@ import math
 
 import numpy as np
 
-from backtest.base.checked_calls import check_lengths, checked
-from backtest.base.ranges import check_range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, check_lengths, check_range, checked
 
 
 def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:

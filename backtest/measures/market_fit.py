@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import check_lengths, checked
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, check_lengths, checked
 from backtest.measures.performance import LEAST_DEVIATION
 
 

@@ -6,8 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from backtest.base.checked_calls import check_lengths, checked
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray, check_lengths, checked
 
 MarketState: TypeAlias = Literal["phase", "volatility"]
 

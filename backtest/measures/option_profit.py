@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.black_kernels import Greeks
-from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.options.pricing import SCALES, greeks, implied_volatility, price
+from backtest.base import BoolArray, FloatArray, Greeks, IntArray
+from backtest.options import greeks, implied_volatility, price
+from backtest.options.pricing import SCALES
 
 EXPLAINED = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rest")
 """The parts of an option's profit, in the order of the formula."""

@@ -12,10 +12,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Choice, check_number
-from backtest.base.units import TOLERANCE, FloatArray
+from backtest.base import Choice, FloatArray, ParameterError, check_number, checked
+from backtest.base.units import TOLERANCE
 from backtest.measures.deflated_sharpe import check_returns
 from backtest.measures.performance import LEAST_DEVIATION
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import check_lengths, checked
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, check_lengths, checked
 from backtest.measures.influence import STATISTICS, Sampled, measure_activity
 from backtest.measures.persistence import Errors, estimate_errors
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.measures.path_measures import (
     AccountPath,
     Samples,

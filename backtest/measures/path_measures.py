@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import DAY
 from backtest.measures.break_even import find_drift, find_leverage, sum_logs
 from backtest.measures.margin_use import divide_by_equity
 from backtest.measures.market_fit import fit_market

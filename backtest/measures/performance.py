@@ -6,9 +6,7 @@ import math
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.ranges import Range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, Range, checked
 
 LEAST_DEVIATION = 1e-12
 """A standard deviation below this counts as 0: the ratio is NaN, never infinite."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 
 CALM = 0.75
 """Prior probability that a series does not persist."""

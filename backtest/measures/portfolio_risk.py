@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 
 LEAST_VARIANCE = 1e-24
 """A variance of the portfolio under which it counts as none."""

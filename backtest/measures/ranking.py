@@ -14,11 +14,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.ranges import check_number
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import (
+    Argument,
+    BoolArray,
+    Either,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    Place,
+    check_number,
+    did_you_mean,
+    repr_plain,
+)
 from backtest.measures.measure_names import ABOUT, read_aversion
 from backtest.measures.path_measures import PATH
 from backtest.measures.risk_names import LARGEST, read_risk_name

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.number_text import format_percent
-from backtest.base.units import DAY, TOLERANCE, utc_index
+from backtest.base import checked, format_percent, utc_index
+from backtest.base.units import DAY, TOLERANCE
 from backtest.measures.lots import Turns, average_entries, match_first_in, split_trades
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 COLUMNS = ("opened", "closed", "quantity", "entry", "exit", "days", "change")
 

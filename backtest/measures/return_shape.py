@@ -6,9 +6,7 @@ import math
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.ranges import check_range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, check_range, checked
 from backtest.measures.deflated_sharpe import (
     estimate_moments,
     estimation_variance,

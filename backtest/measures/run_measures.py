@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import DAY, FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
+from backtest.base.units import DAY
 from backtest.measures.path_measures import PathSums, Samples, measure_path
 from backtest.measures.performance import LEAST_DEVIATION, find_growth_rate
 from backtest.measures.stored_tally import flatten_tally
@@ -16,7 +17,7 @@ from backtest.measures.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backtest.base.units import BoolArray
+    from backtest.base import BoolArray
     from backtest.measures.run_span import RunSpan
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")

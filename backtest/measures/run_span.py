@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from backtest.base.units import DAY, YEAR_DAYS, IntArray, format_time
+from backtest.base import IntArray, format_time
+from backtest.base.units import DAY, YEAR_DAYS
 
 
 class RunSpan(NamedTuple):

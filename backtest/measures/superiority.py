@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import check_shape, checked
-from backtest.base.ranges import Range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, Range, check_shape, checked
 from backtest.measures.paired_bootstrap import choose_block, resampling_error
 
 

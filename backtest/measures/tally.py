@@ -16,17 +16,18 @@ from backtest.account import (
     Ledger,
     Quote,
     State,
+    add_ledgers,
     as_index,
     compute_backing,
     compute_requirement,
     find_adverse,
+    is_failing,
+    new_ledger,
+    worsen,
 )
-from backtest.account.balances import is_failing
-from backtest.account.ledger import add_ledgers, new_ledger
-from backtest.account.position import worsen
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 NEAR = 0.1
 """A close within this fraction of the liquidation price counts as near it."""

@@ -10,7 +10,7 @@ import numpy as np
 from backtest.measures.measure_names import Metric
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 TRADE_MEASURES = {
     "trades": Metric("number", 0, "closed trades"),

@@ -13,7 +13,7 @@ import numpy as np
 from backtest.measures.lots import Turns, average_costs, match_first_in
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 TradeView: TypeAlias = Literal["trip", "fifo", "average"]
 VIEWS = ("trip", "fifo", "average")

@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.ranges import check_range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, check_range, checked
 from backtest.measures.deflated_sharpe import check_returns, expected_max_sharpe
 from backtest.measures.performance import LEAST_DEVIATION
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backtest.base.black_kernels import Greeks
+from backtest.base import Greeks
 from backtest.options import bs_kernels
 from backtest.options.bs_kernels import scalar_bs, scalar_bs_greeks, scalar_bs_implied
 from backtest.options.option_terms import Formula, Kind, Number, evaluate, read_terms

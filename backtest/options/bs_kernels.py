@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.black_kernels import MOST_CARRY, Greeks, scalar_greeks, scalar_price
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, Greeks, scalar_greeks, scalar_price
+from backtest.base.black_kernels import MOST_CARRY
 from backtest.options.implied_kernels import scalar_implied
 
 KERNELS = ("fill_bs", "fill_bs_greeks", "fill_bs_volatilities")

@@ -11,21 +11,32 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.json_values import repr_given
-from backtest.base.number_text import count_nouns
-from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.units import YEAR_DAYS, FloatArray, TimeLike, to_nanoseconds, utc_index
-from backtest.market.read.files import SUFFIXES, read_file, suffix_of
-from backtest.market.tables.defects import require
+from backtest.base import (
+    Argument,
+    DataError,
+    Either,
+    FloatArray,
+    ParameterError,
+    Phrase,
+    Place,
+    TimeLike,
+    checked,
+    count_nouns,
+    did_you_mean,
+    repr_given,
+    to_nanoseconds,
+    utc_index,
+)
+from backtest.base.units import YEAR_DAYS
+from backtest.market import read_file, require, suffix_of
+from backtest.market.read.files import SUFFIXES
 from backtest.options.chain_inspection import Inspection, inspect_quotes
 from backtest.options.chain_tables import read_table
 from backtest.options.forwards import fill_forwards
 from backtest.options.option_terms import Settlement
 from backtest.options.pricing import implied_volatility, volatility_reason
 from backtest.options.sample_chain import write_sample
-from backtest.venue.option_contract import Option
+from backtest.venue import Option
 
 SETTLEMENTS = ("cash", "coin")
 UNNAMED = "unnamed underlying"

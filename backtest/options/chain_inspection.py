@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import count_nouns
+from backtest.base import count_nouns
 from backtest.options.pricing import price
 
 KEYS = ["time", "underlying"]

@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import did_you_mean
-from backtest.market.tables.defects import Defect, refuse
-from backtest.market.tables.frames import to_floats
-from backtest.market.tables.times import to_utc
+from backtest.base import did_you_mean
+from backtest.market import Defect, refuse, to_floats, to_utc
 
 NUMBERS = ("bid", "ask", "mark", "iv", "forward", "index")
 REQUIRED = ("time", "expiry", "strike", "kind", "bid", "ask")

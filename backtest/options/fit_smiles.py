@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.optimize import least_squares
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.options.quotes import Quotes
 from backtest.options.svi import SSVI, SVI
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.black_kernels import is_possible, log_ratio, price_and_slope
-from backtest.base.normal import ROOT_TWO_PI, mills_ratio
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, is_possible, log_ratio, mills_ratio, price_and_slope
+from backtest.base.normal import ROOT_TWO_PI
 
 KERNELS = ("fill_volatilities",)
 PLAIN_SECONDS = {"fill_volatilities": 6e-5}

@@ -9,15 +9,21 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest.base.currency_names import find_coin
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.units import format_time, parse_duration, to_nanoseconds
-from backtest.market.market import Market
+from backtest.base import (
+    DataError,
+    ParameterError,
+    Place,
+    did_you_mean,
+    find_coin,
+    format_time,
+    parse_duration,
+    repr_plain,
+    to_nanoseconds,
+)
+from backtest.market import Market
 from backtest.options.chain import Chain
 from backtest.options.surfaces import Surfaces
-from backtest.venue.option_contract import Option
+from backtest.venue import Option
 
 WHERE = "bt.Markets"
 EXAMPLE = "bt.Surfaces.load('chains/', underlying='BTC')"

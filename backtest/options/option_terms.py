@@ -10,12 +10,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from backtest.base import (
+    Argument,
+    FloatArray,
+    ParameterError,
+    Phrase,
+    Place,
+    compile_module,
+    did_you_mean,
+    repr_given,
+)
 from backtest.base.black_kernels import MOST_CARRY
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_given
-from backtest.base.kernels import compile_module
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import FloatArray
 
 Number = float | FloatArray
 Kind = str | npt.NDArray[np.str_]

@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import black_kernels
-from backtest.base.black_kernels import Greeks, scalar_greeks, scalar_price
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_given
+from backtest.base import (
+    Greeks,
+    ParameterError,
+    black_kernels,
+    repr_given,
+    scalar_greeks,
+    scalar_price,
+)
 from backtest.options import implied_kernels
 from backtest.options.implied_kernels import check_price, scalar_implied
 from backtest.options.option_terms import (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.options.svi import SVI
 
 WIDENING = 0.005

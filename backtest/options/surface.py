@@ -11,13 +11,19 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.json_values import repr_given
-from backtest.base.later_import import call_later
-from backtest.base.number_text import count_nouns
-from backtest.base.reportable import Reportable
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray, parse_duration
+from backtest.base import (
+    DataError,
+    FloatArray,
+    ParameterError,
+    Reportable,
+    call_later,
+    checked,
+    count_nouns,
+    did_you_mean,
+    parse_duration,
+    repr_given,
+)
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.options.chain import Chain
 from backtest.options.chain_inspection import Inspection
 from backtest.options.option_terms import broadcast, check_positive, read_numbers

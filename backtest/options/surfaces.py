@@ -10,12 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.json_values import repr_given
-from backtest.base.number_text import count_nouns
-from backtest.base.units import DAY, FloatArray, IntArray, TimeLike, format_time, to_nanoseconds
+from backtest.base import (
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    TimeLike,
+    checked,
+    count_nouns,
+    format_time,
+    repr_given,
+    to_nanoseconds,
+    warn_caller,
+)
+from backtest.base.units import DAY
 from backtest.market import Market
 from backtest.options.chain import Chain, find_files
 from backtest.options.surface import Measure, Model, Surface, read_tenor

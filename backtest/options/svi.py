@@ -13,9 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import check_range
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, check_range
 
 Number = float | FloatArray
 GRID = np.unique(

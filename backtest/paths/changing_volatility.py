@@ -8,11 +8,8 @@ from typing import Annotated, Self
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.kernels import compile_module
-from backtest.base.ranges import Number
-from backtest.base.units import DAY, FloatArray
+from backtest.base import FloatArray, Number, ParameterError, checked, compile_module
+from backtest.base.units import DAY
 from backtest.market import Market
 from backtest.paths import regime_fit_kernels
 from backtest.paths.path_model import PathModel, count_per_year, read_returns

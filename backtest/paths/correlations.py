@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.units import FloatArray
-from backtest.features.returns import log_returns
+from backtest.base import FloatArray, Number, ParameterError, Place
+from backtest.features import log_returns
 from backtest.market import Markets
 from backtest.paths.path_model import MOST_RETURNS
 

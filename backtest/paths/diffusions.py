@@ -8,10 +8,7 @@ from typing import Annotated, Self
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Number
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, Number, ParameterError, checked
 from backtest.market import Market
 from backtest.paths.path_model import PathModel, count_per_year, read_returns
 

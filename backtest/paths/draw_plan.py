@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import IntArray
+from backtest.base import IntArray
 from backtest.paths.path_model import WordArray
 
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)

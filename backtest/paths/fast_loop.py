@@ -12,22 +12,28 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from backtest.account import Account, Log
-from backtest.account.account_checks import check_account
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import AccountingError, BacktestError
-from backtest.base.units import FloatArray
-from backtest.engine import Result
-from backtest.engine.account_loop import find_loop_start
-from backtest.engine.bar_loop import BROKEN, Formula, Seen
-from backtest.engine.compile.recipe import ROOT_NAMES, pack_brackets, pack_columns, write_recipe
-from backtest.engine.lookahead.causality import observe_checked
-from backtest.engine.loop_driver import explain_refusal
-from backtest.engine.loop_inputs import Inputs, read_inputs
-from backtest.engine.portfolio_checks import read_venues
-from backtest.engine.resumed_run import History, join_market
-from backtest.engine.run import run
-from backtest.engine.signal_checks import read_signal
+from backtest.account import Account, Log, check_account
+from backtest.base import AccountingError, BacktestError, FloatArray, warn_caller
+from backtest.engine import (
+    Formula,
+    History,
+    Inputs,
+    Result,
+    Seen,
+    explain_refusal,
+    find_loop_start,
+    join_market,
+    observe_checked,
+    pack_brackets,
+    pack_columns,
+    read_inputs,
+    read_signal,
+    read_venues,
+    run,
+    write_recipe,
+)
+from backtest.engine.bar_loop import BROKEN
+from backtest.engine.compile.recipe import ROOT_NAMES
 from backtest.market import Market, Markets
 from backtest.paths import paths_loop
 from backtest.paths.draw_plan import DrawPlan
@@ -37,8 +43,7 @@ from backtest.paths.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.paths.path_set import Paths
 from backtest.paths.path_writer import PathBars
 from backtest.paths.paths_account import PathsAccount
-from backtest.policy import Policy
-from backtest.policy.error_location import bind_plain
+from backtest.policy import Policy, bind_plain
 from backtest.venue import Venue
 
 CHUNK_BARS = 65_536

@@ -11,15 +11,21 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.number_text import format_bps, format_setting
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.units import DAY, HOUR, FloatArray, format_duration
-from backtest.market import Market
-from backtest.market.tables.settlements import LARGEST_RATE, nearest_minute
+from backtest.base import (
+    FloatArray,
+    Number,
+    ParameterError,
+    Place,
+    did_you_mean,
+    format_bps,
+    format_duration,
+    format_setting,
+)
+from backtest.base.units import DAY, HOUR
+from backtest.market import Market, nearest_minute
+from backtest.market.tables.settlements import LARGEST_RATE
 from backtest.paths.path_calendar import FundingGrid, find_grid, find_last_bars
-from backtest.venue.funding import FundingTerms
+from backtest.venue import FundingTerms
 
 FundingChoice: TypeAlias = str | float | FundingTerms | None
 """``"fitted"``, ``"history"``, a constant rate, terms with a cap, or None for no funding."""

@@ -7,10 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, gammaln
 
-from backtest.base.kernels import compile_module
-from backtest.base.units import FloatArray
-from backtest.features import garch_kernels
-from backtest.features.garch import find_backcast
+from backtest.base import FloatArray, compile_module
+from backtest.features import find_backcast, garch_kernels
 from backtest.paths.jump_fit import maximize
 
 LARGEST_PERSISTENCE = 0.9999

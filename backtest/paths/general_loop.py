@@ -10,23 +10,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Account
-from backtest.account.currency_terms import refuse_currencies
+from backtest.account import Account, refuse_currencies
 from backtest.account.ledger import CALLED, LIQUIDATED
-from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray
-from backtest.engine import Result
-from backtest.engine.account_loop import take
-from backtest.engine.portfolio_checks import check_portfolio, read_venues
-from backtest.engine.portfolio_setup import Setup, set_up, set_up_again
-from backtest.engine.position_tables import compute_notionals, measure_profits
-from backtest.engine.record import Outcome
-from backtest.engine.run import run
-from backtest.engine.state_of_one import generalize, read_state
-from backtest.market import Markets
-from backtest.market.policy_clock import find_clock
-from backtest.market.weight_frame import read_weights, weights_to_frame
-from backtest.options.option_listing import refuse_options
+from backtest.base import FloatArray, ParameterError
+from backtest.engine import (
+    Outcome,
+    Result,
+    Setup,
+    check_portfolio,
+    compute_notionals,
+    generalize,
+    measure_profits,
+    read_state,
+    read_venues,
+    run,
+    set_up,
+    set_up_again,
+    take,
+)
+from backtest.market import Markets, find_clock, read_weights, weights_to_frame
+from backtest.options import refuse_options
 from backtest.paths.draw_plan import DrawPlan
 from backtest.paths.instrument_paths import MARKS, PRICES
 from backtest.paths.path_events import OWN_BLOCK, WARMUP, PathLives

@@ -7,12 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import NoFillWarning
-from backtest.base.number_text import format_leverage
-from backtest.base.units import FloatArray
-from backtest.engine import Result
-from backtest.engine.target_cuts_text import WORDS, is_large
+from backtest.base import FloatArray, NoFillWarning, format_leverage, warn_caller
+from backtest.engine import Result, is_large
+from backtest.engine.target_cuts_text import WORDS
 from backtest.paths.paths_runner import PathsRunner
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.checked_calls import check_shape
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, check_shape
 from backtest.market import Market
 from backtest.market.tables.dividends import DIVIDEND
 from backtest.paths.draw_plan import DrawPlan

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import erfcx, expit, logit
 from scipy.stats import poisson
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 
 MOST_AT_ONCE = 4
 """Jumps in one bar that the likelihood of Merton's model counts."""

@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked, checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import to_json
-from backtest.base.number_text import format_chance, format_leverage, format_money, format_percent
-from backtest.base.result_parts import Headline, Part
-from backtest.base.saved_result import list_records
-from backtest.base.settings_result import SettingsResult
-from backtest.engine import Result
-from backtest.engine.manifest import describe_history
+from backtest.base import (
+    Headline,
+    ParameterError,
+    Part,
+    SettingsResult,
+    checked,
+    checked_only,
+    format_chance,
+    format_leverage,
+    format_money,
+    format_percent,
+    list_records,
+    to_json,
+)
+from backtest.engine import Result, describe_history
 from backtest.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.paths.idle_paths import explain_idle, run_first_path, warn_of_idle
 from backtest.paths.path_events import Push, reduce_lives

@@ -11,20 +11,24 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.number_text import count_nouns, format_chance
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head
-from backtest.base.units import FloatArray
-from backtest.engine import Progress
-from backtest.engine.manifest import describe_history
-from backtest.engine.portfolio_checks import read_venues
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    Number,
+    ParameterError,
+    Part,
+    Place,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    checked_only,
+    count_nouns,
+    format_chance,
+    repr_plain,
+    warn_caller,
+)
+from backtest.engine import Progress, describe_history, read_venues
 from backtest.market import Market, Markets
 from backtest.paths.funding_process import summarize_funding
 from backtest.paths.idle_paths import describe_shortfall
@@ -44,8 +48,7 @@ from backtest.paths.runner_arguments import (
 from backtest.paths.scaled_policies import HoldOnce, Scaled
 from backtest.paths.simulate_paths import simulate_paths
 from backtest.policy import Policy
-from backtest.venue import Venue
-from backtest.venue.dated_costs import find_newest
+from backtest.venue import Venue, find_newest
 
 WHERE = "bt.max_leverage"
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.phrases import Place
-from backtest.base.units import DAY, MINUTE, FloatArray, IntArray, format_duration
-from backtest.market import Market
-from backtest.market.tables.settlements import cadence
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, Place, format_duration
+from backtest.base.units import DAY, MINUTE
+from backtest.market import Market, cadence
 
 WEEK = 7 * DAY
 RECENT_WEEKS = 8

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray
-from backtest.engine.lookahead.causality import observe
+from backtest.base import FloatArray
+from backtest.engine import observe
 from backtest.market import Market
 from backtest.paths.instrument_paths import MARKS, PRICES
 from backtest.paths.path_writer import PathBars

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 
 SHOWN = 2000
 """Paths whose equity is kept bar by bar, for the fan."""

@@ -30,7 +30,7 @@ from backtest.paths.draw_kernels import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 KERNELS = ("walk_jumps", "walk_heston", "walk_garch", "walk_regimes", "lay_marks", "walk_funding")
 

@@ -10,15 +10,19 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.later_import import call_later
-from backtest.base.number_text import format_percent
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.units import FloatArray, TimeLike
-from backtest.base.values import Value
-from backtest.features.returns import bars_per_year, log_returns
+from backtest.base import (
+    DataError,
+    FloatArray,
+    Number,
+    ParameterError,
+    Place,
+    TimeLike,
+    Value,
+    call_later,
+    checked,
+    format_percent,
+)
+from backtest.features import bars_per_year, log_returns
 from backtest.market import Market
 
 WordArray = npt.NDArray[np.uint64]

@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, format_time, utc_index
-from backtest.base.viewable import Viewable
+from backtest.base import (
+    FloatArray,
+    ParameterError,
+    Place,
+    Viewable,
+    checked,
+    did_you_mean,
+    format_time,
+    repr_plain,
+    utc_index,
+)
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.paths.correlations import factor_correlation
 from backtest.paths.draw_plan import DrawPlan, make_keys

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.kernels import compile_module
-from backtest.base.units import DAY, FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, compile_module
+from backtest.base.units import DAY
 from backtest.market import Market
 from backtest.paths import path_kernels, row_kernels
 from backtest.paths.funding_process import HISTORY, FundingProcess

@@ -9,15 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest.account import Account
-from backtest.base.units import FloatArray
-from backtest.engine import Result
-from backtest.engine.manifest import describe_venue
-from backtest.engine.portfolio_checks import read_venues
-from backtest.engine.run_setup import fits_one_position
+from backtest.base import FloatArray
+from backtest.engine import Result, describe_venue, fits_one_position, read_venues
 from backtest.paths.path_set import Paths
 from backtest.policy import Policy
-from backtest.venue import Venue
-from backtest.venue.dated_costs import check_no_column, list_dated, pick_cost
+from backtest.venue import Venue, check_no_column, list_dated, pick_cost
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backtest.base.code_identity import hash_texts
-from backtest.engine.compile.loop_compiler import load_policy_loop
-from backtest.engine.compile.recipe import Recipe
+from backtest.base import hash_texts
+from backtest.engine import Recipe, load_policy_loop
 from backtest.paths import paths_loop
 from backtest.paths.paths_loop import begin_path, live_path, live_paths
 

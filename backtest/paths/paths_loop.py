@@ -9,12 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from backtest.account import Feed, Log, Plan, Rules, State, live_bar
-from backtest.account.balances import compute_ratio
-from backtest.engine.bar_loop import (
-    BROKEN,
-    DONE,
-    NEGATIVE,
+from backtest.account import Feed, Log, Plan, Rules, State, compute_ratio, live_bar
+from backtest.engine import (
     Formula,
     Seen,
     count_days,
@@ -23,9 +19,10 @@ from backtest.engine.bar_loop import (
     show_account,
     with_decision,
 )
+from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 LIVED = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "ratio")
 """What is kept of each bar: wealth and, if asked, margin ratio at the close; counts; bad debt."""

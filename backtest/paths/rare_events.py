@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray, ParameterError
 from backtest.engine import Progress
 from backtest.paths.draw_plan import DrawPlan, make_keys, mix_words
 from backtest.paths.path_events import PathEvents, Push, find_first, reduce_lives

@@ -8,14 +8,10 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
-from backtest.base.checked_calls import check_lengths, checked
-from backtest.base.errors import ParameterError
-from backtest.base.kernels import compile_module
-from backtest.base.ranges import Number
-from backtest.base.units import YEAR_DAYS, FloatArray
-from backtest.features import garch_kernels
-from backtest.features.garch import find_backcast
-from backtest.features.returns import SESSIONS, log_returns
+from backtest.base import FloatArray, Number, ParameterError, check_lengths, checked, compile_module
+from backtest.base.units import YEAR_DAYS
+from backtest.features import find_backcast, garch_kernels, log_returns
+from backtest.features.returns import SESSIONS
 from backtest.market import Market
 from backtest.paths.path_model import PathModel, count_per_year, read_returns
 

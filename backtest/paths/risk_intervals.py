@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 
 LEAST_SAMPLE = 100.0
 """The smallest effective sample size for which a weighted interval is given."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from backtest.base.result_parts import Part, ShownChart, ShownTable
-from backtest.base.table_text import Head
+from backtest.base import Head, Part, ShownChart, ShownTable
 
 EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
 ESTIMATORS = {

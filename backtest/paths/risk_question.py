@@ -7,11 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import IntArray, format_duration, parse_duration
+from backtest.base import (
+    Choice,
+    IntArray,
+    Number,
+    ParameterError,
+    Place,
+    format_duration,
+    parse_duration,
+    repr_plain,
+)
 from backtest.paths.path_set import Paths
 from backtest.paths.tilted_models import can_tilt
 

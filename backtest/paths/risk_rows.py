@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, IntArray, parse_duration
+from backtest.base import FloatArray, IntArray, Place, parse_duration
 from backtest.engine import Progress
 from backtest.paths.path_events import PathEvents, Push
 from backtest.paths.paths_runner import PathsRunner

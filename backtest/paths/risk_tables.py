@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import DAY, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import DAY
 from backtest.paths.path_events import PathEvents
 from backtest.paths.path_set import Paths
 

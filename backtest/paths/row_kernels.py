@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.paths.draw_kernels import draw_uniform, grow
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 KERNELS = ("choose_rows", "expect_growth", "lay_rows")
 

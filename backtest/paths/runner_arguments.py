@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from backtest.account import Account
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number, Range
-from backtest.base.units import format_time
-from backtest.engine import Result
-from backtest.engine.portfolio_checks import read_venues
-from backtest.engine.portfolio_policies import assign_policies
+from backtest.base import DataError, Number, ParameterError, Range, format_time, repr_plain
+from backtest.engine import Result, assign_policies, read_venues
 from backtest.paths.path_set import Paths, check_paths
 from backtest.paths.paths_runner import PathsRunner
 from backtest.policy import Policy

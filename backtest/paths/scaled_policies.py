@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from backtest.base.ranges import Range
+from backtest.base import Range
 from backtest.policy import Combinator, Policy
 
 

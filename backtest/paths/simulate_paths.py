@@ -6,14 +6,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number, Range
-from backtest.base.units import FloatArray, TimeLike, format_time, parse_duration, to_nanoseconds
+from backtest.base import (
+    DataError,
+    FloatArray,
+    Number,
+    ParameterError,
+    Place,
+    Range,
+    TimeLike,
+    checked,
+    did_you_mean,
+    format_time,
+    parse_duration,
+    repr_plain,
+    to_nanoseconds,
+)
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.options.option_listing import refuse_options
+from backtest.options import refuse_options
 from backtest.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.paths.correlations import read_correlation
 from backtest.paths.diffusions import GBM, Kou, Merton

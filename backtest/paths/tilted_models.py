@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.paths.diffusions import GBM
 from backtest.paths.path_model import PathModel, count_per_year
 

@@ -1,8 +1,13 @@
 """Pockets: one capital in several accounts, transfers between them, and spending."""
 
-from backtest.pockets.allocation import Allocation, Pocket
-from backtest.pockets.allocation_result import AllocationResult
-from backtest.pockets.runway import Runway, runway
-from backtest.pockets.spending import Spending
+from typing import TYPE_CHECKING
 
-__all__ = ["Allocation", "AllocationResult", "Pocket", "Runway", "Spending", "runway"]
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.pockets.allocation import Allocation, Pocket
+    from backtest.pockets.allocation_result import AllocationResult
+    from backtest.pockets.runway import Runway, runway
+    from backtest.pockets.spending import Spending
+
+open_door(__name__)

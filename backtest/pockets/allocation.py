@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Either, Phrase, Place
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import TimeLike, parse_duration, utc_index
-from backtest.engine import Progress
-from backtest.engine.portfolio_checks import check_settlement, read_venues
+from backtest.base import (
+    Choice,
+    Either,
+    Number,
+    ParameterError,
+    Phrase,
+    Place,
+    TimeLike,
+    parse_duration,
+    repr_plain,
+    utc_index,
+)
+from backtest.engine import Progress, check_settlement, read_venues
 from backtest.market import Market, Markets, as_markets
-from backtest.options.option_listing import refuse_options
+from backtest.options import refuse_options
 from backtest.pockets.allocation_result import AllocationResult
 from backtest.pockets.allocation_run import run_pockets
 from backtest.pockets.live_pockets import PocketRun

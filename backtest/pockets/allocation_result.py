@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_percent
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head, format_table
-from backtest.base.units import FloatArray
-from backtest.engine import Result
-from backtest.engine.manifest import describe_history
-from backtest.engine.run_record import sample_risk_free
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    Part,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    format_percent,
+    format_table,
+)
+from backtest.engine import Result, describe_history, sample_risk_free
 from backtest.market import Market, Markets
-from backtest.measures.performance import compound_growth, max_drawdown, ratio
+from backtest.measures import compound_growth, max_drawdown, ratio
 
 WHOLE = "whole"
 COLUMNS = ("share", "capital", "transfers", "final_equity", "growth", "volatility", "sharpe",

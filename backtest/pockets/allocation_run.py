@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.errors import AccountingError
-from backtest.base.units import FloatArray, IntArray, format_time, parse_duration, utc_index
-from backtest.engine import Result
-from backtest.engine.portfolio_checks import read_venues
-from backtest.engine.run import run
+from backtest.base import (
+    AccountingError,
+    FloatArray,
+    IntArray,
+    format_time,
+    parse_duration,
+    utc_index,
+)
+from backtest.engine import Result, read_venues, run
 from backtest.market import Market
 from backtest.pockets.allocation_result import AllocationResult, build_result
 from backtest.pockets.live_pockets import LivePocket, LivePortfolio, PocketRun, start_pocket

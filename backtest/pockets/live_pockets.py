@@ -7,16 +7,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.portfolio_records import EQUITY, FLOW_NEXT, IS_RUINED, AccountState
-from backtest.base.units import FloatArray, IntArray
-from backtest.engine import Result
-from backtest.engine.account_loop import begin, start_numbers
-from backtest.engine.deciders import Deciders
-from backtest.engine.loop_driver import LoopStart, run_loop
-from backtest.engine.loop_inputs import Inputs, start_state
-from backtest.engine.portfolio_driver import Counts, advance_portfolio
-from backtest.engine.portfolio_inputs import PortfolioInputs
-from backtest.engine.portfolio_setup import Setup
+from backtest.account import AccountState
+from backtest.account.portfolio_records import EQUITY, FLOW_NEXT, IS_RUINED
+from backtest.base import FloatArray, IntArray
+from backtest.engine import (
+    Counts,
+    Deciders,
+    Inputs,
+    LoopStart,
+    PortfolioInputs,
+    Result,
+    Setup,
+    advance_portfolio,
+    begin,
+    run_loop,
+    start_numbers,
+    start_state,
+)
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 

@@ -9,26 +9,44 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.number_text import format_chance, format_percent
-from backtest.base.phrases import Place
-from backtest.base.ranges import Number
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head, format_table
-from backtest.base.units import DAY, FloatArray, IntArray, format_duration, parse_duration
-from backtest.engine import Progress
-from backtest.engine.manifest import describe_history
-from backtest.paths.funding_process import summarize_funding
-from backtest.paths.idle_paths import explain_idle, warn_of_idle
-from backtest.paths.liquidation_risk import describe_each, name_policies
-from backtest.paths.path_model import describe_drift
-from backtest.paths.path_set import Paths
-from backtest.paths.paths_runner import PathsRunner
-from backtest.paths.risk_intervals import estimate_pairs, estimate_plain
-from backtest.paths.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    IntArray,
+    Number,
+    ParameterError,
+    Part,
+    Place,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    checked_only,
+    format_chance,
+    format_duration,
+    format_percent,
+    format_table,
+    parse_duration,
+    repr_plain,
+)
+from backtest.base.units import DAY
+from backtest.engine import Progress, describe_history
+from backtest.paths import (
+    AnyAccount,
+    AnyPolicy,
+    AnyVenue,
+    Paths,
+    PathsRunner,
+    describe_drift,
+    describe_each,
+    estimate_pairs,
+    estimate_plain,
+    explain_idle,
+    make_runner,
+    name_policies,
+    summarize_funding,
+    warn_of_idle,
+)
 from backtest.pockets.spending import Spending
 from backtest.policy import Policy
 

@@ -8,11 +8,8 @@ from typing import Annotated
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, Duration
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import FloatArray
-from backtest.base.values import Value
+from backtest.base import Choice, Duration, FloatArray, Number, ParameterError, Value
+from backtest.base.fields import NOT_NEGATIVE
 
 MOST = Number(0, open_low=True, may_be_infinite=True)
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray
+from backtest.base import BoolArray, FloatArray
 
 TO_TARGET, LOSSES_ONLY, NONE = RULES = ("to-target", "losses-only", "none")
 """Restore the shares; only refill lost capital; no transfers."""

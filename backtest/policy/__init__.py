@@ -3,28 +3,22 @@
 A policy reads closed bars and a read-only view of its account, and returns a leverage.
 """
 
-from backtest.policy.combinators import Combinator
-from backtest.policy.option_rule import OptionRule
-from backtest.policy.policy import (
-    Columns,
-    Parameter,
-    Policy,
-    formula_for,
-    margin_formula_for,
-    sets_margin,
-    start_memory,
-    trades_options,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Columns",
-    "Combinator",
-    "OptionRule",
-    "Parameter",
-    "Policy",
-    "formula_for",
-    "margin_formula_for",
-    "sets_margin",
-    "start_memory",
-    "trades_options",
-]
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.policy.combinators import Combinator, combinator_of, held_leverage, rebuild_class
+    from backtest.policy.combinators import written_formulas, written_names
+    from backtest.policy.common_mistakes import explain_numba
+    from backtest.policy.error_location import bind_plain, format_location, locate_numba_error
+    from backtest.policy.formula_reads import find_fields, find_unread, may_read_of_account
+    from backtest.policy.option_rule import OptionRule
+    from backtest.policy.policy import Bar, Columns, Parameter, Policy, check_columns
+    from backtest.policy.policy import check_settings, check_value, copy_policy, find_parameters
+    from backtest.policy.policy import find_policies, format_title, formula_for, formula_of
+    from backtest.policy.policy import margin_formula_for, parse_value, renew, return_parameter
+    from backtest.policy.policy import sets_margin, start_memory, trades_options, write_value
+    from backtest.policy.view import AccountView
+
+open_door(__name__)

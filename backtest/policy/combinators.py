@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import Annotated, Any, ClassVar
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.ranges import Choice, Range
+from backtest.base import Choice, ParameterError, PolicyError, Range, checked
 from backtest.policy.combined_parts import (
     CombinedPart,
     find_flat_names,

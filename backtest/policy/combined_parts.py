@@ -13,7 +13,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from backtest.base.errors import PolicyError
+from backtest.base import PolicyError
 from backtest.policy.formula_rewriter import rewrite_formula
 from backtest.policy.policy import (
     BAR_FIELDS,

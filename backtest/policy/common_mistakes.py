@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 from types import CodeType, FunctionType
 
-from backtest.base.errors import PolicyError
+from backtest.base import PolicyError
 
 DECIDING = ("leverage", "combine", "venue_leverage", "option_orders")
 """The methods that are called at every bar."""

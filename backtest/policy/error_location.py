@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.errors import PolicyError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.units import format_time
+from backtest.base import PolicyError, did_you_mean, format_time, repr_plain
 from backtest.policy.combinators import written_formulas
 from backtest.policy.combined_parts import name_tuple
 from backtest.policy.policy import (

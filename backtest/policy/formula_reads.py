@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import CodeType, FunctionType
 from typing import Any
 
-from backtest.base.code_identity import describe_function
+from backtest.base import describe_function
 from backtest.policy.combinators import Combinator, combinator_of
 from backtest.policy.combined_parts import find_flat_names
 from backtest.policy.policy import Policy, formula_of, sets_margin

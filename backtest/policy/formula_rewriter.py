@@ -21,8 +21,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from backtest.base.code_identity import describe_bytecode, find_references
-from backtest.base.formula_functions import REPLACEMENTS, raise_to
+from backtest.base import describe_bytecode, find_references, raise_to
+from backtest.base.formula_functions import REPLACEMENTS
 
 PREFIX = "_backtest_"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from backtest.base.errors import PolicyError
+from backtest.base import PolicyError
 from backtest.policy.combinators import Combinator
 from backtest.policy.policy import trades_options
 

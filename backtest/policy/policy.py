@@ -30,13 +30,19 @@ from typing import (
 
 import numpy as np
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError, PolicyError, did_you_mean
-from backtest.base.fields import Flag, check_names
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Choice, Range
-from backtest.base.units import FloatArray
-from backtest.base.viewable import Viewable
+from backtest.base import (
+    Choice,
+    Flag,
+    FloatArray,
+    ParameterError,
+    PolicyError,
+    Range,
+    Viewable,
+    check_names,
+    checked,
+    did_you_mean,
+    repr_plain,
+)
 from backtest.policy.common_mistakes import check_class
 from backtest.policy.formula_rewriter import rewrite_formula
 
@@ -93,10 +99,8 @@ class Policy(Viewable):
 
     A policy may also define ``venue_leverage(self, bar, account)``: the leverage setting of an
     isolated position from the next open on, to which its margin is brought. NaN leaves it alone.
-
     One that trades options defines ``option_orders(self, bar, account, chain)``: the contracts to
     hold after the next open, ``{leg: (contract, quantity)}``; ``chain`` has those that are listed.
-
     ParameterError is raised if a parameter is unknown, out of range or of the wrong type.
     """
 
@@ -442,9 +446,5 @@ def copy_policy(policy: Policy) -> Policy:
 
 def find_policies(module: Any) -> list[type[Policy]]:
     """Return the policy classes that a module defines or imports, in order."""
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Policy) and value is not Policy
-    ]
-    return list(dict.fromkeys(found))
+    classes = dict.fromkeys(each for each in vars(module).values() if isinstance(each, type))
+    return [each for each in classes if issubclass(each, Policy) and each is not Policy]

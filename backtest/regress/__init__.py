@@ -4,15 +4,25 @@ The command line has ``backtest regress record`` and ``check``; tests have the p
 ``backtest_regression`` and :func:`assert_policy`. docs/regress.md explains their use.
 """
 
-from backtest.regress.baseline import Baseline, rewrite_baseline, take_baseline
-from backtest.regress.baseline_files import find_baselines, load_baseline, save_baseline
-from backtest.regress.expect import Expectation, MetricValue, assert_policy
-from backtest.regress.verdict import (
-    RegressVerdict,
-    compare_baselines,
-    report_failure,
-    report_skipped,
-)
+from typing import TYPE_CHECKING
+
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.regress.baseline import Baseline, check_mode, rewrite_baseline, take_baseline
+    from backtest.regress.baseline_files import check_unique_names, find_baseline_file
+    from backtest.regress.baseline_files import find_baselines, load_baseline, name_baseline
+    from backtest.regress.baseline_files import save_baseline
+    from backtest.regress.expect import Expectation, MetricValue, assert_policy
+    from backtest.regress.tolerances import choose_bands
+    from backtest.regress.verdict import RegressVerdict, compare_baselines, list_allowed
+    from backtest.regress.verdict import report_failure, report_skipped
+    from backtest.regress.verdict_junit import write_junit
+    from backtest.regress.verdict_markdown import write_markdown
+    from backtest.regress.verdict_text import print_verdicts, write_text
+    from backtest.regress.verdict_words import combine_exit_codes
+
+open_door(__name__)
 
 __all__ = [
     "Baseline",

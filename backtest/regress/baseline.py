@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import to_plain
-from backtest.base.units import format_time
+from backtest.base import ParameterError, format_time, to_plain
 from backtest.engine import Result
 from backtest.regress.host import describe_host, list_host_changes
 from backtest.regress.renamed_measures import find_present_name
@@ -25,7 +23,7 @@ from backtest.regress.run_identity import (
 from backtest.regress.tolerances import Band, choose_bands
 from backtest.regress.trace import Trace, hash_array, take_trace
 from backtest.regress.walk_facts import gather_walk_facts, measure_walk, require_account
-from backtest.validation.walk import WalkForward
+from backtest.validation import WalkForward
 
 FORMAT = 1
 EXACT, TOLERANCE, STATISTICAL = "exact", "tolerance", "statistical"

@@ -17,10 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backtest.base.atomic_files import write_file
-from backtest.base.bounded_reads import parse_json, read_small
-from backtest.base.errors import BacktestError, DataError
-from backtest.base.json_values import from_plain
+from backtest.base import BacktestError, DataError, from_plain, parse_json, read_small, write_file
 from backtest.regress.baseline import (
     FORMAT,
     MODES,

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.units import format_span
+from backtest.base import ParameterError, did_you_mean, format_span
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.trade_measures import TRADE_MEASURES
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from backtest.base.result_identity import find_version
+from backtest.base import find_version
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")
 OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")

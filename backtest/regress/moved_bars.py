@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest.account.terms import SIGNS
-from backtest.base.units import BoolArray, FloatArray, format_time
+from backtest.base import BoolArray, FloatArray, format_time
 from backtest.regress.trace import (
     DATA,
     INPUTS,

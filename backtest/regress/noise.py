@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.compare.pairs import LEAST_SAMPLES
-from backtest.measures import Sampled
-from backtest.measures.paired_bootstrap import compare_pairs
+from backtest.measures import Sampled, compare_pairs
 from backtest.regress.trace import Trace
 
 CONFIDENCE = 0.95

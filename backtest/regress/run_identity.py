@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.base.json_values import to_plain
+from backtest.base import to_plain
 from backtest.engine import Result
-from backtest.policy.combinators import written_formulas
+from backtest.policy import written_formulas
 
 if TYPE_CHECKING:
     from backtest.policy import Policy

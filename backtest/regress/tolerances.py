@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base import ParameterError, did_you_mean
 from backtest.base.units import TOLERANCE
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import METRICS

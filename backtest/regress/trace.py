@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from backtest.account.terms import OPTIONAL, OPTIONAL_TERMS, SIGNS, list_optional
-from backtest.base.units import FloatArray, IntArray
-from backtest.engine.record import AccountFields, PositionFields
-from backtest.measures.performance import sampled_returns
+from backtest.account import list_optional
+from backtest.account.terms import OPTIONAL, OPTIONAL_TERMS, SIGNS
+from backtest.base import FloatArray, IntArray
+from backtest.engine import AccountFields, PositionFields
+from backtest.measures import sampled_returns
 
 if TYPE_CHECKING:
     from backtest.engine import Result

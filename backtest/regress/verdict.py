@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from backtest.base.errors import BacktestError
-from backtest.base.json_values import to_plain
+from backtest.base import BacktestError, to_plain
 from backtest.measures.run_measures import METRICS
 from backtest.regress import noise as noises
 from backtest.regress.baseline import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from backtest.base.number_text import format_change, format_pair
+from backtest.base import format_change, format_pair
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
 from backtest.regress.run_identity import FactChange
 from backtest.regress.verdict import (

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
+from backtest.base import ParameterError, Place
 from backtest.engine import Result
 from backtest.regress.run_identity import gather_facts, hash_data, hash_wings, shorten_lists
-from backtest.validation.walk_figures import read_figures
+from backtest.validation import read_figures
 
 if TYPE_CHECKING:
-    from backtest.validation.walk import WalkForward
+    from backtest.validation import WalkForward
 
 WALK = "walk"
 """The group of facts that a baseline of a walk has, and one of a run has not."""

@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.result_parts import ShownChart
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ShownChart
 from backtest.report.page.axis_scale import choose_scale, drop_dust
 from backtest.report.page.figures import (
     LIGHT,

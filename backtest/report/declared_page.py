@@ -8,13 +8,23 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from backtest.base.result_folders import name_folder
-from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
-from backtest.base.saved_result import SavedResult
-from backtest.base.table_text import HEADS, NONE, STYLES, Head, find_head, format_cell
-from backtest.base.text_layout import capitalize
-from backtest.base.units import format_time
-from backtest.measures.measure_names import ABOUT, name_measure
+from backtest.base import (
+    Head,
+    Headline,
+    Part,
+    SavedResult,
+    Shown,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    find_head,
+    format_cell,
+    format_time,
+    name_folder,
+)
+from backtest.base.table_text import HEADS, NONE, STYLES
+from backtest.measures import name_measure
+from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.declared_terms import build_basis
 from backtest.report.declared_charts import draw_declared

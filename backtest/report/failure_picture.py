@@ -6,10 +6,8 @@ from html import escape
 
 import numpy as np
 
-from backtest.base.number_text import format_percent
-from backtest.base.text_layout import escape_directions
-from backtest.base.units import IntArray
-from backtest.features.failure_map import FailureMap
+from backtest.base import IntArray, escape_directions, format_percent
+from backtest.features import FailureMap
 from backtest.report.page.figures import LIGHT
 
 SIZE, EDGE, TOP = 440, 64, 40

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.reportable import Reportable
-from backtest.base.text_layout import clip, escape_directions
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, Reportable, clip, escape_directions
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Fact
 from backtest.report.page.thinning import thin_rows

@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backtest.account import Account
-from backtest.base.fields import Cost
-from backtest.base.json_values import repr_plain
-from backtest.base.number_text import format_bps
-from backtest.base.text_layout import clip
-from backtest.base.units import format_time
+from backtest.base import Cost, clip, format_bps, format_time, repr_plain
 from backtest.market import Market, Markets
 from backtest.paths import Paths
 from backtest.policy import Policy

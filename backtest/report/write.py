@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from backtest.base.reportable import Reportable
+from backtest.base import Reportable
 from backtest.report.basis.data_and_command import NOTHING, Background, find_background
 from backtest.report.declared_page import build_declared
 from backtest.report.page.page import Page

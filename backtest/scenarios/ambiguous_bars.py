@@ -11,23 +11,28 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from backtest.account.account_records import Feed, InstrumentRules, Position, Watch
-from backtest.account.bar import quote_bar
+from backtest.account import (
+    Feed,
+    InstrumentRules,
+    Position,
+    Watch,
+    find_adverse,
+    find_side,
+    quote_bar,
+)
 from backtest.account.ledger import LIQUIDATED, STOP_KINDS
-from backtest.account.position import find_adverse, find_side
-from backtest.engine import Result
-from backtest.engine.account_loop import find_loop_start
-from backtest.engine.compile.recipe import write_recipe
-from backtest.engine.lookahead.causality import observe
-from backtest.engine.loop_driver import (
-    CHUNK,
-    PLAIN_CHUNK,
+from backtest.engine import (
     LoopStart,
+    Outcome,
+    Result,
     build_compiled,
     build_plain,
+    find_loop_start,
+    observe,
     run_chunks,
+    write_recipe,
 )
-from backtest.engine.record import Outcome
+from backtest.engine.loop_driver import CHUNK, PLAIN_CHUNK
 from backtest.scenarios.bounds_position import PositionOrders, may_stop
 
 

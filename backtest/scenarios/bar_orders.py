@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Feed, Ledger, Log, Plan, Rules, State, live_bar
-from backtest.account.account_records import Watch
-from backtest.account.ledger import new_ledger
-from backtest.engine.bar_loop import with_decision
+from backtest.account import Feed, Ledger, Log, Plan, Rules, State, Watch, live_bar, new_ledger
+from backtest.engine import with_decision
 
 LOW, HIGH, FUND = "low", "high", "funding"
 NODES = 0.05 * (np.arange(900) + 0.5)

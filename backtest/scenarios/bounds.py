@@ -11,21 +11,25 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Whole
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.result_parts import Headline, Part, ShownTable
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head, format_table
-from backtest.base.units import FloatArray, utc_index
-from backtest.engine import Progress, Result
-from backtest.engine.manifest import describe_history
-from backtest.engine.run import run
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    ParameterError,
+    Part,
+    Place,
+    SettingsResult,
+    ShownTable,
+    Whole,
+    checked_only,
+    format_table,
+    repr_plain,
+    utc_index,
+)
+from backtest.engine import Progress, Result, describe_history, run
 from backtest.market import Market, Markets
 from backtest.measures.measure_names import ABOUT
-from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
+from backtest.paths import AnyPolicy, AnyVenue
 from backtest.policy import Policy
 from backtest.scenarios.ambiguous_bars import count_ambiguous_bars
 from backtest.scenarios.bounds_lanes import DEPTH, WHERE

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.units import format_duration
+from backtest.base import ParameterError, Place, format_duration
 from backtest.engine import Result
 from backtest.market import Market, Markets
-from backtest.measures.tally import Tally
+from backtest.measures import Tally
 from backtest.scenarios.bar_orders import Branch
 
 WHERE = "bt.bounds"

@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Account, Ledger
-from backtest.account.currency_terms import refuse_currencies
-from backtest.account.portfolio_bar import set_quotes
-from backtest.account.portfolio_gap import is_quiet
+from backtest.account import Account, AccountState, Ledger, is_quiet, refuse_currencies, set_quotes
 from backtest.account.portfolio_records import (
     ALONG,
     EQUITY,
@@ -22,27 +19,27 @@ from backtest.account.portfolio_records import (
     LATE,
     RESERVE,
     RESTING,
-    AccountState,
 )
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray, IntArray
-from backtest.engine import Result
-from backtest.engine.account_loop import copy_state, live
-from backtest.engine.collateral_prices import find_prices
-from backtest.engine.portfolio_buffers import new_quotes
-from backtest.engine.portfolio_driver import (
+from backtest.base import FloatArray, IntArray, ParameterError, Place
+from backtest.engine import (
     Counts,
+    PortfolioInputs,
+    Record,
+    Result,
+    Setup,
+    copy_state,
+    find_prices,
+    finish,
+    join_records,
+    live,
+    new_quotes,
+    observe_policies,
     read_tables,
+    set_up,
 )
-from backtest.engine.portfolio_inputs import PortfolioInputs
-from backtest.engine.portfolio_policies import observe_policies
-from backtest.engine.portfolio_setup import Setup, set_up
-from backtest.engine.record import Record, join_records
-from backtest.engine.run_result import finish
 from backtest.market import Market, Markets
-from backtest.measures.tally import Tally
-from backtest.options.option_listing import refuse_options
+from backtest.measures import Tally
+from backtest.options import refuse_options
 from backtest.scenarios.bar_orders import Branch, low_first_probability
 from backtest.scenarios.bounds_lanes import DEPTH, WHERE, BarOutcomes, Lane, check_new
 from backtest.scenarios.portfolio_bars import PortfolioBars, may_compile

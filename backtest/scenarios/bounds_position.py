@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backtest.account import (
+    Balances,
     Feed,
     InstrumentRules,
     Ledger,
@@ -17,30 +18,31 @@ from backtest.account import (
     Quote,
     Rules,
     State,
+    Watch,
+    find_adverse,
+    find_nearest_stop,
+    find_side,
+    is_through,
     live_bar,
+    new_ledger,
+    quote_bar,
 )  # fmt: skip
-from backtest.account.account_records import Balances, Watch
-from backtest.account.bar import quote_bar
-from backtest.account.exits import NOTHING, find_nearest_stop, is_through
-from backtest.account.ledger import new_ledger
-from backtest.account.position import find_adverse, find_side
-from backtest.base.errors import DataError
-from backtest.base.units import format_time
-from backtest.engine import Result
-from backtest.engine.bar_loop import (
+from backtest.account.exits import NOTHING
+from backtest.base import DataError, format_time
+from backtest.engine import (
+    Result,
     count_days,
+    join_records,
+    new_record_of_one,
+    observe,
     record_bar,
     show_account,
+    start_state,
     with_decision,
 )
-from backtest.engine.lookahead.causality import observe
-from backtest.engine.loop_inputs import start_state
-from backtest.engine.record import join_records, new_record_of_one
-from backtest.market import Market
-from backtest.market.tables.dividends import read_settlements
-from backtest.measures.tally import Tally, count_bar, start_tally
-from backtest.policy import start_memory
-from backtest.policy.error_location import bind_plain
+from backtest.market import Market, read_settlements
+from backtest.measures import Tally, count_bar, start_tally
+from backtest.policy import bind_plain, start_memory
 from backtest.scenarios.bar_orders import (
     BarSteps,
     Branch,

@@ -12,23 +12,28 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.number_text import format_money
-from backtest.base.phrases import Either, Phrase, Place
-from backtest.base.ranges import Number
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head, format_round_money, format_table
-from backtest.base.text_layout import capitalize
-from backtest.engine import Progress
-from backtest.engine.manifest import describe_history
-from backtest.engine.portfolio_checks import read_venues
-from backtest.engine.run import run
-from backtest.engine.run_warnings import warn_once
+from backtest.base import (
+    Either,
+    Head,
+    Headline,
+    Number,
+    ParameterError,
+    Part,
+    Phrase,
+    Place,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    checked_only,
+    format_money,
+    format_round_money,
+    format_table,
+    repr_plain,
+)
+from backtest.engine import Progress, describe_history, read_venues, run, warn_once
 from backtest.market import Market, Markets, as_markets
-from backtest.paths.liquidation_risk import describe_each, name_policies
+from backtest.paths import describe_each, name_policies
 from backtest.venue import Venue
 
 WHERE = "bt.capacity"

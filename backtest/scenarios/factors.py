@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray
-from backtest.engine.indicator_rules import change_rule, resolve_signal
-from backtest.engine.signal_rule import SignalRule
+from backtest.base import FloatArray, ParameterError
+from backtest.engine import SignalRule, change_rule, resolve_signal
 from backtest.market import Market, Markets
 from backtest.scenarios.stress_run import MULTIPLIERS, list_worsenings, scale
 from backtest.venue import Venue

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from backtest.account.portfolio_records import AccountState
-from backtest.base.units import FloatArray
-from backtest.engine import Result
-from backtest.engine.account_loop import begin
-from backtest.engine.compile.plain_or_compiled import (
-    estimate_plain_general,
-    is_loop_plain,
-    order_loop,
-)
-from backtest.engine.portfolio_driver import (
+from backtest.account import AccountState
+from backtest.base import FloatArray
+from backtest.engine import (
     Counts,
+    PortfolioInputs,
+    Result,
+    Setup,
+    begin,
     bind_loop,
     drive,
+    estimate_plain_general,
+    is_loop_plain,
     list_kernel_arguments,
     new_tape,
+    order_loop,
 )
-from backtest.engine.portfolio_inputs import PortfolioInputs
-from backtest.engine.portfolio_setup import Setup
-from backtest.venue.own_requirement import OwnMargin
+from backtest.venue import OwnMargin
 
 
 def may_compile(result: Result, setup: Setup, n_bars: int) -> bool:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.option_holdings import is_walking
-from backtest.account.option_marks import open_options, price_options
-from backtest.account.option_walk import is_moved_by
-from backtest.account.portfolio_balance import compute_excess, value_at
-from backtest.account.portfolio_bar import set_quotes
-from backtest.account.portfolio_records import (
-    WORST,
+from backtest.account import (
     AccountState,
     MarketBar,
     MarketFeed,
     Scratch,
     Terms,
+    aim_at_leg,
+    aim_at_worst,
+    compute_excess,
+    is_moved_by,
+    is_walking,
+    open_options,
+    price_options,
+    set_quotes,
+    value_at,
 )
-from backtest.account.price_walk import aim_at_leg, aim_at_worst
-from backtest.base.units import FloatArray
-from backtest.engine.portfolio_close import find_failure_value
+from backtest.account.portfolio_records import WORST
+from backtest.base import FloatArray
+from backtest.engine import find_failure_value
 
 
 def measure_portfolio_distance(

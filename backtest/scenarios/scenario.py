@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from backtest.account.by_instrument import ByInstrument
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Duration, Text, Whole
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import to_nanoseconds
-from backtest.base.values import Value
+from backtest.account import ByInstrument
+from backtest.base import (
+    Choice,
+    Duration,
+    Number,
+    ParameterError,
+    Text,
+    Value,
+    Whole,
+    to_nanoseconds,
+)
 
 SCALE = Number(0.0)
 

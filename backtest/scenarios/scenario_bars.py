@@ -8,8 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.units import DAY, FloatArray, format_time, parse_duration, to_nanoseconds
+from backtest.base import (
+    DataError,
+    FloatArray,
+    ParameterError,
+    did_you_mean,
+    format_time,
+    parse_duration,
+    to_nanoseconds,
+)
+from backtest.base.units import DAY
 from backtest.market import Market
 from backtest.scenarios.scenario import Scenario
 

@@ -11,27 +11,43 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.number_text import format_percent
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head, format_table
-from backtest.engine import Progress
-from backtest.engine.indicator_rules import read_named, resolve_signal
-from backtest.engine.manifest import describe_history
-from backtest.engine.portfolio_checks import read_venues
-from backtest.engine.run import run
-from backtest.engine.run_warnings import warn_once
-from backtest.engine.signal_rule import SignalRule
-from backtest.market import Market, Markets, as_markets
-from backtest.market.weight_frame import read_weights
-from backtest.paths import Paths, liquidation_risk
-from backtest.paths.liquidation_risk import describe_each, name_policies
-from backtest.paths.path_set import check_paths
-from backtest.paths.runner_arguments import AnyPolicy, AnyVenue
+from backtest.base import (
+    Argument,
+    Head,
+    Headline,
+    ParameterError,
+    Part,
+    Phrase,
+    Place,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    checked_only,
+    did_you_mean,
+    format_percent,
+    format_table,
+    repr_plain,
+)
+from backtest.engine import (
+    Progress,
+    SignalRule,
+    describe_history,
+    read_named,
+    read_venues,
+    resolve_signal,
+    run,
+    warn_once,
+)
+from backtest.market import Market, Markets, as_markets, read_weights
+from backtest.paths import (
+    AnyPolicy,
+    AnyVenue,
+    Paths,
+    check_paths,
+    describe_each,
+    liquidation_risk,
+    name_policies,
+)
 from backtest.policy import Policy
 from backtest.scenarios.factors import (
     FACTORS,

@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account.currency_terms import refuse_currencies
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice
-from backtest.base.units import DAY, FloatArray, format_time
+from backtest.account import refuse_currencies
+from backtest.base import (
+    Choice,
+    FloatArray,
+    ParameterError,
+    Place,
+    checked_only,
+    did_you_mean,
+    format_time,
+    repr_plain,
+)
+from backtest.base.units import DAY
 from backtest.engine import Progress, Result
 from backtest.market import Market, Markets, as_markets
 from backtest.scenarios.break_even_move import find_break_even, find_break_even_of

@@ -11,33 +11,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Account
+from backtest.account import Account, AccountState, OptionFeed
 from backtest.account.ledger import CALLED, LIQUIDATED
-from backtest.account.option_feed import OptionFeed
-from backtest.account.portfolio_records import AccountState
-from backtest.base.units import FloatArray, to_nanoseconds
-from backtest.engine import Result
-from backtest.engine.account_loop import copy_state
-from backtest.engine.collateral_prices import ASSET, read_assets
-from backtest.engine.fee_days import start_day
-from backtest.engine.portfolio_buffers import new_quotes, new_scratch
-from backtest.engine.portfolio_driver import (
+from backtest.base import FloatArray, to_nanoseconds
+from backtest.engine import (
     Counts,
+    PortfolioInputs,
+    Result,
+    Setup,
+    ask_plain,
+    copy_state,
+    end_expired,
+    new_quotes,
+    new_scratch,
+    observe_policies,
+    read_assets,
+    read_memory,
+    read_portfolio_inputs,
+    read_state,
     read_tables,
+    set_up,
+    set_up_again,
+    start_day,
 )
-from backtest.engine.portfolio_inputs import PortfolioInputs, read_portfolio_inputs
-from backtest.engine.portfolio_policies import ask_plain, observe_policies
-from backtest.engine.portfolio_setup import Setup, end_expired, set_up, set_up_again
-from backtest.engine.state_of_one import read_memory, read_state
-from backtest.market import Market, Markets
-from backtest.market.markets import remake
+from backtest.engine.collateral_prices import ASSET
+from backtest.market import Market, Markets, remake
 from backtest.policy import start_memory
 from backtest.scenarios import portfolio_distance
 from backtest.scenarios.portfolio_bars import PortfolioBars, may_compile
-from backtest.venue import Venue
-from backtest.venue.contract_value import compute_value
-from backtest.venue.own_requirement import OwnMargin, make_own_twins
-from backtest.venue.trading_terms import Contract
+from backtest.venue import Contract, OwnMargin, Venue, compute_value, make_own_twins
 
 NO_STOPS: dict[str, Any] = {
     "stop_loss": None,

@@ -10,12 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.base.number_text import choose_decimals
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.settings_result import SettingsResult
-from backtest.base.table_text import Head
-from backtest.base.text_layout import capitalize
-from backtest.engine.manifest import describe_history
+from backtest.base import (
+    Head,
+    Headline,
+    Part,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    choose_decimals,
+)
+from backtest.engine import describe_history
 from backtest.market import Market, Markets
 
 MOST_SHOCKS = 60

@@ -11,19 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Cost
-from backtest.base.phrases import Place
-from backtest.base.units import parse_duration, to_nanoseconds
+from backtest.base import Cost, ParameterError, Place, parse_duration, to_nanoseconds
 from backtest.engine import Result
 from backtest.market import Market, Markets
 from backtest.scenarios.scenario import Scenario
 from backtest.scenarios.scenario_bars import Bars, append_bars, find_moves, make_all_bars
 from backtest.scenarios.stress_account import Shocked, StressAccount
-from backtest.venue import Venue
-from backtest.venue.contract_value import compute_value
-from backtest.venue.dated_costs import has_spread, pick_cost, scale_cost
-from backtest.venue.trading_terms import Contract
+from backtest.venue import Contract, Venue, compute_value, has_spread, pick_cost, scale_cost
 
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
 WARMUP = 20_000

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from backtest.base import is_lock_held, to_plain
 from backtest.base.atomic_files import LOCK
-from backtest.base.file_lock import is_lock_held
-from backtest.base.json_values import to_plain
-from backtest.tune import OUTCOME, STUDY, read_json
-from backtest.tune.journal import Batch, Journal
+from backtest.tune import OUTCOME, STUDY, Batch, Journal, read_json
 from backtest.tune.plateau import PART
 
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"

@@ -9,18 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from backtest.base.text_layout import clip, escape_directions
-from backtest.measures.measure_names import name_measure
-from backtest.report.page.figures import write_script_data
-from backtest.report.page.html import hash_text, read_template, start_jinja
-from backtest.report.page.report_numbers import format_measure
-from backtest.store.entry import StoreEntry
-from backtest.store.kinds import (
-    STUDY_KIND,
-    is_run,
-    list_kinds,
-    name_kind,
-)
+from backtest.base import clip, escape_directions
+from backtest.measures import name_measure
+from backtest.report import format_measure, hash_text, read_template, start_jinja, write_script_data
+from backtest.store import StoreEntry, is_run, list_kinds, name_kind
+from backtest.store.kinds import STUDY_KIND
 
 PACKAGE = "backtest.serve"
 FIRST_ROWS = 200

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.serve.site import Answer, Site, answer_message
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})

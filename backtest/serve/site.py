@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
-from backtest.base.errors import BacktestError, DataError, ParameterError
-from backtest.report.page.html import read_plotly, read_template, write_html, write_security_policy
-from backtest.report.page.page import Page
-from backtest.report.write import build_page
+from backtest.base import BacktestError, DataError, ParameterError
+from backtest.report import (
+    Page,
+    build_page,
+    read_plotly,
+    read_template,
+    write_html,
+    write_security_policy,
+)
 from backtest.serve.live_study import RUNNING, Follower, find_state
 from backtest.serve.pages import (
     MOST,
@@ -25,11 +30,16 @@ from backtest.serve.pages import (
     write_live,
     write_message,
 )
-from backtest.store.compare_saved import compare_saved, load_runs
-from backtest.store.entry import StoreEntry
-from backtest.store.find import load_saved
-from backtest.store.kinds import STUDY_KIND, is_run
-from backtest.store.listing import CachedEntry, ServedList
+from backtest.store import (
+    CachedEntry,
+    ServedList,
+    StoreEntry,
+    compare_saved,
+    is_run,
+    load_runs,
+    load_saved,
+)
+from backtest.store.kinds import STUDY_KIND
 
 HTML, JSON = "text/html; charset=utf-8", "application/json; charset=utf-8"
 STRICT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -203,7 +213,7 @@ class Site:
         return self._serve(key, lambda: self._compare_runs(folders))
 
     def _compare_runs(self, folders: list[Path]) -> Page:
-        from backtest.report.write import build_kind  # noqa: PLC0415 - seldom used
+        from backtest.report import build_kind  # noqa: PLC0415 - seldom used
 
         named = load_runs(folders)
         return without_command(build_kind(compare_saved(named, draws=DRAWS)))

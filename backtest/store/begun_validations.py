@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from backtest.base import DataError, is_lock_held
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
-from backtest.base.errors import DataError
-from backtest.base.file_lock import is_lock_held
 from backtest.base.result_folders import MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.store.kinds import open_folder
-from backtest.validation.progress_folder import UNFINISHED, name_result
+from backtest.validation import name_result
+from backtest.validation.progress_folder import UNFINISHED
 
 FOLD = re.compile(r"schedule-\d{3}/|(schedule-\d{3}/)?fold-\d{5}/(test/)?(trials/)?")
 """Folders of the searches of folds."""

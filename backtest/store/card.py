@@ -8,18 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.bounded_reads import open_plain, read_small
-from backtest.base.errors import DataError
-from backtest.base.provenance import (
-    FORMAT,
-    PACKAGE,
-    PROVENANCE,
+from backtest.base import (
+    DataError,
     Making,
     decode_provenance,
     making_from_json,
+    open_plain,
+    read_small,
 )
-from backtest.engine import result_files
-from backtest.engine.run_kinds import read_metrics
+from backtest.base.provenance import FORMAT, PACKAGE, PROVENANCE
+from backtest.engine import read_metrics, result_files
 
 MAGIC, LEAST_PARQUET = b"PAR1", 12
 

@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import to_plain
-from backtest.base.units import FloatArray, format_duration, utc_index
-from backtest.compare import Comparison, SharedTerms, list_differences
-from backtest.compare.compare import check_rules, compare_results
-from backtest.compare.shared_terms import (
+from backtest.base import FloatArray, ParameterError, format_duration, to_plain, utc_index
+from backtest.compare import (
+    Comparison,
+    SharedTerms,
     check_baseline,
+    check_rules,
+    compare_results,
     describe_result,
     find_overlay,
     find_settings,
     find_title,
+    list_differences,
     name_uniquely,
 )
 from backtest.engine import Result

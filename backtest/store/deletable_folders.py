@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from backtest.base import DataError
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
-from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, MANIFEST
 from backtest.base.saved_result import KINDS

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backtest.base import BacktestError, DataError, is_lock_held, read_provenance
 from backtest.base.atomic_files import LOCK
-from backtest.base.errors import BacktestError, DataError
-from backtest.base.file_lock import is_lock_held
-from backtest.base.provenance import read_provenance
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.engine.run_kinds import RUN
 from backtest.store.begun_validations import describe_progress, is_begun, open_begun
@@ -23,7 +21,8 @@ from backtest.store.card import (
 from backtest.store.kind_fields import describe_manifest, read_fields, read_study_header
 from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, open_folder
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation.validation_files import ACCOUNTS, describe_search
+from backtest.validation import describe_search
+from backtest.validation.validation_files import ACCOUNTS
 
 
 @dataclass(frozen=True)

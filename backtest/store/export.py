@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from backtest.base.atomic_files import write_file
-from backtest.base.errors import DataError, ParameterError
+from backtest.base import DataError, ParameterError, save_folder, write_file
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import save_folder
 from backtest.base.saved_result import KINDS
 from backtest.store.kinds import STUDY_KIND, open_folder
 from backtest.store.verify import verify_folder

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
+from backtest.base import DataError, ParameterError, SavedResult, did_you_mean
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
-from backtest.base.saved_result import KINDS, SavedResult
+from backtest.base.saved_result import KINDS
 from backtest.engine import Result
 from backtest.store.begun_validations import is_begun
 from backtest.store.kinds import STUDY_KIND, open_folder

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backtest.base import damage_error, is_lock_held, select_numbers
 from backtest.base.atomic_files import LOCK
-from backtest.base.file_lock import is_lock_held
-from backtest.base.result_folders import MANIFEST, damage_error
-from backtest.base.saved_result import KINDS, select_numbers
+from backtest.base.result_folders import MANIFEST
+from backtest.base.saved_result import KINDS
 from backtest.store.card import has_ends
 from backtest.store.kinds import STUDY_KIND, find_manifest_faults
 from backtest.tune import STUDY, Study
-from backtest.tune.study_folder import read_json as read_study_json
-from backtest.validation.validation_files import describe_search
+from backtest.tune import read_json as read_study_json
+from backtest.validation import describe_search
 
 
 def read_fields(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:

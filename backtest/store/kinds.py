@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from backtest.base import DataError, SavedResult, compute_id, read_json_file
 from backtest.base.atomic_files import LOCK
-from backtest.base.errors import DataError
 from backtest.base.provenance import PROVENANCE
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, read_json_file
-from backtest.base.result_identity import compute_id
-from backtest.base.saved_result import KINDS, SavedResult
+from backtest.base.result_folders import LEFTOVERS, MANIFEST
+from backtest.base.saved_result import KINDS
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine.run_kinds import RUN
@@ -20,9 +19,7 @@ from backtest.pockets import AllocationResult, Runway
 from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
 from backtest.sweep import Sweep
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation.cross_validation import CrossValidation
-from backtest.validation.schedules import Schedules
-from backtest.validation.walk import WalkForward
+from backtest.validation import CrossValidation, Schedules, WalkForward
 
 SAVED: tuple[type[SavedResult], ...] = (
     Sweep, Comparison, LiquidationRisk, MaxLeverage, Cascade, Crowding, SimulatedMarket,

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.units import parse_duration, to_nanoseconds
+from backtest.base import ParameterError, did_you_mean, parse_duration, to_nanoseconds
 from backtest.measures.measure_names import ABOUT
 from backtest.store.entry import StoreEntry
 from backtest.store.kinds import list_kinds

@@ -17,9 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.base.atomic_files import write_file
-from backtest.base.errors import DataError
-from backtest.base.result_identity import find_version
+from backtest.base import DataError, find_version, write_file
 from backtest.base.saved_result import KINDS
 from backtest.store import card, kind_fields
 from backtest.store import entry as reading

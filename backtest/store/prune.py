@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from backtest.base.atomic_files import LOCK, REPLACED, held_folder
-from backtest.base.errors import DataError
+from backtest.base import DataError, held_folder
+from backtest.base.atomic_files import LOCK, REPLACED
 from backtest.base.result_folders import DRAFT, LEFTOVERS, MANIFEST, OLDER, PRUNED
 from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_reason_to_keep

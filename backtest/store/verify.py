@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backtest.base import BacktestError, find_changed_files, hash_file, to_plain
 from backtest.base.atomic_files import LOCK
-from backtest.base.errors import BacktestError
-from backtest.base.json_values import to_plain
-from backtest.base.provenance import PROVENANCE, find_changed_files
-from backtest.base.result_folders import LEFTOVERS, MANIFEST, hash_file
+from backtest.base.provenance import PROVENANCE
+from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.store.begun_validations import is_begun
 from backtest.store.entry import StoreEntry, read_entry, read_leftover
@@ -26,12 +25,18 @@ from backtest.store.kinds import (
     is_foreign_folder,
     open_folder,
 )
-from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.tune.holdout import LOOKS, find_damaged_looks
-from backtest.tune.study_folder import find_broken
-from backtest.tune.study_folder import read_json as read_study_json
+from backtest.tune import (
+    OUTCOME,
+    STUDY,
+    TRIALS,
+    find_broken,
+    find_damaged_looks,
+    find_damaged_tries,
+)
+from backtest.tune import read_json as read_study_json
+from backtest.tune.holdout import LOOKS
 from backtest.tune.study_identity import ASIDE
-from backtest.tune.tried_sets import TRIED, find_damaged_tries
+from backtest.tune.tried_sets import TRIED
 
 RECORDS = "records"
 """What is checked of a store beside its results."""

@@ -3,23 +3,27 @@
 ``lanes/`` scores 64 sets side by side; ``cluster/`` spreads them over Dask workers.
 """
 
-from backtest.sweep.evaluator import Evaluator
-from backtest.sweep.sets.dimension import Dimension
-from backtest.sweep.sets.sets import Base, Sets, count_sets, take_sets, to_plain_value
-from backtest.sweep.sets.space import Space, draw_cube
-from backtest.sweep.sweep_table import Sweep
-from backtest.sweep.tabulate import ERROR
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ERROR",
-    "Base",
-    "Dimension",
-    "Evaluator",
-    "Sets",
-    "Space",
-    "Sweep",
-    "count_sets",
-    "draw_cube",
-    "take_sets",
-    "to_plain_value",
-]
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.sweep.cluster.connect import on_cluster
+    from backtest.sweep.evaluator import Evaluator, Metrics
+    from backtest.sweep.heatmap import Axis, name_scale, read_axis
+    from backtest.sweep.pooled_evaluator import Accounts, choose_evaluator, cut_spans, pick
+    from backtest.sweep.pooled_evaluator import read_accounts, resolve_signals
+    from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool, refuse_pool
+    from backtest.sweep.set_rows import Rows, describe_error
+    from backtest.sweep.sets.dimension import Dimension
+    from backtest.sweep.sets.set_checks import check_sets
+    from backtest.sweep.sets.sets import Base, Sets, Setting, Trio, build_overlay, build_signal
+    from backtest.sweep.sets.sets import build_trio, count_sets, list_names, names_signal
+    from backtest.sweep.sets.sets import read_settings, take_sets, to_plain_value
+    from backtest.sweep.sets.space import Space, draw_cube, draw_sets, read_space
+    from backtest.sweep.sweep import sweep
+    from backtest.sweep.sweep_table import Sweep
+    from backtest.sweep.tabulate import ERROR, find_different, name_column, name_parameter
+    from backtest.sweep.tabulate import order_columns
+
+open_door(__name__)

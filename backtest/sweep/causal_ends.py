@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.errors import BacktestError
-from backtest.engine.lookahead.causality_checker import SWEPT, Causality
-from backtest.engine.lookahead.fresh_check import is_known
-from backtest.engine.portfolio_policies import observe_overlay
-from backtest.market import Markets
-from backtest.market.policy_clock import find_clock
-from backtest.market.weight_frame import read_weights
+from backtest.base import BacktestError
+from backtest.engine import Causality, is_known, observe_overlay
+from backtest.engine.lookahead.causality_checker import SWEPT
+from backtest.market import Markets, find_clock, read_weights
 from backtest.policy import Policy
 from backtest.sweep.joint_checks import check_jointly
 from backtest.sweep.policy_columns import Columns

@@ -10,26 +10,26 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
-from backtest.account.account import GENERAL, without_flows_before
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.compile_choice import set_hurry
-from backtest.base.fields import Flag, Whole
-from backtest.base.units import BoolArray, FloatArray, parse_size
-from backtest.engine import Progress, Result, count_periods
-from backtest.engine.directions import Directions, read_directions
-from backtest.engine.indicator_rules import resolve_signal
-from backtest.engine.portfolio_policies import check_overlay
-from backtest.engine.portfolio_setup import end_expired
-from backtest.engine.run import run
-from backtest.engine.run_setup import needs_general_loop
-from backtest.engine.signal_checks import (
-    NOT_CHECKED,
+from backtest.account import Account, without_flows_before
+from backtest.account.account import GENERAL
+from backtest.base import BoolArray, Flag, FloatArray, Whole, parse_size, set_hurry, warn_caller
+from backtest.engine import (
+    Directions,
+    Progress,
+    Result,
+    SignalRule,
+    check_overlay,
+    check_terms,
+    count_periods,
     describe_signal_check,
+    end_expired,
     join_checks,
+    needs_general_loop,
+    read_directions,
+    resolve_signal,
+    run,
 )
-from backtest.engine.signal_rule import SignalRule
-from backtest.engine.term_checks import check_terms
+from backtest.engine.signal_checks import NOT_CHECKED
 from backtest.market import Markets
 from backtest.measures.path_measures import DATES, PATH
 from backtest.measures.run_measures import CORE, METRICS
@@ -59,7 +59,7 @@ from backtest.sweep.sets.sets import (
     read_settings,
     take_sets,
 )
-from backtest.venue.own_requirement import OwnMargin
+from backtest.venue import OwnMargin
 
 Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
 """The signal: a rule if its parameters vary, otherwise a Series."""

@@ -9,11 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Choice
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, Choice, FloatArray, IntArray, ParameterError
+from backtest.measures import order_sets
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.ranking import order_sets
 from backtest.measures.run_measures import METRICS
 
 Reduce = Literal["median", "best"]

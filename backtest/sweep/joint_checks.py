@@ -13,16 +13,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base.errors import BacktestError
-from backtest.base.units import FloatArray
-from backtest.base.work_budget import WorkMeter, measure_work
-from backtest.engine.lookahead.causality_checker import (
-    SWEPT,
-    Causality,
-    CausalityChecker,
-    find_first,
-)
-from backtest.engine.lookahead.code_origin import is_ours
+from backtest.base import BacktestError, FloatArray, WorkMeter, measure_work
+from backtest.engine import Causality, CausalityChecker, find_first, is_ours
+from backtest.engine.lookahead.causality_checker import SWEPT
 from backtest.engine.lookahead.peek_errors import KNOWN
 from backtest.market import Market
 from backtest.sweep.policy_columns import Columns, Watched, as_exact

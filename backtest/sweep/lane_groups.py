@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.sweep.sets.sets import Base, Sets, Setting, Trio, build_trio, count_sets, take_sets
 
 COMMON = {

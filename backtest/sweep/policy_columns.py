@@ -17,14 +17,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import BacktestError, PolicyError
-from backtest.base.units import FloatArray, IntArray
-from backtest.base.work_budget import WorkMeter, count_again, measure_work
-from backtest.engine.lookahead.causality import check_causality, observe
-from backtest.engine.lookahead.causality_checker import USUAL, Causality, CutPlan
-from backtest.market import Market
-from backtest.market.lent_market import lend
-from backtest.market.policy_clock import find_clock, show_signal
+from backtest.base import (
+    BacktestError,
+    FloatArray,
+    IntArray,
+    PolicyError,
+    WorkMeter,
+    count_again,
+    measure_work,
+)
+from backtest.engine import Causality, CutPlan, check_causality, observe
+from backtest.engine.lookahead.causality_checker import USUAL
+from backtest.market import Market, find_clock, lend, show_signal
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_rows import LANES, RUN
 from backtest.sweep.sets.representative_sets import varies

@@ -9,17 +9,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backtest.account import Account
-from backtest.account.account import WHOLE, list_shared_settings
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.units import FloatArray, IntArray, parse_duration
-from backtest.engine import Progress, Result
-from backtest.engine.directions import read_directions
-from backtest.engine.indicator_rules import resolve_signal
-from backtest.engine.loop_inputs import mark_samples
-from backtest.engine.signal_rule import SignalRule
+from backtest.account import Account, list_shared_settings
+from backtest.account.account import WHOLE
+from backtest.base import (
+    Argument,
+    Either,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    Place,
+    parse_duration,
+    repr_plain,
+)
+from backtest.engine import (
+    Progress,
+    Result,
+    SignalRule,
+    mark_samples,
+    read_directions,
+    resolve_signal,
+)
 from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES
 from backtest.policy import Policy

@@ -7,12 +7,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base.code_identity import name_callable
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import FloatArray
-from backtest.measures.ranking import NEVER, find_direction
+from backtest.base import (
+    Argument,
+    FloatArray,
+    ParameterError,
+    Phrase,
+    Place,
+    name_callable,
+    repr_plain,
+)
+from backtest.measures import find_direction
+from backtest.measures.ranking import NEVER
 
 Pool: TypeAlias = "str | Callable[[FloatArray], FloatArray] | Pooling"
 

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import IntArray
-from backtest.engine.indicator_rules import resolve_signal
-from backtest.engine.signal_rule import SignalRule
+from backtest.base import IntArray, ParameterError
+from backtest.engine import SignalRule, resolve_signal
 from backtest.market import Market, Markets
 from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.sets.representative_sets import Extremes, list_corners

@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import BacktestError
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BacktestError, BoolArray, FloatArray, IntArray, warn_caller
 from backtest.engine import Progress, Result
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.measures.path_measures import drawdown_dates
-from backtest.measures.return_shape import certainty_equivalent
+from backtest.measures import certainty_equivalent, drawdown_dates
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
 
 

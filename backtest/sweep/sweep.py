@@ -11,30 +11,36 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Whole
-from backtest.base.json_values import to_plain
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.provenance import record_making
-from backtest.base.ranges import Choice
-from backtest.base.result_identity import compute_id, find_versions
+from backtest.base import (
+    Argument,
+    Choice,
+    ParameterError,
+    Phrase,
+    Place,
+    Whole,
+    checked_only,
+    compute_id,
+    find_versions,
+    record_making,
+    to_plain,
+)
 from backtest.engine import (
     Progress,
+    SignalRule,
+    check_overlay,
+    check_terms,
+    describe_data,
+    describe_venue,
+    end_expired,
     hash_source,
+    read_named,
+    warn_of_market,
+    warn_of_unfilled,
+    warn_of_weights,
+    widen_market,
 )
-from backtest.engine.indicator_rules import read_named
-from backtest.engine.manifest import describe_data, describe_venue
-from backtest.engine.no_fill import warn_of_unfilled
-from backtest.engine.portfolio_policies import check_overlay
-from backtest.engine.portfolio_setup import end_expired
-from backtest.engine.run_setup import widen_market
-from backtest.engine.run_warnings import warn_of_market, warn_of_weights
-from backtest.engine.signal_rule import SignalRule
-from backtest.engine.term_checks import check_terms
-from backtest.market import Market, Markets, as_markets
-from backtest.market.detail import with_clock
-from backtest.measures.ranking import rank_by_objective
+from backtest.market import Market, Markets, as_markets, with_clock
+from backtest.measures import rank_by_objective
 from backtest.measures.run_measures import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster

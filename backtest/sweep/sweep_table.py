@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.fields import Whole
-from backtest.base.json_values import to_plain
-from backtest.base.number_text import format_value
+from backtest.base import (
+    BoolArray,
+    DataError,
+    FloatArray,
+    Headline,
+    IntArray,
+    ParameterError,
+    SavedResult,
+    Whole,
+    checked,
+    find_head,
+    format_value,
+    list_records,
+    to_plain,
+    warn_caller,
+)
 from backtest.base.result_folders import MANIFEST
-from backtest.base.result_parts import Headline
-from backtest.base.saved_result import SavedResult, list_records
-from backtest.base.table_text import find_head
-from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.measures.ranking import ObjectiveLike, rank_by_objective, read_constraints
+from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
 from backtest.measures.run_measures import METRICS
 from backtest.sweep.heatmap import Reduce, draw_map
 from backtest.sweep.sets.sets import Sets, from_frame, take_sets

@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import PolicyError
-from backtest.base.phrases import Place
-from backtest.base.units import IntArray
+from backtest.base import IntArray, Place, PolicyError, warn_caller
 from backtest.engine import Progress
-from backtest.measures.measure_names import read_aversion
+from backtest.measures import read_aversion, read_risk_name
 from backtest.measures.path_measures import DATES
-from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import METRICS
 from backtest.sweep.evaluator import OF_PATH, Evaluator
 from backtest.sweep.set_rows import Rows

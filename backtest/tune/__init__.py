@@ -1,20 +1,31 @@
 """Search for good parameters, and measure how much of the result is luck."""
 
-from backtest.tune.luck import Verdict
-from backtest.tune.plateau import Robustness
-from backtest.tune.search import tune
-from backtest.tune.study import Study
-from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, read_json
-from backtest.tune.trial_evaluator import Progress
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "OUTCOME",
-    "STUDY",
-    "TRIALS",
-    "Progress",
-    "Robustness",
-    "Study",
-    "Verdict",
-    "read_json",
-    "tune",
-]
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.tune.arguments import check_choices, choose_metrics, find_names, read_budget
+    from backtest.tune.arguments import read_left_out, read_robustness
+    from backtest.tune.conclusion import StudyTask
+    from backtest.tune.holdout import find_damaged_looks, record_look
+    from backtest.tune.journal import Batch, Journal
+    from backtest.tune.luck import Verdict, deflate_alone
+    from backtest.tune.other_trials import CountTries, OtherTrials, count_independent
+    from backtest.tune.other_trials import count_other_trials, pool_deviation
+    from backtest.tune.plateau import Robustness, find_extent
+    from backtest.tune.pooled_luck import find_chance
+    from backtest.tune.search import search_and_choose, tune
+    from backtest.tune.single_sets import Bench
+    from backtest.tune.study import Study
+    from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, clear_drafts, find_broken
+    from backtest.tune.study_folder import hold_lock, read_json, write_json, write_study_file
+    from backtest.tune.study_identity import describe_market, describe_objective, describe_policy
+    from backtest.tune.study_text import describe_budget, describe_deflated, describe_overfitting
+    from backtest.tune.study_text import find_measures, name_evidence, name_short, write_summary
+    from backtest.tune.study_text import write_verdict
+    from backtest.tune.trial_evaluator import Examiner, Goal, Progress
+    from backtest.tune.trials import find_distinct, gather, is_feasible
+    from backtest.tune.tried_sets import SpanTries, find_damaged_tries, read_tries, record_tries
+
+open_door(__name__)

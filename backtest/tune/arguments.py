@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Whole
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice, Number
-from backtest.measures.measure_names import read_aversion
+from backtest.base import Choice, Number, ParameterError, Place, Whole
+from backtest.measures import ObjectiveLike, read_aversion, read_risk_name
 from backtest.measures.path_measures import PATH
-from backtest.measures.ranking import ObjectiveLike
-from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import CORE
 from backtest.tune.plateau import PLAIN, Robustness
 
 if TYPE_CHECKING:
-    from backtest.sweep.evaluator import Metrics
+    from backtest.sweep import Metrics
     from backtest.tune.trial_evaluator import Goal
 
 ObjectivesLike: TypeAlias = "ObjectiveLike | Sequence[ObjectiveLike]"

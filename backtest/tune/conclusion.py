@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import BacktestError, BandWarning
-from backtest.base.units import FloatArray, IntArray
-from backtest.measures.ranking import pareto
-from backtest.sweep import count_sets, take_sets
-from backtest.sweep.sets.sets import build_trio
+from backtest.base import BacktestError, BandWarning, FloatArray, IntArray
+from backtest.measures import pareto
+from backtest.sweep import build_trio, count_sets, take_sets
 from backtest.tune.holdout import count_looks, record_look
 from backtest.tune.journal import Batch
 from backtest.tune.luck import Verdict, is_spike, measure_luck, warn_of_edges

@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.json_values import to_plain
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import parse_duration
+from backtest.base import (
+    Argument,
+    DataError,
+    ParameterError,
+    Phrase,
+    Place,
+    parse_duration,
+    to_plain,
+    warn_caller,
+)
 from backtest.market import as_markets
 from backtest.tune.study_folder import FORMAT, hash_outcome, read_json, write_json
 

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError
-from backtest.base.json_values import from_plain, to_plain
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import FloatArray
+from backtest.base import Argument, DataError, FloatArray, Phrase, from_plain, to_plain
 from backtest.tune.study_folder import FORMAT, TRIALS, write_study_file
 
 if TYPE_CHECKING:

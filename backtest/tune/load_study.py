@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtest.account import Account
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.phrases import Argument, Phrase
-from backtest.engine import hash_source
-from backtest.engine.indicator_rules import read_named
-from backtest.engine.portfolio_setup import end_expired
-from backtest.sweep import Base
-from backtest.sweep.pooled_evaluator import choose_evaluator, resolve_signals
+from backtest.base import Argument, DataError, ParameterError, Phrase
+from backtest.engine import end_expired, hash_source, read_named
+from backtest.sweep import Base, choose_evaluator, names_signal, resolve_signals
 from backtest.sweep.pooling import POOLS
-from backtest.sweep.sets.sets import names_signal
 from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
 from backtest.tune.single_sets import Bench

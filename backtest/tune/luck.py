@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import BacktestError
-from backtest.base.units import FloatArray
+from backtest.base import BacktestError, FloatArray
 from backtest.engine import count_periods
-from backtest.measures.deflated_sharpe import (
+from backtest.measures import (
     deflated_sharpe,
     deflated_sharpe_of_returns,
     estimate_moments,
     expected_max_sharpe,
+    probability_of_backtest_overfitting,
+    simulate_luck,
 )
-from backtest.measures.overfitting import probability_of_backtest_overfitting
-from backtest.measures.trial_luck import simulate_luck
 from backtest.sweep import take_sets
 from backtest.tune.journal import Batch
 from backtest.tune.other_trials import OtherTrials, count_independent, pool_deviation
@@ -26,9 +25,7 @@ from backtest.tune.pooled_luck import find_chance, find_sharpes
 from backtest.tune.trials import find_distinct, is_feasible, spread_sample
 
 if TYPE_CHECKING:
-    from backtest.sweep import Dimension, Evaluator, Sets, Space
-    from backtest.sweep.pooling import Pooling
-    from backtest.sweep.sets.sets import Setting
+    from backtest.sweep import Dimension, Evaluator, Pooling, Sets, Setting, Space
 
 SAMPLE = 128
 """Sets in the sample whose returns are compared."""

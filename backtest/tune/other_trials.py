@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base.json_values import to_plain
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, to_plain
 from backtest.tune.holdout import shares_bars
 from backtest.tune.journal import SET
 from backtest.tune.tried_sets import TERMS, Tries, read_tries

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.errors import BacktestError
-from backtest.base.units import format_duration
-from backtest.measures.risk_names import LARGEST, RiskMeasure
-from backtest.sweep import take_sets
-from backtest.sweep.set_rows import Rows, describe_error
-from backtest.sweep.sets.sets import build_overlay, build_trio
+from backtest.base import BacktestError, format_duration
+from backtest.measures import RiskMeasure
+from backtest.measures.risk_names import LARGEST
+from backtest.sweep import Rows, build_overlay, build_trio, describe_error, take_sets
 
 if TYPE_CHECKING:
     from backtest.paths import Paths
@@ -108,10 +106,7 @@ class PathRisk:
     def _find_chances(
         self, chances: list[RiskMeasure], policy: Policy, venue: Any, account: Any
     ) -> dict[str, float]:
-        from backtest.paths.liquidation_risk import refine_runner  # noqa: PLC0415 - only with paths
-        from backtest.paths.path_events import find_first  # noqa: PLC0415
-        from backtest.paths.risk_question import count_bars  # noqa: PLC0415
-        from backtest.paths.runner_arguments import make_runner  # noqa: PLC0415
+        from backtest.paths import count_bars, find_first, make_runner, refine_runner  # noqa: PLC0415 - only with paths
 
         runner = make_runner(
             self.paths, policy, venue=venue, account=account, signal=self.signal,
@@ -129,7 +124,7 @@ class PathRisk:
     def _find_largest(
         self, measure: RiskMeasure, policy: Policy, venue: Any, account: Any
     ) -> float:
-        from backtest.paths.max_leverage import LeverageScan, choose_grid  # noqa: PLC0415
+        from backtest.paths import LeverageScan, choose_grid  # noqa: PLC0415
 
         horizon = format_duration(self.paths.horizon)
         scan = LeverageScan(

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from backtest.base.fields import Whole
-from backtest.base.ranges import Number
-from backtest.base.units import FloatArray, IntArray
-from backtest.base.values import Value
+from backtest.base import FloatArray, IntArray, Number, Value, Whole
 from backtest.sweep import draw_cube, take_sets
 from backtest.tune.trial_evaluator import join_columns
 

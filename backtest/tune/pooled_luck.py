@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest.base.units import FloatArray
-from backtest.measures.paired_bootstrap import choose_block, draw_histories
+from backtest.base import FloatArray
+from backtest.measures import choose_block, draw_histories
 from backtest.measures.performance import LEAST_DEVIATION
 
 if TYPE_CHECKING:
-    from backtest.sweep.pooling import Pooling
+    from backtest.sweep import Pooling
 
 HISTORIES = 1_000
 """Resampled histories of a verdict."""

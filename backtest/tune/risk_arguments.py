@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase, Place
+from backtest.base import Argument, ParameterError, Phrase, Place
 from backtest.market import Markets, as_markets
-from backtest.measures.risk_names import LARGEST, RiskMeasure, read_risk_name
+from backtest.measures import RiskMeasure, read_risk_name
+from backtest.measures.risk_names import LARGEST
 from backtest.tune.arguments import ObjectivesLike, find_names
 from backtest.tune.path_risk import WHERE, PathRisk
 
@@ -65,7 +65,7 @@ def read_path_risk(
 
 def check_history(paths: Paths, market: Market | Markets) -> None:
     """Refuse paths of other instruments than those of the search."""
-    from backtest.paths.path_set import check_paths  # noqa: PLC0415 - only with paths
+    from backtest.paths import check_paths  # noqa: PLC0415 - only with paths
 
     found = check_paths(paths, where=Place("paths", of=WHERE)).names
     wanted = as_markets(market).names
@@ -90,8 +90,8 @@ def check_use(validate: str | None) -> None:
 
 def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     """Refuse a horizon beyond the paths, and a probability that they are too few for."""
+    from backtest.paths import count_bars  # noqa: PLC0415 - only with paths
     from backtest.paths.max_leverage import LEAST_HITS  # noqa: PLC0415
-    from backtest.paths.risk_question import count_bars  # noqa: PLC0415 - only with paths
 
     if measure.kind != LARGEST:
         count_bars(paths, measure.horizon)

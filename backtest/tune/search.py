@@ -10,39 +10,43 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError, VenueDateWarning
-from backtest.base.phrases import Place
-from backtest.base.provenance import (
-    PROVENANCE,
+from backtest.base import (
+    ParameterError,
+    Place,
+    VenueDateWarning,
+    checked_only,
     continue_making,
     encode_provenance,
     find_code,
+    format_time,
     try_read_provenance,
+    warn_caller,
 )
-from backtest.base.units import format_time
-from backtest.engine.indicator_rules import read_named
-from backtest.engine.portfolio_policies import check_overlay
-from backtest.engine.portfolio_setup import end_expired
-from backtest.engine.run_setup import widen_market
-from backtest.engine.run_warnings import warn_of_market, warn_of_weights
-from backtest.engine.signal_rule import SignalRule
-from backtest.engine.term_checks import check_terms
-from backtest.market import Markets, as_markets
-from backtest.market.detail import with_clock
-from backtest.measures.ranking import read_constraints, read_objectives
-from backtest.sweep import Base, Evaluator
-from backtest.sweep.cluster import on_cluster
-from backtest.sweep.pooled_evaluator import (
+from backtest.base.provenance import PROVENANCE
+from backtest.engine import (
+    SignalRule,
+    check_overlay,
+    check_terms,
+    end_expired,
+    read_named,
+    warn_of_market,
+    warn_of_weights,
+    widen_market,
+)
+from backtest.market import Markets, as_markets, with_clock
+from backtest.measures import read_constraints, read_objectives
+from backtest.sweep import (
     Accounts,
+    Base,
+    Evaluator,
+    Pool,
     choose_evaluator,
+    list_names,
+    on_cluster,
     read_accounts,
+    read_space,
     resolve_signals,
 )
-from backtest.sweep.pooling import Pool
-from backtest.sweep.sets.sets import list_names
-from backtest.sweep.sets.space import read_space
 from backtest.tune.arguments import (
     ObjectivesLike,
     check_choices,

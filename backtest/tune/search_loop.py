@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import PolicyError
-from backtest.base.phrases import Place
-from backtest.base.units import FloatArray
-from backtest.measures.ranking import pareto
+from backtest.base import FloatArray, Place, PolicyError
+from backtest.measures import pareto
 from backtest.sweep import count_sets, draw_cube
 from backtest.tune.journal import Batch
 from backtest.tune.trial_evaluator import Examiner, find_best

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.base.errors import PolicyError
-from backtest.sweep import to_plain_value
-from backtest.sweep.sets.set_checks import check_sets
-from backtest.sweep.sets.sets import Base, Sets
+from backtest.base import PolicyError
+from backtest.sweep import Base, Sets, check_sets, to_plain_value
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator

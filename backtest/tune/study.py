@@ -8,14 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import to_plain
-from backtest.base.later_import import call_later
-from backtest.base.provenance import Making, try_read_provenance
-from backtest.base.reportable import Reportable
-from backtest.measures.cautions import find_cautions
-from backtest.sweep.sets.sets import Trio, build_overlay, build_signal, build_trio
+from backtest.base import (
+    Making,
+    ParameterError,
+    Reportable,
+    call_later,
+    checked,
+    to_plain,
+    try_read_provenance,
+)
+from backtest.measures import find_cautions
+from backtest.sweep import Trio, build_overlay, build_signal, build_trio
 from backtest.tune.holdout import record_look
 from backtest.tune.load_study import load_study
 from backtest.tune.single_sets import Bench, complete_set, measure_holdout
@@ -26,8 +29,7 @@ from backtest.tune.trials import name_scores
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.engine import Result
-    from backtest.engine.signal_rule import SignalRule
+    from backtest.engine import Result, SignalRule
     from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.venue import Venue

@@ -14,12 +14,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from backtest.base.atomic_files import DRAFT_FILE, LOCK, write_file
-from backtest.base.bounded_reads import parse_json, read_small
-from backtest.base.errors import DataError
-from backtest.base.file_lock import LockHeldError, hold_lock_file
-from backtest.base.json_values import from_plain, to_plain
-from backtest.base.result_folders import hash_file
+from backtest.base import (
+    DataError,
+    LockHeldError,
+    from_plain,
+    hash_file,
+    hold_lock_file,
+    parse_json,
+    read_small,
+    to_plain,
+    write_file,
+)
+from backtest.base.atomic_files import DRAFT_FILE, LOCK
 
 FORMAT = 1
 STUDY, OUTCOME, TRIALS = "study.json", "outcome.json", "trials"

@@ -9,15 +9,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.code_identity import name_callable
-from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.json_values import from_plain, to_plain
-from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.result_identity import LIBRARIES, find_version
-from backtest.base.units import format_duration, format_time
-from backtest.engine import hash_source
-from backtest.engine.manifest import describe_venue
+from backtest.base import (
+    Argument,
+    BacktestError,
+    Either,
+    ParameterError,
+    Phrase,
+    Place,
+    find_version,
+    format_duration,
+    format_time,
+    from_plain,
+    name_callable,
+    to_plain,
+    warn_caller,
+)
+from backtest.base.result_identity import LIBRARIES
+from backtest.engine import describe_venue, hash_source
 from backtest.market import Market, Markets
 from backtest.sweep import Base
 from backtest.tune.study_folder import FORMAT, STUDY, read_json

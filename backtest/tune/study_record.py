@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import to_plain
+from backtest.base import ParameterError, to_plain
 from backtest.engine import count_unfilled
-from backtest.measures.ranking import pareto
+from backtest.measures import pareto
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.tabulate import PLATEAU, ROBUST, STAGE
 from backtest.tune.holdout import count_looks

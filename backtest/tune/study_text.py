@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.number_text import (
+from backtest.base import (
+    Argument,
     format_number,
+    format_paragraph,
     format_percent,
     format_probability,
+    format_span,
     format_value,
 )
-from backtest.base.phrases import Argument
-from backtest.base.text_layout import format_paragraph
-from backtest.base.units import format_span
-from backtest.measures.cautions import describe_left_out, find_cautions
+from backtest.measures import describe_left_out, find_cautions
 from backtest.tune.trial_budget import explain_spending
 from backtest.tune.winner import BY_SCORE
 

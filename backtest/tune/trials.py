@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.sweep import ERROR, count_sets, draw_cube, take_sets
-from backtest.sweep.tabulate import (
-    SCORE,
-    STAGE,
-    VIOLATION,
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.sweep import (
+    ERROR,
+    count_sets,
+    draw_cube,
     find_different,
     name_column,
     order_columns,
+    take_sets,
 )
+from backtest.sweep.tabulate import SCORE, STAGE, VIOLATION
 from backtest.tune.journal import Batch
 from backtest.tune.plateau import PART
 from backtest.tune.trial_evaluator import join_batches

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError
-from backtest.base.json_values import from_plain, to_plain
-from backtest.base.units import BoolArray, FloatArray
+from backtest.base import BoolArray, DataError, FloatArray, from_plain, to_plain
 from backtest.tune.holdout import name_data
 from backtest.tune.journal import SET, encode_objects, load_table, read_stored_sets
 from backtest.tune.study_folder import write_study_file

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.tune.plateau import BUDGET_SHARE, CandidateScores, Robustness
 from backtest.tune.search_loop import find_knee
 from backtest.tune.trials import is_feasible

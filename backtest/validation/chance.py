@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 EVIDENCE = 0.95
 """Least deflated Sharpe ratio that counts as evidence; without skill it has 1 in 20 chances."""

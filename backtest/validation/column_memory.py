@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.errors import BacktestError
-from backtest.engine.lookahead.causality import observe
+from backtest.base import BacktestError
+from backtest.engine import observe
 from backtest.market import as_markets
 from backtest.sweep import count_sets, take_sets
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
-    from backtest.engine.signal_rule import SignalRule
+    from backtest.base import FloatArray
+    from backtest.engine import SignalRule
     from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.sweep import Sets

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray, format_time
-from backtest.tune.other_trials import NO_TRIALS, CountTries, OtherTrials, count_other_trials
-from backtest.tune.study_identity import describe_market, describe_policy
-from backtest.tune.tried_sets import SpanTries, read_tries, record_tries
+from backtest.base import FloatArray, format_time
+from backtest.tune import (
+    CountTries,
+    OtherTrials,
+    SpanTries,
+    count_other_trials,
+    describe_market,
+    describe_policy,
+    read_tries,
+    record_tries,
+)
+from backtest.tune.other_trials import NO_TRIALS
 
 if TYPE_CHECKING:
     from backtest.sweep import Sets

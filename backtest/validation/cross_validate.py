@@ -10,25 +10,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.phrases import Place
-from backtest.base.provenance import record_making
-from backtest.base.units import FloatArray, IntArray, format_time, parse_duration
-from backtest.engine import count_periods
-from backtest.engine.loop_inputs import mark_ends
-from backtest.market import Markets
-from backtest.market.detail import with_clock
-from backtest.sweep import take_sets, to_plain_value
-from backtest.sweep.cluster import on_cluster
-from backtest.sweep.pooled_evaluator import Accounts
-from backtest.sweep.pooling import Pool
-from backtest.sweep.sets.space import draw_sets
-from backtest.sweep.tabulate import name_column
-from backtest.tune.holdout import record_look
-from backtest.tune.study_identity import describe_market
-from backtest.tune.trials import find_distinct
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Place,
+    PolicyError,
+    checked_only,
+    format_time,
+    parse_duration,
+    record_making,
+    warn_caller,
+)
+from backtest.engine import count_periods, mark_ends
+from backtest.market import Markets, with_clock
+from backtest.sweep import (
+    Accounts,
+    Pool,
+    draw_sets,
+    name_column,
+    on_cluster,
+    take_sets,
+    to_plain_value,
+)
+from backtest.tune import describe_market, find_distinct, record_look
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.counted_tries import read_other_tries, record_drawn
 from backtest.validation.cross_validation import CrossValidation

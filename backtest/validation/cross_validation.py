@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.json_values import to_plain
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.saved_result import list_records
-from backtest.base.table_text import Head
-from backtest.base.text_layout import capitalize
+from backtest.base import (
+    Head,
+    Headline,
+    Part,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    list_records,
+    to_plain,
+)
 from backtest.validation.cross_text import SPREAD, summarize_luck, write_summary, write_verdict
 from backtest.validation.validation_files import select_metrics, show_choice
 from backtest.validation.validation_records import CrossRecord

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import (
-    DAY,
+from backtest.base import (
+    Argument,
     IntArray,
+    ParameterError,
+    Phrase,
+    Place,
     format_duration,
     format_time,
     parse_duration,
     to_nanoseconds,
     utc_index,
 )
+from backtest.base.units import DAY
 
 if TYPE_CHECKING:
     from backtest.market import Market, Markets

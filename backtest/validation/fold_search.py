@@ -10,26 +10,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, YEAR_DAYS, BoolArray, FloatArray, IntArray, format_time
-from backtest.sweep import Evaluator, take_sets, to_plain_value
-from backtest.sweep.pooled_evaluator import cut_spans
-from backtest.sweep.tabulate import find_different
-from backtest.tune.conclusion import StudyTask
-from backtest.tune.journal import Journal
-from backtest.tune.search import search_and_choose
-from backtest.tune.single_sets import Bench
-from backtest.tune.study_identity import describe_market
-from backtest.tune.trial_evaluator import Examiner, Progress
-from backtest.tune.trials import find_distinct, gather, is_feasible
+from backtest.base import BoolArray, FloatArray, IntArray, format_time
+from backtest.base.units import DAY, YEAR_DAYS
+from backtest.sweep import Evaluator, cut_spans, find_different, take_sets, to_plain_value
+from backtest.tune import (
+    Bench,
+    Examiner,
+    Journal,
+    Progress,
+    StudyTask,
+    describe_market,
+    find_distinct,
+    gather,
+    is_feasible,
+    search_and_choose,
+)
 from backtest.validation.estimates import find_rank, order_scores
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.engine import Result
-    from backtest.sweep import Evaluator, Sets
-    from backtest.sweep.set_rows import Rows
-    from backtest.tune.luck import Verdict
-    from backtest.tune.other_trials import CountTries
+    from backtest.sweep import Evaluator, Rows, Sets
+    from backtest.tune import CountTries, Verdict
     from backtest.validation.fold_cuts import FoldSpan
     from backtest.validation.procedure import Procedure
 

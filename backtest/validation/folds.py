@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.later_import import call_later
-from backtest.base.phrases import Place
+from backtest.base import Place, call_later, checked
 from backtest.market import Market, Markets, as_markets
 from backtest.validation.fold_cuts import (
     plan_spans,

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import DAY, YEAR_DAYS, FloatArray
-from backtest.compare.compared_accounts import sample_free
+from backtest.base import FloatArray
+from backtest.base.units import DAY, YEAR_DAYS
+from backtest.compare import sample_free
 from backtest.sweep import count_sets, take_sets
-from backtest.tune.study_folder import write_study_file
+from backtest.tune import write_study_file
 from backtest.validation.estimates import order_scores
 from backtest.validation.group_scores import KNOWN, GroupPart, combine_parts, sum_moments
 from backtest.validation.groups import Groups, find_embargoed, list_splits
 
 if TYPE_CHECKING:
     from backtest.engine import Progress
-    from backtest.sweep import Evaluator, Sets
-    from backtest.sweep.set_rows import Rows
+    from backtest.sweep import Evaluator, Rows, Sets
     from backtest.validation.procedure import Procedure
 
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import FloatArray
-from backtest.measures.run_measures import COSTS, annualize_ratios
+from backtest.base import FloatArray
+from backtest.measures import annualize_ratios
+from backtest.measures.run_measures import COSTS
 
 SUMS = (
     "price_pnl", *COSTS, "liquidations", "liquidation_loss", "bad_debt", "stops", "take_profits",

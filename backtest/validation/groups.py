@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.ranges import Range
-from backtest.base.units import BoolArray, IntArray, parse_duration
-from backtest.engine.loop_inputs import mark_ends
+from backtest.base import BoolArray, IntArray, ParameterError, Place, Range, parse_duration
+from backtest.engine import mark_ends
 from backtest.validation.fold_cuts import LEAST_TEST, LEAST_TRAIN, describe_bar
 
 if TYPE_CHECKING:

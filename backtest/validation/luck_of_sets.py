@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.engine import count_periods
-from backtest.measures.deflated_sharpe import (
+from backtest.measures import (
     deflated_sharpe_of_returns,
     expected_max_sharpe,
+    simulate_luck,
 )
-from backtest.measures.trial_luck import simulate_luck
-from backtest.tune.other_trials import OtherTrials, count_independent, pool_deviation
+from backtest.tune import OtherTrials, count_independent, pool_deviation
 from backtest.validation.group_scores import GroupPart, combine_parts
 
 if TYPE_CHECKING:

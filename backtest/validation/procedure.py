@@ -8,48 +8,58 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.base.errors import ParameterError, VenueDateWarning
-from backtest.base.json_values import to_plain
-from backtest.base.phrases import Place
-from backtest.base.result_identity import compute_id, find_versions
-from backtest.compare.shared_terms import SharedTerms
-from backtest.engine.indicator_rules import read_named
-from backtest.engine.manifest import describe_data, describe_venue
-from backtest.engine.portfolio_policies import check_overlay
-from backtest.engine.portfolio_setup import end_expired
-from backtest.engine.run_setup import widen_market
-from backtest.engine.run_warnings import OF_EACH_RUN, warn_of_market
-from backtest.engine.signal_rule import SignalRule
-from backtest.engine.term_checks import check_terms
-from backtest.measures.ranking import read_constraints, read_objectives
-from backtest.sweep import Base
-from backtest.sweep.pooled_evaluator import choose_evaluator, read_accounts, resolve_signals
-from backtest.sweep.pooling import read_pool, refuse_pool
-from backtest.sweep.sets.sets import (
+from backtest.base import (
+    ParameterError,
+    Place,
+    VenueDateWarning,
+    compute_id,
+    find_versions,
+    to_plain,
+)
+from backtest.compare import SharedTerms
+from backtest.engine import (
+    SignalRule,
+    check_overlay,
+    check_terms,
+    describe_data,
+    describe_venue,
+    end_expired,
+    read_named,
+    warn_of_market,
+    widen_market,
+)
+from backtest.engine.run_warnings import OF_EACH_RUN
+from backtest.measures import read_constraints, read_objectives
+from backtest.sweep import (
+    Base,
+    Space,
     build_overlay,
     build_signal,
     build_trio,
+    choose_evaluator,
     list_names,
+    read_accounts,
+    read_pool,
     read_settings,
+    read_space,
+    refuse_pool,
+    resolve_signals,
 )
-from backtest.sweep.sets.space import Space, read_space
-from backtest.tune.arguments import (
+from backtest.tune import (
+    Goal,
     check_choices,
     choose_metrics,
+    describe_objective,
+    describe_policy,
     read_budget,
     read_left_out,
     read_robustness,
 )
-from backtest.tune.study_identity import describe_objective, describe_policy
-from backtest.tune.trial_evaluator import Goal
 
 if TYPE_CHECKING:
     from backtest.policy import Policy
-    from backtest.sweep import Evaluator
-    from backtest.sweep.evaluator import Metrics
-    from backtest.sweep.pooling import Pooling
-    from backtest.sweep.sets.sets import Trio
-    from backtest.tune.plateau import Robustness
+    from backtest.sweep import Evaluator, Metrics, Pooling, Trio
+    from backtest.tune import Robustness
 
 TRIALS = 2_000
 

@@ -11,11 +11,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.result_folders import MANIFEST, discard_folder, name_folder
-from backtest.tune.study_folder import clear_drafts, hold_lock, write_json
+from backtest.base import (
+    Argument,
+    Either,
+    ParameterError,
+    Phrase,
+    Place,
+    PolicyError,
+    discard_folder,
+    name_folder,
+    repr_plain,
+)
+from backtest.base.result_folders import MANIFEST
+from backtest.tune import clear_drafts, hold_lock, write_json
 
 UNFINISHED = ".unfinished-"
 """Prefix of the name of the folder."""

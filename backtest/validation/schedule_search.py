@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
-from backtest.base.provenance import record_making
-from backtest.base.units import DAY, parse_duration
-from backtest.compare.compare import check_rules, compare_results, describe_shared
-from backtest.market.detail import with_clock
-from backtest.measures.deflated_sharpe import (
+from backtest.base import (
+    ParameterError,
+    Place,
+    checked_only,
+    did_you_mean,
+    parse_duration,
+    record_making,
+    repr_plain,
+    warn_caller,
+)
+from backtest.base.units import DAY
+from backtest.compare import check_rules, compare_results, describe_shared
+from backtest.market import with_clock
+from backtest.measures import (
     deflated_sharpe_of_returns,
     expected_max_sharpe,
+    simulate_luck,
 )
-from backtest.measures.trial_luck import simulate_luck
-from backtest.sweep.cluster import on_cluster
-from backtest.sweep.pooled_evaluator import Accounts
-from backtest.sweep.pooling import Pool
+from backtest.sweep import Accounts, Pool, on_cluster
 from backtest.validation.counted_tries import read_other_tries
 from backtest.validation.estimates import share_overfit
 from backtest.validation.fold_cuts import FoldSpan, WalkPlan, plan_spans
@@ -43,8 +45,7 @@ if TYPE_CHECKING:
     from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.sweep import Evaluator
-    from backtest.tune.other_trials import CountTries
-    from backtest.tune.plateau import Robustness
+    from backtest.tune import CountTries, Robustness
     from backtest.validation.fold_search import SearchedFold
     from backtest.venue import Venue
 

@@ -6,9 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from backtest.base.number_text import format_number, format_percent, format_probability
-from backtest.base.text_layout import format_paragraph
-from backtest.base.units import format_span
+from backtest.base import (
+    format_number,
+    format_paragraph,
+    format_percent,
+    format_probability,
+    format_span,
+)
 from backtest.validation.walk_text import describe_pool, name_procedure
 
 if TYPE_CHECKING:

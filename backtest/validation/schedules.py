@@ -8,10 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.base.json_values import to_plain
-from backtest.base.number_text import format_number
-from backtest.base.result_parts import Headline, Part
-from backtest.base.saved_result import list_records
+from backtest.base import Headline, Part, format_number, list_records, to_plain
 from backtest.compare import show_accounts, show_gaps
 from backtest.validation.schedule_text import describe_best, write_summary, write_verdict
 from backtest.validation.validation_files import select_metrics

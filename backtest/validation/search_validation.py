@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice
+from backtest.base import Choice, Place
 from backtest.base.units import DAY
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.fold_cuts import plan_spans, read_plan

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.validation.estimates import (
     Estimate,
     estimate_share,

@@ -9,14 +9,19 @@ from typing import Any, Self
 
 import pandas as pd
 
-from backtest.base.errors import DataError
-from backtest.base.json_values import from_plain
-from backtest.base.result_folders import MANIFEST, hash_file, read_json_file, write_json_file
-from backtest.base.result_parts import ShownChart
-from backtest.base.saved_result import SavedResult
-from backtest.base.text_layout import capitalize
+from backtest.base import (
+    DataError,
+    SavedResult,
+    ShownChart,
+    capitalize,
+    from_plain,
+    hash_file,
+    read_json_file,
+    write_json_file,
+)
+from backtest.base.result_folders import MANIFEST
 from backtest.engine import Result
-from backtest.measures.measure_names import name_measure
+from backtest.measures import name_measure
 from backtest.measures.run_measures import METRICS
 from backtest.validation.walk_figures import read_figures
 

@@ -9,16 +9,21 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.base.json_values import to_plain
-from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
-from backtest.base.saved_result import list_records
-from backtest.base.table_text import Head
-from backtest.base.text_layout import capitalize
-from backtest.base.units import utc_index
-from backtest.compare import show_accounts
-from backtest.compare.separate_accounts import SeparateAccounts
+from backtest.base import (
+    Head,
+    Headline,
+    Part,
+    Shown,
+    ShownChart,
+    ShownTable,
+    capitalize,
+    list_records,
+    to_plain,
+    utc_index,
+)
+from backtest.compare import SeparateAccounts, show_accounts
 from backtest.engine import Result
-from backtest.tune.study_text import name_short
+from backtest.tune import name_short
 from backtest.validation.validation_files import (
     ACCOUNTS,
     select_metrics,

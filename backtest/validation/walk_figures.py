@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray
-from backtest.compare.compared_accounts import count_years, find_growth, sample_returns
-from backtest.compare.pairs import BootstrapRules, estimate_pairs, find_basis
-from backtest.compare.separate_accounts import SeparateAccounts
+from backtest.base import FloatArray, IntArray
+from backtest.compare import (
+    BootstrapRules,
+    SeparateAccounts,
+    count_years,
+    estimate_pairs,
+    find_basis,
+    find_growth,
+    sample_returns,
+)
 from backtest.engine import Result
-from backtest.sweep.tabulate import name_column
-from backtest.tune.luck import deflate_alone
-from backtest.tune.pooled_luck import find_chance
+from backtest.sweep import name_column
+from backtest.tune import deflate_alone, find_chance
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.estimates import CONFIDENCE, estimate_share, share_overfit
 from backtest.validation.fold_cuts import (

@@ -8,20 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.provenance import record_making
-from backtest.compare.separate_accounts import SeparateAccounts
-from backtest.engine.run import run
-from backtest.engine.switched_run import Stretch, merge_stretches, run_switched
-from backtest.market import Markets
-from backtest.market.detail import with_clock
-from backtest.sweep.cluster import on_cluster
-from backtest.sweep.pooled_evaluator import Accounts, cut_spans
-from backtest.sweep.pooling import Pool
-from backtest.tune.holdout import record_look
+from backtest.base import ParameterError, Place, checked_only, record_making, warn_caller
+from backtest.compare import SeparateAccounts
+from backtest.engine import Stretch, merge_stretches, run, run_switched
+from backtest.market import Markets, with_clock
+from backtest.sweep import Accounts, Pool, cut_spans, on_cluster
+from backtest.tune import record_look
 from backtest.validation.counted_tries import read_other_tries, record_folds
 from backtest.validation.fold_cuts import (
     TIMES,
@@ -45,8 +37,7 @@ if TYPE_CHECKING:
     from backtest.market import Market
     from backtest.policy import Policy
     from backtest.sweep import Evaluator
-    from backtest.tune.other_trials import CountTries
-    from backtest.tune.plateau import Robustness
+    from backtest.tune import CountTries, Robustness
     from backtest.venue import Venue
 
 KIND = "walk-forward"

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.result_parts import ShownChart
-from backtest.sweep import Dimension
-from backtest.sweep.tabulate import name_column
-from backtest.tune.plateau import find_extent
+from backtest.base import ShownChart
+from backtest.sweep import Dimension, name_column
+from backtest.tune import find_extent
 from backtest.validation.estimates import correlate_ranks
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
     from backtest.validation.fold_search import SearchedFold
     from backtest.validation.procedure import Procedure
 

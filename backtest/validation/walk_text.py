@@ -7,11 +7,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.number_text import format_number, format_percent, format_probability
-from backtest.base.text_layout import format_paragraph
-from backtest.base.units import format_span, format_time
-from backtest.measures.cautions import describe_left_out
-from backtest.tune.study_text import name_evidence
+from backtest.base import (
+    format_number,
+    format_paragraph,
+    format_percent,
+    format_probability,
+    format_span,
+    format_time,
+)
+from backtest.measures import describe_left_out
+from backtest.tune import name_evidence
 from backtest.validation.chance import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 

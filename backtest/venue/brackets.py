@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError, VenueError
-from backtest.base.ranges import check_number
-from backtest.base.units import TOLERANCE, FloatArray
-from backtest.base.values import Value
+from backtest.base import FloatArray, ParameterError, Value, VenueError, check_number
+from backtest.base.units import TOLERANCE
 
 AMOUNT_SLACK = 0.02
 AMOUNT_SLACK_RELATIVE = 1e-6

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import COST, SHARE, Text
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number, check_number
-from backtest.base.values import Value
+from backtest.base import (
+    Number,
+    ParameterError,
+    Text,
+    Value,
+    check_number,
+    did_you_mean,
+    repr_plain,
+)
+from backtest.base.fields import COST, SHARE
 from backtest.venue.collateral_value import compute_value_at_rate
 from backtest.venue.portfolio_tables import pack_collateral
 from backtest.venue.price_history import PriceHistory

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number
+from backtest.base import Number, ParameterError, did_you_mean, repr_plain
 from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_value
 from backtest.venue.option_account import OptionAccount, list_options, make_option_account

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import Cost
+from backtest.base import Cost, ParameterError
 
 DATED = (
     "fees.taker", "fees.maker", "slippage.rate", "slippage.spread", "liquidation.fee",

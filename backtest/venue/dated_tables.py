@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import VenueError
-from backtest.base.units import IntArray, format_time, to_nanoseconds
-from backtest.base.values import Value
+from backtest.base import IntArray, Value, VenueError, format_time, to_nanoseconds
 from backtest.venue import preset_files
 from backtest.venue.brackets import Bracket, complete_table
 

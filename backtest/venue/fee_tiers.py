@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
-from backtest.base.errors import ParameterError
+from backtest.base import Number, ParameterError, Value
 from backtest.base.fields import COST, POSITIVE
-from backtest.base.ranges import Number
-from backtest.base.values import Value
 
 MAKER = Number(-1, 1, open_low=True, open_high=True)
 """Maker rates; a negative one is a rebate."""

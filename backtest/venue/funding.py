@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.checked_calls import check_broadcast, checked
-from backtest.base.compiled_twins import make_array_twins
-from backtest.base.ranges import Choice, check_range
-from backtest.base.units import TimeLike, parse_duration
+from backtest.base import (
+    Choice,
+    TimeLike,
+    check_broadcast,
+    check_range,
+    checked,
+    make_array_twins,
+    parse_duration,
+)
 from backtest.venue import contract_value, preset_files
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, Numbers
+    from backtest.base import FloatArray, Numbers
     from backtest.venue.venue import Contract
 
 

@@ -15,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from backtest.base.atomic_files import write_file
-from backtest.base.currency_names import is_currency
-from backtest.base.errors import VenueError, did_you_mean
+from backtest.base import VenueError, did_you_mean, is_currency, write_file
 from backtest.base.units import TOLERANCE
 from backtest.venue import preset_files, preset_schema
 from backtest.venue.brackets import Bracket

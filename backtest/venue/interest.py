@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 
 RATES = ("borrow_rate", "cash_rate", "short_rate")
 WORDS = {

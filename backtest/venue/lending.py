@@ -8,11 +8,15 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import FloatSeries
-from backtest.base.ranges import Number
-from backtest.base.units import FloatArray, utc_index
-from backtest.base.values import Value
+from backtest.base import (
+    FloatArray,
+    FloatSeries,
+    Number,
+    ParameterError,
+    Value,
+    did_you_mean,
+    utc_index,
+)
 from backtest.venue.price_history import PriceHistory
 
 SLOPE = Number(0, 100)

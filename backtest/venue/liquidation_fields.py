@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from backtest.base.errors import ParameterError
+from backtest.base import Choice, Number, ParameterError
 from backtest.base.fields import SHARE
-from backtest.base.ranges import Choice, Number
 
 LEAST_STEP = 0.001
 """The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""

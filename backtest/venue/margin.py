@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import check_range
-from backtest.base.units import TOLERANCE, FloatArray
+from backtest.base import FloatArray, ParameterError, check_range, repr_plain
+from backtest.base.units import TOLERANCE
 from backtest.venue.contract_value import compute_price, compute_value
 from backtest.venue.cross_margin import collateral_value, initial, requirement
 from backtest.venue.liquidation_price import compute_liquidation_value

@@ -13,11 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError, VenueError, did_you_mean
-from backtest.base.fields import Text
-from backtest.base.json_values import repr_plain
-from backtest.base.units import TimeLike
+from backtest.base import (
+    ParameterError,
+    Text,
+    TimeLike,
+    VenueError,
+    checked_only,
+    did_you_mean,
+    repr_plain,
+)
 from backtest.venue.asset_names import find_asset
 from backtest.venue.option_rules import Standard, Strategy
 from backtest.venue.option_shocks import OptionShocks, scenario_grid

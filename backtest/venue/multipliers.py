@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Rate, Text
-from backtest.base.values import Value
+from backtest.base import ParameterError, Rate, Text, Value
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

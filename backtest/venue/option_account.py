@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, ParameterError, repr_plain
 from backtest.venue.asset_names import find_asset
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_records import OptionPositions, OptionRules

@@ -9,13 +9,17 @@ from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 
-from backtest.base.checked_calls import checked
-from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, Text
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import to_nanoseconds
-from backtest.base.values import Value
+from backtest.base import (
+    Choice,
+    Number,
+    ParameterError,
+    Text,
+    Value,
+    checked,
+    repr_plain,
+    to_nanoseconds,
+)
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")
 """Deribit's names of options, such as BTC-26JUN26-60000-P."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import COST, NOT_NEGATIVE, Duration
-from backtest.base.ranges import Number
-from backtest.base.values import Value
+from backtest.base import Duration, Number, ParameterError, Value
+from backtest.base.fields import COST, NOT_NEGATIVE
 
 CAP = Number(0, 1, open_low=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError
 from backtest.venue import cross_margin
 from backtest.venue.option_account import list_options, make_option_account
 from backtest.venue.option_rules import Strategy

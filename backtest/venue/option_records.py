@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 
 NONE, LONG, NET = 0, 1, 2
 """Which option values back the account: none, those of longs, all with their sign."""

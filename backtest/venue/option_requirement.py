@@ -7,7 +7,7 @@ has changed; it computes prices. :func:`compute_option_requirement` and
 
 from __future__ import annotations
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.venue.option_records import (
     BY_SCENARIOS,
     BY_STRATEGIES,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from backtest.base.errors import ParameterError
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE, Flag
-from backtest.base.ranges import Choice
+from backtest.base import Choice, Flag, ParameterError
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.venue.requirement_rule import MarginRule
 
 

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from backtest.base.errors import ParameterError
+from backtest.base import Number, ParameterError, Value, repr_plain
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number
-from backtest.base.values import Value
 from backtest.venue.scenario_fields import Row, is_list, read_row
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, ParameterError
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_records import (
     BY_BRACKETS,

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.black_kernels import log_ratio, normalized_price, scalar_price
-from backtest.base.normal import normal_cdf, normal_density
+from backtest.base import log_ratio, normal_cdf, normal_density, normalized_price, scalar_price
 from backtest.venue.option_records import LONG, NET, OptionPositions, OptionRules, ShockTables
 
 DAYS_PER_YEAR = 365.0

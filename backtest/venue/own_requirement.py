@@ -17,12 +17,17 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 
-from backtest.base.compiled_twins import find_own_functions, make_twin
-from backtest.base.errors import BacktestError, ParameterError
+from backtest.base import (
+    BacktestError,
+    FloatArray,
+    Number,
+    ParameterError,
+    check_number,
+    find_own_functions,
+    make_twin,
+    repr_plain,
+)
 from backtest.base.fields import POSITIVE
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number, check_number
-from backtest.base.units import FloatArray
 from backtest.venue import portfolio_failure, portfolio_requirement
 from backtest.venue.contract_value import compute_price
 from backtest.venue.portfolio_failure import Waypoint, move_holdings

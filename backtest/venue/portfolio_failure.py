@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from backtest.base.units import TOLERANCE, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import TOLERANCE
 from backtest.venue.collateral_value import compute_marginal_rate
 from backtest.venue.portfolio_requirement import (
     compute_portfolio_backing,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.venue.portfolio_failure import Waypoint, find_failure, move_holdings
 from backtest.venue.portfolio_requirement import is_pool_failing
 from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_in_pool

@@ -8,7 +8,8 @@ Isolated positions have their own requirement and are not in it.
 
 from __future__ import annotations
 
-from backtest.base.units import TOLERANCE, FloatArray
+from backtest.base import FloatArray
+from backtest.base.units import TOLERANCE
 from backtest.venue.collateral_value import compute_collateral_value
 from backtest.venue.portfolio_rules import (
     BracketTables,

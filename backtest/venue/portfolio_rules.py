@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.venue.requirement import MarginRules
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.venue.portfolio_rules import (
     BracketTables,
     CollateralTables,

@@ -19,11 +19,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.base.checked_calls import is_path
-from backtest.base.errors import VenueError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Either, Phrase
-from backtest.base.units import TimeLike, format_time, to_nanoseconds
+from backtest.base import (
+    Either,
+    Phrase,
+    TimeLike,
+    VenueError,
+    did_you_mean,
+    format_time,
+    is_path,
+    repr_plain,
+    to_nanoseconds,
+)
 from backtest.venue.missing_symbol import cure_missing_symbol, name_some
 from backtest.venue.preset_schema import GROUPS, NEEDED, find_defects
 from backtest.venue.tier_tables import TIERS, add_own_groups, read_tier_tables

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backtest.base.errors import did_you_mean
+from backtest.base import did_you_mean
 
 NEEDED = ("contract", "fees", "slippage", "liquidation", "brackets")
 GROUPS = (*NEEDED, "rules", "funding")

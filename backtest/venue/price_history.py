@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 
 
 @runtime_checkable

@@ -20,10 +20,8 @@ from typing import (
     runtime_checkable,
 )
 
-from backtest.base.checked_calls import checked_only
-from backtest.base.errors import ParameterError
+from backtest.base import ParameterError, Value, checked_only
 from backtest.base.fields import POSITIVE
-from backtest.base.values import Value
 from backtest.venue.contract_value import compute_value
 from backtest.venue.portfolio_requirement import (
     compute_portfolio_initial,

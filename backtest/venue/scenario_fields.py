@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from backtest.base.errors import ParameterError
+from backtest.base import FrozenTable, ParameterError, check_number, repr_plain
 from backtest.base.fields import NOT_NEGATIVE
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import check_number
 
 EVERY = "*"
 """The name under which ``moves`` has the scenarios of all groups that it does not name."""

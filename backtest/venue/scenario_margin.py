@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base import Choice, ParameterError, did_you_mean
 from backtest.base.fields import NOT_NEGATIVE, SHARE
-from backtest.base.ranges import Choice
 from backtest.venue.option_shocks import OptionShocks
 from backtest.venue.portfolio_rules import ScenarioTables
 from backtest.venue.portfolio_tables import pack_scenarios

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from backtest.base.currency_names import find_coin, find_currency
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Either, Phrase
+from backtest.base import Argument, Either, ParameterError, Phrase, find_coin, find_currency
 from backtest.venue.trading_terms import Contract
 
 

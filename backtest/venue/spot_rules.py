@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.errors import VenueError
+from backtest.base import VenueError
 from backtest.venue.brackets import Bracket
 from backtest.venue.multipliers import choose_multipliers, is_one
 from backtest.venue.trading_terms import Contract, Liquidation
 
 if TYPE_CHECKING:
-    from backtest.base.fields import Cost, Rate
+    from backtest.base import Cost, Rate
 
 ACCOUNT_FIELDS = (
     "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",

@@ -11,23 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from backtest.base.currency_names import is_currency
-from backtest.base.errors import ParameterError
-from backtest.base.fields import (
-    COST,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
+from backtest.base import (
+    Choice,
     Cost,
     DatedCost,
     Duration,
     Flag,
+    Number,
+    ParameterError,
     Rate,
     Timed,
+    Value,
+    is_currency,
+    to_nanoseconds,
 )
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import to_nanoseconds
-from backtest.base.values import Value
+from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.venue.fee_tiers import MAKER, FeeTier, check_tiers
 from backtest.venue.interest import format_found_rate
 from backtest.venue.liquidation_fields import ReductionOrder, Step

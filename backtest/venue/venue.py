@@ -12,22 +12,25 @@ from typing import Annotated, Self, overload
 
 import numpy as np
 
-from backtest.base.checked_calls import check_shape, checked
-from backtest.base.errors import VenueError
-from backtest.base.fields import (
-    POSITIVE,
+from backtest.base import (
+    Choice,
     Cost,
     Duration,
     Flag,
+    IntArray,
+    Number,
     Rate,
     Timed,
+    TimeLike,
+    Value,
+    VenueError,
+    Viewable,
     Whole,
+    check_shape,
+    checked,
+    count_nouns,
 )
-from backtest.base.number_text import count_nouns
-from backtest.base.ranges import Choice, Number
-from backtest.base.units import IntArray, TimeLike
-from backtest.base.values import Value
-from backtest.base.viewable import Viewable
+from backtest.base.fields import POSITIVE
 from backtest.venue import preset_files
 from backtest.venue.brackets import Bracket, BracketArrays, complete_table
 from backtest.venue.dated_costs import check_dated, describe_cost, find_newest

@@ -43,7 +43,7 @@ def write_venue(venue: str, presets: list[Any]) -> str:
 
 def write_limits() -> str:
     """Return the presets of largest leverage by date."""
-    from backtest.account.leverage_limits import available_limits
+    from backtest.account import available_limits
 
     parts = ["# Limits of leverage by date\n\nPresets of `max_leverage` and `--max-leverage`.\n"]
     for each in available_limits().values():
@@ -55,7 +55,7 @@ def write_limits() -> str:
 
 def write_margins() -> str:
     """Return the margin rules of whole accounts, with the status of each figure."""
-    from backtest.venue.margin_presets import list_presets
+    from backtest.venue import list_presets
 
     parts = ["# Margin rules of whole accounts\n\nPresets of `bt.margin_preset`.\n"]
     for each in list_presets():

@@ -55,9 +55,16 @@ FLAGS = {pair for words in COMMANDS for pair in find_command(app, words).flags.i
 def read_calls() -> list[tuple[str, ast.Call]]:
     """Return the calls in the package that name arguments."""
     texts = [path.read_text() for path in Path(bt.__file__).parent.rglob("*.py")]
-    trees = [ast.parse(text) for text in texts if "backtest.base.phrases" in text]
+    trees = [tree for tree in map(ast.parse, texts) if names_arguments(tree)]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [(getattr(node.func, "id", ""), node) for node in calls]
+
+
+def names_arguments(tree: ast.Module) -> bool:
+    """Return whether a file imports what names an argument; a loop has places of its own."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    of_base = [node for node in imports if str(node.module).startswith("backtest.base")]
+    return any(each.name in ("Argument", "Place") for node in of_base for each in node.names)
 
 
 def find_calls(name: str) -> list[ast.Call]:

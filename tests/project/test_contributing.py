@@ -77,7 +77,8 @@ def test_a_list_names_all_files_that_know_a_field(title, word):
     _, rows = read_section(title)
     found = {path for path in list_sources() if word in path.read_text(encoding="utf-8")}
     listed = {find_file(name).resolve() for name in rows}
-    assert sorted(path for path in found - listed if path.suffix == ".py") == []
+    doors = {path for path in found if path.name == "__init__.py"}  # they pass all names on
+    assert sorted(path for path in found - listed - doors if path.suffix == ".py") == []
 
 
 def test_every_command_has_a_file_of_its_name(capsys):

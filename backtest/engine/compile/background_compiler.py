@@ -21,10 +21,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
-from backtest.base.cache_folder import find_lasting_folder
-from backtest.base.compile_choice import KernelOrder, pop_kernels, read_mode
-from backtest.base.errors import PolicyError
-from backtest.base.file_lock import lock_handle
+from backtest.base import (
+    KernelOrder,
+    PolicyError,
+    find_lasting_folder,
+    lock_handle,
+    pop_kernels,
+    read_mode,
+)
 from backtest.engine.compile.plain_or_compiled import LoopOrder
 from backtest.engine.compile.rule_pickles import pack_rule, unpack_rule
 

@@ -9,9 +9,7 @@ from typing import Any
 
 from numba.core.typing.typeof import Purpose, typeof
 
-from backtest.base.argument_types import rebuild_argument
-from backtest.base.compile_choice import KernelOrder
-from backtest.base.kernels import compile_module
+from backtest.base import KernelOrder, compile_module, rebuild_argument
 from backtest.engine.compile.loop_compiler import load_policy_loop
 from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
 

@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from backtest.account import (
     InstrumentRules,
+    Terms,
     contagion,
     currency_bar,
     currency_close,
@@ -55,12 +56,20 @@ from backtest.account import (
     time_stop,
     walk_by_rule,
 )
-from backtest.account.portfolio_records import FLAGS, NUMBERS, Terms
-from backtest.base import black_kernels, cache_folder, elementary, normal
-from backtest.base.code_identity import CodeText, hash_texts
-from backtest.base.compiled_files import jit
-from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
-from backtest.base.shared_records import share_record
+from backtest.account.portfolio_records import FLAGS, NUMBERS
+from backtest.base import (
+    CodeText,
+    black_kernels,
+    cache_folder,
+    count_all_brackets,
+    elementary,
+    find_own_functions,
+    hash_texts,
+    jit,
+    make_twin,
+    normal,
+    share_record,
+)
 from backtest.engine import (
     portfolio_close,
     portfolio_loop,
@@ -87,10 +96,8 @@ from backtest.engine.compile.recipe import (
 )
 from backtest.engine.deciders import Deciders
 from backtest.engine.portfolio_loop import N_SHOWN, SETTING
-from backtest.policy import Policy, sets_margin
-from backtest.policy.formula_reads import find_fields
+from backtest.policy import AccountView, Policy, find_fields, sets_margin
 from backtest.policy.policy import BAR_FIELDS
-from backtest.policy.view import AccountView
 from backtest.venue import (
     LEVELS,
     MarginRules,

@@ -25,17 +25,26 @@ import numpy as np
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from backtest.base import cache_folder, elementary, formula_functions, normal
-from backtest.base.code_identity import OWN_VERSION, find_references, hash_texts
-from backtest.base.compiled_files import cfunc, jit
-from backtest.base.compiled_twins import count_all_brackets, find_own_functions, make_twin
-from backtest.base.kernel_compiler import compile_helpers
+from backtest.base import (
+    cache_folder,
+    cfunc,
+    compile_helpers,
+    count_all_brackets,
+    elementary,
+    find_own_functions,
+    find_references,
+    formula_functions,
+    hash_texts,
+    jit,
+    make_twin,
+    normal,
+)
+from backtest.base.code_identity import OWN_VERSION
 from backtest.engine import bar_loop
 from backtest.engine.compile.recipe import CORE, Recipe, find_rules_folder
 from backtest.options import black_scholes, bs_kernels, pricing
 from backtest.options.option_terms import SIGNS
-from backtest.policy import Policy, formula_for
-from backtest.policy.common_mistakes import explain_numba
+from backtest.policy import Policy, explain_numba, formula_for
 from backtest.venue import margin
 
 PUBLIC = (

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.account import Rules
-from backtest.base.argument_types import name_types, outline_argument
-from backtest.base.code_identity import hash_texts
-from backtest.base.compile_choice import is_plain_sooner, write_marks
+from backtest.base import hash_texts, is_plain_sooner, name_types, outline_argument, write_marks
 from backtest.engine.compile.recipe import Recipe, find_rules_folder
 from backtest.engine.compile.same_bits import gives_same_bits
 from backtest.policy import Policy, formula_for, margin_formula_for

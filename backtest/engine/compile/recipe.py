@@ -26,16 +26,19 @@ from backtest.account import (
     ruin,
     steps,
 )
-from backtest.base import cache_folder, compiled_twins, formula_functions, units
-from backtest.base.code_identity import (
+from backtest.base import (
     CodeText,
+    cache_folder,
+    compiled_twins,
     describe_function,
+    describe_target,
     describe_value,
+    formula_functions,
     hash_texts,
     join_texts,
+    list_sources,
+    units,
 )
-from backtest.base.compiled_twins import describe_target
-from backtest.base.kernel_sources import list_sources
 from backtest.engine import bar_loop
 from backtest.measures import tally
 from backtest.options import bs_kernels

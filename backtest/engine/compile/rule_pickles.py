@@ -14,7 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from backtest.base.code_identity import find_references
+from backtest.base import find_references
 from backtest.engine.compile.recipe import Recipe
 
 OURS = "backtest"

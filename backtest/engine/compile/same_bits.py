@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from backtest.base import formula_functions, public_math
-from backtest.base.code_identity import find_references
+from backtest.base import find_references, formula_functions, public_math
 from backtest.policy import Policy
 
 STEPS = frozenset(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from backtest.base.errors import BacktestError, PolicyError
-from backtest.base.units import FloatArray
-from backtest.base.work_budget import WorkMeter, measure_work
+from backtest.base import BacktestError, FloatArray, PolicyError, WorkMeter, measure_work
 from backtest.engine.lookahead.causality_checker import (
     FULL,
     USUAL,
@@ -15,11 +13,8 @@ from backtest.engine.lookahead.causality_checker import (
     CutPlan,
 )
 from backtest.engine.lookahead.fresh_check import compare_fresh
-from backtest.market import Market
-from backtest.market.lent_market import lend
-from backtest.policy import Columns, Policy
-from backtest.policy.error_location import format_location
-from backtest.policy.policy import check_columns, copy_policy, renew
+from backtest.market import Market, lend
+from backtest.policy import Columns, Policy, check_columns, copy_policy, format_location, renew
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:

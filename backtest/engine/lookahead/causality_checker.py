@@ -17,8 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base.units import FloatArray, IntArray
-from backtest.base.work_budget import WorkMeter, measure_work
+from backtest.base import FloatArray, IntArray, WorkMeter, measure_work
 from backtest.engine.lookahead.code_origin import is_ours
 from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces, rewrite_future
 from backtest.engine.lookahead.peek_errors import (
@@ -35,8 +34,7 @@ from backtest.engine.lookahead.rounding_noise import (
     leave_out_spread,
     leave_out_ties,
 )
-from backtest.market import Market, Markets
-from backtest.market.lent_market import detach
+from backtest.market import Market, Markets, detach
 from backtest.policy import Columns
 
 Observe: TypeAlias = Callable[[Any], Columns | None]

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.base.code_identity import (
+from backtest.base import (
     describe_bytecode,
     describe_value,
     find_references,
     hash_texts,
 )
 from backtest.engine.manifest import find_functions, is_constant
-from backtest.policy.combinators import combinator_of
+from backtest.policy import combinator_of
 
 OURS = ("backtest", "builtins", "numpy", "pandas")
 MAIN = "__main__"

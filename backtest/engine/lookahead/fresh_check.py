@@ -16,11 +16,16 @@ from typing import Any
 import numpy as np
 
 from backtest.account import Account
-from backtest.base.atomic_files import write_file
-from backtest.base.cache_folder import find_lasting_folder, read_bytes
-from backtest.base.code_identity import hash_texts
-from backtest.base.errors import PolicyError
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    PolicyError,
+    find_lasting_folder,
+    format_time,
+    hash_texts,
+    read_bytes,
+    write_file,
+)
 from backtest.engine.lookahead.causality_checker import CausalityChecker
 from backtest.engine.lookahead.code_origin import (
     CodeOrigin,

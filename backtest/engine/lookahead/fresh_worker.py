@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from backtest.base.cache_folder import find_lasting_folder
+from backtest.base import find_lasting_folder
 from backtest.engine.lookahead import fresh_check
 from backtest.engine.lookahead.code_origin import (
     MAIN,

@@ -15,10 +15,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from backtest.base.units import DAY, BoolArray, FloatArray, IntArray
-from backtest.market import Market, Markets, as_markets
-from backtest.market.markets import as_given
-from backtest.market.tables.market_data import compute_once
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.base.units import DAY
+from backtest.market import Market, Markets, as_given, as_markets, compute_once
 
 CutKind: TypeAlias = Literal["any", "move", "change", "day"]
 

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import PolicyError
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base import FloatArray, IntArray, PolicyError, format_time
 from backtest.engine.lookahead.rounding_noise import find_differences
-from backtest.market import Market, Markets, as_markets
-from backtest.market.markets import as_given
+from backtest.market import Market, Markets, as_given, as_markets
 from backtest.policy import Columns
 
 KNOWN = 32

@@ -21,10 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
-from backtest.market import Market, Markets, as_markets
-from backtest.market.lent_market import detach
-from backtest.market.markets import as_given
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.market import Market, Markets, as_given, as_markets, detach
 
 RELATIVE = 1e-9
 """Two values are the same if they differ by this share or less.

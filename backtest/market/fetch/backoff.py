@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backtest.base.errors import DataError
+from backtest.base import DataError
 
 Notice = Callable[[str], None]
 

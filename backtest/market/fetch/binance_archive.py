@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import DataError
-from backtest.base.units import DAY, IntArray, format_duration, format_time
+from backtest.base import DataError, IntArray, format_duration, format_time
+from backtest.base.units import DAY
 from backtest.market.fetch.backoff import TransientFailure
 from backtest.market.fetch.download import Downloader
 from backtest.market.fetch.request import Request

@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.phrases import Place
-from backtest.base.units import DAY, HOUR, format_duration, format_time
+from backtest.base import (
+    DataError,
+    ParameterError,
+    Place,
+    did_you_mean,
+    format_duration,
+    format_time,
+)
+from backtest.base.units import DAY, HOUR
 from backtest.market.fetch.backoff import Retrier, TransientFailure
 from backtest.market.fetch.download import check_address, find_unreachable, read_wait
 from backtest.market.fetch.request import Request

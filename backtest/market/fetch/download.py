@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.phrases import Place
+from backtest.base import DataError, ParameterError, Place
 from backtest.market.fetch.backoff import Retrier, TransientFailure
 
 if TYPE_CHECKING:

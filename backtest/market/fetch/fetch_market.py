@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.ranges import Range
-from backtest.base.units import DAY, format_time, to_nanoseconds
+from backtest.base import ParameterError, Range, format_time, to_nanoseconds
+from backtest.base.units import DAY
 from backtest.market.fetch.backoff import Notice, Retrier, RetryPolicy
 from backtest.market.fetch.binance_archive import Archive, months
 from backtest.market.fetch.ccxt_exchange import Connection, Exchange, connect_exchange

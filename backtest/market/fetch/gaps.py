@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, SECOND, BoolArray, IntArray, format_time
+from backtest.base import BoolArray, IntArray, format_time
+from backtest.base.units import DAY, SECOND
 from backtest.market.tables.settlements import (
     SettlementGap,
     cadence,

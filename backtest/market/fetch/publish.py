@@ -9,10 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest.base.atomic_files import move_file
-from backtest.base.errors import DataError
-from backtest.base.result_folders import hash_file
-from backtest.base.units import format_duration, format_time
+from backtest.base import DataError, format_duration, format_time, hash_file, move_file
 from backtest.market.fetch.gaps import (
     MissingRows,
     count_missing,

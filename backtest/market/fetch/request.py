@@ -6,11 +6,17 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice
-from backtest.base.units import DAY, TimeLike, format_duration, format_time, parse_duration
-from backtest.base.units import to_nanoseconds as to_ns
+from backtest.base import (
+    Choice,
+    ParameterError,
+    Place,
+    TimeLike,
+    format_duration,
+    format_time,
+    parse_duration,
+)
+from backtest.base import to_nanoseconds as to_ns
+from backtest.base.units import DAY
 from backtest.market.fetch.source_offers import ARCHIVE, MARKETS, OFFERS
 
 KINDS = ("bars", "mark", "funding")

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest.base.atomic_files import replace_file
-from backtest.base.errors import DataError
-from backtest.base.units import DAY, IntArray, format_time, utc_index
+from backtest.base import DataError, IntArray, format_time, replace_file, utc_index
+from backtest.base.units import DAY
 from backtest.market.tables.frames import TimedTable, equal_or_nan
 
 COLUMNS = {

@@ -9,11 +9,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base.atomic_files import DRAFT_FILE, LOCK, write_file
-from backtest.base.bounded_reads import parse_json, read_small
-from backtest.base.errors import DataError
-from backtest.base.file_lock import LockHeldError, hold_lock_file
-from backtest.base.result_folders import hash_file
+from backtest.base import (
+    DataError,
+    LockHeldError,
+    hash_file,
+    hold_lock_file,
+    parse_json,
+    read_small,
+    write_file,
+)
+from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.market.fetch.gaps import find_gaps
 from backtest.market.fetch.request import KINDS, Request
 from backtest.market.fetch.stored_days import list_stored, read_stored

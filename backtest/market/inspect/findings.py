@@ -9,15 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import (
-    HOUR,
-    MINUTE,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    format_duration,
-    format_time,
-)
+from backtest.base import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.base.units import HOUR, MINUTE
 from backtest.market.tables.align import FundingEvents, cut_funding, span_of
 from backtest.market.tables.bar_checks import is_price
 from backtest.market.tables.frames import PRICES, TimedTable, equal_or_nan, in_order

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from backtest.base.units import HOUR, MINUTE, format_duration
+from backtest.base import format_duration
+from backtest.base.units import HOUR, MINUTE
 from backtest.market.inspect.quality_report import (
     BarsQuality,
     Fit,

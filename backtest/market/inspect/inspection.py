@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from backtest.base.units import format_duration, format_time
+from backtest.base import format_duration, format_time
 from backtest.market.inspect import findings as find
 from backtest.market.inspect.findings import Gaps
 from backtest.market.inspect.fitness import assess_fitness

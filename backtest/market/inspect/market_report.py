@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.base.phrases import Argument, Phrase
+from backtest.base import Argument, Phrase
 from backtest.market.inspect.inspection import build_quality
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest.base.phrases import Phrase
+from backtest.base import Phrase
 from backtest.market.read.packed_files import Content
 from backtest.market.tables.defects import DECIMAL_COMMA, Defect, unreadable
 

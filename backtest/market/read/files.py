@@ -9,9 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from backtest.base.atomic_files import replace_folder, temporary_folder
-from backtest.base.errors import DataError
-from backtest.base.phrases import Either, Phrase
+from backtest.base import DataError, Either, Phrase, replace_folder, temporary_folder
 from backtest.market.read import packed_files
 from backtest.market.read.arrow_files import read_feather, read_parquet
 from backtest.market.read.csv_files import check_cells, parse_csv

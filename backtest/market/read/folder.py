@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from backtest.base.units import parse_duration
+from backtest.base import parse_duration
 from backtest.market.read.csv_files import FIRST_LINE
 from backtest.market.read.files import read_file
 from backtest.market.read.funding_files import choose_funding

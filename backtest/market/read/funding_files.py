@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import HOUR, MINUTE, FloatArray, IntArray, format_time
+from backtest.base import Argument, DataError, FloatArray, IntArray, Phrase, format_time
+from backtest.base.units import HOUR, MINUTE
 from backtest.market.read.layouts import Layout
 from backtest.market.tables.align import cut_funding, span_of
 from backtest.market.tables.assemble import MarketFrames

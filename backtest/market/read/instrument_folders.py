@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.phrases import Either, Phrase, Place
+from backtest.base import DataError, Either, ParameterError, Phrase, Place, did_you_mean
 from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
 from backtest.market.read.layouts import NamedFile, parse_name, read_facts
 

@@ -8,10 +8,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from backtest.base.bounded_reads import parse_json, read_small
-from backtest.base.errors import DataError, did_you_mean
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import format_duration, parse_duration
+from backtest.base import (
+    Argument,
+    DataError,
+    Phrase,
+    did_you_mean,
+    format_duration,
+    parse_duration,
+    parse_json,
+    read_small,
+)
 from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
 from backtest.market.tables.read_options import ReadOptions
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from backtest.base.errors import did_you_mean
-from backtest.base.phrases import Argument, Either, Phrase
+from backtest.base import Argument, Either, Phrase, did_you_mean
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import PRICES
 from backtest.market.tables.times import TIME_NAMES

@@ -6,9 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.base import (
+    Argument,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    Place,
+    format_duration,
+    format_time,
+)
 from backtest.market.tables.bar_checks import name_span, spacing
 from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import PRICES, TimedTable

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import SECOND, format_duration, format_time
+from backtest.base import Argument, Phrase, format_duration, format_time
+from backtest.base.units import SECOND
 from backtest.market.reshape import BarGroups
 from backtest.market.tables.align import (
     AlignedMark,

@@ -6,8 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backtest.base.phrases import Argument, Either, Phrase
-from backtest.base.units import DAY, BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.base import (
+    Argument,
+    BoolArray,
+    Either,
+    FloatArray,
+    IntArray,
+    Phrase,
+    format_duration,
+    format_time,
+)
+from backtest.base.units import DAY
 from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import PRICES, TimedTable, distinct, is_increasing
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-from backtest.base.errors import DataError
-from backtest.base.phrases import Argument, Either, Phrase, join_phrases
-from backtest.base.units import IntArray, format_time
+from backtest.base import Argument, DataError, Either, IntArray, Phrase, format_time, join_phrases
 
 DECIMAL_COMMA = Either("bt.import_market(..., decimal=',')", Argument("decimal", ","))
 """How a file with decimal commas is read."""

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import DataError
-from backtest.base.units import FloatArray, IntArray, format_time
+from backtest.base import DataError, FloatArray, IntArray, format_time
 from backtest.market.tables.bar_checks import is_price, order_defects
 from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import TimedTable

@@ -7,9 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import did_you_mean
-from backtest.base.phrases import Either, Phrase
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, Either, FloatArray, IntArray, Phrase, did_you_mean
 from backtest.market.tables.defects import DECIMAL_COMMA, Defect
 from backtest.market.tables.times import find_stamps, to_utc
 

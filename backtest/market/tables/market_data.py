@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest.base.frozen_arrays import freeze
-from backtest.base.units import FloatArray, IntArray, utc_index
-from backtest.base.viewable import Viewable
+from backtest.base import FloatArray, IntArray, Viewable, freeze, utc_index
 
 _Array: TypeAlias = "npt.NDArray[Any]"
 T = TypeVar("T")

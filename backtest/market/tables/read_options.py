@@ -8,17 +8,21 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from backtest.base.errors import DataError, ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.units import (
-    SECOND,
+from backtest.base import (
+    Argument,
+    DataError,
+    ParameterError,
+    Phrase,
+    Place,
     TimeLike,
+    did_you_mean,
     format_duration,
     format_time,
     parse_duration,
+    repr_plain,
     to_nanoseconds,
 )
+from backtest.base.units import SECOND
 from backtest.market.tables.frames import DIVIDENDS, FUNDING, MARK
 from backtest.market.tables.repairs import Repair, parse_repairs
 from backtest.market.tables.times import check_timezone

@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.units import MINUTE, IntArray, format_time
+from backtest.base import IntArray, ParameterError, did_you_mean, format_time
+from backtest.base.units import MINUTE
 from backtest.market.tables.frames import PRICES, TimedTable, equal_or_nan, is_increasing
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import DAY, HOUR, BoolArray, FloatArray, IntArray, format_time
+from backtest.base import BoolArray, FloatArray, IntArray, format_time
+from backtest.base.units import DAY, HOUR
 from backtest.market.tables.bar_checks import is_price
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.frames import TimedTable

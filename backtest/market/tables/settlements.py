@@ -12,15 +12,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from backtest.base.phrases import Argument, Either, Phrase
-from backtest.base.units import (
-    HOUR,
-    MINUTE,
-    SECOND,
-    BoolArray,
-    IntArray,
-    format_duration,
-)
+from backtest.base import Argument, BoolArray, Either, IntArray, Phrase, format_duration
+from backtest.base.units import HOUR, MINUTE, SECOND
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.frames import TimedTable, distinct

@@ -8,10 +8,16 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Argument, Either, Phrase, Place
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import (
+    Argument,
+    Either,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    Phrase,
+    Place,
+    repr_plain,
+)
 from backtest.market.tables.defects import Defect
 
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")

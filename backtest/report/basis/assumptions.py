@@ -8,11 +8,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtest.base.number_text import format_bps, format_setting
-from backtest.base.units import format_span
-from backtest.engine.manifest import read_tables_in_use
-from backtest.measures.cautions import describe_left_out
-from backtest.measures.measure_names import name_measure
+from backtest.base import format_bps, format_setting, format_span
+from backtest.engine import read_tables_in_use
+from backtest.measures import describe_left_out, name_measure
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import describe_choices, describe_filled, write_quality
 from backtest.report.basis.rule_sources import list_limit_sources, list_sources

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from backtest.base.command_again import describe_origin
-from backtest.base.json_values import to_plain
+from backtest.base import describe_origin, to_plain
 from backtest.report.basis.data_quality import NOT_READ, Examined, examine
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from backtest.base.errors import BacktestError
-from backtest.base.number_text import format_percent
-from backtest.base.text_layout import capitalize
-from backtest.market import Quality, quality
-from backtest.market.data_expression import load_again
-from backtest.market.inspect.findings import Count
-from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality
-from backtest.market.tables.repairs import split_notes
+from backtest.base import BacktestError, capitalize, format_percent
+from backtest.market import (
+    BarsQuality,
+    Count,
+    FundingQuality,
+    MarkQuality,
+    Quality,
+    load_again,
+    quality,
+    split_notes,
+)
 from backtest.report.page.page import Block, Paragraph, Table, name_columns
 
 USES = {

@@ -6,10 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtest.base.number_text import format_money, format_setting
-from backtest.base.units import format_duration
-from backtest.paths.funding_process import summarize_funding
-from backtest.paths.path_model import describe_drift
+from backtest.base import format_duration, format_money, format_setting
+from backtest.paths import describe_drift, summarize_funding
 from backtest.report.basis.assumptions import (
     build_assumptions,
     build_pair_table,

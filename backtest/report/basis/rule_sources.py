@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from backtest.account import Account
-from backtest.account.leverage_limits import available_limits, find_preset
-from backtest.base.json_values import to_plain
-from backtest.base.number_text import format_setting
-from backtest.engine.manifest import read_tables_in_use
+from backtest.account import Account, available_limits, find_preset
+from backtest.base import format_setting, to_plain
+from backtest.engine import read_tables_in_use
 from backtest.report.page.page import Block, Paragraph, Table, name_columns
 from backtest.venue import Venue, preset_files
 

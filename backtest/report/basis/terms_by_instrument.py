@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from backtest.account.account import BY_INSTRUMENT
-from backtest.base.text_layout import clip
-from backtest.base.units import format_span
+from backtest.base import clip, format_span
 from backtest.report.basis.data_quality import describe_choices, describe_filled
 from backtest.report.basis.what_is_modeled import describe_model
 from backtest.report.page.page import Block, Table, name_columns

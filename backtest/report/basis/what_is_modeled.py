@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backtest.account import Account
-from backtest.account.leverage_limits import describe_limit
-from backtest.base.number_text import format_bps, format_percent, format_setting
-from backtest.venue.interest import describe_interest as describe_rates
+from backtest.account import Account, describe_limit
+from backtest.base import format_bps, format_percent, format_setting
+from backtest.venue import describe_interest as describe_rates
 
 NOT_MODELED = (
     "The order book, queue position and partial fills at several prices; latency; exchange "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.report.page.figures import scale_log
 
 LOG_FROM = 4.0

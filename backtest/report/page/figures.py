@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.number_text import format_magnitude
-from backtest.base.text_layout import clip, escape_directions
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, clip, escape_directions, format_magnitude
 from backtest.report.page.page import Chart
 from backtest.report.page.thinning import thin_rows
 

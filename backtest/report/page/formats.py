@@ -7,10 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from backtest.base.atomic_files import replace_file
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.json_values import to_json
-from backtest.base.ranges import Choice
+from backtest.base import Choice, DataError, ParameterError, replace_file, to_json
 from backtest.report.page.page import (
     Cell,
     Chart,

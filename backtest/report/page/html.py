@@ -9,7 +9,7 @@ import zlib
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.text_layout import escape_directions, keep_units
+from backtest.base import escape_directions, keep_units
 from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
 from backtest.report.page.page import Page, SearchTable
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
-from backtest.base.units import format_span
+from backtest.base import format_span
 
 
 class Paragraph(NamedTuple):

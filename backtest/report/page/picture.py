@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from backtest.base.errors import DataError
+from backtest.base import DataError
 from backtest.report.page.html import write_html
 from backtest.report.page.page import Page
 

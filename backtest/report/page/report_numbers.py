@@ -6,9 +6,10 @@ import math
 
 import pandas as pd
 
-from backtest.base.number_text import format_money, format_number, format_percent
+from backtest.base import format_money, format_number, format_percent
+from backtest.measures import read_risk_name
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.risk_names import LARGEST, read_risk_name
+from backtest.measures.risk_names import LARGEST
 
 IN_PERCENT = ("fraction", "fraction per year")
 PERIODS = {

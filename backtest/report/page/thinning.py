@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 
 BUCKETS = 1000
 """Width of a chart in pixels: more than four points to a pixel cannot be seen."""

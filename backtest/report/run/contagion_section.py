@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from backtest.base.number_text import format_money, format_percent
+from backtest.base import format_money, format_percent
 from backtest.report.page.page import Block, Paragraph, Section, Table, name_columns
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtest.account.terms import SIGNS
-from backtest.base.number_text import format_money, format_percent
-from backtest.engine.account_text import find_start, list_statement
-from backtest.measures.attribution import MEANINGS, TERMS, Attribution
-from backtest.measures.measure_names import name_measure
+from backtest.base import format_money, format_percent
+from backtest.engine import find_start, list_statement
+from backtest.measures import Attribution, name_measure
+from backtest.measures.attribution import MEANINGS, TERMS
 from backtest.report.page.figures import LIGHT, build_chart, build_layout
 from backtest.report.page.page import Block, Chart, Section, Table, name_columns
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import DAY, FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
+from backtest.base.units import DAY
 from backtest.report.page.figures import (
     LIGHT,
     PERCENTS,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_price
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, format_price
 from backtest.report.page.page import SearchTable, Table, name_columns
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.measures.measure_names import name_measure
+from backtest.measures import name_measure
 from backtest.report.page.page import Section, Table, name_columns
 from backtest.report.page.report_numbers import format_measure, name_unit
 

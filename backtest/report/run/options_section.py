@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.number_text import format_money, format_percent
+from backtest.base import format_money, format_percent
 from backtest.engine.option_results import GREEKS
-from backtest.measures.option_profit import EXPLAINED, compute_payoffs
+from backtest.measures import compute_payoffs
+from backtest.measures.option_profit import EXPLAINED
 from backtest.report.page.figures import (
     build_chart,
     build_layout,
@@ -22,9 +23,8 @@ from backtest.report.page.figures import (
 from backtest.report.page.page import Block, Chart, Section, Table, name_columns
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
-    from backtest.engine import Result
-    from backtest.engine.run_options import RunOptions
+    from backtest.base import FloatArray
+    from backtest.engine import Result, RunOptions
 
 STYLES = {
     "price profit": ("ink", "solid"), "delta": ("accent", "solid"), "gamma": ("loss", "solid"),

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError
-from backtest.base.number_text import (
+from backtest.base import (
+    FloatArray,
+    ParameterError,
     format_days,
     format_leverage,
     format_number,
     format_percent,
     format_signed,
 )
-from backtest.base.units import FloatArray
-from backtest.engine.run_record import sample_risk_free
+from backtest.engine import sample_risk_free
 from backtest.engine.target_cuts_text import WORDS
-from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
+from backtest.measures import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.report.page.figures import (
     LIGHT,
     PERCENTS,
@@ -36,8 +36,7 @@ from backtest.report.run.risk_section import choose_horizon
 
 if TYPE_CHECKING:
     from backtest.engine import Result
-    from backtest.measures.leverage_cycle import LeverageProfile
-    from backtest.measures.run_span import RunSpan
+    from backtest.measures import LeverageProfile, RunSpan
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DATED = ("peak", "trough", "recovery")

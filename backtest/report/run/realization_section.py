@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.base.number_text import format_percent
+from backtest.base import format_percent
 from backtest.report.page.page import Section, Table, name_columns
 
 if TYPE_CHECKING:

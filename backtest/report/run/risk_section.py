@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.number_text import format_percent
-from backtest.base.text_layout import capitalize
-from backtest.base.units import DAY, BoolArray, FloatArray, format_duration
+from backtest.base import (
+    BoolArray,
+    FloatArray,
+    ParameterError,
+    capitalize,
+    format_duration,
+    format_percent,
+)
+from backtest.base.units import DAY
 from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.report.page.figures import (
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from backtest.engine import Result
-    from backtest.measures.calibration import Calibration
+    from backtest.measures import Calibration
 
 DAY_LONG = "1d"
 LEAST_SHOWN = 1e-5

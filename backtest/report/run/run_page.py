@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.number_text import format_money, format_number, format_percent
-from backtest.base.text_layout import capitalize, clip
-from backtest.base.units import DAY, format_time
-from backtest.engine.account_text import count_boundless, describe_left, find_start
-from backtest.engine.benchmark import explain_measures
-from backtest.engine.limit_orders import collect_limit_orders
-from backtest.engine.result_files import name_result
-from backtest.engine.result_text import measure_holding
-from backtest.engine.setting_text import list_backing, list_other_days
-from backtest.measures.cautions import AFTER_RUIN, name_sharpe
+from backtest.base import capitalize, clip, format_money, format_number, format_percent, format_time
+from backtest.base.units import DAY
+from backtest.engine import (
+    collect_limit_orders,
+    count_boundless,
+    describe_left,
+    explain_measures,
+    find_start,
+    list_backing,
+    list_other_days,
+    measure_holding,
+    name_result,
+)
+from backtest.measures import name_sharpe
+from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures

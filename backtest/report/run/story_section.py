@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account.terms import OPTIONAL_TERMS
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.report.page.axis_scale import choose_scale, drop_dust, is_wide
 from backtest.report.page.figures import (
     LIGHT,

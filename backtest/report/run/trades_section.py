@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base.number_text import format_money, format_number, format_percent
-from backtest.engine.limit_orders import describe_limit_orders
+from backtest.base import format_money, format_number, format_percent
+from backtest.engine import describe_limit_orders
 from backtest.report.page.figures import build_chart, build_layout, draw_points
 from backtest.report.page.page import Block, Chart, Section, Table, name_columns
 
 if TYPE_CHECKING:
-    from backtest.base.units import BoolArray
-    from backtest.engine import Result
-    from backtest.engine.trades import Trades
+    from backtest.base import BoolArray
+    from backtest.engine import Result, Trades
 
 FILLS_PER_TRIP = 20
 """Fills per round trip from which the page shows lots: the policy keeps its position adjusted."""

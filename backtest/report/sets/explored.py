@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.measures import check_metric, order_sets
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.ranking import check_metric, order_sets
-from backtest.sweep import ERROR
-from backtest.sweep.heatmap import MOST_VALUES, Axis, read_axis
+from backtest.sweep import ERROR, Axis, read_axis
+from backtest.sweep.heatmap import MOST_VALUES
 
 if TYPE_CHECKING:
     from backtest.sweep import Sweep

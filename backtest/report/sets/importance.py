@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.report.sets.explored import Explored, rank_from_best, scale_parameter
 
 LEAST_SETS = 60

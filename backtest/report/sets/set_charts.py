@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import FloatArray, IntArray
-from backtest.measures.measure_names import name_measure
+from backtest.base import FloatArray, IntArray
+from backtest.measures import name_measure
 from backtest.report.page.figures import (
     LIGHT,
     build_chart,
@@ -22,7 +22,7 @@ from backtest.report.page.figures import (
 from backtest.report.page.page import Chart
 from backtest.report.sets.explored import Explored, exclude_idle, rank_from_best, scale_parameter
 from backtest.report.sets.importance import Importance
-from backtest.sweep.heatmap import Axis, name_scale
+from backtest.sweep import Axis, name_scale
 
 SCALE = "Cividis"
 """A color scale that rises in lightness: readable for the color-blind and in gray."""

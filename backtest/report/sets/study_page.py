@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.errors import DataError
-from backtest.base.number_text import (
+from backtest.base import (
+    DataError,
+    Either,
+    FloatArray,
+    Phrase,
+    capitalize,
     format_number,
     format_percent,
     format_probability,
+    format_span,
     format_value,
 )
-from backtest.base.phrases import Either, Phrase
-from backtest.base.text_layout import capitalize
-from backtest.base.units import FloatArray, format_span
-from backtest.measures.cautions import find_cautions
-from backtest.measures.measure_names import ABOUT, name_measure
-from backtest.measures.risk_names import read_risk_name
+from backtest.measures import find_cautions, name_measure, read_risk_name
+from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_points
@@ -44,7 +45,7 @@ from backtest.report.sets.sweep_page import (
     format_explored,
     list_sets,
 )
-from backtest.tune.study_text import (
+from backtest.tune import (
     describe_budget,
     describe_deflated,
     describe_overfitting,
@@ -55,8 +56,7 @@ from backtest.tune.study_text import (
 )
 
 if TYPE_CHECKING:
-    from backtest.tune import Study
-    from backtest.tune.luck import Verdict
+    from backtest.tune import Study, Verdict
 
 MOST_POINTS = 3000
 RESUMED = Either("bt.tune with resume=True", "its command with --resume")

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base.number_text import format_number, format_percent, format_value
-from backtest.base.result_folders import name_folder
-from backtest.base.text_layout import capitalize, clip
+from backtest.base import capitalize, clip, format_number, format_percent, format_value, name_folder
 from backtest.engine import count_unfilled
-from backtest.measures.cautions import count_cautions, find_cautions
-from backtest.measures.measure_names import ABOUT, name_measure
+from backtest.measures import count_cautions, find_cautions, name_measure
+from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
 from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.page.page import (

@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
+from backtest.base import BacktestError, ParameterError, Place, repr_plain
 
 if TYPE_CHECKING:
     from backtest.sweep.evaluator import Evaluator

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, warn_caller
 from backtest.engine import Progress
 from backtest.market import Market, Markets, as_markets
 from backtest.sweep.cluster.shipped_code import collect_sources, pickle_by_value

@@ -23,8 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from backtest.policy import Combinator
-from backtest.policy.combinators import combinator_of, rebuild_class
+from backtest.policy import Combinator, combinator_of, rebuild_class
 
 OURS = frozenset({"backtest", "__main__", "__mp_main__"})
 """Modules that are never sent: every worker has its own, which must have the same version."""

@@ -13,8 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from backtest.base.errors import BacktestError, ParameterError, PolicyError
-from backtest.base.result_identity import find_version
+from backtest.base import BacktestError, ParameterError, PolicyError, find_version
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources

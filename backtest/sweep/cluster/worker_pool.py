@@ -12,8 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backtest.base.caller_warnings import warn_caller
-from backtest.base.errors import BacktestError
+from backtest.base import BacktestError, warn_caller
 from backtest.sweep.cluster.worker import (
     BlockResult,
     ClusterJob,

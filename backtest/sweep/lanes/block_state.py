@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.engine.fee_days import WINDOW
-from backtest.measures.run_measures import measure_accounts
+from backtest.measures import measure_accounts
 from backtest.policy import start_memory
 from backtest.sweep.lane_groups import CAPITAL, COMMON, FEES, OWN
 from backtest.sweep.lanes.block_task import ROW, GroupTask, begin_rows
@@ -17,7 +17,7 @@ from backtest.sweep.lanes.lane_fees import LaneFees
 from backtest.sweep.lanes.lane_rows import LANES, ROWS
 from backtest.sweep.policy_columns import find_reads
 from backtest.sweep.sets.sets import take_sets
-from backtest.venue.dated_costs import find_newest
+from backtest.venue import find_newest
 
 CACHE_LINE = 64
 """Bytes of a cache line."""

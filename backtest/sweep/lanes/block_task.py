@@ -8,22 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Rules
-from backtest.account.ruin import find_line
-from backtest.base.code_identity import describe_function
-from backtest.base.units import FloatArray, IntArray
-from backtest.engine import count_periods
-from backtest.engine.loop_inputs import Inputs, read_inputs
-from backtest.measures.run_span import RunSpan
-from backtest.policy import Policy, formula_for
-from backtest.policy.formula_reads import find_unread
+from backtest.account import Rules, find_line
+from backtest.base import FloatArray, IntArray, describe_function
+from backtest.engine import Inputs, count_periods, read_inputs
+from backtest.measures import RunSpan
+from backtest.policy import Policy, find_unread, formula_for
 from backtest.sweep.lane_groups import FEES, OWN, LaneGroup
 from backtest.sweep.lanes.lane_compiler import LanePolicy, Shape, pad_brackets, reads_table
 from backtest.sweep.lanes.lane_rows import ROWS, Kind
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import varies
-from backtest.venue import LEVELS, MarginRules, Venue
-from backtest.venue.requirement import is_bounded_by_rate
+from backtest.venue import LEVELS, MarginRules, Venue, is_bounded_by_rate
 
 ROW = {name: k for k, name in enumerate(ROWS)}
 RULES = {

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest.account import Feed, Ledger, Log, Plan, Rules, State, compute_equity, live_bar
-from backtest.account.portfolio_records import share
-from backtest.account.ruin import find_line
-from backtest.account.steps import has_wealth
-from backtest.engine.bar_loop import is_balanced
-from backtest.measures.tally import add_carry, invert
+from backtest.account import (
+    Feed,
+    Ledger,
+    Log,
+    Plan,
+    Rules,
+    State,
+    compute_equity,
+    find_line,
+    has_wealth,
+    live_bar,
+    share,
+)
+from backtest.engine import is_balanced
+from backtest.measures import add_carry, invert
 from backtest.sweep.lanes.lane_rows import (
     LANES,
     LIVE,
@@ -34,7 +43,7 @@ from backtest.sweep.lanes.lane_rows import (  # isort: skip
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def undo_carry(rules: Rules, kind: Kind, block: FloatArray, i: int) -> None:

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import Log
-from backtest.base.compile_time import count_as_compiling
-from backtest.base.interrupts import hold_signals
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray, count_as_compiling, hold_signals
+from backtest.engine import explain_refusal
 from backtest.engine.bar_loop import DONE
-from backtest.engine.loop_driver import explain_refusal
 from backtest.sweep.lanes.block_state import make_aligned, read_metrics, start_block, start_fees
 from backtest.sweep.lanes.block_task import GroupTask, as_arrays, show_table
 from backtest.sweep.lanes.compile_in_process import start_compiling

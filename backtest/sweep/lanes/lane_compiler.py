@@ -22,28 +22,29 @@ from numba import typeof
 from numba.extending import intrinsic
 
 from backtest.account import AccountRules, InstrumentRules, Quote, State
-from backtest.base.code_identity import CodeText, describe_function
-from backtest.base.compiled_files import cfunc, jit
-from backtest.base.compiled_twins import make_twin
-from backtest.base.shared_records import share_record
-from backtest.base.units import FloatArray
-from backtest.engine.compile.loop_compiler import (
-    INNER,
-    OPTIONS,
+from backtest.base import (
+    CodeText,
+    FloatArray,
+    cfunc,
+    describe_function,
+    jit,
+    make_twin,
+    share_record,
+)
+from backtest.engine import (
+    Place,
     compile_at_address,
     compile_core,
-    jit_modules,
-    mark_sources,
-)
-from backtest.engine.compile.recipe import (
-    ROOT_NAMES,
-    Place,
     count_slots,
+    jit_modules,
     make_recipe,
+    mark_sources,
     may_refer_to,
     read_parameter,
     write_decide,
 )
+from backtest.engine.compile.loop_compiler import INNER, OPTIONS
+from backtest.engine.compile.recipe import ROOT_NAMES
 from backtest.policy import Policy, formula_for
 from backtest.sweep.lanes import (
     full_bars,

@@ -24,7 +24,7 @@ from backtest.sweep.lanes.lane_rows import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 
 class LaneFees(NamedTuple):

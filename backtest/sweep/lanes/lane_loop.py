@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backtest.account import Feed, Plan, Quote, as_index
-from backtest.account.bar import quote_bar
-from backtest.account.steps import is_flow_due, is_funding_due
-from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE, count_days, find_seen
-from backtest.measures.tally import grow_free
+from backtest.account import Feed, Plan, Quote, as_index, is_flow_due, is_funding_due, quote_bar
+from backtest.engine import count_days, find_seen
+from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
+from backtest.measures import grow_free
 from backtest.sweep.lanes.lane_measures import (
     count_close,
     count_rare,
@@ -54,7 +53,7 @@ from backtest.sweep.lanes.lane_trades import (
 from backtest.sweep.lanes.quick_looks import RateBound, find_rare, find_rate_bound, raise_bound
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 RAISED = 4
 """Reason to stop, besides those of a single run: the policy raised an exception."""

@@ -14,11 +14,12 @@ from backtest.account import (
     compute_backing,
     compute_equity,
     compute_requirement,
+    follow_equity,
+    follow_prices,
+    has_rate_bound,
+    mark_to_market,
 )
-from backtest.account.balances import mark_to_market
-from backtest.account.exits import follow_equity, follow_prices
-from backtest.account.position import has_rate_bound
-from backtest.measures.tally import (
+from backtest.measures import (
     Sample,
     add_decay,
     find_near,
@@ -46,7 +47,7 @@ from backtest.sweep.lanes.lane_rows import (
     write_watch,
 )
 from backtest.sweep.lanes.quick_looks import SLACK, find_reach, may_be_near, raise_bound
-from backtest.venue.requirement import has_one_rate
+from backtest.venue import has_one_rate
 
 from backtest.sweep.lanes.lane_rows import (  # isort: skip
     BOUND, DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, DISUTILITY, DOWNSIDE, EQUITY, EQUITY_SUM,
@@ -56,7 +57,7 @@ from backtest.sweep.lanes.lane_rows import (  # isort: skip
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 
 class RareMeasures(NamedTuple):

@@ -20,14 +20,14 @@ from backtest.account import (
     Rules,
     Watch,
     as_index,
+    make_balances,
 )
-from backtest.account.balances import make_balances
-from backtest.engine.bar_loop import Seen
-from backtest.measures.tally import Clock, Exposure
+from backtest.engine import Seen
+from backtest.measures import Clock, Exposure
 from backtest.venue import MarginRules
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 LANES = 64
 """Accounts in a block; a multiple of every vector length."""

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.account import without_flows_before
-from backtest.base.errors import BacktestError
-from backtest.base.thread_pool import count_cores, run_in_threads
-from backtest.base.units import FloatArray, IntArray, parse_size
-from backtest.engine import read_signal
-from backtest.engine.lookahead.causality_checker import Causality
-from backtest.market.policy_clock import find_clock
+from backtest.account import without_flows_before
+from backtest.base import (
+    BacktestError,
+    FloatArray,
+    IntArray,
+    count_cores,
+    parse_size,
+    run_in_threads,
+)
+from backtest.engine import Causality, read_signal
+from backtest.market import find_clock
 from backtest.measures.run_measures import CORE
 from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes, sort_into_groups

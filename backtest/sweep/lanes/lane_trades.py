@@ -14,19 +14,26 @@ from backtest.account import (
     InstrumentRules,
     Quote,
     Rules,
+    Trade,
     Watch,
+    can_order,
+    charge_interest,
     compute_equity,
+    compute_target,
+    fill,
     find_adverse,
+    find_funding_value,
+    follow_prices,
+    follow_trade,
+    is_asking,
+    is_exiting,
+    is_funding_due,
+    is_stopped,
+    is_triggered,
+    mark_to_market,
+    pay_funding,
+    size_order,
 )
-from backtest.account.account_records import Trade
-from backtest.account.balances import mark_to_market
-from backtest.account.exits import follow_prices, follow_trade, is_exiting
-from backtest.account.fills import fill
-from backtest.account.liquidation import is_triggered
-from backtest.account.orders import can_order, compute_target, is_asking, size_order
-from backtest.account.payments import charge_interest, pay_funding
-from backtest.account.position import is_stopped
-from backtest.account.steps import find_funding_value, is_funding_due
 from backtest.sweep.lanes.lane_rows import (
     HOLD,
     LANES,
@@ -53,7 +60,7 @@ from backtest.sweep.lanes.lane_rows import (  # isort: skip
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 class Charges(NamedTuple):

@@ -18,14 +18,16 @@ from backtest.account import (
     compute_backing,
     compute_equity,
     find_adverse,
+    has_rate_bound,
+    is_asking,
+    is_exiting,
+    is_failing,
+    is_poor,
+    is_stopped,
+    is_triggered,
 )
-from backtest.account.balances import is_failing
-from backtest.account.exits import is_exiting
-from backtest.account.liquidation import is_triggered
-from backtest.account.orders import is_asking
-from backtest.account.position import has_rate_bound, is_stopped
-from backtest.account.ruin import is_poor
-from backtest.measures.tally import FARTHEST, is_near
+from backtest.measures import is_near
+from backtest.measures.tally import FARTHEST
 from backtest.sweep.lanes.lane_rows import (
     BOUND,
     LANES,
@@ -40,10 +42,10 @@ from backtest.sweep.lanes.lane_rows import (
     read_own_instrument,
     read_watch,
 )
-from backtest.venue.requirement import compute_highest_rate, has_one_rate
+from backtest.venue import compute_highest_rate, has_one_rate
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 SLACK = 1.0 + 1e-9
 """Factor that allows for rounding, and for the tolerance of a requirement."""

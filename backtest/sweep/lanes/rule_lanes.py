@@ -7,11 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backtest.base.errors import ParameterError, PolicyError
-from backtest.base.thread_pool import run_in_threads
-from backtest.base.units import IntArray
-from backtest.engine.signal_rule import SignalRule
-from backtest.market.policy_clock import find_clock
+from backtest.base import IntArray, ParameterError, PolicyError, run_in_threads
+from backtest.engine import SignalRule
+from backtest.market import find_clock
 from backtest.sweep.lanes.lane_block import BlockFault
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome, LaneBlock, LaneRunner, score_or_fail

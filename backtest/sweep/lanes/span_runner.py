@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.account.account import without_flows_before
-from backtest.base.errors import BacktestError
-from backtest.base.thread_pool import run_in_threads
-from backtest.base.units import FloatArray, IntArray
-from backtest.market.policy_clock import find_clock
+from backtest.account import without_flows_before
+from backtest.base import BacktestError, FloatArray, IntArray, run_in_threads
+from backtest.market import find_clock
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.block_task import GroupTask, prepare_group
 from backtest.sweep.lanes.lane_block import BlockFault, Scored, fill_lanes, score_block

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest.account import AccountState, Terms, find_line
 from backtest.account.portfolio_records import (
     ASSETS_SO_FAR,
     CONVERTED_SO_FAR,
@@ -18,27 +19,35 @@ from backtest.account.portfolio_records import (
     RESERVE,
     SINCE_POOL,
     UNIT,
-    AccountState,
-    Terms,
 )
-from backtest.account.ruin import find_line
-from backtest.base.interrupts import hold_signals
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray, hold_signals
+from backtest.engine import (
+    Counts,
+    Deciders,
+    ObservedPolicy,
+    Setup,
+    drive,
+    find_simulate,
+    flatten_settings,
+    new_ledger_array,
+    new_quotes,
+    new_scratch,
+    new_tape,
+    pack_terms,
+    start_account_state,
+    write_table,
+)
 from backtest.engine.bar_loop import DONE
-from backtest.engine.compile.general_compiler import pack_terms
-from backtest.engine.deciders import Deciders
 from backtest.engine.loop_driver import CHUNK
-from backtest.engine.portfolio_buffers import new_ledger_array, new_quotes, new_scratch
-from backtest.engine.portfolio_driver import Counts, drive, find_simulate, new_tape
-from backtest.engine.portfolio_inputs import start_account_state, write_table
 from backtest.engine.portfolio_loop import N_SHOWN
-from backtest.engine.portfolio_policies import ObservedPolicy, flatten_settings
-from backtest.engine.portfolio_setup import Setup
-from backtest.measures.performance import sampled_returns
-from backtest.measures.run_measures import measure_accounts
-from backtest.measures.run_span import RunSpan
-from backtest.measures.stored_tally import flatten_tally
-from backtest.measures.tally import Tally, start_tally
+from backtest.measures import (
+    RunSpan,
+    Tally,
+    flatten_tally,
+    measure_accounts,
+    sampled_returns,
+    start_tally,
+)
 from backtest.policy import start_memory
 from backtest.sweep.lanes.block_state import make_aligned
 from backtest.sweep.lanes.lane_block import BlockFault, Scored
@@ -53,7 +62,7 @@ from backtest.sweep.portfolios.portfolio_lane_rows import (
     write_tally,
 )
 from backtest.sweep.portfolios.portfolio_lane_view import MARGINS
-from backtest.venue.contract_value import compute_value
+from backtest.venue import compute_value
 
 LEAST_LANES = 4
 """Fewer sets are faster one by one: lanes are filled up to a multiple of :data:`STEP`."""

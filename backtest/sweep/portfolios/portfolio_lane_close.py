@@ -8,23 +8,11 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.portfolio_records import (
-    CASH,
-    EQUITY,
-    PEAK,
-    RESERVE,
-    SCALE,
-    SINCE_POOL,
-    UNIT,
-    Terms,
-)
+from backtest.account import Terms
+from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SCALE, SINCE_POOL, UNIT
 from backtest.engine.bar_loop import IDENTITY_TOLERANCE
-from backtest.measures.tally import (
-    FARTHEST,
-    invert,
-    is_deeper,
-    needs_folding,
-)
+from backtest.measures import invert, is_deeper, needs_folding
+from backtest.measures.tally import FARTHEST
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.sweep.portfolios import portfolio_lane_rows as field

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from backtest.account.portfolio_records import ASSETS_SO_FAR, IS_CONVERTING, MarketFeed, Terms
+from backtest.account import MarketFeed, Terms
+from backtest.account.portfolio_records import ASSETS_SO_FAR, IS_CONVERTING
 from backtest.base.units import TOLERANCE
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_isolated import write_balance
 from backtest.sweep.portfolios.portfolio_lane_rows import LaneArrays, mark_fallback
-from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.venue import compute_value_at_rate
 
 
 def write_asset_prices(feed: MarketFeed, lanes: LaneArrays, t: int) -> None:

@@ -15,16 +15,15 @@ from numba import typeof
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from backtest.base.compiled_files import jit
-from backtest.base.shared_records import share_record
-from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
-from backtest.engine.compile.loop_compiler import (
-    INNER,
-    OPTIONS,
+from backtest.base import jit, share_record
+from backtest.engine import (
     compile_core,
+    compile_general_rules,
+    find_general_folder,
     jit_modules,
     mark_sources,
 )
+from backtest.engine.compile.loop_compiler import INNER, OPTIONS
 from backtest.sweep.lanes.lane_compiler import find_cell
 from backtest.sweep.portfolios import (
     portfolio_lane_close,

@@ -5,11 +5,21 @@ A lane whose stop may act needs the fallback: it passes the bar alone.
 
 from __future__ import annotations
 
-from backtest.account import Position, Watch
-from backtest.account.balances import make_balances
-from backtest.account.exits import follow_prices, follow_trade, is_exiting
-from backtest.account.portfolio_records import Terms, has_exits, has_stops, pick_instrument, share
-from backtest.account.position import find_adverse, is_stopped
+from backtest.account import (
+    Position,
+    Terms,
+    Watch,
+    find_adverse,
+    follow_prices,
+    follow_trade,
+    has_exits,
+    has_stops,
+    is_exiting,
+    is_stopped,
+    make_balances,
+    pick_instrument,
+    share,
+)
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_rows import LaneArrays, mark_fallback, spot

@@ -11,15 +11,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import InstrumentRules, Position, Quote
-from backtest.account.account_records import Trade
-from backtest.account.balances import make_balances
-from backtest.account.fills import fill
-from backtest.account.orders import (
+from backtest.account import (
+    InstrumentRules,
+    Position,
+    Quote,
+    Terms,
+    Trade,
     compute_target,
+    fill,
     is_outside,
+    make_balances,
 )
-from backtest.account.portfolio_records import CASH, Terms
+from backtest.account.portfolio_records import CASH
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_collateral import add_pledged_at_opens
@@ -45,7 +48,7 @@ from backtest.sweep.portfolios.portfolio_lane_rules import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""

@@ -7,15 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from backtest.account.portfolio_records import (
-    AT_OPEN,
-    FLAGS,
-    Terms,
-)
-from backtest.base.units import IntArray
-from backtest.engine.deciders import Deciders
-from backtest.engine.portfolio_policies import ObservedPolicy
-from backtest.engine.portfolio_setup import Setup
+from backtest.account import Terms
+from backtest.account.portfolio_records import AT_OPEN, FLAGS
+from backtest.base import IntArray
+from backtest.engine import Deciders, ObservedPolicy, Setup
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_formula import find_read
 from backtest.sweep.portfolios.portfolio_lane_view import SHOWN

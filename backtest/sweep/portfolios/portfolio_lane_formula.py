@@ -15,20 +15,19 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from backtest.base.code_identity import CodeText
-from backtest.engine.compile.general_compiler import (
-    MARGIN_NUMBERS,
-    POINTER,
+from backtest.base import CodeText
+from backtest.engine import (
+    Place,
     build_call,
+    compile_at_address,
     find_general_folder,
+    make_recipe,
+    read_parameter,
+    write_decide,
 )
-from backtest.engine.compile.loop_compiler import compile_at_address
-from backtest.engine.compile.recipe import Place, make_recipe, read_parameter, write_decide
-from backtest.policy import Policy, formula_for
-from backtest.policy.combinators import Combinator, combinator_of
-from backtest.policy.formula_reads import find_fields
+from backtest.engine.compile.general_compiler import MARGIN_NUMBERS, POINTER
+from backtest.policy import AccountView, Combinator, Policy, combinator_of, find_fields, formula_for
 from backtest.policy.policy import BAR_FIELDS
-from backtest.policy.view import AccountView
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.portfolios.portfolio_lane_rows import N_POSITION, TARGET
 from backtest.venue import LEVELS, MarginRules

@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import InstrumentRules, Position, Quote
-from backtest.account.account_records import Trade
-from backtest.account.fills import split_margin
-from backtest.account.portfolio_records import Terms
+from backtest.account import InstrumentRules, Position, Quote, Terms, Trade, split_margin
 from backtest.measures.tally import FARTHEST
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_rows import LaneArrays, mark_fallback, spot, widen
 from backtest.sweep.portfolios.portfolio_lane_rules import CAUTION, LaneOrder, bound_cost
-from backtest.venue.contract_value import compute_payment
-from backtest.venue.requirement import compute_setting
+from backtest.venue import compute_payment, compute_setting
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def pay_isolated(lanes: LaneArrays, row: int, value: float, rate: float, i: int) -> None:

@@ -12,24 +12,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from backtest.account.portfolio_records import (
-    FLAGS,
-    IS_OVER,
-    IS_RUINED,
-    PAID_IN,
-    RESERVE,
-    AccountState,
-    MarketBar,
-    MarketFeed,
-    Scratch,
-    Terms,
-    share,
-)
-from backtest.account.ruin import find_line
+from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, find_line, share
+from backtest.account.portfolio_records import FLAGS, IS_OVER, IS_RUINED, PAID_IN, RESERVE
+from backtest.engine import Deciders, RunTape
 from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
-from backtest.engine.deciders import Deciders
-from backtest.engine.portfolio_recording import RunTape
-from backtest.measures.tally import Clock, Tally, grow_free
+from backtest.measures import Clock, Tally, grow_free
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.lanes.quick_looks import ROOM
 from backtest.sweep.portfolios import portfolio_lane_rows as field
@@ -83,7 +70,7 @@ from backtest.sweep.portfolios.portfolio_lane_rules import FillKind, read_costs
 from backtest.sweep.portfolios.portfolio_lane_view import show_accounts, show_positions
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 HAS_ROUNDING = FLAGS.index("has_rounding")
 WATCHED, OFTEN = 256, 40

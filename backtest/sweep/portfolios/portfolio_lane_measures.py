@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account.portfolio_records import PEAK, UNIT, Terms, pick_margin
-from backtest.engine.portfolio_close import is_near_failure
-from backtest.engine.portfolio_tally import is_over_cap
-from backtest.measures.tally import (
-    FARTHEST,
-    finish_sample,
-    fold_product,
-    raise_ratio,
-    update_drawdown,
-)
+from backtest.account import Terms, pick_margin
+from backtest.account.portfolio_records import PEAK, UNIT
+from backtest.engine import is_near_failure, is_over_cap
+from backtest.measures import finish_sample, fold_product, raise_ratio, update_drawdown
+from backtest.measures.tally import FARTHEST
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_rows import (
@@ -22,11 +17,10 @@ from backtest.sweep.portfolios.portfolio_lane_rows import (
     spot,
     write_sample,
 )
-from backtest.venue.liquidation_price import compute_liquidation_value
-from backtest.venue.portfolio_requirement import find_maintenance
+from backtest.venue import compute_liquidation_value, find_maintenance
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 class Closes(NamedTuple):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account.portfolio_records import MarketFeed, Terms
+from backtest.account import MarketFeed, Terms
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_isolated import pay_isolated
 from backtest.sweep.portfolios.portfolio_lane_rows import LaneArrays, spot
-from backtest.venue.contract_value import compute_payment, compute_value
+from backtest.venue import compute_payment, compute_value
 
 if TYPE_CHECKING:
     pass

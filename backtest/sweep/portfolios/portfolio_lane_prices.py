@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account.portfolio_records import (
+from backtest.account import (
     MarketFeed,
     Terms,
     pick_margin,
@@ -13,12 +13,10 @@ from backtest.account.portfolio_records import (
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_rows import LaneArrays
-from backtest.venue.contract_value import compute_value
-from backtest.venue.portfolio_requirement import scale_rate
-from backtest.venue.requirement import compute_largest_notional
+from backtest.venue import compute_largest_notional, compute_value, scale_rate
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 def write_limits(terms: Terms, feed: MarketFeed, lanes: LaneArrays) -> None:

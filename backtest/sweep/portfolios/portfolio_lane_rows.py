@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account import Ledger
+from backtest.account import AccountState, Ledger, Terms
 from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
@@ -20,14 +20,12 @@ from backtest.account.portfolio_records import (
     RESERVE,
     SINCE_POOL,
     UNIT,
-    AccountState,
-    Terms,
 )
-from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
+from backtest.measures import Decay, Drawdown, Exposure, Sample, Tally
 from backtest.sweep.lanes.lane_rows import LANES, cell
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray, IntArray
+    from backtest.base import FloatArray, IntArray
 
 WALLET_ROWS = 16
 """The first rows of an account are its wallet (:mod:`backtest.account.portfolio_records`)."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest.account import InstrumentRules, Quote
-from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
-from backtest.account.portfolio_records import NUMBERS, Terms
+from backtest.account import InstrumentRules, Quote, Terms, compute_square_root_impact
+from backtest.account.orders import LARGEST_WORSENING
+from backtest.account.portfolio_records import NUMBERS
 from backtest.sweep.lanes.quick_looks import SLACK
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_rows import spot
 from backtest.venue import MarginRules
 
 if TYPE_CHECKING:
-    from backtest.base.units import FloatArray
+    from backtest.base import FloatArray
 
 
 (

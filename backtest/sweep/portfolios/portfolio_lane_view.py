@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import math
 
-from backtest.account.portfolio_records import (
-    CASH,
-    EQUITY,
-    PEAK,
-    RESERVE,
-    SINCE_POOL,
-    UNIT,
-    Terms,
-    pick_margin,
-)
+from backtest.account import Terms, pick_margin
+from backtest.account.portfolio_records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
 from backtest.engine.bar_loop import DAY_NS
-from backtest.policy.view import AccountView
+from backtest.policy import AccountView
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.portfolios import portfolio_lane_rows as field
 from backtest.sweep.portfolios.portfolio_lane_rows import LaneArrays, LanePolicies, spot
-from backtest.venue.collateral_value import compute_value_at_rate
-from backtest.venue.contract_value import compute_price
-from backtest.venue.liquidation_price import compute_liquidation_value
-from backtest.venue.portfolio_requirement import find_maintenance
+from backtest.venue import (
+    compute_liquidation_value,
+    compute_price,
+    compute_value_at_rate,
+    find_maintenance,
+)
 
 MARGINS = frozenset({"entry", "maintenance", "margin_ratio", "liquidation_price"})
 """The fields that are computed only if a policy reads one of them."""

@@ -10,24 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from backtest.account.account import without_flows_before
-from backtest.account.portfolio_records import EQUITY, UNIT, AccountState
-from backtest.base.units import FloatArray, utc_index
-from backtest.engine.deciders import Deciders
-from backtest.engine.portfolio_checks import count_periods
-from backtest.engine.portfolio_inputs import start_account_state
-from backtest.engine.portfolio_policies import (
+from backtest.account import AccountState, without_flows_before
+from backtest.account.portfolio_records import EQUITY, UNIT
+from backtest.base import FloatArray, utc_index
+from backtest.engine import (
+    Deciders,
     ObservedPolicy,
+    Setup,
+    count_periods,
     flatten_columns,
     make_deciders,
     observe_overlay,
     replace_policies,
+    set_up,
+    set_up_like,
+    start_account_state,
 )
-from backtest.engine.portfolio_setup import Setup, set_up, set_up_like
-from backtest.market.policy_clock import find_clock
-from backtest.market.weight_frame import read_weights
-from backtest.measures.run_span import RunSpan
-from backtest.measures.tally import Tally, start_tally
+from backtest.market import find_clock, read_weights
+from backtest.measures import RunSpan, Tally, start_tally
 from backtest.policy import Policy
 from backtest.sweep.causal_ends import list_overlays
 from backtest.sweep.policy_columns import Columns
@@ -124,7 +124,7 @@ class PortfolioPanel:
                         for p in shown for name, v in p.policy.settings().items()))  # fmt: skip
         with self._lock:
             if key not in self._deciders:
-                from backtest.engine.compile.general_compiler import bind_compiled  # noqa: PLC0415 - numba
+                from backtest.engine import bind_compiled  # noqa: PLC0415 - numba
 
                 policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
                 deciders = make_deciders(setup.observed, self.markets, **given)

@@ -13,24 +13,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.compile_choice import pop_kernels, set_hurry
-from backtest.base.errors import BacktestError
-from backtest.base.thread_pool import count_cores, run_in_threads
-from backtest.base.units import IntArray, parse_size
-from backtest.engine.compile import background_compiler
-from backtest.engine.compile.plain_or_compiled import (
+from backtest.base import (
+    BacktestError,
+    IntArray,
+    count_cores,
+    parse_size,
+    pop_kernels,
+    run_in_threads,
+    set_hurry,
+)
+from backtest.engine import (
+    Causality,
+    Deciders,
     LoopOrder,
+    Setup,
+    background_compiler,
     estimate_plain_general,
+    explain_refusal,
     is_loop_plain,
+    list_kernel_arguments,
     mark_ready,
     order_loop,
+    summarize_portfolio,
 )
-from backtest.engine.deciders import Deciders
-from backtest.engine.lookahead.causality_checker import Causality
-from backtest.engine.loop_driver import explain_refusal
-from backtest.engine.portfolio_driver import list_kernel_arguments, summarize_portfolio
-from backtest.engine.portfolio_setup import Setup
-from backtest.measures.performance import sampled_returns
+from backtest.measures import sampled_returns
 from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault, NotCompiled, Scored

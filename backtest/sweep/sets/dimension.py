@@ -8,11 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.phrases import Place
-from backtest.base.ranges import Choice, Condition, Range, check_number, read_range
-from backtest.base.units import FloatArray
+from backtest.base import (
+    Choice,
+    Condition,
+    FloatArray,
+    FrozenTable,
+    ParameterError,
+    Place,
+    Range,
+    check_number,
+    read_range,
+)
 from backtest.sweep.sets.set_checks import convert_value
 from backtest.sweep.sets.sets import Setting
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from backtest.base.units import BoolArray
+from backtest.base import BoolArray
 from backtest.sweep.sets.sets import Sets, count_sets
 
 MOST_COMBINED = 32

@@ -14,17 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
+from backtest.account import Account, Multiple, check_account, find_least, pick_value
 from backtest.account.account import WHOLE
-from backtest.account.account_checks import check_account
-from backtest.account.by_instrument import pick_value
-from backtest.account.leverage_limits import find_least
-from backtest.account.multiple import Multiple
-from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.phrases import Either, Phrase, Place, join_phrases
-from backtest.base.units import TOLERANCE, BoolArray, FloatArray
-from backtest.engine.signal_rule import SignalRule
+from backtest.base import (
+    BacktestError,
+    BoolArray,
+    Either,
+    FloatArray,
+    FrozenTable,
+    ParameterError,
+    Phrase,
+    Place,
+    join_phrases,
+)
+from backtest.base.units import TOLERANCE
+from backtest.engine import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.sets import (
     OF_RULES,
@@ -41,10 +45,8 @@ from backtest.sweep.sets.sets import (
     take_sets,
     to_plain_value,
 )
-from backtest.venue import Venue
-from backtest.venue.dated_costs import find_newest
+from backtest.venue import Venue, find_newest, is_one
 from backtest.venue.interest import RATES
-from backtest.venue.multipliers import is_one
 
 OF_SEVERAL = frozenset(f"account.{name}" for name in WHOLE)
 """Fields that only accounts with several positions have."""

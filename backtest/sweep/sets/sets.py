@@ -18,14 +18,20 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.fields import Flag
-from backtest.base.frozen_tables import FrozenTable
-from backtest.base.phrases import Argument, Phrase, Place
-from backtest.base.ranges import Condition
-from backtest.base.values import PartDeclaration, Value, find_declarations
-from backtest.engine.indicator_rules import change_rule
-from backtest.engine.signal_rule import SignalRule
+from backtest.base import (
+    Argument,
+    Condition,
+    Flag,
+    FrozenTable,
+    ParameterError,
+    PartDeclaration,
+    Phrase,
+    Place,
+    Value,
+    did_you_mean,
+    find_declarations,
+)
+from backtest.engine import SignalRule, change_rule
 from backtest.market import Market, Markets
 from backtest.policy import Parameter, Policy
 from backtest.venue import Venue

@@ -14,12 +14,20 @@ from typing import Any, Literal
 import numpy as np
 
 from backtest.account import Account
-from backtest.base.errors import BacktestError, ParameterError
-from backtest.base.json_values import repr_plain, to_plain
-from backtest.base.phrases import Either, Phrase, Place
-from backtest.base.ranges import Choice, Condition, Range
-from backtest.base.units import FloatArray
-from backtest.engine.signal_rule import SignalRule
+from backtest.base import (
+    BacktestError,
+    Choice,
+    Condition,
+    Either,
+    FloatArray,
+    ParameterError,
+    Phrase,
+    Place,
+    Range,
+    repr_plain,
+    to_plain,
+)
+from backtest.engine import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.dimension import Dimension, read_dimension
 from backtest.sweep.sets.representative_sets import MOST_COMBINED

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
-from backtest.base.fields import Whole
-from backtest.base.ranges import Choice
+from backtest.base import Whole
+from backtest.base import Choice
 from backtest.tune.samplers.auto import start_auto
 from backtest.tune.samplers.cmaes import Cmaes
 from backtest.tune.samplers.de import DifferentialEvolution

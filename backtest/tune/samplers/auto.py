@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray
+from backtest.base import BoolArray, FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import Grid, count_values
 from backtest.tune.samplers.population import Population, read_axes

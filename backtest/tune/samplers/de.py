@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.population import Generation, Population, read_axes
 from backtest.tune.samplers.protocol import SamplerTerms, no_points

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 
 
 class Grades(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.tune.samplers.protocol import SamplerTerms
 from backtest.tune.samplers.surrogate import ModelSearch
 

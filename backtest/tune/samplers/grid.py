@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.tune.samplers.protocol import SamplerTerms
 
 if TYPE_CHECKING:

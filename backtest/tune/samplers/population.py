@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.base.units import BoolArray, FloatArray, IntArray
+from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.tune.samplers.feasibility import Grades, join
 from backtest.tune.samplers.grid import count_values
 

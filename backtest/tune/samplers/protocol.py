@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from backtest.base.errors import ParameterError
-from backtest.base.phrases import Argument, Phrase
-from backtest.base.units import FloatArray
+from backtest.base import Argument, FloatArray, ParameterError, Phrase
 
 if TYPE_CHECKING:
     from backtest.sweep import Space

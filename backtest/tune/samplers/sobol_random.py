@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import qmc
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.tune.samplers.protocol import SamplerTerms
 
 BATCH = 1024

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtri
 from threadpoolctl import ThreadpoolController
 
-from backtest.base.units import FloatArray, IntArray
+from backtest.base import FloatArray, IntArray
 from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import canonicalize
 from backtest.tune.samplers.population import move_a_little, read_axes

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base.units import FloatArray
+from backtest.base import FloatArray
 from backtest.tune.samplers.feasibility import grade
 from backtest.tune.samplers.protocol import SamplerTerms, load_optional
 
