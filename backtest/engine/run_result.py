@@ -18,7 +18,7 @@ from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_options import read_options
-from backtest.engine.run_warnings import warn_of_outcome
+from backtest.engine.run_warnings import warn_of_no_option, warn_of_outcome
 from backtest.engine.signal_checks import join_checks
 from backtest.features import forecast_volatility
 from backtest.features.liquidation_forecast import NO_BARS_SEEN
@@ -46,6 +46,9 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     benchmark, assets = setup.find_benchmark(), read_assets(markets, setup.account)
     is_resumed = setup.resume is not None
     kept = setup.charge(outcome)._replace(resume=None)
+    options = read_options(setup, outcome, outcome.legs)
+    if options is None:
+        warn_of_no_option([*setup.policies.values(), setup.overlay])
     return Result(
         policies=setup.policies,
         overlay=setup.overlay,
@@ -75,7 +78,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         setup=kept,
         no_fill=explain(kept, outcome, closes),
         traded=outcome.traded,
-        options=read_options(setup, outcome, outcome.legs),
+        options=options,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +23,11 @@ from backtest.base import (
     warn_caller,
 )
 from backtest.market import Markets, describe_clock, find_clock, list_markets
+from backtest.policy import trades_options
 
 if TYPE_CHECKING:
     from backtest.market import Market
+    from backtest.policy import Policy
 
 OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning, BandWarning, WeightWarning)
 """Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
@@ -144,6 +146,16 @@ def warn_of_other_days(market: Market | Markets, venue: Any, first: int = 0) -> 
             f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
             "there is one; venue.override(brackets=...) uses your own",
             VenueDateWarning,
+        )
+
+
+def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
+    """Warn if policies that trade options held none."""
+    for name in dict.fromkeys(type(each).__name__ for each in policies if trades_options(each)):
+        warn_caller(
+            f"{name} held no option: it ordered none, or none with a quote at the next open; what "
+            "has an ask in the chain of a close can be bought",
+            NoFillWarning,
         )
 
 
