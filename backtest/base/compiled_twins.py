@@ -102,8 +102,8 @@ class Selecting(ast.NodeTransformer):
     """Replace the choices of a function by calls of :func:`select`.
 
     These are conditional expressions, ``and``, ``or``, ``not``, an ``if`` and ``else`` that assign
-    the same name, and an ``if`` that returns just before the last line does. What is left chooses
-    by the rules, which are the same for all elements.
+    the same name, and an ``if`` that returns just before the last line does; ``a -= b`` becomes
+    ``a = a - b``. What is left chooses by the rules, which are the same for all elements.
     """
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
@@ -127,6 +127,12 @@ class Selecting(ast.NodeTransformer):
         if not isinstance(node.op, ast.Not):
             return node
         return ast.Compare(node.operand, [ast.Eq()], [ast.Constant(False)])
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        """Replace ``a -= b``, which would change an array that the caller holds."""
+        self.generic_visit(node)
+        now = ast.Name(node.target.id, ast.Load()) if isinstance(node.target, ast.Name) else None
+        return ast.Assign([node.target], ast.BinOp(now, node.op, node.value)) if now else node
 
     def visit_If(self, node: ast.If) -> ast.AST:
         """Replace an ``if`` whose sides assign the same name."""
