@@ -57,11 +57,11 @@ def test_a_command_without_an_output_ends_well():
 WHILE_IT_LOADS = """
 import builtins, os, signal, sys
 found = builtins.__import__
-def load(name, *rest):
+def load(name, *rest, **named):
     if name == {module!r}:
         builtins.__import__ = found
         os.kill(os.getpid(), signal.SIGINT)
-    return found(name, *rest)
+    return found(name, *rest, **named)
 builtins.__import__ = load
 sys.argv, sys.orig_argv = ["bin/backtest", "venues"], ["python", "bin/backtest", "venues"]
 from backtest.cli import main
