@@ -31,6 +31,7 @@ TERMS = {
 SETS = {"leverage": np.array([0.3, 1.5]), "account.band": np.array([0.0, 0.1])}
 
 
+@pytest.mark.slow
 def test_workers_are_sent_the_panel_once_with_weights_and_overlay():
     own, here = Evaluator(MARKETS, Constant(leverage=1.0), **TERMS), Here()
     found = ClusterEvaluator(own, here).evaluate(SETS, first=20, stop=36, returns=True)

@@ -46,6 +46,7 @@ def assert_rows_are_runs(sweep: bt.Sweep, market: bt.Market) -> None:
 SETS = {"target": [0.3, 0.9], "signal.window": [5, 14], "signal.low": [25.0, 40.0]}
 
 
+@pytest.mark.slow
 def test_rows_in_plain_python_are_runs():
     few = {"target": [0.3], "signal.window": [5, 14]}
     market = MARKET.prefix(100)
