@@ -115,6 +115,7 @@ def test_hierarchical_weights_without_correlation_are_by_inverse_variance():
     np.testing.assert_allclose(weights[0], inverse / inverse.sum(), rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linkage", ["single", "complete", "average", "ward"])
 def test_hierarchical_weights_are_those_of_skfolio(linkage):
     optimization = pytest.importorskip("skfolio.optimization", reason="skfolio is not installed")

@@ -19,6 +19,7 @@ def compare(market, policies=POLICIES, **more):
     return bt.compare(market, policies, **{**TERMS, **more})
 
 
+@pytest.mark.slow
 def test_copies_of_a_market_compare_as_the_market():
     """Every measure, return and difference of two copies is that of the market alone."""
     one, two = compare(MARKET), compare({"A": MARKET, "B": MARKET}, accounts="separate")

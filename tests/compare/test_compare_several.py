@@ -31,6 +31,7 @@ def test_measures_and_returns_are_those_of_the_runs():
     assert "overlay" not in done.manifest
 
 
+@pytest.mark.slow
 def test_an_overlay_and_the_venues_of_each_are_part_of_the_terms():
     terms = {**TERMS, "venue": {"A": VENUE, "B": VENUE}}
     whole = bt.compare(MARKETS, POLICIES, draws=99, confidence=0.9, **TERMS)

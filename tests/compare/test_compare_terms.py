@@ -28,6 +28,7 @@ def compare(policies, **terms):
     return bt.compare(MARKET, policies, **{"account": LAZY, **QUICK, **terms})
 
 
+@pytest.mark.slow
 def test_the_order_turns_where_the_arithmetic_says():
     """E(2x) = 1 + 2 (0.0003 - f - 7 x) and E(1x) = 1 + 0.0003 - f - 7 x are equal at 0.
 

@@ -100,6 +100,7 @@ def test_choices_flags_and_whole_numbers_compile():
     assert (compiled(Mixed(is_on=False)).bars["target"] == 0.0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 def test_a_memory_compiles_and_holds_every_bar():
     result = compiled(Remembering())

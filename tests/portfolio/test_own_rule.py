@@ -31,6 +31,7 @@ def run(requirement, leverage):
     return bt.run(markets, Constant(leverage=leverage), venue=VENUE, account=account, compile=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leverage", [4.0])
 def test_a_rule_of_ones_own_lives_as_the_brackets_that_it_copies(leverage):
     own, same = run(Flat(), leverage), run(bt.Brackets(), leverage)

@@ -90,6 +90,7 @@ def test_bad_factors_are_refused(factors, words):
         bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
 
 
+@pytest.mark.slow
 def test_parameters_of_a_rule_are_scaled_within_their_ranges():
     """Windows 10 x 0.5, 0.8, 1.25, 2 are 5, 8, 12 (halves to even) and 20; 20 is not below slow."""
     market = bt.Market.sample(bars=120)

@@ -73,6 +73,7 @@ def test_the_same_market_twice_at_half_the_size_is_one_account(margin):
     assert np.allclose(rungs[0]["equity"], rungs[1]["equity"], rtol=1e-9, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_shocks_by_instrument_and_correlations_by_hand():
     result = held(bt.Markets({"A": steady(), "B": wild()}), 2.0, {"A": 0.5, "B": -0.5})
     quantity, last = result.state.held.quantities, result.marks[-1]
@@ -230,6 +231,7 @@ def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
     assert row["loss"] == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named():
     assets = [
         bt.Collateral("COIN", 2.0, prices="A", rate=0.9),

@@ -26,6 +26,7 @@ def run_set(row: Any, **terms: Any) -> bt.Result:
     return bt.run(PAIR, policies, overlay=overlay, **TERMS | terms)
 
 
+@pytest.mark.slow
 def test_a_sweep_varies_one_instrument_and_the_overlay():
     sweep = bt.sweep(PAIR, Hold, GRID, overlay=OVERLAY, **TERMS)
     assert len(sweep.table) == 8

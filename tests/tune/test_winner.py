@@ -27,6 +27,7 @@ REAL = search_loop.start_sampler
 BROKEN = {"liquidations": "== 0"}
 
 
+@pytest.mark.slow
 def test_with_few_trials_no_winner_comes_by_a_fallback_or_below_the_median():
     """Before, all six came by the share of neighbors kept, and nothing said so."""
     for seed in range(6):

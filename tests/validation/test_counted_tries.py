@@ -93,6 +93,7 @@ def test_sets_of_searches_count_in_later_validations_which_say_so(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_validation_does_not_count_its_own_sets(tmp_path):
     first = cross(store=tmp_path)
     cross(store=tmp_path, resume=None)

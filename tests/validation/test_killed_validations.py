@@ -99,6 +99,7 @@ def test_what_is_not_ours_stays(begun):
     assert MANIFEST in chosen.kept[0].why
 
 
+@pytest.mark.slow
 def test_all_files_of_a_walk_are_pruned(tmp_path):
     walk(tmp_path)
     chosen = choose_deletions(tmp_path, Filter(kinds=("walk-forward",)))

@@ -44,6 +44,7 @@ def walk():
     return bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL)
 
 
+@pytest.mark.slow
 def test_a_walk_of_one_set_is_one_run_bit_for_bit():
     only = {"space": {"size": [0.8]}, "fix": {"window": 5}}
     weights = {"AAA": 1.0, "BBB": -0.5}
