@@ -99,21 +99,22 @@ def read_requirement(given: object) -> MarginRule:
 
 def read_options(given: object) -> list[OptionPosition]:
     """Return the options of the book; a contract is a name, or a table of its terms."""
-    if not isinstance(given, list):
-        raise ParameterError(
-            f"options must be a list of tables, got {given!r:.80}",
-            where="options",
-            cure="write [[options]] with option, quantity, index, at and volatility",
-        )
+    given = check_tables(given, "options", "option, quantity, index, at and volatility")
     return [OptionPosition.from_dict(row, where=f"options[{k}]") for k, row in enumerate(given)]
 
 
 def read_collateral(given: object) -> list[Collateral]:
     """Return the collateral of the book."""
+    given = check_tables(given, "collateral", "name, amount, prices and rate")
+    return [Collateral.from_dict(row, where=f"collateral[{k}]") for k, row in enumerate(given)]
+
+
+def check_tables(given: object, name: str, keys: str) -> list[Any]:
+    """Return a list of tables, or raise a ParameterError that tells their keys."""
     if not isinstance(given, list):
         raise ParameterError(
-            f"collateral must be a list of tables, got {given!r:.80}",
-            where="collateral",
-            cure="write [[collateral]] with name, amount, prices and rate",
+            f"{name} must be a list of tables, got {given!r:.80}",
+            where=name,
+            cure=f"write [[{name}]] with {keys}",
         )
-    return [Collateral.from_dict(row, where=f"collateral[{k}]") for k, row in enumerate(given)]
+    return given

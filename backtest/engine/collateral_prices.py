@@ -21,7 +21,9 @@ def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
     found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
     for c, asset in enumerate(account.collateral):
         prices: Any = find_prices(asset, markets)
-        rows = find_rows(prices, markets, asset.name) if isinstance(prices, Market) else None
+        where = f"Account.collateral, {asset.name!r}"
+        is_market = isinstance(prices, Market)
+        rows = find_rows(prices, markets, "collateral", where) if is_market else None
         for name in ASSET:
             found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
     return found
@@ -42,17 +44,16 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
     )
 
 
-def find_rows(prices: Market, markets: Markets, name: str) -> IntArray:
-    """Return the bar of the collateral's market at each bar of the clock."""
-    where = f"Account.collateral, {name!r}"
+def find_rows(prices: Market, markets: Markets, what: str, where: str) -> IntArray:
+    """Return the bar of a market of prices at each bar of the clock; ``what`` has these prices."""
     rows = np.searchsorted(prices.time, markets.time)
     inside = np.minimum(rows, prices.n_bars - 1)
     missing = np.flatnonzero(prices.time[inside] != markets.time)
     if len(missing):
         at = format_time(int(markets.time[missing[0]]))
         raise DataError(
-            "collateral must have a price in every bar of the clock, got none in "
-            f"{len(missing):,} of {markets.n_bars:,}",
+            f"{what} must have a price in every bar of the clock, got none in {len(missing):,} of "
+            f"{markets.n_bars:,}",
             where=f"{where}, first at {at}",
             cure="give the whole history of its price, or cut the markets with between",
         )

@@ -17,7 +17,8 @@ from backtest.account.currency_pools import (
     OWN_SINCE,
     OWN_UNMET,
 )
-from backtest.base import DataError, FloatArray, IntArray, format_time
+from backtest.base import DataError, FloatArray, IntArray
+from backtest.engine.collateral_prices import find_rows
 from backtest.engine.feed_arrays import as_of
 from backtest.engine.portfolio_checks import check_pools
 from backtest.market import Market, Markets
@@ -91,17 +92,7 @@ def place_rate(given: Any, markets: Markets, currency: str) -> tuple[Any, Any]:
             where=where,
             cure=f"give bt.Market.load(...), one of {', '.join(markets)}, or a number",
         )
-    rows = np.searchsorted(prices.time, markets.time)
-    inside = np.minimum(rows, prices.n_bars - 1)
-    missing = np.flatnonzero(prices.time[inside] != markets.time)
-    if len(missing):
-        at = format_time(int(markets.time[missing[0]]))
-        raise DataError(
-            f"a rate must have a price in every bar of the clock, got none in {len(missing):,} of "
-            f"{markets.n_bars:,}",
-            where=f"{where}, first at {at}",
-            cure="give the whole history of its price, or cut the markets with between",
-        )
+    rows = find_rows(prices, markets, "a rate", where)
     return prices.open[rows], prices.mark_close[rows]
 
 

@@ -40,7 +40,7 @@ def name_groups(
 
 
 def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
-    """Return the contracts of a feed, of which nothing is held."""
+    """Return the contracts of a feed, none of them held."""
     n = len(feed.signs)
     return OptionPositions(
         signs=feed.signs,
@@ -74,7 +74,7 @@ def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) 
 
 
 def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
-    """Return the state of options of which nothing is held."""
+    """Return the state of options, none of them held."""
     n = len(feed.signs)
     empty: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
     targets: dict[str, Any] = {"targets": np.full(n, np.nan)}
