@@ -36,7 +36,7 @@ def serve(
     """
     import webbrowser  # noqa: PLC0415 - seldom used
 
-    from backtest.serve import Server, is_local  # noqa: PLC0415 - loads much
+    from backtest.report import Server, is_local  # noqa: PLC0415 - loads much
 
     Range(0, 65_535).check("port", port, where="--port", whole=True)
     if not results.is_dir():

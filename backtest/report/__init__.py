@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backtest.report.page.html import write_html, write_security_policy
     from backtest.report.page.page import Page
     from backtest.report.page.report_numbers import format_measure, name_unit
+    from backtest.report.serve.server import Server, is_local
     from backtest.report.write import build_kind, build_page
 
 open_door(__name__)

@@ -155,7 +155,7 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
     """Return the entry of a folder; faults are reported in the entry, never raised.
 
     A ``stamp`` must have been taken just now. For a server (``is_served``) no link is followed, and
-    the trials of an unfinished study, which :mod:`backtest.serve.live_study` reads, are
+    the trials of an unfinished study, which :mod:`backtest.report.serve.live_study` reads, are
     skipped.
     """
     kind = UNKNOWN

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.serve.server import Server
+from backtest.report.serve.server import Server
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]

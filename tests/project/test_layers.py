@@ -37,7 +37,6 @@ WINGS = (
     "regress",
     "store",
     "report",
-    "serve",
     "cli",
 )
 """The folders of the package. Each imports only those before it."""

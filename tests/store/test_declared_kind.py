@@ -16,7 +16,7 @@ from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head
 from backtest.base.units import HOUR
 from backtest.engine.manifest import describe_history
-from backtest.serve.site import Site
+from backtest.report.serve.site import Site
 from tests.commands import call
 
 MARKET = bt.Market.sample(bars=48)

@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.base.settings_result import SettingsResult
 from backtest.report.declared_page import build_declared
-from backtest.serve.site import Site
+from backtest.report.serve.site import Site
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.fast_cases import every_nth

@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from backtest.serve.site import Site
+from backtest.report.serve.site import Site
 from backtest.store import export_result, list_results, load_saved, read_entry, verify_folder
 from tests.validation.worlds import PLAIN, Lever, make_market
 

@@ -11,11 +11,13 @@ from urllib.parse import quote
 
 from backtest.base import clip, escape_directions
 from backtest.measures import name_measure
-from backtest.report import format_measure, hash_text, read_template, start_jinja, write_script_data
+from backtest.report.page.figures import write_script_data
+from backtest.report.page.html import hash_text, read_template, start_jinja
+from backtest.report.page.report_numbers import format_measure
 from backtest.store import StoreEntry, is_run, list_kinds, name_kind
 from backtest.store.kinds import STUDY_KIND
 
-PACKAGE = "backtest.serve"
+PACKAGE = "backtest.report.serve"
 FIRST_ROWS = 200
 """Rows of the list that are shown at first."""
 LONGEST = 300

@@ -15,7 +15,7 @@ from backtest.base.bounded_reads import read_small
 from backtest.store import card, list_results, listing
 from backtest.store.kinds import hash_manifest
 from backtest.store.listing import ServedList
-from tests.serve.served import HOSTILE, SECRET, rows_of
+from tests.report.serve.served import HOSTILE, SECRET, rows_of
 
 
 def spoil(store, name, file, content):
@@ -185,6 +185,6 @@ def test_a_result_that_goes_while_its_report_is_made_is_not_found(ask, store, na
         shutil.rmtree(folder)
         raise FileNotFoundError(2, "No such file or directory", str(folder))
 
-    monkeypatch.setattr("backtest.serve.site.load_saved", load)
+    monkeypatch.setattr("backtest.report.serve.site.load_saved", load)
     assert ask(f"/result/{names[0]}")[0].status == 404
     assert ask("/")[0].status == 200

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 import backtest as bt
-from backtest.serve.server import Server
+from backtest.report.serve.server import Server
 from backtest.strategies import Constant
 from backtest.tune.journal import Batch
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from backtest.serve import server, site
-from backtest.serve.server import Server
-from tests.serve.served import SECRET, serving
+from backtest.report.serve import server, site
+from backtest.report.serve.server import Server
+from tests.report.serve.served import SECRET, serving
 
 
 @pytest.mark.parametrize(

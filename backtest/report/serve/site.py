@@ -13,16 +13,10 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.base import BacktestError, DataError, ParameterError
-from backtest.report import (
-    Page,
-    build_page,
-    read_plotly,
-    read_template,
-    write_html,
-    write_security_policy,
-)
-from backtest.serve.live_study import RUNNING, Follower, find_state
-from backtest.serve.pages import (
+from backtest.report.page.html import read_plotly, read_template, write_html, write_security_policy
+from backtest.report.page.page import Page
+from backtest.report.serve.live_study import RUNNING, Follower, find_state
+from backtest.report.serve.pages import (
     MOST,
     decode_name,
     is_unfinished,
@@ -30,6 +24,7 @@ from backtest.serve.pages import (
     write_live,
     write_message,
 )
+from backtest.report.write import build_page
 from backtest.store import (
     CachedEntry,
     ServedList,
@@ -213,7 +208,7 @@ class Site:
         return self._serve(key, lambda: self._compare_runs(folders))
 
     def _compare_runs(self, folders: list[Path]) -> Page:
-        from backtest.report import build_kind  # noqa: PLC0415 - seldom used
+        from backtest.report.write import build_kind  # noqa: PLC0415 - seldom used
 
         named = load_runs(folders)
         return without_command(build_kind(compare_saved(named, draws=DRAWS)))

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backtest.base import ParameterError
-from backtest.serve.site import Answer, Site, answer_message
+from backtest.report.serve.site import Answer, Site, answer_message
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PATIENCE = 30

@@ -23,11 +23,11 @@ from backtest.base.errors import ParameterError
 from backtest.cli import main
 from backtest.compare import Comparison
 from backtest.engine.result import Result
-from backtest.serve import site
-from backtest.serve.server import Server
+from backtest.report.serve import site
+from backtest.report.serve.server import Server
 from backtest.store import compare_saved, name_saved
 from backtest.strategies import Constant
-from tests.serve.served import SECRET, VENUE, rows_of
+from tests.report.serve.served import SECRET, VENUE, rows_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,12 +13,12 @@ import pytest
 import backtest as bt
 from backtest.base.atomic_files import LOCK
 from backtest.base.file_lock import hold_lock_file
-from backtest.serve.server import Server
+from backtest.report.serve.server import Server
 from backtest.strategies import Constant
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, TRIALS
+from tests.report.serve.served import HOSTILE, batch_of
 from tests.report.test_report_browser import FLAGS, contrast
-from tests.serve.served import HOSTILE, batch_of
 from tests.tuning import seek, stand_in
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

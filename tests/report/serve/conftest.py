@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.store.listing import INDEX
 from backtest.strategies import Constant
-from tests.serve.served import SECRET, VENUE, live, serving
+from tests.report.serve.served import SECRET, VENUE, live, serving
 
 
 @pytest.fixture(scope="session")

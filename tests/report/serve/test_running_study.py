@@ -11,11 +11,11 @@ import pytest
 
 from backtest.base.atomic_files import LOCK
 from backtest.base.file_lock import hold_lock_file
-from backtest.serve.live_study import find_state
+from backtest.report.serve.live_study import find_state
 from backtest.store.entry import take_stamp
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
-from tests.serve.served import batch_of, rows_of
+from tests.report.serve.served import batch_of, rows_of
 from tests.tuning import seek, stand_in
 
 
