@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backtest.account.account_checks import check_account, check_setting
     from backtest.account.account_records import AccountRules, Balances, Feed, InstrumentRules, Plan
     from backtest.account.account_records import Position, Quote, Rules, State, Trade, Watch
+    from backtest.account.auto_margin import add_from_wallet, can_add
     from backtest.account.balances import charge, compute_backing, compute_equity, compute_ratio
     from backtest.account.balances import compute_root, is_failing, make_balances, mark_to_market
     from backtest.account.bar import as_index, live_bar, quote_bar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from backtest.account.fast_path import may_use_fast_path, take_fast_path
     from backtest.account.fills import fill, move_margin, split_margin
     from backtest.account.fund_fees import charge_fund_fees
+    from backtest.account.gross_cap import compute_cap_factor
     from backtest.account.ledger import Ledger, Log, add_ledgers, new_ledger, write_event
     from backtest.account.leverage_limits import LimitDeclaration, available_limits, describe_limit
     from backtest.account.leverage_limits import find_least, find_preset, leverage_limit

@@ -6,6 +6,7 @@ Nothing here trades. Where a margin requirement fails, that is noted.
 from __future__ import annotations
 
 import math
+from itertools import groupby
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,9 @@ from backtest.account import (
     Position,
     Scratch,
     Terms,
+    add_from_wallet,
     as_log,
+    can_add,
     charge,
     charge_fund_fees,
     charge_portfolio_interest,
@@ -179,13 +182,15 @@ class Replayer:
         if terms.has_fund_fees and t > 0:
             charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
         opened = int(self.time[t])
+        closed = opened + self.interval - 1
         self._test(bar, quotes.mark_open, opened)
         left = self._apply(bar, left, lambda fact: fact.time == opened)
-        if left:
+        if left and left[0].time < closed:
             self._test_extremes(bar, left[0].time, left)
         left = self._pay(bar, left, 0)
+        left = self._apply(bar, left, lambda fact: fact.time < closed)
+        self._test_extremes(bar, closed, left)
         self._apply(bar, left, lambda _: True)
-        self._test_extremes(bar, opened + self.interval - 1, [])
         portfolio_bar.follow_bests(terms, state, quotes, scratch)
         self.kernel.close(terms, feed, state, quotes, scratch, ledger, log, t, wealth)
 
@@ -226,15 +231,23 @@ class Replayer:
         """Apply the fills that are chosen, in order; return the others.
 
         With ``is_first`` only a run of them at the beginning, with the bad debt that follows.
+        Requirements are tested after all fills of one stamp, at their prices.
         """
-        kept: list[Fact] = []
+        taken, kept = [], []
         for k, fact in enumerate(left):
-            if is_first and not chosen(fact):
-                return [*kept, *left[k:]]
             if chosen(fact):
-                self._enter(bar, fact)
+                taken.append(fact)
+            elif is_first:
+                kept += left[k:]
+                break
             else:
                 kept.append(fact)
+        for time, group in groupby(taken, key=lambda fact: fact.time):
+            facts = list(group)
+            for fact in facts:
+                self._enter(bar, fact)
+            if any(fact.kind in ("order", "stop") and fact.place < self.n for fact in facts):
+                self._test_at(bar, facts, time)
         return kept
 
     def _enter(self, bar: Bar, fact: Fact) -> None:
@@ -246,26 +259,39 @@ class Replayer:
             sell_asset(bar, fact, self.n)
         else:
             enter_fill(bar, fact)
-            values = bar.quotes.mark_open.copy()
-            values[fact.place] = fact.value
-            if fact.kind in ("order", "stop"):
-                self._test(bar, values, fact.time)
 
     # ------------------------------------------------------------------------------ tests
 
+    def _test_at(self, bar: Bar, facts: list[Fact], time: int) -> None:
+        """Test the requirements at the prices of fills, and at the marks of all else."""
+        quotes = bar.quotes
+        is_close = time >= int(self.time[bar.t]) + self.interval - 1
+        values = (quotes.mark_close if is_close else quotes.mark_open).copy()
+        for fact in facts:
+            if fact.place < self.n:
+                values[fact.place] = fact.value
+        self._test(bar, values, time)
+
     def _test(self, bar: Bar, values: FloatArray, time: int) -> None:
-        """Note the requirements that fail at some values u."""
+        """Note the requirements that fail at some values u, once the wallet has added margin."""
         terms, state = bar.terms, bar.state
         value_at(state, values, bar.quotes.asset_mark_open)
         if count_cross(terms, state) > 0 and is_pool_short(terms, state):
             self._note(time, "", float("nan"), -compute_excess(terms, state))
         for i in range(self.n):
             if is_held(state, i) and is_isolated(terms, i):
-                needed = compute_pool_needed(terms, state, bar.quotes, i)
-                missing = needed - compute_pool_backing(terms, state, i)
-                if missing >= -TOLERANCE * needed:
+                missing = self._find_missing(bar, i)
+                if missing is not None and add_margin(bar, i, values[i]):
+                    missing = self._find_missing(bar, i)
+                if missing is not None:
                     price = self._price(terms, i, values[i])
                     self._note(time, self.names[i], price, missing)
+
+    def _find_missing(self, bar: Bar, i: int) -> float | None:
+        """Return what an isolated position lacks of its requirement, or None if it holds."""
+        needed = compute_pool_needed(bar.terms, bar.state, bar.quotes, i)
+        missing = needed - compute_pool_backing(bar.terms, bar.state, i)
+        return missing if missing >= -TOLERANCE * needed else None
 
     def _price(self, terms: Terms, i: int, value: float) -> float:
         brackets = terms.rules.brackets
@@ -315,6 +341,18 @@ class Replayer:
 
 def _do_nothing(*_: Any) -> None:
     """Trade nothing: what is delisted or ruined is closed by its fill."""
+
+
+def add_margin(bar: Bar, i: int, value: float) -> bool:
+    """Let the wallet add margin to a position that fails at u, if the account says so."""
+    rules, before = pick_instrument(bar.terms, i), pick_balances(bar.terms, bar.state, i)
+    if not can_add(rules, before):
+        return False
+    row, quote = bar.log.written[0], pick_quote(bar.quotes, i)
+    after = add_from_wallet(rules, before, value, quote, as_log(bar.log), bar.t)
+    stamp(bar.log, row, i)
+    put_balances(bar.terms, bar.state, i, before, after)
+    return True
 
 
 def sell_asset(bar: Bar, fact: Fact, n: int) -> None:

@@ -17,7 +17,7 @@ from tests.agreement import Scripted, run_engine, trust_data
 from tests.cases import Case, make_exit_case
 from tests.commands import call, override
 from tests.portfolio_cases import make_full_case, make_limit_case
-from tests.scenes import account_of, market_of, venue_of
+from tests.scenes import account_of, bracket, isolated, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 TERMS = (
@@ -62,6 +62,33 @@ def compare(case: Any) -> list[str]:
         off = np.flatnonzero(~(np.abs(mine - theirs) <= 1e-9 * scale))
         wrong += [f"seed {case.seed}, bar {t} {name}: {mine[t]}, run {theirs[t]}" for t in off[:1]]
     return wrong
+
+
+def list_failures(make: Any, seeds: Any) -> list[str]:
+    """Return what a replay says would be liquidated in accounts that never were."""
+    wrong = []
+    for seed in seeds:
+        run, again = replay_case(make(seed))
+        if "liquidation" not in set(run.events["kind"]):
+            wrong += [f"{make.__name__} {seed}: {row}" for row in again.would_liquidate.index]
+    return wrong
+
+
+@pytest.mark.parametrize(("make", "seed"), [
+    (make_exit_case, 6),  # an order at the close of a bar that it did not live through
+    (make_full_case, 4),  # margin that the wallet adds
+    (make_full_case, 27),  # an equity stop, which closes all positions at one place
+])  # fmt: skip
+def test_what_was_never_liquidated_would_not_be(make, seed, monkeypatch):
+    trust_data(monkeypatch)
+    assert not list_failures(make, [seed])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [make_exit_case, make_full_case])
+def test_accounts_without_a_liquidation_would_have_none(make, monkeypatch):
+    trust_data(monkeypatch)
+    assert not list_failures(make, range(45))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -129,6 +156,29 @@ def test_it_goes_on_where_a_venue_would_liquidate():
     assert row["time"] == START + pd.Timedelta("3h") - pd.Timedelta(1, unit="ns")
     assert row["shortfall"] == pytest.approx(0.05 * 150.0 * 95.0 - 250.0)
     assert found.of_account("equity")[-1] == 1_000.0
+
+
+def test_an_order_at_the_close_does_not_live_its_bar():
+    """15x long 100 is bought at the close of the bar that falls to 95."""
+    market = market_of(100.0, 100.0, (100.0, 100.0, 95.0, 100.0), 100.0)
+    almost = 3.0 - 1e-9 / 3_600.0
+    assert replay(fills_of((almost, 150.0, 100.0, 0.0)), market).would_liquidate.empty
+
+
+@pytest.mark.parametrize(("low", "margin", "shortfall"), [
+    (96.0, 400.0, []),  # 200 - 50 * 4 is under 2 % of 4,800: the wallet adds 200
+    (80.0, 1_000.0, [0.02 * 4_000.0]),  # all of 1,000 is lost, and nothing backs the requirement
+])  # fmt: skip
+def test_the_wallet_adds_margin_as_in_a_run(low, margin, shortfall):
+    """Long 50 from 100 at a setting of 25 posts 200 of 1,000."""
+    market = market_of(100.0, 100.0, (100.0, 100.0, low, 100.0), 100.0)
+    terms = {
+        "venue": venue_of(brackets=[bracket(leverage=25.0, rate=0.02)]),
+        "account": isolated(25.0, auto_margin=True),
+    }
+    found = replay(fills_of((1.0, 50.0, 100.0, 0.0)), market, **terms)
+    assert found.of_positions("margin")[-1].tolist() == pytest.approx([margin])
+    assert found.would_liquidate["shortfall"].tolist() == pytest.approx(shortfall)
 
 
 @pytest.mark.parametrize(("kind", "price", "shortfall"), [
