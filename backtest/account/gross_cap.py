@@ -34,10 +34,17 @@ def scale_targets(
     """
     most = terms.max_gross_leverage * equity
     wanted, rest = sum_targets(state, quotes, scratch, most)
-    if wanted > 0.0 and wanted + rest > most:
-        factor = max(most - rest, 0.0) / wanted
+    factor = compute_cap_factor(most, wanted, rest)
+    if factor < 1.0:
         for i in range(len(state.margin)):
             scratch.reach[i] *= factor
+
+
+def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
+    """Return the factor at which targets and the rest are at most a cap, or no targets are left."""
+    if wanted > 0.0 and wanted + rest > most:
+        return max(most - rest, 0.0) / wanted
+    return 1.0
 
 
 def sum_targets(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from backtest.account import ledger
+from backtest.account import compute_cap_factor, ledger
 from backtest.account.portfolio_records import AT_OPEN, EARLY, NUMBERS, RESTING
 from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.base.units import DAY
@@ -160,10 +160,10 @@ def find_cap_factors(
     1 in bars with an infinite target, whose size is not recorded.
     """
     held = np.nan_to_num(np.abs(at.before * at.unit) / at.equity)
-    wanted = np.where(has_target, reach, 0.0).sum(axis=1, keepdims=True)
-    rest = np.where(has_target, 0.0, held).sum(axis=1, keepdims=True)
-    factor = np.clip((cap - rest) / wanted, 0.0, 1.0)
-    return np.where((wanted > 0.0) & np.isfinite(wanted) & (cap < np.inf), factor, 1.0)
+    wanted = np.where(has_target, reach, 0.0).sum(axis=1)
+    rest = np.where(has_target, 0.0, held).sum(axis=1)
+    sums = zip(np.where(np.isfinite(wanted), wanted, 0.0).tolist(), rest.tolist(), strict=True)
+    return np.array([[compute_cap_factor(cap, *each)] for each in sums])
 
 
 def split_rest(

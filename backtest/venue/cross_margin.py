@@ -14,7 +14,12 @@ import numpy as np
 from backtest.base import Number, ParameterError, did_you_mean, repr_plain
 from backtest.venue.collateral import Collateral
 from backtest.venue.contract_value import compute_value
-from backtest.venue.option_account import OptionAccount, list_options, make_option_account
+from backtest.venue.option_account import (
+    OptionAccount,
+    list_given,
+    list_options,
+    make_option_account,
+)
 from backtest.venue.option_scenarios import compute_option_loss, compute_short_charge
 from backtest.venue.own_requirement import OwnMargin, Requirement, ask_rule
 from backtest.venue.portfolio_requirement import (
@@ -293,15 +298,8 @@ def read_numbers(
 
 def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
     """Return collateral as a tuple."""
-    assets = (collateral,) if isinstance(collateral, Collateral) else collateral
-    is_list = isinstance(assets, list | tuple)
-    if not is_list or not all(isinstance(each, Collateral) for each in assets):
-        raise ParameterError(
-            f"collateral must be a Collateral or a list of them, got {repr_plain(collateral):.80}",
-            where=where,
-            cure="give bt.Collateral(name, amount=..., prices=..., rate=...)",
-        )
-    return tuple(assets)
+    cure = "give bt.Collateral(name, amount=..., prices=..., rate=...)"
+    return list_given("collateral", collateral, Collateral, where, cure)
 
 
 def price_assets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from backtest.venue.option_values import compute_counted_value, compute_options_
 from backtest.venue.portfolio_rules import Holdings, PortfolioRules
 from backtest.venue.requirement import MarginRules
 from backtest.venue.requirement_rule import MarginRule
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,26 @@ class OptionAccount:
 
 def list_options(options: Any, where: str) -> tuple[OptionPosition, ...]:
     """Return options as a tuple."""
-    given = (options,) if isinstance(options, OptionPosition) else options
-    is_list = isinstance(given, list | tuple)
-    if not is_list or not all(isinstance(each, OptionPosition) for each in given):
+    cure = (
+        "give bt.OptionPosition('BTC-26JUN26-60000-P', quantity=-1, index=60_000, "
+        "at='2026-05-27', volatility=0.55)"
+    )
+    return list_given("options", options, OptionPosition, where, cure)
+
+
+def list_given(noun: str, given: Any, kind: type[T], where: str, cure: str) -> tuple[T, ...]:
+    """Return one object of a kind, or a list of them, as a tuple."""
+    listed = (given,) if isinstance(given, kind) else given
+    is_list = isinstance(listed, list | tuple)
+    if not is_list or not all(isinstance(each, kind) for each in listed):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise ParameterError(
-            f"options must be an OptionPosition or a list of them, got {repr_plain(options):.80}",
+            f"{noun} must be {article} {kind.__name__} or a list of them, "
+            f"got {repr_plain(given):.80}",
             where=where,
-            cure="give bt.OptionPosition('BTC-26JUN26-60000-P', quantity=-1, index=60_000, "
-            "at='2026-05-27', volatility=0.55)",
+            cure=cure,
         )
-    return tuple(given)
+    return tuple(listed)
 
 
 def make_option_account(

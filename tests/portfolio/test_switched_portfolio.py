@@ -9,6 +9,7 @@ import pytest
 import backtest as bt
 from backtest.engine.switched_run import Stretch, run_switched
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.validation.worlds import Lever
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(200)
@@ -18,28 +19,13 @@ TERMS = {"venue": VENUE, "account": ACCOUNT, "signal": None, "overlay": None, "s
          "calendar": "365"}  # fmt: skip
 
 
-class Follow(bt.Policy):
-    """Hold a size after a rise over some bars, and half of it otherwise."""
-
-    size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
-    window: Annotated[int, bt.Range(1, 48)] = 3
-
-    def observe(self, market):
-        rise = np.full(market.n_bars, np.nan)
-        rise[self.window :] = market.close[self.window :] / market.close[: -self.window] - 1.0
-        return {"rise": rise}
-
-    def leverage(self, bar, account):
-        return self.size if bar.rise > 0.0 else 0.5 * self.size
-
-
 class Planned(bt.Policy):
-    """What :class:`Follow` does with one size and window before a time, and others from it on."""
+    """What :class:`Lever` does with one size and window before a time, and others from it on."""
 
     turn: Annotated[int, bt.Range(0, 2**62)] = 0
 
     def observe(self, market):
-        one, other = (Follow(*each).observe(market)["rise"] for each in ((1.0, 3), (2.0, 9)))
+        one, other = (Lever(*each).observe(market)["rise"] for each in ((1.0, 3), (2.0, 9)))
         is_late = market.time >= self.turn
         rise = np.where(is_late, other, one)
         size = np.where(is_late, 2.0, 1.0)
@@ -53,10 +39,10 @@ def switched(stretches, **more):
     return run_switched(MARKETS, stretches, **{**TERMS, **more}, compile=False)
 
 
-@pytest.mark.parametrize("overlay", [None, Follow(0.5, 2)])
+@pytest.mark.parametrize("overlay", [None, Lever(0.5, 2)])
 def test_switching_equals_one_policy_that_knows_the_plan(overlay):
     turn = 110
-    plan = [Stretch(50, turn, Follow(1.0, 3)), Stretch(turn, 200, Follow(2.0, 9))]
+    plan = [Stretch(50, turn, Lever(1.0, 3)), Stretch(turn, 200, Lever(2.0, 9))]
     found = switched(plan, overlay=overlay)
     terms = {**TERMS, "overlay": overlay, "compile": False, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
@@ -69,7 +55,7 @@ def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
     change, turn = 80, 110
     loose = [bt.Bracket(0.0, 1e9, 20.0, 0.01)]
     dated = replace(VENUE, earlier=[bt.Earlier(until=str(MARKETS.times[change]), brackets=loose)])
-    plan = [Stretch(50, turn, Follow(1.0, 3)), Stretch(turn, 200, Follow(2.0, 9))]
+    plan = [Stretch(50, turn, Lever(1.0, 3)), Stretch(turn, 200, Lever(2.0, 9))]
     found = switched(plan, venue=dated)
     terms = {**TERMS, "venue": dated, "compile": False, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
@@ -81,9 +67,9 @@ def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
 
 
 def test_equal_stretches_are_one_run_bit_for_bit():
-    plan = [Stretch(50, 110, Follow()), Stretch(110, 200, Follow())]
+    plan = [Stretch(50, 110, Lever()), Stretch(110, 200, Lever())]
     found = switched(plan)
-    whole = bt.run(MARKETS, Follow(), **TERMS, compile=False, start=MARKETS.times[50])
+    whole = bt.run(MARKETS, Lever(), **TERMS, compile=False, start=MARKETS.times[50])
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     assert found.manifest["id"] == whole.manifest["id"]
     assert repr(dict(found.metrics)) == repr(dict(whole.metrics))
@@ -91,6 +77,6 @@ def test_equal_stretches_are_one_run_bit_for_bit():
 
 def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
     # BBB is listed at bar 20
-    plan = [Stretch(2, 15, Follow(1.0, 3)), Stretch(15, 200, Follow(2.0, 9))]
+    plan = [Stretch(2, 15, Lever(1.0, 3)), Stretch(15, 200, Lever(2.0, 9))]
     found = switched(plan)
     assert found.metrics["final_equity"] > 0.0

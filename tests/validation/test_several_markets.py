@@ -1,7 +1,6 @@
 """Validations of one account with several positions hold the truths of those with one."""
 
 import json
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from backtest.store import choose_deletions, delete_chosen, read_entry, verify_f
 from backtest.store.list_filters import Filter
 from tests.commands import call
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
+from tests.validation.worlds import Lever
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
@@ -24,33 +24,18 @@ TERMS = {
 SMALL = {"trials": 4, "robust": False, "seed": 1, "sampler": "sobol", "train": "10d", "test": "5d"}
 
 
-class Follow(bt.Policy):
-    """Hold a size after a rise over some bars, and half of it otherwise."""
-
-    size: Annotated[float, bt.Range(0.1, 2.0)] = 1.0
-    window: Annotated[int, bt.Range(1, 24)] = 3
-
-    def observe(self, market):
-        rise = np.full(market.n_bars, np.nan)
-        rise[self.window :] = market.close[self.window :] / market.close[: -self.window] - 1.0
-        return {"rise": rise}
-
-    def leverage(self, bar, account):
-        return self.size if bar.rise > 0.0 else 0.5 * self.size
-
-
 @pytest.fixture(scope="module")
 def walk():
-    return bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL)
+    return bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL)
 
 
 @pytest.mark.slow
 def test_a_walk_of_one_set_is_one_run_bit_for_bit():
     only = {"space": {"size": [0.8]}, "fix": {"window": 5}}
     weights = {"AAA": 1.0, "BBB": -0.5}
-    walk = bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, **only, signal=weights)
+    walk = bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL, **only, signal=weights)
     start = walk.folds["test_start"].iloc[0]
-    alone = bt.run(MARKETS, Follow(0.8, 5), **TERMS, start=start, signal=weights)
+    alone = bt.run(MARKETS, Lever(0.8, 5), **TERMS, start=start, signal=weights)
     assert np.array_equal(walk.result.record.values, alone.record.values, equal_nan=True)
     assert walk.result.manifest["id"] == alone.manifest["id"]
 
@@ -93,9 +78,9 @@ def test_a_saved_walk_of_several_is_loaded_shown_and_deleted(tmp_path, walk):
 @pytest.mark.slow
 def test_scores_of_groups_are_those_of_fresh_accounts():
     terms = {**TERMS, "venue": make_venue()}
-    cv = bt.cross_validate(MARKETS, Follow, **terms, trials=4, groups=2, test_groups=1, embargo=0)
+    cv = bt.cross_validate(MARKETS, Lever, **terms, trials=4, groups=2, test_groups=1, embargo=0)
     row = cv.sets.iloc[1]
-    policy = Follow(row["size"], int(row["window"]))
+    policy = Lever(row["size"], int(row["window"]))
     early = bt.run(MARKETS.prefix(240), policy, **terms)
     late = bt.run(MARKETS, policy, **terms, start=MARKETS.times[240])
     assert cv.matrix.iloc[1].tolist() == [early.metrics["sharpe"], late.metrics["sharpe"]]
@@ -107,7 +92,7 @@ def test_scores_of_groups_are_those_of_fresh_accounts():
 def test_a_schedule_of_several_is_its_walk(walk, tmp_path):
     spans = {"train": ("10d",), "test": ("5d",)}
     rest = {name: value for name, value in SMALL.items() if name not in spans}
-    plan = bt.schedules(MARKETS, Follow, **TERMS, **rest, **spans, draws=199, store=tmp_path)
+    plan = bt.schedules(MARKETS, Lever, **TERMS, **rest, **spans, draws=199, store=tmp_path)
     growth = float(np.sum(np.log1p(walk.result.returns))) / (len(walk.result.time) / 8760)
     assert plan.table.loc["5d on 10d", "log_growth"] == pytest.approx(growth)
     assert plan.verdict in " ".join(plan.summary().split())
@@ -117,8 +102,8 @@ def test_a_schedule_of_several_is_its_walk(walk, tmp_path):
 
 @pytest.mark.slow
 def test_a_search_of_several_ends_with_a_walk():
-    overlay = Follow(0.5, 2)
-    study = bt.tune(MARKETS, Follow, **TERMS, trials=4, robust=False, validate="walk-forward",
+    overlay = Lever(0.5, 2)
+    study = bt.tune(MARKETS, Lever, **TERMS, trials=4, robust=False, validate="walk-forward",
                     overlay=overlay, holdout="5d")  # fmt: skip
     assert study.validation.manifest["overlay"] == repr(overlay)
     assert study.validation.result.overlay == overlay

@@ -20,7 +20,7 @@ PLAIN: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "compile": False}
 
 
 class Lever(bt.Policy):
-    """Hold a leverage, more of it after a rise over some bars."""
+    """Hold a size after a rise over some bars, and half of it otherwise."""
 
     size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
     window: Annotated[int, bt.Range(1, 48)] = 12
