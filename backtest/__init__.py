@@ -95,25 +95,23 @@ if TYPE_CHECKING:
     from backtest.live import AccountSnapshot, decide, read_fills, replay
     from backtest.market import import_market
     from backtest.options import Chain, Surface, Surfaces
-    from backtest.paths import (
+    from backtest.pockets import Allocation, AllocationResult, Pocket, Runway, Spending, runway
+    from backtest.risk import (
+        Bounds,
+        Capacity,
         LiquidationRisk,
         MaxLeverage,
         Paths,
-        liquidation_risk,
-        max_leverage,
-        simulate_paths,
-    )
-    from backtest.pockets import Allocation, AllocationResult, Pocket, Runway, Spending, runway
-    from backtest.scenarios import (
-        Bounds,
-        Capacity,
         Scenario,
         Sensitivity,
         Stress,
         bounds,
         capacity,
         crashes,
+        liquidation_risk,
+        max_leverage,
         sensitivity,
+        simulate_paths,
         stress,
     )
     from backtest.sweep import Sweep, sweep

@@ -28,7 +28,7 @@ from run import ACCOUNT, INSTALLED, POLICY, VENUE, measure_recorded, prepare_loo
 from sweep import Case, best_of, make_cases, time_case, time_limit
 
 import backtest as bt
-from backtest.paths import make_runner
+from backtest.risk import make_runner
 from backtest.strategies import Constant, VolTarget
 
 SETS = 512

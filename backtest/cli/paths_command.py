@@ -21,7 +21,7 @@ from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
 from backtest.market import Market, Markets, as_markets
-from backtest.paths import Paths, describe_drift, summarize_funding, unwrap_only
+from backtest.risk import Paths, describe_drift, summarize_funding, unwrap_only
 from backtest.venue import FundingTerms, Venue
 
 EXAMPLES = """

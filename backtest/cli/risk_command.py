@@ -20,7 +20,7 @@ from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.market import Market, Markets, as_markets
-from backtest.paths import MaxLeverage, Paths
+from backtest.risk import MaxLeverage, Paths
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5

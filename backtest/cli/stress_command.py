@@ -16,7 +16,7 @@ from backtest.cli.output_flags import Output
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
 from backtest.cli.typed_values import parse_typed
-from backtest.scenarios import Scenario
+from backtest.risk import Scenario
 
 EXAMPLES = """
 backtest stress --policy constant --set leverage=5

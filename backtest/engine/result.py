@@ -92,7 +92,7 @@ class Result(RunRecord, Reportable):
     kind = "run"
     _draw = call_later("backtest.report", "draw_run")
     _run = staticmethod(call_later("backtest.engine.run", "run"))  # it makes results
-    _count_ambiguous = call_later("backtest.scenarios", "count_ambiguous")
+    _count_ambiguous = call_later("backtest.risk", "count_ambiguous")
 
     @cached_property
     def ambiguous(self) -> int:

@@ -31,7 +31,9 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.engine import Progress, describe_history
-from backtest.paths import (
+from backtest.pockets.spending import Spending
+from backtest.policy import Policy
+from backtest.risk import (
     AnyAccount,
     AnyPolicy,
     AnyVenue,
@@ -47,8 +49,6 @@ from backtest.paths import (
     summarize_funding,
     warn_of_idle,
 )
-from backtest.pockets.spending import Spending
-from backtest.policy import Policy
 
 WHERE = "bt.runway"
 QUANTILES = (0.05, 0.5, 0.95)

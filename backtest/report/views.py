@@ -9,10 +9,10 @@ from typing import Any
 from backtest.account import Account
 from backtest.base import Cost, clip, format_bps, format_time, repr_plain
 from backtest.market import Market, Markets
-from backtest.paths import Paths
 from backtest.policy import Policy
 from backtest.report.notebook import LONGEST, draw_line_svg, escape_text, write_facts_table
 from backtest.report.page.page import Fact
+from backtest.risk import Paths
 from backtest.venue import Venue
 
 

@@ -14,9 +14,8 @@ from backtest.base.saved_result import KINDS
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine.run_kinds import RUN
-from backtest.paths import LiquidationRisk, MaxLeverage
 from backtest.pockets import AllocationResult, Runway
-from backtest.scenarios import Bounds, Capacity, Sensitivity, Stress
+from backtest.risk import Bounds, Capacity, LiquidationRisk, MaxLeverage, Sensitivity, Stress
 from backtest.sweep import Sweep
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation import CrossValidation, Schedules, WalkForward

@@ -15,8 +15,8 @@ from backtest.measures.risk_names import LARGEST
 from backtest.sweep import Rows, build_overlay, build_trio, describe_error, take_sets
 
 if TYPE_CHECKING:
-    from backtest.paths import Paths
     from backtest.policy import Policy
+    from backtest.risk import Paths
     from backtest.sweep import Evaluator, Sets
 
 WHERE = "bt.tune"
@@ -106,7 +106,7 @@ class PathRisk:
     def _find_chances(
         self, chances: list[RiskMeasure], policy: Policy, venue: Any, account: Any
     ) -> dict[str, float]:
-        from backtest.paths import count_bars, find_first, make_runner, refine_runner  # noqa: PLC0415 - only with paths
+        from backtest.risk import count_bars, find_first, make_runner, refine_runner  # noqa: PLC0415 - only with paths
 
         runner = make_runner(
             self.paths, policy, venue=venue, account=account, signal=self.signal,
@@ -124,7 +124,7 @@ class PathRisk:
     def _find_largest(
         self, measure: RiskMeasure, policy: Policy, venue: Any, account: Any
     ) -> float:
-        from backtest.paths import LeverageScan, choose_grid  # noqa: PLC0415
+        from backtest.risk import LeverageScan, choose_grid  # noqa: PLC0415
 
         horizon = format_duration(self.paths.horizon)
         scan = LeverageScan(

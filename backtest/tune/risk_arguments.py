@@ -14,8 +14,8 @@ from backtest.tune.path_risk import WHERE, PathRisk
 
 if TYPE_CHECKING:
     from backtest.market import Market
-    from backtest.paths import Paths
     from backtest.policy import Policy
+    from backtest.risk import Paths
 
 
 def read_path_risk(
@@ -65,7 +65,7 @@ def read_path_risk(
 
 def check_history(paths: Paths, market: Market | Markets) -> None:
     """Refuse paths of other instruments than those of the search."""
-    from backtest.paths import check_paths  # noqa: PLC0415 - only with paths
+    from backtest.risk import check_paths  # noqa: PLC0415 - only with paths
 
     found = check_paths(paths, where=Place("paths", of=WHERE)).names
     wanted = as_markets(market).names
@@ -90,8 +90,8 @@ def check_use(validate: str | None) -> None:
 
 def check_measure(paths: Paths, measure: RiskMeasure) -> None:
     """Refuse a horizon beyond the paths, and a probability that they are too few for."""
-    from backtest.paths import count_bars  # noqa: PLC0415 - only with paths
-    from backtest.paths.max_leverage import LEAST_HITS  # noqa: PLC0415
+    from backtest.risk import count_bars  # noqa: PLC0415 - only with paths
+    from backtest.risk.liquidation.max_leverage import LEAST_HITS  # noqa: PLC0415
 
     if measure.kind != LARGEST:
         count_bars(paths, measure.horizon)

@@ -89,8 +89,8 @@ from backtest.tune.winner import reserve_trials
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market
-    from backtest.paths import Paths
     from backtest.policy import Policy
+    from backtest.risk import Paths
     from backtest.tune.samplers import SamplerName
     from backtest.venue import Venue
 

@@ -30,8 +30,8 @@ MODULES = {
 WINGS = {
     "account": "Account", "market": "Markets and data", "venue": "Venues and margin",
     "policy": "Policies", "engine": "Runs and results", "compare": "Comparisons",
-    "sweep": "Sweeps", "tune": "Tuning", "validation": "Validation", "paths": "Paths and risk",
-    "scenarios": "Stress, bounds, sensitivity, capacity", "pockets": "Pockets and spending",
+    "sweep": "Sweeps", "tune": "Tuning", "validation": "Validation",
+    "risk": "Paths, risk, stress, bounds, capacity", "pockets": "Pockets and spending",
     "crowd": "Crowds and cascades", "options": "Options", "features": "Calculators",
     "base": "Parameters, errors and warnings",
 }  # fmt: skip

@@ -26,13 +26,12 @@ WINGS = (
     "engine",
     "live",
     "allocate",
-    "paths",
+    "risk",
     "sweep",
     "tune",
     "compare",
     "crowd",
     "validation",
-    "scenarios",
     "pockets",
     "regress",
     "store",
@@ -41,10 +40,10 @@ WINGS = (
 )
 """The folders of the package. Each imports only those before it."""
 
-OUTSIDE = ("", "strategies", "__main__")
-"""What is no wing: the public names, the policies, and ``python -m backtest``."""
+OUTSIDE = ("paths", "", "strategies", "__main__")
+"""What is no wing: public names, the policies, and ``python -m backtest``."""
 
-ORDER = (*(name for name in WINGS if name != "cli"), "", "strategies", "cli", "__main__")
+ORDER = (*(name for name in WINGS if name != "cli"), *OUTSIDE[:-1], "cli", "__main__")
 """The command line stands on the public names; all others stand below them."""
 
 
@@ -172,7 +171,7 @@ def test_the_strategies_are_imported_at_their_first_use():
 
 @pytest.mark.slow
 def test_wings_above_the_engine_wait_for_their_first_use_and_hide_no_function():
-    above = ("paths", "sweep", "tune", "crowd", "validation", "scenarios", "store")
+    above = ("risk", "sweep", "tune", "crowd", "validation", "store")
     code = "import sys, backtest as bt; "
     code += f"print([n for n in {above} if f'backtest.{{n}}' in sys.modules]); "
     code += "import backtest.tune.search; print(bt.sweep.__name__, bt.tune.__name__)"

@@ -10,7 +10,7 @@ from backtest.base.number_text import format_chance
 from backtest.report.declared_page import build_declared
 from backtest.strategies import Constant
 from tests.fast_cases import every_nth
-from tests.paths.accounts import Hold, free_account, free_venue, still_market
+from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
 TERMS = {"venue": free_venue(), "account": free_account()}
 

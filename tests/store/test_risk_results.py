@@ -15,8 +15,8 @@ from backtest.strategies import Constant
 from tests.commands import call
 from tests.fast_cases import every_nth
 from tests.markets import free_venue
-from tests.paths.accounts import Hold, free_account
-from tests.paths.accounts import free_venue as riskless_venue
+from tests.risk.accounts import Hold, free_account
+from tests.risk.accounts import free_venue as riskless_venue
 
 MARKET = bt.Market.sample(bars=120)
 TERMS = {"venue": riskless_venue(), "account": free_account()}

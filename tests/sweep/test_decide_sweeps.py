@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.paths.runner_arguments import make_runner
+from backtest.risk.liquidation.runner_arguments import make_runner
 from backtest.strategies import VolTarget
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]

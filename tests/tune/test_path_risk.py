@@ -13,7 +13,7 @@ from backtest.measures.ranking import read_constraints, read_objective
 from backtest.measures.risk_names import read_risk_name
 from backtest.strategies import Constant
 from backtest.tune.path_risk import PathRisk
-from tests.paths.accounts import Hold, free_account, free_venue
+from tests.risk.accounts import Hold, free_account, free_venue
 
 MARKET = bt.Market.sample(bars=24 * 20)
 TERMS = {"venue": free_venue(), "account": free_account()}

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtest.base import format_duration, format_money, format_setting
-from backtest.paths import describe_drift, summarize_funding
 from backtest.report.basis.assumptions import (
     build_assumptions,
     build_pair_table,
@@ -20,6 +19,7 @@ from backtest.report.basis.assumptions import (
 from backtest.report.basis.data_and_command import Background
 from backtest.report.basis.data_quality import write_quality
 from backtest.report.page.page import Block, Code, Paragraph, Section, Table
+from backtest.risk import describe_drift, summarize_funding
 
 NOT_SETTINGS = ("id", "kind", "data", "outcome", "indices", "content", "title", "note", "versions")
 """Entries of a manifest that are no terms of the result."""

@@ -1,0 +1,48 @@
+"""Models of possible price paths, and the risk of liquidation on them."""
+
+from typing import TYPE_CHECKING
+
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.risk import (
+        GBM,
+        Block,
+        Filtered,
+        Garch,
+        Heston,
+        Kou,
+        LiquidationRisk,
+        MaxLeverage,
+        Merton,
+        PathModel,
+        Paths,
+        Regimes,
+        Stationary,
+        block_length,
+        liquidation_risk,
+        max_leverage,
+        simulate_paths,
+    )
+
+open_door(__name__)
+
+__all__ = [
+    "GBM",
+    "Block",
+    "Filtered",
+    "Garch",
+    "Heston",
+    "Kou",
+    "LiquidationRisk",
+    "MaxLeverage",
+    "Merton",
+    "PathModel",
+    "Paths",
+    "Regimes",
+    "Stationary",
+    "block_length",
+    "liquidation_risk",
+    "max_leverage",
+    "simulate_paths",
+]

@@ -1,0 +1,1 @@
+"""The best and the worst order of prices inside ambiguous bars."""

@@ -1,0 +1,298 @@
+"""Take an account with any positions through many paths, one after another."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import Account, refuse_currencies
+from backtest.account.ledger import CALLED, LIQUIDATED
+from backtest.base import FloatArray, ParameterError
+from backtest.engine import (
+    Outcome,
+    Result,
+    Setup,
+    check_portfolio,
+    compute_notionals,
+    generalize,
+    measure_profits,
+    read_state,
+    read_venues,
+    run,
+    set_up,
+    set_up_again,
+    take,
+)
+from backtest.market import Markets, find_clock, read_weights, weights_to_frame
+from backtest.options import refuse_options
+from backtest.risk.liquidation.path_events import OWN_BLOCK, WARMUP, PathLives
+from backtest.risk.liquidation.paths_account import PathsAccount
+from backtest.risk.paths.draw_plan import DrawPlan
+from backtest.risk.paths.instrument_paths import MARKS, PRICES
+from backtest.risk.paths.path_set import Paths
+from backtest.risk.paths.path_writer import PathBars
+from backtest.venue import Venue
+
+WHERE = "bt.liquidation_risk"
+DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
+"""Fields of the feed that may depend on the prices of a path."""
+"""Fields of positions that say how near they are to a liquidation."""
+
+
+class Prepared(NamedTuple):
+    """The account before its first bar on the first path, as a pattern for all paths.
+
+    ``offset`` is the bar of the clock that is the first of a path. ``is_own``: inputs or columns
+    depend on the prices of a path, so that they are made for each one.
+    """
+
+    setup: Setup
+    offset: int
+    is_own: bool
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralLoop:
+    """The loop of several positions; see :class:`PathsAccount`."""
+
+    runner: PathsAccount
+
+    @property
+    def paths(self) -> Paths:
+        """The bars."""
+        return self.runner.paths
+
+    @property
+    def terms(self) -> Account:
+        """The account as it was opened."""
+        return self.runner.terms
+
+    @property
+    def venues(self) -> dict[str, Venue]:
+        """The venues with the margin tables that are in force at the start."""
+        return self.runner.venues
+
+    @property
+    def block(self) -> int:
+        """Paths that are drawn at once."""
+        return OWN_BLOCK
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether a policy reads columns, which may depend on ranges."""
+        return any(each.columns for each in self.prepared.setup.observed)
+
+    def check(self) -> None:
+        """Require an account that fits the venues and can go on along paths."""
+        markets = self.paths.markets
+        check_portfolio(markets, read_venues(self.runner.venue, markets), self.terms)
+        refuse_currencies(self.terms, where="Account.rates")
+        if self.terms.collateral:
+            raise ParameterError(
+                "simulated paths have no prices of collateral, the account has some",
+                where="Account.collateral",
+                cure="leave the collateral out, or count it as capital",
+            )
+        resume, overlay = self.runner.resume, self.runner.overlay
+        if resume is not None:
+            refuse_options(resume.markets, "an account on simulated paths", where="resume")
+        if resume is not None and (overlay is None) != (resume.overlay is None):
+            raise ParameterError(
+                f"a result goes on with the overlay that it had, {resume.overlay!r}, "
+                f"got {overlay!r}",
+                where="account=result",
+                cure="give the overlay of the result, or a new account",
+            )
+
+    def list_weights(self, markets: Markets) -> FloatArray:
+        """Return the signal on the bars of a path, of shape (n, n_bars)."""
+        names, given = self.paths.names, self.runner.signal
+        chosen: Any = given
+        if given is None and self.runner.resume is not None:
+            last = read_state(self.runner.resume).signal
+            chosen = dict(zip(names, map(float, last), strict=True))
+        elif isinstance(given, float):
+            chosen = dict.fromkeys(names, given)
+        return read_weights(chosen, markets, where=WHERE, first=0)
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        """The account before the first path; its policies are checked for looking ahead."""
+        path = self.paths.markets_of(self.paths.draw_plan(self.paths.plan(0)), 0, 0)
+        joined = self.paths.join_history(path, WARMUP)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            setup = set_up(
+                joined,
+                self.runner.policy,
+                venue=self.venues,
+                account=replace(self.terms, flows=None),
+                signal=self.list_weights(find_clock(joined).seen).T,
+                overlay=self.runner.overlay,
+                sampling="1d",
+                periods=365.0,
+                start=None,
+            )
+        account = replace(setup.account, flows=self.terms.flows)
+        resume = None if self.runner.resume is None else generalize(self.runner.resume)
+        setup = setup._replace(account=account, resume=resume)
+        is_own = self.runner.overlay is not None or any(each.columns for each in setup.observed)
+        is_own |= joined.decide > 0
+        is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
+        is_own |= any(each.open_interest_margin is not None for each in self.venues.values())
+        begun = self.begin_on(joined if is_own else path, setup)
+        if not is_own and not self.has_all_stamps(begun):
+            is_own, begun = True, self.begin_on(joined, setup)
+        markets = joined if is_own else path
+        return Prepared(begun, markets.n_bars - self.paths.width, is_own)
+
+    def has_all_stamps(self, setup: Setup) -> bool:
+        """Return whether each settlement that is drawn belongs to a bar after history.
+
+        Those of spot legs are not paid.
+        """
+        feed = setup.inputs.feed
+        drawn = feed.funding_instrument[feed.funding_bar > 0]
+        return all(
+            int(np.sum(drawn == i)) == len(each.calendar.stamps)
+            for i, (name, each) in enumerate(self.paths.members.items())
+            if not setup.venues[name].contract.is_spot
+        )
+
+    def begin_on(self, joined: Markets, setup: Setup) -> Setup:
+        """Return the account before its first bar on a joined path."""
+        first = joined.n_bars - self.paths.width
+        started, weights = int(joined.time[first]), self.list_weights(joined)
+        if setup.resume is not None:
+            first, started = first + 1, setup.resume.span.start
+        return set_up_again(setup, joined, weights, first=first, started=started)
+
+    def run_path(self, path: Markets, *, is_compiled: bool) -> Result:
+        """Return the result of :func:`backtest.run` on one path."""
+        joined, resume = self.paths.join_history(path, WARMUP), self.runner.resume_in_force
+        start = np.datetime64(int(joined.time[joined.n_bars - self.paths.width]), "ns")
+        seen = find_clock(joined).seen
+        began: dict[str, Any] = {"start": start}
+        if resume is not None:
+            began = {"resume": resume}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: Result = run(
+                joined,
+                self.runner.policy,
+                venue=self.venues,
+                account=self.terms,
+                signal=weights_to_frame(self.list_weights(seen), seen),
+                overlay=self.runner.overlay,
+                calendar="252" if joined.sessions else "365",
+                compile=is_compiled,
+                **began,
+            )
+        return found
+
+    def time_columns(self) -> float:
+        """Return 0: the columns are a small part of what a path of several positions takes."""
+        return 0.0
+
+    def prepare(self) -> None:
+        """Check the policies on the first path."""
+        _ = self.prepared
+
+    def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
+        """Return the outcomes of the account on the paths that a plan draws."""
+        bars, n, width = self.paths.draw_plan(plan), len(plan.keys), self.paths.width
+        rows = np.zeros((6, n, width - 1))
+        for k in range(n):
+            rows[:, k] = self.run_bars(bars, k, number + k, has_ratio=has_ratio)
+        closes = np.array([each.prices[3].reshape(n, width)[:, 1:] for each in bars.values()])
+        return PathLives(number, *rows, closes=closes)  # type: ignore[misc] # its fields
+
+    def run_bars(
+        self, bars: Mapping[str, PathBars], k: int, number: int, *, has_ratio: bool
+    ) -> FloatArray:
+        """Return the fields of :class:`PathLives` on path k of some bars, of shape (6, n_bars)."""
+        setup = self.place(bars, k, number)
+        outcome = self.run_loop(setup)
+        n_bars, begins = self.paths.n_bars, self.prepared.offset + 1
+        since = begins - setup.first  # rows before the first bar after history
+        found = np.zeros((6, n_bars))
+        wealth = outcome.of_account("equity") + outcome.of_account("reserve")
+        found[0] = wealth[since:]
+        found[2] = outcome.of_account("bad_debt")[since:]
+        for row, kind in ((1, LIQUIDATED), (3, CALLED)):
+            at = outcome.entries[outcome.entries[:, 1] == kind, 0].astype(np.int64) - begins
+            np.add.at(found[row], at[at >= 0], 1.0)
+        if outcome.tally.ruin >= 0:  # also of an account that holds nothing then
+            found[4, max(outcome.tally.ruin - begins, 0) :] = 1.0
+        if has_ratio:
+            found[5] = self.find_nearness(setup, outcome)[since:]
+        return found
+
+    def find_nearness(self, setup: Setup, outcome: Outcome) -> FloatArray:
+        """Return the largest margin ratio at each close: of the pool and of isolated positions.
+
+        That of an isolated position is the share of its backing that it must keep: what backs it,
+        less what it loses until it fails.
+        """
+        held = outcome.record.positions._asdict()
+        closes: Any = outcome.record.closes
+        needed, pool = closes.requirement, closes.backing
+        marks = setup.inputs.feed.mark_close[setup.first :]
+        profit = measure_profits(held, marks, [*self.venues.values()])
+        move, backing = closes.failure - held["entry"], held["margin"] + profit
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shared = np.where(pool > 0.0, needed / pool, np.inf)
+            left = profit - held["quantity"] * move  # to be lost until it fails
+            own = np.where(backing > 0.0, 1.0 - left / backing, np.inf)
+        modes = [self.terms.for_instrument(name).margin for name in self.paths.names]
+        is_own = (held["quantity"] != 0.0) & (np.array(modes) == "isolated")
+        alone = np.where(is_own & ~np.isnan(move), own, 0.0).max(axis=1)
+        return np.asarray(np.maximum(np.where(needed > 0.0, shared, 0.0), alone))
+
+    def find_exposure(self) -> FloatArray:
+        """Return the direction in which log prices are pushed: the mean notionals on path 0.
+
+        The largest is 1 or -1. All are 1 if nothing is held.
+        """
+        setup = self.place(self.paths.draw_plan(self.paths.plan(0)), 0, 0)
+        held = {"quantity": self.run_loop(setup).of_positions("quantity")}
+        marks = setup.inputs.feed.mark_close[setup.first :]
+        mean = compute_notionals(held, marks, [*self.venues.values()]).mean(axis=0)
+        largest = float(np.abs(mean).max())
+        return np.asarray(mean / largest) if largest > 0.0 else np.ones(len(mean))
+
+    def place(self, bars: Mapping[str, PathBars], k: int, number: int) -> Setup:
+        """Return the account before its first bar on path k of some bars."""
+        setup = self.prepared.setup
+        if not self.prepared.is_own:
+            return self.replace_prices(setup, bars, k)
+        return self.begin_on(
+            self.paths.join_history(self.paths.markets_of(bars, k, number), WARMUP), setup
+        )
+
+    def run_loop(self, setup: Setup) -> Outcome:
+        """Take the account through the bars of a path."""
+        return take(setup, is_compiled=self.runner.compile, progress=None)
+
+    def replace_prices(self, setup: Setup, bars: Mapping[str, PathBars], k: int) -> Setup:
+        """Return the setup with the prices, volumes and funding of path k, (n_bars, n)."""
+        feed, width = setup.inputs.feed, self.paths.width
+        part = slice(k * width, (k + 1) * width)
+        fields: dict[str, Any] = {}
+        for j, (name, mark) in enumerate(zip(PRICES, MARKS, strict=True)):
+            marks = [each.prices if each.marks is None else each.marks for each in bars.values()]
+            fields[name] = np.stack([each.prices[j, part] for each in bars.values()], axis=1)
+            fields[mark] = np.stack([each[j, part] for each in marks], axis=1)
+        fields["volume"] = np.stack([each.volume[part] for each in bars.values()], axis=1)
+        rates = feed.funding_rate.copy()
+        for i, each in enumerate(bars.values()):
+            drawn, own = each.rates[k], np.flatnonzero(feed.funding_instrument == i)
+            if len(drawn) and len(own):  # a spot leg pays none
+                rates[own[-len(drawn) :]] = drawn
+        fields["funding_rate"] = rates
+        return setup._replace(inputs=setup.inputs._replace(feed=feed._replace(**fields)))

@@ -1,0 +1,423 @@
+"""liquidation_risk(): the probability that an account is liquidated from now on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import (
+    Headline,
+    ParameterError,
+    Part,
+    SettingsResult,
+    checked,
+    checked_only,
+    format_chance,
+    format_leverage,
+    format_money,
+    format_percent,
+    list_records,
+    to_json,
+)
+from backtest.engine import Result, describe_history
+from backtest.policy import Policy
+from backtest.risk.liquidation.idle_paths import explain_idle, run_first_path, warn_of_idle
+from backtest.risk.liquidation.path_events import Push, reduce_lives
+from backtest.risk.liquidation.paths_runner import PathsRunner
+from backtest.risk.liquidation.risk_parts import list_risk_parts
+from backtest.risk.liquidation.risk_question import WHERE, PhaseProgress, Question, read_question
+from backtest.risk.liquidation.risk_rows import COLUMNS, estimate_row, name_phase
+from backtest.risk.liquidation.risk_tables import find_typical, tabulate_fan, tabulate_hazard
+from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
+from backtest.risk.paths.funding_process import summarize_funding, tabulate_funding
+from backtest.risk.paths.path_model import describe_drift
+from backtest.risk.paths.path_set import Paths
+from backtest.risk.paths.tilted_models import can_tilt
+
+SLOW = 1e-3
+"""Seconds for the columns of a path from which on the phase says that they are slow."""
+
+
+@dataclass(frozen=True, eq=False)
+class LiquidationRisk(SettingsResult):
+    """Risk of liquidation on many paths.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per horizon: ``p_liquidation``, ``p_ruin``, ``p_margin_call`` (NaN without margin
+        calls), each with ``_low`` and ``_high``, the ends of its interval; ``bad_debt``, the
+        expected loss of the venue; ``equity_05``, ``equity_50``, ``equity_95``, quantiles of wealth
+        at the horizon; ``days_to_liquidation``, the median over the paths that are liquidated (NaN
+        without any); ``method``.
+    fan : DataFrame
+        Quantiles of wealth by time, of the first 2,000 paths.
+    hazard : DataFrame
+        By day: paths liquidated in it for the first time, over those not liquidated before.
+    settings : dict
+        What the numbers come from: model, seed, policy, venue, account, confidence.
+    paths : Paths
+        The paths that the account was taken through.
+    """
+
+    table: pd.DataFrame
+    fan: pd.DataFrame
+    hazard: pd.DataFrame
+    typical: pd.DataFrame | None
+    settings: dict[str, Any]
+    paths: Paths | None = None
+    runner: PathsRunner | None = None
+
+    kind = "liquidation-risk"
+    called = "risk"
+    table_names = ("table", "fan", "hazard", "typical")
+    long_tables = ("fan", "hazard", "typical")
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data that the paths continue."""
+        return describe_history(None if self.paths is None else self.paths.history)
+
+    @property
+    def note(self) -> str:
+        """The probability of liquidation within the longest horizon."""
+        if "no_fill" in self.settings:
+            return "no order was filled"
+        chance = float(self.table["p_liquidation"].iloc[-1])
+        return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
+
+    @property
+    def funding(self) -> pd.DataFrame:
+        """What draws the funding of paths: a row per instrument, rates per settlement."""
+        return tabulate_funding(self.settings["paths"].get("funding_fit", {}))
+
+    def path(self) -> pd.DataFrame:
+        """Return the typical path to liquidation: the mean of the paths that are liquidated.
+
+        Returns
+        -------
+        DataFrame
+            By time: ``price``, the mean close of the liquidated paths over the last close of
+            history, and ``equity``, their mean wealth.
+
+        Raises
+        ------
+        ParameterError
+            If no path was liquidated.
+        """
+        if self.typical is None:
+            raise ParameterError(
+                "there is no typical path: no path was liquidated",
+                where="LiquidationRisk.path",
+                cure="simulate more paths, a longer horizon, or a higher leverage",
+            )
+        return self.typical
+
+    @checked
+    def run(self, i: int) -> Result:
+        """Return the full result of path i, the same bits as in the risk.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such path, or the risk was loaded from files, which hold none.
+        """
+        if self.runner is None:
+            raise ParameterError(
+                "a risk loaded from files has no paths to run",
+                where="LiquidationRisk.run",
+                cure="run bt.liquidation_risk again",
+            )
+        count = self.runner.paths.count
+        if not -count <= i < count:
+            raise ParameterError(
+                f"i must be the number of a path, below {count}, got {i}",
+                where="LiquidationRisk.run, i",
+                cure="choose one from 0 on; negative numbers count from the end",
+            )
+        return self.runner.run_path(i)
+
+    def __repr__(self) -> str:
+        last = self.table.iloc[-1]
+        return (
+            f"<LiquidationRisk of {self.settings['policy']}: p_liquidation "
+            f"{last['p_liquidation']:.3g} in {self.table.index[-1]}>"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The probability of liquidation within the longest horizon, as a sentence."""
+        row, horizon = self.table.iloc[-1], self.table.index[-1]
+        held = self.settings.get("leverage")
+        account = "The" if held is None else f"Beginning at {format_leverage(held)}, the"
+        chance = format_chance(row["p_liquidation"])
+        low, high = (format_chance(row[f"p_liquidation_{end}"]) for end in ("low", "high"))
+        return (
+            f"{account} account is liquidated within {horizon} with a probability of {chance} "
+            f"({100.0 * self.settings['confidence']:g} % interval: {low} to {high})."
+        )
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return f"Risk of liquidation: {self.title}"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """That no order was filled."""
+        no_fill = self.settings.get("no_fill")
+        return (f"No order was filled on any path: {no_fill}.",) if no_fill else ()
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the probability of liquidation within each horizon."""
+        return [
+            Headline(
+                f"p_liquidation_{name}",
+                f"liquidated within {name}",
+                float(row["p_liquidation"]),
+                "chance",
+                f"{format_chance(row['p_liquidation_low'])} to "
+                f"{format_chance(row['p_liquidation_high'])}; {row['method']}",
+                "less",
+            )
+            for name, row in self.table.iterrows()
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the probabilities by horizon, the way there, and the hazard by day."""
+        sure = self.settings["confidence"]
+        return list_risk_parts(self.table, self.fan, self.hazard, self.typical, sure)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        return {**super().to_dict(), "funding": to_json(list_records(self.funding))}
+
+    def summary(self) -> str:
+        """Return the verdict and the table as text for a terminal."""
+        drawn = self.settings["paths"]
+        lines = [
+            self.verdict,
+            f"{self.settings['policy']} on {drawn['paths']:,} paths of {drawn['model']['name']}, "
+            f"{describe_drift(drawn)}, with {100.0 * self.settings['confidence']:g} % intervals",
+        ]
+        if no_fill := self.settings.get("no_fill"):
+            lines = [f"NO FILL: no order was filled on any path: {no_fill}", *lines]
+        for horizon, row in self.table.iterrows():
+            lines.append(
+                f"{horizon:>6}  liquidation {format_chance(row['p_liquidation'])} "
+                f"({format_chance(row['p_liquidation_low'])} to "
+                f"{format_chance(row['p_liquidation_high'])}), "
+                f"ruin {format_chance(row['p_ruin'])}, "
+                f"median equity {format_money(row['equity_50'])}, method {row['method']}"
+            )
+        lines += summarize_funding(drawn.get("funding_fit", {}))
+        return "\n".join(lines)
+
+
+@checked_only("compile", "progress", "overlay")
+def liquidation_risk(
+    paths: Paths,
+    policy: AnyPolicy,
+    *,
+    venue: AnyVenue,
+    account: AnyAccount,
+    horizons: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    method: str = "auto",
+    signal: float | Mapping[str, float] | None = None,
+    overlay: Policy | None = None,
+    threads: int = 1,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: PhaseProgress | None = None,
+) -> LiquidationRisk:
+    """Return the probabilities that an account is liquidated, ruined or called from now on.
+
+    Parameters
+    ----------
+    paths : Paths
+        From :func:`backtest.simulate_paths`.
+    policy : Policy
+        Decides at each close, first at the last one of history. Of several instruments, one for
+        all or one for each.
+    venue : Venue
+        Of dated margin tables, the one in force at the start holds for all bars. Of several
+        instruments, one for all or one for each.
+    account : Account, Result
+        A new account, or a result that ended where the paths begin: positions, pending decisions
+        and memory go on.
+    horizons : sequence of str, optional
+        Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
+    confidence : float
+        Of the intervals, in (0, 1).
+    method : str
+        ``"plain"``: the paths as they are. ``"tilt"``: paths of a tilted model (GBM, Merton, Kou;
+        of several instruments GBM), weighted back. ``"split"``: multilevel splitting. ``"auto"``:
+        plain, with mirrored pairs where the model has them; where fewer than 1 % of 2,000 paths
+        are liquidated, by tilting or splitting.
+    signal : float, or mapping of str to float
+        Direction and scale in [-1, 1], 1 by default. Of several instruments, direction times weight
+        of each, by default 1/n, or what the result had at its last close.
+    overlay : Policy, optional
+        Scales all targets.
+    threads : int
+        The result does not depend on it.
+    compile : bool
+        False runs the policy in plain Python; the numbers are the same bits.
+    progress : callable, optional
+        Called with the name of a phase, the units of it that are done, and all of them (0 where
+        that is not known): the policy, the paths, and a phase or two per rare horizon.
+
+    Returns
+    -------
+    LiquidationRisk
+
+    Warns
+    -----
+    NoFillWarning
+        If no path filled an order: nothing can be liquidated.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or a weighted estimate rests on fewer than 100 paths.
+    DataError
+        If the paths do not begin where the result ended.
+
+    Notes
+    -----
+    Intervals: Clopper-Pearson for independent paths; the same with the effective number of paths
+    for mirrored pairs; normal for weighted paths; Student's t over 20 repetitions for splitting.
+    Where a policy has columns and paths a bridge of one step, bars get four steps, so that ranges
+    are right: ``risk.paths`` are the paths used. All columns of a row come from the estimator that
+    ``method`` names. ``fan`` and ``hazard`` are always those of the plain paths.
+    """
+    runner = make_runner(
+        paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
+        compile=compile, where=WHERE,
+    )  # fmt: skip
+    question = read_question(paths, horizons, confidence, method, threads, progress)
+    runner = refine_runner(runner, question.method)
+    prepare(runner, progress)
+    report = name_phase(progress, name_paths(runner)) if progress else None
+    lives = runner.run_chunks(threads=threads, progress=report)
+    events = reduce_lives(lives, question.bars, runner.last, find_push(runner, question.method))
+    no_fill = explain_idle(runner, events.wealth, events.shown.T)
+    warn_of_idle(no_fill, runner.paths.count)
+    rows, tilted = [], None
+    for k in range(len(question.names)):
+        row, last = estimate_row(runner, question, events, k)
+        tilted = last or tilted
+        rows.append(row)
+    table = pd.DataFrame(
+        rows, columns=list(COLUMNS), index=pd.Index(question.names, name="horizon")
+    )
+    return LiquidationRisk(
+        table=table,
+        fan=tabulate_fan(runner.paths, events),
+        hazard=tabulate_hazard(runner.paths, events),
+        typical=find_typical(runner.paths, events, tilted),
+        settings=describe_settings(runner, question) | ({"no_fill": no_fill} if no_fill else {}),
+        paths=runner.paths,
+        runner=runner,
+    )
+
+
+def prepare(runner: PathsRunner, progress: PhaseProgress | None) -> None:
+    """Check and compile the policy on the first path, as a phase of its own."""
+    report = name_phase(progress, "checking and compiling the policy")
+    if report is not None:
+        report(0, 0)
+    runner.prepare()
+    if report is not None:
+        report(1, 1)
+
+
+def name_paths(runner: PathsRunner) -> str:
+    """Return the name of the phase of plain paths, with a remark if columns make it slow."""
+    seconds = runner.loop.time_columns()
+    if seconds < SLOW:
+        return "paths"
+    return (
+        f"paths ({1e3 * seconds:.2g} ms for the columns of each; pandas and plain Python are slow, "
+        "estimators of backtest.features or numba take a tenth)"
+    )
+
+
+def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
+    """Return a runner on mirrored pairs where they help, with four steps where ranges are read."""
+    paths = runner.paths
+    changes: dict[str, Any] = {}
+    if method == "auto" and paths.is_symmetric and paths.count >= 2:
+        changes["antithetic"] = True
+    if paths.bridge == 1 and not paths.is_resampled and runner.loop.has_columns:
+        changes["bridge"] = 4
+    if not changes:
+        return runner
+    return replace(runner, paths=paths.with_settings(**changes))
+
+
+def find_push(runner: PathsRunner, method: str) -> Push:
+    """Return the direction in which paths are pushed if they are: that of the positions."""
+    if method in ("auto", "tilt") and can_tilt(runner.paths):
+        return Push(runner.loop.find_exposure())
+    return Push(np.ones(len(runner.paths.names)))
+
+
+def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]:
+    """Return what the numbers come from, as plain data."""
+    resume, venue, policy = runner.resume, runner.venue, runner.policy
+    overlay = runner.overlay
+    return {
+        "policy": name_policies(policy),
+        "leverage": find_leverage(runner),
+        "venue": describe_each(venue, lambda each: each.to_dict()),
+        "account": runner.terms.to_dict(),
+        "overlay": None if overlay is None else repr(overlay),
+        "resumed": None if resume is None else resume.manifest["id"],
+        "signal": runner.signal,
+        "confidence": question.confidence,
+        "method": question.method,
+        "paths": runner.paths.describe(),
+    }
+
+
+def find_leverage(runner: PathsRunner) -> float | None:
+    """Return the leverage of one position at the start; None if it has none, or of several.
+
+    It is that of the result to continue, the one that the policy states, or the first that it asks
+    for on the first path.
+    """
+    if len(runner.paths.names) > 1 or runner.overlay is not None:
+        return None
+    if runner.resume is not None:
+        return float(read_column(runner.resume, "leverage").iloc[-1])
+    policy: Any = runner.policy
+    signal: Any = runner.signal  # of one instrument
+    stated = policy.settings().get("leverage")
+    if isinstance(stated, float):
+        return float(stated * signal)
+    asked = read_column(run_first_path(runner), "target").dropna().to_numpy()
+    return float(asked[asked != 0.0][0]) if asked.any() else None
+
+
+def read_column(result: Result, name: str) -> pd.Series:
+    """Return a column of the only position of a result, from either loop."""
+    table = result.bars if name in result.bars else result.positions
+    return table[name]
+
+
+def name_policies(policy: AnyPolicy) -> str:
+    """Return the text of a policy, or of each of several."""
+    if isinstance(policy, Mapping):
+        return ", ".join(f"{name}: {each!r}" for name, each in policy.items())
+    return repr(policy)
+
+
+def describe_each(given: Any, describe: Callable[[Any], Any]) -> Any:
+    """Return what describes one object, or each of several by instrument."""
+    if isinstance(given, Mapping):
+        return {name: describe(each) for name, each in given.items()}
+    return describe(given)

@@ -1,0 +1,446 @@
+"""max_leverage(): the largest leverage that keeps a liquidation improbable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base import (
+    FloatArray,
+    Head,
+    Headline,
+    Number,
+    ParameterError,
+    Part,
+    Place,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    checked_only,
+    count_nouns,
+    format_chance,
+    repr_plain,
+    warn_caller,
+)
+from backtest.engine import Progress, describe_history, read_venues
+from backtest.market import Market, Markets
+from backtest.policy import Policy
+from backtest.risk.liquidation.idle_paths import describe_shortfall
+from backtest.risk.liquidation.liquidation_risk import describe_each, name_policies
+from backtest.risk.liquidation.path_events import find_first
+from backtest.risk.liquidation.paths_runner import PathsRunner
+from backtest.risk.liquidation.risk_intervals import RiskEstimate, estimate_plain
+from backtest.risk.liquidation.risk_question import count_bars
+from backtest.risk.liquidation.runner_arguments import (
+    AnyAccount,
+    AnyPolicy,
+    AnyVenue,
+    make_runner,
+)
+from backtest.risk.liquidation.scaled_policies import HoldOnce, Scaled
+from backtest.risk.paths.funding_process import summarize_funding
+from backtest.risk.paths.path_model import Drift, PathModel, describe_drift
+from backtest.risk.paths.path_set import Paths
+from backtest.risk.paths.simulate_paths import simulate_paths
+from backtest.venue import Venue, find_newest
+
+WHERE = "bt.max_leverage"
+USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
+LEAST_HITS = 20
+"""Expected liquidations below which paths are too few for a probability."""
+SCANNED = 2000
+"""Paths on which the grid is scanned."""
+STEPS = 10
+"""Bisections after the scan."""
+LARGEST_FACTOR = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class MaxLeverage(SettingsResult):
+    """Largest leverage, or factor on a policy, at a probability of liquidation.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per model, and ``worst`` last: ``leverage`` (or the factor), ``p_liquidation`` at it
+        with ``p_liquidation_low`` and ``p_liquidation_high``, ``is_monotone`` (whether the
+        probability never fell along the scanned grid), ``is_limited`` (whether no leverage allowed
+        by venue and account reaches the probability).
+    grid : DataFrame
+        The probability by leverage, a column per model, on the first 2,000 paths.
+    settings : dict
+        What the numbers come from.
+    market : Market or None
+        The history; None for a loaded result.
+    """
+
+    table: pd.DataFrame
+    grid: pd.DataFrame
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "max-leverage"
+    called = "largest leverage"
+    table_names = ("table", "grid")
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market."""
+        return describe_history(self.market)
+
+    @property
+    def note(self) -> str:
+        """The worst of the models."""
+        return f"{self.leverage:.3g} at {self.settings['probability']:g}"
+
+    @property
+    def leverage(self) -> float:
+        """The smallest over the models."""
+        return float(self.table["leverage"].iloc[-1])
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        chance = format_chance(self.settings["probability"])
+        return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the account did not hold."""
+        cautions = self.settings.get("cautions", ())
+        return tuple(f"The account did not hold what was found, {each}." for each in cautions)
+
+    @property
+    def verdict(self) -> str:
+        """The largest leverage, and over which models."""
+        bound = format_chance(self.settings["probability"])
+        return (
+            f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
+            f"within {self.settings['horizon']} with a probability of at most {bound}, under the "
+            f"worst of {count_nouns(len(self.table) - 1, 'model')}."
+        )
+
+    @property
+    def details(self) -> str:
+        """How to read the models, and their drift."""
+        drawn = next(iter(self.settings["paths"].values()))
+        return (
+            "The smallest over the models is the one to use: they differ in what they assume. "
+            f"Their paths have {describe_drift(drawn)}."
+        )
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the largest leverage."""
+        label = str(self.grid.index.name)
+        value = f"{self.leverage:.3g}"
+        return [
+            Headline(
+                "leverage",
+                f"largest {label}",
+                self.leverage,
+                note="worst model",
+                better="more",
+                text=value,
+            )
+        ]
+
+    def list_parts(self) -> list[Part]:
+        """Return the largest leverage by model, and the probability by size."""
+        heads = {
+            "leverage": Head(str(self.grid.index.name)),
+            "p_liquidation_low": Head("95 % interval", "", "chance", "p_liquidation_high"),
+            "is_monotone": Head("rises with size throughout", "", "claim"),
+            "is_limited": Head("the largest allowed", "", "claim"),
+        }
+        chart = ShownChart(
+            "grid", "Probability by size", "On the first 2,000 paths of each model.", self.grid,
+            x=str(self.grid.index.name), y="probability", has_legend=True, height=320,
+        )  # fmt: skip
+        models = ShownTable(self.table, labels=Head("model"), heads=heads)
+        return [Part("models", "By model", "All sizes see the same paths.", (models, chart))]
+
+    def __repr__(self) -> str:
+        chance = self.settings["probability"]
+        return f"<MaxLeverage {self.leverage:.3g} at {chance:g} in {self.settings['horizon']}>"
+
+    def summary(self) -> str:
+        """Return the table as text for a terminal."""
+        label = str(self.grid.index.name)
+        drawn = next(iter(self.settings["paths"].values()))
+        text = f"largest {label} by model, {describe_drift(drawn)}"
+        lines = [f"{self.settings['policy']}, {text}, {self!r}"]
+        for model, row in self.table.iterrows():
+            limit = ", the largest allowed" if row["is_limited"] else ""
+            lines.append(
+                f"{model!s:>12}  {row['leverage']:.4g}{limit}; liquidation "
+                f"{format_chance(row['p_liquidation'])} "
+                f"({format_chance(row['p_liquidation_low'])} to "
+                f"{format_chance(row['p_liquidation_high'])})"
+            )
+        drawn = next(iter(self.settings["paths"].values()))  # all models draw the same funding
+        lines += summarize_funding(drawn.get("funding_fit", {}))
+        lines += [f"CAUTION, {each}" for each in self.settings.get("cautions", ())]
+        return "\n".join(lines)
+
+
+@checked_only("compile", "progress", "overlay", "market")
+def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
+    market: Market | Markets,
+    policy: AnyPolicy | None = None,
+    *,
+    venue: AnyVenue,
+    account: Account,
+    probability: float = 0.01,
+    horizon: str = "30d",
+    models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
+    paths: int = 10_000,
+    seed: int = 0,
+    drift: Drift | None = None,
+    signal: float | Mapping[str, float] | None = None,
+    overlay: Policy | None = None,
+    threads: int = 1,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+) -> MaxLeverage:
+    """Return the largest leverage whose probability of liquidation stays within a bound.
+
+    Parameters
+    ----------
+    market : Market or Markets
+        The history from whose end paths go on.
+    policy : Policy, optional
+        By default, a position that is opened once at the leverage and kept; of several instruments
+        one in each, at the leverage times its weight. Otherwise the result is the largest factor on
+        the leverage of this policy, or of those of all instruments.
+    venue, account : Venue, Account
+        As in :func:`backtest.run`; the leverage stays within their limits.
+    probability : float
+        The bound, in (0, 1); paths times this must be at least 20.
+    horizon : str
+        The time within which liquidations count.
+    models : sequence
+        Models of paths, as :func:`backtest.simulate_paths` takes them. The row ``worst`` is the
+        smallest over them: how far models differ is part of the answer.
+    paths, seed, drift, threads, compile, progress
+        As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
+    signal, overlay
+        As in :func:`backtest.liquidation_risk`.
+
+    Returns
+    -------
+    MaxLeverage
+
+    Warns
+    -----
+    UserWarning
+        If the account fills no order at the leverage found, or limits cut it to less.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed.
+
+    Notes
+    -----
+    All leverages see the same paths. A grid is scanned upwards to the first that exceeds the bound;
+    then the gap is bisected. Above the result the probability may fall again, if a policy cuts its
+    position; ``is_monotone`` says so.
+    """
+    bound = Number(0.0, 1.0, open_low=True, open_high=True)
+    chance = bound.check("probability", probability, where=Place("probability", of=WHERE))
+    if isinstance(models, str) or not isinstance(models, Sequence) or not len(models):
+        raise ParameterError(
+            f"models must be a list with at least one model, got {repr_plain(models)}",
+            where=Place("models", of=WHERE),
+            cure="give models=['filtered', 'gbm']",
+        )
+    drawn = [
+        simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
+        for each in models
+    ]
+    if not chance * paths >= LEAST_HITS:
+        raise ParameterError(
+            f"paths times probability must be at least {LEAST_HITS}, got {chance * paths:g}",
+            where=Place("paths", of=WHERE),
+            cure=f"simulate {math.ceil(LEAST_HITS / chance)} paths",
+        )
+    sizes = choose_grid(policy, venue, account, drawn[0])
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, list[float]] = {}
+    cautions: dict[str, str] = {}
+    for done, each in enumerate(drawn, 1):
+        scan = LeverageScan(
+            each, policy, venue, account, signal, threads, compile, horizon, overlay
+        )  # fmt: skip
+        name = name_model(each, rows)
+        rows[name], columns[name] = scan.search(sizes, chance)
+        if caution := scan.check(rows[name]["leverage"]):
+            cautions[name] = caution
+        if progress is not None:
+            progress(done, len(drawn))
+    table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
+    table.loc["worst"] = table.iloc[int(np.argmin(table["leverage"].to_numpy()))]
+    label = "leverage" if policy is None else "factor"
+    grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
+    settings = {
+        "policy": name_policies(policy) if policy is not None else "one position, held",
+        "venue": describe_each(venue, lambda each: each.to_dict()),
+        "overlay": None if overlay is None else repr(overlay),
+        "account": account.to_dict(),
+        "probability": chance,
+        "horizon": horizon,
+        "signal": signal,
+        "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
+    }
+    for caution, names in list_alike(cautions):
+        settings.setdefault("cautions", []).append(f"{names}: {caution}")
+        warn_caller(
+            f"the account did not hold the {label} found for {names}: {caution}", UserWarning
+        )
+    return MaxLeverage(table, grid, settings, market)
+
+
+def list_alike(cautions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each caution once, with the names of its models."""
+    found: dict[str, list[str]] = {}
+    for name, caution in cautions.items():
+        found.setdefault(caution, []).append(name)
+    return [(caution, ", ".join(names)) for caution, names in found.items()]
+
+
+def name_model(paths: Paths, taken: dict[str, Any]) -> str:
+    """Return a name for the row of a model, with its place where a name is taken."""
+    name = type(paths.model).__name__.lower()
+    return name if name not in taken else f"{name} {len(taken) + 1}"
+
+
+def choose_grid(
+    policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
+) -> FloatArray:
+    """Return the leverages, or factors, that are scanned: even in the logarithm.
+
+    On paths of one instrument, the largest is one that the account can open at their start.
+    """
+    if policy is not None:
+        return np.geomspace(0.1, LARGEST_FACTOR, 16)
+    venues = [*read_venues(venue, paths.markets).values()]
+    most = min(max(row.max_leverage for row in each.brackets) for each in venues)
+    if len(venues) == 1:
+        (own,) = venues
+        first = own.in_use(paths.calendar.time[:1])[0]
+        most = min(most, find_most_held(own.with_table(first), account))
+    for limit in (account.max_leverage, account.venue_leverage):
+        most = min([most, *list_limits(limit)])
+    most = min(most, 1000.0)
+    return np.geomspace(min(0.5, 0.5 * most), most, 16)
+
+
+def find_most_held(venue: Venue, account: Account) -> float:
+    """Return the largest leverage that a new account can open: its brackets have caps, orders cost.
+
+    A bracket allows X up to a notional C, and N <= X (E - cost N), E being the capital.
+    """
+    cost = find_newest(venue.fees.taker) + find_newest(venue.slippage.rate)
+    return max(
+        min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
+        for row in venue.brackets
+    )
+
+
+def list_limits(limit: Any) -> list[float]:
+    """Return the numbers of a limit of the account, of one or of several instruments."""
+    given = list(limit.values()) if isinstance(limit, Mapping) else [limit]
+    return [float(each) for each in given if isinstance(each, int | float)]
+
+
+@dataclass(frozen=True)
+class LeverageScan:
+    """Search for the largest leverage on the paths of one model."""
+
+    paths: Paths
+    policy: AnyPolicy | None
+    venue: AnyVenue
+    account: AnyAccount
+    signal: Any
+    threads: int
+    compile: bool
+    horizon: str
+    overlay: Policy | None = None
+
+    def runner(self, size: float) -> PathsRunner:
+        """Return the runner at a leverage, or a factor."""
+        scaled: Any = Scaled  # a combinator takes its policies first
+        held: AnyPolicy = HoldOnce(size=size)
+        if isinstance(self.policy, Mapping):
+            held = {name: scaled(each, factor=size) for name, each in self.policy.items()}
+        elif self.policy is not None:
+            held = scaled(self.policy, factor=size)
+        return make_runner(
+            self.paths,
+            held,
+            venue=self.venue,
+            account=self.account,
+            signal=self.signal,
+            overlay=self.overlay,
+            compile=self.compile,
+            where=WHERE,
+        )
+
+    def estimate(self, size: float, count: int) -> RiskEstimate:
+        """Return the probability of a liquidation at a leverage, on the first paths."""
+        bars = count_bars(self.paths, self.horizon)
+        hits = [
+            find_first(lives.liquidations[:, :bars]) < bars
+            for lives in self.runner(size).run_chunks(count=count, threads=self.threads)
+        ]
+        return estimate_plain(np.concatenate(hits).astype(np.float64), 0.95)
+
+    def check(self, size: float) -> str:
+        """Return why the account does not hold a leverage, or a factor, that was found."""
+        return describe_shortfall(self.runner(size)) if size > 0.0 else ""
+
+    def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
+        """Return the row of the model, and the probabilities along the grid."""
+        scanned = min(SCANNED, self.paths.count)
+        grid = [self.estimate(float(size), scanned).value for size in sizes]
+        over = np.flatnonzero(np.array(grid) > chance)
+        k = int(over[0]) if over.size else len(sizes) - 1
+        best, found = self.bisect(sizes, k, chance)
+        row = {
+            "leverage": best,
+            "p_liquidation": found.value,
+            "p_liquidation_low": found.low,
+            "p_liquidation_high": found.high,
+            "is_monotone": bool(np.all(np.diff(grid) >= 0.0)),
+            "is_limited": best == sizes[-1],
+        }
+        return row, grid
+
+    def bisect(self, sizes: FloatArray, k: int, chance: float) -> tuple[float, RiskEstimate]:
+        """Return the largest leverage within the bound on all paths, near grid point k."""
+        count = self.paths.count
+        while k < len(sizes) and self.estimate(float(sizes[k]), count).value <= chance:
+            k += 1
+        if k == len(sizes):
+            return float(sizes[-1]), self.estimate(float(sizes[-1]), count)
+        high = float(sizes[k])
+        low, found = 0.0, self.estimate(0.0, count)
+        for j in range(k - 1, -1, -1):
+            below = self.estimate(float(sizes[j]), count)
+            if below.value <= chance:
+                low, found = float(sizes[j]), below
+                break
+            high = float(sizes[j])
+        for _ in range(STEPS):
+            middle = math.sqrt(low * high) if low > 0.0 else 0.5 * high
+            tried = self.estimate(middle, count)
+            if tried.value <= chance:
+                low, found = middle, tried
+            else:
+                high = middle
+        return low, found

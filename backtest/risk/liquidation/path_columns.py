@@ -1,0 +1,95 @@
+"""Columns of a policy on many paths, each computed over history and path together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from backtest.base import FloatArray
+from backtest.engine import observe
+from backtest.market import Market
+from backtest.policy import Policy
+from backtest.risk.paths.instrument_paths import MARKS, PRICES
+from backtest.risk.paths.path_writer import PathBars
+
+DRAWN = (*PRICES, *MARKS, "volume", "funding_rate", "source")
+"""Fields of a market that differ from path to path."""
+
+
+class JoinedPath(Market):
+    """A path with history in front, whose arrays are joined when a policy reads them.
+
+    Most policies read one array or two: the others are never made.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field that differs from path to path."""
+        if name not in DRAWN:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return vars(self)["drawn"].read(name)
+
+
+class DrawnFields:
+    """The fields of one path, with those of history in front; kept once they are read."""
+
+    def __init__(self, pattern: Market, bars: PathBars, k: int, width: int, source: str) -> None:
+        self.pattern, self.bars, self.k, self.width = pattern, bars, k, width
+        self.found: dict[str, Any] = {"source": source}
+
+    def read(self, name: str) -> Any:
+        """Return a field."""
+        if name not in self.found:
+            self.found[name] = self.join(name)
+        return self.found[name]
+
+    def join(self, name: str) -> FloatArray:
+        """Return an array of history with the part of the path at its end."""
+        if name in MARKS and self.bars.marks is None:
+            return self.read(PRICES[MARKS.index(name)])  # type: ignore[no-any-return] # an array
+        joined: FloatArray = np.array(getattr(self.pattern, name))
+        last = self.cut(name)
+        joined[len(joined) - len(last) :] = last
+        joined.flags.writeable = False
+        return joined
+
+    def cut(self, name: str) -> FloatArray:
+        """Return what was drawn of an array."""
+        if name == "funding_rate":
+            rates: FloatArray = self.bars.rates[self.k]
+            return rates
+        part = slice(self.k * self.width, (self.k + 1) * self.width)
+        if name == "volume":
+            return self.bars.volume[part]
+        if name in MARKS and self.bars.marks is not None:
+            return self.bars.marks[MARKS.index(name), part]
+        return self.bars.prices[PRICES.index(name), part]
+
+
+def join_path(pattern: Market, bars: PathBars, k: int, width: int, source: str) -> Market:
+    """Return path k of some bars, with the history of another path in front, as a market.
+
+    ``pattern`` is that other path with its history. ``source`` is the text of the market.
+    """
+    path = object.__new__(JoinedPath)
+    shared = {name: value for name, value in vars(pattern).items() if name not in DRAWN}
+    vars(path).update(shared, facts={}, drawn=DrawnFields(pattern, bars, k, width, source))
+    return path
+
+
+def observe_paths(
+    policy: Policy, pattern: Market, bars: PathBars, names: Mapping[str, Any], width: int
+) -> dict[str, FloatArray]:
+    """Return some columns that a policy observes on the bars of paths, laid end to end.
+
+    The columns of a path are those of a run: over its history and the path, bit for bit.
+    ``pattern`` is the first path with its history.
+    """
+    n = len(bars.volume) // width
+    found = {name: np.empty((n, width)) for name in names}
+    for k in range(n):
+        columns = observe(policy, join_path(pattern, bars, k, width, pattern.source))
+        for name, rows in found.items():
+            rows[k] = columns[name][-width:]
+    return {name: rows.ravel() for name, rows in found.items()}

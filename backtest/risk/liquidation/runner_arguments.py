@@ -1,0 +1,111 @@
+"""Read the arguments of an account on simulated paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from backtest.account import Account
+from backtest.base import DataError, Number, ParameterError, Range, format_time, repr_plain
+from backtest.engine import Result, assign_policies, read_venues
+from backtest.policy import Policy
+from backtest.risk.liquidation.paths_runner import PathsRunner
+from backtest.risk.paths.path_set import Paths, check_paths
+from backtest.venue import Venue
+
+AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
+AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
+AnyAccount: TypeAlias = Account | Result
+
+
+def make_runner(
+    paths: Paths,
+    policy: AnyPolicy,
+    *,
+    venue: AnyVenue,
+    account: AnyAccount,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    where: str,
+) -> PathsRunner:
+    """Return what takes an account through paths, with its arguments checked.
+
+    Policies, venues and signals may be given by instrument.
+    """
+    check_paths(paths, where=f"{where}, paths")
+    check_start(account, paths, where=where)
+    names = paths.names
+    assign_policies(policy, paths.markets, overlay)
+    read_venues(venue, paths.markets)
+    runner = PathsRunner(
+        paths=paths,
+        policy=unwrap_only(policy, names),
+        venue=unwrap_only(venue, names),
+        account=account,
+        signal=read_constant_signal(signal, paths, where=f"{where}, signal"),
+        overlay=overlay,
+        compile=compile,
+    )
+    runner.loop.check()
+    return runner
+
+
+def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:
+    """Return what a mapping of the only instrument holds; anything else as it is."""
+    is_only = isinstance(given, Mapping) and names == tuple(given) and len(names) == 1
+    return given[names[0]] if is_only else given
+
+
+def check_start(account: object, paths: Paths, *, where: str) -> None:
+    """Require a new account, or a result of the same instruments that ended where paths begin."""
+    if isinstance(account, Account):
+        return
+    if not isinstance(account, Result):
+        raise ParameterError(
+            f"account must be an Account or a result, got {repr_plain(account)}",
+            where=f"{where}, account",
+            cure="pass bt.Account(...), or what bt.run returned for the same market",
+        )
+    is_one = len(account.names) == len(paths.names) == 1  # whatever its name
+    if account.names != paths.names and not is_one:
+        raise ParameterError(
+            f"paths must be of the instruments of the result, {', '.join(account.names)}, "
+            f"got {', '.join(paths.names)}",
+            where="account=result",
+            cure="simulate paths of the markets that the result ran on",
+        )
+    begins = int(paths.calendar.time[0])
+    if account.last_time != begins:
+        raise DataError(
+            f"paths must begin where the result ended, {format_time(account.last_time)}, "
+            f"their first bar is {format_time(begins)}",
+            where="account=result",
+            cure="simulate paths of the market that the result ran on, with start='now'",
+        )
+
+
+def read_constant_signal(
+    signal: Any, paths: Paths, *, where: str
+) -> float | dict[str, float] | None:
+    """Return what holds at all times: one direction, or direction times weight by instrument.
+
+    None is 1 for one instrument, and the default of several. A number is that of each instrument.
+    """
+    is_one = len(paths.names) == 1
+    if signal is None:
+        return 1.0 if is_one else None
+    given = signal if isinstance(signal, Mapping) else dict.fromkeys(paths.names, signal)
+    if set(given) != set(paths.names):
+        raise ParameterError(
+            f"weights must name each instrument, were for {', '.join(map(str, given))}",
+            where=where,
+            cure=f"give a number for each of {', '.join(paths.names)}",
+        )
+    bound = Range(-1.0, 1.0) if is_one else Number()
+    of = {name: "" if is_one else f", {name}" for name in paths.names}
+    found = {
+        name: float(bound.check("signal", given[name], where=f"{where}{of[name]}"))
+        for name in paths.names
+    }
+    return found[paths.names[0]] if is_one else found

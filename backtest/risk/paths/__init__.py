@@ -1,0 +1,1 @@
+"""Models of price paths: what they draw, and their fit to history."""

@@ -1,0 +1,169 @@
+"""Kernel that lays whole rows of history end to end, as resampled paths."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backtest.risk.paths.draw_kernels import draw_uniform, grow
+
+if TYPE_CHECKING:
+    from backtest.base import FloatArray, IntArray
+
+KERNELS = ("choose_rows", "expect_growth", "lay_rows")
+
+
+def choose_rows(
+    rows: IntArray,
+    keys: IntArray,
+    since: IntArray,
+    width: int,
+    phases: IntArray,
+    starts: IntArray,
+    counts: IntArray,
+    own: IntArray,
+    first: IntArray,
+    terms: FloatArray,
+) -> None:
+    """Write which row of history each bar repeats, in blocks.
+
+    ``phases`` (width,) are those of the bars of a path. ``starts[f]`` lists the ``counts[f]`` rows
+    of phase f, ``own`` (n_rows,) the phase of each row. ``terms`` are the mean length of a block
+    and 1 if lengths vary, geometric, as in the stationary bootstrap, or 0 if all are the same. A
+    block that runs over the end of history goes on at ``first`` (n_phases,), the first row of its
+    phase, so that all rows are equally likely.
+    """
+    length, varies = terms[0], terms[1] != 0.0
+    n_rows = len(own)
+    for p in range(len(keys)):
+        part, row, left = 0, -1, 0
+        for t in range(1, width):
+            while part + 1 < since.shape[1] and since[p, part + 1] <= t:
+                part += 1
+            key, phase = keys[p, part], phases[t]
+            row += 1
+            is_new = draw_uniform(key, t, 0) * length < 1.0 if varies else left == 0
+            if t == 1 or is_new:
+                chosen = int(draw_uniform(key, t, 1) * counts[phase])
+                row, left = starts[phase, min(chosen, counts[phase] - 1)], int(length)
+            elif row >= n_rows or own[row] != phase:
+                row = first[phase]
+            left -= 1
+            rows[p * width + t] = row
+
+
+def sum_cumulants(size: float, terms: FloatArray) -> float:
+    """Return the log of the mean of exp(size x), x the log move of a row drawn by itself."""
+    rest: float = terms[9] / 2.0 + size * (terms[10] / 6.0 + size * (terms[11] / 24.0))
+    growth: float = size * (terms[8] + size * rest)
+    return growth
+
+
+def sum_ended(
+    mass: FloatArray, variances: FloatArray, rows: IntArray, own: IntArray, phase: int
+) -> tuple[float, float]:
+    """Return the mass of the rows that no row of a phase follows, and the same times variance."""
+    ended, weighted = 0.0, 0.0
+    for row in rows:
+        if row + 1 >= len(own) or own[row + 1] != phase:
+            ended += mass[row]
+            weighted += mass[row] * variances[row]
+    return ended, weighted
+
+
+def expect_growth(
+    growth: FloatArray,
+    mass: FloatArray,
+    variances: FloatArray,
+    moves: FloatArray,
+    phases: IntArray,
+    starts: IntArray,
+    counts: IntArray,
+    own: IntArray,
+    first: IntArray,
+    kind: FloatArray,
+    terms: FloatArray,
+) -> None:
+    """Write the log growth per bar, (width,), that blocks of rows add to that of single rows.
+
+    Rows of a block follow each other, and the mean of a product is not the product of the means.
+    ``mass`` (2, n_rows) receives the share of the paths that are at a row, weighted by price, and
+    ``variances`` (2, n_rows) their mean variance, as if all of them had it. ``moves`` (n_rows,) are
+    log moves at a variance of 1. ``kind`` are the terms of :func:`choose_rows`, ``terms`` those of
+    :func:`lay_rows`.
+    """
+    mean, left = terms[3], 0
+    for t in range(1, len(phases)):
+        now, before, phase, last_phase = t % 2, 1 - t % 2, phases[t], phases[t - 1]
+        fresh = 1.0 / kind[0] if kind[1] != 0.0 else 0.0
+        if t == 1 or (kind[1] == 0.0 and left == 0):
+            fresh, left = 1.0, int(kind[0])
+        left -= 1
+        ended, ended_variance = 0.0, 0.0
+        if fresh < 1.0:
+            rows = starts[last_phase, : counts[last_phase]]
+            ended, ended_variance = sum_ended(mass[before], variances[before], rows, own, phase)
+        base, total, weighted = fresh / counts[phase], 0.0, 0.0
+        for j in range(counts[phase]):
+            row = starts[phase, j]
+            share, variance = base, base * mean
+            if fresh < 1.0 and row > 0 and own[row - 1] == last_phase:
+                share += (1.0 - fresh) * mass[before, row - 1]
+                variance += (1.0 - fresh) * mass[before, row - 1] * variances[before, row - 1]
+            if row == first[phase]:
+                share += (1.0 - fresh) * ended
+                variance += (1.0 - fresh) * ended_variance
+            variance = variance / share if share > 0.0 else mean
+            size = math.sqrt(variance) if terms[1] != 0.0 else 1.0
+            x = size * moves[row]
+            weight = terms[5] + (terms[6] if x < 0.0 else 0.0)
+            mass[now, row] = share * grow(x - sum_cumulants(size, terms))
+            variances[now, row] = terms[4] + weight * x * x + terms[7] * variance
+            total += mass[now, row]
+            weighted += mass[now, row] * variances[now, row]
+        growth[t] = math.log(total)
+        mean = weighted / total
+        for j in range(counts[phase]):
+            mass[now, starts[phase, j]] /= total
+
+
+def lay_rows(
+    prices: FloatArray,
+    marks: FloatArray,
+    volume: FloatArray,
+    rows: IntArray,
+    width: int,
+    moves: FloatArray,
+    ratios: FloatArray,
+    shares: FloatArray,
+    growth: FloatArray,
+    terms: FloatArray,
+) -> None:
+    """Write the bars that repeat rows of history.
+
+    ``moves`` (5, n_rows) are the logs of open, high, low and close over the last close, and the
+    volatility of the row by which they are divided; ``ratios`` (4, n_rows) are mark over last, and
+    ``shares`` (n_rows,) volume over its mean. ``growth`` (width,) is that of
+    :func:`expect_growth`, which is taken out of the bars. ``terms`` are the mean volume, 1 if moves
+    are scaled, and, per bar, growth of the expected price, variance now, omega, alpha, gamma, beta,
+    and the first four cumulants of the log move of a row at a variance of 1.
+    """
+    is_scaled = terms[1] != 0.0
+    for p in range(len(prices[0]) // width):
+        last, variance = prices[3, p * width], terms[3]
+        for t in range(1, width):
+            i = p * width + t
+            row = rows[i]
+            size = math.sqrt(variance) if is_scaled else 1.0
+            scale = size / moves[4, row]
+            shift = terms[2] - growth[t] - sum_cumulants(size, terms)
+            for k in range(4):
+                prices[k, i] = last * grow(moves[k, row] * scale + shift)
+                marks[k, i] = prices[k, i] * ratios[k, row]
+            marks[1, i] = max(marks[1, i], marks[0, i], marks[3, i])
+            marks[2, i] = min(marks[2, i], marks[0, i], marks[3, i])
+            volume[i] = terms[0] * shares[row]
+            last = prices[3, i]
+            surprise = moves[3, row] * scale
+            weight = terms[5] + (terms[6] if surprise < 0.0 else 0.0)
+            variance = terms[4] + weight * surprise * surprise + terms[7] * variance

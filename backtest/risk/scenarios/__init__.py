@@ -1,0 +1,1 @@
+"""Shocks to an account, historical crashes, and the move that it survives."""

@@ -1,0 +1,277 @@
+"""The bars of a scenario: made from its figures, or replayed from the data of its days."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Set
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest.base import (
+    DataError,
+    FloatArray,
+    ParameterError,
+    did_you_mean,
+    format_time,
+    parse_duration,
+    to_nanoseconds,
+)
+from backtest.base.units import DAY
+from backtest.market import Market
+from backtest.risk.scenarios.scenario import Scenario
+
+MONTH = 30 * DAY
+"""The time before the end whose volatility a bridge scales."""
+
+
+class ShockBars(NamedTuple):
+    """Bars relative to the last close before them.
+
+    ``last`` and ``mark`` (4, n) are open, high, low, close over that close; ``volume`` (n,) in
+    contracts; ``stamps`` (ns after the open of the first bar) and ``rates`` are settlements.
+    """
+
+    last: FloatArray
+    mark: FloatArray
+    volume: FloatArray
+    stamps: FloatArray
+    rates: FloatArray
+
+
+def make_flat_bars(n: int) -> ShockBars:
+    """Return n bars that do not move, without volume and settlements."""
+    still = np.ones((4, n))
+    return ShockBars(still, still, np.zeros(n), np.zeros(0), np.zeros(0))
+
+
+Bars = Mapping[str, ShockBars]
+"""The bars of a scenario by name."""
+
+
+def find_moves(
+    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str] = frozenset()
+) -> dict[str, float]:
+    """Return the move of each market in a scenario, a fraction of its last close.
+
+    Without a correlation, markets without a move of their own have that of all. With one, c, a
+    market without a move of its own has the log move ``c sigma z``: what is expected of it if those
+    that have one (or else the first) moved by z of their own volatilities in the mean. Those
+    ``resting`` have no move but their own.
+    """
+    own = {} if scenario.prices is None else dict(scenario.prices)
+    for name in own:
+        if name not in markets:
+            raise ParameterError(
+                f"prices must be of instruments or collateral of the account, got {name!r}"
+                + did_you_mean(name, list(markets)),
+                where=f"bt.Scenario({scenario.name!r}).prices",
+                cure=f"name some of {', '.join(markets)}",
+            )
+    free = {name: market for name, market in markets.items() if name not in resting}
+    rest = {name: own.get(name, 0.0) for name in markets if name in resting}
+    if scenario.correlation is None:
+        return {name: own.get(name, scenario.price) for name in free} | rest
+    if len(free) < 2:
+        raise ParameterError(
+            f"correlation needs several instruments that move, got {', '.join(free)}",
+            where=f"bt.Scenario({scenario.name!r}).correlation",
+            cure="leave correlation out for an account with one instrument",
+        )
+    leads = {name: move for name, move in own.items() if name in free}
+    leads = leads or {next(iter(free)): scenario.price}
+    sigma = {name: measure_recent(market) for name, market in free.items()}
+    if not all(each > 0.0 for each in sigma.values()):
+        sigma = dict.fromkeys(free, 1.0)
+    z = float(np.mean([math.log1p(move) / sigma[name] for name, move in leads.items()]))
+    return {
+        name: leads[name] if name in leads else shrink(scenario.correlation * sigma[name] * z)
+        for name in free
+    } | rest
+
+
+def shrink(log_move: float) -> float:
+    """Return a log move as a fraction, over -1."""
+    return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
+
+
+def shift_scenario(
+    scenario: Scenario, moves: Mapping[str, float], lead: str, move: float
+) -> Scenario:
+    """Return the scenario in which ``lead`` moves otherwise, and all others in proportion.
+
+    If all moves are equal, they stay equal; otherwise all log moves are multiplied by one factor.
+    ``moves`` are those of the scenario (:func:`find_moves`).
+    """
+    before = moves[lead]
+    if all(each == before for each in moves.values()):
+        return scenario.override(
+            price=max(move, math.nextafter(-1.0, 0.0)), prices=None, correlation=None
+        )
+    scale = math.log1p(move) / math.log1p(before)
+    shifted = {name: shrink(scale * math.log1p(each)) for name, each in moves.items()}
+    shifted[lead] = max(move, math.nextafter(-1.0, 0.0))
+    return scenario.override(price=0.0, prices=shifted, correlation=None)
+
+
+def make_all_bars(
+    scenario: Scenario, markets: Mapping[str, Market], moves: Mapping[str, float], bare: Set[str]
+) -> Bars:
+    """Return the bars of a scenario from its figures, of each market.
+
+    Bridges of several markets have the correlation of the scenario, 1 without one. The ``bare``
+    pay no funding and have no basis.
+    """
+    n = count_scenario_bars(scenario, next(iter(markets.values())).interval)
+    rho = 1.0 if scenario.correlation is None else scenario.correlation
+    rng = np.random.Generator(np.random.Philox(scenario.seed))
+    first, found = rng.standard_normal(16 * n), {}
+    for k, (name, market) in enumerate(markets.items()):
+        own = first if k == 0 else rng.standard_normal(16 * n)
+        noise = first if k == 0 else rho * first + math.sqrt(1.0 - rho * rho) * own
+        alone = scenario.override(price=moves[name], prices=None, correlation=None)
+        if name in bare:
+            alone = alone.override(funding=None, basis=0.0)
+        found[name] = make_bars(alone, market, n, noise)
+    return found
+
+
+def count_scenario_bars(scenario: Scenario, interval: int) -> int:
+    """Return how many bars a scenario takes, rounded up; none if it is empty."""
+    if scenario.is_empty:
+        return 0
+    if scenario.over is None:
+        return 1
+    where = f"bt.Scenario({scenario.name!r}).over"
+    return max(-(-parse_duration(scenario.over, where=where) // interval), 1)
+
+
+def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> ShockBars:
+    """Return n bars of a scenario of one market from its figures.
+
+    ``noise`` (16 n,) are the normal numbers of a bridge.
+    """
+    steps = np.arange(1, n + 1) / max(n, 1)
+    end = math.log1p(scenario.price)
+    if scenario.shape == "bridge" and scenario.volatility > 0.0:
+        last = walk_bridge(scenario, market, n, end, noise)
+    else:
+        close = np.exp(end * steps)
+        start = np.concatenate([[1.0], close[:-1]])[:n]
+        if n:
+            close[-1] = 1.0 + scenario.price
+        last = np.array([start, np.maximum(start, close), np.minimum(start, close), close])
+    before = np.log(market.mark_close[-1] / market.close[-1])
+    after = math.log1p(scenario.basis) if scenario.basis != 0.0 else before
+    at = np.exp(before + (after - before) * steps)
+    mark = last * at if n else last
+    if n:
+        first = np.exp(before + (after - before) * (steps - 1.0 / n))
+        mark[0] = last[0] * first
+        mark[1] = np.maximum(mark[1], np.maximum(mark[0], mark[3]))
+        mark[2] = np.minimum(mark[2], np.minimum(mark[0], mark[3]))
+    recent = market.volume[market.time > market.time[-1] - MONTH]
+    paid = scenario.funding is not None and n > 0
+    return ShockBars(
+        last=last,
+        mark=mark,
+        volume=np.full(n, float(np.mean(recent))),
+        stamps=np.array([(n - 1) * market.interval] if paid else [], dtype=np.int64),
+        rates=np.array([scenario.funding] if paid else [], dtype=np.float64),
+    )
+
+
+def measure_recent(market: Market) -> float:
+    """Return the standard deviation of the log returns of the last 30 days, per bar."""
+    recent = market.close[market.time > market.time[-1] - MONTH]
+    return float(np.std(np.diff(np.log(recent)))) if len(recent) > 2 else 0.0
+
+
+def walk_bridge(
+    scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray
+) -> FloatArray:
+    """Return bars of a Brownian bridge to ``end``, of 16 steps each."""
+    sigma, steps = measure_recent(market), 16 * n
+    walk = np.cumsum(noise) * scenario.volatility * sigma / 4.0
+    share = np.arange(1, steps + 1) / steps
+    path = np.concatenate([[0.0], walk + share * (end - walk[-1])]).clip(-50.0, 50.0)
+    parts = np.array([path[16 * k : 16 * k + 17] for k in range(n)])
+    logs = np.array([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+    found = np.exp(logs)
+    found[3, -1] = 1.0 + scenario.price
+    found[1], found[2] = np.maximum(found[1], found[3]), np.minimum(found[2], found[3])
+    return np.asarray(found)
+
+
+def cut_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
+    """Return the bars of the days of a scenario from data.
+
+    None if the data do not cover them, or are of another kind of asset than the scenario.
+    """
+    if data is None or scenario.date is None or scenario.until is None:
+        return None
+    if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
+        return None
+    where = f"bt.Scenario({scenario.name!r})"
+    start = to_nanoseconds(scenario.date, where=where)
+    stop = to_nanoseconds(scenario.until, where=where)
+    first = int(np.searchsorted(data.time, start))
+    last = int(np.searchsorted(data.time, stop))
+    if first < 1 or stop > data.end or first >= last:
+        return None
+    if data.interval != interval:
+        raise DataError(
+            f"data of a replay must have the bars of the run, got {data.interval // 10**9} s "
+            f"against {interval // 10**9} s",
+            where=f"bt.stress, data, {scenario.name}",
+            cure="resample one of them",
+        )
+    return relate(data, first, last)
+
+
+def relate(data: Market, first: int, last: int) -> ShockBars:
+    """Return the bars from ``first`` up to ``last`` relative to the close before them."""
+    names = ("open", "high", "low", "close")
+    base = data.close[first - 1]
+    part = slice(first, last)
+    lead = data.time[first] - data.interval // 4
+    events = (data.funding_time >= lead) & (data.funding_time < data.time[last - 1] + data.interval)
+    return ShockBars(
+        last=np.array([getattr(data, name)[part] / base for name in names]),
+        mark=np.array([getattr(data, f"mark_{name}")[part] / base for name in names]),
+        volume=data.volume[part],
+        stamps=data.funding_time[events] - data.time[first],
+        rates=data.funding_rate[events],
+    )
+
+
+def append_bars(market: Market, bars: ShockBars, base: float | None = None) -> Market:
+    """Return a market with bars after its end, scaled to its last close."""
+    n = bars.last.shape[1]
+    close = float(market.close[-1]) if base is None else base
+    start = int(market.time[-1]) + market.interval
+    time = start + market.interval * np.arange(n, dtype=np.int64)
+    names = ("open", "high", "low", "close")
+    fields = {name: np.concatenate([getattr(market, name), close * bars.last[j]])
+              for j, name in enumerate(names)}  # fmt: skip
+    fields |= {
+        f"mark_{name}": np.concatenate([getattr(market, f"mark_{name}"), close * bars.mark[j]])
+        for j, name in enumerate(names)
+    }
+    unknown = np.full(len(bars.stamps), np.nan)
+    whole = market.fields() | fields
+    whole |= {
+        "time": np.concatenate([market.time, time]),
+        "volume": np.concatenate([market.volume, bars.volume]),
+        "funding_time": np.concatenate([market.funding_time, start + bars.stamps]).astype(np.int64),
+        "funding_rate": np.concatenate([market.funding_rate, bars.rates]),
+        "funding_mark": np.concatenate([market.funding_mark, unknown]),
+        "funding_predicted": np.concatenate([market.funding_predicted, unknown]),
+        "columns": {
+            name: np.concatenate([each, np.full(n, each[-1])])
+            for name, each in market.columns.items()
+        },
+        "synthetic": True,
+        "has_mark": market.has_mark or not np.array_equal(bars.mark, bars.last),
+    }
+    return Market(**whole, source=f"{market.source} and {n} bars after {format_time(start)}")

@@ -1,0 +1,408 @@
+"""The account of a result in a scenario: it goes on from where the run ended."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.account import Account, AccountState, OptionFeed
+from backtest.account.ledger import CALLED, LIQUIDATED
+from backtest.base import FloatArray, to_nanoseconds
+from backtest.engine import (
+    Counts,
+    PortfolioInputs,
+    Result,
+    Setup,
+    ask_plain,
+    copy_state,
+    end_expired,
+    new_quotes,
+    new_scratch,
+    observe_policies,
+    read_assets,
+    read_memory,
+    read_portfolio_inputs,
+    read_state,
+    read_tables,
+    set_up,
+    set_up_again,
+    start_day,
+)
+from backtest.engine.collateral_prices import ASSET
+from backtest.market import Market, Markets, remake
+from backtest.policy import start_memory
+from backtest.risk.portfolio_bars import PortfolioBars, may_compile
+from backtest.risk.scenarios import portfolio_distance
+from backtest.venue import Contract, OwnMargin, Venue, compute_value, make_own_twins
+
+NO_STOPS: dict[str, Any] = {
+    "stop_loss": None,
+    "take_profit": None,
+    "trailing_stop": None,
+    "equity_stop": None,
+}
+"""Terms of an account while no stop acts."""
+USUAL_BARS = 2000
+"""Bars of a scenario and of the search for its break-even, roughly."""
+SEARCHED = 16
+"""Bars that a search takes before it looks for a liquidation."""
+FOREVER = 2**62
+"""An age that no surface reaches, ns."""
+OF_ACCOUNT = ("wallet", "fund", "cursor", "pools", "priced", "amounts", "prices")
+"""The arrays of a state that have no entry for each instrument."""
+
+
+class Shocked(NamedTuple):
+    """Where an account is after the bars of a scenario, and the sums over these bars.
+
+    ``quantities`` are the positions by name. ``distance`` is NaN if no price liquidates.
+    """
+
+    wealth: float
+    quantities: Mapping[str, float]
+    liquidations: int
+    calls: int
+    fees: float
+    slippage: float
+    impact: float
+    funding: float
+    distance: float
+
+
+def compute_quote_value(contract: Contract, price: float) -> float:
+    """Return the notional of one contract at a price, positive."""
+    return abs(compute_value(contract.size, contract.kind == "inverse", price))
+
+
+def cut_state(state: AccountState, kept: list[int]) -> AccountState:
+    """Return a copy of the state of an account with some of its instruments only."""
+    n = len(state.margin)
+
+    def cut(name: str, array: FloatArray) -> FloatArray:
+        return array if name in OF_ACCOUNT else array[[*kept, *range(n, len(array))]]
+
+    held = type(state.held)._make(cut(name, each) for name, each in state.held._asdict().items())
+    own: dict[str, Any] = {"held": held, "options": state.options}
+    arrays: dict[str, Any] = {
+        name: cut(name, each) for name, each in state._asdict().items() if name not in own
+    }
+    return copy_state(type(state)(**arrays, **own))
+
+
+def cut_memory(result: Result, kept: list[int]) -> FloatArray:
+    """Return what the policies of some instruments remember, and what the overlay does."""
+    policies = [*result.policies.values(), result.overlay]
+    sizes = [0 if each is None else len(start_memory(each) or ()) + 1 for each in policies]
+    parts = np.split(read_memory(result), np.cumsum(sizes)[:-1])
+    return np.concatenate([parts[i] for i in (*kept, len(parts) - 1)])
+
+
+@dataclass(frozen=True, eq=False)
+class StressAccount:
+    """The account at the end of a run, and the last bars of its markets.
+
+    Parameters
+    ----------
+    result : Result
+        The run.
+    history : Markets
+        The last bars. Instruments that ended before them are left out.
+    venues : mapping of str to Venue
+        The rules after the run, each with one margin table.
+    """
+
+    result: Result
+    history: Markets
+    venues: Mapping[str, Venue]
+
+    @functools.cached_property
+    def kept(self) -> list[int]:
+        """The places of the instruments of the history in the run."""
+        return [self.result.names.index(name) for name in self.history]
+
+    @functools.cached_property
+    def state(self) -> AccountState:
+        """Where the run ended."""
+        return read_state(self.result)
+
+    @property
+    def wealth(self) -> float:
+        """Equity and reserve."""
+        equity, reserve = (self.result.of_account(name) for name in ("equity", "reserve"))
+        return float(equity[-1] + reserve[-1])
+
+    @property
+    def quantities(self) -> dict[str, float]:
+        """The positions by name."""
+        held = self.state.held.quantities
+        return dict(zip(self.result.names, held.tolist(), strict=True))
+
+    @property
+    def resting(self) -> frozenset[str]:
+        """Collateral with a constant price."""
+        return frozenset(name for name, each in self.assets.items() if np.ptp(each.close) == 0.0)
+
+    @functools.cached_property
+    def assets(self) -> dict[str, Market]:
+        """The prices of collateral that has not those of an instrument, on the clock."""
+        fields = read_assets(self.history, self.base.account)
+        return {
+            each.name: make_asset(each.name, self.history, fields, c)
+            for c, each in enumerate(self.base.account.collateral)
+            if self.find_instrument(each.prices) is None
+        }
+
+    def find_instrument(self, prices: object) -> str | None:
+        """Return the instrument whose prices a collateral has; None if they are its own."""
+        whole: Mapping[str, Market] = self.result.markets or {}
+        same = [name for name in self.history if whole[name] is prices]
+        return prices if isinstance(prices, str) else next(iter(same), None)
+
+    def list_moving(self) -> dict[str, Market]:
+        """Return the markets of instruments that go on, and of collateral with its own prices."""
+        alive = {name: each for name, each in self.history.items() if self.goes_on(name)}
+        return alive | self.assets if alive else {}
+
+    def goes_on(self, name: str) -> bool:
+        """Return whether an instrument can be traded after the run."""
+        expires, end = self.venues[name].contract.expires, self.history.end
+        if expires is not None and end >= to_nanoseconds(expires, where="Contract.expires"):
+            return False
+        return self.history[name].end == end
+
+    def measure_exposures(self) -> dict[str, float]:
+        """Return what the account gains by each market if its log price rises by 1."""
+        found = dict.fromkeys(self.list_moving(), 0.0)
+        for name in found:
+            if name in self.history:
+                mark = float(self.history[name].mark_close[-1])
+                quote = compute_quote_value(self.venues[name].contract, mark)
+                found[name] += self.quantities[name] * quote
+        held = self.state.held
+        for asset, amount, price in zip(
+            self.result.account.collateral, held.amounts, held.prices, strict=True
+        ):
+            name = self.find_instrument(asset.prices) or asset.name
+            if name in found:
+                found[name] += float(amount * price)
+        return found
+
+    def find_distance(self) -> float:
+        """Return the smallest distance of a mark close from its liquidation price, others frozen.
+
+        NaN if no price liquidates.
+        """
+        last = self.result.positions
+        last = last[last["time"] == last["time"].iloc[-1]]
+        price = last["liquidation_price"]
+        gaps = (price / last["mark"] - 1.0).abs()[price > 0.0].dropna()
+        return float(gaps.min()) if len(gaps) else math.nan
+
+    @functools.cached_property
+    def base(self) -> Setup:
+        """The setup of the account on its history."""
+        result, history = self.result, self.history
+        kept = {name: result.policies[name] for name in history}
+        signal = np.zeros((history.n_bars, len(history)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return set_up(
+                history,
+                kept,
+                venue={name: self.venues[name] for name in history},
+                account=replace(result.account, flows=None),
+                signal=signal,
+                overlay=result.overlay,
+                sampling="1d",
+                periods=365.0,
+                start=None,
+                observed=observe_policies(
+                    kept, result.overlay, history, signal.T, is_checked=False
+                ),
+            )
+
+    @functools.cached_property
+    def is_compiled(self) -> bool:
+        """Whether scenarios run compiled: as the run did, unless plain Python is faster."""
+        return may_compile(self.result, self.base, USUAL_BARS)
+
+    @functools.cached_property
+    def measure(self) -> Callable[..., float]:
+        """The function that measures the distance, for a requirement of one's own its twin."""
+        own = self.base.account.requirement
+        if not isinstance(own, OwnMargin):
+            return portfolio_distance.measure_portfolio_distance
+        from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
+
+        names = self.history.names
+        twins = make_own_twins((*MODULES, portfolio_distance), own.rule, names, {"ask": ask_plain})
+        found: Callable[..., float] = twins.measure_portfolio_distance
+        return found
+
+    def pass_bars(
+        self,
+        markets: Mapping[str, Market],
+        venues: Mapping[str, Venue],
+        outage: int,
+        implied: float,
+        *,
+        is_search: bool,
+    ) -> Shocked:
+        """Return the account after the bars that follow its history.
+
+        ``implied`` is by how much the volatilities of options are multiplied in the end.
+        """
+        given = {name: markets.get(name, market) for name, market in self.history.items()}
+        panel = end_expired(keep_surfaces(remake(self.history, given)), venues)
+        weights = np.tile(self.state.signal[self.kept, None], (1, panel.n_bars))
+        account, first = self.reprice(markets), self.history.n_bars
+        base = self.base._replace(venues={name: venues[name] for name in given}, account=account)
+        setup = set_up_again(base, panel, weights, first=first, started=self.result.started)
+        return StressLoop(self, setup, implied).sum_bars(outage, is_search=is_search)
+
+    def reprice(self, markets: Mapping[str, Market]) -> Account:
+        """Return the account with its flows, and its collateral at the prices of a scenario."""
+        known = self.base.account
+        assets = [
+            replace(each, prices=self.find_instrument(each.prices) or markets[each.name])
+            for each in known.collateral
+        ]
+        return replace(known, flows=self.result.account.flows, collateral=assets)
+
+
+def keep_surfaces(markets: Markets) -> Markets:
+    """Return markets whose last surfaces hold for as long as a scenario takes."""
+    if markets.listing is not None:
+        markets.listing = markets.listing._replace(max_age=FOREVER)
+    return markets
+
+
+def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
+    """Multiply volatilities from a bar on, evenly more until the last; nothing is quoted there."""
+    n = len(options.marks_open) - first
+    if options.marks_open.shape[1] == 0:
+        return
+    scale = factor ** (np.arange(1, n + 1) / n)[:, None]
+    options.volatilities_open[first:] *= scale
+    options.volatilities_close[first:] *= scale
+    options.marks_open[first:], options.marks_close[first:] = np.nan, np.nan
+
+
+def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: int) -> Market:
+    """Return the prices of collateral c on a clock as a market without volume and funding."""
+    empty = np.zeros(0)
+    prices: dict[str, Any] = {field: assets[f"asset_{field}"][c] for field in ASSET}
+    return Market(
+        time=clock.time,
+        **prices,
+        volume=np.zeros(clock.n_bars),
+        funding_time=empty.astype(np.int64),
+        funding_rate=empty,
+        funding_mark=empty,
+        funding_predicted=empty,
+        columns={},
+        instrument="",
+        interval=clock.interval,
+        has_mark=True,
+        synthetic=True,
+        sessions=clock.sessions,
+        filled={},
+        source=f"prices of {name}",
+    )
+
+
+class StressLoop(PortfolioBars):
+    """The loop over the bars of a scenario, bar by bar."""
+
+    def __init__(self, account: StressAccount, setup: Setup, implied: float) -> None:
+        super().__init__(setup, is_compiled=account.is_compiled)
+        self.implied = implied
+        move_volatilities(self.inputs.feed.options, setup.first, implied)
+        self.account, self.n = account, len(setup.markets)
+        self.deciders.memory[:] = cut_memory(account.result, account.kept)
+        self.state = cut_state(account.state, account.kept)
+        self.counts = Counts(self.tally, account.result.traded)
+        self.kinds: list[FloatArray] = [np.zeros(0)]
+
+    def read_quiet(self) -> PortfolioInputs:
+        """Return the inputs of an account without stops."""
+        setup = self.setup
+        quiet = read_portfolio_inputs(
+            setup.markets,
+            setup.venues,
+            replace(setup.account, **NO_STOPS),
+            signal=setup.signal,
+            sampling="1d",
+            first=setup.first,
+            started=self.inputs.started,
+        )
+        move_volatilities(quiet.feed.options, setup.first, self.implied)
+        return quiet
+
+    def sum_bars(self, outage: int, *, is_search: bool) -> Shocked:
+        """Take the account through the bars."""
+        first = self.first
+        quiet = self.read_quiet() if outage else self.inputs
+        least = math.inf
+        if outage:
+            self.drop_decisions()
+        stop = first
+        while stop < self.n_bars:
+            t, is_out = stop, stop - first < outage
+            inputs = quiet if is_out else self.inputs
+            stop = min(t + (SEARCHED if is_search and not is_out else 1), self.n_bars)
+            if not is_search:
+                least = min(least, self.measure_distance(inputs, t))
+            self.pass_bars(inputs, t, stop)
+            if is_search and np.any(self.kinds[-1] == LIQUIDATED):
+                break
+            if t + 1 - first < outage:  # orders that would fill while the venue is out are lost
+                self.drop_decisions()
+        return self.sum_up(least)
+
+    def drop_decisions(self) -> None:
+        """Drop the decisions that would fill next."""
+        self.state.leverage[:], self.state.is_pending[:] = np.nan, 0
+
+    def pass_bars(self, inputs: PortfolioInputs, t: int, stop: int) -> None:
+        """Take the account through the bars from t on."""
+        self.counts, entries = self.drive(inputs, self.state, self.counts, t, stop)
+        self.kinds.append(entries[:, 1])
+
+    def measure_distance(self, inputs: PortfolioInputs, t: int) -> float:
+        """Return how near bar t comes to a liquidation."""
+        state, assets = copy_state(self.state), len(self.state.priced)
+        room, terms = (
+            (new_quotes(self.n, assets), new_scratch(self.n, assets)),
+            read_tables(inputs, t),
+        )
+        if inputs.fees is not None:
+            terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
+        with np.errstate(all="ignore"):
+            return float(self.account.measure(terms, inputs.feed, state, *room, t))
+
+    def sum_up(self, distance: float) -> Shocked:
+        """Return the account now, and the sums over its bars."""
+        record = self.tape.record.account._asdict()
+        kinds, last = np.concatenate(self.kinds), int(self.tape.cursor[0] - self.setup.first)
+        held = self.state.held.quantities.tolist()
+        fees, slippage, impact, funding = (
+            float(record[name].sum()) for name in ("fees", "slippage", "impact", "funding")
+        )
+        return Shocked(
+            wealth=float(record["equity"][last] + record["reserve"][last]),
+            quantities=dict(zip(self.setup.markets.names, held, strict=True)),
+            liquidations=int(np.sum(kinds == LIQUIDATED)),
+            calls=int(np.sum(kinds == CALLED)),
+            fees=fees,
+            slippage=slippage,
+            impact=impact,
+            funding=funding,
+            distance=distance if math.isfinite(distance) else math.nan,
+        )

@@ -1,0 +1,224 @@
+"""Take an account from where a run ended through the bars of a scenario."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.base import Cost, ParameterError, Place, parse_duration, to_nanoseconds
+from backtest.engine import Result
+from backtest.market import Market, Markets
+from backtest.risk.scenarios.scenario import Scenario
+from backtest.risk.scenarios.scenario_bars import Bars, append_bars, find_moves, make_all_bars
+from backtest.risk.scenarios.stress_account import Shocked, StressAccount
+from backtest.venue import Contract, Venue, compute_value, has_spread, pick_cost, scale_cost
+
+MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
+WARMUP = 20_000
+"""Bars of history in front of a scenario, for the columns of policies and for impact."""
+
+
+class StressOutcome(NamedTuple):
+    """What a scenario did to an account.
+
+    ``equity`` is wealth after it, ``loss`` what it took of it. ``distance`` is the smallest
+    distance of a mark price from the liquidation price of its position in any bar, a fraction of
+    the mark, 0 once liquidated, NaN if no price liquidates.
+    """
+
+    equity: float
+    loss: float
+    liquidated: bool
+    distance: float
+    margin_calls: int
+    fees: float
+    slippage: float
+    impact: float
+    funding: float
+    lost_to_adl: float
+
+
+def scale(venue: Venue, name: str, factor: float, most: float) -> Cost:
+    """Return a cost of a venue, by its dotted name, multiplied."""
+    return scale_cost(pick_cost(venue, name), factor, most=most, where=f"Venue.{name}")
+
+
+def list_worsenings(venue: Venue) -> list[str]:
+    """Return the names of what worsens a fill besides impact."""
+    return ["slippage.rate", *(["slippage.spread"] if has_spread(venue) else [])]
+
+
+def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
+    """Return a venue under the margin, spread and depth of a scenario.
+
+    Impact is ``Y sigma sqrt(dN / ADV)``: a share d of the depth is a factor 1 / sqrt(d) of it.
+    """
+    changes: dict[str, Any] = {}
+    if scenario.margin != 1.0:
+        for name in MULTIPLIERS:
+            given = getattr(venue, name)
+            if given is not None:
+                changes[name] = given * scenario.margin
+    if scenario.spread != 1.0:
+        for name in (*list_worsenings(venue), "liquidation.slippage"):
+            changes[name] = scale(venue, name, scenario.spread, 0.99)
+    if scenario.depth != 1.0:
+        factor = 1.0 / math.sqrt(scenario.depth)
+        changes["slippage.impact"] = venue.slippage.impact * factor
+        changes["liquidation.impact"] = venue.liquidation.impact * factor
+    return venue.override(changes) if changes else venue
+
+
+@dataclass(frozen=True, eq=False)
+class StressRun:
+    """An account where a run ended, to be taken through scenarios.
+
+    Parameters
+    ----------
+    result : Result
+        A run in this process; its policies go on deciding.
+    venues : mapping of str to Venue
+        The rules after its end, each with one margin table.
+    """
+
+    result: Result
+    venues: Mapping[str, Venue]
+
+    @functools.cached_property
+    def history(self) -> Markets:
+        """The last bars of the markets of the run."""
+        markets = self.result.markets
+        if markets is None or not self.result.policies:
+            raise ParameterError(
+                "a stress test needs a result of this process, got a loaded one",
+                where=Place("result", of="bt.stress"),
+                cure="run the experiment again with bt.run",
+            )
+        return markets.slice(max(markets.n_bars - WARMUP, 0), markets.n_bars)
+
+    @functools.cached_property
+    def account(self) -> StressAccount:
+        """The account at the end of the run."""
+        return StressAccount(self.result, self.history, self.venues)
+
+    @functools.cached_property
+    def moving(self) -> dict[str, Market]:
+        """The markets that have bars in a scenario: of instruments and of collateral."""
+        found = self.account.list_moving()
+        if not found:
+            raise ParameterError(
+                f"a scenario begins where an instrument goes on, {', '.join(self.history)} ended "
+                "with the run",
+                where=Place("result", of="bt.stress"),
+                cure="run on markets that end before the contracts expire",
+            )
+        return found
+
+    def find_moves(self, scenario: Scenario) -> dict[str, float]:
+        """Return the move of each market in a scenario."""
+        return find_moves(scenario, self.moving, self.account.resting)
+
+    def make(self, scenario: Scenario) -> Bars:
+        """Return the bars of a scenario from its figures, of each market that moves."""
+        moves, bare = self.find_moves(scenario), {*self.moving} - {*self.history}
+        return make_all_bars(scenario, self.moving, moves, bare)
+
+    def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
+        """Return what a scenario does to the account."""
+        before = self.account.wealth
+        if count_bars(bars) == 0:
+            distance = self.account.find_distance()
+            return StressOutcome(before, 0.0, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        markets, shocked = self.pass_bars(scenario, bars, is_search=False)
+        lost = sum(
+            find_lost_profit(
+                scenario,
+                self.venues[name].contract,
+                shocked.quantities[name],
+                float(self.history[name].close[-1]),
+                float(markets[name].close[-1]),
+            )
+            for name in self.history
+            if name in markets
+        )
+        equity = shocked.wealth - lost
+        liquidated = shocked.liquidations > 0
+        return StressOutcome(
+            equity=equity,
+            loss=before - equity,
+            liquidated=liquidated,
+            distance=0.0 if liquidated else shocked.distance,
+            margin_calls=shocked.calls,
+            fees=shocked.fees,
+            slippage=shocked.slippage,
+            impact=shocked.impact,
+            funding=shocked.funding,
+            lost_to_adl=lost,
+        )
+
+    def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
+        """Return whether a scenario liquidates the account."""
+        if count_bars(bars) == 0:
+            return False
+        return self.pass_bars(scenario, bars, is_search=True)[1].liquidations > 0
+
+    def pass_bars(
+        self, scenario: Scenario, bars: Bars, *, is_search: bool
+    ) -> tuple[dict[str, Market], Shocked]:
+        """Return the markets with the bars of a scenario, and the account after them."""
+        markets = {name: append_bars(each, bars[name]) for name, each in self.moving.items()}
+        venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
+        outage = 0
+        if scenario.outage is not None:
+            where = f"bt.Scenario({scenario.name!r}).outage"
+            outage = -(-parse_duration(scenario.outage, where=where) // self.history.interval)
+        implied = 1.0 + scenario.implied_volatility
+        return markets, self.account.pass_bars(
+            markets, venues, outage, implied, is_search=is_search
+        )
+
+
+def count_bars(bars: Bars) -> int:
+    """Return the number of bars of a scenario."""
+    return int(next(iter(bars.values())).last.shape[1])
+
+
+def find_lost_profit(
+    scenario: Scenario, contract: Contract, quantity: float, start: float, last: float
+) -> float:
+    """Return the profit that is lost as the venue closes a share of a winning position.
+
+    The counterparty of a short is a long that entered at the last close before the scenario with
+    ``adl_leverage`` L: bankrupt at ``P (1 - 1 / L)``, where the share is closed instead of at the
+    last price. Nothing is lost if the price does not go beyond it.
+    """
+    if scenario.adl == 0.0 or quantity == 0.0:
+        return 0.0
+    side = -1.0 if quantity < 0.0 else 1.0
+    bankrupt = start * (1.0 + side / scenario.adl_leverage)
+    if side * (last - bankrupt) <= 0.0:
+        return 0.0
+    size, is_inverse = contract.size, contract.kind == "inverse"
+    gap = compute_value(size, is_inverse, last) - compute_value(size, is_inverse, bankrupt)
+    return float(scenario.adl * quantity * gap)
+
+
+def quiet_venues(result: Result, time: int) -> dict[str, Venue]:
+    """Return the venues, each with the margin table of a time in ns."""
+    at = np.array([time], dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: each.with_table(each.in_use(at)[0]) for name, each in result.venues.items()}
+
+
+def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
+    """Return the time, in ns, whose margin tables hold in a scenario."""
+    if rules == "then" and scenario.date is not None:
+        return to_nanoseconds(scenario.date, where="Scenario.date")
+    return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time

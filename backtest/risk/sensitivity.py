@@ -1,0 +1,365 @@
+"""sensitivity(): how a result changes with single assumptions, one at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import Account
+from backtest.base import (
+    Argument,
+    Head,
+    Headline,
+    ParameterError,
+    Part,
+    Phrase,
+    Place,
+    SettingsResult,
+    ShownChart,
+    ShownTable,
+    checked_only,
+    did_you_mean,
+    format_percent,
+    format_table,
+    repr_plain,
+)
+from backtest.engine import (
+    Progress,
+    SignalRule,
+    describe_history,
+    read_named,
+    read_venues,
+    resolve_signal,
+    run,
+    warn_once,
+)
+from backtest.market import Market, Markets, as_markets, read_weights
+from backtest.policy import Policy
+from backtest.risk.factors import (
+    FACTORS,
+    Factor,
+    VariedTerms,
+    describe_value,
+    list_signal_factors,
+    mix_correlation,
+)
+from backtest.risk.liquidation.liquidation_risk import (
+    describe_each,
+    liquidation_risk,
+    name_policies,
+)
+from backtest.risk.liquidation.runner_arguments import AnyPolicy, AnyVenue
+from backtest.risk.paths.path_set import Paths, check_paths
+
+WHERE = "bt.sensitivity"
+SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
+"""Factors, up to 64, among which a break-even is looked for, and one over them."""
+STEPS = 20
+LEAST_CHANGE = 0.00005
+"""Change of growth that is not 0.00 %."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity(SettingsResult):
+    """Results under single changed assumptions.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per ``factor`` and ``step``: ``growth`` (the CAGR), ``p_ruin`` (NaN without paths),
+        ``change_of_growth`` against the unchanged run, and ``break_even``: the multiple, or the
+        shift, at which the growth is 0 (NaN if it is nowhere, and for parameters of a signal).
+        Where the signal is a rule, ``value`` has its parameter; the growth is NaN if the rule
+        refuses it.
+    base : float
+        The growth of the unchanged run.
+    settings : dict
+        What the numbers come from.
+    """
+
+    table: pd.DataFrame
+    base: float
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "sensitivity"
+    plural = "sensitivities"
+    table_names = ("table",)
+    numbers = ("base",)
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market."""
+        return describe_history(self.market)
+
+    @property
+    def note(self) -> str:
+        """The growth of the unchanged run."""
+        return f"growth {format_percent(self.base)} a year"
+
+    @property
+    def verdict(self) -> str:
+        """The growth as run, and the assumption on which it depends most."""
+        change = self.table["change_of_growth"].dropna()
+        text = f"Growth is {format_percent(self.base)} a year as run"
+        if not len(change) or not change.abs().max() >= LEAST_CHANGE:
+            return f"{text}, and no factor changes it."
+        most: Any = change.abs().idxmax()
+        moved = format_percent(float(change.loc[most]), is_signed=True)
+        return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
+
+    @property
+    def details(self) -> str:
+        """How the assumptions were changed."""
+        return "One assumption is changed at a time; the others stay as they are."
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the growth as run."""
+        return [Headline("growth", "growth as run", self.base, "percent", "per year", "more")]
+
+    def list_parts(self) -> list[Part]:
+        """Return the changes by factor."""
+        caption = "Change of growth, % a year, for the lowest step (orange) and the highest (blue)."
+        heads = {
+            "step": Head("step"), "value": Head("value of the parameter"),
+            "break_even": Head("break-even", "step at which growth is 0"),
+        }  # fmt: skip
+        return [
+            Part("factors", "By factor", "Steps are multiples, or shifts.", (
+                ShownChart("tornado", "Tornado", caption, 100.0 * self.table["change_of_growth"],
+                           "tornado"),
+                ShownTable(self.table, labels=Head("factor"), heads=heads),
+            ))
+        ]  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        return {**super().to_dict(), "growth": self.base}
+
+    def __repr__(self) -> str:
+        return f"<Sensitivity: growth {self.base:.4g} a year, {len(self.table)} changes>"
+
+    def summary(self) -> str:
+        """Return the table as text for a terminal."""
+        return f"growth {format_percent(self.base)} a year as run\n{format_table(self.table)}"
+
+
+@checked_only("progress", "market", "overlay", "venue")
+def sensitivity(
+    market: Market | Markets,
+    policy: AnyPolicy,
+    *,
+    venue: AnyVenue,
+    account: Account,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    factors: Sequence[str] | None = None,
+    paths: Paths | None = None,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Sensitivity:
+    """Return how growth and ruin change with one assumption at a time.
+
+    Parameters
+    ----------
+    market, policy, venue, account, signal, overlay, compile
+        As in :func:`backtest.run`; several instruments are changed together.
+    factors : sequence of str, optional
+        Some of ``"rates"`` (shifted by 100 bp; only where interest is charged), ``"funding"``
+        (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
+        ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters);
+        and, where ``signal`` is a rule, ``"signal.window"`` and its other numbers (multiplied by
+        0.5, 0.8, 1.25 and 2, within their ranges), or ``"signal"`` for all of them; of several
+        instruments ``"correlation"`` (half the way to independence, and half the way to 1); by
+        default all that apply.
+    paths : Paths, optional
+        For the probability of ruin over their horizon, on plain paths of the same seed: those of
+        a changed market continue it, and their model is fitted to it.
+    progress : callable, optional
+        Called with factors done and factors in all.
+    **settings
+        ``sampling``, ``calendar`` and ``start`` of :func:`backtest.run`.
+
+    Returns
+    -------
+    Sensitivity
+
+    Raises
+    ------
+    ParameterError
+        If a factor is unknown, or does not apply.
+
+    Notes
+    -----
+    A break-even is looked for among multiples from 1/64 to 64 (or as many units of a shift, of
+    either sign), the nearest change of sign first, and found by bisection.
+    """
+    more: dict[str, Any] = {"compile": compile, **settings}
+    more |= {} if overlay is None else {"overlay": overlay}
+
+    grown: list[float] = []
+
+    def grow(setup: VariedTerms) -> float:
+        terms: dict[str, Any] = {"policy": policy, "signal": setup.signal, **more}
+        with warn_once(is_first=not grown):
+            result = run(setup.market, venue=setup.venue, account=account, **terms)
+        grown.append(float(result.metrics["cagr"]))
+        return grown[-1]
+
+    def ruin(setup: VariedTerms) -> float:
+        if paths is None:
+            return math.nan
+        found = liquidation_risk(
+            paths if setup.market is base.market else continue_changed(paths, setup), policy,
+            venue=setup.venue, account=account, signal=find_last_signal(setup), overlay=overlay,
+            method="plain", compile=compile,
+        )  # fmt: skip
+        return float(found.table["p_ruin"].iloc[-1])
+
+    if paths is not None:
+        check_paths(paths, where="bt.sensitivity, paths")
+    base = read_setup(market, venue, signal)
+    known = {**FACTORS, **list_signal_factors(base.rule)}
+    chosen = choose_factors(factors, base, known)
+    first = grow(base)
+    rows: list[dict[str, Any]] = []
+    for done, name in enumerate(chosen, 1):
+        factor = known[name]
+        of_signal = name not in FACTORS
+        even = math.nan if of_signal else find_even(factor, base, first, grow)
+        for step in factor.steps:
+            growth, risk = measure(factor.change(base, step), grow, ruin)
+            row = {"factor": name, "step": step, "growth": growth, "p_ruin": risk,
+                   "change_of_growth": growth - first, "break_even": even}  # fmt: skip
+            rows.append(row | describe_value(base.rule, name, step))
+        if progress is not None:
+            progress(done, len(chosen))
+    table = pd.DataFrame(rows).set_index(["factor", "step"])
+    described = {
+        "policy": name_policies(policy),
+        "venue": describe_each(venue, lambda each: each.to_dict()), "account": account.to_dict(),
+        "factors": list(chosen), "paths": None if paths is None else paths.describe(),
+    }  # fmt: skip
+    return Sensitivity(table, first, described, market)
+
+
+def continue_changed(paths: Paths, setup: VariedTerms) -> Paths:
+    """Return the paths that continue a changed market, with their model fitted to it."""
+    changed = setup.market
+    first, stop = (int(paths.markets.time[k]) for k in (0, -1))
+    rows = np.searchsorted(changed.time, [first, stop])
+    history = changed.slice(int(rows[0]), int(rows[1]) + 1)
+    models = {name: type(paths.models[name]).fit(market) for name, market in history.items()}
+    if paths.is_resampled and len(models) > 1:
+        models = {
+            name: each.override(block=paths.models[name].block)  # type: ignore[attr-defined] # rows
+            for name, each in models.items()
+        }
+    turned = mix_correlation(np.array(paths.correlation), setup.joined)
+    return paths.with_settings(
+        history=history, models=models, correlation=tuple(tuple(map(float, row)) for row in turned)
+    )
+
+
+def find_last_signal(setup: VariedTerms) -> Any:
+    """Return the direction, or the weights by instrument, at the end of a setup."""
+    signal = setup.signal
+    if signal is None or (np.ndim(signal) < 2 and not isinstance(signal, Mapping)):
+        return None if signal is None else float(np.atleast_1d(np.asarray(signal))[-1])
+    weights = read_weights(signal, setup.market, where=WHERE)
+    return dict(zip(setup.market.names, map(float, weights[:, -1]), strict=True))
+
+
+def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> VariedTerms:
+    """Return what is run without changes, with the signal as a Series if it has a name."""
+    named, markets = read_named(signal, market), as_markets(market)
+    rule = named if isinstance(named, SignalRule) else None
+    return VariedTerms(markets, read_venues(venue, markets), resolve_signal(named, markets), rule)
+
+
+def measure(
+    setup: VariedTerms, grow: Callable[[VariedTerms], float], ruin: Callable[[VariedTerms], float]
+) -> tuple[float, float]:
+    """Return growth and probability of ruin, NaN where the rule of the signal refused a value."""
+    is_refused = setup.rule is not None and setup.signal is None
+    return (math.nan, math.nan) if is_refused else (grow(setup), ruin(setup))
+
+
+def choose_factors(
+    factors: Sequence[str] | None, setup: VariedTerms, known: Mapping[str, Factor]
+) -> tuple[str, ...]:
+    """Return the factors to change, checked to be known and to apply."""
+    idle = set() if any(each.interest_on for each in setup.venue.values()) else {"rates"}
+    if not any(each.funding_time.size for each in setup.market.values()):
+        idle |= {"funding", "funding shift"}
+    idle |= {"correlation"} if len(setup.market) < 2 else set()
+    if factors is None:
+        return tuple(name for name in known if name not in idle)
+    if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):
+        raise ParameterError(
+            f"factors must be a list of names, got {repr_plain(factors)}",
+            where=Place("factors", of=WHERE),
+            cure="give for example ['fees', 'funding']",
+        )
+    of_signal = [name for name in known if name.startswith("signal.")]
+    spelled = [
+        each
+        for name in factors
+        for each in (of_signal if name == "signal" and of_signal else [name])
+    ]
+    for name in spelled:
+        if name == "signal":
+            raise ParameterError(
+                "the factor 'signal' varies the parameters of a signal rule, the signal is none",
+                where=Place("factors", of=WHERE),
+                cure=Phrase("give {}, or leave the factor out", Argument("signal", "rsi:14:30:70")),
+            )
+        if name not in known or name in idle:
+            problem = (
+                f"the factor {name!r} has no effect on this venue and market"
+                if name in idle
+                else f"there is no factor {name!r}{did_you_mean(name, known)}"
+            )
+            raise ParameterError(
+                problem,
+                where=Place("factors", of=WHERE),
+                cure=f"choose from {', '.join(each for each in known if each not in idle)}",
+            )
+    return tuple(dict.fromkeys(spelled))
+
+
+def find_even(
+    factor: Factor, base: VariedTerms, first: float, grow: Callable[[VariedTerms], float]
+) -> float:
+    """Return the step at which the growth is 0, the nearest one; NaN if there is none."""
+
+    def at(step: float) -> float:
+        return grow(factor.change(base, step))
+
+    none = 0.0 if factor.is_shift else 1.0
+    if first == 0.0:
+        return none
+    before = {1: none, -1: none}
+    for scale in SCANNED:
+        for side in (1, -1):
+            step = side * scale * factor.unit if factor.is_shift else scale**side
+            if (at(step) > 0.0) != (first > 0.0):
+                return bisect_even(at, before[side], step, is_gain=first > 0.0)
+            before[side] = step
+    return math.nan
+
+
+def bisect_even(at: Callable[[float], float], low: float, high: float, *, is_gain: bool) -> float:
+    """Return the step between two at which growth changes its sign."""
+    for _ in range(STEPS):
+        middle = 0.5 * (low + high)
+        if (at(middle) > 0.0) == is_gain:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)

@@ -1,0 +1,204 @@
+"""Funding on simulated paths: the autoregression, what it goes on from, and how it is drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import paths as models
+from backtest.risk.paths.funding_process import fit_process, is_stable, summarize_funding
+from backtest.risk.paths.path_calendar import FundingGrid
+from tests.risk.accounts import Hold, free_account, free_venue
+
+GBM = models.GBM(volatility=0.8)
+ROWS = models.Stationary(block=30.0)
+WEIGHTS = (0.4, 0.3, 0.15, 0.05)
+DATA = Path(__file__).parents[3] / "shared" / "data"
+SPANS = (7, 30, 180)
+
+
+def draw_rates(n: int, weights=WEIGHTS, scale: float = 1e-5, seed: int = 0) -> np.ndarray:
+    """Return settlements of three a day by the regression, with a mean of 1 bp."""
+    shocks = scale * np.random.default_rng(seed).standard_normal(n + 500)
+    rates = [1e-4] * (n + 500)
+    for k in range(90, n + 500):
+        means = [sum(rates[k - each : k]) / each for each in (1, 3, 21, 90)]
+        rates[k] = 1e-4 * (1 - sum(weights)) + float(np.dot(weights, means)) + shocks[k]
+    return np.array(rates[500:])
+
+
+def settle(rates: np.ndarray, freq: str = "8h", moves: np.ndarray | None = None) -> bt.Market:
+    """Return bars that each begin with a settlement."""
+    n = len(rates)
+    moves = 0.01 * np.random.default_rng(9).standard_normal(n) if moves is None else moves
+    close = 100 * np.exp(np.cumsum(moves))
+    index = pd.date_range("2021-01-01", periods=n, freq=freq, tz="UTC")
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close), index=index)
+    return bt.Market.from_frames(frame, funding=pd.Series(rates, index=index))
+
+
+@pytest.fixture(scope="module")
+def market() -> bt.Market:
+    return settle(draw_rates(3000))
+
+
+def spread_of_means(rates: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of the mean rate over 7, 30 and 180 days of 3 settlements."""
+    sums = np.concatenate([[0.0], np.cumsum(rates)])
+    return np.array([np.std(sums[3 * d :] - sums[: -3 * d]) / (3 * d) for d in SPANS])
+
+
+def test_least_squares_find_the_weights_of_a_known_process():
+    found = fit_process(draw_rates(12_000), FundingGrid(8 * 3600 * 10**9, 0), 0.1)
+    assert found.kind == "heterogeneous autoregression"
+    assert found.windows == (1, 3, 21, 90)
+    assert found.weights == pytest.approx(WEIGHTS, abs=0.05)
+    assert sum(found.weights) == pytest.approx(sum(WEIGHTS), abs=0.02)
+    assert np.std(found.residuals) == pytest.approx(1e-5, rel=0.02)
+
+
+@pytest.mark.parametrize("model", [ROWS, GBM])
+def test_paths_follow_the_regression_from_the_last_settlements(market, model):
+    drawn = bt.simulate_paths(market, model, paths=7, horizon="60d", seed=3)
+    rates, process = drawn.draw(0, 7).rates, drawn.leader.process
+    assert np.array_equal(drawn.draw(4, 5).rates[0], rates[4])
+    whole = np.concatenate([market.funding_rate, rates[4]])
+    shocks = []
+    for k in range(len(market.funding_rate), len(whole)):
+        means = [whole[k - each : k].mean() for each in process.windows]
+        shocks.append(whole[k] - process.constant - float(np.dot(process.weights, means)))
+    gaps = np.abs(np.array(shocks)[:, None] - process.residuals[None, :])
+    assert gaps.min(axis=1).max() < 1e-15  # each shock is a residual of the fit
+    if model is ROWS:
+        # the residual of a settlement is that at the end of the row before it
+        rows = drawn.draw(4, 5).rows[1:-1]
+        known = rows + 1 >= 90
+        ends = (rows + 1 - 90)[known & (rows + 1 < market.n_bars)]
+        assert np.allclose(
+            np.array(shocks)[1:][known & (rows + 1 < market.n_bars)], process.residuals[ends],
+            atol=1e-15,
+        )  # fmt: skip
+
+
+def test_a_path_as_long_as_history_spreads_as_history(market):
+    wanted = spread_of_means(market.funding_rate)
+    for model in (ROWS, GBM):
+        drawn = bt.simulate_paths(market, model, paths=30, horizon="1000d", seed=1)
+        found = np.mean([spread_of_means(each) for each in drawn.draw(0, 30).rates], axis=0)
+        assert np.all(np.abs(found / wanted - 1.0) < (0.25, 0.25, 0.4)), found / wanted
+
+
+def test_the_level_of_today_goes_on():
+    rates = draw_rates(1500)
+    rates[-45:] += 5e-4
+    drawn = bt.simulate_paths(settle(rates), GBM, paths=200, horizon="15d", seed=1)
+    found = float(drawn.draw(0, 200).rates.mean())
+    assert 2e-4 < found < 5e-4
+    # funding does not move prices
+    for other in (None, 1e-4):
+        same = bt.simulate_paths(settle(rates), GBM, paths=2, horizon="2d", seed=1, funding=other)
+        assert np.array_equal(same.closes(), drawn.closes(0, 2)[:, :7])
+
+
+def test_a_fall_and_a_fall_of_the_rate_come_together_in_single_rows():
+    # each residual is a tenth of the return of the hour before it; blocks of one row
+    moves = 0.01 * np.random.default_rng(1).standard_normal(4000)
+    rates = np.zeros(4000)
+    for k in range(1, 4000):
+        rates[k] = 0.5 * rates[k - 1] + 1e-3 * moves[k - 1]
+    history = settle(rates, freq="1h", moves=moves)  # under 180 days: of the first order
+    drawn = bt.simulate_paths(history, models.Stationary(block=1.0), paths=1, horizon="40d")
+    path = drawn.draw(0, 1)
+    returns = np.diff(np.log(path.prices[3]))
+    shocks = path.rates[0, 1:] - drawn.leader.process.weights[0] * path.rates[0, :-1]
+    assert np.corrcoef(shocks, returns[: len(shocks)])[0, 1] > 0.999
+
+
+def test_short_histories_have_simpler_processes_and_say_so(market):
+    days = market.prefix(3 * 100)
+    found = bt.simulate_paths(days, GBM, paths=2, horizon="5d")
+    assert found.leader.process.kind == "first-order autoregression"
+    (said,) = summarize_funding(found.describe()["funding_fit"])
+    assert "because the history has 100 days of settlements, fewer than 180" in said
+    few = bt.simulate_paths(market.prefix(6), GBM, paths=2, horizon="5d")
+    assert np.allclose(few.draw(0, 2).rates, market.funding_rate[:6].mean(), atol=1e-18)
+    assert "6 settlements, fewer than 10" in summarize_funding(few.describe()["funding_fit"])[0]
+    bare = bt.Market.from_frames(market.bars())
+    none = bt.simulate_paths(bare, GBM, paths=2, horizon="5d")
+    assert not none[0].funding_time.size
+    terms = {"venue": free_venue(), "account": free_account(), "compile": False, "method": "plain"}
+    risk = bt.liquidation_risk(none, Hold(5.0), **terms)
+    assert "funding: none (the history has no settlements)" in risk.summary()
+    assert risk.funding["process"].to_list() == ["none"]
+
+
+def test_a_number_is_a_constant_none_is_none_and_terms_cap(market):
+    given = {"paths": 3, "horizon": "10d", "seed": 1}
+    fixed = bt.simulate_paths(market, ROWS, **given, funding=3e-4)
+    assert np.array_equal(fixed.draw(0, 3).rates, np.full((3, 30), 3e-4))
+    assert len(bt.simulate_paths(market, ROWS, **given, funding=None).calendar.stamps) == 0
+    bare = bt.Market.from_frames(market.bars())
+    paid = bt.simulate_paths(bare, GBM, **given, funding=3e-4)[0].funding()
+    assert set(pd.DatetimeIndex(paid.index).hour) == {0, 8, 16}
+    terms = bt.funding.terms("binance-usdm", "BTCUSDT")._replace(cap=1.05e-4)
+    capped = bt.simulate_paths(market, GBM, **given, funding=terms).draw(0, 3).rates
+    free = bt.simulate_paths(market, GBM, **given).draw(0, 3).rates
+    assert np.abs(capped).max() == 1.05e-4 < np.abs(free).max()
+
+
+def test_a_mirrored_path_has_the_opposite_residual(market):
+    drawn = bt.simulate_paths(market, GBM, paths=2, horizon="8h", seed=3, antithetic=True)
+    process, rates = drawn.leader.process, drawn.draw(0, 2).rates[:, 0]
+    ranks = [int(np.abs(np.sort(process.residuals) + free - rate).argmin())
+             for rate in rates for free in [forecast(process, market)]]  # fmt: skip
+    assert sum(ranks) == len(process.residuals) - 1
+
+
+def forecast(process, market) -> float:
+    """Return the next rate without its residual."""
+    means = [market.funding_rate[-each:].mean() for each in process.windows]
+    return process.constant + float(np.dot(process.weights, means))
+
+
+def test_several_instruments_have_processes_of_their_own(market):
+    both = bt.Markets({"A": market, "B": settle(draw_rates(3000, seed=5, scale=4e-5))})
+    given = {"paths": 4, "horizon": "20d", "seed": 2}
+    for model, joint in ((GBM, {"correlation": 0.5}), (ROWS, {})):
+        paths = bt.simulate_paths(both, model, **given, **joint)
+        alone = bt.simulate_paths(market, model, **given)
+        assert np.array_equal(paths.draw(0, 4, "A").rates, alone.draw(0, 4).rates)
+        deviations = [np.std(each.residuals) for each in paths.processes.values()]
+        assert deviations[1] == pytest.approx(4 * deviations[0], rel=0.1)
+    mixed = bt.simulate_paths(both, GBM, **given, funding={"A": 2e-4, "B": None})
+    assert [row["process"] for row in mixed.describe()["funding_fit"].values()] == [
+        "constant", "none",
+    ]  # fmt: skip
+
+
+def test_weights_whose_shocks_grow_are_not_stable():
+    windows = (1, 3, 21, 90)
+    assert is_stable(WEIGHTS, windows)
+    assert not is_stable((0.5, 0.3, 0.2, 0.0), windows)  # their sum is 1
+    assert not is_stable((1.4, -0.6, 0.0, 0.0), (1, 24, 168, 720))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize(
+    ("folder", "coin"),
+    [("btc-usdm-1h", "BTCUSDT"), ("perps-1h", "ETHUSDT"), ("perps-1h", "LTCUSDT")],
+)
+def test_funding_of_real_markets_spreads_on_paths_as_it_did(folder, coin):
+    between = ("2020-01-10", "2024-01-01")
+    history = bt.Market.load(DATA / folder, instrument=coin, between=between)
+    wanted = spread_of_means(history.funding_rate)
+    for model in (models.Stationary(block=60.0), GBM):
+        drawn = bt.simulate_paths(history, model, paths=40, horizon="1451d", seed=1)
+        rates = drawn.draw(0, 40).rates
+        found = np.mean([spread_of_means(each) for each in rates], axis=0) / wanted
+        assert np.all(np.abs(found - 1.0) < (0.25, 0.25, 0.4)), found
+        persistence = np.mean([np.corrcoef(each[1:], each[:-1])[0, 1] for each in rates])
+        real = np.corrcoef(history.funding_rate[1:], history.funding_rate[:-1])[0, 1]
+        assert persistence == pytest.approx(real, abs=0.06)

@@ -1,0 +1,78 @@
+"""A risk of nothing is said to be one: no path filled an order, or limits cut the leverage."""
+
+import pytest
+
+import backtest as bt
+from backtest import paths as models
+from backtest.strategies import Constant
+from tests.portfolio.portfolio_helpers import make_venue
+from tests.risk.accounts import free_account, free_venue, still_market
+
+CALM = models.GBM(volatility=0.5)
+
+
+def draw(market=None, count=20):
+    """Return paths of half a day."""
+    return bt.simulate_paths(market or still_market(), CALM, paths=count, horizon="12h")
+
+
+@pytest.mark.parametrize("names", [(), ("A", "B")])
+def test_a_risk_without_a_fill_says_so(names, tmp_path):
+    """A band of 100 turns around no position: the probability of 0 means nothing."""
+    sample = {name: bt.Market.sample(bars=60, seed=k) for k, name in enumerate(names)}
+    market = bt.Markets(sample) if names else still_market()
+    terms = {"venue": make_venue(), "account": free_account(max_leverage=20.0, band=100.0)}
+    policy = Constant(leverage=5.0)
+    with pytest.warns(bt.NoFillWarning, match="on any of 20 paths, so nothing can be liquidated"):
+        risk = bt.liquidation_risk(draw(market), policy, **terms, method="plain", compile=False)
+    assert "band" in risk.settings["no_fill"]
+    assert risk.summary().startswith("NO FILL: no order was filled on any path: ")
+    assert risk.note == "no order was filled"
+    assert "No order was filled on any path" in risk.report(tmp_path / "risk.md").read_text("utf-8")
+    with pytest.warns(bt.NoFillWarning, match="on any of 20 paths"):
+        spent = bt.runway(
+            draw(market), policy, bt.Spending(0.01, every="6h"), **terms, compile=False
+        )
+    assert spent.summary().startswith("NO FILL")
+
+
+def test_a_risk_with_fills_says_what_was_drawn():
+    """One path is like all others, and still not idle."""
+    terms = {"venue": free_venue(), "account": free_account(), "method": "plain"}
+    risk = bt.liquidation_risk(
+        draw(count=1), Constant(leverage=3.0), **terms, confidence=0.9, compile=False
+    )
+    assert "no_fill" not in risk.settings
+    drawn = "Constant(leverage=3.0) on 1 paths of GBM, no drift, with 90 % intervals"
+    assert drawn in risk.summary().splitlines()
+
+
+GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}
+
+
+def test_a_largest_leverage_that_is_not_held_is_said_to_be_so():
+    """With a band of 100 turns nothing is ever opened, at any leverage."""
+    reason = "no order was filled: the targets of 3 of 3 decisions"
+    given = {"venue": make_venue(), "account": free_account(max_leverage=20.0, band=100.0)}
+    with pytest.warns(UserWarning, match=f"did not hold the leverage found for gbm: {reason}"):
+        found = bt.max_leverage(still_market(), **given, **GIVEN)
+    assert f"CAUTION, gbm: {reason}" in found.summary()
+
+
+def test_the_largest_leverage_is_one_that_can_be_opened():
+    """20x up to a notional of 10,000, 4x above: 4,000 can open 4x, or 4 / (1 + 0.01 * 4) at a cost.
+
+    It was 20, at a probability of 0, although 3.85x was held.
+    """
+    brackets = [
+        bt.Bracket(floor=0.0, cap=10_000.0, maintenance_rate=0.005, max_leverage=20.0),
+        bt.Bracket(floor=10_000.0, cap=1e9, maintenance_rate=0.01, max_leverage=4.0),
+    ]
+    venue = free_venue().override(brackets=brackets)
+    account = free_account(capital=4_000.0)
+    found = bt.max_leverage(still_market(), venue=venue, account=account, **GIVEN)
+    assert found.leverage == pytest.approx(4.0)
+    dear = venue.override({"fees.taker": 0.006, "slippage.rate": 0.004})
+    found = bt.max_leverage(still_market(), venue=dear, account=account, **GIVEN)
+    assert found.leverage == pytest.approx(4.0 / 1.04)
+    assert found.table.loc["gbm", "is_limited"]

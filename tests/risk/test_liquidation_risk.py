@@ -1,0 +1,402 @@
+"""liquidation_risk(): against closed forms, against single runs bit for bit, and its intervals."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import beta, norm
+
+import backtest as bt
+from backtest import paths as models
+from backtest.features.first_passage import touch_probability
+from backtest.risk.liquidation.risk_intervals import (
+    estimate_pairs,
+    estimate_repeats,
+    estimate_weighted,
+    exact_interval,
+)
+from backtest.risk.liquidation.runner_arguments import make_runner
+from backtest.strategies import VolTarget
+from tests.fast_cases import every_nth
+from tests.risk.accounts import (
+    Hold,
+    free_account,
+    free_venue,
+    liquidation_distance,
+    still_market,
+)
+
+SIGMA = 0.8
+TERMS = {"venue": free_venue(), "account": free_account()}
+
+
+def known(lever: float, days: float, *, drift: float = 0.0) -> float:
+    """Return the probability that Brownian motion falls to the liquidation price."""
+    return touch_probability(
+        liquidation_distance(lever), SIGMA, days / 365, drift=drift - 0.5 * SIGMA**2
+    )
+
+
+def gbm_paths(**settings) -> bt.Paths:
+    model = models.GBM(volatility=SIGMA)
+    return bt.simulate_paths(still_market(), model, **{"horizon": "7d", "seed": 2, **settings})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("days", [1, 7, 30])
+def test_paths_find_the_closed_form_from_2x_to_100x(days):
+    # 7 leverages x 3 horizons at 99.99 % bounds, shared by 21 (Bonferroni); rare ones are tilted
+    horizon = f"{days}d"
+    for lever in (2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0):
+        wanted = known(lever, days)
+        way = "tilt" if wanted < 0.01 else "plain"
+        row = bt.liquidation_risk(
+            gbm_paths(paths=10_000, horizon=horizon), Hold(lever), **TERMS, method=way,
+            horizons=(horizon,), confidence=1 - 1e-4 / 21,
+        ).table.iloc[0]  # fmt: skip
+        assert row.p_liquidation_low <= wanted <= row.p_liquidation_high, lever
+        assert row.method == way
+
+
+@pytest.mark.slow
+def test_tilted_paths_find_the_closed_form_far_down():
+    # 3x in a day: 1.4e-21; 2x in 7 days: 7.4e-10; 4x in 7 days: 5.9e-3
+    for lever, horizon, days in ((3.0, "1d", 1), (2.0, "7d", 7), (4.0, "7d", 7)):
+        risk = bt.liquidation_risk(
+            gbm_paths(paths=4000, horizon=horizon), Hold(lever), **TERMS, method="tilt",
+            horizons=(horizon,), confidence=1 - 1e-4 / 3,
+        )  # fmt: skip
+        row = risk.table.iloc[0]
+        assert row.p_liquidation_low <= known(lever, days) <= row.p_liquidation_high
+        assert row.p_liquidation_high < 2.0 * row.p_liquidation_low
+        assert row.method == "tilt"
+
+
+@pytest.mark.slow
+def test_auto_tilts_what_is_rare_and_mirrors_the_rest():
+    risk = bt.liquidation_risk(gbm_paths(paths=4000), Hold(3.5), **TERMS, horizons=("1d", "7d"))
+    assert list(risk.table["method"]) == ["tilt", "tilt"]
+    assert risk.paths.antithetic
+    near = bt.liquidation_risk(gbm_paths(paths=4000), Hold(20.0), **TERMS, horizons=("7d",))
+    assert near.table["method"].iloc[0] == "antithetic"
+
+
+@pytest.mark.slow
+def test_all_columns_of_a_row_come_from_one_estimator():
+    # regression: "liquidation 0.054 %, ruin 0.14 %", of splitting beside plain paths
+    market = bt.Market.sample(bars=2000)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")}
+    drawn = bt.simulate_paths(market, models.Stationary(block=40.0), paths=4000, horizon="7d")
+    gbm = bt.simulate_paths(market, models.GBM(0.6), paths=4000, horizon="7d", seed=1)
+    phases: list[str] = []
+    for paths, lever, method in ((drawn, 4.0, "split"), (gbm, 3.5, "tilt")):
+        given = {**terms, "account": bt.Account(capital=10_000), "horizons": ("7d",)}
+        told = bt.liquidation_risk(
+            paths, Hold(lever), **given, progress=lambda phase, *_: phases.append(phase)
+        )
+        row = told.table.iloc[0]
+        assert row.method == method
+        # a position that is held once is ruined by its liquidation, and by nothing else
+        assert 0.0 < row.p_ruin == row.p_liquidation < 0.01
+        plain = bt.liquidation_risk(paths, Hold(lever), **given, method="plain").table.iloc[0]
+        assert plain.p_liquidation_low <= row.p_liquidation <= plain.p_liquidation_high
+        for name in ("equity_05", "equity_50", "equity_95"):
+            assert row[name] == pytest.approx(plain[name], rel=0.06)  # two standard errors
+    assert list(dict.fromkeys(phases)) == [
+        "checking and compiling the policy", "paths", "searching levels of splitting, 7d",
+        "splitting paths, 7d", "searching a tilt of the model, 7d", "tilted paths, 7d",
+    ]  # fmt: skip
+
+
+def test_weighted_samples_by_hand():
+    # means 0.5 and 0.1: 0.3; variances 1/3 / 4 and 0.04 / 4, over 2^2: 0.0233333
+    found = estimate_weighted([np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.4, 0.0, 0.0, 0.0])], 0.9)
+    assert found.value == pytest.approx(0.3)
+    assert found.high - 0.3 == pytest.approx(1.644854 * math.sqrt((1 / 3 / 4 + 0.04 / 4) / 4))
+    assert found.sample == pytest.approx(2.4**2 / (1 + 1 + 0.16))
+    none = estimate_weighted([np.zeros(100), np.zeros(100)], 0.95)
+    assert (none.low, none.high) == exact_interval(0, 100, 0.95)
+
+
+@pytest.mark.slow
+def test_a_short_is_tilted_upwards():
+    risk = bt.liquidation_risk(
+        gbm_paths(paths=4000, horizon="1d"), Hold(4.0), **TERMS, signal=-1.0, method="tilt"
+    )
+    # the short's liquidation price is (L + 1) / (L 1.005) times the price
+    far = math.log(5.0 / (4.0 * 1.005))
+    wanted = touch_probability(far, SIGMA, 1 / 365, drift=-0.5 * SIGMA**2)
+    assert risk.table["p_liquidation"].iloc[0] == pytest.approx(wanted, rel=0.15)
+
+
+@pytest.mark.slow
+def test_jump_models_agree_plain_and_tilted():
+    for model in (
+        models.Merton(volatility=0.5, jumps=50, jump_mean=-0.02, jump_deviation=0.04),
+        models.Kou(volatility=0.5, jumps=50, up=0.4, up_size=0.02, down_size=0.03),
+    ):
+        drawn = bt.simulate_paths(still_market(), model, paths=8000, horizon="7d", seed=1)
+        ways = [
+            bt.liquidation_risk(drawn, Hold(4.0), **TERMS, method=way, horizons=("7d",)).table
+            for way in ("plain", "tilt")
+        ]
+        plain, tilt = (table.iloc[0] for table in ways)
+        assert max(plain.p_liquidation_low, tilt.p_liquidation_low) <= min(
+            plain.p_liquidation_high, tilt.p_liquidation_high
+        )
+        assert tilt.p_liquidation_high - tilt.p_liquidation_low < 0.8 * (
+            plain.p_liquidation_high - plain.p_liquidation_low
+        )
+
+
+@pytest.mark.slow
+def test_kou_paths_pass_a_level_as_often_as_kou_and_wang_say():
+    model = models.Kou(volatility=0.5, jumps=50, up=0.4, up_size=0.02, down_size=0.03)
+    drawn = bt.simulate_paths(still_market(), model, paths=20_000, horizon="7d", seed=6)
+    risk = bt.liquidation_risk(
+        drawn, Hold(8.0), **TERMS, method="plain", horizons=("7d",), confidence=0.9999
+    )
+    wanted = kou_passage(model, liquidation_distance(8.0), 7 / 365)
+    row = risk.table.iloc[0]
+    assert row.p_liquidation_low <= wanted <= row.p_liquidation_high
+
+
+def kou_passage(model: models.Kou, level: float, years: float) -> float:
+    """Return the probability that the log price falls to a level (Kou and Wang 2003, theorem 3.1).
+
+    The log price is mirrored, so that the level is above: jumps up have rate 1 / down_size.
+    """
+    s2, rate = model.volatility**2, model.jumps
+    p, one, two = 1 - model.up, 1 / model.down_size, 1 / model.up_size
+    growth = model.up / (1 - model.up_size) + (1 - model.up) / (1 + model.down_size) - 1
+    mu = -(model.drift - 0.5 * s2 - rate * growth)
+
+    def transform(a: float) -> float:
+        # mu x + s2 x^2 / 2 + rate (p one / (one - x) + q two / (two + x) - 1) = a, times
+        # (one - x)(two + x), is a polynomial in x with two positive roots
+        product = np.polymul([s2 / 2, mu, -(rate + a)], [-1, one - two, one * two])
+        jumps = rate * np.array([p * one - (1 - p) * two, p * one * two + (1 - p) * two * one])
+        roots = np.roots(np.polyadd(product, jumps)).real
+        b1, b2 = sorted(roots[roots > 0])
+        first = (one - b1) / one * b2 / (b2 - b1) * math.exp(b1 * level)
+        second = (b2 - one) / one * b1 / (b2 - b1) * math.exp(b2 * level)
+        return (first + second) / a
+
+    return stehfest(transform, years)
+
+
+def stehfest(transform, t: float, n: int = 12) -> float:
+    """Return the inverse Laplace transform at t (Stehfest 1970, Algorithm 368)."""
+    half, total = n // 2, 0.0
+    for k in range(1, n + 1):
+        weight = sum(
+            j**half * math.factorial(2 * j)
+            / (math.factorial(half - j) * math.factorial(j) * math.factorial(j - 1)
+               * math.factorial(k - j) * math.factorial(2 * j - k))
+            for j in range((k + 1) // 2, min(k, half) + 1)
+        )  # fmt: skip
+        total += (-1) ** (k + half) * weight * transform(k * math.log(2) / t)
+    return total * math.log(2) / t
+
+
+@pytest.mark.slow
+def test_splitting_agrees_with_plain_paths():
+    model = models.Garch(omega=3.65e-6, alpha=0.05, beta=0.9, degrees_of_freedom=6.0)
+    drawn = bt.simulate_paths(still_market(), model, paths=4000, horizon="3d", seed=2)
+    ways = [
+        bt.liquidation_risk(
+            drawn.with_settings(count=count), Hold(6.0), **TERMS, method=way, horizons=("3d",)
+        ).table.iloc[0]
+        for way, count in (("plain", 40_000), ("split", 4000))
+    ]
+    plain, split = ways
+    assert split.method == "split"
+    assert max(plain.p_liquidation_low, split.p_liquidation_low) <= min(
+        plain.p_liquidation_high, split.p_liquidation_high
+    )
+    assert 0.0 < split.p_liquidation < 0.02
+
+
+@pytest.mark.parametrize("name", ["filtered", "gbm"])
+@pytest.mark.parametrize("policy", every_nth([Hold(20.0), VolTarget(target=2.0)], 2))
+def test_a_path_equals_its_run_bit_for_bit(name, policy):
+    market = bt.Market.sample(bars=1200)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    account = bt.Account(capital=10_000, margin_call=0.5)
+    drawn = bt.simulate_paths(market, name, paths=6, horizon="4d", seed=3)
+    runner = make_runner(
+        drawn, policy, venue=venue, account=account, compile=False, where="the test"
+    )
+    lives = next(iter(runner.run_chunks()))
+    for i in (0, 5):
+        result = runner.run_path(i)
+        assert np.array_equal(lives.wealth[i], result.bars["equity"].to_numpy()[1:])
+        assert lives.liquidations[i].sum() == result.metrics["liquidations"]
+        assert lives.calls[i].sum() == result.metrics["margin_calls"]
+        if isinstance(policy, Hold):
+            direct = bt.run(drawn[i], policy, venue=venue, account=account, compile=False)
+            assert np.array_equal(direct.bars["equity"], result.bars["equity"])
+
+
+def test_a_result_goes_on_as_a_resumed_run_does():
+    market = bt.Market.sample(bars=600)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    account = bt.Account(capital=10_000)
+    result = bt.run(market, VolTarget(target=1.5), venue=venue, account=account, compile=False)
+    drawn = bt.simulate_paths(market, "stationary", paths=3, horizon="3d", seed=4)
+    risk = bt.liquidation_risk(
+        drawn, VolTarget(target=1.5), venue=venue, account=result, compile=False, method="plain"
+    )
+    runner = risk.runner
+    lives = next(iter(runner.run_chunks()))
+    resumed = bt.run(
+        drawn[2], VolTarget(target=1.5), venue=venue, account=account, resume=result, compile=False
+    )
+    assert np.array_equal(lives.wealth[2], resumed.bars["equity"].to_numpy())
+    other = bt.simulate_paths(market, "stationary", paths=3, start=market.times[500])
+    with pytest.raises(bt.DataError, match="begin where the result ended"):
+        bt.liquidation_risk(other, VolTarget(target=1.5), venue=venue, account=result)
+
+
+@pytest.mark.slow
+def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
+    tables = [
+        bt.liquidation_risk(
+            gbm_paths(paths=300, horizon="2d"), Hold(30.0), **TERMS, compile=flag, threads=threads
+        )
+        for flag, threads in ((True, 1), (True, 3), (False, 1))
+    ]
+    first = tables[0]
+    for other in tables[1:]:
+        assert first.table.equals(other.table)
+        assert first.fan.equals(other.fan)
+        assert first.hazard.equals(other.hazard)
+
+
+@pytest.mark.slow
+def test_liquidations_do_not_get_fewer_with_leverage_on_the_same_paths():
+    account = free_account(margin="isolated", venue_leverage=50.0)
+    shares = [
+        bt.liquidation_risk(
+            gbm_paths(paths=2000), Hold(lever), venue=free_venue(),
+            account=account.override(venue_leverage=lever), horizons=("7d",), method="plain",
+        ).table["p_liquidation"].iloc[0]
+        for lever in (3.0, 8.0, 40.0)
+    ]  # fmt: skip
+    assert shares == sorted(shares)
+    assert shares[0] < shares[-1]
+
+
+def test_the_interval_is_that_of_clopper_and_pearson():
+    assert exact_interval(10, 100, 0.95) == pytest.approx(
+        (beta.ppf(0.025, 10, 91), beta.ppf(0.975, 11, 90))
+    )
+    assert exact_interval(0, 100, 0.95)[0] == 0.0
+    assert exact_interval(0, 100, 0.95)[1] == pytest.approx(1 - 0.025 ** (1 / 100))
+    # pairs that always differ: the share is certain up to the number of pairs, the interval narrow
+    mixed = np.tile([1.0, 0.0], 500)
+    mixed[:40] = 1.0
+    pairs = estimate_pairs(mixed, 0.95)
+    assert pairs.high - pairs.low < 0.5 * np.subtract(*exact_interval(520, 1000, 0.95)[::-1])
+
+
+@pytest.mark.parametrize("p", [0.3, 0.05, 1e-3])
+def test_intervals_of_pairs_cover_the_truth(p):
+    # 400 draws of 5,000 mirrored pairs, normal with barrier Phi^-1(p): hits never come in pairs
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):
+        z = rng.standard_normal(5000)
+        hits = (np.stack([z, -z], axis=1).ravel() < norm.ppf(p)).astype(float)
+        found = estimate_pairs(hits, 0.95)
+        covered += found.low <= p <= found.high
+    assert 0.93 <= covered / 400 <= 0.985
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("p", [0.3, 0.05, 1e-3])
+def test_intervals_of_the_risk_cover_the_closed_form(p):
+    # 200 seeds; measured: 0.97, 0.955 (mirrored pairs), 0.955 (tilted)
+    lever = brentq(lambda x: known(x, 7) - p, 1.5, 60.0)
+    covered = 0
+    for seed in range(200):
+        risk = bt.liquidation_risk(
+            gbm_paths(paths=1000, seed=seed), Hold(lever), **TERMS, horizons=("7d",)
+        )
+        row = risk.table.iloc[0]
+        covered += row.p_liquidation_low <= p <= row.p_liquidation_high
+    assert 0.93 <= covered / 200 <= 0.97
+
+
+@pytest.mark.slow
+def test_the_usual_horizons_end_with_the_whole_once():
+    # regression: a horizon of 7 days was listed as 7d and again as 1w
+    risk = bt.liquidation_risk(gbm_paths(paths=10), Hold(5.0), **TERMS, method="plain")
+    assert list(risk.table.index) == ["1d", "7d"]
+    longer = gbm_paths(paths=10, horizon="36h")
+    assert list(bt.liquidation_risk(longer, Hold(5.0), **TERMS, method="plain").table.index) == [
+        "1d",
+        "36h",
+    ]
+
+
+@pytest.mark.slow
+def test_the_report_of_a_risk_says_what_happened():
+    risk = bt.liquidation_risk(gbm_paths(paths=2000), Hold(30.0), **TERMS, horizons=("1d", "7d"))
+    last = risk.table.iloc[-1]
+    hazard = risk.hazard
+    assert hazard["at_risk"].iloc[0] == 2000
+    assert hazard["liquidated"].sum() == round(last.p_liquidation * 2000)
+    assert 1 - np.prod(1 - hazard["hazard"]) == pytest.approx(last.p_liquidation)
+    assert list(risk.fan.iloc[-1]) == sorted(risk.fan.iloc[-1])
+    path = risk.path()
+    assert path["price"].iloc[-1] < 1.0
+    assert 0.0 < path["equity"].iloc[-1] < 1000.0
+    assert math.isnan(last.p_margin_call)
+    assert "liquidation" in risk.summary()
+    quiet = bt.liquidation_risk(
+        gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS, method="plain"
+    )
+    with pytest.raises(bt.ParameterError, match="no path was liquidated"):
+        quiet.path()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"horizons": ("8d",)}, "horizons must lie"),
+        ({"horizons": ()}, "at least one"),
+        ({"horizons": ("soon",)}, "duration"),
+        ({"confidence": 1.0}, "confidence must be"),
+        ({"confidence": math.nan}, "confidence must be a number"),
+        ({"method": "fast"}, "method must be one of"),
+        ({"threads": 0}, "threads must be"),
+        ({"signal": 2.0}, "signal must be"),
+        ({"account": 5}, "account must be"),
+        ({"policy": Hold}, r"add \(\)"),
+        ({"paths": 5}, "paths must be Paths"),
+    ],
+)
+def test_bad_arguments_are_refused(settings, words):
+    given = {"paths": gbm_paths(paths=10), "policy": Hold(5.0), **TERMS, **settings}
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
+
+
+@pytest.mark.slow
+def test_tilting_needs_a_model_that_can_be_tilted_and_enough_paths():
+    garch = models.Garch(omega=3.65e-6, alpha=0.05, beta=0.9)
+    drawn = bt.simulate_paths(still_market(), garch, paths=10, horizon="1d")
+    with pytest.raises(bt.ParameterError, match="GBM, Merton or Kou"):
+        bt.liquidation_risk(drawn, Hold(5.0), **TERMS, method="tilt")
+    with pytest.raises(bt.ParameterError, match="effective sample"):
+        bt.liquidation_risk(gbm_paths(paths=50), Hold(3.0), **TERMS, method="tilt")
+
+
+def test_repeats_have_the_interval_of_students_t():
+    # of 0.1, 0.2 and 0.3: the error is 0.1 / sqrt(3), and t of 2 degrees is 2.919986 at 95 %
+    found = estimate_repeats(np.array([0.1, 0.2, 0.3]), 0.9)
+    reach = 2.919986 * 0.1 / math.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((0.2 - reach, 0.2 + reach), rel=1e-6)
+    assert found.sample == pytest.approx(0.2 * 0.8 / (0.01 / 3))

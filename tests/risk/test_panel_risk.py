@@ -1,0 +1,170 @@
+"""Risk of an account with several positions on paths: against one position, and against runs."""
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest import paths as models
+from backtest.risk.liquidation.runner_arguments import make_runner
+from backtest.strategies import VolTarget
+from tests.risk.accounts import Hold, free_account, free_venue
+
+NAMES = ("A", "B")
+GBM = models.GBM(volatility=1.2)
+
+
+def sample(seed: int = 0) -> bt.Market:
+    return bt.Market.sample(bars=120, seed=seed)
+
+
+def twins(**terms) -> tuple[bt.Paths, bt.Paths]:
+    """Return paths of one market, and of the same market under two names."""
+    given = {"model": GBM, "paths": 12, "horizon": "1d", "seed": 2, **terms}
+    one = bt.simulate_paths(sample(), **given)
+    both = bt.Markets(dict.fromkeys(NAMES, sample()))
+    joint = {"correlation": 1.0} if not one.is_resampled else {}
+    return one, bt.simulate_paths(both, **given, **joint)
+
+
+@pytest.mark.parametrize("model", [GBM, models.Stationary(block=12.0)])
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+def test_the_same_market_twice_at_half_the_size_has_the_risk_of_one_account(model, margin):
+    one, two = twins(model=model, bridge=1)
+    given = {"venue": free_venue(), "compile": False, "method": "plain"}
+    given["account"] = free_account(
+        margin=margin, **({"venue_leverage": 30.0} if margin == "isolated" else {})
+    )
+    alone = bt.liquidation_risk(one, Hold(30.0), **given).table
+    joint = bt.liquidation_risk(two, Hold(30.0), **given).table
+    assert 0.0 < alone["p_liquidation"].iloc[0] < 1.0
+    for name in alone.columns.drop("method"):
+        assert np.allclose(alone[name], joint[name], rtol=1e-9, equal_nan=True), name
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"fill": "same_close", "equity_stop": 0.1},
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"fill": "next_close"})),
+    ],
+)
+def test_a_path_is_bit_for_bit_the_run_on_it(terms):
+    market = bt.Markets({"A": sample(), "B": sample(1)})
+    paths = bt.simulate_paths(market, models.Block(block=24.0), paths=3, horizon="1d", seed=1)
+    for policy in (Hold(8.0), {"A": Hold(5.0), "B": VolTarget(target=2.0, half_life=12.0)}):
+        account = free_account(**terms)
+        given = {"venue": free_venue(), "account": account, "compile": False}
+        found = bt.liquidation_risk(
+            paths, policy, **given, signal={"A": 0.6, "B": -0.4}, method="plain"
+        )
+        lives = next(found.runner.run_chunks())
+        for i in range(3):
+            whole = found.run(i)
+            assert lives.wealth[i, -1] == whole.metrics["final_equity"]
+            assert np.array_equal(lives.wealth[i], whole.bars["equity"].to_numpy()[1:])
+            dead = whole.events["kind"].eq("liquidation").sum()
+            assert lives.liquidations[i].sum() == dead
+
+
+@pytest.mark.parametrize(
+    ("policy", "terms"),
+    [
+        (Hold(6.0), {}),
+        (VolTarget(target=2.0, half_life=12.0), {"fill": "next_close"}),
+        (VolTarget(target=2.0, half_life=12.0), {"fill": "same_close", "equity_stop": 0.2}),
+    ],
+)
+def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
+    history = bt.Markets({"A": sample(), "B": sample(1)})
+    given = {
+        "venue": free_venue(),
+        "account": free_account(reserve=100.0, margin_call=0.9, top_up_to=0.5, **terms),
+    }
+    before = bt.run(history, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
+    paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
+    risk = bt.liquidation_risk(
+        paths, policy, **{**given, "account": before}, compile=False, method="plain"
+    )
+    lives = next(risk.runner.run_chunks())
+    for i in range(2):
+        joined = paths.join_history(paths[i], 10**6)
+        whole = bt.run(joined, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
+        bars = whole.bars.iloc[-24:]
+        assert np.allclose(lives.wealth[i], bars["equity"] + bars["reserve"], rtol=1e-12)
+
+
+def test_an_overlay_scales_all_positions_on_paths():
+    market = bt.Markets({"A": sample(), "B": sample(1)})
+    paths = bt.simulate_paths(market, GBM, paths=2, horizon="6h")
+    given = {"venue": free_venue(), "account": free_account(), "compile": False}
+    found = bt.liquidation_risk(
+        paths, Hold(1.0), **given, overlay=VolTarget(target=0.5), method="plain"
+    )
+    lives = next(found.runner.run_chunks())
+    assert lives.wealth[1, -1] == found.run(1).metrics["final_equity"]
+    assert "VolTarget" in found.settings["overlay"]
+
+
+@pytest.mark.slow
+def test_the_largest_leverage_of_the_same_market_twice_is_that_of_one():
+    both = bt.Markets(dict.fromkeys(NAMES, sample()))
+    given = {
+        "venue": free_venue(), "account": free_account(), "probability": 0.25, "paths": 80,
+        "horizon": "2h", "models": [models.Stationary(block=12.0)],
+    }  # fmt: skip
+    one, two = bt.max_leverage(sample(), **given), bt.max_leverage(both, **given)
+    assert two.leverage == pytest.approx(one.leverage, rel=1e-9)
+    assert np.allclose(one.grid, two.grid)
+
+
+@pytest.mark.slow
+def test_compiled_and_plain_lives_are_the_same_bits():
+    market = bt.Markets({"A": sample(), "B": sample(1)})
+    paths = bt.simulate_paths(market, models.Block(block=24.0), paths=4, horizon="1d", seed=1)
+    lives = []
+    for is_compiled in (True, False):
+        runner = make_runner(
+            paths, VolTarget(target=2.0, half_life=12.0), venue=free_venue(),
+            account=free_account(), compile=is_compiled, where="test",
+        )  # fmt: skip
+        lives.append(next(runner.run_chunks(threads=2)))
+    assert np.array_equal(lives[0].wealth, lives[1].wealth)
+
+
+def ended() -> bt.Result:
+    market = bt.Markets({"A": sample().prefix(100), "B": sample(1).prefix(100)})
+    return bt.run(market, Hold(2.0), venue=free_venue(), account=free_account(), compile=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"signal": {"A": 0.5}}, bt.ParameterError, "weights must name each"),
+        ({"account": 5}, bt.ParameterError, "account must be"),
+        ({"account": ended()}, bt.DataError, "must begin where the result ended"),
+        ({"policy": {"A": Hold(1.0)}}, bt.ParameterError, "none for B"),
+        ({"venue": {"A": free_venue()}}, bt.ParameterError, "none for B"),
+    ],
+)
+def test_bad_arguments_are_refused(settings, error, words):
+    market = bt.Markets({"A": sample(), "B": sample(1)})
+    given = {
+        "paths": bt.simulate_paths(market, GBM, paths=2, horizon="2h"), "policy": Hold(2.0),
+        "venue": free_venue(), "account": free_account(), "compile": False, **settings,
+    }  # fmt: skip
+    with pytest.raises(error, match=words):
+        bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
+
+
+def test_markets_of_one_instrument_are_that_instrument():
+    one = bt.simulate_paths(sample(), GBM, paths=4, horizon="6h", seed=2)
+    named = bt.simulate_paths(
+        bt.Markets({"A": sample()}), {"A": GBM}, paths=4, horizon="6h", seed=2
+    )
+    assert one == named
+    given = {"account": free_account(), "compile": False, "method": "plain"}
+    plain = bt.liquidation_risk(one, Hold(20.0), venue=free_venue(), **given)
+    mapped = bt.liquidation_risk(
+        named, {"A": Hold(20.0)}, venue={"A": free_venue()}, signal={"A": 1.0}, **given
+    )
+    assert plain.table.equals(mapped.table)

@@ -1,0 +1,97 @@
+"""Columns on paths: those of a run over history and path, bit for bit; rare liquidations."""
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest import features, strategies
+from backtest.engine.lookahead.causality import observe
+from backtest.policy.policy import find_policies
+from backtest.risk.liquidation import rare_events
+from backtest.risk.liquidation.path_columns import join_path, observe_paths
+from backtest.risk.liquidation.runner_arguments import make_runner
+from backtest.risk.paths.instrument_paths import MARKS, PRICES
+from tests.risk.accounts import Hold, free_account, free_venue
+
+FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_mark", "time")
+ESTIMATORS = [
+    lambda m: features.volatility(m, np.array(features.WEIGHTED_ESTIMATORS, object), 24.0),
+    lambda m: features.har_volatility(m, first=10),
+    lambda m: features.yang_zhang_volatility(m, 48),
+    lambda m: features.rolling_sharpe(m, 48).ratio,
+    lambda m: features.rolling_drift(m, 48).error,
+    lambda m: features.drawdown_state(m, 48).bars,
+    lambda m: features.funding_forecast(m, 24.0),
+    lambda m: features.trend_strength(m, 24, 24.0),
+    lambda m: features.learned_volatility(m, 48.0, 200.0, 50.0).stress,
+    lambda m: (
+        features.tail_losses(
+            m, "filtered-historical", level=0.95, horizon=2, window=100, half_life=24.0
+        ).expected_shortfall
+    ),
+    lambda m: m.bars().rolling(5).mean()["close"].to_numpy(),
+]
+
+
+def paths_of(market: bt.Market) -> bt.Paths:
+    return bt.simulate_paths(market, horizon="1d", paths=3, seed=3)
+
+
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_a_path_is_joined_with_its_history_as_a_run_sees_it(has_mark):
+    market = bt.Market.sample(bars=700)
+    if not has_mark:
+        market = bt.Market.from_frames(market.bars(), funding=market.funding())
+    paths = paths_of(market)
+    pattern, bars = paths.join_history(paths[0], 500), paths.draw(0, 3)
+    for k in range(3):
+        wanted = paths.join_history(paths[k], 500)
+        found = join_path(pattern, bars, k, paths.width, wanted.source)
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+        assert found.content_hash == wanted.content_hash
+        assert repr(found) == repr(wanted)
+        for estimate in ESTIMATORS:
+            np.testing.assert_array_equal(estimate(found), estimate(wanted))
+        with pytest.raises(ValueError, match="read-only"):
+            found.close[0] = 1.0
+        with pytest.raises(AttributeError, match="no attribute 'closes'"):
+            _ = found.closes
+
+
+POLICIES = [each for each in find_policies(strategies) if each is not strategies.ImpliedVolTarget]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda each: each.__name__)
+def test_columns_of_library_policies_are_those_of_history_and_path(policy):
+    parts = policy.takes[0] if issubclass(policy, bt.Combinator) else 0
+    given = policy(*[strategies.VolTarget()] * parts)
+    paths = paths_of(bt.Market.sample(bars=700))
+    pattern = paths.join_history(paths[0], 500)
+    names = observe(given, pattern)
+    found = observe_paths(given, pattern, paths.draw(0, 3), names, paths.width)
+    for k in range(3):
+        for name, column in observe(given, paths.join_history(paths[k], 500)).items():
+            own = found[name].reshape(3, -1)[k]
+            np.testing.assert_array_equal(own, column[-paths.width :])
+
+
+def test_splitting_ends_where_no_path_of_the_highest_level_is_liquidated(monkeypatch):
+    # a position of .5x is not liquidated by a fall: levels are found, and repetitions left out
+    paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="6h", paths=2)
+    terms = {"venue": free_venue(), "account": free_account(), "compile": False}
+    runner = make_runner(paths, Hold(0.5), where="test", **terms)
+    monkeypatch.setattr(rare_events, "repeat_split", None)
+    assert rare_events.split_paths(runner, 6, 100, lambda _: None) == []
+
+
+@pytest.mark.slow
+def test_splitting_up_to_a_horizon_needs_no_longer_paths():
+    market, terms = bt.Market.sample(bars=2000), {"venue": free_venue(), "account": free_account()}
+    given = {**terms, "method": "split", "horizons": ("3d",)}
+    rows = []
+    for horizon in ("3d", "7d"):
+        paths = bt.simulate_paths(market, "heston", horizon=horizon, paths=1000)
+        rows.append(bt.liquidation_risk(paths, Hold(6.0), **given).table.iloc[0])
+    assert rows[0].method == rows[1].method == "split"
+    assert rows[0].equals(rows[1])

@@ -1,0 +1,188 @@
+"""The two loops over paths: side by side for one position, and that of several, agree."""
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest import paths as models
+from backtest.risk.liquidation.fast_loop import FastLoop
+from backtest.risk.liquidation.general_loop import GeneralLoop
+from backtest.risk.liquidation.path_events import PathLives
+from backtest.risk.liquidation.runner_arguments import make_runner
+from backtest.strategies import Constant
+from tests.risk.accounts import Hold, free_account, free_venue
+
+GBM = models.GBM(volatility=3.0)
+SAME = {"rtol": 1e-12, "atol": 1e-9}
+"""Of a capital of 1,000."""
+
+
+def sample(seed: int = 0) -> bt.Market:
+    return bt.Market.sample(bars=60, seed=seed)
+
+
+def draw(market: bt.Market | bt.Markets, **terms) -> bt.Paths:
+    return bt.simulate_paths(market, GBM, **{"paths": 4, "horizon": "12h", "seed": 2, **terms})
+
+
+def costly() -> bt.Venue:
+    return free_venue().override({"fees.taker": 5e-4, "slippage.rate": 2e-4})
+
+
+def is_same(one: PathLives, other: PathLives) -> bool:
+    """Return whether wealth, liquidations, debts, calls and ruin are the same."""
+    return all(
+        np.allclose(mine, theirs, **SAME) for mine, theirs in zip(one[1:6], other[1:6], strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "account", "happens"),
+    [
+        (Hold(20.0), {}, "liquidations"),
+        (Constant(leverage=15.0), {"margin": "isolated", "venue_leverage": 20.0}, "liquidations"),
+        (Hold(8.0), {"margin_call": 0.05, "reserve": 200.0, "top_up_to": 0.03}, "calls"),
+        (Hold(12.0), {"stop_loss": 0.02, "ruin_at": 0.5}, "is_ruined"),
+    ],
+)
+def test_one_position_has_the_same_fate_in_both_loops(policy, account, happens):
+    given = {"venue": costly(), "account": free_account(**account), "compile": False}
+    paths = draw(sample())
+    runner = make_runner(paths, policy, **given, where="test")
+    fast, general = (
+        loop(runner).run_plan(paths.plan(0, 4), 0, has_ratio=True)
+        for loop in (FastLoop, GeneralLoop)
+    )
+    assert isinstance(runner.loop, FastLoop)
+    assert getattr(fast, happens).any()
+    assert is_same(fast, general)
+    assert np.array_equal(fast.closes, general.closes)
+    alive = np.cumsum(fast.liquidations, axis=1) == 0.0
+    assert np.allclose(fast.ratio[alive], general.ratio[alive], atol=0.006)
+    # and beside another instrument that is not held
+    both = draw(bt.Markets({"A": sample(), "B": sample(1)}))
+    two = make_runner(both, policy, signal={"A": 1.0, "B": 0.0}, **given, where="test")
+    assert isinstance(two.loop, GeneralLoop)
+    assert is_same(fast, two.run_plan(both.plan(0, 4), 0))
+
+
+def test_a_path_of_markets_of_one_is_that_of_its_market_bit_for_bit():
+    for model in (GBM, models.Stationary(block=5.0)):
+        given = {"model": model, "paths": 3, "horizon": "6h", "seed": 1}
+        alone = bt.simulate_paths(sample(), **given)
+        named = bt.simulate_paths(bt.Markets({"A": sample()}), **given)
+        assert alone == named
+        assert alone[2] == named[2]["A"]
+        assert isinstance(alone[2], bt.Market)
+        assert isinstance(named[2], bt.Markets)
+
+
+def test_the_old_name_of_paths_of_several_warns():
+    with pytest.warns(DeprecationWarning, match=r"bt\.PanelPaths is bt\.Paths"):
+        assert bt.PanelPaths is bt.Paths
+
+
+def tiered() -> bt.Venue:
+    """Return a venue whose fee falls by half after 20,000 traded."""
+    tiers = [bt.FeeTier(volume=20_000.0, maker=2e-4, taker=2.5e-4)]
+    return costly().override({"fees.tiers": tiers})
+
+
+def test_fee_tiers_on_paths_of_one_are_those_of_its_run():
+    """The second day is cheaper: 12 turns of 1,000 a bar leave the first tier on the first day."""
+    given = {"venue": tiered(), "account": free_account(), "compile": False}
+    paths = draw(sample(), horizon="2d")
+    risk = bt.liquidation_risk(paths, Flip(), **given, method="plain", horizons=("2d",))
+    lives = next(risk.runner.run_chunks())
+    for i in range(2):
+        whole = risk.run(i)
+        assert isinstance(whole, bt.Result)
+        assert np.allclose(lives.wealth[i], whole.bars["equity"].to_numpy()[1:], **SAME)
+    plain = bt.liquidation_risk(
+        paths, Flip(), **{**given, "venue": costly()}, method="plain", horizons=("2d",)
+    )
+    dear = next(plain.runner.run_chunks())
+    assert np.allclose(lives.wealth[:, 5], dear.wealth[:, 5])
+    assert (lives.wealth[:, -1] > dear.wealth[:, -1]).all()
+
+
+def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
+    """60 hours of the run leave the first tier, so its volume must go on along the paths."""
+    given = {"venue": tiered(), "account": free_account(), "compile": False}
+    before = bt.run(sample(), Flip(), **given)
+    paths = draw(sample(), horizon="1d", paths=2)
+    given |= {"account": before, "method": "plain"}
+    risk = bt.liquidation_risk(paths, Flip(), **given)
+    assert isinstance(risk.runner.loop, GeneralLoop)
+    lives = next(risk.runner.run_chunks())
+    for i in range(2):
+        assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
+    with pytest.raises(bt.ParameterError, match="goes on with the overlay that it had, None"):
+        bt.liquidation_risk(paths, Flip(), **given, overlay=Constant(leverage=0.5))
+
+
+@pytest.mark.parametrize("name", ["policy", "venue", "signal"])
+def test_a_mapping_of_another_name_is_refused_on_paths_of_one(name):
+    given = {"policy": Hold(2.0), "venue": free_venue(), "signal": 1.0}
+    paths = draw(bt.Markets({"AAA": sample()}))
+    for key in ("AAA", "ZZZ"):
+        terms = {**given, name: {key: given[name]}, "account": free_account(), "compile": False}
+        policy = terms.pop("policy")
+        if key == "AAA":
+            assert len(bt.liquidation_risk(paths, policy, **terms).table)
+            continue
+        with pytest.raises(bt.ParameterError, match="ZZZ"):
+            bt.liquidation_risk(paths, policy, **terms)
+
+
+class Flip(bt.Policy):
+    """Hold 3 and 1 turns in turn."""
+
+    def leverage(self, bar, account):
+        return 3.0 if abs(account.leverage) < 2.0 else 1.0
+
+
+@pytest.mark.parametrize("policy", [Hold(2.0), Constant(leverage=1.5)])
+def test_a_path_that_continues_a_result_of_several_is_kept(policy):
+    history = bt.Markets({"A": sample(), "B": sample(1)})
+    given = {
+        "venue": tiered(),
+        "account": free_account(reserve=100.0, margin_call=0.8, top_up_to=0.5),
+    }
+    signal = {"A": 0.7, "B": -0.3}
+    before = bt.run(history, policy, **given, signal=signal, compile=False)
+    paths = bt.simulate_paths(history, models.Stationary(block=6.0), paths=2, horizon="1d")
+    given["account"] = before
+    risk = bt.liquidation_risk(paths, policy, **given, compile=False, method="plain")
+    lives = next(risk.runner.run_chunks())
+    for i in range(2):
+        whole = risk.run(i)
+        ends = whole.bars["equity"] + whole.bars["reserve"]
+        assert np.array_equal(lives.wealth[i], ends.to_numpy())
+
+
+def test_an_overlay_scales_the_only_position_too():
+    given = {"venue": free_venue(), "account": free_account(), "compile": False, "method": "plain"}
+    half = bt.liquidation_risk(
+        draw(sample()), Constant(leverage=4.0), overlay=Constant(leverage=0.5), **given
+    )
+    two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **given)
+    assert np.allclose(half.fan, two.fan, **SAME)
+
+
+@pytest.mark.parametrize(
+    ("account", "overlay"),
+    [({"max_gross_leverage": 3.0}, None), ({}, Constant(leverage=0.5))],
+)
+def test_a_result_of_one_from_the_general_loop_goes_on(account, overlay):
+    markets = bt.Markets({"A": sample()})
+    given = {"venue": free_venue(), "overlay": overlay, "compile": False}
+    policy, terms = Constant(leverage=2.0), free_account(**account)
+    before = bt.run(markets, policy, account=terms, **given)
+    paths = draw(markets, paths=2)
+    risk = bt.liquidation_risk(paths, policy, account=before, method="plain", **given)
+    whole = risk.run(1)
+    assert np.array_equal(next(risk.runner.run_chunks()).wealth[1], whole.bars["equity"])
+    held = risk.settings["leverage"]
+    assert held is None if overlay else held == pytest.approx(2.0, rel=0.2)
+    assert "account is liquidated within" in risk.verdict

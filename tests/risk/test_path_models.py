@@ -1,0 +1,239 @@
+"""Paths against closed forms: bars of Brownian motion, moments of models, shares of regimes."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import paths as models
+from backtest.features.first_passage import touch_probability
+from backtest.risk.paths.garch_fit import fit_student_garch
+from backtest.risk.paths.path_model import PathModel
+from tests.fast_cases import every_nth
+
+HOURS = 8760.0
+
+
+def flat_market(n: int = 2, freq: str = "1h") -> bt.Market:
+    """Return a market whose price stands at 100."""
+    index = pd.date_range("2023-01-01", periods=n, freq=freq.replace("d", "D"), tz="UTC")
+    return bt.Market.from_frames(
+        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
+    )
+
+
+def log_moves(model: PathModel, count: int, horizon: str, freq: str = "1h") -> np.ndarray:
+    """Return ln(S_T / S_0) of paths."""
+    drawn = bt.simulate_paths(flat_market(freq=freq), model, paths=count, horizon=horizon, seed=5)
+    closes = drawn.closes()
+    return np.log(closes[:, -1] / closes[:, 0])
+
+
+def brownian_bars(bridge: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return high, low and close over the open of Brownian bars of unit variance."""
+    model = models.GBM(volatility=0.8, drift=0.32)  # no drift of the log price
+    drawn = bt.simulate_paths(flat_market(), model, paths=1500, seed=3, bridge=bridge)
+    prices = drawn.draw(0, 1500).prices.reshape(4, 1500, -1)[:, :, 1:]
+    start, high, low, close = prices.reshape(4, -1)
+    unit = 0.8 / math.sqrt(HOURS)
+    return np.log(high / start) / unit, np.log(low / start) / unit, np.log(close / start) / unit
+
+
+def test_bars_of_brownian_motion_have_the_known_joint_moments():
+    # E[H - L] = sqrt(8 / pi), E[HL] = 1 - 2 ln 2, E[H^2 L^2] = 3 - 4 ln 2,
+    # E[H L C^2] = 2 - 2 ln 2 - 7/8 zeta(3), zeta(3) = 1.2020569
+    high, low, close = brownian_bars(4)
+    assert (high - low).mean() == pytest.approx(math.sqrt(8 / math.pi), rel=2e-3)
+    assert (high * low).mean() == pytest.approx(1 - 2 * math.log(2), rel=5e-3)
+    assert (high**2 * low**2).mean() == pytest.approx(3 - 4 * math.log(2), rel=0.02)
+    known = 2 - 2 * math.log(2) - 7 / 8 * 1.2020569
+    assert (high * low * close**2).mean() == pytest.approx(known, rel=0.01)
+
+
+def test_range_estimators_have_their_known_efficiencies():
+    # variance of the close-to-close estimator (2) over theirs: Parkinson 4.91, Garman-Klass 7.41,
+    # Rogers-Satchell 6.04
+    high, low, close = brownian_bars(4)
+    width = high - low
+    found = {
+        "parkinson": width**2 / (4 * math.log(2)),
+        "garman-klass": 0.511 * width**2
+        - 0.019 * (close * (high + low) - 2 * high * low)
+        - 0.383 * close**2,
+        "rogers-satchell": high * (high - close) + low * (low - close),
+    }
+    known = {"parkinson": 4.91, "garman-klass": 7.41, "rogers-satchell": 6.04}
+    for name, values in found.items():
+        assert values.mean() == pytest.approx(1.0, abs=3e-3)
+        assert 2.0 / values.var() == pytest.approx(known[name], rel=0.015)
+
+
+def test_one_step_draws_each_extreme_right_and_the_two_together_wrong():
+    # independent extremes: E[HL] = E[E[H|C] E[L|C]] = -0.423
+    high, low, _ = brownian_bars(1)
+    assert high.mean() == pytest.approx(math.sqrt(2 / math.pi), rel=3e-3)
+    assert (high * low).mean() == pytest.approx(-0.423, abs=2e-3)
+
+
+def test_merton_has_its_variance_and_kurtosis():
+    # a month, s = 0.5, 60 jumps a year of N(-0.02, 0.05): variance (0.25 + 60 (0.0004 + 0.0025))/12
+    # = 0.035333; fourth cumulant 60 (m^4 + 6 m^2 d^2 + 3 d^4) / 12
+    model = models.Merton(volatility=0.5, jumps=60, jump_mean=-0.02, jump_deviation=0.05)
+    moves = log_moves(model, 40_000, "30d", "1d")
+    years = 30 / 365
+    variance = (0.25 + 60 * (0.02**2 + 0.05**2)) * years
+    fourth = 60 * (0.02**4 + 6 * 0.02**2 * 0.05**2 + 3 * 0.05**4) * years
+    check_moments(moves, variance, fourth / variance**2, drift=0.0)
+
+
+def test_kou_has_its_variance_and_kurtosis():
+    # variance s^2 + 2 l (p a^2 + q b^2), fourth cumulant 24 l (p a^4 + q b^4), a year
+    model = models.Kou(volatility=0.4, jumps=80, up=0.4, up_size=0.03, down_size=0.04)
+    moves = log_moves(model, 40_000, "30d", "1d")
+    years = 30 / 365
+    variance = (0.16 + 160 * (0.4 * 0.03**2 + 0.6 * 0.04**2)) * years
+    fourth = 24 * 80 * (0.4 * 0.03**4 + 0.6 * 0.04**4) * years
+    check_moments(moves, variance, fourth / variance**2, drift=0.0)
+
+
+def check_moments(moves: np.ndarray, variance: float, kurtosis: float, drift: float) -> None:
+    error = math.sqrt(variance / len(moves))
+    growth = np.exp(moves)
+    assert growth.mean() == pytest.approx(
+        math.exp(drift), abs=5 * growth.std() / math.sqrt(len(moves))
+    )
+    assert moves.var() == pytest.approx(variance, rel=5 * math.sqrt((2 + kurtosis) / len(moves)))
+    excess = np.mean((moves - moves.mean()) ** 4) / moves.var() ** 2 - 3.0
+    assert excess == pytest.approx(kurtosis, abs=0.25)
+    assert error > 0.0
+
+
+@pytest.mark.slow
+def test_heston_has_its_mean_variance():
+    # without correlation Var ln S_T = E[int v] + Var[int v] / 4, and
+    # E[int v] = theta T + (v0 - theta) (1 - e^(-kT)) / k = 0.04 * 30/365 + ...
+    model = models.Heston(
+        variance_now=1.0, variance_mean=0.4, pull=12.0, volatility_of_variance=1.0
+    )
+    moves = log_moves(model, 8000, "30d")
+    years, k = 30 / 365, 12.0
+    mean = 0.4 * years + 0.6 * (1 - math.exp(-k * years)) / k
+    assert np.exp(moves).mean() == pytest.approx(1.0, abs=0.015)
+    # E[ln S] = -E[int v] / 2, exactly
+    assert moves.mean() == pytest.approx(-0.5 * mean, abs=5 * math.sqrt(mean / 8000))
+    assert moves.var() == pytest.approx(mean, rel=0.08)
+
+
+def test_heston_has_its_kurtosis():
+    # from its mean, without correlation: X = -I/2 + sqrt(I) Z with I = int v, whose variance is
+    # w = theta xi^2 (k T - 2 (1 - e^(-kT)) + (1 - e^(-2kT)) / 2) / k^3 as Cov(v_s, v_t) is
+    # theta xi^2 / 2k (e^(-k(t-s)) - e^(-k(t+s))). E X^4 ~ 3 E[I^2]: the excess is 3 w / (theta T)^2
+    model = models.Heston(variance_now=0.3, variance_mean=0.3, pull=8.0, volatility_of_variance=2.0)
+    moves = log_moves(model, 60_000, "30d", "12h")
+    years, k = 30 / 365, 8.0
+    decay = math.exp(-k * years)
+    shape = k * years - 2 * (1 - decay) + (1 - decay**2) / 2
+    spread = 0.3 * 4.0 * shape / k**3
+    excess = np.mean((moves - moves.mean()) ** 4) / moves.var() ** 2 - 3.0
+    assert excess == pytest.approx(3 * spread / (0.3 * years) ** 2, abs=0.15)
+
+
+def test_garch_keeps_its_mean_variance_and_student_tails():
+    # v = omega / (1 - alpha - beta) = 1e-4 per bar; one bar of t with 6 degrees: kurtosis 3 + 6 / 2
+    model = models.Garch(omega=5e-6, alpha=0.05, beta=0.9, degrees_of_freedom=6.0)
+    assert model.variance_now == pytest.approx(1e-4)
+    drawn = bt.simulate_paths(flat_market(), model, paths=4000, horizon="5d", seed=2)
+    moves = np.diff(np.log(drawn.closes()), axis=1)
+    assert moves.var() == pytest.approx(1e-4, rel=0.03)
+    first = moves[:, 0] / 1e-2
+    assert np.mean(np.abs(first) > 2.0) == pytest.approx(0.0501, abs=0.011)  # P(|t6| > 2 sqrt(1.5))
+    with pytest.raises(bt.ParameterError, match="below 1"):
+        models.Garch(omega=1e-6, alpha=0.2, beta=0.85)
+
+
+def test_regimes_are_visited_in_their_stationary_shares():
+    # stays of 90 and 30 bars: a quarter of the time in stress; var = 0.75 * 0.04 + 0.25 * 1
+    model = models.Regimes(calm_volatility=0.2, stress_volatility=1.0, calm_bars=90, stress_bars=30)
+    assert model.stress_share == 0.25
+    drawn = bt.simulate_paths(flat_market(), model, paths=2000, horizon="30d", seed=4)
+    moves = np.diff(np.log(drawn.closes()), axis=1)
+    assert moves.var() * HOURS == pytest.approx(0.75 * 0.04 + 0.25, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "name", every_nth(["merton", "kou", "regimes", "heston", "garch", "gbm"], 3)
+)
+def test_fits_find_the_variance_of_the_data(name):
+    market = bt.Market.sample()
+    drawn = bt.simulate_paths(market, name, paths=2000, horizon="10d", seed=1)
+    assert type(drawn.model).from_dict(drawn.model.to_dict()) == drawn.model
+    sigma = np.diff(np.log(market.close)).std()
+    moves = np.diff(np.log(drawn.closes()), axis=1)
+    assert moves.std() == pytest.approx(sigma, rel=0.3)
+
+
+def test_a_fit_recovers_what_was_simulated():
+    truth = models.Merton(volatility=0.5, jumps=150, jump_mean=-0.01, jump_deviation=0.03)
+    path = bt.simulate_paths(flat_market(), truth, paths=1, horizon="730d", seed=8)[0]
+    found = models.Merton.fit(path)
+    assert found.volatility == pytest.approx(0.5, rel=0.03)
+    assert found.jumps == pytest.approx(150, rel=0.35)
+    assert found.jump_deviation == pytest.approx(0.03, rel=0.2)
+    chain = models.Regimes(
+        calm_volatility=0.3, stress_volatility=1.2, calm_bars=200, stress_bars=50
+    )
+    path = bt.simulate_paths(flat_market(), chain, paths=1, horizon="730d", seed=8)[0]
+    again = models.Regimes.fit(path)
+    assert again.calm_volatility == pytest.approx(0.3, rel=0.05)
+    assert again.stress_volatility == pytest.approx(1.2, rel=0.08)
+    assert again.stress_bars == pytest.approx(50, rel=0.4)
+
+
+def test_tilted_models_carry_the_weight_that_undoes_them():
+    # E[exp(-h X + t psi)] = 1 under the tilted law, and E[X] comes back
+    bars = 24
+    given = [
+        models.GBM(volatility=0.8, drift=0.3),
+        models.Merton(volatility=0.5, jumps=200, jump_mean=-0.02, jump_deviation=0.03, drift=0.1),
+        models.Kou(volatility=0.4, jumps=300, up=0.4, up_size=0.02, down_size=0.03),
+    ]
+    for model in given:
+        tilted, psi = model.tilt(-6.0, HOURS)
+        moves = log_moves(tilted, 20_000, "1d")
+        weights = np.exp(6.0 * moves + bars * psi)
+        assert weights.mean() == pytest.approx(1.0, abs=5 * weights.std() / math.sqrt(20_000))
+        plain = log_moves(model, 20_000, "1d")
+        spread = math.hypot((weights * moves).std(), plain.std()) / math.sqrt(20_000)
+        assert (weights * moves).mean() == pytest.approx(plain.mean(), abs=5 * spread)
+        assert moves.mean() < plain.mean()
+
+
+def test_watched_at_closes_only_the_barrier_is_shifted():
+    # Broadie, Glasserman, Kou (1997): a barrier watched every dt is as one that is 0.5826 sigma
+    # sqrt(dt) further away and watched always
+    sigma, days = 0.8, 3
+    drawn = bt.simulate_paths(
+        flat_market(), models.GBM(volatility=sigma), paths=40_000, horizon=f"{days}d", seed=9
+    )
+    lowest = np.log(drawn.closes()[:, 1:] / 100.0).min(axis=1)
+    for distance in (-0.03, -0.06, -0.1):
+        shifted = distance - 0.5826 * sigma * math.sqrt(1 / HOURS)
+        known = touch_probability(shifted, sigma, days / 365, drift=-0.5 * sigma**2)
+        assert np.mean(lowest <= distance) == pytest.approx(known, abs=0.005)
+
+
+@pytest.mark.slow
+def test_an_asymmetric_fit_finds_how_much_more_falls_raise_the_variance():
+    rng, alpha, gamma, beta = np.random.default_rng(1), 0.03, 0.15, 0.85
+    shocks = rng.standard_t(8, 6000) * math.sqrt(6 / 8)
+    returns, variance = np.zeros(6000), 1e-4
+    for t, shock in enumerate(shocks):
+        returns[t] = math.sqrt(variance) * shock
+        variance = 4.5e-6 + (alpha + gamma * (shock < 0.0)) * returns[t] ** 2 + beta * variance
+    fit = fit_student_garch(returns, is_asymmetric=True)
+    assert fit.gamma == pytest.approx(gamma, abs=0.04)
+    assert fit.beta == pytest.approx(beta, abs=0.04)
+    assert fit.variance_now == pytest.approx(variance, rel=0.1)
+    assert fit_student_garch(returns, is_asymmetric=False).gamma == 0.0

@@ -1,0 +1,110 @@
+"""sensitivity(): against hand-computed growth, and its refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest import paths as models
+from backtest.risk.factors import VariedTerms, scale_volatility
+from backtest.strategies import Constant
+from tests.risk.accounts import Hold, free_account, free_venue
+
+
+def rising(rate: float = 0.001) -> bt.Market:
+    """Return 30 days of a price that rises by 0.1 % a day, with one settlement a day."""
+    index = pd.date_range("2023-01-01", periods=31, freq="1D", tz="UTC")
+    close = 100 * 1.001 ** np.arange(31)
+    opens = np.concatenate([[100.0], close[:-1]])
+    frame = pd.DataFrame({"open": opens, "high": close, "low": opens, "close": close}, index=index)
+    frame.loc[index[0], ["high", "low"]] = 100.0
+    funding = pd.DataFrame({"rate": rate}, index=index)
+    return bt.Market.from_frames(frame, funding=funding)
+
+
+TERMS = {"account": free_account(), "compile": False}
+
+
+def test_funding_breaks_even_where_it_eats_the_rise():
+    # a long earns 0.1 % a day of its entry and pays rate * price: with half the rise paid as
+    # funding, doubling the rate eats about all of it
+    found = bt.sensitivity(
+        rising(0.0005), Hold(2.0), venue=free_venue(), **TERMS, factors=["funding"]
+    )
+    table = found.table.loc["funding"]
+    assert found.base > 0.0
+    assert table.loc[0.5, "change_of_growth"] > 0.0 > table.loc[2.0, "change_of_growth"]
+    assert table["break_even"].iloc[0] == pytest.approx(2.0, rel=0.05)
+    assert table["p_ruin"].isna().all()
+
+
+def test_costs_that_are_0_change_nothing():
+    found = bt.sensitivity(
+        rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=["fees", "slippage"]
+    )
+    assert (found.table["change_of_growth"] == 0.0).all()
+    assert found.table["break_even"].isna().all()
+
+
+@pytest.mark.slow
+def test_only_what_applies_is_changed_by_default():
+    found = bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS)
+    assert "rates" not in found.table.index.get_level_values("factor")
+    charged = free_venue(interest_on="balance", cash_rate=0.02)
+    one = bt.sensitivity(rising(), Hold(0.0), venue=charged, **TERMS, factors=["rates"])
+    # nothing held: the account earns 2 % a year, and 3 % with 100 bp more
+    assert one.table.loc[("rates", 0.01), "growth"] == pytest.approx(0.0304, abs=1e-3)
+    assert one.table["break_even"].iloc[0] == pytest.approx(-0.02, rel=0.01)
+
+
+def test_volatility_scales_moves_and_keeps_their_mean():
+    market = bt.Market.sample(bars=500)
+    setup = VariedTerms(bt.Markets({"A": market}), {"A": free_venue()})
+    wild = scale_volatility(setup, 1.5).market["A"]
+    before, after = (np.diff(np.log(each.close)) for each in (market, wild))
+    assert after.std() == pytest.approx(1.5 * before.std())
+    assert after.mean() == pytest.approx(before.mean(), abs=1e-12)
+    assert np.all(wild.low <= np.minimum(wild.open, wild.close) * (1 + 1e-12))
+    assert np.all(wild.high >= np.maximum(wild.open, wild.close) * (1 - 1e-12))
+
+
+def test_ruin_is_that_of_paths():
+    market = bt.Market.sample(bars=300)
+    drawn = bt.simulate_paths(market, models.GBM, paths=60, horizon="1d")
+    found = bt.sensitivity(
+        market, Hold(50.0), venue=free_venue(), paths=drawn, factors=["volatility"],
+        account=free_account(ruin_at=0.5), compile=False,
+    )  # fmt: skip
+    ruin = found.table["p_ruin"]
+    assert ((ruin >= 0.0) & (ruin <= 1.0)).all()
+    assert ruin.iloc[1] >= ruin.iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [(["feees"], "did you mean 'fees'"), ([], "list of names"), ("fees", "list of names"),
+     (["rates"], "has no effect on this venue")],
+)  # fmt: skip
+def test_bad_factors_are_refused(factors, words):
+    with pytest.raises(bt.ParameterError, match=words):
+        bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
+
+
+@pytest.mark.slow
+def test_parameters_of_a_rule_are_scaled_within_their_ranges():
+    """Windows 10 x 0.5, 0.8, 1.25, 2 are 5, 8, 12 (halves to even) and 20; 20 is not below slow."""
+    market = bt.Market.sample(bars=120)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
+    policy = Constant(leverage=2.0)
+    found = bt.sensitivity(
+        market, policy, signal="ma-cross:10:20", factors=["signal", "fees"], compile=False, **terms
+    )
+    table = found.table
+    assert table.loc["signal.fast", "value"].tolist() == [5, 8, 12, 20]
+    assert table.loc["signal.slow", "value"].tolist() == [10, 16, 25, 40]
+    assert np.isnan(table.loc[("signal.fast", 2.0), "growth"])
+    assert np.isnan(table.loc[("signal.slow", 0.5), "growth"])
+    alone = bt.run(market, policy, signal="ma-cross:12:20", compile=False, **terms)
+    assert table.loc[("signal.fast", 1.25), "growth"] == alone.metrics["cagr"]
+    assert np.isnan(table.loc["fees", "value"]).all()
+    assert table.loc["fees", "growth"].notna().all()

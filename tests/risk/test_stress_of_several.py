@@ -1,0 +1,282 @@
+"""stress() on accounts with several positions: against one position, by hand, and against runs."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.risk.scenarios import stress_run
+from backtest.strategies import VolTarget
+from tests.risk.accounts import Hold, free_account, free_venue
+from tests.risk.test_stress import steady
+
+TWINS = {"A": 0.5, "B": 0.5}
+
+
+def wild(n: int = 60, seed: int = 5) -> bt.Market:
+    """Return hourly bars that move twice as much as steady ones."""
+    market = steady(n)
+    index = market.times
+    close = 50 + 0.2 * 0.5 * np.sin(np.arange(n) + 0.0 * seed)
+    opens = np.concatenate([[50.0], close[:-1]])
+    frame = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
+             "close": close, "volume": np.full(n, 1000.0)}  # fmt: skip
+    return bt.Market.from_frames(pd.DataFrame(frame, index=index))
+
+
+SHOCKS = [
+    bt.Scenario("nothing"),
+    bt.Scenario("fall", price=-0.05, over="3h"),
+    bt.Scenario("rate", price=-0.01, funding=0.001, basis=-0.02),
+    bt.Scenario("margin", margin=2.0, shape="bar"),
+    bt.Scenario("crash", price=-0.4, over="2h"),
+    bt.Scenario("bridge", price=-0.02, over="4h", shape="bridge", volatility=3.0),
+    bt.Scenario("out", price=-0.05, over="3h", outage="2h"),
+    bt.Scenario("adl", price=0.3, shape="bar", adl=0.5),
+]
+
+
+def check_same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Require two tables of stress tests that are equal but for rounding."""
+    assert list(one.columns) == list(other.columns)
+    for name in one.columns:
+        if name == "from":
+            assert (one[name] == other[name]).all()
+        else:
+            given = (each[name].to_numpy(dtype=float) for each in (one, other))
+            assert np.allclose(*given, rtol=1e-9, atol=1e-9, equal_nan=True), name
+
+
+def held(market, lever=10.0, signal=None, policy=None, **terms):
+    return bt.run(
+        market, Hold(lever) if policy is None else policy, venue=free_venue(),
+        account=free_account(**terms), signal=signal, compile=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("margin", ["cross", "isolated"])
+def test_the_same_market_twice_at_half_the_size_is_one_account(margin):
+    terms = {"margin": margin} | ({"venue_leverage": 10.0} if margin == "isolated" else {})
+    one = held(steady(), 8.0, **terms)
+    two = held(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, TWINS, **terms)
+    given = SHOCKS
+    alone, both = bt.stress(one, given).table, bt.stress(two, given).table
+    # one leg alone has to fall twice as far
+    legs = 1.0 if margin == "isolated" else 2.0
+    both["distance"] = np.where(both["liquidated"], 0.0, both["distance"] / legs)
+    check_same(alone, both)
+    ladder = {"price": (-0.2, 0.2, 3)}
+    rungs = [bt.stress(each, given[0], ladder=ladder).ladder for each in (one, two)]
+    assert np.allclose(rungs[0]["equity"], rungs[1]["equity"], rtol=1e-9, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_shocks_by_instrument_and_correlations_by_hand():
+    result = held(bt.Markets({"A": steady(), "B": wild()}), 2.0, {"A": 0.5, "B": -0.5})
+    quantity, last = result.state.held.quantities, result.marks[-1]
+    sigma = [np.std(np.diff(np.log(each.close))) for each in (steady(), wild())]
+    follow = math.expm1(0.5 * sigma[1] / sigma[0] * math.log(0.9))
+    moves = {
+        "own": (bt.Scenario("own", prices={"B": 0.1}, shape="bar"), (0.0, 0.1)),
+        "both": (bt.Scenario("both", price=-0.1, prices={"B": 0.1}, shape="bar"), (-0.1, 0.1)),
+        "follow": (bt.Scenario("follow", price=-0.1, correlation=0.5, shape="bar"),
+                   (-0.1, follow)),
+        "led": (bt.Scenario("led", prices={"A": -0.1}, correlation=0.5, shape="bar"),
+                (-0.1, follow)),
+        "one": (bt.Scenario("one", prices={"A": -0.1}, correlation=1.0, shape="bar"),
+                (-0.1, math.expm1(sigma[1] / sigma[0] * math.log(0.9)))),
+    }  # fmt: skip
+    table = bt.stress(result, [scenario for scenario, _ in moves.values()]).table
+    for name, (_, move) in moves.items():
+        wanted = -float(np.sum(quantity * last * np.array(move)))
+        assert table.loc[name, "loss"] == pytest.approx(wanted, rel=1e-9), name
+
+
+def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
+    result = held(
+        bt.Markets(dict.fromkeys(TWINS, steady())), 10.0, {"A": 1.0, "B": -1.0}, max_leverage=20
+    )
+    fall = bt.Scenario("fall", price=-0.3, shape="bar")
+    leg = bt.Scenario("leg", prices={"A": -0.3}, shape="bar")
+    table = bt.stress(result, [fall, leg]).table
+    assert not table.loc["fall", "liquidated"]
+    assert abs(table.loc["fall", "loss"]) < 1e-6
+    assert table.loc["leg", "liquidated"]
+    found = bt.stress(result, leg)
+    assert found.summary().endswith(
+        "break-even: the move of A; the others move as the scenario says"
+    )
+    assert not bt.stress(held(steady()), fall).leads
+    # equity + q_a (P_a - P) = 0.005 (q_a P_a + q_b P), of the legs q P = 10,000 at the last close
+    q, last = result.state.held.quantities[0], result.marks[-1, 0]
+    equity = float(result.of_account("equity")[-1])
+    price = (q * last * 1.005 - equity) / (0.995 * q)
+    assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [Hold(6.0), VolTarget(target=1.0)])
+def test_a_replay_on_its_own_days_equals_the_run(policy):
+    whole = bt.Markets({name: bt.Market.sample(bars=200, seed=k) for k, name in enumerate("AB")})
+    first = whole.prefix(150)
+    weights = {"A": 0.7, "B": -0.3}
+    before = held(first, policy=policy, signal=weights)
+    span = {"date": str(whole.times[150]), "until": str(whole.times[180])}
+    row = bt.stress(before, bt.Scenario("then", **span), data=whole).table.iloc[0]
+    after = held(whole.prefix(180), policy=policy, signal=weights)
+    assert row["from"] == "data"
+    assert row["bars"] == 30
+    assert row["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-12)
+    one = bt.stress(before, bt.Scenario("then", **span), data=whole.select("A")).table.iloc[0]
+    assert one["from"] == "figures"
+
+
+@pytest.mark.slow
+def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    market = bt.Markets({"A": steady(), "B": wild()})
+    fall = bt.Scenario("fall", price=-0.05, over="4h", outage="1h")
+    tables = []
+    for is_compiled in (True, False):
+        result = bt.run(
+            market, Hold(8.0), venue=free_venue(), account=free_account(stop_loss=0.02),
+            signal=TWINS, compile=is_compiled,
+        )  # fmt: skip
+        tables.append(bt.stress(result, fall).table)
+    assert tables[0].equals(tables[1])
+
+
+def test_in_an_outage_neither_stops_nor_decisions_act():
+    market = bt.Markets({"A": steady(), "B": wild()})
+    result = held(market, 10.0, TWINS, stop_loss=0.02)
+    fall = bt.Scenario("fall", price=-0.05, over="2h")
+    table = bt.stress(result, [fall, fall.override(name="out", outage="2h")]).table
+    assert table.loc["fall", "loss"] < 0.8 * table.loc["out", "loss"]
+    assert not table.loc["out", "liquidated"]
+
+
+def test_prices_name_instruments_of_the_account_also_of_one():
+    result = held(bt.Markets({"A": steady()}), 2.0)
+    named = bt.Scenario("x", prices={"A": -0.1}, shape="bar")
+    fall = bt.Scenario("x", price=-0.1, shape="bar")
+    assert bt.stress(result, named).table.equals(bt.stress(result, fall).table)
+    with pytest.raises(bt.ParameterError, match="instruments or collateral of the account"):
+        bt.stress(result, bt.Scenario("x", prices={"C": -0.1}))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"prices": 0.1}, "must name instruments"),
+    ({"prices": {"A": -1.0}}, "prices must be over -1"),
+    ({"prices": {"A": 0.1}, "price": 0.1, "correlation": 0.5}, "leave price out"),
+])  # fmt: skip
+def test_moves_of_instruments_are_checked(settings, words):
+    with pytest.raises(bt.ParameterError) as caught:
+        bt.Scenario("x", **settings)
+    assert words in str(caught.value)
+
+
+def test_markets_of_one_are_the_market():
+    one, panel = held(steady(), 8.0), held(bt.Markets({"A": steady()}), 8.0)
+    tables = [bt.stress(each, SHOCKS[:2]).table for each in (one, panel)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.parametrize("signal", [pytest.param(1.0, marks=pytest.mark.slow), -1.0])
+def test_a_second_instrument_without_weight_changes_nothing(signal):
+    """Distances were taken at closes, and a bridge's noise was scaled with its move."""
+    one = held(steady(), 8.0, signal)
+    two = held(bt.Markets({"A": steady(), "B": wild()}), 8.0, {"A": signal, "B": 0.0})
+    given = [SHOCKS[0], *SHOCKS[4:6]]
+    check_same(bt.stress(one, given).table, bt.stress(two, given).table)
+
+
+def test_an_instrument_that_ended_has_no_bars():
+    market = bt.Market.sample(bars=100)
+    with pytest.warns(UserWarning, match="ends before"):
+        result = held(bt.Markets({"B": market.prefix(60), "A": market}), 2.0)
+    row = bt.stress(result, bt.Scenario("fall", price=-0.1, shape="bar")).table.iloc[0]
+    quantity, last = result.state.held.quantities[1], market.mark_close[-1]
+    assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
+
+
+def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
+    monkeypatch.setattr(stress_run, "WARMUP", 20)
+    market = bt.Market.sample(bars=100)
+    given = {"A": market, "B": market.prefix(60), "C": market}
+    with pytest.warns(UserWarning, match="ends before"):
+        result = held(bt.Markets(given), 2.0)
+    row = bt.stress(result, bt.Scenario("fall", prices={"C": -0.1}, shape="bar")).table.iloc[0]
+    quantity, last = result.state.held.quantities[2], market.mark_close[-1]
+    assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
+    with pytest.raises(bt.ParameterError, match="got 'B'"):
+        bt.stress(result, bt.Scenario("fall", prices={"B": -0.1}))
+
+
+def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
+    market = steady()
+    ends = str(market.times[-1] + pd.Timedelta("2h"))[:16]
+    future = free_venue().override({"contract.expires": ends})
+    result = bt.run(
+        bt.Markets({"A": market, "B": market}), Hold(4.0), account=free_account(), compile=False,
+        venue={"A": free_venue(), "B": future},
+    )  # fmt: skip
+    fall = bt.Scenario("fall", price=-0.1, over="4h")
+    row = bt.stress(result, fall).table.iloc[0]
+    # B is closed after one of four bars, at 0.9 ** 0.25 of the last close
+    quantities, last = result.state.held.quantities, market.close[-1]
+    wanted = last * (0.1 * quantities[0] + (1.0 - 0.9**0.25) * quantities[1])
+    assert row["loss"] == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named():
+    assets = [
+        bt.Collateral("COIN", 2.0, prices="A", rate=0.9),
+        bt.Collateral("GOLD", 3.0, prices=wild(), rate=0.5),
+        bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
+    ]
+    account = free_account(collateral=assets, negative_limit=1e6)
+    market = bt.Markets({"A": steady(), "B": wild()})
+    result = bt.run(market, Hold(3.0), venue=free_venue(), account=account, compile=False)
+    quantities, last = result.state.held.quantities, result.marks[-1]
+    given = {
+        "all": (bt.Scenario("all", price=-0.1, shape="bar"), (-0.1, -0.1, -0.1, 0.0)),
+        "peg": (bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar"), (0.0, 0.0, 0.0, -0.2)),
+        "gold": (bt.Scenario("gold", prices={"GOLD": 0.1, "B": -0.1}, shape="bar"),
+                 (0.0, -0.1, 0.1, 0.0)),
+    }  # fmt: skip
+    table = bt.stress(result, [scenario for scenario, _ in given.values()]).table
+    for name, (_, (a, b, gold, peg)) in given.items():
+        gained = a * last[0] * (quantities[0] + 2.0) + b * last[1] * quantities[1]
+        gained += 3.0 * gold * last[1] + 50.0 * peg
+        assert table.loc[name, "loss"] == pytest.approx(-gained, rel=1e-9), name
+    assert -1.0 < table.loc["all", "break_even"] < -0.1
+
+
+def test_collateral_beside_one_instrument_moves_if_named_and_stays_in_a_replay():
+    market = bt.Markets({"A": steady()})
+    assets = [bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0)]
+    account = free_account(collateral=assets, negative_limit=1e6)
+    head = bt.run(market.prefix(40), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    peg = bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar")
+    assert bt.stress(head, peg).table.loc["peg", "loss"] == pytest.approx(10.0, rel=1e-9)
+    days = bt.Scenario("then", date=str(market.times[40]), until=str(market.times[50]))
+    row = bt.stress(head, days, data=market).table.iloc[0]
+    assert row["from"] == "data"
+    whole = bt.run(market.prefix(50), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-9)
+
+
+def test_the_distance_is_that_of_all_marks_at_a_waypoint():
+    """Of a hedge, the other leg moves too: frozen, each leg would be near its liquidation."""
+    hedge = held(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, {"A": 1.0, "B": -1.0})
+    deep = bt.Scenario("deep", price=-0.3, shape="bar")
+    row = bt.stress(hedge, deep).table.iloc[0]
+    # nearest at the open: B fails d above P, where E - q d = 0.005 q (2 P + d). With A frozen, B
+    # would be liquidated by the fall, and with B frozen A.
+    quantity, last = hedge.state.held.quantities[0], hedge.marks[-1, 0]
+    gap = (hedge.metrics["final_equity"] / quantity - 0.01 * last) / 1.005
+    assert row["distance"] == pytest.approx(gap / last, rel=1e-9)
