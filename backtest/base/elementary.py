@@ -27,6 +27,7 @@ SHIFT = 6755399441055744.0
 SHIFT_BITS = 4843621399236968448
 ONE_BITS = 4607182418800017408
 """The bits of SHIFT and of 1.0."""
+INFINITY_BITS = 9218868437227405312
 ROOT_HALF_BITS = 4604544271217802189
 """The bits of the root of 1/2; mantissas are taken from there to twice as much."""
 HIGH_BITS = -134217728
@@ -34,7 +35,7 @@ HIGH_BITS = -134217728
 SIGN_BIT = -9223372036854775808
 SMALLEST_NORMAL = 2.2250738585072014e-308
 TWO_54 = 18014398509481984.0
-TWO_52 = 4503599627370496.0
+TWO_53 = 9007199254740992.0
 UNDERFLOW, OVERFLOW = -1082.0, 1039.0
 """Exponents of 2 at which a power of it is zero, and infinite."""
 LARGEST_FACTOR = 7.378697629483821e19
@@ -150,38 +151,43 @@ def power(x: float, y: float) -> float:
     all other whole and half powers up to 4, a result that is a float is exact.
     """
     x, y = float(x), float(y)
+    if y == 1.0:  # the usual power: a single run skips the rest, lanes choose
+        return x
     value = short_power(abs(x), y, general_power(abs(x), y))
-    half = min(TWO_52, 0.5 * abs(y))
-    beyond = half - ((half + TWO_52) - TWO_52)
-    is_odd = abs(beyond) == 0.5
-    is_whole = is_odd or (beyond == 0.0 and half > 0.0)
+    near = min(TWO_53, abs(y))
+    beyond = abs(near - ((near + TWO_53) - TWO_53))
+    is_odd = beyond == 1.0
+    is_complex = (-math.inf < x) & (x < 0.0) & (beyond != 0.0) & (not is_odd)
     value = float_of(bits_of(value) ^ (bits_of(x) & SIGN_BIT)) if is_odd else value
-    is_number = x == x and y == y and (is_whole or not -math.inf < x < 0.0)  # noqa: PLR0124
-    value = value if is_number else math.nan
-    return 1.0 if y == 0.0 or x == 1.0 else value
+    value = math.nan if is_complex else value
+    return 1.0 if (y == 0.0) | (x == 1.0) else value
 
 
 def general_power(size: float, y: float) -> float:
-    """Return a number of at least 0 to the power of y, by its logarithm."""
+    """Return a number of at least 0 to the power of y, by its logarithm.
+
+    The powers of 0, infinity and NaN are chosen last, so that nothing waits for them.
+    """
     high, low = log_in_two(size)
-    total = high + low if size > 0.0 else -math.inf
-    total = total if size < math.inf else math.inf
-    factor = min(LARGEST_FACTOR, max(-LARGEST_FACTOR, y))
-    exponent = total * (factor * PER_LN_2)
+    factor = LARGEST_FACTOR if y > LARGEST_FACTOR else y
+    factor = -LARGEST_FACTOR if factor < -LARGEST_FACTOR else factor
+    exponent = (high + low) * (factor * PER_LN_2)
     shifted = min(OVERFLOW, max(UNDERFLOW, exponent)) + SHIFT
     k = shifted - SHIFT
     factor_high, high_high = upper_bits(factor), upper_bits(high)
     rest = (factor - factor_high) * high_high + factor * ((high - high_high) + low)
     value = exp_of_sum(shifted, factor_high * high_high - k * LN_2_HIGH, rest - k * LN_2_LOW)
-    value = value if exponent < OVERFLOW else math.inf
-    return value if exponent > UNDERFLOW else 0.0
+    value = value if exponent < OVERFLOW else exponent * math.inf
+    value = 0.0 if exponent <= UNDERFLOW else value
+    edge = size if y > 0.0 else float_of(INFINITY_BITS - bits_of(size))  # 0 and inf change places
+    edge = edge if y == y else y  # noqa: PLR0124 - NaN
+    return value if (size > 0.0) & (size < math.inf) else edge
 
 
 def short_power(size: float, y: float, otherwise: float) -> float:
-    """Return the power for y = 1/2, 1, 3/2, 2 and 3."""
+    """Return the power for y = 1/2, 3/2, 2 and 3."""
     square, root = size * size, math.sqrt(size)
     value = root if y == 0.5 else otherwise
-    value = size if y == 1.0 else value
     value = size * root if y == 1.5 else value
     value = square if y == 2.0 else value
     return square * size if y == 3.0 else value

@@ -16,7 +16,7 @@ from backtest.base.elementary import exp, log, power, short_power
 
 WHOLE = (int, np.integer)
 NUMBER = (float, np.floating, *WHOLE)
-SHORT = (0.5, 1.0, 1.5, 2.0, 3.0)
+SHORT = (0.5, 1.5, 2.0, 3.0)
 """The powers that :func:`backtest.base.elementary.short_power` has."""
 
 
