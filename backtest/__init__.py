@@ -95,7 +95,6 @@ if TYPE_CHECKING:
     from backtest.live import AccountSnapshot, decide, read_fills, replay
     from backtest.market import import_market
     from backtest.options import Chain, Surface, Surfaces
-    from backtest.pockets import Allocation, AllocationResult, Pocket, Runway, Spending, runway
     from backtest.risk import (
         Bounds,
         Capacity,
@@ -114,6 +113,14 @@ if TYPE_CHECKING:
         simulate_paths,
         stress,
     )
+    from backtest.subaccounts import (
+        Runway,
+        Spending,
+        Subaccount,
+        Subaccounts,
+        SubaccountsResult,
+        runway,
+    )
     from backtest.sweep import Sweep, sweep
     from backtest.tune import Robustness, Study, tune
     from backtest.validation import (
@@ -129,15 +136,20 @@ if TYPE_CHECKING:
 
     strategies: ModuleType
 else:
-    RENAMED = {"PanelPaths": "Paths", "PortfolioResult": "Result"}
+    RENAMED = {
+        "PanelPaths": "Paths",
+        "PortfolioResult": "Result",
+        "Allocation": "Subaccounts",
+        "Pocket": "Subaccount",
+        "AllocationResult": "SubaccountsResult",
+    }
 
     def __getattr__(name: str) -> object:
         """Warn of a former name."""
         if name not in RENAMED:
             raise AttributeError(name)
         warnings.warn(
-            f"bt.{name} is bt.{RENAMED[name]} since one instrument and several share a class; "
-            "the name goes in the next release",
+            f"bt.{name} is bt.{RENAMED[name]}; the old name goes in the next release",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -152,8 +164,6 @@ __all__ = [
     "AccountSnapshot",
     "AccountView",
     "AccountingError",
-    "Allocation",
-    "AllocationResult",
     "BacktestError",
     "BandWarning",
     "Bar",
@@ -201,7 +211,6 @@ __all__ = [
     "PanelQuality",
     "ParameterError",
     "Paths",
-    "Pocket",
     "Policy",
     "PolicyError",
     "PresetMargin",
@@ -224,6 +233,9 @@ __all__ = [
     "Strategy",
     "Stress",
     "Study",
+    "Subaccount",
+    "Subaccounts",
+    "SubaccountsResult",
     "Surface",
     "Surfaces",
     "Sweep",

@@ -160,7 +160,7 @@ LATER_FLAGS = {
     "--span": ("0.5", "2"),
     "--picture": ("map.svg", "map.png", "no/map.svg"),
 }
-"""Values of the flags of paths, risk, validations, crowds, pockets and books."""
+"""Values of the flags of paths, risk, validations, crowds, subaccounts and books."""
 BOOK = """balance = {balance}
 venue = "{venue}"
 requirement = {requirement}

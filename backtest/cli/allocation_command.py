@@ -1,4 +1,4 @@
-"""``backtest allocation``: one capital divided into separate accounts (pockets)."""
+"""``backtest allocation``: one capital divided into separate accounts (subaccounts)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.flags import POLICY
 from backtest.cli.output_flags import Output
-from backtest.cli.pocket_entries import build_allocation, read_pocket_flags
 from backtest.cli.progress import show_progress
+from backtest.cli.subaccount_entries import build_allocation, read_pocket_flags
 
 EXAMPLES = """
 backtest allocation --pocket 'a=0.6*Cppi()' --pocket 'b=0.4*VolTarget()'
@@ -22,7 +22,7 @@ backtest allocation examples/allocation.toml --report allocation.html
 """
 POCKETS = Key(
     "allocation", "pockets", dict[str, Any], "--pocket", POLICY,
-    "A pocket, NAME=SHARE*POLICY, such as 'a=0.6*Cppi()'; repeat for each.", read_pocket_flags,
+    "A subaccount, NAME=SHARE*POLICY, such as 'a=0.6*Cppi()'; repeat for each.", read_pocket_flags,
 )  # fmt: skip
 TERMS = ("venue", "account", "sampling", "calendar", "compile", "start")
 
@@ -44,9 +44,9 @@ def refuse_policy(draft: Draft) -> None:
     given = [each.name for each in draft.flags if each.table in ("policy", "overlay")]
     if given:
         raise ParameterError(
-            f"pockets have policies of their own, got {given[0]}",
+            f"subaccounts have policies of their own, got {given[0]}",
             where=given[0],
-            cure="write the policy into its pocket: --pocket 'a=0.6*Cppi(multiplier=4)'",
+            cure="write the policy into its subaccount: --pocket 'a=0.6*Cppi(multiplier=4)'",
         )
 
 

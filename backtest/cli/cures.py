@@ -28,6 +28,7 @@ OTHER_FLAGS = {
     "probability": ("--find-leverage",),
     "sets": ("--draws",),
     "store": ("--results",),
+    "subaccounts": ("--pocket",),
     "x": ("--map",),
     "y": ("--map",),
 }
@@ -35,7 +36,7 @@ OTHER_FLAGS = {
 SET_FIELDS = ("rates", "balances")
 """Fields of the account by currency, which ``--set`` takes one by one."""
 EXPERIMENT_FLAGS = {key.parameter.rstrip("_"): key.flag for key in EXPERIMENT_KEYS}
-TABLE_KEYS = {"sets": ("values", "draws")}
+TABLE_KEYS = {"sets": ("values", "draws"), "subaccounts": ("pockets",)}
 """Keys of an experiment for the arguments whose key has another name."""
 
 

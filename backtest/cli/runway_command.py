@@ -17,7 +17,7 @@ from backtest.cli.risk_command import (
     WorkThreads,
     list_path_terms,
 )
-from backtest.pockets import Spending
+from backtest.subaccounts import Spending
 
 EXAMPLES = """
 backtest runway --spend 0.01 --horizon 180d

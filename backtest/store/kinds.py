@@ -14,15 +14,15 @@ from backtest.base.saved_result import KINDS
 from backtest.compare import Comparison
 from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine.run_kinds import RUN
-from backtest.pockets import AllocationResult, Runway
 from backtest.risk import Bounds, Capacity, LiquidationRisk, MaxLeverage, Sensitivity, Stress
+from backtest.subaccounts import Runway, SubaccountsResult
 from backtest.sweep import Sweep
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation import CrossValidation, Schedules, WalkForward
 
 SAVED: tuple[type[SavedResult], ...] = (
     Sweep, Comparison, LiquidationRisk, MaxLeverage, Cascade, Crowding, SimulatedMarket,
-    AllocationResult, Runway, Bounds, Capacity, Sensitivity, Stress, CrossValidation, Schedules,
+    SubaccountsResult, Runway, Bounds, Capacity, Sensitivity, Stress, CrossValidation, Schedules,
     WalkForward,
 )  # fmt: skip
 """The classes of results, in the order of lists. They enter themselves in the kinds."""

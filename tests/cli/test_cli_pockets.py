@@ -1,4 +1,4 @@
-"""Pockets, capacity, comparisons and factors at the command line: the answers to mistakes."""
+"""Subaccounts, capacity, comparisons and factors at the command line: the answers to mistakes."""
 
 import math
 

@@ -32,7 +32,7 @@ WINGS = (
     "compare",
     "crowd",
     "validation",
-    "pockets",
+    "subaccounts",
     "regress",
     "store",
     "report",

@@ -42,7 +42,7 @@ def search(store: Path) -> object:
 
 
 def allocate(store: Path) -> object:
-    plan = bt.Allocation({"bold": (Constant(2.0), 0.6), "cash": (Constant(0.0), 0.4)})
+    plan = bt.Subaccounts({"bold": (Constant(2.0), 0.6), "cash": (Constant(0.0), 0.4)})
     return plan.run(make_market(20), **PLAIN).save(store)
 
 

@@ -58,7 +58,7 @@ def make_sensitivity() -> SettingsResult:
 
 
 def make_allocation() -> SettingsResult:
-    plan = bt.Allocation({"a": (Constant(2.0), 0.6), "b": (Constant(0.0), 0.4)}, rebalance="1d")
+    plan = bt.Subaccounts({"a": (Constant(2.0), 0.6), "b": (Constant(0.0), 0.4)}, rebalance="1d")
     return plan.run(MARKET, **PLAIN)
 
 

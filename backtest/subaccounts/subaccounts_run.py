@@ -1,4 +1,4 @@
-"""Run of the accounts of all pockets from one transfer date to the next."""
+"""Run of the accounts of all subaccounts from one transfer date to the next."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ from backtest.base import (
 )
 from backtest.engine import Result, read_venues, run
 from backtest.market import Market
-from backtest.pockets.allocation_result import AllocationResult, build_result
-from backtest.pockets.live_pockets import LivePocket, LivePortfolio, PocketRun, start_pocket
-from backtest.pockets.transfers import NONE, plan_transfers
+from backtest.subaccounts.live_subaccounts import (
+    LivePortfolio,
+    LiveSubaccount,
+    SubaccountRun,
+    start_subaccount,
+)
+from backtest.subaccounts.subaccounts_result import SubaccountsResult, build_result
+from backtest.subaccounts.transfers import NONE, plan_transfers
 
 
-def run_pockets(
-    runs: Mapping[str, PocketRun],
+def run_subaccounts(
+    runs: Mapping[str, SubaccountRun],
     account: Account,
     rebalance: str,
     transfer: str,
     *,
     terms: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
-) -> AllocationResult:
-    """Return the result of all pockets.
+) -> SubaccountsResult:
+    """Return the result of all subaccounts.
 
     Each is run without transfers first. Then all go from date to date together, which finds the
     transfers; a last run of each with its transfers as flows gives the result.
@@ -44,7 +49,7 @@ def run_pockets(
     first, time = next(iter(results.values())).span.first, next(iter(runs.values())).market.time
     dates = find_dates(time, first, rebalance) if transfer != NONE and len(runs) > 1 else []
     shares = np.array([each.share for each in runs.values()])
-    begun = [start_pocket(results[name]) for name in runs if dates]
+    begun = [start_subaccount(results[name]) for name in runs if dates]
     moved = pass_dates(
         begun, shares, account.capital, transfer, dates, time,
         is_compiled=terms["compile"], progress=progress,
@@ -61,29 +66,32 @@ def run_pockets(
         "policy": ", ".join(
             f"{name}: {each.share:g} of {each.policy!r}" for name, each in runs.items()
         ),
-        "pockets": {name: describe_pocket(each) for name, each in runs.items()},
+        "pockets": {name: describe_subaccount(each) for name, each in runs.items()},
         "rebalance": rebalance, "transfer": transfer, "account": account.to_dict(),
         "sampling": terms["sampling"], "calendar": terms["calendar"],
     }  # fmt: skip
     return build_result(results, ledger, shares, account.capital, settings, history)
 
 
-def live_alone(pocket: PocketRun, account: Account, terms: Mapping[str, Any]) -> Result:
-    """Return the run of a pocket as an account of its own."""
-    given: Any = {**pocket._asdict(), **terms}
+def live_alone(subaccount: SubaccountRun, account: Account, terms: Mapping[str, Any]) -> Result:
+    """Return the run of a subaccount as an account of its own."""
+    given: Any = {**subaccount._asdict(), **terms}
     del given["share"]
     result: Result = run(account=account, **given)
     return result
 
 
-def describe_pocket(pocket: PocketRun) -> dict[str, Any]:
-    """Return a pocket for the manifest."""
-    market, facts = pocket.market, {"policy": repr(pocket.policy), "share": pocket.share}
+def describe_subaccount(subaccount: SubaccountRun) -> dict[str, Any]:
+    """Return a subaccount for the manifest."""
+    market, facts = (
+        subaccount.market,
+        {"policy": repr(subaccount.policy), "share": subaccount.share},
+    )
     if isinstance(market, Market):
-        facts |= {"instrument": market.instrument, "venue": pocket.venue.to_dict()}
+        facts |= {"instrument": market.instrument, "venue": subaccount.venue.to_dict()}
     else:
-        venues = read_venues(pocket.venue, market)
-        facts |= {"instrument": [*market], "overlay": repr(pocket.overlay)}
+        venues = read_venues(subaccount.venue, market)
+        facts |= {"instrument": [*market], "overlay": repr(subaccount.overlay)}
         facts["venue"] = {name: each.to_dict() for name, each in venues.items()}
     return {**facts, "content_hash": market.content_hash}
 
@@ -101,7 +109,7 @@ def find_dates(time: IntArray, first: int, rebalance: str) -> list[int]:
 
 
 def pass_dates(
-    pockets: list[LivePocket | LivePortfolio],
+    subaccounts: list[LiveSubaccount | LivePortfolio],
     shares: FloatArray,
     capital: float,
     transfer: str,
@@ -111,25 +119,29 @@ def pass_dates(
     is_compiled: bool,
     progress: Callable[[int, int], None] | None,
 ) -> FloatArray:
-    """Return what each pocket got at each date, of shape (n_dates, n_pockets)."""
+    """Return what each subaccount got at each date, of shape (n_dates, n_subaccounts)."""
     moved = np.zeros((len(dates), len(shares)))
     if not dates:
         return moved
     stops = [*dates[1:], len(time)]
-    pockets = [each.advance(0.0, dates[0], is_compiled=is_compiled)[0] for each in pockets]
+    subaccounts = [each.advance(0.0, dates[0], is_compiled=is_compiled)[0] for each in subaccounts]
     for k, stop in enumerate(stops):
-        equity = np.array([each.equity for each in pockets])
-        is_ruined = np.array([each.is_ruined for each in pockets])
+        equity = np.array([each.equity for each in subaccounts])
+        is_ruined = np.array([each.is_ruined for each in subaccounts])
         asked = plan_transfers(transfer, equity, shares, capital, is_ruined)
         given = 0.0
         for i in np.flatnonzero(asked < 0.0):
-            pockets[i], moved[k, i] = pockets[i].advance(asked[i], stop, is_compiled=is_compiled)
+            subaccounts[i], moved[k, i] = subaccounts[i].advance(
+                asked[i], stop, is_compiled=is_compiled
+            )
             given -= moved[k, i]
         takers = np.flatnonzero(asked > 0.0)
         for i, amount in zip(takers, divide(given, asked[takers]), strict=True):
-            pockets[i], moved[k, i] = pockets[i].advance(amount, stop, is_compiled=is_compiled)
+            subaccounts[i], moved[k, i] = subaccounts[i].advance(
+                amount, stop, is_compiled=is_compiled
+            )
         for i in np.flatnonzero(asked == 0.0):
-            pockets[i], _ = pockets[i].advance(0.0, stop, is_compiled=is_compiled)
+            subaccounts[i], _ = subaccounts[i].advance(0.0, stop, is_compiled=is_compiled)
         check_sum(moved[k], equity, int(time[dates[k]]))
         if progress is not None:
             progress(k + 1, len(dates))
@@ -151,6 +163,6 @@ def check_sum(moved: FloatArray, equity: FloatArray, time: int) -> None:
     if not gap <= 1e-9 * max(float(np.abs(equity).sum()), 1.0):
         raise AccountingError(
             f"transfers must add up to 0, got {moved.tolist()}, {gap:g} off",
-            where=f"Allocation, {format_time(time)} UTC",
+            where=f"Subaccounts, {format_time(time)} UTC",
             cure="report this with the settings of the run",
         )

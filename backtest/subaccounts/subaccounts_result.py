@@ -1,4 +1,4 @@
-"""The result of an allocation: totals, pockets, and transfers."""
+"""The result of an allocation: totals, subaccounts, and transfers."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ COLUMNS = ("share", "capital", "transfers", "final_equity", "growth", "volatilit
 
 
 @dataclass(frozen=True, eq=False)
-class AllocationResult(SettingsResult):
+class SubaccountsResult(SettingsResult):
     """The result of an allocation.
 
     Attributes
     ----------
     table : DataFrame
-        A row per pocket and one of the ``whole``: ``share`` and ``capital`` at the start;
+        A row per subaccount and one of the ``whole``: ``share`` and ``capital`` at the start;
         ``transfers``, what it got less what it gave; ``final_equity``; ``growth`` and
         ``volatility`` per year and ``sharpe``, without transfers; ``max_drawdown``;
         ``liquidations``; ``ruin_days`` from the start to ruin, NaN without.
     equity : DataFrame
-        By the open of each bar: the equity at its close of the ``whole`` and of each pocket.
+        By the open of each bar: the equity at its close of the ``whole`` and of each subaccount.
     transfers : DataFrame
-        By the open at which they are made: what each pocket gets; each row adds up to 0.
+        By the open at which they are made: what each subaccount gets; each row adds up to 0.
     settings : dict
         What the numbers come from.
     results : dict of str to Result
-        The run of each pocket, with its transfers as flows; None if loaded from files.
+        The run of each subaccount, with its transfers as flows; None if loaded from files.
     history : Market or Markets, optional
-        The market of the first pocket that has one; None if loaded from files.
+        The market of the first subaccount that has one; None if loaded from files.
     """
 
     table: pd.DataFrame
@@ -60,36 +60,36 @@ class AllocationResult(SettingsResult):
     history: Market | Markets | None = None
 
     kind = "allocation"
-    call = "bt.Allocation.run"
+    call = "bt.Subaccounts.run"
     table_names = ("table", "equity", "transfers")
     long_tables = ("equity",)
 
     def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the first pocket with one position."""
+        """Return the data of the first subaccount with one position."""
         return describe_history(self.history)
 
     @property
     def note(self) -> str:
-        """Growth per year of all pockets together."""
+        """Growth per year of all subaccounts together."""
         return f"growth {format_percent(float(self.table['growth'].loc[WHOLE]))} a year"
 
     @property
     def heading(self) -> str:
-        """The title of the page: the pockets with their shares."""
+        """The title of the page: the subaccounts with their shares."""
         shares = self.table["share"].drop(WHOLE)
         return f"Allocation: {', '.join(f'{name} {100 * x:g} %' for name, x in shares.items())}"
 
     @property
     def ruined(self) -> list[str]:
-        """The pockets that were ruined."""
+        """The subaccounts that were ruined."""
         days = self.table["ruin_days"].drop(WHOLE)
         return list(map(str, days.index[days.notna()]))
 
     @property
     def verdict(self) -> str:
-        """What the whole earned, and which pockets were ruined."""
+        """What the whole earned, and which subaccounts were ruined."""
         whole: Any = self.table.loc[WHOLE]
-        lost = f"Ruined: {', '.join(self.ruined)}." if self.ruined else "No pocket was ruined."
+        lost = f"Ruined: {', '.join(self.ruined)}." if self.ruined else "No subaccount was ruined."
         return (
             f"{whole['capital']:,.2f} became {whole['final_equity']:,.2f}, a growth of "
             f"{format_percent(float(whole['growth']))} per year. {lost}"
@@ -101,7 +101,7 @@ class AllocationResult(SettingsResult):
         return f"Transfers {self.settings['transfer']}, every {self.settings['rebalance']}."
 
     def list_numbers(self) -> list[Headline]:
-        """Return the measures of the whole, and the pockets ruined."""
+        """Return the measures of the whole, and the subaccounts ruined."""
         whole: Any = self.table.loc[WHOLE]
         n = len(self.ruined)
         return [
@@ -123,28 +123,32 @@ class AllocationResult(SettingsResult):
                 "less",
             ),
             Headline(
-                "ruined", "pockets ruined", n, better="less", text=f"{n} of {len(self.table) - 1}"
+                "ruined",
+                "subaccounts ruined",
+                n,
+                better="less",
+                text=f"{n} of {len(self.table) - 1}",
             ),
         ]
 
     def list_parts(self) -> list[Part]:
-        """Return the pockets, and the transfers between them."""
+        """Return the subaccounts, and the transfers between them."""
         heads = {str(name): Head(str(name), "", "signed money") for name in self.transfers}
         return [
-            Part("pockets", "By pocket", "Growth is without transfers.", (
-                ShownChart("equity", "Equity", "Of the whole and of each pocket, at closes.",
+            Part("subaccounts", "By subaccount", "Growth is without transfers.", (
+                ShownChart("equity", "Equity", "Of the whole and of each subaccount, at closes.",
                            self.equity[[*self.equity.columns[1:], WHOLE]], has_legend=True,
                            height=340),
-                ShownTable(self.table, labels=Head("pocket")), self.settings["policy"],
+                ShownTable(self.table, labels=Head("subaccount")), self.settings["policy"],
             )),
             Part("transfers", "Transfers", "Each date adds up to 0.",
-                 (ShownTable(self.transfers, "What each pocket got, in money",
+                 (ShownTable(self.transfers, "What each subaccount got, in money",
                              labels=Head("open", "UTC"), heads=heads),)),
         ]  # fmt: skip
 
     def __repr__(self) -> str:
         final = float(self.table["final_equity"].loc[WHOLE])
-        return f"<AllocationResult: {len(self.table) - 1} pockets, equity {final:.2f}>"
+        return f"<SubaccountsResult: {len(self.table) - 1} subaccounts, equity {final:.2f}>"
 
     def summary(self) -> str:
         """Return the tables as text for a terminal."""
@@ -163,22 +167,22 @@ def build_result(
     capital: float,
     settings: dict[str, Any],
     history: Market | Markets | None,
-) -> AllocationResult:
-    """Return the result of pockets that have been run."""
+) -> SubaccountsResult:
+    """Return the result of subaccounts that have been run."""
     equity = pd.DataFrame({name: each.bars["equity"] for name, each in results.items()})
     equity.insert(0, WHOLE, equity.sum(axis=1))
-    rows = {name: measure_pocket(each, float(ledger[name].sum()))
+    rows = {name: measure_subaccount(each, float(ledger[name].sum()))
             for name, each in results.items()}  # fmt: skip
     rows[WHOLE] = measure_whole(results, equity[WHOLE].to_numpy(), capital)
     table = pd.DataFrame(rows).T
     table["share"] = [*shares, 1.0]
     table["capital"] = table["share"] * capital
     table = table[list(COLUMNS)].rename_axis("pocket")
-    return AllocationResult(table, equity, ledger, settings, dict(results), history)
+    return SubaccountsResult(table, equity, ledger, settings, dict(results), history)
 
 
-def measure_pocket(result: Result, transfers: float) -> dict[str, float]:
-    """Return the row of one pocket."""
+def measure_subaccount(result: Result, transfers: float) -> dict[str, float]:
+    """Return the row of one subaccount."""
     metrics = result.metrics
     return {
         "transfers": transfers,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.pockets.runway import find_bars, spend
 from backtest.strategies import Constant
+from backtest.subaccounts.runway import find_bars, spend
 from tests.markets import free_venue, walk
 
 NOT_RUINED = np.zeros((3, 1), dtype=bool)

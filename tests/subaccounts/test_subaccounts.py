@@ -1,4 +1,4 @@
-"""One capital in pockets: transfers by hand, the ledger that adds up to 0, ruin of a pocket."""
+"""One capital in subaccounts: transfers by hand, a ledger that adds up to 0, and a ruin."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.pockets.transfers import plan_transfers
 from backtest.strategies import Constant
+from backtest.subaccounts.transfers import plan_transfers
 from tests import scenes
 from tests.markets import free_venue, market_of, walk
 
@@ -28,17 +28,17 @@ class Hold(bt.Policy):
         return self.size if account.position == 0.0 else math.nan
 
 
-def pair(**settings) -> bt.Allocation:
-    return bt.Allocation({"bold": (Constant(2.0), 0.6), "cash": (Constant(0.0), 0.4)}, **settings)
+def pair(**settings) -> bt.Subaccounts:
+    return bt.Subaccounts({"bold": (Constant(2.0), 0.6), "cash": (Constant(0.0), 0.4)}, **settings)
 
 
-def test_every_pocket_goes_back_to_its_share():
+def test_every_subaccount_goes_back_to_its_share():
     """600 at 2x from 100 to 150: bought at the open of hour 1, 12 coins earn 600: 1,200 and 400.
 
     At the open of hour 3 the whole is 1,600, of which 60 % are 960: 240 move.
     """
     market = scenes.market_of(100.0, 100.0, (100.0, 150.0, 100.0, 150.0), 150.0, 150.0)
-    plan = bt.Allocation({"bold": (Hold(2.0), 0.6), "cash": (Constant(0.0), 0.4)}, rebalance="3h")
+    plan = bt.Subaccounts({"bold": (Hold(2.0), 0.6), "cash": (Constant(0.0), 0.4)}, rebalance="3h")
     done = plan.run(market, **TERMS)
     assert done.transfers.index.tolist() == [market.times[3]]
     assert done.transfers.iloc[0].tolist() == pytest.approx([-240.0, 240.0])
@@ -62,7 +62,7 @@ def test_only_losses_are_made_up(equity, moved):
     assert found.tolist() == pytest.approx(moved)
 
 
-def test_three_pockets_share_lack_and_surplus_in_proportion():
+def test_three_subaccounts_share_lack_and_surplus_in_proportion():
     shares = np.array([0.5, 0.25, 0.25])
     equity = np.array([900.0, 100.0, 200.0])
     found = plan_transfers("losses-only", equity, shares, 1000.0, np.zeros(3, dtype=bool))
@@ -72,30 +72,30 @@ def test_three_pockets_share_lack_and_surplus_in_proportion():
     assert found.tolist() == pytest.approx([-100.0, 0.0, 100.0])  # 2 : 1 of 1,200
 
 
-def test_the_ledger_adds_up_to_0_and_the_whole_is_the_sum_of_its_pockets():
+def test_the_ledger_adds_up_to_0_and_the_whole_is_the_sum_of_its_subaccounts():
     market = walk(24 * 6, 0.3, 0.8, seed=3)
-    plan = bt.Allocation(
+    plan = bt.Subaccounts(
         {"a": (Constant(3.0), 0.5), "b": (Constant(1.5), 0.3), "c": (Constant(0.0), 0.2)},
         rebalance="12h",
     )
     done = plan.run(market, **TERMS)
     assert len(done.transfers) == 11
     np.testing.assert_allclose(done.transfers.sum(axis=1), 0.0, atol=1e-9)
-    pockets = done.equity.drop(columns="whole")
-    np.testing.assert_allclose(pockets.sum(axis=1), done.equity["whole"], rtol=1e-12)
+    subaccounts = done.equity.drop(columns="whole")
+    np.testing.assert_allclose(subaccounts.sum(axis=1), done.equity["whole"], rtol=1e-12)
     assert done.results is not None
     for name, each in done.results.items():
         np.testing.assert_allclose(
             each.bars["flows"][each.bars["flows"] != 0.0],
             done.transfers[name][done.transfers[name] != 0.0],
         )
-    # a pocket is back at its share of what there was at the close before
+    # a subaccount is back at its share of what there was at the close before
     before = done.equity["whole"].shift(1).loc[done.transfers.index]
     held = done.equity["c"].loc[done.transfers.index]
     np.testing.assert_allclose(held, 0.2 * before, rtol=1e-9)
 
 
-def test_without_transfers_each_pocket_is_the_run_of_its_part():
+def test_without_transfers_each_subaccount_is_the_run_of_its_part():
     market = walk(240, 0.3, 0.8, seed=4)
     done = pair(transfer="none").run(market, **TERMS)
     alone = bt.run(market, Constant(2.0), **TERMS | {"account": bt.Account(capital=600.0)})
@@ -104,10 +104,10 @@ def test_without_transfers_each_pocket_is_the_run_of_its_part():
     assert done.table.loc["bold", "sharpe"] == alone.metrics["sharpe"]
 
 
-def test_pockets_of_one_policy_are_the_account_as_a_whole():
+def test_subaccounts_of_one_policy_are_the_account_as_a_whole():
     """Without lots and costs, halves of an account are the account."""
     market = walk(24 * 8, 0.3, 0.8, seed=5)
-    plan = bt.Allocation({"a": (Constant(1.5), 0.5), "b": (Constant(1.5), 0.5)}, rebalance="2d")
+    plan = bt.Subaccounts({"a": (Constant(1.5), 0.5), "b": (Constant(1.5), 0.5)}, rebalance="2d")
     done = plan.run(market, **TERMS)
     alone = bt.run(market, Constant(1.5), **TERMS)
     np.testing.assert_allclose(done.equity["whole"], alone.bars["equity"], rtol=1e-9)
@@ -116,9 +116,9 @@ def test_pockets_of_one_policy_are_the_account_as_a_whole():
     assert done.table.loc["whole", "growth"] == pytest.approx(alone.metrics["cagr"], rel=1e-6)
 
 
-def test_a_ruined_pocket_leaves_the_others_and_gets_nothing():
+def test_a_ruined_subaccount_leaves_the_others_and_gets_nothing():
     fall = np.array([100.0, 100.0, 60.0, 60.0, 60.0, 60.0, 60.0])
-    plan = bt.Allocation(
+    plan = bt.Subaccounts(
         {"bold": (Constant(5.0), 0.5), "a": (Constant(0.0), 0.3), "b": (Constant(0.0), 0.2)},
         rebalance="4h",
     )
@@ -130,14 +130,14 @@ def test_a_ruined_pocket_leaves_the_others_and_gets_nothing():
     assert (done.transfers["bold"] == 0.0).all()
 
 
-def test_pockets_trade_their_own_instruments_on_one_clock():
+def test_subaccounts_trade_their_own_instruments_on_one_clock():
     markets = bt.Markets(
         {"AAA": market_of(np.array([100.0, 100.0, 110.0, 110.0])),
          "BBB": market_of(np.array([50.0, 50.0, 50.0, 100.0]))}, currency="USD",
     )  # fmt: skip
-    plan = bt.Allocation(
-        {"a": bt.Pocket(Hold(1.0), 0.5, instrument="AAA"),
-         "b": bt.Pocket(Hold(1.0), 0.5, instrument="BBB", signal=-0.5)}, transfer="none",
+    plan = bt.Subaccounts(
+        {"a": bt.Subaccount(Hold(1.0), 0.5, instrument="AAA"),
+         "b": bt.Subaccount(Hold(1.0), 0.5, instrument="BBB", signal=-0.5)}, transfer="none",
     )  # fmt: skip
     done = plan.run(markets, **TERMS | {"venue": {"AAA": free_venue(), "BBB": free_venue()}})
     assert done.equity["a"].iloc[-1] == pytest.approx(550.0)
@@ -145,21 +145,21 @@ def test_pockets_trade_their_own_instruments_on_one_clock():
 
 
 @pytest.mark.parametrize("margin", ["cross", pytest.param("isolated", marks=pytest.mark.slow)])
-def test_a_pocket_may_hold_several_positions(margin):
+def test_a_subaccount_may_hold_several_positions(margin):
     """Transfers restore the shares, are the flows of each run, and add up to 0."""
     names = ("A", "B", "C")
     markets = bt.Markets(
         {name: bt.Market.sample(bars=24 * 6, seed=k) for k, name in enumerate(names)},
         currency="USD",
     )
-    plan = bt.Allocation(
+    plan = bt.Subaccounts(
         {
-            "pair": bt.Pocket(
+            "pair": bt.Subaccount(
                 {"A": Constant(2.0), "B": Constant(1.0)}, 0.5, instrument=("A", "B"),
                 signal={"A": 0.5, "B": -0.5}, overlay=Constant(0.9),
             ),
             "all": (Constant(1.5), 0.3),
-            "one": bt.Pocket(Constant(1.0), 0.2, instrument="C"),
+            "one": bt.Subaccount(Constant(1.0), 0.2, instrument="C"),
         },
         rebalance="36h",
     )  # fmt: skip
@@ -182,11 +182,11 @@ def test_a_pocket_may_hold_several_positions(margin):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: bt.Allocation({}), "pockets must be a mapping with one or more"),
-    (lambda: bt.Allocation({"a": (Constant(1.0), 0.5)}), "must add up to 1, got 0.5"),
-    (lambda: bt.Allocation({"a": (Constant(1.0), math.nan)}), "share must be"),
-    (lambda: bt.Allocation({"a": Constant(1.0)}), "must be a bt.Pocket or"),
-    (lambda: bt.Allocation({"a": (Constant, 1.0)}), "policy must be a Policy"),
+    (lambda: bt.Subaccounts({}), "subaccounts must be a mapping with one or more"),
+    (lambda: bt.Subaccounts({"a": (Constant(1.0), 0.5)}), "must add up to 1, got 0.5"),
+    (lambda: bt.Subaccounts({"a": (Constant(1.0), math.nan)}), "share must be"),
+    (lambda: bt.Subaccounts({"a": Constant(1.0)}), "must be a bt.Subaccount or"),
+    (lambda: bt.Subaccounts({"a": (Constant, 1.0)}), "policy must be a Policy"),
     (lambda: pair(transfer="all"), "transfer must be"),
     (lambda: pair(rebalance="soon"), "soon"),
     (lambda: pair().run(market_of(np.full(9, 1.0)), venue=free_venue(),
@@ -196,7 +196,7 @@ def test_a_pocket_may_hold_several_positions(margin):
     (lambda: pair().run(market_of(np.full(9, 1.0)), venue=free_venue(), account=bt.Account(
         collateral=[bt.Collateral("X", 1.0, prices=1.0, rate=1.0)], negative_limit=0.0)),
      "collateral must be left out"),
-    (lambda: bt.Allocation({"a": bt.Pocket(Constant(1.0), 1.0, instrument=("A", "B"))}).run(
+    (lambda: bt.Subaccounts({"a": bt.Subaccount(Constant(1.0), 1.0, instrument=("A", "B"))}).run(
         bt.Markets({"A": market_of(np.full(9, 1.0))}, currency="USD"), **TERMS),
      "some of them, got 'B'"),
     (lambda: bt.Spending(0.0), "share must be"),

@@ -1,4 +1,4 @@
-"""The pockets of an allocation, from the table ``[allocation]`` or ``--pocket`` flags."""
+"""The subaccounts of an allocation, from the table ``[allocation]`` or ``--pocket`` flags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft, GivenFlag, flatten, located
 from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import split_pair
-from backtest.pockets import Allocation, Pocket
+from backtest.subaccounts import Subaccount, Subaccounts
 
 FIELDS = ("share", "policy", "settings", "instrument", "signal", "overlay")
 FORM = "a=0.6*Cppi()"
@@ -29,9 +29,9 @@ def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
         name, rest = split_pair(flag, text, FORM, form="NAME=SHARE*POLICY")
         if name in seen:
             raise ParameterError(
-                f"the names of pockets must be different, {name!r} was given twice",
+                f"the names of subaccounts must be different, {name!r} was given twice",
                 where=flag,
-                cure="give each pocket another name",
+                cure="give each subaccount another name",
             )
         seen.add(name)
         share, star, policy = str(rest).partition("*")
@@ -49,40 +49,40 @@ def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
         yield GivenFlag(flag, "allocation", f"pockets.{name}", entry)
 
 
-def build_allocation(draft: Draft) -> Allocation:
+def build_allocation(draft: Draft) -> Subaccounts:
     """Build the allocation that a draft describes."""
     section = draft.section("allocation")
     table = dict(section.entries)
-    pockets = table.pop("pockets", {})
-    if not pockets:
+    subaccounts = table.pop("pockets", {})
+    if not subaccounts:
         raise ParameterError(
-            "an allocation needs pockets, has none",
+            "an allocation needs subaccounts, has none",
             where=section.where,
             cure=f"add them: --pocket '{FORM}' --pocket 'b=0.4*VolTarget()'",
         )
     with located(section.where):
-        found = {name: build_pocket(name, each, draft) for name, each in pockets.items()}
+        found = {name: build_subaccount(name, each, draft) for name, each in subaccounts.items()}
     with naming_source(draft, "allocation"):
-        return Allocation(found, **table)
+        return Subaccounts(found, **table)
 
 
-def build_pocket(name: str, entry: Any, draft: Draft) -> Pocket:
-    """Build one pocket from its table."""
+def build_subaccount(name: str, entry: Any, draft: Draft) -> Subaccount:
+    """Build one subaccount from its table."""
     where = f"pockets.{name}"
     if not isinstance(entry, dict):
         raise ParameterError(
-            f"a pocket must be a table, got {entry!r:.60}",
+            f"a subaccount must be a table, got {entry!r:.60}",
             where=where,
             cure='give {share = 0.6, policy = "cppi"}',
         )
-    check_names("a pocket", entry, FIELDS, ("share", "policy"), noun="key", where=where)
+    check_names("a subaccount", entry, FIELDS, ("share", "policy"), noun="key", where=where)
     section = draft.section("allocation")
     settings = flatten(entry.get("settings", {}))
     policy = read_policy(entry["policy"], settings, where=where, folder=section.folder)
     overlay = None
     if "overlay" in entry:
         overlay = read_policy(entry["overlay"], {}, where=where, folder=section.folder)
-    return Pocket(
+    return Subaccount(
         policy,
         entry["share"],
         instrument=entry.get("instrument"),

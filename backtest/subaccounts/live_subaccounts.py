@@ -1,4 +1,4 @@
-"""Accounts of pockets on their way from one transfer date to the next."""
+"""Accounts of subaccounts on their way from one transfer date to the next."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from backtest.market import Market, Markets
 from backtest.policy import Policy
 
 
-class PocketRun(NamedTuple):
-    """What one pocket runs on."""
+class SubaccountRun(NamedTuple):
+    """What one subaccount runs on."""
 
     policy: Any
     share: float
@@ -45,8 +45,8 @@ def place_flow(flow: float, bar: int) -> tuple[IntArray, FloatArray]:
     return np.full(len(amounts), bar, dtype=np.int64), amounts
 
 
-class LivePocket(NamedTuple):
-    """A pocket with one position during a run: its inputs, columns, and state."""
+class LiveSubaccount(NamedTuple):
+    """A subaccount with one position during a run: its inputs, columns, and state."""
 
     inputs: Inputs
     policy: Policy
@@ -60,11 +60,11 @@ class LivePocket(NamedTuple):
 
     @property
     def is_ruined(self) -> bool:
-        """Whether the pocket is ruined."""
+        """Whether the subaccount is ruined."""
         return self.begin.state.is_ruined
 
-    def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LivePocket, float]:
-        """Take the pocket up to bar ``stop`` with a flow at the open of its next bar.
+    def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LiveSubaccount, float]:
+        """Take the subaccount up to bar ``stop`` with a flow at the open of its next bar.
 
         Returns it there, and the flow that was made: a withdrawal leaves what its margin needs.
         """
@@ -85,7 +85,7 @@ class LivePocket(NamedTuple):
 
 
 class LivePortfolio(NamedTuple):
-    """A pocket with several positions during a run, up to bar ``first``; its state changes."""
+    """A subaccount with several positions during a run, up to bar ``first``; its state changes."""
 
     setup: Setup
     inputs: PortfolioInputs
@@ -101,11 +101,11 @@ class LivePortfolio(NamedTuple):
 
     @property
     def is_ruined(self) -> bool:
-        """Whether the pocket is ruined."""
+        """Whether the subaccount is ruined."""
         return bool(self.state.wallet[IS_RUINED] != 0.0)
 
     def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LivePortfolio, float]:
-        """Take the pocket up to bar ``stop``; see :meth:`LivePocket.advance`."""
+        """Take the subaccount up to bar ``stop``; see :meth:`LiveSubaccount.advance`."""
         bars, amounts = place_flow(flow, self.first)
         self.state.cursor[FLOW_NEXT] = 0
         feed = self.inputs.feed._replace(flow_bar=bars, flow_amount=amounts)
@@ -124,12 +124,12 @@ class LivePortfolio(NamedTuple):
         return self._replace(counts=counts, first=stop), moved
 
 
-def start_pocket(whole: Result) -> LivePocket | LivePortfolio:
-    """Return a pocket at its beginning; ``whole`` is its run without transfers."""
+def start_subaccount(whole: Result) -> LiveSubaccount | LivePortfolio:
+    """Return a subaccount at its beginning; ``whole`` is its run without transfers."""
     setup: Setup = whole.setup
     if setup.is_of_fast_loop:
         ((policy, _, columns, *_),) = setup.observed
         start = LoopStart(start_state(setup.account), start_numbers(policy), setup.first)
-        return LivePocket(setup.inputs, policy, columns, start)
+        return LiveSubaccount(setup.inputs, policy, columns, start)
     inputs, state, deciders, tally = begin(setup)
     return LivePortfolio(setup, inputs, state, deciders, Counts(tally, None), setup.first)

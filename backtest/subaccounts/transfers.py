@@ -1,4 +1,4 @@
-"""Amounts that each pocket receives and gives at a transfer date."""
+"""Amounts that each subaccount receives and gives at a transfer date."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TO_TARGET, LOSSES_ONLY, NONE = RULES = ("to-target", "losses-only", "none")
 def plan_transfers(
     rule: str, equity: FloatArray, shares: FloatArray, capital: float, is_ruined: BoolArray
 ) -> FloatArray:
-    """Return the transfer to each pocket, negative if it gives, of shape (n_pockets,).
+    """Return the transfer to each subaccount, negative if it gives, of shape (n_subaccounts,).
 
-    Ruined pockets take no part. To the target, the others get to their shares of what they have
-    together. With losses only, pockets below their share of the capital get what they lack from
+    Ruined subaccounts take no part. To the target, the others get to their shares of what they have
+    together. With losses only, subaccounts below their share of the capital get what they lack from
     those above, in proportion to lack and to surplus, at most what the surplus is.
 
     Examples

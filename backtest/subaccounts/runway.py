@@ -31,7 +31,6 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.engine import Progress, describe_history
-from backtest.pockets.spending import Spending
 from backtest.policy import Policy
 from backtest.risk import (
     AnyAccount,
@@ -49,6 +48,7 @@ from backtest.risk import (
     summarize_funding,
     warn_of_idle,
 )
+from backtest.subaccounts.spending import Spending
 
 WHERE = "bt.runway"
 QUANTILES = (0.05, 0.5, 0.95)
