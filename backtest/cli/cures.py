@@ -28,7 +28,6 @@ OTHER_FLAGS = {
     "probability": ("--find-leverage",),
     "sets": ("--draws",),
     "store": ("--results",),
-    "subaccounts": ("--pocket",),
     "x": ("--map",),
     "y": ("--map",),
 }

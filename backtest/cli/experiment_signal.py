@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.allocate import WeightRule
 from backtest.base import ParameterError
 from backtest.cli.draft import Draft, DraftTable, flatten, located
 from backtest.cli.named_weights import read_allocation
 from backtest.engine import read_named, read_rule, signals
 from backtest.engine.indicator_rules import RULES
 from backtest.market import Market, Markets, as_markets, find_clock, read_weight_file
+from backtest.weights import WeightRule
 
 
 def read_signal(draft: Draft, market: Market | Markets) -> Any:

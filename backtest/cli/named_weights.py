@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backtest.allocate import WeightRule
-from backtest.allocate.weight_rule import BY_COVARIANCE
 from backtest.base import ParameterError, did_you_mean
+from backtest.weights import WeightRule
+from backtest.weights.weight_rule import BY_COVARIANCE
 
 ALLOCATIONS = ("equal", *BY_COVARIANCE)
-"""The rules of :mod:`backtest.allocate` that need nothing but markets."""
+"""The rules of :mod:`backtest.weights` that need nothing but markets."""
 
 
 def read_allocation(name: str, settings: Mapping[str, Any], *, where: str) -> WeightRule:

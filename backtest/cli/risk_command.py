@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import pandas as pd
 
 import backtest
-from backtest.allocate import WeightRule
 from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
 from backtest.cli.draft import Draft
@@ -21,6 +20,7 @@ from backtest.cli.progress import EARLY, show_activity, show_phases, show_progre
 from backtest.cli.run_command import run_with_progress
 from backtest.market import Market, Markets, as_markets
 from backtest.risk import MaxLeverage, Paths
+from backtest.weights import WeightRule
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5

@@ -25,7 +25,7 @@ WINGS = (
     "measures",
     "engine",
     "live",
-    "allocate",
+    "weights",
     "risk",
     "sweep",
     "tune",
@@ -40,7 +40,7 @@ WINGS = (
 )
 """The folders of the package. Each imports only those before it."""
 
-OUTSIDE = ("paths", "", "strategies", "__main__")
+OUTSIDE = ("allocate", "paths", "", "strategies", "__main__")
 """What is no wing: public names, the policies, and ``python -m backtest``."""
 
 ORDER = (*(name for name in WINGS if name != "cli"), *OUTSIDE[:-1], "cli", "__main__")

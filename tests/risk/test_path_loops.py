@@ -77,11 +77,6 @@ def test_a_path_of_markets_of_one_is_that_of_its_market_bit_for_bit():
         assert isinstance(named[2], bt.Markets)
 
 
-def test_the_old_name_of_paths_of_several_warns():
-    with pytest.warns(DeprecationWarning, match=r"bt\.PanelPaths is bt\.Paths"):
-        assert bt.PanelPaths is bt.Paths
-
-
 def tiered() -> bt.Venue:
     """Return a venue whose fee falls by half after 20,000 traded."""
     tiers = [bt.FeeTier(volume=20_000.0, maker=2e-4, taker=2.5e-4)]

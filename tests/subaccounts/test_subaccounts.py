@@ -205,3 +205,9 @@ def test_a_subaccount_may_hold_several_positions(margin):
 def test_a_wrong_argument_is_one_clear_error(make, message):
     with pytest.raises(bt.ParameterError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("old", "new"), [("Allocation", "Subaccounts"), ("PanelPaths", "Paths")])
+def test_a_former_public_name_warns(old, new):
+    with pytest.warns(DeprecationWarning, match=rf"bt\.{old} is bt\.{new}"):
+        assert getattr(bt, old) is getattr(bt, new)

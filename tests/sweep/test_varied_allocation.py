@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.allocate import WeightRule
 from backtest.strategies import Constant
 from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.portfolios.rule_portfolios import RulePortfolios
+from backtest.weights import WeightRule
 from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.allocate import WeightRule
 from backtest.engine.switched_run import Stretch, run_switched
 from backtest.strategies import Constant
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.procedure import read_procedure
+from backtest.weights import WeightRule
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
-from backtest.allocate import covariance_kernels, formulas
-from backtest.allocate.refits import Segment, hold_weights, list_segments
 from backtest.base import Choice, FloatArray, ParameterError, Range, compile_module, format_time
 from backtest.engine import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets, require_panel
+from backtest.weights import covariance_kernels, formulas
+from backtest.weights.refits import Segment, hold_weights, list_segments
 
 HALF_LIFE = 168.0
 """The default of ``half_life``: a week of hours."""
@@ -91,7 +91,7 @@ def equal_risk(
     """Return the long weights whose contributions to the variance are equal (risk parity).
 
     Parameters, shape, errors and schedule as in :func:`inverse_volatility`. See
-    :func:`backtest.allocate.formulas.equal_risk_weights`.
+    :func:`backtest.weights.formulas.equal_risk_weights`.
     """
     memory = read_memory(half_life, window, every, "equal_risk")
     return _compute(markets, memory, every, formulas.equal_risk_weights)
@@ -111,7 +111,7 @@ def minimum_variance(
     apart can ruin an account: those of BTC, ETH and LTC did within a day of 2020-03-12. Other
     parameters, shape, errors and schedule as in :func:`inverse_volatility`; also raises
     ParameterError if some instruments move alike. See
-    :func:`backtest.allocate.formulas.minimum_variance_weights`.
+    :func:`backtest.weights.formulas.minimum_variance_weights`.
     """
     memory = read_memory(half_life, window, every, "minimum_variance")
     solve = partial(formulas.minimum_variance_weights, long_only=long_only)
@@ -130,7 +130,7 @@ def hierarchical(
 
     ``linkage`` is "single", "complete", "average" or "ward". Other parameters, shape, errors and
     schedule as in :func:`inverse_volatility`. See
-    :func:`backtest.allocate.formulas.hierarchical_weights`.
+    :func:`backtest.weights.formulas.hierarchical_weights`.
     """
     memory = read_memory(half_life, window, every, "hierarchical")
     Choice(*get_args(formulas.Linkage)).check("linkage", linkage, where="bt.allocate.hierarchical")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
-from backtest.allocate import formulas
-from backtest.allocate.by_covariance import Memory, Solve, weigh_by_covariance
 from backtest.base import Choice, FloatArray, ParameterError, Place, Range
 from backtest.engine import SignalRule, write_word
 from backtest.market import Market, Markets, read_weights
+from backtest.weights import formulas
+from backtest.weights.by_covariance import Memory, Solve, weigh_by_covariance
 
 BY_COVARIANCE = ("inverse-volatility", "equal-risk", "minimum-variance", "hierarchical")
 """The rules that read returns."""
 
 
 class WeightRule(SignalRule):
-    """Weights by the name of a function of :mod:`backtest.allocate`, and its parameters.
+    """Weights by the name of a function of :mod:`backtest.weights`, and its parameters.
 
     ``bt.run(markets, ..., signal=WeightRule("equal-risk", half_life=48))`` is the run with
     ``signal=bt.allocate.equal_risk(markets, half_life=48)``. In sweeps and searches with this
@@ -29,8 +29,8 @@ class WeightRule(SignalRule):
     memory : str
         ``"half-life"`` or ``"window"``: which of both says how far covariances look back.
     half_life, window, every, long_only, linkage
-        As in :func:`~backtest.allocate.inverse_volatility`,
-        :func:`~backtest.allocate.minimum_variance` and :func:`~backtest.allocate.hierarchical`.
+        As in :func:`~backtest.weights.inverse_volatility`,
+        :func:`~backtest.weights.minimum_variance` and :func:`~backtest.weights.hierarchical`.
 
     Raises
     ------

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from backtest.allocate import formulas
 from backtest.base.errors import ParameterError
+from backtest.weights import formulas
 
 
 def make_covariance(volatilities: list[float], correlation: float) -> np.ndarray:

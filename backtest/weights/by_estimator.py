@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.allocate.refits import Segment, hold_weights, list_segments
 from backtest.base import FloatArray, ParameterError, PolicyError, Range, count_work
 from backtest.engine import compute_frame
 from backtest.engine.lookahead.causality_checker import USUAL
 from backtest.market import Markets, require_panel
+from backtest.weights.refits import Segment, hold_weights, list_segments
 
 WHERE = "bt.allocate.fitted"
 WORK = 500.0

@@ -8,10 +8,10 @@ import pytest
 from sklearn.covariance import ledoit_wolf
 
 import backtest as bt
-from backtest.allocate import by_covariance, formulas
-from backtest.allocate.by_covariance import Memory
 from backtest.base.errors import PolicyError
 from backtest.engine.signal_checks import describe_signal_check
+from backtest.weights import by_covariance, formulas
+from backtest.weights.by_covariance import Memory
 from tests.fast_cases import every_nth
 from tests.refusals import check_refused
 

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.allocate.by_covariance import equal_risk, hierarchical, inverse_volatility
-    from backtest.allocate.by_covariance import minimum_variance
-    from backtest.allocate.by_estimator import fitted
-    from backtest.allocate.equal import equal
-    from backtest.allocate.weight_rule import WeightRule
+    from backtest.weights import (
+        WeightRule,
+        equal,
+        equal_risk,
+        fitted,
+        hierarchical,
+        inverse_volatility,
+        minimum_variance,
+    )
 
 open_door(__name__)
 

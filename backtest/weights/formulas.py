@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from backtest.allocate import covariance_kernels
 from backtest.base import FloatArray, IntArray, ParameterError, compile_module
+from backtest.weights import covariance_kernels
 
 Linkage: TypeAlias = Literal["single", "complete", "average", "ward"]
 
