@@ -41,7 +41,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest.strategies import VolTarget
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 
 HOURLY_BARS, POWER_BARS = 61_320, 35_064
 SIMPLE = bt.Venue.simple(

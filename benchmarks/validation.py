@@ -44,7 +44,7 @@ from known_truth import (
 import backtest as bt
 from backtest.strategies import VolTarget
 from backtest.sweep import draw_sets, read_space
-from backtest.validation.fold_cuts import WalkPlan, plan_spans
+from backtest.validation.fold_spans import WalkPlan, plan_spans
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0)

@@ -16,7 +16,7 @@ import numpy as np
 
 import backtest as bt
 from backtest.measures.run_measures import CORE
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Base, count_sets, read_settings
 from backtest.sweep.sets.space import draw_cube, read_space

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.base.later_import import open_door
 
 if TYPE_CHECKING:
+    from backtest.base.argument_texts import Argument, Either, Phrase, Piece, Place, join_phrases
     from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
     from backtest.base.atomic_files import held_folder, move_file, replace_file, replace_folder
     from backtest.base.atomic_files import temporary_folder, write_file
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from backtest.base.number_text import format_number, format_pair, format_percent, format_price
     from backtest.base.number_text import format_price_at_tick, format_probability, format_rate
     from backtest.base.number_text import format_setting, format_signed, format_value
-    from backtest.base.phrases import Argument, Either, Phrase, Piece, Place, join_phrases
     from backtest.base.provenance import Code, Making, attach_saved_making, continue_making
     from backtest.base.provenance import decode_provenance, encode_provenance, find_changed_files
     from backtest.base.provenance import find_code, find_making, making_from_json, making_to_json

@@ -25,9 +25,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base import units
+from backtest.base.argument_texts import Place
 from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.base.json_values import repr_plain
-from backtest.base.phrases import Place
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,7 +18,7 @@ class BacktestError(Exception):
         The file, parameter, bar or command-line flag where it was found.
     cure : str
         How to fix it. A text that names arguments of a function is a
-        :class:`backtest.base.phrases.Phrase`, so that the command line can name flags instead.
+        :class:`~backtest.base.argument_texts.Phrase`, from which the command line names flags.
     """
 
     def __init__(self, problem: str, *, where: str, cure: str) -> None:

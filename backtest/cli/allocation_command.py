@@ -6,9 +6,9 @@ from typing import Any
 
 from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.flags import POLICY
 from backtest.cli.output_flags import Output

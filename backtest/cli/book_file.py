@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest.base import ParameterError, check_names
-from backtest.cli.draft import located
+from backtest.cli.experiment_draft import located
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.toml_files import read_toml
 from backtest.features import BookCalculation, calculate_book

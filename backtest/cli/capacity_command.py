@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import backtest
-from backtest.cli.draft import Draft
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.output_flags import Output
 from backtest.cli.sensitivity_command import run_variations

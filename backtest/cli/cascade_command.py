@@ -8,9 +8,9 @@ import typer
 
 import backtest
 from backtest.base import from_plain
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_single_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
 from backtest.cli.impact_text import read_impact
 from backtest.cli.printing import save_and_print

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from backtest.base import ParameterError
-from backtest.cli.draft import GivenFlag
 from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.experiment_command import list_flags
 from backtest.cli.experiment_data import load_data
+from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.cli.find_policy import load_policies
 from backtest.cli.flags import AsJson

@@ -12,9 +12,9 @@ import backtest
 from backtest.base import Choice, ParameterError, from_plain
 from backtest.cli.compared_terms_text import read_margin_flag, read_venue_flags, replace_terms
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.experiment_schema import find_single
 from backtest.cli.experiment_venue import build_policy

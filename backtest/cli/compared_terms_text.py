@@ -8,7 +8,7 @@ from typing import Any
 
 from backtest.account import Account
 from backtest.base import ParameterError
-from backtest.cli.draft import Draft, DraftTable, GivenFlag, located, overlay
+from backtest.cli.experiment_draft import Draft, DraftTable, GivenFlag, located, overlay
 from backtest.cli.experiment_venue import build_venue, split_preset
 from backtest.venue import Venue
 

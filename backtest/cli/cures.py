@@ -12,7 +12,7 @@ import typer
 
 from backtest.base import Argument, BacktestError, Either, Phrase, Piece, Place
 from backtest.cli.data_import_command import import_files
-from backtest.cli.draft import Draft
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.cli.lazy_commands import build_tree
 from backtest.market.tables.repairs import KINDS

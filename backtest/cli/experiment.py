@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from backtest.account import Account
 from backtest.base import ParameterError, TimeLike
-from backtest.cli.draft import Draft, GivenFlag, Tables, located, nest, overlay
 from backtest.cli.experiment_data import check_start, load_data, read_span
+from backtest.cli.experiment_draft import Draft, GivenFlag, Tables, located, nest, overlay
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.experiment_options import list_options
 from backtest.cli.experiment_schema import read_experiment

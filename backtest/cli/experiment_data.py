@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.base import ParameterError, TimeLike, format_time, to_nanoseconds
-from backtest.cli.draft import Draft, DraftTable, located
+from backtest.cli.experiment_draft import Draft, DraftTable, located
 from backtest.cli.experiment_schema import find_single
 from backtest.market import Market, Markets, find_in_folders, is_panel, with_clock
 from backtest.venue import Venue

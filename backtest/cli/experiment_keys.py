@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 from backtest.account import Account, ByInstrument, LimitDeclaration, StopDistance
 from backtest.base import Choice, ParameterError
 from backtest.cli.account_flags import ACCOUNT_FLAGS
-from backtest.cli.draft import GivenFlag
+from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.flag_readers import (
     read_bps,
     read_distance,

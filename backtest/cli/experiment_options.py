@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from backtest.base import ParameterError, utc_index
-from backtest.cli.draft import Draft, located
 from backtest.cli.experiment_data import SAMPLE
+from backtest.cli.experiment_draft import Draft, located
 from backtest.cli.progress import show_progress
 from backtest.engine import check_columns, schedule_options
 from backtest.market import Market, Markets, as_markets, read_weight_file

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from backtest.base import Choice, ParameterError, did_you_mean
-from backtest.cli.draft import Tables
+from backtest.cli.experiment_draft import Tables
 from backtest.cli.experiment_keys import TABLES, Key, list_keys
 from backtest.cli.toml_files import read_toml
 

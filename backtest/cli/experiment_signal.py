@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from backtest.base import ParameterError
-from backtest.cli.draft import Draft, DraftTable, flatten, located
+from backtest.cli.experiment_draft import Draft, DraftTable, flatten, located
 from backtest.cli.named_weights import read_allocation
 from backtest.engine import read_named, read_rule, signals
 from backtest.engine.indicator_rules import RULES

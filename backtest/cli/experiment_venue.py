@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from backtest.base import ParameterError, Text, VenueError, did_you_mean
-from backtest.cli.draft import Draft, DraftTable, flatten, located, overlay
 from backtest.cli.experiment_data import list_seeds, names_several
+from backtest.cli.experiment_draft import Draft, DraftTable, flatten, located, overlay
 from backtest.cli.find_policy import read_policy
 from backtest.cli.unit_hints import warn_of_large_costs
 from backtest.market import Market, Markets

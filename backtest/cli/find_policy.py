@@ -11,7 +11,7 @@ from types import ModuleType
 
 from backtest import strategies
 from backtest.base import BacktestError, ParameterError, PolicyError, did_you_mean
-from backtest.cli.draft import located
+from backtest.cli.experiment_draft import located
 from backtest.cli.policy_expression import check_length, is_expression, parse_policy
 from backtest.policy import Policy, find_policies
 

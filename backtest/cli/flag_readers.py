@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backtest.cli.draft import GivenFlag
+from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.typed_values import parse_typed, split_pair
 from backtest.cli.unit_hints import warn_of_fraction
 

@@ -14,9 +14,9 @@ import typer
 import backtest
 from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from backtest.base import ParameterError, did_you_mean
-from backtest.cli.draft import Draft, DraftTable, GivenFlag, overlay
+from backtest.cli.experiment_draft import Draft, DraftTable, GivenFlag, overlay
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.policy_expression import is_expression
 from backtest.cli.typed_values import parse_typed, split_pair

@@ -12,9 +12,9 @@ import typer
 import backtest
 from backtest.base import ParameterError, describe_fault, list_records
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import RESULTS, AsJson, Results, Save
 from backtest.cli.printing import save_and_print

@@ -9,9 +9,9 @@ import pandas as pd
 import backtest
 from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, WORK, option
 from backtest.cli.output_flags import Output

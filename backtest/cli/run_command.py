@@ -10,9 +10,9 @@ import typer
 
 import backtest
 from backtest.base import format_paragraph
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import list_policies, name_policies
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option

@@ -5,9 +5,9 @@ from __future__ import annotations
 import backtest
 from backtest.base import ParameterError
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.output_flags import Output
 from backtest.cli.paths_command import draw_paths

@@ -7,7 +7,7 @@ from typing import Any
 
 from backtest.base import ParameterError, check_names
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft, GivenFlag, flatten, located
+from backtest.cli.experiment_draft import Draft, GivenFlag, flatten, located
 from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import split_pair
 from backtest.subaccounts import Subaccount, Subaccounts

@@ -14,10 +14,10 @@ from backtest.base import ParameterError, Range
 from backtest.base.compile_time import COMPILING
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import INTERRUPTED
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft, flatten
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
 from backtest.cli.printing import save_and_print
@@ -27,7 +27,7 @@ from backtest.cli.typed_values import read_bounds, read_values
 from backtest.measures import read_constraints, read_objective, total_violation
 from backtest.measures.path_measures import PATH
 from backtest.measures.run_measures import CORE
-from backtest.sweep.evaluator import STREAMED
+from backtest.sweep.set_evaluator import STREAMED
 
 DRAWS = 1_024
 """Default number of sets to draw."""

@@ -17,8 +17,8 @@ from backtest.base import (
     format_time,
     format_value,
 )
-from backtest.cli.draft import Draft
 from backtest.cli.experiment import build_run_command, name_where
+from backtest.cli.experiment_draft import Draft
 from backtest.cli.printing import break_name, print_table
 from backtest.engine import count_unfilled
 from backtest.measures import (

@@ -11,10 +11,10 @@ import typer
 import backtest
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
-from backtest.cli.draft import Draft, flatten
 from backtest.cli.exit_codes import FAILED, INTERRUPTED
 from backtest.cli.experiment import build_experiment, build_run_command, name_where
 from backtest.cli.experiment_command import take_experiment
+from backtest.cli.experiment_draft import Draft, flatten
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
 from backtest.cli.paths_command import draw_paths

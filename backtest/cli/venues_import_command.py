@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from backtest.base import ParameterError, VenueError, did_you_mean, write_file
-from backtest.cli.draft import located
+from backtest.cli.experiment_draft import located
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph, print_table

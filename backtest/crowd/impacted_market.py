@@ -16,7 +16,7 @@ import numpy as np
 from backtest.base import compile_module
 from backtest.crowd import flow_kernels
 from backtest.engine import filled_changes, run, value_of
-from backtest.market.tables.frames import PRICES
+from backtest.market.tables.timed_table import PRICES
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio_checks import check_periods, check_portfolio, check_settlement
     from backtest.engine.portfolio_checks import count_periods, read_venues
     from backtest.engine.portfolio_close import find_failure_value, is_near_failure, look_at_close
-    from backtest.engine.portfolio_cuts import find_portfolio_decisions
     from backtest.engine.portfolio_driver import Counts, advance_portfolio, bind_loop, drive
     from backtest.engine.portfolio_driver import find_simulate, list_kernel_arguments, new_tape
     from backtest.engine.portfolio_driver import read_tables, report_bad_decision
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
     from backtest.engine.portfolio_setup import Setup, end_expired, set_up, set_up_again
     from backtest.engine.portfolio_setup import set_up_like
     from backtest.engine.portfolio_tally import is_over_cap
+    from backtest.engine.portfolio_target_cuts import find_portfolio_decisions
     from backtest.engine.position_tables import compute_notionals, measure_profits
     from backtest.engine.record import AccountFields, Outcome, PositionFields, Record, join_records
     from backtest.engine.record import new_record_of_one

@@ -18,7 +18,7 @@ from backtest.base import FloatArray, compiling_first, format_time, repr_plain
 from backtest.engine.contract_options import hold_options, list_options
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import FULL
-from backtest.engine.lookahead.market_cuts import make_futures
+from backtest.engine.lookahead.market_ends import make_futures
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market

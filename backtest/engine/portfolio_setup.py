@@ -29,9 +29,9 @@ from backtest.engine.portfolio_checks import (
     warn_of_band,
     warn_of_delisting,
 )
-from backtest.engine.portfolio_cuts import measure_portfolio_cuts
 from backtest.engine.portfolio_inputs import read_portfolio_inputs
 from backtest.engine.portfolio_policies import ObservedPolicy, assign_policies, observe_policies
+from backtest.engine.portfolio_target_cuts import measure_portfolio_cuts
 from backtest.engine.record import Outcome
 from backtest.engine.resumed_run import find_start_bar, join_resumed
 from backtest.engine.run_record import RunRecord

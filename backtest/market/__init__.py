@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from backtest.market.read.instrument_folders import find_in_folders, is_panel, list_names
     from backtest.market.tables.defects import Defect, refuse, require
     from backtest.market.tables.dividends import read_settlements
-    from backtest.market.tables.frames import to_floats
     from backtest.market.tables.market_data import compute_once
     from backtest.market.tables.repairs import Repair, split_notes
     from backtest.market.tables.settlements import cadence, nearest_minute, place_on_bars
+    from backtest.market.tables.timed_table import to_floats
     from backtest.market.tables.times import to_utc
     from backtest.market.weight_files import read_weight_file
     from backtest.market.weight_frame import Weights, check_columns_of_frame, name_as_panel

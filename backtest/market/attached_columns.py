@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.base import BacktestError, DataError, FloatArray, IntArray, format_time, utc_index
 from backtest.market.tables.defects import require
-from backtest.market.tables.frames import BARS, to_floats
+from backtest.market.tables.timed_table import BARS, to_floats
 from backtest.market.tables.times import TIME_NAMES
 
 WHERE = "Market.with_columns"

@@ -38,8 +38,8 @@ from backtest.market.read.files import write_folder
 from backtest.market.read.folder import load_data
 from backtest.market.reshape import cut_fields, resample_data
 from backtest.market.synthetic import generate_sample
-from backtest.market.tables.assemble import MarketFrames, assemble
 from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.market_from_frames import MarketFrames, align_frames
 from backtest.market.tables.read_options import check_frame, read_options, time_text
 
 MarkGaps = Literal["last"] | None
@@ -185,7 +185,7 @@ class Market(MarketData):
         ):
             if frame is not None or name == "bars":
                 check_frame(name, frame)
-        data = assemble(
+        data = align_frames(
             MarketFrames.of(bars, mark, rates, dividends), options, where="the frames given"
         )
         length = format_duration(data.interval)

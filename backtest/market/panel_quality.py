@@ -25,8 +25,8 @@ from backtest.market.inspect.quality_report import Fit, Quality
 from backtest.market.markets import Markets
 from backtest.market.read.instrument_folders import find_sources
 from backtest.market.tables.bar_checks import spacing
-from backtest.market.tables.frames import TimedTable, distinct, in_order
 from backtest.market.tables.read_options import read_options
+from backtest.market.tables.timed_table import TimedTable, distinct, in_order
 
 ALONE = "correct their defects, which are reported for each of them, or cut the panel"
 FITS: tuple[Fit, ...] = ("yes", "with care", "no")

@@ -18,8 +18,8 @@ from backtest.base import (
 )
 from backtest.market.tables.bar_checks import grid_origin
 from backtest.market.tables.dividends import DIVIDEND
-from backtest.market.tables.frames import PRICES
 from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.timed_table import PRICES
 
 NEIGHBORS = 5
 """Groups at either end that show when a group usually begins and ends."""

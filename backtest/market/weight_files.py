@@ -9,7 +9,7 @@ import pandas as pd
 from backtest.base import DataError, utc_index
 from backtest.market.read.files import read_file
 from backtest.market.tables.defects import require
-from backtest.market.tables.frames import to_floats
+from backtest.market.tables.timed_table import to_floats
 from backtest.market.tables.times import find_stamps, to_utc
 
 

@@ -14,14 +14,12 @@ if TYPE_CHECKING:
     from backtest.measures.calibration import Calibration, calibrate, check_bins
     from backtest.measures.cautions import count_cautions, describe_left_out, find_cautions, is_lost
     from backtest.measures.cautions import name_sharpe
-    from backtest.measures.coverage import LikelihoodRatio, conditional_coverage, independence
-    from backtest.measures.coverage import unconditional_coverage
     from backtest.measures.deflated_sharpe import SharpeMoments, deflated_sharpe
     from backtest.measures.deflated_sharpe import deflated_sharpe_of_returns, estimate_moments
     from backtest.measures.deflated_sharpe import expected_max_sharpe, min_track_record_length
     from backtest.measures.deflated_sharpe import probabilistic_sharpe
     from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
-    from backtest.measures.influence import STATISTICS, Sampled
+    from backtest.measures.influence_functions import STATISTICS, Sampled
     from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
     from backtest.measures.lots import reduce_spans, split_trades
     from backtest.measures.margin_use import count_available, divide_by_equity, idle_cash
@@ -63,6 +61,8 @@ if TYPE_CHECKING:
     from backtest.measures.trade_measures import measure_trades
     from backtest.measures.trade_rows import Fills, TradeRows, TradeView, list_trades
     from backtest.measures.trial_luck import effective_trials, simulate_luck
+    from backtest.measures.value_at_risk_tests import LikelihoodRatio, conditional_coverage
+    from backtest.measures.value_at_risk_tests import independence, unconditional_coverage
 
 open_door(__name__)
 

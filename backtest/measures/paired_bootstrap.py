@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base import FloatArray, IntArray, check_lengths, checked
-from backtest.measures.influence import STATISTICS, Sampled, measure_activity
+from backtest.measures.influence_functions import STATISTICS, Sampled, measure_activity
 from backtest.measures.persistence import Errors, estimate_errors
 
 ROUNDING = 1e-12

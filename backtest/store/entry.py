@@ -13,13 +13,13 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.engine.run_kinds import RUN
 from backtest.store.begun_validations import describe_progress, is_begun, open_begun
-from backtest.store.card import (
-    Stamp,
-    read_card,
-    summarize_making,
-)
 from backtest.store.kind_fields import describe_manifest, read_fields, read_study_header
 from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, open_folder
+from backtest.store.unchanged_run import (
+    Stamp,
+    read_unchanged_run,
+    summarize_making,
+)
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation import describe_search
 from backtest.validation.validation_files import ACCOUNTS
@@ -167,7 +167,7 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
         check_utf8_name(folder)
         stamp = stamp or take_stamp(folder)
         place = _find_time_and_size(stamp)
-        if (shown := read_card(folder, stamp)) is not None:
+        if (shown := read_unchanged_run(folder, stamp)) is not None:
             return StoreEntry(folder.name, RUN, **place, **shown)
         if is_begun(folder):
             kind, manifest = open_begun(folder)

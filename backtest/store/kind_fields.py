@@ -10,8 +10,8 @@ from backtest.base import damage_error, is_lock_held, select_numbers
 from backtest.base.atomic_files import LOCK
 from backtest.base.result_folders import MANIFEST
 from backtest.base.saved_result import KINDS
-from backtest.store.card import has_ends
 from backtest.store.kinds import STUDY_KIND, find_manifest_faults
+from backtest.store.unchanged_run import has_ends
 from backtest.tune import STUDY, Study
 from backtest.tune import read_json as read_study_json
 from backtest.validation import describe_search

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 from backtest.base import DataError, find_version, write_file
 from backtest.base.saved_result import KINDS
-from backtest.store import card, kind_fields
 from backtest.store import entry as reading
-from backtest.store.card import Stamp
+from backtest.store import kind_fields, unchanged_run
 from backtest.store.entry import StoreEntry, read_entry, take_stamp
 from backtest.store.find import find_folder, list_folders
 from backtest.store.kinds import LEFTOVER
+from backtest.store.unchanged_run import Stamp
 
 INDEX = ".index.json"
 QUIET = 2_000_000_000
@@ -134,7 +134,7 @@ def describe_reader() -> str:
     sources = b"".join(
         Path(each).read_bytes()
         for each in (
-            *(str(module.__file__) for module in (reading, kind_fields, card)),
+            *(str(module.__file__) for module in (reading, kind_fields, unchanged_run)),
             *sorted({kind.source for kind in KINDS.values()}),
         )
     )

@@ -12,12 +12,12 @@ from typing import NamedTuple
 from backtest.base import DataError, held_folder
 from backtest.base.atomic_files import LOCK, REPLACED
 from backtest.base.result_folders import DRAFT, LEFTOVERS, MANIFEST, OLDER, PRUNED
-from backtest.store.card import Stamp
 from backtest.store.deletable_folders import describe_removal, find_reason_to_keep
 from backtest.store.entry import StoreEntry
 from backtest.store.kinds import name_kind
 from backtest.store.list_filters import Filter, sort_entries
 from backtest.store.listing import QUIET, list_results, try_stamp
+from backtest.store.unchanged_run import Stamp
 from backtest.tune import STUDY
 
 KNOWN_BY = (MANIFEST, STUDY)

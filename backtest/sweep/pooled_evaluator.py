@@ -33,8 +33,8 @@ from backtest.engine import (
 from backtest.market import Market, Markets
 from backtest.measures.path_measures import DATES
 from backtest.policy import Policy
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool, refuse_pool
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Base, Sets, read_settings
 

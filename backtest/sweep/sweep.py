@@ -44,7 +44,6 @@ from backtest.measures import rank_by_objective
 from backtest.measures.run_measures import METRICS
 from backtest.policy import Policy
 from backtest.sweep.cluster import on_cluster
-from backtest.sweep.evaluator import Evaluator, Metrics
 from backtest.sweep.pooled_evaluator import (
     Accounts,
     choose_evaluator,
@@ -52,6 +51,7 @@ from backtest.sweep.pooled_evaluator import (
     resolve_signals,
 )
 from backtest.sweep.pooling import Pool
+from backtest.sweep.set_evaluator import Evaluator, Metrics
 from backtest.sweep.sets.set_checks import check_sets
 from backtest.sweep.sets.sets import (
     Base,

@@ -36,7 +36,7 @@ from backtest.sweep.tabulate import ERROR, convert_dates, name_parameter, order_
 
 if TYPE_CHECKING:
     from backtest.engine import Result
-    from backtest.sweep.evaluator import Evaluator
+    from backtest.sweep.set_evaluator import Evaluator
 
 
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"

@@ -10,7 +10,7 @@ from backtest.engine import Progress
 from backtest.measures import read_aversion, read_risk_name
 from backtest.measures.path_measures import DATES
 from backtest.measures.run_measures import METRICS
-from backtest.sweep.evaluator import OF_PATH, Evaluator
+from backtest.sweep.set_evaluator import OF_PATH, Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Sets, take_sets
 

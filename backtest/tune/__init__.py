@@ -5,9 +5,6 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.tune.arguments import check_choices, choose_metrics, find_names, read_budget
-    from backtest.tune.arguments import read_left_out, read_robustness
-    from backtest.tune.conclusion import StudyTask
     from backtest.tune.holdout import find_damaged_looks, record_look
     from backtest.tune.journal import Batch, Journal
     from backtest.tune.luck import Verdict, deflate_alone
@@ -16,6 +13,9 @@ if TYPE_CHECKING:
     from backtest.tune.plateau import Robustness, find_extent
     from backtest.tune.pooled_luck import find_chance
     from backtest.tune.search import search_and_choose, tune
+    from backtest.tune.search_arguments import check_choices, choose_metrics, find_names
+    from backtest.tune.search_arguments import read_budget, read_left_out, read_robustness
+    from backtest.tune.search_outcome import StudyTask
     from backtest.tune.single_sets import Bench
     from backtest.tune.study import Study
     from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS, clear_drafts, find_broken

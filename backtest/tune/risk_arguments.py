@@ -9,8 +9,8 @@ from backtest.base import Argument, ParameterError, Phrase, Place
 from backtest.market import Markets, as_markets
 from backtest.measures import RiskMeasure, read_risk_name
 from backtest.measures.risk_names import LARGEST
-from backtest.tune.arguments import ObjectivesLike, find_names
 from backtest.tune.path_risk import WHERE, PathRisk
+from backtest.tune.search_arguments import ObjectivesLike, find_names
 
 if TYPE_CHECKING:
     from backtest.market import Market

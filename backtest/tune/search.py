@@ -47,7 +47,13 @@ from backtest.sweep import (
     read_space,
     resolve_signals,
 )
-from backtest.tune.arguments import (
+from backtest.tune.holdout import find_split, warn_of_unseen
+from backtest.tune.journal import Journal
+from backtest.tune.load_study import load_outcome
+from backtest.tune.other_trials import find_other_trials
+from backtest.tune.plateau import BUDGET_SHARE, Robustness
+from backtest.tune.risk_arguments import read_path_risk
+from backtest.tune.search_arguments import (
     ObjectivesLike,
     check_choices,
     choose_metrics,
@@ -56,14 +62,8 @@ from backtest.tune.arguments import (
     read_left_out,
     read_robustness,
 )
-from backtest.tune.conclusion import StudyTask, build_outcome
-from backtest.tune.holdout import find_split, warn_of_unseen
-from backtest.tune.journal import Journal
-from backtest.tune.load_study import load_outcome
-from backtest.tune.other_trials import find_other_trials
-from backtest.tune.plateau import BUDGET_SHARE, Robustness
-from backtest.tune.risk_arguments import read_path_risk
 from backtest.tune.search_loop import Budget, search
+from backtest.tune.search_outcome import StudyTask, build_outcome
 from backtest.tune.single_sets import Bench
 from backtest.tune.study import Study
 from backtest.tune.study_folder import (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backtest.market import Market, Markets
     from backtest.policy import Policy
     from backtest.sweep import Sets
-    from backtest.validation.procedure import Procedure
+    from backtest.validation.tuning_procedure import Procedure
 
 SETTLED = 0.01
 """A column has forgotten a bar once it is within this share of the largest disturbance."""

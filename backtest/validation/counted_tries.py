@@ -24,7 +24,7 @@ from backtest.tune.other_trials import NO_TRIALS
 if TYPE_CHECKING:
     from backtest.sweep import Sets
     from backtest.validation.fold_search import SearchedFold
-    from backtest.validation.procedure import Procedure
+    from backtest.validation.tuning_procedure import Procedure
 
 
 def read_other_tries(

@@ -56,7 +56,6 @@ from backtest.validation.groups import (
     list_splits,
 )
 from backtest.validation.luck_of_sets import judge_best, measure_sharpes
-from backtest.validation.procedure import Procedure, quiet_runs, read_procedure, require_mean
 from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.split_scores import (
     SplitWinners,
@@ -64,6 +63,7 @@ from backtest.validation.split_scores import (
     estimate_overfitting,
     stitch_paths,
 )
+from backtest.validation.tuning_procedure import Procedure, quiet_runs, read_procedure, require_mean
 
 if TYPE_CHECKING:
     from backtest.account import Account

@@ -25,15 +25,15 @@ from backtest.tune import (
     is_feasible,
     search_and_choose,
 )
-from backtest.validation.estimates import find_rank, order_scores
+from backtest.validation.interval_estimates import find_rank, order_scores
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
     from backtest.engine import Result
     from backtest.sweep import Evaluator, Rows, Sets
     from backtest.tune import CountTries, Verdict
-    from backtest.validation.fold_cuts import FoldSpan
-    from backtest.validation.procedure import Procedure
+    from backtest.validation.fold_spans import FoldSpan
+    from backtest.validation.tuning_procedure import Procedure
 
 
 TEST = "part"

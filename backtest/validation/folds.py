@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.base import Place, call_later, checked
 from backtest.market import Market, Markets, as_markets
-from backtest.validation.fold_cuts import (
+from backtest.validation.fold_spans import (
     plan_spans,
     read_plan,
     tabulate_spans,

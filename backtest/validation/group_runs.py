@@ -15,14 +15,14 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.compare import sample_free
 from backtest.sweep import count_sets, take_sets
 from backtest.tune import write_study_file
-from backtest.validation.estimates import order_scores
 from backtest.validation.group_scores import KNOWN, GroupPart, combine_parts, sum_moments
 from backtest.validation.groups import Groups, find_embargoed, list_splits
+from backtest.validation.interval_estimates import order_scores
 
 if TYPE_CHECKING:
     from backtest.engine import Progress
     from backtest.sweep import Evaluator, Rows, Sets
-    from backtest.validation.procedure import Procedure
+    from backtest.validation.tuning_procedure import Procedure
 
 
 CHUNK = 2048

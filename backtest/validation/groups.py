@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.base import BoolArray, IntArray, ParameterError, Place, Range, parse_duration
 from backtest.engine import mark_ends
-from backtest.validation.fold_cuts import LEAST_TEST, LEAST_TRAIN, describe_bar
+from backtest.validation.fold_spans import LEAST_TEST, LEAST_TRAIN, describe_bar
 
 if TYPE_CHECKING:
     from backtest.market import Market, Markets

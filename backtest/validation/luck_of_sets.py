@@ -20,7 +20,7 @@ from backtest.validation.group_scores import GroupPart, combine_parts
 
 if TYPE_CHECKING:
     from backtest.validation.group_runs import GroupRuns
-    from backtest.validation.procedure import Procedure
+    from backtest.validation.tuning_procedure import Procedure
 
 SAMPLE = 128
 """Sets whose returns are correlated, spread evenly over the draws."""

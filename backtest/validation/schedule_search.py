@@ -30,11 +30,11 @@ from backtest.measures import (
 )
 from backtest.sweep import Accounts, Pool, on_cluster
 from backtest.validation.counted_tries import read_other_tries
-from backtest.validation.estimates import share_overfit
-from backtest.validation.fold_cuts import FoldSpan, WalkPlan, plan_spans
-from backtest.validation.procedure import Procedure, quiet_runs, read_procedure, require_mean
+from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans
+from backtest.validation.interval_estimates import share_overfit
 from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.schedules import Schedules
+from backtest.validation.tuning_procedure import Procedure, quiet_runs, read_procedure, require_mean
 from backtest.validation.walk_figures import tabulate_folds
 from backtest.validation.walk_forward import record_looks, run_walk, search_folds
 

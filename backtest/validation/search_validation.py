@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from backtest.base import Choice, Place
 from backtest.base.units import DAY
 from backtest.validation.cross_validate import cross_validate
-from backtest.validation.fold_cuts import plan_spans, read_plan
+from backtest.validation.fold_spans import plan_spans, read_plan
 from backtest.validation.groups import cut_groups
-from backtest.validation.procedure import TRIALS
+from backtest.validation.tuning_procedure import TRIALS
 from backtest.validation.walk_forward import walk_forward
 
 if TYPE_CHECKING:

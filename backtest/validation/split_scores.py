@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import FloatArray, IntArray
-from backtest.validation.estimates import (
+from backtest.validation.group_scores import GroupPart, combine_parts
+from backtest.validation.groups import list_paths, list_splits
+from backtest.validation.interval_estimates import (
     Estimate,
     estimate_share,
     find_rank,
     share_overfit,
 )
-from backtest.validation.group_scores import GroupPart, combine_parts
-from backtest.validation.groups import list_paths, list_splits
 
 if TYPE_CHECKING:
     from backtest.validation.group_runs import GroupRuns

@@ -25,17 +25,17 @@ from backtest.engine import Result
 from backtest.sweep import name_column
 from backtest.tune import deflate_alone, find_chance
 from backtest.validation.column_memory import measure_memory
-from backtest.validation.estimates import CONFIDENCE, estimate_share, share_overfit
-from backtest.validation.fold_cuts import (
+from backtest.validation.fold_spans import (
     count_test_bars,
     is_last_alone,
     tabulate_spans,
     warn_of_short,
 )
+from backtest.validation.interval_estimates import CONFIDENCE, estimate_share, share_overfit
 
 if TYPE_CHECKING:
     from backtest.validation.fold_search import SearchedFold
-    from backtest.validation.procedure import Procedure
+    from backtest.validation.tuning_procedure import Procedure
 
 Account: TypeAlias = Result | SeparateAccounts
 """What a walk traded: one account, or one in each market."""

@@ -15,7 +15,8 @@ from backtest.market import Markets, with_clock
 from backtest.sweep import Accounts, Pool, cut_spans, on_cluster
 from backtest.tune import record_look
 from backtest.validation.counted_tries import read_other_tries, record_folds
-from backtest.validation.fold_cuts import (
+from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
+from backtest.validation.fold_spans import (
     TIMES,
     FoldSpan,
     describe_bar,
@@ -24,9 +25,8 @@ from backtest.validation.fold_cuts import (
     read_spans,
     tabulate_spans,
 )
-from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
-from backtest.validation.procedure import Procedure, quiet_runs, read_procedure
 from backtest.validation.progress_folder import find_finished, open_progress
+from backtest.validation.tuning_procedure import Procedure, quiet_runs, read_procedure
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_figures import Walked, judge_walk, tabulate_folds, tabulate_trials
 from backtest.validation.walk_stability import measure_stability

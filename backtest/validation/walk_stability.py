@@ -13,12 +13,12 @@ import pandas as pd
 from backtest.base import ShownChart
 from backtest.sweep import Dimension, name_column
 from backtest.tune import find_extent
-from backtest.validation.estimates import correlate_ranks
+from backtest.validation.interval_estimates import correlate_ranks
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
     from backtest.validation.fold_search import SearchedFold
-    from backtest.validation.procedure import Procedure
+    from backtest.validation.tuning_procedure import Procedure
 
 PLATEAU_WIDTH = 0.1
 PARAMETER = (

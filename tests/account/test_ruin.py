@@ -18,9 +18,9 @@ from backtest.measures.ranking import order_sets
 from backtest.report.sets.explored import explore_study
 from backtest.store import sort_entries
 from backtest.strategies import Constant
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.heatmap import fill_grid, read_axis
 from backtest.sweep.lanes import quick_looks
+from backtest.sweep.set_evaluator import Evaluator
 from tests.scenes import (
     NAN,
     account_of,

@@ -13,8 +13,8 @@ import pytest
 
 import backtest as bt
 from backtest.cli import check_command, main, progress, run_command
-from backtest.cli.draft import GivenFlag
 from backtest.cli.experiment import build_experiment, draft_experiment
+from backtest.cli.experiment_draft import GivenFlag
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
 from tests.commands import call

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base.phrases import Argument, Either, Phrase, Place, join_phrases
+from backtest.base.argument_texts import Argument, Either, Phrase, Place, join_phrases
 from backtest.cli.app import app
 from backtest.cli.cures import (
     EXPERIMENT_FLAGS,

@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.market.panel_quality import inspect_panel, measure_panel
-from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.timed_table import TimedTable
 from tests.commands import call
 from tests.replay import Replay
 

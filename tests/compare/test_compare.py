@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.features import bars_per_year, traded_returns
-from backtest.measures.influence import STATISTICS
+from backtest.measures.influence_functions import STATISTICS
 from backtest.report.write import build_kind
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.markets import bars_market, free_venue

@@ -22,7 +22,7 @@ from backtest.regress import take_baseline
 from backtest.regress.trace import name_field
 from backtest.strategies import VolTarget
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair
 from tests.sweep.sweeps import Here
 

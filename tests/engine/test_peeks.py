@@ -19,8 +19,8 @@ from backtest.engine.result_text import write_summary
 from backtest.engine.signal_checks import NOT_CHECKED, describe_signal_check
 from backtest.features.garch import garch_volatility
 from backtest.strategies import Kelly, LiquidationProbability, Regime, TailRisk, TrendVol, VolTarget
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.policy_columns import Columns
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.space import read_space
 from tests.fast_cases import every_nth

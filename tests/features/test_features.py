@@ -11,7 +11,7 @@ import pytest
 
 from backtest import Market, ParameterError
 from backtest.base.units import parse_duration
-from backtest.engine.lookahead.market_cuts import rewrite_after
+from backtest.engine.lookahead.market_ends import rewrite_after
 from backtest.features import (
     bars_per_year,
     close_to_close_volatility,

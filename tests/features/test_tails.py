@@ -26,7 +26,7 @@ from backtest.features import (
 )
 from backtest.features.rolling_kernels import BLOCK, add_up
 from backtest.features.tail_models import held_returns
-from backtest.measures.coverage import (
+from backtest.measures.value_at_risk_tests import (
     LikelihoodRatio,
     conditional_coverage,
     independence,

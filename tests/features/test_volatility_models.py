@@ -12,7 +12,7 @@ from arch import arch_model
 
 from backtest import DataError, Market, ParameterError
 from backtest.base.kernels import compile_module
-from backtest.engine.lookahead.market_cuts import rewrite_after
+from backtest.engine.lookahead.market_ends import rewrite_after
 from backtest.features import (
     ewma_volatility,
     garch,

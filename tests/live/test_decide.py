@@ -14,7 +14,7 @@ import pytest
 import backtest as bt
 from backtest.account import ledger
 from backtest.engine.account_loop import run_account
-from backtest.engine.portfolio_cuts import find_portfolio_decisions
+from backtest.engine.portfolio_target_cuts import find_portfolio_decisions
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from backtest.engine.target_cuts import find_decisions

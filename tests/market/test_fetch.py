@@ -15,7 +15,7 @@ from backtest.cli import main
 from backtest.cli.progress import Meter
 from backtest.market.fetch.download import read_wait
 from backtest.market.fetch.stored_days import merge_rows
-from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.timed_table import TimedTable
 from tests.commands import override
 from tests.market.fetches import NOW, at, call, content, fetch
 from tests.replay import HEADER, epoch, kline_text, klines, settlements

@@ -14,7 +14,7 @@ import pytest
 import backtest as bt
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.inspect.findings import MOST_MOVES, find_outliers, list_cadences
-from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.timed_table import TimedTable
 from tests.layouts import MARKET, own_files
 from tests.market.good_frames import without
 

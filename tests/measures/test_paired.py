@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from backtest.measures.influence import STATISTICS, Sampled
+from backtest.measures.influence_functions import STATISTICS, Sampled
 from backtest.measures.paired_bootstrap import (
     choose_block,
     compare_pairs,

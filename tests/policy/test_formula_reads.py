@@ -18,8 +18,8 @@ from backtest.strategies.average import Average
 from backtest.strategies.capped import Capped
 from backtest.strategies.constant import Constant
 from backtest.strategies.vol_target import VolTarget
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.lanes.block_task import find_constants
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.tune.trial_evaluator import Examiner
 

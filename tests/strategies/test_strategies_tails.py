@@ -11,7 +11,7 @@ from scipy import stats
 
 import backtest as bt
 from backtest.features import TAIL_MODELS, tail_losses
-from backtest.measures.coverage import conditional_coverage, unconditional_coverage
+from backtest.measures.value_at_risk_tests import conditional_coverage, unconditional_coverage
 from backtest.strategies import TailRisk
 from tests.fast_cases import every_nth
 from tests.markets import YEAR, live, market_of, walk

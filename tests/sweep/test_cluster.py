@@ -25,7 +25,7 @@ from backtest.strategies import Cppi, VolTarget
 from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut_blocks
 from backtest.sweep.cluster.worker import BlockResult, ClusterJob, WorkBlock
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import grid
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from tests.sweep.test_lanes import assert_rows_are_runs
 
 MARKET = bt.Market.sample(bars=1_200)

@@ -15,11 +15,11 @@ from backtest.account.balances import is_failing, make_balances
 from backtest.account.liquidation import is_triggered
 from backtest.measures.tally import find_near, is_near
 from backtest.strategies import Constant, VolTarget
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.lanes import compile_in_process, quick_looks
 from backtest.sweep.lanes import lane_block as blocks
 from backtest.sweep.lanes.lane_rows import BOUND, LANES, ROWS
 from backtest.sweep.lanes.lane_runner import LaneRunner
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from tests.cases import make_case
 from tests.scenes import quote_of, rules_of

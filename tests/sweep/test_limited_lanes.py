@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from tests.sweep.test_lanes import assert_rows_are_runs
 
 INF = np.inf

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, describe_job, hash_market
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.sweep.sweeps import Here
 

@@ -16,7 +16,6 @@ from backtest.base.compiled_twins import find_own_functions, make_twin
 from backtest.engine.portfolio_driver import find_simulate
 from backtest.engine.portfolio_loop import N_SHOWN
 from backtest.strategies import Capped
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.lanes.lane_rows import cell
 from backtest.sweep.portfolios import (
     portfolio_lane_block,
@@ -27,6 +26,7 @@ from backtest.sweep.portfolios import (
 from backtest.sweep.portfolios.portfolio_lane_block import PortfolioBlock, join_columns, score_block
 from backtest.sweep.portfolios.portfolio_lane_rows import OWN_NUMBERS, TARGET, spot
 from backtest.sweep.portfolios.portfolio_runner import PortfolioTask, score_lanes
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.sets import take_sets
 from tests.agreement import trust_data
 

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import PolicyError
 from backtest.strategies import VolTarget
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from tests.agreement import Scripted, Swinging, trust_data
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.portfolio_cases import make_portfolio_case

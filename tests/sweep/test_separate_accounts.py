@@ -10,8 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest.measures.ranking import order_sets
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.pooled_evaluator import PooledEvaluator
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.tune.pooled_luck import find_chance, find_sharpes
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

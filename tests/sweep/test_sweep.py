@@ -18,7 +18,7 @@ from backtest import ParameterError, PolicyError, Range
 from backtest.measures.path_measures import DATES, PATH
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.strategies import Constant, Cppi, VolTarget
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.sets import Base, build_trio, read_settings
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 

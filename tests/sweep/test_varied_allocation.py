@@ -8,8 +8,8 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from backtest.sweep.evaluator import Evaluator
 from backtest.sweep.portfolios.rule_portfolios import RulePortfolios
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.weights import WeightRule
 from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 

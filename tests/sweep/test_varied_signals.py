@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
-from backtest.sweep.causal_ends import check_markets
+from backtest.sweep.lookahead_at_ends import check_markets
 from backtest.sweep.sets.sets import Base, read_settings
 from tests.portfolio.portfolio_helpers import simulate_pair
 

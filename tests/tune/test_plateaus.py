@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backtest.base.errors import ParameterError
-from backtest.tune import Robustness, conclusion
+from backtest.tune import Robustness, search_outcome
 from backtest.tune.plateau import (
     choose_candidates,
     draw_neighbors,
@@ -53,7 +53,7 @@ def test_candidates_are_the_best_and_no_two_boxes_overlap(monkeypatch):
         chosen.append(choose_candidates(*args))
         return chosen[-1]
 
-    monkeypatch.setattr(conclusion, "choose_candidates", choose)
+    monkeypatch.setattr(search_outcome, "choose_candidates", choose)
     study = seek(trials=2000)
     judged = study.table[study.table["robust_score"].notna()]
     assert len(chosen) == 3

@@ -16,8 +16,8 @@ from backtest.validation.cross_validate import cross_validate
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.group_scores import GroupPart, combine_parts, sum_moments
 from backtest.validation.groups import cut_groups, list_paths, list_splits
-from backtest.validation.procedure import read_procedure
 from backtest.validation.split_scores import choose_winners, estimate_overfitting
+from backtest.validation.tuning_procedure import read_procedure
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 MARKET = make_market(320)

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import DAY, HOUR
-from backtest.validation.fold_cuts import FoldSpan, WalkPlan, plan_spans, read_spans, warn_of_short
+from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans, read_spans, warn_of_short
 from backtest.validation.folds import folds
 from backtest.validation.groups import cut_groups, find_embargoed, list_paths, list_splits
 from backtest.validation.walk_figures import warn_of_memory

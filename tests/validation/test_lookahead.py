@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from backtest.sweep.evaluator import Evaluator
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.representative_sets import list_corners
 from tests.validation.worlds import ACCOUNT, VENUE, make_market
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from backtest.base import FloatArray, IntArray, WorkMeter, measure_work
 from backtest.engine.lookahead.code_origin import is_ours
-from backtest.engine.lookahead.market_cuts import ORDER, CutKind, CutPlaces, rewrite_future
+from backtest.engine.lookahead.market_ends import ORDER, CutKind, CutPlaces, rewrite_future
 from backtest.engine.lookahead.peek_errors import (
     KNOWN,
     Difference,

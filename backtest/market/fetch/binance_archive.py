@@ -38,8 +38,8 @@ from backtest.market.read.files import parse_text
 from backtest.market.read.packed_files import Content, unpack_zip
 from backtest.market.read.vendors import rename_columns
 from backtest.market.tables.defects import Defect, refuse, require
-from backtest.market.tables.frames import SCHEMAS, TimedTable
 from backtest.market.tables.joined_frames import SourceFrame, read_table
+from backtest.market.tables.timed_table import SCHEMAS, TimedTable
 
 LARGEST_ZIP = 16 << 20
 """Bytes; a month of minute bars takes about 2.5 MiB."""

@@ -33,7 +33,7 @@ from backtest.market.fetch.stored_days import (
     rows_between,
     store_days,
 )
-from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.timed_table import TimedTable
 
 MILLISECOND = 1_000_000
 

@@ -35,7 +35,7 @@ from backtest.market.fetch.target_folder import (
     hold,
     remove,
 )
-from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.timed_table import TimedTable
 
 PARALLEL = 4
 MOST_PARALLEL = 8

@@ -30,7 +30,7 @@ from backtest.market.fetch.stored_days import (
 from backtest.market.fetch.target_folder import FACTS, GAPS, write_facts
 from backtest.market.market import Market
 from backtest.market.read.files import write_table
-from backtest.market.tables.frames import TimedTable
+from backtest.market.tables.timed_table import TimedTable
 
 DRAFT = "final"
 

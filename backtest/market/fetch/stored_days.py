@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from backtest.base import DataError, IntArray, format_time, replace_file, utc_index
 from backtest.base.units import DAY
-from backtest.market.tables.frames import TimedTable, equal_or_nan
+from backtest.market.tables.timed_table import TimedTable, equal_or_nan
 
 COLUMNS = {
     "bars": ("open", "high", "low", "close", "volume"),

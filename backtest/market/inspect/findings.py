@@ -13,7 +13,6 @@ from backtest.base import BoolArray, FloatArray, IntArray, format_duration, form
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.tables.align import FundingEvents, cut_funding, span_of
 from backtest.market.tables.bar_checks import is_price
-from backtest.market.tables.frames import PRICES, TimedTable, equal_or_nan, in_order
 from backtest.market.tables.settlements import (
     JITTER,
     cadence,
@@ -21,6 +20,7 @@ from backtest.market.tables.settlements import (
     nearest_minute,
     settled_once,
 )
+from backtest.market.tables.timed_table import PRICES, TimedTable, equal_or_nan, in_order
 
 MOST_MOVES = 20.0
 """The distance, in typical moves, beyond which a price is an outlier."""

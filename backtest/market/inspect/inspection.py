@@ -11,12 +11,12 @@ from backtest.market.inspect import findings as find
 from backtest.market.inspect.findings import Gaps
 from backtest.market.inspect.fitness import assess_fitness
 from backtest.market.inspect.quality_report import BarsQuality, FundingQuality, MarkQuality, Quality
-from backtest.market.tables.assemble import MarketTables
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, TimedTable, distinct, in_order
+from backtest.market.tables.market_from_frames import MarketTables
 from backtest.market.tables.scale_checks import compare_prices, measure_rates
 from backtest.market.tables.settlements import LARGEST_RATE, nearest_minute, settled_once
+from backtest.market.tables.timed_table import PRICES, TimedTable, distinct, in_order
 
 
 def build_quality(

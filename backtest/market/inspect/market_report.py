@@ -12,10 +12,15 @@ from backtest.market.inspect.inspection import build_quality
 from backtest.market.inspect.quality_report import Quality
 from backtest.market.market import Market
 from backtest.market.read.folder import open_files
-from backtest.market.tables.assemble import MarketTables, check_frames, find_interval, read_tables
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES, TimedTable
+from backtest.market.tables.market_from_frames import (
+    MarketTables,
+    check_frames,
+    find_interval,
+    read_tables,
+)
 from backtest.market.tables.read_options import ReadOptions
+from backtest.market.tables.timed_table import PRICES, TimedTable
 
 _NAIVE = "stamps must have a time zone"
 _NOTE = Phrase(

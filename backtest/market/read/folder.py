@@ -15,10 +15,10 @@ from backtest.market.read.files import read_file
 from backtest.market.read.funding_files import choose_funding
 from backtest.market.read.layouts import ROLES, Layout, find_layout, find_rate_column
 from backtest.market.read.vendors import rename_columns
-from backtest.market.tables.assemble import MarketFrames, assemble
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.joined_frames import SourceFrame
 from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.market_from_frames import MarketFrames, align_frames
 from backtest.market.tables.read_options import ReadOptions
 
 
@@ -44,7 +44,7 @@ def load_data(
     Raises DataError if no layout fits, or listing every defect of every file.
     """
     files = open_files(paths, options, mark=mark, funding=funding, dividends=dividends, joins=joins)
-    data = assemble(files.frames, files.options, where=", ".join(map(str, paths)))
+    data = align_frames(files.frames, files.options, where=", ".join(map(str, paths)))
     return dataclasses.replace(data, filled={**data.filled, **files.layout.filled})
 
 

@@ -11,11 +11,11 @@ from backtest.base import Argument, DataError, FloatArray, IntArray, Phrase, for
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.read.layouts import Layout
 from backtest.market.tables.align import cut_funding, span_of
-from backtest.market.tables.assemble import MarketFrames
 from backtest.market.tables.bar_checks import spacing
-from backtest.market.tables.frames import BARS, FUNDING, TimedTable, distinct, in_order
 from backtest.market.tables.joined_frames import read_table
+from backtest.market.tables.market_from_frames import MarketFrames
 from backtest.market.tables.read_options import ReadOptions
+from backtest.market.tables.timed_table import BARS, FUNDING, TimedTable, distinct, in_order
 
 ALIKE = 1e-9
 """Rates of two files are equal if they differ by less."""

@@ -17,7 +17,7 @@ import pandas as pd
 
 from backtest.base import Argument, Either, Phrase, did_you_mean
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import PRICES
+from backtest.market.tables.timed_table import PRICES
 from backtest.market.tables.times import TIME_NAMES
 
 TIME_ALIASES = ("unix", "unix_timestamp", "calc_time", "transact_time", "fundingtime")

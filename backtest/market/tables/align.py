@@ -19,7 +19,6 @@ from backtest.base import (
 )
 from backtest.market.tables.bar_checks import name_span, spacing
 from backtest.market.tables.defects import Defect, locate_rows
-from backtest.market.tables.frames import PRICES, TimedTable
 from backtest.market.tables.read_options import ReadOptions
 from backtest.market.tables.settlements import (
     SettlementGap,
@@ -28,6 +27,7 @@ from backtest.market.tables.settlements import (
     missing_settlements,
     settled_once,
 )
+from backtest.market.tables.timed_table import PRICES, TimedTable
 
 _NO_FUNDING = Argument("funding_gaps", "zero")
 

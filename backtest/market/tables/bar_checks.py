@@ -18,7 +18,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.market.tables.defects import Defect, locate_rows
-from backtest.market.tables.frames import PRICES, TimedTable, distinct, is_increasing
+from backtest.market.tables.timed_table import PRICES, TimedTable, distinct, is_increasing
 
 _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
 _KEEP_ONE = Phrase("{} (=first or =last where they differ)", Argument("repair", "drop-duplicates"))

@@ -15,8 +15,8 @@ import numpy as np
 from backtest.base import DataError, FloatArray, IntArray, format_time
 from backtest.market.tables.bar_checks import is_price, order_defects
 from backtest.market.tables.defects import Defect, locate_rows
-from backtest.market.tables.frames import TimedTable
 from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.timed_table import TimedTable
 
 DIVIDEND = "dividend_per_share"
 """The column of the bars that holds dividends: money per share, NaN or 0 without one."""

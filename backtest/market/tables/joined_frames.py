@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import TRADES, Schema, TimedTable, read_frame
+from backtest.market.tables.timed_table import TRADES, Schema, TimedTable, read_frame
 
 _ROW = re.compile(r", row (\d+)$")
 

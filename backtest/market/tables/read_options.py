@@ -23,8 +23,8 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.base.units import SECOND
-from backtest.market.tables.frames import DIVIDENDS, FUNDING, MARK
 from backtest.market.tables.repairs import Repair, parse_repairs
+from backtest.market.tables.timed_table import DIVIDENDS, FUNDING, MARK
 from backtest.market.tables.times import check_timezone
 
 _GAPS = {"mark_gaps": "last", "funding_gaps": "zero"}

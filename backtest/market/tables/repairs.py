@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest.base import IntArray, ParameterError, did_you_mean, format_time
 from backtest.base.units import MINUTE
-from backtest.market.tables.frames import PRICES, TimedTable, equal_or_nan, is_increasing
+from backtest.market.tables.timed_table import PRICES, TimedTable, equal_or_nan, is_increasing
 
 
 class Repair(NamedTuple):

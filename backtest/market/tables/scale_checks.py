@@ -16,8 +16,8 @@ from backtest.base import BoolArray, FloatArray, IntArray, format_time
 from backtest.base.units import DAY, HOUR
 from backtest.market.tables.bar_checks import is_price
 from backtest.market.tables.defects import Defect
-from backtest.market.tables.frames import TimedTable
 from backtest.market.tables.settlements import cadence
+from backtest.market.tables.timed_table import TimedTable
 
 FURTHEST_MARK = 0.20
 """How far marks may be from last prices at the median of a stretch, as a fraction. On hourly BTC,

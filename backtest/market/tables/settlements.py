@@ -16,7 +16,7 @@ from backtest.base import Argument, BoolArray, Either, IntArray, Phrase, format_
 from backtest.base.units import HOUR, MINUTE, SECOND
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.defects import Defect, locate_rows
-from backtest.market.tables.frames import TimedTable, distinct
+from backtest.market.tables.timed_table import TimedTable, distinct
 
 JITTER = MINUTE
 """How far a stamp may be from the boundary that it belongs to, ns."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.base import BacktestError, ParameterError, Place, repr_plain
 
 if TYPE_CHECKING:
-    from backtest.sweep.evaluator import Evaluator
+    from backtest.sweep.set_evaluator import Evaluator
 
 WAIT = 15.0
 """Seconds to wait for a scheduler, and for its first worker."""

@@ -17,7 +17,7 @@ from backtest.base import BacktestError, ParameterError, PolicyError, find_versi
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources
-from backtest.sweep.evaluator import Evaluator, Metrics, Signal
+from backtest.sweep.set_evaluator import Evaluator, Metrics, Signal
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Base, Sets
 
@@ -81,7 +81,7 @@ class EvaluatorSettings(NamedTuple):
 
 
 class WorkBlock(NamedTuple):
-    """Sets to evaluate, with the arguments of :meth:`backtest.sweep.evaluator.Evaluator.evaluate`.
+    """Sets to evaluate, with the arguments of :meth:`Evaluator.evaluate`.
 
     ``is_path`` requests the measures that need the path of an account instead of the others.
     """

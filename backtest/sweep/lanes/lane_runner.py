@@ -21,9 +21,9 @@ from backtest.base import (
 from backtest.engine import Causality, read_signal
 from backtest.market import find_clock
 from backtest.measures.run_measures import CORE
-from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes, sort_into_groups
 from backtest.sweep.lanes.lane_rows import LANES
+from backtest.sweep.lookahead_at_ends import EndsChecker
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.sets import Sets, build_policy, count_sets, take_sets
 

@@ -29,7 +29,7 @@ from backtest.engine import (
 from backtest.market import find_clock, read_weights
 from backtest.measures import RunSpan, Tally, start_tally
 from backtest.policy import Policy
-from backtest.sweep.causal_ends import list_overlays
+from backtest.sweep.lookahead_at_ends import list_overlays
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.sets import Sets, build_overlay, build_policy, build_trio, find_values
 

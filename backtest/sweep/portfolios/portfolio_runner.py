@@ -37,11 +37,11 @@ from backtest.engine import (
     summarize_portfolio,
 )
 from backtest.measures import sampled_returns
-from backtest.sweep.causal_ends import EndsChecker
 from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault, NotCompiled, Scored
 from backtest.sweep.lanes.lane_rows import LANES
 from backtest.sweep.lanes.lane_runner import BlockOutcome
+from backtest.sweep.lookahead_at_ends import EndsChecker
 from backtest.sweep.portfolios.portfolio_lane_block import (
     LEAST_LANES,
     PortfolioBlock,

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from backtest import ParameterError
-from backtest.measures.coverage import (
+from backtest.measures.value_at_risk_tests import (
     conditional_coverage,
     count_transitions,
     independence,

@@ -14,7 +14,7 @@ from backtest.engine import Causality, is_known, observe_overlay
 from backtest.engine.lookahead.causality_checker import SWEPT
 from backtest.market import Markets, find_clock, read_weights
 from backtest.policy import Policy
-from backtest.sweep.joint_checks import check_jointly
+from backtest.sweep.lookahead_of_sets import check_jointly
 from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import (

@@ -25,7 +25,7 @@ Stamp = tuple[tuple[str, int, int, int, int], ...]
 """Name, size, time of modification, time of status change and inode of each file of a folder."""
 
 
-def read_card(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
+def read_unchanged_run(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
     """Return the fields of a run's entry, read from its provenance file.
 
     ``stamp`` must have been taken just now. The result is None if the whole folder has to be read:

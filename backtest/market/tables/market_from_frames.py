@@ -30,7 +30,13 @@ from backtest.market.tables.bar_checks import (
 )
 from backtest.market.tables.defects import Defect, refuse
 from backtest.market.tables.dividends import DIVIDEND, dividend_defects, place_dividends
-from backtest.market.tables.frames import (
+from backtest.market.tables.joined_frames import SourceFrame, read_table
+from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.read_options import ReadOptions
+from backtest.market.tables.repairs import apply_repairs
+from backtest.market.tables.scale_checks import mark_scale_defects, rate_scale_defects
+from backtest.market.tables.settlements import LARGEST_RATE, stamp_defects
+from backtest.market.tables.timed_table import (
     BARS,
     DIVIDENDS,
     FUNDING,
@@ -40,12 +46,6 @@ from backtest.market.tables.frames import (
     distinct,
     in_order,
 )
-from backtest.market.tables.joined_frames import SourceFrame, read_table
-from backtest.market.tables.market_data import MarketData
-from backtest.market.tables.read_options import ReadOptions
-from backtest.market.tables.repairs import apply_repairs
-from backtest.market.tables.scale_checks import mark_scale_defects, rate_scale_defects
-from backtest.market.tables.settlements import LARGEST_RATE, stamp_defects
 
 
 class MarketFrames(NamedTuple):
@@ -94,7 +94,7 @@ class ReadNotes(NamedTuple):
     bar_length: int | None
 
 
-def assemble(frames: MarketFrames, options: ReadOptions, *, where: str) -> MarketData:
+def align_frames(frames: MarketFrames, options: ReadOptions, *, where: str) -> MarketData:
     """Return the aligned arrays of a market.
 
     Raises DataError, listing every defect of every frame.

@@ -224,7 +224,7 @@ class Evaluator:
         if not self.is_portfolio or self._is_portfolio_swept():
             self._runner().check_causal(sets)
             return
-        from backtest.sweep.causal_ends import check_markets  # noqa: PLC0415 - numba loads with it
+        from backtest.sweep.lookahead_at_ends import check_markets  # noqa: PLC0415 - numba loads with it
 
         RuleChecker(self.base, self.market).check(sets)
         check_markets(
