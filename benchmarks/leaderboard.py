@@ -31,7 +31,7 @@ from real_walks import RULES_OF, load_markets
 
 import backtest as bt
 from backtest.base import Choice
-from backtest.engine import Stretch, run_switched
+from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 from backtest.store import compare_saved
 from backtest.validation.chance_counts import count_clear
@@ -77,7 +77,7 @@ class Walked(NamedTuple):
     """An account, the policies that it had in each test span, and whether they were tuned."""
 
     result: bt.Result
-    stretches: list[Stretch]
+    segments: list[Segment]
     is_tuned: bool
 
 
@@ -98,11 +98,11 @@ def walk(terms: Terms, policy: bt.Policy) -> Walked:
     index = terms.market.times
     firsts = index.searchsorted(pd.DatetimeIndex(spans["test_start"])).tolist()
     ends = [*firsts[1:], int(index.searchsorted(spans["test_end"].iloc[-1]))]
-    stretches = [
-        Stretch(first, end, set_to(policy, values))
+    segments = [
+        Segment(first, end, set_to(policy, values))
         for first, end, values in zip(firsts, ends, chosen or [{}] * len(spans), strict=True)
     ]
-    return Walked(live(terms, stretches), stretches, bool(chosen))
+    return Walked(live(terms, segments), segments, bool(chosen))
 
 
 def tune(terms: Terms, policy: bt.Policy) -> list[dict[str, Any]]:
@@ -129,10 +129,10 @@ def set_to(policy: bt.Policy, values: dict[str, Any]) -> bt.Policy:
     return type(policy)(**policy.settings() | {k: declared[k].kind(v) for k, v in values.items()})
 
 
-def live(terms: Terms, stretches: list[Stretch]) -> bt.Result:
-    """Take one account through stretches."""
-    market = terms.market.prefix(stretches[-1].stop)
-    return run_switched(market, stretches, venue=terms.venue, account=terms.account)
+def live(terms: Terms, segments: list[Segment]) -> bt.Result:
+    """Take one account through segments."""
+    market = terms.market.prefix(segments[-1].stop)
+    return run_switched(market, segments, venue=terms.venue, account=terms.account)
 
 
 def equalize(terms: Terms, walked: Walked, volatility: float) -> bt.Result:
@@ -145,7 +145,7 @@ def equalize(terms: Terms, walked: Walked, volatility: float) -> bt.Result:
         scale *= volatility / found
         best = live(terms, [
             each._replace(policy=set_to(each.policy, {"turns": each.policy.turns * scale}))  # type: ignore[attr-defined]
-            for each in walked.stretches
+            for each in walked.segments
         ])  # fmt: skip
     return best
 

@@ -32,7 +32,7 @@ def epoch(text: str) -> int:
 
 
 def klines(start: int, end: int, length: int, kind: str = "bars") -> np.ndarray:
-    """Return rows (open time in ms, open, high, low, close, volume), the same for any stretch."""
+    """Return rows (open time in ms, open, high, low, close, volume), the same for any segment."""
     opens = np.arange(start, end, length)
     place = opens / DAY_MS
 

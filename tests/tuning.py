@@ -18,7 +18,7 @@ import backtest as bt
 from backtest.measures.run_measures import CORE
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
-from backtest.sweep.sets.sets import Base, count_sets, read_settings
+from backtest.sweep.sets.sets import BaseTerms, count_sets, read_settings
 from backtest.sweep.sets.space import draw_cube, read_space
 from backtest.tune import Study, load_study, search, search_loop, tune
 from tests.scenes import venue_of
@@ -74,7 +74,7 @@ class MadeUp:
 
     def __init__(self, market: bt.Market, policy: Any, *, venue, account, **settings) -> None:
         self.market = market
-        self.base = Base(policy, venue, account)
+        self.base = BaseTerms(policy, venue, account)
         self.settings = read_settings(self.base)
         self.signal = settings.get("signal")
         self.sampling = settings.get("sampling", "1d")

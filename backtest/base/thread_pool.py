@@ -27,14 +27,14 @@ def run_in_threads(
     closing the iterator, stops all of them.
     """
     if threads == 1:  # no thread to start or to wake
-        with quiet_policies():
+        with silence_policies():
             yield from ((item, _try(work, item)) for item in items)
         return
     stopped = threading.Event()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sweep")
     waiting: dict[Future[Any], _T] = {}
     try:
-        with quiet_policies():
+        with silence_policies():
             for item in items:
                 waiting[pool.submit(work, item, stopped.is_set)] = item
                 if len(waiting) >= 2 * threads:
@@ -61,7 +61,7 @@ def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:
 
 
 @contextmanager
-def quiet_policies() -> Iterator[None]:
+def silence_policies() -> Iterator[None]:
     """Suppress Python's printing of errors in compiled policies; the set is run again to report."""
     before = sys.unraisablehook
 

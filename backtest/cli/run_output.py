@@ -43,7 +43,7 @@ def result_to_dict(
         data["pools"] = list_records(
             result.pools.groupby("currency", sort=False).tail(1).set_index("currency")
         )
-    data |= {"target_cuts": list(result.cut_rows), "no_fill": result.no_fill or None}
+    data |= {"target_cuts": list(result.target_cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
     data |= collect_limit_orders(result)
     if cost is not None:

@@ -273,12 +273,12 @@ def measure_liquidations(setting: SharedTerms, market: Market) -> float:
     for first in setting.starts.tolist():
         part = market.prefix(first + setting.horizon + 1)
         result = run(part, setting.policy, start=pd.Timestamp(int(part.time[first]), tz="UTC"),
-                     **cut_signal(setting.terms, part))  # fmt: skip
+                     **slice_signal(setting.terms, part))  # fmt: skip
         hit += result.metrics["liquidations"] > 0
     return hit / len(setting.starts)
 
 
-def cut_signal(terms: dict[str, Any], part: Market) -> dict[str, Any]:
+def slice_signal(terms: dict[str, Any], part: Market) -> dict[str, Any]:
     """Return the terms of a run on the first bars of the market."""
     signal = terms["signal"]
     if isinstance(signal, pd.Series):
@@ -303,7 +303,7 @@ def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
         fall = np.zeros(market.n_bars)
         fall[bar + 1 :] = shock
         part = move_prices(market, fall).prefix(bar + 3)
-        moved = run(part, setting.policy, **cut_signal(setting.terms, part))
+        moved = run(part, setting.policy, **slice_signal(setting.terms, part))
         after = moved.of_positions("quantity")[:, 0][-1]
         value = abs(float(value_of(moved.venue, np.asarray(part.open[-1]))))
         answers.append((position[bar + 2] - after) * value)

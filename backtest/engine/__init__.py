@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     from backtest.engine.signal_checks import read_signal
     from backtest.engine.signal_rule import SignalRule, write_word
     from backtest.engine.state_of_one import generalize, read_memory, read_state
-    from backtest.engine.switched_run import Stretch, merge_stretches, run_switched
+    from backtest.engine.switched_run import Segment, merge_segments, run_switched
     from backtest.engine.target_cuts import find_decisions
     from backtest.engine.target_cuts_text import is_large
     from backtest.engine.term_checks import check_terms

@@ -180,7 +180,7 @@ def check_causal_columns(trial: ContractTrial) -> str:
     """Require that columns up to bar t do not depend on later bars."""
     causality = check_causality(trial.policy, trial.market, trial.columns, plan=FULL)
     rng = np.random.default_rng(0)
-    for t in choose_cuts(trial):
+    for t in choose_ends(trial):
         for what, market in make_futures(trial.market, t, rng):
             seen = observe(trial.policy, market)
             if seen.keys() != trial.columns.keys():
@@ -201,7 +201,7 @@ def check_causal_columns(trial: ContractTrial) -> str:
     return f"the same columns, whatever comes after; {causality}"
 
 
-def choose_cuts(trial: ContractTrial) -> list[int]:
+def choose_ends(trial: ContractTrial) -> list[int]:
     """Return bars after which the future is changed: the first warm one, and some later ones."""
     n = trial.market.n_bars
     warm = int(np.argmax(trial.is_warm))
@@ -302,7 +302,7 @@ def check_causal_decisions(trial: ContractTrial) -> str:
     """Require that decisions up to bar t do not depend on later bars."""
     rng = np.random.default_rng(1)
     situation = trial.situations[0]
-    for t in choose_cuts(trial)[1::2]:
+    for t in choose_ends(trial)[1::2]:
         for what, market in make_futures(trial.market, t, rng):
             result = trial.run(market, situation)
             for column, word in (("target", "leverage"), ("margin", "margin")):

@@ -134,7 +134,7 @@ def find_growth(metrics: Mapping[str, float], span: RunSpan) -> float:
 
 def count_limit_days(result: RunRecord) -> tuple[int, float]:
     """Return the UTC days on which ``max_leverage`` cut a target, and their share."""
-    of_all = [row for row in result.cut_rows if row.get("instrument", "all") == "all"]
+    of_all = [row for row in result.target_cut_rows if row.get("instrument", "all") == "all"]
     rows = {row["cause"]: row for row in of_all}
     total = int(rows["all"]["days"])
     days = int(rows["max_leverage"]["days"]) if "max_leverage" in rows else 0

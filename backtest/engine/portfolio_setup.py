@@ -229,7 +229,7 @@ def check_panel(
 ) -> tuple[dict[str, Venue], Account]:
     """Return the venue of each instrument, and the account with its requirement, both checked."""
     venues = read_venues(venue, markets)
-    account = cut_account(account, markets)
+    account = drop_other_instruments(account, markets)
     account = replace(account, requirement=account.requirement.resolve(markets.names))
     check_portfolio(markets, venues, account)
     return venues, account
@@ -280,7 +280,7 @@ def set_up_again(
     )
 
 
-def cut_account(account: Account, markets: Markets) -> Account:
+def drop_other_instruments(account: Account, markets: Markets) -> Account:
     """Drop per-instrument settings of instruments that are not in the markets.
 
     Tables by instrument and groups of scenarios lose their entries. Collateral that cancels risk in

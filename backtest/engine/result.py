@@ -171,13 +171,13 @@ class Result(RunRecord, Reportable):
         any limit of an isolated order, ``initial_margin`` includes notional caps. Infinite targets
         are left out, and a limit counts if it moved a target by more than 0.01 %.
         """
-        if not self.cut_rows:
+        if not self.target_cut_rows:
             raise ParameterError(
                 "this result was saved without the cuts of its targets",
                 where="Result.target_cuts",
                 cure="run the experiment again",
             )
-        table = pd.DataFrame(list(self.cut_rows))
+        table = pd.DataFrame(list(self.target_cut_rows))
         index = [name for name in ("instrument", "cause") if name in table]
         return table.set_index(index if len(index) > 1 else "cause")
 

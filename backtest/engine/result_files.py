@@ -224,7 +224,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         "start": result.span.start,
         "first": result.span.first,
         "periods": result.span.periods,
-        "target_cuts": list(result.cut_rows),
+        "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill,
     }
     if isinstance(result.state, State):

@@ -199,7 +199,7 @@ def describe_use(result: RunRecord) -> Iterator[str]:
 
 def describe_own_targets(result: RunRecord) -> Iterator[str]:
     """Yield the targets, and which of several instruments had none but 0."""
-    rows = result.cut_rows
+    rows = result.target_cut_rows
     total = [row for row in rows if row.get("instrument", "all") == "all"]
     yield from describe_targets(total, " per instrument" if result.diversity else "")
     idle = [

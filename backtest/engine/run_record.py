@@ -250,7 +250,7 @@ class RunRecord(RunCloses):
         return pd.Series(moved[rows], index=utc_index(self.time[rows]), name="amount")
 
     @cached_property
-    def cut_rows(self) -> Sequence[Mapping[str, Any]]:
+    def target_cut_rows(self) -> Sequence[Mapping[str, Any]]:
         """The rows of :meth:`target_cuts`; empty if the result was saved without them."""
         if self.account.rates is not None:
             return []  # what cuts a target is measured for one pool

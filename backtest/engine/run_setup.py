@@ -29,7 +29,7 @@ from backtest.engine.portfolio_checks import (
     read_venues,
 )
 from backtest.engine.portfolio_policies import ObservedPolicy, assign_policies
-from backtest.engine.portfolio_setup import Setup, cut_account, end_expired, set_up
+from backtest.engine.portfolio_setup import Setup, drop_other_instruments, end_expired, set_up
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.resumed_run import check_rules, find_start_bar, join_resumed, read_resume
@@ -218,7 +218,7 @@ def take_only(
     markets: Markets, policy: object, venue: object, account: Account, signal: Any
 ) -> tuple[Policy, Venue, Account, Any]:
     """Return policy, venue, account and signal of the only instrument."""
-    (name,), account = markets.names, cut_account(account, markets)
+    (name,), account = markets.names, drop_other_instruments(account, markets)
     policies, _ = assign_policies(policy, markets, None)
     for field in BY_INSTRUMENT:
         check_instruments(getattr(account, field), markets.names, where=f"Account.{field}")

@@ -31,7 +31,7 @@ LEAST = 2
 """Least bars of an instrument on which columns are computed."""
 
 
-class Stretch(NamedTuple):
+class Segment(NamedTuple):
     """Bars ``first`` up to ``stop`` under one policy, or one by instrument.
 
     ``rule`` is that of the signal if it changes, ``overlay`` the overlay if that changes.
@@ -50,7 +50,7 @@ class Stretch(NamedTuple):
 
 def run_switched(
     market: Market | Markets,
-    stretches: Sequence[Stretch],
+    segments: Sequence[Segment],
     *,
     venue: Any,
     account: Any,
@@ -60,9 +60,9 @@ def run_switched(
     calendar: str = "365",
     compile: bool = True,  # noqa: A002 - as that of bt.run
 ) -> Result:
-    """Run one account through consecutive stretches of bars, each under its own policy.
+    """Run one account through consecutive segments of bars, each under its own policy.
 
-    All instruments have the policy of the stretch, or each its own. The stretches are in order and
+    All instruments have the policy of the segment, or each its own. The segments are in order and
     without holes, up to the last bar; neighbors with equal policies count as one. The other
     arguments are those of :func:`backtest.run`.
 
@@ -70,17 +70,17 @@ def run_switched(
     -------
     Result
         Of an account that was never closed at a boundary: what it holds there goes on, and the
-        next decision trades from it, at its costs. A decision at the last close of a stretch
+        next decision trades from it, at its costs. A decision at the last close of a segment
         fills in the next one. The memory of a policy begins anew where its parameters or those of
-        the signal change; its columns are computed on the bars up to the end of its stretch, with
+        the signal change; its columns are computed on the bars up to the end of its segment, with
         the signal of its rule. An overlay that does not change stays, with its memory. ``policies``
         are the last ones.
         Without a change the result is that of one run, bit for bit.
     """
     given = resolve_signal(signal, market)
-    return run_stretches(
+    return run_segments(
         end_expired(as_markets(market), venue),
-        merge_stretches(stretches),
+        merge_segments(segments),
         venue=venue,
         account=account,
         signal=given,
@@ -91,10 +91,10 @@ def run_switched(
     )
 
 
-def merge_stretches(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """Return stretches with neighbors of equal policies and rules joined."""
-    merged: list[Stretch] = []
-    for each in stretches:
+def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
+    """Return segments with neighbors of equal policies and rules joined."""
+    merged: list[Segment] = []
+    for each in segments:
         if merged and merged[-1][2:] == each[2:]:
             merged[-1] = merged[-1]._replace(stop=each.stop)
         else:
@@ -102,90 +102,88 @@ def merge_stretches(stretches: Sequence[Stretch]) -> list[Stretch]:
     return merged
 
 
-def run_stretches(
+def run_segments(
     markets: Markets,
-    stretches: Sequence[Stretch],
+    segments: Sequence[Segment],
     *,
     signal: Any,
     calendar: str,
     compile: bool,  # noqa: A002 - as that of bt.run
     **terms: Any,
 ) -> Result:
-    """Run an account through stretches one by one."""
-    weights = [find_weights(markets, each) for each in stretches]
-    start: TimeLike = utc_index(markets.time)[stretches[0].first]
+    """Run an account through segments one by one."""
+    weights = [find_weights(markets, each) for each in segments]
+    start: TimeLike = utc_index(markets.time)[segments[0].first]
     setup = set_up_run(
         markets,
-        stretches[0].policy,
-        signal=signal if stretches[0].rule is None else join_rules(weights, stretches, markets),
+        segments[0].policy,
+        signal=signal if segments[0].rule is None else join_rules(weights, segments, markets),
         calendar=calendar,
         start=start,
         resume=None,
         benchmark=None,
         **terms,
     )
-    parts = [observe_segment(setup, *each) for each in zip(stretches, weights, strict=True)]
-    switches = [Switch(*each) for each in zip([s.first for s in stretches], parts, strict=True)]
+    parts = [observe_segment(setup, *each) for each in zip(segments, weights, strict=True)]
+    switches = [Switch(*each) for each in zip([s.first for s in segments], parts, strict=True)]
     begun = setup._replace(observed=parts[0])
     outcome = run_account(begun, is_compiled=compile, progress=None, switches=switches[1:])
     whole = finish(setup, outcome, calendar=calendar)
-    if len(stretches) == 1:
+    if len(segments) == 1:
         return whole
     has_traded = whole.tally.money.traded > 0.0
     return dataclasses.replace(
         whole,
-        policies={name: stretches[-1].find_policy(name) for name in whole.names},
-        overlay=stretches[-1].overlay or whole.overlay,
-        manifest=describe_switches(whole.manifest, markets.time, stretches),
-        no_fill="" if has_traded else "no parameters of any stretch traded",
+        policies={name: segments[-1].find_policy(name) for name in whole.names},
+        overlay=segments[-1].overlay or whole.overlay,
+        manifest=describe_switches(whole.manifest, markets.time, segments),
+        no_fill="" if has_traded else "no parameters of any segment traded",
     )
 
 
-def find_weights(markets: Markets, stretch: Stretch) -> FloatArray:
-    """Return the weights of the rule of a stretch, (n_instruments, n_seen); empty if none.
+def find_weights(markets: Markets, segment: Segment) -> FloatArray:
+    """Return the weights of the rule of a segment, (n_instruments, n_seen); empty if none.
 
     They are by the bars that policies see. The rule was checked for lookahead when its parameters
     were searched.
     """
-    if stretch.rule is None:
+    if segment.rule is None:
         return np.empty((len(markets), 0))
     seen = find_clock(markets).seen
-    return read_weights(stretch.rule.weigh(seen, is_checked=False), seen, where="bt.run")
+    return read_weights(segment.rule.weigh(seen, is_checked=False), seen, where="bt.run")
 
 
-def join_rules(
-    weights: Sequence[FloatArray], stretches: Sequence[Stretch], markets: Markets
-) -> Any:
+def join_rules(weights: Sequence[FloatArray], segments: Sequence[Segment], markets: Markets) -> Any:
     """Return the weights of the rules one after another; before the first, those of its rule."""
     joined, clock = weights[0].copy(), find_clock(markets)
-    for each, stretch in zip(weights[1:], stretches[1:], strict=True):
-        first = clock.count(stretch.first)
+    for each, segment in zip(weights[1:], segments[1:], strict=True):
+        first = clock.count(segment.first)
         joined[:, first:] = each[:, first:]
     frame = weights_to_frame(joined, clock.seen)
     signal: Any = frame if len(markets) > 1 else frame.iloc[:, 0]
-    return name_signal(signal, describe_rules(stretches))
+    return name_signal(signal, describe_rules(segments))
 
 
-def describe_rules(stretches: Sequence[Stretch]) -> str:
-    """Return the rules of stretches in words."""
-    texts = [each.rule.text() for each in stretches if each.rule is not None]
+def describe_rules(segments: Sequence[Segment]) -> str:
+    """Return the rules of segments in words."""
+    texts = [each.rule.text() for each in segments if each.rule is not None]
     different = len(dict.fromkeys(texts))
     return texts[0] if different == 1 else f"{texts[0]} (and {different - 1} others)"
 
 
-def observe_segment(setup: Setup, stretch: Stretch, weights: FloatArray) -> list[ObservedPolicy]:
-    """Return the policies of a stretch, with columns of the bars up to its end; then the overlay.
+def observe_segment(setup: Setup, segment: Segment, weights: FloatArray) -> list[ObservedPolicy]:
+    """Return the policies of a segment, with columns of the bars up to its end; then the overlay.
 
     Columns of bars after the end are NaN: they are never read.
     """
     n, clock = len(setup.markets), find_clock(setup.markets)
     found = []
     for row, (each, span) in enumerate(zip(setup.observed[:n], clock.seen.spans, strict=True)):
-        if stretch.rule is not None:
+        if segment.rule is not None:
             own = np.clip(weights[row, span[0] : span[1]], -1.0, 1.0)
             each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
-        stop = min(clock.count(stretch.stop) - each.first, each.market.n_bars)
-        policy = stretch.find_policy(setup.markets.names[row])
+        stop = min(clock.count(segment.stop) - each.first, each.market.n_bars)
+        policy = segment.find_policy(setup.markets.names[row])
         columns: Mapping[str, FloatArray] = {}
         if stop >= LEAST:
             columns, _ = observe_checked(policy, each.market.prefix(stop))
@@ -195,28 +193,28 @@ def observe_segment(setup: Setup, stretch: Stretch, weights: FloatArray) -> list
         }
         blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
         found.append(each._replace(policy=policy, columns=padded or blank))
-    if stretch.overlay is None or stretch.overlay == setup.overlay:
+    if segment.overlay is None or segment.overlay == setup.overlay:
         return [*found, *setup.observed[n:]]
-    return [*found, *observe_overlay(stretch.overlay, clock.seen, clock.pick(setup.signal))]
+    return [*found, *observe_overlay(segment.overlay, clock.seen, clock.pick(setup.signal))]
 
 
 def describe_switches(
-    manifest: Mapping[str, Any], time: IntArray, stretches: Sequence[Stretch]
+    manifest: Mapping[str, Any], time: IntArray, segments: Sequence[Segment]
 ) -> dict[str, Any]:
     """Return the manifest of a run whose parameters change, with the time of each change."""
-    switches = [describe_stretch(each, time) for each in stretches]
-    text = f"{manifest['policy']['name']}(re-tuned {len(stretches) - 1} times)"
+    switches = [describe_segment(each, time) for each in segments]
+    text = f"{manifest['policy']['name']}(re-tuned {len(segments) - 1} times)"
     return change_policy(manifest, {"text": text, "switches": switches})
 
 
-def describe_stretch(stretch: Stretch, time: IntArray) -> dict[str, Any]:
+def describe_segment(segment: Segment, time: IntArray) -> dict[str, Any]:
     """Return the start and the parameters of a segment."""
-    rule = {} if stretch.rule is None else {"signal": stretch.rule.text()}
-    start = format_time(int(time[stretch.first]))
-    policy = stretch.policy
+    rule = {} if segment.rule is None else {"signal": segment.rule.text()}
+    start = format_time(int(time[segment.first]))
+    policy = segment.policy
     if isinstance(policy, Mapping):
         settings: Any = {name: each.settings() for name, each in policy.items()}
     else:
         settings = policy.settings()
-    above = {} if stretch.overlay is None else {"overlay": repr(stretch.overlay)}
+    above = {} if segment.overlay is None else {"overlay": repr(segment.overlay)}
     return {"from": start, "settings": settings, **above, **rule}

@@ -36,7 +36,7 @@ from backtest.base import (
 from backtest.market.attached_columns import read_attached
 from backtest.market.read.files import write_folder
 from backtest.market.read.folder import load_data
-from backtest.market.reshape import cut_fields, resample_data
+from backtest.market.reshape import resample_data, slice_fields
 from backtest.market.synthetic import generate_sample
 from backtest.market.tables.market_data import MarketData
 from backtest.market.tables.market_from_frames import MarketFrames, align_frames
@@ -309,7 +309,7 @@ class Market(MarketData):
             If n is not from 1 to n_bars.
         """
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
-        return self._cut(0, n, f".prefix({n})")
+        return self._slice(0, n, f".prefix({n})")
 
     def slice(self, first: int, stop: int) -> Market:
         """Return the bars from ``first`` up to ``stop``, with their signal and funding.
@@ -326,11 +326,11 @@ class Market(MarketData):
         if not is_inside:  # or numbers of another type, whose check takes longer
             Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
             Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
-        return self._cut(first, stop, f".slice({first}, {stop})")
+        return self._slice(first, stop, f".slice({first}, {stop})")
 
-    def _cut(self, first: int, stop: int, step: str) -> Market:
+    def _slice(self, first: int, stop: int, step: str) -> Market:
         lead = self.interval // 4 if first else self.interval
-        fields = cut_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
+        fields = slice_fields(self, slice(first, stop), funding_from=int(self.time[first]) - lead)
         fields |= {"columns": MappingProxyType(fields["columns"]), "facts": {}}
         cut = object.__new__(Market)  # without the checks: parts of frozen arrays are frozen
         vars(cut).update(fields, source=self.source + step, signal=self.signal[first:stop])
@@ -399,7 +399,7 @@ class Market(MarketData):
                 cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
             )
         lead = int(self.time[first]) - self.interval // 4
-        fields = cut_fields(self, slice(first, stop), funding_from=lead)
+        fields = slice_fields(self, slice(first, stop), funding_from=lead)
         step = f".between({time_text(low)!r}, {time_text(high)!r})"
         return Market(**fields, source=self.source + step)
 

@@ -289,7 +289,7 @@ class Markets(PanelData):
         to n_bars.
         """
         Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
-        return self._cut(0, n, f".prefix({n})")
+        return self._slice(0, n, f".prefix({n})")
 
     @checked
     def slice(self, first: int, stop: int) -> Markets:
@@ -300,7 +300,7 @@ class Markets(PanelData):
         """
         Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
         Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
-        return self._cut(first, stop, f".slice({first}, {stop})")
+        return self._slice(first, stop, f".slice({first}, {stop})")
 
     @checked
     def resample(self, interval: str) -> Markets:
@@ -336,7 +336,7 @@ class Markets(PanelData):
                 where=repr(self),
                 cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
             )
-        return self._cut(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
+        return self._slice(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
 
     @checked
     def end_at(self, ends: Mapping[str, int]) -> Markets:
@@ -360,7 +360,7 @@ class Markets(PanelData):
             lasts[name] = min(lasts[name], last if is_reached else end - 1)
         return rebuild(kept, self.currency, self.source, lasts, self.listing)
 
-    def _cut(self, first: int, stop: int, step: str) -> Markets:
+    def _slice(self, first: int, stop: int, step: str) -> Markets:
         kept: dict[str, Market] = {}
         for (name, market), (listed, gone) in zip(self.items(), self.spans, strict=True):
             low, high = max(first - int(listed), 0), min(stop, int(gone)) - int(listed)

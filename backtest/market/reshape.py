@@ -182,7 +182,7 @@ def _check_fit(since: IntArray, stretch: IntArray, interval: int, length: int, h
 MARK_PRICES = tuple(f"mark_{name}" for name in PRICES)
 
 
-def cut_fields(
+def slice_fields(
     data: MarketData, rows: slice, *, funding_from: int, end: int | None = None
 ) -> dict[str, Any]:
     """Return the fields of a market of some bars, at least one, and of the funding of their time.
@@ -215,7 +215,7 @@ def resample_data(data: MarketData, length: int, groups: BarGroups | None = None
         groups = find(data.time, data.interval, length)
     lead = int(groups.time[0]) - data.interval // 4
     end = int(groups.time[-1]) + length
-    fields = cut_fields(data, slice(groups.first, groups.stop), funding_from=lead, end=end)
+    fields = slice_fields(data, slice(groups.first, groups.stop), funding_from=lead, end=end)
     last = groups.ohlc(*(fields[name] for name in PRICES))
     mark = groups.ohlc(*(fields[name] for name in MARK_PRICES)) if data.has_mark else last
     note = _describe_resampling(groups, fields["columns"])

@@ -12,7 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base import FloatArray, IntArray
-from backtest.sweep.sets.sets import Base, Sets, Setting, Trio, build_trio, count_sets, take_sets
+from backtest.sweep.sets.sets import (
+    BaseTerms,
+    Sets,
+    Setting,
+    Trio,
+    build_trio,
+    count_sets,
+    take_sets,
+)
 
 COMMON = {
     "account.band": "band",
@@ -61,7 +69,7 @@ class LaneGroup(NamedTuple):
 
 
 def sort_into_groups(
-    base: Base, settings: Mapping[str, Setting], sets: Sets
+    base: BaseTerms, settings: Mapping[str, Setting], sets: Sets
 ) -> Iterator[LaneGroup]:
     """Yield the groups of some sets."""
     n = count_sets(sets)

@@ -19,7 +19,7 @@ from backtest.sweep.policy_columns import Columns
 from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import (
     OVERLAY,
-    Base,
+    BaseTerms,
     Sets,
     Setting,
     build_overlay,
@@ -106,7 +106,7 @@ class EndsChecker:
 
 def check_markets(
     markets: Markets,
-    base: Base,
+    base: BaseTerms,
     settings: Mapping[str, Setting],
     sets: Sets,
     *,
@@ -128,7 +128,9 @@ def check_markets(
         observe_overlay(overlay, markets, weights)
 
 
-def list_overlays(base: Base, settings: Mapping[str, Setting], sets: Sets) -> list[Policy | None]:
+def list_overlays(
+    base: BaseTerms, settings: Mapping[str, Setting], sets: Sets
+) -> list[Policy | None]:
     """Return the overlays of sets with every word, and with the lowest and highest numbers."""
     own = find_own(sets, OVERLAY)
     if not own:

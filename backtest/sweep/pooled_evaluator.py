@@ -36,7 +36,7 @@ from backtest.policy import Policy
 from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool, refuse_pool
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
-from backtest.sweep.sets.sets import Base, Sets, read_settings
+from backtest.sweep.sets.sets import BaseTerms, Sets, read_settings
 
 Accounts = Literal["shared", "separate"]
 OF_MARKETS = ("sharpe", "total_return", "max_drawdown", "ruined")
@@ -93,7 +93,7 @@ class PooledEvaluator(Evaluator):
         first = next(iter(self.members.values()))
         vars(self).update(vars(first))
         self.is_portfolio, self.market, self.signal = True, market, signal
-        self.base = Base(policy, venue, account, first.base.signal)
+        self.base = BaseTerms(policy, venue, account, first.base.signal)
         self.settings = read_settings(self.base)
 
     def evaluate(
@@ -200,7 +200,7 @@ class PooledEvaluator(Evaluator):
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
         """Return the bars of each market, in its own count, from ``first`` up to ``stop``."""
-        return cut_spans(self.market, first, stop)
+        return clip_spans(self.market, first, stop)
 
     def _align_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
@@ -221,7 +221,7 @@ class PooledEvaluator(Evaluator):
         return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
 
 
-def cut_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, int]]:
+def clip_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, int]]:
     """Return bars ``first`` up to ``stop`` of the clock in each market's own count, by name.
 
     Markets with fewer than two bars of them are left out.

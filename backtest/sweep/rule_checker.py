@@ -13,7 +13,7 @@ from backtest.market import Market, Markets
 from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import (
-    Base,
+    BaseTerms,
     Sets,
     build_signal,
     count_sets,
@@ -26,7 +26,7 @@ from backtest.sweep.sets.sets import (
 class RuleChecker:
     """Checks rules with every word and both ends of each number; none is checked twice."""
 
-    def __init__(self, base: Base, market: Market | Markets) -> None:
+    def __init__(self, base: BaseTerms, market: Market | Markets) -> None:
         self.base = base
         self.market = market
         self._extremes = Extremes()

@@ -48,7 +48,7 @@ from backtest.sweep.set_rows import (
 )
 from backtest.sweep.sets.set_checks import find_broken_rules
 from backtest.sweep.sets.sets import (
-    Base,
+    BaseTerms,
     Sets,
     Venues,
     build_overlay,
@@ -71,7 +71,7 @@ OF_PATH = (*PATH, *DATES)
 """Measures that need the path of an account; dates are UTC nanoseconds."""
 
 
-class Wanted(NamedTuple):
+class EvaluatedBars(NamedTuple):
     """Bars to evaluate (``stop`` is exclusive, None for all), and whether returns are requested."""
 
     first: int
@@ -107,7 +107,9 @@ class Evaluator:
         self.is_portfolio = isinstance(market, Markets)
         self.market = market = end_expired(market, venue)
         rule = signal if isinstance(signal, SignalRule) else None
-        self.base = Base(policy, venue, account, rule, list_names(market), check_overlay(overlay))
+        self.base = BaseTerms(
+            policy, venue, account, rule, list_names(market), check_overlay(overlay)
+        )
         self.settings = read_settings(self.base)
         self.signal = signal
         self.overlay = self.base.overlay
@@ -140,7 +142,7 @@ class Evaluator:
         are computed on all bars before ``stop``. ``progress`` is called with the number of sets
         done and of all sets.
         """
-        wanted = Wanted(first, stop, returns or bool(self.equivalents))
+        wanted = EvaluatedBars(first, stop, returns or bool(self.equivalents))
         return self.finish_rows(self._evaluate(sets, wanted, progress), returns)
 
     def finish_rows(self, rows: Rows, has_returns: bool) -> Rows:
@@ -152,7 +154,7 @@ class Evaluator:
         )
         return rows if has_returns else rows._replace(returns=None)
 
-    def _evaluate(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
+    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
         """Return the measures that lanes or runs have."""
         set_hurry(False)  # many runs: compiled code is faster
         if self._is_apart(sets):
@@ -213,7 +215,10 @@ class Evaluator:
                     faulty.append(places)
             for places in filter(len, faulty):
                 some = take_sets(sets, places)
-                rows = [self._evaluate_plainly(some, Wanted(a, b, returns), None) for a, b in spans]
+                rows = [
+                    self._evaluate_plainly(some, EvaluatedBars(a, b, returns), None)
+                    for a, b in spans
+                ]
                 put_spans(tables, places, rows, sampled)
         pairs = zip(tables, sampled, strict=True)
         return [one._replace(returns=stack_returns(own, one) if returns else None)
@@ -288,7 +293,7 @@ class Evaluator:
         """Run in plain Python if another evaluator of the same policy does."""
         self.plain_because, self.compile = other.plain_because, other.compile
 
-    def _evaluate_lanes(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
+    def _evaluate_lanes(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
         """Score sets in blocks. The sets of a block in which one fails are run one by one."""
         rows = start_rows(sets, self.metrics)
         sampled: dict[int, FloatArray] = {}
@@ -358,7 +363,9 @@ class Evaluator:
         is_alone = len(self.market) == 1 and self.overlay is None
         return not (is_own or is_alone or self.plain_because or self.market.options)
 
-    def _evaluate_plainly(self, sets: Sets, wanted: Wanted, progress: Progress | None) -> Rows:
+    def _evaluate_plainly(
+        self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None
+    ) -> Rows:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
         return run_one_by_one(replay, sets, self.metrics, wanted.returns, progress)
 

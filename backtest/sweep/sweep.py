@@ -54,7 +54,7 @@ from backtest.sweep.pooling import Pool
 from backtest.sweep.set_evaluator import Evaluator, Metrics
 from backtest.sweep.sets.set_checks import check_sets
 from backtest.sweep.sets.sets import (
-    Base,
+    BaseTerms,
     Sets,
     build_terms,
     count_sets,
@@ -173,7 +173,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     named = read_named(signal, market)
     rule = named if isinstance(named, SignalRule) else None
     names = () if is_separate else list_names(market)
-    base = Base(policy, venue, account, rule, names, check_overlay(overlay))
+    base = BaseTerms(policy, venue, account, rule, names, check_overlay(overlay))
     given = build_sets(sets, base, space=space, method=method, seed=seed)
     chosen = check_sets(
         policy, account, venue, given, signal=rule, names=base.names, overlay=base.overlay
@@ -228,7 +228,7 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
 
 
 def build_sets(
-    sets: SetsLike, base: Base, *, space: Mapping[str, Any] | None, method: Method, seed: int
+    sets: SetsLike, base: BaseTerms, *, space: Mapping[str, Any] | None, method: Method, seed: int
 ) -> Sets:
     """Return the sets of a product, of a table, or of random draws."""
     Choice(*get_args(Method)).check("method", method, where=Place("method", of="bt.sweep"))

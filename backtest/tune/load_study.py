@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from backtest.account import Account
 from backtest.base import Argument, DataError, ParameterError, Phrase
 from backtest.engine import end_expired, hash_source, read_named
-from backtest.sweep import Base, choose_evaluator, names_signal, resolve_signals
+from backtest.sweep import BaseTerms, choose_evaluator, names_signal, resolve_signals
 from backtest.sweep.pooling import POOLS
 from backtest.tune.holdout import find_split
 from backtest.tune.journal import Journal
@@ -119,11 +119,11 @@ def has_rule(facts: Mapping[str, Any]) -> bool:
     return names_signal([*(each["name"] for each in space["dimensions"]), *space["fixed"]])
 
 
-def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> Base:
+def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> BaseTerms:
     """Return the policy, venue and account whose settings the sets of a stored study replace."""
     held = facts["policy"]["settings"]
     has_all = len(held) == len(cls.parameters())
-    return Base(
+    return BaseTerms(
         cls(**held) if has_all else cls,
         rebuild_venue(facts),
         Account.from_dict(facts["account"], where=f"{STUDY}, account"),

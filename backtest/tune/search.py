@@ -37,7 +37,7 @@ from backtest.market import Markets, as_markets, with_clock
 from backtest.measures import read_constraints, read_objectives
 from backtest.sweep import (
     Accounts,
-    Base,
+    BaseTerms,
     Evaluator,
     Pool,
     choose_evaluator,
@@ -281,7 +281,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     if not is_separate:
         warn_of_weights(signal, as_markets(market))
     facts = describe_study(
-        Base(policy, venue, account),
+        BaseTerms(policy, venue, account),
         market,
         whole.describe_signals(),
         sampling=sampling,

@@ -7,7 +7,7 @@ from dataclasses import MISSING
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.base import PolicyError
-from backtest.sweep import Base, Sets, check_sets, to_plain_value
+from backtest.sweep import BaseTerms, Sets, check_sets, to_plain_value
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator
@@ -45,7 +45,7 @@ def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_columns(base: Base, columns: Mapping[str, Any]) -> Sets:
+def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
     """Return checked sets of a base."""
     return check_sets(
         base.policy, base.account, base.venue, columns, signal=base.signal, names=base.names,

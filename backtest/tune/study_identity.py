@@ -27,7 +27,7 @@ from backtest.base import (
 from backtest.base.result_identity import LIBRARIES
 from backtest.engine import describe_venue, hash_source
 from backtest.market import Market, Markets
-from backtest.sweep import Base
+from backtest.sweep import BaseTerms
 from backtest.tune.study_folder import FORMAT, STUDY, read_json
 
 ASIDE = ("id", "format", "source", "policy_module", "versions")
@@ -40,7 +40,7 @@ NEW_STUDY = Either("pass resume=False", Phrase("leave out {}", Argument("resume"
 
 
 def describe_study(
-    base: Base, market: Market | Markets, signal: str, **settings: Any
+    base: BaseTerms, market: Market | Markets, signal: str, **settings: Any
 ) -> dict[str, Any]:
     """Return the description of a study as plain data, with its ``id``.
 
@@ -87,7 +87,7 @@ def describe_market(market: Market | Markets) -> dict[str, Any]:
     }
 
 
-def describe_policy(base: Base) -> dict[str, Any]:
+def describe_policy(base: BaseTerms) -> dict[str, Any]:
     """Return the name of a policy, the hash of its source, and its settings or defaults."""
     cls = base.policy_class
     held = {} if isinstance(base.policy, type) else base.policy.settings()

@@ -79,7 +79,7 @@ def describe_splits(found: CrossRecord) -> Iterator[str]:
     name = data["instrument"] or "unnamed instrument"
     yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
     yield from describe_pool(facts)
-    how = "the accounts of groups" if figures["scored_by"] == "groups" else "runs of each stretch"
+    how = "the accounts of groups" if figures["scored_by"] == "groups" else "runs of each segment"
     known = figures["memory_bars"]
     memory = "" if known is None else f", for a memory of the columns of {known:,} bars"
     yield from format_paragraph(

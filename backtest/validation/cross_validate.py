@@ -44,16 +44,16 @@ from backtest.validation.group_runs import (
     is_decided,
     run_groups,
     score_groups,
+    score_segments,
     score_splits,
-    score_stretches,
 )
 from backtest.validation.groups import (
     MOST_EMBARGO,
     Groups,
     check_counts,
     check_embargo,
-    cut_groups,
     list_splits,
+    split_groups,
 )
 from backtest.validation.luck_of_sets import judge_best, measure_sharpes
 from backtest.validation.progress_folder import find_finished, open_progress
@@ -63,7 +63,12 @@ from backtest.validation.split_scores import (
     estimate_overfitting,
     stitch_paths,
 )
-from backtest.validation.tuning_procedure import Procedure, quiet_runs, read_procedure, require_mean
+from backtest.validation.tuning_procedure import (
+    Procedure,
+    read_procedure,
+    require_mean,
+    silence_runs,
+)
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -169,7 +174,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     -----
     Every set lives with fresh capital in each group; its columns are warmed by the bars before. A
     split is scored from these accounts: returns one after another, costs and counts as sums, the
-    drawdown as the deepest within a group, ruin in any. For other objectives each stretch of
+    drawdown as the deepest within a group, ruin in any. For other objectives each segment of
     consecutive groups is run instead; ``figures["scored_by"]`` says which. Labels do not overlap
     here, so that nothing is purged: accounts end at their mark. Source: Lopez de Prado (2018),
     Advances in Financial Machine Learning, chapter 12.
@@ -188,7 +193,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         return CrossValidation.load(finished)
     evaluator = procedure.build_evaluator()
     with open_progress(store, manifest, resume=resume) as folder:
-        with quiet_runs(), on_cluster(evaluator, cluster) as working:
+        with silence_runs(), on_cluster(evaluator, cluster) as working:
             working.check_causal(procedure.space.list_ends())
             runs = run_groups(working, sets, plan.groups, folder, progress)
             check_runs(runs)
@@ -207,7 +212,7 @@ def plan_splits(
     """Return groups and embargo."""
     market, sampling = procedure.terms.market, procedure.terms.sampling
     n, k = check_counts(groups, test_groups)
-    cut = cut_groups(market, n, sampling)
+    cut = split_groups(market, n, sampling)
     memory = -1
     if embargo == "auto":
         memory = measure_memory(procedure)
@@ -264,7 +269,7 @@ def judge_splits(
     if by_groups:
         scores = score_splits(procedure, plain, late, runs, plan.k, periods)
     else:
-        scores = score_stretches(
+        scores = score_segments(
             procedure, evaluator, sets, plan.groups, plan.k, plan.embargo, progress
         )
     winners = choose_winners(scores.inside, scores.outside)
@@ -351,7 +356,7 @@ def describe_figures(
     if empty:
         notes.append(f"{empty} of {len(winners.row)} splits have no set that keeps all constraints")
     return {
-        "scored_by": "groups" if by_groups else "stretches",
+        "scored_by": "groups" if by_groups else "segments",
         "embargo_bars": plan.embargo,
         "memory_bars": None if plan.memory < 0 else plan.memory,
         "embargo_samples": plan.skipped,

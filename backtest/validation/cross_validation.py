@@ -50,7 +50,7 @@ class CrossValidation(CrossRecord):
     trials : DataFrame
         Both objectives of all sets in some splits.
     figures : mapping
-        Headline figures as data: ``scored_by`` (``"groups"`` or ``"stretches"``), the embargo, the
+        Headline figures as data: ``scored_by`` (``"groups"`` or ``"segments"``), the embargo, the
         memory of the columns.
     manifest : mapping
         Everything that decides the numbers.
@@ -119,7 +119,7 @@ class CrossValidation(CrossRecord):
         how = (
             "the fresh accounts of their groups, one after another"
             if self.figures["scored_by"] == "groups"
-            else "runs of each stretch of consecutive groups"
+            else "runs of each segment of consecutive groups"
         )
         return (
             f"Splits are scored from {how}. {self.figures['embargo_bars']:,} bars after a test "

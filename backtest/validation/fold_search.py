@@ -12,7 +12,7 @@ import numpy as np
 
 from backtest.base import BoolArray, FloatArray, IntArray, format_time
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.sweep import Evaluator, cut_spans, find_different, take_sets, to_plain_value
+from backtest.sweep import Evaluator, clip_spans, find_different, take_sets, to_plain_value
 from backtest.tune import (
     Bench,
     Examiner,
@@ -160,7 +160,7 @@ def measure_growth(
     if whole.pool is None:
         parts = [(market, (span.train, span.train_stop), "total_return")]
     else:
-        cuts = cut_spans(market, span.train, span.train_stop)
+        cuts = clip_spans(market, span.train, span.train_stop)
         parts = [(market[name], cut, f"total_return {name}") for name, cut in cuts.items()]
     return sum(
         math.log1p(float(metrics[name][best])) / measure_years(part, *cut)

@@ -19,9 +19,9 @@ from backtest.validation.groups import (
     Groups,
     check_counts,
     check_embargo,
-    cut_groups,
     find_embargoed,
     list_splits,
+    split_groups,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def folds(
         plan = read_plan(train, test, anchored=anchored, gap=gap)
         return Folds(tabulate_spans(market, plan_spans(market, plan)))
     n, k = check_counts(groups, test_groups)
-    cut = cut_groups(market, n, sampling)
+    cut = split_groups(market, n, sampling)
     return Folds(tabulate_splits(market, cut, k, check_embargo(embargo, cut, market)))
 
 

@@ -204,7 +204,7 @@ def score_splits(
 # -------------------------------------------------------------- objectives that need the span run
 
 
-def list_stretches(
+def list_segments(
     groups: Groups, chosen: Sequence[int], late: int, embargoed: np.ndarray
 ) -> list[tuple[int, int]]:
     """Return the bars of consecutive groups, joined; embargoed ones begin ``late`` bars later."""
@@ -219,7 +219,7 @@ def list_stretches(
     return spans
 
 
-def score_stretches(
+def score_segments(
     procedure: Procedure,
     evaluator: Evaluator,
     sets: Sets,
@@ -228,17 +228,17 @@ def score_stretches(
     embargo: int,
     progress: Progress | None,
 ) -> SplitScores:
-    """Return the objectives of splits by running each stretch of consecutive groups.
+    """Return the objectives of splits by running each segment of consecutive groups.
 
-    The objective of several stretches is the mean of theirs, weighted by their bars; a constraint
+    The objective of several segments is the mean of theirs, weighted by their bars; a constraint
     must hold in each.
     """
     wanted = []
     nothing = np.zeros(groups.n, dtype=np.bool_)
     for tested in list_splits(groups.n, k):
         rest = [g for g in range(groups.n) if g not in tested]
-        trained = list_stretches(groups, rest, embargo, find_embargoed(groups.n, tested))
-        wanted.append((trained, list_stretches(groups, tested, 0, nothing)))
+        trained = list_segments(groups, rest, embargo, find_embargoed(groups.n, tested))
+        wanted.append((trained, list_segments(groups, tested, 0, nothing)))
     spans = sorted({span for pair in wanted for part in pair for span in part})
     scores: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
     for done, span in enumerate(spans):
@@ -254,7 +254,7 @@ def score_stretches(
 def score_span(
     procedure: Procedure, evaluator: Evaluator, sets: Sets, span: tuple[int, int]
 ) -> tuple[FloatArray, FloatArray]:
-    """Return objectives and violations of all sets on one stretch of bars."""
+    """Return objectives and violations of all sets on one segment of bars."""
     rows = evaluator.evaluate(sets, first=span[0], stop=span[1])
     if not rows.done.all():
         raise KeyboardInterrupt
@@ -269,7 +269,7 @@ def average_spans(
     *,
     is_bound: bool,
 ) -> FloatArray:
-    """Return the mean objective of stretches; minus infinity where one has none."""
+    """Return the mean objective of segments; minus infinity where one has none."""
     weights = np.array([stop - first for first, stop in spans], dtype=np.float64)
     rows = np.stack([scores[span][0] for span in spans])
     mean = np.full(rows.shape[1], -np.inf)

@@ -60,7 +60,7 @@ def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
     return n, k
 
 
-def cut_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
+def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
     """Cut a market into n groups of whole sampling periods that differ by one period at most.
 
     Raises

@@ -34,7 +34,12 @@ from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans
 from backtest.validation.interval_estimates import share_overfit
 from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.schedules import Schedules
-from backtest.validation.tuning_procedure import Procedure, quiet_runs, read_procedure, require_mean
+from backtest.validation.tuning_procedure import (
+    Procedure,
+    read_procedure,
+    require_mean,
+    silence_runs,
+)
 from backtest.validation.walk_figures import tabulate_folds
 from backtest.validation.walk_forward import record_looks, run_walk, search_folds
 
@@ -164,7 +169,7 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
         return Schedules.load(finished)
     evaluator = procedure.build_evaluator()
     with open_progress(store, manifest, resume=resume) as folder:
-        with quiet_runs(), on_cluster(evaluator, cluster) as working:
+        with silence_runs(), on_cluster(evaluator, cluster) as working:
             count_tries = read_other_tries(store, procedure, manifest)
             found = search_schedules(
                 procedure, working, planned, manifest, folder, progress, count_tries

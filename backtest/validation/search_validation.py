@@ -8,7 +8,7 @@ from backtest.base import Choice, Place
 from backtest.base.units import DAY
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.fold_spans import plan_spans, read_plan
-from backtest.validation.groups import cut_groups
+from backtest.validation.groups import split_groups
 from backtest.validation.tuning_procedure import TRIALS
 from backtest.validation.walk_forward import walk_forward
 
@@ -34,7 +34,7 @@ def plan_validation(method: str, market: Market | Markets, sampling: str) -> dic
     """
     Choice(WALK, CROSS).check("validate", method, where=Place("validate", of="bt.tune"))
     if method == CROSS:
-        cut_groups(market, GROUPS, sampling)
+        split_groups(market, GROUPS, sampling)
         return {"groups": GROUPS}
     days = int((market.end - market.start) // DAY)
     is_long = days >= 2 * USUAL["train"]

@@ -31,7 +31,7 @@ from backtest.engine import (
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.measures import read_constraints, read_objectives
 from backtest.sweep import (
-    Base,
+    BaseTerms,
     Space,
     build_overlay,
     build_signal,
@@ -65,7 +65,7 @@ TRIALS = 2_000
 
 
 @contextlib.contextmanager
-def quiet_runs() -> Iterator[None]:
+def silence_runs() -> Iterator[None]:
     """Silence the warnings that a validation gives once, not for each of its runs."""
     with warnings.catch_warnings():
         for category in (*OF_EACH_RUN, VenueDateWarning):
@@ -114,11 +114,13 @@ class Procedure(NamedTuple):
         return [self.take_market(name) for name in self.terms.market.names]
 
     @property
-    def base(self) -> Base:
+    def base(self) -> BaseTerms:
         """Policies, venue, account, rule of the signal and overlay whose settings sets replace."""
         terms = self.terms
         names = () if self.pool is not None else list_names(terms.market)
-        return Base(self.policy, terms.venue, terms.account, self.signal_rule, names, terms.overlay)
+        return BaseTerms(
+            self.policy, terms.venue, terms.account, self.signal_rule, names, terms.overlay
+        )
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
         """Return the rule of the signal in one set; None if it is the same in all."""

@@ -10,9 +10,9 @@ import pandas as pd
 
 from backtest.base import ParameterError, Place, checked_only, record_making, warn_caller
 from backtest.compare import SeparateAccounts
-from backtest.engine import Stretch, merge_stretches, run, run_switched
+from backtest.engine import Segment, merge_segments, run, run_switched
 from backtest.market import Markets, with_clock
-from backtest.sweep import Accounts, Pool, cut_spans, on_cluster
+from backtest.sweep import Accounts, Pool, clip_spans, on_cluster
 from backtest.tune import record_look
 from backtest.validation.counted_tries import read_other_tries, record_folds
 from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
@@ -26,7 +26,7 @@ from backtest.validation.fold_spans import (
     tabulate_spans,
 )
 from backtest.validation.progress_folder import find_finished, open_progress
-from backtest.validation.tuning_procedure import Procedure, quiet_runs, read_procedure
+from backtest.validation.tuning_procedure import Procedure, read_procedure, silence_runs
 from backtest.validation.walk import WalkForward
 from backtest.validation.walk_figures import Walked, judge_walk, tabulate_folds, tabulate_trials
 from backtest.validation.walk_stability import measure_stability
@@ -149,7 +149,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         return WalkForward.load(finished)
     evaluator = procedure.build_evaluator()
     with open_progress(store, manifest, resume=resume) as folder:
-        with quiet_runs(), on_cluster(evaluator, cluster) as working:
+        with silence_runs(), on_cluster(evaluator, cluster) as working:
             count_tries = read_other_tries(store, procedure, manifest)
             found = search_folds(procedure, working, spans, manifest, folder, progress, count_tries)
         record_looks(store, procedure, manifest, found)
@@ -285,8 +285,8 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
     """Run the re-tuned account, and the one with the parameters of the first fold."""
     first, end = found[0].span.test, found[-1].span.stop
     stops = [*(fold.span.test for fold in found[1:]), end]
-    stretches = [
-        Stretch(
+    segments = [
+        Segment(
             fold.span.test,
             stop,
             procedure.build_trio(fold.values).policy,
@@ -297,46 +297,46 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
     ]
     fixed = run_part(procedure, found[0].values, first, end)
     if carry:
-        return Walked(switch(procedure, stretches, fixed), fixed, ())
+        return Walked(switch(procedure, segments, fixed), fixed, ())
     parts = tuple(
-        run_part(procedure, fold.values, stretch.first, stretch.stop)
-        for fold, stretch in zip(found, stretches, strict=True)
+        run_part(procedure, fold.values, segment.first, segment.stop)
+        for fold, segment in zip(found, segments, strict=True)
     )
     return Walked(None, fixed, parts)
 
 
-def switch(procedure: Procedure, stretches: Sequence[Stretch], fixed: Any) -> Any:
-    """Run the account whose parameters change; ``fixed`` has those of the first stretch."""
+def switch(procedure: Procedure, segments: Sequence[Segment], fixed: Any) -> Any:
+    """Run the account whose parameters change; ``fixed`` has those of the first segment."""
     if procedure.pool is None:
-        return switch_account(procedure, stretches, fixed)
+        return switch_account(procedure, segments, fixed)
     market, found = procedure.terms.market, {}
     for name in fixed.results:
-        cuts = [cut_spans(market, each.first, each.stop).get(name) for each in stretches]
+        cuts = [clip_spans(market, each.first, each.stop).get(name) for each in segments]
         own = [
             each._replace(first=cut[0], stop=cut[1])
-            for each, cut in zip(stretches, cuts, strict=True)
+            for each, cut in zip(segments, cuts, strict=True)
             if cut is not None
         ]
-        known = fixed.results[name] if own[0][2:] == stretches[0][2:] else None
+        known = fixed.results[name] if own[0][2:] == segments[0][2:] else None
         found[name] = switch_account(procedure.take_market(name), own, known)
     return SeparateAccounts(found)
 
 
 def switch_account(
-    procedure: Procedure, stretches: Sequence[Stretch], fixed: Result | None
+    procedure: Procedure, segments: Sequence[Segment], fixed: Result | None
 ) -> Result:
-    """Run one account whose parameters change; ``fixed`` is that of the first stretch, if run."""
-    terms, stop = procedure.terms, stretches[-1].stop
-    if fixed is not None and len(merge_stretches(stretches)) == 1:
+    """Run one account whose parameters change; ``fixed`` is that of the first segment, if run."""
+    terms, stop = procedure.terms, segments[-1].stop
+    if fixed is not None and len(merge_segments(segments)) == 1:
         return fixed
-    with quiet_runs():
+    with silence_runs():
         return run_switched(
             terms.market.prefix(stop),
-            stretches,
+            segments,
             venue=terms.venue,
             account=terms.account,
-            signal=cut_signal(procedure, stop),
-            overlay=stretches[0].overlay or terms.overlay,
+            signal=slice_signal(procedure, stop),
+            overlay=segments[0].overlay or terms.overlay,
             sampling=terms.sampling,
             calendar=terms.calendar,
             compile=terms.compile,
@@ -346,7 +346,7 @@ def switch_account(
 def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: int) -> Any:
     """Run fresh accounts on bars ``first`` up to ``stop``; the bars before warm their columns."""
     if procedure.pool is not None:
-        spans = cut_spans(procedure.terms.market, first, stop)
+        spans = clip_spans(procedure.terms.market, first, stop)
         return SeparateAccounts(
             {
                 name: run_part(procedure.take_market(name), values, *span)
@@ -355,13 +355,13 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
         )
     terms, trio = procedure.terms, procedure.build_trio(values)
     market = terms.market if stop == terms.market.n_bars else terms.market.prefix(stop)
-    with quiet_runs():
+    with silence_runs():
         found: Result = run(
             market,
             trio.policy,
             venue=trio.venue,
             account=trio.account,
-            signal=procedure.build_signal(values) or cut_signal(procedure, stop),
+            signal=procedure.build_signal(values) or slice_signal(procedure, stop),
             overlay=procedure.build_overlay(values),
             sampling=terms.sampling,
             calendar=terms.calendar,
@@ -371,7 +371,7 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
     return found
 
 
-def cut_signal(procedure: Procedure, stop: int) -> Any:
+def slice_signal(procedure: Procedure, stop: int) -> Any:
     """Return the signal of the first bars: as given, an array, or a constant; weights by time."""
     terms = procedure.terms
     if stop == terms.market.n_bars:

@@ -183,14 +183,14 @@ def test_a_run_equals_its_parts_bit_for_bit(setting, overlap):
     assert any(held[k - 1] for k in cuts)
     for k in cuts:
         edge = market.times[k]
-        head = bt.run(market.between(None, edge), **settings_ | cut_signal(settings_, None, edge))
+        head = bt.run(market.between(None, edge), **settings_ | slice_signal(settings_, None, edge))
         later = market.times[max(k - overlap, 1)]
         rest = market.between(later, None)
-        tail = bt.run(rest, **settings_ | cut_signal(settings_, later, None), resume=head)
+        tail = bt.run(rest, **settings_ | slice_signal(settings_, later, None), resume=head)
         assert_same_bits(whole, head, tail)
 
 
-def cut_signal(settings_, start, end):
+def slice_signal(settings_, start, end):
     signal = settings_["signal"]
     if end is not None:
         signal = signal[signal.index < end]
@@ -225,9 +225,9 @@ def test_the_scenes_of_the_parts_are_lively(setting):
 def test_resuming_in_three_parts_and_on_the_whole_market_gives_the_same_bits():
     market, settings_ = lived("cross, all costs")
     whole = bt.run(market, **settings_)
-    part = bt.run(market.between(None, market.times[50]), **settings_ | cut_signal(
+    part = bt.run(market.between(None, market.times[50]), **settings_ | slice_signal(
         settings_, None, market.times[50]))  # fmt: skip
-    middle = bt.run(market.between(None, market.times[90]), **settings_ | cut_signal(
+    middle = bt.run(market.between(None, market.times[90]), **settings_ | slice_signal(
         settings_, None, market.times[90]), resume=part)  # fmt: skip
     last = bt.run(market, **settings_, resume=middle)
     pieces = np.concatenate([part.record.values, middle.record.values, last.record.values])
@@ -276,7 +276,7 @@ def test_a_saved_result_is_loaded_whole_and_can_be_resumed(name, tmp_path):
     market, settings_ = lived(name)
     whole = bt.run(market, **settings_)
     edge = market.times[70]
-    head = bt.run(market.between(None, edge), **settings_ | cut_signal(settings_, None, edge))
+    head = bt.run(market.between(None, edge), **settings_ | slice_signal(settings_, None, edge))
     loaded = bt.Result.load(head.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.bars, head.bars)
     pd.testing.assert_frame_equal(loaded.events, head.events)

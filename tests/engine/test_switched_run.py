@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.switched_run import Stretch, run_stretches, run_switched
+from backtest.engine.switched_run import Segment, run_segments, run_switched
 from backtest.market import as_markets
 from backtest.regress import take_baseline
 from backtest.strategies import Cppi, VolTarget
@@ -23,27 +23,27 @@ TERMS = {"venue": VENUE, "account": ACCOUNT, "compile": False}
 
 
 @pytest.mark.parametrize("edges", [(100, 240, 720), (100, 241, 480, 719, 720), (0, 5, 720)])
-def test_stretches_of_one_policy_are_the_run_bit_for_bit(edges):
+def test_segments_of_one_policy_are_the_run_bit_for_bit(edges):
     policy = VolTarget(target=0.8, half_life=48.0)
     whole = bt.run(MARKET, policy, **TERMS, start=MARKET.index[edges[0]])
-    stretches = [Stretch(a, b, policy) for a, b in itertools.pairwise(edges)]
+    segments = [Segment(a, b, policy) for a, b in itertools.pairwise(edges)]
     more = {"signal": None, "overlay": None, "sampling": "1d", "calendar": "365"}
-    found = run_stretches(as_markets(MARKET), stretches, **TERMS, **more)
+    found = run_segments(as_markets(MARKET), segments, **TERMS, **more)
     assert dict(found.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     pd.testing.assert_frame_equal(found.bars, whole.bars, check_exact=True)
     pd.testing.assert_frame_equal(found.events, whole.events, check_exact=True)
     assert repr(found.state) == repr(whole.state)
     assert found.state.funding_next > 0
-    merged = run_switched(MARKET, stretches, **TERMS)
+    merged = run_switched(MARKET, segments, **TERMS)
     assert merged.manifest["id"] == whole.manifest["id"]
 
 
-def test_the_memory_of_a_policy_goes_on_within_a_stretch_and_begins_anew_after_a_change():
+def test_the_memory_of_a_policy_goes_on_within_a_segment_and_begins_anew_after_a_change():
     one, other = Cppi(multiplier=2.0), Cppi(multiplier=3.0)
     whole = bt.run(MARKET, one, **TERMS)
-    stretches = [Stretch(0, 300, one), Stretch(300, 500, one), Stretch(500, 720, other)]
-    found = run_switched(MARKET, stretches, **TERMS)
+    segments = [Segment(0, 300, one), Segment(300, 500, one), Segment(500, 720, other)]
+    found = run_switched(MARKET, segments, **TERMS)
     assert np.array_equal(found.record.values[:500], whole.record.values[:500], equal_nan=True)
     assert not np.array_equal(found.record.values[501:, 0], whole.record.values[501:, 0])
     switches = found.manifest["policy"]["switches"]
@@ -84,8 +84,8 @@ def test_a_switch_pays_for_the_difference_alone():
         liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
     )
     account = bt.Account(capital=1_000.0)
-    stretches = [Stretch(0, 2, Held(size=1.0)), Stretch(2, 5, Held(size=3.0))]
-    found = run_switched(market, stretches, venue=venue, account=account, compile=False)
+    segments = [Segment(0, 2, Held(size=1.0)), Segment(2, 5, Held(size=3.0))]
+    found = run_switched(market, segments, venue=venue, account=account, compile=False)
     fees = found.of_account("fees")
     assert fees.tolist() == pytest.approx([0.0, 1.0, 0.001, 1.997997, fees[4]])
     assert found.of_account("equity")[3] == pytest.approx(997.001003, rel=1e-12)
@@ -95,9 +95,9 @@ def test_a_switch_pays_for_the_difference_alone():
 def test_the_compiled_walk_has_the_same_bits():
     policies = [VolTarget(target=0.5), VolTarget(target=0.9)]
     account = dataclasses.replace(ACCOUNT, stop_loss=None)
-    stretches = [Stretch(0, 400, policies[0]), Stretch(400, 720, policies[1])]
+    segments = [Segment(0, 400, policies[0]), Segment(400, 720, policies[1])]
     runs = [
-        run_switched(MARKET, stretches, venue=VENUE, account=account, compile=is_compiled)
+        run_switched(MARKET, segments, venue=VENUE, account=account, compile=is_compiled)
         for is_compiled in (False, True)
     ]
     assert np.array_equal(runs[0].record.values, runs[1].record.values, equal_nan=True)

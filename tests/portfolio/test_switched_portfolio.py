@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.switched_run import Stretch, run_switched
+from backtest.engine.switched_run import Segment, run_switched
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.validation.worlds import Lever
 
@@ -35,14 +35,14 @@ class Planned(bt.Policy):
         return bar.level
 
 
-def switched(stretches, **more):
-    return run_switched(MARKETS, stretches, **{**TERMS, **more}, compile=False)
+def switched(segments, **more):
+    return run_switched(MARKETS, segments, **{**TERMS, **more}, compile=False)
 
 
 @pytest.mark.parametrize("overlay", [None, Lever(0.5, 2)])
 def test_switching_equals_one_policy_that_knows_the_plan(overlay):
     turn = 110
-    plan = [Stretch(50, turn, Lever(1.0, 3)), Stretch(turn, 200, Lever(2.0, 9))]
+    plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
     found = switched(plan, overlay=overlay)
     terms = {**TERMS, "overlay": overlay, "compile": False, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
@@ -55,7 +55,7 @@ def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
     change, turn = 80, 110
     loose = [bt.Bracket(0.0, 1e9, 20.0, 0.01)]
     dated = replace(VENUE, earlier=[bt.Earlier(until=str(MARKETS.times[change]), brackets=loose)])
-    plan = [Stretch(50, turn, Lever(1.0, 3)), Stretch(turn, 200, Lever(2.0, 9))]
+    plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
     found = switched(plan, venue=dated)
     terms = {**TERMS, "venue": dated, "compile": False, "start": MARKETS.times[50]}
     whole = bt.run(MARKETS, Planned(int(MARKETS.time[turn])), **terms)
@@ -67,7 +67,7 @@ def test_a_margin_table_that_began_in_one_stretch_holds_in_the_next():
 
 
 def test_equal_stretches_are_one_run_bit_for_bit():
-    plan = [Stretch(50, 110, Lever()), Stretch(110, 200, Lever())]
+    plan = [Segment(50, 110, Lever()), Segment(110, 200, Lever())]
     found = switched(plan)
     whole = bt.run(MARKETS, Lever(), **TERMS, compile=False, start=MARKETS.times[50])
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
@@ -77,6 +77,6 @@ def test_equal_stretches_are_one_run_bit_for_bit():
 
 def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
     # BBB is listed at bar 20
-    plan = [Stretch(2, 15, Lever(1.0, 3)), Stretch(15, 200, Lever(2.0, 9))]
+    plan = [Segment(2, 15, Lever(1.0, 3)), Segment(15, 200, Lever(2.0, 9))]
     found = switched(plan)
     assert found.metrics["final_equity"] > 0.0

@@ -23,7 +23,7 @@ from backtest.base.errors import BacktestError
 from backtest.cli.find_policy import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
-from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, cut_blocks
+from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, split_blocks
 from backtest.sweep.cluster.worker import BlockResult, ClusterJob, WorkBlock
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
@@ -554,7 +554,7 @@ def test_local_workers_come_and_go_quietly_and_one_may_be_killed(capfd):
 
 
 def test_blocks_are_whole_lanes_for_all_threads_of_a_worker():
-    sizes = [len(part) for part in cut_blocks(np.arange(100_000), [4, 2], 64)]
+    sizes = [len(part) for part in split_blocks(np.arange(100_000), [4, 2], 64)]
     assert set(sizes[:-1]) == {1792}
     assert sum(sizes) == 100_000
     assert 1792 % (64 * 4) == 0

@@ -17,7 +17,14 @@ from backtest.account.account_checks import check_account
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import SharpeScaling, VolTarget
 from backtest.sweep.sets.set_checks import check_sets, find_broken_rules
-from backtest.sweep.sets.sets import Base, build_trio, from_frame, grid, read_settings, take_sets
+from backtest.sweep.sets.sets import (
+    BaseTerms,
+    build_trio,
+    from_frame,
+    grid,
+    read_settings,
+    take_sets,
+)
 from backtest.sweep.sets.space import draw_sets, read_space
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -91,7 +98,7 @@ def test_values_of_more_dimensions_are_refused():
 
 
 def test_every_field_of_account_and_venue_may_vary():
-    names = set(read_settings(Base(VolTarget, VENUE, ACCOUNT)))
+    names = set(read_settings(BaseTerms(VolTarget, VENUE, ACCOUNT)))
     fields = {f"account.{each.name}" for each in dataclasses.fields(bt.Account)}
     for part in ("fees", "slippage", "liquidation", "contract"):
         kind = type(getattr(VENUE, part))
@@ -103,7 +110,7 @@ def test_every_field_of_account_and_venue_may_vary():
 
 
 def test_a_set_becomes_a_policy_a_venue_and_an_account():
-    base = Base(VolTarget(power=2.0), VENUE, ACCOUNT)
+    base = BaseTerms(VolTarget(power=2.0), VENUE, ACCOUNT)
     values = {
         "target": np.float64(0.3),
         "account.stop_loss": np.float64("nan"),
@@ -281,7 +288,7 @@ def test_rules_for_columns_are_those_of_accounts_and_venues():
         "venue.initial_multiplier": [None, 1.0],
         "venue.maintenance_multiplier": [None, 2.0],
     }
-    base = Base(VolTarget, VENUE, ACCOUNT)
+    base = BaseTerms(VolTarget, VENUE, ACCOUNT)
     settings = read_settings(base)
     kept: dict[str, list[Any]] = {name: [] for name in draws}
     allowed = []

@@ -19,7 +19,7 @@ from backtest.measures.path_measures import DATES, PATH
 from backtest.measures.run_measures import CORE, METRICS
 from backtest.strategies import Constant, Cppi, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets.sets import Base, build_trio, read_settings
+from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
 
@@ -52,7 +52,7 @@ def check_rows(sweep: bt.Sweep, policy: Any, *, names: tuple[str, ...], **settin
     """Hold every row to the run of its parameters, bit for bit."""
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     market = given.pop("market", MARKET)
-    base = Base(policy, given.pop("venue"), given.pop("account"))
+    base = BaseTerms(policy, given.pop("venue"), given.pop("account"))
     declared = read_settings(base)
     for row in sweep.table.to_dict("records"):
         values = {name: row[name] for name in sweep.parameters}

@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.lookahead_at_ends import check_markets
-from backtest.sweep.sets.sets import Base, read_settings
+from backtest.sweep.sets.sets import BaseTerms, read_settings
 from tests.portfolio.portfolio_helpers import simulate_pair
 
 MARKET = bt.Market.sample(bars=400)
@@ -143,5 +143,5 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
     held = pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)
     sets = {"leverage": np.array([1.0])}
-    base = Base(Constant, TERMS["venue"], TERMS["account"], None, pair.names, Awake())
+    base = BaseTerms(Constant, TERMS["venue"], TERMS["account"], None, pair.names, Awake())
     check_markets(pair, base, read_settings(base), sets, signal=pd.concat([flat, held]), memory=1e6)

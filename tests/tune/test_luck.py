@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.report.write import build_page
-from backtest.sweep.sets.sets import Base, read_settings
+from backtest.sweep.sets.sets import BaseTerms, read_settings
 from backtest.tune import Study
 from backtest.tune.luck import is_spike, warn_of_edges
 from tests.scenes import venue_of
@@ -104,7 +104,7 @@ def test_an_edge_is_told_unless_it_is_natural(on):
 
 def test_edges_of_every_kind():
     space = space_of(Mixed)
-    settings = read_settings(Base(Mixed, venue_of(), bt.Account()))
+    settings = read_settings(BaseTerms(Mixed, venue_of(), bt.Account()))
     values = {"x": 0.0, "n": 6, "mode": "a", "depth": 1.0, "fast": True}
     told = list(warn_of_edges(space, settings, values))
     assert len(told) == 1  # x = 0 is natural; depth does not matter in mode a

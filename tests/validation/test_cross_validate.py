@@ -15,7 +15,7 @@ from backtest.validation.column_memory import measure_memory
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.group_scores import GroupPart, combine_parts, sum_moments
-from backtest.validation.groups import cut_groups, list_paths, list_splits
+from backtest.validation.groups import list_paths, list_splits, split_groups
 from backtest.validation.split_scores import choose_winners, estimate_overfitting
 from backtest.validation.tuning_procedure import read_procedure
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
@@ -31,7 +31,7 @@ def found():
 
 def run_group(row, group, **changes):
     """Run a set in one group with fresh capital."""
-    first, stop = cut_groups(MARKET, 6, "1d").span(group)
+    first, stop = split_groups(MARKET, 6, "1d").span(group)
     policy = Lever(size=float(row["size"]), window=int(row["window"]))
     return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.index[first])
 
@@ -79,7 +79,7 @@ def test_consecutive_groups_equal_the_continuous_span_for_a_policy_blind_to_the_
     A fresh account holds nothing in its first bar. So returns are compared without those days.
     """
     venue = bt.Venue.from_dict({**PLAIN["venue"].to_dict(), "fees": {"taker": 0.0, "maker": 0.0}})
-    groups = cut_groups(MARKET, 6, "1d")
+    groups = split_groups(MARKET, 6, "1d")
     free = {**PLAIN, "venue": venue}
     policy = Steady(size=1.0, window=5)
     parts = [
@@ -234,16 +234,16 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
 
 
 @pytest.mark.slow
-def test_other_objectives_run_each_stretch_and_say_so():
+def test_other_objectives_run_each_segment_and_say_so():
     some = {**SMALL, "groups": 4, "trials": 4}
 
     def calm(row):
         return -row["peak_leverage"]
 
     made = cross_validate(MARKET, Lever, **PLAIN, **some, objective=calm, embargo=0)
-    assert made.figures["scored_by"] == "stretches"
-    groups = cut_groups(MARKET, 4, "1d")
-    split = made.splits.iloc[0]  # tested on 0 and 1: one stretch
+    assert made.figures["scored_by"] == "segments"
+    groups = split_groups(MARKET, 4, "1d")
+    split = made.splits.iloc[0]  # tested on 0 and 1: one segment
     policy = Lever(size=split["size"], window=int(split["window"]))
     stop = groups.span(1)[1]
     alone = bt.run(MARKET.prefix(stop), policy, **PLAIN)

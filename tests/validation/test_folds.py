@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.base.units import DAY, HOUR
 from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans, read_spans, warn_of_short
 from backtest.validation.folds import folds
-from backtest.validation.groups import cut_groups, find_embargoed, list_paths, list_splits
+from backtest.validation.groups import find_embargoed, list_paths, list_splits, split_groups
 from backtest.validation.walk_figures import warn_of_memory
 
 MARKET = bt.Market.sample(bars=24 * 100)
@@ -38,7 +38,7 @@ def test_each_path_has_each_group_once_and_each_group_is_tested_in_as_many_split
 @pytest.mark.parametrize("n", range(2, 9))
 def test_boundaries_of_splits_equal_those_found_bar_by_bar(n):
     market = bt.Market.sample(bars=24 * 80 + 5)  # ends inside a day
-    edges = cut_groups(market, n, "1d").edges
+    edges = split_groups(market, n, "1d").edges
     group_of = np.searchsorted(edges, np.arange(market.n_bars), side="right") - 1
     assert not (edges[:-1] % 24).any()  # cut at days
     for k in range(1, n):
@@ -71,7 +71,7 @@ def brute(group_of, tested, embargo, is_test):
 
 def test_groups_differ_by_one_day_at_most_and_cover_all_bars():
     for n in (2, 3, 7):
-        edges = cut_groups(MARKET, n, "1d").edges
+        edges = split_groups(MARKET, n, "1d").edges
         assert (edges[0], edges[-1]) == (0, MARKET.n_bars)
         assert np.ptp(np.diff(edges)) <= 24
 

@@ -95,7 +95,7 @@ def test_a_median_is_judged_by_a_bootstrap():
 
 
 def measure_sharpe(measures):
-    """Return the Sharpe ratio, as an objective that runs of each stretch are scored by."""
+    """Return the Sharpe ratio, as an objective that runs of each segment are scored by."""
     return measures["sharpe"]
 
 

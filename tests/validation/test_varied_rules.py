@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.switched_run import Stretch, run_switched
+from backtest.engine.switched_run import Segment, run_switched
 from backtest.strategies import Constant
 from backtest.validation.column_memory import measure_memory
 from backtest.validation.tuning_procedure import read_procedure
@@ -53,8 +53,8 @@ def test_the_account_trades_the_signal_of_each_fold():
     # windows of 4 up to the boundary and of 20 after it, by hand: one signal of both
     few, many = bt.signals.Breakout(window=4), bt.signals.Breakout(window=20)
     policy, turn = Constant(leverage=1.0), 300
-    stretches = [Stretch(0, turn, policy, few), Stretch(turn, 480, policy, many)]
-    found = run_switched(ONE, stretches, **TERMS)
+    segments = [Segment(0, turn, policy, few), Segment(turn, 480, policy, many)]
+    found = run_switched(ONE, segments, **TERMS)
     joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
     alone = bt.run(ONE, policy, **TERMS, signal=joined)
     assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
@@ -72,8 +72,8 @@ def test_an_account_of_several_trades_the_weights_of_each_fold():
     joined = bt.allocate.inverse_volatility(small, half_life=4.0, every=6)
     joined.iloc[turn:] = bt.allocate.equal_risk(small, half_life=9.0).iloc[turn:]
     alone = bt.run(small, policy, **terms, signal=joined)
-    stretches = [Stretch(0, turn, policy, few), Stretch(turn, 40, policy, many)]
-    found = run_switched(small, stretches, **terms)
+    segments = [Segment(0, turn, policy, few), Segment(turn, 40, policy, many)]
+    found = run_switched(small, segments, **terms)
     assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
     texts = [each["signal"] for each in found.manifest["policy"]["switches"]]
     assert texts == ["inverse-volatility(half_life=4, every=6)", "equal-risk(half_life=9)"]

@@ -95,7 +95,7 @@ REASON = re.compile(
     r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
     re.IGNORECASE,
 )
-"""Words of the line with numba's reason for not compiling a function."""
+"""Words by which the line that says why numba cannot compile a function is found."""
 
 
 class Core(NamedTuple):

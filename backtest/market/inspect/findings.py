@@ -11,7 +11,7 @@ import pandas as pd
 
 from backtest.base import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.base.units import HOUR, MINUTE
-from backtest.market.tables.align import FundingEvents, cut_funding, span_of
+from backtest.market.tables.align import FundingEvents, select_funding, span_of
 from backtest.market.tables.bar_checks import is_price
 from backtest.market.tables.settlements import (
     JITTER,
@@ -290,7 +290,7 @@ def measure_offsets(time: IntArray) -> tuple[float, BoolArray]:
 def cover_bars(bars: TimedTable, funding: TimedTable, interval: int) -> tuple[float, int]:
     """Return the share of the bars' span that settlements cover, and the most in one bar."""
     span = span_of(bars, interval)
-    events: FundingEvents = cut_funding(in_order(funding), span, interval)
+    events: FundingEvents = select_funding(in_order(funding), span, interval)
     covered = events.covered
     share = max(covered.end - covered.start, 0) / (span.end - span.start)
     rows = np.searchsorted(bars.time, events.table.time + min(MINUTE, interval // 4), side="right")

@@ -10,7 +10,7 @@ import numpy as np
 from backtest.base import Argument, DataError, FloatArray, IntArray, Phrase, format_time
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.read.layouts import Layout
-from backtest.market.tables.align import cut_funding, span_of
+from backtest.market.tables.align import select_funding, span_of
 from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.joined_frames import read_table
 from backtest.market.tables.market_from_frames import MarketFrames
@@ -68,7 +68,7 @@ def _cover(bars: TimedTable | None, funding: TimedTable | None, options: ReadOpt
     end = span.end if high is None else min(high, span.end)
     if start >= end:
         return Cover(0.0, 0)
-    events = cut_funding(in_order(funding), span._replace(start=start, end=end), interval)
+    events = select_funding(in_order(funding), span._replace(start=start, end=end), interval)
     covered = events.covered
     share = max(covered.end - covered.start, 0) / (end - start)
     return Cover(share, int(events.table.time.size))

@@ -58,7 +58,7 @@ def span_of(bars: TimedTable, interval: int) -> Span:
     return Span(int(bars.time[0]), int(bars.time[-1]) + interval)
 
 
-def cut_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedTable:
+def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedTable:
     """Return the bars that open in ``between``; None keeps the start or the end as it is.
 
     Raises ParameterError if no bar opens in the span, or, without ``clips``, it is not inside the
@@ -142,7 +142,7 @@ class AlignedMark(NamedTuple):
             "mark bars must cover the bars",
             f"{count} of {self.time.size} bars lie outside them",
             f"{self.table.name}, {self.whole}; bars {bars}",
-            _cut_cure(cut, instead if self.present.any() else "leave mark out"),
+            _span_cure(cut, instead if self.present.any() else "leave mark out"),
         )
 
     def _holes(self, absent: IntArray) -> Defect:
@@ -215,7 +215,7 @@ class FundingEvents(NamedTuple):
             f"{format_duration(cadence(self.time))}",
             f"settlements run from {given}",
             f"{self.table.name}; bars {self.span}",
-            _cut_cure(cut, Phrase("give {} to charge none there", _NO_FUNDING)),
+            _span_cure(cut, Phrase("give {} to charge none there", _NO_FUNDING)),
         )
         return [
             *([uncovered] if covered != self.span else ()),
@@ -245,7 +245,7 @@ class FundingEvents(NamedTuple):
         )
 
 
-def cut_funding(funding: TimedTable, span: Span, interval: int) -> FundingEvents:
+def select_funding(funding: TimedTable, span: Span, interval: int) -> FundingEvents:
     """Return the events from a quarter of a bar before the first open up to the end.
 
     An event stamped shortly before an open belongs to that open; the engine moves it there.
@@ -255,7 +255,7 @@ def cut_funding(funding: TimedTable, span: Span, interval: int) -> FundingEvents
     return FundingEvents(funding.rows(kept), settled_once(funding.time), span)
 
 
-def _cut_cure(cut: Span | None, instead: str) -> str:
+def _span_cure(cut: Span | None, instead: str) -> str:
     if cut is None:
         return Phrase("no bar has all of them: load files that overlap, or {}", instead)
     return Phrase("cut the bars to what is covered, {}; or {}", name_span(*cut), instead)

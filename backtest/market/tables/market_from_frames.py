@@ -15,8 +15,8 @@ from backtest.market.tables.align import (
     AlignedMark,
     FundingEvents,
     align_mark,
-    cut_bars,
-    cut_funding,
+    select_bars,
+    select_funding,
     span_of,
 )
 from backtest.market.tables.bar_checks import (
@@ -118,7 +118,7 @@ def check_frames(
         interval, wrong = notes.bar_length, list[Defect]()
         if interval is None:
             interval, wrong = find_interval(bars, options)
-        bars = cut_bars(bars, options, interval or 0)
+        bars = select_bars(bars, options, interval or 0)
         defects += wrong + _check_bars(bars, interval, sessions=options.sessions)
     defects += [*notes.mark, *(order_defects(mark, "mark bars") if mark else ())]
     defects += [*notes.funding, *(_check_stamps(funding) if funding else ())]
@@ -171,7 +171,7 @@ def _align(
     """Return the aligned arrays, or None and the known defects with those of the alignment."""
     span = span_of(bars, interval)
     marks = align_mark(bars, mark, interval, sessions=options.sessions) if mark else None
-    events = cut_funding(funding, span, interval) if funding else None
+    events = select_funding(funding, span, interval) if funding else None
     needed = span  # the part that has everything that is not filled by choice
     if marks and not options.mark_gaps:
         needed = needed.within(marks.covered)

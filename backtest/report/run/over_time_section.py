@@ -205,7 +205,7 @@ def build_use(result: Result) -> Section:
     else:
         ahead = name_period(choose_horizon(result))
         blocks = [draw_levels(profile), draw_next(profile, ahead), tabulate_next(profile, ahead)]
-    blocks.append(tabulate_targets(result.cut_rows))
+    blocks.append(tabulate_targets(result.target_cut_rows))
     return Section("leverage", "How leverage was used", lead, blocks)
 
 

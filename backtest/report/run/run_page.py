@@ -300,7 +300,7 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
         },
         "trades": collect_trades(result),
         **collect_limit_orders(result),
-        "target_cuts": list(result.cut_rows),
+        "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill,
         **collect_options(result),
         "events": {str(kind): int(count) for kind, count in events.items()},

@@ -108,7 +108,7 @@ class PositionOrders:
             branches = BarSteps(rules, inputs.plan, inputs.feed, t).branches(state)
             is_open = any(identify(each.state) != identify(after) for each in branches)
             if is_open and self.refine is not None:
-                fine = cut_fine(self.refine, self.market, inputs.feed, t)
+                fine = slice_fine_bars(self.refine, self.market, inputs.feed, t)
                 if fine is not None:
                     branches = live_fine(rules, inputs, fine, state, t)
         same = [b for b in branches if identify(b.state) == identify(after)]
@@ -211,7 +211,7 @@ def may_stop(instrument: InstrumentRules, position: Position, quote: Quote, watc
 # ---------------------------------------------------------------------------------- finer bars
 
 
-def cut_fine(refine: Market, market: Market, feed: Feed, t: int) -> Feed | None:
+def slice_fine_bars(refine: Market, market: Market, feed: Feed, t: int) -> Feed | None:
     """Return the finer bars of bar t as a feed from bar 1 on; None where there are none."""
     start, stop = int(market.time[t]), int(market.time[t]) + market.interval
     first, last = (int(k) for k in np.searchsorted(refine.time, [start, stop]))

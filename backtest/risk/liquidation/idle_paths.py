@@ -49,7 +49,7 @@ def describe_shortfall(runner: PathsRunner) -> str:
     result = run_first_path(runner)
     if result.no_fill:
         return f"no order was filled: {result.no_fill}"
-    rows = [row for row in result.cut_rows if row.get("instrument", "all") == "all"]
+    rows = [row for row in result.target_cut_rows if row.get("instrument", "all") == "all"]
     if not rows:
         return ""
     total = rows[0]

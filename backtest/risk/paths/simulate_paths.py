@@ -119,7 +119,7 @@ def simulate_paths(
     check_bridge(bridge)
     span = parse_duration(horizon, where=Place("horizon", of=WHERE))
     refuse_options(markets, "simulated paths", where=Place("market", of=WHERE))
-    history = cut_markets(markets, start)
+    history = select_history_of_all(markets, start)
     models = fit_models(model, history, drift)
     is_resampled = all(each.is_resampled for each in models.values())
     check_joint(correlation, common_jump, history, is_resampled=is_resampled)
@@ -147,7 +147,7 @@ def simulate_paths(
     return made
 
 
-def cut_markets(markets: Markets, start: TimeLike) -> Markets:
+def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
     """Return the bars that all instruments have, up to the start."""
     ended = [
         name
@@ -163,7 +163,7 @@ def cut_markets(markets: Markets, start: TimeLike) -> Markets:
     first = int(markets.spans[:, 0].max())
     common = markets.slice(first, markets.n_bars)
     return Markets(
-        {name: cut_history(each, start) for name, each in common.items()},
+        {name: select_history(each, start) for name, each in common.items()},
         currency=markets.currency or None,
     )
 
@@ -239,7 +239,7 @@ def check_bridge(bridge: int) -> None:
         )
 
 
-def cut_history(market: Market, start: TimeLike) -> Market:
+def select_history(market: Market, start: TimeLike) -> Market:
     """Return the bars that have closed by the start."""
     if isinstance(start, str) and start == "now":
         history = market

@@ -203,7 +203,7 @@ def walk_bridge(
     return np.asarray(found)
 
 
-def cut_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
+def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
     """Return the bars of the days of a scenario from data.
 
     None if the data do not cover them, or are of another kind of asset than the scenario.

@@ -28,13 +28,13 @@ from backtest.engine import Progress, Result
 from backtest.market import Market, Markets, as_markets
 from backtest.risk.scenarios.break_even_move import find_break_even, find_break_even_of
 from backtest.risk.scenarios.scenario import Scenario
-from backtest.risk.scenarios.scenario_bars import Bars, cut_replay, make_flat_bars
+from backtest.risk.scenarios.scenario_bars import Bars, make_flat_bars, slice_replay
 from backtest.risk.scenarios.stress_result import Stress
 from backtest.risk.scenarios.stress_run import (
     StressOutcome,
     StressRun,
     find_table_time,
-    quiet_venues,
+    fix_margin_tables,
 )
 
 FILE = Path(__file__).with_name("crashes.toml")
@@ -180,7 +180,7 @@ class Runs:
         """Return the account under the margin tables of a scenario."""
         time = find_table_time(self.result, self.rules, scenario)
         if time not in self.by_time:
-            self.by_time[time] = StressRun(self.result, quiet_venues(self.result, time))
+            self.by_time[time] = StressRun(self.result, fix_margin_tables(self.result, time))
         return self.by_time[time]
 
 
@@ -207,7 +207,7 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
 
 def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str]:
     """Return the row of a scenario, and the market whose move is its break-even."""
-    replayed = cut_replays(run, scenario, data)
+    replayed = slice_replays(run, scenario, data)
     bars = run.make(scenario) if replayed is None else replayed
     outcome = run.live(scenario, bars)
     if replayed is None:
@@ -223,14 +223,14 @@ def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[st
     return row, even.lead
 
 
-def cut_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
+def slice_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
     """Return the bars of the days of a scenario from data; None if they do not cover all.
 
     Collateral with a constant price that the data do not name stays at it.
     """
     markets = read_data(data, run)
     found = {
-        name: cut_replay(scenario, markets.get(name), run.history.interval) for name in run.moving
+        name: slice_replay(scenario, markets.get(name), run.history.interval) for name in run.moving
     }
     cut = {name: bars for name, bars in found.items() if bars is not None}
     still = {name for name in found if name in run.account.resting and name not in markets}

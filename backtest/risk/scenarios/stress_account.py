@@ -80,7 +80,7 @@ def compute_quote_value(contract: Contract, price: float) -> float:
     return abs(compute_value(contract.size, contract.kind == "inverse", price))
 
 
-def cut_state(state: AccountState, kept: list[int]) -> AccountState:
+def select_state(state: AccountState, kept: list[int]) -> AccountState:
     """Return a copy of the state of an account with some of its instruments only."""
     n = len(state.margin)
 
@@ -95,7 +95,7 @@ def cut_state(state: AccountState, kept: list[int]) -> AccountState:
     return copy_state(type(state)(**arrays, **own))
 
 
-def cut_memory(result: Result, kept: list[int]) -> FloatArray:
+def select_memory(result: Result, kept: list[int]) -> FloatArray:
     """Return what the policies of some instruments remember, and what the overlay does."""
     policies = [*result.policies.values(), result.overlay]
     sizes = [0 if each is None else len(start_memory(each) or ()) + 1 for each in policies]
@@ -325,8 +325,8 @@ class StressLoop(PortfolioBars):
         self.implied = implied
         move_volatilities(self.inputs.feed.options, setup.first, implied)
         self.account, self.n = account, len(setup.markets)
-        self.deciders.memory[:] = cut_memory(account.result, account.kept)
-        self.state = cut_state(account.state, account.kept)
+        self.deciders.memory[:] = select_memory(account.result, account.kept)
+        self.state = select_state(account.state, account.kept)
         self.counts = Counts(self.tally, account.result.traded)
         self.kinds: list[FloatArray] = [np.zeros(0)]
 

@@ -209,7 +209,7 @@ def find_lost_profit(
     return float(scenario.adl * quantity * gap)
 
 
-def quiet_venues(result: Result, time: int) -> dict[str, Venue]:
+def fix_margin_tables(result: Result, time: int) -> dict[str, Venue]:
     """Return the venues, each with the margin table of a time in ns."""
     at = np.array([time], dtype=np.int64)
     with warnings.catch_warnings():

@@ -67,7 +67,7 @@ class ClusterEvaluator(Evaluator):
     ) -> Rows:
         """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
         rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)
-        parts = cut_blocks(order, self.workers.count_threads(), unit)
+        parts = split_blocks(order, self.workers.count_threads(), unit)
         blocks = [wanted._replace(sets=take_sets(sets, places)) for places in parts]
         sampled: dict[int, FloatArray] = {}
         warned: dict[tuple[str, type[Warning]], None] = {}
@@ -129,14 +129,14 @@ def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
     return np.concatenate(order)
 
 
-def cut_blocks(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
+def split_blocks(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
     """Cut an order into blocks: many per worker, each large enough for all of its threads.
 
     Examples
     --------
-    >>> [len(part) for part in cut_blocks(np.arange(300), [1, 1], 64)]
+    >>> [len(part) for part in split_blocks(np.arange(300), [1, 1], 64)]
     [64, 64, 64, 64, 44]
-    >>> [len(part) for part in cut_blocks(np.arange(10_000), [2], 64)][:2]
+    >>> [len(part) for part in split_blocks(np.arange(10_000), [2], 64)][:2]
     [384, 384]
     """
     unit *= max(threads, default=1)

@@ -19,7 +19,7 @@ from backtest.policy import Policy
 from backtest.sweep.cluster.shipped_code import Sources, unpickle_with_sources
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Signal
 from backtest.sweep.set_rows import Rows
-from backtest.sweep.sets.sets import Base, Sets
+from backtest.sweep.sets.sets import BaseTerms, Sets
 
 KEPT = 4
 """How many markets, and how many evaluators, a worker caches."""
@@ -70,7 +70,7 @@ class ClusterJob(NamedTuple):
 class EvaluatorSettings(NamedTuple):
     """Arguments of an evaluator, without its market or markets and threads."""
 
-    base: Base
+    base: BaseTerms
     signal: Signal
     overlay: Policy | None
     sampling: str

@@ -97,7 +97,7 @@ class LaneRunner:
             return
         self.check_causal(sets, stop)
         columns = self._columns_up_to(self.market.n_bars if stop is None else stop)
-        blocks = self._cut_blocks(sets, columns, first, returns)
+        blocks = self._split_blocks(sets, columns, first, returns)
         for block, found in run_in_threads(
             score_or_fail, blocks, self._count_threads(columns, sets)
         ):
@@ -128,7 +128,7 @@ class LaneRunner:
         """Refuse a policy that looks ahead with one set of parameters."""
         self.checker.check_set(self._columns_up_to(self.market.n_bars), values)
 
-    def _cut_blocks(
+    def _split_blocks(
         self, sets: Sets, columns: Columns, first: int, has_returns: bool
     ) -> Iterator[LaneBlock]:
         """Yield blocks of up to 64 sets of one group; neighbors have the same columns."""

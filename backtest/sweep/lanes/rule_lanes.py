@@ -84,7 +84,7 @@ class RuleLanes:
                 faulty.append(places)
                 continue
             columns = runner._columns_up_to(self.market.n_bars if stop is None else stop)
-            for block in runner._cut_blocks(take_sets(sets, places), columns, first, returns):
+            for block in runner._split_blocks(take_sets(sets, places), columns, first, returns):
                 yield block._replace(places=places[block.places])
 
     def _find_runner(self, values: Mapping[str, Any]) -> LaneRunner:

@@ -77,7 +77,7 @@ def score_spans(
     stop = max(end for _, end in spans)
     runner.check_causal(sets, stop)
     columns = runner._columns_up_to(stop)
-    blocks = cut_blocks(runner, sets, columns, spans, returns)
+    blocks = split_blocks(runner, sets, columns, spans, returns)
     n_threads = runner._count_threads(columns, sets)
     for block, found in run_in_threads(score_or_fail, blocks, n_threads):
         if isinstance(found, BaseException) and not isinstance(found, BlockFault):
@@ -85,7 +85,7 @@ def score_spans(
         yield block.places, found
 
 
-def cut_blocks(
+def split_blocks(
     runner: LaneRunner, sets: Sets, columns: Columns, spans: Sequence[Span], returns: bool
 ) -> Iterator[SpanBlock]:
     """Yield blocks of up to 64 sets of one group; neighbors have the same columns."""

@@ -109,7 +109,7 @@ class PortfolioRunner:
         self.check_causal(sets, first, stop)
         panel = self._find_panel(first, stop)
         is_compiled = self._choose(sets, panel) if self.is_compiled is None else self.is_compiled
-        tasks = self._cut(sets, panel, returns, is_compiled)
+        tasks = self._split(sets, panel, returns, is_compiled)
         threads = max(1, min(self.threads if is_compiled else 1, count_sets(sets)))
         for _, found in run_in_threads(partial(score_task, self.metrics), tasks, threads):
             if isinstance(found, BaseException):
@@ -119,7 +119,7 @@ class PortfolioRunner:
                 self._order = None
             yield from found
 
-    def _cut(
+    def _split(
         self, sets: Sets, panel: PortfolioPanel, has_returns: bool, is_compiled: bool
     ) -> Iterator[PortfolioTask]:
         """Yield sets one by one, or up to 64 that differ in little and fit into lanes."""
@@ -136,7 +136,7 @@ class PortfolioRunner:
                 setup = find_setup(panel, take_sets(sets, int(rows[0])))
             limit = count_distinct(setup, self.memory) if setup is not None else 0
             own = [sets[name] for name in reads if name in sets]
-            for part in cut_rows(rows, own, limit, min(LANES, -(-len(rows) // self.threads))):
+            for part in split_rows(rows, own, limit, min(LANES, -(-len(rows) // self.threads))):
                 is_block = setup is not None and len(part) >= LEAST_LANES
                 for some in [part] if is_block else part[:, None]:
                     yield PortfolioTask(
@@ -211,7 +211,7 @@ def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
     return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
 
 
-def cut_rows(
+def split_rows(
     rows: IntArray, columns: list[np.ndarray], limit: int, most: int
 ) -> Iterator[IntArray]:
     """Yield rows in parts of up to ``most``, in which at most ``limit`` sets of values differ."""

@@ -32,7 +32,7 @@ from backtest.engine import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.sets import (
     OF_RULES,
-    Base,
+    BaseTerms,
     Sets,
     Setting,
     Venues,
@@ -85,7 +85,7 @@ def check_sets(
     the ``overlay``. A ParameterError lists everything that is wrong: unknown names, types, ranges,
     contradictions.
     """
-    base = Base(policy, venue, account, signal, names, overlay)
+    base = BaseTerms(policy, venue, account, signal, names, overlay)
     settings = read_settings(base)
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
     defects = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
@@ -258,7 +258,7 @@ def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> It
 # ------------------------------------------------------------------------ what must go together
 
 
-def find_contradictions(base: Base, sets: Sets) -> Iterator[SetDefect]:
+def find_contradictions(base: BaseTerms, sets: Sets) -> Iterator[SetDefect]:
     """Yield the rules between values that sets break, explained by the first such set.
 
     The rules repeat those of :class:`Account`, :class:`Venue` and :func:`check_account` for
@@ -280,7 +280,7 @@ def find_contradictions(base: Base, sets: Sets) -> Iterator[SetDefect]:
     yield from found.values()
 
 
-def list_single_bases(base: Base) -> list[Base]:
+def list_single_bases(base: BaseTerms) -> list[BaseTerms]:
     """Return the base of each instrument, for settings by instrument; otherwise the base."""
     tables: list[Mapping[str, Any]] = [
         each for each in vars(base.account).values() if isinstance(each, FrozenTable)
@@ -288,13 +288,13 @@ def list_single_bases(base: Base) -> list[Base]:
     tables += [base.venue] if isinstance(base.venue, Mapping) else []
     names = [name for name in tables[0] if all(name in each for each in tables)] if tables else [""]
     return [
-        Base(base.policy, pick_value(base.venue, name), base.account.for_instrument(name))
+        BaseTerms(base.policy, pick_value(base.venue, name), base.account.for_instrument(name))
         for name in names
     ]
 
 
 def explain_contradiction(
-    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object], place: int
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object], place: int
 ) -> SetDefect | None:
     """Return why the account and the venue of one set are invalid; None if they are valid."""
     try:

@@ -96,7 +96,7 @@ class Setting(NamedTuple):
         return when if when is None else (f"{head}{dot}{when[0]}", when[1])
 
 
-class Base(NamedTuple):
+class BaseTerms(NamedTuple):
     """Policy (a class or an instance), venue, account and signal whose settings sets replace.
 
     Where several instruments have venues of their own, a set changes a field in all of them.
@@ -133,7 +133,7 @@ class Trio(NamedTuple):
 # ------------------------------------------------------------------------------------ settings
 
 
-def read_settings(base: Base) -> dict[str, Setting]:
+def read_settings(base: BaseTerms) -> dict[str, Setting]:
     """Return the settings that sets may vary, by name."""
     own = [*_read_parameters(base.policy)]
     settings = (
@@ -219,14 +219,16 @@ def suggest_name(name: str, known: Mapping[str, object]) -> str:
 # ------------------------------------------------------------------------------ one set as a run
 
 
-def build_trio(base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]) -> Trio:
+def build_trio(
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
+) -> Trio:
     """Return the policy, venue and account of one set."""
     policy = build_policies(base, settings, values)
     return Trio(policy, *build_terms(base, settings, values))
 
 
 def build_policies(
-    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Policy | dict[str, Policy]:
     """Return the policy of one set, by instrument if some have parameters of their own."""
     if not any(find_own(values, name) for name in base.names):
@@ -235,7 +237,7 @@ def build_policies(
 
 
 def build_policy(
-    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Policy:
     """Return the policy of one set, of all instruments."""
     chosen = {
@@ -248,7 +250,7 @@ def build_policy(
 
 
 def build_overlay(
-    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Policy | None:
     """Return the overlay of one set, if there is any."""
     own = find_own(values, OVERLAY)
@@ -278,7 +280,7 @@ def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
 
 
 def build_terms(
-    base: Base, settings: Mapping[str, Setting], values: Mapping[str, object]
+    base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> tuple[Any, Account]:
     """Return the venue, or the venues by instrument, and the account of one set."""
     plain = {
@@ -330,7 +332,7 @@ def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
     return dataclasses.replace(value, **fields)
 
 
-def build_signal(base: Base, values: Mapping[str, object]) -> SignalRule | None:
+def build_signal(base: BaseTerms, values: Mapping[str, object]) -> SignalRule | None:
     """Return the signal's rule in one set; None if the signal is no rule that may vary."""
     if base.signal is None:
         return None

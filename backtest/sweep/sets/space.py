@@ -41,7 +41,7 @@ from backtest.sweep.sets.set_checks import (
 )
 from backtest.sweep.sets.sets import (
     MOST_CELLS,
-    Base,
+    BaseTerms,
     Sets,
     Setting,
     Venues,
@@ -156,7 +156,7 @@ def read_space(
                 where=Place(name),
                 cure="write {'target': (0.1, 1.0)}" if name == "space" else "write {'target': 0.4}",
             )
-    base = Base(policy, venue, account, signal, names, overlay)
+    base = BaseTerms(policy, venue, account, signal, names, overlay)
     settings = read_settings(base)
     fixed = dict(fix or {})
     wanted = dict(given) if given is not None else _declared(base, fixed)
@@ -181,7 +181,7 @@ def read_space(
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
 
 
-def _declared(base: Base, fixed: Given) -> dict[str, Any]:
+def _declared(base: BaseTerms, fixed: Given) -> dict[str, Any]:
     """Return the declared spaces of the policy's parameters that are not fixed."""
     parameters = base.policy_class.parameters().values()
     return {
