@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from backtest.account.portfolio_ledger import sum_ledger, sum_ledger_terms, total
     from backtest.account.portfolio_margin import write_settings
     from backtest.account.portfolio_payments import charge_portfolio_interest
-    from backtest.account.portfolio_records import AccountState, EventLog, MarketBar, MarketFeed
+    from backtest.account.portfolio_records import AccountBar, AccountState, EventLog, MarketBar
+    from backtest.account.portfolio_records import MarketFeed
     from backtest.account.portfolio_records import Scratch, Terms, has_exits, has_stops, is_held
     from backtest.account.portfolio_records import is_isolated, is_spot, pick_instrument
     from backtest.account.portfolio_records import pick_margin, pick_position, pick_quote, share

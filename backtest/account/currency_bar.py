@@ -54,6 +54,7 @@ from backtest.account.portfolio_records import (
     RESTING,
     SCALE,
     UNIT,
+    AccountBar,
     AccountState,
     EventLog,
     MarketBar,
@@ -81,43 +82,43 @@ def live_any_bar(
 ) -> None:
     """Run an account of one pool or several through bar t, up to its close."""
     if terms.n_pools > 1:
-        live_currency_bar(terms, feed, state, quotes, scratch, ledger, log, t)
+        bar = AccountBar(
+            terms=terms,
+            feed=feed,
+            state=state,
+            quotes=quotes,
+            scratch=scratch,
+            ledger=ledger,
+            log=log,
+        )
+        live_currency_bar(bar, t)
     else:
         simulate_portfolio_bar(terms, feed, state, quotes, scratch, ledger, log, t)
 
 
-def live_currency_bar(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def live_currency_bar(bar: AccountBar, t: int) -> None:
     """Run all pools through bar t, up to its close; the policies decide afterwards."""
-    set_quotes(terms, feed, quotes, t)
-    clear_ledger(ledger)
-    clear_ledger(scratch.own_ledger)
-    wealth, rates = state.wallet[EQUITY] + state.wallet[RESERVE], feed.rate_open[t]
-    for pool in range(terms.n_pools):
-        state.pools[pool, OWN_FAILED] = 0.0
-    if terms.fill == EARLY and t > 0:
-        keep_fill_rates(state)
-        fill_pools(terms, state, quotes, scratch, ledger, log, t)  # 0
-    begin_pools(terms, feed, state, quotes, scratch, ledger, log, t, rates)  # 1
-    flows = scratch.own_ledger[FLOWS, 0]
+    set_quotes(bar.terms, bar.feed, bar.quotes, t)
+    clear_ledger(bar.ledger)
+    clear_ledger(bar.scratch.own_ledger)
+    wealth, rates = bar.state.wallet[EQUITY] + bar.state.wallet[RESERVE], bar.feed.rate_open[t]
+    for pool in range(bar.terms.n_pools):
+        bar.state.pools[pool, OWN_FAILED] = 0.0
+    if bar.terms.fill == EARLY and t > 0:
+        keep_fill_rates(bar.state)
+        fill_pools(bar, t)  # 0
+    begin_pools(bar, t, rates)  # 1
+    flows = bar.scratch.own_ledger[FLOWS, 0]
     if flows != 0.0 and has_wealth(wealth, flows):
-        state.wallet[SCALE] = state.wallet[UNIT] / (wealth + flows)
-    open_pools(terms, feed, state, quotes, scratch, ledger, log, t, rates)  # 2 to 4
-    if terms.fill == RESTING:
-        keep_fill_rates(state)
-    live_pools(terms, feed, state, quotes, scratch, ledger, log, t, rates)  # 5 to 7
-    if terms.fill == LATE:
-        set_fill_rates(state, feed.rate_close[t])
-        fill_pools(terms, state, quotes, scratch, ledger, log, t)
-    close_pools(terms, feed, state, quotes, scratch, ledger, log, t, wealth)  # 8
+        bar.state.wallet[SCALE] = bar.state.wallet[UNIT] / (wealth + flows)
+    open_pools(bar, t, rates)  # 2 to 4
+    if bar.terms.fill == RESTING:
+        keep_fill_rates(bar.state)
+    live_pools(bar, t, rates)  # 5 to 7
+    if bar.terms.fill == LATE:
+        set_fill_rates(bar.state, bar.feed.rate_close[t])
+        fill_pools(bar, t)
+    close_pools(bar, t, wealth)  # 8
 
 
 def set_fill_rates(state: AccountState, rates: FloatArray) -> None:
@@ -141,84 +142,58 @@ def sum_elsewhere(terms: Terms, state: AccountState, pool: int, column: int) -> 
     return float(found / state.pools[pool, column])
 
 
-def begin_pools(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    rates: FloatArray,
-) -> None:
+def begin_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     """Do step 1: flows of the first pool, conversions, transfers, top-ups."""
-    value_at(state, quotes.mark_open, quotes.asset_mark_open)
-    set_fill_rates(state, rates)
-    elsewhere = sum_elsewhere(terms, state, 0, FILL_RATE)
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    value_at(bar.state, bar.quotes.mark_open, bar.quotes.asset_mark_open)
+    set_fill_rates(bar.state, rates)
+    elsewhere = sum_elsewhere(bar.terms, bar.state, 0, FILL_RATE)
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
         if pool == 0:
-            state.wallet[ELSEWHERE] = elsewhere
-            take_portfolio_flows(terms, feed, state, quotes, ledger, log, t)
-        convert_collateral(terms, state, quotes, ledger, log, t)
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-    if terms.has_transfers:
-        cover_pools(terms, state, quotes, scratch, ledger, log, t, rates)
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        answer_calls(terms, state, quotes, ledger, log, t)
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+            bar.state.wallet[ELSEWHERE] = elsewhere
+            take_portfolio_flows(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        convert_collateral(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        leave_pool(bar, pool, rates[pool])
+    if bar.terms.has_transfers:
+        cover_pools(bar, t, rates)
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        answer_calls(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        leave_pool(bar, pool, rates[pool])
 
 
-def open_pools(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    rates: FloatArray,
-) -> None:
+def open_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     """Do steps 2 to 4: funding at the open, interest, fees of a fund, the gap check."""
-    first = state.cursor[FUNDING_NEXT]
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        state.cursor[FUNDING_NEXT] = first  # all pools look at all events, and pay their own
-        pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 1)
-        if terms.has_interest and t > 0:
-            charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)
-        if terms.has_fund_fees and t > 0 and pool == 0:
-            charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
-        check_gap(terms, state, quotes, scratch, ledger, log, t)
-        stop_by_time(terms, state, quotes, ledger, log, t, 1.0 * feed.time[t])
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    first = bar.state.cursor[FUNDING_NEXT]
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        bar.state.cursor[FUNDING_NEXT] = first  # all pools look at all events, and pay their own
+        pay_portfolio_funding(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t, 1)
+        if bar.terms.has_interest and t > 0:
+            charge_portfolio_interest(
+                bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t
+            )
+        if bar.terms.has_fund_fees and t > 0 and pool == 0:
+            charge_fund_fees(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        check_gap(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+        stop_by_time(
+            bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t, 1.0 * bar.feed.time[t]
+        )
+        leave_pool(bar, pool, rates[pool])
 
 
-def live_pools(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    rates: FloatArray,
-) -> None:
+def live_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     """Do steps 5 to 7: the fills at the open, funding inside the bar, the walk."""
-    first, time = state.cursor[FUNDING_NEXT], 1.0 * feed.time[t]
-    if terms.fill in (AT_OPEN, RESTING) and t > 0:
-        fill_pools(terms, state, quotes, scratch, ledger, log, t)
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        stamp_openings(terms, state, time)
-        state.cursor[FUNDING_NEXT] = first
-        pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 0)
-        walk(terms, state, quotes, scratch, ledger, log, t)
-        if terms.fill == RESTING:
-            stamp_openings(terms, state, time)
-        follow_bests(terms, state, quotes, scratch)
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    first, time = bar.state.cursor[FUNDING_NEXT], 1.0 * bar.feed.time[t]
+    if bar.terms.fill in (AT_OPEN, RESTING) and t > 0:
+        fill_pools(bar, t)
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        stamp_openings(bar.terms, bar.state, time)
+        bar.state.cursor[FUNDING_NEXT] = first
+        pay_portfolio_funding(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t, 0)
+        walk(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+        if bar.terms.fill == RESTING:
+            stamp_openings(bar.terms, bar.state, time)
+        follow_bests(bar.terms, bar.state, bar.quotes, bar.scratch)
+        leave_pool(bar, pool, rates[pool])

@@ -49,10 +49,8 @@ from backtest.account.portfolio_records import (
     SCALE,
     SINCE_POOL,
     UNIT,
+    AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
-    MarketFeed,
     Scratch,
     Terms,
 )
@@ -68,46 +66,36 @@ if TYPE_CHECKING:
 # -------------------------------------------------------------------------------- step 8: close
 
 
-def close_pools(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    wealth: float,
-) -> None:
+def close_pools(bar: AccountBar, t: int, wealth: float) -> None:
     """Mark everything at the mark closes and the close of the rates; test for ruin and calls."""
-    opens, rates, earned = feed.rate_open[t], feed.rate_close[t], 0.0
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        mark_closes(terms, state, quotes, ledger, log, t)
-        earned += earn(ledger) * opens[pool]
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-    equity, gained = value_pools(terms, state, opens, rates)
-    is_lost = state.wallet[IS_RUINED] == 0.0 and earned + gained < 0.0
+    opens, rates, earned = bar.feed.rate_open[t], bar.feed.rate_close[t], 0.0
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        mark_closes(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        earned += earn(bar.ledger) * opens[pool]
+        leave_pool(bar, pool, rates[pool])
+    equity, gained = value_pools(bar.terms, bar.state, opens, rates)
+    is_lost = bar.state.wallet[IS_RUINED] == 0.0 and earned + gained < 0.0
     if is_lost:
-        is_lost = are_pools_ruined(terms, state, quotes, scratch, ledger, log, equity, rates)
+        is_lost = are_pools_ruined(bar, equity, rates)
     if is_lost:
-        end_pools(terms, state, quotes, scratch, ledger, log, t, rates)
-        equity, gained = value_pools(terms, state, opens, rates)
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        close_calls(terms, feed, state, quotes, ledger, log, t, is_lost)
-        limit = terms.negative_limit / rates[pool]
-        is_under = is_below(terms, state, limit, state.pools[pool, NOW])
-        state.wallet[IS_CONVERTING] = 1.0 if is_under else 0.0
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-    is_high = close_totals(terms, state, scratch, rates, equity, wealth, is_lost)
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        record_falls(terms, state, scratch, ledger, log, is_high)
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-    fold_ledger(terms, state, scratch, ledger, opens)
-    ledger[FX_PNL, ledger.shape[1] - 1] = gained
-    count_assets(state, ledger)
+        end_pools(bar, t, rates)
+        equity, gained = value_pools(bar.terms, bar.state, opens, rates)
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        close_calls(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t, is_lost)
+        limit = bar.terms.negative_limit / rates[pool]
+        is_under = is_below(bar.terms, bar.state, limit, bar.state.pools[pool, NOW])
+        bar.state.wallet[IS_CONVERTING] = 1.0 if is_under else 0.0
+        leave_pool(bar, pool, rates[pool])
+    is_high = close_totals(bar.terms, bar.state, bar.scratch, rates, equity, wealth, is_lost)
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        record_falls(bar.terms, bar.state, bar.scratch, bar.ledger, bar.log, is_high)
+        leave_pool(bar, pool, rates[pool])
+    fold_ledger(bar.terms, bar.state, bar.scratch, bar.ledger, opens)
+    bar.ledger[FX_PNL, bar.ledger.shape[1] - 1] = gained
+    count_assets(bar.state, bar.ledger)
 
 
 def value_pools(
@@ -129,58 +117,40 @@ def value_pools(
     return float(equity), float(gained)
 
 
-def are_pools_ruined(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    equity: float,
-    rates: FloatArray,
-) -> bool:
+def are_pools_ruined(bar: AccountBar, equity: float, rates: FloatArray) -> bool:
     """Return whether a close after a bar with a loss ruins the account.
 
     That is by its whole wealth; or flat, where no pool can afford an order of its own.
     """
-    wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
-    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
+    wealth, paid_in = equity + bar.state.wallet[RESERVE], bar.state.wallet[PAID_IN]
+    is_under = wealth <= bar.terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
-    if is_under or count_open(state) > 0:
+    if is_under or count_open(bar.state) > 0:
         return bool(is_under)
     count, poor = 0, 0
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        own = state.pools[pool, NOW] + state.wallet[RESERVE]
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        own = bar.state.pools[pool, NOW] + bar.state.wallet[RESERVE]
         has_any = False
-        for i in range(len(quotes.is_listed)):
-            has_any = has_any or quotes.is_listed[i] == 1
+        for i in range(len(bar.quotes.is_listed)):
+            has_any = has_any or bar.quotes.is_listed[i] == 1
         if has_any:
             count += 1
-            poor += 1 if is_portfolio_poor(terms, quotes, own) else 0
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+            poor += 1 if is_portfolio_poor(bar.terms, bar.quotes, own) else 0
+        leave_pool(bar, pool, rates[pool])
     return count > 0 and poor == count
 
 
-def end_pools(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    rates: FloatArray,
-) -> None:
+def end_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     """Close all positions of a ruined account at the mark closes, and log its ruin."""
-    if count_open(state) == 0:
-        note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
+    if count_open(bar.state) == 0:
+        note(bar.log, t, -1, RUINED, 1.0, 0.0, 0.0)
         return
-    for pool in range(terms.n_pools):
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        if count_open(state) > 0:
-            end_portfolio(terms, state, quotes, ledger, log, t)
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
+    for pool in range(bar.terms.n_pools):
+        show_pool(bar, pool, rates[pool])
+        if count_open(bar.state) > 0:
+            end_portfolio(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        leave_pool(bar, pool, rates[pool])
 
 
 def close_totals(

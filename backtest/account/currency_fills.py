@@ -35,11 +35,8 @@ from backtest.account.portfolio_records import (
     EQUITY,
     LATE,
     RESTING,
-    AccountState,
-    EventLog,
+    AccountBar,
     MarketBar,
-    Scratch,
-    Terms,
 )
 
 if TYPE_CHECKING:
@@ -49,115 +46,79 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------- the fills
 
 
-def fill_pools(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def fill_pools(bar: AccountBar, t: int) -> None:
     """Fill at closes: steps 0 and 8."""
-    prepare_fills(terms, state, quotes, scratch, ledger, log)
-    for pool in range(terms.n_pools):
-        fill_pool(terms, state, quotes, scratch, ledger, log, t, pool)
+    prepare_fills(bar)
+    for pool in range(bar.terms.n_pools):
+        fill_pool(bar, t, pool)
 
 
-def prepare_fills(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-) -> None:
+def prepare_fills(bar: AccountBar) -> None:
     """Write the equity in other pools, and under a cap of gross leverage their notionals.
 
     Limit orders have the equity of their decision's close.
     """
-    value_at(state, quotes.fill, quotes.asset_fill)
-    for pool in range(terms.n_pools):
-        own = state.pools[pool]
+    value_at(bar.state, bar.quotes.fill, bar.quotes.asset_fill)
+    for pool in range(bar.terms.n_pools):
+        own = bar.state.pools[pool]
         own[NOW] = own[OWN_EQUITY]
-        if terms.fill != RESTING:
-            own[NOW] = compute_own_equity(terms, state, pool)
+        if bar.terms.fill != RESTING:
+            own[NOW] = compute_own_equity(bar.terms, bar.state, pool)
         own[WANTED], own[REST], own[ORDERED] = 0.0, 0.0, 0.0
-    if terms.max_gross_leverage < math.inf:
-        for k in range(2 * terms.n_pools):
-            pool, is_ordering = k % terms.n_pools, k >= terms.n_pools
-            measure_targets(terms, state, quotes, scratch, ledger, log, pool, is_ordering)
+    if bar.terms.max_gross_leverage < math.inf:
+        for k in range(2 * bar.terms.n_pools):
+            pool, is_ordering = k % bar.terms.n_pools, k >= bar.terms.n_pools
+            measure_targets(bar, pool, is_ordering)
 
 
-def begin_fill(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    pool: int,
-) -> None:
+def begin_fill(bar: AccountBar, pool: int) -> None:
     """Show a pool with what the others have: their equity, targets and orders."""
-    rate, moneys = state.pools[pool, FILL_RATE], (NOW, WANTED, REST, ORDERED)
-    show_pool(terms, state, quotes, scratch, ledger, log, pool, rate)
-    state.wallet[ELSEWHERE] = 0.0
-    for other in range(terms.n_pools):
+    rate, moneys = bar.state.pools[pool, FILL_RATE], (NOW, WANTED, REST, ORDERED)
+    show_pool(bar, pool, rate)
+    bar.state.wallet[ELSEWHERE] = 0.0
+    for other in range(bar.terms.n_pools):
         if other != pool:
-            scale = state.pools[other, FILL_RATE] / rate
-            state.wallet[ELSEWHERE] += state.pools[other, NOW] * scale
+            scale = bar.state.pools[other, FILL_RATE] / rate
+            bar.state.wallet[ELSEWHERE] += bar.state.pools[other, NOW] * scale
             for k in range(3):
-                scratch.elsewhere[k] += state.pools[other, moneys[k + 1]] * scale
+                bar.scratch.elsewhere[k] += bar.state.pools[other, moneys[k + 1]] * scale
 
 
-def end_fill(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    pool: int,
-) -> None:
+def end_fill(bar: AccountBar, pool: int) -> None:
     """Show all pools again."""
-    scratch.elsewhere[:] = 0.0
-    rate = state.pools[pool, FILL_RATE]
-    leave_pool(terms, state, quotes, scratch, ledger, log, pool, rate)
+    bar.scratch.elsewhere[:] = 0.0
+    rate = bar.state.pools[pool, FILL_RATE]
+    leave_pool(bar, pool, rate)
 
 
-def measure_targets(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    pool: int,
-    is_ordering: bool,
-) -> None:
+def measure_targets(bar: AccountBar, pool: int, is_ordering: bool) -> None:
     """Write the sums of a pool that the cap of gross leverage needs, in its currency.
 
     Its targets and what it holds without one; once all pools have these, what it orders.
     """
-    begin_fill(terms, state, quotes, scratch, ledger, log, pool)
-    own, wanted, rest = state.pools[pool], scratch.elsewhere[0], scratch.elsewhere[1]
-    value_at(state, quotes.fill, quotes.asset_fill)
-    equity = state.wallet[EQUITY] if terms.fill == RESTING else own[NOW] + state.wallet[ELSEWHERE]
-    if terms.fill == RESTING:
-        set_fills(quotes, quotes.decided)
+    begin_fill(bar, pool)
+    own, wanted, rest = bar.state.pools[pool], bar.scratch.elsewhere[0], bar.scratch.elsewhere[1]
+    value_at(bar.state, bar.quotes.fill, bar.quotes.asset_fill)
+    equity = (
+        bar.state.wallet[EQUITY]
+        if bar.terms.fill == RESTING
+        else own[NOW] + bar.state.wallet[ELSEWHERE]
+    )
+    if bar.terms.fill == RESTING:
+        set_fills(bar.quotes, bar.quotes.decided)
     if is_ordering:
-        choose_within_bands(terms, state, quotes, scratch, equity)
-        own[ORDERED] = sum_orders(state, quotes, scratch) - scratch.elsewhere[2]
+        choose_within_bands(bar.terms, bar.state, bar.quotes, bar.scratch, equity)
+        own[ORDERED] = sum_orders(bar.state, bar.quotes, bar.scratch) - bar.scratch.elsewhere[2]
     else:
-        for i in range(len(state.margin)):
-            scratch.kind[i] = aim(terms, state, quotes, scratch, equity, i)
-        most = terms.max_gross_leverage * equity
-        own[WANTED], own[REST] = sum_targets(state, quotes, scratch, most)
+        for i in range(len(bar.state.margin)):
+            bar.scratch.kind[i] = aim(bar.terms, bar.state, bar.quotes, bar.scratch, equity, i)
+        most = bar.terms.max_gross_leverage * equity
+        own[WANTED], own[REST] = sum_targets(bar.state, bar.quotes, bar.scratch, most)
         own[WANTED] -= wanted
         own[REST] -= rest
-    if terms.fill == RESTING:
-        set_fills(quotes, quotes.open)
-    end_fill(terms, state, quotes, scratch, ledger, log, pool)
+    if bar.terms.fill == RESTING:
+        set_fills(bar.quotes, bar.quotes.open)
+    end_fill(bar, pool)
 
 
 def set_fills(quotes: MarketBar, values: FloatArray) -> None:
@@ -166,22 +127,13 @@ def set_fills(quotes: MarketBar, values: FloatArray) -> None:
         quotes.fill[i] = values[i]
 
 
-def fill_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    pool: int,
-) -> None:
+def fill_pool(bar: AccountBar, t: int, pool: int) -> None:
     """Fill the decisions of one pool, from the equity of all."""
-    begin_fill(terms, state, quotes, scratch, ledger, log, pool)
-    if terms.fill == EARLY:
-        fill_early(terms, state, quotes, scratch, ledger, log, t)
-    elif terms.fill == LATE:
-        fill_late(terms, state, quotes, scratch, ledger, log, t)
+    begin_fill(bar, pool)
+    if bar.terms.fill == EARLY:
+        fill_early(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+    elif bar.terms.fill == LATE:
+        fill_late(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
     else:
-        fill_pending(terms, state, quotes, scratch, ledger, log, t)
-    end_fill(terms, state, quotes, scratch, ledger, log, pool)
+        fill_pending(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+    end_fill(bar, pool)

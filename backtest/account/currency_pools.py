@@ -24,9 +24,8 @@ from backtest.account.portfolio_records import (
     SHOWN,
     SHOWN_ROW,
     SINCE_POOL,
+    AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
     Scratch,
     Terms,
     is_held,
@@ -65,121 +64,91 @@ REST_EQUITY, REST_RESERVE, REST_PAID_IN, SHOWN_RESERVE, SHOWN_PAID_IN = range(5)
 """Entries of ``Scratch.at_rest``."""
 
 
-def show_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    pool: int,
-    rate: float,
-) -> None:
+def show_pool(bar: AccountBar, pool: int, rate: float) -> None:
     """Show one pool alone; ``rate`` is the price of its currency, by which totals are divided."""
-    n, wallet, rest = len(state.margin), state.wallet, scratch.at_rest
+    n, wallet, rest = len(bar.state.margin), bar.state.wallet, bar.scratch.at_rest
     for i in range(n):
-        if terms.pools[i] != pool:
-            hide_instrument(terms, state, quotes, scratch, ledger, i)
-    for c in range(len(state.held.amounts)):
-        if terms.pools[n + c] != pool:
-            scratch.aside[QUANTITY, n + c] = state.held.amounts[c]
-            scratch.aside[MARGIN, n + c] = state.priced[c]
-            scratch.aside[SHARE, n + c] = state.shares[n + c]
-            state.held.amounts[c], state.shares[n + c] = 0.0, 0.0
-    swap_pool(state, scratch, ledger, pool)
+        if bar.terms.pools[i] != pool:
+            hide_instrument(bar, i)
+    for c in range(len(bar.state.held.amounts)):
+        if bar.terms.pools[n + c] != pool:
+            bar.scratch.aside[QUANTITY, n + c] = bar.state.held.amounts[c]
+            bar.scratch.aside[MARGIN, n + c] = bar.state.priced[c]
+            bar.scratch.aside[SHARE, n + c] = bar.state.shares[n + c]
+            bar.state.held.amounts[c], bar.state.shares[n + c] = 0.0, 0.0
+    swap_pool(bar.state, bar.scratch, bar.ledger, pool)
     rest[REST_EQUITY], rest[REST_RESERVE] = wallet[EQUITY], wallet[RESERVE]
     rest[REST_PAID_IN] = wallet[PAID_IN]
     wallet[EQUITY] /= rate
     wallet[RESERVE] /= rate
     wallet[PAID_IN] /= rate
     rest[SHOWN_RESERVE], rest[SHOWN_PAID_IN] = wallet[RESERVE], wallet[PAID_IN]
-    state.cursor[SHOWN], state.cursor[SHOWN_ROW] = pool, log.written[0]
+    bar.state.cursor[SHOWN], bar.state.cursor[SHOWN_ROW] = pool, bar.log.written[0]
 
 
-def leave_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    pool: int,
-    rate: float,
-) -> None:
+def leave_pool(bar: AccountBar, pool: int, rate: float) -> None:
     """Bring all other pools back; the events of the pool as a whole get its number."""
-    n, wallet, rest = len(state.margin), state.wallet, scratch.at_rest
+    n, wallet, rest = len(bar.state.margin), bar.state.wallet, bar.scratch.at_rest
     wallet[EQUITY] = rest[REST_EQUITY]
     is_kept = wallet[RESERVE] == rest[SHOWN_RESERVE]
     wallet[RESERVE] = rest[REST_RESERVE] if is_kept else wallet[RESERVE] * rate
     is_kept = wallet[PAID_IN] == rest[SHOWN_PAID_IN]
     wallet[PAID_IN] = rest[REST_PAID_IN] if is_kept else wallet[PAID_IN] * rate
     wallet[ELSEWHERE] = 0.0
-    swap_pool(state, scratch, ledger, pool)
+    swap_pool(bar.state, bar.scratch, bar.ledger, pool)
     for i in range(n):
-        if terms.pools[i] != pool:
-            bring_back(terms, state, quotes, scratch, ledger, i)
-    for c in range(len(state.held.amounts)):
-        if terms.pools[n + c] != pool:
-            state.held.amounts[c] = scratch.aside[QUANTITY, n + c]
-            state.priced[c] = scratch.aside[MARGIN, n + c]
-            state.shares[n + c] = scratch.aside[SHARE, n + c]
-    if log.is_on is not None:
-        for row in range(state.cursor[SHOWN_ROW], min(log.written[0], len(log.entries))):
-            if log.entries[row, WIDTH - 1] == -1.0:
-                log.entries[row, WIDTH - 1] = -1.0 - pool
-    state.cursor[SHOWN] = 0
+        if bar.terms.pools[i] != pool:
+            bring_back(bar, i)
+    for c in range(len(bar.state.held.amounts)):
+        if bar.terms.pools[n + c] != pool:
+            bar.state.held.amounts[c] = bar.scratch.aside[QUANTITY, n + c]
+            bar.state.priced[c] = bar.scratch.aside[MARGIN, n + c]
+            bar.state.shares[n + c] = bar.scratch.aside[SHARE, n + c]
+    if bar.log.is_on is not None:
+        for row in range(
+            bar.state.cursor[SHOWN_ROW], min(bar.log.written[0], len(bar.log.entries))
+        ):
+            if bar.log.entries[row, WIDTH - 1] == -1.0:
+                bar.log.entries[row, WIDTH - 1] = -1.0 - pool
+    bar.state.cursor[SHOWN] = 0
 
 
-def hide_instrument(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    i: int,
-) -> None:
+def hide_instrument(bar: AccountBar, i: int) -> None:
     """Put an instrument aside: it is flat, cross, not listed, and decides nothing."""
-    aside, isolated = scratch.aside, terms.rules.brackets.are_isolated
-    aside[QUANTITY, i], state.held.quantities[i] = state.held.quantities[i], 0.0
-    aside[MARGIN, i], state.margin[i] = state.margin[i], 0.0
-    aside[PENDING, i], state.is_pending[i] = state.is_pending[i], 0
+    aside, isolated = bar.scratch.aside, bar.terms.rules.brackets.are_isolated
+    aside[QUANTITY, i], bar.state.held.quantities[i] = bar.state.held.quantities[i], 0.0
+    aside[MARGIN, i], bar.state.margin[i] = bar.state.margin[i], 0.0
+    aside[PENDING, i], bar.state.is_pending[i] = bar.state.is_pending[i], 0
     aside[ISOLATED, i], isolated[i] = 1.0 if isolated[i] else 0.0, False
-    aside[LISTED, i], quotes.is_listed[i] = quotes.is_listed[i], 0
-    aside[SINCE, i], aside[SINCE_STOP, i] = state.since[i], state.since_stop[i]
-    aside[BEST, i], aside[OPENED, i] = state.best[i], state.opened[i]
-    aside[FALLEN, i], state.fallen[i] = state.fallen[i], 0.0
-    aside[SHARE, i], state.shares[i] = state.shares[i], 0.0
-    aside[FAILURE, i], aside[CARRIED, i] = scratch.failure[i], scratch.carried[i]
-    aside[RESTS, i], aside[LIMIT, i] = scratch.wanted[i], scratch.limit[i]
-    aside[THROUGH, i], aside[FRESH, i] = scratch.through[i], scratch.fresh[i]
-    aside[KIND, i] = scratch.kind[i]
+    aside[LISTED, i], bar.quotes.is_listed[i] = bar.quotes.is_listed[i], 0
+    aside[SINCE, i], aside[SINCE_STOP, i] = bar.state.since[i], bar.state.since_stop[i]
+    aside[BEST, i], aside[OPENED, i] = bar.state.best[i], bar.state.opened[i]
+    aside[FALLEN, i], bar.state.fallen[i] = bar.state.fallen[i], 0.0
+    aside[SHARE, i], bar.state.shares[i] = bar.state.shares[i], 0.0
+    aside[FAILURE, i], aside[CARRIED, i] = bar.scratch.failure[i], bar.scratch.carried[i]
+    aside[RESTS, i], aside[LIMIT, i] = bar.scratch.wanted[i], bar.scratch.limit[i]
+    aside[THROUGH, i], aside[FRESH, i] = bar.scratch.through[i], bar.scratch.fresh[i]
+    aside[KIND, i] = bar.scratch.kind[i]
     for term in range(N_TERMS):
-        aside[KIND + 1 + term, i], ledger[term, i] = ledger[term, i], 0.0
+        aside[KIND + 1 + term, i], bar.ledger[term, i] = bar.ledger[term, i], 0.0
 
 
-def bring_back(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    i: int,
-) -> None:
+def bring_back(bar: AccountBar, i: int) -> None:
     """Bring an instrument back."""
-    aside = scratch.aside
-    state.held.quantities[i], state.margin[i] = aside[QUANTITY, i], aside[MARGIN, i]
-    state.is_pending[i] = 1 if aside[PENDING, i] != 0.0 else 0
-    terms.rules.brackets.are_isolated[i] = aside[ISOLATED, i] != 0.0
-    quotes.is_listed[i] = 1 if aside[LISTED, i] != 0.0 else 0
-    state.since[i], state.since_stop[i] = aside[SINCE, i], aside[SINCE_STOP, i]
-    state.best[i], state.opened[i] = aside[BEST, i], aside[OPENED, i]
-    state.fallen[i], state.shares[i] = aside[FALLEN, i], aside[SHARE, i]
-    scratch.failure[i], scratch.carried[i] = aside[FAILURE, i], aside[CARRIED, i]
-    scratch.wanted[i], scratch.limit[i] = aside[RESTS, i], aside[LIMIT, i]
-    scratch.through[i], scratch.fresh[i] = aside[THROUGH, i], aside[FRESH, i]
-    scratch.kind[i] = int(aside[KIND, i])
+    aside = bar.scratch.aside
+    bar.state.held.quantities[i], bar.state.margin[i] = aside[QUANTITY, i], aside[MARGIN, i]
+    bar.state.is_pending[i] = 1 if aside[PENDING, i] != 0.0 else 0
+    bar.terms.rules.brackets.are_isolated[i] = aside[ISOLATED, i] != 0.0
+    bar.quotes.is_listed[i] = 1 if aside[LISTED, i] != 0.0 else 0
+    bar.state.since[i], bar.state.since_stop[i] = aside[SINCE, i], aside[SINCE_STOP, i]
+    bar.state.best[i], bar.state.opened[i] = aside[BEST, i], aside[OPENED, i]
+    bar.state.fallen[i], bar.state.shares[i] = aside[FALLEN, i], aside[SHARE, i]
+    bar.scratch.failure[i], bar.scratch.carried[i] = aside[FAILURE, i], aside[CARRIED, i]
+    bar.scratch.wanted[i], bar.scratch.limit[i] = aside[RESTS, i], aside[LIMIT, i]
+    bar.scratch.through[i], bar.scratch.fresh[i] = aside[THROUGH, i], aside[FRESH, i]
+    bar.scratch.kind[i] = int(aside[KIND, i])
     for term in range(N_TERMS):
-        ledger[term, i] = aside[KIND + 1 + term, i]
+        bar.ledger[term, i] = aside[KIND + 1 + term, i]
 
 
 def swap_pool(state: AccountState, scratch: Scratch, ledger: FloatArray, pool: int) -> None:

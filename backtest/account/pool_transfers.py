@@ -15,9 +15,9 @@ from backtest.account.portfolio_ledger import (
 )
 from backtest.account.portfolio_payments import compute_free
 from backtest.account.portfolio_records import (
+    AccountBar,
     AccountState,
     EventLog,
-    MarketBar,
     Scratch,
     Terms,
 )
@@ -28,34 +28,25 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def cover_pools(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    rates: FloatArray,
-) -> None:
+def cover_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     """Bring each pool under its initial margin up to it, from pools that are above theirs.
 
     Both are at the mark opens. A pool gives at most what could be withdrawn from it, those named
     first before the others.
     """
-    for pool in range(terms.n_pools):
-        own = state.pools[pool]
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-        value_at(state, quotes.mark_open, quotes.asset_mark_open)
-        needed = compute_portfolio_initial(terms.rules, state.held)
-        missing = needed - compute_pool(terms, state)
+    for pool in range(bar.terms.n_pools):
+        own = bar.state.pools[pool]
+        show_pool(bar, pool, rates[pool])
+        value_at(bar.state, bar.quotes.mark_open, bar.quotes.asset_mark_open)
+        needed = compute_portfolio_initial(bar.terms.rules, bar.state.held)
+        missing = needed - compute_pool(bar.terms, bar.state)
         own[NEED] = missing if missing > TOLERANCE * needed else 0.0
-        own[SPARE] = compute_free(terms, state)
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rates[pool])
-    for pool in range(terms.n_pools):
-        for giver in range(terms.n_pools):
-            if giver != pool and state.pools[pool, NEED] > 0.0:
-                transfer(terms, state, scratch, log, t, rates, giver, pool)
+        own[SPARE] = compute_free(bar.terms, bar.state)
+        leave_pool(bar, pool, rates[pool])
+    for pool in range(bar.terms.n_pools):
+        for giver in range(bar.terms.n_pools):
+            if giver != pool and bar.state.pools[pool, NEED] > 0.0:
+                transfer(bar.terms, bar.state, bar.scratch, bar.log, t, rates, giver, pool)
 
 
 def transfer(

@@ -429,22 +429,22 @@ def put_position(state: AccountState, i: int, position: Position) -> None:
 def pick_quote(quotes: MarketBar, i: int) -> Quote:
     """Return the quote of one instrument in the bar."""
     return Quote(
-        open=quotes.open[i],
-        low=quotes.low[i],
-        high=quotes.high[i],
-        mark_open=quotes.mark_open[i],
-        mark_low=quotes.mark_low[i],
-        mark_high=quotes.mark_high[i],
-        mark_close=quotes.mark_close[i],
-        multiplier=quotes.multiplier[i],
-        volume=quotes.volume[i],
-        sigma=quotes.sigma[i],
-        adv=quotes.adv[i],
-        initial=quotes.initial[i],
-        limit=quotes.limit[i],
-        order_fee=quotes.order_fee[i],
-        fill=quotes.fill[i],
-        stop_scale=quotes.stop_scale[i],
-        profit_scale=quotes.profit_scale[i],
-        trail_scale=quotes.trail_scale[i],
-    )
+        open=quotes.open[i], low=quotes.low[i], high=quotes.high[i], fill=quotes.fill[i],
+        mark_open=quotes.mark_open[i], mark_low=quotes.mark_low[i], mark_high=quotes.mark_high[i],
+        mark_close=quotes.mark_close[i], multiplier=quotes.multiplier[i], volume=quotes.volume[i],
+        sigma=quotes.sigma[i], adv=quotes.adv[i], initial=quotes.initial[i], limit=quotes.limit[i],
+        order_fee=quotes.order_fee[i], stop_scale=quotes.stop_scale[i],
+        profit_scale=quotes.profit_scale[i], trail_scale=quotes.trail_scale[i],
+    )  # fmt: skip
+
+
+class AccountBar(NamedTuple):
+    """What the steps of a bar read and write: terms, data, state, scratch, ledger and log."""
+
+    terms: Terms
+    feed: MarketFeed
+    state: AccountState
+    quotes: MarketBar
+    scratch: Scratch
+    ledger: FloatArray
+    log: EventLog

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import (
+    AccountBar,
     AccountState,
     EventLog,
     MarketBar,
@@ -56,17 +57,26 @@ def look_at_account(
     """
     if terms.n_pools == 1:
         return look_at_close(terms, state, quotes, scratch, has_prices)
+    bar = AccountBar(
+        terms=terms,
+        feed=feed,
+        state=state,
+        quotes=quotes,
+        scratch=scratch,
+        ledger=ledger,
+        log=log,
+    )
     gross, needed, backing, is_near = 0.0, 0.0, 1.0, False
     worst_needed, worst_backing = 0.0, 1.0
     for pool in range(terms.n_pools):
         rate, own = feed.rate_close[t, pool], state.pools[pool]
-        show_pool(terms, state, quotes, scratch, ledger, log, pool, rate)
+        show_pool(bar, pool, rate)
         close = look_at_close(terms, state, quotes, scratch, has_prices)
         own[OWN_BALANCE] = compute_balance(terms, state)
         own[OWN_BACKING] = compute_pool(terms, state)
         own[OWN_NEEDED] = close.needed
         own[OWN_INITIAL] = compute_initial_needed(terms, state)
-        leave_pool(terms, state, quotes, scratch, ledger, log, pool, rate)
+        leave_pool(bar, pool, rate)
         gross += close.gross * rate
         is_near = is_near or close.is_near
         needed, backing = raise_ratio(
