@@ -8,7 +8,8 @@ from backtest.store import choose_deletions, delete_chosen, verify_folder
 from backtest.store.list_filters import Filter
 from backtest.tune.luck import deflate_alone
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
-from tests.validation.test_several_markets import SMALL, Follow
+from tests.validation.test_several_markets import SMALL
+from tests.validation.worlds import Lever
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
@@ -28,13 +29,13 @@ GROUPS = {"groups": 2, "test_groups": 1, "embargo": 0, "trials": 4, "seed": 1}
 
 @pytest.fixture(scope="module")
 def walk():
-    return bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, markets_left_out=4)
+    return bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL, markets_left_out=4)
 
 
 @pytest.mark.slow
 def test_a_walk_of_copies_is_the_walk_of_one_market():
-    one = bt.walk_forward(ONE, Follow, **SHARED, **SMALL)
-    two = bt.walk_forward(COPIES, Follow, **TERMS, **SMALL)
+    one = bt.walk_forward(ONE, Lever, **SHARED, **SMALL)
+    two = bt.walk_forward(COPIES, Lever, **TERMS, **SMALL)
     assert two.folds["size"].tolist() == one.folds["size"].tolist()
     names = ("in_sample", "out_of_sample", "rank", "deflated_sharpe")
     for name in names:
@@ -77,7 +78,7 @@ def test_a_saved_walk_comes_back_with_all_its_accounts(walk, tmp_path):
 
 @pytest.mark.slow
 def test_markets_left_out_are_trials(walk):
-    alone = bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL)
+    alone = bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL)
     assert walk.deflated_sharpe < alone.deflated_sharpe
     assert (walk.folds["deflated_sharpe"] < alone.folds["deflated_sharpe"]).any()
     assert "no market was left out" in alone.summary()
@@ -89,7 +90,7 @@ def test_markets_left_out_are_trials(walk):
 
 @pytest.mark.slow
 def test_a_median_is_judged_by_a_bootstrap():
-    found = bt.walk_forward(MARKETS, Follow, **TERMS, **SMALL, pool="median")
+    found = bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL, pool="median")
     assert "bootstrap probability of the median Sharpe ratio" in " ".join(found.summary().split())
     assert 0.0 <= found.deflated_sharpe <= 1.0
 
@@ -102,13 +103,13 @@ def measure_sharpe(measures):
 @pytest.mark.slow
 def test_other_validations_of_copies_are_those_of_one_market():
     terms = {**GROUPS, "objective": measure_sharpe}
-    one = bt.cross_validate(ONE, Follow, **SHARED, **terms)
-    two = bt.cross_validate(COPIES, Follow, **TERMS, **terms)
+    one = bt.cross_validate(ONE, Lever, **SHARED, **terms)
+    two = bt.cross_validate(COPIES, Lever, **TERMS, **terms)
     np.testing.assert_allclose(two.splits["out_of_sample"], one.splits["out_of_sample"], rtol=1e-9)
     assert two.deflated_sharpe == pytest.approx(one.deflated_sharpe, rel=1e-9)
     terms = {**SMALL, "train": "9d", "test": "4d"}
-    one = bt.schedules(ONE, Follow, **SHARED, **terms)
-    two = bt.schedules(COPIES, Follow, **TERMS, **terms, markets_left_out=3)
+    one = bt.schedules(ONE, Lever, **SHARED, **terms)
+    two = bt.schedules(COPIES, Lever, **TERMS, **terms, markets_left_out=3)
     np.testing.assert_allclose(two.table["log_growth"], one.table["log_growth"], rtol=1e-9)
     assert two.deflated_sharpe < one.deflated_sharpe
     assert "3 markets were left out" in two.summary()
@@ -134,6 +135,6 @@ def test_other_validations_of_copies_are_those_of_one_market():
 def test_what_validations_of_separate_accounts_do_not_take(call, more, problem):
     given = {**TERMS, "market": MARKETS, "trials": 4, **more}
     with pytest.raises(bt.ParameterError) as caught:
-        getattr(bt, call)(given.pop("market"), Follow, **given, **SPANS.get(call, {}))
+        getattr(bt, call)(given.pop("market"), Lever, **given, **SPANS.get(call, {}))
     assert problem in str(caught.value)
     assert caught.value.cure
