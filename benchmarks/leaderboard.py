@@ -34,7 +34,7 @@ from backtest.base import Choice
 from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 from backtest.store import compare_saved
-from backtest.validation.chance_counts import count_clear
+from backtest.validation.interval_estimates import count_clear
 
 PAGE = Path(__file__).parents[1] / "docs" / "data" / "leaderboard.json"
 RISKS = (1.0, 3.0, 10.0)

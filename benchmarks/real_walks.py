@@ -12,7 +12,7 @@ import numpy as np
 import backtest as bt
 from backtest.store import compare_saved
 from backtest.strategies import Cppi, SharpeScaling, TrendVol, VolTarget
-from backtest.validation.chance_counts import ClearCount, count_clear
+from backtest.validation.interval_estimates import ClearCount, count_clear
 
 POLICIES: tuple[type[bt.Policy], ...] = (VolTarget, SharpeScaling, Cppi, TrendVol)
 RETUNED, ONCE, DEFAULTS = "re-tuned", "tuned once", "defaults"

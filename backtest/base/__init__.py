@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from backtest.base.black_kernels import price_and_slope, scalar_greeks, scalar_price
     from backtest.base.bounded_reads import open_plain, parse_json, read_small
     from backtest.base.cache_folder import find_lasting_folder, read_bytes
-    from backtest.base.caller_warnings import warn_caller
     from backtest.base.checked_calls import check_broadcast, check_lengths, check_shape, checked
     from backtest.base.checked_calls import checked_fields, checked_only, is_path
     from backtest.base.code_identity import CodeText, describe_bytecode, describe_function
@@ -33,18 +32,16 @@ if TYPE_CHECKING:
     from backtest.base.errors import AccountingError, BacktestError, BandWarning, DataError
     from backtest.base.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
     from backtest.base.errors import ParameterError, PolicyError, VenueDateWarning, VenueError
-    from backtest.base.errors import WeightWarning, describe_fault, did_you_mean
+    from backtest.base.errors import WeightWarning, describe_fault, did_you_mean, warn_caller
     from backtest.base.fields import Cost, DatedCost, Declaration, Duration, Flag, FloatSeries, Rate
     from backtest.base.fields import Text, Timed, Whole, check_names, check_series
     from backtest.base.file_lock import LockHeldError, hold_lock_file, is_lock_held, lock_handle
     from backtest.base.formula_functions import raise_to
-    from backtest.base.frozen_arrays import copy_frozen, freeze
-    from backtest.base.frozen_tables import FrozenTable
+    from backtest.base.frozen_values import FrozenTable, copy_frozen, freeze
     from backtest.base.git_state import Checkout
     from backtest.base.interrupts import hold_signals
     from backtest.base.json_values import from_plain, repr_given, repr_plain, to_json, to_plain
-    from backtest.base.kernel_compiler import compile_helpers
-    from backtest.base.kernel_sources import list_sources
+    from backtest.base.kernel_compiler import compile_helpers, list_sources
     from backtest.base.kernels import compile_module
     from backtest.base.later_import import call_later
     from backtest.base.normal import mills_ratio, normal_cdf, normal_density
@@ -61,16 +58,16 @@ if TYPE_CHECKING:
     from backtest.base.provenance import try_read_provenance, write_provenance
     from backtest.base.ranges import Choice, Condition, Number, Range, check_number, check_range
     from backtest.base.ranges import read_range, to_float
-    from backtest.base.reportable import Reportable
+    from backtest.base.reportable import Reportable, Viewable
     from backtest.base.result_folders import damage_error, discard_folder, explain_other_metrics
     from backtest.base.result_folders import hash_file, name_folder, read_json_file, read_manifest
     from backtest.base.result_folders import save_folder, write_folder_manifest, write_json_file
     from backtest.base.result_folders import write_parquet
-    from backtest.base.result_identity import compute_id, find_version, find_versions
     from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
     from backtest.base.result_parts import list_changes
     from backtest.base.saved_result import Kind, SavedResult, list_records, select_numbers
-    from backtest.base.settings_result import SettingsResult
+    from backtest.base.settings_result import SettingsResult, compute_id, find_version
+    from backtest.base.settings_result import find_versions
     from backtest.base.shared_records import share_record
     from backtest.base.table_text import Head, find_head, format_cell, format_round_money
     from backtest.base.table_text import format_table
@@ -81,7 +78,6 @@ if TYPE_CHECKING:
     from backtest.base.units import format_duration, format_span, format_time, parse_duration
     from backtest.base.units import parse_size, to_nanoseconds, utc_index
     from backtest.base.values import PartDeclaration, Value, find_declarations
-    from backtest.base.viewable import Viewable
     from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
 
 open_door(__name__)

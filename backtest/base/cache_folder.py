@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from backtest.base.atomic_files import write_file
-from backtest.base.caller_warnings import warn_caller
+from backtest.base.errors import warn_caller
 
 ENVIRONMENT_NAME = "BACKTEST_CACHE_DIR"
 

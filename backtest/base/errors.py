@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import warnings
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 
 class BacktestError(Exception):
@@ -101,3 +105,14 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
         return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+PACKAGE = str(Path(__file__).parents[1]) + os.sep
+
+
+def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn with the file and the line of the nearest caller outside the package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level)

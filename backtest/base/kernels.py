@@ -20,7 +20,7 @@ from backtest.base.compile_choice import (
     is_plain_sooner,
     write_marks,
 )
-from backtest.base.kernel_sources import write_copy
+from backtest.base.kernel_compiler import write_copy
 
 COMPILE_SECONDS = 2.0
 """Seconds to compile one kernel."""

@@ -52,3 +52,13 @@ class Reportable:
 
     def _repr_html_(self) -> str:
         return str(self._write_cell())
+
+
+class Viewable:
+    """Base of markets, venues, accounts, policies and paths: a notebook shows their facts."""
+
+    __slots__ = ()
+    _write_view = call_later("backtest.report", "write_view")
+
+    def _repr_html_(self) -> str:
+        return str(self._write_view())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
+import platform
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pandas as pd
 
 from backtest.base.json_values import from_plain, to_json, to_plain
-from backtest.base.result_identity import compute_id, find_versions
 from backtest.base.saved_result import SavedResult, list_records
 
 EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
@@ -131,3 +134,32 @@ def lay_flat(table: pd.DataFrame | None) -> pd.DataFrame:
 def raise_index(table: pd.DataFrame, names: list[Any]) -> pd.DataFrame:
     """Return a table with the index that it had before :func:`lay_flat`."""
     return table.set_index([f"index {k}" for k in range(len(names))]).rename_axis(index=names)
+
+
+LIBRARIES = (
+    "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
+)  # fmt: skip
+
+
+def compute_id(manifest: Mapping[str, Any]) -> str:
+    """Return the id of an experiment: a hash of everything that decides its numbers.
+
+    It covers the content of the data, not their source.
+    """
+    data = {key: value for key, value in manifest["data"].items() if key != "source"}
+    text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that numbers depend on."""
+    return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
+
+
+@functools.cache
+def find_version(name: str) -> str:
+    """Return the installed version of a distribution."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -20,7 +20,7 @@ from backtest.base.argument_texts import join_phrases
 from backtest.base.checked_calls import checked, checked_only
 from backtest.base.errors import BacktestError, ParameterError
 from backtest.base.fields import Declaration, FloatSeries, check_names
-from backtest.base.frozen_tables import FrozenTable
+from backtest.base.frozen_values import FrozenTable
 from backtest.base.json_values import repr_plain
 from backtest.base.units import SECOND, IntArray
 

@@ -10,8 +10,7 @@ from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import Key, list_flags
-from backtest.cli.flags import POLICY
-from backtest.cli.output_flags import Output
+from backtest.cli.flags import POLICY, Output
 from backtest.cli.progress import show_progress
 from backtest.cli.subaccount_entries import build_allocation, read_pocket_flags
 

@@ -10,7 +10,7 @@ from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
-from backtest.cli.output_flags import Output
+from backtest.cli.flags import Output
 from backtest.cli.progress import show_progress
 from backtest.market import Market
 

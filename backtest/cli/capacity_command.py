@@ -6,7 +6,7 @@ import backtest
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
-from backtest.cli.output_flags import Output
+from backtest.cli.flags import Output
 from backtest.cli.sensitivity_command import run_variations
 
 EXAMPLES = """

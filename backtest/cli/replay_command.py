@@ -18,7 +18,7 @@ from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import RESULTS, AsJson, Results, Save
 from backtest.cli.printing import save_and_print
-from backtest.cli.run_output import result_to_dict
+from backtest.cli.run_command import result_to_dict
 
 EXAMPLES = """
 backtest replay --data btc/ --fills trades.csv

@@ -13,8 +13,7 @@ from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
-from backtest.cli.flags import OUTPUT, WORK, option
-from backtest.cli.output_flags import Output
+from backtest.cli.flags import OUTPUT, WORK, Output, option
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
 from backtest.cli.run_command import run_with_progress

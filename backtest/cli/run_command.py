@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import backtest
-from backtest.base import format_paragraph
+from backtest.base import format_paragraph, list_records
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -18,11 +18,21 @@ from backtest.cli.experiment_venue import list_policies, name_policies
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.run_output import result_to_dict
 from backtest.cli.trades_file import check_trades_file, describe_trades, write_trades
 from backtest.cli.unit_hints import describe_bars
-from backtest.engine import LimitCost, Result, Trades, check_limited
+from backtest.engine import (
+    LimitCost,
+    Result,
+    Trades,
+    check_limited,
+    collect_limit_orders,
+    count_boundless,
+)
 from backtest.measures import Realization
+
+if TYPE_CHECKING:
+    from backtest.engine import LimitCost, Result, Trades
+    from backtest.measures import Realization
 
 PYTHON_START = "bt.run(start=...)"
 """How a summary names the start of the account; the command line shows the flag instead."""
@@ -119,3 +129,46 @@ def run_with_progress(experiment: Experiment) -> Any:
 
 
 COMMAND = take_experiment(run, list_flags("options"))
+
+
+def result_to_dict(
+    result: Result,
+    path: str | None,
+    *,
+    cost: LimitCost | None = None,
+    realized: Realization | None = None,
+    trades: Trades | None = None,
+) -> dict[str, Any]:
+    """Return a result as data: its identity, its folder, what it ran on and its metrics.
+
+    Those of several positions are also given by instrument. ``cost``, that of the limit of
+    leverage, and ``realized`` gains are part of it if given; ``trades`` are the round trips
+    without others.
+    """
+    manifest = result.manifest
+    trades = result.trades if trades is None else trades
+    counts = result.events["kind"].value_counts(sort=False)
+    data = {
+        "id": manifest["id"],
+        "path": path,
+        "policy": manifest["policy"]["text"],
+        "data": manifest["data"],
+        "metrics": dict(result.metrics),
+    }
+    data["attribution"] = result.attribution("instrument").to_dict(orient="index")
+    data["contagion"] = list_records(result.contagion())
+    data["events"] = {str(kind): int(count) for kind, count in counts.items() if count}
+    if result.account.rates is not None:
+        data["pools"] = list_records(
+            result.pools.groupby("currency", sort=False).tail(1).set_index("currency")
+        )
+    data |= {"target_cuts": list(result.target_cut_rows), "no_fill": result.no_fill or None}
+    data["infinite_leverage"] = count_boundless(result)
+    data |= collect_limit_orders(result)
+    if cost is not None:
+        data["limit_cost"] = cost._asdict()
+    if realized is not None:
+        data["realization"] = realized.to_dict()
+    measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
+    data["trades"] = {"by": trades.view, **measures}
+    return data

@@ -20,13 +20,13 @@ from backtest.base import (
 from backtest.base.units import DAY
 from backtest.engine.account_text import (
     count_boundless,
+    describe_options,
     summarize_account,
     summarize_events,
 )
 from backtest.engine.benchmark import describe_benchmark, name_benchmark
 from backtest.engine.limit_orders import describe_limit_orders, list_limit_orders
 from backtest.engine.option_results import list_held
-from backtest.engine.option_text import describe_options
 from backtest.engine.position_tables import attribution_table
 from backtest.engine.run_record import sample_risk_free
 from backtest.engine.setting_text import summarize_setting

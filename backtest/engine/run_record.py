@@ -26,14 +26,13 @@ from backtest.engine.option_results import (
     tabulate_greeks,
     tabulate_options,
 )
-from backtest.engine.pools_table import pools_table
 from backtest.engine.position_tables import (
     contagion_table,
     count_assets,
     mean_of,
     positions_table,
 )
-from backtest.engine.result_tables import events_table, value_of
+from backtest.engine.result_tables import events_table, pools_table, value_of
 from backtest.engine.run_closes import RunCloses
 from backtest.engine.run_fills import tabulate_fills
 from backtest.measures import (
@@ -314,7 +313,7 @@ class RunRecord(RunCloses):
 
     @property
     def pools(self) -> pd.DataFrame:
-        """The pools of several currencies, see :func:`backtest.engine.pools_table.pools_table`."""
+        """The pools of several currencies; see :func:`pools_table`."""
         return pools_table(self.time, list_currencies(self.account), self.record.pools)
 
     @property

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from backtest.market.tables.settlements import cadence, nearest_minute, place_on_bars
     from backtest.market.tables.timed_table import to_floats
     from backtest.market.tables.times import to_utc
-    from backtest.market.weight_files import read_weight_file
     from backtest.market.weight_frame import Weights, check_columns_of_frame, name_as_panel
-    from backtest.market.weight_frame import read_stamps, read_weights, weights_to_frame
+    from backtest.market.weight_frame import read_stamps, read_weight_file, read_weights
+    from backtest.market.weight_frame import weights_to_frame
 
 open_door(__name__)

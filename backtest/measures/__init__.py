@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from backtest.measures.margin_use import margin_used, return_on_margin
     from backtest.measures.market_fit import MarketFit, fit_market
     from backtest.measures.market_states import MarketState, find_bulls, find_thirds
-    from backtest.measures.measure_names import name_measure, read_aversion
+    from backtest.measures.measure_names import RiskMeasure, name_measure, read_aversion
+    from backtest.measures.measure_names import read_risk_name
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_payoffs
     from backtest.measures.option_profit import compute_prices, compute_volatilities, explain_profit
     from backtest.measures.option_profit import measure_greeks, multiply
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from backtest.measures.realized_gains import realization
     from backtest.measures.return_shape import certainty_equivalent, kurtosis, omega, sharpe_error
     from backtest.measures.return_shape import skewness, tail_ratio, ulcer_index
-    from backtest.measures.risk_names import RiskMeasure, read_risk_name
     from backtest.measures.run_measures import annualize_ratios, measure_accounts, measure_run
     from backtest.measures.run_span import RunSpan
     from backtest.measures.stored_tally import flatten_tally, read_tally

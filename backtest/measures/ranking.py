@@ -27,9 +27,8 @@ from backtest.base import (
     did_you_mean,
     repr_plain,
 )
-from backtest.measures.measure_names import ABOUT, read_aversion
+from backtest.measures.measure_names import ABOUT, LARGEST, read_aversion, read_risk_name
 from backtest.measures.path_measures import PATH
-from backtest.measures.risk_names import LARGEST, read_risk_name
 from backtest.measures.run_measures import METRICS
 
 MetricArrays: TypeAlias = Mapping[str, FloatArray]

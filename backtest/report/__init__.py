@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.base import Reportable, Viewable
     from backtest.engine import Result
     from backtest.options import Surface
-    from backtest.report.failure_picture import draw_failure_svg
+    from backtest.report.pictures import draw_failure_svg
     from backtest.report.page.figures import write_script_data
     from backtest.report.page.formats import choose_format, write_page
     from backtest.report.page.html import hash_text, read_plotly, read_template, start_jinja
@@ -51,9 +51,9 @@ def write_view(source: Viewable) -> str:
 
 def draw_spans(folds: Any) -> Any:
     """Return the spans of a walk or a cross-validation as a Plotly figure."""
-    from backtest.report import spans_picture  # noqa: PLC0415 - only when drawn
+    from backtest.report import pictures  # noqa: PLC0415 - only when drawn
 
-    return spans_picture.draw_spans(folds)
+    return pictures.draw_spans(folds)
 
 
 def draw_run(result: Result) -> Any:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.subaccounts.runway import Runway, runway
-    from backtest.subaccounts.spending import Spending
+    from backtest.subaccounts.runway import Runway, Spending, runway
     from backtest.subaccounts.subaccounts import Subaccount, Subaccounts
     from backtest.subaccounts.subaccounts_result import SubaccountsResult
 

@@ -26,8 +26,7 @@ from backtest.options import refuse_options
 from backtest.policy import Policy
 from backtest.subaccounts.live_subaccounts import SubaccountRun
 from backtest.subaccounts.subaccounts_result import SubaccountsResult
-from backtest.subaccounts.subaccounts_run import run_subaccounts
-from backtest.subaccounts.transfers import RULES
+from backtest.subaccounts.subaccounts_run import RULES, run_subaccounts
 from backtest.venue import Venue
 
 WHERE = "bt.Subaccounts"

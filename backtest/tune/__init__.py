@@ -7,11 +7,10 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.tune.holdout import find_damaged_looks, record_look
     from backtest.tune.journal import Batch, Journal
-    from backtest.tune.luck import Verdict, deflate_alone
+    from backtest.tune.luck import Verdict, deflate_alone, find_chance
     from backtest.tune.other_trials import CountTries, OtherTrials, count_independent
     from backtest.tune.other_trials import count_other_trials, pool_deviation
     from backtest.tune.plateau import Robustness, find_extent
-    from backtest.tune.pooled_luck import find_chance
     from backtest.tune.search import search_and_choose, tune
     from backtest.tune.search_arguments import check_choices, choose_metrics, find_names
     from backtest.tune.search_arguments import read_budget, read_left_out, read_robustness

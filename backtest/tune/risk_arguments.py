@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.base import Argument, ParameterError, Phrase, Place
 from backtest.market import Markets, as_markets
 from backtest.measures import RiskMeasure, read_risk_name
-from backtest.measures.risk_names import LARGEST
+from backtest.measures.measure_names import LARGEST
 from backtest.tune.path_risk import WHERE, PathRisk
 from backtest.tune.search_arguments import ObjectivesLike, find_names
 

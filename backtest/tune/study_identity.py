@@ -24,7 +24,7 @@ from backtest.base import (
     to_plain,
     warn_caller,
 )
-from backtest.base.result_identity import LIBRARIES
+from backtest.base.settings_result import LIBRARIES
 from backtest.engine import describe_venue, hash_source
 from backtest.market import Market, Markets
 from backtest.sweep import BaseTerms

@@ -14,7 +14,7 @@ from backtest.base import (
     format_probability,
     format_span,
 )
-from backtest.validation.chance_counts import EVIDENCE
+from backtest.validation.interval_estimates import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 from backtest.validation.walk_text import EVEN, describe_others, describe_pool, name_procedure
 

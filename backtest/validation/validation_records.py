@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.validation.chance_counts import (
+from backtest.validation.interval_estimates import (
     ChanceCount,
     ClearCount,
+    Estimate,
     count_better_than_median,
     count_clear,
     count_evidence,
 )
-from backtest.validation.interval_estimates import Estimate
 from backtest.validation.validation_files import Validation
 from backtest.validation.walk_figures import read_figures
 

@@ -17,7 +17,7 @@ from backtest.base import (
 )
 from backtest.measures import describe_left_out
 from backtest.tune import name_evidence
-from backtest.validation.chance_counts import EVIDENCE
+from backtest.validation.interval_estimates import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from backtest.venue.liquidation_price import compute_liquidation_value
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
-    from backtest.venue.missing_symbol import cure_missing_symbol
     from backtest.venue.multipliers import OpenInterestMargin, choose_multipliers, is_one
     from backtest.venue.option_account import OptionAccount
     from backtest.venue.option_bounds import bound_asset_slope, bound_linear_slope
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from backtest.venue.portfolio_requirement import is_pool_failing, scale_rate
     from backtest.venue.portfolio_rules import Holdings, PortfolioRules, is_spot_leg, pick_rules
     from backtest.venue.portfolio_tables import pack_brackets, pack_holdings, pack_spot
+    from backtest.venue.preset_files import cure_missing_symbol
     from backtest.venue.requirement import LEVELS, MarginRules, compute_affordable
     from backtest.venue.requirement import compute_best_leverage, compute_highest_rate
     from backtest.venue.requirement import compute_initial, compute_largest_notional

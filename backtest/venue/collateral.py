@@ -18,8 +18,8 @@ from backtest.base import (
 )
 from backtest.base.fields import COST, SHARE
 from backtest.venue.collateral_value import compute_value_at_rate
+from backtest.venue.lending import PriceHistory
 from backtest.venue.portfolio_tables import pack_collateral
-from backtest.venue.price_history import PriceHistory
 
 OWN_EQUITY = ("equity", "account", "portfolio")
 """Names that would make the collateral of an account a part of its own equity."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,13 @@ import pandas as pd
 from backtest.base import (
     FloatArray,
     FloatSeries,
+    IntArray,
     Number,
     ParameterError,
     Value,
     did_you_mean,
     utc_index,
 )
-from backtest.venue.price_history import PriceHistory
 
 SLOPE = Number(0, 100)
 
@@ -137,3 +138,32 @@ def shape_like(given: Any, values: FloatArray) -> Any:
     if isinstance(given, pd.Series):
         return pd.Series(values, given.index)
     return values if values.ndim else float(values)
+
+
+@runtime_checkable
+class PriceHistory(Protocol):
+    """The prices of one asset through time, and further columns by bar; a Market is one."""
+
+    @property
+    def instrument(self) -> str:
+        """Return the name of the asset."""
+
+    @property
+    def source(self) -> str:
+        """Return the expression that made the prices."""
+
+    @property
+    def time(self) -> IntArray:
+        """Return the opens of the bars, UTC ns, of shape (n_bars,)."""
+
+    @property
+    def mark_close(self) -> FloatArray:
+        """Return the mark price at each close, of shape (n_bars,)."""
+
+    @property
+    def columns(self) -> Mapping[str, FloatArray]:
+        """Return further columns of shape (n_bars,), by name."""
+
+    @property
+    def content_hash(self) -> str:
+        """Return the hash of the whole content."""

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from backtest.weights.by_covariance import equal_risk, hierarchical, inverse_volatility
     from backtest.weights.by_covariance import minimum_variance
     from backtest.weights.by_estimator import fitted
-    from backtest.weights.equal import equal
-    from backtest.weights.weight_rule import WeightRule
+    from backtest.weights.weight_rule import WeightRule, equal
 
 open_door(__name__)

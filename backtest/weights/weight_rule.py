@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
+import pandas as pd
+
 from backtest.base import Choice, FloatArray, ParameterError, Place, Range
 from backtest.engine import SignalRule, write_word
-from backtest.market import Market, Markets, read_weights
+from backtest.market import Market, Markets, read_weights, require_panel, weights_to_frame
 from backtest.weights import formulas
 from backtest.weights.by_covariance import Memory, Solve, weigh_by_covariance
 
@@ -101,3 +103,23 @@ class WeightRule(SignalRule):
             return partial(formulas.hierarchical_weights, linkage=linkage)
         is_equal = self.rule == "equal-risk"
         return formulas.equal_risk_weights if is_equal else formulas.inverse_volatility_weights
+
+
+def equal(markets: Markets) -> pd.DataFrame:
+    """Return 1/n in each of the n instruments that can be traded: the signal of a run without one.
+
+    An instrument can be traded from its first bar, and not in the last one before it is delisted.
+
+    Returns
+    -------
+    DataFrame of shape (n_bars, n_instruments)
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> whole = bt.Market.sample(bars=4)
+    >>> equal(bt.Markets({"A": whole, "B": whole.slice(2, 4)}))["A"].tolist()
+    [1.0, 1.0, 0.5, 0.5]
+    """
+    require_panel(markets, where="bt.allocate.equal")
+    return weights_to_frame(read_weights(None, markets), markets)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError, measures
-from backtest.measures.measure_names import ABOUT
+from backtest.measures.measure_names import ABOUT, read_risk_name
 from backtest.measures.ranking import (
     Constraint,
     order_sets,
@@ -20,7 +20,6 @@ from backtest.measures.ranking import (
     read_objectives,
     total_violation,
 )
-from backtest.measures.risk_names import read_risk_name
 from backtest.measures.run_measures import METRICS
 
 NAN = math.nan

@@ -9,7 +9,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest.options import SVI, Surface, Surfaces
-from backtest.options.sample_chain import TIME, write_sample
+from backtest.options.chain import TIME, write_sample
 
 COSTS = bt.OptionCosts(
     fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125, tick=0.1, spread=0.02

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli.run_output import result_to_dict
+from backtest.cli.run_command import result_to_dict
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import assert_agrees
 from tests.draws import HOUR, START, utc

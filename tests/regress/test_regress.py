@@ -10,7 +10,7 @@ import pytest
 
 import backtest
 import backtest as bt
-from backtest.base import result_identity
+from backtest.base import settings_result
 from backtest.base.errors import DataError
 from backtest.regress import compare_baselines, report_failure
 from backtest.regress.moved_bars import compare_traces
@@ -141,9 +141,9 @@ def test_prices_alone_that_differ_are_no_move_of_the_account(was):
 
 
 def test_another_engine_version_alone_is_told_and_no_alarm(was, monkeypatch):
-    find = result_identity.find_version
+    find = settings_result.find_version
     monkeypatch.setattr(
-        result_identity,
+        settings_result,
         "find_version",
         lambda name: "9.9" if name.startswith("lever") else find(name),
     )

@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from backtest.subaccounts.transfers import plan_transfers
+from backtest.subaccounts.subaccounts_run import plan_transfers
 from tests import scenes
 from tests.markets import free_venue, market_of, walk
 

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.measures.ranking import order_sets
 from backtest.sweep.pooled_evaluator import PooledEvaluator
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.tune.pooled_luck import find_chance, find_sharpes
+from backtest.tune.luck import find_chance, find_sharpes
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 SETS = {"leverage": [0.5, 2.0, 60.0]}

@@ -9,8 +9,8 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
+from backtest.measures.measure_names import read_risk_name
 from backtest.measures.ranking import read_constraints, read_objective
-from backtest.measures.risk_names import read_risk_name
 from backtest.strategies import Constant
 from backtest.tune.path_risk import PathRisk
 from tests.risk.accounts import Hold, free_account, free_venue

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest.validation.chance_counts import (
+from backtest.validation.interval_estimates import (
     count_better_than_median,
     count_by_chance,
     count_clear,

@@ -31,13 +31,17 @@ from backtest.report.run.contagion_section import build_contagion, count_victims
 from backtest.report.run.costs_section import build_costs, build_instrument_costs
 from backtest.report.run.exposure_charts import list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
-from backtest.report.run.market_states_section import build_states
 from backtest.report.run.options_section import collect_options, list_options_section
-from backtest.report.run.over_time_section import build_time, build_use, find_drawdowns, find_months
-from backtest.report.run.realization_section import list_realization
+from backtest.report.run.over_time_section import (
+    build_states,
+    build_time,
+    build_use,
+    find_drawdowns,
+    find_months,
+)
 from backtest.report.run.risk_section import build_risk, read_calibration
 from backtest.report.run.story_section import draw_run
-from backtest.report.run.trades_section import collect_trades, list_trades_section
+from backtest.report.run.trades_section import collect_trades, list_realization, list_trades_section
 
 if TYPE_CHECKING:
     from backtest.engine import Result

@@ -8,21 +8,24 @@ import types
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from backtest.account import Account, Log, check_account
-from backtest.base import AccountingError, BacktestError, FloatArray, warn_caller
+from backtest.base import AccountingError, BacktestError, FloatArray, hash_texts, warn_caller
 from backtest.engine import (
     Formula,
     History,
     Inputs,
+    Recipe,
     Result,
     Seen,
     explain_refusal,
     find_loop_start,
     join_market,
+    load_policy_loop,
     observe_checked,
     pack_brackets,
     pack_columns,
@@ -40,6 +43,7 @@ from backtest.risk.liquidation import paths_loop
 from backtest.risk.liquidation.path_columns import observe_paths
 from backtest.risk.liquidation.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.risk.liquidation.paths_account import PathsAccount
+from backtest.risk.liquidation.paths_loop import begin_path, live_path, live_paths
 from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.instrument_paths import MARKS, PRICES, InstrumentPaths
 from backtest.risk.paths.path_set import Paths
@@ -369,7 +373,7 @@ class FastLoop:
 
     def try_compiled(self) -> Callable[..., int] | str:
         """Return the compiled loop, compiled on no bars, or why it does not compile."""
-        from backtest.risk.liquidation.paths_compiler import load_paths_loop  # noqa: PLC0415 - loads numba
+        from backtest.risk.liquidation.fast_loop import load_paths_loop  # noqa: PLC0415 - loads numba
 
         prepared = self.prepared
         loop = load_paths_loop(self.recipe)
@@ -383,3 +387,10 @@ class FastLoop:
         except Exception as refusal:  # numba raises what it likes; the policy does not run here
             return explain_refusal(refusal, self.policy)
         return loop
+
+
+def load_paths_loop(recipe: Recipe) -> Callable[..., Any]:
+    """Return :func:`paths_loop.live_paths` with a policy's formula in it."""
+    own = hash_texts(Path(str(paths_loop.__file__)).read_text(encoding="utf-8"))
+    named = recipe._replace(name=f"paths_{own}_{recipe.name}")
+    return load_policy_loop(named, live_paths, (begin_path, live_path), nogil=True)

@@ -1,14 +1,16 @@
-"""The failure line of a book in the moves of two prices, as an SVG picture."""
+"""Pictures: the failure line of two prices as an SVG, and the spans of a walk."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from backtest.base import IntArray, escape_directions, format_percent
 from backtest.features import FailureMap
-from backtest.report.page.figures import LIGHT
+from backtest.report.page.figures import LIGHT, TEMPLATE, build_layout, draw_line
 
 SIZE, EDGE, TOP = 440, 64, 40
 """Width and height of the map, and the room left and below, and above, in pixels."""
@@ -104,4 +106,55 @@ def draw_axes(found: FailureMap) -> list[str]:
         f'<text x="{middle}" y="{bottom + 42}" text-anchor="middle">{escape_text(found.x)}</text>',
         f'<text x="14" y="{centre}" text-anchor="middle" '
         f'transform="rotate(-90 14 {centre})">{escape_text(found.y)}</text>',
+    ]
+
+
+MOST_ROWS = 60
+"""Most folds or splits in a picture: more cannot be told apart."""
+
+
+def draw_spans(folds: pd.DataFrame) -> Any:
+    """Return the spans of :func:`backtest.folds` as a Plotly figure: train gray, test blue."""
+    import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
+
+    bars = list_walk_bars(folds) if "train_start" in folds else list_split_bars(folds)
+    rows = dict.fromkeys(bar[0] for bar in bars)
+    kept = set(list(rows)[:MOST_ROWS])
+    traces = [
+        draw_line([start, end], [row, row], word, color, line={"width": 8},
+                  hovertemplate=f"{word} %{{x}}<extra>{row}</extra>")
+        for row, word, color, start, end in bars
+        if row in kept
+    ]  # fmt: skip
+    layout = build_layout(80 + 16 * len(kept))
+    layout["yaxis"] = {"autorange": "reversed", "type": "category", "showgrid": False}
+    layout["xaxis"] = {"type": "date"}
+    layout["plot_bgcolor"] = LIGHT["paper"]
+    figure = go.Figure({"data": traces, "layout": layout})
+    return figure.update_layout(template={"layout": TEMPLATE})
+
+
+Bar = tuple[str, str, str, Any, Any]
+
+
+def list_walk_bars(folds: pd.DataFrame) -> list[Bar]:
+    """Return row, name, color, start and end of the spans of a walk."""
+    return [
+        (f"fold {fold}", word, color, row[f"{word}_start"], row[f"{word}_end"])
+        for fold, row in zip(folds.index, folds.to_dict("records"), strict=True)
+        for word, color in (("train", "neutral"), ("test", "accent"))
+    ]
+
+
+def list_split_bars(folds: pd.DataFrame) -> list[Bar]:
+    """Return row, name, color, start and end of the groups of splits."""
+    return [
+        (
+            f"split {row['split']}",
+            "test" if row["is_test"] else "train",
+            "accent" if row["is_test"] else "neutral",
+            row["start"],
+            row["end"],
+        )
+        for row in folds.to_dict("records")
     ]
