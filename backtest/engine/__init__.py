@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from backtest.engine.benchmark import explain_measures
     from backtest.engine.collateral_prices import find_prices, read_assets
     from backtest.engine.compile import background_compiler
+    from backtest.engine.compile.absent_parts import pack_terms
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
     from backtest.engine.compile.general_compiler import compile_general_rules, find_general_folder
-    from backtest.engine.compile.general_compiler import pack_terms
+    from backtest.engine.compile.general_compiler import find_general_loop
     from backtest.engine.compile.loop_compiler import compile_at_address, compile_core, jit_modules
     from backtest.engine.compile.loop_compiler import load_policy_loop, mark_sources
     from backtest.engine.compile.plain_or_compiled import LoopOrder, estimate_plain_general

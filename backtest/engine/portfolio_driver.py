@@ -19,6 +19,7 @@ from backtest.base import (
 )
 from backtest.engine import portfolio_loop
 from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
+from backtest.engine.compile.absent_parts import pack_terms
 from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
 from backtest.engine.loop_driver import (
@@ -71,9 +72,9 @@ def find_simulate(
         simulate: Callable[..., Any] = twins.simulate_portfolio
         return simulate
     if is_compiled:
-        from backtest.engine.compile.general_compiler import compile_general_loop  # noqa: PLC0415 - numba
+        from backtest.engine.compile.general_compiler import simulate_compiled  # noqa: PLC0415 - numba
 
-        return compile_general_loop()
+        return simulate_compiled
     found: Callable[..., Any] = bind_functions(portfolio_loop, ask=ask_plain)["simulate_portfolio"]
     return found
 
@@ -275,11 +276,7 @@ def summarize_portfolio(
 
     For compiled code, ``deciders`` have the addresses of compiled formulas.
     """
-    pack = None
-    if is_compiled:
-        from backtest.engine.compile.general_compiler import pack_terms  # noqa: PLC0415 - numba
-
-        pack = pack_terms
+    pack = pack_terms if is_compiled else None
     tape = new_tape(len(state.margin), 0, first, 0)
     tape.is_on[0] = 0
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
@@ -315,7 +312,7 @@ def bind_loop(
 
         try:
             bound = [general_compiler.bind_compiled(*each) for each in asked]
-            pack = general_compiler.pack_terms
+            pack = pack_terms
         except Exception as refusal:  # numba raises what it likes; no policy runs here
             policy = find_refused(asked)
             if policy is None:
@@ -355,7 +352,7 @@ def list_kernel_arguments(
     """Return arguments of the types that the compiled loop is called with."""
     n, assets = len(state.margin), len(state.priced)
     return (
-        inputs.terms._replace(instruments=0),
+        pack_terms(inputs.terms),
         inputs.feed,
         inputs.clock,
         inputs.log_returns,

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from numba import njit
-from numba.core.codegen import JITCodeLibrary
 from numba.core.errors import NumbaError
 
 from backtest.base import cache_folder, linked_code
@@ -20,7 +19,7 @@ from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, write_once
 from backtest.base.compile_time import count_as_compiling
 from backtest.base.compiled_files import CheckedFiles, cfunc, jit, seal, unseal
-from backtest.base.linked_code import LinkedLibrary
+from backtest.base.linked_code import LinkedLibrary, WholeLibrary
 
 TEXT = "def double(x):\n    return x + x\n"
 
@@ -190,7 +189,7 @@ def test_code_that_only_others_call_is_linked_and_compiled_once():
     assert both(3.0) == 20.0
     (compiled,) = add.overloads.values()
     assert isinstance(compiled.library, LinkedLibrary)
-    assert type(next(iter(both.overloads.values())).library) is JITCodeLibrary
+    assert type(next(iter(both.overloads.values())).library) is WholeLibrary
 
 
 class Terms(NamedTuple):

@@ -38,7 +38,7 @@ LOCK = "background.lock"
 SECONDS = 60.0
 """How long the process may outlive the program that started it."""
 SECONDS_OF_GENERAL = 600.0
-"""The same for the general loop, which takes minutes to compile."""
+"""The same for the general loop, which takes half a minute or more to compile."""
 STALE = 600.0
 """Seconds after which an unfinished file is abandoned."""
 STAY = b"s"

@@ -26,9 +26,9 @@ def load_loop(order: LoopOrder) -> Any:
     """Return the loop of an order, not yet compiled for its arguments."""
     if order.recipe is not None:
         return load_policy_loop(order.recipe)
-    from backtest.engine.compile.general_compiler import compile_general_loop  # noqa: PLC0415
+    from backtest.engine.compile.general_compiler import find_general_loop  # noqa: PLC0415
 
-    return compile_general_loop()
+    return find_general_loop(order.arguments[0])
 
 
 def count_attempt(tries: Path) -> None:

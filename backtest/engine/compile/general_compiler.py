@@ -1,8 +1,9 @@
 """Compile the loop of several positions, once for all accounts, and a formula for each policy.
 
 The rules of one position are compiled with flags that are decided at run time, so that one kernel
-serves any number of instruments and any kind of account. The kernel calls the policies through
-pointers. The cache is that of :mod:`backtest.engine.compile.loop_compiler`.
+serves any number of instruments and any kind of account; a second one is for accounts with options
+or several currencies. The kernel calls the policies through pointers. The cache is that of
+:mod:`backtest.engine.compile.loop_compiler`.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ from backtest.engine import (
     portfolio_recording,
     portfolio_tally,
 )
+from backtest.engine.compile.absent_parts import remove_parts
 from backtest.engine.compile.loop_compiler import (
     INNER,
     OPTIONS,
@@ -165,12 +167,14 @@ def find_general_folder() -> Path:
 
 
 @functools.cache
-def compile_general_rules() -> dict[str, Any]:
+def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     """Return the compiled twins of the kernel and of the rules of one position, by name.
 
-    Every module keeps a namespace of its own, in which its functions are replaced by the twins.
+    ``has_parts``: with options and several currencies. Every module keeps a namespace of its own,
+    in which its functions are replaced by the twins. Only the kernel is kept in the cache, with all
+    that it calls.
     """
-    folder = find_general_folder()
+    folder = find_general_folder() / ("all" if has_parts else "usual")
     modules = (*CORE, *MODULES)
     twins: dict[int, Any] = {}
     spaces: dict[str, dict[str, Any]] = {}
@@ -178,11 +182,13 @@ def compile_general_rules() -> dict[str, Any]:
         spaces[module.__name__] = dict(vars(module))
         text = Path(str(module.__file__)).read_text()
         path = cache_folder.write_once(folder / f"{module.__name__}.py", text)
+        shorter = {} if has_parts else remove_parts(module, text, path)
         for name, own in find_own_functions(module, PUBLIC_NAMES):
-            options = {**INNER, "forceinline": name in INLINED}
+            options = {**INNER, "cache": False, "forceinline": name in INLINED}
             if name == "simulate_portfolio":
                 options = {**OPTIONS, "nogil": True}
-            twins[id(own)] = jit(make_twin(own, spaces[module.__name__], path), **options)
+            plain = shorter.get(name, own)
+            twins[id(own)] = jit(make_twin(plain, spaces[module.__name__], path), **options)
     names = {
         name: twins[id(own)]
         for module in modules
@@ -206,10 +212,14 @@ def compile_general_rules() -> dict[str, Any]:
     return names
 
 
-def compile_general_loop() -> Callable[..., Any]:
-    """Return the compiled loop; the first call compiles it, or loads it from the cache."""
-    loop: Callable[..., Any] = compile_general_rules()["simulate_portfolio"]
-    return loop
+def find_general_loop(terms: Terms) -> Any:
+    """Return the compiled loop for packed terms; a call compiles it, or loads it from the cache."""
+    return compile_general_rules(has_parts=terms.instruments is not None)["simulate_portfolio"]
+
+
+def simulate_compiled(terms: Terms, *given: Any) -> Any:
+    """Call the compiled loop for packed terms."""
+    return find_general_loop(terms)(terms, *given)
 
 
 def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
@@ -426,8 +436,3 @@ def bind_compiled(deciders: Deciders, policies: list[tuple[Policy, tuple[str, ..
         wants_bar=wants[2],
         methods=0,
     )
-
-
-def pack_terms(terms: Terms) -> Terms:
-    """Return the terms in the form of the compiled kernel: the instruments as arrays."""
-    return terms._replace(instruments=0)

@@ -1,7 +1,7 @@
 """The choice between plain Python and compiling for a run, and the marks of what is compiled.
 
 The fast loop is compiled for each policy and kind of account. The general loop is compiled once on
-a machine, for all accounts, which takes minutes.
+a machine for usual accounts, and once for those with options or several currencies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PER_GENERAL_BAR, PER_INSTRUMENT = 200e-6, 150e-6
 """Seconds of plain Python per bar of the general loop, and for each instrument."""
 FIRST_KIND, OTHER_KIND, OTHER_POLICY = 15.0, 11.0, 3.0
 """Seconds to compile: the first kind of account on a machine, another one, another policy."""
-GENERAL_LOOP = 140.0
+GENERAL_LOOP = 60.0
 """Seconds to compile the general loop."""
 ATTEMPTS = 2
 """How often the background may try; after that the run compiles itself and shows the error."""

@@ -20,6 +20,7 @@ from backtest.engine import (
     compile_core,
     compile_general_rules,
     find_general_folder,
+    find_general_loop,
     jit_modules,
     mark_sources,
 )
@@ -64,7 +65,7 @@ LOCK = threading.RLock()
 @functools.cache
 def compile_portfolio_lanes() -> dict[str, Any]:
     """Return the compiled functions of :data:`MODULES` by name; the loop compiles when called."""
-    names: dict[str, Any] = {**compile_general_rules(), **compile_core().names}
+    names: dict[str, Any] = {**compile_general_rules(has_parts=False), **compile_core().names}
 
     def choose(name: str) -> dict[str, Any]:
         if name == "advance_portfolios":
@@ -83,7 +84,7 @@ def compile_portfolio_lanes() -> dict[str, Any]:
 def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, ...]]:
     """Return the address of the compiled loop of a run, what it returns, and its types."""
     with LOCK:
-        loop: Any = compile_general_rules()["simulate_portfolio"]
+        loop = find_general_loop(arguments[0])
         kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
         loop.compile(kinds)
         compiled = loop.overloads[kinds]

@@ -1,0 +1,63 @@
+"""The loop without options and several currencies gives the bits of the whole loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backtest.base import find_own_functions, make_twin
+from backtest.engine import portfolio_driver
+from backtest.engine.compile.absent_parts import remove_parts
+from backtest.engine.compile.general_compiler import MODULES
+from backtest.engine.portfolio_policies import ask_plain
+from tests.agreement import run_engine
+from tests.portfolio_cases import make_full_case, make_margin_case, make_spot_case
+
+ABSENT = {"option_strategies", "option_scenarios", "option_requirement", "black_kernels",
+          "currency_fills", "currency_close", "pool_transfers"}  # fmt: skip
+"""Modules of which the loop without the absent parts calls nothing."""
+
+
+def make_shorter() -> dict[str, Any]:
+    """Return the functions of the loop in plain Python, without the absent parts, by module."""
+    spaces = {module: {**vars(module), "ask": ask_plain} for module in MODULES}
+    twins: dict[int, Any] = {}
+    for module, space in spaces.items():
+        path = Path(str(module.__file__))
+        shorter = remove_parts(module, path.read_text(), path)
+        for name, own in find_own_functions(module, {"ask"}):
+            twins[id(own)] = make_twin(shorter.get(name, own), space, path)
+    for space in spaces.values():
+        space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+    return {module.__name__.rsplit(".", 1)[-1]: space for module, space in spaces.items()}
+
+
+SHORTER = make_shorter()
+
+
+@pytest.mark.parametrize("make", [make_full_case, make_margin_case, make_spot_case])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3))])
+def test_random_accounts_keep_their_bits(monkeypatch: Any, make: Any, seed: int) -> None:
+    case = make(seed)
+    whole = run_engine(case)
+    simulate = SHORTER["portfolio_loop"]["simulate_portfolio"]
+    monkeypatch.setattr(portfolio_driver, "find_simulate", lambda **_: simulate)
+    shorter = run_engine(case)
+    assert np.array_equal(whole.record.values, shorter.record.values, equal_nan=True)
+    assert np.array_equal(whole.entries, shorter.entries, equal_nan=True)
+
+
+def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
+    waiting: list[Any] = [SHORTER["portfolio_loop"]["simulate_portfolio"]]
+    seen: set[int] = set()
+    while waiting:
+        function = waiting.pop()
+        found = [function.__globals__.get(name) for name in function.__code__.co_names]
+        called = [each for each in found if hasattr(each, "__code__") and id(each) not in seen]
+        seen |= {id(each) for each in called}
+        waiting += called
+        assert function.__module__.rsplit(".", 1)[-1] not in ABSENT, function.__name__
+    assert len(seen) > 300
