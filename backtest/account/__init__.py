@@ -57,9 +57,8 @@ if TYPE_CHECKING:
     from backtest.account.portfolio_margin import write_settings
     from backtest.account.portfolio_payments import charge_portfolio_interest
     from backtest.account.portfolio_records import AccountBar, AccountState, EventLog, MarketBar
-    from backtest.account.portfolio_records import MarketFeed
-    from backtest.account.portfolio_records import Scratch, Terms, has_exits, has_stops, is_held
-    from backtest.account.portfolio_records import is_isolated, is_spot, pick_instrument
+    from backtest.account.portfolio_records import MarketFeed, Scratch, Terms, has_exits, has_stops
+    from backtest.account.portfolio_records import is_held, is_isolated, is_spot, pick_instrument
     from backtest.account.portfolio_records import pick_margin, pick_position, pick_quote, share
     from backtest.account.position import compute_entry, compute_requirement, find_adverse
     from backtest.account.position import find_side, has_rate_bound, is_stopped, worsen

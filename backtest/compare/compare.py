@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,11 @@ from backtest.base import (
     TimeLike,
     check_range,
     checked_only,
+    compute_id,
+    find_version,
+    find_versions,
     record_making,
+    to_plain,
     warn_caller,
 )
 from backtest.compare.break_even_terms import find_turns
@@ -29,9 +33,8 @@ from backtest.compare.compared_accounts import (
 )
 from backtest.compare.compared_terms import Row, list_rows
 from backtest.compare.comparison import Comparison
-from backtest.compare.comparison_manifest import build_manifest, find_cautions
-from backtest.compare.equal_risk import ScaledAccount, equalize_risk
-from backtest.compare.pairs import BootstrapRules, tabulate_pairs
+from backtest.compare.equal_risk import NEAR, ScaledAccount, equalize_risk
+from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_pairs
 from backtest.compare.separate_accounts import (
     SeparateAccounts,
     describe_separate,
@@ -60,6 +63,10 @@ from backtest.measures import is_lost
 from backtest.policy import Policy
 from backtest.sweep import read_accounts, resolve_signals
 from backtest.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.engine import Result
+    from backtest.measures import Sampled
 
 MOST_DRAWS = 1_000_000
 
@@ -327,3 +334,67 @@ def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result | Sepa
         raise type(error)(error.problem, where=place, cure=error.cure) from error
     on_done()
     return result
+
+
+SHARED = ("venue", "account", "signal", "sampling", "calendar")
+
+
+def find_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> list[str]:
+    """Return the warnings of a comparison, one sentence each."""
+    found = []
+    if n < LEAST_SAMPLES:
+        found.append(
+            f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
+            "market, or a shorter sampling"
+        )
+    for name, each in (scaled or {}).items():
+        if not each.distance <= NEAR:
+            got = float(each.result.metrics["volatility"])
+            how = (
+                f"was scaled to a volatility of {got:.4g}, not"
+                if got
+                else "held nothing, and cannot be scaled"
+            )
+            found.append(f"{name} {how} to {each.target:.4g}: its risk is not equal")
+    return found
+
+
+def build_manifest(
+    shared: Mapping[str, Any],
+    results: Mapping[str, Result],
+    scaled: Mapping[str, ScaledAccount] | None,
+    sampled: Sampled,
+    facts: Mapping[str, Any],
+    terms: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return everything that the numbers of a comparison depend on, with an ``id`` of it.
+
+    ``terms`` are those of each account where they differ; the shared ones are the baseline's.
+    """
+    manifest: dict[str, Any] = to_plain(
+        {
+            "kind": "comparison",
+            "data": shared["data"],
+            "policies": {
+                name: {
+                    "text": result.manifest["policy"]["text"],
+                    "source_hash": result.manifest["policy"]["source_hash"],
+                    "result": result.manifest["id"],
+                    "scale": 1.0 if scaled is None else scaled[name].scale,
+                    "rest": 1.0 if scaled is None else scaled[name].rest,
+                    **(terms or {}).get(name, {}),
+                }
+                for name, result in results.items()
+            },
+            **{name: shared[name] for name in SHARED},
+            **{name: shared[name] for name in ("overlay", "accounts") if name in shared},
+            "samples": {
+                "n": sampled.returns.shape[1],
+                "per_year": sampled.per_year,
+                "periods": sampled.periods,
+            },
+            **facts,
+            "versions": {**find_versions(), "arch": find_version("arch")},
+        }
+    )
+    return {"id": compute_id(manifest), **manifest}

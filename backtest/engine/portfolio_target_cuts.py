@@ -22,7 +22,7 @@ from backtest.engine.position_tables import count_assets
 from backtest.engine.result_tables import value_of
 from backtest.engine.run_options import measure_gaps, read_options
 from backtest.engine.target_cuts import bind_orders, clip_leverage
-from backtest.engine.target_cuts_table import average_row
+from backtest.engine.target_cuts_text import average_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

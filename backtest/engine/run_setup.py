@@ -36,7 +36,7 @@ from backtest.engine.resumed_run import check_rules, find_start_bar, join_resume
 from backtest.engine.run_warnings import warn_of_market, warn_of_weights
 from backtest.engine.signal_checks import describe_signal, read_signal, recall_signal
 from backtest.engine.signal_rule import SignalRule
-from backtest.engine.target_cuts_table import measure_cuts
+from backtest.engine.target_cuts_text import measure_cuts
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights, show_signal
 from backtest.policy import Policy, sets_margin, trades_options
 from backtest.venue import Venue, list_dated

@@ -1,8 +1,12 @@
-"""Verdicts as text, for a terminal or the message of a failing test."""
+"""Verdicts as text: for a terminal, as Markdown for a pull request, as JUnit XML for CI."""
 
 from __future__ import annotations
 
+import html
 import io
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,3 +97,114 @@ def build_remarks(remarks: Sequence[tuple[str, str]]) -> Any:
     for subject, text in remarks:
         table.add_row(Text(subject, style="bold"), Text(text))
     return indent(table)
+
+
+SUITE = "backtest.regress"
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML does not allow, escaped or not."""
+
+
+def write_junit(verdicts: Sequence[RegressVerdict]) -> str:
+    """Return verdicts as a JUnit document; moved is a failure, not measured an error."""
+    found = Counter(each.status for each in verdicts)
+    counts = {
+        "tests": str(len(verdicts)),
+        "failures": str(found[MOVED]),
+        "errors": str(found[UNMEASURED]),
+    }
+    root = ET.Element("testsuites", {**counts, "name": SUITE})
+    skipped = {"skipped": str(found[SKIPPED])}
+    suite = ET.SubElement(root, "testsuite", {**counts, **skipped, "name": SUITE})
+    for verdict in verdicts:
+        add_case(suite, verdict)
+    ET.indent(root, " ")
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document.decode() + "\n"
+
+
+def add_case(suite: ET.Element, verdict: RegressVerdict) -> None:
+    """Add the test case of a verdict to a suite."""
+    case = ET.SubElement(
+        suite, "testcase", {"classname": SUITE, "name": replace_forbidden(verdict.name)}
+    )
+    text = replace_forbidden(write_text([verdict]))
+    kinds = {MOVED: "failure", UNMEASURED: "error"}
+    if verdict.status in kinds:
+        about = {"type": verdict.status, "message": replace_forbidden(write_headline(verdict))}
+        ET.SubElement(case, kinds[verdict.status], about).text = text
+    elif verdict.status == SKIPPED:
+        ET.SubElement(case, "skipped", {"message": replace_forbidden(verdict.reason)})
+    else:
+        ET.SubElement(case, "system-out").text = text
+
+
+def replace_forbidden(text: str) -> str:
+    r"""Replace the characters that XML does not allow.
+
+    Examples
+    --------
+    >>> replace_forbidden("a\x00b") == "a\N{REPLACEMENT CHARACTER}b"
+    True
+    """
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+DRAWN = ("baseline", "now", "now / was - 1")
+"""Subjects whose text is a chart of block characters."""
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
+
+
+def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
+    """Return verdicts as Markdown: a table of all, and a section for each with a difference."""
+    lines = [f"## Regression gate: {count_statuses(verdicts)}", ""]
+    lines += format_table(
+        ("baseline", "verdict", "why"),
+        [
+            (escape_markdown(each.name), f"**{each.word}**", escape_markdown(each.reason))
+            for each in verdicts
+        ],
+    )
+    for verdict in verdicts:
+        if verdict.status not in (SAME, SKIPPED) or verdict.changes or verdict.renamed:
+            lines += ["", *write_section(verdict)]
+    return "\n".join(lines) + "\n"
+
+
+def write_section(verdict: RegressVerdict) -> Iterator[str]:
+    """Yield the lines of the section about one baseline."""
+    yield f"### {escape_markdown(verdict.name)}"
+    if verdict.moved:
+        rows = ([escape_markdown(cell) for cell in row] for row in list_metric_rows(verdict))
+        yield from ("", *format_table(METRIC_HEADS, rows))
+    if verdict.bars is not None and not verdict.bars.is_same:
+        rows = ([escape_markdown(cell) for cell in row[:-1]] for row in list_bar_rows(verdict))
+        yield from ("", *format_table(BAR_HEADS, rows))
+    sentences = list(list_remarks(verdict))
+    yield ""
+    for subject, text in sentences:
+        if subject not in DRAWN:
+            yield f"- **{escape_markdown(subject)}**: {escape_markdown(text)}"
+    drawn = [(subject, text) for subject, text in sentences if subject in DRAWN]
+    if drawn:
+        width = max(len(subject) for subject, _ in drawn)
+        yield from ("", "```text")
+        yield from (f"{subject:{width}}  {text}" for subject, text in drawn)
+        yield "```"
+
+
+def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def escape_markdown(text: str) -> str:
+    r"""Escape a text so that Markdown shows it unchanged, on one line.
+
+    Examples
+    --------
+    >>> escape_markdown("<b>|a*")
+    '&lt;b&gt;\\|a\\*'
+    """
+    one_line = " ".join(text.split())
+    return _SPECIAL.sub(r"\\\1", html.escape(one_line, quote=False))

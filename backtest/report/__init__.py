@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from backtest.base import Reportable, Viewable
     from backtest.engine import Result
     from backtest.options import Surface
-    from backtest.report.pictures import draw_failure_svg
     from backtest.report.page.figures import write_script_data
     from backtest.report.page.formats import choose_format, write_page
     from backtest.report.page.html import hash_text, read_plotly, read_template, start_jinja
     from backtest.report.page.html import write_html, write_security_policy
     from backtest.report.page.page import Page
     from backtest.report.page.report_numbers import format_measure, name_unit
+    from backtest.report.pictures import draw_failure_svg
     from backtest.report.serve.server import Server, is_local
     from backtest.report.write import build_kind, build_page
 
@@ -44,9 +44,9 @@ def write_cell(source: Reportable) -> str:
 
 def write_view(source: Viewable) -> str:
     """Return the HTML that a notebook shows of a market, venue, account, policy or paths."""
-    from backtest.report import views  # noqa: PLC0415 - only in notebooks
+    from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
 
-    return views.write_view(source)
+    return notebook.write_view(source)
 
 
 def draw_spans(folds: Any) -> Any:

@@ -23,8 +23,7 @@ from backtest.tune.holdout import record_look
 from backtest.tune.load_study import load_study
 from backtest.tune.single_sets import Bench, complete_set, measure_holdout
 from backtest.tune.study_record import StudyRecord
-from backtest.tune.study_text import write_summary
-from backtest.tune.trial_budget import explain_spending
+from backtest.tune.study_text import explain_spending, write_summary
 from backtest.tune.trials import name_scores
 
 if TYPE_CHECKING:

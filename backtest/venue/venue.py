@@ -44,11 +44,10 @@ from backtest.venue.dated_tables import (
 )
 from backtest.venue.fee_tiers import FeeTier, check_close_fee
 from backtest.venue.interest import RATES, check_interest
-from backtest.venue.liquidation_fields import ProfitShare
 from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
 from backtest.venue.option_costs import OptionCosts
 from backtest.venue.spot_rules import check_spot, force_spot, list_spot_parts
-from backtest.venue.trading_terms import Contract, Fees, Liquidation, Slippage
+from backtest.venue.trading_terms import Contract, Fees, Liquidation, ProfitShare, Slippage
 
 __all__ = [
     "Bracket",

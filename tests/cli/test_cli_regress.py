@@ -16,8 +16,7 @@ import backtest as bt
 from backtest.base.errors import DataError
 from backtest.cli.regress_command import run_experiment
 from backtest.regress import report_failure, report_skipped, save_baseline, take_baseline
-from backtest.regress.verdict_junit import write_junit
-from backtest.regress.verdict_markdown import write_markdown
+from backtest.regress.verdict_text import write_junit, write_markdown
 from backtest.regress.verdict_words import combine_exit_codes
 from tests.commands import call
 from tests.fast_cases import every_nth

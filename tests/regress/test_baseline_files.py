@@ -16,8 +16,7 @@ from backtest.regress import (
 from backtest.regress.baseline_files import find_baselines, name_baseline
 from backtest.regress.run_identity import shorten_lists
 from backtest.regress.tolerances import BETTER, Band
-from backtest.regress.verdict_markdown import write_markdown
-from backtest.regress.verdict_text import write_text
+from backtest.regress.verdict_text import write_markdown, write_text
 from backtest.regress.verdict_words import combine_exit_codes
 from tests.regress.baselines import run, take
 

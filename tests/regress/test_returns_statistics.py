@@ -9,8 +9,7 @@ import pytest
 from backtest.regress import compare_baselines
 from backtest.regress.noise import compare_returns
 from backtest.regress.verdict import describe_noise
-from backtest.regress.verdict_markdown import write_markdown
-from backtest.regress.verdict_text import write_text
+from backtest.regress.verdict_text import write_markdown, write_text
 from tests.regress.baselines import run, take
 
 

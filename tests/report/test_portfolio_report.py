@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.report.basis.assumptions import describe_settings
-from backtest.report.basis.terms_by_instrument import merge_models, split_manifest
-from backtest.report.run.contagion_section import count_victims, tabulate_contagion
+from backtest.report.basis.assumptions import describe_settings, merge_models, split_manifest
 from backtest.report.run.costs_section import list_money, tabulate_attribution
 from backtest.report.run.exposure_charts import (
     correlate_days,
@@ -20,6 +18,7 @@ from backtest.report.run.exposure_charts import (
     draw_exposure,
     draw_risk,
 )
+from backtest.report.run.risk_section import count_victims, tabulate_contagion
 from backtest.report.run.run_page import build_run, list_data_notices
 from tests.agreement import run_engine
 from tests.portfolio.portfolio_helpers import Hold, make_market, make_venue, simulate_pair

@@ -27,7 +27,6 @@ from backtest.report.basis.data_and_command import NOTHING, Background
 from backtest.report.basis.data_quality import describe_filled
 from backtest.report.page.page import SYNTHETIC, Block, Fact, Page, Section, Table, name_columns
 from backtest.report.page.thinning import thin_rows
-from backtest.report.run.contagion_section import build_contagion, count_victims
 from backtest.report.run.costs_section import build_costs, build_instrument_costs
 from backtest.report.run.exposure_charts import list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
@@ -39,7 +38,12 @@ from backtest.report.run.over_time_section import (
     find_drawdowns,
     find_months,
 )
-from backtest.report.run.risk_section import build_risk, read_calibration
+from backtest.report.run.risk_section import (
+    build_contagion,
+    build_risk,
+    count_victims,
+    read_calibration,
+)
 from backtest.report.run.story_section import draw_run
 from backtest.report.run.trades_section import collect_trades, list_realization, list_trades_section
 

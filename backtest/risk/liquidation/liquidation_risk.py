@@ -30,8 +30,14 @@ from backtest.risk.liquidation.path_events import Push, reduce_lives
 from backtest.risk.liquidation.paths_runner import PathsRunner
 from backtest.risk.liquidation.risk_parts import list_risk_parts
 from backtest.risk.liquidation.risk_question import WHERE, PhaseProgress, Question, read_question
-from backtest.risk.liquidation.risk_rows import COLUMNS, estimate_row, name_phase
-from backtest.risk.liquidation.risk_tables import find_typical, tabulate_fan, tabulate_hazard
+from backtest.risk.liquidation.risk_rows import (
+    COLUMNS,
+    estimate_row,
+    find_typical,
+    name_phase,
+    tabulate_fan,
+    tabulate_hazard,
+)
 from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
 from backtest.risk.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.risk.paths.path_model import describe_drift

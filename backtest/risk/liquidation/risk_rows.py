@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest.base import FloatArray, IntArray, Place, parse_duration
+from backtest.base.units import DAY
 from backtest.engine import Progress
 from backtest.risk.liquidation.path_events import PathEvents, Push
 from backtest.risk.liquidation.paths_runner import PathsRunner
@@ -30,7 +32,7 @@ from backtest.risk.liquidation.risk_intervals import (
     estimate_weighted,
 )
 from backtest.risk.liquidation.risk_question import WHERE, PhaseProgress, Question
-from backtest.risk.liquidation.risk_tables import find_days, weighted_quantiles
+from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.tilted_models import can_tilt
 
 PILOT = 2000
@@ -247,3 +249,53 @@ def weigh_events(
 def find_means(weights: FloatArray, is_paired: bool) -> FloatArray:
     """Return the means of mirrored pairs, which are independent; other weights as they are."""
     return weights[: len(weights) // 2 * 2].reshape(-1, 2).mean(axis=1) if is_paired else weights
+
+
+FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Quantiles of the fan."""
+
+
+def find_days(paths: Paths) -> FloatArray:
+    """Return the days from the start to the close of each bar, of shape (n_bars,)."""
+    time = paths.calendar.time
+    return np.asarray((time[1:] - time[0]) / DAY, dtype=np.float64)
+
+
+def weighted_quantiles(
+    values: FloatArray, weights: FloatArray, chances: tuple[float, ...]
+) -> list[float]:
+    """Return the values below which these shares of the weight lie."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    at = np.searchsorted(total, np.array(chances) * total[-1])
+    return [float(values[order][min(k, len(values) - 1)]) for k in at]
+
+
+def tabulate_fan(paths: Paths, events: PathEvents) -> pd.DataFrame:
+    """Return quantiles of wealth by close."""
+    values = np.quantile(events.shown, FAN, axis=0).T
+    names = [f"equity_{round(100 * q):02d}" for q in FAN]
+    return pd.DataFrame(values, columns=names, index=paths.time[1:])
+
+
+def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
+    """Return liquidations by day: paths at risk, liquidated in it, and the share."""
+    day = np.ceil(find_days(paths) - 1e-9).astype(np.int64)
+    n_days = int(day[-1])
+    died = events.liquidated[events.liquidated < paths.n_bars]
+    counts = np.bincount(day[died] - 1, minlength=n_days)
+    at_risk = len(events.liquidated) - np.concatenate([[0], np.cumsum(counts)[:-1]])
+    share = counts / np.maximum(at_risk, 1)
+    columns = {"at_risk": at_risk, "liquidated": counts, "hazard": share}
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, n_days + 1, name="day"))
+
+
+def find_typical(
+    paths: Paths, events: PathEvents, tilted: PathEvents | None
+) -> pd.DataFrame | None:
+    """Return the mean path given a liquidation, from tilted paths where those are used."""
+    chosen = events if tilted is None else tilted
+    if not chosen.doom > 0.0:
+        return None
+    price, wealth = chosen.doomed / chosen.doom
+    return pd.DataFrame({"price": price, "equity": wealth}, index=paths.time[1:])
