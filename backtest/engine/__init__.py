@@ -85,12 +85,12 @@ if TYPE_CHECKING:
     from backtest.engine.run_options import RunOptions
     from backtest.engine.run_record import sample_risk_free
     from backtest.engine.run_result import finish
-    from backtest.engine.run_setup import check_kinds, check_settings, fits_one_position
+    from backtest.engine.run_setup import check_kinds, fits_one_position
     from backtest.engine.run_setup import needs_general_loop, set_up_run, take_markets, widen_market
     from backtest.engine.run_warnings import warn_of_last_prices, warn_of_market, warn_of_weights
     from backtest.engine.run_warnings import warn_once
     from backtest.engine.setting_text import list_backing, list_other_days
-    from backtest.engine.signal_checks import describe_signal, describe_signal_check, join_checks
+    from backtest.engine.signal_checks import describe_signal_check, join_checks
     from backtest.engine.signal_checks import read_signal
     from backtest.engine.signal_rule import SignalRule, write_word
     from backtest.engine.state_of_one import generalize, read_memory, read_state

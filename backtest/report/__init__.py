@@ -14,15 +14,11 @@ if TYPE_CHECKING:
     from backtest.base import Reportable, Viewable
     from backtest.engine import Result
     from backtest.options import Surface
-    from backtest.report.page.figures import write_script_data
     from backtest.report.page.formats import choose_format, write_page
-    from backtest.report.page.html import hash_text, read_plotly, read_template, start_jinja
-    from backtest.report.page.html import write_html, write_security_policy
-    from backtest.report.page.page import Page
     from backtest.report.page.report_numbers import format_measure, name_unit
     from backtest.report.pictures import draw_failure_svg
     from backtest.report.serve.server import Server, is_local
-    from backtest.report.write import build_kind, build_page
+    from backtest.report.write import build_page
 
 open_door(__name__)
 
