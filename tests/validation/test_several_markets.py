@@ -96,7 +96,7 @@ def test_a_schedule_of_several_is_its_walk(walk, tmp_path):
     growth = float(np.sum(np.log1p(walk.result.returns))) / (len(walk.result.time) / 8760)
     assert plan.table.loc["5d on 10d", "log_growth"] == pytest.approx(growth)
     assert plan.verdict in " ".join(plan.summary().split())
-    found = bt.Schedules.load(next(tmp_path.glob("follow-*")))
+    found = bt.Schedules.load(next(tmp_path.glob("lever-*")))
     assert found.report(tmp_path / "plan.html").stat().st_size > 0
 
 
