@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,7 @@ class Cascade(CrowdRecord):
 
     kind = "cascade"
     table_names = ("rounds", "accounts", "ladder")
+    index_names: ClassVar[Mapping[str, str]] = {"rounds": "round"}
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
@@ -32,6 +32,8 @@ class CrowdRecord(SavedResult):
     manifest : mapping
         What the result depends on, and its ``outcome`` in numbers.
     """
+
+    index_names: ClassVar[Mapping[str, str]] = {}
 
     @checked
     def __init__(self, tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any]) -> None:
@@ -86,6 +88,8 @@ class CrowdRecord(SavedResult):
         folder: Path,  # noqa: ARG003
     ) -> Self:
         """Return a result from its manifest and its tables."""
+        for name, index in cls.index_names.items():
+            tables[name].index.name = index
         return cls(tables, manifest)
 
 

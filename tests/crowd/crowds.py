@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.strategies import Constant
+from tests.markets import free_venue
 
 RATE = 0.01
 """The maintenance rate of :func:`plain_venue`."""
@@ -78,3 +80,24 @@ def bracket_venue(mode: str, rng: np.random.Generator) -> bt.Venue:
             **terms,
         ),
     )
+
+
+def make_cascade() -> bt.Cascade:
+    """Return a cascade with rounds, a deficit and an own account."""
+    me = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 20.0}
+    return bt.cascade(
+        uniform_ladder(200, 0.2), plain_venue(slippage=0.02), shock=-0.03, insurance=20.0,
+        impact=bt.Linear(5e-5), volume=1.0, me=me,
+    )  # fmt: skip
+
+
+def make_simulation() -> bt.SimulatedMarket:
+    return bt.simulate_market(bt.agents.Thurner(cap=5), steps=300, compile=False)
+
+
+def make_crowding() -> bt.Crowding:
+    return bt.crowding(
+        Constant(leverage=2.0), bt.Market.sample(bars=60), venue=free_venue(),
+        account=bt.Account(), open_interest=1e8, impact=bt.SquareRoot(1.0), shares=(0.0, 0.01),
+        starts=0, compile=False,
+    )  # fmt: skip

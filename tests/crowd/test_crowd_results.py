@@ -9,50 +9,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.crowd.crowd_record import CrowdRecord
-from backtest.strategies import Constant
 from tests.commands import call
-from tests.crowd.crowds import longs_failing_at, plain_venue, uniform_ladder
-from tests.fast_cases import first_only
-from tests.markets import free_venue
-
-
-def make_cascade() -> bt.Cascade:
-    """Return a cascade with rounds, a deficit and an own account."""
-    me = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 20.0}
-    return bt.cascade(
-        uniform_ladder(200, 0.2), plain_venue(slippage=0.02), shock=-0.03, insurance=20.0,
-        impact=bt.Linear(5e-5), volume=1.0, me=me,
-    )  # fmt: skip
-
-
-def make_simulation() -> bt.SimulatedMarket:
-    return bt.simulate_market(bt.agents.Thurner(cap=5), steps=300, compile=False)
-
-
-def make_crowding() -> bt.Crowding:
-    return bt.crowding(
-        Constant(leverage=2.0), bt.Market.sample(bars=60), venue=free_venue(),
-        account=bt.Account(), open_interest=1e8, impact=bt.SquareRoot(1.0), shares=(0.0, 0.01),
-        starts=0, compile=False,
-    )  # fmt: skip
-
-
-MAKERS = (make_cascade, make_simulation, make_crowding)
-
-
-@pytest.mark.parametrize("make", first_only(MAKERS))
-def test_saved_and_loaded_it_is_the_same(make, tmp_path):
-    made: CrowdRecord = make()
-    folder = made.save(tmp_path)
-    assert folder.name == f"{made.kind}-{made.manifest['id']}"
-    loaded = type(made).load(folder)
-    assert loaded.manifest == made.manifest
-    assert loaded.summary() == made.summary()
-    for name, table in made.tables.items():
-        pd.testing.assert_frame_equal(loaded.tables[name], table, check_names=False)
-    assert made.save(tmp_path) == folder
-    json.dumps(made.to_dict(), allow_nan=False)
+from tests.crowd.crowds import (
+    longs_failing_at,
+    make_cascade,
+    make_crowding,
+    make_simulation,
+    plain_venue,
+)
 
 
 def test_a_loaded_market_is_the_simulated_one(tmp_path):
@@ -74,29 +38,21 @@ def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):
         _ = loaded.crowd
 
 
-@pytest.mark.parametrize("make", MAKERS)
-def test_a_damaged_folder_is_an_error(make, tmp_path):
+@pytest.mark.parametrize(("make", "number", "caption"), [
+    (make_cascade, "multiplier", "The ladder of liquidations"),
+    (make_simulation, "kurtosis", "BTC daily"),
+    (make_crowding, "reproduction", "Measures by share"),
+])  # fmt: skip
+def test_reports_have_the_numbers(make, number, caption, tmp_path):
     made = make()
-    folder = made.save(tmp_path)
-    path = folder / made.files()[0]
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(bt.DataError):
-        type(made).load(folder)
-
-
-@pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize("ending", ["html", "md", "json"])
-def test_reports_have_the_numbers(make, ending, tmp_path):
-    made = make()
-    text = made.report(tmp_path / f"page.{ending}").read_text(encoding="utf-8")
-    assert made.manifest["id"] in text
-    expected = {
-        "cascade": "multiplier", "simulation": "kurtosis", "crowding": "reproduction",
-    }[made.kind] if ending == "json" else {
-        "cascade": "The ladder of liquidations", "simulation": "BTC daily",
-        "crowding": "Measures by share",
-    }[made.kind]  # fmt: skip
-    assert expected in text
+    pages = {
+        ending: made.report(tmp_path / f"page.{ending}").read_text(encoding="utf-8")
+        for ending in ("html", "md", "json")
+    }
+    assert all(made.manifest["id"] in page for page in pages.values())
+    assert number in pages["json"]
+    assert caption in pages["html"]
+    assert caption in pages["md"]
 
 
 def test_a_cascade_of_given_positions_has_a_report(tmp_path):
@@ -108,19 +64,6 @@ def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     text = hit.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Positions given" in text
     assert "unlimited" in text
-
-
-def test_the_store_lists_and_verifies_them(tmp_path, capsys):
-    for make in MAKERS:
-        make().save(tmp_path)
-    code, out, _ = call(capsys, "results", "list", "--results", tmp_path)
-    assert code == 0
-    assert all(kind in out for kind in ("cascade", "simulation", "crowding"))
-    code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--kind", "cascade")
-    assert (code, "crowding" in out) == (0, False)
-    code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
-    assert code == 0
-    assert "3 whole, 0 damaged" in out
 
 
 CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9", "--accounts", "2000",

@@ -1,15 +1,10 @@
-"""Reports of risk, stress tests and bounds: their numbers reach the page in every format."""
-
-import json
-
-import pytest
+"""Pages of risk lead with their verdict, and name the drift of paths and what they assume."""
 
 import backtest as bt
 from backtest import paths as models
 from backtest.base.number_text import format_chance
 from backtest.report.declared_page import build_declared
 from backtest.strategies import Constant
-from tests.fast_cases import every_nth
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
 TERMS = {"venue": free_venue(), "account": free_account()}
@@ -20,42 +15,11 @@ def make_risk():
     return bt.liquidation_risk(drawn, Hold(30.0), **TERMS, compile=False, method="plain")
 
 
-def make_stress():
-    result = bt.run(bt.Market.sample(bars=60), Hold(5.0), **TERMS, compile=False)
-    return bt.stress(result, bt.crashes()[:2], ladder={"price": (-0.2, 0.2, 3), "margin": (1, 2)})
-
-
-def make_bounds():
-    account = free_account(stop_loss=0.01, take_profit=0.01)
-    market = bt.Market.sample(bars=200)
-    return bt.bounds(market, Hold(5.0), venue=free_venue(), account=account, compile=False)
-
-
 def make_largest():
     return bt.max_leverage(
         still_market(), **TERMS, probability=0.3, horizon="4h", models=[models.GBM(0.8)],
         paths=70, compile=False,
     )  # fmt: skip
-
-
-def make_sensitivity():
-    market = bt.Market.sample(bars=60)
-    return bt.sensitivity(market, Hold(3.0), **TERMS, factors=["margin", "fees"], compile=False)
-
-
-@pytest.mark.parametrize(
-    "make", every_nth([make_risk, make_stress, make_bounds, make_largest, make_sensitivity], 2)
-)
-def test_a_report_is_written_in_every_format(make, tmp_path):
-    source = make()
-    page = source.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<html" in page
-    text = source.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    data = json.loads(source.report(tmp_path / "page.json").read_text(encoding="utf-8"))
-    assert data
-    for label in source.table.index.get_level_values(0)[:3]:
-        assert str(label).replace("_", " ").lower() in text.replace("\\", "").lower()
-    assert "<b>" in source._repr_html_()
 
 
 def test_the_page_of_a_risk_leads_with_its_verdict_and_has_readable_heads():

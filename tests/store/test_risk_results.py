@@ -1,4 +1,4 @@
-"""Results about risk are saved, loaded, listed, verified, exported, reported and served."""
+"""Results of every declared kind are saved, loaded, listed, verified, reported and served."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.settings_result import SettingsResult
+from backtest.base.saved_result import SavedResult
+from backtest.crowd.crowd_record import CrowdRecord
 from backtest.report.declared_page import build_declared
 from backtest.report.serve.site import Site
 from backtest.strategies import Constant
 from tests.commands import call
+from tests.crowd.crowds import make_cascade, make_crowding, make_simulation
 from tests.fast_cases import every_nth
 from tests.markets import free_venue
 from tests.risk.accounts import Hold, free_account
@@ -28,46 +30,46 @@ def draw(**settings) -> bt.Paths:
     return bt.simulate_paths(MARKET, model, **{"paths": 20, "horizon": "6h", **settings})
 
 
-def make_risk(lever: float = 40.0) -> SettingsResult:
+def make_risk(lever: float = 40.0) -> SavedResult:
     return bt.liquidation_risk(draw(), Hold(lever), **TERMS, method="plain", compile=False)
 
 
-def make_quiet_risk() -> SettingsResult:
+def make_quiet_risk() -> SavedResult:
     """Return a risk without a typical path: nothing is liquidated."""
     return make_risk(0.0)
 
 
-def make_largest() -> SettingsResult:
+def make_largest() -> SavedResult:
     return bt.max_leverage(
         MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34, compile=False
     )
 
 
-def make_stress() -> SettingsResult:
+def make_stress() -> SavedResult:
     run = bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
     fall = bt.Scenario("fall", price=-0.3, over="2h")
     return bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)})
 
 
-def make_bounds() -> SettingsResult:
+def make_bounds() -> SavedResult:
     return bt.bounds(MARKET, Constant(leverage=5.0), **PLAIN)
 
 
-def make_sensitivity() -> SettingsResult:
+def make_sensitivity() -> SavedResult:
     return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
 
 
-def make_allocation() -> SettingsResult:
+def make_allocation() -> SavedResult:
     plan = bt.Subaccounts({"a": (Constant(2.0), 0.6), "b": (Constant(0.0), 0.4)}, rebalance="1d")
     return plan.run(MARKET, **PLAIN)
 
 
-def make_runway() -> SettingsResult:
+def make_runway() -> SavedResult:
     paths = draw(horizon="2d")
     return bt.runway(paths, Constant(0.0), bt.Spending(0.1, every="1d"), **PLAIN)
 
 
-def make_capacity() -> SettingsResult:
+def make_capacity() -> SavedResult:
     venue = free_venue().override({"slippage.impact": 1.0})
     return bt.capacity(
         MARKET, Constant(leverage=2.0), **PLAIN | {"venue": venue}, capitals=[1e3, 1e8],
@@ -77,16 +79,22 @@ def make_capacity() -> SettingsResult:
 
 KINDS = {
     *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity", "allocation"),
-    *("runway", "capacity"),
+    *("runway", "capacity", "cascade", "simulation", "crowding"),
 }
 MAKERS = (
     *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
-    *(make_allocation, make_runway, make_capacity),
+    *(make_allocation, make_runway, make_capacity, make_cascade, make_simulation, make_crowding),
 )
 
 
+def list_tables(result: SavedResult) -> dict[str, pd.DataFrame | None]:
+    if isinstance(result, CrowdRecord):
+        return dict(result.tables)
+    return {name: getattr(result, name) for name in result.table_names}
+
+
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
-def made(request) -> SettingsResult:
+def made(request) -> SavedResult:
     return request.param()
 
 
@@ -97,8 +105,8 @@ def test_saved_and_loaded_it_is_the_same(made, tmp_path):
     assert loaded.manifest == made.manifest
     assert loaded.summary() == made.summary()
     assert repr(loaded) == repr(made)
-    for name in made.table_names:
-        table, again = getattr(made, name), getattr(loaded, name)
+    for name, table in list_tables(made).items():
+        again = list_tables(loaded)[name]
         assert (table is None) == (again is None)
         if table is not None:
             pd.testing.assert_frame_equal(
@@ -116,6 +124,7 @@ def test_the_report_of_a_loaded_one_is_that_of_the_made_one(made, ending, tmp_pa
              for k, each in enumerate((made, loaded))]  # fmt: skip
     assert pages[0] == pages[1]
     assert made.manifest["id"] in pages[1]
+    assert "<b>" in made._repr_html_()
 
 
 def test_its_page_leads_with_the_verdict_and_has_data_and_assumptions(made):
@@ -143,7 +152,7 @@ def test_damage_is_found(made, tmp_path, capsys):
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
     path.write_bytes(content)
     text = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(text.replace('"title"', '"tItle"'))
+    (folder / "manifest.json").write_text(text.replace('"data"', '"dAta"'))
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 1
 
 
