@@ -1,9 +1,12 @@
-"""Commands run in this process."""
+"""Commands run in this process, and code in another one."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from backtest.cli import main
 
@@ -24,3 +27,15 @@ def call(capsys, *words: object) -> tuple[int, str, str]:
     code = main(list(map(str, words)))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def run_python(code: str) -> str:
+    """Run code in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    return done.stdout.strip()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.agreement import assert_agrees
-from tests.cases import Case, make_case
-from tests.fast_cases import every_nth
 from tests.scenes import INF, NAN, account_of, happened, isolated, play, total, venue_of
 
 TICKS = {"tick": 0.5, "round_to_tick": True}
@@ -137,20 +132,6 @@ def test_a_contract_that_rounds_is_stored_without_loss():
     venue = rounded()
     assert bt.Venue.from_dict(venue.to_dict()) == venue
     assert venue.contract.round_to_tick
-
-
-def with_ticks(case: Case, rng: np.random.Generator) -> Case:
-    """Return a case whose contract rounds to ticks that are felt."""
-    lowest = float(case.bars["low"].min())
-    tick = float(np.exp(rng.uniform(np.log(1e-5), np.log(0.01)))) * lowest
-    return replace(case, contract={**case.contract, "tick": tick, "round_to_tick": True})
-
-
-@pytest.mark.parametrize("seed", every_nth(range(60), 4))
-def test_random_cases_equal_the_reference(seed):
-    assert_agrees(
-        with_ticks(make_case(seed), np.random.default_rng([seed, 4])).whole(), f"ticks, {seed}"
-    )
 
 
 def test_the_cuts_of_targets_know_the_rounding():

@@ -17,7 +17,7 @@ from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.experiment_draft import GivenFlag
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
-from tests.commands import call
+from tests.commands import call, run_python
 from tests.fast_cases import every_nth
 
 ROOT = Path(__file__).parents[2]
@@ -429,14 +429,8 @@ def test_lists_and_help_do_not_load_the_compiler():
         "import sys; from backtest.cli import main; main(['policies']); main(['run', '--help']);"
         "print([m for m in ('numba', 'vectorbt', 'plotly', 'scipy') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(ROOT)},
-    )
-    assert done.stdout.rstrip().endswith("[]")
+    printed = run_python(code)
+    assert printed.endswith("[]")
 
 
 class Terminal(io.StringIO):

@@ -41,14 +41,6 @@ def test_a_weight_of_0_in_a_second_instrument_changes_no_measure(terms, kind):
     assert found == pytest.approx(dict(one.metrics), rel=1e-9, nan_ok=True)
 
 
-@pytest.mark.parametrize("terms", TERMS)
-def test_one_market_and_markets_of_one_are_alike(terms):
-    account = bt.Account(capital=1_000.0, **terms)
-    one = run(PAIR["AAA"], 7.0, account=account)
-    as_panel = run(bt.Markets({"AAA": PAIR["AAA"]}), 7.0, account=account, benchmark="AAA")
-    assert dict(as_panel.metrics) == pytest.approx(dict(one.metrics), rel=0, abs=0, nan_ok=True)
-
-
 def test_the_money_for_new_orders_of_cross_and_isolated_positions():
     """10,000 hold A at 2x in cross and B at 1x in isolated margin, with leverages of 20 and 4.
 

@@ -10,7 +10,6 @@ import pytest
 
 from backtest import DataError, Market, ParameterError, funding
 from backtest.features import funding_forecast, predicted_funding
-from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import market_of
 
 HALF_LIVES = np.array([24.0, 1.0, 0.1, 3000.0, 168.0])
@@ -28,13 +27,6 @@ def funded(hours: list[float], rates: list[float], n: int = 100, **columns: obje
     return Market.from_frames(
         bars.assign(**columns), funding=pd.Series(rates, index=stamps), funding_gaps="zero"
     )
-
-
-def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future():
-    for market in (Market.sample(bars=500), Market.sample(bars=300, interval="1d")):
-        check_lanes_are_each_alone(funding_forecast, market, HALF_LIVES)
-        cuts = (1, 2, 8, 9, 10, 16, 17, 200, market.n_bars - 1)
-        check_knows_the_past_only(funding_forecast, market, HALF_LIVES, cuts)
 
 
 def test_settlements_every_8_hours_give_the_weighted_mean_of_pandas():

@@ -9,21 +9,7 @@ import pytest
 
 from backtest import Market, ParameterError
 from backtest.features import drawdown_state
-from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.markets import market_of
-
-WINDOWS = np.array([1, math.inf, 2, 50, 24, 700, 2.0**26])
-COLUMNS = {
-    "depth": lambda market, window: drawdown_state(market, window).depth,
-    "bars": lambda market, window: drawdown_state(market, window).bars,
-}
-
-
-@pytest.mark.parametrize("name", COLUMNS)
-def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future(name: str):
-    market = Market.sample(bars=400)
-    check_lanes_are_each_alone(COLUMNS[name], market, WINDOWS)
-    check_knows_the_past_only(COLUMNS[name], market, WINDOWS, (1, 2, 23, 24, 25, 51, 300, 399))
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 100, math.inf])

@@ -21,7 +21,7 @@ from backtest.features import (
     rolling_kernels,
     rolling_sharpe,
 )
-from tests.features.test_features import market_of, sessions_market
+from tests.features.test_features import market_of
 
 HOURS = 8760.0
 HALF_LIVES = np.geomspace(0.3, 3000.0, 67)
@@ -29,39 +29,10 @@ WINDOWS = np.unique(np.geomspace(2, 1200, 80).astype(int))
 WIDE = WINDOWS[WINDOWS >= 20]
 """In short windows pandas itself has lost more than 1e-12; there fractions are the reference."""
 
-MANY = {
-    "ewma": (ewma_volatility, HALF_LIVES),
-    "close to close": (close_to_close_volatility, WINDOWS),
-    "sharpe": (lambda market, n: rolling_sharpe(market, n).ratio, WINDOWS),
-    "sharpe error": (lambda market, n: rolling_sharpe(market, n).error, WINDOWS),
-}
-
 
 @pytest.fixture(scope="module")
 def market() -> Market:
     return Market.sample(bars=1500)
-
-
-@pytest.mark.parametrize("name", MANY)
-@pytest.mark.parametrize("sessions", [False, True])
-def test_a_value_among_many_has_the_bits_it_has_alone(market: Market, name: str, sessions: bool):
-    estimate, values = MANY[name]
-    bars = sessions_market(60, 13) if sessions else market
-    whole = estimate(bars, values)
-    assert whole.flags.c_contiguous
-    for k, value in enumerate(values):
-        assert whole[:, k].tobytes() == estimate(bars, value).tobytes()
-    for count in (1, 2, 7, 8, 9, 31):
-        assert estimate(bars, values[:count]).tobytes() == whole[:, :count].tobytes()
-    assert estimate(bars, values[::-1]).tobytes() == whole[:, ::-1].tobytes()
-
-
-@pytest.mark.parametrize("name", MANY)
-def test_many_values_of_a_prefix_are_the_prefix(market: Market, name: str):
-    estimate, values = MANY[name]
-    whole = estimate(market, values)
-    for n in (1, 2, 3, 63, 64, 65, 127, 128, 129, 1201, 1499):
-        assert estimate(market.prefix(n), values).tobytes() == whole[:n].tobytes()
 
 
 def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):

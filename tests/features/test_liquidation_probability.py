@@ -17,7 +17,6 @@ from backtest.features import (
     touch_probability,
     volatility,
 )
-from tests.features.test_features import sessions_market
 
 DAY = 1 / 365
 GRID = {
@@ -293,34 +292,7 @@ def test_two_degrees_of_freedom_have_no_variance(freedom: float):
             function(0.1, 0.5, DAY, degrees_of_freedom=freedom)
 
 
-MANY = {
-    "probability": np.geomspace(1e-6, 0.5, 9),
-    "horizon": np.geomspace(1.0, 2000.0, 9),
-    "half_life": np.geomspace(2.0, 900.0, 9),
-    "degrees_of_freedom": np.append(np.linspace(2.1, 9.0, 8), math.inf),
-    "estimator": ["ewma", "parkinson", "garman-klass"] * 3,
-}
 ONE = {"probability": 0.01, "horizon": 24.0}
-
-
-@pytest.mark.parametrize("name", [*MANY, "all"])
-@pytest.mark.parametrize("sessions", [False, True])
-def test_a_value_among_many_has_the_bits_it_has_alone(name: str, sessions: bool):
-    market = sessions_market(60, 13) if sessions else bt.Market.sample(bars=700)
-    chosen = MANY if name == "all" else {name: MANY[name]}
-    whole = forecast_reach(market, **{**ONE, **chosen})
-    assert whole.shape == (market.n_bars, 9)
-    assert whole.flags.c_contiguous
-    for k in range(9):
-        alone = forecast_reach(market, **{**ONE, **{each: v[k] for each, v in chosen.items()}})
-        assert whole[:, k].tobytes() == alone.tobytes()
-
-
-def test_many_values_of_a_prefix_are_the_prefix():
-    market = bt.Market.sample(bars=400)
-    whole = forecast_reach(market, **MANY)
-    for n in (1, 2, 3, 63, 64, 65, 399):
-        assert forecast_reach(market.prefix(n), **MANY).tobytes() == whole[:n].tobytes()
 
 
 def test_the_reach_is_the_distance_at_the_volatility_of_the_bar():

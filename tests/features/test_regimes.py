@@ -17,23 +17,7 @@ from backtest.features import (
     regime_kernels,
     regime_probabilities,
 )
-from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
-from tests.features.test_features import sessions_market
 from tests.markets import YEAR, market_of
-
-BARS = np.array([200.0, 30.0, 1.5, 2000.0, 77.0])
-ESTIMATES = {
-    "known, filtered": lambda market, bars: (
-        regime_probabilities(market, 0.4, 1.2, bars, 24).filtered
-    ),
-    "known, predicted": lambda market, bars: (
-        regime_probabilities(market, 0.4, 1.2, 300, bars, 0.5, -2.0).predicted
-    ),
-    "learned, filtered": lambda market, bars: learned_regimes(market, 200, bars, 30).filtered,
-    "learned, predicted": lambda market, bars: learned_regimes(market, bars, 200, bars).predicted,
-    "learned, calm": lambda market, bars: learned_volatility(market, bars, 200, 30).calm,
-    "learned, stress": lambda market, bars: learned_volatility(market, bars, 200, 30).stress,
-}
 
 
 def simulate(
@@ -47,14 +31,6 @@ def simulate(
         state[t] = 1 - state[t - 1] if is_leaving else state[t - 1]
     steps = np.array(volatility)[state] / math.sqrt(YEAR) * rng.standard_normal(n)
     return market_of(100.0 * np.exp(np.cumsum(steps))), state
-
-
-@pytest.mark.parametrize("name", ESTIMATES)
-def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future(name: str):
-    for market in (Market.sample(bars=500), sessions_market(40, 13)):
-        check_lanes_are_each_alone(ESTIMATES[name], market, BARS)
-        cuts = (1, 2, 19, 20, 21, 22, 99, 100, 101, 102, 300, market.n_bars - 1)
-        check_knows_the_past_only(ESTIMATES[name], market, BARS, cuts)
 
 
 def test_compiled_kernels_have_the_bits_of_plain_python():

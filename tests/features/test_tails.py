@@ -34,56 +34,12 @@ from backtest.measures.value_at_risk_tests import (
 )
 from tests.markets import YEAR, market_of
 
-WINDOWS = np.array([25, 100, 101, 300, 640])
-LEVELS = np.array([0.9, 0.95, 0.975, 0.99, 0.995])
-HORIZONS = np.array([1, 2, 24, 7, 1])
-HALF_LIVES = np.array([2.0, 10.0, 72.0, 0.5, 300.0])
-MANY = {
-    "normal": lambda m, at: normal_tail(m, HALF_LIVES[at], LEVELS[at], HORIZONS[at]),
-    "cornish-fisher": lambda m, at: cornish_fisher_tail(m, WINDOWS[at], LEVELS[at], HORIZONS[at]),
-    "historical": lambda m, at: historical_tail(m, WINDOWS[at], LEVELS[at], HORIZONS[at]),
-    "filtered": lambda m, at: filtered_historical_tail(
-        m, WINDOWS[at], HALF_LIVES[at], LEVELS[at], HORIZONS[at]
-    ),
-    "by name": lambda m, at: tail_losses(
-        m,
-        np.array(["historical", "normal", "cornish-fisher", "filtered-historical", "normal"])[at],
-        level=LEVELS[at],
-        horizon=HORIZONS[at],
-        window=WINDOWS[at],
-        half_life=HALF_LIVES[at],
-    ),
-}
-
 
 @pytest.fixture(scope="module")
 def market() -> Market:
     """Return a market whose signal changes sides."""
     flips = np.array([1.0, 0.5, -1.0, 0.0, -0.3])
     return Market.sample(bars=1200).with_signal(flips[np.arange(1200) // 89 % 5])
-
-
-@pytest.mark.parametrize("name", MANY)
-def test_a_value_among_many_has_the_bits_it_has_alone(market: Market, name: str):
-    whole = MANY[name](market, slice(None))
-    for part in (0, 1):
-        assert whole[part].shape == (1200, 5)
-        assert whole[part].flags.c_contiguous
-        backwards = MANY[name](market, slice(None, None, -1))[part]
-        assert backwards.tobytes() == whole[part][:, ::-1].tobytes()
-    for k in range(5):
-        alone = MANY[name](market, k)
-        assert alone.value_at_risk.tobytes() == whole.value_at_risk[:, k].tobytes()
-        assert alone.expected_shortfall.tobytes() == whole.expected_shortfall[:, k].tobytes()
-
-
-@pytest.mark.parametrize("name", MANY)
-def test_a_prefix_of_the_market_has_the_prefix_of_the_columns(market: Market, name: str):
-    whole = MANY[name](market, slice(None))
-    for n in (1, 2, 24, 25, 26, 63, 64, 65, 128, 700, 1199):
-        cut = MANY[name](market.prefix(n), slice(None))
-        for part in (0, 1):
-            assert cut[part].tobytes() == whole[part][:n].tobytes()
 
 
 def test_compiled_kernels_have_the_bits_of_plain_python(market: Market):

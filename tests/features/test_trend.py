@@ -11,29 +11,10 @@ import pytest
 
 from backtest import Market, ParameterError
 from backtest.features import ewma_volatility, excess_momentum, trend_sign, trend_strength
-from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import market_of as funded_market
-from tests.features.test_features import sessions_market
 from tests.markets import YEAR, market_of, walk
 
-BARS = np.array([1, 24, 2, 300, 168, 5000])
-ESTIMATES = {
-    "momentum": excess_momentum,
-    "sign": trend_sign,
-    "strength by lookback": lambda market, bars: trend_strength(market, bars, 36.0),
-    "strength by half-life": lambda market, bars: trend_strength(market, 48, bars, 1.5),
-    "strength by both": lambda market, bars: trend_strength(market, bars, bars, bars / 50.0),
-}
 Phi = NormalDist().cdf
-
-
-@pytest.mark.parametrize("name", ESTIMATES)
-def test_the_bits_do_not_depend_on_other_lanes_nor_on_the_future(name: str):
-    for market in (Market.sample(bars=700), sessions_market(40, 13)):
-        check_lanes_are_each_alone(ESTIMATES[name], market, BARS)
-        check_knows_the_past_only(
-            ESTIMATES[name], market, BARS, (1, 2, 3, 24, 25, 168, 301, market.n_bars - 1)
-        )
 
 
 def test_momentum_is_the_log_return_net_of_funding():

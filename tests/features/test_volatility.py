@@ -40,7 +40,6 @@ from backtest.features.range_volatility import (
     rogers_satchell_variance,
     yang_zhang_parts,
 )
-from tests.bits import check_knows_the_past_only, check_lanes_are_each_alone
 from tests.features.test_features import sessions_market
 
 YEAR = 8760.0
@@ -64,19 +63,6 @@ MANY["by name"] = (lambda market, at: volatility(market, NAMES[at], HALF_LIVES[a
 @pytest.fixture(scope="module")
 def market() -> Market:
     return Market.sample(bars=400)
-
-
-@pytest.mark.parametrize("name", MANY)
-def test_a_value_among_many_has_the_bits_it_has_alone(market: Market, name: str):
-    check_lanes_are_each_alone(MANY[name][0], market, MANY[name][1])
-    check_lanes_are_each_alone(MANY[name][0], sessions_market(30, 13), MANY[name][1])
-
-
-@pytest.mark.parametrize("name", MANY)
-def test_the_first_bars_have_the_same_bits_whatever_follows(market: Market, name: str):
-    check_knows_the_past_only(*MANY[name][:1], market, MANY[name][1], (1, 2, 3, 64, 65, 251, 399))
-    sessions = sessions_market(30, 13)
-    check_knows_the_past_only(*MANY[name][:1], sessions, MANY[name][1], (1, 14, 27, 200))
 
 
 @pytest.mark.parametrize("name", MANY)

@@ -51,23 +51,6 @@ def simple(mode: str = "close") -> bt.Venue:
     return venue.override({"liquidation.mode": mode})
 
 
-# ----- 1: one instrument
-
-
-def test_one_instrument_is_a_run_of_today_bit_for_bit():
-    """As Market and as Markets of one: every bar, event and metric."""
-    market, venue = volatile(), bt.Venue.preset("binance-usdm", "BTCUSDT")
-    account = bt.Account(capital=10_000, band=0.05, stop_loss=0.04)
-    one = quiet_run(market, Constant(leverage=12.0), venue=venue, account=account)
-    many = quiet_run(
-        bt.Markets({"BTCUSDT": market}), Constant(leverage=12.0), venue=venue, account=account
-    )
-    assert one.metrics["liquidations"] + one.metrics["stops"] > 0
-    pd.testing.assert_frame_equal(one.bars, many.bars, check_exact=True)
-    pd.testing.assert_frame_equal(one.events, many.events, check_exact=True)
-    assert dict(one.metrics) == pytest.approx(dict(many.metrics), rel=0, abs=0, nan_ok=True)
-
-
 # ----- 2: the same market under two names
 
 

@@ -1,8 +1,6 @@
 """Imports go one way: from what is built to what it is built of."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest import features
+from tests.commands import run_python
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,28 +144,16 @@ def test_import_backtest_loads_nothing_slow():
     slow += ("arch", "statsmodels", "httpx", "ccxt")
     code = "import sys, backtest, backtest.features, backtest.strategies; "
     code += f"print([name for name in {slow!r} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(ROOT)},
-    )
-    assert done.stdout.strip() == "[]"
+    printed = run_python(code)
+    assert printed == "[]"
 
 
 @pytest.mark.slow
 def test_the_strategies_are_imported_at_their_first_use():
     code = "import sys, backtest as bt; print('backtest.strategies' in sys.modules); "
     code += "print(bt.strategies.Constant(2.0), hasattr(bt, 'strategis'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(ROOT)},
-    )
-    assert done.stdout.split() == ["False", "Constant(leverage=2.0)", "False"]
+    printed = run_python(code)
+    assert printed.split() == ["False", "Constant(leverage=2.0)", "False"]
 
 
 @pytest.mark.slow
@@ -175,10 +162,8 @@ def test_wings_above_the_engine_wait_for_their_first_use_and_hide_no_function():
     code = "import sys, backtest as bt; "
     code += f"print([n for n in {above} if f'backtest.{{n}}' in sys.modules]); "
     code += "import backtest.tune.search; print(bt.sweep.__name__, bt.tune.__name__)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.split() == ["[]", "sweep", "tune"]
+    printed = run_python(code)
+    assert printed.split() == ["[]", "sweep", "tune"]
 
 
 @pytest.mark.slow
@@ -192,7 +177,5 @@ def test_numba_loads_linear_algebra_only_for_code_that_uses_it():
         "    return np.dot(np.linalg.inv(a), a)[0, 0]\n"
         "print(solve(2.0 * np.eye(2)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.split() == ["False", "1.0"]
+    printed = run_python(code)
+    assert printed.split() == ["False", "1.0"]

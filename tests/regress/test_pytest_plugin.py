@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 import backtest.cli
 import backtest_pytest.fixture  # noqa: F401 - with it, all that a test inside pytester imports
+from tests.commands import run_python
 
 pytest_plugins = ["pytester"]
 
@@ -200,14 +200,7 @@ def test_the_tests_of_the_docs_run(project, pytester):
 def test_the_plugin_imports_nothing_until_it_is_used():
     code = "import sys, backtest_pytest; "
     code += "print([x for x in ('backtest', 'numpy', 'pandas', 'typer') if x in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(ROOT)},
-    )
-    assert done.stdout.strip() == "[]"
+    assert run_python(code) == "[]"
 
 
 def test_the_plugin_is_installed_with_the_package():

@@ -1,6 +1,12 @@
-"""A run, its page, and a sweep."""
+"""A run, its page, a sweep, and a browser.
+
+Browser tests need Chromium (Debian: ``apt install chromium``) and Playwright; they are skipped
+where one is missing.
+"""
 
 from __future__ import annotations
+
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -44,3 +50,21 @@ def sweep():
     values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
     values["account.band"] = [0.0, 0.1]
     return bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(), compile=False)
+
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()

@@ -1,13 +1,9 @@
-"""Reports in a browser: every chart draws, nothing is fetched, nothing goes wrong, all can be used.
-
-Needs Chromium (Debian: ``apt install chromium``) and Playwright; skipped where one is missing.
-"""
+"""Reports in a browser: every chart draws, nothing is fetched or goes wrong, all can be used."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -18,38 +14,14 @@ import backtest as bt
 from backtest.report.page.formats import write_page
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
+from tests.report.reported import watched_page
 from tests.tuning import seek, stand_in
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = pytest.mark.slow
 
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 HOSTILE = "</script><script>document.title='broken'</script>\u202e" + "x" * 10_000
 DARK_PAPER = "rgb(21, 25, 30)"
-
-
-@pytest.fixture(scope="module")
-def result():
-    days = pd.to_datetime(["2023-01-20"], utc=True)
-    account = bt.Account(
-        capital=10_000.0,
-        margin="isolated",
-        venue_leverage=20,
-        margin_call=0.6,
-        reserve=3000.0,
-        top_up_to=0.3,
-        flows=pd.Series([2000.0], index=days),
-    )
-    market = bt.Market.sample(bars=24 * 60)
-    return bt.run(market, Constant(leverage=8.0), venue=VENUE, account=account, compile=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +51,9 @@ def files(result, tmp_path_factory):
     return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
 def open_page(context, file):
-    """Open a file; what went wrong and what was asked for is kept on the page."""
-    page = context.new_page()
-    page.trouble, page.requests = [], []
-    page.on("console", lambda message: page.trouble.append(message.text))
-    page.on("pageerror", lambda error: page.trouble.append(str(error)))
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.goto(file.as_uri())
+    """Open a file, and wait until its charts are drawn."""
+    page = watched_page(context, file.as_uri())
     page.wait_for_selector("html[data-ready]", state="attached")
     assert page.evaluate("document.documentElement.dataset.ready") == "yes"
     return page

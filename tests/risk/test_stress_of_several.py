@@ -178,12 +178,6 @@ def test_moves_of_instruments_are_checked(settings, words):
     assert words in str(caught.value)
 
 
-def test_markets_of_one_are_the_market():
-    one, panel = held(steady(), 8.0), held(bt.Markets({"A": steady()}), 8.0)
-    tables = [bt.stress(each, SHOCKS[:2]).table for each in (one, panel)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-
-
 @pytest.mark.parametrize("signal", [pytest.param(1.0, marks=pytest.mark.slow), -1.0])
 def test_a_second_instrument_without_weight_changes_nothing(signal):
     """Distances were taken at closes, and a bridge's noise was scaled with its move."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from backtest.measures.run_measures import CORE, METRICS
 from backtest.strategies import Constant, Cppi, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.sets import BaseTerms, build_trio, read_settings
+from tests.commands import run_python
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
 
@@ -418,18 +416,11 @@ def test_wrong_arguments_are_refused_before_anything_runs(change, problem):
 
 @pytest.mark.slow
 def test_a_plain_sweep_loads_no_compiler_and_no_pictures():
-    root = Path(__file__).parents[2]
     code = (
         "import sys, backtest as bt; from backtest.strategies import Constant;"
         "m = bt.Market.sample(bars=30); v = bt.Venue.preset('binance-usdm', 'BTCUSDT');"
         "s = bt.sweep(m, Constant, {'leverage': [1.0]}, venue=v, account=bt.Account(),"
         " compile=False); s.best(); print([m for m in ('numba', 'plotly') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(root)},
-    )
-    assert done.stdout.split() == ["[]"]
+    printed = run_python(code)
+    assert printed.split() == ["[]"]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import backtest as bt
 from backtest.engine.fee_days import start_day
-from tests.agreement import assert_agrees
-from tests.cases import Case, make_case
-from tests.fast_cases import every_nth
 from tests.scenes import NAN, Follow, account_of, at, happened, isolated, market_of, play, venue_of
 
 TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
@@ -86,24 +82,6 @@ def test_a_policy_sees_the_taker_rate_of_the_day():
 
     result = play(*[100] * 4, venue=VENUE, policy=Looks(), interval="1d")
     assert result.bars["target"].tolist() == [is_(2.1), is_(2.1), is_(2.05), is_(2.05)]
-
-
-def with_tiers(case: Case, rng: np.random.Generator) -> Case:
-    """Return a case with tiers that it reaches."""
-    targets = case.bars["target"].to_numpy()
-    size = case.account["capital"] * float(np.median([1.0, *targets[np.isfinite(targets)]]))
-    volumes = np.sort(rng.uniform(0.3, 15.0, 3)) * size
-    rates = np.sort(rng.uniform(0.0, 0.002, 3))[::-1]
-    tiers = [bt.FeeTier(v, r, r / 3) for v, r in zip(volumes, rates, strict=True)]
-    venue = {**case.venue, "includes_close_fee": False}
-    return replace(case, fees={**case.fees, "tiers": tiers}, venue=venue)
-
-
-@pytest.mark.parametrize("seed", every_nth(range(40), 4))
-def test_random_cases_equal_the_reference(seed):
-    assert_agrees(
-        with_tiers(make_case(seed), np.random.default_rng([seed, 5])).whole(), f"tiers, {seed}"
-    )
 
 
 @pytest.mark.slow

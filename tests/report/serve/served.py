@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import socket
 import threading
 
@@ -14,6 +15,8 @@ import backtest as bt
 from backtest.report.serve.server import Server
 from backtest.strategies import Constant
 from backtest.tune.journal import Batch
+from backtest.tune.study_folder import OUTCOME, TRIALS
+from tests.tuning import seek
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 HOSTILE = "<script>alert(1)<|script>\u202e'\" {{ 7 * 7 }} %2e%2e%2f-00112233445566aa"
@@ -75,3 +78,12 @@ def batch_of(scores, seconds, stage="search", errors=None):
     metrics = {"sharpe": numbers}
     lines = errors or [""] * n
     return Batch(stage, seconds, sets, metrics, numbers[:, None], np.zeros(n), lines)
+
+
+def begin_again(store, tmp_path):
+    """Return a finished study that looks as if it had just begun, and a copy of all of it."""
+    finished = seek(store=store, trials=40)
+    aside = shutil.copytree(finished.folder, tmp_path / "aside")
+    shutil.rmtree(finished.folder / TRIALS)
+    (finished.folder / OUTCOME).unlink()
+    return finished, aside

@@ -15,8 +15,8 @@ from backtest.report.serve.live_study import find_state
 from backtest.store.entry import take_stamp
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
-from tests.report.serve.served import batch_of, rows_of
-from tests.tuning import seek, stand_in
+from tests.report.serve.served import batch_of, begin_again, rows_of
+from tests.tuning import stand_in
 
 
 @pytest.fixture
@@ -26,11 +26,8 @@ def study(store, monkeypatch, tmp_path):
     We are its process.
     """
     stand_in(put=monkeypatch.setattr)
-    finished = seek(store=store, trials=40)
+    finished, aside = begin_again(store, tmp_path)
     folder = finished.folder
-    aside = shutil.copytree(folder, tmp_path / "aside")
-    shutil.rmtree(folder / TRIALS)
-    (folder / OUTCOME).unlink()
 
     def finish():
         shutil.rmtree(folder / TRIALS)

@@ -1,7 +1,4 @@
-"""``backtest serve`` in a browser: a list to filter and sort, runs compared, a study followed.
-
-Needs Chromium (Debian: ``apt install chromium``) and Playwright; skipped where one is missing.
-"""
+"""``backtest serve`` in a browser: a list to filter and sort, runs compared, a study followed."""
 
 from __future__ import annotations
 
@@ -14,19 +11,14 @@ import backtest as bt
 from backtest.base.atomic_files import LOCK
 from backtest.base.file_lock import hold_lock_file
 from backtest.report.serve.server import Server
-from backtest.strategies import Constant
 from backtest.tune.journal import Journal
 from backtest.tune.study_folder import OUTCOME, TRIALS
-from tests.report.serve.served import HOSTILE, batch_of
-from tests.report.test_report_browser import FLAGS, contrast
-from tests.tuning import seek, stand_in
+from tests.report.reported import watched_page
+from tests.report.serve.served import HOSTILE, batch_of, begin_again, live
+from tests.report.test_report_browser import contrast
+from tests.tuning import stand_in
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = pytest.mark.slow
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ROWS = "tbody tr"
@@ -37,10 +29,7 @@ def store(tmp_path_factory):
     """Return a store of three runs, one of them under a hostile name, and a damaged one."""
     folder = tmp_path_factory.mktemp("served") / "results"
     for days, leverage in ((40, 0.5), (40, 2.0), (35, 3.0)):
-        market = bt.Market.sample(bars=24 * days)
-        policy = Constant(leverage=leverage)
-        run = bt.run(market, policy, venue=VENUE, account=bt.Account(), compile=False)
-        last = run.save(folder)
+        last = live(leverage, days).save(folder)
     shutil.copytree(last, folder / HOSTILE)
     damaged = folder / "constant-00112233445566cc"
     shutil.copytree(last, damaged)
@@ -56,14 +45,6 @@ def server(store):
         started.shutdown()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def visit(browser, server):
     """Return how to open an address in a window of its own."""
@@ -71,13 +52,7 @@ def visit(browser, server):
 
     def visit(path="", width=1440, **settings):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **settings))
-        page = contexts[-1].new_page()
-        page.trouble, page.requests = [], []
-        page.on("console", lambda message: page.trouble.append(message.text))
-        page.on("pageerror", lambda error: page.trouble.append(str(error)))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto(server.url + path)
-        return page
+        return watched_page(contexts[-1], server.url + path)
 
     yield visit
     for context in contexts:
@@ -191,11 +166,8 @@ def test_the_list_can_be_used_by_keyboard_and_read_aloud(visit):
 
 def test_a_running_study_is_followed_until_it_is_finished(visit, store, tmp_path, monkeypatch):
     stand_in(put=monkeypatch.setattr)
-    finished = seek(store=store, trials=40)
+    finished, aside = begin_again(store, tmp_path)
     folder = finished.folder
-    aside = shutil.copytree(folder, tmp_path / "aside")
-    shutil.rmtree(folder / TRIALS)
-    (folder / OUTCOME).unlink()
     lock = hold_lock_file(folder / LOCK)
     lock.__enter__()
     journal = Journal(folder, finished.facts["id"])
