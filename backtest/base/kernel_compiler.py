@@ -14,7 +14,6 @@ from typing import Any
 
 from backtest.base import cache_folder
 from backtest.base.code_identity import hash_texts
-from backtest.base.compiled_files import jit
 from backtest.base.compiled_twins import describe_target, find_own_functions, make_twin
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
@@ -50,6 +49,8 @@ def compile_functions(
     module: ModuleType, names: dict[str, Any], path: Path, kernels: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the functions that a module defines, compiled: kernels cached, the others inlined."""
+    from backtest.base.compiled_files import jit  # noqa: PLC0415 - loads numba
+
     found = {}
     for name, function in find_own_functions(module):
         is_kernel = name in kernels
