@@ -199,7 +199,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "options": lambda: "a", "value": lambda: 1.0, "distance": lambda: 0.1,
     "maintenance": lambda: 0.005,
     "agents": bt.agents.Thurner, "rng": lambda: np.random.default_rng(0),
-    "column": lambda: "volume", "estimators": lambda: ["ewma"], "pockets": lambda: {
+    "column": lambda: "volume", "estimators": lambda: ["ewma"], "subaccounts": lambda: {
         "a": (Constant(1.0), 0.5), "b": (VolTarget(), 0.5)}, "share": lambda: 0.5,
     "finer": lambda: build_objects()["market"], "instrument": lambda: "BTCUSDT",
     "hazard": lambda: 0.1, "recovery": lambda: 0.5, "coefficient": lambda: 0.1,
