@@ -40,7 +40,10 @@ DAYS, MONEYNESS = (15.0, 50.0), (0.5, 0.97)
 CAPITAL = 10.0
 INDEX = 100_000.0
 """The price at which the preset states brackets in money."""
-YEAR = 365.0 * 24.0
+MEASURES = (
+    "final_equity", "total_return", "max_drawdown", "total_return_quote", "max_drawdown_quote",
+    "liquidations", "ruined", "peak_margin_ratio", "funding",
+)  # fmt: skip
 
 
 def load_quarter(folder: Path) -> tuple[bt.Market, bt.Chain]:
@@ -79,57 +82,13 @@ def list_markets(market: bt.Market, chain: bt.Chain) -> bt.Markets:
     )
 
 
-def tabulate_rolls(result: bt.Result) -> pd.DataFrame:
-    """Return a row per roll, in coins: premium, proceeds, fees, spread paid, and cost.
-
-    The spread is what fills were worse than marks; premium and proceeds contain it.
-    """
-    trades = result.trades
-    own = trades[trades["instrument"].astype(str).str.startswith("tail:")]
-    premium = own["quantity"] * own["entry_price"]
-    proceeds = own["quantity"] * own["exit_price"]
-    return pd.DataFrame(
-        {
-            "contract": own["instrument"].astype(str),
-            "bought": own["entry_time"].astype(str),
-            "sold": own["exit_time"].astype(str),
-            "ended": own["ended"].astype(str),
-            "quantity": own["quantity"],
-            "premium": premium,
-            "proceeds": proceeds,
-            "fees": own["fees"],
-            "spread": own["slippage"],
-            "cost": premium - proceeds + own["fees"],
-        }
-    )
-
-
 def describe_rolls(result: bt.Result) -> dict[str, Any]:
-    """Return the cost of protection in per cent of mean equity, by year too, and by roll."""
-    rolls, equity = tabulate_rolls(result), result.bars["equity"]
-    years = len(equity) / YEAR
-    shares = 100.0 * rolls[["premium", "proceeds", "fees", "spread", "cost"]].sum() / equity.mean()
-    return {
-        "per_cent_of_mean_equity": shares.to_dict(),
-        "per_cent_a_year": (shares / years).to_dict(),
-        "by_roll": rolls.to_dict("records"),
-    }
-
-
-def describe(result: bt.Result, market: bt.Market) -> dict[str, Any]:
-    """Return growth, deepest fall and ruin of an arm in coins and in dollars."""
-    coins = result.bars["equity"].to_numpy()
-    found: dict[str, Any] = {
-        name: result.metrics[name]
-        for name in ("final_equity", "liquidations", "ruined", "peak_margin_ratio", "funding")
-    }
-    dollars = coins * market.mark_close[-len(coins) :]
-    starts = (CAPITAL, CAPITAL * float(market.mark_open[0]))
-    for name, values, start in zip(("btc", "usd"), (coins, dollars), starts, strict=True):
-        path = np.concatenate(([start], values))
-        found[f"growth_{name}"] = float(values[-1] / start - 1.0)
-        found[f"max_drawdown_{name}"] = float(np.max(1.0 - path / np.maximum.accumulate(path)))
-    return found
+    """Return the cost of protection by roll, and in per cent of mean equity a year."""
+    rolls = result.rolls()
+    for name in ("opened", "closed"):
+        rolls[name] = rolls[name].astype(str)
+    shares = 100.0 * result.rolls("leg").loc["total"].drop("rolls")
+    return {"per_cent_a_year": shares.to_dict(), "by_roll": rolls.to_dict("records")}
 
 
 def make_venue() -> bt.Venue:
@@ -144,29 +103,28 @@ def make_venue() -> bt.Venue:
     return usdc.override({**given, "liquidation.full_below": 1_000.0 / INDEX})
 
 
-def live(markets: bt.Markets, policy: bt.Policy) -> bt.Result:
-    """Return a run of the account in coins."""
+def compare(markets: bt.Markets, leverage: float, budget: float, drift: float) -> dict[str, Any]:
+    """Return the three arms of one leverage, in coins and in dollars."""
     account = bt.Account(
         capital=CAPITAL, requirement="deribit-standard", max_leverage=50.0, band=0.05
     )
-    return bt.run(markets, policy, venue=make_venue(), account=account)
-
-
-def compare(markets: bt.Markets, leverage: float, budget: float, drift: float) -> dict[str, Any]:
-    """Return the three arms of one leverage."""
-    market = markets["BTC"]
-    none = live(markets, Constant(leverage))
+    terms: dict[str, Any] = {"venue": make_venue(), "account": account}
     policy = TailHedge(Constant(leverage), delta=-0.1, tenor=30.0, roll=7.0, budget=budget)
-    hedged = live(markets, policy)
+    hedged = bt.run(markets, policy, **terms)
     rolls = describe_rolls(hedged)
     paid = rolls["per_cent_a_year"]["premium"] + rolls["per_cent_a_year"]["fees"]
     lower = max(leverage - paid / 100.0 / drift, 0.0)
-    less = live(markets, Constant(lower))
+    arms: dict[str, bt.Policy | bt.Result] = {
+        "no_hedge": Constant(leverage),
+        "hedge": hedged,
+        "less_leverage": Constant(lower),
+    }
+    found = bt.compare(markets, arms, **terms, draws=99)
     return {
         "leverage": leverage,
-        "no_hedge": describe(none, market),
-        "hedge": {**describe(hedged, market), "protection": rolls},
-        "less_leverage": {"leverage": lower, **describe(less, market)},
+        "leverage_of_the_third": lower,
+        "arms": found.table[[*MEASURES]].to_dict("index"),
+        "protection": rolls,
     }
 
 

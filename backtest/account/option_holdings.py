@@ -8,17 +8,17 @@ from backtest.venue.option_records import NONE
 
 def holds_options(state: AccountState) -> bool:
     """Return whether any option is held."""
-    found = False
-    for k in range(len(state.options.targets)):
-        found = found or state.options.positions.quantities[k] != 0.0
-    return bool(found)
+    for quantity in state.options.positions.quantities:  # noqa: SIM110 - numba takes no any()
+        if quantity != 0.0:
+            return True
+    return False
 
 
 def count_options(state: AccountState) -> int:
     """Return the number of options that are held."""
     found = 0
-    for k in range(len(state.options.targets)):
-        if state.options.positions.quantities[k] != 0.0:
+    for quantity in state.options.positions.quantities:
+        if quantity != 0.0:
             found += 1
     return found
 

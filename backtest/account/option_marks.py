@@ -41,12 +41,19 @@ def find_index(terms: Terms, k: int, values: FloatArray) -> float:
 
 
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
-    """Value what is held, or ordered, where the instruments have values u."""
-    own = state.options
-    for k in range(len(own.targets)):
-        index, before = find_index(terms, k, values), own.positions.indices[k]
-        own.positions.indices[k] = index
-        if index != before and is_needed(state, k):
+    """Value what is held, or ordered, where the instruments have values u.
+
+    All options on an instrument in a row share its price, which is computed once.
+    """
+    own, instruments, last, index = state.options, terms.options.instruments, -1, 0.0
+    indices, held, targets = own.positions.indices, own.positions.quantities, own.targets
+    for k in range(len(targets)):
+        if instruments[k] != last:
+            last, index = instruments[k], find_index(terms, k, values)
+        if index == indices[k]:
+            continue
+        indices[k] = index
+        if held[k] != 0.0 or not math.isnan(targets[k]):
             fill_option(own.positions, terms.options.rules, k)
             own.positions.marks[k] = max(0.0, own.positions.values[k] + own.offsets[k])
 

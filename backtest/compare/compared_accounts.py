@@ -15,7 +15,7 @@ import pandas as pd
 from backtest.base import FloatArray
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import Result, as_of, count_periods, earn_cash, mark_samples, measure_years
-from backtest.measures import Sampled
+from backtest.measures import Sampled, max_drawdown
 
 if TYPE_CHECKING:
     from backtest.compare.equal_risk import ScaledAccount
@@ -36,14 +36,32 @@ def tabulate_accounts(
 
 
 def measure_account(result: Result) -> dict[str, float]:
-    """Return log growth, all measures of a run, and what liquidations took per year."""
+    """Return log growth, all measures of a run, and what liquidations took per year.
+
+    Of an account in coins also its growth and deepest fall in the quote currency.
+    """
     years, equity = count_years(result), result.tally.equity / result.tally.bars
     loss = result.tally.money.liquidation_loss
     return {
         "log_growth": find_growth(result, years),
         **result.metrics,
         "liquidation_loss_annual": loss / equity / years if equity > 0.0 else math.nan,
+        **measure_in_quote(result),
     }
+
+
+def measure_in_quote(result: Result) -> dict[str, float]:
+    """Return growth and deepest fall at closes in the quote currency, of an account in one coin.
+
+    The price of the coin is the mark of its inverse contract; both begin at its first close.
+    """
+    inverse = [i for i, each in enumerate(result.list_venues()) if each.contract.kind == "inverse"]
+    if not inverse or result.account.rates is not None:
+        return {}
+    value = result.of_account("unit") * result.marks[:, inverse[0]]
+    value = value[np.isfinite(value)]
+    growth, fall = float(value[-1] / value[0]) - 1.0, max_drawdown(value / value[0])
+    return {"total_return_quote": growth, "max_drawdown_quote": fall}
 
 
 def count_years(result: Any) -> float:

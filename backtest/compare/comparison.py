@@ -26,13 +26,15 @@ from backtest.compare.best_of_many import (
     build_confidence_set,
     run_superiority_test,
 )
+from backtest.compare.break_even_text import show_break_even
 from backtest.compare.comparison_record import OF_EACH, ComparisonRecord
 from backtest.compare.comparison_text import (
     MEASURES,
+    OF_SOME,
+    OPTION_COSTS,
     SEPARATE,
     describe_coverage,
     list_notices,
-    show_break_even,
     write_summary,
     write_verdict,
 )
@@ -42,6 +44,16 @@ MEASURED = (
     "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage", "liquidations",
     "fees_annual", "funding_annual",
 )  # fmt: skip
+WHOLE_HEADS = {
+    "total_return": Head("growth", style="percent"),
+    "max_drawdown": Head("drawdown", style="percent"),
+    "total_return_quote": Head("growth", "quote currency", "percent"),
+    "max_drawdown_quote": Head("drawdown", "quote currency", "percent"),
+    "options_cost_annual": Head("options", "cost a year", "percent"),
+    "options_spread_annual": Head("spread", "in it", "percent"),
+    "ruined": Head("ruined", style="claim"),
+}
+"""The columns of the table of the whole run."""
 
 
 class Comparison(ComparisonRecord, SavedResult):
@@ -200,11 +212,19 @@ class Comparison(ComparisonRecord, SavedResult):
                 ShownTable(self.table.loc[list(self.order)], "Measures", columns=names,
                            labels=Head("policy"),
                            note="The highest log growth first, ruined accounts last."),
+                *self._show_whole(),
             )),
             *self._show_markets(),
             Part("differences", "What differs by more than noise", lead, tuple(gaps)),
             *show_break_even(self.break_even),
         ]  # fmt: skip
+
+    def _show_whole(self) -> Iterator[ShownTable]:
+        """Yield growth and deepest fall in coins and in money, and the cost of options."""
+        if any(name in self.table for name in OF_SOME):
+            names = tuple(name for name in WHOLE_HEADS if name in self.table)
+            yield ShownTable(self.table.loc[list(self.order)], "Over the run", OPTION_COSTS,
+                             labels=Head("policy"), heads=WHOLE_HEADS, columns=names)  # fmt: skip
 
     def _show_markets(self) -> Iterator[Part]:
         """Yield the measures in each market, of separate accounts."""

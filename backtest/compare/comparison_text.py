@@ -7,12 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest.base import (
-    Head,
-    Part,
-    ShownTable,
     capitalize,
     format_number,
     format_paragraph,
@@ -22,7 +18,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
-from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_LOST
+from backtest.compare.break_even_text import describe_break_even
 from backtest.compare.pairs import FEW, LOST, NONE, RUIN, SAME
 from backtest.engine.result_text import SHORT
 from backtest.measures.cautions import AFTER_RUIN
@@ -47,6 +43,11 @@ def format_count(value: float) -> str:
     return f"{value:,.0f}" if value else "-"
 
 
+def format_known(value: float) -> str:
+    """Format a fraction, of an account that has none a dash."""
+    return "-" if math.isnan(value) else format_percent(value)
+
+
 PERFORMANCE: Mapping[str, SummaryColumn] = {
     "log_growth": SummaryColumn("log growth", 12, format_percent),
     "volatility": SummaryColumn("volatility", 12, format_percent),
@@ -56,6 +57,21 @@ PERFORMANCE: Mapping[str, SummaryColumn] = {
     "mean_leverage": SummaryColumn("leverage", 10, format_number),
     "liquidations": SummaryColumn("liquidated", 12, format_count),
 }
+WHOLE: Mapping[str, SummaryColumn] = {
+    "total_return": SummaryColumn("growth", 10, format_known),
+    "max_drawdown": SummaryColumn("drawdown", 11, format_known),
+    "total_return_quote": SummaryColumn("in quote: growth", 18, format_known),
+    "max_drawdown_quote": SummaryColumn("drawdown", 11, format_known),
+    "options_cost_annual": SummaryColumn("options a year", 16, format_known),
+    "options_spread_annual": SummaryColumn("spread", 9, format_known),
+}
+"""The columns of the whole run: in coins and in money, and what options cost."""
+OF_SOME = ("total_return_quote", "options_cost_annual")
+"""Measures that only accounts in coins, or with options, have."""
+OPTION_COSTS = (
+    "Options cost premium less proceeds, and fees, of the mean equity a year; that contains the "
+    "spread paid."
+)
 COSTS: Mapping[str, SummaryColumn] = {
     "fees_annual": SummaryColumn("fees", 10, format_percent),
     "slippage_annual": SummaryColumn("slippage", 10, format_percent),
@@ -77,11 +93,6 @@ SEPARATE = (
     "and differences are of the mean of their returns"
 )
 
-BREAK_EVEN = (
-    "Every step runs both accounts again. A fee is added to the taker and the maker rate, funding "
-    "to the rate of each settlement. Rows show the reversal nearest to actual costs."
-)
-
 COVERAGE = (
     "measured on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference "
     "of log growth and Sharpe ratio in 93 to 97 % of cases, of volatility in 96 to 98 %, of ES in "
@@ -101,6 +112,7 @@ def write_summary(comparison: ComparisonRecord) -> str:
     parts = (
         describe_policies(comparison),
         describe_accounts(comparison),
+        describe_whole(comparison),
         describe_markets(comparison),
         describe_costs(comparison),
         describe_differences(comparison),
@@ -145,6 +157,16 @@ def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
     """Yield the table of measures, and a line for each account that was lost."""
     yield from format_rows(comparison, "Measures", PERFORMANCE)
     yield from describe_lost(comparison)
+
+
+def describe_whole(comparison: ComparisonRecord) -> Iterator[str]:
+    """Yield growth and deepest fall in coins and in money, and the cost of options."""
+    if not any(name in comparison.table for name in OF_SOME):
+        return
+    columns = {name: column for name, column in WHOLE.items() if name in comparison.table}
+    yield from format_rows(comparison, "Over the run", columns)
+    if "options_cost_annual" in columns:
+        yield from format_paragraph("", OPTION_COSTS.removesuffix("."))
 
 
 def describe_lost(comparison: ComparisonRecord) -> Iterator[str]:
@@ -304,56 +326,6 @@ def describe_coverage(comparison: ComparisonRecord) -> str:
         f"{COVERAGE}; here are {n:,} periods, fewer than were measured: the intervals may be too "
         "narrow"
     )
-
-
-def describe_break_even(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield at which fee and funding each account changes order with the baseline."""
-    lines = [explain_break_even(row) for row in comparison.break_even.to_dict("records")]
-    if lines:
-        yield from format_paragraph("Break-even", *lines)
-
-
-def explain_break_even(row: Mapping[Any, Any]) -> str:
-    """Return the cost that reverses the order of two accounts, as a sentence."""
-    one, other, gap = row["policy"], row["against"], row["gap"]
-    cost = "fee" if row["cost"] == "fee" else "funding per settlement"
-    if row["note"] in (ALIKE_GROWTH, BOTH_LOST):
-        return f"{cost}: {one} and {other}: {row['note']}"
-    ahead, behind = (one, other) if gap > 0.0 else (other, one)
-    if not math.isnan(row["added"]):
-        return f"{cost}: with {format_bps(row['added'])} for both, {behind} overtakes {ahead}"
-    if row["low"] == row["high"]:
-        return f"{cost}: {row['note']}"
-    span = f"{format_bps(row['low'])} to {format_bps(row['high'])}"
-    return f"{cost}: {ahead} stays ahead of {behind} from {span}"
-
-
-def show_break_even(table: pd.DataFrame) -> list[Part]:
-    """Return the section of the page on break-even costs; none if they were not asked for."""
-    if table.empty:
-        return []
-    told = table.assign(told=[explain_break_even(row) for row in table.to_dict("records")])
-    heads = {
-        "gap": Head("gap", "log growth per year", "percent"),
-        "added": Head("added", "bp to both", "signed bps"),
-        "low": Head("searched", "bp", "signed bps", "high"),
-        "told": Head("what happens"),
-    }
-    lead = "The cost that, added to both accounts, reverses their order by log growth."
-    shown = ShownTable(told.set_index("policy"), "Break-even costs", BREAK_EVEN, heads=heads,
-                       columns=("against", "cost", *heads))  # fmt: skip
-    return [Part("break-even", "When the order reverses", lead, (shown,))]
-
-
-def format_bps(rate: float) -> str:
-    """Format an added rate in basis points.
-
-    Examples
-    --------
-    >>> format_bps(0.000345), format_bps(-0.0005)
-    ('+3.45 bp', '-5 bp')
-    """
-    return f"{1e4 * rate:+.4g} bp"
 
 
 # ------------------------------------------------------------------------------------ conclusions

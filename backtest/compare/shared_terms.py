@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -109,15 +110,16 @@ class SharedTerms(NamedTuple):
             return result
 
     def describe(self) -> dict[str, Any]:
-        """Return the terms that the numbers depend on, as data."""
-        market = self.market
+        """Return the terms that the numbers depend on, as data; a preset rule as its figures."""
+        market, rule = self.market, self.account.requirement
+        account = replace(self.account, requirement=rule.resolve([*as_markets(market)]))
         facts: dict[str, Any] = to_plain(
             {
                 "market": market.content_hash,
                 "start": format_time(int(market.time[min(self.first, market.n_bars - 1)])),
                 "end": format_time(int(market.time[-1]) + market.interval),
                 "venue": self.describe_venue(),
-                "account": self.account.to_dict(),
+                "account": account.to_dict(),
                 "signal": self.describe_signal(),
                 "sampling": self.sampling,
                 "calendar": self.calendar,

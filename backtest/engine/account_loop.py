@@ -180,7 +180,7 @@ def take(
     """Run the loop of several positions over all bars; return its arrays and events."""
     account = setup.account
     inputs, state, deciders, tally = begin(setup)
-    legs = Legs({}, {})
+    legs = Legs({}, {}, set())
     first = start_policies(setup, Switch(setup.first, setup.observed), deciders, legs)
     later = [
         start_policies(setup, each, gather_deciders(setup, each.observed), legs)

@@ -18,6 +18,7 @@ from backtest.base import (
     format_time,
 )
 from backtest.engine.option_results import explain_options
+from backtest.engine.option_rolls import tabulate_rolls
 from backtest.measures.option_profit import EXPLAINED
 from backtest.measures.run_measures import COSTS
 from backtest.venue import find_charged
@@ -220,7 +221,38 @@ def describe_options(result: RunRecord, options: RunOptions) -> Iterator[str]:
         f"price profit {total['price_pnl']:+,.{places}f}: {parts}; the rests are "
         f"{format_percent(share)} of the moves of single bars"
     )
+    yield from describe_rolls(result, options)
+    yield from describe_hedging(result)
     yield "quotes fill orders of any size: their depth is not in the data"
+
+
+def describe_rolls(result: RunRecord, options: RunOptions) -> Iterator[str]:
+    """Yield the cost of each leg, and of several together."""
+    table = tabulate_rolls(result, options, "leg")
+    for leg, row in table.iloc[: -1 if len(table) == 2 else None].iterrows():
+        n = int(row["rolls"])
+        premium, proceeds, fees, spread, cost = (
+            format_percent(float(row[name]))
+            for name in ("premium", "proceeds", "fees", "spread", "cost")
+        )
+        yield (
+            f"{leg}: {n:,} {'roll' if n == 1 else 'rolls'}; premium {premium}, proceeds "
+            f"{proceeds}, fees {fees}: a cost of {cost} of mean equity a year, with {spread} of "
+            "spread paid"
+        )
+
+
+def describe_hedging(result: RunRecord) -> Iterator[str]:
+    """Yield the hedging error of each instrument that was hedged."""
+    places = choose_decimals(result.account.capital)
+    for name, row in result.hedging_error().iterrows():
+        yield (
+            f"hedged with {name}: profit {row['profit']:+,.{places}f}, by gamma "
+            f"{row['theory']:+,.{places}f}; error {row['error']:+,.{places}f}, standard deviation "
+            f"{row['deviation']:,.{places}f} (of a hedge at each close "
+            f"{row['expected_deviation']:,.{places}f}); costs of the hedge "
+            f"{row['costs']:,.{places}f}"
+        )
 
 
 def list_option_events(kinds: pd.Series) -> list[str]:

@@ -78,14 +78,15 @@ class ListedOption(NamedTuple):
 
 
 class Legs(NamedTuple):
-    """What the legs of all policies ordered so far; both mappings change.
+    """What the legs of all policies ordered so far; all of it changes.
 
     ``owners`` has the policy and the leg of each contract by number, ``held`` the contract that
-    each leg ordered last.
+    each leg ordered last, and ``hedged`` the instruments that were ordered in contracts.
     """
 
     owners: dict[int, tuple[int, str]]
     held: dict[tuple[int, str], int]
+    hedged: set[int]
 
 
 class ListedContracts(NamedTuple):

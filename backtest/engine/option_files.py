@@ -50,8 +50,9 @@ def pack_options(options: RunOptions | None) -> dict[str, Any]:
         name: each.tolist() for name, each in options.terms._asdict().items() if name != "names"
     }
     contracts = [each.to_dict() for each in options.contracts]
-    own = {"names": options.terms.names, "legs": options.legs, "owners": options.owners.tolist()}
-    return {"options": {**own, "contracts": contracts, **terms}}
+    own = {"names": options.terms.names, "legs": options.legs, "hedged": options.hedged}
+    owners = options.owners.tolist()
+    return {"options": {**own, "owners": owners, "contracts": contracts, **terms}}
 
 
 def read_options(stored: Mapping[str, Any] | None, wide: pd.DataFrame) -> RunOptions | None:
@@ -67,6 +68,7 @@ def read_options(stored: Mapping[str, Any] | None, wide: pd.DataFrame) -> RunOpt
         contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),
         legs=tuple(stored["legs"]),
         owners=np.array(stored["owners"], dtype=np.int64),
+        hedged=tuple(stored.get("hedged", ())),
         terms=OptionTerms(names=names, **terms),
         record=OptionFields(*gather(wide, names, OptionFields._fields)),
         quotes=OptionQuotes(*gather(wide, names, OptionQuotes._fields)),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import Choice, FloatArray, utc_index
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.position_tables import OWN
 from backtest.measures import Period, find_periods
 from backtest.measures.attribution import CALENDAR_PERIODS
@@ -27,6 +28,7 @@ OF_OPTIONS = ("value", *GREEKS, "volatility", "days", "surface_age")
 """Columns of the positions that only accounts with options have."""
 MEASURES = (
     "mean_options_leverage", "peak_options_leverage", "premium_decay", "unexplained_share",
+    "options_cost_annual", "options_spread_annual",
 )  # fmt: skip
 """The measures of accounts with options."""
 
@@ -127,7 +129,9 @@ def measure_options(run: RunCloses, options: RunOptions) -> dict[str, float]:
     """Return the measures of an account with options.
 
     ``premium_decay`` is the mean over closes at which options were held, ``unexplained_share`` the
-    sum of absolute rests over that of absolute profits, of each option in each bar.
+    sum of absolute rests over that of absolute profits, of each option in each bar. Cost is what
+    the options lost after all costs, spread what fills were worse than marks, both as fractions of
+    the mean equity per year.
     """
     found = sum_greeks(run, options)
     is_held = options.record.quantity.any(axis=1)
@@ -138,8 +142,24 @@ def measure_options(run: RunCloses, options: RunOptions) -> dict[str, float]:
         found["options_leverage"].max(),
         found["premium_decay"][is_held].mean() if is_held.any() else 0.0,
         rest / moved if moved > 0.0 else np.nan,
+        *measure_costs(run, options),
     )
     return dict(zip(MEASURES, map(float, values), strict=True))
+
+
+def measure_equity(run: RunCloses) -> float:
+    """Return mean equity times years: what sums of money are divided by."""
+    years = (int(run.span.closes[-1]) - run.span.start) / (YEAR_DAYS * DAY)
+    return float(run.of_account("equity").mean()) * years
+
+
+def measure_costs(run: RunCloses, options: RunOptions) -> tuple[float, float]:
+    """Return cost and spread of all options, as fractions of the mean equity per year."""
+    own, base = options.record, measure_equity(run)
+    spread = float(own.slippage.sum())
+    paid = float(own.fees.sum() + own.liquidation_loss.sum()) + spread
+    cost = paid - float(own.price_pnl.sum())
+    return (cost / base, spread / base) if base > 0.0 else (np.nan, np.nan)
 
 
 def explain_options(run: RunCloses, options: RunOptions | None, by: OptionSplit) -> pd.DataFrame:

@@ -98,6 +98,7 @@ def make_trader(
     )
     if resume is not None and not legs.owners:
         resume_legs(legs, trades, resume)
+        legs.hedged.update(resume.hedged)
     return OptionTrader(markets, listed, tuple(trades), may_sell)
 
 
@@ -177,7 +178,10 @@ def ask_trader(
         where += f"{format_time(int(trader.markets.time[t]))} UTC"
         legs = read_orders(orders, where)
         if trade.i < n:
-            legs = order_instrument(legs, chain.instrument, state, scratch, trade.i, where)
+            legs, is_hedged = order_instrument(
+                legs, chain.instrument, state, scratch, trade.i, where
+            )
+            trader.listed.legs.hedged.update([trade.i] * is_hedged)
         write_orders(trader, trade, feed.options, legs, chain, t, where)
         sell_leftovers(trader, trade, feed.options, chain, t)
 
@@ -285,20 +289,20 @@ def order_instrument(
     scratch: Scratch,
     i: int,
     where: str,
-) -> list[tuple[str, Any]]:
+) -> tuple[list[tuple[str, Any]], bool]:
     """Order contracts of the instrument itself for the next open; return the orders of options.
 
-    They take the place of the leverage that its policy decided.
+    They take the place of the leverage that its policy decided. Last comes whether there were any.
     """
-    rest = []
+    rest, is_ordered = [], False
     for leg, order in orders:
         if not isinstance(order, tuple | list) or len(order) != 2 or order[0] != name:
             rest.append((leg, order))
             continue
         quantity = read_quantity(leg, order[1], where)
         if not math.isnan(quantity):
-            scratch.ordered[i], state.is_pending[i] = quantity, 1
-    return rest
+            scratch.ordered[i], state.is_pending[i], is_ordered = quantity, 1, True
+    return rest, is_ordered
 
 
 def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:

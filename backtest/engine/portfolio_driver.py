@@ -124,6 +124,7 @@ def run_portfolio_loop(
         memory=deciders.memory,
         plain_because=loop.plain_because,
         legs={k: leg for part in parts if part.trader for k, leg in part.trader.name_legs()},
+        hedged=frozenset().union(*(x.trader.listed.legs.hedged for x in parts if x.trader)),
     )
 
 

@@ -226,7 +226,7 @@ class Outcome(NamedTuple):
 
     ``memory`` is that of the policies. ``charged`` has the fee rate of ordinary trades from some
     bars on, of one position. ``legs`` are those of policies that trade options, by the number
-    of the contract.
+    of the contract; ``hedged`` are the instruments that these policies ordered in contracts.
     """
 
     state: Any
@@ -238,6 +238,7 @@ class Outcome(NamedTuple):
     traded: TradedDays | None
     charged: tuple[tuple[int, float], ...] = ()
     legs: Mapping[int, str] = MappingProxyType({})
+    hedged: frozenset[int] = frozenset()
 
     def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""

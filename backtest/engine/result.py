@@ -25,6 +25,7 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.limit_orders import list_limit_orders
 from backtest.engine.option_results import list_held
+from backtest.engine.option_rolls import RollSplit, tabulate_rolls
 from backtest.engine.position_tables import (
     attribute_money,
     attribution_table,
@@ -209,6 +210,14 @@ class Result(RunRecord, Reportable):
         The profits and ``trades.unallocated`` add up to the change of equity without flows.
         """
         return list_run_trades(self, "trip")
+
+    @checked
+    def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
+        """Return what the options cost, by ``"roll"`` or by ``"leg"``.
+
+        See :func:`backtest.engine.option_rolls.tabulate_rolls`. No rows without options.
+        """
+        return tabulate_rolls(self, self.options, by)
 
     @property
     def limit_orders(self) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -38,6 +38,7 @@ class RunOptions:
     ``owners`` (K,) are their numbers in the log. ``opened`` are signed contracts after the fills at
     the open, ``entries`` the average prices of what is held, ``settled`` the prices of the
     underlying at which contracts expired inside a bar, and ``ages`` the days since the surface.
+    ``hedged`` are the places of the instruments that policies ordered in contracts beside options.
     """
 
     contracts: tuple[Option, ...]
@@ -50,6 +51,7 @@ class RunOptions:
     entries: FloatArray
     settled: FloatArray
     ages: FloatArray
+    hedged: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,12 +106,15 @@ def measure_gaps(options: RunOptions | None, n_bars: int) -> FloatArray:
 
 
 def read_options(
-    setup: Any, outcome: Any, legs: Mapping[int, str] = MappingProxyType({})
+    setup: Any,
+    outcome: Any,
+    legs: Mapping[int, str] = MappingProxyType({}),
+    hedged: Iterable[int] = (),
 ) -> RunOptions | None:
     """Return the options that a run held; None if it held none.
 
     ``setup`` is the ``Setup`` of the run; ``outcome`` has its record and its entries. ``legs`` are
-    those of the contracts by number.
+    those of the contracts by number, ``hedged`` as in :class:`RunOptions`.
     """
     record: Any = outcome.record.options
     listed: Any = getattr(setup.markets, "options", {})
@@ -145,6 +150,7 @@ def read_options(
         entries=find_entries(entries, held.quantity, kept + after, first),
         settled=np.where(places[1], spots, np.nan),
         ages=feed.ages[first:, kept],
+        hedged=tuple(sorted(hedged)),
     )
 
 

@@ -18,6 +18,7 @@ from backtest.base.units import DAY
 from backtest.engine.bars_table import bars_table
 from backtest.engine.benchmark import find_benchmark, sample_benchmark
 from backtest.engine.feed_arrays import as_of
+from backtest.engine.option_hedging import HEDGE_SPLITS, HedgeSplit, tabulate_hedging
 from backtest.engine.option_results import (
     SPLITS,
     OptionSplit,
@@ -207,6 +208,41 @@ class RunRecord(RunCloses):
         """
         SPLITS.check("by", by, where="Result.explained, by")
         return explain_options(self, self.options, by)
+
+    @checked
+    def hedging_error(self, by: HedgeSplit = "instrument") -> pd.DataFrame:
+        """Return what options and their delta hedge earned, less what gamma says they earn.
+
+        Parameters
+        ----------
+        by : str
+            ``"instrument"``: a row for each instrument that a policy ordered in contracts beside
+            its options, as ``DeltaHedge`` does. ``"bar"``: the money of all of them by bar.
+
+        Returns
+        -------
+        DataFrame
+            In the settlement currency: ``options`` and ``hedge``, their price profits, and their
+            sum ``profit``; ``theory``, the sum of G S^2 (s^2 - s_h^2) dt / 2 over bars; ``error``,
+            their difference. By instrument also ``deviation``, the standard deviation of the
+            error: that of a bar times the root of their number; ``expected_deviation``, that of
+            hedges at each close under normal returns; ``volatility`` s of the mark closes and
+            ``implied_volatility`` s_h, the mean by gamma; ``costs`` of the hedge, fees to
+            funding, which the profit does not contain; and the number of ``bars``.
+
+        Raises
+        ------
+        ParameterError
+            If ``by`` is another word.
+
+        Notes
+        -----
+        G is the gamma at the start of a bar, s_h the contract's own implied volatility there, and s
+        that of the instrument while options on it were held. Vega and the delay of the hedge
+        by a bar are in the error. Boyle and Emanuel (1980); Bertsimas, Kogan and Lo (2000).
+        """
+        HEDGE_SPLITS.check("by", by, where="Result.hedging_error, by")
+        return tabulate_hedging(self, self.options, by)
 
     @cached_property
     def events(self) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     benchmark, assets = setup.find_benchmark(), read_assets(markets, setup.account)
     is_resumed = setup.resume is not None
     kept = setup.charge(outcome)._replace(resume=None)
-    options = read_options(setup, outcome, outcome.legs)
+    options = read_options(setup, outcome, outcome.legs, outcome.hedged)
     if options is None:
         warn_of_no_option([*setup.policies.values(), setup.overlay])
     return Result(

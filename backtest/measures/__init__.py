@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backtest.measures.measure_names import read_risk_name
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_payoffs
     from backtest.measures.option_profit import compute_prices, compute_volatilities, explain_profit
-    from backtest.measures.option_profit import measure_greeks, multiply
+    from backtest.measures.option_profit import measure_greeks, multiply, weigh_gamma
     from backtest.measures.overfitting import Overfitting, probability_of_backtest_overfitting
     from backtest.measures.paired_bootstrap import Differences, choose_block, compare_pairs
     from backtest.measures.paired_bootstrap import draw_histories, holm, pair_differences

@@ -276,3 +276,28 @@ def find_forwards(
         is_under = terms.signs[options] * over < 0.0
         low, high = np.where(is_under, middle, low), np.where(is_under, high, middle)
     return np.asarray(np.sqrt(low * high))
+
+
+def weigh_gamma(
+    terms: OptionTerms, quotes: OptionQuotes, carried: FloatArray, opened: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return G S^2 dt of each option in each bar, and the same times its implied variance.
+
+    Of shape (n_bars, K), G the gamma in cash of all contracts at the start of a move, dt its years;
+    of options settled in coins over S: what an option hedged in its own settlement earns is half of
+    G S^2 (s^2 - s_h^2) dt, in coins too.
+    """
+    weights, implied = np.zeros((2, *opened.shape))
+    in_cash = terms._replace(are_coin=np.zeros_like(terms.are_coin))
+    bar = follow_bar(quotes, opened)
+    bar.end[2] = np.nan_to_num(bar.end[2])  # one that has expired has no time left
+    for moves in (follow_gap(quotes, carried), bar):
+        gamma = compute_greeks(in_cash, moves.options, moves.start)[1]
+        forward, volatility, years = moves.start
+        power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
+        amount = moves.quantities * terms.sizes[moves.options]
+        own = amount * gamma * forward**power * (years - np.maximum(moves.end[2], 0.0))
+        place = moves.bars, moves.options
+        np.add.at(weights, place, own)
+        np.add.at(implied, place, own * np.nan_to_num(volatility) ** 2)
+    return weights, implied

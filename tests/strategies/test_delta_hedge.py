@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,3 +168,39 @@ def test_in_money_the_coins_count():
         policy = DeltaHedge(Constant(0.0), band=0.0, numeraire="money", target=target)
         found = hedge(simulate(16)[:1], SIGMA, policy, **given).bars["leverage"]
         assert found.iloc[3:].to_numpy() == pytest.approx(leverage, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["linear", "inverse"])
+def test_a_result_tells_the_hedging_error(kind: str, tmp_path: Path):
+    """Theory is gamma of each close times the realized variance less the implied; in coins over S.
+
+    The first mark return of the call's life is that of the second quiet bar: 65 bars, of which the
+    last 64 are the path. Both quiet bars earn theta alone.
+    """
+    paths, implied = simulate(64)[:2], 0.45
+    result = hedge(paths, implied, ALWAYS, kind=kind)
+    table = result.hedging_error()
+    assert table.index.tolist() == ["A0", "A1"]
+    for i, path in enumerate(paths):
+        row, step = table.iloc[i], YEARS / 64
+        moves = np.diff(np.log(np.concatenate(([path[0]], path))))
+        variance = (moves**2).sum() / (65 * step)
+        spots = np.concatenate(([path[0]], path[:-1]))
+        left = YEARS + step - step * np.arange(65)
+        gamma = options.greeks("call", spots, SPOT, left, implied).gamma
+        weights = gamma * spots ** (2 if kind == "linear" else 1) * step
+        assert row["volatility"] == pytest.approx(math.sqrt(variance), rel=1e-9)
+        assert row["implied_volatility"] == pytest.approx(implied, rel=1e-9)
+        theory = 0.5 * (variance - implied**2) * weights.sum()
+        assert row["theory"] == pytest.approx(theory, rel=1e-6)
+        spread = variance * math.sqrt(0.5 * (weights**2).sum())
+        assert row["expected_deviation"] == pytest.approx(spread, rel=1e-6)
+        own = result.positions[result.positions["instrument"].isin([f"A{i}", f"CA{i}"])]
+        assert row["profit"] == pytest.approx(own["price_pnl"].sum())
+        assert row["error"] == pytest.approx(row["profit"] - theory)
+        assert 0.3 < row["deviation"] / spread < 2.0
+    by_bar = result.hedging_error("bar")
+    assert by_bar.sum().tolist() == pytest.approx(table[[*by_bar]].sum().tolist())
+    assert bt.Result.load(result.save(tmp_path)).hedging_error().equals(table)
+    assert "hedged with A1: profit" in " ".join(result.summary().split())
+    assert "Hedging error of each instrument" in result.report(tmp_path / "run.md").read_text()

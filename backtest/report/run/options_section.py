@@ -1,4 +1,4 @@
-"""Options of a run: Greeks through time, the profit explained, and the payoff of what is held."""
+"""Options of a run: their Greeks, cost by roll, hedging error, explained profit and payoff."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import format_money, format_percent
+from backtest.base import format_money, format_percent, list_records
 from backtest.engine.option_results import GREEKS
+from backtest.engine.option_rolls import COSTS, SCHEDULED
 from backtest.measures import compute_payoffs
 from backtest.measures.option_profit import EXPLAINED
 from backtest.report.page.figures import (
@@ -35,6 +36,8 @@ STYLES = {
 REACH = 0.5
 """How far from the last price a payoff is drawn, as a fraction of it."""
 POINTS = 201
+MOST_ROLLS = 100
+"""The most rolls in the table."""
 
 
 def list_options_section(result: Result) -> Iterator[Section]:
@@ -42,11 +45,14 @@ def list_options_section(result: Result) -> Iterator[Section]:
     if result.options is None:
         return
     lead = (
-        "What the options added to the account's leverage, what time took from them, and which "
-        "part of their profit each Greek explains."
+        "What the options added to the account's leverage, what they cost, which part of their "
+        "profit each Greek explains, and what they pay at expiry."
     )
     blocks: list[Block] = [
         draw_greeks(result),
+        tabulate_rolls(result),
+        tabulate_legs(result),
+        *list_hedging(result, result.options),
         draw_explained(result),
         tabulate_explained(result),
         *draw_payoffs(result, result.options),
@@ -122,33 +128,115 @@ def tabulate_explained(result: Result) -> Table:
     return Table("Price profit of each option", heads, rows, note)
 
 
-def draw_payoffs(result: Result, options: RunOptions) -> Iterator[Chart]:
-    """Yield the payoff of the options at the last close at which any was held, by underlying."""
-    closes = np.flatnonzero(options.record.quantity.any(axis=1))
-    for t in closes[-1:].tolist():
-        held = options.record.quantity[t] != 0.0
-        for i in np.unique(options.terms.instruments[held]).tolist():
-            yield draw_payoff(result, options, t, i)
+def tabulate_rolls(result: Result) -> Table:
+    """Return what each roll cost; of many, the last ones."""
+    table = result.rolls()
+    heads = name_columns(
+        "contract", "held", ("contracts", "signed"), *((name, "money") for name in COSTS),
+        text=("held",),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row["contract"] if row["leg"] == SCHEDULED else f"{row['leg']}:{row['contract']}",
+            f"{row['opened']:%Y-%m-%d} to {row['closed']:%Y-%m-%d}, {row['ended']}",
+            f"{row['quantity'] if row['side'] == 'long' else -row['quantity']:,.6g}",
+            *(format_money(row[name]) for name in COSTS),
+        )
+        for row in table.tail(MOST_ROLLS).to_dict("records")
+    )
+    note = (
+        "Cost is premium less proceeds, and fees. Of what was sold, premium and proceeds are "
+        "negative. The spread is what fills were worse than marks; the prices contain it. An open "
+        "contract counts at its last mark."
+    )
+    if len(table) > MOST_ROLLS:
+        note += f" The last {MOST_ROLLS:,} of {len(table):,} rolls; result.rolls() has all."
+    return Table("Cost by roll", heads, rows, note)
 
 
-def draw_payoff(result: Result, options: RunOptions, t: int, i: int) -> Chart:
-    """Draw what the options on instrument i pay at expiry, over its price; t is the close."""
-    price, name = float(result.marks[t, i]), escape_label(result.names[i])
-    prices = price * np.linspace(1.0 - REACH, 1.0 + REACH, POINTS)
-    held = np.where(options.terms.instruments == i, options.record.quantity[t], 0.0)
-    paid = compute_payoffs(options.terms, held, prices)
-    layout: dict[str, Any] = build_layout(300)
-    layout["xaxis"] |= {"title": {"text": f"price of {name} at expiry"}}
+def tabulate_legs(result: Result) -> Table:
+    """Return what each leg cost a year, and all of them."""
+    table = result.rolls("leg")
+    heads = name_columns("leg", "rolls", *((name, "a year") for name in COSTS))
+    rows = tuple(
+        (str(leg), f"{row['rolls']:,.0f}", *(format_percent(row[name]) for name in COSTS))
+        for leg, row in table.iloc[: -1 if len(table) == 2 else None].iterrows()
+    )
+    return Table("Cost by leg, of the mean equity a year", heads, rows)
+
+
+def list_hedging(result: Result, options: RunOptions) -> Iterator[Block]:
+    """Yield the hedging error of the instruments that a policy hedged options with."""
+    if not options.hedged:
+        return
+    table, closes = result.hedging_error("bar").cumsum(), result.span.named
+    layout = build_layout(300, showlegend=True)
+    layout["xaxis"] |= {"type": "date"}
     layout["yaxis"] |= {"title": {"text": "money"}}
-    ends = np.array([float(paid.min()), float(paid.max())])
-    now: FloatArray = np.full(2, price)
+    lines = (("profit", "ink"), ("theory", "accent"), ("error", "loss"))
     traces = [
-        draw_line(prices, paid, "payoff"),
-        draw_line(now, ends, "the mark then", "muted", line={"dash": "dot", "width": 1.0}),
+        draw_series(closes, table[name].to_numpy(), name, color, showlegend=True)
+        for name, color in lines
     ]
     caption = (
-        f"What the options held {result.span.describe_close(t)} pay if all expire at one "
-        "price, without their premiums; dotted: the mark at that close."
+        "What options and hedge earned together, before costs; what gamma says they earn, half of "
+        "gamma times S² (s² - s_h²) dt, s the volatility of the mark closes and s_h the implied "
+        "one; and the difference. Summed up since the start."
+    )
+    yield build_chart("hedging", "Hedging error", caption, traces, layout)
+    money = ("options", "hedge", "profit", "theory", "error", "deviation", "expected_deviation")
+    heads = name_columns(
+        "instrument", *((name.replace("_", " "), "money") for name in money),
+        ("volatility", "a year"), ("implied", "a year"), ("costs", "money"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            str(name),
+            *(format_money(float(row[each])) for each in money),
+            *(format_percent(float(row[each])) for each in ("volatility", "implied_volatility")),
+            format_money(float(row["costs"])),
+        )
+        for name, row in result.hedging_error().iterrows()
+    )
+    note = (
+        "The deviation is the standard deviation of the error; that expected is of a hedge at each "
+        "close under normal returns. Costs of the hedge, fees to funding, are not in the profit."
+    )
+    yield Table("Hedging error of each instrument", heads, rows, note)
+
+
+def draw_payoffs(result: Result, options: RunOptions) -> Iterator[Chart]:
+    """Yield the payoff at expiry of the options on each instrument."""
+    for i in np.unique(options.terms.instruments).tolist():
+        yield draw_payoff(result, options, i)
+
+
+def draw_payoff(result: Result, options: RunOptions, i: int) -> Chart:
+    """Draw what the options on instrument i pay at expiry: those held last, and at the peak."""
+    own = options.terms.instruments == i
+    held = np.where(own, options.record.quantity, 0.0)
+    last = int(np.flatnonzero(held.any(axis=1))[-1]) if held.any() else 0
+    peak = int(np.abs(np.where(own, options.greeks["delta"], 0.0).sum(axis=1)).argmax())
+    closes = {"held last": (last, "accent")}
+    if (held[peak] != held[last]).any():
+        closes["at the peak of delta"] = (peak, "neutral")
+    marks = [float(result.marks[t, i]) for t, _ in closes.values()]
+    prices = np.linspace(min(marks) * (1.0 - REACH), max(marks) * (1.0 + REACH), POINTS)
+    name = escape_label(result.names[i])
+    layout: dict[str, Any] = build_layout(300, showlegend=True)
+    layout["xaxis"] |= {"title": {"text": f"price of {name} at expiry"}}
+    layout["yaxis"] |= {"title": {"text": "money"}}
+    traces, told = [], []
+    for (label, (t, color)), mark in zip(closes.items(), marks, strict=True):
+        paid = compute_payoffs(options.terms, held[t], prices)
+        ends = np.array([float(paid.min()), float(paid.max())])
+        line: FloatArray = np.full(2, mark)
+        traces.append(draw_line(prices, paid, label, color, showlegend=True))
+        traces.append(draw_line(line, ends, "mark", color, line={"dash": "dot", "width": 1.0}))
+        told.append(f"{label}, {result.span.describe_close(t)}")
+    caption = (
+        f"What the options pay if all expire at one price, without their premiums: those "
+        f"{'; those '.join(told)}. Dotted: the mark at that close."
     )
     return build_chart(f"payoff_{i}", f"Payoff at expiry, {name}", caption, traces, layout)
 
@@ -161,6 +249,9 @@ def collect_options(result: Result) -> dict[str, Any]:
     return {
         "options": {
             "explained": result.explained().to_dict("index"),
+            "rolls": list_records(result.rolls()),
+            "costs": result.rolls("leg").to_dict("index"),
+            "hedging_error": result.hedging_error().to_dict("index"),
             "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},
             "contracts": [each.to_dict() for each in result.options.contracts],
         }

@@ -1,0 +1,98 @@
+"""What the options of a run cost: by roll, and by leg in shares of the equity a year."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.base import Choice, utc_index
+from backtest.engine.option_results import measure_equity
+from backtest.engine.trade_fills import hold_options, read_entries, read_fills
+from backtest.engine.trades import ENDINGS
+from backtest.measures import list_trades
+
+if TYPE_CHECKING:
+    from backtest.engine.run_closes import RunCloses
+    from backtest.engine.run_options import RunOptions
+    from backtest.engine.run_record import RunRecord
+
+RollSplit: TypeAlias = Literal["roll", "leg"]
+"""What the cost of options may be split by."""
+ROLL_SPLITS = Choice("roll", "leg")
+COSTS = ("premium", "proceeds", "fees", "spread", "cost")
+"""The money of a roll. Cost is premium less proceeds, and fees; both prices contain the spread."""
+COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
+SCHEDULED = "schedule"
+"""The leg of what a schedule of quantities held."""
+
+
+def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) -> pd.DataFrame:
+    """Return what options cost, by roll or by leg.
+
+    Parameters
+    ----------
+    run, options
+        The run, and the options that it held.
+    by : str
+        ``"roll"``: a row for each contract from its first fill to its last, in the settlement
+        currency. ``"leg"``: a row for each leg and their ``total``, with the number of ``rolls``,
+        as fractions of the mean equity per year.
+
+    Returns
+    -------
+    DataFrame
+        ``leg`` (``schedule`` without a policy), ``contract``, ``side``, ``opened`` and ``closed``
+        (opens of the bars), how it ``ended``, ``quantity``; ``premium`` paid for it, ``proceeds``
+        at its end (of an open one its mark), both negative for what was sold; ``fees``; ``spread``,
+        what fills were worse than marks, which the prices contain; and ``cost`` = premium -
+        proceeds + fees. No rows of an account that held no options.
+
+    Raises
+    ------
+    ParameterError
+        If ``by`` is another word.
+
+    Notes
+    -----
+    A run that was resumed does not know what an earlier one paid for what it holds: NaN.
+    """
+    ROLL_SPLITS.check("by", by, where="Result.rolls, by")
+    if options is None:
+        return pd.DataFrame({name: [] for name in COLUMNS if by == "roll" or name in COSTS})
+    entries, parts = read_entries(run), []
+    pairs = zip(hold_options(options), options.legs, options.terms.names, strict=True)
+    for held, leg, contract in pairs:
+        read = read_fills(run, entries, held)
+        rows = list_trades(read.fills, "trip")
+        premium = rows.side * rows.quantity * rows.entry_value
+        proceeds = rows.side * rows.quantity * rows.exit_value
+        fees = rows.fees + rows.loss
+        own = {
+            "leg": leg or SCHEDULED,
+            "contract": contract,
+            "side": np.where(rows.side > 0.0, "long", "short"),
+            "opened": utc_index(run.time[read.bar[rows.entry]]),
+            "closed": utc_index(run.time[read.bar[rows.exit]]),
+            "ended": [ENDINGS[kind] for kind in read.kind[rows.exit].tolist()],
+            "quantity": rows.quantity,
+            "premium": premium,
+            "proceeds": proceeds,
+            "fees": fees,
+            "spread": rows.slippage,
+            "cost": premium - proceeds + fees,
+        }
+        parts.append(pd.DataFrame(own))
+    table = pd.concat(parts).sort_values(["opened", "contract"], kind="stable", ignore_index=True)
+    return table if by == "roll" else share_costs(run, table)
+
+
+def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
+    """Return what each leg cost, and all of them, as fractions of the mean equity per year."""
+    sums = rolls.groupby("leg", sort=False)[list(COSTS)].sum(min_count=1)
+    counts = rolls.groupby("leg", sort=False)["contract"].count()
+    table = sums / measure_equity(run)
+    table.insert(0, "rolls", counts)
+    table.loc["total"] = table.sum(skipna=False)
+    return table.astype({"rolls": np.int64})

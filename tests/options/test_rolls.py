@@ -1,0 +1,138 @@
+"""The cost of options by roll and by leg, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.strategies import Collar, Constant, CoveredCall, TailHedge
+from tests.options.listed_markets import make_surfaces, make_venue
+from tests.strategies.test_strategies_options import find_fills, run
+
+pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
+HEDGE = TailHedge(Constant(3.0), delta=-0.1, tenor=12.0, roll=5.0, budget=0.01)
+
+
+@pytest.fixture(scope="module")
+def hedged() -> bt.Result:
+    """Return nine days with a put that is sold for another."""
+    return run(HEDGE, days=9)
+
+
+def test_a_roll_costs_premium_less_proceeds_and_fees(hedged: bt.Result):
+    """Two puts: the first is bought in bar 2 and sold in bar 176, the second is held to the end.
+
+    The fee of a fill is 0.0003 of the price of 30,000, at most 0.125 of the premium; each fill is
+    one point of volatility worse than the mark.
+    """
+    fills, rolls = find_fills(hedged), hedged.rolls()
+    quantity, price = fills["quantity"].to_numpy(), fills["price"].to_numpy()
+    last = hedged.positions.query("instrument == 'tail:P26-20'")["mark"].iloc[-1]
+    assert rolls["contract"].tolist() == ["P26-13", "P26-20"]
+    assert rolls["leg"].tolist() == ["tail", "tail"]
+    assert rolls["ended"].tolist() == ["order", "open"]
+    assert rolls["opened"].tolist() == [hedged.bars.index[2], hedged.bars.index[176]]
+    assert rolls["closed"].tolist() == [hedged.bars.index[176], hedged.bars.index[-1]]
+    assert rolls["premium"].tolist() == pytest.approx([quantity[k] * price[k] for k in (0, 2)])
+    assert rolls["proceeds"].tolist() == pytest.approx([quantity[0] * price[1], quantity[2] * last])
+    fee = [min(9.0, 0.125 * each) for each in price]
+    fees = [quantity[0] * (fee[0] + fee[1]), quantity[2] * fee[2]]
+    assert rolls["fees"].tolist() == pytest.approx(fees)
+    cost = rolls["premium"] - rolls["proceeds"] + rolls["fees"]
+    assert rolls["cost"].tolist() == pytest.approx(cost.tolist())
+    own = hedged.trades[hedged.trades["instrument"] != "BTC"]
+    assert rolls["spread"].tolist() == own["slippage"].tolist()
+    assert (rolls["spread"] > 0.0).all()
+    assert (-cost).tolist() == pytest.approx(own["profit"].tolist())
+
+
+def test_the_cost_of_a_leg_is_a_share_of_the_mean_equity_a_year(hedged: bt.Result):
+    rolls, legs = hedged.rolls(), hedged.rolls("leg")
+    base = hedged.bars["equity"].mean() * 9 / 365
+    for name in ("premium", "proceeds", "fees", "spread", "cost"):
+        assert legs[name].tolist() == pytest.approx([rolls[name].sum() / base] * 2)
+    assert legs["rolls"].tolist() == [2, 2]
+    assert hedged.metrics["options_cost_annual"] == pytest.approx(legs["cost"]["total"])
+    assert hedged.metrics["options_spread_annual"] == pytest.approx(legs["spread"]["total"])
+    premium = f"{100 * legs['premium']['tail']:.2f} %"
+    assert f"tail: 2 rolls; premium {premium}" in " ".join(hedged.summary().split())
+
+
+def test_what_is_sold_has_negative_premiums_and_pays_at_expiry():
+    """A call of 32,000 expires worthless under 3 coins at 30,000: its premium is kept."""
+    rolls = run(CoveredCall(Constant(1.5), tenor=4.0, roll=0.0), days=6).rolls()
+    first = rolls.iloc[0]
+    assert (first["side"], first["ended"], first["proceeds"]) == ("short", "expiry", 0.0)
+    assert first["premium"] < 0.0
+    assert first["cost"] == pytest.approx(first["premium"] + first["fees"])
+    legs = run(Collar(Constant(1.5), tenor=12.0, put_delta=0.1), days=1).rolls("leg")
+    assert legs.index.tolist() == ["call", "put", "total"]
+    assert legs["cost"]["total"] == pytest.approx(legs["cost"][["put", "call"]].sum())
+
+
+def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
+    hedged: bt.Result, tmp_path: Path
+):
+    loaded = bt.Result.load(hedged.save(tmp_path))
+    assert loaded.rolls().equals(hedged.rolls())
+    assert loaded.rolls("leg").equals(hedged.rolls("leg"))
+    bare = run(Constant(1.0), days=1)
+    assert bare.rolls().empty
+    assert bare.rolls("leg").empty
+    assert bare.hedging_error().empty
+    assert hedged.hedging_error("bar").empty
+    with pytest.raises(bt.ParameterError, match="by must be"):
+        hedged.rolls("day")  # type: ignore[arg-type]
+
+
+def test_the_report_has_the_rolls(hedged: bt.Result, tmp_path: Path):
+    """In the page, in Markdown, and as data."""
+    text = hedged.report(tmp_path / "run.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| tail:P26-13 | 2023"))
+    assert "2023-01-01 to 2023-01-08, order" in row
+    assert "Cost by leg" in text
+
+
+def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_money():
+    """An account in coins: its growth in money is that of its coins times that of their price.
+
+    A result under a preset of margin is compared as its policy.
+    """
+    market = bt.Market.sample(bars=72)
+    put = bt.Option(
+        kind="put", strike=26_000, expiry="2023-01-20 08:00", underlying="BTC", settlement="coin"
+    )
+    markets = bt.Markets(
+        {"BTC": market, "PUT": put},
+        surfaces={"BTC": make_surfaces(["2022-12-31 12:00"])}, currency="BTC",
+    )  # fmt: skip
+    inverse = bt.Contract(kind="inverse", size=1.0, lot=1.0)
+    terms = {
+        "venue": make_venue(contract=inverse), "compile": False, "sampling": "1h",
+        "account": bt.Account(capital=10.0, requirement="deribit-standard"),
+    }  # fmt: skip
+    hedged = bt.run(markets, TailHedge(Constant(1.0), tenor=18.0, budget=0.01), **terms)
+    arms = {"bare": Constant(1.0), "hedged": hedged}
+    done = bt.compare(markets, arms, **terms, draws=99, confidence=0.9)
+    coins = hedged.bars["equity"] / 10.0
+    growth = coins.iloc[-1] * market.mark_close[-1] / market.mark_close[0] - 1.0
+    row = done.table.loc["hedged"]
+    assert row["total_return_quote"] == pytest.approx(growth)
+    value = coins.to_numpy() * market.mark_close
+    assert row["max_drawdown_quote"] == pytest.approx(
+        float(np.max(1.0 - value / np.maximum.accumulate(value)))
+    )
+    assert row["options_cost_annual"] == hedged.metrics["options_cost_annual"]
+    assert np.isnan(done.table["options_cost_annual"]["bare"])
+    text = done.summary()
+    assert "in quote: growth" in text
+    assert f"{100 * row['options_cost_annual']:.2f} %" in text
+    linear = bt.compare(
+        bt.Market.sample(bars=72), {"one": Constant(1.0), "two": Constant(2.0)},
+        **{**terms, "venue": make_venue(), "account": bt.Account()}, draws=99, confidence=0.9,
+    )  # fmt: skip
+    assert "total_return_quote" not in linear.table
+    assert "Over the run" not in linear.summary()
