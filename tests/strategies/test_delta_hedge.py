@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,107 +12,27 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.strategies import Constant, DeltaHedge
-from tests.options.listed_markets import make_surfaces
+from benchmarks.hedging_error import (
+    ALWAYS,
+    SIGMA,
+    SPOT,
+    YEARS,
+    compute_error,
+    find_gains,
+    hedge,
+    integrate_gamma,
+    simulate,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
-SPOT, DAYS, SIGMA, N_PATHS = 20_000.0, 30.0, 0.6, 40
-YEARS = DAYS / 365.0
-START = pd.Timestamp("2023-01-01", tz="UTC")
-FREE = bt.OptionCosts(fee=0, fee_cap=1, delivery_fee=0, delivery_cap=1, tick=0, spread=0)
-
-
-def simulate(n: int) -> np.ndarray:
-    """Return paths of n steps over the days of the call: driftless geometric Brownian motions.
-
-    Those of fewer steps are the same ones, seen less often.
-    """
-    moves = np.random.default_rng(4).normal(0.0, 1.0, (N_PATHS, 64))
-    moves = moves.reshape(N_PATHS, n, 64 // n).sum(axis=2) * math.sqrt(YEARS / 64)
-    drifts = -0.5 * SIGMA**2 * YEARS * np.arange(n + 1) / n
-    return SPOT * np.exp(np.pad(SIGMA * moves.cumsum(axis=1), ((0, 0), (1, 0))) + drifts)
-
-
-def make_market(path: np.ndarray) -> bt.Market:
-    """Return bars from one price of a path to the next, after two quiet ones."""
-    prices = np.concatenate(([path[0]] * 2, path))
-    time = START + pd.Timedelta(days=DAYS) / (len(path) - 1) * np.arange(len(prices) - 1)
-    bars = pd.DataFrame({"open": prices[:-1], "close": prices[1:], "volume": 0.0}, index=time)
-    ends = bars[["open", "close"]]
-    return bt.Market.from_frames(bars.assign(high=ends.max(axis=1), low=ends.min(axis=1)))
-
-
-def hedge(paths: np.ndarray, implied: float, policy: bt.Policy, **more: Any) -> bt.Result:
-    """Return an account that holds a call at the money on each path, without any cost.
-
-    It is bought in the first quiet bar and hedged from the end of the second on; it expires with
-    the path.
-    """
-    kind, quantity = more.get("kind", "linear"), more.get("quantity", 1.0)
-    markets: dict[str, Any] = {f"A{i}": make_market(path) for i, path in enumerate(paths)}
-    first = markets["A0"]
-    expiry = str(first.times[-1] + (first.times[1] - first.times[0]))
-    for name in [*markets]:
-        markets[f"C{name}"] = bt.Option(
-            kind="call", strike=SPOT, underlying=name, expiry=expiry,
-            settlement="coin" if kind == "inverse" else "cash",
-        )  # fmt: skip
-    surfaces = make_surfaces([str(START - pd.Timedelta(hours=1))[:16]], implied)
-    listed = bt.Markets(
-        markets, surfaces=dict.fromkeys((f"A{i}" for i in range(len(paths))), surfaces),
-        max_age="400d", currency="USD",
-    )  # fmt: skip
-    venue = bt.Venue.simple(
-        taker=0, slippage=0, maintenance_rate=0.005, max_leverage=50, liquidation_fee=0
-    ).override({"option_costs": FREE, "contract": bt.Contract(kind=kind, size=1e-6, lot=0.0)})
-    capital = 100.0 if kind == "inverse" else 1e7
-    account = bt.Account(capital=capital, requirement="deribit-standard")
-    calls = [name for name in markets if name.startswith("C")]
-    return bt.run(
-        listed, policy, venue=venue, account=account, compile=False,
-        option_quantities=pd.DataFrame(quantity, index=first.times[:1], columns=calls),
-    )  # fmt: skip
-
-
-def find_gains(result: bt.Result, n: int) -> np.ndarray:
-    """Return what call and hedge made on each path after the quiet bars."""
-    rows = result.positions[result.positions["time"] > result.bars.index[1]]
-    owners = rows["instrument"].astype(str).str.removeprefix("C")
-    gains = rows.groupby(owners)["price_pnl"].sum()
-    return np.array([gains[f"A{i}"] for i in range(n)])
-
-
-def compute_error(n: int) -> float:
-    """Return the standard deviation of the hedging error of n steps, by the limit theorem.
-
-    Each step errs by half of gamma S^2 sigma^2 dt (z^2 - 1): the variance is the mean over paths of
-    the sum of (gamma S^2 sigma^2 dt)^2 / 2. Bertsimas, Kogan and Lo (2000), theorem 1.
-    """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    times = (np.arange(2_000) + 0.5) / 2_000 * YEARS
-    shifts = SIGMA * np.sqrt(times)[:, None] * nodes - 0.5 * SIGMA**2 * times[:, None]
-    spots, left = SPOT * np.exp(shifts), (YEARS - times)[:, None]
-    d1 = np.log(spots / SPOT) / (SIGMA * np.sqrt(left)) + 0.5 * SIGMA * np.sqrt(left)
-    gammas = np.exp(-0.5 * d1**2) / math.sqrt(2 * math.pi) / (spots * SIGMA * np.sqrt(left))
-    squared = ((gammas * spots**2 * SIGMA**2) ** 2 * weights).sum(axis=1) / weights.sum()
-    return math.sqrt(0.5 * squared.mean() * YEARS * YEARS / n)
-
-
-def integrate_gamma(paths: np.ndarray, implied: float) -> np.ndarray:
-    """Return half of the sum of gamma S^2 (sigma^2 - implied^2) dt of each path."""
-    n = paths.shape[1] - 1
-    left = YEARS * (1.0 - np.arange(n) / n)
-    gamma = options.greeks("call", paths[:, :-1], SPOT, left, implied).gamma
-    return 0.5 * (gamma * paths[:, :-1] ** 2).sum(axis=1) * (SIGMA**2 - implied**2) * YEARS / n
-
-
-ALWAYS = DeltaHedge(Constant(0.0), band=0.0)
+N_PATHS = 40
 
 
 def test_at_its_true_volatility_it_earns_nothing_and_errs_by_the_root_of_the_steps():
     """Truth 4: zero within two standard errors; the error is that of the theorem, halved by 4 n."""
     spreads = []
     for n in (16, 64):
-        gains = find_gains(hedge(simulate(n), SIGMA, ALWAYS), N_PATHS)
+        gains = find_gains(hedge(simulate(n, N_PATHS), SIGMA), N_PATHS)
         error = gains.std(ddof=1)
         assert abs(gains.mean()) < 2.0 * error / math.sqrt(N_PATHS)
         assert error == pytest.approx(compute_error(n), rel=3.0 / math.sqrt(2 * N_PATHS))
@@ -124,8 +43,8 @@ def test_at_its_true_volatility_it_earns_nothing_and_errs_by_the_root_of_the_ste
 @pytest.mark.parametrize("implied", [0.45, 0.8])
 def test_at_a_wrong_volatility_it_earns_the_integral_of_gamma(implied: float):
     """Truth 4: bought and hedged at 45 % it earns what gamma gives; at 80 % it loses that."""
-    paths = simulate(64)
-    gains = find_gains(hedge(paths, implied, ALWAYS), N_PATHS)
+    paths = simulate(64, N_PATHS)
+    gains = find_gains(hedge(paths, implied), N_PATHS)
     expected = integrate_gamma(paths, implied)
     rest = gains - expected
     assert abs(rest.mean()) < 2.0 * rest.std(ddof=1) / math.sqrt(N_PATHS)
@@ -135,7 +54,7 @@ def test_at_a_wrong_volatility_it_earns_the_integral_of_gamma(implied: float):
 
 def test_the_hedge_is_the_delta_of_the_last_close_in_cash_and_in_coins():
     """In cash -delta F / S coins; in coins (delta - V/F) S / m contracts of m = 1e-6 dollars."""
-    path = simulate(16)[:1]
+    path = simulate(16, 1)
     for kind in ("linear", "inverse"):
         result = hedge(path, SIGMA, ALWAYS, kind=kind)
         spot, years = path[0][1], YEARS * 15 / 16
@@ -149,7 +68,7 @@ def test_a_band_waits_and_its_edge_is_as_far_as_a_hedge_goes():
     """After a hedge the exposure at the close that ordered it is 0, or at the edge of the band."""
     for edge, kept in (("zero", 0.0), ("band", 0.02)):
         policy = DeltaHedge(Constant(0.0), band=0.02, edge=edge)
-        result = hedge(simulate(16)[:1], SIGMA, policy, quantity=100.0)
+        result = hedge(simulate(16, 1), SIGMA, policy, quantity=100.0)
         bars, events = result.bars, result.events
         fills = events[(events["kind"] == "fill") & (events["instrument"] == "A0")]
         assert 1 < len(fills) < 16
@@ -166,7 +85,7 @@ def test_in_money_the_coins_count():
     given = {"kind": "inverse", "quantity": 0.0}
     for target, leverage in ((0.0, -1.0), (1.0, 0.0)):
         policy = DeltaHedge(Constant(0.0), band=0.0, numeraire="money", target=target)
-        found = hedge(simulate(16)[:1], SIGMA, policy, **given).bars["leverage"]
+        found = hedge(simulate(16, 1), SIGMA, policy, **given).bars["leverage"]
         assert found.iloc[3:].to_numpy() == pytest.approx(leverage, rel=1e-9)
 
 
@@ -177,7 +96,7 @@ def test_a_result_tells_the_hedging_error(kind: str, tmp_path: Path):
     The first mark return of the call's life is that of the second quiet bar: 65 bars, of which the
     last 64 are the path. Both quiet bars earn theta alone.
     """
-    paths, implied = simulate(64)[:2], 0.45
+    paths, implied = simulate(64, 2), 0.45
     result = hedge(paths, implied, ALWAYS, kind=kind)
     table = result.hedging_error()
     assert table.index.tolist() == ["A0", "A1"]
