@@ -39,10 +39,10 @@ FINEST = 256
 """The steps of the paths; those of fewer steps are the same ones, seen less often."""
 
 
-def simulate(n: int, n_paths: int, seed: int = 4) -> np.ndarray:
+def simulate(n: int, n_paths: int, finest: int = FINEST) -> np.ndarray:
     """Return paths of n steps over the days of the call: driftless geometric Brownian motions."""
-    moves = np.random.default_rng(seed).normal(0.0, 1.0, (n_paths, FINEST))
-    moves = moves.reshape(n_paths, n, FINEST // n).sum(axis=2) * math.sqrt(YEARS / FINEST)
+    moves = np.random.default_rng(4).normal(0.0, 1.0, (n_paths, finest))
+    moves = moves.reshape(n_paths, n, finest // n).sum(axis=2) * math.sqrt(YEARS / finest)
     drifts = -0.5 * SIGMA**2 * YEARS * np.arange(n + 1) / n
     return SPOT * np.exp(np.pad(SIGMA * moves.cumsum(axis=1), ((0, 0), (1, 0))) + drifts)
 

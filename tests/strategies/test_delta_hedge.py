@@ -32,7 +32,7 @@ def test_at_its_true_volatility_it_earns_nothing_and_errs_by_the_root_of_the_ste
     """Truth 4: zero within two standard errors; the error is that of the theorem, halved by 4 n."""
     spreads = []
     for n in (16, 64):
-        gains = find_gains(hedge(simulate(n, N_PATHS), SIGMA), N_PATHS)
+        gains = find_gains(hedge(simulate(n, N_PATHS, finest=64), SIGMA), N_PATHS)
         error = gains.std(ddof=1)
         assert abs(gains.mean()) < 2.0 * error / math.sqrt(N_PATHS)
         assert error == pytest.approx(compute_error(n), rel=3.0 / math.sqrt(2 * N_PATHS))
@@ -43,7 +43,7 @@ def test_at_its_true_volatility_it_earns_nothing_and_errs_by_the_root_of_the_ste
 @pytest.mark.parametrize("implied", [0.45, 0.8])
 def test_at_a_wrong_volatility_it_earns_the_integral_of_gamma(implied: float):
     """Truth 4: bought and hedged at 45 % it earns what gamma gives; at 80 % it loses that."""
-    paths = simulate(64, N_PATHS)
+    paths = simulate(64, N_PATHS, finest=64)
     gains = find_gains(hedge(paths, implied), N_PATHS)
     expected = integrate_gamma(paths, implied)
     rest = gains - expected
@@ -54,7 +54,7 @@ def test_at_a_wrong_volatility_it_earns_the_integral_of_gamma(implied: float):
 
 def test_the_hedge_is_the_delta_of_the_last_close_in_cash_and_in_coins():
     """In cash -delta F / S coins; in coins (delta - V/F) S / m contracts of m = 1e-6 dollars."""
-    path = simulate(16, 1)
+    path = simulate(16, 1, finest=64)
     for kind in ("linear", "inverse"):
         result = hedge(path, SIGMA, ALWAYS, kind=kind)
         spot, years = path[0][1], YEARS * 15 / 16
@@ -68,7 +68,7 @@ def test_a_band_waits_and_its_edge_is_as_far_as_a_hedge_goes():
     """After a hedge the exposure at the close that ordered it is 0, or at the edge of the band."""
     for edge, kept in (("zero", 0.0), ("band", 0.02)):
         policy = DeltaHedge(Constant(0.0), band=0.02, edge=edge)
-        result = hedge(simulate(16, 1), SIGMA, policy, quantity=100.0)
+        result = hedge(simulate(16, 1, finest=64), SIGMA, policy, quantity=100.0)
         bars, events = result.bars, result.events
         fills = events[(events["kind"] == "fill") & (events["instrument"] == "A0")]
         assert 1 < len(fills) < 16
@@ -85,7 +85,7 @@ def test_in_money_the_coins_count():
     given = {"kind": "inverse", "quantity": 0.0}
     for target, leverage in ((0.0, -1.0), (1.0, 0.0)):
         policy = DeltaHedge(Constant(0.0), band=0.0, numeraire="money", target=target)
-        found = hedge(simulate(16, 1), SIGMA, policy, **given).bars["leverage"]
+        found = hedge(simulate(16, 1, finest=64), SIGMA, policy, **given).bars["leverage"]
         assert found.iloc[3:].to_numpy() == pytest.approx(leverage, rel=1e-9)
 
 
@@ -96,7 +96,7 @@ def test_a_result_tells_the_hedging_error(kind: str, tmp_path: Path):
     The first mark return of the call's life is that of the second quiet bar: 65 bars, of which the
     last 64 are the path. Both quiet bars earn theta alone.
     """
-    paths, implied = simulate(64, 2), 0.45
+    paths, implied = simulate(64, 2, finest=64), 0.45
     result = hedge(paths, implied, ALWAYS, kind=kind)
     table = result.hedging_error()
     assert table.index.tolist() == ["A0", "A1"]
