@@ -356,7 +356,7 @@ def describe_figures(
     if empty:
         notes.append(f"{empty} of {len(winners.row)} splits have no set that keeps all constraints")
     return {
-        "scored_by": "groups" if by_groups else "segments",
+        "scored_by": "groups" if by_groups else "stretches",
         "embargo_bars": plan.embargo,
         "memory_bars": None if plan.memory < 0 else plan.memory,
         "embargo_samples": plan.skipped,

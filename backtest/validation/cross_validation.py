@@ -50,7 +50,7 @@ class CrossValidation(CrossRecord):
     trials : DataFrame
         Both objectives of all sets in some splits.
     figures : mapping
-        Headline figures as data: ``scored_by`` (``"groups"`` or ``"segments"``), the embargo, the
+        Headline figures as data: ``scored_by`` (``"groups"`` or ``"stretches"``), the embargo, the
         memory of the columns.
     manifest : mapping
         Everything that decides the numbers.

@@ -241,7 +241,7 @@ def test_other_objectives_run_each_segment_and_say_so():
         return -row["peak_leverage"]
 
     made = cross_validate(MARKET, Lever, **PLAIN, **some, objective=calm, embargo=0)
-    assert made.figures["scored_by"] == "segments"
+    assert made.figures["scored_by"] == "stretches"
     groups = split_groups(MARKET, 4, "1d")
     split = made.splits.iloc[0]  # tested on 0 and 1: one segment
     policy = Lever(size=split["size"], window=int(split["window"]))
