@@ -214,5 +214,6 @@ def find_trader(setup: Setup, observed: list[ObservedPolicy], legs: Legs) -> Opt
         observed,
         may_sell=may_sell,
         legs=legs,
+        lister=setup.lister,
         resume=None if setup.resume is None else setup.resume.options,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -89,15 +89,31 @@ class Legs(NamedTuple):
     hedged: set[int]
 
 
-class ListedContracts(NamedTuple):
-    """All contracts of a run: what they are, and what is known of them at each close."""
+class Lister(Protocol):
+    """What lists contracts as rules choose them, in the place of contracts that are listed."""
 
-    names: tuple[str, ...]
-    options: tuple[Option, ...]
-    expiries: tuple[pd.Timestamp, ...]
+    def look(self, t: int) -> None:
+        """Write what is known of the listed contracts at the close of bar t."""
+
+    def list_nearest(
+        self, instrument: str, t: int, kind: str, delta: float, tenor: float, roll: float
+    ) -> Mapping[str, int]:
+        """List the contract that :meth:`OptionChain.choose` would choose of all; its number."""
+
+
+class ListedContracts(NamedTuple):
+    """All contracts of a run: what they are, and what is known of them at each close.
+
+    With a ``lister`` there are more as the run goes on.
+    """
+
+    names: Sequence[str]
+    options: Sequence[Option]
+    expiries: Sequence[pd.Timestamp]
     feed: OptionFeed
     seen: CloseQuotes
     legs: Legs
+    lister: Lister | None = None
 
 
 class OptionChain(Mapping[str, ListedOption]):
@@ -107,6 +123,8 @@ class OptionChain(Mapping[str, ListedOption]):
     ----------
     instrument : str
         The instrument whose policy sees it, empty for an overlay.
+    rolled : dict of str to float
+        The legs that the policy asked :meth:`roll` about at this close, with their ``roll`` days.
     """
 
     def __init__(
@@ -123,6 +141,7 @@ class OptionChain(Mapping[str, ListedOption]):
         self._listed, self._quantities, self._policy, self._t = listed, quantities, policy, t
         self._contracts = {name: k for name, k in contracts.items() if alive[k]}
         self.instrument = instrument
+        self.rolled: dict[str, float] = {}
 
     def __getitem__(self, name: str) -> ListedOption:
         k, t, feed, seen = self._contracts[name], self._t, self._listed.feed, self._listed.seen
@@ -156,6 +175,8 @@ class OptionChain(Mapping[str, ListedOption]):
     @property
     def is_quoted(self) -> bool:
         """Whether any contract has a bid or an ask: a snapshot is fresh, or none is needed."""
+        if self._listed.lister is not None:
+            return True
         numbers = self._numbers
         seen = self._listed.seen
         return bool(np.isfinite([seen.bids[self._t, numbers], seen.asks[self._t, numbers]]).any())
@@ -171,6 +192,10 @@ class OptionChain(Mapping[str, ListedOption]):
         is_held = name in self._contracts and self._quantities[k] != 0.0
         return self[name] if is_held else None
 
+    def quantity_of(self, k: int) -> float:
+        """Return the signed contracts that are held of a number."""
+        return float(self._quantities[k])
+
     def positions(self) -> list[ListedOption]:
         """Return all contracts that are held."""
         return [self[name] for name, k in self._contracts.items() if self._quantities[k] != 0.0]
@@ -184,6 +209,9 @@ class OptionChain(Mapping[str, ListedOption]):
         more than ``roll`` days left: the expiry nearest to ``tenor`` days, then the absolute Black
         delta nearest to that of ``delta``; ties to the earlier and the lower.
         """
+        if self._listed.lister is not None:
+            terms = (self.instrument, self._t, kind, delta, tenor, roll)
+            self._contracts.update(self._listed.lister.list_nearest(*terms))
         numbers, t = self._numbers, self._t
         feed, seen = self._listed.feed, self._listed.seen
         days = np.round(YEAR_DAYS * feed.years_close[t, numbers], 9)  # ties, in spite of rounding
@@ -214,6 +242,7 @@ class OptionChain(Mapping[str, ListedOption]):
         nothing, has at most ``roll`` days left, or is no longer quoted. Without fresh quotes, or if
         a leg finds no contract, nothing rolls.
         """
+        self.rolled |= dict.fromkeys(legs, roll)
         if not self.is_quoted:
             return {}
         held = [self.held(leg) for leg in legs]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 
 from backtest.account import Account, OptionFeed, list_currencies
 from backtest.base import Argument, ParameterError, Phrase, format_time, warn_caller
 from backtest.market import Markets
+from backtest.options import find_expiry
 from backtest.policy import OptionRule, trades_options
 from backtest.venue import (
     Brackets,
@@ -113,12 +113,8 @@ def warn_of_dropped_orders(markets: Markets, feed: OptionFeed) -> None:
 def is_before_first(markets: Markets, name: str) -> bool:
     """Return whether an option expires before the first expiry of a surface that values it."""
     surfaces = markets.listing.surfaces[markets.listing.underlyings[name]]
-    expiry = pd.Timestamp(str(markets.options[name].expiry), tz="UTC")
-    times, end = surfaces.times, markets.times[-1]
-    return any(
-        time < min(expiry, end) and expiry < each.fits["expiry"].iloc[0]
-        for time, each in zip(times, surfaces.surfaces, strict=True)
-    )
+    end = int(markets.time[-1])
+    return bool(surfaces.is_flat_before(find_expiry(markets.options[name]), end))
 
 
 def check_fills(account: Account) -> None:

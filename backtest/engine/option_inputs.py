@@ -17,7 +17,7 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_expiries import Expiry, find_settlement
 from backtest.engine.option_quotes import QuoteRows, read_quote_rows
 from backtest.market import Markets, Panel
-from backtest.options import Surfaces, find_expiry, greeks, price
+from backtest.options import MovingSurfaces, Surfaces, find_expiry, greeks, price
 from backtest.venue import Option, OptionCosts, Venue, number_each, require_costs
 
 YEAR = YEAR_DAYS * DAY
@@ -44,7 +44,7 @@ class Contract(NamedTuple):
     instrument: int
     owner: str
     expiry: int
-    surfaces: Surfaces
+    surfaces: Surfaces | MovingSurfaces
 
 
 def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel) -> OptionFeed:
@@ -53,20 +53,37 @@ def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
     feed = make_option_feed(len(listing.options), markets.n_bars)
-    contracts = list_contracts(markets, venues)
-    opens = Instant("open", markets.time, panel.mark_open, "right")
-    closes = Instant("close", markets.time + markets.interval, panel.mark_close, "left")
-    for k, each in enumerate(contracts):
-        write_terms(feed, k, each)
-        write_expiry(feed, k, find_settlement(markets, venues[each.owner], each.option, each.owner))
-        for instant in (opens, closes):
-            write_values(feed, k, each, instant)
-        write_rows(feed, k, markets, each, (opens, closes))
+    instants = list_instants(markets, panel.mark_open, panel.mark_close)
+    for k, each in enumerate(list_contracts(markets, venues)):
+        settled = find_settlement(markets, venues[each.owner], each.option, each.owner)
+        write_contract(feed, k, each, settled, instants)
+        write_rows(feed, k, markets, each, instants)
         check_ages(feed, k, markets, each)
         feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
-    number_contracts(feed)
     write_targets(feed, markets)
     return feed
+
+
+def list_instants(
+    markets: Markets, opens: FloatArray, closes: FloatArray
+) -> tuple[Instant, Instant]:
+    """Return opens and closes of all bars, with the mark prices (n, n_bars) there."""
+    return (
+        Instant("open", markets.time, opens, "right"),
+        Instant("close", markets.time + markets.interval, closes, "left"),
+    )
+
+
+def write_contract(
+    feed: OptionFeed, k: int, contract: Contract, settled: Expiry, instants: Sequence[Instant]
+) -> None:
+    """Write contract k, the last one so far: what it is, and what its surfaces say."""
+    write_terms(feed, k, contract)
+    write_expiry(feed, k, settled)
+    for instant in instants:
+        write_values(feed, k, contract, instant)
+    feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
+    number_contracts(feed, k + 1)
 
 
 def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contract]:
@@ -117,43 +134,31 @@ def write_expiry(feed: OptionFeed, k: int, expiry: Expiry) -> None:
     feed.expiry_spots[k] = expiry.price
 
 
-def number_contracts(feed: OptionFeed) -> None:
-    """Write numbers of the expiries, and of the pairs of one strike and expiry."""
-    keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
-    feed.expiries[:] = number_each(keys)
-    feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
+def number_contracts(feed: OptionFeed, n: int) -> None:
+    """Write numbers of the expiries, and of the pairs of strike and expiry, of n contracts."""
+    keys = list(zip(feed.instruments[:n].tolist(), feed.expiry_times[:n].tolist(), strict=True))
+    feed.expiries[:n] = number_each(keys)
+    feed.pairs[:n] = number_each(list(zip(keys, feed.strikes[:n].tolist(), strict=True)))
 
 
 # ------------------------------------------------------------------------- values by surface
 
 
 def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> None:
-    """Write time left, volatility and basis of a contract at the opens or the closes.
-
-    The basis ln(F/S) of a snapshot shrinks with the time left. The smile is that of the contract's
-    expiry, at a constant distance ln(K/F).
-    """
+    """Write time left, volatility and basis of a contract at the opens or the closes."""
     spots = at.marks[contract.instrument]
     left = (contract.expiry - at.time) / YEAR
-    stamps = np.asarray(contract.surfaces.times.as_unit("ns").asi8)
-    rows = np.searchsorted(stamps, at.time, side=at.side) - 1
+    rows = contract.surfaces.locate(at.time, at.side)
     is_alive = left > 0.0 if at.name == "open" else left >= 0.0
-    known = (rows >= 0) & is_alive & np.isfinite(spots)
-    years = getattr(feed, f"years_{at.name}")[:, k]
-    bases = getattr(feed, f"bases_{at.name}")[:, k]
-    volatilities = getattr(feed, f"volatilities_{at.name}")[:, k]
-    years[known] = left[known]
-    for row in np.unique(rows[known]):
-        surface = contract.surfaces.surfaces[row]
-        tenor = (contract.expiry - int(stamps[row])) / YEAR
-        here = np.flatnonzero(known & (rows == row))
-        carry = np.log(surface.forward(tenor) / surface.forward(0.0))
-        bases[here] = np.exp(carry * left[here] / tenor)
-        distance = np.log(feed.strikes[k] / (spots[here] * bases[here]))
-        volatilities[here] = np.sqrt(surface.total_variance(distance, tenor) / tenor)
+    here = np.flatnonzero((rows >= 0) & is_alive & np.isfinite(spots))
+    found = contract.surfaces.value(
+        feed.strikes[k], contract.expiry, at.time[here], spots[here], rows[here]
+    )
+    getattr(feed, f"years_{at.name}")[here, k] = left[here]
+    getattr(feed, f"bases_{at.name}")[here, k] = found[0]
+    getattr(feed, f"volatilities_{at.name}")[here, k] = found[1]
     if at.name == "close":
-        ages = (at.time - stamps[np.maximum(rows, 0)]) / DAY
-        feed.ages[:, k] = np.where(known, ages, np.nan)
+        feed.ages[here, k] = contract.surfaces.find_ages(at.time[here], rows[here])
 
 
 def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -> None:

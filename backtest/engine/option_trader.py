@@ -24,6 +24,7 @@ from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.deciders import Deciders
 from backtest.engine.option_chain import Legs, ListedContracts, OptionChain
 from backtest.engine.option_inputs import check_order, read_close_quotes
+from backtest.engine.option_waits import Wait, wait_for_roll
 from backtest.engine.portfolio_loop import (
     N_SHOWN,
     find_seen_bar,
@@ -55,12 +56,16 @@ class Trade(NamedTuple):
 
 
 class OptionTrader(NamedTuple):
-    """The policies of a run that trade options, and what they see at each close."""
+    """The policies of a run that trade options, and what they see at each close.
+
+    ``waits`` are those of policies that order at rolls alone; they change.
+    """
 
     markets: Markets
     listed: ListedContracts
     trades: tuple[Trade, ...]
     may_sell: bool
+    waits: dict[int, Wait]
 
     def name_legs(self) -> list[tuple[int, str]]:
         """Return the contracts that were ordered by number, with the names of their legs."""
@@ -74,19 +79,31 @@ def make_trader(
     *,
     may_sell: bool,
     legs: Legs,
+    lister: Any = None,
     resume: RunOptions | None = None,
 ) -> OptionTrader | None:
     """Return the policies that trade options, those of the instruments and last the overlay.
 
-    ``legs`` are those of the whole run, at first those of the run that it goes on from.
+    ``legs`` are those of the whole run, at first those of the run that it goes on from. A
+    ``lister`` lists contracts as policies choose them; without one the markets do.
     """
     trades = [
-        Trade(i, each.policy, tuple(each.columns), list_contracts(markets, i))
+        Trade(
+            i,
+            each.policy,
+            tuple(each.columns),
+            list_contracts(markets, i) if lister is None else lister.numbers,
+        )
         for i, each in enumerate(observed)
         if hasattr(type(each.policy), "option_orders")
     ]
     if not trades:
         return None
+    if lister is not None:
+        own = (lister.names, lister.options, lister.expiries, feed, lister.seen)
+        return OptionTrader(
+            markets, ListedContracts(*own, legs, lister), tuple(trades), may_sell, {}
+        )
     options = markets.options
     listed = ListedContracts(
         names=tuple(options),
@@ -99,7 +116,7 @@ def make_trader(
     if resume is not None and not legs.owners:
         resume_legs(legs, trades, resume)
         legs.hedged.update(resume.hedged)
-    return OptionTrader(markets, listed, tuple(trades), may_sell)
+    return OptionTrader(markets, listed, tuple(trades), may_sell, {})
 
 
 def resume_legs(legs: Legs, trades: Sequence[Trade], before: RunOptions) -> None:
@@ -124,16 +141,6 @@ def list_contracts(markets: Markets, i: int) -> dict[str, int]:
     return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
 
 
-def find_next_stop(trader: OptionTrader | None, deciders: Deciders, t: int, stop: int) -> int:
-    """Return one past the next bar at whose close options may be ordered, at most ``stop``."""
-    if trader is None:
-        return stop
-    if len(deciders.rows) == 1:
-        return min(t + 1, stop)
-    later = np.flatnonzero(deciders.rows[t:stop] >= 0)
-    return min(t + int(later[0]) + 1, stop) if len(later) else stop
-
-
 def ask_trader(
     trader: OptionTrader | None,
     terms: Any,
@@ -152,8 +159,12 @@ def ask_trader(
     scratch.ordered[:] = np.nan
     k = find_seen_bar(deciders, state, t)
     is_done = state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
+    if is_done:
+        trader.waits.update({each.i: Wait(len(feed.time), ()) for each in trader.trades})
     if k < 0 or is_done or t + 1 >= len(feed.time):
         return
+    if trader.listed.lister is not None:
+        trader.listed.lister.look(t)
     close = recall_close(state, quotes, tape, t)
     time = open_of(deciders, feed, k)
     days = (time + deciders.interval - deciders.start) / DAY_NS
@@ -170,20 +181,35 @@ def ask_trader(
             show_index(deciders, k)
         bar = read_bar(deciders, trade, time, int(local))
         account = read_account(deciders, terms, quotes, min(trade.i, n - 1))
-        quantities = state.options.positions.quantities
-        name = trader.markets.names[trade.i] if trade.i < n else ""
-        chain = OptionChain(trader.listed, trade.contracts, quantities, trade.i, name, t)
-        orders = ask(trade, bar, account, chain)
-        where = f"{type(trade.policy).__name__}.option_orders, close of bar {t}, "
-        where += f"{format_time(int(trader.markets.time[t]))} UTC"
-        legs = read_orders(orders, where)
-        if trade.i < n:
-            legs, is_hedged = order_instrument(
-                legs, chain.instrument, state, scratch, trade.i, where
-            )
-            trader.listed.legs.hedged.update([trade.i] * is_hedged)
-        write_orders(trader, trade, feed.options, legs, chain, t, where)
-        sell_leftovers(trader, trade, feed.options, chain, t)
+        order(trader, trade, bar, account, feed.options, state, scratch, t)
+
+
+def order(
+    trader: OptionTrader,
+    trade: Trade,
+    bar: SeenBar,
+    account: AccountView,
+    feed: OptionFeed,
+    state: AccountState,
+    scratch: Scratch,
+    t: int,
+) -> None:
+    """Ask one policy at the close of bar t, and write its orders."""
+    is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
+    name = trader.markets.names[trade.i] if is_own else ""
+    chain = OptionChain(trader.listed, trade.contracts, quantities, trade.i, name, t)
+    trader.waits.pop(trade.i, None)
+    orders = ask(trade, bar, account, chain)
+    where = f"{type(trade.policy).__name__}.option_orders, close of bar {t}, "
+    where += f"{format_time(int(trader.markets.time[t]))} UTC"
+    legs = read_orders(orders, where)
+    if is_own:
+        legs, is_hedged = order_instrument(legs, name, state, scratch, trade.i, where)
+        trader.listed.legs.hedged.update([trade.i] * is_hedged)
+    write_orders(trader, trade, feed, legs, chain, t, where)
+    sell_leftovers(trader, trade, feed, chain, t)
+    if not orders:
+        wait_for_roll(trader, trade, chain, t)
 
 
 def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape, t: int) -> CloseFacts:
@@ -353,9 +379,9 @@ def read_quantity(leg: str, quantity: Any, where: str) -> float:
 
 def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> str:
     """Return the name under which a contract is listed; refuse one that this policy cannot see."""
-    listed = trader.markets.options
     if isinstance(contract, Option):
-        found = next((name for name, each in listed.items() if each == contract), None)
+        listed = zip(trader.listed.names, trader.listed.options, strict=True)
+        found = next((name for name, each in listed if each == contract), None)
     else:
         found = getattr(contract, "name", contract)
     if not isinstance(found, str) or found not in trade.contracts:

@@ -18,7 +18,7 @@ from backtest.base import (
     warn_caller,
 )
 from backtest.engine import portfolio_loop
-from backtest.engine.bar_loop import BROKEN, FULL, NEGATIVE
+from backtest.engine.bar_loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.compile.absent_parts import pack_terms
 from backtest.engine.deciders import Deciders
 from backtest.engine.fee_days import TradedDays, start_day
@@ -29,7 +29,8 @@ from backtest.engine.loop_driver import (
     add_traded,
     explain_refusal,
 )
-from backtest.engine.option_trader import OptionTrader, ask_trader, find_next_stop
+from backtest.engine.option_trader import OptionTrader, ask_trader
+from backtest.engine.option_waits import find_lost, find_next_stop
 from backtest.engine.portfolio_buffers import (
     new_event_log,
     new_ledger_array,
@@ -188,13 +189,13 @@ def drive(
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
     arrays = [*list_arrays(state, deciders), scratch.ordered]
-    terms, t = read_tables(inputs, first), first
+    terms, t, limit = read_tables(inputs, first), first, total
     tally, traded = counts
     while t < total:
         for bar, i, margin in inputs.changes:
             terms = write_table(terms, i, margin) if bar == t else terms
         later = [bar for bar, _, _ in inputs.changes if bar > t]
-        stop = find_next_stop(inputs.trader, deciders, t, min(t + chunk, total, *later))
+        stop = find_next_stop(inputs.trader, deciders, t, min(t + chunk, limit, *later))
         if inputs.fees is not None:
             traded, end = start_day(inputs.fees.day, traded, t)
             terms, stop = inputs.fees.write(terms, traded), min(stop, end)
@@ -212,10 +213,11 @@ def drive(
         )
         with np.errstate(all="ignore"):
             counted, reached, why = simulate(*given, ledger, tally, tape, t, stop)
-        if why == FULL:
+        lost = find_lost(inputs.trader, tape, t, reached) if why == DONE else -1
+        if why == FULL or lost >= 0:  # again, with room, or to the bar at which to ask
             restore_arrays(saved, arrays)
             tape.log.written[0] = 0
-            tape = tape._replace(log=new_event_log(2 * len(tape.log.entries)))
+            tape, limit = (widen_log(tape), limit) if why == FULL else (tape, lost + 1)
             continue
         if why in (BROKEN, NEGATIVE):
             after, entered = state.wallet[EQUITY], ledger.copy()
@@ -229,7 +231,7 @@ def drive(
             change = float(after - state.wallet[EQUITY])
             raise report_portfolio_imbalance(change, entered, inputs, reached)
         traded = add_traded(traded, tally, counted)
-        tally, t = counted, reached
+        tally, t, limit = counted, reached, total
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
         known = (terms, inputs.feed, deciders, state, quotes, scratch, tape)
@@ -237,6 +239,11 @@ def drive(
         if progress is not None:
             progress(t - first, total - first)
     return Counts(tally, traded), np.concatenate(kept)
+
+
+def widen_log(tape: RunTape) -> RunTape:
+    """Return a tape with room for twice as many events."""
+    return tape._replace(log=new_event_log(2 * len(tape.log.entries)))
 
 
 def renew_targets(inputs: PortfolioInputs) -> PortfolioInputs:

@@ -44,7 +44,7 @@ class Setup(NamedTuple):
     """A run before its loop: everything that its parameters decide.
 
     ``given`` is the signal as it was given. A :class:`backtest.engine.run_setup.FastSetup` is that
-    of a run in the loop of one position.
+    of a run in the loop of one position. A ``lister`` lists options as policies choose them.
     """
 
     markets: Markets
@@ -62,6 +62,7 @@ class Setup(NamedTuple):
     benchmark: Benchmark | None = None
     given: Any = None
     started: int = 0
+    lister: Any = None
 
     @property
     def is_of_fast_loop(self) -> bool:

@@ -22,6 +22,7 @@ from backtest.base import (
 )
 from backtest.market import Market
 from backtest.options.chain import Chain
+from backtest.options.moving_surfaces import MovingSurfaces
 from backtest.options.surfaces import Surfaces
 from backtest.venue import Option
 
@@ -38,7 +39,7 @@ class OptionListing(NamedTuple):
 
     options: dict[str, Option]
     underlyings: dict[str, str]
-    surfaces: dict[str, Surfaces]
+    surfaces: dict[str, Surfaces | MovingSurfaces]
     chains: dict[str, Chain]
     quote_age: int
     max_age: int
@@ -62,26 +63,12 @@ class OptionListing(NamedTuple):
         return {
             "contracts": {name: each.to_dict() for name, each in self.options.items()},
             "underlyings": self.underlyings,
-            "surfaces": {name: hash_surfaces(each) for name, each in self.surfaces.items()},
+            "surfaces": {name: each.content_hash for name, each in self.surfaces.items()},
             "chains": {name: hash_frame(each.table) for name, each in self.chains.items()},
             "quote_age": self.quote_age,
             "max_age": self.max_age,
             **({} if frame is None else {"quantities": hash_frame(frame.reset_index())}),
         }
-
-
-def hash_surfaces(surfaces: Surfaces) -> str:
-    """Return a hash of surfaces: their times, smiles and forwards."""
-    content = [
-        [
-            str(each.time),
-            each.index,
-            each.fits[["expiry", "forward"]].astype(str).to_numpy().tolist(),
-            [[smile.a, smile.b, smile.rho, smile.m, smile.sigma] for smile in each.smiles],
-        ]
-        for each in surfaces.surfaces
-    ]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def hash_frame(frame: pd.DataFrame) -> str:
@@ -108,8 +95,8 @@ def read_listing(
     listing = OptionListing(
         options=options,
         underlyings=underlyings,
-        surfaces=read_by_underlying("surfaces", surfaces, Surfaces, markets),
-        chains=read_by_underlying("chains", chains, Chain, markets),
+        surfaces=read_by_underlying("surfaces", surfaces, (Surfaces, MovingSurfaces), markets),
+        chains=read_by_underlying("chains", chains, (Chain,), markets),
         quote_age=0 if quote_age is None else read_age("quote_age", quote_age),
         max_age=read_age("max_age", max_age),
     )
@@ -197,12 +184,12 @@ def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str
 
 
 def read_by_underlying(
-    argument: str, given: Any, kind: type, markets: Mapping[str, Market]
+    argument: str, given: Any, kinds: tuple[type, ...], markets: Mapping[str, Market]
 ) -> dict[str, Any]:
     """Return surfaces or chains by instrument."""
     if given is None:
         return {}
-    noun = kind.__name__
+    noun = kinds[0].__name__
     if not isinstance(given, Mapping):
         raise ParameterError(
             f"{argument} must be a mapping of underlyings to {noun}, got {repr_plain(given)}",
@@ -211,7 +198,7 @@ def read_by_underlying(
         )
     found: dict[str, Any] = {}
     for name, each in given.items():
-        if not isinstance(each, kind):
+        if not isinstance(each, kinds):
             raise ParameterError(
                 f"{argument} of {name!r} must be {noun}, got {type(each).__name__}",
                 where=Place(argument, of=WHERE),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ from backtest.base import (
     to_nanoseconds,
     warn_caller,
 )
-from backtest.base.units import DAY
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.market import Market
 from backtest.options.chain import Chain, find_files
 from backtest.options.surface import Measure, Model, Surface, read_tenor
@@ -32,6 +35,7 @@ COLUMNS: dict[str, Measure] = {"iv": "atm", "skew": "skew", "vix": "vix"}
 """Columns of a tenor, and the methods of a surface that give them."""
 MAX_AGE = 14 * DAY
 """Largest age of the last surface at the first bar of a market, in nanoseconds."""
+YEAR = YEAR_DAYS * DAY
 Progress = Callable[[int, int], None]
 """Called with the number of snapshots done and their total."""
 
@@ -141,6 +145,57 @@ class Surfaces:
     @property
     def _stamps(self) -> np.ndarray:
         return np.asarray(self.times.as_unit("ns").asi8)
+
+    def locate(self, times: IntArray, side: Any) -> IntArray:
+        """Return the last surface stamped at or before ("right") or before ("left") each time.
+
+        -1 before the first.
+        """
+        return np.asarray(np.searchsorted(self._stamps, times, side=side) - 1)
+
+    def value(
+        self, strike: float, expiry: int, times: IntArray, spots: FloatArray, rows: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return forward over spot, and volatility, of a contract at some times.
+
+        ``rows`` number the surfaces in force. The basis ln(F/S) of a snapshot shrinks with the time
+        left. The smile is that of the contract's expiry, at a constant distance ln(K/F).
+        """
+        left, (bases, volatilities) = (expiry - times) / YEAR, np.empty((2, len(times)))
+        for row in np.unique(rows):
+            surface = self.surfaces[row]
+            tenor = (expiry - int(self._stamps[row])) / YEAR
+            here = np.flatnonzero(rows == row)
+            carry = np.log(surface.forward(tenor) / surface.forward(0.0))
+            bases[here] = np.exp(carry * left[here] / tenor)
+            distance = np.log(strike / (spots[here] * bases[here]))
+            volatilities[here] = np.sqrt(surface.total_variance(distance, tenor) / tenor)
+        return bases, volatilities
+
+    def find_ages(self, times: IntArray, rows: IntArray) -> FloatArray:
+        """Return the days since the surfaces in force."""
+        return np.asarray((times - self._stamps[np.maximum(rows, 0)]) / DAY)
+
+    def is_flat_before(self, expiry: int, end: int) -> bool:
+        """Return whether a surface before an expiry and ``end`` has no expiry as early as it."""
+        return any(
+            stamp < min(expiry, end) and expiry < each.fits["expiry"].iloc[0].value
+            for stamp, each in zip(self._stamps.tolist(), self.surfaces, strict=True)
+        )
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of times, smiles and forwards."""
+        content = [
+            [
+                str(each.time),
+                each.index,
+                each.fits[["expiry", "forward"]].astype(str).to_numpy().tolist(),
+                [[smile.a, smile.b, smile.rho, smile.m, smile.sigma] for smile in each.smiles],
+            ]
+            for each in self.surfaces
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def fits(self) -> pd.DataFrame:

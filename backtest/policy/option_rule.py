@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from backtest.base import PolicyError
 from backtest.policy.combinators import Combinator
@@ -17,7 +17,15 @@ class OptionRule(Combinator):
 
     A subclass defines ``orders(self, bar, account, chain)``, which returns what ``option_orders``
     of a policy does. Orders of the policy inside are kept, so that rules can be stacked.
+
+    Attributes
+    ----------
+    only_rolls : bool
+        Whether ``orders`` is empty where ``chain.roll`` returns nothing. Such a rule is asked only
+        at the closes at which a roll may be due, which is faster.
     """
+
+    only_rolls: ClassVar[bool] = False
 
     def combine(self, bar: Any, account: Any, asked: tuple[float, ...]) -> float:  # noqa: ARG002 - the signature of a formula
         """Return what the policy asks."""
@@ -64,3 +72,9 @@ class PartBar:
     def __getattr__(self, name: str) -> Any:
         own = f"{self.part}__{name}"
         return getattr(self.bar, own if hasattr(self.bar, own) else name)
+
+
+def orders_at_rolls(policy: Any) -> bool:
+    """Return whether a policy orders options only where a roll is due, and all inside it do."""
+    inner = [part.policy for part in getattr(policy, "parts", ()) if trades_options(part.policy)]
+    return bool(getattr(policy, "only_rolls", False)) and all(map(orders_at_rolls, inner))

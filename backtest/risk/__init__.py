@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from backtest.risk.liquidation.max_leverage import max_leverage
     from backtest.risk.liquidation.path_events import find_first
     from backtest.risk.liquidation.paths_runner import PathsRunner
-    from backtest.risk.liquidation.risk_intervals import estimate_pairs, estimate_plain
+    from backtest.risk.liquidation.risk_intervals import estimate_difference, estimate_pairs
+    from backtest.risk.liquidation.risk_intervals import estimate_plain
     from backtest.risk.liquidation.risk_question import count_bars
     from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, AnyVenue
     from backtest.risk.liquidation.runner_arguments import make_runner, unwrap_only
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from backtest.risk.paths.path_set import Paths, check_paths
     from backtest.risk.paths.resampled import Block, Filtered, Stationary, block_length
     from backtest.risk.paths.simulate_paths import simulate_paths
+    from backtest.risk.paths.simulated_surface import SimulatedSurface, TwoFactorSurface
     from backtest.risk.scenarios.scenario import Scenario
     from backtest.risk.scenarios.stress import crashes, stress
     from backtest.risk.scenarios.stress_result import Stress

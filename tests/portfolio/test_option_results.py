@@ -163,7 +163,6 @@ def test_options_are_refused_where_nothing_values_them(examples):
     markets, venue, account = result.markets, result.venue, result.account
     for call in (
         lambda: bt.bounds(markets, examples.Buy(), venue=venue, account=account),
-        lambda: bt.simulate_paths(markets, paths=2, horizon="1d"),
         lambda: bt.replay(markets, result.fills, venue=venue, account=account),
         lambda: bt.decide(examples.Buy(), markets, venue=venue, account=account, state=result),
     ):

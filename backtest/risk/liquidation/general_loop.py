@@ -30,10 +30,17 @@ from backtest.engine import (
 )
 from backtest.market import Markets, find_clock, read_weights, weights_to_frame
 from backtest.options import refuse_options
+from backtest.policy import trades_options
 from backtest.risk.liquidation.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.risk.liquidation.paths_account import PathsAccount
 from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
+from backtest.risk.paths.path_options import (
+    PathLister,
+    list_markets,
+    make_lister,
+    place_options,
+)
 from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.path_writer import PathBars
 from backtest.venue import Venue
@@ -41,7 +48,8 @@ from backtest.venue import Venue
 WHERE = "bt.liquidation_risk"
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
 """Fields of the feed that may depend on the prices of a path."""
-"""Fields of positions that say how near they are to a liquidation."""
+SLOTS = 8
+"""Contracts for which there is room at first on a path."""
 
 
 class Prepared(NamedTuple):
@@ -98,6 +106,7 @@ class GeneralLoop:
                 where="Account.collateral",
                 cure="leave the collateral out, or count it as capital",
             )
+        self.check_options()
         resume, overlay = self.runner.resume, self.runner.overlay
         if resume is not None:
             refuse_options(resume.markets, "an account on simulated paths", where="resume")
@@ -108,6 +117,31 @@ class GeneralLoop:
                 where="account=result",
                 cure="give the overlay of the result, or a new account",
             )
+
+    def check_options(self) -> None:
+        """Require a model of volatility where a policy trades options."""
+        if self.is_trading and not self.paths.surfaces:
+            raise ParameterError(
+                "a policy that trades options on simulated paths needs a model of their "
+                "volatility, got none",
+                where=f"{WHERE}, paths",
+                cure="give bt.simulate_paths(..., surfaces=bt.paths.SimulatedSurface(ratio=1.1))",
+            )
+
+    @functools.cached_property
+    def is_trading(self) -> bool:
+        """Whether a policy trades options."""
+        return trades_options(self.runner.policy) or trades_options(self.runner.overlay)
+
+    @functools.cached_property
+    def room(self) -> list[int]:
+        """The contracts for which paths had room, the last number in force."""
+        return [SLOTS]
+
+    @property
+    def owner(self) -> str:
+        """The underlying of the options."""
+        return next(iter(self.paths.surfaces))
 
     def list_weights(self, markets: Markets) -> FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
@@ -128,7 +162,7 @@ class GeneralLoop:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             setup = set_up(
-                joined,
+                self.list_one(joined) if self.is_trading else joined,
                 self.runner.policy,
                 venue=self.venues,
                 account=replace(self.terms, flows=None),
@@ -150,6 +184,36 @@ class GeneralLoop:
             is_own, begun = True, self.begin_on(joined, setup)
         markets = joined if is_own else path
         return Prepared(begun, markets.n_bars - self.paths.width, is_own)
+
+    def list_one(self, joined: Markets) -> Markets:
+        """Return markets that list one contract of the grid, for the checks of a run."""
+        lister = self.make_lister(joined, 1)
+        lister.list_nearest("", joined.n_bars - self.paths.width, "put", -0.5, 30.0, 0.0)
+        return list_markets(joined, lister)
+
+    def make_lister(self, markets: Markets, slots: int) -> PathLister:
+        """Return what lists contracts on a path."""
+        owner = self.owner
+        return make_lister(
+            markets, self.paths.makers[owner], owner, self.venues[owner], self.paths.width, slots
+        )
+
+    def list_chosen(self, path: Markets, joined: Markets) -> Markets:
+        """Return markets that list the contracts that policies choose on a path."""
+        markets = joined if self.prepared.is_own else path
+        found = self.trade_options(self.begin_on(markets, self.prepared.setup), markets)
+        return list_markets(joined, found[1])
+
+    def trade_options(self, setup: Setup, markets: Markets) -> tuple[Outcome, PathLister]:
+        """Take an account that trades options through a path; return what was listed on it."""
+        while True:
+            slots = self.room[-1]
+            lister = self.make_lister(markets, slots)
+            placed = place_options(setup, lister)
+            outcome = take(placed, is_compiled=self.runner.compile, progress=None)
+            if not lister.is_full:
+                return outcome, lister
+            self.room.append(max(2 * slots, self.room[-1]))  # the path begins again
 
     def has_all_stamps(self, setup: Setup) -> bool:
         """Return whether each settlement that is drawn belongs to a bar after history.
@@ -180,6 +244,8 @@ class GeneralLoop:
         began: dict[str, Any] = {"start": start}
         if resume is not None:
             began = {"resume": resume}
+        if self.is_trading:
+            joined = self.list_chosen(path, joined)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found: Result = run(
@@ -206,18 +272,17 @@ class GeneralLoop:
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
         """Return the outcomes of the account on the paths that a plan draws."""
         bars, n, width = self.paths.draw_plan(plan), len(plan.keys), self.paths.width
-        rows = np.zeros((6, n, width - 1))
+        rows, options = np.zeros((6, n, width - 1)), np.zeros((2, n))
         for k in range(n):
-            rows[:, k] = self.run_bars(bars, k, number + k, has_ratio=has_ratio)
+            setup = self.place(bars, k, number + k)
+            outcome = self.run_loop(setup)
+            rows[:, k] = self.read_bars(setup, outcome, has_ratio=has_ratio)
+            options[:, k] = add_up_options(outcome)
         closes = np.array([each.prices[3].reshape(n, width)[:, 1:] for each in bars.values()])
-        return PathLives(number, *rows, closes=closes)  # type: ignore[misc] # its fields
+        return PathLives(number, *rows, closes=closes, options=options)  # type: ignore[misc] # its fields
 
-    def run_bars(
-        self, bars: Mapping[str, PathBars], k: int, number: int, *, has_ratio: bool
-    ) -> FloatArray:
-        """Return the fields of :class:`PathLives` on path k of some bars, of shape (6, n_bars)."""
-        setup = self.place(bars, k, number)
-        outcome = self.run_loop(setup)
+    def read_bars(self, setup: Setup, outcome: Outcome, *, has_ratio: bool) -> FloatArray:
+        """Return the fields of :class:`PathLives` of one path, of shape (6, n_bars)."""
         n_bars, begins = self.paths.n_bars, self.prepared.offset + 1
         since = begins - setup.first  # rows before the first bar after history
         found = np.zeros((6, n_bars))
@@ -270,13 +335,18 @@ class GeneralLoop:
         """Return the account before its first bar on path k of some bars."""
         setup = self.prepared.setup
         if not self.prepared.is_own:
-            return self.replace_prices(setup, bars, k)
+            placed = self.replace_prices(setup, bars, k)
+            if not self.is_trading:
+                return placed
+            return placed._replace(markets=self.paths.markets_of(bars, k, number))
         return self.begin_on(
             self.paths.join_history(self.paths.markets_of(bars, k, number), WARMUP), setup
         )
 
     def run_loop(self, setup: Setup) -> Outcome:
         """Take the account through the bars of a path."""
+        if self.is_trading:
+            return self.trade_options(setup, setup.markets)[0]
         return take(setup, is_compiled=self.runner.compile, progress=None)
 
     def replace_prices(self, setup: Setup, bars: Mapping[str, PathBars], k: int) -> Setup:
@@ -296,3 +366,13 @@ class GeneralLoop:
                 rates[own[-len(drawn) :]] = drawn
         fields["funding_rate"] = rates
         return setup._replace(inputs=setup.inputs._replace(feed=feed._replace(**fields)))
+
+
+def add_up_options(outcome: Outcome) -> FloatArray:
+    """Return what options cost over a path, and the spread paid in it, (2,)."""
+    own = outcome.record.options
+    if own is None:
+        return np.zeros(2)
+    spread = float(own.slippage.sum())
+    costs = float(own.fees.sum() + own.liquidation_loss.sum()) + spread
+    return np.array([costs - float(own.price_pnl.sum()), spread])

@@ -37,6 +37,7 @@ from backtest.risk.liquidation.risk_rows import (
     name_phase,
     tabulate_fan,
     tabulate_hazard,
+    tabulate_outcomes,
 )
 from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, AnyVenue, make_runner
 from backtest.risk.paths.funding_process import summarize_funding, tabulate_funding
@@ -68,6 +69,11 @@ class LiquidationRisk(SettingsResult):
         What the numbers come from: model, seed, policy, venue, account, confidence.
     paths : Paths
         The paths that the account was taken through.
+    outcomes : DataFrame
+        A row per plain path, not saved: ``wealth`` at the last horizon, ``is_liquidated`` and
+        ``is_ruined`` within it, the ``mean_wealth`` of the closes of the whole path,
+        ``option_cost``, premiums less proceeds with fees, and ``option_spread``, the part of it
+        that is spread. Accounts on the same paths are compared row by row.
     """
 
     table: pd.DataFrame
@@ -77,6 +83,7 @@ class LiquidationRisk(SettingsResult):
     settings: dict[str, Any]
     paths: Paths | None = None
     runner: PathsRunner | None = None
+    outcomes: pd.DataFrame | None = None
 
     kind = "liquidation-risk"
     called = "risk"
@@ -328,6 +335,7 @@ def liquidation_risk(
         settings=describe_settings(runner, question) | ({"no_fill": no_fill} if no_fill else {}),
         paths=runner.paths,
         runner=runner,
+        outcomes=tabulate_outcomes(events, int(question.bars[-1])),
     )
 
 

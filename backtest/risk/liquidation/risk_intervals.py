@@ -70,6 +70,24 @@ def estimate_pairs(is_hit: FloatArray, confidence: float) -> RiskEstimate:
     return RiskEstimate(p, *exact_interval(p * n, n, confidence), n)
 
 
+def estimate_difference(one: FloatArray, other: FloatArray, confidence: float) -> RiskEstimate:
+    """Return the mean difference of two accounts on the same paths, row by row.
+
+    The interval is normal, from the variance of the differences; ``sample`` is the number of paths
+    that differ.
+
+    Examples
+    --------
+    >>> one, other = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0])
+    >>> round(estimate_difference(one, other, 0.95).high, 3)
+    0.74
+    """
+    differences = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
+    mean = float(np.mean(differences))
+    reach = find_deviate(confidence) * float(np.std(differences, ddof=1)) / len(differences) ** 0.5
+    return RiskEstimate(mean, mean - reach, mean + reach, float(np.sum(differences != 0.0)))
+
+
 def find_deviate(confidence: float) -> float:
     """Return the normal deviate of a two-sided interval."""
     from statistics import NormalDist  # noqa: PLC0415 - seldom needed

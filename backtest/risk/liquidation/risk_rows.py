@@ -290,6 +290,21 @@ def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.RangeIndex(1, n_days + 1, name="day"))
 
 
+def tabulate_outcomes(events: PathEvents, last: int) -> pd.DataFrame:
+    """Return what each path came to by the last bar of the longest horizon."""
+    return pd.DataFrame(
+        {
+            "wealth": events.wealth[-1],
+            "is_liquidated": events.liquidated <= last,
+            "is_ruined": events.ruined <= last,
+            "mean_wealth": events.costs[0],
+            "option_cost": events.costs[1],
+            "option_spread": events.costs[2],
+        },
+        index=pd.RangeIndex(len(events.ruined), name="path"),
+    )
+
+
 def find_typical(
     paths: Paths, events: PathEvents, tilted: PathEvents | None
 ) -> pd.DataFrame | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from backtest.risk.paths.instrument_paths import InstrumentPaths
 from backtest.risk.paths.path_calendar import PathCalendar, find_grid, find_period
 from backtest.risk.paths.path_model import PathModel
 from backtest.risk.paths.path_writer import PathBars
+from backtest.risk.paths.simulated_surface import SimulatedSurface, SurfaceMaker
 
 ALONE = (0.0, 1.0)
 """The loads of an instrument whose draws are joined with no others."""
@@ -73,6 +74,8 @@ class Paths(Viewable):
         Of the normal numbers of parametric models, by instrument.
     common_jump : float
         The probability that the jumps of a bar are common to all instruments.
+    surfaces : mapping of str to SimulatedSurface
+        What values options on the paths, by instrument.
     """
 
     history: Market | Markets
@@ -86,6 +89,12 @@ class Paths(Viewable):
     drift_of_history: bool = False
     correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
     common_jump: float = 1.0
+    surfaces: Mapping[str, SimulatedSurface] = field(default_factory=dict)
+
+    @functools.cached_property
+    def makers(self) -> dict[str, SurfaceMaker]:
+        """What makes the surfaces of paths, by instrument."""
+        return {name: SurfaceMaker.of(x, self.markets[name]) for name, x in self.surfaces.items()}
 
     @functools.cached_property
     def markets(self) -> Markets:
@@ -206,6 +215,10 @@ class Paths(Viewable):
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
+        surfaces = {
+            name: {"name": type(each).__name__, **each.to_dict()}
+            for name, each in self.surfaces.items()
+        }
         return {
             "model": {},
             "paths": self.count,
@@ -215,6 +228,7 @@ class Paths(Viewable):
             "antithetic": self.antithetic,
             "drift_of_history": self.drift_of_history,
             "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
+            **({"surfaces": surfaces} if surfaces else {}),
             **(self.describe_each() if len(self.names) > 1 else self.describe_one()),
         }
 

@@ -22,7 +22,6 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.options import refuse_options
 from backtest.risk.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.risk.paths.correlations import read_correlation
 from backtest.risk.paths.diffusions import GBM, Kou, Merton
@@ -30,6 +29,7 @@ from backtest.risk.paths.funding_process import FITTED, FundingChoice, read_fund
 from backtest.risk.paths.path_model import HISTORY, Drift, PathModel
 from backtest.risk.paths.path_set import Paths, choose_funding
 from backtest.risk.paths.resampled import Block, Filtered, Stationary
+from backtest.risk.paths.simulated_surface import SimulatedSurface, read_surfaces
 
 MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each
@@ -42,7 +42,7 @@ WHERE = "bt.simulate_paths"
 
 
 @checked
-def simulate_paths(
+def simulate_paths(  # noqa: PLR0913 - the words of a simulation
     market: Market | Markets,
     model: Any = "filtered",
     *,
@@ -56,6 +56,7 @@ def simulate_paths(
     drift: Drift | None = None,
     correlation: float | FloatArray | None = None,
     common_jump: float | None = None,
+    surfaces: SimulatedSurface | Mapping[str, SimulatedSurface] | None = None,
 ) -> Paths:
     """Return possible continuations of a market, or of several.
 
@@ -99,6 +100,8 @@ def simulate_paths(
     common_jump : float, optional
         The probability that the jumps of a bar (their number, times and the quantiles of their
         sizes) are common to all instruments, for Merton and Kou; 1 by default.
+    surfaces : SimulatedSurface, or mapping of str to SimulatedSurface, optional
+        What values options on the paths, by instrument; needed by policies that trade options.
 
     Returns
     -------
@@ -118,7 +121,7 @@ def simulate_paths(
     Range(0, 2**62).check("seed", seed, where=Place("seed", of=WHERE), whole=True)
     check_bridge(bridge)
     span = parse_duration(horizon, where=Place("horizon", of=WHERE))
-    refuse_options(markets, "simulated paths", where=Place("market", of=WHERE))
+    check_unlisted(markets)
     history = select_history_of_all(markets, start)
     models = fit_models(model, history, drift)
     is_resampled = all(each.is_resampled for each in models.values())
@@ -135,6 +138,7 @@ def simulate_paths(
         drift_of_history=drift == HISTORY,
         correlation=read_correlation(correlation, history),
         common_jump=1.0 if common_jump is None else common_jump,
+        surfaces=read_surfaces(surfaces, history.names, where=WHERE),
     )
     if antithetic and not made.is_symmetric:
         first = next(each for each in models.values() if not each.is_symmetric)
@@ -145,6 +149,17 @@ def simulate_paths(
         )
     _ = [each.source for each in made.members.values()]  # its errors belong here
     return made
+
+
+def check_unlisted(markets: Markets) -> None:
+    """Refuse listed options: on paths those of a grid are, valued by a model."""
+    if markets.options:
+        raise ParameterError(
+            f"options on simulated paths are those of a grid under a model of their volatility, "
+            f"got {next(iter(markets.options))!r} listed",
+            where=Place("market", of=WHERE),
+            cure="give the instruments alone, and surfaces=bt.paths.SimulatedSurface(ratio=1.1)",
+        )
 
 
 def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:

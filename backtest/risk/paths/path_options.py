@@ -1,0 +1,191 @@
+"""Options on simulated paths: contracts of a grid, listed as rules choose them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest.account import OptionFeed, make_option_feed
+from backtest.base import IntArray, format_time
+from backtest.base.units import YEAR_DAYS
+from backtest.engine import (
+    CloseQuotes,
+    Contract,
+    Instant,
+    Setup,
+    find_settlement,
+    list_instants,
+    pack_option_terms,
+    write_contract,
+)
+from backtest.engine.option_inputs import YEAR
+from backtest.market import Markets
+from backtest.options import MovingSurfaces, find_expiry, quote_contracts
+from backtest.risk.paths.simulated_surface import SurfaceMaker
+from backtest.venue import Option, Venue, require_costs
+
+SETTLEMENTS = {"inverse": "coin", "linear": "cash", "spot": "cash"}
+EMPTY = {"signs": -1.0, "strikes": 1.0, "sizes": 1.0, "rates": 0.0}
+"""Terms where no contract is listed yet: numbers, worth nothing."""
+FARTHEST = 5.0
+"""Standard deviations to expiry up to which strikes are listed."""
+LONGEST = 3 * 365 * 24 * 3_600 * 10**9
+"""Time to the last listed expiry, ns."""
+
+
+@dataclass(eq=False)
+class PathLister:
+    """The contracts that rules chose on a path so far, of all strikes and expiries of its grid.
+
+    ``feed`` has room for a number of them. A contract is valued from the close at which it is
+    chosen; ``seen`` is written at the closes at which policies are asked. ``is_full`` says that a
+    rule chose one for which there was no room.
+    """
+
+    maker: SurfaceMaker
+    surfaces: MovingSurfaces
+    markets: Markets
+    owner: str
+    venue: Venue
+    instants: tuple[Instant, Instant]
+    feed: OptionFeed
+    seen: CloseQuotes
+    names: list[str] = field(default_factory=list)
+    options: list[Option] = field(default_factory=list)
+    expiries: list[pd.Timestamp] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    is_full: bool = False
+
+    @functools.cached_property
+    def expiry_times(self) -> IntArray:
+        """All expiries, UTC ns."""
+        closes = self.instants[1].time
+        return self.maker.surface.list_expiries(int(closes[0]), int(closes[-1]) + LONGEST)
+
+    def look(self, t: int) -> None:
+        """Write what is known of the listed contracts at the close of bar t."""
+        self.quote(t, 0)
+
+    def quote(self, t: int, first: int) -> None:
+        """Write what is known of the contracts from number ``first`` on at the close of bar t."""
+        own, feed, seen = slice(first, len(self.names)), self.feed, self.seen
+        spot = self.instants[1].marks[feed.instruments[0], t]
+        forwards = spot * feed.bases_close[t, own]
+        seen.forwards[t, own] = forwards
+        found = quote_contracts(
+            feed.signs[own], forwards, feed.strikes[own], feed.years_close[t, own],
+            feed.volatilities_close[t, own], feed.half_spreads[t, own], feed.ticks[own],
+            is_coin=bool(feed.are_coin[0]),
+        )  # fmt: skip
+        seen.marks[t, own], seen.bids[t, own], seen.asks[t, own], seen.deltas[t, own] = found
+
+    def list_nearest(
+        self, instrument: str, t: int, kind: str, delta: float, tenor: float, roll: float
+    ) -> Mapping[str, int]:
+        """List the contract nearest to a tenor and a delta at the close of bar t."""
+        if instrument not in {"", self.owner} or self.is_full:
+            return {}
+        close = int(self.instants[1].time[t])
+        days = np.round(YEAR_DAYS * ((self.expiry_times - close) / YEAR), 9)
+        later = np.flatnonzero(days > roll)
+        order = np.lexsort((days[later], np.round(np.abs(days[later] - tenor), 9)))
+        expiry = int(self.expiry_times[later[order[0]]])
+        strike = self.find_strike(t, close, expiry, kind, delta)
+        return {} if strike is None else self.enter(t, kind, strike, expiry)
+
+    def find_strike(self, t: int, close: int, expiry: int, kind: str, delta: float) -> float | None:
+        """Return the listed strike with the absolute Black delta nearest to that of ``delta``."""
+        surfaces, step = self.surfaces, self.maker.step
+        row, years = surfaces.locate(np.array([close]), "left"), (expiry - close) / YEAR
+        spot = float(self.instants[1].marks[self.feed.instruments[0], t])
+        if row[0] < 0 or not np.isfinite(spot):
+            return None
+        one, left = np.array([spot]), np.array([years])
+        basis, atm = surfaces.evaluate(row, one, one, left)[:, 0]
+        width = FARTHEST * max(1.0, 0.5 * float(atm)) * float(atm) * np.sqrt(years)
+        forward = spot * float(basis)
+        low = max(int(forward * np.exp(-width) / step), 1)
+        high = int(forward * np.exp(min(width, 5.0)) / step) + 2
+        strikes = step * np.arange(low, high, dtype=np.float64)
+        n = len(strikes)
+        same = np.ones(n)
+        volatilities = surfaces.evaluate(np.full(n, row[0]), strikes, spot * same, years * same)[1]
+        signs = same if kind == "call" else -same
+        deltas = quote_contracts(
+            signs, forward * same, strikes, years * same, volatilities, 0.0 * same, 0.0 * same,
+            is_coin=False,
+        )[3]  # fmt: skip
+        away = np.round(np.abs(np.abs(deltas) - abs(delta)), 9)
+        return float(strikes[np.lexsort((strikes, away))[0]])
+
+    def enter(self, t: int, kind: str, strike: float, expiry: int) -> Mapping[str, int]:
+        """Return the number of a contract, listed from the close of bar t on."""
+        option = Option(
+            kind=kind, strike=strike, expiry=format_time(expiry), underlying=self.owner,
+            settlement=SETTLEMENTS[self.venue.contract.kind], spread=self.maker.surface.spread,
+        )  # fmt: skip
+        name, k = str(option.name), len(self.names)
+        if name in self.numbers:
+            return {name: self.numbers[name]}
+        if k == len(self.feed.signs):
+            self.is_full = True
+            return {}
+        contract = Contract(
+            name=name,
+            option=option,
+            costs=require_costs(self.venue.option_costs, self.owner),
+            instrument=int(self.feed.instruments[0]),
+            owner=self.owner,
+            expiry=find_expiry(option),
+            surfaces=self.surfaces,
+        )
+        settled = find_settlement(self.markets, self.venue, option, self.owner)
+        write_contract(self.feed, k, contract, settled, self.instants)
+        self.names.append(name)
+        self.options.append(option)
+        self.expiries.append(pd.Timestamp(expiry, tz="UTC"))
+        self.numbers[name] = k
+        self.quote(t, k)
+        return {name: k}
+
+
+def make_lister(
+    markets: Markets, maker: SurfaceMaker, owner: str, venue: Venue, width: int, slots: int
+) -> PathLister:
+    """Return what lists contracts on a path: the last ``width`` bars of some markets."""
+    feed, panel = make_option_feed(slots, markets.n_bars), markets.panel()
+    feed.instruments[:] = markets.names.index(owner)
+    for name, value in EMPTY.items():
+        getattr(feed, name)[:] = value
+    feed.expiries[:], feed.pairs[:] = np.arange(slots), np.arange(slots)
+    instants = list_instants(markets, panel.mark_open, panel.mark_close)
+    stamps = instants[1].time[-width:] - 1
+    surfaces = maker.make(stamps, markets[owner].close[-width:])
+    seen = CloseQuotes(*np.full((5, markets.n_bars, slots), np.nan))
+    return PathLister(maker, surfaces, markets, owner, venue, instants, feed, seen)
+
+
+def place_options(setup: Setup, lister: PathLister) -> Setup:
+    """Return the setup of an account whose policies choose from the grid of a path."""
+    inputs, names = setup.inputs, lister.markets.names
+    rule = setup.account.requirement
+    terms = inputs.terms._replace(options=pack_option_terms(rule, lister.feed, names))
+    feed = inputs.feed._replace(options=lister.feed)
+    return setup._replace(
+        inputs=inputs._replace(terms=terms, feed=feed), markets=lister.markets, lister=lister
+    )
+
+
+def list_markets(markets: Markets, lister: PathLister) -> Markets:
+    """Return markets that list the contracts of a path, under its surfaces."""
+    listed: dict[str, Any] = dict(zip(lister.names, lister.options, strict=True))
+    return Markets(
+        {**markets, **listed},
+        currency=markets.currency or None,
+        surfaces={lister.owner: lister.surfaces},
+    )
