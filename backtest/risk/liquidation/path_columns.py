@@ -14,7 +14,7 @@ from backtest.policy import Policy
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
 from backtest.risk.paths.path_writer import PathBars
 
-DRAWN = (*PRICES, *MARKS, "volume", "funding_rate", "source")
+DRAWN = frozenset({*PRICES, *MARKS, "volume", "funding_rate", "source"})
 """Fields of a market that differ from path to path."""
 
 
