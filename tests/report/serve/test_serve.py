@@ -29,7 +29,7 @@ from backtest.store import compare_saved, name_saved
 from backtest.strategies import Constant
 from tests.report.serve.served import SECRET, VENUE, rows_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow
