@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ from backtest.engine.feed_arrays import (
     read_cash,
     read_instrument,
 )
-from backtest.market import PolicyClock, find_clock, has_gaps
+from backtest.market import PolicyClock, compute_once, find_clock, has_gaps
 from backtest.measures import Clock
 from backtest.venue import (
     MarginRules,
@@ -298,7 +299,8 @@ def read_margin_tables(
 
 def read_clock(market: Market, feed: Feed, sampling: str, *, is_inverse: bool) -> Clock:
     """Return where samples end, the log mark returns, and the risk-free rate per bar."""
-    returns = measure_log_returns(market.mark_close, is_inverse=is_inverse)
+    measure = partial(measure_log_returns, market.mark_close, is_inverse=is_inverse)
+    returns = compute_once(market, f"log_returns inverse={is_inverse}", measure)
     free = earn_cash(feed.cash_rate, feed.years, market.n_bars)
     return Clock(True, mark_samples(market, sampling), returns, free)
 

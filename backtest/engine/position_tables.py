@@ -53,7 +53,9 @@ def sum_positions(values: FloatArray) -> FloatArray:
 
 
 def value_marks(marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
-    """Return the values u of marks, of shape (n_bars, n)."""
+    """Return the values u of marks, of shape (n_bars, n); those of one need no copy."""
+    if len(venues) == 1:
+        return value_of(venues[0], marks)
     return np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
 
 

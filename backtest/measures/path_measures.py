@@ -114,7 +114,9 @@ def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
     if top > sums.peak:  # else no new peak, which is faster
         peak = np.maximum.accumulate(np.maximum(piece.unit, sums.peak))
     fall = 1.0 - piece.unit / peak
-    moves = np.where(piece.moves > -1.0, piece.moves, 0.0)
+    moves = piece.moves
+    if not np.min(moves) > -1.0:  # else all are known, which is usual, and faster
+        moves = np.where(moves > -1.0, moves, 0.0)
     share = divide_by_equity(piece.available, piece.equity)
     return PathSums(
         n=sums.n + len(fall),

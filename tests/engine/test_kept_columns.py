@@ -1,0 +1,57 @@
+"""A market keeps the columns of the last policy of the package, and their check."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.engine.lookahead import causality
+from backtest.strategies import VolTarget
+
+
+class Own(VolTarget):
+    """A policy of the user, which may compute from more than the market."""
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """Return the policies that were checked."""
+    found, check = [], causality.check_causality
+
+    def note(policy, *given, **more):
+        found.append(policy)
+        return check(policy, *given, **more)
+
+    monkeypatch.setattr(causality, "check_causality", note)
+    return found
+
+
+def look(policy, market):
+    columns, found = causality.observe_checked(policy, market)
+    return columns["sigma"], found
+
+
+def test_an_equal_policy_of_the_package_is_not_observed_again(looked):
+    market = bt.Market.sample(bars=300)
+    sigma, found = look(VolTarget(), market)
+    again = look(VolTarget(), market.with_signal(market.signal))
+    assert len(looked) == 1
+    assert again[0] is sigma
+    assert again[1] == found
+
+
+def test_other_parameters_signals_and_own_policies_are(looked):
+    market = bt.Market.sample(bars=300)
+    signal = np.where(np.arange(300) < 100, 1.0, -1.0)
+    for policy, seen in (
+        (VolTarget(), market),
+        (VolTarget(half_life=30.0), market),
+        (VolTarget(), market),
+        (VolTarget(), market.with_signal(np.array([-1.0]))),
+        *[(VolTarget(), market.with_signal(signal))] * 2,
+        *[(Own(), market)] * 2,
+        (VolTarget(), market.prefix(200)),
+    ):
+        look(policy, seen)
+    assert len(looked) == 9
