@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from numba import njit
+from numba.core.compiler import Flags
 from numba.core.errors import NumbaError
+from numba.core.targetconfig import TargetConfig
 
 from backtest.base import cache_folder, linked_code
 from backtest.base.atomic_files import write_file
@@ -225,3 +227,10 @@ def test_a_numba_with_other_parts_compiles_all_code_to_be_run(monkeypatch):
     with linked_code.compiling(is_linked=True):
         assert linked_code.CODEGEN._library_class is before
         assert njit(lambda x: x + 1.0)(1.0) == 2.0
+
+
+def test_flags_that_are_read_at_once_are_those_of_numba():
+    flags = Flags()
+    flags.nrt, flags.error_model = True, "numpy"
+    assert flags.values() == TargetConfig.values(flags)
+    assert flags == flags.copy() != Flags()
