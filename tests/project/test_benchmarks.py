@@ -24,6 +24,7 @@ HELPERS = ("known_truth.py", "real_walks.py", "replications/comparison.py", "rep
 """What the others import: no commands."""
 
 SMALLEST: dict[str, str] = {
+    "both.py": "--only import --repeat 1",
     "contagion.py": "--out PICTURE",
     "calm_and_cycle.py": "--steps 600 --trials 4 --seeds 1",
     "carry.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
