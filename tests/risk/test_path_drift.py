@@ -115,7 +115,7 @@ def test_the_first_bar_of_filtered_paths_has_todays_variance():
     returns = np.concatenate([0.002 * noise(3000, 1), 0.006 * noise(48, 2)])
     drawn = bt.simulate_paths(with_returns(returns), "filtered", paths=1, horizon="1h")
     table = drawn.leader.source.rows
-    scaled = table.bars[1:, 3] * math.sqrt(table.terms[3]) / table.bars[1:, 4]
+    scaled = table.moves[3, 1:] * math.sqrt(table.terms[3]) / table.moves[4, 1:]
     assert np.mean(scaled**2) == pytest.approx(drawn.model.variance_now, rel=1e-9)
     # half-lives of 72 and 480 bars
     alpha, back = 1.0 - 0.5 ** (1 / 72), 1.0 - 0.5 ** (1 / 480)

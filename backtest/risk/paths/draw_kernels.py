@@ -28,8 +28,6 @@ S27, S30, S31, S11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(11)
 UNIT = 2.0**-53
 SPREAD = np.uint64(0xD1B54A32D192ED03)
 """How far the keys of the instruments of one path are apart; the first has that of the path."""
-NEAR = 0.0625
-"""The largest log move of which the series of :func:`grow_near` is enough."""
 PICK_PLACE, CHI_PLACE = 60, 10
 """Places of the words that pick a key, and of those of a chi-square number."""
 
@@ -192,11 +190,8 @@ def draw_poisson(u: float, mean: float) -> int:
 
 def grow(x: float) -> float:
     """Return exp(x); by its series, to 1e-16, for the small moves of a bar, which is faster."""
-    return math.exp(x) if abs(x) > NEAR else grow_near(x)
-
-
-def grow_near(x: float) -> float:
-    """Return exp(x) for x within :data:`NEAR` of zero, by its series; loops of it are vectors."""
+    if abs(x) > 0.0625:
+        return math.exp(x)
     even = x * x
     low = (1.0 + x) + even * (0.5 + x * (1.0 / 6.0))
     middle = (1.0 / 24.0 + x * (1.0 / 120.0)) + even * (1.0 / 720.0 + x * (1.0 / 5040.0))

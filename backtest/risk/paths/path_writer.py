@@ -38,11 +38,13 @@ class PathBars(NamedTuple):
 class RowTable(NamedTuple):
     """History as rows to repeat; arrays as :mod:`backtest.risk.paths.row_kernels` takes them.
 
-    ``bars`` has all that a bar repeats of a row side by side. ``rates`` are the settlements of each
-    row, ``residuals`` those of the funding process at its end, both by their order in the bar.
+    ``rates`` are the settlements of each row, ``residuals`` those of the funding process at its
+    end, both by their order in the bar.
     """
 
-    bars: FloatArray
+    moves: FloatArray
+    ratios: FloatArray
+    shares: FloatArray
     starts: IntArray
     counts: IntArray
     first: IntArray
@@ -141,16 +143,16 @@ def tabulate_rows(
     rates = np.zeros((1, history.n_bars))
     if calendar.grid is not None and funding.kind == HISTORY:
         rates = sum_settled(history, calendar.grid, n_orders)
-    moves = [np.log(each / before) for each in prices]
-    ratios = [mark / price for mark, price in zip(marks, prices, strict=True)]
-    shares = history.volume / mean if mean > 0.0 else np.zeros(history.n_bars)
+    moves = np.array([*(np.log(each / before) for each in prices), scale])
     single = moves[3] / scale
     is_scaled = bool(model.is_scaled)  # type: ignore[attr-defined] # resampled
     cumulants = find_cumulants(single[own >= 0], is_scaled=is_scaled)
     if is_scaled:  # the first bar has the variance of the model, whatever the scale of rows
         terms[2] /= float(np.mean(single[own >= 0] ** 2))
     table = RowTable(
-        bars=np.column_stack([*moves, scale, *ratios, shares]),
+        moves=moves,
+        ratios=np.array([mark / price for mark, price in zip(marks, prices, strict=True)]),
+        shares=history.volume / mean if mean > 0.0 else np.zeros(history.n_bars),
         starts=starts,
         counts=np.array([len(rows) for rows in lists], np.int64),
         first=np.array([rows[0] if len(rows) else -1 for rows in lists], np.int64),
@@ -259,6 +261,6 @@ def write_rows(
         calendar.row_phases, table.first, table.kind,
     )  # fmt: skip
     kernels.lay_rows(
-        prices, marks, volume, rows, width, table.bars, table.growth, table.terms,
-        np.empty(row_kernels.SCRATCH),
+        prices, marks, volume, rows, width, table.moves, table.ratios, table.shares, table.growth,
+        table.terms,
     )  # fmt: skip

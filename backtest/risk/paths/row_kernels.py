@@ -5,20 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from backtest.risk.paths.draw_kernels import NEAR, draw_uniform, grow, grow_near
+from backtest.risk.paths.draw_kernels import draw_uniform, grow
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
 
 KERNELS = ("choose_rows", "expect_growth", "lay_rows")
-PATHS = 8
-"""Paths that are laid side by side, as a vector."""
-LAST, VARIANCE, MOVES, LOGS, FACTORS = 0, 1, 2, 7, 11
-"""Rows of the scratch space: the last close, the variance, five numbers of a row of history, the
-log moves of open, high, low and close, and their exponentials."""
-SCRATCH = 15 * PATHS
 
 
 def choose_rows(
@@ -60,11 +52,11 @@ def choose_rows(
             rows[p * width + t] = row
 
 
-def sum_cumulants(size: float, cumulants: tuple[float, float, float, float]) -> float:
+def sum_cumulants(size: float, terms: FloatArray) -> float:
     """Return the log of the mean of exp(size x), x the log move of a row drawn by itself."""
-    first, second, third, fourth = cumulants
-    rest = second / 2.0 + size * (third / 6.0 + size * (fourth / 24.0))
-    return size * (first + size * rest)
+    rest: float = terms[9] / 2.0 + size * (terms[10] / 6.0 + size * (terms[11] / 24.0))
+    growth: float = size * (terms[8] + size * rest)
+    return growth
 
 
 def sum_ended(
@@ -101,7 +93,6 @@ def expect_growth(
     :func:`lay_rows`.
     """
     mean, left = terms[3], 0
-    cumulants = (terms[8], terms[9], terms[10], terms[11])
     for t in range(1, len(phases)):
         now, before, phase, last_phase = t % 2, 1 - t % 2, phases[t], phases[t - 1]
         fresh = 1.0 / kind[0] if kind[1] != 0.0 else 0.0
@@ -126,7 +117,7 @@ def expect_growth(
             size = math.sqrt(variance) if terms[1] != 0.0 else 1.0
             x = size * moves[row]
             weight = terms[5] + (terms[6] if x < 0.0 else 0.0)
-            mass[now, row] = share * grow(x - sum_cumulants(size, cumulants))
+            mass[now, row] = share * grow(x - sum_cumulants(size, terms))
             variances[now, row] = terms[4] + weight * x * x + terms[7] * variance
             total += mass[now, row]
             weighted += mass[now, row] * variances[now, row]
@@ -142,83 +133,37 @@ def lay_rows(
     volume: FloatArray,
     rows: IntArray,
     width: int,
-    history: FloatArray,
+    moves: FloatArray,
+    ratios: FloatArray,
+    shares: FloatArray,
     growth: FloatArray,
     terms: FloatArray,
-    lanes: FloatArray,
 ) -> None:
-    """Write the bars that repeat rows of history, of some paths side by side.
+    """Write the bars that repeat rows of history.
 
-    ``history`` (n_rows, 10) has the logs of open, high, low and close over the last close, the
-    volatility of the row by which they are divided, mark over last of the four, and volume over its
-    mean. ``growth`` (width,) is that of :func:`expect_growth`, which is taken out of the bars.
-    ``terms`` are the mean volume, 1 if moves are scaled, and, per bar, growth of the expected
-    price, variance now, omega, alpha, gamma, beta, and the first four cumulants of the log move of
-    a row at a variance of 1. ``lanes`` (SCRATCH,) is scratch space.
-
-    The last path fills the lanes of those that are missing, and is written again.
+    ``moves`` (5, n_rows) are the logs of open, high, low and close over the last close, and the
+    volatility of the row by which they are divided; ``ratios`` (4, n_rows) are mark over last, and
+    ``shares`` (n_rows,) volume over its mean. ``growth`` (width,) is that of
+    :func:`expect_growth`, which is taken out of the bars. ``terms`` are the mean volume, 1 if moves
+    are scaled, and, per bar, growth of the expected price, variance now, omega, alpha, gamma, beta,
+    and the first four cumulants of the log move of a row at a variance of 1.
     """
-    n_paths = len(prices[0]) // width
-    for first in range(0, n_paths, PATHS):
-        for j in range(PATHS):
-            lanes[LAST * PATHS + j] = prices[3, min(first + j, n_paths - 1) * width]
-            lanes[VARIANCE * PATHS + j] = terms[3]
+    is_scaled = terms[1] != 0.0
+    for p in range(len(prices[0]) // width):
+        last, variance = prices[3, p * width], terms[3]
         for t in range(1, width):
-            for j in range(PATHS):
-                row = history[np.uint64(rows[min(first + j, n_paths - 1) * width + t])]
-                for k in range(5):
-                    lanes[(MOVES + k) * PATHS + j] = row[k]
-            if move_lanes(lanes, terms[2] - growth[t], terms):
-                grow_lanes(lanes)
-            for j in range(PATHS):
-                bar = np.uint64(min(first + j, n_paths - 1) * width + t)
-                row = history[np.uint64(rows[bar])]
-                write_bar(prices, marks, bar, lanes, j, row)
-                volume[bar] = terms[0] * row[9]
-
-
-def move_lanes(lanes: FloatArray, drift: float, terms: FloatArray) -> bool:
-    """Write the log moves of a bar, and their exponentials; return whether one is not near zero.
-
-    The loop is one of vectors: it calls nothing and does not branch.
-    """
-    is_scaled, is_far = terms[1] != 0.0, False
-    omega, alpha, gamma, beta = terms[4], terms[5], terms[6], terms[7]
-    cumulants = (terms[8], terms[9], terms[10], terms[11])
-    for j in range(PATHS):
-        variance = lanes[VARIANCE * PATHS + j]
-        size = math.sqrt(variance) if is_scaled else 1.0
-        scale = size / lanes[(MOVES + 4) * PATHS + j]
-        shift = drift - sum_cumulants(size, cumulants)
-        for k in range(4):
-            x = lanes[(MOVES + k) * PATHS + j] * scale + shift
-            lanes[(LOGS + k) * PATHS + j] = x
-            lanes[(FACTORS + k) * PATHS + j] = grow_near(x)
-            is_far |= abs(x) > NEAR
-        surprise = lanes[(MOVES + 3) * PATHS + j] * scale
-        weight = alpha + (gamma if surprise < 0.0 else 0.0)
-        lanes[VARIANCE * PATHS + j] = omega + weight * surprise * surprise + beta * variance
-    return is_far
-
-
-def grow_lanes(lanes: FloatArray) -> None:
-    """Write the exponentials of the log moves of a bar, also of those far from zero."""
-    for i in range(FACTORS * PATHS, (FACTORS + 4) * PATHS):
-        lanes[i] = grow(lanes[i - 4 * PATHS])
-
-
-def write_bar(
-    prices: FloatArray, marks: FloatArray, i: np.uint64, lanes: FloatArray, j: int, row: FloatArray
-) -> None:
-    """Write the prices and marks of bar i, of path j of those side by side."""
-    last = lanes[LAST * PATHS + j]
-    open_ = last * lanes[FACTORS * PATHS + j]
-    high = last * lanes[(FACTORS + 1) * PATHS + j]
-    low = last * lanes[(FACTORS + 2) * PATHS + j]
-    close = last * lanes[(FACTORS + 3) * PATHS + j]
-    mark_open, mark_close = open_ * row[5], close * row[8]
-    mark_high = max(high * row[6], mark_open, mark_close)
-    mark_low = min(low * row[7], mark_open, mark_close)
-    prices[0, i], prices[1, i], prices[2, i], prices[3, i] = open_, high, low, close
-    marks[0, i], marks[1, i], marks[2, i], marks[3, i] = mark_open, mark_high, mark_low, mark_close
-    lanes[LAST * PATHS + j] = close
+            i = p * width + t
+            row = rows[i]
+            size = math.sqrt(variance) if is_scaled else 1.0
+            scale = size / moves[4, row]
+            shift = terms[2] - growth[t] - sum_cumulants(size, terms)
+            for k in range(4):
+                prices[k, i] = last * grow(moves[k, row] * scale + shift)
+                marks[k, i] = prices[k, i] * ratios[k, row]
+            marks[1, i] = max(marks[1, i], marks[0, i], marks[3, i])
+            marks[2, i] = min(marks[2, i], marks[0, i], marks[3, i])
+            volume[i] = terms[0] * shares[row]
+            last = prices[3, i]
+            surprise = moves[3, row] * scale
+            weight = terms[5] + (terms[6] if surprise < 0.0 else 0.0)
+            variance = terms[4] + weight * surprise * surprise + terms[7] * variance
