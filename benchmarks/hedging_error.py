@@ -4,7 +4,9 @@
 
 A call at the money of 30 days on driftless geometric Brownian motion of 60 % volatility, bought and
 hedged at each close by `DeltaHedge` without costs. All is what accounts of `bt.run` earned, in
-blocks of paths that share one account. Prints JSON:
+blocks of paths that share one account. The moves of each step are balanced over the paths (moment
+matching; Boyle, Broadie and Glasserman 1997): standard errors count the paths as independent, and
+so are upper limits. Prints JSON:
 
 - hedged at the true volatility: the mean, which is 0 in theory, and the standard deviation of the
   error beside that of Bertsimas, Kogan and Lo (2000), theorem 1: a constant over the root of the
@@ -39,10 +41,19 @@ FINEST = 256
 """The steps of the paths; those of fewer steps are the same ones, seen less often."""
 
 
-def simulate(n: int, n_paths: int, finest: int = FINEST) -> np.ndarray:
-    """Return paths of n steps over the days of the call: driftless geometric Brownian motions."""
+def simulate(
+    n: int, n_paths: int, finest: int = FINEST, *, is_balanced: bool = False
+) -> np.ndarray:
+    """Return paths of n steps over the days of the call: driftless geometric Brownian motions.
+
+    Balanced, the moves of each step have a mean of 0 and a variance of 1 over the paths: the error
+    of a step is gamma S^2 (z^2 - 1), so that chance moves its mean less.
+    """
     moves = np.random.default_rng(4).normal(0.0, 1.0, (n_paths, finest))
-    moves = moves.reshape(n_paths, n, finest // n).sum(axis=2) * math.sqrt(YEARS / finest)
+    moves = moves.reshape(n_paths, n, finest // n).sum(axis=2) / math.sqrt(finest // n)
+    if is_balanced:
+        moves = (moves - moves.mean(axis=0)) / moves.std(axis=0)
+    moves *= math.sqrt(YEARS / n)
     drifts = -0.5 * SIGMA**2 * YEARS * np.arange(n + 1) / n
     return SPOT * np.exp(np.pad(SIGMA * moves.cumsum(axis=1), ((0, 0), (1, 0))) + drifts)
 
@@ -152,7 +163,7 @@ def describe_mean(values: np.ndarray) -> dict[str, float]:
 
 def describe_true(n: int, n_paths: int, block: int) -> dict[str, Any]:
     """Return the error of n steps hedged at the true volatility."""
-    gains = collect_gains(simulate(n, n_paths), SIGMA, block)
+    gains = collect_gains(simulate(n, n_paths, is_balanced=True), SIGMA, block)
     deviation, expected = float(gains.std(ddof=1)), compute_error(n)
     squares = (gains - gains.mean()) ** 2
     spread = float(squares.std(ddof=1)) / math.sqrt(n_paths) / (2.0 * deviation)
@@ -168,7 +179,7 @@ def describe_true(n: int, n_paths: int, block: int) -> dict[str, Any]:
 
 def describe_wrong(implied: float, n: int, n_paths: int, block: int) -> dict[str, Any]:
     """Return what a call earns that is bought and hedged at a wrong volatility."""
-    paths = simulate(n, n_paths)
+    paths = simulate(n, n_paths, is_balanced=True)
     gains, expected = collect_gains(paths, implied, block), integrate_gamma(paths, implied)
     place = ("call", SPOT, SPOT, YEARS)
     return {
