@@ -70,7 +70,9 @@ def test_a_list_leaves_no_file_out(title):
 
 
 @pytest.mark.parametrize(
-    ("title", "word"), [("metric", "over_cap"), ("stop", "TIME_STOPPED"), ("cost", "fund_fees")],
+    ("title", "word"),
+    [("metric", "over_cap"), ("stop", "TIME_STOPPED"), ("stop", "stop_by_time"),
+     ("stop", "time_stop"), ("cost", "fund_fees"), ("cost", "high_water")],
 )  # fmt: skip
 def test_a_list_names_all_files_that_know_a_field(title, word):
     """Nothing else is named like these fields, which the last metric, stop and cost added."""

@@ -1,5 +1,6 @@
 """stress(): against margin formulas, hand-computed cases and runs on the same bars."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.risk.scenarios.stress_account import NO_STOPS
 from backtest.strategies import VolTarget
 from tests.risk.accounts import Hold, free_account, free_venue
 
@@ -137,6 +139,20 @@ def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
     assert table.loc["fall", "loss"] < 0.8 * table.loc["out", "loss"]
     assert table.loc["deep", "liquidated"]
     assert not table.loc["out", "liquidated"]
+
+
+def test_in_an_outage_a_position_is_held_over_its_longest_time():
+    fall = bt.Scenario("fall", price=-0.05, over="4h", outage="4h")
+    plain, timed = (held(5.0, max_holding=longest) for longest in (None, "61h"))
+    losses = [bt.stress(each, fall).table.loc["fall", "loss"] for each in (plain, timed)]
+    assert losses[0] == losses[1]
+    late = bt.stress(timed, fall.override(outage="1h")).table.loc["fall", "loss"]
+    assert late < losses[1]  # it acts at the first close after the outage
+
+
+def test_no_stop_of_an_account_acts_in_an_outage():
+    named = {each.name for each in dataclasses.fields(bt.Account) if "stop" in each.name}
+    assert {*named, "take_profit", "max_holding"} == {*NO_STOPS}
 
 
 def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():

@@ -46,6 +46,7 @@ NO_STOPS: dict[str, Any] = {
     "take_profit": None,
     "trailing_stop": None,
     "equity_stop": None,
+    "max_holding": None,
 }
 """Terms of an account while no stop acts."""
 USUAL_BARS = 2000
