@@ -104,7 +104,7 @@ class Study:
         found = {name: describe(each) for name, each in arms.items()}
         found["less_leverage"]["leverage"] = lower
         best = {
-            "ruin": min(("hedge", "less_leverage"), key=lambda name: found[name]["ruin"]),
+            "ruin": min(found, key=lambda name: found[name]["ruin"]),
             "mean_log_growth": max(found, key=lambda name: found[name]["mean_log_growth"]),
         }
         bars = hedged.paths.n_bars * hedged.paths.count

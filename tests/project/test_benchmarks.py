@@ -57,6 +57,7 @@ SMALLEST: dict[str, str] = {
     "slow_decisions.py": "MINUTES --json --sets 8 --from 2023-01-01 --to 2023-01-02",
     "store.py": "--results 2",
     "hedging_error.py": "--paths 8 --block 8 --steps 16 --implied 0.45",
+    "simulated_hedge.py": "--paths 4 --ratios 1.1",
     "tail_hedge.py": "--leverage 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
     "validation.py": "speed --bars 4000 --sets 64 --folds 2",
