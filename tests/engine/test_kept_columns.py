@@ -55,3 +55,21 @@ def test_other_parameters_signals_and_own_policies_are(looked):
     ):
         look(policy, seen)
     assert len(looked) == 9
+
+
+class Turning(dict):
+    """The facts of a market in which another thread replaces columns as soon as they are read."""
+
+    def get(self, name, default=None):
+        found = super().get(name, default)
+        if name == causality.OBSERVED:
+            self[name] = ("another policy",), {"sigma": None}, None
+        return found
+
+
+def test_columns_that_another_thread_replaces_are_not_those_of_this_policy(looked):
+    market = bt.Market.sample(bars=300)
+    sigma, _ = look(VolTarget(), market)
+    vars(market)["facts"] = Turning(vars(market)["facts"])
+    assert look(VolTarget(), market)[0] is sigma
+    assert len(looked) == 1

@@ -53,9 +53,9 @@ def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArra
     run of an equal one neither computes nor checks them again.
     """
     key, kept = find_key(policy, market), vars(market)["facts"]
-    if key is not None and kept.get(OBSERVED, ((),))[0] == key:
-        _, columns, causality = kept[OBSERVED]
-        return dict(columns), causality
+    last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
+    if key is not None and last is not None and last[0] == key:
+        return dict(last[1]), last[2]
     with measure_work(WorkMeter()) as meter:
         columns = observe(renew(policy), market)
         causality = check_causality(policy, market, columns, meter=meter)
