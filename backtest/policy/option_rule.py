@@ -22,7 +22,8 @@ class OptionRule(Combinator):
     ----------
     only_rolls : bool
         Whether ``orders`` is empty where ``chain.roll`` returns nothing. Such a rule is asked only
-        at the closes at which a roll may be due, which is faster.
+        at the closes at which a roll may be due, which is faster. It does not hold for a subclass
+        that defines ``orders`` anew, unless that says so too.
     """
 
     only_rolls: ClassVar[bool] = False
@@ -76,5 +77,17 @@ class PartBar:
 
 def orders_at_rolls(policy: Any) -> bool:
     """Return whether a policy orders options only where a roll is due, and all inside it do."""
-    inner = [part.policy for part in getattr(policy, "parts", ()) if trades_options(part.policy)]
-    return bool(getattr(policy, "only_rolls", False)) and all(map(orders_at_rolls, inner))
+    cls = policy if isinstance(policy, type) else type(policy)
+    inner = [part.policy for part in getattr(cls, "parts", ()) if trades_options(part.policy)]
+    return says_only_rolls(cls) and all(map(orders_at_rolls, inner))
+
+
+def says_only_rolls(cls: type) -> bool:
+    """Return what a class, or the base whose orders it keeps, says of its rolls."""
+    for base in cls.__mro__:
+        own = vars(base)
+        if "only_rolls" in own:
+            return bool(own["only_rolls"])
+        if "orders" in own or "option_orders" in own:
+            return False
+    return False

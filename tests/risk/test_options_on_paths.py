@@ -9,6 +9,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.options import SVI, SmileShape
+from backtest.policy.option_rule import orders_at_rolls
 from backtest.risk import estimate_difference, make_runner
 from backtest.strategies import Collar, Constant, LongVolatility, TailHedge
 from tests.options.listed_markets import make_markets, make_venue
@@ -169,6 +170,30 @@ def test_a_rule_that_only_rolls_is_asked_only_where_a_roll_may_be_due():
         first, second = (each.bars["equity"].to_numpy() for each in runs)
         assert np.array_equal(first, second)
         assert runs[0].events.equals(runs[1].events)
+
+
+class TakeProfit(TailHedge):
+    """A rule that also sells between rolls."""
+
+    def orders(self, bar, account, chain):
+        held = chain.held("tail")
+        if held is not None and held.days < 4.0:
+            return {"tail": (held.name, 0.0)}
+        return super().orders(bar, account, chain)
+
+
+class Telling(TakeProfit):
+    """One that says when it gives orders."""
+
+    only_rolls = True
+
+
+def test_what_a_rule_says_of_its_rolls_does_not_hold_for_orders_of_a_subclass():
+    assert orders_at_rolls(TailHedge(Constant(1.0)))
+    assert orders_at_rolls(Telling(Constant(1.0)))
+    assert orders_at_rolls(TailHedge(LongVolatility(Constant(1.0))))
+    assert not orders_at_rolls(TakeProfit(Constant(1.0)))
+    assert not orders_at_rolls(TailHedge(TakeProfit(Constant(1.0))))
 
 
 @pytest.mark.parametrize(
