@@ -196,6 +196,21 @@ def test_what_a_rule_says_of_its_rolls_does_not_hold_for_orders_of_a_subclass():
     assert not orders_at_rolls(TailHedge(TakeProfit(Constant(1.0))))
 
 
+class Never(bt.OptionRule):
+    """A rule that chooses no contract."""
+
+    def orders(self, bar, account, chain):
+        return {}
+
+
+def test_a_path_on_which_no_contract_is_chosen_is_run():
+    paths = draw(horizon="2d", paths=1)
+    runner = run_on(paths, Never(Constant(1.0)))
+    lives = runner.run_plan(paths.plan(0), 0)
+    own = runner.run_path(0).bars["equity"].to_numpy()
+    assert np.array_equal(own[-paths.n_bars :], lives.wealth[0])
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

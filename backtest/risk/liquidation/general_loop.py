@@ -199,10 +199,10 @@ class GeneralLoop:
         )
 
     def list_chosen(self, path: Markets, joined: Markets) -> Markets:
-        """Return markets that list the contracts that policies choose on a path."""
+        """Return markets that list the contracts that policies choose on a path, at least one."""
         markets = joined if self.prepared.is_own else path
-        found = self.trade_options(self.begin_on(markets, self.prepared.setup), markets)
-        return list_markets(joined, found[1])
+        _, lister = self.trade_options(self.begin_on(markets, self.prepared.setup), markets)
+        return list_markets(joined, lister) if lister.names else self.list_one(joined)
 
     def trade_options(self, setup: Setup, markets: Markets) -> tuple[Outcome, PathLister]:
         """Take an account that trades options through a path; return what was listed on it."""
