@@ -230,6 +230,14 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
             lambda: bt.simulate_paths(sample(), "gbm", surfaces={"X": models.SimulatedSurface()}),
             "surfaces must be by instrument",
         ),
+        (
+            lambda: bt.simulate_paths(
+                bt.Markets({"A": sample(), "B": sample()}, currency="USD"),
+                "gbm",
+                surfaces=dict.fromkeys("AB", models.SimulatedSurface()),
+            ),
+            "are on one instrument, got surfaces of 2",
+        ),
     ],
 )
 def test_what_cannot_be_priced_is_refused(make, said):

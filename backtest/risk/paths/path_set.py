@@ -75,7 +75,7 @@ class Paths(Viewable):
     common_jump : float
         The probability that the jumps of a bar are common to all instruments.
     surfaces : mapping of str to SimulatedSurface
-        What values options on the paths, by instrument.
+        What values options on the paths, by the instrument that they are on.
     """
 
     history: Market | Markets

@@ -242,17 +242,23 @@ class SurfaceMaker:
 
 
 def read_surfaces(given: Any, names: tuple[str, ...], *, where: str) -> dict[str, SimulatedSurface]:
-    """Return the surface of each instrument that has one."""
+    """Return the surface of the instrument on which options are traded, if there is one."""
     if given is None:
         return {}
     found = given if isinstance(given, Mapping) else dict.fromkeys(names[:1], given)
+    if len(found) > 1:
+        raise ParameterError(
+            f"options on simulated paths are on one instrument, got surfaces of {len(found)}",
+            where=Place("surfaces", of=where),
+            cure="give the surface of the instrument whose policy trades options",
+        )
     for name, each in found.items():
         if name not in names or (given is not found and len(names) > 1):
             raise ParameterError(
                 f"surfaces must be by instrument, got {repr_plain(given):.60}"
                 + did_you_mean(name, names),
                 where=Place("surfaces", of=where),
-                cure=f"give a mapping of some of {', '.join(names)}",
+                cure=f"give a mapping of one of {', '.join(names)}",
             )
         if not isinstance(each, SimulatedSurface):
             raise ParameterError(
