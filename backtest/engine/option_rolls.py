@@ -89,8 +89,12 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
 
 
 def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
-    """Return what each leg cost, and all of them, as fractions of the mean equity per year."""
-    sums = rolls.groupby("leg", sort=False)[list(COSTS)].sum(min_count=1)
+    """Return what each leg cost, and all of them, as fractions of the mean equity per year.
+
+    NaN where it is unknown of a roll.
+    """
+    legs = rolls.groupby("leg", sort=False)[list(COSTS)]
+    sums = legs.agg(lambda each: each.sum(skipna=False))
     counts = rolls.groupby("leg", sort=False)["contract"].count()
     table = sums / measure_equity(run)
     table.insert(0, "rolls", counts)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.engine.option_rolls import share_costs
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge
 from tests.options.listed_markets import make_surfaces, make_venue
 from tests.strategies.test_strategies_options import find_fills, run
@@ -59,6 +60,15 @@ def test_the_cost_of_a_leg_is_a_share_of_the_mean_equity_a_year(hedged: bt.Resul
     assert hedged.metrics["options_spread_annual"] == pytest.approx(legs["spread"]["total"])
     premium = f"{100 * legs['premium']['tail']:.2f} %"
     assert f"tail: 2 rolls; premium {premium}" in " ".join(hedged.summary().split())
+
+
+def test_the_cost_of_a_leg_is_unknown_if_that_of_one_of_its_rolls_is(hedged: bt.Result):
+    """A resumed run does not know what was paid for the contract that it began with."""
+    rolls = hedged.rolls()
+    rolls.loc[0, ["premium", "cost"]] = np.nan
+    legs = share_costs(hedged, rolls)
+    assert np.isnan(legs.loc[["tail", "total"], ["premium", "cost"]]).all(axis=None)
+    assert legs["proceeds"].equals(hedged.rolls("leg")["proceeds"])
 
 
 def test_what_is_sold_has_negative_premiums_and_pays_at_expiry():
