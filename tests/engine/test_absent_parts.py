@@ -11,7 +11,7 @@ import pytest
 from backtest.base import find_own_functions, make_twin
 from backtest.engine import portfolio_driver
 from backtest.engine.compile.absent_parts import remove_parts
-from backtest.engine.compile.general_compiler import MODULES
+from backtest.engine.compile.general_compiler import MODULES, find_general_folder
 from backtest.engine.portfolio_policies import ask_plain
 from tests.agreement import run_engine
 from tests.portfolio_cases import make_full_case, make_margin_case, make_spot_case
@@ -61,3 +61,13 @@ def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
         waiting += called
         assert function.__module__.rsplit(".", 1)[-1] not in ABSENT, function.__name__
     assert len(seen) > 300
+
+
+def test_other_rules_of_what_is_removed_get_a_cache_of_their_own(monkeypatch: Any) -> None:
+    read, before = Path.read_text, find_general_folder.__wrapped__()
+
+    def change(path: Path, *given: Any, **named: Any) -> str:
+        return read(path, *given, **named) + "\n" * (path.name == "absent_parts.py")
+
+    monkeypatch.setattr(Path, "read_text", change)
+    assert find_general_folder.__wrapped__() != before

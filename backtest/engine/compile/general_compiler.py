@@ -162,7 +162,9 @@ MARGIN_NUMBERS = (
 def find_general_folder() -> Path:
     """Return the cache folder of the kernel; every change of the rules gets its own."""
     texts = [Path(str(each.__file__)).read_text() for each in (*MODULES, terms)]
-    mark = hash_texts(*texts, Path(__file__).read_text())
+    here = Path(__file__)
+    texts += [path.read_text() for path in (here, here.with_name("absent_parts.py"))]
+    mark = hash_texts(*texts)
     return compile_core(is_inlined=False).folder / f"general-{mark}"
 
 
