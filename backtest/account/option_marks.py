@@ -47,7 +47,7 @@ def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None
     """
     own, instruments, last, index = state.options, terms.options.instruments, -1, 0.0
     indices, held, targets = own.positions.indices, own.positions.quantities, own.targets
-    for k in range(len(targets)):
+    for k in range(len(own.targets)):
         if instruments[k] != last:
             last, index = instruments[k], find_index(terms, k, values)
         if index == indices[k]:
