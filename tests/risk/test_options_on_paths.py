@@ -196,6 +196,15 @@ def test_what_a_rule_says_of_its_rolls_does_not_hold_for_orders_of_a_subclass():
     assert not orders_at_rolls(TailHedge(TakeProfit(Constant(1.0))))
 
 
+def test_a_contract_beyond_the_last_expiry_of_the_grid_is_not_listed():
+    paths = draw(horizon="2d", paths=1)
+    path = paths.markets_of(paths.draw_plan(paths.plan(0)), 0, 0)
+    lister = run_on(paths).loop.make_lister(path, 1)
+    at = (len(lister.instants[1].time) - 1, "put", -0.1, 30.0)
+    assert lister.list_nearest("", *at, roll=2000.0) == {}
+    assert len(lister.list_nearest("", *at, roll=7.0)) == 1
+
+
 class Never(bt.OptionRule):
     """A rule that chooses no contract."""
 

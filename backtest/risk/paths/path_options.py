@@ -93,6 +93,8 @@ class PathLister:
         close = int(self.instants[1].time[t])
         days = np.round(YEAR_DAYS * ((self.expiry_times - close) / YEAR), 9)
         later = np.flatnonzero(days > roll)
+        if not len(later):
+            return {}
         order = np.lexsort((days[later], np.round(np.abs(days[later] - tenor), 9)))
         expiry = int(self.expiry_times[later[order[0]]])
         strike = self.find_strike(t, close, expiry, kind, delta)
