@@ -4,9 +4,7 @@
 
 A call at the money of 30 days on driftless geometric Brownian motion of 60 % volatility, bought and
 hedged at each close by `DeltaHedge` without costs. All is what accounts of `bt.run` earned, in
-blocks of paths that share one account. The moves of each step are balanced over the paths (moment
-matching; Boyle, Broadie and Glasserman 1997): standard errors count the paths as independent, and
-so are upper limits. Prints JSON:
+blocks of paths that share one account. Prints JSON:
 
 - hedged at the true volatility: the mean, which is 0 in theory, and the standard deviation of the
   error beside that of Bertsimas, Kogan and Lo (2000), theorem 1: a constant over the root of the
@@ -41,19 +39,10 @@ FINEST = 256
 """The steps of the paths; those of fewer steps are the same ones, seen less often."""
 
 
-def simulate(
-    n: int, n_paths: int, finest: int = FINEST, *, is_balanced: bool = False
-) -> np.ndarray:
-    """Return paths of n steps over the days of the call: driftless geometric Brownian motions.
-
-    Balanced, the moves of each step have a mean of 0 and a variance of 1 over the paths: the error
-    of a step is gamma S^2 (z^2 - 1), so that chance moves its mean less.
-    """
-    moves = np.random.default_rng(4).normal(0.0, 1.0, (n_paths, finest))
-    moves = moves.reshape(n_paths, n, finest // n).sum(axis=2) / math.sqrt(finest // n)
-    if is_balanced:
-        moves = (moves - moves.mean(axis=0)) / moves.std(axis=0)
-    moves *= math.sqrt(YEARS / n)
+def simulate(n: int, n_paths: int, finest: int = FINEST, seed: int = 4) -> np.ndarray:
+    """Return paths of n steps over the days of the call: driftless geometric Brownian motions."""
+    moves = np.random.default_rng(seed).normal(0.0, 1.0, (n_paths, finest))
+    moves = moves.reshape(n_paths, n, finest // n).sum(axis=2) * math.sqrt(YEARS / finest)
     drifts = -0.5 * SIGMA**2 * YEARS * np.arange(n + 1) / n
     return SPOT * np.exp(np.pad(SIGMA * moves.cumsum(axis=1), ((0, 0), (1, 0))) + drifts)
 
@@ -161,9 +150,9 @@ def describe_mean(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def describe_true(n: int, n_paths: int, block: int) -> dict[str, Any]:
+def describe_true(n: int, n_paths: int, block: int, seed: int) -> dict[str, Any]:
     """Return the error of n steps hedged at the true volatility."""
-    gains = collect_gains(simulate(n, n_paths, is_balanced=True), SIGMA, block)
+    gains = collect_gains(simulate(n, n_paths, seed=seed), SIGMA, block)
     deviation, expected = float(gains.std(ddof=1)), compute_error(n)
     squares = (gains - gains.mean()) ** 2
     spread = float(squares.std(ddof=1)) / math.sqrt(n_paths) / (2.0 * deviation)
@@ -177,9 +166,9 @@ def describe_true(n: int, n_paths: int, block: int) -> dict[str, Any]:
     }
 
 
-def describe_wrong(implied: float, n: int, n_paths: int, block: int) -> dict[str, Any]:
+def describe_wrong(implied: float, n: int, n_paths: int, block: int, seed: int) -> dict[str, Any]:
     """Return what a call earns that is bought and hedged at a wrong volatility."""
-    paths = simulate(n, n_paths, is_balanced=True)
+    paths = simulate(n, n_paths, seed=seed)
     gains, expected = collect_gains(paths, implied, block), integrate_gamma(paths, implied)
     place = ("call", SPOT, SPOT, YEARS)
     return {
@@ -199,13 +188,20 @@ def main() -> int:
     parser.add_argument("--steps", type=int, action="append", help="divisors of 256")
     parser.add_argument("--implied", type=float, action="append", help="0.45 and 0.8")
     parser.add_argument("--block", type=int, default=40, help="paths that share an account")
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    steps, size = given.steps or [16, 64, 256], (given.paths, given.block)
+    steps, size = given.steps or [16, 64, 256], (given.paths, given.block, given.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         true = [describe_true(n, *size) for n in steps]
         wrong = [describe_wrong(each, 64, *size) for each in given.implied or [0.45, 0.8]]
-    found = {"paths": given.paths, "volatility": SIGMA, "true": true, "wrong": wrong}
+    found = {
+        "paths": given.paths,
+        "seed": given.seed,
+        "volatility": SIGMA,
+        "true": true,
+        "wrong": wrong,
+    }
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
     return 0
 

@@ -335,7 +335,8 @@ class RunRecord(RunCloses):
         bars = max(HALF_LIFE / self.interval, 1.0) if half_life is None else half_life
         Range(1, math.inf).check("half_life", bars, where="Result.risk, half_life")
         names = list(self.names)
-        names += [each.name for each in self.account.collateral] * collateral
+        if collateral:
+            names += [each.name for each in self.account.collateral]
         weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
         shares = risk_shares(weights, covariance)
         table = {

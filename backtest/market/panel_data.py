@@ -26,6 +26,7 @@ from backtest.base import (
     format_duration,
     format_time,
     freeze,
+    repr_plain,
     utc_index,
 )
 from backtest.market.market import Market
@@ -93,7 +94,8 @@ def check_known(name: str, names: Collection[str], *, where: str) -> None:
     """Refuse a name that is not one of the panel."""
     if not isinstance(name, str) or name not in names:
         raise ParameterError(
-            f"an instrument must be one of the panel, got {name!r}{did_you_mean(name, names)}",
+            f"an instrument must be one of the panel, got {repr_plain(name)}"
+            f"{did_you_mean(name, names)}",
             where=where,
             cure=f"choose among {', '.join(names)}",
         )

@@ -186,7 +186,7 @@ def name_clock(market: Market | Markets, length: int) -> str:
 
 def find_clock(market: Any) -> PolicyClock:
     """Return what policies see of a market, or of several, and when they decide."""
-    if not market.decide:
+    if not getattr(market, "decide", 0):
         return PolicyClock(market, np.zeros(1, np.int64))
     if isinstance(market, Market):
         seen = combine(market)

@@ -56,7 +56,7 @@ def max_drawdown(equity: FloatArray) -> float:
     >>> max_drawdown(np.array([1.0, 2.0, 1.5, 3.0]))
     0.25
     """
-    if not len(equity):
+    if not np.size(equity):
         return math.nan
     peak = np.maximum.accumulate(equity)
     return float(np.max(1.0 - equity / peak))

@@ -301,7 +301,7 @@ def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, 
     Markets by name are a panel. Raises ParameterError if ``accounts`` is unknown, or separate ones
     are asked of one market, or one of their markets has no venue.
     """
-    if accounts not in ("shared", "separate"):
+    if not isinstance(accounts, str) or accounts not in ("shared", "separate"):
         raise ParameterError(
             f"accounts must be 'shared' or 'separate', got {repr_plain(accounts)}",
             where=Place("accounts"),
