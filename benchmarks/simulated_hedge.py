@@ -194,6 +194,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sweep", action="store_true", help="tenor, delta and budget instead")
     given = parser.parse_args()
+    if given.drift <= 0.0:
+        parser.error(
+            f"--drift must be above 0, got {given.drift}: it is what less leverage gives up"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = Study(given)
