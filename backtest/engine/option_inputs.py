@@ -17,7 +17,7 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_expiries import Expiry, find_settlement
 from backtest.engine.option_quotes import QuoteRows, read_quote_rows
 from backtest.market import Markets, Panel
-from backtest.options import MovingSurfaces, Surfaces, find_expiry, greeks, price
+from backtest.options import MovingSurfaces, Surfaces, find_expiry, quote_contracts
 from backtest.venue import Option, OptionCosts, Venue, number_each, require_costs
 
 YEAR = YEAR_DAYS * DAY
@@ -235,26 +235,22 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
     for k, (name, option) in enumerate(listing.options.items()):
         forwards = spots[feed.instruments[k]] * feed.bases_close[:, k]
         years, volatilities = feed.years_close[:, k], feed.volatilities_close[:, k]
-        place = (forwards, feed.strikes[k], years)
-        own, model = (
-            feed.marks_close[:, k],
-            price(option.kind, *place, volatilities, 0.0, option.settlement),
-        )
-        marks = np.where(np.isfinite(own), own, model)
-        found.forwards[:, k], found.marks[:, k] = forwards, marks
-        found.deltas[:, k] = greeks(option.kind, *place, volatilities).delta
+        found.forwards[:, k] = forwards
+        here = np.flatnonzero(np.isfinite(forwards + years + volatilities))
+        halves, same = np.nan_to_num(feed.half_spreads[here, k]), np.ones(len(here))
+        quotes = quote_contracts(
+            option.sign * same, forwards[here], feed.strikes[k] * same, years[here],
+            volatilities[here], halves, np.where(halves > 0.0, feed.ticks[k], 0.0),
+            is_coin=option.is_coin,
+        )  # fmt: skip
+        for values, quoted in zip(found[1:], quotes, strict=True):
+            values[here, k] = quoted
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
-            rows = read_quote_rows(chain, option)
+            own, rows = feed.marks_close[:, k], read_quote_rows(chain, option)
+            found.marks[:, k] = np.where(np.isfinite(own), own, found.marks[:, k])
             last = rows.find(closes, "left", age)
             found.bids[:, k], found.asks[:, k] = rows.pick("bid", last), rows.pick("ask", last)
-            continue
-        half, tick = np.nan_to_num(feed.half_spreads[:, k]), float(feed.ticks[k])
-        for sign, quotes in ((-1.0, found.bids), (1.0, found.asks)):
-            moved = np.maximum(volatilities + sign * half, 0.0)
-            away = price(option.kind, *place, moved, 0.0, option.settlement) - model
-            at_least = np.maximum(sign * away, np.where(half > 0.0, tick, 0.0))
-            quotes[:, k] = np.maximum(marks + sign * at_least, 0.0)
     return found
 
 

@@ -128,6 +128,25 @@ def test_a_path_in_the_loop_is_a_run_on_markets_that_list_its_contracts(policy, 
         assert lives.options[1, i] > 0.0
 
 
+@pytest.mark.parametrize("settlement", ["cash", "coin"])
+def test_a_written_path_that_lists_at_each_close_is_the_path_in_the_loop(settlement):
+    """What the rule chooses of the grid is listed, so that the run has the same bits."""
+    paths = draw(horizon="14d")
+    venue = (
+        make_venue()
+        if settlement == "cash"
+        else make_venue(contract=bt.Contract(kind="inverse", size=1.0))
+    )
+    given = {"venue": venue, "account": make_account(), "compile": False}
+    markets = paths.with_options(
+        1, deltas=(-0.1,), tenors=(14.0,), every="4h", settlement=settlement
+    )
+    expected = make_runner(paths, HEDGE, **given, where="test").run_path(1).bars["equity"]
+    equity = bt.run(markets, HEDGE, **given).bars["equity"]
+    assert 10 < len(markets.options) < paths.n_bars
+    assert np.array_equal(equity[1:], expected[-paths.n_bars :])
+
+
 def test_accounts_are_compared_path_by_path_whatever_the_threads():
     paths = draw(horizon="10d", paths=4)
     given = {"venue": make_venue(), "account": make_account(), "method": "plain", "compile": False}
@@ -245,7 +264,11 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
                 "gbm",
                 surfaces=dict.fromkeys("AB", models.SimulatedSurface()),
             ),
-            "are on one instrument, got surfaces of 2",
+            "on one instrument, got surfaces of A, B",
+        ),
+        (
+            lambda: bt.simulate_paths(sample(), "gbm", horizon="1d").with_options(0),
+            "needs? a model of their volatility",
         ),
     ],
 )

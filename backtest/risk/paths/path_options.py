@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -90,15 +91,22 @@ class PathLister:
         """List the contract nearest to a tenor and a delta at the close of bar t."""
         if instrument not in {"", self.owner} or self.is_full:
             return {}
+        found = self.find_nearest(t, kind, delta, tenor, roll)
+        return {} if found is None else self.enter(t, kind, *found)
+
+    def find_nearest(
+        self, t: int, kind: str, delta: float, tenor: float, roll: float
+    ) -> tuple[float, int] | None:
+        """Return the strike and the expiry nearest to a tenor and a delta at the close of bar t."""
         close = int(self.instants[1].time[t])
         days = np.round(YEAR_DAYS * ((self.expiry_times - close) / YEAR), 9)
         later = np.flatnonzero(days > roll)
         if not len(later):
-            return {}
+            return None
         order = np.lexsort((days[later], np.round(np.abs(days[later] - tenor), 9)))
         expiry = int(self.expiry_times[later[order[0]]])
         strike = self.find_strike(t, close, expiry, kind, delta)
-        return {} if strike is None else self.enter(t, kind, strike, expiry)
+        return None if strike is None else (strike, expiry)
 
     def find_strike(self, t: int, close: int, expiry: int, kind: str, delta: float) -> float | None:
         """Return the listed strike with the absolute Black delta nearest to that of ``delta``."""
@@ -157,7 +165,7 @@ class PathLister:
 
 
 def make_lister(
-    markets: Markets, maker: SurfaceMaker, owner: str, venue: Venue, width: int, slots: int
+    markets: Markets, maker: SurfaceMaker, owner: str, venue: Any, width: int, slots: int
 ) -> PathLister:
     """Return what lists contracts on a path: the last ``width`` bars of some markets."""
     feed, panel = make_option_feed(slots, markets.n_bars), markets.panel()
@@ -172,6 +180,35 @@ def make_lister(
     return PathLister(maker, surfaces, markets, owner, venue, instants, feed, seen)
 
 
+def list_grid(
+    path: Markets,
+    maker: SurfaceMaker,
+    owner: str,
+    *,
+    deltas: Sequence[float],
+    tenors: Sequence[float],
+    every: int,
+    settlement: str,
+) -> Markets:
+    """Return a path that lists the contracts nearest to deltas and tenors from time to time."""
+    lister = make_lister(path, maker, owner, None, path.n_bars, 1)
+    closes = lister.instants[1].time
+    listed = set()
+    for t in np.unique(np.searchsorted(closes, np.arange(closes[0], closes[-1], every))).tolist():
+        for delta, tenor in product(deltas, tenors):
+            kind = "put" if delta < 0.0 else "call"
+            found = lister.find_nearest(t, kind, delta, tenor, 0.0)
+            listed |= set() if found is None else {(found[1], found[0], kind)}
+    options = [
+        Option(
+            kind=kind, strike=strike, expiry=format_time(expiry), underlying=owner,
+            settlement=settlement, spread=maker.surface.spread,
+        )
+        for expiry, strike, kind in sorted(listed)
+    ]  # fmt: skip
+    return list_markets(path, lister, {str(each.name): each for each in options})
+
+
 def place_options(setup: Setup, lister: PathLister) -> Setup:
     """Return the setup of an account whose policies choose from the grid of a path."""
     inputs, names = setup.inputs, lister.markets.names
@@ -183,11 +220,14 @@ def place_options(setup: Setup, lister: PathLister) -> Setup:
     )
 
 
-def list_markets(markets: Markets, lister: PathLister) -> Markets:
-    """Return markets that list the contracts of a path, under its surfaces."""
-    listed: dict[str, Any] = dict(zip(lister.names, lister.options, strict=True))
+def list_markets(
+    markets: Markets, lister: PathLister, options: Mapping[str, Option] | None = None
+) -> Markets:
+    """Return markets that list options, by default those of a path, under its surfaces."""
+    chosen = dict(zip(lister.names, lister.options, strict=True))
+    listed: dict[str, Any] = {**markets, **(chosen if options is None else options)}
     return Markets(
-        {**markets, **listed},
+        listed,
         currency=markets.currency or None,
         surfaces={lister.owner: lister.surfaces},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,10 @@ from backtest.base import (
     Place,
     Viewable,
     checked,
+    checked_only,
     did_you_mean,
     format_time,
+    parse_duration,
     repr_plain,
     utc_index,
 )
@@ -29,6 +31,7 @@ from backtest.risk.paths.funding_process import FITTED, FundingChoice, FundingPr
 from backtest.risk.paths.instrument_paths import InstrumentPaths
 from backtest.risk.paths.path_calendar import PathCalendar, find_grid, find_period
 from backtest.risk.paths.path_model import PathModel
+from backtest.risk.paths.path_options import list_grid
 from backtest.risk.paths.path_writer import PathBars
 from backtest.risk.paths.simulated_surface import SimulatedSurface, SurfaceMaker
 
@@ -75,7 +78,7 @@ class Paths(Viewable):
     common_jump : float
         The probability that the jumps of a bar are common to all instruments.
     surfaces : mapping of str to SimulatedSurface
-        What values options on the paths, by the instrument that they are on.
+        What values options on the paths, of one instrument.
     """
 
     history: Market | Markets
@@ -90,6 +93,14 @@ class Paths(Viewable):
     correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
     common_jump: float = 1.0
     surfaces: Mapping[str, SimulatedSurface] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.surfaces) > 1:
+            raise ParameterError(
+                f"paths list options on one instrument, got surfaces of {', '.join(self.surfaces)}",
+                where=Place("surfaces", of="bt.simulate_paths"),
+                cure=f"give the surface of {next(iter(self.surfaces))} alone",
+            )
 
     @functools.cached_property
     def makers(self) -> dict[str, SurfaceMaker]:
@@ -212,6 +223,54 @@ class Paths(Viewable):
         number = find_path_number(i, self.count)
         path = self.markets_of(self.draw_plan(self.plan(number)), 0, number)
         return as_given(path, self.history)
+
+    @checked_only("every", "settlement")
+    def with_options(
+        self,
+        i: int,
+        *,
+        deltas: Sequence[float] = (-0.1,),
+        tenors: Sequence[float] = (30.0,),
+        every: str = "30d",
+        settlement: str = "cash",
+    ) -> Markets:
+        """Return path i with listed options, for runs, searches and walks.
+
+        Parameters
+        ----------
+        i : int
+            The path.
+        deltas, tenors : sequence of float
+            Listed are the contracts of the grid nearest to each Black delta (negative: puts) and
+            each tenor in days, as :class:`backtest.strategies.TailHedge` chooses.
+        every : str
+            Time between two listings, the first at the first close.
+        settlement : str
+            ``"cash"`` or ``"coin"``.
+
+        Raises
+        ------
+        ParameterError
+            If the paths have no model of volatility.
+
+        Notes
+        -----
+        A rule chooses from the first bar on among all contracts of the path that have not expired.
+        Which strikes are listed depends on the path; what they cost at a close does not depend on
+        later prices.
+        """
+        if not self.makers:
+            raise ParameterError(
+                "options on simulated paths need a model of their volatility, got none",
+                where="Paths.with_options",
+                cure="give bt.simulate_paths(..., surfaces=bt.paths.SimulatedSurface(ratio=1.1))",
+            )
+        path = as_markets(self[i])
+        ((owner, maker),) = self.makers.items()
+        return list_grid(
+            path, maker, owner, deltas=deltas, tenors=tenors, settlement=settlement,
+            every=parse_duration(every, where="Paths.with_options, every"),
+        )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""

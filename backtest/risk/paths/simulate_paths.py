@@ -101,8 +101,8 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
         The probability that the jumps of a bar (their number, times and the quantiles of their
         sizes) are common to all instruments, for Merton and Kou; 1 by default.
     surfaces : SimulatedSurface, or mapping of str to SimulatedSurface, optional
-        What values options on the paths, by the one instrument that they are on; needed by policies
-        that trade options.
+        What values options on the paths; needed by policies that trade options. Paths of several
+        instruments have options on one of them: give a mapping with its name.
 
     Returns
     -------

@@ -246,12 +246,6 @@ def read_surfaces(given: Any, names: tuple[str, ...], *, where: str) -> dict[str
     if given is None:
         return {}
     found = given if isinstance(given, Mapping) else dict.fromkeys(names[:1], given)
-    if len(found) > 1:
-        raise ParameterError(
-            f"options on simulated paths are on one instrument, got surfaces of {len(found)}",
-            where=Place("surfaces", of=where),
-            cure="give the surface of the instrument whose policy trades options",
-        )
     for name, each in found.items():
         if name not in names or (given is not found and len(names) > 1):
             raise ParameterError(
