@@ -1,6 +1,6 @@
 """Live a levered account on simulated paths without a hedge, with one, and with less leverage.
 
-    python benchmarks/simulated_hedge.py [FOLDER] [--paths 10000] [--ratios 0.9 1.0 ...] [--sweep]
+    python benchmarks/simulated_hedge.py [FOLDER] [--paths 10000] [--ratios 1.1] [--sweep | --walk]
 
 FOLDER has btc-usdm-1h (hourly bars of BTCUSDT). A model is fitted to bars of four hours and drawn
 for 90 days; options are priced at the variance of each path times a stated ratio, and traded 1.4
@@ -14,6 +14,9 @@ fees) over the mean equity, per year, over all paths; a turn of leverage has an 
 the drift a year, so that the third arm has c / drift turns less: both give up the same expected
 profit. Prints JSON: a row per ratio and arm, differences in ruin and in mean log growth on the same
 paths with intervals, the best arm of each ratio, and the ratio at which that turns.
+
+``--walk`` walks the hedge forward on --paths paths of two years, in bars of 8 hours: delta and
+budget are chosen by growth on a year, and traded on the quarter after it, in one account.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ HORIZON, YEARS = "90d", 90.0 / 365.0
 CAPITAL = 100_000.0
 SURFACES = {"one": models.SimulatedSurface, "two": models.TwoFactorSurface}
 DELTAS, TENORS, BUDGETS = (-0.05, -0.1, -0.25), (14.0, 30.0, 60.0), (0.0025, 0.005, 0.01)
+WALKED = {"delta": [-0.1, -0.25], "budget": [0.0025, 0.01]}
 
 
 def load_history(folder: Path | None) -> bt.Markets:
@@ -130,6 +134,33 @@ class Study:
             tell(row)
         return rows
 
+    def walk(self, ratio: float) -> list[dict[str, Any]]:
+        """Return growth out of sample by path: of a hedge chosen again and again, and of none."""
+        history = bt.Markets({"BTC": self.draw["market"]["BTC"].resample("8h")}, currency="USDC")
+        surface = SURFACES[self.given.factors](ratio=ratio, expiries="monthly")
+        paths = bt.simulate_paths(
+            **(self.draw | {"market": history, "horizon": "730d"}), surfaces=surface
+        )
+        policy, rows = self.hedge(tenor=45.0, roll=14.0), []
+        given = {"venue": make_venue(), "account": self.account}
+        for i in range(len(paths)):
+            markets = paths.with_options(i, deltas=WALKED["delta"], tenors=[45.0])
+            start = time.process_time()
+            walk = bt.walk_forward(
+                markets, policy, space=WALKED, objective="cagr", constraints={}, robust=False,
+                train="365d", test="91d", **given,
+            )  # fmt: skip
+            seconds, first = time.process_time() - start, walk.folds["test_start"][0]
+            none = bt.run(markets, Constant(self.given.leverage), start=first, **given)
+            row = {"path": i, "contracts": len(markets.options), "seconds": seconds}
+            for name, result in (("walked", walk.result), ("no_hedge", none)):
+                row[name] = {each: result.metrics[each] for each in ("total_return", "ruined")}
+            row["cost_a_year"] = float(walk.result.rolls("leg").loc["total", "cost"])
+            row["chosen"] = walk.folds[[*WALKED]].to_numpy().tolist()
+            rows.append(row)
+            tell(row)
+        return rows
+
 
 def find_cost(outcomes: pd.DataFrame, name: str) -> float:
     """Return what options cost over the mean equity, per year, over all paths."""
@@ -193,6 +224,7 @@ def main() -> int:
     parser.add_argument("--ruin", type=float, default=0.3, help="of the capital")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sweep", action="store_true", help="tenor, delta and budget instead")
+    parser.add_argument("--walk", action="store_true", help="walk forward on two years instead")
     given = parser.parse_args()
     if given.drift <= 0.0:
         parser.error(
@@ -206,7 +238,10 @@ def main() -> int:
             for name in ("paths", "model", "factors", "margin", "leverage", "drift", "ruin")
         }
         found["paths_drawn"] = repr(study.plain)
-        if given.sweep:
+        if given.walk:
+            found["ratio"] = given.ratios[0]
+            found["walk"] = study.walk(given.ratios[0])
+        elif given.sweep:
             found["ratio"] = given.ratios[0]
             found["sweep"] = study.sweep(given.ratios[0])
         else:
