@@ -94,7 +94,7 @@ def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
     NaN where it is unknown of a roll.
     """
     legs = rolls.groupby("leg", sort=False)[list(COSTS)]
-    sums = legs.agg(lambda each: each.sum(skipna=False))
+    sums = legs.sum().where(legs.count().eq(legs.size(), axis=0))
     counts = rolls.groupby("leg", sort=False)["contract"].count()
     table = sums / measure_equity(run)
     table.insert(0, "rolls", counts)
