@@ -95,11 +95,13 @@ class Paths(Viewable):
     surfaces: Mapping[str, SimulatedSurface] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.surfaces) > 1:
+        is_table = isinstance(self.surfaces, Mapping)
+        if not is_table or len(self.surfaces) > 1:
+            given = ", ".join(self.surfaces) if is_table else repr_plain(self.surfaces)
             raise ParameterError(
-                f"paths list options on one instrument, got surfaces of {', '.join(self.surfaces)}",
+                f"paths list options on one instrument, got surfaces of {given}",
                 where=Place("surfaces", of="bt.simulate_paths"),
-                cure=f"give the surface of {next(iter(self.surfaces))} alone",
+                cure="give a mapping of its name to its surface",
             )
 
     @functools.cached_property
