@@ -163,7 +163,7 @@ def find_cap_factors(
     wanted = np.where(has_target, reach, 0.0).sum(axis=1)
     rest = np.where(has_target, 0.0, held).sum(axis=1)
     sums = zip(np.where(np.isfinite(wanted), wanted, 0.0).tolist(), rest.tolist(), strict=True)
-    return np.array([[compute_cap_factor(cap, *each)] for each in sums])
+    return np.array([compute_cap_factor(cap, *each) for each in sums]).reshape(-1, 1)
 
 
 def split_rest(

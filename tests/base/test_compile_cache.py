@@ -234,3 +234,9 @@ def test_flags_that_are_read_at_once_are_those_of_numba():
     flags.nrt, flags.error_model = True, "numpy"
     assert flags.values() == TargetConfig.values(flags)
     assert flags == flags.copy() != Flags()
+
+
+def test_code_of_a_release_with_other_modules_is_compiled_again(tmp_path):
+    files = CheckedFiles(tmp_path, "f")
+    files.path_of("key").write_bytes(seal(b"cbacktest.a_former_module\nf\n."))
+    assert files.load("key") is None  # without a warning of damage
