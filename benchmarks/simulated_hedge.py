@@ -1,4 +1,4 @@
-"""Live a levered account on simulated paths without a hedge, with one, and with less leverage.
+"""Run a levered account on simulated paths without a hedge, with one, and with less leverage.
 
     python benchmarks/simulated_hedge.py [FOLDER] [--paths 10000] [--ratios 1.1] [--sweep | --walk]
 

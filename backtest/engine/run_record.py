@@ -211,7 +211,7 @@ class RunRecord(RunCloses):
 
     @checked
     def hedging_error(self, by: HedgeSplit = "instrument") -> pd.DataFrame:
-        """Return what options and their delta hedge earned, less what gamma says they earn.
+        """Return what options and their delta hedge earned, beside what their gamma predicts.
 
         Parameters
         ----------
@@ -224,11 +224,12 @@ class RunRecord(RunCloses):
         DataFrame
             In the settlement currency: ``options`` and ``hedge``, their price profits, and their
             sum ``profit``; ``theory``, the sum of G S^2 (s^2 - s_h^2) dt / 2 over bars; ``error``,
-            their difference. By instrument also ``deviation``, the standard deviation of the
-            error: that of a bar times the root of their number; ``expected_deviation``, that of
-            hedges at each close under normal returns; ``volatility`` s of the mark closes and
-            ``implied_volatility`` s_h, the mean by gamma; ``costs`` of the hedge, fees to
-            funding, which the profit does not contain; and the number of ``bars``.
+            profit less theory. By instrument also ``deviation``, the standard deviation of the
+            error (that of one bar times the root of the number of bars); ``expected_deviation``,
+            that of hedges at each close under normal returns; ``volatility`` s of the mark closes;
+            ``implied_volatility``, the mean of s_h weighted by gamma; ``costs`` of the hedge (fees,
+            slippage, impact, funding, liquidations), which the profit does not contain; and the
+            number of ``bars``.
 
         Raises
         ------

@@ -242,7 +242,7 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: models.SimulatedSurface(spread=0.0), "a result at middle prices says nothing"),
+        (lambda: models.SimulatedSurface(spread=0.0), "a result at middle prices understates"),
         (lambda: models.TwoFactorSurface(reversion=1.0, slow_reversion=2.0), "must be faster"),
         (
             lambda: models.SimulatedSurface(shape=SmileShape(b=1.5, rho=0.9, m=-4.0, sigma=1.0)),

@@ -35,7 +35,7 @@ SPEED = Number(0.0, 1000.0, open_low=True)
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SimulatedSurface(Value):
-    """Implied volatility on paths: that of the path times a ratio, with a smile of a fixed shape.
+    """Implied volatility on simulated paths: realized volatility times a ratio, with a fixed smile.
 
     The variance of a path is the exponentially weighted mean v of its squared log returns from
     close to close, per year, known at each close:
@@ -44,8 +44,8 @@ class SimulatedSurface(Value):
     strike is ``ratio sqrt(v)`` times the shape at ln(K/F) in standard deviations to expiry (sticky
     moneyness), and the forward of T years is ``S exp(carry T)``.
 
-    Options are bought and sold half of ``spread`` from these volatilities: the price of protection
-    depends on it, so that it is never 0.
+    Options are bought half of ``spread`` above these volatilities and sold half of it below. A
+    spread of 0 is refused, because a result at middle prices understates the cost of protection.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ class SimulatedSurface(Value):
         Implied over realized volatility at the forward. 1: options are priced at the variance of
         the path.
     half_life : str
-        Of the weights of squared returns.
+        Time in which the weight of a squared return halves.
     is_constant : bool
-        Whether the variance of the start holds for all bars.
+        Whether the variance stays at that of the start.
     volatility : float, optional
         Realized volatility at the start, per sqrt(year). None: measured on history.
     shape : SmileShape
@@ -88,7 +88,7 @@ class SimulatedSurface(Value):
         if not self.spread > 0.0:
             raise ParameterError(
                 f"options on simulated paths need a spread over 0, got {self.spread:g}: a result "
-                "at middle prices says nothing of what protection costs",
+                "at middle prices understates what protection costs",
                 where=f"{type(self).__name__}.spread",
                 cure="give the spread in volatility, for example 0.014 for 1.4 points",
             )
@@ -135,12 +135,12 @@ FRIDAY = DAY + DAY // 3
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TwoFactorSurface(SimulatedSurface):
-    """Implied volatility of two factors: a short variance that reverts to a slow one.
+    """Implied volatility in two factors: a short variance that reverts to a slow one.
 
     v is the variance of :class:`SimulatedSurface` with its ``half_life``, m the same with
-    ``slow_half_life``. What is expected of v follows ``dv = reversion (m - v) dt`` and
-    ``dm = slow_reversion (theta - m) dt``, theta being the square of ``long_run``, and the variance
-    at the forward is ``ratio^2`` times its mean to expiry T:
+    ``slow_half_life``, theta the square of ``long_run``. Expected variances follow
+    ``dv = reversion (m - v) dt`` and ``dm = slow_reversion (theta - m) dt``. The implied variance
+    at the forward is ``ratio^2`` times the mean of v up to expiry T:
     ``theta + (v - theta) A(k T) + (m - theta) k / (k - l) (A(l T) - A(k T))``, with
     ``A(x) = (1 - exp(-x)) / x``, k and l the two reversions. Short expiries move with v, long ones
     with m and theta. Source: Egloff, Leippold and Wu (2010), The Term Structure of Variance Swap
@@ -150,7 +150,7 @@ class TwoFactorSurface(SimulatedSurface):
     Parameters
     ----------
     slow_half_life : str
-        Of the weights of squared returns in m.
+        Time in which the weight of a squared return in m halves.
     reversion, slow_reversion : float
         Per year; 12 is a half-life of 21 days. The first is the larger.
     long_run : float, optional
