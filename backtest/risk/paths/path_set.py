@@ -214,9 +214,11 @@ class Paths(Viewable):
         names, drawn = f" of {', '.join(self.names)}", kinds
         if len(self.names) == 1:
             names, drawn = "", repr(self.model)
+        by = ", ".join(map(repr, self.surfaces.values()))
+        priced = f", options by {by}" if by else ""
         return (
             f"<Paths: {self.count} of {self.n_bars} bars{names} from {begins}, {drawn}, "
-            f"seed {self.seed}>"
+            f"seed {self.seed}{priced}>"
         )
 
     @checked
