@@ -3,8 +3,8 @@
     python benchmarks/hedging_error.py [--paths 2000] [--steps 16 --steps 64 --steps 256]
 
 A call at the money of 30 days on driftless geometric Brownian motion of 60 % volatility, bought and
-hedged at each close by `DeltaHedge` without costs. All is what accounts of `bt.run` earned, in
-blocks of paths that share one account. Prints JSON:
+hedged at each close by `DeltaHedge` without costs. All profits are those of accounts of `bt.run`;
+the paths of a block share one account. Prints JSON:
 
 - hedged at the true volatility: the mean, which is 0 in theory, and the standard deviation of the
   error beside that of Bertsimas, Kogan and Lo (2000), theorem 1: a constant over the root of the
