@@ -31,7 +31,8 @@ PAID = ("fees", "slippage", "impact", "funding", "liquidation_loss")
 class Hedge(NamedTuple):
     """The money of the options on an instrument and of its position, by bar, and what they moved.
 
-    ``weights`` are G S^2 dt of all options together, ``implied`` the same times their variances.
+    ``weights`` are G S^2 dt of all options together, ``implied`` the same times their variances;
+    ``costs`` are what the hedge paid beside its price.
     """
 
     money: dict[str, FloatArray]
@@ -39,13 +40,14 @@ class Hedge(NamedTuple):
     implied: FloatArray
     variance: float
     is_held: BoolArray
+    costs: float
 
 
 def tabulate_hedging(run: RunCloses, options: RunOptions | None, by: HedgeSplit) -> pd.DataFrame:
     """Return the hedging error of what was hedged; see ``Result.hedging_error``."""
     hedges = {} if options is None else follow_hedges(run, options)
     if by == "instrument":
-        rows = [describe_hedge(run, each, name) for name, each in hedges.items()]
+        rows = [describe_hedge(each) for each in hedges.values()]
         return pd.DataFrame(rows, columns=[*COLUMNS], index=pd.Index([*hedges], name="instrument"))
     time = utc_index(run.time if hedges else run.time[:0])
     nothing = np.zeros(len(time))
@@ -68,7 +70,8 @@ def follow_hedges(run: RunCloses, options: RunOptions) -> dict[str, Hedge]:
         meant = implied[:, own].sum(axis=1)
         profit, theory = made + hedged, 0.5 * (variance * weight - meant)
         money = dict(zip(MONEY, (made, hedged, profit, theory, profit - theory), strict=True))
-        found[run.names[i]] = Hedge(money, weight, meant, variance, held | (quantity != 0.0))
+        costs = sum(float(run.of_positions(each)[:, i].sum()) for each in PAID)
+        found[run.names[i]] = Hedge(money, weight, meant, variance, held | (quantity != 0.0), costs)
     return found
 
 
@@ -83,20 +86,18 @@ def measure_variance(run: RunCloses, i: int, is_exposed: BoolArray) -> float:
     return float((moves[rows] ** 2).sum() / years[rows].sum()) if rows.any() else math.nan
 
 
-def describe_hedge(run: RunCloses, hedge: Hedge, name: str) -> dict[str, float]:
+def describe_hedge(hedge: Hedge) -> dict[str, float]:
     """Return the row of an instrument."""
     sums = {name: float(each.sum()) for name, each in hedge.money.items()}
     errors, n = hedge.money["error"][hedge.is_held], int(hedge.is_held.sum())
     weight = float(np.abs(hedge.weights).sum())
     mean = float(np.abs(hedge.implied).sum()) / weight if weight > 0.0 else math.nan
-    i = run.names.index(name)
-    costs = sum(float(run.of_positions(each)[:, i].sum()) for each in PAID)
     return {
         **sums,
         "deviation": float(errors.std(ddof=1)) * math.sqrt(n) if n > 1 else math.nan,
         "expected_deviation": hedge.variance * math.sqrt(0.5 * float((hedge.weights**2).sum())),
         "volatility": math.sqrt(hedge.variance),
         "implied_volatility": math.sqrt(mean),
-        "costs": costs,
+        "costs": hedge.costs,
         "bars": n,
     }

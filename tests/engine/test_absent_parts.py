@@ -18,7 +18,7 @@ from tests.portfolio_cases import make_full_case, make_margin_case, make_spot_ca
 
 ABSENT = {"option_strategies", "option_scenarios", "option_requirement", "black_kernels",
           "currency_fills", "currency_close", "pool_transfers"}  # fmt: skip
-"""Modules of which the loop without the absent parts calls nothing."""
+"""Modules that the loop without the absent parts never calls."""
 
 
 def make_shorter() -> dict[str, Any]:

@@ -94,8 +94,8 @@ def test_in_money_the_coins_count():
 def test_a_result_tells_the_hedging_error(kind: str, tmp_path: Path):
     """Theory is gamma of each close times the realized variance less the implied; in coins over S.
 
-    The first mark return of the call's life is that of the second quiet bar: 65 bars, of which the
-    last 64 are the path. Both quiet bars earn theta alone.
+    The account holds the call from the first of two quiet bars on. The mark has its first return in
+    the second one: 65 returns, the last 64 on the path. Both quiet bars earn theta alone.
     """
     paths, implied = simulate(64, 2, finest=64), 0.45
     result = hedge(paths, implied, ALWAYS, kind=kind)

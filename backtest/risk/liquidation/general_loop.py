@@ -37,7 +37,7 @@ from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
 from backtest.risk.paths.path_options import (
     PathLister,
-    list_markets,
+    add_options,
     make_lister,
     place_options,
 )
@@ -189,7 +189,7 @@ class GeneralLoop:
         """Return markets that list one contract of the grid, for the checks of a run."""
         lister = self.make_lister(joined, 1)
         lister.list_nearest("", joined.n_bars - self.paths.width, "put", -0.5, 30.0, 0.0)
-        return list_markets(joined, lister)
+        return add_options(joined, lister, lister.options)
 
     def make_lister(self, markets: Markets, slots: int) -> PathLister:
         """Return what lists contracts on a path."""
@@ -202,7 +202,9 @@ class GeneralLoop:
         """Return markets that list the contracts that policies choose on a path, at least one."""
         markets = joined if self.prepared.is_own else path
         _, lister = self.trade_options(self.begin_on(markets, self.prepared.setup), markets)
-        return list_markets(joined, lister) if lister.names else self.list_one(joined)
+        return (
+            add_options(joined, lister, lister.options) if lister.names else self.list_one(joined)
+        )
 
     def trade_options(self, setup: Setup, markets: Markets) -> tuple[Outcome, PathLister]:
         """Take an account that trades options through a path; return what was listed on it."""

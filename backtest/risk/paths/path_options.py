@@ -13,7 +13,7 @@ import pandas as pd
 
 from backtest.account import OptionFeed, make_option_feed
 from backtest.base import IntArray, format_time
-from backtest.base.units import YEAR_DAYS
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import (
     CloseQuotes,
     Contract,
@@ -35,7 +35,7 @@ EMPTY = {"signs": -1.0, "strikes": 1.0, "sizes": 1.0, "rates": 0.0}
 """Terms where no contract is listed yet: numbers, worth nothing."""
 FARTHEST = 5.0
 """Standard deviations to expiry up to which strikes are listed."""
-LONGEST = 3 * 365 * 24 * 3_600 * 10**9
+LONGEST = 3 * 365 * DAY
 """Time to the last listed expiry, ns."""
 
 
@@ -133,12 +133,16 @@ class PathLister:
         away = np.round(np.abs(np.abs(deltas) - abs(delta)), 9)
         return float(strikes[np.lexsort((strikes, away))[0]])
 
+    def make_option(self, kind: str, strike: float, expiry: int, settlement: str) -> Option:
+        """Return a contract of the grid."""
+        return Option(
+            kind=kind, strike=strike, expiry=format_time(expiry), underlying=self.owner,
+            settlement=settlement, spread=self.maker.surface.spread,
+        )  # fmt: skip
+
     def enter(self, t: int, kind: str, strike: float, expiry: int) -> Mapping[str, int]:
         """Return the number of a contract, listed from the close of bar t on."""
-        option = Option(
-            kind=kind, strike=strike, expiry=format_time(expiry), underlying=self.owner,
-            settlement=SETTLEMENTS[self.venue.contract.kind], spread=self.maker.surface.spread,
-        )  # fmt: skip
+        option = self.make_option(kind, strike, expiry, SETTLEMENTS[self.venue.contract.kind])
         name, k = str(option.name), len(self.names)
         if name in self.numbers:
             return {name: self.numbers[name]}
@@ -200,13 +204,10 @@ def list_grid(
             found = lister.find_nearest(t, kind, delta, tenor, 0.0)
             listed |= set() if found is None else {(found[1], found[0], kind)}
     options = [
-        Option(
-            kind=kind, strike=strike, expiry=format_time(expiry), underlying=owner,
-            settlement=settlement, spread=maker.surface.spread,
-        )
+        lister.make_option(kind, strike, expiry, settlement)
         for expiry, strike, kind in sorted(listed)
-    ]  # fmt: skip
-    return list_markets(path, lister, {str(each.name): each for each in options})
+    ]
+    return add_options(path, lister, options)
 
 
 def place_options(setup: Setup, lister: PathLister) -> Setup:
@@ -220,14 +221,11 @@ def place_options(setup: Setup, lister: PathLister) -> Setup:
     )
 
 
-def list_markets(
-    markets: Markets, lister: PathLister, options: Mapping[str, Option] | None = None
-) -> Markets:
-    """Return markets that list options, by default those of a path, under its surfaces."""
-    chosen = dict(zip(lister.names, lister.options, strict=True))
-    listed: dict[str, Any] = {**markets, **(chosen if options is None else options)}
+def add_options(markets: Markets, lister: PathLister, options: Sequence[Option]) -> Markets:
+    """Return markets that list options too, under the surfaces of a path."""
+    listed: dict[str, Any] = {str(each.name): each for each in options}
     return Markets(
-        listed,
+        {**markets, **listed},
         currency=markets.currency or None,
         surfaces={lister.owner: lister.surfaces},
     )
