@@ -11,9 +11,10 @@ It is ruined when its wealth is under --ruin of the start.
 Three arms on the same paths: the leverage; the leverage with puts by `TailHedge`; and less leverage
 for the same cost. The cost of protection c is what the options lost (premiums less proceeds, and
 fees) over the mean equity, per year, over all paths; a turn of leverage has an expected profit of
-the drift a year, so that the third arm has c / drift turns less: to first order both give up the same expected
-profit. Prints JSON: a row per ratio and arm, differences in ruin and in mean log growth on the same
-paths with intervals, the best arm of each ratio, and the ratio at which that turns.
+the drift a year, so that the third arm has c / drift turns less: to first order both give up the
+same expected profit. Prints JSON: a row per ratio and arm, differences in ruin and in mean log
+growth on the same paths with intervals, the best arm of each ratio, and the ratio at which that
+turns.
 
 ``--walk`` walks the hedge forward on --paths paths of two years, in bars of 8 hours: delta and
 budget are chosen by growth on a year, and traded on the quarter after it, in one account.
