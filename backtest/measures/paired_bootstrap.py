@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, check_lengths, checked
+from backtest.base import FloatArray, IntArray, check_lengths, checked, find_block_length
 from backtest.measures.influence_functions import STATISTICS, Sampled, measure_activity
 from backtest.measures.persistence import Errors, estimate_errors
 
@@ -191,15 +191,12 @@ def choose_block(influence: FloatArray) -> int:
     The median of their optimal lengths (Politis and White 2004, Econometric Reviews 23(1), as
     corrected in 2009), at least n^(1/3).
     """
-    from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - it takes a second to import
-
     least: float = influence.shape[1] ** (1.0 / 3.0)
     moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN is not over 0 either
     if not len(moving) or influence.shape[1] < LEAST_FOR_BLOCKS:
         return math.ceil(least)
-    with np.errstate(all="ignore"):
-        asked = optimal_block_length(moving.T)["stationary"].fillna(0.0)
-    return math.ceil(max(least, float(asked.median())))
+    asked = [find_block_length(series) for series in moving]
+    return math.ceil(max(least, float(np.median(np.nan_to_num(asked)))))
 
 
 def resampling_error(influence: FloatArray, block: int) -> FloatArray:

@@ -8,7 +8,15 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
-from backtest.base import FloatArray, Number, ParameterError, check_lengths, checked, compile_module
+from backtest.base import (
+    FloatArray,
+    Number,
+    ParameterError,
+    check_lengths,
+    checked,
+    compile_module,
+    find_block_length,
+)
 from backtest.base.units import YEAR_DAYS
 from backtest.features import find_backcast, garch_kernels, log_returns
 from backtest.features.returns import SESSIONS
@@ -45,7 +53,7 @@ def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
     Notes
     -----
     Source: Politis and White (2004), Automatic Block-Length Selection for the Dependent Bootstrap,
-    Econometric Reviews 23(1), with the correction of Patton, Politis and White (2009), by ``arch``.
+    Econometric Reviews 23(1), with the correction of Patton, Politis and White (2009).
     """
     check_lengths(returns=returns, where="bt.paths.block_length")
     if len(returns) < LEAST_SQUARES:
@@ -54,11 +62,8 @@ def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
             where="bt.paths.block_length, returns",
             cure="give more returns",
         )
-    from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - takes a second to import
-
-    with np.errstate(divide="ignore", invalid="ignore"):  # NaN if the squares do not vary
-        found = optimal_block_length(returns**2)["stationary" if is_stationary else "circular"]
-    return max(float(len(returns) ** (1.0 / 3.0)), float(found.iloc[0]))
+    found = find_block_length(returns**2, is_stationary=is_stationary)
+    return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary
 
 
 def find_row_scale(model: Filtered, rows: FloatArray, weight: FloatArray, target: float) -> float:
