@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from backtest.cli.flags import AsJson
 from backtest.cli.printing import print_json
 from backtest.cli.progress import show_activity
 from backtest.engine import Finding, check_policy, resolve_signal
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import Policy
 
 WIDTH = 80
@@ -105,7 +105,7 @@ def list_of_experiment(
     market, policy, terms = build_experiment(draft_experiment(file, [], "backtest check"))
     found: list[tuple[type[Policy], str, Market | None]] = [
         (type(policy if isinstance(policy, Policy) else policy[name]), name, each)
-        for name, each in name_markets(market).items()
+        for name, each in label_markets(market).items()
     ]
     overlay = terms.get("overlay")
     if overlay is not None:
@@ -124,13 +124,13 @@ def load_checked(flags: Sequence[GivenFlag]) -> dict[str, Market | None]:
     if not flags:
         return {"": None}
     found = load_data(draft_experiment(None, flags, "backtest check"))
-    return {**name_markets(found)}
+    return {**label_markets(found)}
 
 
-def name_markets(market: Market | Markets) -> Mapping[str, Market]:
+def label_markets(market: Market | Markets) -> dict[str, Market]:
     """Return markets by the names that titles show; the only one needs none."""
     markets = as_markets(market)
-    return markets if len(markets) > 1 else dict.fromkeys([""], *markets.values())
+    return {label: markets[name] for name, label in label_names(markets).items()}
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:

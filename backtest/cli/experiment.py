@@ -18,7 +18,7 @@ from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.experiment_signal import read_signal
 from backtest.cli.experiment_venue import build_overlay, build_policies, build_venues
 from backtest.cli.typed_values import format_typed
-from backtest.market import Markets, as_markets
+from backtest.market import Markets, as_markets, unwrap_market
 from backtest.venue import RateCurve, Venue
 
 RUN_TERMS = ("sampling", "calendar", "compile")
@@ -100,13 +100,12 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
 def build_single_experiment(draft: Draft, command: str, *, warms: bool = True) -> Experiment:
     """Build the objects that a draft describes, for a command that takes one instrument."""
     experiment = build_experiment(draft, warms=warms)
-    names = as_markets(experiment.market).names
-    if len(names) > 1:
-        raise ParameterError(
-            f"{command} takes one market, got {', '.join(names)}",
-            where="--data, --instrument",
-            cure="give one folder with one instrument",
-        )
+    unwrap_market(
+        experiment.market,
+        where="--data, --instrument",
+        problem=f"{command} takes one market",
+        cure="give one folder with one instrument",
+    )
     if "overlay" in experiment.terms:
         raise ParameterError(
             f"{command} is about one position, got an overlay",

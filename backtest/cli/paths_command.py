@@ -20,8 +20,8 @@ from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
-from backtest.market import Market, Markets, as_markets
-from backtest.risk import Paths, describe_drift, summarize_funding, unwrap_only
+from backtest.market import Market, Markets, as_given, as_markets, label_names
+from backtest.risk import Paths, describe_drift, summarize_funding
 from backtest.venue import FundingTerms, Venue
 
 EXAMPLES = """
@@ -91,7 +91,7 @@ def paths(
         write_path(drawn[i], Path(str(write)) / f"path-{i}")
     if as_json:
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
-        print_json({"paths": drawn.describe(), "spread": unwrap_only(rows, drawn.names)})
+        print_json({"paths": drawn.describe(), "spread": as_given(rows, drawn.history)})
         return
     told = drawn.describe()
     typer.echo(f"{drawn!r}, {describe_drift(told)}")
@@ -101,9 +101,10 @@ def paths(
     typer.echo(
         "Returns from the last close, by day: quantiles, and the mean lowest price on the way"
     )
-    for name, table in tables.items():
-        typer.echo(f"\n{name}" * (len(tables) > 1), nl=len(tables) > 1)
-        typer.echo(table.map(lambda x: f"{100 * x:.2f} %").to_string())
+    for name, label in label_names(tables).items():
+        if label:
+            typer.echo(f"\n{label}")
+        typer.echo(tables[name].map(lambda x: f"{100 * x:.2f} %").to_string())
     if write is not None:
         typer.echo(f"\nwritten: {write}")
 
@@ -111,8 +112,8 @@ def paths(
 def write_path(path: Market | Markets, folder: Path) -> None:
     """Write a path as data; of several instruments, each into a folder of its name."""
     parts = as_markets(path)
-    for name, market in parts.items():
-        market.save(folder / name if len(parts) > 1 else folder)
+    for name, label in label_names(parts).items():
+        parts[name].save(folder / label)
 
 
 def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:

@@ -58,7 +58,7 @@ from backtest.engine import (
     warn_of_last_prices,
     widen_market,
 )
-from backtest.market import Market, Markets, with_clock
+from backtest.market import Market, Markets, as_markets, with_clock
 from backtest.measures import is_lost
 from backtest.policy import Policy
 from backtest.sweep import read_accounts, resolve_signals
@@ -177,7 +177,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     for name, row in rows.items():
         for own in row.list_settings():
             check_setting(own, {name: row.entry})
-    warn_of_last_prices(setting.market)
+    warn_of_last_prices(as_markets(setting.market))
     on_done = count_accounts(progress, len(rows) * (2 if equal_risk else 1))
     results: dict[str, Any] = {name: run_entry(name, row, on_done) for name, row in rows.items()}
     scaled = None

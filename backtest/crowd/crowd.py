@@ -27,7 +27,7 @@ from backtest.crowd.account_margin import (
 )
 from backtest.crowd.leverage_draws import Distribution, draw_entries, read_leverage
 from backtest.crowd.liquidation_ladder import tabulate_ladder
-from backtest.market import Market, unwrap_market
+from backtest.market import Market, Markets, unwrap_market
 from backtest.venue import Contract, MarginRules, Venue, read_rules
 
 MOST_ACCOUNTS = 10_000_000
@@ -198,8 +198,8 @@ class Crowd:
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
-        entries = unwrap_market(entries)
-        market = entries if isinstance(entries, Market) else None
+        is_market = isinstance(entries, Market | Markets)
+        market = unwrap_market(entries) if is_market else None
         now = find_price(price, market, entries, where)
         own = Contract() if venue is None else venue.contract
         terms = own if contract is None else contract

@@ -120,7 +120,7 @@ def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
     leverage L and linear impact it is ``k W L (L - 1)``. A row that does not clear (``clears`` is
     False) has no price that its own flow makes; its measures are NaN.
     """
-    alone: Market = unwrap_market(market)
+    alone = unwrap_market(market)
     check_kinds(alone, policy, venue, account, None)
     known = read_shares(shares)
     setting = read_setting(

@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from backtest.engine.result_tables import filled_changes, value_of
     from backtest.engine.result_text import measure_holding
     from backtest.engine.resumed_run import History, append_last_bar, check_rules, join_market
-    from backtest.engine.resumed_run import read_resume
+    from backtest.engine.resumed_run import is_same_account, read_resume
     from backtest.engine.run import run
     from backtest.engine.run_kinds import read_metrics
     from backtest.engine.run_options import RunOptions

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
 from backtest.base import FloatArray
-from backtest.engine.frame_signals import describe_weights
-from backtest.engine.signal_checks import describe_signal, keep_note, read_signal
+from backtest.engine.frame_signals import compute_frame, describe_weights
+from backtest.engine.signal_checks import compute_signal, describe_signal, keep_note, read_signal
 from backtest.market import Market, Markets, find_clock, read_weights, weights_to_frame
+
+if TYPE_CHECKING:
+    from backtest.engine.signal_rule import SignalRule
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
     """A signal as it was given, and its values at the bars of a market.
+
+    The class says what a signal of one market is, a subclass what it is of several.
 
     Attributes
     ----------
@@ -33,6 +39,24 @@ class Directions:
     values: FloatArray
     market: Any
     is_slow: bool = False
+
+    compute: ClassVar[Callable[..., Any]] = staticmethod(compute_signal)
+
+    @staticmethod
+    def follow(rule: SignalRule, market: Any) -> Any:
+        """Return the signal of a rule, checked for lookahead."""
+        return rule.apply(market)
+
+    @staticmethod
+    def list_columns(market: Any) -> Mapping[str, FloatArray]:
+        """Return the columns of the bars that a signal may name."""
+        columns: Mapping[str, FloatArray] = market.columns
+        return columns
+
+    @staticmethod
+    def read(signal: Any, market: Any, *, first: int, where: str) -> FloatArray:  # noqa: ARG004
+        """Return the values of a signal, checked; an array may begin at the bar ``first``."""
+        return read_signal(signal, market, first)
 
     def describe(self) -> str:
         """Return the signal as text, with a hash of its values."""
@@ -53,6 +77,24 @@ class Directions:
 
 class WeightedDirections(Directions):
     """The weights of several instruments, of shape (n_instruments, n_bars)."""
+
+    compute: ClassVar[Callable[..., Any]] = staticmethod(compute_frame)
+
+    @staticmethod
+    def follow(rule: SignalRule, market: Any) -> Any:
+        """Return the weights of a rule, checked for lookahead."""
+        return rule.weigh(market)
+
+    @staticmethod
+    def list_columns(market: Any) -> Mapping[str, FloatArray]:
+        """Return no column: each instrument has its own."""
+        del market
+        return {}
+
+    @staticmethod
+    def read(signal: Any, market: Any, *, first: int, where: str) -> FloatArray:
+        """Return weights, checked; an array may begin at the bar ``first``."""
+        return read_weights(signal, market, where=where, first=first)
 
     def describe(self) -> str:
         """Return the weights as text, with a hash of their values."""
@@ -77,9 +119,11 @@ def read_directions(
 
     An array may begin at the bar ``first``; ``where`` names the function in errors.
     """
-    clock = find_clock(market)
-    seen, begun = clock.seen, clock.at(first)
-    if isinstance(market, Markets):
-        weights = read_weights(signal, seen, where=where, first=begun)
-        return WeightedDirections(signal, weights, seen, not clock.is_every)
-    return Directions(signal, read_signal(signal, seen, begun), seen, not clock.is_every)
+    clock, form = find_clock(market), choose_directions(market)
+    values = form.read(signal, clock.seen, first=clock.at(first), where=where)
+    return form(signal, values, clock.seen, not clock.is_every)
+
+
+def choose_directions(market: Market | Markets) -> type[Directions]:
+    """Return what a signal is: a direction of one market, weights of several."""
+    return WeightedDirections if isinstance(market, Markets) else Directions

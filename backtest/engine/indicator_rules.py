@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import Choice, FloatArray, ParameterError, Place, Range, checked, did_you_mean
+from backtest.engine.directions import choose_directions
 from backtest.engine.signal_checks import name_signal
 from backtest.engine.signal_rule import SignalRule
 from backtest.market import Market, Markets, find_clock
@@ -154,7 +155,7 @@ def resolve_signal(signal: Any, market: Market | Markets, *, where: str = WHERE)
     named = read_text(signal, market, where=where) if isinstance(signal, str) else signal
     if not isinstance(named, SignalRule):
         return named
-    return named.apply(market) if isinstance(market, Market) else named.weigh(market)
+    return choose_directions(market).follow(named, market)
 
 
 def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
@@ -166,7 +167,7 @@ def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> 
 
 def read_text(text: str, seen: Market | Markets, *, where: str) -> Any:
     """Return the column that a text names in the bars of policies, or else its rule."""
-    columns = {} if isinstance(seen, Markets) else seen.columns
+    columns = choose_directions(seen).list_columns(seen)
     if text in columns:
         values = pd.Series(columns[text], index=seen.times, name="signal")
         return name_signal(values, f"column {text}")

@@ -11,6 +11,7 @@ from backtest.account.ledger import FILL
 from backtest.base import FloatArray, NoFillWarning, warn_caller
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.target_cuts_text import WORDS
+from backtest.market import label_names
 
 if TYPE_CHECKING:
     from backtest.engine.portfolio_setup import Setup
@@ -33,11 +34,10 @@ def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
 
 def find_columns(setup: Setup) -> dict[str, FloatArray]:
     """Return the columns of all policies, by name and, of several, by instrument."""
-    names = setup.markets.names
-    of = {name: f" of {name}" if len(names) > 1 else "" for name in names}
+    labels = label_names(setup.markets).values()
     return {
-        f"{column}{of[name]}": values
-        for name, each in zip(names, setup.observed, strict=False)
+        f"{column} of {label}" if label else column: values
+        for label, each in zip(labels, setup.observed, strict=False)
         for column, values in each.columns.items()
     }
 
@@ -90,7 +90,7 @@ def explain_limit(
     if not limits:
         return "no limit explains it: look at result.positions"
     worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
-    each = " per instrument" if len(setup.markets) > 1 else ""
+    each = " per instrument" * any(label_names(setup.markets).values())
     of = f"{worst['decisions']:,} of {total['decisions']:,} decisions"
     asked = f"{of} ({total['mean_asked']:.3g}x{each} on average)"
     contracts = [each.contract for each in setup.venues.values()]

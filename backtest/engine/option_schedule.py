@@ -15,7 +15,7 @@ from backtest.base import (
     format_time,
     repr_plain,
 )
-from backtest.market import Markets, find_clock
+from backtest.market import Markets, as_markets, find_clock
 
 WHERE = "bt.run, option_quantities"
 
@@ -24,7 +24,7 @@ def schedule_options(market: Any, given: Any) -> Any:
     """Return markets whose options are held as a frame says, or as they are without one."""
     if given is None:
         return market
-    if not isinstance(market, Markets) or not market.options:
+    if not as_markets(market, where=WHERE).options:
         refuse(
             f"quantities are of listed options, got none in {market!r}",
             "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)",

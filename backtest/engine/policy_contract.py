@@ -17,7 +17,7 @@ import numpy as np
 from backtest.base import BacktestError, Choice, FloatArray, ParameterError, Range, repr_plain
 from backtest.engine import contract_runs
 from backtest.engine.contract_runs import ACCOUNTS, BrokenContractError, ContractTrial
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import (
     Combinator,
     Parameter,
@@ -100,10 +100,19 @@ def check_policy(
     The first time in a new version of the engine this takes a minute: the rules compile. After
     that, some seconds.
     """
-    if isinstance(market, Markets):
-        found = {name: check_policy(policy_class, each, accounts=accounts)
-                 for name, each in market.items()}  # fmt: skip
-        return join_findings(found)
+    given: Mapping[str, Market | None] = {"": None} if market is None else as_markets(market)
+    return join_findings(
+        {
+            label: list_findings(policy_class, given[name], accounts)
+            for name, label in label_names(given).items()
+        }
+    )
+
+
+def list_findings(
+    policy_class: type[Policy], market: Market | None, accounts: Sequence[str]
+) -> list[Finding]:
+    """Return the findings on one market, up to the first failed check that later ones need."""
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
         probes = [Probe] * policy_class.takes[0]
         policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
@@ -124,7 +133,8 @@ def join_findings(found: Mapping[str, list[Finding]]) -> list[Finding]:
     for name, findings in found.items():
         for each in findings:
             if joined.setdefault(each.name, each).passed and not each.passed:
-                joined[each.name] = each._replace(detail=f"{name}: {each.detail}")
+                lead = f"{name}: " if name else ""
+                joined[each.name] = each._replace(detail=f"{lead}{each.detail}")
     return list(joined.values())
 
 

@@ -24,7 +24,7 @@ from backtest.base import (
 from backtest.engine.loop_inputs import has_interest
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.run_record import RunRecord
-from backtest.market import Market, Markets, remake
+from backtest.market import Market, Markets, label_names, remake
 from backtest.market.tables.dividends import DIVIDEND
 from backtest.policy import Policy
 from backtest.venue import Venue
@@ -97,7 +97,7 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 def put_before(resume: RunRecord, markets: Markets) -> Markets:
     """Return the markets with the bars of the earlier run in front of those that begin later."""
-    if markets.names != resume.names and not len(markets) == len(resume.names) == 1:
+    if not is_same_account(markets.names, resume.names):
         raise ParameterError(
             f"a resumed run must have the same instruments, {', '.join(resume.names)}, "
             f"got {', '.join(markets.names)}",
@@ -111,6 +111,11 @@ def put_before(resume: RunRecord, markets: Markets) -> Markets:
         if before.start < market.start <= last + market.interval:
             joined[name] = _concatenate(before, market)
     return replace_markets(markets, joined)
+
+
+def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Return whether two accounts hold the same instruments; one of each, whatever its name."""
+    return names == others or len(names) == len(others) == 1
 
 
 def replace_markets(markets: Markets, changed: dict[str, Market]) -> Markets:
@@ -272,8 +277,8 @@ def check_rules(
 def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dict[str, Any]:
     """Return the rules of a run by name: flows up to a time, and no rule that has no effect."""
     rules = {f"account.{name}": x for name, x in describe_account(account, until).items()}
-    for instrument, venue in venues.items():
-        of = f" of {instrument}" if len(venues) > 1 else ""
+    for instrument, label in label_names(venues).items():
+        venue, of = venues[instrument], f" of {label}" * bool(label)
         rules |= {f"venue.{name}{of}": x for name, x in venue.to_dict().items()}
         if not has_interest(venue):
             rules.pop(f"venue.interest_on{of}", None)

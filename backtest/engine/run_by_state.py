@@ -57,14 +57,14 @@ def find_volatility(result: RunRecord) -> IntArray:
 
 def read_level(result: RunRecord) -> FloatArray:
     """Return the level of the market: the mark of the only instrument, or the benchmark index."""
-    if len(result.names) == 1:
+    if result.has_one_instrument:
         return result.mark
     return np.asarray(np.cumprod(1.0 + result.market_returns), dtype=np.float64)
 
 
 def read_forecast(result: RunRecord) -> FloatArray:
     """Return the volatility forecast of the market at each close."""
-    if len(result.names) == 1:
+    if result.has_one_instrument:
         return result.volatilities[0][:, 0]
     given = (NO_BARS_SEEN, result.time, read_level(result), result.interval)
     return forecast_volatility(*given, is_session=result.is_session)[0]
@@ -81,7 +81,7 @@ def gather_bars(result: RunRecord) -> RunBars:
     drag, carry = measure_decay(result, series, is_cut)
     return RunBars(
         samples=result.samples,
-        path=result.compare_path(slice(None)),
+        path=result.read_path(slice(None)),
         growth=np.divide(unit[1:], unit[:-1], out=np.ones(len(closes) - 1), where=unit[:-1] > 0.0),
         years=np.diff(closes) / (YEAR_DAYS * DAY),
         series=series,

@@ -27,19 +27,16 @@ class RunCloses(RunData):
 
     @checked
     def read_path(self, rows: slice) -> AccountPath:
-        """Return the path of the account over some bars, with the returns of its market.
-
-        Those of several instruments are the returns of the benchmark.
-        """
+        """Return the path of the account over some bars, with the returns of its benchmark."""
         return read_path(
             self.record.take(rows), self.marks[rows], self._read_moves(rows), self._read_pool(rows),
             self.modes, self.list_venues(),
         )  # fmt: skip
 
     def _read_moves(self, rows: slice) -> FloatArray:
-        if len(self.names) > 1:
-            n = self.record.take(rows).n_bars
-            return np.zeros(n) if self.benchmark is None else self.benchmark[rows]
+        """Return the returns of the benchmark over some bars; without one, of the only market."""
+        if self.benchmark is not None:
+            return self.benchmark[rows]
         first, stop, _ = rows.indices(len(self.mark))
         last = self.before.mark if first == 0 else self.mark[first - 1 : first]
         value = value_of(self.venue, np.concatenate((last, self.mark[first:stop])))
@@ -54,15 +51,10 @@ class RunCloses(RunData):
         given = (self.venue, self.account, record, self.mark[rows], x, self._tables)
         return compute_pool(*given, first)
 
-    def compare_path(self, rows: slice) -> AccountPath:
-        """Return the path of the account over some bars, with the returns of its benchmark."""
-        path = self.read_path(rows)
-        return path if self.benchmark is None else path._replace(moves=self.benchmark[rows])
-
     @property
     def market_returns(self) -> FloatArray:
         """Returns of the benchmark by bar, of shape (n_bars,)."""
-        return self.compare_path(slice(None)).moves if self.benchmark is None else self.benchmark
+        return self._read_moves(slice(None))
 
     @cached_property
     def notionals(self) -> FloatArray:

@@ -113,10 +113,15 @@ class RunData:
     # ------------------------------------------------------------------- what it ran on
 
     @property
+    def has_one_instrument(self) -> bool:
+        """Whether it ran on one instrument, whose columns stand beside those of the account."""
+        return len(self.names) == 1
+
+    @property
     def has_one_position(self) -> bool:
         """Whether one position and money are all that the account can hold."""
         is_plain = not self.account.collateral and self.account.rates is None
-        return len(self.names) == 1 and is_plain and self.options is None
+        return self.has_one_instrument and is_plain and self.options is None
 
     @property
     def is_of_fast_loop(self) -> bool:

@@ -114,7 +114,7 @@ class RunRecord(RunCloses):
     @property
     def _sums(self) -> PathSums:
         n = self.record.n_bars
-        pieces = (self.compare_path(slice(t, t + PIECE)) for t in range(0, n, PIECE))
+        pieces = (self.read_path(slice(t, t + PIECE)) for t in range(0, n, PIECE))
         return sum_path(pieces, self.first_peak)
 
     @cached_property

@@ -181,7 +181,7 @@ def set_up_one(
     compared = read_own_benchmark(benchmark, market, venue, name, first)
     clock = find_clock(market)
     directions = clock.hold(read_signal(signal, clock.seen, clock.at(first)))
-    warn_of_market(market, venue, first)
+    warn_of_market(markets, venue, first)
     market = market.with_signal(recall_signal(directions, market, resume, first))
     seen = show_signal(market, clock)
     columns, causality = observe_checked(policy, seen)

@@ -22,11 +22,11 @@ from backtest.base import (
     format_time,
     warn_caller,
 )
-from backtest.market import Markets, describe_clock, find_clock, list_markets
+from backtest.market import as_markets, describe_clock, find_clock, label_names
 from backtest.policy import trades_options
 
 if TYPE_CHECKING:
-    from backtest.market import Market
+    from backtest.market import Market, Markets
     from backtest.policy import Policy
 
 OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning, BandWarning, WeightWarning)
@@ -47,17 +47,18 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
 
     ``venue`` is one for all markets, or a venue by name; ``first`` is the account's first bar.
     """
-    warn_of_other_days(market, venue, first)
-    warn_of_thin_bars(market)
-    warn_of_last_prices(market, list_spot(market, venue))
+    markets = as_markets(market)
+    warn_of_other_days(markets, venue, first)
+    warn_of_thin_bars(markets)
+    warn_of_last_prices(markets, list_spot(markets, venue))
 
 
-def warn_of_thin_bars(market: Market | Markets) -> None:
+def warn_of_thin_bars(markets: Markets) -> None:
     """Warn of longer bars at whose closes policies decide that lack a tenth of their bars."""
-    for name, each in list_markets(market).items():
-        found = describe_clock(each)
+    for name, label in label_names(markets).items():
+        found = describe_clock(markets[name])
         if "thin_bars" in found:
-            whose = f" of {name}" if name else ""
+            whose = f" of {label}" if label else ""
             warn_caller(
                 f"{found['thin_bars']:,} bars of {found['decide']}{whose} at whose closes "
                 "policies decide have under 90 % of their shorter bars, the first at "
@@ -103,20 +104,23 @@ def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
         )
 
 
-def list_spot(market: Market | Markets, venue: Any) -> list[str]:
+def list_spot(markets: Markets, venue: Any) -> list[str]:
     """Return the spot legs among some markets: a coin has no mark price."""
-    names = list_markets(market)
-    own = venue if isinstance(venue, Mapping) else dict.fromkeys(names, venue)
-    return [name for name in names if own[name].contract.is_spot]
+    own = venue if isinstance(venue, Mapping) else dict.fromkeys(markets, venue)
+    return [name for name in markets if own[name].contract.is_spot]
 
 
-def warn_of_last_prices(market: Market | Markets, spot: Sequence[str] = ()) -> None:
+def warn_of_last_prices(markets: Markets, spot: Sequence[str] = ()) -> None:
     """Warn if there are no mark prices, so that liquidations are tested on last prices.
 
     ``spot`` are the names of markets that need none.
     """
-    of = list_markets(market).items()
-    lacking = [name or "the market" for name, each in of if not each.has_mark and name not in spot]
+    labels = label_names(markets)
+    lacking = [
+        labels[name] or "the market"
+        for name, each in markets.items()
+        if not each.has_mark and name not in spot
+    ]
     if lacking:
         warn_caller(
             f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no mark prices: "
@@ -127,19 +131,19 @@ def warn_of_last_prices(market: Market | Markets, spot: Sequence[str] = ()) -> N
         )
 
 
-def warn_of_other_days(market: Market | Markets, venue: Any, first: int = 0) -> None:
+def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
     """Warn if bars from the first on lie outside the dates of a venue's margin tables.
 
     ``venue`` is one for all markets, or a venue by name.
     """
     found: dict[str, list[str]] = {}
-    start = int(market.time[first])
-    for name, each in list_markets(market).items():
+    start, labels = int(markets.time[first]), label_names(markets)
+    for name, each in markets.items():
         own = venue[name] if isinstance(venue, Mapping) else venue
         end = int(each.time[-1]) + each.interval
         misfit = "" if each.synthetic else own.describe_misfit(max(start, int(each.time[0])), end)
         if misfit:
-            found.setdefault(misfit, []).append(name)
+            found.setdefault(misfit, []).append(labels[name])
     for misfit, names in found.items():
         named = f"{', '.join(names)}: " if names != [""] else ""
         warn_caller(

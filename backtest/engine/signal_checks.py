@@ -31,7 +31,7 @@ from backtest.engine.lookahead.causality_checker import (
     describe_cuts,
 )
 from backtest.engine.lookahead.fresh_check import compare_fresh
-from backtest.market import Market, Markets, lend
+from backtest.market import Market, lend
 from backtest.policy import format_location
 
 if TYPE_CHECKING:
@@ -117,23 +117,6 @@ Sides: TypeAlias = Literal["both", "long", "short"]
 
 PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
 """Twice the cuts of a policy's columns: a signal is computed once and used in many runs."""
-
-
-def require_one(market: object, *, where: str) -> None:
-    """Refuse anything but one market."""
-    if isinstance(market, Markets):
-        raise ParameterError(
-            f"a signal of this kind is of one market, got {market!r}",
-            where=where,
-            cure="call it for each, markets[name], put the signals into a frame by name and divide "
-            "it by their number; or use from_frame or from_function",
-        )
-    if not isinstance(market, Market):
-        raise ParameterError(
-            f"market must be a Market, got {repr_plain(market)}",
-            where=where,
-            cure="load one: bt.Market.load(...)",
-        )
 
 
 def read_stamps(series: object, *, where: str) -> IntArray:

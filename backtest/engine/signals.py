@@ -19,11 +19,12 @@ import pandas as pd
 from backtest.base import checked_only
 from backtest.engine import frame_signals
 from backtest.engine import signal_checks as checks
+from backtest.engine.directions import choose_directions
 from backtest.engine.indicator_rules import Bollinger, Breakout, MaCross, Rsi, resolve_signal
 from backtest.engine.signal_checks import Sides
 from backtest.engine.signal_rule import SignalRule
 from backtest.engine.vectorbt_exchange import Fills, read_portfolio
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets, as_markets, unwrap_market
 
 __all__ = [
     "Bollinger",
@@ -79,7 +80,13 @@ def from_series(
     are mostly those of longer bars, known only when these close.
     """
     where = "bt.signals.from_series"
-    checks.require_one(market, where=where)
+    market = unwrap_market(
+        market,
+        where=where,
+        problem="a signal of this kind is of one market",
+        cure="call it for each, markets[name], put the signals into a frame by name and divide "
+        "it by their number; or use from_frame or from_function",
+    )
     stamps = checks.read_stamps(series, where=where)
     values = checks.read_numbers(series, where=where)
     if carry:
@@ -178,10 +185,10 @@ def from_function(
     >>> int(rising.sum())
     25
     """
-    if isinstance(market, Markets):
-        return frame_signals.compute_frame(market, function, sides)
     name = getattr(function, "__name__", type(function).__name__)
-    return checks.compute_signal(market, function, sides, name=name)
+    compute = choose_directions(market).compute
+    signal: pd.Series | pd.DataFrame = compute(market, function, sides, name=name)
+    return signal
 
 
 @checked_only("sized")

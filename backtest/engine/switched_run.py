@@ -159,8 +159,7 @@ def join_rules(weights: Sequence[FloatArray], segments: Sequence[Segment], marke
     for each, segment in zip(weights[1:], segments[1:], strict=True):
         first = clock.count(segment.first)
         joined[:, first:] = each[:, first:]
-    frame = weights_to_frame(joined, clock.seen)
-    signal: Any = frame if len(markets) > 1 else frame.iloc[:, 0]
+    signal: Any = weights_to_frame(joined, clock.seen).squeeze(axis="columns")  # a Series of one
     return name_signal(signal, describe_rules(segments))
 
 

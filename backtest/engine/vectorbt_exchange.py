@@ -53,7 +53,7 @@ def build_portfolio(result: RunRecord) -> Any:
     size, price, fees = read_orders(result)
     close: Any = pd.DataFrame(result.marks, naive_index(result), [*result.names]).ffill().bfill()
     shared: dict[str, Any] = {"group_by": True, "cash_sharing": True, "call_seq": "auto"}
-    if len(result.names) == 1:  # a Portfolio of one column
+    if result.has_one_instrument:  # a Portfolio of one column
         close, shared = close.iloc[:, 0].rename("close"), {}
         size, price, fees = size[:, 0], price[:, 0], fees[:, 0]
     vectorbt = import_vectorbt()

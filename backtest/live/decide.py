@@ -39,7 +39,7 @@ from backtest.live.memory import keep_memory, recall
 from backtest.live.next_bar import Stated, find_price, look_ahead, read_stated
 from backtest.live.snapshot import AccountSnapshot
 from backtest.live.starting_state import find_traded
-from backtest.market import cadence, nearest_minute, with_decide
+from backtest.market import cadence, nearest_minute, with_clock
 from backtest.options import refuse_options
 from backtest.venue import compute_price, compute_value
 
@@ -119,7 +119,7 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
         If the policy raises, looks ahead, or returns a negative number or the wrong type.
     """
     check_state(state)
-    market = with_decide(market, decide, where="bt.decide, decide")
+    market = with_clock(market, decide, None, call="bt.decide")
     set_hurry(True)
     setup = set_up_run(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
     refuse_currencies(account, where="bt.decide, account")

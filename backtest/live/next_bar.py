@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,20 +73,14 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
     A number is the rate of one at the next open.
     """
     names, time = setup.markets.names, int(setup.markets.time[-1]) + setup.markets.interval
-    if isinstance(given, pd.DataFrame):
-        given = {names[0]: given} if len(names) == 1 else given
-    frames = (
-        {n: x for n, x in given.items() if isinstance(x, pd.DataFrame)}
-        if (isinstance(given, Mapping))
-        else {}
-    )
-    rates = given if not frames else {n: x for n, x in given.items() if n not in frames}
+    by_name = name_given("funding", given, names, len(names))
+    frames = {n: x for n, x in by_name.items() if isinstance(x, pd.DataFrame)}
+    rates = given if not frames else {n: x for n, x in by_name.items() if n not in frames}
     found = {
         name: pd.DataFrame({"rate": [rate], "mark": [np.nan]}, index=utc_index(np.array([time])))
         for name, rate in read_by_name("funding", rates, names, RATE, len(names)).items()
     }
     for name, frame in frames.items():
-        read_by_name("funding", {name: 0.0}, names, RATE, len(names))
         found[name] = check_frame(frame, time - JITTER, time + setup.markets.interval)
     for name, frame in found.items():
         check_new(setup.markets[name], frame)
@@ -127,6 +121,15 @@ def check_frame(frame: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
 
 def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
     """Return one number for the only instrument, or numbers by name."""
+    where, by_name = Place(name, of="bt.decide"), isinstance(given, Mapping)
+    return {
+        each: kind.check(f"{name} of {each}" if by_name else name, x, where=where)
+        for each, x in name_given(name, given, names, n).items()
+    }
+
+
+def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[str, Any]:
+    """Return what is given by name; for the only instrument it may be given alone."""
     where = Place(name, of="bt.decide")
     if given is None:
         return {}
@@ -137,7 +140,7 @@ def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dic
                 where=where,
                 cure=f"write {name}={{{names[0]!r}: ...}}",
             )
-        return {names[0]: kind.check(name, given, where=where)}
+        return {names[0]: given}
     for each in given:
         if each not in names:
             raise ParameterError(
@@ -146,7 +149,7 @@ def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dic
                 where=where,
                 cure=f"choose from {', '.join(names)}",
             )
-    return {each: kind.check(f"{name} of {each}", x, where=where) for each, x in given.items()}
+    return given
 
 
 def check_same_close(setup: Setup, stated: Stated) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backtest.market.lent_market import detach, lend
     from backtest.market.market import Market
     from backtest.market.market_quality import quality
-    from backtest.market.markets import Markets, as_given, as_markets, list_markets, remake
+    from backtest.market.markets import Markets, as_given, as_markets, label_names, remake
     from backtest.market.markets import unwrap_market
     from backtest.market.panel import Panel
     from backtest.market.panel_data import require_panel

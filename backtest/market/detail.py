@@ -14,6 +14,7 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
+    Place,
     count_nouns,
     format_duration,
     format_percent,
@@ -24,6 +25,7 @@ from backtest.base import (
 from backtest.market.market import Market
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.policy_clock import ENOUGH, with_decide
+from backtest.market.read.instrument_folders import is_panel
 from backtest.market.tables.dividends import DIVIDEND
 from backtest.market.tables.timed_table import PRICES
 
@@ -39,7 +41,10 @@ def with_clock(market: Any, decide: str | None, detail: Any, *, call: str) -> An
     ``detail`` is a market of shorter bars, several by name, or a folder with them. Policies then
     decide at the closes of ``market``, or at those of ``decide``.
     """
-    if detail is None or not isinstance(market, Market | Markets):
+    if decide is None and detail is None:
+        return market
+    market = as_given(as_markets(market, where=Place("market", of=call)), market)
+    if decide is not None and detail is None:
         return with_decide(market, decide, where=f"{call}, decide")
     where = f"{call}, detail"
     if market.decide:
@@ -71,9 +76,9 @@ def refine(market: Any, detail: Any, *, where: str) -> Any:
 
 def read_detail(markets: Markets, detail: Any, where: str) -> Mapping[str, Market]:
     """Return the shorter bars of each instrument."""
-    given = load_detail(markets, detail) if isinstance(detail, str | Path) else detail
-    if isinstance(given, Market) and len(markets) == 1:
-        return {markets.names[0]: given}
+    given = load_detail(markets, Path(detail)) if isinstance(detail, str | Path) else detail
+    if isinstance(given, Market):
+        given = dict(zip(markets.names, [given], strict=False))
     if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
         raise ParameterError(
             f"detail must be a Market, or one for each instrument, got {repr_plain(given)}",
@@ -83,18 +88,17 @@ def read_detail(markets: Markets, detail: Any, where: str) -> Mapping[str, Marke
     lacking = [name for name in markets.names if name not in given]
     if lacking:
         raise ParameterError(
-            f"each instrument needs its detail, got none of {', '.join(lacking)}",
+            f"detail must be one for each instrument, got none of {', '.join(lacking)}",
             where=where,
             cure="give bars of all instruments, or run those that have them",
         )
     return given
 
 
-def load_detail(markets: Markets, folder: str | Path) -> Mapping[str, Market]:
+def load_detail(markets: Markets, folder: Path) -> Market | Markets:
     """Return the shorter bars in a folder; funding is that of the longer ones."""
-    if len(markets) == 1:
-        (name,) = markets.names
-        return {name: Market.load(folder, funding_gaps="zero")}
+    if not is_panel([folder], markets.names):
+        return Market.load(folder, funding_gaps="zero")
     return Markets.load(folder, instruments=list(markets.names), funding_gaps="zero")
 
 

@@ -6,7 +6,7 @@ instrument may be listed later than others and delisted earlier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -369,14 +369,14 @@ class Markets(PanelData):
         return rebuild(kept, self.currency, self.source + step, self._lasts, self.listing)
 
 
-def as_markets(market: Market | Markets, *, where: str = "market") -> Markets:
+def as_markets(market: Market | Mapping[str, Market], *, where: str | Place = "market") -> Markets:
     """Return markets as they are, and one market as the only instrument of markets.
 
-    Its name is that of its instrument, ``"market"`` if it has none. Anything else is refused;
-    ``where`` names the argument.
+    Its name is that of its instrument, ``"market"`` if it has none. Anything but a market, or
+    markets by name, is refused; ``where`` names the argument.
     """
-    if isinstance(market, Markets):
-        return market
+    if isinstance(market, Mapping):
+        return market if isinstance(market, Markets) else Markets(market)
     if not isinstance(market, Market):
         raise ParameterError(
             f"market must be a Market or Markets, got {repr_plain(market)}",
@@ -386,33 +386,31 @@ def as_markets(market: Market | Markets, *, where: str = "market") -> Markets:
     return Markets({market.instrument or "market": market})
 
 
-def list_markets(market: Market | Markets) -> dict[str, Market]:
-    """Return markets by name; one market has the name ``""``."""
-    return dict(market.items()) if isinstance(market, Markets) else {"": market}
+def unwrap_market(
+    market: Market | Markets,
+    *,
+    where: str | Place = "market",
+    problem: str = "one market is needed",
+    cure: str = "choose one: markets['NAME']",
+) -> Market:
+    """Return a market, or the market of markets of one instrument; several are refused."""
+    markets = as_markets(market, where=where)
+    if len(markets) > 1:
+        raise ParameterError(f"{problem}, got {', '.join(markets.names)}", where=where, cure=cure)
+    return next(iter(markets.values()))
 
 
-def unwrap_market(market: Any) -> Any:
-    """Return the market of markets of one instrument; anything else as it is.
-
-    Several markets are refused.
-    """
-    if not isinstance(market, Markets):
-        return market
-    if len(market) > 1:
-        raise ParameterError(
-            f"one market is needed, got {', '.join(market.names)}",
-            where="market",
-            cure="choose one: markets['NAME']",
-        )
-    return next(iter(market.values()))
-
-
-def as_given(values: Mapping[str, object], market: Market | Markets) -> Any:
+def as_given(values: Mapping[str, object], market: Market | Mapping[str, Market]) -> Any:
     """Return values by instrument in the form of a market that was given.
 
     Of markets they stay as they are; of one market the only value is returned.
     """
-    return values if isinstance(market, Markets) else next(iter(values.values()))
+    return next(iter(values.values())) if isinstance(market, Market) else values
+
+
+def label_names(names: Collection[str]) -> dict[str, str]:
+    """Return what texts call instruments, by name: the only one needs no name."""
+    return {name: name if len(names) > 1 else "" for name in names}
 
 
 def _slice(market: Market, first: int, stop: int) -> Market:

@@ -131,15 +131,12 @@ def decide_every(market: Any, length: str) -> Any:
     >>> decide_every(Market.sample(bars=48), "4h")
     bt.decide_every(Market.sample(bars=48), '4h')
     """
-    if not isinstance(market, Market | Markets):
-        as_markets(market, where="bt.decide_every, market")
+    as_markets(market, where="bt.decide_every, market")
     return with_decide(market, length, where="bt.decide_every, length")
 
 
-def with_decide(market: Any, decide: str | None, *, where: str) -> Any:
-    """Return :func:`decide_every` of a market; None, and what is no market, leave it as it is."""
-    if decide is None or not isinstance(market, Market | Markets):
-        return market
+def with_decide(market: Any, decide: str, *, where: str) -> Any:
+    """Return :func:`decide_every` of a market; ``where`` names the argument."""
     length = parse_duration(decide, where=where)
     if length % market.interval:
         fine = format_duration(market.interval)
@@ -186,14 +183,10 @@ def name_clock(market: Market | Markets, length: int) -> str:
 
 def find_clock(market: Any) -> PolicyClock:
     """Return what policies see of a market, or of several, and when they decide."""
-    if not getattr(market, "decide", 0):
+    if not market.decide:
         return PolicyClock(market, np.zeros(1, np.int64))
-    if isinstance(market, Market):
-        seen = combine(market)
-        return PolicyClock(
-            seen, number_closes(market.time, seen.time, market.interval, market.decide)
-        )
-    return compute_panel(market)
+    clock = compute_panel(as_markets(market))
+    return clock._replace(seen=as_given(clock.seen, market))
 
 
 def show_signal(market: Market, clock: PolicyClock) -> Market:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.risk.liquidation.risk_intervals import estimate_plain
     from backtest.risk.liquidation.risk_question import count_bars
     from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, AnyVenue
-    from backtest.risk.liquidation.runner_arguments import make_runner, unwrap_only
+    from backtest.risk.liquidation.runner_arguments import make_runner
     from backtest.risk.paths.changing_volatility import Garch, Heston, Regimes
     from backtest.risk.paths.diffusions import GBM, Kou, Merton
     from backtest.risk.paths.funding_process import summarize_funding

@@ -21,7 +21,7 @@ from backtest.base import (
     utc_index,
 )
 from backtest.engine import Progress, check_settlement, read_venues
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Market, Markets, as_given, as_markets
 from backtest.options import refuse_options
 from backtest.policy import Policy
 from backtest.subaccounts.live_subaccounts import SubaccountRun
@@ -273,7 +273,7 @@ def find_venue(name: str, instruments: Sequence[str], own: Market | Markets, ven
                 cure="give one venue for all, or one for each instrument",
             )
     found = {each: venue[each] for each in instruments}
-    return found if isinstance(own, Markets) else found[instruments[0]]
+    return as_given(found, own)
 
 
 def check_bars(runs: Mapping[str, SubaccountRun]) -> None:

@@ -30,7 +30,7 @@ from backtest.engine import (
     read_directions,
     resolve_signal,
 )
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_given, as_markets
 from backtest.measures.path_measures import DATES
 from backtest.policy import Policy
 from backtest.sweep.pooling import Pool, Pooling, pool_measure, read_pool, refuse_pool
@@ -307,9 +307,8 @@ def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, 
             where=Place("accounts"),
             cure="give 'separate' for an account of its own in each market",
         )
-    is_table = isinstance(market, Mapping) and not isinstance(market, Markets)
-    found = Markets(market) if is_table else market
-    if accounts == "separate" and not isinstance(found, Markets):
+    is_separate, markets = accounts == "separate", as_markets(market)
+    if is_separate and isinstance(market, Market):
         raise ParameterError(
             f"separate accounts need several markets, got {repr_plain(market)}",
             where=Place(("accounts", "market")),
@@ -318,7 +317,6 @@ def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, 
                 Either("the markets by name, as in {'BTC': btc, 'ETH': eth}", "--data for each"),
             ),
         )
-    if accounts == "separate":
-        for name in found.names:
-            pick(venue, name)
-    return accounts == "separate", found
+    for name in markets if is_separate else ():
+        pick(venue, name)
+    return is_separate, as_given(markets, market)

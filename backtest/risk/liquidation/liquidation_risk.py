@@ -404,12 +404,12 @@ def find_leverage(runner: PathsRunner) -> float | None:
     It is that of the result to continue, the one that the policy states, or the first that it asks
     for on the first path.
     """
-    if len(runner.paths.names) > 1 or runner.overlay is not None:
+    signal = runner.signal
+    if not isinstance(signal, float) or runner.overlay is not None:
         return None
     if runner.resume is not None:
         return float(read_column(runner.resume, "leverage").iloc[-1])
     policy: Any = runner.policy
-    signal: Any = runner.signal  # of one instrument
     stated = policy.settings().get("leverage")
     if isinstance(stated, float):
         return float(stated * signal)

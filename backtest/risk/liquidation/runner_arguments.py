@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from backtest.account import Account
 from backtest.base import DataError, Number, ParameterError, Range, format_time, repr_plain
-from backtest.engine import Result, assign_policies, read_venues
+from backtest.engine import Result, assign_policies, is_same_account, read_venues
 from backtest.policy import Policy
 from backtest.risk.liquidation.paths_runner import PathsRunner
 from backtest.risk.paths.path_set import Paths, check_paths
@@ -67,8 +67,7 @@ def check_start(account: object, paths: Paths, *, where: str) -> None:
             where=f"{where}, account",
             cure="pass bt.Account(...), or what bt.run returned for the same market",
         )
-    is_one = len(account.names) == len(paths.names) == 1  # whatever its name
-    if account.names != paths.names and not is_one:
+    if not is_same_account(account.names, paths.names):
         raise ParameterError(
             f"paths must be of the instruments of the result, {', '.join(account.names)}, "
             f"got {', '.join(paths.names)}",

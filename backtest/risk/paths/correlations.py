@@ -49,8 +49,6 @@ def factor_correlation(correlation: FloatArray, *, where: str) -> FloatArray:
 def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], ...]:
     """Return the correlations of the normal numbers, (n, n); by default those of log returns."""
     n = len(history)
-    if n == 1:
-        return ((1.0,),)
     if given is None:
         returns = [log_returns(each)[1:][-MOST_RETURNS:] for each in history.values()]
         with np.errstate(all="ignore"):

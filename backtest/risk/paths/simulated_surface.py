@@ -245,9 +245,9 @@ def read_surfaces(given: Any, names: tuple[str, ...], *, where: str) -> dict[str
     """Return the surface of the instrument on which options are traded, if there is one."""
     if given is None:
         return {}
-    found = given if isinstance(given, Mapping) else dict.fromkeys(names[:1], given)
+    found = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
     for name, each in found.items():
-        if name not in names or (given is not found and len(names) > 1):
+        if name not in names:
             raise ParameterError(
                 f"surfaces must be by instrument, got {repr_plain(given):.60}"
                 + did_you_mean(name, names),

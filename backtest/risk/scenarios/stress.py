@@ -24,7 +24,7 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.base.units import DAY
-from backtest.engine import Progress, Result
+from backtest.engine import Progress, Result, is_same_account
 from backtest.market import Market, Markets, as_markets
 from backtest.risk.scenarios.break_even_move import find_break_even, find_break_even_of
 from backtest.risk.scenarios.scenario import Scenario
@@ -248,7 +248,7 @@ def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
     names = run.history.names
     if data is markets:
         return {**markets}
-    if len(names) > 1:
+    if not is_same_account(markets.names, names):
         raise ParameterError(
             f"data must be Markets, got {repr_plain(data)}",
             where=Place("data", of=WHERE),
