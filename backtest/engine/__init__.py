@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from backtest.engine.loop_driver import explain_refusal, run_chunks, run_loop
     from backtest.engine.loop_inputs import Inputs, mark_ends, mark_samples, read_inputs
     from backtest.engine.loop_inputs import start_state
-    from backtest.engine.manifest import describe_data, describe_history, describe_venue
+    from backtest.engine.manifest import describe_bars, describe_data, describe_history
+    from backtest.engine.manifest import describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
     from backtest.engine.no_fill import count_unfilled, warn_of_unfilled
     from backtest.engine.option_arrays import pack_option_terms

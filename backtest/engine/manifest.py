@@ -124,14 +124,7 @@ def describe_data(
     if isinstance(market, Market):
         return describe_instrument(market, account, start, closes)
     return {
-        "source": repr(market),
-        "instrument": ", ".join(market.names),
-        "content_hash": market.content_hash,
-        "start": format_time(start),
-        "end": format_time(int(closes[-1])),
-        "bars": len(closes),
-        "interval": format_duration(market.interval),
-        "synthetic": market.synthetic,
+        **describe_bars(market, start, closes),
         **({"decide": format_duration(market.decide)} if market.decide else {}),
         **({"options": market.listing.describe()} if market.options else {}),
         "instruments": {
@@ -147,14 +140,7 @@ def describe_instrument(
     """Return the source, the content and the bars of one market."""
     paid = 0 if market.funding_time.size else len(read_settlements(market).time)
     return {
-        "source": repr(market),
-        "instrument": market.instrument,
-        "content_hash": market.content_hash,
-        "start": format_time(start),
-        "end": format_time(int(closes[-1])),
-        "bars": len(closes),
-        "interval": format_duration(market.interval),
-        "synthetic": market.synthetic,
+        **describe_bars(market, start, closes),
         **describe_clock(market),
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
@@ -202,16 +188,21 @@ def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
         return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
+    closes = market.time + market.interval
+    return {**describe_bars(market, market.start, closes), "filled": {}}
+
+
+def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dict[str, Any]:
+    """Return the source and the content of data, and of which bars: from ``start`` to closes."""
     return {
         "source": repr(market),
-        "instrument": ", ".join(market) if isinstance(market, Mapping) else market.instrument,
+        "instrument": market.instrument,
         "content_hash": market.content_hash,
-        "start": format_time(int(market.time[0])),
-        "end": format_time(int(market.time[-1]) + market.interval),
-        "bars": market.n_bars,
+        "start": format_time(start),
+        "end": format_time(int(closes[-1])),
+        "bars": len(closes),
         "interval": format_duration(market.interval),
         "synthetic": market.synthetic,
-        "filled": {},
     }
 
 

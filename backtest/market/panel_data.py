@@ -326,6 +326,11 @@ class PanelData(Mapping[str, Market], Viewable):
         return {} if self.listing is None else dict(self.listing.options)
 
     @property
+    def instrument(self) -> str:
+        """The names as one text."""
+        return ", ".join(self.names)
+
+    @property
     def n_bars(self) -> int:
         """The number of bars of the clock."""
         return int(self.time.size)

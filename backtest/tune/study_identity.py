@@ -17,15 +17,13 @@ from backtest.base import (
     Phrase,
     Place,
     find_version,
-    format_duration,
-    format_time,
     from_plain,
     name_callable,
     to_plain,
     warn_caller,
 )
 from backtest.base.settings_result import LIBRARIES
-from backtest.engine import describe_venue, hash_source
+from backtest.engine import describe_bars, describe_venue, hash_source
 from backtest.market import Market, Markets
 from backtest.sweep import BaseTerms
 from backtest.tune.study_folder import FORMAT, STUDY, read_json
@@ -71,20 +69,11 @@ def describe_study(
 
 def describe_market(market: Market | Markets) -> dict[str, Any]:
     """Return the description of a market, with the hash of its content; of several, of each."""
+    found = describe_bars(market, market.start, market.time + market.interval)
+    del found["source"]
     if isinstance(market, Markets):
-        parts = {name: each.content_hash for name, each in market.items()}
-        named: dict[str, Any] = {"instrument": ", ".join(parts), "instruments": parts}
-    else:
-        named = {"instrument": market.instrument}
-    return {
-        **named,
-        "content_hash": market.content_hash,
-        "start": format_time(market.start),
-        "end": format_time(market.end),
-        "bars": market.n_bars,
-        "interval": format_duration(market.interval),
-        "synthetic": market.synthetic,
-    }
+        found["instruments"] = {name: each.content_hash for name, each in market.items()}
+    return found
 
 
 def describe_policy(base: BaseTerms) -> dict[str, Any]:

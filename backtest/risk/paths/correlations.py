@@ -51,8 +51,10 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
     n = len(history)
     if given is None:
         returns = [log_returns(each)[1:][-MOST_RETURNS:] for each in history.values()]
-        with np.errstate(all="ignore"):
-            found = np.atleast_2d(np.corrcoef(returns))
+        found = np.zeros((n, n))
+        if len(returns[0]) > 1:
+            with np.errstate(all="ignore"):
+                found = np.atleast_2d(np.corrcoef(returns))
         found = np.where(np.isfinite(found), found, 0.0)
         np.fill_diagonal(found, 1.0)
     elif np.ndim(given) == 0:
