@@ -78,9 +78,7 @@ RATIOS = {
         50.0, 90.0, "a bar of a path of the risk / a bar of a set of the plain sweep",
         "60 to 75: paths run one by one",
     ),
-    "risk_columns": Ratio(
-        2.0, 3.5, "risk of a policy with columns / of one without", "2.6: estimators run by path"
-    ),
+    "risk_columns": Ratio(2.0, 2.0, "risk of a policy with columns / of one without"),
     "import": Ratio(1.25, 1.5, f"import backtest / {LIBRARIES}", "1.1 to 1.3"),
     "process": Ratio(1.8, 2.2, f"backtest run, whole process / {LIBRARIES}", "1.4 to 2.1"),
 }  # fmt: skip

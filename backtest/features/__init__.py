@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backtest.features.book_calculator import BookCalculation, calculate_book, choose_nearest
     from backtest.features.carry import funding_forecast, predicted_funding
     from backtest.features.close_volatility import close_to_close_volatility, ewma_volatility
+    from backtest.features.continued_columns import find_continuation, keep_continuations
     from backtest.features.drawdown import Drawdown, drawdown_state
     from backtest.features.drift import Drift, rolling_drift
     from backtest.features.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility

@@ -6,14 +6,16 @@ of bars per year (:func:`backtest.features.returns.bars_per_year`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import numpy as np
 
 from backtest.base import FloatArray, IntArray, check_range, checked
+from backtest.features.continued_columns import add_continuation
 from backtest.features.lane_parameters import check_bars, list_lanes, shape_as
 from backtest.features.returns import OneOrMany, bars_per_year, log_returns
-from backtest.features.rolling_lanes import ewma_deviation, rolling_deviation
+from backtest.features.rolling_lanes import ewma_deviation, ewma_on_paths, rolling_deviation
 from backtest.market import Market
 
 
@@ -41,7 +43,10 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     first returns do not count for more.
     """
     decay = find_decay(read_half_lives(half_life, where="ewma_volatility"))
-    columns = ewma_deviation(log_returns(market), decay, bars_per_year(market))
+    returns, scale = log_returns(market), bars_per_year(market)
+    columns = ewma_deviation(returns, decay, scale)
+    if len(decay) == 1:
+        add_continuation(market, columns, functools.partial(ewma_on_paths, returns, decay, scale))
     return shape_as(columns, half_life)
 
 

@@ -19,8 +19,11 @@ import math
 
 from backtest.base import FloatArray, IntArray
 
-KERNELS = ("add_up", "deviation_lanes", "ewma_lanes", "sharpe_lanes")
-PLAIN_SECONDS = {"add_up": 1e-6, "deviation_lanes": 4e-6, "ewma_lanes": 3e-6, "sharpe_lanes": 5e-6}
+KERNELS = ("add_up", "deviation_lanes", "ewma_lanes", "ewma_paths", "sharpe_lanes")
+PLAIN_SECONDS = {
+    "add_up": 1e-6, "deviation_lanes": 4e-6, "ewma_lanes": 3e-6, "ewma_paths": 1e-6,
+    "sharpe_lanes": 5e-6,
+}  # fmt: skip
 BLOCK = 64
 """Bars per tile: long enough for fast loops, and short enough for all lanes to fit in a cache."""
 FEW, AT_ONCE = 16, 8
@@ -74,6 +77,27 @@ def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) 
         weight[j] = after
         inverse[j] = 1.0 / after
     return moved
+
+
+def ewma_paths(
+    squares: FloatArray, decay: float, scale: FloatArray, state: FloatArray, out: FloatArray
+) -> None:
+    """Write what :func:`ewma_lanes` writes along n paths to ``out`` (n, n_bars), but to its start.
+
+    All paths have the same first bar. ``squares`` (n, n_bars - 1) are those of the others.
+    ``state`` (1 + n_bars,) begins with the mean of squares and the sum of weights at that bar, and
+    is scratch space for the rest.
+    """
+    weight, inverse = state[1], state[1:]
+    for t in range(1, len(scale)):
+        weight = decay * weight + 1.0
+        inverse[t] = 1.0 / weight
+    for k in range(len(out)):
+        weighted = state[0]
+        for t in range(1, len(scale)):
+            weighted = decay * weighted + squares[k, t - 1]
+            out[k, t] = weighted * inverse[t] * scale[t]
+        root_in_place(out[k, 1:])
 
 
 def root_in_place(numbers: FloatArray) -> None:

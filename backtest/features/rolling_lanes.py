@@ -22,6 +22,26 @@ def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatA
     return out
 
 
+def ewma_on_paths(
+    returns: FloatArray, decay: FloatArray, scale: float | FloatArray, closes: FloatArray
+) -> FloatArray:
+    """Return what :func:`ewma_deviation` returns at the ends of n series, of shape (n, width).
+
+    They have the ``returns`` (n_bars,) up to the first of their ``closes`` (n, width), which are at
+    the last bars. ``decay`` is one, (1,).
+    """
+    kernels, first = compile_module(rolling_kernels), len(returns) - closes.shape[1]
+    scales, lane = broadcast_to_bars(scale, len(returns)), np.zeros((3, 1))
+    before, found = np.empty((first + 1, 1)), np.empty(closes.shape)
+    kernels.ewma_lanes(returns[: first + 1] ** 2, decay, scales[: first + 1], lane, before)
+    logs, state = np.log(closes), np.empty(1 + closes.shape[1])
+    state[:2], found[:, 0] = lane[:2, 0], before[-1]
+    squares = (logs[:, 1:] - logs[:, :-1]) ** 2
+    kernels.ewma_paths(squares, float(decay[0]), scales[first:], state, found)
+    found[:, : max(2 - first, 0)] = np.nan
+    return found
+
+
 def rolling_deviation(
     returns: FloatArray, windows: IntArray, root: float | FloatArray
 ) -> FloatArray:

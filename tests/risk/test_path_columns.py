@@ -76,6 +76,38 @@ def test_columns_of_library_policies_are_those_of_history_and_path(policy):
             np.testing.assert_array_equal(own, column[-paths.width :])
 
 
+class HalfOnPathsThatRise(strategies.VolTarget):
+    """The estimator's own column, or half of it, by the closes of the path."""
+
+    def observe(self, market):
+        """Return sigma."""
+        columns = super().observe(market)
+        columns["sigma"] *= 0.5 if market.close[-1] > market.close[-20] else 1.0
+        return columns
+
+
+def test_columns_of_a_policy_of_the_user_are_made_for_each_path():
+    given, paths = HalfOnPathsThatRise(), paths_of(bt.Market.sample(bars=700))
+    pattern = paths.join_history(paths[0], 500)
+    found = observe_paths(given, pattern, paths.draw(0, 3), ["sigma"], paths.width)["sigma"]
+    for k in range(3):
+        column = given.observe(paths.join_history(paths[k], 500))["sigma"]
+        np.testing.assert_array_equal(found.reshape(3, -1)[k], column[-paths.width :])
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 60])
+def test_averages_go_on_along_paths_with_the_bits_of_history_and_path(before):
+    market = bt.Market.sample(bars=700)
+    paths = paths_of(market)
+    pattern = paths.join_history(paths[0], before)
+    kept = features.keep_continuations(pattern)
+    column = features.ewma_volatility(pattern, 24.0)
+    found = features.find_continuation(kept, column).extend(paths.closes())
+    for k in range(3):
+        wanted = features.ewma_volatility(paths.join_history(paths[k], before), 24.0)
+        np.testing.assert_array_equal(found[k], wanted[-paths.width :])
+
+
 def test_splitting_ends_where_no_path_of_the_highest_level_is_liquidated(monkeypatch):
     # a position of .5x is not liquidated by a fall: levels are found, and repetitions left out
     paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="6h", paths=2)

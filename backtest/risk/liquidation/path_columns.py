@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from backtest.base import FloatArray
-from backtest.engine import observe
+from backtest.engine import is_ours, observe
+from backtest.features import find_continuation, keep_continuations
 from backtest.market import Market
 from backtest.policy import Policy
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
@@ -78,6 +79,28 @@ def join_path(pattern: Market, bars: PathBars, k: int, width: int, source: str) 
     return path
 
 
+def continue_columns(
+    policy: Policy, pattern: Market, bars: PathBars, names: Mapping[str, Any], width: int
+) -> dict[str, FloatArray] | None:
+    """Return the columns of a policy of the package that go on from the end of history.
+
+    Its estimators begin from their state there, on all paths at once. None if a column does not go
+    on like that, or the policy is the user's: its columns may be made in another way on each path.
+    """
+    if not is_ours(policy) or "observe" in vars(policy):
+        return None
+    path = join_path(pattern, bars, 0, width, pattern.source)
+    kept = keep_continuations(path)
+    columns = observe(policy, path)
+    found, closes = {}, bars.prices[3].reshape(-1, width)
+    for name in names:
+        continuation = find_continuation(kept, columns[name])
+        if continuation is None:
+            return None
+        found[name] = continuation.extend(closes).ravel()
+    return found
+
+
 def observe_paths(
     policy: Policy, pattern: Market, bars: PathBars, names: Mapping[str, Any], width: int
 ) -> dict[str, FloatArray]:
@@ -86,6 +109,9 @@ def observe_paths(
     The columns of a path are those of a run: over its history and the path, bit for bit.
     ``pattern`` is the first path with its history.
     """
+    continued = continue_columns(policy, pattern, bars, names, width)
+    if continued is not None:
+        return continued
     n = len(bars.volume) // width
     found = {name: np.empty((n, width)) for name in names}
     for k in range(n):
