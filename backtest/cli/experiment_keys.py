@@ -81,7 +81,10 @@ class Key(NamedTuple):
         yield from read_flag(self, value) if self.read is None else self.read(self.flag, value)
 
 
-PAIR_EXAMPLES = {"--shock": "price=-0.3", "--ladder": "price=-0.5:0.5:41", "--fix": "power=1"}
+PAIR_EXAMPLES = {
+    "--shock": "price=-0.3", "--ladder": "price=-0.5:0.5:41", "--fix": "power=1",
+    "--surfaces": "ratio=1.1",
+}  # fmt: skip
 """An example of ``NAME=VALUE`` for the flags that take other pairs than ranges of parameters."""
 
 
@@ -363,6 +366,9 @@ KEYS = (
         "Correlation of several instruments in parametric models (default: that of returns)."),
     Key("paths", "common_jump", float, "--common-jump", PATHS,
         "Probability that jumps are common to all instruments (1)."),
+    Key("paths", "surfaces", dict[str, Any], "--surfaces", PATHS,
+        "Implied volatility of paths, for policies that trade options: ratio=1.1, spread=0.014, or "
+        "factors=2 and fields of bt.paths.TwoFactorSurface; repeat for more."),
 
     Key("risk", "horizons", list[str], "--horizons", RISK, "Horizons (1d,7d,30d).",
         read_list),

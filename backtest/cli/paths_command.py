@@ -20,8 +20,15 @@ from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
+from backtest.cli.typed_values import parse_entries
 from backtest.market import Market, Markets, as_given, as_markets, label_names
-from backtest.risk import Paths, describe_drift, summarize_funding
+from backtest.risk import (
+    Paths,
+    SimulatedSurface,
+    TwoFactorSurface,
+    describe_drift,
+    summarize_funding,
+)
 from backtest.venue import FundingTerms, Venue
 
 EXAMPLES = """
@@ -40,9 +47,27 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
     Fitted funding stays within the cap of the venue, a Venue or one for each instrument.
     """
     settings = dict(draft.tables.get("paths", {}))
+    if "surfaces" in settings:
+        settings["surfaces"] = read_surface(settings["surfaces"])
+        listed = as_markets(market)  # paths list options of their own
+        market = Markets({**listed}, currency=listed.currency or None)
     settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
     with naming_source(draft, "paths"):
         return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
+
+
+def read_surface(entries: Mapping[str, Any]) -> SimulatedSurface:
+    """Return the model that a table or the flags describe, of one factor or two."""
+    fields = parse_entries(entries)
+    factors = fields.pop("factors", 1)
+    if factors not in (1, 2):
+        raise ParameterError(
+            f"factors must be 1 or 2, got {factors!r}",
+            where="--surfaces",
+            cure="give 1 for bt.paths.SimulatedSurface, 2 for bt.paths.TwoFactorSurface",
+        )
+    kind = TwoFactorSurface if factors == 2 else SimulatedSurface
+    return kind.from_dict(fields, where="--surfaces")
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:

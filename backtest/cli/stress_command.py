@@ -15,7 +15,7 @@ from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import Output
 from backtest.cli.progress import show_progress
 from backtest.cli.run_command import run_with_progress
-from backtest.cli.typed_values import parse_typed
+from backtest.cli.typed_values import parse_entries
 from backtest.risk import Scenario
 
 EXAMPLES = """
@@ -57,16 +57,9 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
             )
     chosen = [known[name] for name in names]
     if shocks:
-        typed = {name: read_shock(given) for name, given in shocks.items()}
-        chosen.append(Scenario.from_dict({"name": "shock", **typed}, where="--shock"))
+        typed = {"name": "shock", **parse_entries(shocks)}
+        chosen.append(Scenario.from_dict(typed, where="--shock"))
     return chosen
-
-
-def read_shock(given: Any) -> Any:
-    """Return a value of a shock as Python: flags are text, and may be by instrument."""
-    if isinstance(given, Mapping):
-        return {name: read_shock(each) for name, each in given.items()}
-    return parse_typed(given) if isinstance(given, str) else given
 
 
 def read_ladder(axes: Mapping[str, Any] | None) -> dict[str, Any] | None:

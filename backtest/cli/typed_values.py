@@ -47,6 +47,13 @@ def parse_typed(text: str) -> Any:
     return text
 
 
+def parse_entries(given: Any) -> Any:
+    """Parse the texts of a table, and of the tables in it; other values stay as they are."""
+    if isinstance(given, Mapping):
+        return {name: parse_entries(each) for name, each in given.items()}
+    return parse_typed(given) if isinstance(given, str) else given
+
+
 def format_typed(value: object) -> str:
     """Format a value so that :func:`parse_typed` returns the same value.
 

@@ -115,3 +115,26 @@ def test_the_sample_chain_values_options_of_the_sample(folder, capsys):
     assert code == 0, err
     assert f"{NAME}  " in out
     assert "expiries 1" in out
+
+
+def test_paths_have_options_of_their_own(folder, capsys):
+    (folder / "puts.toml").write_text(f"{TEXT}\n[paths.surfaces]\nratio = 1.2\n")
+    words = ["--surfaces", "spread=0.02", "--surfaces", "factors=2", "--paths", "3", "--json"]
+    code, out, err = call(capsys, "paths", "puts.toml", *words, "--horizon", "1d")
+    assert code == 0, err
+    (model,) = json.loads(out)["paths"]["surfaces"].values()
+    assert (model["ratio"], model["spread"], model["reversion"]) == (1.2, 0.02, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("ratoi=1", "did you mean 'ratio'"),
+        ("factors=3", "give 1 for bt.paths.SimulatedSurface, 2 for"),
+        ("ratio", "--surfaces ratio=1.1"),
+    ],
+)
+def test_slips_in_the_surfaces_of_paths_are_named(capsys, entry, words):
+    code, _, err = call(capsys, "paths", "--surfaces", entry)
+    assert code == 2
+    assert words in err
