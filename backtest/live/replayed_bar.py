@@ -10,6 +10,8 @@ from itertools import groupby
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from backtest.account import (
     AccountState,
     EventLog,
@@ -183,7 +185,7 @@ class Replayer:
             charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
         opened = int(self.time[t])
         closed = opened + self.interval - 1
-        self._test(bar, quotes.mark_open, opened)
+        self._test(bar, quotes.mark_open, quotes.asset_mark_open, opened)
         left = self._apply(bar, left, lambda fact: fact.time == opened)
         if left and left[0].time < closed:
             self._test_extremes(bar, left[0].time, left)
@@ -267,15 +269,19 @@ class Replayer:
         quotes = bar.quotes
         is_close = time >= int(self.time[bar.t]) + self.interval - 1
         values = (quotes.mark_close if is_close else quotes.mark_open).copy()
+        prices = quotes.asset_mark_close if is_close else quotes.asset_mark_open
         for fact in facts:
             if fact.place < self.n:
                 values[fact.place] = fact.value
-        self._test(bar, values, time)
+        self._test(bar, values, prices, time)
 
-    def _test(self, bar: Bar, values: FloatArray, time: int) -> None:
-        """Note the requirements that fail at some values u, once the wallet has added margin."""
+    def _test(self, bar: Bar, values: FloatArray, prices: FloatArray, time: int) -> None:
+        """Note the requirements that fail, once the wallet has added margin.
+
+        At some values u of the instruments, and prices of the collateral.
+        """
         terms, state = bar.terms, bar.state
-        value_at(state, values, bar.quotes.asset_mark_open)
+        value_at(state, values, prices)
         if count_cross(terms, state) > 0 and is_pool_short(terms, state):
             self._note(time, "", float("nan"), -compute_excess(terms, state))
         for i in range(self.n):
@@ -319,7 +325,9 @@ class Replayer:
             values = low.copy()
             chosen = is_up != first
             values[chosen] = high[chosen]
-            self._test(bar, values, time)
+            is_high = (quotes.asset_close >= quotes.asset_open) != first
+            prices = np.where(is_high, quotes.asset_mark_high, quotes.asset_mark_low)
+            self._test(bar, values, prices, time)
 
     def _check_debt(
         self, terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int

@@ -119,7 +119,8 @@ START = MARKET.index[0]
 def fills_of(*rows: tuple[float, float, float, float]) -> pd.DataFrame:
     """Return fills of (hours, quantity, price, fee)."""
     table = pd.DataFrame(rows, columns=["hours", "quantity", "price", "fee"])
-    table["time"] = START + pd.to_timedelta(table.pop("hours"), unit="h")
+    nanoseconds = (table.pop("hours") * 3_600e9).round().astype("int64")
+    table["time"] = START + pd.to_timedelta(nanoseconds, unit="ns")
     return table
 
 
@@ -163,6 +164,24 @@ def test_an_order_at_the_close_does_not_live_its_bar():
     market = market_of(100.0, 100.0, (100.0, 100.0, 95.0, 100.0), 100.0)
     almost = 3.0 - 1e-9 / 3_600.0
     assert replay(fills_of((almost, 150.0, 100.0, 0.0)), market).would_liquidate.empty
+
+
+@pytest.mark.parametrize(("hours", "close"), [
+    (3.0 - 1e-9 / 3_600.0, 40.0),  # bought at the close, where 10 coins are worth 400
+    (1.0, 100.0),  # held while they fall to 400 and rise again
+])  # fmt: skip
+def test_collateral_is_tested_at_the_price_of_its_moment(hours, close):
+    """150 of 100 need 750: 250 and 10 coins of 100 are enough, 250 and 400 lack 100."""
+    market = bt.Markets({"A": market_of(100.0, 100.0, 100.0, 100.0)})
+    coins = market_of(100.0, 100.0, (100.0, 100.0, 40.0, close), close)
+    account = account_of(
+        capital=250.0, negative_limit=0.0, collateral=[bt.Collateral("C", 10.0, coins, rate=1.0)]
+    )
+    fills = fills_of((hours, 150.0, 100.0, 0.0)).assign(instrument="A")
+    found = replay(fills, market, account=account).would_liquidate
+    row = found.iloc[0]
+    assert row["time"] == START + pd.Timedelta("3h") - pd.Timedelta(1, unit="ns")
+    assert row["shortfall"] == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize(("low", "margin", "shortfall"), [
