@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from backtest.base import find_own_functions, make_twin
 from backtest.engine import portfolio_driver
-from backtest.engine.compile.absent_parts import remove_parts
+from backtest.engine.compile.absent_parts import PartRemover, remove_parts
 from backtest.engine.compile.general_compiler import MODULES, find_general_folder
 from backtest.engine.portfolio_policies import ask_plain
 from tests.agreement import run_engine
@@ -61,6 +62,21 @@ def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
         waiting += called
         assert function.__module__.rsplit(".", 1)[-1] not in ABSENT, function.__name__
     assert len(seen) > 300
+
+
+@pytest.mark.parametrize(
+    ("text", "shorter"),
+    [
+        ("has_short_option(state) or x", "x"),
+        ("has_short_option(state) or is_walking(state)", "False"),
+        ("terms.n_pools == 1 and not is_walking(state)", "True"),
+        ("x or 1", "x or 1"),
+        ("x and terms.n_pools > 1", "False"),
+    ],
+)
+def test_a_condition_is_shortened_by_what_is_known(text: str, shorter: str) -> None:
+    found = PartRemover().visit(ast.parse(text, mode="eval"))
+    assert ast.unparse(found) == shorter
 
 
 def test_other_rules_of_what_is_removed_get_a_cache_of_their_own(monkeypatch: Any) -> None:

@@ -85,11 +85,12 @@ class PartRemover(ast.NodeTransformer):
         """Return a condition without the parts that are known."""
         self.generic_visit(node)
         ends = isinstance(node.op, ast.Or)  # what decides the condition alone
-        known = [each.value for each in node.values if isinstance(each, ast.Constant)]
-        if ends in known:
+        values = [getattr(each, "value", None) for each in node.values]
+        if any(each is ends for each in values):
             return ast.Constant(ends)
-        node.values = [each for each in node.values if not isinstance(each, ast.Constant)]
-        return node if len(node.values) > 1 else node.values[0]
+        pairs = zip(node.values, values, strict=True)
+        node.values = [each for each, value in pairs if value is not (not ends)]
+        return node if len(node.values) > 1 else (*node.values, ast.Constant(not ends))[0]
 
 
 def remove_parts(module: types.ModuleType, text: str, path: Path) -> dict[str, types.FunctionType]:
