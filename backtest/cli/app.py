@@ -39,8 +39,22 @@ TYPED_NUMBERS = {
 """How the parser of flags begins its refusals of text that is no number, and what was needed."""
 
 
+OTHER_NAMES = {"subaccounts": "allocation", "pockets": "allocation"}
+"""Words that are no command, and the command that is meant."""
+
+
 class CommandGroup(DirectOptions, typer.core.TyperGroup):
     """The group of all commands; it prints a message when Ctrl-C ends one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name; an unknown one gets a suggestion."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            if args[0] in OTHER_NAMES:
+                meant = OTHER_NAMES[args[0]]
+                error.message = f"No such command {args[0]!r}. Did you mean {meant!r}?"
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
