@@ -58,7 +58,7 @@ def require_costs(given: object, name: str) -> OptionCosts:
         return given
     raise ParameterError(
         f"options on {name} need the costs of their venue, got {given!r}",
-        where=f"bt.run, venue of {name}",
+        where=f"Venue.option_costs, {name}",
         cure="give the venue option_costs=bt.OptionCosts(fee=, fee_cap=, delivery_fee=, "
         "delivery_cap=, tick=), in a file [venue.option_costs]",
     )

@@ -242,7 +242,8 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: models.SimulatedSurface(spread=0.0), "a result at middle prices understates"),
+        (lambda: models.SimulatedSurface(spread=0.0), "spread must be over 0"),
+        (lambda: models.TwoFactorSurface(spread=-0.01), "choose a value that is over 0"),
         (lambda: models.TwoFactorSurface(reversion=1.0, slow_reversion=2.0), "must be faster"),
         (
             lambda: models.SimulatedSurface(shape=SmileShape(b=1.5, rho=0.9, m=-4.0, sigma=1.0)),
@@ -250,14 +251,44 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
         ),
         (
             lambda: run_on(bt.simulate_paths(sample(), "gbm", horizon="1d")),
-            "needs a model of their",
+            "got none of 'SYNTHETIC-PERP'",
         ),
-        (lambda: bt.simulate_paths(make_markets(), "gbm"), "'PUT' listed"),
+        (
+            lambda: make_runner(
+                bt.simulate_paths(
+                    bt.Markets({"A": sample(), "B": sample()}, currency="USD"),
+                    "gbm",
+                    surfaces={"A": models.SimulatedSurface()},
+                ),
+                {"A": Constant(1.0), "B": HEDGE},
+                venue=dict.fromkeys("AB", make_venue()),
+                account=make_account(),
+                where="test",
+            ),
+            "got none of 'B'",
+        ),
+        (
+            lambda: bt.liquidation_risk(
+                draw(),
+                HEDGE,
+                venue=make_venue(option_costs=None),
+                account=make_account(),
+                method="plain",
+                compile=False,
+            ),
+            r"where: Venue\.option_costs, SYNTHETIC-PERP",
+        ),
+        (lambda: bt.simulate_paths(make_markets(), "gbm"), "lists no options.*got 'PUT'"),
         (lambda: bt.simulate_paths(sample(), "gbm", surfaces=0.5), "must be a SimulatedSurface"),
         (
             lambda: bt.simulate_paths(sample(), "gbm", surfaces={"X": models.SimulatedSurface()}),
-            "surfaces must be by instrument",
+            "a model for 'X', but the paths are of SYNTHETIC-PERP",
         ),
+        (
+            lambda: draw().with_settings(surfaces={"X": models.SimulatedSurface()}),
+            "a model for 'X', but the paths are of SYNTHETIC-PERP",
+        ),
+        (lambda: draw().with_settings(surfaces={"SYNTHETIC-PERP": 1.1}), "got 1.1"),
         (
             lambda: bt.simulate_paths(
                 bt.Markets({"A": sample(), "B": sample()}, currency="USD"),

@@ -17,6 +17,7 @@ from backtest.engine import (
     Outcome,
     Result,
     Setup,
+    assign_policies,
     check_portfolio,
     compute_notionals,
     generalize,
@@ -119,13 +120,20 @@ class GeneralLoop:
             )
 
     def check_options(self) -> None:
-        """Require a model of volatility where a policy trades options."""
-        if self.is_trading and not self.paths.surfaces:
+        """Require a model of volatility of each instrument whose policy trades options."""
+        if not self.is_trading:
+            return
+        known = self.paths.surfaces
+        policies, _ = assign_policies(self.runner.policy, self.paths.markets, None)
+        missing = [name for name, x in policies.items() if trades_options(x) and name not in known]
+        if not known or missing:
+            name = (missing or self.paths.names)[0]
             raise ParameterError(
-                "a policy that trades options on simulated paths needs a model of their "
-                "volatility, got none",
+                f"a policy that trades options on simulated paths needs a model of the volatility "
+                f"of its instrument, got none of {name!r}",
                 where=f"{WHERE}, paths",
-                cure="give bt.simulate_paths(..., surfaces=bt.paths.SimulatedSurface(ratio=1.1))",
+                cure=f"give bt.simulate_paths(..., surfaces={{{name!r}: "
+                "bt.paths.SimulatedSurface(ratio=1.1)}), or a policy without options",
             )
 
     @functools.cached_property

@@ -33,7 +33,11 @@ from backtest.risk.paths.path_calendar import PathCalendar, find_grid, find_peri
 from backtest.risk.paths.path_model import PathModel
 from backtest.risk.paths.path_options import list_grid
 from backtest.risk.paths.path_writer import PathBars
-from backtest.risk.paths.simulated_surface import SimulatedSurface, SurfaceMaker
+from backtest.risk.paths.simulated_surface import (
+    SimulatedSurface,
+    SurfaceMaker,
+    read_surfaces,
+)
 
 ALONE = (0.0, 1.0)
 """The loads of an instrument whose draws are joined with no others."""
@@ -95,14 +99,8 @@ class Paths(Viewable):
     surfaces: Mapping[str, SimulatedSurface] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        is_table = isinstance(self.surfaces, Mapping)
-        if not is_table or len(self.surfaces) > 1:
-            given = ", ".join(self.surfaces) if is_table else repr_plain(self.surfaces)
-            raise ParameterError(
-                f"paths list options on one instrument, got surfaces of {given}",
-                where=Place("surfaces", of="bt.simulate_paths"),
-                cure="give a mapping of its name to its surface",
-            )
+        place = Place("surfaces", of="bt.simulate_paths")
+        object.__setattr__(self, "surfaces", read_surfaces(self.surfaces, self.names, where=place))
 
     @functools.cached_property
     def makers(self) -> dict[str, SurfaceMaker]:

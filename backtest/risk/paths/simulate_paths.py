@@ -29,7 +29,7 @@ from backtest.risk.paths.funding_process import FITTED, FundingChoice, read_fund
 from backtest.risk.paths.path_model import HISTORY, Drift, PathModel
 from backtest.risk.paths.path_set import Paths, choose_funding
 from backtest.risk.paths.resampled import Block, Filtered, Stationary
-from backtest.risk.paths.simulated_surface import SimulatedSurface, read_surfaces
+from backtest.risk.paths.simulated_surface import SimulatedSurface
 
 MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each
@@ -139,7 +139,7 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
         drift_of_history=drift == HISTORY,
         correlation=read_correlation(correlation, history),
         common_jump=1.0 if common_jump is None else common_jump,
-        surfaces=read_surfaces(surfaces, history.names, where=WHERE),
+        surfaces=surfaces,  # type: ignore[arg-type] # read there
     )
     if antithetic and not made.is_symmetric:
         first = next(each for each in models.values() if not each.is_symmetric)
@@ -153,11 +153,11 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
 
 
 def check_unlisted(markets: Markets) -> None:
-    """Refuse listed options: on paths those of a grid are, valued by a model."""
+    """Refuse listed options."""
     if markets.options:
         raise ParameterError(
-            f"options on simulated paths are those of a grid under a model of their volatility, "
-            f"got {next(iter(markets.options))!r} listed",
+            "a market to simulate lists no options, because policies choose contracts on each "
+            f"path, got {next(iter(markets.options))!r}",
             where=Place("market", of=WHERE),
             cure="give the instruments alone, and surfaces=bt.paths.SimulatedSurface(ratio=1.1)",
         )

@@ -17,7 +17,6 @@ from backtest.base import (
     IntArray,
     Number,
     ParameterError,
-    Place,
     Value,
     did_you_mean,
     parse_duration,
@@ -80,18 +79,9 @@ class SimulatedSurface(Value):
     volatility: Annotated[float | None, VOLATILITY] = None
     shape: SmileShape = BTC_SHAPE
     carry: Annotated[float, Number(-1.0, 1.0)] = 0.0
-    spread: Annotated[float, Number(0.0, 1.0)] = 0.014
+    spread: Annotated[float, Number(0.0, 1.0, open_low=True)] = 0.014
     strike_step: Annotated[float, Number(0.0, 0.5, open_low=True)] = 0.01
     expiries: Annotated[str, Choice("weekly", "monthly")] = "weekly"
-
-    def _check_rules(self) -> None:
-        if not self.spread > 0.0:
-            raise ParameterError(
-                f"options on simulated paths need a spread over 0, got {self.spread:g}: a result "
-                "at middle prices understates what protection costs",
-                where=f"{type(self).__name__}.spread",
-                cure="give the spread in volatility, for example 0.014 for 1.4 points",
-            )
 
     @property
     def half_lives(self) -> tuple[str, str]:
@@ -164,7 +154,6 @@ class TwoFactorSurface(SimulatedSurface):
     long_run: Annotated[float | None, VOLATILITY] = None
 
     def _check_rules(self) -> None:
-        super()._check_rules()
         if not self.reversion > self.slow_reversion:
             raise ParameterError(
                 f"reversion must be faster than slow_reversion, got {self.reversion:g} and "
@@ -245,20 +234,25 @@ def read_surfaces(given: Any, names: tuple[str, ...], *, where: str) -> dict[str
     """Return the surface of the instrument on which options are traded, if there is one."""
     if given is None:
         return {}
-    found = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
-    for name, each in found.items():
-        if name not in names:
-            raise ParameterError(
-                f"surfaces must be by instrument, got {repr_plain(given):.60}"
-                + did_you_mean(name, names),
-                where=Place("surfaces", of=where),
-                cure=f"give a mapping of one of {', '.join(names)}",
-            )
+    found = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
+    unknown = next((name for name in found if name not in names), None)
+    problem = ""
+    if unknown is not None:
+        problem = f"surfaces has a model for {unknown!r}, but the paths are of {', '.join(names)}"
+        problem += did_you_mean(unknown, names)
+    elif len(found) > 1:
+        problem = f"paths list options on one instrument, got surfaces of {', '.join(found)}"
+    if problem:
+        of = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+        raise ParameterError(
+            problem, where=where, cure=f"give a mapping of {of} to bt.paths.SimulatedSurface(...)"
+        )
+    for each in found.values():
         if not isinstance(each, SimulatedSurface):
             raise ParameterError(
                 f"options on simulated paths need a model of their volatility, got "
                 f"{repr_plain(each):.60}",
-                where=Place("surfaces", of=where),
+                where=where,
                 cure="give bt.paths.SimulatedSurface(ratio=1.1)",
             )
-    return dict(found)
+    return found
