@@ -20,6 +20,7 @@ class LongVolatility(OptionRule):
         "premiums decay."
     )
     only_rolls: ClassVar[bool] = True
+    factors: ClassVar[tuple[str, ...]] = ("budget",)
     delta: Annotated[float, Range(0.01, 0.6, "absolute Black delta")] = 0.5
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
     roll: Annotated[float, Range(0.0, 365.0, "days")] = 7.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base.units import YEAR_DAYS
-from backtest.policy import orders_at_rolls
+from backtest.policy import orders_at_rolls, trades_nothing
 
 if TYPE_CHECKING:
     from backtest.engine.deciders import Deciders
@@ -50,20 +50,27 @@ def find_lost(trader: Any, tape: RunTape, t: int, stop: int) -> int:
     return t + int(lost[0]) if len(lost) else -1
 
 
-def wait_for_roll(trader: Any, trade: Any, chain: OptionChain, t: int) -> None:
+def wait_for_roll(
+    trader: Any, trade: Any, chain: OptionChain, t: int, *, has_ordered: bool
+) -> None:
     """Note the next bar at which a policy may order, if it orders at rolls alone.
 
     That is the first close at which a contract that it holds has its ``roll`` days left, or nothing
-    values it. Where venues quote (chains), it is asked at each close.
+    values it. Where venues quote (chains), it is asked at each close. A policy that orders 0
+    contracts at each roll, and holds none, is not asked again.
     """
-    held = [chain.held(leg) for leg in chain.rolled]
-    if not held or not all(held) or not orders_at_rolls(trade.policy) or has_chains(trader):
+    if not chain.rolled or not orders_at_rolls(trade.policy):
         return
     feed, due = trader.listed.feed, len(trader.markets.time)
+    owners, names = trader.listed.legs.owners, trader.listed.names
+    own = [k for k, (i, _) in owners.items() if i == trade.i and chain.quantity_of(k) != 0.0]
+    if not own and trades_nothing(trade.policy):
+        trader.waits[trade.i] = Wait(due, ())
+    held = [chain.held(leg) for leg in chain.rolled]
+    if has_ordered or not all(held) or has_chains(trader):
+        return
     numbers = [trade.contracts[each.name] for each in held if each is not None]
-    owners = trader.listed.legs.owners
-    own = [k for k, (i, _) in owners.items() if i == trade.i and trader.listed.names[k] in chain]
-    if {k for k in own if chain.quantity_of(k) != 0.0} != {*numbers}:
+    if {k for k in own if names[k] in chain} != {*numbers}:
         return  # what is left over is ordered to end
     for k, roll in zip(numbers, chain.rolled.values(), strict=True):
         days = np.round(YEAR_DAYS * feed.years_close[t + 1 :, k], 9)

@@ -24,9 +24,13 @@ class OptionRule(Combinator):
         Whether ``orders`` is empty where ``chain.roll`` returns nothing. Such a rule is asked only
         at the closes at which a roll may be due, which is faster. It does not hold for a subclass
         that defines ``orders`` anew, unless that says so too.
+    factors : tuple of str
+        Parameters of which one at 0 makes all quantities 0. A rule with ``only_rolls`` is not asked
+        then while it holds nothing.
     """
 
     only_rolls: ClassVar[bool] = False
+    factors: ClassVar[tuple[str, ...]] = ()
 
     def combine(self, bar: Any, account: Any, asked: tuple[float, ...]) -> float:  # noqa: ARG002 - the signature of a formula
         """Return what the policy asks."""
@@ -80,6 +84,13 @@ def orders_at_rolls(policy: Any) -> bool:
     cls = policy if isinstance(policy, type) else type(policy)
     inner = [part.policy for part in getattr(cls, "parts", ()) if trades_options(part.policy)]
     return says_only_rolls(cls) and all(map(orders_at_rolls, inner))
+
+
+def trades_nothing(policy: Any) -> bool:
+    """Return whether a policy orders 0 contracts at each roll, and all inside it do."""
+    inner = [each for each in getattr(policy, "policies", ()) if trades_options(each)]
+    is_zero = any(getattr(policy, name) == 0.0 for name in getattr(policy, "factors", ()))
+    return is_zero and all(map(trades_nothing, inner))
 
 
 def says_only_rolls(cls: type) -> bool:

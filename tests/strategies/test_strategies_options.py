@@ -10,6 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest import options
+from backtest.engine import option_trader
+from backtest.engine.switched_run import Segment, run_switched
 from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
 from tests.options.listed_markets import make_chain, make_surfaces, make_venue
 
@@ -32,8 +34,11 @@ def list_contracts(**more: Any) -> dict[str, bt.Option]:
     }
 
 
-def run(policy: bt.Policy, days: int = 8, **more: Any) -> bt.Result:
-    """Return a run at a constant price and volatility, without costs of the instrument."""
+def run(policy: Any, days: int = 8, call: Any = bt.run, **more: Any) -> bt.Result:
+    """Return a run at a constant price and volatility, without costs of the instrument.
+
+    ``call`` is what runs it.
+    """
     time = pd.date_range("2023-01-01", periods=24 * days, freq="1h", tz="UTC")
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), SPOT), index=time)
     market = bt.Market.from_frames(bars.assign(volume=0.0))
@@ -43,7 +48,7 @@ def run(policy: bt.Policy, days: int = 8, **more: Any) -> bt.Result:
     )
     venue = make_venue(**{"fees.taker": 0.0, "slippage.rate": 0.0})
     account = bt.Account(capital=60_000.0, requirement=RULE)
-    return bt.run(markets, policy, venue=venue, account=account, compile=False)
+    return call(markets, policy, venue=venue, account=account, compile=False)
 
 
 def find_fills(result: bt.Result) -> pd.DataFrame:
@@ -181,3 +186,49 @@ def test_a_run_goes_on_with_its_legs():
     )  # fmt: skip
     assert rest.bars["equity"].equals(whole.bars["equity"][rest.bars.index])
     assert len(find_fills(rest)) == 2
+
+
+def count_asks(monkeypatch: pytest.MonkeyPatch) -> list[bt.Policy]:
+    """Return a list that gets each policy that is asked for orders of options."""
+    asked, ask = [], option_trader.ask
+
+    def count(trade: Any, *given: Any) -> Any:
+        asked.append(trade.policy)
+        return ask(trade, *given)
+
+    monkeypatch.setattr(option_trader, "ask", count)
+    return asked
+
+
+@pytest.mark.filterwarnings("ignore::backtest.NoFillWarning")
+def test_a_rule_without_a_budget_is_asked_once(monkeypatch: pytest.MonkeyPatch):
+    """Also over another one without; with a budget inside it is asked until both legs hold."""
+    asked, expected = count_asks(monkeypatch), run(Constant(1.0), days=1)
+    inner = LongVolatility(Constant(1.0), budget=0.0)
+    for policy, count in (
+        (TailHedge(Constant(1.0), budget=0.0), 1),
+        (TailHedge(inner, cover=0.0), 1),
+        (TailHedge(LongVolatility(Constant(1.0)), cover=0.0), 23),
+        (Collar(Constant(1.0), cover=0.0), 1),
+    ):
+        asked.clear()
+        equity = run(policy, days=1).bars["equity"]
+        assert len(asked) == count
+        assert count > 1 or equity.equals(expected.bars["equity"])
+
+
+def test_a_rule_without_a_budget_still_sells_what_it_holds(monkeypatch: pytest.MonkeyPatch):
+    """A put of 13 January, bought on the first day, is sold when it has five days left.
+
+    With a budget of 0 from the second day on the rule is asked at the first close of that day,
+    with five days left, and at the close of the sale.
+    """
+    terms = {"delta": -0.1, "tenor": 12.0, "roll": 5.0}
+    first, last = (TailHedge(Constant(3.0), budget=each, **terms) for each in (0.01, 0.0))
+    asked = count_asks(monkeypatch)
+    switched = [Segment(0, 24, first), Segment(24, 216, last)]
+    result = run(switched, days=9, call=run_switched)
+    fills = find_fills(result)
+    assert fills["instrument"].tolist() == ["tail:P26-13", "tail:P26-13"]
+    assert fills["bar"].tolist() == [2, 176]
+    assert [each for each in asked if each == last] == [last] * 3
