@@ -26,6 +26,7 @@ from backtest.engine import (
     Trades,
     check_limited,
     collect_limit_orders,
+    collect_options,
     count_boundless,
 )
 from backtest.measures import Realization
@@ -164,7 +165,7 @@ def result_to_dict(
         )
     data |= {"target_cuts": list(result.target_cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
-    data |= collect_limit_orders(result)
+    data |= {**collect_limit_orders(result), **collect_options(result)}
     if cost is not None:
         data["limit_cost"] = cost._asdict()
     if realized is not None:

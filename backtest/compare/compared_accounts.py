@@ -53,14 +53,17 @@ def measure_account(result: Result) -> dict[str, float]:
 def measure_in_quote(result: Result) -> dict[str, float]:
     """Return growth and deepest fall at closes in the quote currency, of an account in one coin.
 
-    The price of the coin is the mark of its inverse contract; both begin at its first close.
+    The price of the coin is the mark of its inverse contract; both begin at its first close. NaN if
+    the account is worth nothing there.
     """
     inverse = [i for i, each in enumerate(result.list_venues()) if each.contract.kind == "inverse"]
     if not inverse or result.account.rates is not None:
         return {}
     value = result.of_account("unit") * result.marks[:, inverse[0]]
     value = value[np.isfinite(value)]
-    growth, fall = float(value[-1] / value[0]) - 1.0, max_drawdown(value / value[0])
+    growth = fall = math.nan
+    if len(value) and value[0] > 0.0:
+        growth, fall = float(value[-1] / value[0]) - 1.0, max_drawdown(value / value[0])
     return {"total_return_quote": growth, "max_drawdown_quote": fall}
 
 

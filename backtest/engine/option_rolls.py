@@ -24,8 +24,8 @@ ROLL_SPLITS = Choice("roll", "leg")
 COSTS = ("premium", "proceeds", "fees", "spread", "cost")
 """The money of a roll. Cost is premium less proceeds, and fees; both prices contain the spread."""
 COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
-SCHEDULED = "schedule"
-"""The leg of what a schedule of quantities held."""
+SCHEDULED, TOTAL = "schedule", "total"
+"""The leg of what a schedule of quantities held, and the row of all legs."""
 
 
 def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
         (opens of the bars), how it ``ended``, ``quantity``; ``premium`` paid for it, ``proceeds``
         at its end (of an open one its mark), both negative for what was sold; ``fees``; ``spread``,
         what fills were worse than marks, which the prices contain; and ``cost`` = premium -
-        proceeds + fees. No rows of an account that held no options.
+        proceeds + fees. An account that held no options has no rolls.
 
     Raises
     ------
@@ -59,8 +59,15 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
     A run that was resumed does not know what an earlier one paid for what it holds: NaN.
     """
     ROLL_SPLITS.check("by", by, where="Result.rolls, by")
-    if options is None:
-        return pd.DataFrame({name: [] for name in COLUMNS if by == "roll" or name in COSTS})
+    parts = [] if options is None else list_rolls(run, options)
+    nothing = pd.DataFrame(columns=COLUMNS).astype(dict.fromkeys(COSTS, np.float64))
+    table = pd.concat(parts) if parts else nothing
+    table = table.sort_values(["opened", "contract"], kind="stable", ignore_index=True)
+    return table if by == "roll" else share_costs(run, table)
+
+
+def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
+    """Return the rolls of each contract."""
     entries, parts = read_entries(run), []
     pairs = zip(hold_options(options), options.legs, options.terms.names, strict=True)
     for held, leg, contract in pairs:
@@ -84,8 +91,7 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
             "cost": premium - proceeds + fees,
         }
         parts.append(pd.DataFrame(own))
-    table = pd.concat(parts).sort_values(["opened", "contract"], kind="stable", ignore_index=True)
-    return table if by == "roll" else share_costs(run, table)
+    return parts
 
 
 def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
@@ -98,5 +104,5 @@ def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
     counts = rolls.groupby("leg", sort=False)["contract"].count()
     table = sums / measure_equity(run)
     table.insert(0, "rolls", counts)
-    table.loc["total"] = table.sum(skipna=False)
+    table.loc[TOTAL] = table.sum(skipna=False)
     return table.astype({"rolls": np.int64})

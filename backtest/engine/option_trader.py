@@ -24,6 +24,7 @@ from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.deciders import Deciders
 from backtest.engine.option_chain import Legs, ListedContracts, OptionChain
 from backtest.engine.option_inputs import check_order, read_close_quotes
+from backtest.engine.option_rolls import SCHEDULED, TOTAL
 from backtest.engine.option_waits import Wait, wait_for_roll
 from backtest.engine.portfolio_loop import (
     N_SHOWN,
@@ -208,8 +209,7 @@ def order(
         trader.listed.legs.hedged.update([trade.i] * is_hedged)
     write_orders(trader, trade, feed, legs, chain, t, where)
     sell_leftovers(trader, trade, feed, chain, t)
-    if not orders:
-        wait_for_roll(trader, trade, chain, t)
+    wait_for_roll(trader, trade, chain, t, has_ordered=bool(orders))
 
 
 def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape, t: int) -> CloseFacts:
@@ -340,9 +340,11 @@ def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:
             cure='return {"put": ("BTC-26JUN26-60000-P", 1.0)}, or {}',
         )
     for leg in orders:
-        if not isinstance(leg, str) or not leg:
+        if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
             raise PolicyError(
-                f"a leg must be a text, got {leg!r}", where=where, cure='name it, such as "put"'
+                f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}",
+                where=where,
+                cure='name it, such as "put"',
             )
     return list(orders.items())
 

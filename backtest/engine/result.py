@@ -215,7 +215,7 @@ class Result(RunRecord, Reportable):
     def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
         """Return what the options cost, by ``"roll"`` or by ``"leg"``.
 
-        See :func:`backtest.engine.option_rolls.tabulate_rolls`. No rows without options.
+        See :func:`backtest.engine.option_rolls.tabulate_rolls`.
         """
         return tabulate_rolls(self, self.options, by)
 

@@ -245,6 +245,10 @@ RUNS = {
         lambda: run(policy=trading({1: ("PUT", 1.0)})),
         "a leg must be a text",
     ),
+    "a leg with the name of a row of totals": (
+        lambda: run(policy=trading({"total": ("PUT", 1.0)})),
+        "other than 'schedule' and 'total'",
+    ),
     "an order of one number": (
         lambda: run(policy=trading({"leg": 1.0})),
         "must be (contract, quantity)",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.cli.run_command import result_to_dict
+from backtest.compare.compared_accounts import measure_in_quote
 from backtest.engine.option_rolls import share_costs
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge
 from tests.options.listed_markets import make_surfaces, make_venue
@@ -91,11 +95,38 @@ def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
     assert loaded.rolls("leg").equals(hedged.rolls("leg"))
     bare = run(Constant(1.0), days=1)
     assert bare.rolls().empty
-    assert bare.rolls("leg").empty
+    legs = bare.rolls("leg")
+    assert legs.columns.tolist() == hedged.rolls("leg").columns.tolist()
+    assert legs.loc["total"].tolist() == [0.0] * 6
+    assert legs.index.tolist() == ["total"]
     assert bare.hedging_error().empty
     assert hedged.hedging_error("bar").empty
     with pytest.raises(bt.ParameterError, match="by must be"):
         hedged.rolls("day")  # type: ignore[arg-type]
+
+
+def test_the_json_of_a_run_has_the_rolls(hedged: bt.Result):
+    """As that of its report, from the same function."""
+    found = result_to_dict(hedged, None)["options"]
+    assert [each["contract"] for each in found["rolls"]] == ["P26-13", "P26-20"]
+    assert found["costs"] == hedged.rolls("leg").to_dict("index")
+    assert found["hedging_error"] == {}
+    assert "options" not in result_to_dict(run(Constant(1.0), days=1), None)
+
+
+@pytest.mark.parametrize("unit", [[0.0, 0.0], [np.nan, np.nan]])
+def test_growth_in_quote_of_an_account_worth_nothing_is_unknown(unit: list[float]):
+    """At its first close, or at all of them."""
+    venue = SimpleNamespace(contract=bt.Contract(kind="inverse", size=1.0))
+    result: Any = SimpleNamespace(
+        list_venues=lambda: [venue],
+        account=bt.Account(),
+        of_account=lambda _: np.array(unit),
+        marks=np.full((2, 1), 30_000.0),
+    )
+    found = measure_in_quote(result)
+    assert [*found] == ["total_return_quote", "max_drawdown_quote"]
+    assert np.isnan([*found.values()]).all()
 
 
 def test_the_report_has_the_rolls(hedged: bt.Result, tmp_path: Path):

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import format_money, format_percent, list_records
-from backtest.engine.option_results import GREEKS
+from backtest.base import format_money, format_percent
 from backtest.engine.option_rolls import COSTS, SCHEDULED
 from backtest.measures import compute_payoffs
 from backtest.measures.option_profit import EXPLAINED
@@ -239,20 +238,3 @@ def draw_payoff(result: Result, options: RunOptions, i: int) -> Chart:
         f"{'; those '.join(told)}. Dotted: the mark at that close."
     )
     return build_chart(f"payoff_{i}", f"Payoff at expiry, {name}", caption, traces, layout)
-
-
-def collect_options(result: Result) -> dict[str, Any]:
-    """Return the numbers of the options, for JSON: none of a run without any."""
-    if result.options is None:
-        return {}
-    last = result.greeks.iloc[-1]
-    return {
-        "options": {
-            "explained": result.explained().to_dict("index"),
-            "rolls": list_records(result.rolls()),
-            "costs": result.rolls("leg").to_dict("index"),
-            "hedging_error": result.hedging_error().to_dict("index"),
-            "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},
-            "contracts": [each.to_dict() for each in result.options.contracts],
-        }
-    }

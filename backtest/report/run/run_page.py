@@ -9,6 +9,7 @@ from backtest.base import capitalize, clip, format_money, format_number, format_
 from backtest.base.units import DAY
 from backtest.engine import (
     collect_limit_orders,
+    collect_options,
     count_boundless,
     describe_left,
     explain_measures,
@@ -30,7 +31,7 @@ from backtest.report.page.thinning import thin_rows
 from backtest.report.run.costs_section import build_costs, build_instrument_costs
 from backtest.report.run.exposure_charts import list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
-from backtest.report.run.options_section import collect_options, list_options_section
+from backtest.report.run.options_section import list_options_section
 from backtest.report.run.over_time_section import (
     build_states,
     build_time,
