@@ -227,7 +227,7 @@ def main() -> int:
     parser.add_argument("--sweep", action="store_true", help="tenor, delta and budget instead")
     parser.add_argument("--walk", action="store_true", help="walk forward on two years instead")
     given = parser.parse_args()
-    if given.drift <= 0.0:
+    if not given.drift > 0.0:
         parser.error(
             f"--drift must be above 0, got {given.drift}: it is what less leverage gives up"
         )

@@ -136,6 +136,10 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=0.005, help="of equity per roll")
     parser.add_argument("--leverage", type=float, action="append")
     given = parser.parse_args()
+    if not given.drift > 0.0:
+        parser.error(
+            f"--drift must be above 0, got {given.drift}: it is what less leverage gives up"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         markets = list_markets(*(load_quarter(given.folder) if given.folder else make_sample()))
