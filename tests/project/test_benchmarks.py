@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -234,6 +235,15 @@ def test_the_commands_of_the_pages_exist_with_their_flags():
         text = (BENCHMARKS / script).read_text(encoding="utf-8")
         for flag in flags:
             assert f'"{flag}"' in text, f"{page}: {script} has no {flag}"
+
+
+@pytest.mark.parametrize("name", ["simulated_hedge.py", "tail_hedge.py"])
+def test_a_drift_of_0_is_refused(name, monkeypatch, capsys):
+    """The leverage of the third arm divides by it."""
+    monkeypatch.setattr(sys, "argv", [name, "--drift", "0"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+    assert "--drift must be above 0, got 0.0" in capsys.readouterr().err
 
 
 def test_each_says_how_it_is_called():
