@@ -15,6 +15,9 @@ from backtest.base.units import YEAR_DAYS
 from backtest.engine.option_inputs import CloseQuotes
 from backtest.venue import Option
 
+SCHEDULED, TOTAL = "schedule", "total"
+"""Names that no leg may have: what a schedule of quantities held, and all legs together."""
+
 
 class ListedOption(NamedTuple):
     """What a policy knows of a listed contract at a close.

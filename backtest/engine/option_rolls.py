@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import Choice, utc_index
+from backtest.engine.option_chain import SCHEDULED, TOTAL
 from backtest.engine.option_results import measure_equity
 from backtest.engine.trade_fills import hold_options, read_entries, read_fills
 from backtest.engine.trades import ENDINGS
@@ -24,8 +25,6 @@ ROLL_SPLITS = Choice("roll", "leg")
 COSTS = ("premium", "proceeds", "fees", "spread", "cost")
 """The money of a roll. Cost is premium less proceeds, and fees; both prices contain the spread."""
 COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
-SCHEDULED, TOTAL = "schedule", "total"
-"""The leg of what a schedule of quantities held, and the row of all legs."""
 
 
 def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) -> pd.DataFrame:

@@ -22,9 +22,14 @@ from backtest.base import BacktestError, PolicyError, format_time, repr_plain
 from backtest.base.units import TOLERANCE
 from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.deciders import Deciders
-from backtest.engine.option_chain import Legs, ListedContracts, OptionChain
+from backtest.engine.option_chain import (
+    SCHEDULED,
+    TOTAL,
+    Legs,
+    ListedContracts,
+    OptionChain,
+)
 from backtest.engine.option_inputs import check_order, read_close_quotes
-from backtest.engine.option_rolls import SCHEDULED, TOTAL
 from backtest.engine.option_waits import Wait, wait_for_roll
 from backtest.engine.portfolio_loop import (
     N_SHOWN,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base import format_money, format_percent
-from backtest.engine.option_rolls import COSTS, SCHEDULED
+from backtest.engine.option_chain import SCHEDULED
+from backtest.engine.option_rolls import COSTS
 from backtest.measures import compute_payoffs
 from backtest.measures.option_profit import EXPLAINED
 from backtest.report.page.figures import (
