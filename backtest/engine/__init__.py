@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from backtest.engine.option_expiries import find_settlement
     from backtest.engine.option_inputs import CloseQuotes, Contract, Instant, list_instants
     from backtest.engine.option_inputs import write_contract
-    from backtest.engine.option_results import collect_options
+    from backtest.engine.option_rolls import collect_options
     from backtest.engine.option_schedule import check_columns, schedule_options
     from backtest.engine.policy_contract import Finding, check_policy
     from backtest.engine.portfolio_buffers import new_event_log, new_ledger_array, new_quotes

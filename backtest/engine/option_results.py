@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import Choice, FloatArray, list_records, utc_index
+from backtest.base import Choice, FloatArray, utc_index
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.position_tables import OWN
 from backtest.measures import Period, find_periods
@@ -16,7 +16,6 @@ from backtest.measures.attribution import CALENDAR_PERIODS
 from backtest.measures.option_profit import EXPLAINED
 
 if TYPE_CHECKING:
-    from backtest.engine.result import Result
     from backtest.engine.run_closes import RunCloses
     from backtest.engine.run_options import RunOptions
 
@@ -177,20 +176,3 @@ def explain_options(run: RunCloses, options: RunOptions | None, by: OptionSplit)
     table = pd.DataFrame({name: each.sum(axis=1) for name, each in parts.items()})
     table.index = utc_index(run.time)
     return table if by == "bar" else table.groupby(find_periods(run.time, by)).sum()
-
-
-def collect_options(result: Result) -> dict[str, Any]:
-    """Return the numbers of the options, for JSON; nothing without any."""
-    if result.options is None:
-        return {}
-    last = result.greeks.iloc[-1]
-    return {
-        "options": {
-            "explained": result.explained().to_dict("index"),
-            "rolls": list_records(result.rolls()),
-            "costs": result.rolls("leg").to_dict("index"),
-            "hedging_error": result.hedging_error().to_dict("index"),
-            "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},
-            "contracts": [each.to_dict() for each in result.options.contracts],
-        }
-    }

@@ -1,15 +1,15 @@
-"""What the options of a run cost: by roll, and by leg in shares of the equity a year."""
+"""What the options of a run cost: by roll, by leg in shares of the equity a year, as data."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import Choice, utc_index
+from backtest.base import Choice, list_records, utc_index
 from backtest.engine.option_chain import SCHEDULED, TOTAL
-from backtest.engine.option_results import measure_equity
+from backtest.engine.option_results import GREEKS, measure_equity
 from backtest.engine.trade_fills import hold_options, read_entries, read_fills
 from backtest.engine.trades import ENDINGS
 from backtest.measures import list_trades
@@ -105,3 +105,20 @@ def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
     table.insert(0, "rolls", counts)
     table.loc[TOTAL] = table.sum(skipna=False)
     return table.astype({"rolls": np.int64})
+
+
+def collect_options(run: RunRecord) -> dict[str, Any]:
+    """Return the numbers of the options, for JSON; nothing without any."""
+    if run.options is None:
+        return {}
+    last = run.greeks.iloc[-1]
+    return {
+        "options": {
+            "explained": run.explained().to_dict("index"),
+            "rolls": list_records(tabulate_rolls(run, run.options, "roll")),
+            "costs": tabulate_rolls(run, run.options, "leg").to_dict("index"),
+            "hedging_error": run.hedging_error().to_dict("index"),
+            "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},
+            "contracts": [each.to_dict() for each in run.options.contracts],
+        }
+    }
