@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backtest.account.balances import charge, compute_backing, compute_equity, compute_ratio
     from backtest.account.balances import compute_root, is_failing, make_balances, mark_to_market
     from backtest.account.bar import as_index, live_bar, quote_bar
-    from backtest.account.by_instrument import ByInstrument, pick_value
+    from backtest.account.by_instrument import ByInstrument
     from backtest.account.currency_bar import live_any_bar
     from backtest.account.currency_pools import leave_pool, show_pool
     from backtest.account.currency_terms import list_currencies, refuse_currencies

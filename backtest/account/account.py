@@ -10,14 +10,8 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from backtest.account.by_instrument import ByInstrument, pick_value
-from backtest.account.currency_terms import (
-    BALANCES,
-    RATES,
-    Currency,
-    check_currencies,
-    write_rates,
-)
+from backtest.account.by_instrument import ByInstrument
+from backtest.account.currency_terms import BALANCES, RATES, Currency, check_currencies, write_rates
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base import (
@@ -34,6 +28,7 @@ from backtest.base import (
     Value,
     Viewable,
     checked,
+    pick_value,
 )
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.venue import Brackets, Collateral, MarginRule, Requirement

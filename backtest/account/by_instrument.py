@@ -48,8 +48,3 @@ class ByInstrument:
         """Return a mask of the constants that :meth:`check` accepts."""
         found: BoolArray = self.each.admits(values)
         return found
-
-
-def pick_value(value: Any, name: str) -> Any:
-    """Return the value of one instrument."""
-    return value[name] if isinstance(value, Mapping) else value

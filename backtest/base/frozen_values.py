@@ -1,8 +1,8 @@
-"""Read-only arrays that no flag makes writable again, and read-only tables of names."""
+"""Read-only arrays and tables of names, and values given for all names or for each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,3 +73,18 @@ class FrozenTable(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self._entries,)
+
+
+def pick_value(value: Any, name: str) -> Any:
+    """Return the value of one name: that of all, or of a mapping its own."""
+    return value[name] if isinstance(value, Mapping) else value
+
+
+def list_values(value: Any) -> list[Any]:
+    """Return the one value of all names, or those of a mapping."""
+    return [*value.values()] if isinstance(value, Mapping) else [value]
+
+
+def name_values(value: Any, names: Iterable[str]) -> Mapping[str, Any]:
+    """Return a mapping as it is, and one value of all names by name."""
+    return value if isinstance(value, Mapping) else dict.fromkeys(names, value)

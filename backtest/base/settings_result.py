@@ -15,8 +15,10 @@ from typing import Any, ClassVar, Self
 import pandas as pd
 
 from backtest.base.json_values import from_plain, to_json, to_plain
+from backtest.base.later_import import call_later
 from backtest.base.saved_result import SavedResult, list_records
 
+describe_history = call_later("backtest.engine", "describe_history")
 EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
 """Stands in the file of a table that a result does not have."""
 
@@ -36,10 +38,12 @@ class SettingsResult(SavedResult):
 
     numbers: ClassVar[tuple[str, ...]] = ()
     settings: dict[str, Any]
+    market: Any
 
     def describe_data(self) -> Mapping[str, Any]:
-        """Return the data that the result is about, as its manifest has them."""
-        raise NotImplementedError
+        """Return the data of the market, as the manifest of a run describes them."""
+        found: Mapping[str, Any] = describe_history(self.market)
+        return found
 
     @property
     def title(self) -> str:

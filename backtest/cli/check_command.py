@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base import ParameterError
+from backtest.base import ParameterError, pick_value
 from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.experiment_command import list_flags
 from backtest.cli.experiment_data import load_data
@@ -104,8 +104,7 @@ def list_of_experiment(
         )
     market, policy, terms = build_experiment(draft_experiment(file, [], "backtest check"))
     found: list[tuple[type[Policy], str, Market | None]] = [
-        (type(policy if isinstance(policy, Policy) else policy[name]), name, each)
-        for name, each in label_markets(market).items()
+        (type(pick_value(policy, name)), name, each) for name, each in label_markets(market).items()
     ]
     overlay = terms.get("overlay")
     if overlay is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from backtest.base import ParameterError, utc_index
+from backtest.base import ParameterError, pick_value, utc_index
 from backtest.cli.experiment_data import SAMPLE
 from backtest.cli.experiment_draft import Draft, located
 from backtest.cli.progress import show_progress
@@ -42,7 +42,7 @@ def list_options(
         markets = as_markets(market)
         owners = find_owners(contracts, markets)
         for name in dict.fromkeys(owners.values()):
-            costs = (venue if isinstance(venue, Venue) else venue[name]).option_costs
+            costs = pick_value(venue, name).option_costs
             require_costs(costs, name)
         quantities = read_quantities(draft, contracts)
         is_sample = entries["chains"] == SAMPLE

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backtest.base import ParameterError, Text, VenueError, did_you_mean
+from backtest.base import ParameterError, Text, VenueError, did_you_mean, list_values
 from backtest.cli.experiment_data import list_seeds, names_several
 from backtest.cli.experiment_draft import Draft, DraftTable, flatten, located, overlay
 from backtest.cli.find_policy import read_policy
@@ -103,7 +103,7 @@ def build_with_own(section: DraftTable, names: Sequence[str]) -> Policy | dict[s
 
 def list_policies(policy: Policy | Mapping[str, Policy]) -> list[Policy]:
     """Return the different policies of an experiment."""
-    return [policy] if isinstance(policy, Policy) else list(dict.fromkeys(policy.values()))
+    return list(dict.fromkeys(list_values(policy)))
 
 
 def name_policies(policy: Policy | Mapping[str, Policy]) -> str:

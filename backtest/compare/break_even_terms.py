@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from backtest.base import list_values
 from backtest.compare.compared_accounts import count_years, find_growth
 from backtest.compare.compared_terms import Row
 from backtest.engine import Result
@@ -136,7 +137,7 @@ def add_funding(row: Row, added: float) -> dict[str, Any]:
 def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
     """Return the fee at which two accounts change order."""
     given = [grow.rows[name].setting.venue for name in (one, other)]
-    venues = [each for v in given for each in ([v] if isinstance(v, Venue) else v.values())]
+    venues = [each for own in given for each in list_values(own)]
     least = min(map(find_least_fee, venues))
     down = tuple(-step for step in FEE_STEPS if step < least)
     down += (-least,) if least > 0.0 else ()

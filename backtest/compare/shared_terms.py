@@ -19,6 +19,7 @@ from backtest.base import (
     TimeLike,
     did_you_mean,
     format_time,
+    pick_value,
     repr_plain,
     to_nanoseconds,
     to_plain,
@@ -83,7 +84,7 @@ class SharedTerms(NamedTuple):
 
     def pick_venue(self, name: str) -> Venue:
         """Return the venue of one instrument."""
-        venue: Venue = self.venue if isinstance(self.venue, Venue) else self.venue[name]
+        venue: Venue = pick_value(self.venue, name)
         return venue
 
     def take_market(self, name: str) -> SharedTerms:

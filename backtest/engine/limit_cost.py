@@ -21,6 +21,7 @@ from backtest.base import (
     Phrase,
     VenueDateWarning,
     format_percent,
+    list_values,
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.target_cuts_text import count_days
@@ -102,8 +103,7 @@ def compare_without(
 
 def check_limited(account: Account) -> None:
     """Require an account with a limit of leverage."""
-    limit = account.max_leverage
-    limits = list(limit.values()) if isinstance(limit, Mapping) else [limit]
+    limits = list_values(account.max_leverage)
     if not any(isinstance(each, pd.Series) or math.isfinite(each) for each in limits):
         raise ParameterError(
             "the account must have a limit of leverage, got max_leverage inf",

@@ -22,6 +22,7 @@ from backtest.base import (
     find_coin,
     find_currency,
     format_time,
+    name_values,
     parse_duration,
     repr_plain,
     to_nanoseconds,
@@ -77,7 +78,7 @@ def give_each(value: object, markets: Markets, *, one: str, several: str) -> dic
 
     ``one`` and ``several`` are the noun of the argument, for errors.
     """
-    given: Any = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
+    given = name_values(value, markets.names)
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
         raise ParameterError(

@@ -16,7 +16,6 @@ from backtest.account import (
     Terms,
     list_currencies,
     list_optional,
-    pick_value,
 )
 from backtest.account.account_records import CLOSE
 from backtest.account.currency_pools import N_POOL
@@ -49,7 +48,7 @@ from backtest.account.portfolio_records import (
     UNIT,
     WORST,
 )
-from backtest.base import FloatArray, IntArray, parse_duration
+from backtest.base import FloatArray, IntArray, parse_duration, pick_value
 from backtest.engine.collateral_prices import find_prices, read_assets
 from backtest.engine.currency_rates import number_pools, read_rates, start_pools
 from backtest.engine.fee_days import PortfolioFees, find_fee_dates, read_portfolio_fees

@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest.account import Account, check_account, list_shared_settings
 from backtest.account.account import BY_INSTRUMENT, GENERAL, WHOLE
-from backtest.base import FloatArray, ParameterError, TimeLike, repr_plain
+from backtest.base import FloatArray, ParameterError, TimeLike, list_values, repr_plain
 from backtest.engine.benchmark import Benchmark, BenchmarkLike, read_own_benchmark
 from backtest.engine.indicator_rules import read_named, resolve_signal
 from backtest.engine.lookahead.causality import observe_checked
@@ -287,11 +287,10 @@ def needs_general_loop(policy: object, venue: object, account: object) -> bool:
 
     Policies and venues are those of one instrument, or a mapping of them by name.
     """
-    venues = venue.values() if isinstance(venue, Mapping) else [venue]
     return any(
         [
             has_general_account(account),
-            *map(has_general_venue, venues),
+            *map(has_general_venue, list_values(venue)),
             sets_margin(policy),
             trades_options(policy),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from backtest.base import (
     VenueDateWarning,
     WeightWarning,
     format_time,
+    name_values,
+    pick_value,
     warn_caller,
 )
 from backtest.market import as_markets, describe_clock, find_clock, label_names
@@ -106,7 +108,7 @@ def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
 
 def list_spot(markets: Markets, venue: Any) -> list[str]:
     """Return the spot legs among some markets: a coin has no mark price."""
-    own = venue if isinstance(venue, Mapping) else dict.fromkeys(markets, venue)
+    own = name_values(venue, markets)
     return [name for name in markets if own[name].contract.is_spot]
 
 
@@ -139,7 +141,7 @@ def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
     found: dict[str, list[str]] = {}
     start, labels = int(markets.time[first]), label_names(markets)
     for name, each in markets.items():
-        own = venue[name] if isinstance(venue, Mapping) else venue
+        own = pick_value(venue, name)
         end = int(each.time[-1]) + each.interval
         misfit = "" if each.synthetic else own.describe_misfit(max(start, int(each.time[0])), end)
         if misfit:

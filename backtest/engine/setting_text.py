@@ -14,6 +14,7 @@ from backtest.base import (
     format_paragraph,
     format_setting,
     format_span,
+    name_values,
 )
 from backtest.engine.loop_inputs import has_order_fee
 from backtest.engine.manifest import read_tables_in_use
@@ -129,7 +130,7 @@ def describe_venues(result: RunRecord) -> Iterator[str]:
 def list_other_days(result: RunRecord) -> Iterator[str]:
     """Yield the margin tables of other days than those of the run, each with its instruments."""
     tables = result.manifest.get("margin_table", "")
-    days = tables if isinstance(tables, Mapping) else dict.fromkeys(result.names, str(tables))
+    days = name_values(tables, result.names)
     starts = ("the margin table", "the oldest")
     others = {name: text for name, text in days.items() if text.startswith(starts)}
     yield from join_same(others, always=isinstance(tables, Mapping))

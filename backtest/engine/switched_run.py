@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, TimeLike, format_time, utc_index
+from backtest.base import FloatArray, IntArray, TimeLike, format_time, pick_value, utc_index
 from backtest.engine.account_loop import Switch, run_account
 from backtest.engine.indicator_rules import resolve_signal
 from backtest.engine.lookahead.causality import observe_checked
@@ -45,7 +45,8 @@ class Segment(NamedTuple):
 
     def find_policy(self, name: str) -> Policy:
         """Return the policy of an instrument."""
-        return self.policy[name] if isinstance(self.policy, Mapping) else self.policy
+        policy: Policy = pick_value(self.policy, name)
+        return policy
 
 
 def run_switched(

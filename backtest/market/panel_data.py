@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from backtest.base import (
     BoolArray,
@@ -17,7 +16,6 @@ from backtest.base import (
     IntArray,
     ParameterError,
     Place,
-    Viewable,
     call_later,
     checked,
     count_nouns,
@@ -27,10 +25,10 @@ from backtest.base import (
     format_time,
     freeze,
     repr_plain,
-    utc_index,
 )
 from backtest.market.market import Market
 from backtest.market.panel import Panel, make_panel
+from backtest.market.tables.market_data import BarClock
 from backtest.market.tables.read_options import time_text
 from backtest.market.tables.settlements import JITTER
 
@@ -236,15 +234,13 @@ def has_others(markets: Mapping[str, Any]) -> bool:
     return any(not isinstance(each, Market) for each in markets.values())
 
 
-class PanelData(Mapping[str, Market], Viewable):
+class PanelData(Mapping[str, Market], BarClock):
     """Markets by name on one clock; :class:`backtest.Markets` describes each field."""
 
     names: tuple[str, ...]
-    interval: int
     sessions: bool
     decide: int
     currency: str
-    time: IntArray
     spans: IntArray
     listing: Any
 
@@ -292,7 +288,7 @@ class PanelData(Mapping[str, Market], Viewable):
         self.interval, self.sessions = first.interval, first.sessions
         self.decide = first.decide
         self.source = source
-        self.clocks: list[Any] = []  # of backtest.market.policy_clock, once computed
+        self.facts: dict[str, Any] = {}  # of compute_once
         self._panels: dict[int, Panel] = {}
 
     def __getitem__(self, name: str) -> Market:
@@ -329,26 +325,6 @@ class PanelData(Mapping[str, Market], Viewable):
     def instrument(self) -> str:
         """The names as one text."""
         return ", ".join(self.names)
-
-    @property
-    def n_bars(self) -> int:
-        """The number of bars of the clock."""
-        return int(self.time.size)
-
-    @property
-    def start(self) -> int:
-        """The first open, UTC ns."""
-        return int(self.time[0])
-
-    @property
-    def end(self) -> int:
-        """The last close (last open + interval), UTC ns."""
-        return int(self.time[-1]) + self.interval
-
-    @property
-    def times(self) -> pd.DatetimeIndex:
-        """The clock as a UTC index."""
-        return utc_index(self.time)
 
     @property
     def synthetic(self) -> bool:

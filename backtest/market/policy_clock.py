@@ -185,8 +185,7 @@ def find_clock(market: Any) -> PolicyClock:
     """Return what policies see of a market, or of several, and when they decide."""
     if not market.decide:
         return PolicyClock(market, np.zeros(1, np.int64))
-    clock = compute_panel(as_markets(market))
-    return clock._replace(seen=as_given(clock.seen, market))
+    return compute_once(market, "policy clock", lambda: make_clock(market))
 
 
 def show_signal(market: Market, clock: PolicyClock) -> Market:
@@ -211,22 +210,19 @@ def combine(market: Market) -> Market:
     return compute_once(market, "clock", compute)
 
 
-def compute_panel(markets: Markets) -> PolicyClock:
-    """Return what the policies of several instruments see; kept with the markets."""
-    kept = markets.clocks
-    if not kept:
-        length, origin = markets.decide, grid_origin(markets.decide)
-        ahead = 0 if has_gaps(markets) else markets.interval
-        lasts = {
-            name: (last + ahead - origin) // length * length + origin - (length if ahead else 0)
-            for name, last in markets.last_opens.items()
-        }
-        combined = {name: combine(each) for name, each in markets.items()}
-        seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
-        rows = number_closes(markets.time, seen.time, markets.interval, length)
-        kept.append(PolicyClock(seen, rows))
-    found: PolicyClock = kept[0]
-    return found
+def make_clock(market: Market | Markets) -> PolicyClock:
+    """Return what policies see of a market, or of several, that has a clock for them."""
+    markets = as_markets(market)
+    length, origin = markets.decide, grid_origin(markets.decide)
+    ahead = 0 if has_gaps(markets) else markets.interval
+    lasts = {
+        name: (last + ahead - origin) // length * length + origin - (length if ahead else 0)
+        for name, last in markets.last_opens.items()
+    }
+    combined = {name: combine(each) for name, each in markets.items()}
+    seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
+    rows = number_closes(markets.time, seen.time, markets.interval, length)
+    return PolicyClock(as_given(seen, market), rows)
 
 
 def number_closes(time: IntArray, opens: IntArray, interval: int, length: int) -> IntArray:

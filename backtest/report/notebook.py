@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from backtest.base import (
     IntArray,
     Reportable,
     clip,
-    escape_directions,
     format_bps,
     format_time,
     repr_plain,
@@ -26,6 +24,7 @@ from backtest.policy import Policy
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.page import Fact
 from backtest.report.page.thinning import thin_rows
+from backtest.report.pictures import escape_text
 from backtest.report.write import build_kind
 from backtest.risk import Paths
 from backtest.venue import Venue
@@ -53,11 +52,6 @@ def write_cell(source: Reportable) -> str:
         f"{chart}{write_facts_table(page.facts)}"
         f"<small>{escape_text(f'{page.summary} {more}')}</small></div>"
     )
-
-
-def escape_text(text: str) -> str:
-    """Escape a text for HTML, and the characters that set the direction of writing."""
-    return escape(escape_directions(text))
 
 
 def write_facts_table(facts: Sequence[Fact]) -> str:

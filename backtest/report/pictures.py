@@ -42,7 +42,7 @@ def draw_failure_svg(found: FailureMap) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Escape a text."""
+    """Escape a text for HTML, and the characters that set the direction of writing."""
     return escape(escape_directions(text))
 
 

@@ -31,7 +31,7 @@ from backtest.base import (
     format_table,
     repr_plain,
 )
-from backtest.engine import Progress, describe_history, read_venues, run, warn_once
+from backtest.engine import Progress, read_venues, run, warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.risk.liquidation.liquidation_risk import describe_each, name_policies
 from backtest.venue import Venue
@@ -74,10 +74,6 @@ class Capacity(SettingsResult):
     plural = "capacities"
     table_names = ("table",)
     numbers = ("half_growth", "half_sharpe")
-
-    def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the market."""
-        return describe_history(self.market)
 
     @property
     def note(self) -> str:

@@ -31,7 +31,6 @@ from backtest.base import (
 from backtest.engine import (
     Progress,
     SignalRule,
-    describe_history,
     read_named,
     read_venues,
     resolve_signal,
@@ -91,10 +90,6 @@ class Sensitivity(SettingsResult):
     plural = "sensitivities"
     table_names = ("table",)
     numbers = ("base",)
-
-    def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the market."""
-        return describe_history(self.market)
 
     @property
     def note(self) -> str:

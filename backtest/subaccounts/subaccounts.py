@@ -16,7 +16,9 @@ from backtest.base import (
     Phrase,
     Place,
     TimeLike,
+    list_values,
     parse_duration,
+    pick_value,
     repr_plain,
     utc_index,
 )
@@ -59,7 +61,7 @@ class Subaccount:
     overlay: Policy | None = None
 
     def __post_init__(self) -> None:
-        given = self.policy.values() if isinstance(self.policy, Mapping) else [self.policy]
+        given = list_values(self.policy)
         if not given or not all(isinstance(each, Policy) for each in given):
             raise ParameterError(
                 f"policy must be a Policy, or one by instrument, got {repr_plain(self.policy)}",
@@ -187,7 +189,7 @@ class Subaccounts:
                 signal=signal if each.signal is None else each.signal,
                 overlay=each.overlay,
             )
-            traded |= {k: found[k] if isinstance(found, Mapping) else found for k in names}
+            traded |= {k: pick_value(found, k) for k in names}
         check_bars(runs)
         if len(markets) > 1:
             chosen = markets.select(*traded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest.base import Argument, ParameterError, Phrase, Place
+from backtest.base import Argument, ParameterError, Phrase, Place, list_values
 from backtest.market import Markets, as_markets
 from backtest.measures import RiskMeasure, read_risk_name
 from backtest.measures.measure_names import LARGEST
@@ -106,7 +106,7 @@ def check_measure(paths: Paths, measure: RiskMeasure) -> None:
 
 def read_constant(signal: Any) -> Any:
     """Return the signal on paths: a number, or one for each instrument; None for the default."""
-    for each in signal.values() if isinstance(signal, Mapping) else [signal]:
+    for each in list_values(signal):
         is_number = isinstance(each, int | float) and not isinstance(each, bool)
         if not is_number and signal is not None:
             raise ParameterError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import BacktestError
+from backtest.base import BacktestError, list_values
 from backtest.engine import observe
 from backtest.market import as_markets
 from backtest.sweep import count_sets, take_sets
@@ -89,7 +89,7 @@ def list_policies(procedure: Procedure, ends: Sets) -> list[Policy]:
     for row in range(count_sets(ends)):
         try:
             policy = procedure.build_trio(take_sets(ends, row)).policy
-            found += policy.values() if isinstance(policy, dict) else [policy]
+            found += list_values(policy)
         except BacktestError:
             continue  # a rule between its values forbids the set
     return found

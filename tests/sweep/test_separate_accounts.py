@@ -49,6 +49,15 @@ def test_a_row_pools_the_rows_of_each_market(pool, alone):
         assert found[f"ruined {market}"].tolist() == table["ruined"].tolist()
 
 
+def test_a_mapping_of_markets_is_decided_as_slowly_as_markets():
+    """``decide`` was ignored for a plain mapping."""
+    slow = {"accounts": "separate", "decide": "4h"}
+    found = [
+        sweep(given, **slow).table["sharpe"].tolist() for given in (MARKETS, bt.Markets(MARKETS))
+    ]
+    assert found[0] == found[1]
+
+
 def test_worst_is_the_largest_where_less_is_better(alone):
     found = sweep(MARKETS, accounts="separate", pool="worst").table
     worst = np.max([table["max_drawdown"] for table in alone.values()], axis=0)

@@ -20,8 +20,35 @@ _Array: TypeAlias = "npt.NDArray[Any]"
 T = TypeVar("T")
 
 
+class BarClock(Viewable):
+    """Base of one market and of several: bars by their opens."""
+
+    time: IntArray
+    interval: int
+
+    @property
+    def n_bars(self) -> int:
+        """The number of bars."""
+        return int(self.time.size)
+
+    @property
+    def start(self) -> int:
+        """The first open, UTC ns."""
+        return int(self.time[0])
+
+    @property
+    def end(self) -> int:
+        """The last close (last open + interval), UTC ns."""
+        return int(self.time[-1]) + self.interval
+
+    @property
+    def times(self) -> pd.DatetimeIndex:
+        """The opens as a UTC index."""
+        return utc_index(self.time)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class MarketData(Viewable):
+class MarketData(BarClock):
     """Aligned arrays of one instrument; :class:`backtest.Market` describes each field.
 
     The constructor freezes the arrays and trusts their content.
@@ -80,26 +107,6 @@ class MarketData(Viewable):
         return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
 
     @property
-    def n_bars(self) -> int:
-        """The number of bars."""
-        return int(self.time.size)
-
-    @property
-    def start(self) -> int:
-        """The first open, UTC ns."""
-        return int(self.time[0])
-
-    @property
-    def end(self) -> int:
-        """The last close (last open + interval), UTC ns."""
-        return int(self.time[-1]) + self.interval
-
-    @property
-    def times(self) -> pd.DatetimeIndex:
-        """The opens as a UTC index."""
-        return utc_index(self.time)
-
-    @property
     def index(self) -> pd.DatetimeIndex:
         """Former name of ``times``; the ``index`` of Markets is another thing."""
         return self.times
@@ -150,7 +157,7 @@ class MarketData(Viewable):
         return pd.DataFrame(columns, index=utc_index(self.funding_time))
 
 
-def compute_once(data: MarketData, name: str, compute: Callable[[], T]) -> T:
+def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
     """Return a fact of the content, computed once for all copies with the same content."""
     facts: dict[str, T] = vars(data)["facts"]
     if name not in facts:

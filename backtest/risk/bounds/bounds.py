@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from backtest.base import (
     repr_plain,
     utc_index,
 )
-from backtest.engine import Progress, Result, describe_history, run
+from backtest.engine import Progress, Result, run
 from backtest.market import Market, Markets
 from backtest.measures.measure_names import ABOUT
 from backtest.policy import Policy
@@ -78,10 +77,6 @@ class Bounds(SettingsResult):
     plural = "bounds"
     table_names = ("table", "bars")
     numbers = ("lives", "is_inner", "n_bars")
-
-    def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the market."""
-        return describe_history(self.market)
 
     @property
     def note(self) -> str:

@@ -25,10 +25,11 @@ from backtest.base import (
     checked_only,
     count_nouns,
     format_chance,
+    list_values,
     repr_plain,
     warn_caller,
 )
-from backtest.engine import Progress, describe_history, read_venues
+from backtest.engine import Progress, read_venues
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.risk.liquidation.idle_paths import describe_shortfall
@@ -88,10 +89,6 @@ class MaxLeverage(SettingsResult):
     kind = "max-leverage"
     called = "largest leverage"
     table_names = ("table", "grid")
-
-    def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the market."""
-        return describe_history(self.market)
 
     @property
     def note(self) -> str:
@@ -354,8 +351,7 @@ def find_most_held(venue: Venue, account: Account) -> float:
 
 def list_limits(limit: Any) -> list[float]:
     """Return the numbers of a limit of the account, of one or of several instruments."""
-    given = list(limit.values()) if isinstance(limit, Mapping) else [limit]
-    return [float(each) for each in given if isinstance(each, int | float)]
+    return [float(each) for each in list_values(limit) if isinstance(each, int | float)]
 
 
 @dataclass(frozen=True)

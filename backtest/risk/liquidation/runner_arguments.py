@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from backtest.account import Account
-from backtest.base import DataError, Number, ParameterError, Range, format_time, repr_plain
+from backtest.base import (
+    DataError,
+    Number,
+    ParameterError,
+    Range,
+    format_time,
+    name_values,
+    repr_plain,
+)
 from backtest.engine import Result, assign_policies, is_same_account, read_venues
 from backtest.policy import Policy
 from backtest.risk.liquidation.paths_runner import PathsRunner
@@ -94,7 +102,7 @@ def read_constant_signal(
     is_one = len(paths.names) == 1
     if signal is None:
         return 1.0 if is_one else None
-    given = signal if isinstance(signal, Mapping) else dict.fromkeys(paths.names, signal)
+    given = name_values(signal, paths.names)
     if set(given) != set(paths.names):
         raise ParameterError(
             f"weights must name each instrument, were for {', '.join(map(str, given))}",

@@ -21,6 +21,7 @@ from backtest.base import (
     did_you_mean,
     format_time,
     parse_duration,
+    pick_value,
     repr_plain,
     utc_index,
 )
@@ -126,7 +127,7 @@ class Paths(Viewable):
                 history=market,
                 model=self.models[name],
                 horizon=self.horizon,
-                funding=choose_funding(self.funding, name),
+                funding=pick_value(self.funding, name),
                 every=math.lcm(*periods),
                 loads=loads,
                 common_jump=self.common_jump,
@@ -384,13 +385,6 @@ class Paths(Viewable):
         pairs = zip(self.members.items(), as_markets(path).values(), strict=True)
         joined = {name: each.join_history(market, bars) for (name, each), market in pairs}
         return as_given(Markets(joined, currency=self.markets.currency or None), path)
-
-
-def choose_funding(
-    funding: FundingChoice | Mapping[str, FundingChoice], name: str
-) -> FundingChoice:
-    """Return how an instrument gets its funding, of one choice for all or one for each."""
-    return funding[name] if isinstance(funding, Mapping) else funding
 
 
 def describe_choice(funding: FundingChoice) -> Any:

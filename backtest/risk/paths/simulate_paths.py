@@ -17,7 +17,9 @@ from backtest.base import (
     checked,
     did_you_mean,
     format_time,
+    name_values,
     parse_duration,
+    pick_value,
     repr_plain,
     to_nanoseconds,
 )
@@ -27,7 +29,7 @@ from backtest.risk.paths.correlations import read_correlation
 from backtest.risk.paths.diffusions import GBM, Kou, Merton
 from backtest.risk.paths.funding_process import FITTED, FundingChoice, read_funding
 from backtest.risk.paths.path_model import HISTORY, Drift, PathModel
-from backtest.risk.paths.path_set import Paths, choose_funding
+from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.resampled import Block, Filtered, Stationary
 from backtest.risk.paths.simulated_surface import SimulatedSurface
 
@@ -186,7 +188,7 @@ def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
 
 def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, PathModel]:
     """Return the model of each instrument; blocks of rows have the largest of their lengths."""
-    given = model if isinstance(model, Mapping) else dict.fromkeys(history.names, model)
+    given = name_values(model, history.names)
     if set(given) != set(history.names):
         raise ParameterError(
             f"models by instrument must have one for each, got {', '.join(map(str, given))}",
@@ -219,7 +221,7 @@ def read_fundings(
             cure=f"give one for each of {', '.join(history.names)}, or one for all",
         )
     return {
-        name: read_funding(choose_funding(funding, name), is_resampled=is_resampled, where=WHERE)
+        name: read_funding(pick_value(funding, name), is_resampled=is_resampled, where=WHERE)
         for name in history.names
     }
 

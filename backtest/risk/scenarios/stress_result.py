@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ from backtest.base import (
     capitalize,
     choose_decimals,
 )
-from backtest.engine import describe_history
 from backtest.market import Market, Markets
 
 MOST_SHOCKS = 60
@@ -56,10 +54,6 @@ class Stress(SettingsResult):
     plural = "stress tests"
     called = "stress test"
     table_names = ("table", "ladder")
-
-    def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the market."""
-        return describe_history(self.market)
 
     @property
     def lost(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from backtest.account import AccountState, without_flows_before
 from backtest.account.portfolio_records import EQUITY, UNIT
-from backtest.base import FloatArray, utc_index
+from backtest.base import FloatArray, pick_value, utc_index
 from backtest.engine import (
     Deciders,
     ObservedPolicy,
@@ -152,7 +152,7 @@ class PortfolioPanel:
         found = []
         for each, name, span in zip(self.columns, self.seen.names, self.seen.spans, strict=True):
             own = {k: v for k, v in find_values(values, name).items() if "." not in k}
-            one = policy if isinstance(policy, Policy) else policy[name]
+            one = pick_value(policy, name)
             found.append(ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), ""))
         above = build_overlay(self.base, self.settings, values)
         return [*found, *self._observe_overlay(above)]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account, Multiple, check_account, find_least, pick_value
+from backtest.account import Account, Multiple, check_account, find_least
 from backtest.account.account import WHOLE
 from backtest.base import (
     BacktestError,
@@ -26,6 +26,7 @@ from backtest.base import (
     Phrase,
     Place,
     join_phrases,
+    pick_value,
 )
 from backtest.base.units import TOLERANCE
 from backtest.engine import SignalRule
