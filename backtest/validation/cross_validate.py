@@ -69,6 +69,7 @@ from backtest.validation.tuning_procedure import (
     require_mean,
     silence_runs,
 )
+from backtest.validation.walk_figures import finite_or_nan
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -319,19 +320,14 @@ def tabulate_points(scores: SplitScores, winners: SplitWinners) -> pd.DataFrame:
         pd.DataFrame(
             {
                 "split": split,
-                "in_sample": hide_infinite(scores.inside[split]),
-                "out_of_sample": hide_infinite(scores.outside[split]),
+                "in_sample": finite_or_nan(scores.inside[split]),
+                "out_of_sample": finite_or_nan(scores.outside[split]),
                 "is_winner": np.arange(len(scores.inside[split])) == winners.row[split],
             }
         )
         for split in chosen.tolist()
     ]
     return pd.concat(tables, ignore_index=True)
-
-
-def hide_infinite(values: FloatArray) -> FloatArray:
-    """Return values with NaN for those that are not finite."""
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def describe_figures(
