@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from backtest.base.fields import Text, Timed, Whole, check_names, check_series
     from backtest.base.file_lock import LockHeldError, hold_lock_file, is_lock_held, lock_handle
     from backtest.base.formula_functions import raise_to
-    from backtest.base.frozen_values import FrozenTable, copy_frozen, freeze, list_values
-    from backtest.base.frozen_values import name_values, pick_value
+    from backtest.base.frozen_values import FrozenTable, copy_frozen, float_if_single, freeze
+    from backtest.base.frozen_values import list_values, name_values, pick_value
     from backtest.base.git_state import Checkout
     from backtest.base.interrupts import hold_signals
     from backtest.base.json_values import from_plain, repr_given, repr_plain, to_json, to_plain

@@ -1,4 +1,4 @@
-"""Read-only arrays and tables of names, and values given for all names or for each."""
+"""Read-only arrays and tables of names, and values that are given in one of two forms."""
 
 from __future__ import annotations
 
@@ -88,3 +88,8 @@ def list_values(value: Any) -> list[Any]:
 def name_values(value: Any, names: Iterable[str]) -> Mapping[str, Any]:
     """Return a mapping as it is, and one value of all names by name."""
     return value if isinstance(value, Mapping) else dict.fromkeys(names, value)
+
+
+def float_if_single(values: npt.NDArray[np.float64]) -> Any:
+    """Return an array, or a float if it is a single number."""
+    return values if values.ndim else float(values)

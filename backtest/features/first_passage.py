@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray, ParameterError, checked
+from backtest.base import FloatArray, ParameterError, checked, float_if_single
 from backtest.features.estimators import volatility
 from backtest.features.lane_parameters import MOST_BARS, broadcast, check_lanes
 from backtest.features.returns import OneOrMany, bars_per_year
@@ -204,7 +204,7 @@ def touch_distance(
     spread = _find_spread(sigma, horizon, where)
     factor = _find_factor(_as_floats(probability), degrees_of_freedom, where)
     with np.errstate(invalid="ignore"):
-        return _float_if_single(np.asarray(spread * factor))
+        return float_if_single(np.asarray(spread * factor))
 
 
 @checked
@@ -281,7 +281,7 @@ def _touch(
         away = np.where(far < 0.0, away, -away)
         found = _touch_any(freedom, np.abs(far), away, s)
         found = np.where(np.isnan(far) | np.isnan(away) | np.isnan(s), np.nan, found)
-    return _float_if_single(np.minimum(found, 1.0))
+    return float_if_single(np.minimum(found, 1.0))
 
 
 def _touch_any(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
@@ -421,8 +421,3 @@ def _erfc(values: FloatArray) -> FloatArray:
 
 def _as_floats(values: OneOrMany) -> FloatArray:
     return np.asarray(values, dtype=np.float64)
-
-
-def _float_if_single(values: FloatArray) -> Any:
-    """Return an array, or a float if it is a single number."""
-    return values if values.ndim else float(values)

@@ -20,6 +20,7 @@ from backtest.base import (
     checked,
     count_nouns,
     did_you_mean,
+    float_if_single,
     parse_duration,
     repr_given,
 )
@@ -204,7 +205,7 @@ class Surface(Reportable):
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
         Raises ParameterError if years are negative or no numbers.
         """
-        return as_given(self._find_forward(read_years(years, "bt.Surface.forward")))
+        return float_if_single(self._find_forward(read_years(years, "bt.Surface.forward")))
 
     def _find_forward(self, wanted: FloatArray) -> FloatArray:
         times, forwards = self.years, self.fits["forward"].to_numpy(dtype=np.float64)
@@ -221,7 +222,7 @@ class Surface(Reportable):
         """
         where = "bt.Surface.total_variance"
         given = broadcast(where, read_numbers("k", k, where), read_years(years, where))
-        return as_given(self._find_total(*given))
+        return float_if_single(self._find_total(*given))
 
     def _find_total(self, ks: FloatArray, wanted: FloatArray) -> FloatArray:
         times = self.years
@@ -252,7 +253,7 @@ class Surface(Reportable):
         wanted = read_years(years, where, is_zero_allowed=False)
         strikes, wanted = broadcast(where, strikes, wanted)
         k = np.log(strikes / self._find_forward(wanted))
-        return as_given(np.sqrt(self._find_total(k, wanted) / wanted))
+        return float_if_single(np.sqrt(self._find_total(k, wanted) / wanted))
 
     def atm(self, tenor: str | float) -> float:
         """Return the volatility at the forward for a tenor such as ``"30d"``, or in years.
@@ -379,11 +380,6 @@ def read_years(years: object, where: str, *, is_zero_allowed: bool = True) -> Fl
     wanted = read_numbers("years", years, where)
     check_positive("years", wanted, where, is_zero_allowed=is_zero_allowed)
     return wanted
-
-
-def as_given(found: FloatArray) -> Any:
-    """Return an array, or a float if it has no dimension."""
-    return found if found.ndim else float(found)
 
 
 def read_tenor(tenor: object, where: str) -> float:
