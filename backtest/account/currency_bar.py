@@ -56,10 +56,6 @@ from backtest.account.portfolio_records import (
     UNIT,
     AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
-    MarketFeed,
-    Scratch,
     Terms,
 )
 from backtest.account.price_walk import walk
@@ -70,30 +66,12 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def live_any_bar(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def live_any_bar(bar: AccountBar, t: int) -> None:
     """Run an account of one pool or several through bar t, up to its close."""
-    if terms.n_pools > 1:
-        bar = AccountBar(
-            terms=terms,
-            feed=feed,
-            state=state,
-            quotes=quotes,
-            scratch=scratch,
-            ledger=ledger,
-            log=log,
-        )
+    if bar.terms.n_pools > 1:
         live_currency_bar(bar, t)
     else:
-        simulate_portfolio_bar(terms, feed, state, quotes, scratch, ledger, log, t)
+        simulate_portfolio_bar(bar, t)
 
 
 def live_currency_bar(bar: AccountBar, t: int) -> None:
@@ -158,7 +136,7 @@ def begin_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
         cover_pools(bar, t, rates)
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
-        answer_calls(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        answer_calls(bar, t)
         leave_pool(bar, pool, rates[pool])
 
 
@@ -195,5 +173,5 @@ def live_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
         walk(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
         if bar.terms.fill == RESTING:
             stamp_openings(bar.terms, bar.state, time)
-        follow_bests(bar.terms, bar.state, bar.quotes, bar.scratch)
+        follow_bests(bar)
         leave_pool(bar, pool, rates[pool])

@@ -71,7 +71,7 @@ def close_pools(bar: AccountBar, t: int, wealth: float) -> None:
     opens, rates, earned = bar.feed.rate_open[t], bar.feed.rate_close[t], 0.0
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
-        mark_closes(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+        mark_closes(bar, t)
         earned += earn(bar.ledger) * opens[pool]
         leave_pool(bar, pool, rates[pool])
     equity, gained = value_pools(bar.terms, bar.state, opens, rates)
@@ -83,7 +83,7 @@ def close_pools(bar: AccountBar, t: int, wealth: float) -> None:
         equity, gained = value_pools(bar.terms, bar.state, opens, rates)
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
-        close_calls(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t, is_lost)
+        close_calls(bar, t, is_lost)
         limit = bar.terms.negative_limit / rates[pool]
         is_under = is_below(bar.terms, bar.state, limit, bar.state.pools[pool, NOW])
         bar.state.wallet[IS_CONVERTING] = 1.0 if is_under else 0.0

@@ -131,9 +131,9 @@ def fill_pool(bar: AccountBar, t: int, pool: int) -> None:
     """Fill the decisions of one pool, from the equity of all."""
     begin_fill(bar, pool)
     if bar.terms.fill == EARLY:
-        fill_early(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+        fill_early(bar, t)
     elif bar.terms.fill == LATE:
-        fill_late(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+        fill_late(bar, t)
     else:
-        fill_pending(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+        fill_pending(bar, t)
     end_fill(bar, pool)

@@ -9,7 +9,6 @@ They are done here in one go, with the bits of
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account.contagion import record_falls
 from backtest.account.orders import is_outside
@@ -39,8 +38,8 @@ from backtest.account.portfolio_records import (
     SCALE,
     SINCE_POOL,
     UNIT,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
     MarketFeed,
     Scratch,
@@ -53,9 +52,6 @@ from backtest.account.ruin import NOTHING_LEFT
 from backtest.account.steps import has_wealth
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_value
-
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
 
 HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits")
 
@@ -78,26 +74,17 @@ def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bo
     return bool(found)
 
 
-def take_fast_path(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    is_clear: bool,
-) -> bool:
+def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
     """Update the account for bar t if the fast path applies; return whether it does.
 
     ``is_clear``: the ledger has entries of a fast bar alone. If the bar is not fast, nothing has
     changed but values that every bar writes anew.
     """
+    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     if is_event_due(feed, state, t):
         return False
     set_opens(terms, feed, state, quotes, t)
-    if is_any_trading(terms, state, quotes, scratch):
+    if is_any_trading(terms, state, quotes, bar.scratch):
         return False
     if not set_rest(terms, feed, state, quotes, t) or not is_quiet(terms, state, quotes):
         return False
@@ -106,8 +93,8 @@ def take_fast_path(
     if not is_sound(terms, state, equity):
         return False
     if not is_clear:
-        clear_ledger(ledger)
-    close_fast_bar(terms, state, quotes, scratch, ledger, log, equity)
+        clear_ledger(bar.ledger)
+    close_fast_bar(bar, equity)
     return True
 
 
@@ -216,16 +203,9 @@ def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
     return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
 
 
-def close_fast_bar(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    equity: float,
-) -> None:
+def close_fast_bar(bar: AccountBar, equity: float) -> None:
     """Mark positions at the mark closes of the bar."""
+    state, quotes, ledger = bar.state, bar.quotes, bar.ledger
     wallet = state.wallet
     for i in range(len(state.margin)):
         profit = 0.0
@@ -243,4 +223,4 @@ def close_fast_bar(
         wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
     is_high = wallet[UNIT] >= wallet[PEAK]
     wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
-    record_falls(terms, state, scratch, ledger, log, is_high)
+    record_falls(bar.terms, state, bar.scratch, ledger, bar.log, is_high)

@@ -69,11 +69,10 @@ from backtest.account.portfolio_records import (
     SCALE,
     SINCE_POOL,
     UNIT,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
     MarketFeed,
-    Scratch,
     Terms,
     has_exits,
     is_held,
@@ -94,28 +93,21 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def simulate_portfolio_bar(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
     """Run the account through bar t, up to its close; the policies decide afterwards."""
+    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
+    scratch, ledger, log = bar.scratch, bar.ledger, bar.log
     set_quotes(terms, feed, quotes, t)
     clear_ledger(ledger)
     before, wealth = state.wallet[EQUITY], state.wallet[EQUITY] + state.wallet[RESERVE]
     state.wallet[POOL_FAILED] = 0.0
     if terms.fill == EARLY and t > 0:
-        fill_early(terms, state, quotes, scratch, ledger, log, t)  # 0
+        fill_early(bar, t)  # 0
     open_options(terms, feed, state, quotes, t)
     book_profits(state, ledger)
     take_portfolio_flows(terms, feed, state, quotes, ledger, log, t)  # 1
     convert_collateral(terms, state, quotes, ledger, log, t)
-    answer_calls(terms, state, quotes, ledger, log, t)
+    answer_calls(bar, t)
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
         rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
@@ -128,17 +120,17 @@ def simulate_portfolio_bar(
     check_gap(terms, state, quotes, scratch, ledger, log, t)  # 4
     stop_by_time(terms, state, quotes, ledger, log, t, 1.0 * feed.time[t])
     if terms.fill in (AT_OPEN, RESTING) and t > 0:
-        fill_pending(terms, state, quotes, scratch, ledger, log, t)  # 5
+        fill_pending(bar, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
     pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
     expire_options(terms, feed, state, ledger, log, t, 1, ENDLESS)
     walk(terms, state, quotes, scratch, ledger, log, t)  # 7
     if terms.fill == RESTING:
         stamp_openings(terms, state, 1.0 * feed.time[t])
-    follow_bests(terms, state, quotes, scratch)
+    follow_bests(bar)
     if terms.fill == LATE:
-        fill_late(terms, state, quotes, scratch, ledger, log, t)
-    close_portfolio_bar(terms, feed, state, quotes, scratch, ledger, log, t, wealth)  # 8
+        fill_late(bar, t)
+    close_portfolio_bar(bar, t, wealth)  # 8
 
 
 def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
@@ -223,21 +215,15 @@ def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None
 # ---------------------------------------------------------------------- steps 0 and 5: the fills
 
 
-def fill_pending(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def fill_pending(bar: AccountBar, t: int) -> None:
     """Fill what was decided at the last close, or what a broker or a halt forces."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    scratch, ledger, log = bar.scratch, bar.ledger, bar.log
     if state.wallet[IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
         equity = compute_account_equity(terms, state) + state.wallet[ELSEWHERE]
         change_settings(terms, state, quotes, scratch, log, t)
-        force_reductions(terms, state, quotes, scratch, ledger, log, t)
+        force_reductions(bar, t)
         if terms.fill == RESTING:
             known = state.wallet[EQUITY] if equity > 0.0 else 0.0
             place_orders(terms, state, quotes, scratch, known, ledger, log, t)
@@ -245,51 +231,38 @@ def fill_pending(
             fill_decisions(terms, state, quotes, scratch, equity, ledger, log, t)
 
 
-def fill_early(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def fill_early(bar: AccountBar, t: int) -> None:
     """Value the positions at the last closes before the bar, and fill the decisions there."""
+    state, ledger = bar.state, bar.ledger
     for i in range(len(state.margin)):
         if is_held(state, i):
-            mark_to_ledger(state, i, quotes.fill[i], ledger)
-    fill_pending(terms, state, quotes, scratch, ledger, log, t)
+            mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
+    fill_pending(bar, t)
     for pool in range(len(state.is_called)):
         if ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0:
             state.is_call_open[pool] = 0
             state.is_called[pool] = 0
 
 
-def fill_late(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def fill_late(bar: AccountBar, t: int) -> None:
     """Fill the decisions at the last closes of the bar, but for what is delisted there."""
+    state = bar.state
     for i in range(len(state.margin)):
-        scratch.carried[i] = state.held.quantities[i]
-        if quotes.is_last[i] == 1:
+        bar.scratch.carried[i] = state.held.quantities[i]
+        if bar.quotes.is_last[i] == 1:
             state.is_pending[i] = 0
     if t > 0:
-        fill_pending(terms, state, quotes, scratch, ledger, log, t)
+        fill_pending(bar, t)
 
 
-def follow_bests(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
+def follow_bests(bar: AccountBar) -> None:
     """Update the best price of each position with the prices of the whole bar.
 
     One that a limit order opened has followed the prices after its fill.
     """
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     for i in range(len(state.margin)):
-        is_fresh = terms.fill == RESTING and scratch.fresh[i] == 1.0
+        is_fresh = terms.fill == RESTING and bar.scratch.fresh[i] == 1.0
         if not is_held(state, i):
             state.best[i] = 0.0
         elif is_fresh:
@@ -304,20 +277,11 @@ def follow_bests(terms: Terms, state: AccountState, quotes: MarketBar, scratch: 
 # -------------------------------------------------------------------------------- step 8: close
 
 
-def close_portfolio_bar(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    wealth: float,
-) -> None:
+def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
     """Mark everything at the mark closes, and test for delisting, bad debt, ruin and calls."""
-    close_options(terms, feed, state, quotes, t)
-    mark_closes(terms, state, quotes, ledger, log, t)
+    terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
+    close_options(terms, bar.feed, state, quotes, t)
+    mark_closes(bar, t)
     equity = compute_account_equity(terms, state)
     is_lost = state.wallet[IS_RUINED] == 0.0 and earn(ledger) < 0.0
     if is_lost:
@@ -325,7 +289,7 @@ def close_portfolio_bar(
     if is_lost:
         end_portfolio(terms, state, quotes, ledger, log, t)
         equity = compute_account_equity(terms, state)
-    close_calls(terms, feed, state, quotes, ledger, log, t, is_lost)
+    close_calls(bar, t, is_lost)
     state.wallet[IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
     state.wallet[EQUITY] = equity
     follow_highest(terms, state, equity)
@@ -338,27 +302,21 @@ def close_portfolio_bar(
     state.wallet[PEAK] = max(state.wallet[UNIT], state.wallet[PEAK])
     if is_lost:
         state.wallet[IS_RUINED] = 1.0
-    record_falls(terms, state, scratch, ledger, log, is_high)
+    record_falls(terms, state, bar.scratch, ledger, log, is_high)
 
 
-def mark_closes(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def mark_closes(bar: AccountBar, t: int) -> None:
     """Mark everything at the mark closes, close what is delisted, and book bad debt."""
+    state, quotes, ledger = bar.state, bar.quotes, bar.ledger
     for i in range(len(state.margin)):
         if is_held(state, i):
             mark_to_ledger(state, i, quotes.mark_close[i], ledger)
             if quotes.is_last[i] == 1:
-                delist(terms, state, quotes, ledger, log, t, i)
+                delist(bar, t, i)
     book_profits(state, ledger)
     mark_collateral(state, quotes.asset_mark_close, ledger)
     value_at(state, quotes.mark_close, quotes.asset_mark_close)
-    settle_debt(terms, state, ledger, log, t)
+    settle_debt(bar.terms, state, ledger, bar.log, t)
 
 
 def count_bars(state: AccountState) -> None:
@@ -376,17 +334,10 @@ def count_assets(state: AccountState, ledger: FloatArray) -> None:
         state.wallet[CONVERTED_SO_FAR] += total(ledger, CONVERSION)
 
 
-def delist(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def delist(bar: AccountBar, t: int, i: int) -> None:
     """Close a position at the mark close of its last bar, with the taker fee."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
     done = trade(rules, before, quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
-    enter_fill(terms, state, ledger, log, t, i, DELISTED, before, done, 0)
+    enter_fill(terms, state, bar.ledger, bar.log, t, i, DELISTED, before, done, 0)

@@ -8,7 +8,6 @@ pool first.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account.fills import reduce_to_ratio
 from backtest.account.ledger import (
@@ -47,10 +46,10 @@ from backtest.account.portfolio_records import (
     CASH,
     POOL_FAILED,
     RESERVE,
+    AccountBar,
     AccountState,
     EventLog,
     MarketBar,
-    MarketFeed,
     Scratch,
     Terms,
     is_held,
@@ -64,9 +63,6 @@ from backtest.account.portfolio_records import (
 from backtest.account.position import add_margin, compute_profit, compute_requirement
 from backtest.base.units import DAY, TOLERANCE
 from backtest.venue import compute_haircuts
-
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
 
 TRIALS = 200
 
@@ -124,10 +120,9 @@ def note_pool(log: EventLog, t: int, n: int, pool: int, kind: int, amount: float
 # ------------------------------------------------------------------------------------ top-ups
 
 
-def answer_calls(
-    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def answer_calls(bar: AccountBar, t: int) -> None:
     """Top up what was called at the last close, the pool first, at the mark opens."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     if terms.margin_call == 0.0:
         return
     n = len(state.margin)
@@ -136,20 +131,13 @@ def answer_calls(
         pool = n if order == 0 else order - 1
         if is_pool(terms, pool) and state.is_called[pool] == 1:
             if terms.has_top_up:
-                top_up_pool(terms, state, quotes, ledger, log, t, pool)
+                top_up_pool(bar, t, pool)
             state.is_called[pool] = 0
 
 
-def top_up_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    pool: int,
-) -> None:
+def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
     """Top a margin pool up to ``top_up_to`` from the reserve, as far as the reserve lasts."""
+    terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
     n, missing, moved = len(state.margin), 0.0, 0.0
     if is_pool_held(terms, state, pool):
         needed = compute_pool_needed(terms, state, quotes, pool)
@@ -186,81 +174,61 @@ def is_pool_forced(terms: Terms, state: AccountState, pool: int) -> bool:
     return bool(terms.grace >= 0.0 and state.unmet[pool] >= terms.grace)
 
 
-def force_reductions(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def force_reductions(bar: AccountBar, t: int) -> None:
     """Reduce what has failed its call for too long, instead of its decisions of this bar."""
+    terms, state = bar.terms, bar.state
     n = len(state.margin)
     if terms.grace < 0.0:
         return
     is_due = is_pool_forced(terms, state, n) and count_cross(terms, state) > 0
     if is_due and state.wallet[POOL_FAILED] == 0.0:
-        force_pool(terms, state, quotes, scratch, ledger, log, t)
+        force_pool(bar, t)
     for i in range(n):
         is_due = is_isolated(terms, i) and is_held(state, i) and is_pool_forced(terms, state, i)
         if is_due and state.is_pending[i] == 1:
-            force_isolated(terms, state, quotes, ledger, log, t, i)
+            force_isolated(bar, t, i)
 
 
-def force_isolated(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def force_isolated(bar: AccountBar, t: int, i: int) -> None:
     """Reduce an isolated position to the ratio of its call."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    terms, state = bar.terms, bar.state
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before = pick_balances(terms, state, i)
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
     if is_reduced:
-        enter_fill(terms, state, ledger, log, t, i, FILL, before, done, 0)
+        enter_fill(terms, state, bar.ledger, bar.log, t, i, FILL, before, done, 0)
         state.is_pending[i] = 0
-    end_pool_grace(terms, state, quotes, ledger, log, t, i, is_reduced)
+    end_pool_grace(bar, t, i, is_reduced)
 
 
-def force_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def force_pool(bar: AccountBar, t: int) -> None:
     """Reduce all cross positions by one factor, the largest that meets the ratio of the call."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     n = len(state.margin)
     value_at(state, quotes.fill, quotes.asset_fill)
-    factor = find_reduction(terms, state, quotes, scratch)
+    factor = find_reduction(bar)
     before = 0
     for i in range(n):
         if is_held(state, i) and not is_isolated(terms, i):
             held = state.held.quantities[i]
-            trade_to(terms, state, quotes, ledger, log, t, i, factor * held, False)
+            trade_to(terms, state, quotes, bar.ledger, bar.log, t, i, factor * held, False)
             if state.held.quantities[i] != held:
                 before += 1
     if before > 0:
         for i in range(n):
             if not is_isolated(terms, i):
                 state.is_pending[i] = 0
-    end_pool_grace(terms, state, quotes, ledger, log, t, n, before > 0)
+    end_pool_grace(bar, t, n, before > 0)
 
 
-def find_reduction(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
+def find_reduction(bar: AccountBar) -> float:
     """Return the largest factor of all cross positions that meets the ratio, after costs."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
         if is_held(state, i) and not is_isolated(terms, i):
-            price_reduction(terms, state, quotes, scratch, i)
+            price_reduction(bar, i)
     low, high = 0.0, 1.0
     if spare(terms, state, scratch, 1.0) >= 0.0:
         return 1.0
@@ -275,17 +243,15 @@ def find_reduction(terms: Terms, state: AccountState, quotes: MarketBar, scratch
     return low
 
 
-def price_reduction(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
-) -> None:
+def price_reduction(bar: AccountBar, i: int) -> None:
     """Write what a unit of notional of a reduction costs."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    side = -1.0 if state.held.quantities[i] > 0.0 else 1.0
+    rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
+    side = -1.0 if bar.state.held.quantities[i] > 0.0 else 1.0
     worsening = rules.slippage
     if rules.rounds_price is not None:
         worsening = round_worsening(rules, quote.fill, side, worsening)
-    scratch.cost[i] = compute_cost(rules, side, worsening)
-    scratch.fee[i] = compute_order_fee(rules, quote)
+    bar.scratch.cost[i] = compute_cost(rules, side, worsening)
+    bar.scratch.fee[i] = compute_order_fee(rules, quote)
 
 
 def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) -> float:
@@ -303,51 +269,35 @@ def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) ->
     return terms.grace_ratio * backing - needed
 
 
-def end_pool_grace(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    pool: int,
-    is_reduced: bool,
-) -> None:
+def end_pool_grace(bar: AccountBar, t: int, pool: int, is_reduced: bool) -> None:
     """End the open margin call of a pool when its grace period is over."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.is_call_open[pool] == 0:
         return
     value_at(state, quotes.fill, quotes.asset_fill)
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio) and not is_reduced
-    note_pool(log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
-    ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
+    note_pool(bar.log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
+    bar.ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
 
 
 # -------------------------------------------------------------------------------- at the close
 
 
-def close_calls(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    is_lost: bool,
-) -> None:
+def close_calls(bar: AccountBar, t: int, is_lost: bool) -> None:
     """Test the margin ratio of each margin pool at the close; begin or end its margin call."""
+    terms, state = bar.terms, bar.state
     n = len(state.margin)
     for pool in range(n + 1):
         if terms.margin_call != 0.0 and is_pool(terms, pool):
-            ratio = compute_pool_ratio(terms, state, quotes, pool)
+            ratio = compute_pool_ratio(terms, state, bar.quotes, pool)
             is_called, unmet = check_pool(terms, state, pool, ratio)
-            end_pool_call(terms, feed, state, ledger, log, t, pool, ratio, is_called, is_lost)
+            end_pool_call(bar, t, pool, ratio, is_called, is_lost)
             state.is_called[pool] = 1 if is_called else 0
             state.ratio[pool], state.unmet[pool] = ratio, unmet
             if is_called:
-                ledger[CALLS, pool] += 1.0
-                note_pool(log, t, n, pool, CALLED, ratio)
+                bar.ledger[CALLS, pool] += 1.0
+                note_pool(bar.log, t, n, pool, CALLED, ratio)
 
 
 def check_pool(terms: Terms, state: AccountState, pool: int, ratio: float) -> tuple[bool, float]:
@@ -362,19 +312,11 @@ def check_pool(terms: Terms, state: AccountState, pool: int, ratio: float) -> tu
 
 
 def end_pool_call(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    pool: int,
-    ratio: float,
-    is_called: bool,
-    is_lost: bool,
+    bar: AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
 ) -> None:
     """Update the margin call of a pool for the bar; ``is_called`` if a new one begins."""
-    is_under, is_hit = is_pool_under(terms, ratio), ledger[LIQUIDATIONS, pool] > 0.0
+    feed, state, ledger = bar.feed, bar.state, bar.ledger
+    is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[LIQUIDATIONS, pool] > 0.0
     is_answered = ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0
     is_open = state.is_call_open[pool] == 1 and not is_answered
     called_at = math.nan if ledger[CALLS_MET, pool] > 0.0 else state.called_at[pool]
@@ -389,7 +331,7 @@ def end_pool_call(
     if is_called:
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
-        note_pool(log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
+        note_pool(bar.log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
         ledger[CALLS_MET if is_met else CALLS_FAILED, pool] += 1.0
     is_left = is_open and not (is_failed or is_met)
     state.is_call_open[pool] = 1 if is_called or is_left else 0

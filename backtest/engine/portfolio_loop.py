@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest.account import (
+    AccountBar,
     AccountState,
     MarketBar,
     MarketFeed,
@@ -106,6 +107,11 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
     """
     terms, feed, deciders, state = share(terms), share(feed), share(deciders), share(state)
     quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
+    bar = AccountBar(
+        terms=terms, feed=feed, state=state, quotes=quotes, scratch=scratch, ledger=ledger,
+        log=tape.log,
+    )  # fmt: skip
+    bar = share(bar)
     has_fast_path = begin_bars(terms, feed, deciders, state)
     is_recorded, was_fast = tape.is_on[0] == 1, False
     has_prices = is_recorded or is_any_set(deciders.wants_price)
@@ -114,17 +120,13 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         equity = state.wallet[EQUITY]
         remember_marks(tape, terms, feed, t)
         may_be = has_fast_path and t > start  # the first bar writes the whole quotes
-        is_fast = may_be and take_fast_path(
-            terms, feed, state, quotes, scratch, ledger, tape.log, t, was_fast
-        )
+        is_fast = may_be and take_fast_path(bar, t, was_fast)
         was_fast = is_fast
         if not is_fast:
-            live_any_bar(terms, feed, state, quotes, scratch, ledger, tape.log, t)
+            live_any_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
-        close = look_at_account(
-            terms, feed, state, quotes, scratch, ledger, tape.log, t, has_prices
-        )
+        close = look_at_account(bar, t, has_prices)
         found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
         change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 from backtest.account import (
     AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
     MarketFeed,
-    Scratch,
     Terms,
     compute_balance,
     compute_initial_needed,
@@ -40,32 +37,14 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def look_at_account(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    has_prices: bool,
-) -> CloseFacts:
+def look_at_account(bar: AccountBar, t: int, has_prices: bool) -> CloseFacts:
     """Return what a close looks like; of several pools, the one nearest to failure.
 
     Money is in the currency of the account.
     """
+    terms, feed, state, quotes, scratch = bar.terms, bar.feed, bar.state, bar.quotes, bar.scratch
     if terms.n_pools == 1:
         return look_at_close(terms, state, quotes, scratch, has_prices)
-    bar = AccountBar(
-        terms=terms,
-        feed=feed,
-        state=state,
-        quotes=quotes,
-        scratch=scratch,
-        ledger=ledger,
-        log=log,
-    )
     gross, needed, backing, is_near = 0.0, 0.0, 1.0, False
     worst_needed, worst_backing = 0.0, 1.0
     for pool in range(terms.n_pools):

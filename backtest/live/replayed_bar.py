@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.account import (
+    AccountBar,
     AccountState,
     EventLog,
-    MarketBar,
-    MarketFeed,
     Position,
-    Scratch,
     Terms,
     add_from_wallet,
     as_log,
@@ -99,19 +97,6 @@ class Would(NamedTuple):
     shortfall: float
 
 
-class Bar(NamedTuple):
-    """The arguments of a bar of the loop."""
-
-    terms: Terms
-    feed: MarketFeed
-    state: AccountState
-    quotes: MarketBar
-    scratch: Scratch
-    ledger: FloatArray
-    log: EventLog
-    t: int
-
-
 class Replayer:
     """The bars of a replay, with the fills of each.
 
@@ -139,7 +124,7 @@ class Replayer:
         self.names, self.n, self.facts = names, n, facts
         self.time, self.due, self.interval = time, due, interval
         self.would: list[Would] = []
-        self._allowed = 0
+        self._allowed, self._t = 0, 0
         pay = bind_functions(
             portfolio_payments,
             liquidate_isolated=lambda *_: False,
@@ -158,12 +143,10 @@ class Replayer:
             close=close["close_portfolio_bar"],
         )
 
-    def live(
-        self, terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar,
-        scratch: Scratch, ledger: FloatArray, log: EventLog, t: int,
-    ) -> None:  # fmt: skip
+    def live(self, bar: AccountBar, t: int) -> None:
         """Take the account through bar t, up to its close."""
-        bar = Bar(terms, feed, state, quotes, scratch, ledger, log, t)
+        terms, feed, state, quotes, _, ledger, log = bar
+        self._t = t
         portfolio_bar.set_quotes(terms, feed, quotes, t)
         clear_ledger(ledger)
         before = state.wallet[EQUITY]
@@ -193,26 +176,27 @@ class Replayer:
         left = self._apply(bar, left, lambda fact: fact.time < closed)
         self._test_extremes(bar, closed, left)
         self._apply(bar, left, lambda _: True)
-        portfolio_bar.follow_bests(terms, state, quotes, scratch)
-        self.kernel.close(terms, feed, state, quotes, scratch, ledger, log, t, wealth)
+        portfolio_bar.follow_bests(bar)
+        self.kernel.close(bar, t, wealth)
 
-    def _top_up(self, bar: Bar) -> None:
+    def _top_up(self, bar: AccountBar) -> None:
         """Move what came from the reserve into the balance."""
-        moved = min(self.drawn.get(bar.t, 0.0), float(bar.state.wallet[RESERVE]))
+        moved = min(self.drawn.get(self._t, 0.0), float(bar.state.wallet[RESERVE]))
         if moved > 0.0:
             bar.state.wallet[RESERVE] -= moved
             bar.state.wallet[CASH] += moved
             bar.ledger[TOP_UP, -1] += moved
-            note(bar.log, bar.t, -1, kinds.TOP_UP, 1.0, 0.0, moved)
+            note(bar.log, self._t, -1, kinds.TOP_UP, 1.0, 0.0, moved)
 
     def _is_next_due(self, *given: Any) -> bool:
         """Return whether a settlement is due, and was not just paid."""
         self._allowed -= 1
         return self._allowed >= 0 and portfolio_payments.is_portfolio_funding_due(*given)
 
-    def _pay(self, bar: Bar, left: list[Fact], is_open: int) -> list[Fact]:
+    def _pay(self, bar: AccountBar, left: list[Fact], is_open: int) -> list[Fact]:
         """Pay the settlements of the bar one by one; fills stamped before one come before it."""
-        terms, feed, state, quotes, _, ledger, log, t = bar
+        terms, feed, state, quotes, _, ledger, log = bar
+        t = self._t
         while portfolio_payments.is_portfolio_funding_due(feed, state, t, is_open):
             event = int(state.cursor[FUNDING_NEXT])
             name, due = self.names[feed.funding_instrument[event]], int(self.due[event])
@@ -229,7 +213,9 @@ class Replayer:
             )
         return left
 
-    def _apply(self, bar: Bar, left: list[Fact], chosen: Any, *, is_first: bool = False) -> Any:
+    def _apply(
+        self, bar: AccountBar, left: list[Fact], chosen: Any, *, is_first: bool = False
+    ) -> Any:
         """Apply the fills that are chosen, in order; return the others.
 
         With ``is_first`` only a run of them at the beginning, with the bad debt that follows.
@@ -252,22 +238,22 @@ class Replayer:
                 self._test_at(bar, facts, time)
         return kept
 
-    def _enter(self, bar: Bar, fact: Fact) -> None:
+    def _enter(self, bar: AccountBar, fact: Fact) -> None:
         if fact.kind == "bad_debt":
             bar.state.wallet[CASH] -= fact.fee
             bar.ledger[BAD_DEBT, self.n] -= fact.fee
-            note(bar.log, bar.t, -1, kinds.BAD_DEBT, 1.0, 0.0, -fact.fee)
+            note(bar.log, self._t, -1, kinds.BAD_DEBT, 1.0, 0.0, -fact.fee)
         elif fact.place >= self.n:
-            sell_asset(bar, fact, self.n)
+            sell_asset(bar, self._t, fact, self.n)
         else:
-            enter_fill(bar, fact)
+            enter_fill(bar, self._t, fact)
 
     # ------------------------------------------------------------------------------ tests
 
-    def _test_at(self, bar: Bar, facts: list[Fact], time: int) -> None:
+    def _test_at(self, bar: AccountBar, facts: list[Fact], time: int) -> None:
         """Test the requirements at the prices of fills, and at the marks of all else."""
         quotes = bar.quotes
-        is_close = time >= int(self.time[bar.t]) + self.interval - 1
+        is_close = time >= int(self.time[self._t]) + self.interval - 1
         values = (quotes.mark_close if is_close else quotes.mark_open).copy()
         prices = quotes.asset_mark_close if is_close else quotes.asset_mark_open
         for fact in facts:
@@ -275,7 +261,7 @@ class Replayer:
                 values[fact.place] = fact.value
         self._test(bar, values, prices, time)
 
-    def _test(self, bar: Bar, values: FloatArray, prices: FloatArray, time: int) -> None:
+    def _test(self, bar: AccountBar, values: FloatArray, prices: FloatArray, time: int) -> None:
         """Note the requirements that fail, once the wallet has added margin.
 
         At some values u of the instruments, and prices of the collateral.
@@ -287,13 +273,13 @@ class Replayer:
         for i in range(self.n):
             if is_held(state, i) and is_isolated(terms, i):
                 missing = self._find_missing(bar, i)
-                if missing is not None and add_margin(bar, i, values[i]):
+                if missing is not None and add_margin(bar, self._t, i, values[i]):
                     missing = self._find_missing(bar, i)
                 if missing is not None:
                     price = self._price(terms, i, values[i])
                     self._note(time, self.names[i], price, missing)
 
-    def _find_missing(self, bar: Bar, i: int) -> float | None:
+    def _find_missing(self, bar: AccountBar, i: int) -> float | None:
         """Return what an isolated position lacks of its requirement, or None if it holds."""
         needed = compute_pool_needed(bar.terms, bar.state, bar.quotes, i)
         missing = needed - compute_pool_backing(bar.terms, bar.state, i)
@@ -307,7 +293,7 @@ class Replayer:
         if not self.would or self.would[-1][:2] != (time, name):
             self.would.append(Would(time, name, price, float(shortfall)))
 
-    def _test_extremes(self, bar: Bar, time: int, ahead: list[Fact]) -> None:
+    def _test_extremes(self, bar: AccountBar, time: int, ahead: list[Fact]) -> None:
         """Test the requirements at the two extremes of the bar, in the order of the path.
 
         A position that a stop or the venue closes later is valued no worse than there.
@@ -351,19 +337,19 @@ def _do_nothing(*_: Any) -> None:
     """Trade nothing: what is delisted or ruined is closed by its fill."""
 
 
-def add_margin(bar: Bar, i: int, value: float) -> bool:
+def add_margin(bar: AccountBar, t: int, i: int, value: float) -> bool:
     """Let the wallet add margin to a position that fails at u, if the account says so."""
     rules, before = pick_instrument(bar.terms, i), pick_balances(bar.terms, bar.state, i)
     if not can_add(rules, before):
         return False
     row, quote = bar.log.written[0], pick_quote(bar.quotes, i)
-    after = add_from_wallet(rules, before, value, quote, as_log(bar.log), bar.t)
+    after = add_from_wallet(rules, before, value, quote, as_log(bar.log), t)
     stamp(bar.log, row, i)
     put_balances(bar.terms, bar.state, i, before, after)
     return True
 
 
-def sell_asset(bar: Bar, fact: Fact, n: int) -> None:
+def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
     """Sell collateral at a price, or give it up for its value, which a liquidation takes."""
     state, ledger, c = bar.state, bar.ledger, fact.place - n
     sold = -fact.quantity
@@ -373,10 +359,10 @@ def sell_asset(bar: Bar, fact: Fact, n: int) -> None:
     left = state.held.amounts[c] - sold
     state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
     state.wallet[CASH] += sold * fact.price - fact.fee
-    note(bar.log, bar.t, fact.place, CONVERTED, fact.price, -sold, sold * fact.price)
+    note(bar.log, t, fact.place, CONVERTED, fact.price, -sold, sold * fact.price)
 
 
-def enter_fill(bar: Bar, fact: Fact) -> None:
+def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     """Change a position by a fill at its price, with its fee."""
     terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
     rules, before = pick_instrument(terms, i), pick_balances(terms, state, i)
@@ -407,7 +393,7 @@ def enter_fill(bar: Bar, fact: Fact) -> None:
     costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
     shown = fact.value if is_forced else fact.filled
     write_event(
-        as_log(bar.log), bar.t, ENTRIES[fact.kind], shown, change,
+        as_log(bar.log), t, ENTRIES[fact.kind], shown, change,
         abs(change) * abs(shown), *costs,
     )  # fmt: skip
     stamp(bar.log, row, i)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtest.account import (
+    AccountBar,
     AccountState,
-    MarketBar,
-    Scratch,
     Terms,
     portfolio_bar,
     set_quotes,
@@ -54,13 +53,6 @@ if TYPE_CHECKING:
     from backtest.live.facts import Completed
 
 
-class Buffers(NamedTuple):
-    """Buffers of one bar of an account."""
-
-    quotes: MarketBar
-    scratch: Scratch
-
-
 def find_functions(setup: Setup) -> Any:
     """Return the functions of the loop in plain Python, with a requirement of the user's own."""
     own = setup.account.requirement
@@ -80,14 +72,17 @@ def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Te
     return inputs.fees.write(terms, start_day(inputs.fees.day, traded, t)[0])
 
 
-def read_own_terms(
+def new_bar(
     setup: Setup, inputs: PortfolioInputs, state: AccountState, traded: TradedDays | None, t: int
-) -> Terms:
-    """Return the terms of bar t under the venue leverages that policies have set."""
-    terms = read_terms(inputs, traded, t)
+) -> AccountBar:
+    """Return bar t of a copy of an account, under the venue leverages that policies have set."""
+    terms, n, assets = read_terms(inputs, traded, t), len(state.margin), len(state.priced)
     if any(sets_margin(policy) for policy in setup.policies.values()):
         write_settings(terms, state)
-    return terms
+    return AccountBar(
+        terms=terms, feed=inputs.feed, state=copy_state(state), quotes=new_quotes(n, assets),
+        scratch=new_scratch(n, assets), ledger=new_ledger_array(n), log=new_event_log(CAPACITY),
+    )  # fmt: skip
 
 
 def start(setup: Setup, completed: Completed, traded: TradedDays | None) -> AccountState:
@@ -107,20 +102,13 @@ def read_overlay(state: AccountState) -> float:
     return float(state.wallet[OVERLAY])
 
 
-def new_buffers(state: AccountState) -> Buffers:
-    """Return empty buffers."""
-    n, assets = len(state.margin), len(state.priced)
-    return Buffers(new_quotes(n, assets), new_scratch(n, assets))
-
-
 def show(
-    functions: Any, setup: Setup, inputs: PortfolioInputs, terms: Terms, state: AccountState,
-    buffers: Buffers, deciders: Deciders, t: int,
-) -> tuple[AccountView, ...]:  # fmt: skip
+    functions: Any, setup: Setup, bar: AccountBar, deciders: Deciders, t: int
+) -> tuple[AccountView, ...]:
     """Return the view of the account at the close of bar t, for each instrument."""
-    quotes, scratch = buffers
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     close = functions.look_at_close(terms, state, quotes, scratch, True)
-    days = (inputs.feed.time[t] + setup.markets.interval - deciders.start) / DAY_NS
+    days = (bar.feed.time[t] + setup.markets.interval - deciders.start) / DAY_NS
     functions.show_account_totals(terms, deciders, state, quotes, close, days)
     deciders.wants_price[:] = 1
     views = []
@@ -130,45 +118,40 @@ def show(
     return tuple(views)
 
 
-def set_close(
-    terms: Terms, inputs: PortfolioInputs, state: AccountState, buffers: Buffers, t: int
-) -> None:
+def set_close(bar: AccountBar, t: int) -> None:
     """Write the quotes of bar t, and value the account at its mark closes."""
-    set_quotes(terms, inputs.feed, buffers.quotes, t)
-    value_at(state, buffers.quotes.mark_close, buffers.quotes.asset_mark_close)
+    set_quotes(bar.terms, bar.feed, bar.quotes, t)
+    value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
 
 
 def view_close(
     setup: Setup, state: AccountState, traded: TradedDays | None
 ) -> tuple[AccountView, ...]:
     """Return the view of the account at the last close, for each instrument."""
-    t, inputs = setup.markets.n_bars - 1, setup.inputs
-    terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
-    state = copy_state(state)
+    t = setup.markets.n_bars - 1
+    bar = new_bar(setup, setup.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
     with np.errstate(all="ignore"):
-        set_close(terms, inputs, state, buffers, t)
-        return show(find_functions(setup), setup, inputs, terms, state, buffers, deciders, t)
+        set_close(bar, t)
+        return show(find_functions(setup), setup, bar, deciders, t)
 
 
 def ask(
     setup: Setup, state: AccountState, memory: list[tuple[float, ...]], traded: TradedDays | None
 ) -> tuple[AccountState, list[tuple[float, ...]]]:
     """Return the state with the decisions of the last close, and what the policies remember."""
-    t, inputs, functions = setup.markets.n_bars - 1, setup.inputs, find_functions(setup)
-    terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
-    state = copy_state(state)
+    t, functions = setup.markets.n_bars - 1, find_functions(setup)
+    bar = new_bar(setup, setup.inputs, state, traded, t)
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     deciders = gather_deciders(setup, setup.observed)
     deciders.memory[:] = [x for numbers in memory for x in (*numbers, 0.0)]
     functions.begin_peak(deciders, state)
     with np.errstate(all="ignore"):
-        set_close(terms, inputs, state, buffers, t)
-        close = functions.look_at_close(terms, state, buffers.quotes, buffers.scratch, True)
-        is_good = functions.decide_all(
-            terms, inputs.feed, deciders, state, buffers.quotes, close, buffers.scratch, t
-        )
+        set_close(bar, t)
+        close = functions.look_at_close(terms, state, quotes, scratch, True)
+        is_good = functions.decide_all(terms, bar.feed, deciders, state, quotes, close, scratch, t)
     if not is_good:
-        raise report_bad_decision(inputs, t)
+        raise report_bad_decision(setup.inputs, t)
     return state, split(deciders.memory, memory)
 
 
@@ -183,22 +166,18 @@ def split(slots: FloatArray, numbers: list[tuple[float, ...]]) -> list[tuple[flo
 
 def fill(setup: Setup, later: Setup, state: AccountState, traded: TradedDays | None) -> Filled:
     """Take the account through the bar after the last one, which ``later`` has."""
-    t, inputs, functions = setup.markets.n_bars, later.inputs, find_functions(setup)
-    terms, buffers = read_own_terms(setup, inputs, state, traded, t), new_buffers(state)
-    after = copy_state(state)
-    n, log = len(state.margin), new_event_log(CAPACITY)
-    ledger = new_ledger_array(n)
+    t, functions, n = setup.markets.n_bars, find_functions(setup), len(state.margin)
+    bar = new_bar(setup, later.inputs, state, traded, t)
+    terms, after, scratch, log = bar.terms, bar.state, bar.scratch, bar.log
     deciders = gather_deciders(setup, setup.observed)
-    tape = [new_tape(n, 1, bar, 1) for bar in (t - 1, t)]
+    tape = [new_tape(n, 1, first, 1) for first in (t - 1, t)]
     with np.errstate(all="ignore"):
-        functions.simulate_portfolio_bar(
-            terms, inputs.feed, after, buffers.quotes, buffers.scratch, ledger, log, t
-        )
-        views = show(functions, setup, inputs, terms, after, buffers, deciders, t)
-        close = functions.look_at_close(terms, after, buffers.quotes, buffers.scratch, True)
+        functions.simulate_portfolio_bar(bar, t)
+        views = show(functions, setup, bar, deciders, t)
+        close = functions.look_at_close(terms, after, bar.quotes, scratch, True)
         blank = new_ledger_array(n)
-        functions.record_portfolio(tape[0], terms, state, blank, buffers.scratch, close, 0)
-        functions.record_portfolio(tape[1], terms, after, ledger, buffers.scratch, close, 0)
+        functions.record_portfolio(tape[0], terms, state, blank, scratch, close, 0)
+        functions.record_portfolio(tape[1], terms, after, bar.ledger, scratch, close, 0)
     entries = log.entries[: log.written[0]]
     outcome = Outcome(
         state=after, tally=start_tally(1.0, 1.0, t), memory=None, entries=entries,

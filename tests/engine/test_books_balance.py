@@ -39,10 +39,10 @@ def test_a_run_of_several_stops_at_the_bar_whose_terms_miss_a_change_of_equity(m
     """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
     live = portfolio_loop.live_any_bar
 
-    def live_with_gift(terms, feed, state, *rest):
-        live(terms, feed, state, *rest)
-        if rest[-1] == 1:
-            state.wallet[EQUITY] += 2.0
+    def live_with_gift(bar, t):
+        live(bar, t)
+        if t == 1:
+            bar.state.wallet[EQUITY] += 2.0
 
     monkeypatch.setattr(portfolio_loop, "live_any_bar", live_with_gift)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}

@@ -22,7 +22,7 @@ CALLS: dict[str, Any] = {
     "take_option_step": None,
 }
 """What these functions give in an account without options; the last one is never called there."""
-POOLS = {"terms.n_pools > 1": False, "terms.n_pools == 1": True}
+POOLS = {"terms.n_pools > 1": False, "bar.terms.n_pools > 1": False, "terms.n_pools == 1": True}
 """What these comparisons give in an account of one currency."""
 NO_LOOPS = frozenset({"range(len(state.options.targets))", "range(len(own.targets))"})
 """What loops over the options of an account go through."""
