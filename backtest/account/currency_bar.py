@@ -153,7 +153,7 @@ def open_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
             )
         if bar.terms.has_fund_fees and t > 0 and pool == 0:
             charge_fund_fees(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t)
-        check_gap(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+        check_gap(bar, t)
         stop_by_time(
             bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t, 1.0 * bar.feed.time[t]
         )
@@ -170,7 +170,7 @@ def live_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
         stamp_openings(bar.terms, bar.state, time)
         bar.state.cursor[FUNDING_NEXT] = first
         pay_portfolio_funding(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t, 0)
-        walk(bar.terms, bar.state, bar.quotes, bar.scratch, bar.ledger, bar.log, t)
+        walk(bar, t)
         if bar.terms.fill == RESTING:
             stamp_openings(bar.terms, bar.state, time)
         follow_bests(bar)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote
 from backtest.account.ledger import LIQUIDATED
@@ -20,9 +19,9 @@ from backtest.account.portfolio_records import (
     LARGEST_NOTIONAL,
     LARGEST_REQUIREMENT,
     OPTIONS_LAST,
+    AccountBar,
     AccountState,
     EventLog,
-    MarketBar,
     Scratch,
     Terms,
     is_held,
@@ -40,9 +39,6 @@ from backtest.venue import (
     compute_own_maintenance,
     compute_portfolio_requirement,
 )
-
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
 
 
 def note_liquidation(
@@ -110,15 +106,14 @@ def weigh_pool(terms: Terms, state: AccountState, pool: float) -> tuple[float, f
     return assets + max(cash, 0.0), debts + debt, debt
 
 
-def try_step(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
-) -> tuple[float, float]:
+def try_step(bar: AccountBar, i: int) -> tuple[float, float]:
     """Return what a step gains in D after worsening and fee, and its notional."""
+    terms, state = bar.terms, bar.state
     position, cash = pick_position(state, i), state.wallet[CASH]
     before = compute_excess(terms, state)
-    closed = find_step(terms, state, scratch, i)
+    closed = find_step(terms, state, bar.scratch, i)
     rules = share(pick_instrument(terms, i))
-    _, notional = close_part(rules, state, pick_quote(quotes, i), i, closed)
+    _, notional = close_part(rules, state, pick_quote(bar.quotes, i), i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
     gain = compute_excess(terms, state) - fee - before
     put_position(state, i, position)
@@ -126,37 +121,30 @@ def try_step(
     return gain, notional
 
 
-def take_step(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def take_step(bar: AccountBar, t: int, i: int) -> None:
     """Take one step of a partial liquidation."""
-    closed = find_step(terms, state, scratch, i)
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
+    closed = find_step(terms, state, bar.scratch, i)
     rules = share(pick_instrument(terms, i))
-    cost, notional = close_part(rules, state, pick_quote(quotes, i), i, closed)
+    cost, notional = close_part(rules, state, pick_quote(bar.quotes, i), i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
     state.wallet[CASH] -= fee
     ledger[LOSS, i] += cost + fee
     ledger[TRADED, i] += notional
-    note_liquidation(log, t, i, state.held.values[i], -closed, cost + fee)
+    note_liquidation(bar.log, t, i, state.held.values[i], -closed, cost + fee)
 
 
-def choose_step(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> int:
+def choose_step(bar: AccountBar) -> int:
     """Return the position that the next step reduces; -1 if no step raises M - level R.
 
     Options come after the n instruments.
     """
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     needed = terms.rules.level * compute_needed(terms, state)
     chosen, best = -1, -math.inf
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
-            gain, notional = try_step(terms, state, quotes, scratch, i)
+            gain, notional = try_step(bar, i)
             if gain > TOLERANCE * needed:
                 score = rank(terms, state, scratch, i, gain, notional)
                 if score > best:

@@ -95,8 +95,8 @@ if TYPE_CHECKING:
 
 def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
     """Run the account through bar t, up to its close; the policies decide afterwards."""
-    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
-    scratch, ledger, log = bar.scratch, bar.ledger, bar.log
+    terms, feed, state = bar.terms, bar.feed, bar.state
+    quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     set_quotes(terms, feed, quotes, t)
     clear_ledger(ledger)
     before, wealth = state.wallet[EQUITY], state.wallet[EQUITY] + state.wallet[RESERVE]
@@ -117,14 +117,14 @@ def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
         charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)  # 3
     if terms.has_fund_fees and t > 0:
         charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
-    check_gap(terms, state, quotes, scratch, ledger, log, t)  # 4
+    check_gap(bar, t)  # 4
     stop_by_time(terms, state, quotes, ledger, log, t, 1.0 * feed.time[t])
     if terms.fill in (AT_OPEN, RESTING) and t > 0:
         fill_pending(bar, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
     pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
     expire_options(terms, feed, state, ledger, log, t, 1, ENDLESS)
-    walk(terms, state, quotes, scratch, ledger, log, t)  # 7
+    walk(bar, t)  # 7
     if terms.fill == RESTING:
         stamp_openings(terms, state, 1.0 * feed.time[t])
     follow_bests(bar)
@@ -217,8 +217,7 @@ def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None
 
 def fill_pending(bar: AccountBar, t: int) -> None:
     """Fill what was decided at the last close, or what a broker or a halt forces."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    scratch, ledger, log = bar.scratch, bar.ledger, bar.log
+    terms, state, quotes, scratch, log = bar.terms, bar.state, bar.quotes, bar.scratch, bar.log
     if state.wallet[IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
         equity = compute_account_equity(terms, state) + state.wallet[ELSEWHERE]
@@ -226,9 +225,9 @@ def fill_pending(bar: AccountBar, t: int) -> None:
         force_reductions(bar, t)
         if terms.fill == RESTING:
             known = state.wallet[EQUITY] if equity > 0.0 else 0.0
-            place_orders(terms, state, quotes, scratch, known, ledger, log, t)
+            place_orders(bar, t, known)
         else:
-            fill_decisions(terms, state, quotes, scratch, equity, ledger, log, t)
+            fill_decisions(terms, state, quotes, scratch, equity, bar.ledger, log, t)
 
 
 def fill_early(bar: AccountBar, t: int) -> None:

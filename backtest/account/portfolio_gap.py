@@ -23,10 +23,9 @@ from backtest.account.portfolio_payments import liquidate_isolated
 from backtest.account.portfolio_records import (
     CASH,
     HIGHEST,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
-    Scratch,
     Terms,
     has_exits,
     has_stops,
@@ -48,28 +47,21 @@ if TYPE_CHECKING:
 # --------------------------------------------------------------------------- step 4: the open
 
 
-def check_gap(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def check_gap(bar: AccountBar, t: int) -> None:
     """Liquidate what fails at the mark opens; otherwise stops act at the last opens.
 
     The only position of an account has an equity stop by the rule of a single one.
     """
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     had_only_position = terms.equity_stop > 0.0 and has_only_position(terms, state)
-    is_any_hit = liquidate_at_gap(terms, state, quotes, scratch, ledger, log, t)
+    is_any_hit = liquidate_at_gap(bar, t)
     highest = math.nan
     if terms.equity_stop > 0.0 and had_only_position:
         highest = state.wallet[HIGHEST]
     elif terms.equity_stop > 0.0 and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
-        close_account(terms, state, quotes, ledger, log, t, quotes.open, quotes.asset_mark_open)
+        close_account(bar, t, quotes.open, quotes.asset_mark_open)
     for i in range(len(state.margin)):
-        is_waiting = is_any_hit and scratch.kind[i] == 1
+        is_waiting = is_any_hit and bar.scratch.kind[i] == 1
         if (
             is_held(state, i)
             and quotes.is_listed[i] == 1
@@ -78,36 +70,27 @@ def check_gap(
         ):
             kind = find_stop(terms, state, quotes, i, quotes.open[i], quotes.open[i], highest)[0]
             if kind != NOTHING:
-                stop_position(terms, state, quotes, ledger, log, t, i, kind, quotes.open[i])
+                stop_position(bar, t, i, kind, quotes.open[i])
 
 
-def liquidate_at_gap(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> bool:
+def liquidate_at_gap(bar: AccountBar, t: int) -> bool:
     """Liquidate what fails at the mark opens; return whether anything did.
 
     ``scratch.kind`` is 1 where it did: the stops there wait.
     """
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     value_at(state, quotes.mark_open, quotes.asset_mark_open)
     is_pool_hit = is_pool_short(terms, state)
     if is_pool_hit:
-        liquidate_pool(
-            terms, state, quotes, scratch, ledger, log, t, has_only_position(terms, state)
-        )
+        liquidate_pool(bar, t, has_only_position(terms, state))
     found = is_pool_hit
     for i in range(len(state.margin)):
         is_hit = is_pool_hit
         if is_isolated(terms, i):
             is_hit = False
             if is_held(state, i) and quotes.is_listed[i] == 1:
-                is_hit = liquidate_isolated(terms, state, quotes, ledger, log, t, i)
-        scratch.kind[i] = 1 if is_hit else 0
+                is_hit = liquidate_isolated(terms, state, quotes, bar.ledger, bar.log, t, i)
+        bar.scratch.kind[i] = 1 if is_hit else 0
         found = found or is_hit
     return found
 
@@ -140,22 +123,13 @@ def find_stop(
     return NOTHING, math.nan
 
 
-def stop_position(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-    kind: int,
-    value: float,
-) -> None:
+def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> None:
     """Close a position by a stop at u; it drops the decision of its instrument."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    terms, state, log = bar.terms, bar.state, bar.log
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before, row = pick_balances(terms, state, i), log.written[0]
     after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
-    enter_step(terms, state, ledger, log, i, row, before, after, found)
+    enter_step(terms, state, bar.ledger, log, i, row, before, after, found)
     state.is_pending[i] = 0
     if kind != PROFIT:
         state.since_stop[i] = -1.0
@@ -172,21 +146,13 @@ def drop_after_equity_stop(state: AccountState) -> None:
         state.options.targets[k] = math.nan
 
 
-def close_account(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    values: FloatArray,
-    prices: FloatArray,
-) -> None:
+def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
     """Close all positions by the equity stop; the highest equity starts anew at what is left."""
+    terms, state = bar.terms, bar.state
     for i in range(len(state.margin)):
         if is_held(state, i):
-            stop_position(terms, state, quotes, ledger, log, t, i, DRAW, values[i])
-    stop_options(terms, state, ledger, log, t)
+            stop_position(bar, t, i, DRAW, values[i])
+    stop_options(terms, state, bar.ledger, bar.log, t)
     state.wallet[HIGHEST] = compute_last_equity(terms, state, values, prices)
 
 

@@ -56,11 +56,8 @@ from backtest.account.portfolio_ledger import (
 from backtest.account.portfolio_payments import drop_after_pool_failure
 from backtest.account.portfolio_records import (
     CASH,
+    AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
-    Scratch,
-    Terms,
     is_held,
     is_isolated,
     pick_instrument,
@@ -78,24 +75,16 @@ MOST_STEPS = 100_000
 """Steps of a partial liquidation after which everything closes at once."""
 
 
-def liquidate_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    is_alone: bool,
-) -> None:
+def liquidate_pool(bar: AccountBar, t: int, is_alone: bool) -> None:
     """Liquidate the cross positions in the venue's mode.
 
     ``is_alone``: the account holds one position and no collateral, like one of a single position,
     besides options that may be there.
     It drops the decisions of all cross instruments, and halts the account if liquidations halt.
     """
+    terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
     price_options(terms, state, state.held.values)
-    log_causes(terms, state, scratch, ledger, log, t)
+    log_causes(terms, state, scratch, ledger, bar.log, t)
     for i in range(len(state.margin)):
         scratch.start[i] = 0.0
         if is_held(state, i) and not is_isolated(terms, i):
@@ -107,14 +96,14 @@ def liquidate_pool(
     ledger[LIQUIDATIONS, last] += 1.0
     mark_assets(state, ledger)
     if is_alone and not holds_options(state):
-        liquidate_only_position(terms, state, quotes, scratch, ledger, log, t)
+        liquidate_only_position(bar, t)
     elif terms.liquidation_mode == TAKEOVER:
-        forfeit_pool(terms, state, ledger, log, t)
+        forfeit_pool(bar, t)
     elif terms.liquidation_mode == CLOSE:
-        close_pool(terms, state, quotes, scratch, ledger, log, t)
+        close_pool(bar, t)
     else:
-        reduce_pool(terms, state, quotes, scratch, ledger, log, t)
-    record_bad_debt(terms, state, ledger, log, t)
+        reduce_pool(bar, t)
+    record_bad_debt(bar, t)
     drop_after_pool_failure(terms, state)
 
 
@@ -128,16 +117,9 @@ def mark_assets(state: AccountState, ledger: FloatArray) -> None:
             state.priced[c] = state.held.prices[c]
 
 
-def liquidate_only_position(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def liquidate_only_position(bar: AccountBar, t: int) -> None:
     """Liquidate the only position of the account as a single one, by the account's requirement."""
+    terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
     for i in range(len(state.margin)):
         if is_held(state, i):
             rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
@@ -149,7 +131,7 @@ def liquidate_only_position(
                 balances, loss = forfeit(rules, balances, value)
             while balances.positions[0].quantity != 0.0:
                 if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
-                    closed = find_step(terms, state, scratch, i)
+                    closed = find_step(terms, state, bar.scratch, i)
                 else:
                     x = quotes.multiplier[i]
                     closed = choose_reduction(rules, balances, value, abs(held), x)
@@ -163,32 +145,30 @@ def liquidate_only_position(
             state.wallet[CASH] = balances.cash
             put_position(state, i, balances.positions[0])
             ledger[LOSS, i] += loss
-            note_liquidation(log, t, i, value, state.held.quantities[i] - held, loss)
+            note_liquidation(bar.log, t, i, value, state.held.quantities[i] - held, loss)
 
 
-def record_bad_debt(
-    terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def record_bad_debt(bar: AccountBar, t: int) -> None:
     """Record a negative cash as bad debt if neither cross positions nor collateral are left."""
-    if count_cross(terms, state) > 0 or has_collateral_to_sell(state):
+    state, ledger = bar.state, bar.ledger
+    if count_cross(bar.terms, state) > 0 or has_collateral_to_sell(state):
         return
     if state.wallet[CASH] < 0.0:
         debt = -state.wallet[CASH]
         state.wallet[CASH] = 0.0
         ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
-        note(log, t, -1, DEBT, 1.0, 0.0, debt)
+        note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
 # --------------------------------------------------------------------------------- the modes
 
 
-def forfeit_pool(
-    terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def forfeit_pool(bar: AccountBar, t: int) -> None:
     """Give up the cross positions, the balance and all collateral.
 
     The loss is shared by notional, as the positions' own profits are in the price profit already.
     """
+    terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
     lost, gross = forfeit_options(state)
     lost += state.wallet[CASH]
     for c in range(len(state.held.amounts)):
@@ -215,21 +195,14 @@ def forfeit_pool(
             put_position(state, i, Position(0.0, 0.0, 0.0, value))
 
 
-def close_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def close_pool(bar: AccountBar, t: int) -> None:
     """Close all cross positions, sell collateral for what is missing, then take the fees."""
+    terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     asked, gross = 0.0, 0.0
     for i in range(len(state.margin)):
         scratch.cost[i], scratch.taken[i] = 0.0, 0.0
         if is_held(state, i) and not is_isolated(terms, i):
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+            rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
             scratch.reach[i] = state.held.quantities[i]
             scratch.cost[i], scratch.taken[i] = close_part(rules, state, quote, i, scratch.reach[i])
             scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]
@@ -255,28 +228,21 @@ def close_pool(
         state.wallet[CASH] = 0.0  # the shares of the fee add up to all that was left
 
 
-def reduce_pool(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def reduce_pool(bar: AccountBar, t: int) -> None:
     """Reduce one position at a time until the requirement holds; if nothing helps, close all."""
+    terms, state = bar.terms, bar.state
     for _ in range(MOST_STEPS):
         if compute_pool(terms, state) <= 0.0:
-            close_pool(terms, state, quotes, scratch, ledger, log, t)
+            close_pool(bar, t)
             return
-        i = choose_step(terms, state, quotes, scratch)
+        i = choose_step(bar)
         if i < 0:
-            close_pool(terms, state, quotes, scratch, ledger, log, t)
+            close_pool(bar, t)
             return
         if i < len(state.margin):
-            take_step(terms, state, quotes, scratch, ledger, log, t, i)
+            take_step(bar, t, i)
         else:
-            take_option_step(terms, state, ledger, log, t, i - len(state.margin))
+            take_option_step(terms, state, bar.ledger, bar.log, t, i - len(state.margin))
         if not is_pool_short(terms, state):
             return
-    close_pool(terms, state, quotes, scratch, ledger, log, t)
+    close_pool(bar, t)

@@ -9,7 +9,7 @@ then the order of the instruments.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backtest.account.account_records import Balances, Watch
 from backtest.account.auto_margin import add_from_wallet, can_add
@@ -57,8 +57,8 @@ from backtest.account.portfolio_records import (
     HIGHEST,
     RESTING,
     WORST,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -78,9 +78,6 @@ from backtest.account.resting_orders import (
 )
 from backtest.account.walk_by_rule import walk_by_rule
 from backtest.venue import Waypoint, find_failure
-
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
 
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""
@@ -102,44 +99,36 @@ class Event(NamedTuple):
 # --------------------------------------------------------------------------- step 7: the walk
 
 
-def walk(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def walk(bar: AccountBar, t: int) -> None:
     """Take the account through the prices inside the bar."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     is_filling = terms.fill == RESTING and is_any_reached(state, quotes, scratch)
     is_sensed = is_filling or is_walking(terms, state)
     if not is_sensed and is_quiet(terms, state, quotes):
         return
     if not is_sensed and has_only_position(terms, state) and terms.intrabar != ALONG:
-        walk_alone(terms, state, quotes, scratch, ledger, log, t)
+        walk_alone(bar, t)
         return
     start_walk(quotes, scratch)
-    if is_sensed and not is_filling and is_sound_on_path(terms, state, quotes, scratch):
+    if is_sensed and not is_filling and is_sound_on_path(bar):
         return
     if terms.intrabar == WORST:
         aim_at_worst(terms, state, quotes, scratch)
-        walk_segment(terms, state, quotes, scratch, ledger, log, t)
+        walk_segment(bar, t)
         return
     for leg in range(3):
         aim_at_leg(terms, quotes, scratch, leg)
-        walk_segment(terms, state, quotes, scratch, ledger, log, t)
+        walk_segment(bar, t)
         if is_filling:
             follow_fresh(state, scratch)
 
 
-def is_sound_on_path(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch
-) -> bool:
+def is_sound_on_path(bar: AccountBar) -> bool:
     """Return whether an account with options certainly gets through the path, by one test.
 
     What M - level R is at the opens is more than it can fall on all segments.
     """
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     if terms.intrabar == WORST or terms.equity_stop > 0.0 or is_any_near(terms, state, quotes):
         return False
     for i in range(len(scratch.last)):
@@ -210,34 +199,27 @@ def does_low_hurt(terms: Terms, state: AccountState, quotes: MarketBar, market: 
     return at_low <= at_high
 
 
-def walk_segment(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def walk_segment(bar: AccountBar, t: int) -> None:
     """Go to the next waypoint, with all events on the way."""
+    state, scratch = bar.state, bar.scratch
     while True:
-        event = find_event(terms, state, quotes, scratch)
+        event = find_event(bar)
         if event.what < 0:
             break
         who = event.who
         advance(scratch, event.place)
         if event.what == POOL:
             value_at(state, scratch.mark, scratch.price)
-            liquidate_pool(terms, state, quotes, scratch, ledger, log, t, False)
+            liquidate_pool(bar, t, False)
         elif event.what == DRAWN:
-            book_options(terms, state, scratch.mark, ledger)
-            close_account(terms, state, quotes, ledger, log, t, scratch.last, scratch.price)
+            book_options(bar.terms, state, scratch.mark, bar.ledger)
+            close_account(bar, t, scratch.last, scratch.price)
         elif event.what == ALONE:
-            fail_alone(terms, state, quotes, ledger, log, t, who, scratch.mark[who])
+            fail_alone(bar, t, who, scratch.mark[who])
         elif event.what == FILLED:
-            fill_resting(terms, state, quotes, scratch, ledger, log, t, who)
+            fill_resting(bar, t, who)
         else:
-            stop_position(terms, state, quotes, ledger, log, t, who, event.kind, event.value)
+            stop_position(bar, t, who, event.kind, event.value)
     advance(scratch, 1.0)
 
 
@@ -255,21 +237,22 @@ def move(start: float, end: float, place: float) -> float:
     return end if place == 1.0 else start + place * (end - start)
 
 
-def find_event(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> Event:
+def find_event(bar: AccountBar) -> Event:
     """Return what acts next on the segment; ``what`` is -1 if nothing does."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     found = Event(-1, -1, 2.0, math.nan, NOTHING)
     place = find_pool_failure(terms, state, scratch)
     if place <= 1.0:
         found = Event(POOL, -1, place, math.nan, NOTHING)
     for i in range(len(state.margin)):
         if is_held(state, i) and is_isolated(terms, i):
-            place = find_own_failure(terms, state, quotes, scratch, i)
+            place = find_own_failure(bar, i)
             if place < found.place - SAME_PLACE:
                 found = Event(ALONE, i, place, math.nan, NOTHING)
     place = find_stop_on_segment(terms, state, scratch)
     if place < found.place - SAME_PLACE:
         found = Event(DRAWN, -1, place, math.nan, NOTHING)
-    found = add_stops(terms, state, quotes, scratch, found)
+    found = add_stops(bar, found)
     return add_fills(state, scratch, found) if terms.fill == RESTING else found
 
 
@@ -282,13 +265,11 @@ def add_fills(state: AccountState, scratch: Scratch, found: Event) -> Event:
     return found
 
 
-def add_stops(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, found: Event
-) -> Event:
+def add_stops(bar: AccountBar, found: Event) -> Event:
     """Return the event, or the stop of a position that comes before it."""
-    for i in range(len(state.margin)):
-        if is_held(state, i):
-            kind, place, value = find_stop_place(terms, state, quotes, scratch, i)
+    for i in range(len(bar.state.margin)):
+        if is_held(bar.state, i):
+            kind, place, value = find_stop_place(bar, i)
             if kind != NOTHING and place < found.place - SAME_PLACE:
                 found = Event(EXIT, i, place, value, kind)
     return found
@@ -311,13 +292,11 @@ def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> fl
     return 2.0 if math.isnan(place) else place
 
 
-def find_own_failure(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
-) -> float:
+def find_own_failure(bar: AccountBar, i: int) -> float:
     """Return the place at which an isolated position fails on a segment; over 1 if it does not."""
-    rules, x = share(pick_instrument(terms, i)), quotes.multiplier[i]
-    balances = Balances(0.0, (pick_position(state, i),))
-    start, end = scratch.mark[i], scratch.mark_end[i]
+    rules, x = share(pick_instrument(bar.terms, i)), bar.quotes.multiplier[i]
+    balances = Balances(0.0, (pick_position(bar.state, i),))
+    start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
     if is_failing(rules, balances, start, x):
         return 0.0
     if not is_failing(rules, balances, end, x):
@@ -328,13 +307,12 @@ def find_own_failure(
     return float(min(max((root - start) / (end - start), 0.0), 1.0))
 
 
-def find_stop_place(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
-) -> tuple[int, float, float]:
+def find_stop_place(bar: AccountBar, i: int) -> tuple[int, float, float]:
     """Return the stop of one position that the segment reaches, its place and its u; losses first.
 
     A stop at or beyond its price already acts at the price of now.
     """
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     position = pick_position(state, i)
     start, end = scratch.last[i], scratch.last_end[i]
@@ -360,18 +338,10 @@ def find_stop_place(
     return found, nearest, at
 
 
-def fail_alone(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-    value: float,
-) -> None:
+def fail_alone(bar: AccountBar, t: int, i: int, value: float) -> None:
     """Liquidate an isolated position at u, unless the wallet adds margin."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before, row = pick_balances(terms, state, i), log.written[0]
     if can_add(rules, before):
         after = add_from_wallet(rules, before, value, quote, as_log(log), t)
@@ -388,22 +358,14 @@ def fail_alone(
 # ------------------------------------------------------------------------- one position alone
 
 
-def walk_alone(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def walk_alone(bar: AccountBar, t: int) -> None:
     """Take the only position of the account through the bar as a single one."""
-    for i in range(len(state.margin)):
-        if is_held(state, i):
-            if is_isolated(terms, i) or is_plain(terms):
-                walk_by_rule(terms, state, quotes, scratch, ledger, log, t, i)
+    for i in range(len(bar.state.margin)):
+        if is_held(bar.state, i):
+            if is_isolated(bar.terms, i) or is_plain(bar.terms):
+                walk_by_rule(bar, t, i)
             else:
-                walk_by_distance(terms, state, quotes, scratch, ledger, log, t, i)
+                walk_by_distance(bar, t, i)
             return
 
 
@@ -412,17 +374,9 @@ def is_plain(terms: Terms) -> bool:
     return not terms.rules.has_scenarios and terms.rules.level == 1.0
 
 
-def walk_by_distance(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def walk_by_distance(bar: AccountBar, t: int, i: int) -> None:
     """Take one cross position under scenarios, or a level, through the extremes: nearer first."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     start_walk(quotes, scratch)
     while is_held(state, i):
@@ -438,10 +392,10 @@ def walk_by_distance(
             is_down = (position.quantity > 0.0) != (kind == PROFIT)
             stop = min(stop, quote.open) if is_down else max(stop, quote.open)
             if not (is_caught and is_nearer(rules, quote, value, stop)):
-                stop_position(terms, state, quotes, ledger, log, t, i, kind, stop)
+                stop_position(bar, t, i, kind, stop)
                 continue
         if not is_caught:
             break
         scratch.mark[i] = value
         value_at(state, scratch.mark, scratch.price)
-        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, True)
+        liquidate_pool(bar, t, True)

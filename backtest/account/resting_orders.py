@@ -41,8 +41,8 @@ from backtest.account.portfolio_records import (
     LEFT,
     OVERLAY,
     REDUCE,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -58,7 +58,6 @@ from backtest.venue import compute_largest_notional, compute_price, compute_sett
 
 if TYPE_CHECKING:
     from backtest.account.account_records import InstrumentRules
-    from backtest.base import FloatArray
 
 TICK_SLACK = 1e-6
 """Ticks by which a price may miss the one that fills an order: the rounding of floats."""
@@ -69,20 +68,12 @@ ROUNDING = 1e-9
 # ------------------------------------------------------------------------------ step 5: placing
 
 
-def place_orders(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    equity: float,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def place_orders(bar: AccountBar, t: int, equity: float) -> None:
     """Fill at the open what goes to market, and place the rest as limit orders.
 
     ``equity`` is that of the decision's close, 0 if nothing is left of it.
     """
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     n = len(state.margin)
     value_at(state, quotes.open, quotes.asset_open)
     for i in range(n):
@@ -91,17 +82,17 @@ def place_orders(
     choose_orders(terms, state, quotes, scratch, equity)
     for i in range(n):
         quotes.fill[i] = quotes.open[i]
-        trade_at_market(terms, state, quotes, scratch, ledger, log, t, i)
+        trade_at_market(bar, t, i)
     for i in range(n):
         if scratch.kind[i] == INCREASE:
-            aim_increase(terms, state, quotes, scratch, equity - state.wallet[ELSEWHERE], i)
+            aim_increase(bar, equity - state.wallet[ELSEWHERE], i)
     if has_increase(scratch):
         cut_to_balance(terms, state, quotes, scratch)
         factor = fit_increases(terms, state, quotes, scratch)
-        rest_increases(terms, state, quotes, scratch, log, t, factor)
+        rest_increases(bar, t, factor)
     for i in range(n):
         if scratch.kind[i] == REDUCE and is_held(state, i) and not goes_to_market(terms, state, i):
-            rest_reduction(terms, state, quotes, scratch, log, t, i)
+            rest_reduction(bar, t, i)
         quotes.fill[i] = quotes.open[i]
         state.is_pending[i] = 0 if math.isnan(scratch.wanted[i]) else 1
 
@@ -111,17 +102,10 @@ def goes_to_market(terms: Terms, state: AccountState, i: int) -> bool:
     return not terms.rests_closing or is_ending(state, i)
 
 
-def trade_at_market(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
     """Fill a reduction, or the closing part of a flip, at the open."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    scratch, ledger, log = bar.scratch, bar.ledger, bar.log
     if not goes_to_market(terms, state, i):
         return
     if scratch.kind[i] == REDUCE:
@@ -149,22 +133,16 @@ def find_through(terms: Terms, rules: InstrumentRules, value: float, side: float
     return compute_value(size, is_inverse, price) if price > 0.0 else math.nan
 
 
-def aim_increase(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    equity: float,
-    i: int,
-) -> None:
+def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
     """Write size, limits and cost of an increase at its limit price; or drop it.
 
     It is dropped if the limit price leaves nothing to add, or if what it closes first is still
     held.
     """
+    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     side = scratch.side[i]
     set_limit(terms, quotes, scratch, i, side)
-    scratch.before[i] = state.held.quantities[i] * (side * abs(quotes.fill[i]))
+    scratch.before[i] = bar.state.held.quantities[i] * (side * abs(quotes.fill[i]))
     kept = max(scratch.before[i], 0.0)
     is_left = scratch.before[i] < 0.0 and not terms.rests_closing
     if is_left or math.isnan(scratch.through[i]) or not scratch.reach[i] > kept:
@@ -172,7 +150,7 @@ def aim_increase(
         quotes.fill[i] = quotes.open[i]
         return
     price_resting(terms, quotes, scratch, i)
-    most = find_resting_limit(terms, state, quotes, scratch, equity, i)
+    most = find_resting_limit(bar, equity, i)
     scratch.kept[i] = kept
     scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
     if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
@@ -193,15 +171,14 @@ def price_resting(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> 
     scratch.saved[i] = 0.0
 
 
-def find_resting_limit(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float, i: int
-) -> float:
+def find_resting_limit(bar: AccountBar, equity: float, i: int) -> float:
     """Return the largest notional of one increase by its own limits, whatever the others do."""
+    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not is_isolated(terms, i):
         margin = pick_margin(terms, i)
         return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    balances, before, rate = pick_balances(terms, state, i), scratch.before[i], scratch.rate[i]
+    balances, before, rate = pick_balances(terms, bar.state, i), scratch.before[i], scratch.rate[i]
     free = compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
     most = compute_largest_notional(rules.margin, free, before, rate, quote.initial)
     wallet = balances.cash - scratch.fee[i]
@@ -212,56 +189,33 @@ def find_resting_limit(
     return float(kept + min(most - kept, room))
 
 
-def rest_increases(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    log: EventLog,
-    t: int,
-    factor: float,
-) -> None:
+def rest_increases(bar: AccountBar, t: int, factor: float) -> None:
     """Place all increases, each scaled by the common factor."""
-    for i in range(len(state.margin)):
-        if scratch.kind[i] == INCREASE:
-            wanted = size_increase(state, quotes, scratch, i, factor)
-            rest(terms, state, quotes, scratch, log, t, i, wanted)
+    for i in range(len(bar.state.margin)):
+        if bar.scratch.kind[i] == INCREASE:
+            wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
+            rest(bar, t, i, wanted)
 
 
-def rest_reduction(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def rest_reduction(bar: AccountBar, t: int, i: int) -> None:
     """Place a reduction on the other side of the price, if something is left to reduce there."""
-    held = state.held.quantities[i]
-    set_limit(terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
+    quotes, scratch = bar.quotes, bar.scratch
+    held = bar.state.held.quantities[i]
+    set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
     wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i])) + 0.0
     if abs(wanted) < abs(held) and not math.isnan(scratch.through[i]):
-        rest(terms, state, quotes, scratch, log, t, i, wanted)
+        rest(bar, t, i, wanted)
 
 
-def rest(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    log: EventLog,
-    t: int,
-    i: int,
-    wanted: float,
-) -> None:
+def rest(bar: AccountBar, t: int, i: int, wanted: float) -> None:
     """Place an order for a quantity, as far as lots and volume allow."""
-    rules, held = share(pick_instrument(terms, i)), state.held.quantities[i]
+    quotes, scratch = bar.quotes, bar.scratch
+    rules, held = share(pick_instrument(bar.terms, i)), bar.state.held.quantities[i]
     quantity = round_quantity(rules, held, pick_quote(quotes, i), wanted)
     if quantity != held:
         scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
         change = quantity - held
-        note(log, t, i, RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
+        note(bar.log, t, i, RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
 
 
 # ---------------------------------------------------------------------- step 7: inside the bar
@@ -301,20 +255,12 @@ def find_fill_place(state: AccountState, scratch: Scratch, i: int) -> float:
     return float(min(max((through - start) / (end - start), 0.0), 1.0))
 
 
-def fill_resting(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def fill_resting(bar: AccountBar, t: int, i: int) -> None:
     """Fill an order at its limit, at the maker fee.
 
     An isolated order that the wallet no longer covers is cancelled.
     """
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
     held, wanted, limit = before.positions[0].quantity, scratch.wanted[i], scratch.limit[i]
@@ -324,7 +270,7 @@ def fill_resting(
         wallet, _ = move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
-    enter_fill(terms, state, ledger, log, t, i, FILL, before, done, 0)
+    enter_fill(terms, state, bar.ledger, bar.log, t, i, FILL, before, done, 0)
     if scratch.kind[i] == INCREASE and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     state.factor[i] = state.wallet[OVERLAY]

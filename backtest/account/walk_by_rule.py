@@ -27,10 +27,8 @@ from backtest.account.portfolio_liquidation import liquidate_pool
 from backtest.account.portfolio_payments import drop_after_liquidation, drop_after_pool_failure
 from backtest.account.portfolio_records import (
     HIGHEST,
+    AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
-    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -44,26 +42,18 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def walk_by_rule(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def walk_by_rule(bar: AccountBar, t: int, i: int) -> None:
     """Take one position through the extremes with the rules of a single position."""
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     watch = Watch(state.best[i], state.wallet[HIGHEST])
-    kind, at = find_own_trigger(terms, state, quotes, scratch, ledger, log, t, i)
+    kind, at = find_own_trigger(bar, t, i)
     before = pick_balances(terms, state, i)
     if kind == NOTHING:
         return
     if kind == LIQUIDATION and not is_isolated(terms, i):
         state.held.values[i] = at
-        log_causes(terms, state, scratch, ledger, log, t)
+        log_causes(terms, state, bar.scratch, ledger, log, t)
     row, after, found, last = log.written[0], before, new_ledger(), kind
     while kind != NOTHING:
         after, found = act_at_extreme(rules, after, found, quote, kind, at, as_log(log), t)
@@ -81,27 +71,19 @@ def walk_by_rule(
         end_by_rule(terms, state, ledger, i, found.liquidations)
 
 
-def find_own_trigger(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> tuple[int, float]:
+def find_own_trigger(bar: AccountBar, t: int, i: int) -> tuple[int, float]:
     """Return what acts on the position in the bar, and its u.
 
     A liquidation of an account that also holds options is that of its pool, and done here.
     """
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     watch = Watch(state.best[i], state.wallet[HIGHEST])
     kind, at = find_trigger(rules, pick_balances(terms, state, i), quote, watch)
     while kind == LIQUIDATION and not is_isolated(terms, i) and holds_options(state):
         value_at(state, quotes.mark_open, quotes.asset_mark_open)
         state.held.values[i] = at
-        liquidate_pool(terms, state, quotes, scratch, ledger, log, t, False)
+        liquidate_pool(bar, t, False)
         if not is_held(state, i):
             return NOTHING, at
         kind, at = find_trigger(rules, pick_balances(terms, state, i), quote, watch)
