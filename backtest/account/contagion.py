@@ -30,8 +30,8 @@ from backtest.account.portfolio_ledger import (
 )
 from backtest.account.portfolio_records import (
     DISTANCE,
+    AccountBar,
     AccountState,
-    EventLog,
     Scratch,
     Terms,
     is_held,
@@ -50,13 +50,12 @@ OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
 """Causes besides the n instruments: ``AccountState.fallen[n + ...]``."""
 
 
-def measure_falls(
-    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, falls: FloatArray
-) -> float:
+def measure_falls(bar: AccountBar, falls: FloatArray) -> float:
     """Write what each cause took from D since the last close, at the values being tested.
 
     ``falls`` has shape (n + 3,). Returns D. ``scratch.shares`` are then the Euler shares of now.
     """
+    terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
     n = len(state.margin)
     fill_shares(terms.rules, state.held, scratch.shares)
     needed = compute_needed(terms, state)
@@ -119,21 +118,15 @@ def sum_option_gains(terms: Terms, state: AccountState, i: int) -> float:
     return gain
 
 
-def record_falls(
-    terms: Terms,
-    state: AccountState,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    is_high: bool,
-) -> None:
+def record_falls(bar: AccountBar, is_high: bool) -> None:
     """Add the falls of a bar at its close; a new high of the unit value begins anew.
 
     Not for an account whose events are not logged: nobody reads its causes.
     """
-    if len(log.entries) == 0:
+    state, scratch = bar.state, bar.scratch
+    if len(bar.log.entries) == 0:
         return
-    now = measure_falls(terms, state, scratch, ledger, scratch.falls)
+    now = measure_falls(bar, scratch.falls)
     for k in range(len(state.fallen)):
         state.fallen[k] = 0.0 if is_high else state.fallen[k] + scratch.falls[k]
     for k in range(len(state.shares)):
@@ -141,14 +134,13 @@ def record_falls(
     state.wallet[DISTANCE] = now
 
 
-def log_causes(
-    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def log_causes(bar: AccountBar, t: int) -> None:
     """Log the share of each cause in a liquidation of the pool, and who closes in profit."""
+    state, scratch, log = bar.state, bar.scratch, bar.log
     if len(log.entries) == 0:
         return
     n = len(state.margin)
-    measure_falls(terms, state, scratch, ledger, scratch.falls)
+    measure_falls(bar, scratch.falls)
     whole = 0.0
     for k in range(n + 3):
         scratch.falls[k] = max(scratch.falls[k] + state.fallen[k], 0.0)
@@ -159,7 +151,7 @@ def log_causes(
         if not whole > 0.0 and k == n + OF_RULES:
             share = 1.0
         profit = 0.0
-        if k < n and is_held(state, k) and not is_isolated(terms, k):
+        if k < n and is_held(state, k) and not is_isolated(bar.terms, k):
             change = state.held.values[k] - state.held.entries[k]
             profit = state.held.quantities[k] * change
         if share > 0.0 or profit > 0.0:

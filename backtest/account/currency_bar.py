@@ -129,8 +129,8 @@ def begin_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
         show_pool(bar, pool, rates[pool])
         if pool == 0:
             bar.state.wallet[ELSEWHERE] = elsewhere
-            take_portfolio_flows(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t)
-        convert_collateral(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+            take_portfolio_flows(bar, t)
+        convert_collateral(bar, t)
         leave_pool(bar, pool, rates[pool])
     if bar.terms.has_transfers:
         cover_pools(bar, t, rates)
@@ -146,17 +146,13 @@ def open_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
         bar.state.cursor[FUNDING_NEXT] = first  # all pools look at all events, and pay their own
-        pay_portfolio_funding(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t, 1)
+        pay_portfolio_funding(bar, t, 1)
         if bar.terms.has_interest and t > 0:
-            charge_portfolio_interest(
-                bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t
-            )
+            charge_portfolio_interest(bar, t)
         if bar.terms.has_fund_fees and t > 0 and pool == 0:
-            charge_fund_fees(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t)
+            charge_fund_fees(bar, t)
         check_gap(bar, t)
-        stop_by_time(
-            bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t, 1.0 * bar.feed.time[t]
-        )
+        stop_by_time(bar, t, 1.0 * bar.feed.time[t])
         leave_pool(bar, pool, rates[pool])
 
 
@@ -169,7 +165,7 @@ def live_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
         show_pool(bar, pool, rates[pool])
         stamp_openings(bar.terms, bar.state, time)
         bar.state.cursor[FUNDING_NEXT] = first
-        pay_portfolio_funding(bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger, bar.log, t, 0)
+        pay_portfolio_funding(bar, t, 0)
         walk(bar, t)
         if bar.terms.fill == RESTING:
             stamp_openings(bar.terms, bar.state, time)

@@ -91,7 +91,7 @@ def close_pools(bar: AccountBar, t: int, wealth: float) -> None:
     is_high = close_totals(bar.terms, bar.state, bar.scratch, rates, equity, wealth, is_lost)
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
-        record_falls(bar.terms, bar.state, bar.scratch, bar.ledger, bar.log, is_high)
+        record_falls(bar, is_high)
         leave_pool(bar, pool, rates[pool])
     fold_ledger(bar.terms, bar.state, bar.scratch, bar.ledger, opens)
     bar.ledger[FX_PNL, bar.ledger.shape[1] - 1] = gained
@@ -149,7 +149,7 @@ def end_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
         if count_open(bar.state) > 0:
-            end_portfolio(bar.terms, bar.state, bar.quotes, bar.ledger, bar.log, t)
+            end_portfolio(bar, t)
         leave_pool(bar, pool, rates[pool])
 
 

@@ -107,11 +107,11 @@ def measure_targets(bar: AccountBar, pool: int, is_ordering: bool) -> None:
     if bar.terms.fill == RESTING:
         set_fills(bar.quotes, bar.quotes.decided)
     if is_ordering:
-        choose_within_bands(bar.terms, bar.state, bar.quotes, bar.scratch, equity)
+        choose_within_bands(bar, equity)
         own[ORDERED] = sum_orders(bar.state, bar.quotes, bar.scratch) - bar.scratch.elsewhere[2]
     else:
         for i in range(len(bar.state.margin)):
-            bar.scratch.kind[i] = aim(bar.terms, bar.state, bar.quotes, bar.scratch, equity, i)
+            bar.scratch.kind[i] = aim(bar, equity, i)
         most = bar.terms.max_gross_leverage * equity
         own[WANTED], own[REST] = sum_targets(bar.state, bar.quotes, bar.scratch, most)
         own[WANTED] -= wanted

@@ -80,13 +80,13 @@ def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
     ``is_clear``: the ledger has entries of a fast bar alone. If the bar is not fast, nothing has
     changed but values that every bar writes anew.
     """
-    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
-    if is_event_due(feed, state, t):
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    if is_event_due(bar.feed, state, t):
         return False
-    set_opens(terms, feed, state, quotes, t)
-    if is_any_trading(terms, state, quotes, bar.scratch):
+    set_opens(bar, t)
+    if is_any_trading(bar):
         return False
-    if not set_rest(terms, feed, state, quotes, t) or not is_quiet(terms, state, quotes):
+    if not set_rest(bar, t) or not is_quiet(terms, state, quotes):
         return False
     value_at(state, quotes.mark_close, quotes.asset_mark_close)
     equity = compute_account_equity(terms, state)
@@ -111,12 +111,11 @@ def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
     return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
 
 
-def set_opens(
-    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
-) -> None:
+def set_opens(bar: AccountBar, t: int) -> None:
     """Write what decides whether anything trades at the opens."""
-    brackets = terms.rules.brackets
-    for i in range(len(state.margin)):
+    feed, quotes = bar.feed, bar.quotes
+    brackets = bar.terms.rules.brackets
+    for i in range(len(bar.state.margin)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
         quotes.is_listed[i] = 1 if is_listed else 0
         if is_listed:
@@ -126,14 +125,13 @@ def set_opens(
             quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
 
 
-def set_rest(
-    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
-) -> bool:
+def set_rest(bar: AccountBar, t: int) -> bool:
     """Write the remaining prices of the bar; False if a position is delisted in it.
 
     Also False if an open is beyond the extremes of its bar.
     """
-    brackets = terms.rules.brackets
+    feed, state, quotes = bar.feed, bar.state, bar.quotes
+    brackets = bar.terms.rules.brackets
     for i in range(len(state.margin)):
         if quotes.is_listed[i] == 0:
             continue
@@ -154,13 +152,14 @@ def set_rest(
     return True
 
 
-def is_any_trading(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> bool:
+def is_any_trading(bar: AccountBar) -> bool:
     """Return whether any decision of the last close may trade at the opens."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     value_at(state, quotes.open, quotes.asset_open)
     equity = compute_account_equity(terms, state)
     if terms.max_gross_leverage < math.inf:
-        choose_orders(terms, state, quotes, scratch, equity)
-        return has_order(scratch)
+        choose_orders(bar, equity)
+        return has_order(bar.scratch)
     found = False
     for i in range(len(state.margin)):
         found = found or is_trading(terms, state, quotes, equity, i)
@@ -205,14 +204,14 @@ def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
 
 def close_fast_bar(bar: AccountBar, equity: float) -> None:
     """Mark positions at the mark closes of the bar."""
-    state, quotes, ledger = bar.state, bar.quotes, bar.ledger
+    state, quotes = bar.state, bar.quotes
     wallet = state.wallet
     for i in range(len(state.margin)):
         profit = 0.0
         if is_held(state, i):
             profit += state.held.quantities[i] * (quotes.mark_close[i] - state.marked[i])
             state.marked[i] = quotes.mark_close[i]
-        ledger[PRICE_PNL, i] = profit
+        bar.ledger[PRICE_PNL, i] = profit
         state.since[i] += 1.0
         state.since_stop[i] += 1.0
     wealth = wallet[EQUITY] + wallet[RESERVE]
@@ -223,4 +222,4 @@ def close_fast_bar(bar: AccountBar, equity: float) -> None:
         wallet[UNIT] = wallet[SCALE] * (equity + wallet[RESERVE])
     is_high = wallet[UNIT] >= wallet[PEAK]
     wallet[PEAK] = max(wallet[UNIT], wallet[PEAK])
-    record_falls(bar.terms, state, bar.scratch, ledger, bar.log, is_high)
+    record_falls(bar, is_high)

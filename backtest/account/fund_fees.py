@@ -21,11 +21,9 @@ from backtest.account.portfolio_records import (
     IS_RUINED,
     RESERVE,
     UNIT,
+    AccountBar,
     AccountState,
     EventLog,
-    MarketBar,
-    MarketFeed,
-    Terms,
 )
 from backtest.account.terms import MANAGED, MANAGEMENT_FEE, PERFORMANCE_FEE, PERFORMED
 
@@ -33,20 +31,14 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def charge_fund_fees(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def charge_fund_fees(bar: AccountBar, t: int) -> None:
     """Charge the fees on the wealth of the last close; at most the equity at the mark opens.
 
     The performance fee is on what is over the high-water mark, the highest unit value after fees at
     a date of this fee so far. It is due at the first open on or after a date.
     """
+    terms, feed, state = bar.terms, bar.feed, bar.state
+    quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     wealth = state.wallet[EQUITY] + state.wallet[RESERVE] + total(ledger, TOP_UP)
     if state.wallet[IS_RUINED] != 0.0 or not wealth > 0.0:
         return

@@ -8,10 +8,10 @@ from backtest.account.portfolio_records import (
     INCREASE,
     KEPT,
     REDUCE,
+    AccountBar,
     AccountState,
     MarketBar,
     Scratch,
-    Terms,
     is_held,
 )
 from backtest.base.units import TOLERANCE
@@ -25,19 +25,17 @@ def tell_order(scratch: Scratch, i: int) -> int:
     return INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else REDUCE
 
 
-def scale_targets(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
-) -> None:
+def scale_targets(bar: AccountBar, equity: float) -> None:
     """Scale all targets by one factor to the cap of gross leverage.
 
     Instruments without a target of their own count with what they hold.
     """
-    most = terms.max_gross_leverage * equity
-    wanted, rest = sum_targets(state, quotes, scratch, most)
+    most = bar.terms.max_gross_leverage * equity
+    wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
     factor = compute_cap_factor(most, wanted, rest)
     if factor < 1.0:
-        for i in range(len(state.margin)):
-            scratch.reach[i] *= factor
+        for i in range(len(bar.state.margin)):
+            bar.scratch.reach[i] *= factor
 
 
 def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
@@ -64,15 +62,14 @@ def sum_targets(
     return wanted, rest
 
 
-def narrow_bands(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
-) -> None:
+def narrow_bands(bar: AccountBar, equity: float) -> None:
     """Let no band keep a position over its target where gross leverage would pass the cap by far.
 
     That is by more than :data:`BAND_SLACK` of it.
     """
-    total = sum_orders(state, quotes, scratch)
-    if total > (1.0 + BAND_SLACK) * terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
+    state, scratch = bar.state, bar.scratch
+    total = sum_orders(state, bar.quotes, scratch)
+    if total > (1.0 + BAND_SLACK) * bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
         for i in range(len(state.margin)):
             if scratch.kind[i] == KEPT and abs(scratch.before[i]) > scratch.reach[i]:
                 scratch.kind[i] = tell_order(scratch, i)

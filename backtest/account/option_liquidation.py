@@ -28,6 +28,7 @@ from backtest.account.portfolio_records import (
     LARGEST_REQUIREMENT,
     NUMBERS,
     OPTIONS_LAST,
+    AccountBar,
     AccountState,
     EventLog,
     Scratch,
@@ -234,15 +235,14 @@ def try_option_step(terms: Terms, state: AccountState, k: int) -> tuple[float, f
     return gain, notional
 
 
-def take_option_step(
-    terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int, k: int
-) -> None:
+def take_option_step(bar: AccountBar, t: int, k: int) -> None:
     """Take one step of a partial liquidation."""
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
     traded = size_option_step(terms, state, k)
     cost, asked = force_option(terms, state, ledger, k, traded)
     fee = cap_fee(asked, compute_pool(terms, state))
     state.wallet[CASH] -= fee
-    book_forced(state, ledger, log, t, k, traded, cost + fee)
+    book_forced(state, ledger, bar.log, t, k, traded, cost + fee)
 
 
 def choose_option_step(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from backtest.account.portfolio_ledger import EXPIRED, FEES, PRICE_PNL, note
 from backtest.account.portfolio_records import (
     CASH,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
     MarketFeed,
     Terms,
@@ -106,11 +106,9 @@ def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: flo
     own.positions.marks[k] = value if math.isnan(quoted) else quoted
 
 
-def close_options(
-    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
-) -> None:
+def close_options(bar: AccountBar, t: int) -> None:
     """Mark all options at the mark closes, with the surface and the time of the close."""
-    own, data = state.options, feed.options
+    own, data = bar.state.options, bar.feed.options
     for k in range(len(own.targets)):
         positions = own.positions
         positions.years[k], positions.volatilities[k] = (
@@ -119,8 +117,8 @@ def close_options(
         )
         positions.bases[k] = data.bases_close[t, k]
         own.targets[k] = math.nan
-        index = find_index(terms, k, quotes.mark_close)
-        restart(terms, state, k, index, data.sizes[k] * data.marks_close[t, k])
+        index = find_index(bar.terms, k, bar.quotes.mark_close)
+        restart(bar.terms, bar.state, k, index, data.sizes[k] * data.marks_close[t, k])
 
 
 def book_profits(state: AccountState, ledger: FloatArray) -> None:
@@ -156,41 +154,26 @@ def find_unit(state: AccountState, k: int) -> float:
 # ------------------------------------------------------------------------------------- expiry
 
 
-def expire_options(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    is_inside: int,
-    before: int,
-) -> None:
+def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None:
     """Settle what expires at the open of the bar, or inside it, before a time in ns.
 
     An order for it is dropped.
     """
-    data = feed.options
+    state = bar.state
+    data = bar.feed.options
     for k in range(len(state.options.targets)):
         is_due = data.expiry_bars[k] == t and data.are_inside[k] == is_inside
         if is_due and data.expiry_times[k] < before:
             state.options.targets[k] = math.nan
             if state.options.positions.quantities[k] != 0.0:
-                settle(terms, feed, state, ledger, log, t, k)
+                settle(bar, t, k)
 
 
-def settle(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    k: int,
-) -> None:
+def settle(bar: AccountBar, t: int, k: int) -> None:
     """Pay what an option that is held is worth at its settlement price, less the fee."""
-    own, own_terms, last = state.options, terms.options, ledger.shape[1] - 1
-    positions, spot = own.positions, feed.options.expiry_spots[k]
+    state, ledger = bar.state, bar.ledger
+    own, own_terms, last = state.options, bar.terms.options, ledger.shape[1] - 1
+    positions, spot = own.positions, bar.feed.options.expiry_spots[k]
     held, size = positions.quantities[k], positions.sizes[k]
     payoff = size * max(0.0, positions.signs[k] * (spot - positions.strikes[k]))
     unit = spot
@@ -206,7 +189,7 @@ def settle(
     ledger[FEES, last] += fee
     state.wallet[CASH] += held * payoff - fee
     release(state, k)
-    note(log, t, name_option(state, k), EXPIRED, payoff, -held, abs(held) * payoff, fee)
+    note(bar.log, t, name_option(state, k), EXPIRED, payoff, -held, abs(held) * payoff, fee)
 
 
 def release(state: AccountState, k: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from backtest.account.ledger import EQUITY_STOPPED, FILL
 from backtest.account.option_marks import cap_fee_of, find_unit, name_option
 from backtest.account.portfolio_ledger import FEES, SLIPPAGE, TRADED, UNQUOTED, note
-from backtest.account.portfolio_records import CASH, IS_OVER, AccountState, EventLog, Terms
+from backtest.account.portfolio_records import CASH, IS_OVER, AccountBar, AccountState, Terms
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_option_value, is_vega_small
 
@@ -64,15 +64,9 @@ def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) 
 # -------------------------------------------------------------------------------------- orders
 
 
-def begin_options(
-    terms: Terms,
-    state: AccountState,
-    equity: float,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def begin_options(bar: AccountBar, t: int, equity: float) -> None:
     """Choose what the orders of the bar do, and fill those that only reduce."""
+    state = bar.state
     own = state.options
     for k in range(len(own.targets)):
         held = own.positions.quantities[k]
@@ -81,11 +75,11 @@ def begin_options(
         own.targets[k] = math.nan
         if math.isnan(wanted) or wanted == held or not equity > 0.0:
             continue
-        own.prices[k] = price_fill(terms, state, k, 1.0 if wanted > held else -1.0)
+        own.prices[k] = price_fill(bar.terms, state, k, 1.0 if wanted > held else -1.0)
         if math.isnan(own.prices[k]):
-            note(log, t, name_option(state, k), UNQUOTED, own.positions.marks[k], 0.0, 0.0)
+            note(bar.log, t, name_option(state, k), UNQUOTED, own.positions.marks[k], 0.0, 0.0)
         elif wanted * held >= 0.0 and abs(wanted) < abs(held):
-            fill_option_order(terms, state, ledger, log, t, k, wanted)
+            fill_option_order(bar, t, k, wanted)
             own.kept[k] = wanted
         else:
             own.kept[k] = held if wanted * held > 0.0 else 0.0
@@ -160,69 +154,44 @@ def end_trial(state: AccountState) -> None:
         own.positions.quantities[k] = own.before[k]
 
 
-def add_options(
-    terms: Terms,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    factor: float,
-) -> None:
+def add_options(bar: AccountBar, t: int, factor: float) -> None:
     """Fill what adds to options, scaled by the common factor."""
-    own = state.options
+    own = bar.state.options
     for k in range(len(own.targets)):
-        if is_adding(state, k):
+        if is_adding(bar.state, k):
             held = own.positions.quantities[k]
             wanted = own.kept[k] + factor * own.added[k]
             own.added[k] = 0.0
             if abs(wanted - held) > TOLERANCE * abs(held):
-                fill_option_order(terms, state, ledger, log, t, k, wanted)
+                fill_option_order(bar, t, k, wanted)
 
 
 # --------------------------------------------------------------------------------------- fills
 
 
-def fill_option_order(
-    terms: Terms,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    k: int,
-    wanted: float,
-) -> None:
+def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
     """Trade one option to a quantity at the price of its order."""
-    enter_option_trade(terms, state, ledger, log, t, k, wanted, FILL)
+    enter_option_trade(bar, t, k, wanted, FILL)
 
 
-def stop_options(
-    terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def stop_options(bar: AccountBar, t: int) -> None:
     """Close all options by the equity stop, half of the spread from their marks."""
-    own = state.options
+    own = bar.state.options
     for k in range(len(own.targets)):
         held, half = own.positions.quantities[k], own.half_spreads[k]
         if held != 0.0:
             half = 0.0 if math.isnan(half) else half
             side = -1.0 if held > 0.0 else 1.0
-            own.prices[k] = price_by_volatility(terms, state, k, side, half)
-            enter_option_trade(terms, state, ledger, log, t, k, 0.0, EQUITY_STOPPED)
+            own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, half)
+            enter_option_trade(bar, t, k, 0.0, EQUITY_STOPPED)
 
 
-def enter_option_trade(
-    terms: Terms,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    k: int,
-    wanted: float,
-    kind: int,
-) -> None:
+def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:
     """Trade one option to a quantity at its price, with the fee; log it as an event of a kind."""
+    state, ledger = bar.state, bar.ledger
     own, last = state.options, ledger.shape[1] - 1
     traded, price = wanted - own.positions.quantities[k], own.prices[k]
-    fee = abs(traded) * compute_option_fee(terms, state, k, price)
+    fee = abs(traded) * compute_option_fee(bar.terms, state, k, price)
     worsening = traded * (price - own.positions.marks[k])
     own.fees[k] += fee
     own.slippage[k] += worsening
@@ -231,7 +200,7 @@ def enter_option_trade(
     trade_option(state, ledger, k, wanted, price)
     state.wallet[CASH] -= fee
     amount = abs(traded) * price
-    note(log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
+    note(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
 
 
 def trade_option(

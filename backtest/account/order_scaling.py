@@ -21,6 +21,7 @@ from backtest.account.portfolio_records import (
     CASH,
     INCREASE,
     RESTING,
+    AccountBar,
     AccountState,
     MarketBar,
     Scratch,
@@ -49,8 +50,9 @@ GOLDEN = 0.3819660112501051
 """The smaller part of the golden section."""
 
 
-def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
+def fit_increases(bar: AccountBar) -> float:
     """Return the factor of all increases: 1, or the upper end of the passing interval, or 0."""
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     values = quotes.open if terms.fill == RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
     free = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
@@ -58,17 +60,17 @@ def fit_increases(terms: Terms, state: AccountState, quotes: MarketBar, scratch:
     count, only = count_increases(scratch)
     fixed = 0.0
     if not is_joint(terms, state):
-        fixed = sum_other_initial(terms, state, quotes, scratch)
+        fixed = sum_other_initial(bar)
         if count == 1 and not is_isolated(terms, only):
             return fit_single(terms, quotes, scratch, free - fixed, only)
-    if compute_room(terms, state, quotes, scratch, free, fixed, 1.0) >= 0.0:
+    if compute_room(bar, free, fixed, 1.0) >= 0.0:
         return 1.0
     low, high = 0.0, 1.0
-    if not compute_room(terms, state, quotes, scratch, free, fixed, 0.0) >= 0.0:
-        low = find_passing(terms, state, quotes, scratch, free, fixed)
+    if not compute_room(bar, free, fixed, 0.0) >= 0.0:
+        low = find_passing(bar, free, fixed)
         if math.isnan(low):
             return 0.0
-    return narrow(terms, state, quotes, scratch, free, fixed, low, high)
+    return narrow(bar, free, fixed, low, high)
 
 
 def is_joint(terms: Terms, state: AccountState) -> bool:
@@ -107,13 +109,12 @@ def compute_all_uncounted(
     return found
 
 
-def sum_other_initial(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch
-) -> float:
+def sum_other_initial(bar: AccountBar) -> float:
     """Return the initial margin by brackets of the cross positions that do not increase."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     found = 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i) and scratch.kind[i] != INCREASE:
+        if is_held(state, i) and not is_isolated(terms, i) and bar.scratch.kind[i] != INCREASE:
             notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
             found += compute_initial(pick_margin(terms, i), notional, quotes.initial[i])
     return found
@@ -134,16 +135,9 @@ def fit_single(terms: Terms, quotes: MarketBar, scratch: Scratch, free: float, i
     return float(max(limit - scratch.kept[i], 0.0) / scratch.added[i])
 
 
-def compute_room(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    free: float,
-    fixed: float,
-    factor: float,
-) -> float:
+def compute_room(bar: AccountBar, free: float, fixed: float, factor: float) -> float:
     """Return what is left of the backing after the increases."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     costs, taken, needed = 0.0, 0.0, fixed
     is_whole = is_joint(terms, state)
     for i in range(len(state.margin)):
@@ -154,24 +148,23 @@ def compute_room(
                 continue
             costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
             if not is_whole and size > 0.0:
-                needed += compute_initial(pick_margin(terms, i), size, quotes.initial[i])
+                needed += compute_initial(pick_margin(terms, i), size, bar.quotes.initial[i])
     if is_whole:
-        needed = try_initial(terms, state, quotes, scratch, factor)
+        needed = try_initial(bar, factor)
     return free - costs - taken - needed
 
 
-def try_initial(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, factor: float
-) -> float:
+def try_initial(bar: AccountBar, factor: float) -> float:
     """Return initial margin and haircuts of the state with all increases scaled by a factor.
 
     Options add what is paid for them, less what of their values counts.
     """
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
         if scratch.kind[i] == INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
-            state.held.quantities[i] = scratch.side[i] * size / abs(quotes.fill[i])
+            state.held.quantities[i] = scratch.side[i] * size / abs(bar.quotes.fill[i])
     outlay = try_options(terms, state, factor)
     needed = compute_initial_needed(terms, state) + outlay
     needed += compute_haircuts(terms.rules, state.held)
@@ -183,52 +176,36 @@ def try_initial(
     return needed
 
 
-def find_passing(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    free: float,
-    fixed: float,
-) -> float:
+def find_passing(bar: AccountBar, free: float, fixed: float) -> float:
     """Return a factor between 0 and 1 that passes though neither end does; NaN if none does.
 
     A golden section search for the highest point, as the room is concave.
     """
     low, high = 0.0, 1.0
     left, right = GOLDEN, 1.0 - GOLDEN
-    of_left = compute_room(terms, state, quotes, scratch, free, fixed, left)
-    of_right = compute_room(terms, state, quotes, scratch, free, fixed, right)
+    of_left = compute_room(bar, free, fixed, left)
+    of_right = compute_room(bar, free, fixed, right)
     for _ in range(80):
         if of_left >= 0.0 or of_right >= 0.0:
             return right if of_right >= 0.0 else left
         if of_left < of_right:
             low, left, of_left = left, right, of_right
             right = high - GOLDEN * (high - low)
-            of_right = compute_room(terms, state, quotes, scratch, free, fixed, right)
+            of_right = compute_room(bar, free, fixed, right)
         else:
             high, right, of_right = right, left, of_left
             left = low + GOLDEN * (high - low)
-            of_left = compute_room(terms, state, quotes, scratch, free, fixed, left)
+            of_left = compute_room(bar, free, fixed, left)
     return math.nan
 
 
-def narrow(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    free: float,
-    fixed: float,
-    low: float,
-    high: float,
-) -> float:
+def narrow(bar: AccountBar, free: float, fixed: float, low: float, high: float) -> float:
     """Return the largest passing factor between one that passes and one that does not.
 
     The chord finds the end of a straight piece at once; halving makes progress everywhere else.
     """
-    of_low = compute_room(terms, state, quotes, scratch, free, fixed, low)
-    of_high = compute_room(terms, state, quotes, scratch, free, fixed, high)
+    of_low = compute_room(bar, free, fixed, low)
+    of_high = compute_room(bar, free, fixed, high)
     for trial in range(MOST_TRIALS):
         if not high - low > NARROW:
             break
@@ -239,7 +216,7 @@ def narrow(
             middle = low + 0.5 * (high - low)
         if not low < middle < high:
             break
-        of_middle = compute_room(terms, state, quotes, scratch, free, fixed, middle)
+        of_middle = compute_room(bar, free, fixed, middle)
         if of_middle >= 0.0:
             low, of_low = middle, of_middle
         else:

@@ -31,8 +31,8 @@ from backtest.account.portfolio_ledger import (
 )
 from backtest.account.portfolio_records import (
     CASH,
+    AccountBar,
     AccountState,
-    EventLog,
     Terms,
     is_held,
     is_isolated,
@@ -243,39 +243,22 @@ def put_balances(
 
 
 def enter_step(
-    terms: Terms,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    i: int,
-    row: int,
-    before: Balances,
-    after: Balances,
-    found: Ledger,
+    bar: AccountBar, i: int, row: int, before: Balances, after: Balances, found: Ledger
 ) -> None:
     """Write the balances of one position after a step, its log since a row, and its ledger."""
-    stamp(log, row, i)
-    put_balances(terms, state, i, before, after)
-    enter(ledger, i, found)
+    stamp(bar.log, row, i)
+    put_balances(bar.terms, bar.state, i, before, after)
+    enter(bar.ledger, i, found)
 
 
 def enter_fill(
-    terms: Terms,
-    state: AccountState,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-    kind: int,
-    before: Balances,
-    done: Trade,
-    stops: int,
+    bar: AccountBar, t: int, i: int, kind: int, before: Balances, done: Trade, stops: int
 ) -> None:
     """Write a fill of one position: an entry of a kind in the log, its balances, and the ledger."""
-    row = log.written[0]
-    log_trade(as_log(log), t, kind, done)
+    row = bar.log.written[0]
+    log_trade(as_log(bar.log), t, kind, done)
     found = enter_trade(new_ledger(), done, stops)
-    enter_step(terms, state, ledger, log, i, row, before, done.balances, found)
+    enter_step(bar, i, row, before, done.balances, found)
 
 
 def is_under_limit(terms: Terms, state: AccountState, equity: float) -> bool:
@@ -319,13 +302,12 @@ def compute_proceeds(terms: Terms, state: AccountState) -> float:
     return found
 
 
-def sell_collateral(
-    terms: Terms, state: AccountState, missing: float, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def sell_collateral(bar: AccountBar, t: int, missing: float) -> None:
     """Sell collateral at the prices being tested until the sales bring what is missing.
 
     In the order given, or all in proportion to their value. The worsening is ``conversion``.
     """
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
     share = 1.0
     if terms.conversion_is_pro_rata:
         most = compute_proceeds(terms, state)
@@ -348,7 +330,7 @@ def sell_collateral(
         state.held.amounts[c] = amount - sold
         state.wallet[CASH] += sold * kept
         note(
-            log,
+            bar.log,
             t,
             len(state.margin) + c,
             CONVERTED,

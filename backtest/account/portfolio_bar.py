@@ -95,8 +95,7 @@ if TYPE_CHECKING:
 
 def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
     """Run the account through bar t, up to its close; the policies decide afterwards."""
-    terms, feed, state = bar.terms, bar.feed, bar.state
-    quotes, ledger, log = bar.quotes, bar.ledger, bar.log
+    terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
     clear_ledger(ledger)
     before, wealth = state.wallet[EQUITY], state.wallet[EQUITY] + state.wallet[RESERVE]
@@ -105,25 +104,25 @@ def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
         fill_early(bar, t)  # 0
     open_options(terms, feed, state, quotes, t)
     book_profits(state, ledger)
-    take_portfolio_flows(terms, feed, state, quotes, ledger, log, t)  # 1
-    convert_collateral(terms, state, quotes, ledger, log, t)
+    take_portfolio_flows(bar, t)  # 1
+    convert_collateral(bar, t)
     answer_calls(bar, t)
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
         rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
-    pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 1)  # 2
-    expire_options(terms, feed, state, ledger, log, t, 0, ENDLESS)
+    pay_portfolio_funding(bar, t, 1)  # 2
+    expire_options(bar, t, 0, ENDLESS)
     if terms.has_interest and t > 0:
-        charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)  # 3
+        charge_portfolio_interest(bar, t)  # 3
     if terms.has_fund_fees and t > 0:
-        charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
+        charge_fund_fees(bar, t)
     check_gap(bar, t)  # 4
-    stop_by_time(terms, state, quotes, ledger, log, t, 1.0 * feed.time[t])
+    stop_by_time(bar, t, 1.0 * feed.time[t])
     if terms.fill in (AT_OPEN, RESTING) and t > 0:
         fill_pending(bar, t)  # 5
     stamp_openings(terms, state, 1.0 * feed.time[t])
-    pay_portfolio_funding(terms, feed, state, quotes, ledger, log, t, 0)  # 6
-    expire_options(terms, feed, state, ledger, log, t, 1, ENDLESS)
+    pay_portfolio_funding(bar, t, 0)  # 6
+    expire_options(bar, t, 1, ENDLESS)
     walk(bar, t)  # 7
     if terms.fill == RESTING:
         stamp_openings(terms, state, 1.0 * feed.time[t])
@@ -217,17 +216,17 @@ def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None
 
 def fill_pending(bar: AccountBar, t: int) -> None:
     """Fill what was decided at the last close, or what a broker or a halt forces."""
-    terms, state, quotes, scratch, log = bar.terms, bar.state, bar.quotes, bar.scratch, bar.log
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.wallet[IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
         equity = compute_account_equity(terms, state) + state.wallet[ELSEWHERE]
-        change_settings(terms, state, quotes, scratch, log, t)
+        change_settings(bar, t)
         force_reductions(bar, t)
         if terms.fill == RESTING:
             known = state.wallet[EQUITY] if equity > 0.0 else 0.0
             place_orders(bar, t, known)
         else:
-            fill_decisions(terms, state, quotes, scratch, equity, bar.ledger, log, t)
+            fill_decisions(bar, t, equity)
 
 
 def fill_early(bar: AccountBar, t: int) -> None:
@@ -278,15 +277,15 @@ def follow_bests(bar: AccountBar) -> None:
 
 def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
     """Mark everything at the mark closes, and test for delisting, bad debt, ruin and calls."""
-    terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
-    close_options(terms, bar.feed, state, quotes, t)
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
+    close_options(bar, t)
     mark_closes(bar, t)
     equity = compute_account_equity(terms, state)
     is_lost = state.wallet[IS_RUINED] == 0.0 and earn(ledger) < 0.0
     if is_lost:
-        is_lost = is_portfolio_ruined(terms, state, quotes, equity)
+        is_lost = is_portfolio_ruined(terms, state, bar.quotes, equity)
     if is_lost:
-        end_portfolio(terms, state, quotes, ledger, log, t)
+        end_portfolio(bar, t)
         equity = compute_account_equity(terms, state)
     close_calls(bar, t, is_lost)
     state.wallet[IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
@@ -301,7 +300,7 @@ def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
     state.wallet[PEAK] = max(state.wallet[UNIT], state.wallet[PEAK])
     if is_lost:
         state.wallet[IS_RUINED] = 1.0
-    record_falls(terms, state, bar.scratch, ledger, log, is_high)
+    record_falls(bar, is_high)
 
 
 def mark_closes(bar: AccountBar, t: int) -> None:
@@ -315,7 +314,7 @@ def mark_closes(bar: AccountBar, t: int) -> None:
     book_profits(state, ledger)
     mark_collateral(state, quotes.asset_mark_close, ledger)
     value_at(state, quotes.mark_close, quotes.asset_mark_close)
-    settle_debt(bar.terms, state, ledger, bar.log, t)
+    settle_debt(bar, t)
 
 
 def count_bars(state: AccountState) -> None:
@@ -335,8 +334,7 @@ def count_assets(state: AccountState, ledger: FloatArray) -> None:
 
 def delist(bar: AccountBar, t: int, i: int) -> None:
     """Close a position at the mark close of its last bar, with the taker fee."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    before = pick_balances(terms, state, i)
-    done = trade(rules, before, quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
-    enter_fill(terms, state, bar.ledger, bar.log, t, i, DELISTED, before, done, 0)
+    rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
+    before = pick_balances(bar.terms, bar.state, i)
+    done = trade(rules, before, bar.quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
+    enter_fill(bar, t, i, DELISTED, before, done, 0)

@@ -197,7 +197,7 @@ def force_isolated(bar: AccountBar, t: int, i: int) -> None:
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
     if is_reduced:
-        enter_fill(terms, state, bar.ledger, bar.log, t, i, FILL, before, done, 0)
+        enter_fill(bar, t, i, FILL, before, done, 0)
         state.is_pending[i] = 0
     end_pool_grace(bar, t, i, is_reduced)
 
@@ -212,7 +212,7 @@ def force_pool(bar: AccountBar, t: int) -> None:
     for i in range(n):
         if is_held(state, i) and not is_isolated(terms, i):
             held = state.held.quantities[i]
-            trade_to(terms, state, quotes, bar.ledger, bar.log, t, i, factor * held, False)
+            trade_to(bar, t, i, factor * held, False)
             if state.held.quantities[i] != held:
                 before += 1
     if before > 0:

@@ -89,7 +89,7 @@ def liquidate_at_gap(bar: AccountBar, t: int) -> bool:
         if is_isolated(terms, i):
             is_hit = False
             if is_held(state, i) and quotes.is_listed[i] == 1:
-                is_hit = liquidate_isolated(terms, state, quotes, bar.ledger, bar.log, t, i)
+                is_hit = liquidate_isolated(bar, t, i)
         bar.scratch.kind[i] = 1 if is_hit else 0
         found = found or is_hit
     return found
@@ -129,7 +129,7 @@ def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> N
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before, row = pick_balances(terms, state, i), log.written[0]
     after, found = close_by_stop(rules, before, new_ledger(), quote, value, kind, as_log(log), t)
-    enter_step(terms, state, bar.ledger, log, i, row, before, after, found)
+    enter_step(bar, i, row, before, after, found)
     state.is_pending[i] = 0
     if kind != PROFIT:
         state.since_stop[i] = -1.0
@@ -148,12 +148,12 @@ def drop_after_equity_stop(state: AccountState) -> None:
 
 def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
     """Close all positions by the equity stop; the highest equity starts anew at what is left."""
-    terms, state = bar.terms, bar.state
+    state = bar.state
     for i in range(len(state.margin)):
         if is_held(state, i):
             stop_position(bar, t, i, DRAW, values[i])
-    stop_options(terms, state, bar.ledger, bar.log, t)
-    state.wallet[HIGHEST] = compute_last_equity(terms, state, values, prices)
+    stop_options(bar, t)
+    state.wallet[HIGHEST] = compute_last_equity(bar.terms, state, values, prices)
 
 
 # ------------------------------------------------------------------------- can anything act?

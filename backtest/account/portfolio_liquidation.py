@@ -84,7 +84,7 @@ def liquidate_pool(bar: AccountBar, t: int, is_alone: bool) -> None:
     """
     terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
     price_options(terms, state, state.held.values)
-    log_causes(terms, state, scratch, ledger, bar.log, t)
+    log_causes(bar, t)
     for i in range(len(state.margin)):
         scratch.start[i] = 0.0
         if is_held(state, i) and not is_isolated(terms, i):
@@ -211,7 +211,7 @@ def close_pool(bar: AccountBar, t: int) -> None:
             ledger[TRADED, i] += scratch.taken[i]
     asked_of_options, premiums = close_options_of_pool(terms, state, ledger)
     asked, gross = asked + asked_of_options, gross + premiums
-    sell_collateral(terms, state, -compute_balance(terms, state), ledger, log, t)
+    sell_collateral(bar, t, -compute_balance(terms, state))
     left = max(compute_balance(terms, state), 0.0) + compute_proceeds(terms, state)
     is_all = asked * (1.0 + TOLERANCE) < left
     for i in range(len(state.margin)):
@@ -223,7 +223,7 @@ def close_pool(bar: AccountBar, t: int) -> None:
             note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(state, ledger, log, t, asked_of_options, paid)
-    sell_collateral(terms, state, -compute_balance(terms, state), ledger, log, t)
+    sell_collateral(bar, t, -compute_balance(terms, state))
     if not is_all and left > 0.0:
         state.wallet[CASH] = 0.0  # the shares of the fee add up to all that was left
 
@@ -242,7 +242,7 @@ def reduce_pool(bar: AccountBar, t: int) -> None:
         if i < len(state.margin):
             take_step(bar, t, i)
         else:
-            take_option_step(terms, state, bar.ledger, bar.log, t, i - len(state.margin))
+            take_option_step(bar, t, i - len(state.margin))
         if not is_pool_short(terms, state):
             return
     close_pool(bar, t)

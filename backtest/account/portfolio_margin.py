@@ -16,10 +16,8 @@ from backtest.account.portfolio_orders import is_deciding, is_ending
 from backtest.account.portfolio_payments import compute_free
 from backtest.account.portfolio_records import (
     CASH,
+    AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
-    Scratch,
     Terms,
     is_held,
     is_isolated,
@@ -41,27 +39,26 @@ def write_settings(terms: Terms, state: AccountState) -> None:
             terms.rules.brackets.settings[i] = state.setting[i]
 
 
-def change_settings(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, log: EventLog, t: int
-) -> None:
+def change_settings(bar: AccountBar, t: int) -> None:
     """Set the venue leverages that were decided, and bring the margins of positions to them.
 
     Margins that are returned come first, and are free for those that grow.
     """
+    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     if not is_any_asked(state):
         return
     value_at(state, quotes.fill, quotes.asset_fill)
     for i in range(len(state.setting)):
         scratch.kind[i], scratch.reach[i] = 0, 0.0
         is_bound = is_ending(state, i) or not is_deciding(state, quotes, i)
-        if state.asked[i] > 0.0 and is_isolated(terms, i) and not is_bound:
-            choose_setting(terms, state, quotes, scratch, i)
+        if state.asked[i] > 0.0 and is_isolated(bar.terms, i) and not is_bound:
+            choose_setting(bar, i)
     for i in range(len(state.setting)):
         if scratch.reach[i] < 0.0:
-            return_margin(terms, state, quotes, scratch, log, t, i)
+            return_margin(bar, t, i)
     for i in range(len(state.setting)):
         if scratch.reach[i] > 0.0:
-            add_from_balance(terms, state, quotes, scratch, log, t, i)
+            add_from_balance(bar, t, i)
 
 
 def is_any_asked(state: AccountState) -> bool:
@@ -72,13 +69,12 @@ def is_any_asked(state: AccountState) -> bool:
     return bool(found)
 
 
-def choose_setting(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
-) -> None:
+def choose_setting(bar: AccountBar, i: int) -> None:
     """Write a new setting, cut to what the venue allows, and the margin that it asks to move.
 
     ``scratch.kind`` is 1 if the setting changes.
     """
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, asked = pick_margin(terms, i), state.asked[i]
     notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
     most = max(find_most(rules, notional, quotes.initial[i]), state.setting[i])
@@ -102,57 +98,35 @@ def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
     return most
 
 
-def return_margin(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def return_margin(bar: AccountBar, t: int, i: int) -> None:
     """Return margin to the balance, down to the initial margin and the unrealized loss."""
+    state, quotes = bar.state, bar.quotes
     position, value = pick_position(state, i), quotes.fill[i]
-    setting = compute_setting(pick_margin(terms, i), quotes.initial[i])
+    setting = compute_setting(pick_margin(bar.terms, i), quotes.initial[i])
     needed = abs(position.quantity * value) / setting - compute_profit(position, value)
     needed = max(needed, abs(position.quantity * position.entry) / setting)
-    moved = min(-scratch.reach[i], max(position.margin - needed, 0.0))
+    moved = min(-bar.scratch.reach[i], max(position.margin - needed, 0.0))
     state.margin[i] -= moved
     state.wallet[CASH] += moved
-    log_margin(state, quotes, scratch, log, t, i, MARGIN_RETURNED, moved)
+    log_margin(bar, t, i, MARGIN_RETURNED, moved)
 
 
-def add_from_balance(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> None:
+def add_from_balance(bar: AccountBar, t: int, i: int) -> None:
     """Add margin from the balance, as far as it lasts and cross positions keep their own."""
+    terms, state = bar.terms, bar.state
     free = min(compute_free(terms, state), max(compute_balance(terms, state), 0.0))
-    moved = min(scratch.reach[i], free)
+    moved = min(bar.scratch.reach[i], free)
     state.margin[i] += moved
     state.wallet[CASH] -= moved
-    log_margin(state, quotes, scratch, log, t, i, MARGIN_ADDED, moved)
+    log_margin(bar, t, i, MARGIN_ADDED, moved)
 
 
-def log_margin(
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    log: EventLog,
-    t: int,
-    i: int,
-    kind: int,
-    moved: float,
-) -> None:
+def log_margin(bar: AccountBar, t: int, i: int, kind: int, moved: float) -> None:
     """Log the margin that was moved, and what a new setting could not move.
 
     What is refused again is not logged until it is granted in full.
     """
+    state, quotes, scratch, log = bar.state, bar.quotes, bar.scratch, bar.log
     cause = ADDING if kind == MARGIN_ADDED else RETURNING
     refused = abs(scratch.reach[i]) - moved
     if moved > 0.0:

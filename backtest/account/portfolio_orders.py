@@ -10,7 +10,6 @@ side is negative.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account.account_records import Balances, Quote, Trade
 from backtest.account.fills import fill, move_margin
@@ -56,8 +55,8 @@ from backtest.account.portfolio_records import (
     LEFT,
     OVERLAY,
     REDUCE,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
     Scratch,
     Terms,
@@ -73,37 +72,26 @@ from backtest.account.portfolio_records import (
 from backtest.account.position import compute_profit, worsen
 from backtest.venue import compute_haircut, compute_largest_notional, compute_setting
 
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
 
-
-def fill_decisions(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    equity: float,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
     """Fill the decisions of the last close at the last opens.
 
     ``equity`` is that of the targets: at the last opens, before anything fills.
     """
+    state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     value_at(state, quotes.fill, quotes.asset_fill)
-    choose_orders(terms, state, quotes, scratch, equity)
+    choose_orders(bar, equity)
     for i in range(len(state.margin)):
         if scratch.kind[i] == REDUCE:
             wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.fill[i]))
-            trade_to(terms, state, quotes, ledger, log, t, i, wanted + 0.0, False)
-    begin_options(terms, state, equity, ledger, log, t)
+            trade_to(bar, t, i, wanted + 0.0, False)
+    begin_options(bar, t, equity)
     if has_increase(scratch) or is_adding_options(state):
-        cut_increases(terms, state, quotes, scratch, equity - state.wallet[ELSEWHERE])
-        cut_to_balance(terms, state, quotes, scratch)
-        factor = fit_increases(terms, state, quotes, scratch)
-        fill_increases(terms, state, quotes, scratch, ledger, log, t, factor)
-        add_options(terms, state, ledger, log, t, factor)
+        cut_increases(bar, equity - state.wallet[ELSEWHERE])
+        cut_to_balance(bar)
+        factor = fit_increases(bar)
+        fill_increases(bar, t, factor)
+        add_options(bar, t, factor)
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
 
@@ -116,23 +104,20 @@ def has_increase(scratch: Scratch) -> bool:
     return found
 
 
-def choose_orders(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
-) -> None:
+def choose_orders(bar: AccountBar, equity: float) -> None:
     """Write the targets of all instruments, and what each decision does to its position."""
-    choose_within_bands(terms, state, quotes, scratch, equity)
-    if terms.max_gross_leverage < math.inf:
-        narrow_bands(terms, state, quotes, scratch, equity)
+    choose_within_bands(bar, equity)
+    if bar.terms.max_gross_leverage < math.inf:
+        narrow_bands(bar, equity)
 
 
-def choose_within_bands(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
-) -> None:
+def choose_within_bands(bar: AccountBar, equity: float) -> None:
     """Write the targets of all instruments, and what each decision does if bands keep positions."""
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
-        scratch.kind[i] = aim(terms, state, quotes, scratch, equity, i)
+        scratch.kind[i] = aim(bar, equity, i)
     if terms.max_gross_leverage < math.inf:
-        scale_targets(terms, state, quotes, scratch, equity)
+        scale_targets(bar, equity)
     for i in range(len(state.margin)):
         if scratch.kind[i] == KEPT:
             rules = pick_instrument(terms, i)
@@ -151,13 +136,12 @@ def is_ending(state: AccountState, i: int) -> bool:
     return bool(state.is_halted[i] == 1 or state.wallet[IS_OVER] != 0.0)
 
 
-def aim(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float, i: int
-) -> int:
+def aim(bar: AccountBar, equity: float, i: int) -> int:
     """Write the target of one instrument; return ``KEPT`` if it has one, before bands are tested.
 
     Without one it is left as it is, or closed by a halt.
     """
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.reach[i], scratch.added[i], scratch.kept[i] = 0.0, 0.0, 0.0
     if not is_deciding(state, quotes, i):
         return LEFT
@@ -235,15 +219,14 @@ def compute_everything(
     return held if scale == 1.0 and held > most else scale * most
 
 
-def cut_increases(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float
-) -> None:
+def cut_increases(bar: AccountBar, equity: float) -> None:
     """Cut each increase to its own limits, never into a reduction, and compute what it costs."""
-    for i in range(len(state.margin)):
+    scratch = bar.scratch
+    for i in range(len(bar.state.margin)):
         if scratch.kind[i] == INCREASE:
-            price_order(terms, quotes, scratch, i)
+            price_order(bar.terms, bar.quotes, scratch, i)
             kept = max(scratch.before[i], 0.0)
-            limit = find_own_limit(terms, state, quotes, scratch, equity, i)
+            limit = find_own_limit(bar, equity, i)
             scratch.kept[i] = kept
             scratch.added[i] = max(min(scratch.reach[i], limit) - kept, 0.0)
             if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
@@ -265,29 +248,27 @@ def price_order(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> No
     scratch.saved[i] = worsening
 
 
-def find_own_limit(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, equity: float, i: int
-) -> float:
+def find_own_limit(bar: AccountBar, equity: float, i: int) -> float:
     """Return the largest notional of one increase by its own limits, whatever the others do."""
+    terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not is_isolated(terms, i):
         margin = pick_margin(terms, i)
         return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
     rules, quote, side = share(pick_instrument(terms, i)), pick_quote(quotes, i), scratch.side[i]
-    balances = pick_balances(terms, state, i)
+    balances = pick_balances(terms, bar.state, i)
     wanted = size_order(rules, balances, quote, equity, side, scratch.reach[i])
     return float(side * wanted * abs(quote.fill))
 
 
-def price_balance(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int
-) -> None:
+def price_balance(bar: AccountBar, i: int) -> None:
     """Write what an increase takes from the balance, and what the flip of an isolated one returns.
 
     ``taken`` is per unit of notional: margin and fee of an isolated order, the fee of a cross one,
     and the price of what is bought at spot.
     ``returned`` is net of the fee of closing.
     """
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    terms, scratch = bar.terms, bar.scratch
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     filled = worsen(rules, quote.fill, scratch.side[i], scratch.saved[i])
     ratio = abs(filled) / abs(quote.fill)
     if not is_isolated(terms, i):
@@ -299,25 +280,26 @@ def price_balance(
     scratch.taken[i] = ratio * (posted + scratch.rate[i])
     scratch.returned[i] = -scratch.fee[i]
     if scratch.before[i] < 0.0:
-        position = pick_position(state, i)
+        position = pick_position(bar.state, i)
         fee = scratch.rate[i] * abs(position.quantity) * abs(filled)
         scratch.returned[i] += position.margin + compute_profit(position, filled) - fee
     elif scratch.added[i] == 0.0:
         scratch.returned[i] = 0.0
 
 
-def cut_to_balance(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
+def cut_to_balance(bar: AccountBar) -> None:
     """Scale the isolated increases by one factor to what the fees of the cross ones leave of B.
 
     What isolated flips return is free for all of them; one that its own limits cut to 0 takes
     nothing. Premiums of options that are bought count with them.
     """
+    terms, state, scratch = bar.terms, bar.state, bar.scratch
     if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
         return
     returned, (fees, taken) = 0.0, sum_premiums(terms, state)
     for i in range(len(state.margin)):
         if scratch.kind[i] == INCREASE:
-            price_balance(terms, state, quotes, scratch, i)
+            price_balance(bar, i)
             if is_isolated(terms, i):
                 is_cut = scratch.added[i] == 0.0
                 taken += scratch.taken[i] * scratch.added[i]
@@ -341,22 +323,14 @@ def has_isolated_increase(terms: Terms, scratch: Scratch) -> bool:
     return bool(found)
 
 
-def fill_increases(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    factor: float,
-) -> None:
+def fill_increases(bar: AccountBar, t: int, factor: float) -> None:
     """Fill all increases, each scaled by the common factor."""
+    state, scratch = bar.state, bar.scratch
     for i in range(len(state.margin)):
         if scratch.kind[i] == INCREASE:
-            wanted = size_increase(state, quotes, scratch, i, factor)
-            trade_to(terms, state, quotes, ledger, log, t, i, wanted, True)
-    lift_balance(terms, state, scratch)
+            wanted = size_increase(state, bar.quotes, scratch, i, factor)
+            trade_to(bar, t, i, wanted, True)
+    lift_balance(bar.terms, state, scratch)
 
 
 def size_increase(
@@ -386,24 +360,15 @@ def lift_balance(terms: Terms, state: AccountState, scratch: Scratch) -> None:
             state.wallet[CASH] += moved
 
 
-def trade_to(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-    wanted: float,
-    is_increase: bool,
-) -> None:
+def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
     """Trade one instrument to a quantity at the last open, as far as lots and volume allow."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     if wanted == state.held.quantities[i]:
         return
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
     done = fill(rules, before, quote, wanted, rules.fee)
-    enter_fill(terms, state, ledger, log, t, i, FILL, before, done, 0)
+    enter_fill(bar, t, i, FILL, before, done, 0)
     if is_increase and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     if done.quantity != 0.0:

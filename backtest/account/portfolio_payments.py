@@ -6,7 +6,6 @@ Steps 1, 2, 3 and 6 of a bar.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account.ledger import (
     FLOW,
@@ -47,9 +46,8 @@ from backtest.account.portfolio_records import (
     RESERVE,
     SHOWN,
     SINCE_POOL,
+    AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
     MarketFeed,
     Terms,
     is_held,
@@ -65,23 +63,13 @@ from backtest.account.position import add_margin, compute_value_of
 from backtest.account.ruin import pay_in
 from backtest.account.steps import liquidate_if_failing
 
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
-
-
 # --------------------------------------------------------------------------- step 1: flows
 
 
-def take_portfolio_flows(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def take_portfolio_flows(bar: AccountBar, t: int) -> None:
     """Apply the deposits and withdrawals of bar t, at its mark opens."""
+    terms, feed, state = bar.terms, bar.feed, bar.state
+    quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     last = ledger.shape[1] - 1
     flow = state.cursor[FLOW_NEXT]
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
@@ -121,17 +109,16 @@ def compute_free(terms: Terms, state: AccountState) -> float:
     return max(min(free, compute_balance(terms, state) + limit), 0.0)
 
 
-def convert_collateral(
-    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def convert_collateral(bar: AccountBar, t: int) -> None:
     """Bring a balance that was under its limit at the last close to 0 by selling collateral."""
+    state, quotes = bar.state, bar.quotes
     if state.wallet[IS_CONVERTING] == 0.0:
         return
     state.wallet[IS_CONVERTING] = 0.0
     value_at(state, quotes.open, quotes.asset_open)
-    missing = -compute_balance(terms, state)
+    missing = -compute_balance(bar.terms, state)
     if missing > 0.0:
-        sell_collateral(terms, state, missing, ledger, log, t)
+        sell_collateral(bar, t, missing)
 
 
 # ------------------------------------------------------------------- steps 2 and 6: funding
@@ -145,61 +132,46 @@ def is_portfolio_funding_due(feed: MarketFeed, state: AccountState, t: int, is_o
     return bool(feed.funding_is_open[event] == is_open)
 
 
-def pay_portfolio_funding(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    is_open: int,
-) -> None:
+def pay_portfolio_funding(bar: AccountBar, t: int, is_open: int) -> None:
     """Pay the bar's next events of one kind, by stamp.
 
     Options that expire inside the bar before an event are settled before it. An isolated position
     that fails its requirement after a payment is liquidated at once.
     """
+    terms, feed, state = bar.terms, bar.feed, bar.state
     while is_portfolio_funding_due(feed, state, t, is_open):
         event = state.cursor[FUNDING_NEXT]
         state.cursor[FUNDING_NEXT] = event + 1
         if is_open == 0:
-            expire_options(terms, feed, state, ledger, log, t, 1, feed.funding_time[event])
+            expire_options(bar, t, 1, feed.funding_time[event])
         i = feed.funding_instrument[event]
         rate = feed.funding_rate[event]
         state.last_funding[i] = rate
         if is_held(state, i):
             rules = share(pick_instrument(terms, i))
-            value = quotes.mark_open[i]
+            value = bar.quotes.mark_open[i]
             if not math.isnan(feed.funding_price[event]):
                 value = compute_value_of(rules, feed.funding_price[event])
             before = pick_balances(terms, state, i)
             after, paid = pay_funding(rules, before, value, rate)
             put_balances(terms, state, i, before, after)
-            ledger[FUNDING, i] += paid
-            note(log, t, i, FUNDED, value, after.positions[0].quantity, paid)
+            bar.ledger[FUNDING, i] += paid
+            note(bar.log, t, i, FUNDED, value, after.positions[0].quantity, paid)
             if is_isolated(terms, i):
-                liquidate_isolated(terms, state, quotes, ledger, log, t, i)
+                liquidate_isolated(bar, t, i)
 
 
-def liquidate_isolated(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    i: int,
-) -> bool:
+def liquidate_isolated(bar: AccountBar, t: int, i: int) -> bool:
     """Liquidate an isolated position at the mark open if it fails there; return whether it did.
 
     It drops the decision of its instrument, and halts it if liquidations halt.
     """
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    terms, state, log = bar.terms, bar.state, bar.log
+    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before = pick_balances(terms, state, i)
     row = log.written[0]
     after, found = liquidate_if_failing(rules, before, new_ledger(), quote, as_log(log), t)
-    enter_step(terms, state, ledger, log, i, row, before, after, found)
+    enter_step(bar, i, row, before, after, found)
     if found.liquidations == 0:
         return False
     drop_after_liquidation(terms, state, i)
@@ -231,16 +203,9 @@ def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
 # ------------------------------------------------------------------------- step 3: interest
 
 
-def charge_portfolio_interest(  # noqa: C901 - the bases of all kinds
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-) -> None:
+def charge_portfolio_interest(bar: AccountBar, t: int) -> None:  # noqa: C901 - all bases
     """Charge the simple interest since the previous open, on the sum of the bases."""
+    terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
@@ -260,7 +225,7 @@ def charge_portfolio_interest(  # noqa: C901 - the bases of all kinds
             if terms.is_loan:
                 base -= value if is_isolated(terms, i) else 0.0
                 if position.quantity < 0.0:
-                    lent += abs(position.quantity * quotes.mark_open[i])
+                    lent += abs(position.quantity * bar.quotes.mark_open[i])
             elif not is_isolated(terms, i) and not is_spot(terms, i):
                 base += value
     interest = -base * (cash if base > 0.0 else borrow) * years
@@ -269,31 +234,23 @@ def charge_portfolio_interest(  # noqa: C901 - the bases of all kinds
     if interest != 0.0:
         state.wallet[CASH] -= interest
         ledger[INTEREST, ledger.shape[1] - 1] += interest
-        note(log, t, -1, CHARGED, 1.0, 0.0, interest)
+        note(bar.log, t, -1, CHARGED, 1.0, 0.0, interest)
     if terms.rules.spot.has_any:
-        charge_coins(terms, feed, state, quotes, ledger, log, t, years)
+        charge_coins(bar, t, years)
     if state.wallet[CASH] < 0.0 and count_cross(terms, state) == 0 and not has_collateral(state):
         take_from_isolated(terms, state)
 
 
-def charge_coins(
-    terms: Terms,
-    feed: MarketFeed,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    years: float,
-) -> None:
+def charge_coins(bar: AccountBar, t: int, years: float) -> None:
     """Charge short spot legs for the coins that they borrowed, on their value at the mark open."""
+    feed, state, quotes, log = bar.feed, bar.state, bar.quotes, bar.log
     for i in range(len(state.margin)):
-        if is_spot(terms, i) and state.held.quantities[i] < 0.0:
+        if is_spot(bar.terms, i) and state.held.quantities[i] < 0.0:
             rate = feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
             interest = abs(state.held.quantities[i] * quotes.mark_open[i]) * rate * years
             if interest != 0.0:
                 state.wallet[CASH] -= interest
-                ledger[INTEREST, i] += interest
+                bar.ledger[INTEREST, i] += interest
                 note(log, t, i, CHARGED, quotes.mark_open[i], state.held.quantities[i], interest)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from backtest.account.account_records import Position
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import RUINED
@@ -25,8 +23,8 @@ from backtest.account.portfolio_records import (
     CASH,
     PAID_IN,
     RESERVE,
+    AccountBar,
     AccountState,
-    EventLog,
     MarketBar,
     Terms,
     is_held,
@@ -40,14 +38,10 @@ from backtest.account.ruin import NOTHING_LEFT
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_best_leverage
 
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
 
-
-def settle_debt(
-    terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def settle_debt(bar: AccountBar, t: int) -> None:
     """Record as bad debt cash under 0 without cross positions and collateral, or equity under 0."""
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
     debt = 0.0
     if count_cross(terms, state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
         debt = -state.wallet[CASH]
@@ -58,7 +52,7 @@ def settle_debt(
         state.wallet[CASH] -= equity
     if debt != 0.0:
         ledger[BAD_DEBT, ledger.shape[1] - 1] += debt
-        note(log, t, -1, DEBT, 1.0, 0.0, debt)
+        note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
 def is_portfolio_ruined(
@@ -92,21 +86,20 @@ def is_portfolio_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
     return found
 
 
-def end_portfolio(
-    terms: Terms, state: AccountState, quotes: MarketBar, ledger: FloatArray, log: EventLog, t: int
-) -> None:
+def end_portfolio(bar: AccountBar, t: int) -> None:
     """Close the positions of a ruined account at the mark closes, without costs, and log its ruin.
 
     The ruin of an account without positions is an event of the account.
     """
+    state, ledger, log = bar.state, bar.ledger, bar.log
     if count_open(state) == 0:
         note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
     for i in range(len(state.margin)):
         if is_held(state, i):
-            value, held = quotes.mark_close[i], state.held.quantities[i]
+            value, held = bar.quotes.mark_close[i], state.held.quantities[i]
             note(log, t, i, RUINED, value, 0.0 - held, abs(held) * abs(value))
             ledger[TRADED, i] += abs(held) * abs(value)
-            if is_isolated(terms, i):
+            if is_isolated(bar.terms, i):
                 profit = held * (value - state.held.entries[i])
                 state.wallet[CASH] += state.margin[i] + profit
             else:

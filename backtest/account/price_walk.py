@@ -340,18 +340,18 @@ def find_stop_place(bar: AccountBar, i: int) -> tuple[int, float, float]:
 
 def fail_alone(bar: AccountBar, t: int, i: int, value: float) -> None:
     """Liquidate an isolated position at u, unless the wallet adds margin."""
-    terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
+    terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before, row = pick_balances(terms, state, i), log.written[0]
     if can_add(rules, before):
         after = add_from_wallet(rules, before, value, quote, as_log(log), t)
-        enter_step(terms, state, ledger, log, i, row, before, after, new_ledger())
+        enter_step(bar, i, row, before, after, new_ledger())
         return
     own = Balances(0.0, before.positions)
     done = liquidate(rules, own, value, quote)
     log_liquidation(as_log(log), t, value, done)
     found = enter_liquidation(new_ledger(), done)
-    enter_step(terms, state, ledger, log, i, row, own, done.balances, found)
+    enter_step(bar, i, row, own, done.balances, found)
     drop_after_liquidation(terms, state, i)
 
 

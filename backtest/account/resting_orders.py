@@ -79,7 +79,7 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
     for i in range(n):
         quotes.fill[i] = quotes.decided[i]
         scratch.wanted[i], scratch.fresh[i] = math.nan, 0.0
-    choose_orders(terms, state, quotes, scratch, equity)
+    choose_orders(bar, equity)
     for i in range(n):
         quotes.fill[i] = quotes.open[i]
         trade_at_market(bar, t, i)
@@ -87,8 +87,8 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
         if scratch.kind[i] == INCREASE:
             aim_increase(bar, equity - state.wallet[ELSEWHERE], i)
     if has_increase(scratch):
-        cut_to_balance(terms, state, quotes, scratch)
-        factor = fit_increases(terms, state, quotes, scratch)
+        cut_to_balance(bar)
+        factor = fit_increases(bar)
         rest_increases(bar, t, factor)
     for i in range(n):
         if scratch.kind[i] == REDUCE and is_held(state, i) and not goes_to_market(terms, state, i):
@@ -104,15 +104,14 @@ def goes_to_market(terms: Terms, state: AccountState, i: int) -> bool:
 
 def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
     """Fill a reduction, or the closing part of a flip, at the open."""
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
-    scratch, ledger, log = bar.scratch, bar.ledger, bar.log
-    if not goes_to_market(terms, state, i):
+    scratch = bar.scratch
+    if not goes_to_market(bar.terms, bar.state, i):
         return
     if scratch.kind[i] == REDUCE:
-        wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(quotes.decided[i]))
-        trade_to(terms, state, quotes, ledger, log, t, i, wanted + 0.0, False)
+        wanted = scratch.side[i] * scratch.reach[i] * (1.0 / abs(bar.quotes.decided[i]))
+        trade_to(bar, t, i, wanted + 0.0, False)
     elif scratch.kind[i] == INCREASE and scratch.before[i] < 0.0:
-        trade_to(terms, state, quotes, ledger, log, t, i, 0.0, False)
+        trade_to(bar, t, i, 0.0, False)
 
 
 def set_limit(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int, side: float) -> None:
@@ -270,7 +269,7 @@ def fill_resting(bar: AccountBar, t: int, i: int) -> None:
         wallet, _ = move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
-    enter_fill(terms, state, bar.ledger, bar.log, t, i, FILL, before, done, 0)
+    enter_fill(bar, t, i, FILL, before, done, 0)
     if scratch.kind[i] == INCREASE and is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     state.factor[i] = state.wallet[OVERLAY]

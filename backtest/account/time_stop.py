@@ -7,15 +7,13 @@ does.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from backtest.account.fills import stop_out
 from backtest.account.ledger import TIME_STOPPED
 from backtest.account.portfolio_balance import enter_fill, pick_balances
 from backtest.account.portfolio_records import (
+    AccountBar,
     AccountState,
-    EventLog,
-    MarketBar,
     Terms,
     is_held,
     pick_instrument,
@@ -23,20 +21,10 @@ from backtest.account.portfolio_records import (
     share,
 )
 
-if TYPE_CHECKING:
-    from backtest.base import FloatArray
 
-
-def stop_by_time(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
-    ledger: FloatArray,
-    log: EventLog,
-    t: int,
-    time: float,
-) -> None:
+def stop_by_time(bar: AccountBar, t: int, time: float) -> None:
     """Close at the last open what has been held for its longest time, as a stop does."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     if not terms.has_time_stop:
         return
     for i in range(len(state.margin)):
@@ -45,7 +33,7 @@ def stop_by_time(
             rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
             before = pick_balances(terms, state, i)
             done = stop_out(rules, before, quotes.open[i], quote)
-            enter_fill(terms, state, ledger, log, t, i, TIME_STOPPED, before, done, 1)
+            enter_fill(bar, t, i, TIME_STOPPED, before, done, 1)
             state.is_pending[i] = 0
             state.since_stop[i] = -1.0
 

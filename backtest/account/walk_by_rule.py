@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 def walk_by_rule(bar: AccountBar, t: int, i: int) -> None:
     """Take one position through the extremes with the rules of a single position."""
-    terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
+    terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     watch = Watch(state.best[i], state.wallet[HIGHEST])
     kind, at = find_own_trigger(bar, t, i)
@@ -53,14 +53,14 @@ def walk_by_rule(bar: AccountBar, t: int, i: int) -> None:
         return
     if kind == LIQUIDATION and not is_isolated(terms, i):
         state.held.values[i] = at
-        log_causes(terms, state, bar.scratch, ledger, log, t)
+        log_causes(bar, t)
     row, after, found, last = log.written[0], before, new_ledger(), kind
     while kind != NOTHING:
         after, found = act_at_extreme(rules, after, found, quote, kind, at, as_log(log), t)
         last, kind = kind, NOTHING
         if after.positions[0].quantity != 0.0:
             kind, at = find_trigger(rules, after, quote, watch)
-    enter_step(terms, state, ledger, log, i, row, before, after, found)
+    enter_step(bar, i, row, before, after, found)
     is_margin_added = found.liquidations + found.stops + found.take_profits == 0  # and no more
     state.is_pending[i] *= 1 if is_margin_added else 0
     if found.stops > 0:
@@ -68,7 +68,7 @@ def walk_by_rule(bar: AccountBar, t: int, i: int) -> None:
     if last == DRAW:
         drop_after_equity_stop(state)
     if found.liquidations > 0:
-        end_by_rule(terms, state, ledger, i, found.liquidations)
+        end_by_rule(terms, state, bar.ledger, i, found.liquidations)
 
 
 def find_own_trigger(bar: AccountBar, t: int, i: int) -> tuple[int, float]:

@@ -14,8 +14,6 @@ import numpy as np
 
 from backtest.account import (
     AccountBar,
-    AccountState,
-    EventLog,
     Position,
     Terms,
     add_from_wallet,
@@ -145,7 +143,7 @@ class Replayer:
 
     def live(self, bar: AccountBar, t: int) -> None:
         """Take the account through bar t, up to its close."""
-        terms, feed, state, quotes, _, ledger, log = bar
+        terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
         self._t = t
         portfolio_bar.set_quotes(terms, feed, quotes, t)
         clear_ledger(ledger)
@@ -158,14 +156,14 @@ class Replayer:
                     mark_to_ledger(state, i, quotes.fill[i], ledger)
         left = self._apply(bar, left, lambda fact: fact.step == 0)
         self._top_up(bar)
-        self.kernel.flow(terms, feed, state, quotes, ledger, log, t)
+        self.kernel.flow(bar, t)
         left = self._apply(bar, left, lambda fact: fact.step == 1)
         portfolio_bar.rescale_unit(state, ledger, before)
         left = self._pay(bar, left, 1)
         if terms.has_interest and t > 0:
-            charge_portfolio_interest(terms, feed, state, quotes, ledger, log, t)
+            charge_portfolio_interest(bar, t)
         if terms.has_fund_fees and t > 0:
-            charge_fund_fees(terms, feed, state, quotes, ledger, log, t)
+            charge_fund_fees(bar, t)
         opened = int(self.time[t])
         closed = opened + self.interval - 1
         self._test(bar, quotes.mark_open, quotes.asset_mark_open, opened)
@@ -195,15 +193,14 @@ class Replayer:
 
     def _pay(self, bar: AccountBar, left: list[Fact], is_open: int) -> list[Fact]:
         """Pay the settlements of the bar one by one; fills stamped before one come before it."""
-        terms, feed, state, quotes, _, ledger, log = bar
-        t = self._t
+        feed, state, t = bar.feed, bar.state, self._t
         while portfolio_payments.is_portfolio_funding_due(feed, state, t, is_open):
             event = int(state.cursor[FUNDING_NEXT])
             name, due = self.names[feed.funding_instrument[event]], int(self.due[event])
             if not is_open:
                 left = self._apply(bar, left, lambda fact, due=due: fact.time < due)
             self._allowed = 1
-            self.kernel.pay(terms, feed, state, quotes, ledger, log, t, is_open)
+            self.kernel.pay(bar, t, is_open)
             by = 2 if is_open else 6
             left = self._apply(
                 bar,
@@ -315,12 +312,9 @@ class Replayer:
             prices = np.where(is_high, quotes.asset_mark_high, quotes.asset_mark_low)
             self._test(bar, values, prices, time)
 
-    def _check_debt(
-        self, terms: Terms, state: AccountState, ledger: FloatArray, log: EventLog, t: int
-    ) -> None:
+    def _check_debt(self, bar: AccountBar, t: int) -> None:
         """Refuse an equity under 0 that no bad debt explains."""
-        del ledger, log
-        equity = compute_account_equity(terms, state)
+        state, equity = bar.state, compute_account_equity(bar.terms, bar.state)
         scale = max(abs(state.wallet[CASH]), float(abs(state.wallet[EQUITY])), 1e-300)
         if equity < -DUST * scale:
             raise DataError(

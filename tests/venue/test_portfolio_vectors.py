@@ -109,7 +109,8 @@ def conversion(case: dict[str, Any]) -> dict[str, float]:
     )
     state: Any = SimpleNamespace(held=held, priced=np.ones(1), margin=(), wallet=np.zeros(20))
     log = EventLog(None, np.empty((0, 9)), np.zeros(1, np.int64))
-    sell_collateral(terms, state, case["deficit"], np.zeros((N_TERMS, 1)), log, 0)
+    bar: Any = SimpleNamespace(terms=terms, state=state, ledger=np.zeros((N_TERMS, 1)), log=log)
+    sell_collateral(bar, 0, case["deficit"])
     return {"sold": float((sold - held.amounts)[0])}
 
 
