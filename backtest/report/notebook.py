@@ -111,7 +111,7 @@ def describe(source: Any) -> tuple[str, Iterator[Fact]]:
         case Market():
             return source.instrument or source.source, describe_market(source)
         case Markets():
-            return ", ".join(source.names), describe_span(source)
+            return ", ".join(source.names), describe_markets(source)
         case Venue():
             return f"Venue, {source.contract.kind} contract", describe_venue(source)
         case Account():
@@ -127,6 +127,13 @@ def describe_span(source: Market | Markets) -> Iterator[Fact]:
     yield Fact("bars", f"{source.n_bars:,}")
     yield Fact("from", format_time(int(source.start)), "UTC")
     yield Fact("to", format_time(int(source.end)), "UTC")
+
+
+def describe_markets(markets: Markets) -> Iterator[Fact]:
+    """Yield the span of several instruments, and how many options they list."""
+    yield from describe_span(markets)
+    if markets.options:
+        yield Fact("options", f"{len(markets.options):,}", "listed")
 
 
 def describe_market(market: Market) -> Iterator[Fact]:

@@ -4,6 +4,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
+from tests.options.listed_markets import make_markets
 
 MARKET = bt.Market.sample(bars=200)
 
@@ -20,6 +21,7 @@ class Script(bt.Policy):
     [
         (MARKET, ("SYNTHETIC-PERP", "200", "2023-01-01", "<svg", "synthetic")),
         (bt.Markets({"BTC": MARKET, "ETH": MARKET}), ("BTC, ETH", "200")),
+        (make_markets(bars=48), ("BTC", "48", "options</span><br><b>1</b>")),
         (bt.Venue.preset("binance-usdm", "BTCUSDT"), ("linear", "150x", "0.0500%", "close")),
         (bt.Account(capital=5.0, band=0.1), ("capital", "5.0", "cross", "band", "0.1")),
         (VolTarget(target=0.3), ("VolTarget", "0.3", "per sqrt(year)", VolTarget.fails_when)),
