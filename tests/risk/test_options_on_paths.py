@@ -11,7 +11,7 @@ from backtest import paths as models
 from backtest.options import SVI, SmileShape
 from backtest.policy.option_rule import orders_at_rolls
 from backtest.risk import estimate_difference, make_runner
-from backtest.strategies import Collar, Constant, LongVolatility, TailHedge
+from backtest.strategies import Collar, Constant, DeltaHedge, LongVolatility, TailHedge
 from tests.options.listed_markets import make_markets, make_venue
 
 FLAT = SmileShape(b=0.0, rho=0.0, m=0.0, sigma=1.0)
@@ -105,8 +105,9 @@ def test_an_option_at_the_volatility_of_its_paths_earns_nothing_before_the_sprea
         (HEDGE, {}),
         (LongVolatility(Constant(0.0), tenor=10.0, roll=3.0), {}),
         (Collar(Constant(1.0), tenor=10.0, roll=3.0), {}),
+        (DeltaHedge(LongVolatility(Constant(0.0), tenor=10.0, roll=3.0)), {}),
     ],
-    ids=["tail hedge", "long volatility", "collar"],
+    ids=["tail hedge", "long volatility", "collar", "delta hedge"],
 )
 def test_a_path_in_the_loop_is_a_run_on_markets_that_list_its_contracts(policy, terms):
     """The run chooses among the contracts that are listed; the loop among all of the grid."""
@@ -145,6 +146,24 @@ def test_a_written_path_that_lists_at_each_close_is_the_path_in_the_loop(settlem
     equity = bt.run(markets, HEDGE, **given).bars["equity"]
     assert 10 < len(markets.options) < paths.n_bars
     assert np.array_equal(equity[1:], expected[-paths.n_bars :])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:1 of 1 test spans")
+def test_a_walk_takes_a_hedge_through_a_written_path():
+    """The hedge that it chooses on 35 days is run on the 4 after them, with the same bits."""
+    paths = draw(paths=1, horizon="40d")
+    markets = paths.with_options(0, deltas=(-0.1,), tenors=(14.0,), every="5d")
+    given = {"venue": make_venue(), "account": make_account(), "compile": False}
+    walk = bt.walk_forward(
+        markets, HEDGE, space={"budget": [0.01, 0.05]}, objective="cagr", constraints={},
+        robust=False, train="35d", test="4d", **given,
+    )  # fmt: skip
+    (fold,) = walk.folds.to_dict("records")
+    chosen = TailHedge(Constant(4.0), delta=-0.1, tenor=14.0, roll=7.0, budget=fold["budget"])
+    alone = bt.run(markets, chosen, start=fold["test_start"], **given)
+    assert walk.result.bars["equity"].to_numpy().tolist() == alone.bars["equity"].tolist()
+    assert walk.result.rolls("leg").loc["total", "rolls"] >= 1
 
 
 def test_accounts_are_compared_path_by_path_whatever_the_threads():
