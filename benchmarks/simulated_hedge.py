@@ -244,6 +244,7 @@ def main() -> int:
             found["walk"] = study.walk(given.ratios[0])
         elif given.sweep:
             found["ratio"] = given.ratios[0]
+            found["no_hedge"] = describe(study.live(Constant(given.leverage)).outcomes)
             found["sweep"] = study.sweep(given.ratios[0])
         else:
             none = study.live(Constant(given.leverage)).outcomes

@@ -237,6 +237,25 @@ def test_the_commands_of_the_pages_exist_with_their_flags():
             assert f'"{flag}"' in text, f"{page}: {script} has no {flag}"
 
 
+def test_the_picture_of_hedges_has_a_line_for_each_tenor_and_delta():
+    """From no hedge over the budgets, which may stand in any order."""
+    values = [(t, d, b) for t in (30.0, 60.0) for d in (-0.2, -0.1, -0.05) for b in (0.01, 0.005)]
+    rows = [
+        {"tenor": t, "delta": d, "budget": b, "ruin": 0.2 - b, "mean_log_growth": t * b + d}
+        for t, d, b in values
+    ]
+    none = {"ruin": 0.25, "mean_log_growth": -0.3}
+    chart = runpy.run_path(str(BENCHMARKS / "pictures.py"))["chart_hedges"](
+        {"sweep": rows, "no_hedge": none, "paths": 400}
+    )
+    lines = [each for each in chart.figure["data"] if each["mode"] == "lines"]
+    assert [(x["yaxis"], x["name"]) for x in lines] == [
+        (axis, f"delta {d}") for axis in ("y1", "y2") for d in (-0.05, -0.1, -0.2)
+    ]
+    assert lines[1]["x"] == pytest.approx([0.25, 0.195, 0.19])
+    assert lines[1]["y"] == pytest.approx([-0.3, 0.05, 0.2])
+
+
 @pytest.mark.parametrize("name", ["simulated_hedge.py", "tail_hedge.py"])
 def test_a_drift_of_0_is_refused(name, monkeypatch, capsys):
     """The leverage of the third arm divides by it."""
