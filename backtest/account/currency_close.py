@@ -93,7 +93,7 @@ def close_pools(bar: AccountBar, t: int, wealth: float) -> None:
         show_pool(bar, pool, rates[pool])
         record_falls(bar, is_high)
         leave_pool(bar, pool, rates[pool])
-    fold_ledger(bar.terms, bar.state, bar.scratch, bar.ledger, opens)
+    fold_ledger(bar, opens)
     bar.ledger[FX_PNL, bar.ledger.shape[1] - 1] = gained
     count_assets(bar.state, bar.ledger)
 

@@ -187,18 +187,16 @@ def compute_own_equity(terms: Terms, state: AccountState, pool: int) -> float:
     return float(equity)
 
 
-def fold_ledger(
-    terms: Terms, state: AccountState, scratch: Scratch, ledger: FloatArray, rates: FloatArray
-) -> None:
+def fold_ledger(bar: AccountBar, rates: FloatArray) -> None:
     """Bring the ledger of the bar to the currency of the account, at the rates of the open."""
-    n = len(state.margin)
+    n = len(bar.state.margin)
     for term in range(N_TERMS):
         for i in range(n):
             if not is_count(term):
-                ledger[term, i] *= rates[terms.pools[i]]
-        for pool in range(terms.n_pools):
+                bar.ledger[term, i] *= rates[bar.terms.pools[i]]
+        for pool in range(bar.terms.n_pools):
             scale = 1.0 if is_count(term) else rates[pool]
-            ledger[term, n] += scratch.own_ledger[term, pool] * scale
+            bar.ledger[term, n] += bar.scratch.own_ledger[term, pool] * scale
 
 
 def is_count(term: int) -> bool:

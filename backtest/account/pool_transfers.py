@@ -14,13 +14,7 @@ from backtest.account.portfolio_ledger import (
     note,
 )
 from backtest.account.portfolio_payments import compute_free
-from backtest.account.portfolio_records import (
-    AccountBar,
-    AccountState,
-    EventLog,
-    Scratch,
-    Terms,
-)
+from backtest.account.portfolio_records import AccountBar
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_portfolio_initial
 
@@ -46,21 +40,13 @@ def cover_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
     for pool in range(bar.terms.n_pools):
         for giver in range(bar.terms.n_pools):
             if giver != pool and bar.state.pools[pool, NEED] > 0.0:
-                transfer(bar.terms, bar.state, bar.scratch, bar.log, t, rates, giver, pool)
+                transfer(bar, t, rates, giver, pool)
 
 
-def transfer(
-    terms: Terms,
-    state: AccountState,
-    scratch: Scratch,
-    log: EventLog,
-    t: int,
-    rates: FloatArray,
-    giver: int,
-    pool: int,
-) -> None:
+def transfer(bar: AccountBar, t: int, rates: FloatArray, giver: int, pool: int) -> None:
     """Move money from one pool to another, worsened by the cost, as far as both need and have."""
-    source, target, kept = state.pools[giver], state.pools[pool], 1.0 - terms.transfer_cost
+    state, scratch, log = bar.state, bar.scratch, bar.log
+    source, target, kept = state.pools[giver], state.pools[pool], 1.0 - bar.terms.transfer_cost
     wanted = target[NEED] * rates[pool] / kept
     moved = min(wanted, source[SPARE] * rates[giver])
     if not moved > 0.0:

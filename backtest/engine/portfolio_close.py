@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from backtest.account import (
+    AccountBar,
     AccountState,
     Balances,
     MarketBar,
@@ -42,14 +43,13 @@ from backtest.venue import (
 )
 
 
-def look_at_close(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, has_prices: bool
-) -> CloseFacts:
+def look_at_close(bar: AccountBar, has_prices: bool) -> CloseFacts:
     """Return what a close looks like, and write where each position fails, the others frozen.
 
     The state is valued at the mark closes. Without ``has_prices``, positions that are certainly not
     near failure are passed over.
     """
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     gross, needed, backing = 0.0, 0.0, 1.0
     has_pool = count_cross(terms, state) > 0
     if has_pool:

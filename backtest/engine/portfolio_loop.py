@@ -138,12 +138,12 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
             clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
             terms.max_gross_leverage, held, t,
         )  # fmt: skip
-        if not decide_all(terms, feed, deciders, state, quotes, close, scratch, t):
+        if not decide_all(bar, deciders, close, t):
             return tally, t, NEGATIVE
         if len(tape.units) > 0:
             tape.units[t - tape.cursor[1]] = state.wallet[UNIT]
         if is_recorded:
-            record_portfolio(tape, terms, state, ledger, scratch, close, t - tape.cursor[1])
+            record_portfolio(bar, tape, close, t - tape.cursor[1])
     return tally, stop, DONE
 
 
@@ -190,28 +190,20 @@ def is_portfolio_balanced(
 # --------------------------------------------------------------------------------- decisions
 
 
-def decide_all(
-    terms: Terms,
-    feed: MarketFeed,
-    deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    close: CloseFacts,
-    scratch: Scratch,
-    t: int,
-) -> bool:
+def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
     """Ask all policies at the close of bar t; False if an answer is not allowed."""
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
     n, k = len(state.margin), find_seen_bar(deciders, state, t)
     if k < 0:
         hold_all(state)
         return True
-    time = open_of(deciders, feed, k)
+    time = open_of(deciders, bar.feed, k)
     is_done = state.wallet[IS_RUINED] + state.wallet[IS_OVER] != 0.0
     if deciders.asks[n] == 1 or is_any_set(deciders.wants_account):
         days = (time + deciders.interval - deciders.start) / DAY_NS
         show_account_totals(terms, deciders, state, quotes, close, days)
     for i in range(n):
-        decide(terms, feed, deciders, state, quotes, scratch, is_done, i, t, k)
+        decide(bar, deciders, is_done, i, t, k)
         if state.leverage[i] < 0.0 or state.asked[i] <= 0.0:
             return False
     if deciders.asks[n] == 1 and not is_done:
@@ -259,19 +251,9 @@ def hold_count(since: float) -> float:
     return since - 1.0 if since > 0.0 else -1.0
 
 
-def decide(
-    terms: Terms,
-    feed: MarketFeed,
-    deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    is_done: bool,
-    i: int,
-    t: int,
-    k: int,
-) -> None:
+def decide(bar: AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
     """Write the decision of one instrument at the close of bar t, of which policies see bar k."""
+    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     state.leverage[i], state.is_pending[i] = math.nan, 0
     state.asked[i] = math.nan
     state.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
@@ -284,7 +266,7 @@ def decide(
     if is_done or state.is_halted[i] == 1:
         return
     if deciders.wants_account[i] == 1:
-        show_position(terms, deciders, state, quotes, scratch, i)
+        show_position(terms, deciders, state, quotes, bar.scratch, i)
     if deciders.wants_bar[i] == 1:
         show_bar(deciders, feed, state, i, t, k)
     state.leverage[i] = ask(deciders, terms, quotes, i, open_of(deciders, feed, k), local)

@@ -42,15 +42,15 @@ def look_at_account(bar: AccountBar, t: int, has_prices: bool) -> CloseFacts:
 
     Money is in the currency of the account.
     """
-    terms, feed, state, quotes, scratch = bar.terms, bar.feed, bar.state, bar.quotes, bar.scratch
+    terms, state = bar.terms, bar.state
     if terms.n_pools == 1:
-        return look_at_close(terms, state, quotes, scratch, has_prices)
+        return look_at_close(bar, has_prices)
     gross, needed, backing, is_near = 0.0, 0.0, 1.0, False
     worst_needed, worst_backing = 0.0, 1.0
     for pool in range(terms.n_pools):
-        rate, own = feed.rate_close[t, pool], state.pools[pool]
+        rate, own = bar.feed.rate_close[t, pool], state.pools[pool]
         show_pool(bar, pool, rate)
-        close = look_at_close(terms, state, quotes, scratch, has_prices)
+        close = look_at_close(bar, has_prices)
         own[OWN_BALANCE] = compute_balance(terms, state)
         own[OWN_BACKING] = compute_pool(terms, state)
         own[OWN_NEEDED] = close.needed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.account import (
+    AccountBar,
     AccountState,
     EventLog,
     Scratch,
@@ -53,16 +54,9 @@ class RunTape(NamedTuple):
     units: FloatArray
 
 
-def record_portfolio(
-    tape: RunTape,
-    terms: Terms,
-    state: AccountState,
-    ledger: FloatArray,
-    scratch: Scratch,
-    close: CloseFacts,
-    t: int,
-) -> None:
+def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) -> None:
     """Write bar t into a record of zeros."""
+    state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
     account.equity[t], account.cash[t] = wallet[EQUITY], wallet[CASH]
     account.reserve[t], account.unit[t] = wallet[RESERVE], wallet[UNIT]
@@ -85,7 +79,7 @@ def record_portfolio(
         record_position(tape, state, ledger, i, t)
     for k in range(len(state.options.targets)):
         record_option(tape, state, k, t)
-    record_close(tape, terms, state, scratch, close, t)
+    record_close(tape, bar.terms, state, bar.scratch, close, t)
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:

@@ -107,7 +107,7 @@ def show(
 ) -> tuple[AccountView, ...]:
     """Return the view of the account at the close of bar t, for each instrument."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    close = functions.look_at_close(terms, state, quotes, scratch, True)
+    close = functions.look_at_close(bar, True)
     days = (bar.feed.time[t] + setup.markets.interval - deciders.start) / DAY_NS
     functions.show_account_totals(terms, deciders, state, quotes, close, days)
     deciders.wants_price[:] = 1
@@ -142,17 +142,16 @@ def ask(
     """Return the state with the decisions of the last close, and what the policies remember."""
     t, functions = setup.markets.n_bars - 1, find_functions(setup)
     bar = new_bar(setup, setup.inputs, state, traded, t)
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     deciders = gather_deciders(setup, setup.observed)
     deciders.memory[:] = [x for numbers in memory for x in (*numbers, 0.0)]
-    functions.begin_peak(deciders, state)
+    functions.begin_peak(deciders, bar.state)
     with np.errstate(all="ignore"):
         set_close(bar, t)
-        close = functions.look_at_close(terms, state, quotes, scratch, True)
-        is_good = functions.decide_all(terms, bar.feed, deciders, state, quotes, close, scratch, t)
+        close = functions.look_at_close(bar, True)
+        is_good = functions.decide_all(bar, deciders, close, t)
     if not is_good:
         raise report_bad_decision(setup.inputs, t)
-    return state, split(deciders.memory, memory)
+    return bar.state, split(deciders.memory, memory)
 
 
 def split(slots: FloatArray, numbers: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
@@ -168,16 +167,16 @@ def fill(setup: Setup, later: Setup, state: AccountState, traded: TradedDays | N
     """Take the account through the bar after the last one, which ``later`` has."""
     t, functions, n = setup.markets.n_bars, find_functions(setup), len(state.margin)
     bar = new_bar(setup, later.inputs, state, traded, t)
-    terms, after, scratch, log = bar.terms, bar.state, bar.scratch, bar.log
+    after, log = bar.state, bar.log
     deciders = gather_deciders(setup, setup.observed)
     tape = [new_tape(n, 1, first, 1) for first in (t - 1, t)]
     with np.errstate(all="ignore"):
         functions.simulate_portfolio_bar(bar, t)
         views = show(functions, setup, bar, deciders, t)
-        close = functions.look_at_close(terms, after, bar.quotes, scratch, True)
-        blank = new_ledger_array(n)
-        functions.record_portfolio(tape[0], terms, state, blank, scratch, close, 0)
-        functions.record_portfolio(tape[1], terms, after, bar.ledger, scratch, close, 0)
+        close = functions.look_at_close(bar, True)
+        before = bar._replace(state=state, ledger=new_ledger_array(n))
+        functions.record_portfolio(before, tape[0], close, 0)
+        functions.record_portfolio(bar, tape[1], close, 0)
     entries = log.entries[: log.written[0]]
     outcome = Outcome(
         state=after, tally=start_tally(1.0, 1.0, t), memory=None, entries=entries,
