@@ -80,7 +80,7 @@ RATIOS = {
     ),
     "risk_columns": Ratio(2.0, 2.0, "risk of a policy with columns / of one without"),
     "import": Ratio(1.25, 1.5, f"import backtest / {LIBRARIES}", "1.1 to 1.3"),
-    "process": Ratio(1.8, 2.0, f"backtest run, whole process / {LIBRARIES}", "1.55"),
+    "process": Ratio(1.8, 2.2, f"backtest run, whole process / {LIBRARIES}", "1.4 to 2.1"),
 }  # fmt: skip
 
 

@@ -19,7 +19,6 @@ import numba
 from numba.core import event
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
-from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
@@ -31,6 +30,7 @@ from backtest.base.linked_code import compiling
 from backtest.base.numba_start import compare_flags_fast, import_without_blas, stop_timing_locks
 from backtest.base.rule_passes import RuleCompiler
 
+import_without_blas()
 compare_flags_fast()
 stop_timing_locks()
 MAGIC = b"backtest compiled code 1\n"
@@ -91,36 +91,13 @@ def unseal(sealed: bytes) -> bytes:
     return content
 
 
-def bind_nothing() -> None:
-    """Leave a function as it is: what it calls is there."""
-
-
 class CheckedCache(FunctionCache):
-    """numba's cache of a function, stored in :class:`CheckedFiles`.
+    """numba's cache of a function, stored in :class:`CheckedFiles`."""
 
-    Before a compilation, ``bind`` makes what the function calls.
-    """
-
-    def __init__(
-        self, function: Callable[..., Any], bind: Callable[[], None] = bind_nothing
-    ) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call] # numba's
-        self.bind = bind
         files: Any = CheckedFiles(Path(self._cache_path), self._impl.filename_base)
         self._cache_file = files
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled code, or None if it must be compiled.
-
-        All that numba knows of types and functions is loaded only then.
-        """
-        rtsys.initialize(target_context)
-        found = self._load_overload(sig, target_context)  # type: ignore[no-untyped-call] # numba's
-        if found is None:
-            import_without_blas()
-            target_context.refresh()
-            self.bind()
-        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save compiled code if the folder is writable."""
@@ -133,17 +110,8 @@ def widen(kind: Any) -> Any:
     return unliteral(kind)  # type: ignore[no-untyped-call] # numba's
 
 
-def jit(
-    function: Callable[..., Any],
-    *,
-    cache: bool,
-    bind: Callable[[], None] = bind_nothing,
-    **options: Any,
-) -> Any:
-    """Return a function that numba compiles when it is called; cached in checked files.
-
-    ``bind`` makes what the function calls, which compiled code that is cached does not need.
-    """
+def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
+    """Return a function that numba compiles when it is called; cached in checked files."""
     compiled = numba.njit(pipeline_class=RuleCompiler, **options)(function)
     find = compiled.get_call_template
     compiled.get_call_template = lambda args, kws: find(
@@ -153,16 +121,12 @@ def jit(
     is_linked = bool(options.get("no_cpython_wrapper"))
 
     def compile_one(kinds: Any) -> Any:
-        if not cache:
-            import_without_blas()
         with compiling(is_linked=is_linked):
             return compile_for(kinds)
 
     compiled.compile = compile_one
     if cache:
-        compiled._cache = CheckedCache(function, bind)
-    else:
-        bind()
+        compiled._cache = CheckedCache(function)
     return compiled
 
 

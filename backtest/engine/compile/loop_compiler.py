@@ -315,19 +315,18 @@ def load_policy_loop(
     name, is_cached = recipe.name, recipe.is_complete
     if is_cached and name in _loaded:
         return _loaded[name]
-    module = import_part(recipe, find_rules_folder(), {})
-    path, scope = Path(str(module.__file__)), {"__name__": name}
-
-    def bind() -> None:
-        inner: dict[str, Any] = {**INNER, "cache": False, "forceinline": True}
-        scope.update(compile_core().names, __name__=name, decide=jit(module.decide, **inner))
-        for each in inlined:
-            plain = cast("types.FunctionType", each)
-            scope[plain.__name__] = jit(make_twin(plain, scope, path), **inner)
-
+    core = compile_core()
+    module = import_part(recipe, core.folder, {})
+    path = Path(str(module.__file__))
+    scope = {**core.names, "__name__": name}
+    inner: dict[str, Any] = {**INNER, "cache": False, "forceinline": True}
+    scope["decide"] = jit(module.decide, **inner)
+    for each in inlined:
+        plain = cast("types.FunctionType", each)
+        scope[plain.__name__] = jit(make_twin(plain, scope, path), **inner)
     outer: dict[str, Any] = {**OPTIONS, "cache": is_cached, **options}
     whole = cast("types.FunctionType", loop)
-    compiled: Callable[..., Any] = jit(make_twin(whole, scope, path), bind=bind, **outer)
+    compiled: Callable[..., Any] = jit(make_twin(whole, scope, path), **outer)
     if is_cached:
         _loaded[name] = compiled
     return compiled
