@@ -27,12 +27,11 @@ from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import read_bytes, warn_of_damage
 from backtest.base.compile_time import COMPILING, count_as_compiling
 from backtest.base.linked_code import compiling
-from backtest.base.numba_start import compare_flags_fast, import_without_blas, stop_timing_locks
+from backtest.base.numba_start import compare_flags_fast, import_without_blas
 from backtest.base.rule_passes import RuleCompiler
 
 import_without_blas()
 compare_flags_fast()
-stop_timing_locks()
 MAGIC = b"backtest compiled code 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
 

@@ -16,9 +16,7 @@ from backtest.base import cache_folder
 from backtest.base.code_identity import hash_texts
 from backtest.base.compiled_twins import describe_target, find_own_functions, make_twin
 
-OPTIONS: dict[str, Any] = {
-    "error_model": "numpy", "nogil": True, "_nrt": False, "no_cfunc_wrapper": True,
-}  # fmt: skip
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 """Options of numba: kernels allocate nothing and follow IEEE 754 strictly."""
 
 
@@ -56,8 +54,7 @@ def compile_functions(
     found = {}
     for name, function in find_own_functions(module):
         is_kernel = name in kernels
-        options = {**OPTIONS, "cache": is_kernel, "no_cpython_wrapper": not is_kernel}
-        options["forceinline"] = not is_kernel
+        options = {**OPTIONS, "cache": is_kernel, "forceinline": not is_kernel}
         names[name] = found[name] = jit(make_twin(function, names, path), **options)
     return found
 

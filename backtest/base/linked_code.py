@@ -19,9 +19,7 @@ from numba.core.registry import cpu_target
 
 CODEGEN: Any = cpu_target.target_context.codegen()
 SET_ENVIRONMENT = getattr(CODEGEN, "set_env", None)
-WRAPPER = "_ZN7cpython"
-"""How the names of functions begin that Python calls."""
-PARTS = ("finalize", "_optimize_functions", "_finalize_final_module", "_finalize_dynamic_globals",
+PARTS = ("finalize", "_finalize_final_module", "_finalize_dynamic_globals",
          "_get_module_for_linking", "serialize_using_object_code")  # fmt: skip
 CAN_LINK = (
     SET_ENVIRONMENT is not None
@@ -33,14 +31,6 @@ CAN_LINK = (
 
 class WholeLibrary(JITCodeLibrary):
     """Code of a function that Python calls, with all that it needs."""
-
-    def _optimize_functions(self, module: Any) -> None:
-        """Optimize functions, but not a wrapper, which only unpacks what Python passes."""
-        for function in module.functions:
-            if function.name.startswith(WRAPPER) and not function.is_declaration:
-                function.add_function_attribute("noinline")
-                function.add_function_attribute("optnone")
-        super()._optimize_functions(module)  # type: ignore[no-untyped-call] # numba's
 
     def finalize(self) -> None:
         """Link each function that this one needs, once, and make machine code of them."""

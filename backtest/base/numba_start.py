@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from contextlib import nullcontext
 from types import ModuleType
 
-from numba.core import event
 from numba.core.compiler import Flags
 
 BLAS = "scipy.linalg.cython_blas"
@@ -39,11 +37,3 @@ def compare_flags_fast() -> None:
     """
     defaults = {name: option.default for name, option in Flags.options.items()}
     Flags.values = lambda self: {**defaults, **self._values}  # type: ignore[method-assign] # numba's
-
-
-def stop_timing_locks() -> None:
-    """Keep numba from timing its locks, which it does anew for each function that it compiles.
-
-    Every call of LLVM is reported to the timers of all functions that wait for the one compiled.
-    """
-    event.install_timer = lambda *_: nullcontext()  # type: ignore[assignment] # numba's

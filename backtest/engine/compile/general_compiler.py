@@ -198,7 +198,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
         if id(own) in twins
     }
     names |= {"MarginRules": MarginRules, "InstrumentRules": InstrumentRules}
-    inner: dict[str, Any] = {**INNER, "cache": False}
+    inner: dict[str, Any] = {**OPTIONS, "cache": False}
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
     twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
     twins[id(portfolio_records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)

@@ -74,13 +74,10 @@ MATH: tuple[Any, ...] = (
 """Functions of numbers that compiled policies may call; they are inlined, to be vectorized."""
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 """Functions that take arrays in Python, and are replaced by scalar ones in compiled code."""
-OPTIONS: dict[str, Any] = {
-    "cache": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True,
-}  # fmt: skip
+OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 """No reference counts: the rules allocate nothing, and counting would take ten times as long as
-the arithmetic. Strict IEEE, so that plain Python gives the same bits. No wrapper for C callers:
-there are none."""
-INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True}
+the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
+INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """For functions called only by compiled ones: they compile faster without a Python wrapper."""
 
 RARE = frozenset(
@@ -123,7 +120,7 @@ def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
     place = folder / (f"brackets-{n_brackets}" if is_inlined else "called")
     names: dict[str, Any] = {}
     jit_modules(CORE, names, place, choose, n_brackets=n_brackets)
-    options = {**INNER, "cache": False, "forceinline": True}
+    options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
     names["count_brackets"] = jit(count_all_brackets, **options)
@@ -319,7 +316,7 @@ def load_policy_loop(
     module = import_part(recipe, core.folder, {})
     path = Path(str(module.__file__))
     scope = {**core.names, "__name__": name}
-    inner: dict[str, Any] = {**INNER, "cache": False, "forceinline": True}
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     scope["decide"] = jit(module.decide, **inner)
     for each in inlined:
         plain = cast("types.FunctionType", each)

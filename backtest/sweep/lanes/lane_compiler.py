@@ -131,7 +131,7 @@ def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
     place = core.folder / (f"brackets-{n_brackets}" if is_inlined else "called")
     mark = mark_sources(*MODULES, compiler=__file__)
     paths = jit_modules(MODULES, names, place, choose, mark=mark)
-    options = {**INNER, "cache": False, "forceinline": True}
+    options = {**OPTIONS, "cache": False, "forceinline": True}
     names |= {name: jit(function, **options) for name, function in INSTRUCTIONS.items()}
     names |= {"cell": jit(find_cell, **options), "share": share_record}
     return Lanes(names, paths)

@@ -74,7 +74,7 @@ def compile_portfolio_lanes() -> dict[str, Any]:
 
     mark = mark_sources(*MODULES, compiler=__file__)
     jit_modules(MODULES, names, find_general_folder(), choose, mark=mark)
-    inner: dict[str, Any] = {**INNER, "cache": False, "forceinline": True}
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     names["cell"] = jit(find_cell, **inner)
     names["share"] = share_record
     names["ask_lanes"] = jit(ask_through_addresses, **inner)
