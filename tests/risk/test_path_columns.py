@@ -7,7 +7,7 @@ import backtest as bt
 from backtest import features, strategies
 from backtest.engine.lookahead.causality import observe
 from backtest.policy.policy import find_policies
-from backtest.risk.liquidation import rare_events
+from backtest.risk.liquidation import path_columns, rare_events
 from backtest.risk.liquidation.path_columns import join_path, observe_paths
 from backtest.risk.liquidation.runner_arguments import make_runner
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
@@ -92,6 +92,28 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path():
     found = observe_paths(given, pattern, paths.draw(0, 3), ["sigma"], paths.width)["sigma"]
     for k in range(3):
         column = given.observe(paths.join_history(paths[k], 500))["sigma"]
+        np.testing.assert_array_equal(found.reshape(3, -1)[k], column[-paths.width :])
+
+
+class StrengthAlone(bt.Policy):
+    """A column that is written over a volatility."""
+
+    def observe(self, market):
+        """Return the strength of the trend."""
+        return {"strength": features.trend_strength(market, 24, 24.0)}
+
+    def leverage(self, bar, account):
+        """Return the strength."""
+        return max(bar.strength, 0.0)
+
+
+def test_an_average_that_is_written_over_does_not_go_on(monkeypatch):
+    monkeypatch.setattr(path_columns, "is_ours", lambda _: True)
+    given, paths = StrengthAlone(), paths_of(bt.Market.sample(bars=700))
+    pattern = paths.join_history(paths[0], 500)
+    found = observe_paths(given, pattern, paths.draw(0, 3), ["strength"], paths.width)["strength"]
+    for k in range(3):
+        column = given.observe(paths.join_history(paths[k], 500))["strength"]
         np.testing.assert_array_equal(found.reshape(3, -1)[k], column[-paths.width :])
 
 

@@ -97,7 +97,10 @@ def continue_columns(
         continuation = find_continuation(kept, columns[name])
         if continuation is None:
             return None
-        found[name] = continuation.extend(closes).ravel()
+        rows = continuation.extend(closes)
+        if not np.array_equal(rows[0], columns[name][-width:], equal_nan=True):
+            return None  # changed in place
+        found[name] = rows.ravel()
     return found
 
 
