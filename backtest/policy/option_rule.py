@@ -26,7 +26,7 @@ class OptionRule(Combinator):
         that defines ``orders`` anew, unless that says so too.
     factors : tuple of str
         Parameters of which one at 0 makes all quantities 0. A rule with ``only_rolls`` is not asked
-        then while it holds nothing.
+        then while it holds nothing. Like ``only_rolls``, not inherited by new ``orders``.
     """
 
     only_rolls: ClassVar[bool] = False
@@ -83,22 +83,22 @@ def orders_at_rolls(policy: Any) -> bool:
     """Return whether a policy orders options only where a roll is due, and all inside it do."""
     cls = policy if isinstance(policy, type) else type(policy)
     inner = [part.policy for part in getattr(cls, "parts", ()) if trades_options(part.policy)]
-    return says_only_rolls(cls) and all(map(orders_at_rolls, inner))
+    return bool(find_stated(cls, "only_rolls")) and all(map(orders_at_rolls, inner))
 
 
 def trades_nothing(policy: Any) -> bool:
     """Return whether a policy orders 0 contracts at each roll, and all inside it do."""
     inner = [each for each in getattr(policy, "policies", ()) if trades_options(each)]
-    is_zero = any(getattr(policy, name) == 0.0 for name in getattr(policy, "factors", ()))
+    is_zero = any(getattr(policy, name) == 0.0 for name in find_stated(type(policy), "factors"))
     return is_zero and all(map(trades_nothing, inner))
 
 
-def says_only_rolls(cls: type) -> bool:
-    """Return what a class, or the base whose orders it keeps, says of its rolls."""
+def find_stated(cls: type, name: str) -> Any:
+    """Return what a class, or the base whose orders it keeps, says of its orders."""
     for base in cls.__mro__:
         own = vars(base)
-        if "only_rolls" in own:
-            return bool(own["only_rolls"])
+        if name in own:
+            return own[name]
         if "orders" in own or "option_orders" in own:
-            return False
-    return False
+            break
+    return getattr(OptionRule, name)

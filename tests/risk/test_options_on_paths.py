@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.options import SVI, SmileShape
-from backtest.policy.option_rule import orders_at_rolls
+from backtest.policy.option_rule import orders_at_rolls, trades_nothing
 from backtest.risk import estimate_difference, make_runner
 from backtest.strategies import Collar, Constant, DeltaHedge, LongVolatility, TailHedge
 from tests.options.listed_markets import make_markets, make_venue
@@ -232,6 +232,8 @@ def test_what_a_rule_says_of_its_rolls_does_not_hold_for_orders_of_a_subclass():
     assert orders_at_rolls(TailHedge(LongVolatility(Constant(1.0))))
     assert not orders_at_rolls(TakeProfit(Constant(1.0)))
     assert not orders_at_rolls(TailHedge(TakeProfit(Constant(1.0))))
+    assert trades_nothing(EachClose(Constant(1.0), budget=0.0))
+    assert not trades_nothing(Telling(Constant(1.0), budget=0.0))
 
 
 def test_a_contract_beyond_the_last_expiry_of_the_grid_is_not_listed():
