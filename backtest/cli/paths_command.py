@@ -49,8 +49,8 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
     settings = dict(draft.tables.get("paths", {}))
     if "surfaces" in settings:
         settings["surfaces"] = read_surface(settings["surfaces"])
-        listed = as_markets(market)  # paths list options of their own
-        market = Markets({**listed}, currency=listed.currency or None)
+        if isinstance(market, Markets):  # paths list options of their own
+            market = Markets({**market}, currency=market.currency or None)
     settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
     with naming_source(draft, "paths"):
         return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)

@@ -126,6 +126,12 @@ def test_paths_have_options_of_their_own(folder, capsys):
     assert (model["ratio"], model["spread"], model["reversion"]) == (1.2, 0.02, 12.0)
 
 
+def test_surfaces_do_not_change_the_form_of_the_json_of_paths(capsys):
+    given = ["paths", "--paths", "2", "--horizon", "1h", "--model", "gbm", "--json"]
+    spread = json.loads(call(capsys, *given, "--surfaces", "ratio=1.1")[1])["spread"]
+    assert isinstance(spread, list)  # of one market
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
