@@ -107,7 +107,9 @@ def chart_hedges(found: Mapping[str, Any]) -> Chart:
         layout["yaxis" if panel == 1 else f"yaxis{panel}"] |= axis | {"matches": "y"}
         for delta, color in pairs:
             traces += draw_hedge(found, tenor, delta, color, f"y{panel}")
-    caption = f"Points near each other are equal within the error of {found['paths']:,} paths."
+    ruin, n = found["no_hedge"]["ruin"], found["paths"]
+    error = 100.0 * (ruin * (1.0 - ruin) / n) ** 0.5
+    caption = f"All have the same {n:,} paths. The standard error of a ruin is {error:.1f} points."
     return build_chart("hedges", "By tenor and delta", caption, traces, layout)
 
 
