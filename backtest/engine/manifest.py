@@ -193,7 +193,7 @@ def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
 
 
 def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dict[str, Any]:
-    """Return the source and the content of data, and of which bars: from ``start`` to closes."""
+    """Return what identifies data: source, content, and the bars from ``start`` to closes."""
     return {
         "source": repr(market),
         "instrument": market.instrument,

@@ -87,11 +87,16 @@ class HalfOnPathsThatRise(strategies.VolTarget):
 
 
 def test_columns_of_a_policy_of_the_user_are_made_for_each_path():
-    given, paths = HalfOnPathsThatRise(), paths_of(bt.Market.sample(bars=700))
+    check_columns_of_each_path(HalfOnPathsThatRise(), "sigma")
+
+
+def check_columns_of_each_path(given, name):
+    """Check that a column on three paths is the one observed on each with its history."""
+    paths = paths_of(bt.Market.sample(bars=700))
     pattern = paths.join_history(paths[0], 500)
-    found = observe_paths(given, pattern, paths.draw(0, 3), ["sigma"], paths.width)["sigma"]
+    found = observe_paths(given, pattern, paths.draw(0, 3), [name], paths.width)[name]
     for k in range(3):
-        column = given.observe(paths.join_history(paths[k], 500))["sigma"]
+        column = given.observe(paths.join_history(paths[k], 500))[name]
         np.testing.assert_array_equal(found.reshape(3, -1)[k], column[-paths.width :])
 
 
@@ -109,12 +114,7 @@ class StrengthAlone(bt.Policy):
 
 def test_an_average_that_is_written_over_does_not_go_on(monkeypatch):
     monkeypatch.setattr(path_columns, "is_ours", lambda _: True)
-    given, paths = StrengthAlone(), paths_of(bt.Market.sample(bars=700))
-    pattern = paths.join_history(paths[0], 500)
-    found = observe_paths(given, pattern, paths.draw(0, 3), ["strength"], paths.width)["strength"]
-    for k in range(3):
-        column = given.observe(paths.join_history(paths[k], 500))["strength"]
-        np.testing.assert_array_equal(found.reshape(3, -1)[k], column[-paths.width :])
+    check_columns_of_each_path(StrengthAlone(), "strength")
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3, 60])
