@@ -118,11 +118,14 @@ def delete_folder(target: Path, stamp: Stamp) -> bool:
     are deleted last, so that the next deletion clears what a killed process leaves.
     """
     if target.is_symlink():
-        target.unlink()
+        target.unlink(missing_ok=True)
         return True
     with held_folder(target.parent, PRUNED) as grave:
         moved = grave / target.name
-        target.rename(moved)
+        try:
+            target.rename(moved)
+        except FileNotFoundError:  # another process has moved or deleted it
+            return False
         is_leftover = target.name.startswith(LEFTOVERS)  # checked before it was renamed
         is_same = try_stamp(moved) == stamp
         is_gone = is_same and (is_leftover or not find_reason_to_keep(moved))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+from backtest.base import held_folder
 from backtest.base.units import DAY
 from backtest.store import (
     Filter,
     choose_deletions,
     delete_chosen,
     list_results,
+    prune,
     sort_entries,
     verify_folder,
 )
@@ -43,6 +45,21 @@ def test_prune_leaves_what_changed_after_it_was_chosen(store):
     assert left == [touched.name]
     assert len(deleted) == 1
     assert touched.is_dir()
+
+
+def test_what_another_process_deletes_in_the_last_moment_is_left_to_it(
+    store, monkeypatch, tmp_path
+):
+    to_delete = choose_deletions(store, Filter(kinds=("run",))).to_delete[:1]
+    target = store / to_delete[0].entry.name
+
+    def held_by_the_slower(*words):
+        target.rename(tmp_path / "taken")
+        return held_folder(*words)
+
+    monkeypatch.setattr(prune, "held_folder", held_by_the_slower)
+    assert delete_chosen(store, to_delete) == ([], [target.name])
+    assert not [each for each in store.iterdir() if each.name.startswith(".")]
 
 
 def test_prune_leaves_unfinished_studies_unless_told(store):
