@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from backtest.base.reportable import Reportable, Viewable
     from backtest.base.result_folders import damage_error, discard_folder, explain_other_metrics
     from backtest.base.result_folders import hash_file, name_folder, read_json_file, read_manifest
-    from backtest.base.result_folders import save_folder, write_folder_manifest, write_json_file
-    from backtest.base.result_folders import write_parquet
+    from backtest.base.result_folders import reading_folder, save_folder, write_folder_manifest
+    from backtest.base.result_folders import write_json_file, write_parquet
     from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
     from backtest.base.result_parts import list_changes
     from backtest.base.saved_result import Kind, SavedResult, list_records, select_numbers

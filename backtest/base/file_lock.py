@@ -47,12 +47,21 @@ def hold_lock_file(path: Path) -> Iterator[None]:
 def open_locked(path: Path) -> int:
     """Open and lock a file; see :func:`hold_lock_file`."""
     for _ in range(MOST_TRIES):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the previous holder has just deleted the folder
+            make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             if is_locked_there(handle, path):
                 return handle
     raise FileNotFoundError(errno.ENOENT, "its folder is deleted again and again", str(path))
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder unless it exists; FileNotFoundError if it is deleted at the same time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        folder.lstat()
+        raise
 
 
 def is_locked_there(handle: int, path: Path) -> bool:

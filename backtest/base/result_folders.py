@@ -7,8 +7,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,19 @@ def read_manifest(
                 cure=CURE,
             )
     return manifest
+
+
+@contextmanager
+def reading_folder(folder: Path) -> Iterator[None]:
+    """Raise a DataError if a file cannot be read, as when another process deletes the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"a file of the result cannot be read: {error.strerror or error}",
+            where=str(folder),
+            cure=CURE,
+        ) from error
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

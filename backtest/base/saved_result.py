@@ -21,6 +21,7 @@ from backtest.base.reportable import Reportable
 from backtest.base.result_folders import (
     name_folder,
     read_manifest,
+    reading_folder,
     save_folder,
     write_folder_manifest,
     write_parquet,
@@ -258,12 +259,14 @@ class SavedResult(Reportable):
         """
         path = Path(folder)
         cure = f"give the folder that save() of a {cls.kind} returned"
-        manifest = read_manifest(path, cls.files(), cls.layout, what=cls.kind, cure=cure)
-        tables = {
-            name: pq.read_table(path / f"{name}.parquet").to_pandas() for name in cls.table_names
-        }
-        kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
-        made = cls._read_back(kept, tables, path)
+        with reading_folder(path):
+            manifest = read_manifest(path, cls.files(), cls.layout, what=cls.kind, cure=cure)
+            tables = {
+                name: pq.read_table(path / f"{name}.parquet").to_pandas()
+                for name in cls.table_names
+            }
+            kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
+            made = cls._read_back(kept, tables, path)
         attach_saved_making(made, path, manifest["id"])
         return made
 

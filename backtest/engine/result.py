@@ -20,6 +20,7 @@ from backtest.base import (
     Reportable,
     call_later,
     checked,
+    reading_folder,
 )
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.limit_cost import LimitCost, measure_limit_cost
@@ -412,7 +413,9 @@ class Result(RunRecord, Reportable):
         DataError
             If a file is missing, damaged, or not the one that was written.
         """
-        return load_result(Path(folder), cls)
+        path = Path(folder)
+        with reading_folder(path):
+            return load_result(path, cls)
 
     @checked
     def to_vectorbt(self, kind: Kind = "returns") -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def _scan_files(
             if each.is_dir(follow_symlinks=False):
                 yield f"{name}/", 0, *times, facts.st_ino
                 if inner is None or f"{name}/".startswith(inner):
-                    yield from _scan_files(each.path, f"{name}/", inner)
+                    with suppress(FileNotFoundError):  # as above
+                        yield from _scan_files(each.path, f"{name}/", inner)
             else:
                 yield name, facts.st_size, *times, facts.st_ino
 

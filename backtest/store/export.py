@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from backtest.base import DataError, ParameterError, save_folder, write_file
+from backtest.base import DataError, ParameterError, reading_folder, save_folder, write_file
 from backtest.base.provenance import PROVENANCE
 from backtest.base.saved_result import KINDS
 from backtest.store.kinds import STUDY_KIND, open_folder
@@ -45,7 +45,8 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
             cure="run it again, or restore the file",
         )
     title = make_file_name(folder.resolve().name)
-    contents = dict(sorted(read_contents(folder, title, with_csv=with_csv)))
+    with reading_folder(folder):
+        contents = dict(sorted(read_contents(folder, title, with_csv=with_csv)))
     if out.suffix.lower() == SUFFIX:
         return write_archive(out, contents)
     return write_folders(out, contents)

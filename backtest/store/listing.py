@@ -29,6 +29,8 @@ from backtest.store.unchanged_run import Stamp
 INDEX = ".index.json"
 QUIET = 2_000_000_000
 """Nanoseconds without a change before an entry is cached: file time stamps are coarse."""
+MOST_READS = 10
+"""How often a folder is read that another process replaces meanwhile."""
 
 
 class CachedEntry(NamedTuple):
@@ -104,13 +106,14 @@ def try_stamp(folder: Path) -> Stamp:
 
 
 def read_stable_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
-    """Return the entry of a folder; read it again if it was replaced while being read."""
-    entry, before = read_entry(folder, stamp, is_served=is_served), stamp
-    for _ in range(3):
-        now = try_stamp(folder) if entry.trouble else before
-        if now == before:
+    """Return the entry of a folder; damage counts if it is read twice, as writers replace it."""
+    entry = read_entry(folder, stamp, is_served=is_served)
+    for _ in range(MOST_READS):
+        if not entry.trouble or entry.kind == LEFTOVER:
             break
-        entry, before = read_entry(folder, now, is_served=is_served), now
+        before, entry = entry, read_entry(folder, is_served=is_served)
+        if entry == before:
+            break
     return entry
 
 

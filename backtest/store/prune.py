@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ def choose_deletions(
         [
             KeptFolder(name, why, describe_removal(folder / name))
             for name, why in reasons.items()
-            if why
+            if why and os.path.lexists(folder / name)  # another process may have deleted it
         ],
     )
 

@@ -25,6 +25,7 @@ from backtest.store.kinds import (
     is_foreign_folder,
     open_folder,
 )
+from backtest.store.listing import MOST_READS
 from backtest.tune import (
     OUTCOME,
     STUDY,
@@ -75,7 +76,20 @@ class FolderCheck:
 
 
 def verify_folder(folder: Path) -> FolderCheck:
-    """Verify one folder of a store; nothing in it is executed, and no damage raises."""
+    """Verify one folder of a store; nothing in it is executed, and no damage raises.
+
+    Faults count if they are found twice, as another process may replace the folder meanwhile.
+    """
+    check = try_check(folder)
+    for _ in range(MOST_READS):
+        before, check = check, try_check(folder) if check.faults else check
+        if check == before:
+            break
+    return check
+
+
+def try_check(folder: Path) -> FolderCheck:
+    """Verify one folder once; one that cannot be listed has a fault."""
     try:
         return check_folder(folder)
     except OSError as error:

@@ -14,6 +14,7 @@ from backtest.base import (
     Reportable,
     call_later,
     checked,
+    reading_folder,
     to_plain,
     try_read_provenance,
 )
@@ -242,6 +243,8 @@ class Study(StudyRecord, Reportable):
             If market, policy, signal or overlay are not those it was made with, or prices of
             collateral are missing.
         """
-        return load_study(
-            cls, Path(folder), market=market, policy=policy, signal=signal, overlay=overlay
-        )
+        path = Path(folder)
+        with reading_folder(path):
+            return load_study(
+                cls, path, market=market, policy=policy, signal=signal, overlay=overlay
+            )

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,22 @@ def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch
     monkeypatch.setattr(file_lock, "lock_handle", delete)
     with hold_lock_file(path):
         assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_folder_that_is_deleted_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """Between the refusal of mkdir and the look at what is there, its last holder deleted it."""
+    real = Path.mkdir
+
+    def refuse(path, *words, **named):
+        monkeypatch.setattr(Path, "mkdir", real)
+        raise FileExistsError(17, "File exists", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with hold_lock_file(tmp_path / "work" / LOCK):
+        assert is_lock_held(tmp_path / "work" / LOCK)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError):
+        hold_lock_file(tmp_path / "file" / LOCK).__enter__()
 
 
 @pytest.mark.slow

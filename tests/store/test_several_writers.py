@@ -13,23 +13,31 @@ from pathlib import Path
 
 import pytest
 
-from backtest.base import atomic_files
+from backtest.base import atomic_files, saved_result
 from backtest.base.atomic_files import LOCK
 from backtest.base.errors import DataError
 from backtest.base.file_lock import hold_lock_file
+from backtest.engine import result_files
 from backtest.store import (
     Filter,
     choose_deletions,
     delete_chosen,
+    export,
     list_results,
+    listing,
+    prune,
     read_entry,
+    verify,
     verify_folder,
 )
+from backtest.store.entry import take_stamp
 from backtest.store.find import load_saved
 from backtest.store.kinds import hash_manifest
+from backtest.store.listing import read_stable_entry
 from backtest.strategies import Constant
+from backtest.tune import study_folder
 from tests.fast_cases import every_nth
-from tests.store.stores import live, settle
+from tests.store.stores import folder_of, live, settle
 
 
 def save_again(source: Path, store: Path, times: int, log: Path) -> None:
@@ -205,3 +213,87 @@ def test_wherever_the_space_ends_the_writer_is_told_and_nothing_is_left(
     child.join()
     assert child.exitcode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------- what other processes do between two system calls
+
+
+def run_first(monkeypatch, owner, name, act) -> None:
+    """Act before the first call of a function of a module."""
+    real = getattr(owner, name)
+
+    def call(*words, **named):
+        monkeypatch.setattr(owner, name, real)
+        act()
+        return real(*words, **named)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def move_away_once(monkeypatch, owner, name, folder: Path) -> None:
+    """Let a folder be missing during the first call of a function of a module."""
+    real, aside = getattr(owner, name), folder.with_name("aside")
+
+    def call(*words, **named):
+        monkeypatch.setattr(owner, name, real)
+        folder.rename(aside)
+        try:
+            return real(*words, **named)
+        finally:
+            aside.rename(folder)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep", "study"])
+def test_a_result_that_is_deleted_while_it_is_loaded_is_said(store, monkeypatch, kind):
+    owner, name = {
+        "run": (result_files.pq, "read_table"),
+        "sweep": (saved_result.pq, "read_table"),
+        "study": (study_folder, "hash_file"),
+    }[kind]
+    folder = folder_of(store, kind)
+    run_first(monkeypatch, owner, name, lambda: shutil.rmtree(folder))
+    with pytest.raises(DataError, match="cannot be read: ") as caught:
+        load_saved(folder)
+    assert str(folder) in caught.value.where
+
+
+def test_a_result_that_is_deleted_while_it_is_exported_is_said(store, monkeypatch, tmp_path):
+    folder = folder_of(store, "run")
+    files = [*export.list_files(folder)]
+    monkeypatch.setattr(export, "list_files", lambda _: shutil.rmtree(folder) or files)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        export.export_result(folder, tmp_path / "out.zip")
+
+
+def test_a_folder_that_is_replaced_while_it_is_verified_is_verified_again(store, monkeypatch):
+    folder = folder_of(store, "run")
+    move_away_once(monkeypatch, verify, "open_folder", folder)
+    assert not verify_folder(folder).faults
+
+
+def test_a_folder_that_is_replaced_while_it_is_listed_is_read_again(store, monkeypatch):
+    folder = folder_of(store, "run")
+    move_away_once(monkeypatch, listing, "try_stamp", folder)
+    assert not read_stable_entry(folder).trouble
+    move_away_once(monkeypatch, listing, "read_entry", folder)
+    assert not read_stable_entry(folder).trouble
+
+
+def test_a_draft_that_a_writer_empties_while_it_is_listed_has_a_stamp(tmp_path, monkeypatch):
+    draft = tmp_path / ".saving-x"
+    (draft / "run").mkdir(parents=True)
+    real = os.scandir
+    monkeypatch.setattr(
+        "backtest.store.entry.os.scandir",
+        lambda path: real(path if Path(path) == draft else tmp_path / "gone"),
+    )
+    assert [name for name, *_ in take_stamp(draft)] == ["run/"]
+
+
+def test_prune_names_no_folder_that_another_process_deletes_meanwhile(store, monkeypatch):
+    folder = folder_of(store, "run")
+    run_first(monkeypatch, prune, "find_reason_to_keep", lambda: shutil.rmtree(folder))
+    chosen = choose_deletions(store, Filter(kinds=("run",)))
+    assert not [each for each in chosen.kept if each.name == folder.name]
