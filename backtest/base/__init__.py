@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from backtest.base.code_identity import CodeText, describe_bytecode, describe_function
     from backtest.base.code_identity import describe_value, find_references, hash_texts, join_texts
     from backtest.base.code_identity import name_callable
-    from backtest.base.command_again import Origin, describe_origin
     from backtest.base.compile_choice import KernelOrder, compiling_first, is_plain_sooner
     from backtest.base.compile_choice import pop_kernels, read_mode, set_hurry, write_marks
     from backtest.base.compile_time import count_as_compiling
     from backtest.base.compiled_files import cfunc, jit
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_array_twins, make_twin
-    from backtest.base.currency_names import find_coin, find_currency, is_currency
     from backtest.base.errors import AccountingError, BacktestError, BandWarning, DataError
     from backtest.base.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
     from backtest.base.errors import ParameterError, PolicyError, VenueDateWarning, VenueError
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from backtest.base.formula_functions import raise_to
     from backtest.base.frozen_values import FrozenTable, copy_frozen, float_if_single, freeze
     from backtest.base.frozen_values import list_values, name_values, pick_value
-    from backtest.base.git_state import Checkout
     from backtest.base.interrupts import hold_signals
     from backtest.base.json_values import from_plain, repr_given, repr_plain, to_json, to_plain
     from backtest.base.kernel_compiler import compile_helpers, list_sources
@@ -53,32 +50,33 @@ if TYPE_CHECKING:
     from backtest.base.number_text import format_number, format_pair, format_percent, format_price
     from backtest.base.number_text import format_price_at_tick, format_probability, format_rate
     from backtest.base.number_text import format_setting, format_signed, format_value
-    from backtest.base.provenance import Code, Making, attach_saved_making, continue_making
-    from backtest.base.provenance import decode_provenance, encode_provenance, find_changed_files
-    from backtest.base.provenance import find_code, find_making, making_from_json, making_to_json
-    from backtest.base.provenance import read_provenance, record_making, recording_command
-    from backtest.base.provenance import try_read_provenance, write_provenance
+    from backtest.base.provenance import Checkout, Code, Making, attach_saved_making
+    from backtest.base.provenance import continue_making, decode_provenance, encode_provenance
+    from backtest.base.provenance import find_changed_files, find_code, find_making
+    from backtest.base.provenance import making_from_json, making_to_json, read_provenance
+    from backtest.base.provenance import record_making, recording_command, try_read_provenance
+    from backtest.base.provenance import write_provenance
     from backtest.base.ranges import Choice, Condition, Number, Range, check_number, check_range
     from backtest.base.ranges import read_range, to_float
-    from backtest.base.reportable import Reportable, Viewable
     from backtest.base.result_folders import damage_error, discard_folder, explain_other_metrics
     from backtest.base.result_folders import hash_file, name_folder, read_json_file, read_manifest
     from backtest.base.result_folders import reading_folder, save_folder, write_folder_manifest
     from backtest.base.result_folders import write_json_file, write_parquet
     from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
     from backtest.base.result_parts import list_changes
-    from backtest.base.saved_result import Kind, SavedResult, list_records, select_numbers
+    from backtest.base.saved_result import Kind, Origin, Reportable, SavedResult, Viewable
+    from backtest.base.saved_result import describe_origin, list_records, select_numbers
     from backtest.base.settings_result import SettingsResult, compute_id, find_version
     from backtest.base.settings_result import find_versions
     from backtest.base.shared_records import share_record
-    from backtest.base.table_text import Head, find_head, format_cell, format_round_money
-    from backtest.base.table_text import format_table
-    from backtest.base.text_layout import capitalize, clip, escape_directions, format_paragraph
-    from backtest.base.text_layout import keep_units
+    from backtest.base.table_text import Head, capitalize, clip, escape_directions, find_head
+    from backtest.base.table_text import format_cell, format_paragraph, format_round_money
+    from backtest.base.table_text import format_table, keep_units
     from backtest.base.thread_pool import count_cores, run_in_threads
-    from backtest.base.units import BoolArray, FloatArray, IntArray, Numbers, TimeLike
-    from backtest.base.units import format_duration, format_span, format_time, parse_duration
-    from backtest.base.units import parse_size, to_nanoseconds, utc_index
+    from backtest.base.units import BoolArray, FloatArray, IntArray, Numbers, TimeLike, find_coin
+    from backtest.base.units import find_currency, format_duration, format_span, format_time
+    from backtest.base.units import is_currency, parse_duration, parse_size, to_nanoseconds
+    from backtest.base.units import utc_index
     from backtest.base.values import PartDeclaration, Value, find_declarations
     from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
 

@@ -8,6 +8,7 @@ asks for the class.
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -16,8 +17,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest.base.checked_calls import checked
-from backtest.base.provenance import attach_saved_making, find_making, write_provenance
-from backtest.base.reportable import Reportable
+from backtest.base.later_import import call_later
+from backtest.base.provenance import (
+    Making,
+    attach_saved_making,
+    find_making,
+    get_attached_making,
+    write_provenance,
+)
 from backtest.base.result_folders import (
     name_folder,
     read_manifest,
@@ -27,7 +34,7 @@ from backtest.base.result_folders import (
     write_parquet,
 )
 from backtest.base.result_parts import Headline, Part
-from backtest.base.text_layout import capitalize
+from backtest.base.table_text import capitalize
 
 MOST_ROWS = 10_000
 """The rows of the largest table that is written as JSON."""
@@ -58,6 +65,60 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {}
 """The kinds of saved results by name; a class adds its own when it is defined."""
+
+
+class Reportable:
+    """Base of results that can be written as a report.
+
+    ``kind`` is the name of what it is. Reports import results, never the reverse; see
+    :mod:`backtest.report`.
+    """
+
+    kind: ClassVar[str]
+    _write_report = call_later("backtest.report", "write_report")
+    _write_cell = call_later("backtest.report", "write_cell")
+
+    @checked
+    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
+        """Write a report and return its path.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        format : str, optional
+            ``"html"``, ``"md"``, ``"json"`` or ``"png"`` (drawn by an installed Chromium, Chrome
+            or Edge). The default is the ending of the file's name, or HTML if it has none.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be written.
+        """
+        written: Path = self._write_report(Path(path), format)
+        return written
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether there is nothing to report yet."""
+        return False
+
+    def _find_making(self) -> Making | None:
+        """Return how the result was made, as noted in memory."""
+        return get_attached_making(self)
+
+    def _repr_html_(self) -> str:
+        return str(self._write_cell())
+
+
+class Viewable:
+    """Base of markets, venues, accounts, policies and paths: a notebook shows their facts."""
+
+    __slots__ = ()
+    _write_view = call_later("backtest.report", "write_view")
+
+    def _repr_html_(self) -> str:
+        return str(self._write_view())
 
 
 class SavedResult(Reportable):
@@ -303,3 +364,49 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
         plain[name] = [time.isoformat() for time in plain[name]]
     records = plain.to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in records]
+
+
+class Origin(NamedTuple):
+    """How a result was made.
+
+    Attributes
+    ----------
+    command : str
+        The command line, quoted for a shell; empty if it is not known.
+    remarks : tuple of str
+        Further facts needed to make the result again, one sentence each.
+    """
+
+    command: str
+    remarks: tuple[str, ...]
+
+
+def describe_origin(manifest: Mapping[str, Any], making: Making | None) -> Origin:
+    """Return how a result was made, from its manifest (or study description) and provenance."""
+    argv = making.argv if making else ()
+    if not argv:
+        return Origin("", (describe_call(manifest),))
+    files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
+    remarks = (f"it reads {', '.join(files)} as it is now",) if files else ()
+    return Origin(shlex.join(argv), remarks)
+
+
+def describe_call(manifest: Mapping[str, Any]) -> str:
+    """Describe the call, the policies and the data of a result without a recorded command.
+
+    Examples
+    --------
+    >>> manifest = {"data": {"source": "Market.sample()"}, "policy": {"text": "Cppi()"}}
+    >>> describe_call({**manifest, "policy_module": "strategies.cppi"})
+    'made in Python, or by an earlier version: bt.run, Cppi() of strategies.cppi, Market.sample()'
+    """
+    is_study = "objectives" in manifest
+    kind = KINDS.get(str(manifest.get("kind")))
+    call = "bt.tune" if is_study else "bt.run" if kind is None else kind.call
+    one = {"": manifest["policy"]} if "policy" in manifest else {}
+    policies = manifest.get("policies") or one
+    names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
+    module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
+    source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
+    parts = [call, f"{names}{module}", str(source)]
+    return f"made in Python, or by an earlier version: {', '.join(filter(None, parts))}"

@@ -1,16 +1,20 @@
-"""Read a book of positions from a TOML file, for ``backtest liq --book``."""
+"""A book of positions in a TOML file, and its calculation as text: ``backtest liq --book``."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base import ParameterError, check_names
+import typer
+
+from backtest.base import ParameterError, check_names, format_percent
 from backtest.cli.experiment_draft import located
+from backtest.cli.experiment_schema import read_toml
 from backtest.cli.experiment_venue import split_preset
-from backtest.cli.toml_files import read_toml
-from backtest.features import BookCalculation, calculate_book
+from backtest.cli.printing import print_paragraph, print_table
+from backtest.features import BookCalculation, FailureMap, calculate_book, choose_nearest
 from backtest.venue import (
     Brackets,
     Collateral,
@@ -118,3 +122,128 @@ def check_tables(given: object, name: str, keys: str) -> list[Any]:
             cure=f"write [[{name}]] with {keys}",
         )
     return given
+
+
+OF_OPTIONS = ("option", "quantity", "index", "days", "mark", "value", "delta")
+COLUMNS = ("instrument", "quantity", "price", "notional", "profit", "share", "fails at", "move")
+HOLDS, FAILS, NOW = "·", "#", "+"
+STEP = 2
+"""Every second move of y is a line of the map: characters are twice as high as wide."""
+
+
+def print_book(found: BookCalculation) -> None:
+    """Print the figures of a book, its positions, and the moves that fail it."""
+    for name, text in list_figures(found):
+        typer.echo(f"  {name:<20}{text}")
+    typer.echo()
+    right = tuple(name for name in COLUMNS if name != "instrument")
+    if found.positions:
+        rows = [list(row) for row in list_positions(found)]
+        print_table(COLUMNS, rows, right=right, squeezes=True)
+        typer.echo()
+    if found.options:
+        rows = [list(row) for row in list_options(found)]
+        print_table(OF_OPTIONS, rows, right=OF_OPTIONS[1:], squeezes=True)
+        typer.echo()
+    print_paragraph(describe_first(found))
+    for move in () if found.is_failing else found.moves:
+        name = "all prices together" if move.name == "all" else move.name
+        print_paragraph(f"{name}: {describe_moves(move.down, move.up)}")
+
+
+def list_figures(found: BookCalculation) -> list[tuple[str, str]]:
+    """Return the figures of the account by name."""
+    share = f", of which collateral {found.collateral_share:,.8g}" * (found.collateral_share != 0.0)
+    level = "" if found.level == 1.0 else f", fails at {found.level:g} times that"
+    state = ": it fails now" if found.is_failing else ""
+    of_options = f", options {found.option_value:,.8g}" * bool(found.options)
+    turns = f", options {found.options_leverage:.4g}" * bool(found.options)
+    backed = f"{found.backing:,.8g}, of which collateral {found.collateral:,.8g}{of_options}"
+    return [
+        ("balance", f"{found.balance:,.8g}"),
+        ("equity", f"{found.equity:,.8g}"),
+        ("backed by", backed),
+        ("requirement", f"{found.requirement:,.8g}{share}{level}"),
+        ("initial margin", f"{found.initial:,.8g}"),
+        ("margin ratio", format_percent(found.margin_ratio, 2) + state),
+        ("left", f"{found.distance:,.8g}"),
+        ("gross leverage", f"{found.gross_leverage:.4g}, net {found.net_leverage:.4g}{turns}"),
+    ]
+
+
+def list_positions(found: BookCalculation) -> list[tuple[str, ...]]:
+    """Return the rows of the table of positions."""
+    return [
+        (
+            row.instrument,
+            f"{row.quantity:,.7g}",
+            f"{row.price:,.7g}",
+            f"{row.notional:,.6g}",
+            f"{row.profit + 0.0:,.6g}",
+            f"{row.share:,.6g}",
+            "none" if math.isnan(row.liquidation_price) else f"{row.liquidation_price:,.7g}",
+            format_move(choose_nearest(row.down, row.up)),
+        )
+        for row in found.positions
+    ]
+
+
+def list_options(found: BookCalculation) -> list[tuple[str, ...]]:
+    """Return the rows of the table of options."""
+    return [
+        (
+            row.option,
+            f"{row.quantity:,.7g}",
+            f"{row.price:,.7g}",
+            f"{row.days:,.4g}",
+            f"{row.mark:,.6g}",
+            f"{row.value:,.6g}",
+            f"{row.delta:,.4g}",
+        )
+        for row in found.options
+    ]
+
+
+def format_move(move: float) -> str:
+    """Format a move as a percentage; a dash if no move fails the book."""
+    return "-" if math.isnan(move) else format_percent(move, 2, is_signed=True)
+
+
+def describe_first(found: BookCalculation) -> str:
+    """Describe which instrument fails the book first, the others frozen."""
+    if found.is_failing:
+        return "The requirement fails at these prices."
+    if found.first is None and not found.positions:
+        return "The book holds options only: their index moves it."
+    if found.first is None:
+        return "No move of one price alone liquidates."
+    row = next(row for row in found.positions if row.instrument == found.first)
+    move = format_move(choose_nearest(row.down, row.up))
+    return f"First to liquidate, the others frozen: {found.first} at {move}."
+
+
+def describe_moves(down: float, up: float) -> str:
+    """Describe the moves down and up that fail the book."""
+    known = [format_move(move) for move in (down, up) if not math.isnan(move)]
+    return f"liquidated at {' or '.join(known)}" if known else "no move liquidates"
+
+
+def print_map(found: FailureMap) -> None:
+    """Print the map as characters: moves of x to the right, of y upwards."""
+    print_paragraph(
+        f"Moves of {found.x} to the right and {found.y} upwards, to {format_move(found.span)}: "
+        f"{FAILS} liquidated, {NOW} now"
+    )
+    for k in range(len(found.moves) - 1, -1, -STEP):
+        line = "".join(pick_mark(found, k, column) for column in range(len(found.moves)))
+        typer.echo(f"  {format_move(float(found.moves[k])):>9} {line}")
+    ends = [format_move(float(found.moves[k])) for k in (0, -1)]
+    typer.echo(f"  {'':9} {ends[0]}{ends[1]:>{len(found.moves) - len(ends[0])}}")
+
+
+def pick_mark(found: FailureMap, row: int, column: int) -> str:
+    """Return the character of one place of the map."""
+    middle = len(found.moves) // 2
+    if row == column == middle:
+        return NOW
+    return HOLDS if found.distance[row, column] > 0.0 else FAILS

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 import backtest
-from backtest.base import Choice, ParameterError, from_plain
-from backtest.cli.compared_terms_text import read_margin_flag, read_venue_flags, replace_terms
+from backtest.account import Account
+from backtest.base import Choice, ParameterError, did_you_mean, from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
-from backtest.cli.experiment_draft import Draft
-from backtest.cli.experiment_keys import Key, list_flags
+from backtest.cli.experiment_draft import Draft, DraftTable, GivenFlag, located, overlay
+from backtest.cli.experiment_keys import RULE_TABLES, Key, list_flags
 from backtest.cli.experiment_schema import find_single
-from backtest.cli.experiment_venue import build_policy
+from backtest.cli.experiment_venue import build_policy, build_venue, split_preset
+from backtest.cli.find_policy import is_expression
 from backtest.cli.flags import ACCOUNT, COMPARISON, POLICY, RESULTS, VENUE, AsJson, Results, Save
-from backtest.cli.policy_entries import list_policy_entries, read_policy_flags, read_setting_flags
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
+from backtest.cli.typed_values import parse_typed, split_pair
 from backtest.compare import Comparison, SharedTerms, list_differences
 from backtest.engine import resolve_signal
-from backtest.policy import Policy
+from backtest.policy import Policy, format_title
+from backtest.venue import Venue
 
 EXAMPLES = """
 backtest compare --policy vol-target --policy cppi --set cppi.multiplier=5
@@ -35,6 +39,208 @@ backtest compare --policy vol-target --venue binance-usdm:BTCUSDT --venue hyperl
 backtest compare --policy constant --margin cross,isolated --venue-leverage 5 --break-even
 backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
 """
+
+
+def read_venue_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the venue that all accounts share, or the several that are compared."""
+    if len(texts) == 1:
+        yield GivenFlag(flag, "venue", "preset", texts[0])
+    else:
+        yield GivenFlag(flag, "compare", "venues", list(texts))
+
+
+def read_margin_flag(flag: str, text: str) -> Iterator[GivenFlag]:
+    """Yield the margin mode of the account, or the several that are compared."""
+    modes = [each.strip() for each in text.split(",")]
+    if len(modes) == 1:
+        yield GivenFlag(flag, "account", "margin", modes[0])
+    else:
+        yield GivenFlag(flag, "compare", "margins", modes)
+
+
+def replace_terms(draft: Draft, terms: dict[str, Any]) -> dict[str, Any]:
+    """Return the terms of a comparison, with several venues and accounts where they are given."""
+    table = draft.tables.get("compare", {})
+    changed = dict(terms)
+    if "venues" in table:
+        changed["venues"] = build_venues(draft, table["venues"])
+        del changed["venue"]
+    if isinstance(table.get("accounts"), str):
+        changed["accounts"] = table["accounts"]
+    elif "accounts" in table:
+        changed["accounts"] = build_accounts(draft, table["accounts"])
+        del changed["account"]
+    return changed
+
+
+def build_venues(draft: Draft, given: Any) -> dict[str, Venue]:
+    """Return venues by label: the presets of a list, or tables as ``[venue]``.
+
+    The fields of ``[venue]`` hold for all of them, except the preset.
+    """
+    where, folder = draft.locate("compare", ("venues",)), draft.find_base("compare", "venues")
+    shared = {k: v for k, v in draft.tables.get("venue", {}).items() if k != "preset"}
+    tables = label_presets(given, where) if isinstance(given, list) else given
+    found = {}
+    for label, table in tables.items():
+        place = f"{where}, {label}"
+        if not isinstance(table, dict) or "preset" not in table:
+            raise ParameterError(
+                f"a venue of a comparison must be a table with a preset, got {table!r:.80}",
+                where=place,
+                cure="write [compare.venues.LABEL] with preset = 'binance-usdm:BTCUSDT'",
+            )
+        own = overlay(shared, table)
+        preset = split_preset(str(own["preset"]), place, folder)
+        found[str(label)] = build_venue(DraftTable(own, place, folder), preset)
+    return found
+
+
+def label_presets(texts: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
+    """Return a table for each preset, by its venue's name, or by its whole text if names repeat."""
+    names = Counter(text.partition(":")[0] for text in texts)
+    labels = [name if names[name := text.partition(":")[0]] == 1 else text for text in texts]
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise ParameterError(
+            f"the venues to compare must be different, {twice[0]} was given twice",
+            where=where,
+            cure="give another venue, or the same one with another @DATE",
+        )
+    return {label: {"preset": text} for label, text in zip(labels, texts, strict=True)}
+
+
+def build_accounts(draft: Draft, given: dict[str, Any]) -> dict[str, Account]:
+    """Return accounts by label: ``[account]`` with the fields of each label's table."""
+    where, shared = draft.locate("compare", ("accounts",)), draft.tables.get("account", {})
+    found = {}
+    for label, table in given.items():
+        place = f"{where}, {label}"
+        if not isinstance(table, dict):
+            raise ParameterError(
+                f"an account of a comparison must be a table, got {table!r:.80}",
+                where=place,
+                cure="write [compare.accounts.LABEL] with fields as in [account]",
+            )
+        with located(place):
+            found[label] = Account.from_dict(overlay(shared, table))
+    return found
+
+
+_LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
+_CLASS = re.compile(r"(\w+)\s*\(")
+RESERVED = ("account", "venue", *RULE_TABLES)
+"""Prefixes that ``--set`` uses for tables other than a policy's."""
+
+
+def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entry that each ``NAME`` or ``LABEL=NAME`` sets."""
+    seen: dict[str, str] = {}
+    for text in texts:
+        match = _LABELLED.fullmatch(text)
+        label, policy = (match[1], match[2]) if match else (make_label(text), text.strip())
+        if label in seen or label in RESERVED:
+            why = f"two are called {label!r}" if label in seen else f"one is called {label!r}"
+            raise ParameterError(
+                f"the names of policies must be different, {why}",
+                where=f"{name} {text}",
+                cure=f"give it a name: {name} 'bold={policy}'",
+            )
+        seen[label] = policy
+        yield GivenFlag(name, "compare", f"policies.{label}.name", policy)
+
+
+def make_label(text: str) -> str:
+    """Return the default label of a policy.
+
+    Examples
+    --------
+    >>> make_label("vol-target"), make_label("mine.py:MyPolicy")
+    ('vol-target', 'my-policy')
+    >>> make_label("Capped(VolTarget(target=0.6), cap=3)")
+    'capped-vol-target'
+    """
+    if is_expression(text):
+        return "-".join(map(format_title, _CLASS.findall(text)))
+    path, _, name = text.strip().partition(".py:")
+    return format_title(name) if name else Path(path).name.removesuffix(".py")
+
+
+def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+    """Yield the entry that each ``LABEL.NAME=VALUE`` sets in a policy, the account or the venue."""
+    for text in texts:
+        key, value = split_pair(name, text, "cppi.multiplier=5")
+        whose, dot, field = key.partition(".")
+        if not (dot and field):
+            raise ParameterError(
+                f"a setting must name its policy, got {text!r}",
+                where=f"{name} {text}",
+                cure=f"write for example {name} vol-target.{text}",
+            )
+        if whose in RULE_TABLES:
+            yield GivenFlag(name, "run", f"{whose}_settings.{field}", parse_typed(value))
+        elif whose in RESERVED:
+            yield GivenFlag(name, whose, field, parse_typed(value))
+        else:
+            yield GivenFlag(name, "compare", f"policies.{whose}.settings.{field}", value)
+
+
+def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, DraftTable]:
+    """Return the policies by label, those of files first, then those of flags.
+
+    A file gives the policies of its table ``[compare.policies]``, or else the one of ``[policy]``,
+    labeled with the name of the file.
+    """
+    entries = dict(list_file_policies(drafts))
+    first = drafts[0]
+    for label, table in first.tables.get("compare", {}).get("policies", {}).items():
+        where = locate_policy(first, label)
+        if "name" in table:
+            folder = first.find_base("compare", f"policies.{label}.name")
+            entries[label] = DraftTable(table, where, folder)
+        elif label in entries:
+            merged = overlay(entries[label].entries, table)
+            entries[label] = entries[label]._replace(entries=merged, where=where)
+        else:
+            raise ParameterError(
+                f"a setting must be of a policy that is compared, {label!r} is none"
+                + did_you_mean(label, entries),
+                where=where,
+                cure=f"use {', '.join(entries) or 'the name of one'}, or add --policy {label}",
+            )
+    return entries
+
+
+def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, DraftTable]]:
+    """Yield the policy of each file, labeled with the name of the file."""
+    files = [draft for draft in drafts if draft.file is not None]
+    for draft in files:
+        file, own = draft.file, draft.from_file.get("compare", {})
+        if file is None or (len(files) == 1 and own.get("policies")):
+            continue
+        if own and len(files) > 1:
+            raise ParameterError(
+                "[compare] must not be in one of several experiments, one has it",
+                where=f"{file}, [compare]",
+                cure="leave that table out and use flags, or give this file alone",
+            )
+        yield label_file(file, files), draft.section("policy", path="name")
+
+
+def label_file(file: Path, files: Sequence[Draft]) -> str:
+    """Return the label of a file's policy: the file's name, with its folder if two share it."""
+    alike = [each for each in files if each.file is not None and each.file.stem == file.stem]
+    return file.stem if len(alike) == 1 else f"{file.parent.name}/{file.stem}"
+
+
+def locate_policy(draft: Draft, label: str) -> str:
+    """Return the file and flags that gave a policy, for messages."""
+    prefix = f"policies.{label}."
+    flags = [flag.name for flag in draft.flags if flag.key.startswith(prefix)]
+    in_file = label in draft.from_file.get("compare", {}).get("policies", {})
+    places = [f"{draft.file}, [compare.policies.{label}]"] if in_file else []
+    return ", ".join([*places, *(f"{name} {label}" for name in dict.fromkeys(flags))])
+
 
 FLAGS = (
     Key("compare", "policies", dict[str, Any], "--policy", POLICY,

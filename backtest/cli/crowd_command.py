@@ -8,12 +8,18 @@ import typer
 
 import backtest
 from backtest.base import from_plain
-from backtest.cli.cascade_command import ImpactText, OpenInterest, Recovery, Volume
+from backtest.cli.cascade_command import (
+    ImpactText,
+    OpenInterest,
+    Recovery,
+    Volume,
+    read_impact,
+    read_shares,
+)
 from backtest.cli.experiment import build_single_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
 from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
-from backtest.cli.impact_text import read_impact, read_shares
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from backtest.account import Account, ByInstrument, LimitDeclaration, StopDistance
 from backtest.base import Choice, ParameterError
-from backtest.cli.account_flags import ACCOUNT_FLAGS
 from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.flag_readers import (
     read_bps,
@@ -24,6 +23,7 @@ from backtest.cli.flag_readers import (
 )
 from backtest.cli.flags import (
     ACCOUNT,
+    ACCOUNT_FLAGS,
     COMPARISON,
     DATA,
     FOLDS,

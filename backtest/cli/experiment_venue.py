@@ -16,7 +16,7 @@ from backtest.base import ParameterError, Text, VenueError, did_you_mean, list_v
 from backtest.cli.experiment_data import list_seeds, names_several
 from backtest.cli.experiment_draft import Draft, DraftTable, flatten, located, overlay
 from backtest.cli.find_policy import read_policy
-from backtest.cli.unit_hints import warn_of_large_costs
+from backtest.cli.typed_values import warn_of_large_costs
 from backtest.market import Market, Markets
 from backtest.policy import Policy
 from backtest.venue import Venue, cure_missing_symbol, has_other_unit, preset_files

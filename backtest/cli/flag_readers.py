@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backtest.cli.experiment_draft import GivenFlag
-from backtest.cli.typed_values import parse_typed, split_pair
-from backtest.cli.unit_hints import warn_of_fraction
+from backtest.cli.typed_values import parse_typed, split_pair, warn_of_fraction
 
 BPS = 1e-4
 

@@ -9,12 +9,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from backtest.base import ParameterError, format_percent, format_price_at_tick, write_file
-from backtest.cli.book_file import read_book_file
-from backtest.cli.book_text import print_book, print_map
+from backtest.cli.book_file import print_book, print_map, read_book_file
 from backtest.cli.experiment_venue import DEFAULT_VENUE, split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph
-from backtest.cli.unit_hints import warn_of_percentage
+from backtest.cli.typed_values import warn_of_percentage
 from backtest.features import BookCalculation, Calculation, FailureMap, calculate_liquidation
 from backtest.venue import Venue, preset_files
 

@@ -14,7 +14,7 @@ from backtest.base.units import YEAR_DAYS
 from backtest.cli.flags import OUTPUT, AsJson, flag, option
 from backtest.cli.printing import add_command, format_help, print_json, print_paragraph, print_table
 from backtest.cli.progress import show_activity, show_progress
-from backtest.cli.unit_hints import warn_of_percentage
+from backtest.cli.typed_values import warn_of_percentage
 from backtest.options import (
     Chain,
     Surface,

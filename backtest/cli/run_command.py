@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import backtest
-from backtest.base import format_paragraph, list_records
+from backtest.base import (
+    Choice,
+    DataError,
+    ParameterError,
+    format_money,
+    format_number,
+    format_paragraph,
+    format_percent,
+    list_records,
+    write_file,
+)
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -18,8 +28,7 @@ from backtest.cli.experiment_venue import list_policies, name_policies
 from backtest.cli.flags import OUTPUT, RESULTS, AsJson, Results, Save, option
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.trades_file import check_trades_file, describe_trades, write_trades
-from backtest.cli.unit_hints import describe_bars
+from backtest.cli.typed_values import describe_bars
 from backtest.engine import (
     LimitCost,
     Result,
@@ -30,10 +39,11 @@ from backtest.engine import (
     count_boundless,
 )
 from backtest.measures import Realization
+from backtest.measures.trade_rows import VIEWS
 
 if TYPE_CHECKING:
-    from backtest.engine import LimitCost, Result, Trades
-    from backtest.measures import Realization
+    import pandas as pd
+
 
 PYTHON_START = "bt.run(start=...)"
 """How a summary names the start of the account; the command line shows the flag instead."""
@@ -173,3 +183,66 @@ def result_to_dict(
     measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
     data["trades"] = {"by": trades.view, **measures}
     return data
+
+
+ENDINGS = (".csv", ".parquet", ".json")
+
+
+def check_trades_file(path: Path | None, by: Any) -> None:
+    """Check the name of a file of trades and its view, before anything runs."""
+    Choice(*VIEWS).check("trades_by", by, where="--trades-by")
+    if path is None and by != "trip":
+        raise ParameterError(
+            f"--trades-by needs a file of trades, got {by} without one",
+            where="--trades-by",
+            cure="add --trades FILE",
+        )
+    if path is not None and path.suffix.lower() not in ENDINGS:
+        raise ParameterError(
+            f"a file of trades ends in {', '.join(ENDINGS)}, got {path.name!r}",
+            where="--trades",
+            cure="choose one of these endings",
+        )
+
+
+def write_trades(result: Result, path: Path, by: Any) -> Trades:
+    """Write the trades of a run to a file, and return them."""
+    trades = result.trades.lots(by)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, encode_trades(trades, path.suffix.lower()))
+    except OSError as error:
+        raise DataError(
+            f"cannot write the trades: {error.strerror or error}",
+            where=str(path),
+            cure="choose another place, or free some space",
+        ) from error
+    return trades
+
+
+def encode_trades(trades: pd.DataFrame, ending: str) -> bytes:
+    """Return a table of trades as the bytes of a file."""
+    if ending == ".parquet":
+        found: bytes = trades.to_parquet(index=False)
+        return found
+    if ending == ".json":
+        text: str = trades.to_json(orient="records", date_format="iso", indent=1)
+        return text.encode()
+    return trades.to_csv(index=False, lineterminator="\n").encode()
+
+
+def describe_trades(trades: Trades) -> str:
+    """Return the measures of trades as a sentence."""
+    found = trades.measures
+    if not found["trades"]:
+        return f"no closed trade, {found['open']:,.0f} open"
+    kinds = {"trip": "round trips", "fifo": "lots, first in first out", "average": "closing fills"}
+    return (
+        f"{found['trades']:,.0f} closed ({kinds[trades.view]}), {found['open']:,.0f} open; "
+        f"{format_percent(found['win_rate'])} won, mean win {format_money(found['mean_win'])}, "
+        f"mean loss {format_money(found['mean_loss'])}; profit factor "
+        f"{format_number(found['profit_factor'])}, expectancy {format_money(found['expectancy'])}; "
+        f"at most {found['longest_losing_run']:,.0f} losers in a row; held "
+        f"{format_number(found['mean_days'])} days on average, in the market at "
+        f"{format_percent(found['time_in_market'])} of closes"
+    )

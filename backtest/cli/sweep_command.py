@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import typer
 
 import backtest
-from backtest.base import ParameterError, Range
+from backtest.base import (
+    BoolArray,
+    ParameterError,
+    Range,
+    format_paragraph,
+    format_rate,
+    format_span,
+    format_time,
+    format_value,
+)
 from backtest.base.compile_time import COMPILING
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.exit_codes import INTERRUPTED
-from backtest.cli.experiment import build_experiment
+from backtest.cli.experiment import build_experiment, build_run_command, name_where
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft, flatten
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
-from backtest.cli.printing import save_and_print
+from backtest.cli.printing import break_name, print_table, save_and_print
 from backtest.cli.progress import show_progress
-from backtest.cli.sweep_text import Ranking, SweepReport, print_sweep
 from backtest.cli.typed_values import read_bounds, read_values
-from backtest.measures import read_constraints, read_objective, total_violation
-from backtest.measures.path_measures import PATH
+from backtest.engine import count_unfilled
+from backtest.measures import (
+    count_cautions,
+    find_cautions,
+    read_constraints,
+    read_objective,
+    total_violation,
+)
+from backtest.measures.path_measures import DATES, PATH
 from backtest.measures.run_measures import CORE
+from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
 from backtest.sweep.set_evaluator import STREAMED
 
 DRAWS = 1_024
@@ -94,6 +112,196 @@ def sweep(
     )
     if not done.complete:
         raise typer.Exit(INTERRUPTED)
+
+
+SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
+"""Measures that are printed besides those that rank."""
+LEAST_COMPILED = 0.1
+"""Seconds of compiling that are mentioned; the rate never counts them."""
+CURE = "--constraint 'cagr>=0' --constraint 'max_drawdown<=0.8' ranks such sets last"
+GAP = 3
+"""Spaces between two columns of a printed table."""
+
+
+class Ranking(NamedTuple):
+    """How sets are ranked: an objective and constraints; and how many of the best are printed."""
+
+    objective: str | dict[str, float]
+    constraints: dict[str, str]
+    top: int
+
+
+class SweepReport:
+    """A sweep with the ranking of its sets, the seconds that it took, and those it compiled."""
+
+    def __init__(
+        self, sweep: Sweep, ranking: Ranking, draft: Draft, seconds: float, compiled: float
+    ) -> None:
+        self.sweep = sweep
+        self.ranking = ranking
+        self.draft = draft
+        self.seconds = seconds
+        self.compiled = compiled
+        self.objective = read_objective(ranking.objective)
+        self.rules = read_constraints(ranking.constraints)
+        self.places = sweep.rank(ranking.objective, ranking.constraints)
+        self.scores = self.objective.score(sweep.metrics)
+        self.over = total_violation(self.rules, sweep.metrics)
+        self.top = sweep.table.iloc[self.places[: ranking.top]]
+        errors = sweep.table.get(ERROR, pd.Series("", sweep.table.index))
+        self.failed: BoolArray = (errors != "").to_numpy()
+
+    def count(self) -> dict[str, int]:
+        """Count the sets that were asked for and run, and those that failed or were ruined."""
+        failed = self.failed
+        ruined = ~failed & (self.sweep.metrics["ruined"] > 0.0)
+        return {
+            "asked": int(self.sweep.manifest["sets"]["asked"]),
+            "done": len(failed),
+            "ruined": int(ruined.sum()),
+            "failed": int(failed.sum()),
+            "unfilled": count_unfilled(self.sweep.metrics),
+            "breaking": int((~failed & ~ruined & ~(self.over == 0.0)).sum()),
+        }
+
+    def measures(self, row: int) -> dict[str, float]:
+        """Return the measures of the set at a place of the table."""
+        return {name: float(values[row]) for name, values in self.sweep.metrics.items()}
+
+    def build_rerun_command(self) -> str | None:
+        """Return the command that runs the best set again; None if all failed."""
+        sweep, best = self.sweep, int(self.places[0])
+        if self.failed[best]:
+            return None
+        values = {name_parameter(name): sweep.table.iloc[best][name] for name in sweep.parameters}
+        if sweep.evaluator is not None:
+            settings = sweep.evaluator.settings
+            values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
+        return build_run_command(self.draft, values)
+
+    def to_dict(self, path: str | None) -> dict[str, Any]:
+        """Return the report as data."""
+        manifest = self.sweep.manifest
+        rows = zip(self.top.index, self.top.to_dict("records"), strict=True)
+        return {
+            "id": manifest["id"],
+            "path": path,
+            "policy": manifest["policy"],
+            "data": manifest["data"],
+            "objective": self.objective.name,
+            "constraints": [str(each) for each in self.rules],
+            "parameters": list(self.sweep.parameters),
+            "complete": self.sweep.complete,
+            "sets": self.count(),
+            "seconds": self.seconds,
+            "compiled_seconds": self.compiled,
+            "top": [
+                {"row": label, **format_dates(row), "note": describe_fate(self, int(place))}
+                for (label, row), place in zip(rows, self.places, strict=False)
+            ],
+            "command": self.build_rerun_command(),
+        }
+
+
+def format_dates(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a row of the table with its dates as text."""
+    dates = {name: row[name] for name in DATES if name in row}
+    texts = {name: None if pd.isna(at) else format_time(at.value) for name, at in dates.items()}
+    return {**row, **texts}
+
+
+def print_sweep(report: SweepReport) -> None:
+    """Print the sweep, its best sets, the counts, and the command that runs the best again."""
+    typer.echo("\n".join(describe_sweep(report)))
+    typer.echo("")
+    columns, rows = tabulate_top(report)
+    print_table(columns, rows, right=[name for name in columns if name != "note"])
+    typer.echo("")
+    typer.echo("\n".join(describe_counts(report)))
+    typer.echo(f"\nrun the best again{name_where(report.draft)}:\n{report.build_rerun_command()}")
+
+
+def describe_sweep(report: SweepReport) -> Iterator[str]:
+    """Yield a description of the sweep and of its ranking."""
+    manifest, data = report.sweep.manifest, report.sweep.manifest["data"]
+    asked = report.count()["asked"]
+    names = ", ".join(report.sweep.parameters)
+    yield from format_paragraph("Sweep", f"{manifest['policy']['name']}: {asked:,} sets of {names}")
+    name = data["instrument"] or "unnamed instrument"
+    notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
+    yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
+    if pool := manifest.get("pool"):
+        n = len(data["instruments"])
+        text = f"one in each of {n} markets; measures are their {pool}"
+        yield from format_paragraph("Accounts", text)
+    rules = ", ".join(map(str, report.rules))
+    yield from format_paragraph("Ranking", f"{report.objective.name}, where {rules}")
+    shown = [report.measures(row) for row in report.places[: len(report.top)].tolist()]
+    if caution := count_cautions(shown):
+        yield from format_paragraph("Caution", f"{caution}: see their notes. {CURE}")
+
+
+def tabulate_top(report: SweepReport) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of the best sets, with as many columns as fit the terminal."""
+    top = report.top
+    columns = {"row": [str(label) for label in top.index]}
+    if not isinstance(report.ranking.objective, str):  # a weighted sum of measures
+        scores = report.scores[report.places[: len(top)]]
+        columns["score"] = [format_value(score) for score in scores.tolist()]
+    ranked = [report.objective.name.removeprefix("-"), *(rule.name for rule in report.rules[1:])]
+    for name in [*list_varying(report.sweep), *ranked, *SHOWN]:
+        if name in top:
+            columns[name] = [format_value(value) for value in top[name].tolist()]
+    notes = [describe_fate(report, row) for row in report.places[: len(top)].tolist()]
+    if any(notes):
+        columns["note"] = notes
+    spare = [name for name in reversed(SHOWN) if name in columns and name not in ranked]
+    while spare and calculate_width(columns) > shutil.get_terminal_size().columns:
+        del columns[spare.pop(0)]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def list_varying(sweep: Sweep) -> list[str]:
+    """Return the parameters that have several values; all of them if none has."""
+    names = [name for name in sweep.parameters if sweep.table[name].nunique(dropna=False) > 1]
+    return names or list(sweep.parameters)
+
+
+def calculate_width(columns: Mapping[str, list[str]]) -> int:
+    """Return how wide a table is when printed."""
+    heads = {name: max(map(len, break_name(name).splitlines())) for name in columns}
+    widths = (max(heads[name], *map(len, cells)) for name, cells in columns.items())
+    return sum(width + GAP for width in widths) - GAP
+
+
+def describe_fate(report: SweepReport, row: int) -> str:
+    """Describe what speaks against a set: failed, ruined, over a bound, a loss; else empty."""
+    if report.failed[row]:
+        return "failed"
+    cautions = find_cautions(report.measures(row))
+    is_over = report.over[row] > 0.0 and not cautions.startswith("ruined")
+    return ", ".join(filter(None, ["breaks a bound" if is_over else "", cautions]))
+
+
+def describe_counts(report: SweepReport) -> Iterator[str]:
+    """Yield how many sets ran, how fast, how many failed, and a caution about luck."""
+    n = report.count()
+    done = f"{n['done']:,}" if n["done"] == n["asked"] else f"{n['done']:,} of {n['asked']:,}"
+    rate = n["done"] / max(report.seconds - report.compiled, 1e-9)
+    text = f"{done} in {report.seconds:,.1f} s, {format_rate(rate)} per second"
+    if report.compiled >= LEAST_COMPILED:
+        text += f" without the {report.compiled:,.1f} s that were spent compiling, once"
+    fates = [f"{n[name]:,} {name}" for name in ("ruined", "failed") if n[name]]
+    if n["unfilled"]:
+        fates.append(f"{n['unfilled']:,} without a fill")
+    if n["breaking"]:
+        fates.append(f"{n['breaking']:,} breaking a bound")
+    yield from format_paragraph("Sets", "; ".join([text, *fates]))
+    if n["done"] > 1:
+        yield from format_paragraph(
+            "Luck",
+            f"the best of {n['done']:,} sets is in part the luckiest: backtest tune shows how much",
+        )
 
 
 class SweepRequest(NamedTuple):

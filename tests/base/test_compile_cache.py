@@ -16,12 +16,19 @@ from numba.core.compiler import Flags
 from numba.core.errors import NumbaError
 from numba.core.targetconfig import TargetConfig
 
-from backtest.base import cache_folder, linked_code
+from backtest.base import cache_folder, compiled_files
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, write_once
 from backtest.base.compile_time import count_as_compiling
-from backtest.base.compiled_files import CheckedFiles, cfunc, jit, seal, unseal
-from backtest.base.linked_code import LinkedLibrary, WholeLibrary
+from backtest.base.compiled_files import (
+    CheckedFiles,
+    LinkedLibrary,
+    WholeLibrary,
+    cfunc,
+    jit,
+    seal,
+    unseal,
+)
 
 TEXT = "def double(x):\n    return x + x\n"
 
@@ -222,10 +229,10 @@ def test_nothing_is_collected_while_something_compiles():
 
 
 def test_a_numba_with_other_parts_compiles_all_code_to_be_run(monkeypatch):
-    monkeypatch.setattr(linked_code, "CAN_LINK", False)
-    before = linked_code.CODEGEN._library_class
-    with linked_code.compiling(is_linked=True):
-        assert linked_code.CODEGEN._library_class is before
+    monkeypatch.setattr(compiled_files, "CAN_LINK", False)
+    before = compiled_files.CODEGEN._library_class
+    with compiled_files.compiling(is_linked=True):
+        assert compiled_files.CODEGEN._library_class is before
         assert njit(lambda x: x + 1.0)(1.0) == 2.0
 
 

@@ -17,15 +17,16 @@ from typing import Annotated
 import pytest
 
 import backtest as bt
-from backtest.base import git_state, provenance
+from backtest.base import provenance
 from backtest.base.errors import DataError
-from backtest.base.git_state import Checkout, find_checkout
 from backtest.base.provenance import (
     PROVENANCE,
+    Checkout,
     Making,
     choose_making,
     continue_making,
     encode_provenance,
+    find_checkout,
     read_provenance,
 )
 from backtest.store import export_result, list_results, read_entry, sort_entries, verify_folder
@@ -69,9 +70,9 @@ CLEAN, DIRTY = (Checkout("0a1b2c3d", is_dirty=each) for each in (False, True))
 @pytest.fixture(autouse=True)
 def ask_anew(monkeypatch):
     """Forget what git said in other tests, and at once what it says in this one."""
-    monkeypatch.setattr(git_state, "_ANSWERS", {})
-    monkeypatch.setattr(git_state, "FRESH", 0.0)
-    for name in git_state.PLACES:
+    monkeypatch.setattr(provenance, "_ANSWERS", {})
+    monkeypatch.setattr(provenance, "GIT_FRESH", 0.0)
+    for name in provenance.GIT_PLACES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -169,16 +170,16 @@ def test_a_git_that_does_not_answer_is_asked_once_only(project, tmp_path, monkey
     (slow / "git").write_text("#!/bin/sh\nexec sleep 5\n")
     (slow / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(git_state, "TIMEOUT", 0.05)
+    monkeypatch.setattr(provenance, "GIT_TIMEOUT", 0.05)
     assert find_checkout(project / "mine.py") is None
-    monkeypatch.setattr(git_state, "run_git", lambda *_: 1 / 0)
+    monkeypatch.setattr(provenance, "run_git", lambda *_: 1 / 0)
     assert find_checkout(project / "mine.py") is None
 
 
 def test_many_results_in_a_row_ask_git_once(project, monkeypatch):
-    monkeypatch.setattr(git_state, "FRESH", 60.0)
+    monkeypatch.setattr(provenance, "GIT_FRESH", 60.0)
     first = find_checkout(project / "mine.py")
-    monkeypatch.setattr(git_state, "run_git", lambda *_: 1 / 0)
+    monkeypatch.setattr(provenance, "run_git", lambda *_: 1 / 0)
     assert find_checkout(project / "mine.py") == first
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 
 import backtest as bt
-from backtest.cli.unit_hints import describe_bars
+from backtest.cli.typed_values import describe_bars
 from backtest.strategies import Capped, Constant, Ladder, LiquidationProbability, VolTarget
 from tests.commands import call
 

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.units import format_span
-from backtest.cli.sweep_text import format_dates
+from backtest.cli.sweep_command import format_dates
 from backtest.report.run.over_time_section import find_drawdowns, tabulate_drawdowns
 from backtest.report.run.run_page import build_run
 from backtest.strategies import Constant
