@@ -36,6 +36,7 @@ class Value:
 
     _omitted: ClassVar[frozenset[str]] = frozenset()
     _refused: ClassVar[Mapping[str, tuple[str, str]]] = {}  # why a name is no field, and the cure
+    _needed: ClassVar[Mapping[str, tuple[str, str]]] = {}  # why it has no default; cure
     """Fields that are stored only if they are not at their default.
 
     Fields of later versions are, so that what earlier ones stored stays the same data.
@@ -329,7 +330,12 @@ def _check_names(cls: type[Value], data: object, *, where: str) -> None:
         reason, cure = cls._refused[name]
         raise ParameterError(f"{reason}, got {name}={data[name]!r}", where=where, cure=cure)
     needed = [each.name for each in fields(cls) if each.default is MISSING]
-    check_names(cls.__name__, data, known, needed, where=where)
+    explained = [name for name in needed if name in cls._needed and name not in data]
+    rest = [name for name in needed if name not in explained]
+    check_names(cls.__name__, data, known, rest, where=where)
+    for name in explained:
+        reason, cure = cls._needed[name]
+        raise ParameterError(f"{cls.__name__} needs {name}: {reason}", where=where, cure=cure)
 
 
 def _read(entry: object, *, part: type[Value] | None, where: str) -> object:

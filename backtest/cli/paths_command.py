@@ -38,6 +38,7 @@ backtest paths --drift history       [dim]# by default the mean price is today's
 backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
 backtest paths --data btc/ --data eth/ --model gbm --correlation 0.9
 """
+SURFACES = ("paths", "surfaces")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -48,7 +49,7 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
     """
     settings = dict(draft.tables.get("paths", {}))
     if "surfaces" in settings:
-        settings["surfaces"] = read_surface(settings["surfaces"])
+        settings["surfaces"] = read_surfaces(draft)
         if isinstance(market, Markets):  # paths list options of their own
             market = Markets({**market}, currency=market.currency or None)
     settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
@@ -56,18 +57,45 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
         return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
 
 
-def read_surface(entries: Mapping[str, Any]) -> SimulatedSurface:
-    """Return the model that a table or the flags describe, of one factor or two."""
-    fields = parse_entries(entries)
+def read_surfaces(draft: Draft) -> SimulatedSurface | dict[str, SimulatedSurface]:
+    """Return the model of the only instrument, or of the one that a table or the flags name."""
+    entries = parse_entries(draft.tables["paths"]["surfaces"])
+    in_file = "surfaces" in draft.from_file.get("paths", {})
+    sources = [f"{draft.file}, [paths.surfaces]"] if in_file else []
+    flags = [flag.name for flag in draft.flags if (flag.table, flag.group) == SURFACES]
+    where = ", ".join([*sources, *dict.fromkeys(flags)])
+    named = [name for name, each in entries.items() if name != "shape" and is_table(each)]
+    own = [name for name in entries if name not in named]
+    if named and own:
+        raise ParameterError(
+            f"surfaces are of one instrument, got {own[0]!r} without a name and "
+            f"{', '.join(named)} with fields of its own",
+            where=where,
+            cure=f"write {named[0]}.{own[0]} with --surfaces, or {own[0]} below "
+            f"[paths.surfaces.{named[0]}]",
+        )
+    if named:
+        return {name: read_surface(entries[name], f"{where}, {name}") for name in named}
+    return read_surface(entries, where)
+
+
+def is_table(entry: Any) -> bool:
+    """Return whether an entry is a table."""
+    return isinstance(entry, Mapping)
+
+
+def read_surface(entries: Mapping[str, Any], where: str) -> SimulatedSurface:
+    """Return the model that a table describes, of one factor or two."""
+    fields = dict(entries)
     factors = fields.pop("factors", 1)
     if factors not in (1, 2):
         raise ParameterError(
             f"factors must be 1 or 2, got {factors!r}",
-            where="--surfaces",
+            where=where,
             cure="give 1 for bt.paths.SimulatedSurface, 2 for bt.paths.TwoFactorSurface",
         )
     kind = TwoFactorSurface if factors == 2 else SimulatedSurface
-    return kind.from_dict(fields, where="--surfaces")
+    return kind.from_dict(fields, where=where)
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:

@@ -136,7 +136,8 @@ def begin(setup: Setup) -> tuple[PortfolioInputs, AccountState, Deciders, Tally]
             inputs, setup.account, setup.first, has_overlay=setup.overlay is not None
         )
     else:
-        options = resume_options(inputs, [*setup.markets.options], resume.options)
+        listed = setup.markets.options if setup.lister is None else setup.lister.names
+        options = resume_options(inputs, [*listed], resume.options)
         state = copy_state(resume.state)._replace(options=options)
     deciders = gather_deciders(setup, setup.observed)
     if resume is not None:

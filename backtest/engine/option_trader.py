@@ -107,18 +107,17 @@ def make_trader(
         return None
     if lister is not None:
         own = (lister.names, lister.options, lister.expiries, feed, lister.seen)
-        return OptionTrader(
-            markets, ListedContracts(*own, legs, lister), tuple(trades), may_sell, {}
+        listed = ListedContracts(*own, legs, lister)
+    else:
+        options = markets.options
+        listed = ListedContracts(
+            names=tuple(options),
+            options=tuple(options.values()),
+            expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
+            feed=feed,
+            seen=read_close_quotes(markets, feed),
+            legs=legs,
         )
-    options = markets.options
-    listed = ListedContracts(
-        names=tuple(options),
-        options=tuple(options.values()),
-        expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
-        feed=feed,
-        seen=read_close_quotes(markets, feed),
-        legs=legs,
-    )
     if resume is not None and not legs.owners:
         resume_legs(legs, trades, resume)
         legs.hedged.update(resume.hedged)

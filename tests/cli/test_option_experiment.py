@@ -1,6 +1,8 @@
 """An experiment with options: a file, its flags, and what it refuses."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -144,3 +146,71 @@ def test_slips_in_the_surfaces_of_paths_are_named(capsys, entry, words):
     code, _, err = call(capsys, "paths", "--surfaces", entry)
     assert code == 2
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("table", "flags", "words"),
+    [
+        ("ratoi = 1.1", [], "where: puts.toml, [paths.surfaces] cure"),
+        ("ratio = 1.1\nfactors = 3", [], "where: puts.toml, [paths.surfaces] cure"),
+        ("ratio = 1.1\nspread = 0", [], "where: puts.toml, [paths.surfaces]: "),
+        ("spread = 0.02", [], "where: puts.toml, [paths.surfaces] cure: begin with ratio=1.1"),
+        ("", ["spread=0.02"], "where: --surfaces cure: begin with ratio=1.1"),
+        ("ratio = 1.1", ["ratoi=1"], "where: puts.toml, [paths.surfaces], --surfaces cure"),
+    ],
+)
+def test_a_slip_in_the_surfaces_names_the_file_or_the_flag(folder, capsys, table, flags, words):
+    text = f"\n[paths.surfaces]\n{table}\n" if table else ""
+    (folder / "puts.toml").write_text(f"{TEXT}{text}")
+    given = [word for each in flags for word in ("--surfaces", each)]
+    code, _, err = call(capsys, "paths", "puts.toml", *given)
+    assert code == 2
+    assert words in " ".join(err.split())
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """Return the words that take two markets."""
+    monkeypatch.chdir(tmp_path)
+    for k, name in enumerate(("BTCUSDT", "ETHUSDT")):
+        market = bt.Market.sample(bars=120, seed=k)
+        replace(market, instrument=name).save(tmp_path / name)
+    draw = ["--paths", "2", "--horizon", "1h", "--model", "gbm", "--json"]
+    return ["paths", "--data", "BTCUSDT", "--data", "ETHUSDT", *draw]
+
+
+def test_one_of_several_markets_has_the_surface(two, capsys):
+    code, out, err = call(
+        capsys, *two, "--surfaces", "ETHUSDT.ratio=1.2", "--surfaces", "ETHUSDT.factors=2"
+    )
+    assert code == 0, err
+    ((name, model),) = json.loads(out)["paths"]["surfaces"].items()
+    assert (name, model["name"], model["ratio"]) == ("ETHUSDT", "TwoFactorSurface", 1.2)
+    (two_file := Path("two.toml")).write_text("[paths.surfaces.ETHUSDT]\nratio = 1.3\n")
+    code, out, err = call(capsys, two[0], str(two_file), *two[1:])
+    assert code == 0, err
+    assert json.loads(out)["paths"]["surfaces"]["ETHUSDT"]["ratio"] == 1.3
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (
+            ["ratio=1.1"],
+            "cure: give fields of one of BTCUSDT, ETHUSDT alone: --surfaces BTCUSDT.ratio=1.1",
+        ),
+        (["BTCUSDT.ratio=1.1", "spread=0.02"], "write BTCUSDT.spread with --surfaces"),
+        (["BTCUSDT.spread=0.02"], "where: --surfaces, BTCUSDT cure: begin with ratio=1.1"),
+        (
+            ["ETHUSTD.ratio=1.1"],
+            "a model for 'ETHUSTD', but the paths are of BTCUSDT, ETHUSDT; did you mean 'ETHUSDT'",
+        ),
+    ],
+)
+def test_surfaces_of_several_markets_are_refused_in_words_of_the_command(
+    two, capsys, entries, words
+):
+    given = [word for each in entries for word in ("--surfaces", each)]
+    code, _, err = call(capsys, *two, *given)
+    assert code == 2
+    assert words in " ".join(err.split())

@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
@@ -11,6 +12,8 @@ from backtest import paths as models
 from backtest.options import SVI, SmileShape
 from backtest.policy.option_rule import orders_at_rolls, trades_nothing
 from backtest.risk import estimate_difference, make_runner
+from backtest.risk.liquidation import risk_rows
+from backtest.risk.liquidation.risk_intervals import exact_interval
 from backtest.strategies import Collar, Constant, DeltaHedge, LongVolatility, TailHedge
 from tests.options.listed_markets import make_markets, make_venue
 
@@ -70,7 +73,7 @@ def test_volatility_is_that_of_the_path_times_the_ratio_with_the_shape_of_the_sm
 
 def test_two_factors_are_the_mean_of_what_is_expected_of_the_variance():
     """dv = 12 (m - v) dt, dm = 1.5 (theta - m) dt, in 20,000 steps over 60 days."""
-    paths = draw(models.TwoFactorSurface(long_run=0.5))
+    paths = draw(models.TwoFactorSurface(ratio=1.0, long_run=0.5))
     maker, surfaces = paths.makers[paths.names[0]], surfaces_of(paths, 1)
     v, m = maker.start
     steps, total, dt = 20_000, 0.0, 60.0 / 365.0 / 20_000
@@ -84,7 +87,7 @@ def test_two_factors_are_the_mean_of_what_is_expected_of_the_variance():
 
 
 def test_an_option_at_the_volatility_of_its_paths_earns_nothing_before_the_spread():
-    surface = models.SimulatedSurface(is_constant=True, volatility=0.8, shape=FLAT)
+    surface = models.SimulatedSurface(ratio=1.0, is_constant=True, volatility=0.8, shape=FLAT)
     paths = draw(surface, paths=20_000, seed=1)
     surfaces, last = surfaces_of(paths, 0), float(sample().close[-1])
     years = 20.0 / 365.0
@@ -180,6 +183,109 @@ def test_accounts_are_compared_path_by_path_whatever_the_threads():
     assert found.low < found.value == (hedged["wealth"] - plain["wealth"]).mean() < found.high
 
 
+GRID = bt.Option.grid(
+    "BTC", strikes=[28_000.0, 30_000.0, 32_000.0], start="2023-01-05", end="2023-01-30"
+)
+
+
+def begin_with(policy: bt.Policy, puts: float = 0.0) -> bt.Result:
+    """Return a run of four days on listed contracts; a schedule may hold puts of a single one."""
+    markets = make_markets(bars=96, options=None if puts else GRID)
+    held = pd.DataFrame({"PUT": [puts]}, index=markets["BTC"].index[10:11]) if puts else None
+    return bt.run(
+        markets, policy, venue=make_venue(), account=make_account(), compile=False,
+        option_quantities=held,
+    )  # fmt: skip
+
+
+def name_held(result: bt.Result) -> list[str]:
+    options = result.options
+    return [n for n, q in zip(options.terms.names, options.record.quantity[-1], strict=True) if q]
+
+
+def go_on(result: bt.Result, horizon: str, **terms) -> bt.Paths:
+    history = bt.Markets({"BTC": result.markets["BTC"]})
+    surface = models.SimulatedSurface(ratio=1.2)
+    given = {"model": models.GBM(volatility=0.8), "paths": 3, "surfaces": surface} | terms
+    return bt.simulate_paths(history, horizon=horizon, funding=None, **given)
+
+
+@pytest.mark.filterwarnings("ignore:volatility is flat")
+@pytest.mark.parametrize(
+    ("policy", "legs"),
+    [(HEDGE, 1), (DeltaHedge(LongVolatility(Constant(0.0), tenor=10.0, roll=7.0)), 2)],
+    ids=["tail hedge", "delta hedge"],
+)
+def test_a_rule_goes_on_along_paths_with_what_it_held(policy, legs):
+    """As the run that goes on through the same path, bit for bit; it rolls what it held."""
+    result = begin_with(policy)
+    held = name_held(result)
+    assert len(held) == legs
+    paths = go_on(result, "4d")
+    runner = make_runner(
+        paths, policy, venue=make_venue(), account=result, compile=False, where="test"
+    )
+    lives = runner.run_plan(paths.plan(0, 2), 0)
+    for i in range(2):
+        own = runner.run_path(i)
+        assert np.array_equal(own.bars["equity"].to_numpy(), lives.wealth[i])
+        assert {*held} < {*own.options.terms.names}
+        assert name_held(own) != held  # rolled
+
+
+@pytest.mark.filterwarnings("ignore:volatility is flat")
+def test_puts_that_were_held_are_marked_by_the_surface_of_the_path_and_paid_at_expiry():
+    """Two puts of 30,000 until 2023-01-08 12:00; the account does nothing else.
+
+    Delivery costs .00015 of the price, at most .125 of the payoff.
+    """
+    result = begin_with(Constant(0.0), puts=2.0)
+    paths, before = go_on(result, "5d"), result.bars["equity"].iloc[-1]
+    runner = make_runner(
+        paths, Constant(0.0), venue=make_venue(), account=result, compile=False, where="test"
+    )
+    lives, held = runner.run_plan(paths.plan(0, 2), 0), result.options
+    cash = before - 2.0 * held.record.value[-1, 0]
+    for i in range(2):
+        path, volatilities = paths[i]["BTC"], surfaces_of(paths, i)
+        mark, expiry = path.mark_close[1], pd.Timestamp("2023-01-08 12:00", tz="UTC")
+        years = (expiry - paths.time[1] - pd.Timedelta("1h")) / pd.Timedelta("365D")
+        numbers = [np.array([each]) for each in (30_000.0, mark, years)]
+        volatility = float(volatilities.evaluate(np.array([1]), *numbers)[1, 0])
+        put = bt.options.price("put", mark, 30_000.0, years, volatility)
+        assert lives.wealth[i, 0] == pytest.approx(cash + 2.0 * put, rel=1e-12)
+        spot = float(path.mark_open[int(np.searchsorted(path.index, expiry))])
+        paid = max(30_000.0 - spot, 0.0)
+        fee = min(0.00015 * spot, 0.125 * paid)
+        assert lives.wealth[i, -1] == pytest.approx(cash + 2.0 * (paid - fee), rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:volatility is flat")
+def test_what_was_held_needs_a_surface_to_go_on():
+    result = begin_with(Constant(0.0), puts=2.0)
+    with pytest.raises(bt.ParameterError, match="a result that holds PUT on simulated paths needs"):
+        make_runner(
+            go_on(result, "1d", surfaces=None), Constant(0.0), venue=make_venue(), account=result,
+            where="test",
+        )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:horizons")
+def test_splitting_tries_no_shorter_horizon_where_a_longer_one_saw_no_liquidation(monkeypatch):
+    """All rows say so: none of the plain paths, with the upper end of their interval."""
+    searched = []
+    monkeypatch.setattr(
+        risk_rows, "split_paths", lambda runner, bars, *_: searched.append(bars) or []
+    )
+    found = bt.liquidation_risk(
+        draw(paths=4, horizon="2d"), Constant(1.0), venue=make_venue(), account=make_account(),
+        method="split", compile=False, horizons=["1d", "2d"],
+    ).table  # fmt: skip
+    assert searched == [12]
+    assert (found["p_liquidation"] == 0.0).all()
+    assert found["p_liquidation_high"].tolist() == [exact_interval(0, 4, 0.95)[1]] * 2
+
+
 class EachClose(TailHedge):
     """The same rule, asked at each close."""
 
@@ -263,11 +369,22 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: models.SimulatedSurface(spread=0.0), "spread must be over 0"),
-        (lambda: models.TwoFactorSurface(spread=-0.01), "choose a value that is over 0"),
-        (lambda: models.TwoFactorSurface(reversion=1.0, slow_reversion=2.0), "must be faster"),
         (
-            lambda: models.SimulatedSurface(shape=SmileShape(b=1.5, rho=0.9, m=-4.0, sigma=1.0)),
+            lambda: models.SimulatedSurface(half_life="5d"),
+            "(?s)needs ratio: .*begin with ratio=1.1",
+        ),
+        (lambda: models.TwoFactorSurface.from_dict({}), "needs ratio: implied over realized"),
+        (lambda: models.SimulatedSurface(ratoi=1.1), "did you mean 'ratio'"),
+        (lambda: models.SimulatedSurface(ratio=1.0, spread=0.0), "spread must be over 0"),
+        (lambda: models.TwoFactorSurface(ratio=1.0, spread=-0.01), "choose a value that is over 0"),
+        (
+            lambda: models.TwoFactorSurface(ratio=1.0, reversion=1.0, slow_reversion=2.0),
+            "must be faster",
+        ),
+        (
+            lambda: models.SimulatedSurface(
+                ratio=1.0, shape=SmileShape(b=1.5, rho=0.9, m=-4.0, sigma=1.0)
+            ),
             "positive everywhere",
         ),
         (
@@ -279,7 +396,7 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
                 bt.simulate_paths(
                     bt.Markets({"A": sample(), "B": sample()}, currency="USD"),
                     "gbm",
-                    surfaces={"A": models.SimulatedSurface()},
+                    surfaces={"A": models.SimulatedSurface(ratio=1.0)},
                 ),
                 {"A": Constant(1.0), "B": HEDGE},
                 venue=dict.fromkeys("AB", make_venue()),
@@ -302,11 +419,13 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
         (lambda: bt.simulate_paths(make_markets(), "gbm"), "lists no options.*got 'PUT'"),
         (lambda: bt.simulate_paths(sample(), "gbm", surfaces=0.5), "must be a SimulatedSurface"),
         (
-            lambda: bt.simulate_paths(sample(), "gbm", surfaces={"X": models.SimulatedSurface()}),
+            lambda: bt.simulate_paths(
+                sample(), "gbm", surfaces={"X": models.SimulatedSurface(ratio=1.0)}
+            ),
             "a model for 'X', but the paths are of SYNTHETIC-PERP",
         ),
         (
-            lambda: draw().with_settings(surfaces={"X": models.SimulatedSurface()}),
+            lambda: draw().with_settings(surfaces={"X": models.SimulatedSurface(ratio=1.0)}),
             "a model for 'X', but the paths are of SYNTHETIC-PERP",
         ),
         (lambda: draw().with_settings(surfaces={"SYNTHETIC-PERP": 1.1}), "got 1.1"),
@@ -314,7 +433,7 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
             lambda: bt.simulate_paths(
                 bt.Markets({"A": sample(), "B": sample()}, currency="USD"),
                 "gbm",
-                surfaces=dict.fromkeys("AB", models.SimulatedSurface()),
+                surfaces=dict.fromkeys("AB", models.SimulatedSurface(ratio=1.0)),
             ),
             "on one instrument, got surfaces of A, B",
         ),

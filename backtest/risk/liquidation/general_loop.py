@@ -12,7 +12,7 @@ import numpy as np
 
 from backtest.account import Account, refuse_currencies
 from backtest.account.ledger import CALLED, LIQUIDATED
-from backtest.base import FloatArray, ParameterError
+from backtest.base import Either, FloatArray, ParameterError, Phrase
 from backtest.engine import (
     Outcome,
     Result,
@@ -30,7 +30,7 @@ from backtest.engine import (
     take,
 )
 from backtest.market import Markets, find_clock, read_weights, weights_to_frame
-from backtest.options import refuse_options
+from backtest.options import find_underlying
 from backtest.policy import trades_options
 from backtest.risk.liquidation.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.risk.liquidation.paths_account import PathsAccount
@@ -44,7 +44,7 @@ from backtest.risk.paths.path_options import (
 )
 from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.path_writer import PathBars
-from backtest.venue import Venue
+from backtest.venue import Option, Venue
 
 WHERE = "bt.liquidation_risk"
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
@@ -109,8 +109,6 @@ class GeneralLoop:
             )
         self.check_options()
         resume, overlay = self.runner.resume, self.runner.overlay
-        if resume is not None:
-            refuse_options(resume.markets, "an account on simulated paths", where="resume")
         if resume is not None and (overlay is None) != (resume.overlay is None):
             raise ParameterError(
                 f"a result goes on with the overlay that it had, {resume.overlay!r}, "
@@ -120,31 +118,59 @@ class GeneralLoop:
             )
 
     def check_options(self) -> None:
-        """Require a model of volatility of each instrument whose policy trades options."""
+        """Require a model of volatility of each instrument on which options are traded or held."""
         if not self.is_trading:
             return
-        known = self.paths.surfaces
-        policies, _ = assign_policies(self.runner.policy, self.paths.markets, None)
-        missing = [name for name, x in policies.items() if trades_options(x) and name not in known]
+        known, markets = self.paths.surfaces, self.paths.markets
+        policies, _ = assign_policies(self.runner.policy, markets, None)
+        wanted = [name for name, each in policies.items() if trades_options(each)]
+        wanted += [
+            find_underlying(str(each.underlying), markets, f"option {name!r}")
+            for name, each in self.held.items()
+        ]
+        missing = [name for name in wanted if name not in known]
         if not known or missing:
             name = (missing or self.paths.names)[0]
+            held = f"a result that holds {next(iter(self.held))}" if self.held else ""
             raise ParameterError(
-                f"a policy that trades options on simulated paths needs a model of the volatility "
-                f"of its instrument, got none of {name!r}",
+                f"{held or 'a policy that trades options'} on simulated paths needs a model of the "
+                f"volatility of its instrument, got none of {name!r}",
                 where=f"{WHERE}, paths",
-                cure=f"give bt.simulate_paths(..., surfaces={{{name!r}: "
-                "bt.paths.SimulatedSurface(ratio=1.1)}), or a policy without options",
+                cure=Phrase(
+                    "give {}"
+                    + (
+                        ", or a result without options" if held else ", or a policy without options"
+                    ),
+                    Either(
+                        f"bt.simulate_paths(..., surfaces={{{name!r}: "
+                        "bt.paths.SimulatedSurface(ratio=1.1)})",
+                        "--surfaces ratio=1.1"
+                        if len(self.paths.names) == 1
+                        else f"--surfaces {name}.ratio=1.1",
+                    ),
+                ),
             )
 
     @functools.cached_property
     def is_trading(self) -> bool:
-        """Whether a policy trades options."""
-        return trades_options(self.runner.policy) or trades_options(self.runner.overlay)
+        """Whether a policy trades options, or the account holds some already."""
+        own = trades_options(self.runner.policy) or trades_options(self.runner.overlay)
+        return own or bool(self.held)
+
+    @functools.cached_property
+    def held(self) -> dict[str, Option]:
+        """The contracts that the result to go on from holds at its end."""
+        options = None if self.runner.resume is None else self.runner.resume.options
+        if options is None:
+            return {}
+        pairs = zip(options.terms.names, options.contracts, strict=True)
+        last = options.record.quantity[-1].tolist()
+        return {name: each for (name, each), q in zip(pairs, last, strict=True) if q != 0.0}
 
     @functools.cached_property
     def room(self) -> list[int]:
         """The contracts for which paths had room, the last number in force."""
-        return [SLOTS]
+        return [SLOTS + len(self.held)]
 
     @property
     def owner(self) -> str:
@@ -197,7 +223,7 @@ class GeneralLoop:
         """Return markets that list one contract of the grid, for the checks of a run."""
         lister = self.make_lister(joined, 1)
         lister.list_nearest("", joined.n_bars - self.paths.width, "put", -0.5, 30.0, 0.0)
-        return add_options(joined, lister, lister.options)
+        return add_options(joined, lister, lister.contracts)
 
     def make_lister(self, markets: Markets, slots: int) -> PathLister:
         """Return what lists contracts on a path."""
@@ -210,15 +236,16 @@ class GeneralLoop:
         """Return markets that list the contracts that policies choose on a path, at least one."""
         markets = joined if self.prepared.is_own else path
         _, lister = self.trade_options(self.begin_on(markets, self.prepared.setup), markets)
-        return (
-            add_options(joined, lister, lister.options) if lister.names else self.list_one(joined)
-        )
+        if not lister.names:
+            return self.list_one(joined)
+        return add_options(joined, lister, lister.contracts)
 
     def trade_options(self, setup: Setup, markets: Markets) -> tuple[Outcome, PathLister]:
         """Take an account that trades options through a path; return what was listed on it."""
         while True:
             slots = self.room[-1]
             lister = self.make_lister(markets, slots)
+            lister.hold(self.held)
             placed = place_options(setup, lister)
             outcome = take(placed, is_compiled=self.runner.compile, progress=None)
             if not lister.is_full:

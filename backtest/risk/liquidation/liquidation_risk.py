@@ -32,7 +32,7 @@ from backtest.risk.liquidation.risk_parts import list_risk_parts
 from backtest.risk.liquidation.risk_question import WHERE, PhaseProgress, Question, read_question
 from backtest.risk.liquidation.risk_rows import (
     COLUMNS,
-    estimate_row,
+    estimate_rows,
     find_typical,
     name_phase,
     tabulate_fan,
@@ -319,11 +319,7 @@ def liquidation_risk(
     events = reduce_lives(lives, question.bars, runner.last, find_push(runner, question.method))
     no_fill = explain_idle(runner, events.wealth, events.shown.T)
     warn_of_idle(no_fill, runner.paths.count)
-    rows, tilted = [], None
-    for k in range(len(question.names)):
-        row, last = estimate_row(runner, question, events, k)
-        tilted = last or tilted
-        rows.append(row)
+    rows, tilted = estimate_rows(runner, question, events)
     table = pd.DataFrame(
         rows, columns=list(COLUMNS), index=pd.Index(question.names, name="horizon")
     )

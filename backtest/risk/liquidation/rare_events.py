@@ -30,7 +30,8 @@ REPEATS = 20
 """Independent repetitions of splitting, for its interval."""
 KEPT = 0.2
 """Share of paths that reach the next level of splitting."""
-MOST_LEVELS = 30
+MOST_LEVELS = 10
+"""Levels that are searched: a tenth one is reached with a probability of 1e-7."""
 STAGE_BARS = 32_768
 """Bars of the paths of a stage that are drawn at once."""
 

@@ -48,20 +48,50 @@ COLUMNS = (
 )  # fmt: skip
 
 
+class EstimatedRow(NamedTuple):
+    """The row of a horizon, the paths that were tilted for it, and whether splitting saw nothing.
+
+    Nothing: no path of the highest level was liquidated.
+    """
+
+    row: dict[str, Any]
+    tilted: PathEvents | None = None
+    is_unseen: bool = False
+
+
+def estimate_rows(
+    runner: PathsRunner, question: Question, events: PathEvents
+) -> tuple[list[dict[str, Any]], PathEvents | None]:
+    """Return the rows of all horizons, and the last paths that were tilted.
+
+    Long horizons come first: where splitting sees no liquidation within one, it sees none within a
+    shorter one, for which it is not tried.
+    """
+    found: dict[int, EstimatedRow] = {}
+    unseen = 0
+    for k in np.argsort(-question.bars, kind="stable").tolist():
+        bars = int(question.bars[k]) + 1
+        found[k] = estimate_row(runner, question, events, k, may_split=bars > unseen)
+        unseen = max(unseen, bars if found[k].is_unseen else 0)
+    tilted = [found[k].tilted for k in sorted(found) if found[k].tilted is not None]
+    return [found[k].row for k in sorted(found)], tilted[-1] if tilted else None
+
+
 def estimate_row(
-    runner: PathsRunner, question: Question, events: PathEvents, k: int
-) -> tuple[dict[str, Any], PathEvents | None]:
-    """Return the row of a horizon, and the tilted paths if it comes from some."""
+    runner: PathsRunner, question: Question, events: PathEvents, k: int, *, may_split: bool
+) -> EstimatedRow:
+    """Return the row of a horizon."""
     way = choose_way(runner, question, events, int(question.bars[k]) + 1)
     if way == "tilt":
         row, tilted = describe_tilted(runner, question, events, k)
         if row is not None:
-            return row, tilted
-    if way == "split":
+            return EstimatedRow(row, tilted)
+    if way == "split" and may_split:
         row = describe_split(runner, question, k)
         if row is not None:
-            return row, None
-    return describe_plain(runner, question, events, k), None
+            return EstimatedRow(row)
+    row = describe_plain(runner, question, events, k)
+    return EstimatedRow(row, is_unseen=way == "split")
 
 
 def choose_way(runner: PathsRunner, question: Question, events: PathEvents, bars: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -43,9 +43,9 @@ LONGEST = 3 * 365 * DAY
 class PathLister:
     """The contracts that rules chose on a path so far, of all strikes and expiries of its grid.
 
-    ``feed`` has room for a number of them. A contract is valued from the close at which it is
-    chosen; ``seen`` is written at the closes at which policies are asked. ``is_full`` says that a
-    rule chose one for which there was no room.
+    Contracts that the account held before come first. ``feed`` has room for a number of them. A
+    contract is valued from the close at which it is chosen; ``seen`` is written at the closes at
+    which policies are asked. ``is_full`` says that a rule chose one for which there was no room.
     """
 
     maker: SurfaceMaker
@@ -60,6 +60,7 @@ class PathLister:
     options: list[Option] = field(default_factory=list)
     expiries: list[pd.Timestamp] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)
+    same: dict[tuple[Any, ...], int] = field(default_factory=dict)
     is_full: bool = False
 
     @functools.cached_property
@@ -67,6 +68,11 @@ class PathLister:
         """All expiries, UTC ns."""
         closes = self.instants[1].time
         return self.maker.surface.list_expiries(int(closes[0]), int(closes[-1]) + LONGEST)
+
+    @property
+    def contracts(self) -> dict[str, Option]:
+        """The listed contracts by name."""
+        return dict(zip(self.names, self.options, strict=True))
 
     def look(self, t: int) -> None:
         """Write what is known of the listed contracts at the close of bar t."""
@@ -135,27 +141,32 @@ class PathLister:
 
     def make_option(self, kind: str, strike: float, expiry: int, settlement: str) -> Option:
         """Return a contract of the grid."""
-        return Option(
-            kind=kind, strike=strike, expiry=format_time(expiry), underlying=self.owner,
-            settlement=settlement, spread=self.maker.surface.spread,
-        )  # fmt: skip
+        spread = self.maker.surface.spread
+        return write_option(kind, strike, expiry, self.owner, settlement, spread)
 
     def enter(self, t: int, kind: str, strike: float, expiry: int) -> Mapping[str, int]:
         """Return the number of a contract, listed from the close of bar t on."""
         option = self.make_option(kind, strike, expiry, SETTLEMENTS[self.venue.contract.kind])
-        name, k = str(option.name), len(self.names)
-        if name in self.numbers:
-            return {name: self.numbers[name]}
-        if k == len(self.feed.signs):
+        same = self.same.get(name_terms(option, expiry))
+        if same is not None:
+            return {self.names[same]: same}
+        if len(self.names) == len(self.feed.signs):
             self.is_full = True
             return {}
+        k = self.list_contract(str(option.name), option, expiry)
+        self.quote(t, k)
+        return {self.names[k]: k}
+
+    def list_contract(self, name: str, option: Option, expiry: int) -> int:
+        """Write a contract that is listed on the whole path; return its number."""
+        k = len(self.names)
         contract = Contract(
             name=name,
             option=option,
             costs=require_costs(self.venue.option_costs, self.owner),
             instrument=int(self.feed.instruments[0]),
             owner=self.owner,
-            expiry=find_expiry(option),
+            expiry=expiry,
             surfaces=self.surfaces,
         )
         settled = find_settlement(self.markets, self.venue, option, self.owner)
@@ -163,9 +174,30 @@ class PathLister:
         self.names.append(name)
         self.options.append(option)
         self.expiries.append(pd.Timestamp(expiry, tz="UTC"))
-        self.numbers[name] = k
-        self.quote(t, k)
-        return {name: k}
+        self.numbers[name] = self.same[name_terms(option, expiry)] = k
+        return k
+
+    def hold(self, held: Mapping[str, Option]) -> None:
+        """List contracts that the account held before, at the spread of the surface."""
+        for name, option in held.items():
+            own = replace(option, spread=self.maker.surface.spread)
+            self.list_contract(name, own, find_expiry(own))
+
+
+def name_terms(option: Option, expiry: int) -> tuple[Any, ...]:
+    """Return what two contracts have in common that pay the same, whatever their names."""
+    return option.kind, option.strike, expiry, option.size, option.settlement
+
+
+@functools.lru_cache(maxsize=4096)
+def write_option(
+    kind: str, strike: float, expiry: int, underlying: str, settlement: str, spread: float
+) -> Option:
+    """Return a contract; those of a grid come up again on many paths."""
+    return Option(
+        kind=kind, strike=strike, expiry=format_time(expiry), underlying=underlying,
+        settlement=settlement, spread=spread,
+    )  # fmt: skip
 
 
 def make_lister(
@@ -207,7 +239,7 @@ def list_grid(
         lister.make_option(kind, strike, expiry, settlement)
         for expiry, strike, kind in sorted(listed)
     ]
-    return add_options(path, lister, options)
+    return add_options(path, lister, {str(each.name): each for each in options})
 
 
 def place_options(setup: Setup, lister: PathLister) -> Setup:
@@ -221,11 +253,11 @@ def place_options(setup: Setup, lister: PathLister) -> Setup:
     )
 
 
-def add_options(markets: Markets, lister: PathLister, options: Sequence[Option]) -> Markets:
+def add_options(markets: Markets, lister: PathLister, options: Mapping[str, Option]) -> Markets:
     """Return markets that list options too, under the surfaces of a path."""
-    listed: dict[str, Any] = {str(each.name): each for each in options}
+    listed: dict[str, Any] = {**markets, **options}
     return Markets(
-        {**markets, **listed},
+        listed,
         currency=markets.currency or None,
         surfaces={lister.owner: lister.surfaces},
     )

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from backtest.base import (
     Choice,
     Duration,
+    Either,
     Flag,
     FloatArray,
     IntArray,
     Number,
     ParameterError,
+    Phrase,
     Value,
     did_you_mean,
     parse_duration,
@@ -50,7 +52,8 @@ class SimulatedSurface(Value):
     ----------
     ratio : float
         Implied over realized volatility at the forward. 1: options are priced at the variance of
-        the path.
+        the path. It has no default, because it decides whether protection pays: begin with 1.1,
+        and see how the answer changes from 0.9 to 1.5.
     half_life : str
         Time in which the weight of a squared return halves.
     is_constant : bool
@@ -73,7 +76,15 @@ class SimulatedSurface(Value):
         (``"monthly"``).
     """
 
-    ratio: Annotated[float, Number(0.1, 10.0)] = 1.0
+    _needed: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "ratio": (
+            "implied over realized volatility decides whether protection pays, so that no value "
+            "is right for all",
+            "begin with ratio=1.1, and see how the answer changes from ratio=0.9 to ratio=1.5",
+        )
+    }
+
+    ratio: Annotated[float, Number(0.1, 10.0)]
     half_life: Annotated[str, Duration()] = "10d"
     is_constant: Annotated[bool, Flag()] = False
     volatility: Annotated[float | None, VOLATILITY] = None
@@ -245,7 +256,16 @@ def read_surfaces(given: Any, names: tuple[str, ...], *, where: str) -> dict[str
     if problem:
         of = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
         raise ParameterError(
-            problem, where=where, cure=f"give a mapping of {of} to bt.paths.SimulatedSurface(...)"
+            problem,
+            where=where,
+            cure=Phrase(
+                "give {}",
+                Either(
+                    f"a mapping of {of} to bt.paths.SimulatedSurface(...)",
+                    f"fields of {of} alone: --surfaces {names[0]}.ratio=1.1, or in a file "
+                    f"[paths.surfaces.{names[0]}]",
+                ),
+            ),
         )
     for each in found.values():
         if not isinstance(each, SimulatedSurface):
