@@ -47,6 +47,7 @@ HORIZON, YEARS = "90d", 90.0 / 365.0
 CAPITAL = 100_000.0
 SURFACES = {"one": models.SimulatedSurface, "two": models.TwoFactorSurface}
 DELTAS, TENORS, BUDGETS = (-0.05, -0.1, -0.25), (14.0, 30.0, 60.0), (0.0025, 0.005, 0.01)
+AXES = {"tenor": TENORS, "delta": DELTAS, "budget": BUDGETS}
 WALKED = {"delta": [-0.1, -0.25], "budget": [0.0025, 0.01]}
 
 
@@ -124,16 +125,17 @@ class Study:
             "microseconds_per_path_bar": 1e6 * seconds / bars,
         }
 
-    def sweep(self, ratio: float) -> list[dict[str, Any]]:
-        """Return growth and ruin by tenor, delta and budget."""
-        rows = []
+    def sweep(self, ratio: float) -> dict[str, Any]:
+        """Return growth and ruin by tenor, delta and budget, and how far neighbors differ."""
+        rows, cells = [], {}
         for tenor, delta, budget in product(TENORS, DELTAS, BUDGETS):
             policy = self.hedge(tenor=tenor, delta=delta, budget=budget)
             outcomes = self.live(policy, ratio).outcomes
             row = {"tenor": tenor, "delta": delta, "budget": budget, **describe(outcomes)}
             rows.append({**row, "cost_a_year": find_cost(outcomes, "option_cost")})
+            cells[tenor, delta, budget] = outcomes
             tell(row)
-        return rows
+        return {"sweep": rows, "neighbors": compare_neighbors(cells)}
 
     def walk(self, ratio: float) -> list[dict[str, Any]]:
         """Return growth out of sample by path: of a hedge chosen again and again, and of none."""
@@ -195,6 +197,18 @@ def subtract(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, list[float]]:
     return {name: list(estimate_difference(*each, 0.95)[:3]) for name, each in pairs.items()}
 
 
+def compare_neighbors(cells: dict[tuple[float, ...], pd.DataFrame]) -> dict[str, Any]:
+    """Return, by parameter, of how many neighboring cells the 95 % interval leaves 0 out."""
+    found: dict[str, Any] = {}
+    for k, (name, values) in enumerate(AXES.items()):
+        later = dict(pairwise(values))
+        pairs = [(a, (*a[:k], later[a[k]], *a[k + 1 :])) for a in cells if a[k] in later]
+        moved = [subtract(cells[b], cells[a]) for a, b in pairs]
+        apart = {each: sum(not x[each][1] <= 0.0 <= x[each][2] for x in moved) for each in moved[0]}
+        found[name] = {"pairs": len(pairs), **apart}
+    return found
+
+
 def find_turn(rows: list[dict[str, Any]], name: str) -> float | None:
     """Return the ratio at which hedge and less leverage are equal, between two that were run."""
     points = [(row["ratio"], row["hedge_less_less_leverage"][name][0]) for row in rows]
@@ -245,7 +259,7 @@ def main() -> int:
         elif given.sweep:
             found["ratio"] = given.ratios[0]
             found["no_hedge"] = describe(study.live(Constant(given.leverage)).outcomes)
-            found["sweep"] = study.sweep(given.ratios[0])
+            found |= study.sweep(given.ratios[0])
         else:
             none = study.live(Constant(given.leverage)).outcomes
             rows = []

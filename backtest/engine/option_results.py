@@ -14,6 +14,7 @@ from backtest.engine.position_tables import OWN
 from backtest.measures import Period, find_periods
 from backtest.measures.attribution import CALENDAR_PERIODS
 from backtest.measures.option_profit import EXPLAINED
+from backtest.measures.run_measures import OPTION_COSTS
 
 if TYPE_CHECKING:
     from backtest.engine.run_closes import RunCloses
@@ -28,7 +29,7 @@ OF_OPTIONS = ("value", *GREEKS, "volatility", "days", "surface_age")
 """Columns of the positions that only accounts with options have."""
 MEASURES = (
     "mean_options_leverage", "peak_options_leverage", "premium_decay", "unexplained_share",
-    "options_cost_annual", "options_spread_annual",
+    *OPTION_COSTS,
 )  # fmt: skip
 """The measures of accounts with options."""
 

@@ -105,6 +105,8 @@ CORE = (
     *(f"{name}_annual" for name in COSTS),
 )
 """Measures of a sweep with ``metrics="core"``."""
+OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
+"""Further measures of accounts with options, in tables of sets too."""
 
 
 def measure_run(

@@ -25,8 +25,9 @@ class OptionRule(Combinator):
         at the closes at which a roll may be due, which is faster. It does not hold for a subclass
         that defines ``orders`` anew, unless that says so too.
     factors : tuple of str
-        Parameters of which one at 0 makes all quantities 0. A rule with ``only_rolls`` is not asked
-        then while it holds nothing. Like ``only_rolls``, not inherited by new ``orders``.
+        Names of parameters that multiply the quantities, such as a budget: if one of them is 0,
+        the rule orders nothing. With ``only_rolls`` it is then asked only until it holds nothing.
+        A subclass that defines ``orders`` anew says this anew, as it does ``only_rolls``.
     """
 
     only_rolls: ClassVar[bool] = False

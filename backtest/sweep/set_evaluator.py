@@ -32,7 +32,7 @@ from backtest.engine import (
 from backtest.engine.signal_checks import NOT_CHECKED
 from backtest.market import Markets
 from backtest.measures.path_measures import DATES, PATH
-from backtest.measures.run_measures import CORE, METRICS
+from backtest.measures.run_measures import CORE, METRICS, OPTION_COSTS
 from backtest.policy import Policy
 from backtest.sweep.lanes.lane_runner import LaneRunner
 from backtest.sweep.pooling import Pooling
@@ -125,6 +125,12 @@ class Evaluator:
         self.plain_because = "" if self.compile else "compile=False"
         self._lanes: Any = None  # a runner of lanes or of portfolios
         check_terms(market, policy, venue, account, sampling, calendar)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The measures of each set, with the cost of options where markets list some."""
+        has_options = self.is_portfolio and bool(self.market.options)
+        return (*self.metrics, *(OPTION_COSTS if has_options else ()))
 
     def evaluate(
         self,
@@ -367,7 +373,7 @@ class Evaluator:
         self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None
     ) -> Rows:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
-        return run_one_by_one(replay, sets, self.metrics, wanted.returns, progress)
+        return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
         """Return the measures that need the path of an account, from a run of each set."""

@@ -12,7 +12,11 @@ from backtest.base import BacktestError, BoolArray, FloatArray, IntArray, warn_c
 from backtest.engine import Progress, Result
 from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.measures import certainty_equivalent, drawdown_dates
+from backtest.measures.run_measures import OPTION_COSTS
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
+
+NO_OPTIONS = dict.fromkeys(OPTION_COSTS, 0.0)
+"""What options cost an account that held none."""
 
 
 class Rows(NamedTuple):
@@ -78,7 +82,7 @@ def run_one_by_one(
                 try:
                     result = replay(take_sets(sets, k))
                     dates = drawdown_dates(result.tally.drawdown, result.span)
-                    measured = {**dates, **result.metrics}
+                    measured = {**NO_OPTIONS, **dates, **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)

@@ -9,7 +9,7 @@ from backtest.base import IntArray, Place, PolicyError, warn_caller
 from backtest.engine import Progress
 from backtest.measures import read_aversion, read_risk_name
 from backtest.measures.path_measures import DATES
-from backtest.measures.run_measures import METRICS
+from backtest.measures.run_measures import METRICS, OPTION_COSTS
 from backtest.sweep.set_evaluator import OF_PATH, Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Sets, take_sets
@@ -19,7 +19,9 @@ ERROR = "error"
 SCORE, VIOLATION, STAGE = "score", "violation", "stage"
 ROBUST, PLATEAU = "robust_score", "plateau"
 """Further columns of the trials of a study."""
-TAKEN = frozenset({*METRICS, *DATES, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU})
+TAKEN = frozenset(
+    {*METRICS, *OPTION_COSTS, *DATES, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU}
+)
 """Names that no column of a parameter has."""
 
 
@@ -104,7 +106,7 @@ def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFr
 
     Measures of one of several markets (``"sharpe BTC"``) follow those of all.
     """
-    names = [*parameters, *(name for name in (*METRICS, *DATES) if name in table)]
+    names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS, *DATES) if name in table)]
     others = [name for name in map(str, table) if name not in names]
     names += [name for name in others if is_measure(name.partition(" ")[0])]
     return table[names + [ERROR] * (ERROR in table)]

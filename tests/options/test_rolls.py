@@ -114,6 +114,18 @@ def test_the_json_of_a_run_has_the_rolls(hedged: bt.Result):
     assert "options" not in result_to_dict(run(Constant(1.0), days=1), None)
 
 
+def test_a_sweep_and_the_head_of_a_run_have_the_cost_of_options(hedged: bt.Result):
+    """In the sweep 0 where nothing is bought; in the notebook beside the other costs."""
+    given = {"venue": hedged.venues["BTC"], "account": hedged.account, "compile": False}
+    table = bt.sweep(hedged.markets, HEDGE, {"budget": [0.0, 0.01]}, **given).table
+    for name in ("options_cost_annual", "options_spread_annual"):
+        assert table[name].tolist() == [0.0, hedged.metrics[name]]
+    told = hedged._repr_html_()
+    assert f"Cost of options</span><br><b>{100 * hedged.metrics['options_cost_annual']:.2f}" in told
+    assert "per year, without premiums" in told
+    assert "Cost of options" not in run(Constant(1.0), days=1)._repr_html_()
+
+
 @pytest.mark.parametrize("unit", [[0.0, 0.0], [np.nan, np.nan]])
 def test_growth_in_quote_of_an_account_worth_nothing_is_unknown(unit: list[float]):
     """At its first close, or at all of them."""

@@ -51,6 +51,7 @@ from backtest.report.run.trades_section import collect_trades, list_realization,
 if TYPE_CHECKING:
     from backtest.engine import Result
 
+PREMIUMS = "options_cost_annual"
 CURVES = (
     "equity", "drawdown", "leverage", "gross_leverage", "net_leverage", "options_leverage", "mark",
     "liquidation_price", "margin_ratio",
@@ -242,7 +243,7 @@ def list_run_facts(result: Result) -> list[Fact]:
         *list_option_facts(metrics),
         *list_spread_facts(result),
         Fact("Costs", format_percent(sum(metrics[f"{name}_annual"] for name in COSTS)),
-             "of mean equity, per year"),
+             "of mean equity, per year" + ", without premiums" * (PREMIUMS in metrics)),
     ]  # fmt: skip
 
 
@@ -254,10 +255,12 @@ def describe_net(result: Result) -> str:
 
 
 def list_option_facts(metrics: Mapping[str, float]) -> Iterator[Fact]:
-    """Yield the leverage of the options that were held."""
-    if "premium_decay" in metrics:
+    """Yield the leverage of the options that were held, and what they cost."""
+    if PREMIUMS in metrics:
         mean, peak = (format_number(metrics[f"{x}_options_leverage"]) for x in ("mean", "peak"))
         yield Fact("Options by delta", f"{mean}x", f"mean; peak {peak}x")
+        yield Fact("Cost of options", format_percent(metrics[PREMIUMS]),
+                   "premiums less proceeds, with fees; per year")  # fmt: skip
 
 
 def list_spread_facts(result: Result) -> list[Fact]:

@@ -66,7 +66,7 @@ class ClusterEvaluator(Evaluator):
         self, sets: Sets, order: IntArray, wanted: WorkBlock, unit: int, progress: Progress | None
     ) -> Rows:
         """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
-        rows = start_rows(sets, OF_PATH if wanted.is_path else self.metrics)
+        rows = start_rows(sets, OF_PATH if wanted.is_path else self.measured)
         parts = split_blocks(order, self.workers.count_threads(), unit)
         blocks = [wanted._replace(sets=take_sets(sets, places)) for places in parts]
         sampled: dict[int, FloatArray] = {}
