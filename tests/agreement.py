@@ -5,8 +5,6 @@ bars that both have, quantities (by their notional), margins, the margin ratio (
 price of liquidation (by what it means in money), the ledger by kind, and the calls.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ modules, the class methods, and the methods of some objects. A call has valid ar
 some are spoiled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

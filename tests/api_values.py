@@ -1,7 +1,5 @@
 """Arguments for calls of the public API: some that fit, and some that no function expects."""
 
-from __future__ import annotations
-
 import datetime as dt
 import functools
 import inspect

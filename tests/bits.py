@@ -1,7 +1,5 @@
 """What every estimator keeps: the bits of one value among many, of a prefix, of another future."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Black-76 once more, in the standard library's floats: it shares nothing with the package."""
 
-from __future__ import annotations
-
 import math
 
 ROOT_2 = math.sqrt(2.0)

@@ -1,7 +1,5 @@
 """Commands run in this process, and code in another one."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence

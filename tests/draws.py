@@ -1,7 +1,5 @@
 """Random draws of markets, venues and accounts: what the random cases are made of."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Long lists of cases, of which the fast tests take some and the slow tests all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

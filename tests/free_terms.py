@@ -4,8 +4,6 @@ The scenes of the engine (``scenes.py``), and of engine and oracle together
 (``portfolio_scenes.py``), are these with something changed.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

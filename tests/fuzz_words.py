@@ -1,7 +1,5 @@
 """What fuzzed experiment files and policies are made of: words that fit, and others."""
 
-from __future__ import annotations
-
 import random
 
 FITS = {

@@ -4,8 +4,6 @@
 its command. Flags are taken from the command line itself, so that new ones are part of it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

@@ -5,8 +5,6 @@ that it names, and :class:`Deciding` decides by what it keeps. They are in a mod
 that a fresh process can import them.
 """
 
-from __future__ import annotations
-
 import builtins
 import functools
 import gc

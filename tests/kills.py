@@ -1,7 +1,5 @@
 """Processes that are killed at a chosen step of their work on the disk."""
 
-from __future__ import annotations
-
 import os
 import signal
 import warnings

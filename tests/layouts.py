@@ -1,7 +1,5 @@
 """A market written as other tools write theirs: files, and the arguments to import them with."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import zipfile

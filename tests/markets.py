@@ -1,7 +1,5 @@
 """Simulated markets and a venue without costs, to hold policies to their closed forms."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

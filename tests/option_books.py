@@ -1,7 +1,5 @@
 """Options of small books, and venues without a rule of their own."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 import backtest as bt

@@ -4,8 +4,6 @@ The market of the options is drawn as the arrays of the engine's feed, so that t
 is no part of the comparison. They are valued by ``tests/black_76.py``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

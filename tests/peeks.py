@@ -4,8 +4,6 @@ Each is a function of a market that returns one number per bar. They are made of
 with several horizons and readings: as it is, by sign, as yes or no, by rank, in classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any

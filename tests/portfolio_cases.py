@@ -5,8 +5,6 @@ and delisted, and the account carries what its margin bears for a few bars. Ever
 continuous, so that a tie has probability 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace

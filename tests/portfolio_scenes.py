@@ -4,8 +4,6 @@ A scene is a :class:`tests.portfolio_cases.PortfolioCase` with a few bars: the o
 engine both play it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction

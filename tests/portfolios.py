@@ -1,7 +1,5 @@
 """Random portfolios, and compiled twins of their rules."""
 
-from __future__ import annotations
-
 import functools
 import types
 from collections.abc import Iterator

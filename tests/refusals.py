@@ -1,7 +1,5 @@
 """Calls that must be refused with one clear error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

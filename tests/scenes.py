@@ -5,8 +5,6 @@ leverage decided at each close; it runs them in plain Python, which gives the sa
 code and has nothing to compile.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

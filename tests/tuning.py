@@ -3,8 +3,6 @@
 Nothing is run, so that a thousand sets take a millisecond, and the best place is known.
 """
 
-from __future__ import annotations
-
 import math
 import time
 import zlib

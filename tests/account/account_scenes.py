@@ -5,8 +5,6 @@ maintenance, no costs. The decision of bar 0 fills at the open of bar 1. NaN lea
 alone.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The settings of an account: what is accepted, and what is refused and why."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace

@@ -1,7 +1,5 @@
 """Automatic margin, uncounted profit, fixed fees, and the impact of liquidations. All by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

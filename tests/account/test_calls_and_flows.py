@@ -1,7 +1,5 @@
 """Margin calls, the reserve, deposits and withdrawals, by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.account.account_scenes import FEE, TEN, is_

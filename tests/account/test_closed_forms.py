@@ -3,8 +3,6 @@
 Unless said otherwise: 1,000 of capital, one bracket of 16x and 5 % maintenance, no costs.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 

@@ -1,7 +1,5 @@
 """Take-profit, trailing stop, equity stop, and stops in multiples of a column."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fills at the next open, at the next close, and at the close of the decision."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """From a decision to its fill, by hand: fees, slippage, impact, limits, lots, bands and signals."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@ The runs are those of the reference (``tests/cases.py``: fat tails, gaps, severa
 modes), drawn by seed, so that the suite is the same every time.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from functools import cache

@@ -1,7 +1,5 @@
 """What an isolated position posts and frees, by hand: orders, flips, losses and interest."""
 
-from __future__ import annotations
-
 from tests.account.account_scenes import TEN, is_
 from tests.scenes import INF, equities, isolated, play, venue_of
 

@@ -1,7 +1,5 @@
 """Limits of leverage by date: the rule by hand, the reference, presets, and what a limit cost."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

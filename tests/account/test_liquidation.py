@@ -1,7 +1,5 @@
 """Margin multipliers, gaps, stops and liquidations, by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 import backtest as bt

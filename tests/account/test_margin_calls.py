@@ -5,8 +5,6 @@ equity is 100 P - 9,000 and its requirement 5 P. So the margin ratio is 0.868 at
 96.5, 0.693 at 97, and the liquidation price is 9,000 / 95 = 94.74.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ Not here: 7 and 34 (dated brackets, several contracts), the hedge mode of 33, an
 Unless said otherwise: 1,000 of capital, a price of 100, 16x and 5 % maintenance, no costs.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Funding and interest by hand, and the terms that a change of equity is split into."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

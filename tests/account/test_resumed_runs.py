@@ -1,7 +1,5 @@
 """A run in parts is the whole run, bit for bit; its ledger agrees with its table of bars."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, NamedTuple
 

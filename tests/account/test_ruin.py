@@ -1,7 +1,5 @@
 """Ruin: when it is, how the account ends, and that a ruined set stands below every other."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Prices of fills and stops in whole ticks, against the trader."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -3,8 +3,6 @@
 The calls are those of :mod:`tests.api_fuzzing`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """The files that keep compiled code: whole or not there, and mended where they are damaged."""
 
-from __future__ import annotations
-
 import gc
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Exponential, logarithm, power and the normal distribution, against fifty digits."""
 
-from __future__ import annotations
-
 import functools
 import math
 import sys

@@ -1,7 +1,5 @@
 """The lock between processes: one holder, and askers that refuse nobody."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import subprocess

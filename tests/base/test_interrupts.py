@@ -1,7 +1,5 @@
 """Ctrl-C and other signals never come into a compiled call."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Where a result came from: the commit, whether it was dirty, how long it took; beside all else."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

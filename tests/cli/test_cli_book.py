@@ -1,7 +1,5 @@
 """``backtest liq --book``: figures, map, picture, and the errors of a book's file."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

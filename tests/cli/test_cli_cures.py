@@ -1,7 +1,5 @@
 """What is wrong is answered at the command line in flags, in Python in Python."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json

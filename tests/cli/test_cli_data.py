@@ -1,7 +1,5 @@
 """``backtest data import`` and ``inspect``: what they write, print and refuse."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

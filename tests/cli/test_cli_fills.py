@@ -1,7 +1,5 @@
 """Fill modes and stops at the command line and in experiment files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

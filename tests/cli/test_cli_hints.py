@@ -1,7 +1,5 @@
 """What is allowed and yet hardly meant is said once, and done all the same."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import pytest

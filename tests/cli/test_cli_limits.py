@@ -1,7 +1,5 @@
 """Limits of leverage, multipliers, ticks and fee tiers at the command line and in TOML."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Experiments with several instruments: their tables, flags, weights and errors."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

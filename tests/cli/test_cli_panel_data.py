@@ -1,7 +1,5 @@
 """``backtest data fetch`` of several symbols, and ``data inspect`` of several markets."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

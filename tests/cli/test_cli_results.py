@@ -1,7 +1,5 @@
 """``backtest results``: what it prints, what it refuses, its exit codes."""
 
-from __future__ import annotations
-
 import io
 import json
 import shlex

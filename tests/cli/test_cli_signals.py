@@ -1,7 +1,5 @@
 """Signals at the command line and in files: rules, their settings, and columns."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """``--start`` and ``--end``: what an account lives through, and what only warms its policy."""
 
-from __future__ import annotations
-
 import json
 import shlex
 

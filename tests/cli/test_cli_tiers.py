@@ -1,7 +1,5 @@
 """``backtest venues import`` of what ccxt returns for Binance, Bybit and OKX, and of --exchange."""
 
-from __future__ import annotations
-
 import json
 import sys
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """``backtest venues``: list, show, import, and what other commands make of a preset's name."""
 
-from __future__ import annotations
-
 import json
 import math
 import warnings

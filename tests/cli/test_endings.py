@@ -1,7 +1,5 @@
 """How commands end: full and closed outputs, Ctrl-C at any moment, arguments that are no text."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Words that no command expects: each is one clear error, with exit code 2, and at once."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.commands import call

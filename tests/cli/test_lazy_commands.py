@@ -1,7 +1,5 @@
 """The commands built one by one are those that Typer builds together."""
 
-from __future__ import annotations
-
 import copy
 from importlib import import_module
 from typing import Any

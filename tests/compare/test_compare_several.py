@@ -1,7 +1,5 @@
 """A comparison of policies for several instruments has the numbers of their runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

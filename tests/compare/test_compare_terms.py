@@ -1,7 +1,5 @@
 """Venues, accounts and margin modes compared, and the costs at which their order turns."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

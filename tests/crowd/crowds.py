@@ -1,7 +1,5 @@
 """Crowds and venues for the tests of cascades."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The books of a cascade: conservation in every round, and who pays what, by hand."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Cascades against their closed forms: ladders of equal steps, and one's own account."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

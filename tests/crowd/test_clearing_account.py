@@ -1,7 +1,5 @@
 """An account of one's own among the agents of a simulated market."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Default of a venue, against 1 - exp(-hazard years) and a simulation."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Cascades, simulated markets and crowding are saved, listed, verified and reported."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

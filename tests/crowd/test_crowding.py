@@ -1,7 +1,5 @@
 """Crowding: constant leverage against its closed form, and markets that policies make."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Crowd: drawn accounts, given accounts, their liquidation prices and ladder."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Markets of agents: the facts of Thurner, Farmer and Geanakoplos, and the leverage cycle."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The loop without options and several currencies gives the bits of the whole loop."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 from typing import Any

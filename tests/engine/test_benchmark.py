@@ -1,7 +1,5 @@
 """The benchmark: the index of what is traded, or what is given; one account given as several."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """The contract of policies: kept by all of ours, and broken by each of these in its own way."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import math

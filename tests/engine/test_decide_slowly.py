@@ -1,7 +1,5 @@
 """Policies that decide on longer bars than those that the account lives."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated, Any
 

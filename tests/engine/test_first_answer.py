@@ -1,7 +1,5 @@
 """A first run answers in plain Python where that is sooner, to the same bits and the same bytes."""
 
-from __future__ import annotations
-
 import fcntl
 import math
 import os

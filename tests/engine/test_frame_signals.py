@@ -1,7 +1,5 @@
 """Weight frames are read by time and name, and functions that make them may not look ahead."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """The fresh process: safe, sure of the code it runs, started once per code, whoever asks."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """Peeks that hide are refused by a run, each with an error that fits its kind."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

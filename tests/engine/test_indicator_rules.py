@@ -1,7 +1,5 @@
 """Signals by name: what the rules say bar by bar, their texts, and what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Annotated
 

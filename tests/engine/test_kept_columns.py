@@ -1,7 +1,5 @@
 """A market keeps the columns of the last policy of the package, and their check."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """What closes are called: daily bars by their dates, shorter ones by the time of the close."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One instrument given as a market, and as markets of it, has the same numbers everywhere."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable, Mapping

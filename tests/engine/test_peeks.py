@@ -1,7 +1,5 @@
 """Looking ahead: a zoo of peeks, all caught, and of honest columns, none accused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Any
 

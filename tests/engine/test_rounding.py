@@ -1,7 +1,5 @@
 """Rounding is no peek: honest columns by FFT of long histories, of ticks, and near 0."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

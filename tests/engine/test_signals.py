@@ -1,7 +1,5 @@
 """Signals: aligned, in range, known at their bar's close, and what their definitions say."""
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any

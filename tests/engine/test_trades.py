@@ -1,7 +1,5 @@
 """Trades of a run: by hand, against the ledger on random accounts, and against vectorbt."""
 
-from __future__ import annotations
-
 import json
 import math
 import warnings

@@ -1,7 +1,5 @@
 """Results as portfolios of vectorbt, and portfolios as signals."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 

@@ -1,7 +1,5 @@
 """Every estimator has the bits of one value among many, of a prefix, and of another future."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple

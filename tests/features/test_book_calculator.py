@@ -1,7 +1,5 @@
 """The calculator of a book of positions: figures, moves that fail it, and the failure line."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Funding: the rate forecast from what was settled, and from the premium by the venue's formula."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

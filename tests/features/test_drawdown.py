@@ -1,7 +1,5 @@
 """The drawdown of a market: depth and age, against plain loops."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

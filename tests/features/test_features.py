@@ -1,7 +1,5 @@
 """Estimators: against their formulas by hand, against known truth, and causal to the bit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Many values of a parameter at once: the bits of each alone, and what pandas and fractions say."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from pathlib import Path

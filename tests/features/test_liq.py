@@ -1,7 +1,5 @@
 """The liquidation calculator: published answers, closed forms, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """First passage: against textbooks, other distributions, simulated paths, and itself."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Margin that moves: the multiplier series made from rules, and what a run makes of them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

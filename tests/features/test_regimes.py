@@ -1,7 +1,5 @@
 """Regime probabilities: against statsmodels, against the truth of simulated states, and causal."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

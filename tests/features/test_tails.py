@@ -1,7 +1,5 @@
 """Value at risk and expected shortfall: closed forms, numpy's quantiles, and coverage."""
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 

@@ -1,7 +1,5 @@
 """Time-series momentum: its published construction, on simulated trends."""
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 

@@ -3,8 +3,6 @@
 GARCH and HAR have a file of their own, ``test_volatility_models.py``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """GARCH against ``arch``, the autoregression of realised variances against least squares."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@
 the commit that changes a number, and say there which and why.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Bad inputs of the live account: each is refused with one clear error."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """A decision equals that of a run: leverage, order and cuts, bit for bit."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

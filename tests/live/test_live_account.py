@@ -1,7 +1,5 @@
 """What speaks against acting, memories, snapshots of exchanges, and the command."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """A replay of a run's own fills is the run, and finds what is missing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

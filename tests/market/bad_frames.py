@@ -1,7 +1,5 @@
 """Defects of market data: how the good frames are spoiled, and what the message must say."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

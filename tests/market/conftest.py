@@ -1,7 +1,5 @@
 """A replayed archive, what a fetch from it stores, and the folder of real data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

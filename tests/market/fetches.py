@@ -1,7 +1,5 @@
 """Fetches from a replayed archive, and the files they leave."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from backtest.base.units import to_nanoseconds

@@ -1,7 +1,5 @@
 """Frames without a defect, and ways to spoil them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

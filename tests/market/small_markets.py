@@ -1,7 +1,5 @@
 """Four bars, and a short sample with a further column."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """Bad market data are refused with the rule, the value, the place and the cure; all at once."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Files and folders that hold no market data are refused with the place and the cure."""
 
-from __future__ import annotations
-
 import gzip
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Shorter bars in the place of longer ones where they are known."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 from typing import Any

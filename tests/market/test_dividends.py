@@ -1,7 +1,5 @@
 """Dividends per share: read beside the bars, paid at the open of the ex-date, booked as funding."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

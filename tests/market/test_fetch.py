@@ -1,7 +1,5 @@
 """Fetching from the public archive: what arrives, what the command says, and small rules."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

@@ -1,7 +1,5 @@
 """Fetching into a folder that has data: what is kept or refused, and what a kill leaves."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

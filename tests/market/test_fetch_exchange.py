@@ -1,7 +1,5 @@
 """Fetching from exchanges, page by page: from one made up here, and through ccxt from loopback."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

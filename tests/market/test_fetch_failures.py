@@ -1,7 +1,5 @@
 """Fetches from an archive that fails: what is tried again, for how long, and what is said."""
 
-from __future__ import annotations
-
 import errno
 import socket
 import threading

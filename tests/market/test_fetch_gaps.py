@@ -1,7 +1,5 @@
 """Gaps in fetched data: named all at once, accepted by choice, and asked for again."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

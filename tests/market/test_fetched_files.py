@@ -1,7 +1,5 @@
 """Downloaded files that are not what they should be: checksums, zip files, rows and bars."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zipfile

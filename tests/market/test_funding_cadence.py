@@ -1,7 +1,5 @@
 """Funding of any cadence settles each event once; predictions are known from their stamp on."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A folder of freqtrade's with two files of the same settlements: one is taken, and it says so."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

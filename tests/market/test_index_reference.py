@@ -1,7 +1,5 @@
 """The portfolio index against a second version of it: one loop over bars, sharing no code."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Markets are loaded from folders of several layouts, under the names that a user expects."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """A market holds what its frames hold, is frozen, and hashes by its content."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import hashlib

@@ -1,7 +1,5 @@
 """Prefixes, spans and resampled bars of a market."""
 
-from __future__ import annotations
-
 import dataclasses
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Session bars, and gaps in marks and funding that are filled by choice."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

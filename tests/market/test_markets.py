@@ -1,7 +1,5 @@
 """Markets put several instruments on one clock, keep their spans, and name what does not fit."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

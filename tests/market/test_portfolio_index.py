@@ -1,7 +1,5 @@
 """The portfolio index is the price of one unit of equity that holds the weights of a signal."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """The quality report counts every defect, repairs none, and says what data are fit for."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable

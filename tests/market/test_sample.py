@@ -1,7 +1,5 @@
 """The sample: the generator bit for bit, its statistics, and its card."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import numpy as np

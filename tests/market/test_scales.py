@@ -1,7 +1,5 @@
 """Marks of another contract and rates in per cent are refused; real extremes are not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Markets that close: longer bars of them, and how many of those make a year."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

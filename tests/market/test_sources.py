@@ -1,7 +1,5 @@
 """Files and folders of every supported layout give the same market; real data load as they are."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Log growth is the sum of its terms, and each term is what its name says."""
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The forecast of liquidation by bar, and how it is compared with what happened."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How leverage was used: every number by hand, and what it is for on markets made to show it."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """Greeks of option positions, and their profit explained."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -4,8 +4,6 @@ The published figures are those of ``stats.*`` in the project's collection of ve
 source.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from statistics import NormalDist

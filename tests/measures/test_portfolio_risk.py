@@ -1,7 +1,5 @@
 """The effective number of bets: closed forms, continuity, invariance."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

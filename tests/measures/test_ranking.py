@@ -1,7 +1,5 @@
 """Objectives, constraints, and the order they put sets in."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Realization of gains and losses, by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

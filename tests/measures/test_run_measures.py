@@ -1,7 +1,5 @@
 """The measures of a run against an independent computation from its tables."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Coverage tests against published figures, counts by hand, and their own limits."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Small markets with listed options, for tests of their inputs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

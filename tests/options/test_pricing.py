@@ -1,7 +1,5 @@
 """Prices, Greeks and implied volatilities: published figures, fifty digits, other libraries."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The cost of options by roll and by leg, by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """SVI smiles, chains, fitted surfaces, and their columns for policies."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -18,8 +18,6 @@ linearly in it. A *point* is one place inside a bar: ``u`` of every instrument b
 last price, and the prices of the collateral.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from decimal import Context, localcontext
 from typing import Any

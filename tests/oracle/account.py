@@ -1,7 +1,5 @@
 """The bar, in order (§2), and its close."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 from tests.oracle.numbers import EXACT, NOTHING_LEFT, ONE, REMAINDER, TIE, ZERO

@@ -1,7 +1,5 @@
 """What a fund charges (§2.3): a management fee by time, a performance fee over the best so far."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from decimal import Decimal
 

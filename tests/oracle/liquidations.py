@@ -1,7 +1,5 @@
 """Positions that close by the rules of the venue or of a stop (§5)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 

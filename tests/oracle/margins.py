@@ -1,7 +1,5 @@
 """Margin as a decision (§3): settings that were decided, and the margin that they move."""
 
-from __future__ import annotations
-
 import math
 from decimal import Decimal
 from typing import NamedTuple

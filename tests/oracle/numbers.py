@@ -1,7 +1,5 @@
 """Exact numbers: of floats, of durations, of series by time, and the value of a contract."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

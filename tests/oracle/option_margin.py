@@ -5,8 +5,6 @@ Values of options come from the case: a function of the price
 of the underlying, of the moment and of a move of volatility.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ close, NaN leaves them), its quotes by bar, and its value at a :class:`Moment` a
 price of the underlying.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """From decisions to fills: targets, reductions, then increases together (§4; step 5)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal

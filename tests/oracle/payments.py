@@ -1,7 +1,5 @@
 """Money that moves without a trade: flows, conversions, calls, funding, interest (steps 1-3, 6)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from decimal import Decimal
 

@@ -4,8 +4,6 @@ Each pool is an :class:`Account` of the oracle in its own currency. Here is what
 equity of all targets, the cap, transfers, the reserve, ruin, and what their currencies gain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from types import SimpleNamespace

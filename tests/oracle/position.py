@@ -1,7 +1,5 @@
 """One instrument of the account: its market on the clock, its terms, and what is held of it."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Sequence

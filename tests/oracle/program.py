@@ -1,7 +1,5 @@
 """Linear programs by the simplex method, in decimals."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any
 

@@ -5,8 +5,6 @@ linear and inverse contracts are one formula: the move of ``u`` under a relative
 price is ``u·m`` (linear) or ``u·(1/(1 + m) - 1)`` (inverse).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal

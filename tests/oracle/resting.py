@@ -1,7 +1,5 @@
 """Limit orders: placed at the open, filled inside the bar (docs/limit-orders.md)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from decimal import Decimal
 

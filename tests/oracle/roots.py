@@ -1,7 +1,5 @@
 """Roots of concave, piecewise linear functions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise

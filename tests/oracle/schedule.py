@@ -1,7 +1,5 @@
 """Where flows and funding events fall, and what impact knows at each bar."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence

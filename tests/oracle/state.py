@@ -1,7 +1,5 @@
 """The state of the account, what it is worth at a point, and how amounts are booked."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence

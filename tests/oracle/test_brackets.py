@@ -1,7 +1,5 @@
 """The bracket table of the oracle against other means."""
 
-from __future__ import annotations
-
 from decimal import Decimal, localcontext
 
 import numpy as np

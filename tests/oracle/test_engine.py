@@ -4,8 +4,6 @@
 arithmetic in the other files of this folder.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Margin of random books with options: the package against the oracle, which prices by itself."""
 
-from __future__ import annotations
-
 import math
 from decimal import Context, localcontext
 from types import SimpleNamespace

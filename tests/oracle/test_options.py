@@ -1,7 +1,5 @@
 """Options in the account by hand: what is paid, what backs, what expires, what is liquidated."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from types import SimpleNamespace

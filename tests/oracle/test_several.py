@@ -1,7 +1,5 @@
 """Several positions by hand: each test has its arithmetic in a comment, and the engine plays it."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """What acts at the opens, and the walk through the prices inside a bar (§2.4, §2.7)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial

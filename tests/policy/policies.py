@@ -1,7 +1,5 @@
 """Short runs of policies, in plain Python and compiled."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, NamedTuple
 
 import backtest as bt

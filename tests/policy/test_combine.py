@@ -1,7 +1,5 @@
 """Policies over policies: the algebra, bit for bit, and that they are ordinary policies."""
 
-from __future__ import annotations
-
 import importlib
 import math
 import pickle

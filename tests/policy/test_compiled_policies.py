@@ -1,7 +1,5 @@
 """Which policies compile, to the same bits, and what is said of the others."""
 
-from __future__ import annotations
-
 import importlib
 import math
 import os

@@ -1,7 +1,5 @@
 """One compiled formula serves all values of what it does not read."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

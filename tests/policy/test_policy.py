@@ -1,7 +1,5 @@
 """A policy is a frozen value: its parameters, its columns and its source."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import math

@@ -1,7 +1,5 @@
 """What a policy sees of the account, the bar, the signal and its own memory."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Annotated, Any

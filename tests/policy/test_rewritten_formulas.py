@@ -1,7 +1,5 @@
 """Formulas whose powers, exp and log are replaced by those of ``bt.math``."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import types

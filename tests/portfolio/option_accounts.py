@@ -1,7 +1,5 @@
 """Accounts with options whose market data are given as arrays, run in plain Python."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

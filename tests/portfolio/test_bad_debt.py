@@ -1,7 +1,5 @@
 """What an account cannot pay is bad debt: nothing is left, and no less than nothing."""
 
-from __future__ import annotations
-
 import pytest
 
 import backtest as bt

@@ -1,7 +1,5 @@
 """Settlement in several currencies: a pool for each, added up at their rates."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from typing import Any

@@ -1,7 +1,5 @@
 """Costs over time: series and columns by hand, the spread, sweeps, and what is refused."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

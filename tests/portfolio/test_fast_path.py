@@ -1,7 +1,5 @@
 """Bars in which only prices move take a short way, to the bits of the whole rules."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ By hand, against the decimal reference on random accounts, and with one instrume
 engine of one position.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A first run of several positions answers in plain Python, to the same bits."""
 
-from __future__ import annotations
-
 import math
 import pickle
 

@@ -1,7 +1,5 @@
 """``max_gross_leverage`` is a cap on targets, and isolated margin is posted in full."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

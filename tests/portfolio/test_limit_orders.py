@@ -1,7 +1,5 @@
 """Limit orders by hand: each test has its arithmetic, and the oracle and the engine play it."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """What results say of options, on the worked examples of docs/options.md."""
 
-from __future__ import annotations
-
 import re
 import types
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Options in the account: premiums, marks, fills, expiry and the balance of every bar."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

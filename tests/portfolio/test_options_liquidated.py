@@ -1,7 +1,5 @@
 """Accounts with options under stress: the walk, liquidation, what protection does."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """An account under a requirement of one's own, and under a preset by its name."""
 
-from __future__ import annotations
-
 import pytest
 
 import backtest as bt

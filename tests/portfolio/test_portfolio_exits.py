@@ -3,8 +3,6 @@
 Each account has 1,000 and takes half of it in A at 100 (5 contracts) and half in B at 50 (10).
 """
 
-from __future__ import annotations
-
 import pytest
 
 import backtest as bt

@@ -1,7 +1,5 @@
 """What an account with several positions earned in a bar, from the terms of its instruments."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from backtest.account import portfolio_ledger as terms

@@ -1,7 +1,5 @@
 """Where on a segment of a bar's path the stop of a position acts, and at which price."""
 
-from __future__ import annotations
-
 import pytest
 
 from backtest.account.price_walk import place_stop

@@ -1,7 +1,5 @@
 """Spot legs: paid when they are bought, with a haircut instead of a requirement."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from typing import Any

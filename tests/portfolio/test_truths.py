@@ -1,7 +1,5 @@
 """What must be true of an account with several positions, whoever computes it."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from fractions import Fraction

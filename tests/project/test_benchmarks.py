@@ -1,7 +1,5 @@
 """Every benchmark and replication runs at its smallest size, and prints JSON."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """CONTRIBUTING.md and ARCHITECTURE.md name the files that are there, and leave none out."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Everything in examples/ runs: each command of its page, the policy repository, the notebook."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

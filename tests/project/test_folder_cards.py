@@ -1,7 +1,5 @@
 """The README files of results/ and data/: what they list exists, and no command reads them."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Files of other tools give the same market; hostile and broken ones are refused."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

@@ -1,7 +1,5 @@
 """The metadata of the project, its workflows and its make targets agree."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -3,8 +3,6 @@
 A tolerance is what each file derives from standard errors, or from the rounding of what is printed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

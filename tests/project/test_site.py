@@ -1,7 +1,5 @@
 """The pages of the site: each block runs on its own, and what the code has is on them."""
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Browser tests need Chromium (Debian: ``apt install chromium``) and Playwright; t
 where one is missing.
 """
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Short runs to be reported."""
 
-from __future__ import annotations
-
 import backtest as bt
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

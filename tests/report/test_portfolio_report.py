@@ -1,7 +1,5 @@
 """The report of several positions: what it shows of a liquidation that takes a winner along."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

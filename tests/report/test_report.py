@@ -1,7 +1,5 @@
 """What the report of a run says, in which order, and that it adds up."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Reports in a browser: every chart draws, nothing is fetched or goes wrong, all can be used."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from itertools import pairwise

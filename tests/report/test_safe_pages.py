@@ -1,7 +1,5 @@
 """A page is the same bytes each time, leads nowhere outside, and shows hostile names as text."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import hashlib

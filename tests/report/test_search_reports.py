@@ -1,7 +1,5 @@
 """Reports of sweeps, studies and comparisons."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

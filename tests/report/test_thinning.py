@@ -1,7 +1,5 @@
 """Long runs make small pages that keep their extremes."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reports in their formats, written by the command, through links, or not at all."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Policies, venues and markets that tests of paths share, so that they compile once."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Capacity: the square-root law by hand, the root, participation, and bad input."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

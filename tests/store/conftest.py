@@ -1,7 +1,5 @@
 """A store with one result of each kind, and a copy of it to be damaged."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Results of short runs in a store, and ways to damage them."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Damage to a stored result is found and named, and never loaded."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A kind of result is one class: saving, lists, verification and reports follow from it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A result is handed on as an archive or a folder, and nothing leads out of it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """Kills, many processes at once, folders that may not be written, clocks that jump."""
 
-from __future__ import annotations
-
 import ast
 import multiprocessing
 import os

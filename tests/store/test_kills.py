@@ -1,7 +1,5 @@
 """Work that is killed at steps drawn from a seed: done again, it ends at the same bytes."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from pathlib import Path

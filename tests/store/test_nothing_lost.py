@@ -1,7 +1,5 @@
 """Nothing is deleted that is not the store's own, and nothing in a store hangs or stops a check."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

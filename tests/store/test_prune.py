@@ -1,7 +1,5 @@
 """Results are deleted by rules, and nothing else is."""
 
-from __future__ import annotations
-
 import os
 
 from backtest.base import held_folder

@@ -1,7 +1,5 @@
 """The store: listed from its folders, filtered, ordered, found and compared."""
 
-from __future__ import annotations
-
 import json
 import random
 import shlex

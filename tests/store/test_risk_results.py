@@ -1,7 +1,5 @@
 """Results of every declared kind are saved, loaded, listed, verified, reported and served."""
 
-from __future__ import annotations
-
 import json
 
 import pandas as pd

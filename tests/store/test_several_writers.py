@@ -1,7 +1,5 @@
 """Several writers, kills and full disks leave whole results or none."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -3,8 +3,6 @@
 ``tests/data/store_2026_11`` also has the script that wrote it. Its files are never written again.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 

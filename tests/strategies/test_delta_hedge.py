@@ -1,7 +1,5 @@
 """Delta hedging: quantities by hand, and truth 4 on simulated paths."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

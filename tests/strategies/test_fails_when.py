@@ -1,7 +1,5 @@
 """Each built-in policy fails in the market that its ``fails_when`` describes."""
 
-from __future__ import annotations
-
 import inspect
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Each policy against its closed form, or the figures its paper published."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

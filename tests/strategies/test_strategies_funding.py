@@ -1,7 +1,5 @@
 """Less leverage while it is expensive to hold: the cut by hand, and the carry that it saves."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Kelly: growth against Thorp's closed forms, and an estimate that finds what is known."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

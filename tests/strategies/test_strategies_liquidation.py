@@ -1,7 +1,5 @@
 """LiquidationDistance and LiquidationProbability against the calculator and what happens."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """LeverageLoop, and its loan at a lending market built from the terms of a venue."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 from typing import Any

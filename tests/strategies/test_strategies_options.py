@@ -1,7 +1,5 @@
 """Rules that trade options: selection, budgets and rolls by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Policies that follow the account's path: DrawdownControl, Ladder and MarginBuffer."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 from typing import Any

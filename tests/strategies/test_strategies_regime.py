@@ -1,7 +1,5 @@
 """Regime, TrendVol and their signals: the formulas, on simulated regimes and trends."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """TailRisk: its formula, and whether the account loses more than its budget as often as it says."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

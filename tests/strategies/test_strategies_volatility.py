@@ -1,7 +1,5 @@
 """Policies that choose an estimator of volatility, or take it from the options market."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

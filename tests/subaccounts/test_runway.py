@@ -1,7 +1,5 @@
 """Spending from an account: amounts and failures by hand, and a runway with a known truth."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One capital in subaccounts: transfers by hand, a ledger that adds up to 0, and a ruin."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 

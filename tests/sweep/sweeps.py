@@ -1,7 +1,5 @@
 """Short sweeps, in plain Python."""
 
-from __future__ import annotations
-
 import types
 from typing import Annotated, Any
 

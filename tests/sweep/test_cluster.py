@@ -1,7 +1,5 @@
 """Sets on a cluster: the bytes of one machine, whoever comes, dies or is told to stop."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

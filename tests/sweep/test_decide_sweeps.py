@@ -1,7 +1,5 @@
 """Sweeps, searches and validations of policies that decide on longer bars."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Fill modes and stops in a sweep: a row is its run, bit for bit."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Maps of a sweep over two parameters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Automatic margin, margin calls, fixed fees and the impact of liquidations by lane."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The loop over lanes lives every bar as a single run does: the same bits."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated, NamedTuple
 

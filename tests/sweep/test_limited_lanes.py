@@ -1,7 +1,5 @@
 """Sweeps under limits that change with time: every row equals its run bit for bit."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

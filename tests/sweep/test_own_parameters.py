@@ -1,7 +1,5 @@
 """Parameters of one instrument and of the overlay: sweeps, searches and validations by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

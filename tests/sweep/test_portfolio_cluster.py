@@ -1,7 +1,5 @@
 """Sets on several markets give the bytes of one machine on the workers of a cluster."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

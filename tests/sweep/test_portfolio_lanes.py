@@ -1,7 +1,5 @@
 """Sets of several positions side by side: their rows are those of sets taken one by one."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple

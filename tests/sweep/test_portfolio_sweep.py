@@ -1,7 +1,5 @@
 """A sweep of several positions: its rows are runs, bit for bit, without a record of each."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """A saved sweep comes back as it was, in the same bytes, or is refused."""
 
-from __future__ import annotations
-
 import json
 import math
 

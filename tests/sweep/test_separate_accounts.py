@@ -1,7 +1,5 @@
 """One set scored in several markets, in an account of its own in each."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sets of parameters: what may vary, what is refused, and how they are drawn."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """The sweep: its rows are runs, whatever is swept; what fails, is ruined or interrupted stays."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Annotated, Any

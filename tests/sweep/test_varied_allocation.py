@@ -1,7 +1,5 @@
 """The weights of several instruments vary beside the policy, and rows are runs bit for bit."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

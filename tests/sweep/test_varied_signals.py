@@ -1,7 +1,5 @@
 """Parameters of a signal's rule vary beside those of the policy, and rows are runs bit for bit."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np

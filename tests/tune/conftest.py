@@ -1,7 +1,5 @@
 """A made-up surface of scores in place of the evaluator."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.tuning import stand_in

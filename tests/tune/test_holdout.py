@@ -1,7 +1,5 @@
 """The holdout is never searched, and every look at it is counted."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How much of a study is luck, and what its summary says about it."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

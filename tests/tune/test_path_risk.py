@@ -1,7 +1,5 @@
 """Searches bounded or ranked by the risk on simulated paths."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """A robust search prefers plateaus: candidates, neighbors, parts of the time, and low quantiles."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

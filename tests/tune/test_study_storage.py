@@ -1,7 +1,5 @@
 """A study survives kill -9, full disks and damaged files, and is never mixed up with another."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools

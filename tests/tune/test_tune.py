@@ -1,7 +1,5 @@
 """The search finds the best sets, keeps its budget and its limits, and takes several objectives."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

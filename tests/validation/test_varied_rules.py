@@ -1,7 +1,5 @@
 """Walks in which each fold chooses the parameters of the signal, too."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Bracket tables as venues publish them, and venues with something changed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import inf
 from typing import Any

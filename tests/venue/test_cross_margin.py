@@ -1,7 +1,5 @@
 """The requirement of a portfolio of positions, worked by hand, and its parts."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fee tiers by the account's own volume of the last 30 UTC days."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

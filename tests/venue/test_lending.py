@@ -1,7 +1,5 @@
 """Lending: the curve of rates, the whole debt repaid, the health target, collateral of an asset."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from types import SimpleNamespace

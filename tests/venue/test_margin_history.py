@@ -1,7 +1,5 @@
 """Margin tables that follow each other: at each bar the one in force, in runs and in sweeps."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated, Any
 

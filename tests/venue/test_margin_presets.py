@@ -1,7 +1,5 @@
 """Presets of margin rules: dated tables, each figure with its status and source."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

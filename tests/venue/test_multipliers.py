@@ -1,7 +1,5 @@
 """Multipliers of initial and of maintenance margin, and initial margin by open interest."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

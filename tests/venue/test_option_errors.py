@@ -1,7 +1,5 @@
 """Bad options and rules of options: one clear error each."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

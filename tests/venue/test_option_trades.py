@@ -1,7 +1,5 @@
 """Margin of options by hand: a trade at its mark under every preset, scenarios, strategies."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

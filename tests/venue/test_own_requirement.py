@@ -1,7 +1,5 @@
 """A requirement of one's own: in an account's field, and in the twins of the kernels."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Bad rules, collateral and books: one clear error each, with rule, value, place and cure."""
 
-from __future__ import annotations
-
 import math
 import pickle
 

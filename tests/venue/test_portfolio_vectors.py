@@ -4,8 +4,6 @@
 area has one function that computes the expected figures.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

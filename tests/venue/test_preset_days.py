@@ -1,7 +1,5 @@
 """A preset's margin tables by day: which of them a run uses, says and records."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import pickle

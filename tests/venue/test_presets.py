@@ -1,7 +1,5 @@
 """The venue tables that come with the package: dated, sourced, right where answers are known."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -5,8 +5,6 @@ maintenance rate of a page is laid over the preset: what is tested is the rule o
 the examples of dYdX in ETH go by its preset for BTC.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from typing import NamedTuple

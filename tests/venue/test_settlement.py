@@ -1,7 +1,5 @@
 """Positions of one balance settle in one currency: coins are not added to tethers."""
 
-from __future__ import annotations
-
 import pytest
 
 import backtest as bt

@@ -3,8 +3,6 @@
 The figures are those of ``binance_leverage_tiers.json`` in three releases of freqtrade.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from fractions import Fraction

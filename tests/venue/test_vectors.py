@@ -5,8 +5,6 @@ Each area has one function that computes the expected figures; a case whose expe
 figure that the function does not compute fails.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

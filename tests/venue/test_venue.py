@@ -1,7 +1,5 @@
 """Venues: derived amounts, equality, what is stored, and the presets."""
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle

@@ -1,7 +1,5 @@
 """What breaks a rule of a venue is refused with the rule, the value, the place and the cure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan

@@ -1,7 +1,5 @@
 """The weights of a covariance matrix have the closed forms of their papers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

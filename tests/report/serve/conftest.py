@@ -1,7 +1,5 @@
 """A store of results of every kind, and a server of a copy of it."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

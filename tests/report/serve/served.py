@@ -1,7 +1,5 @@
 """A server of a store on a free port of loopback, and what it answers."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import re

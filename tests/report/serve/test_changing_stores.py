@@ -1,7 +1,5 @@
 """A store with damaged, hostile, new and vanishing folders takes no page with it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

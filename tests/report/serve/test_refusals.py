@@ -1,7 +1,5 @@
 """What the server refuses: addresses, hosts, methods, and clients that take too long."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """A running study is followed batch by batch."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """``backtest serve``: what the list and the reports show, and the command."""
 
-from __future__ import annotations
-
 import gc
 import http.client
 import os

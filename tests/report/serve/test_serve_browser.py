@@ -1,7 +1,5 @@
 """``backtest serve`` in a browser: a list to filter and sort, runs compared, a study followed."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 
