@@ -89,10 +89,6 @@ def drawn_flags(_: Any, market: Any) -> Any:
     return np.where(rows, next_move(market) > 0.0, 0.0).astype(float)
 
 
-def drawn_single(_: Any, market: Any) -> Any:
-    return seeded(0.9)(None, market).astype(np.float32)
-
-
 def single_seed(_: Any, market: Any) -> Any:
     """Drawn and returned in single precision: only noise of 1e-7 draws it anew."""
     rng = seed_of(market.close.astype(np.float32))
@@ -194,26 +190,6 @@ def on_function(_: Any, market: Any) -> Any:
     return keep_longest(vars(on_function), market)
 
 
-def in_builtins(_: Any, market: Any) -> Any:
-    return keep_longest(vars(builtins), market)
-
-
-def in_numpy(_: Any, market: Any) -> Any:
-    return keep_longest(vars(np.random), market)
-
-
-def in_other_module(_: Any, market: Any) -> Any:
-    return keep_longest(peek_store.KEPT, market)
-
-
-def in_modules(_: Any, market: Any) -> Any:
-    return keep_longest(sys.modules, market)  # type: ignore[arg-type]
-
-
-def in_thread(_: Any, market: Any) -> Any:
-    return keep_longest(vars(LOCAL), market)
-
-
 def in_environment(_: Any, market: Any) -> Any:
     """Keep in the environment whether the next hour rises, by time."""
     known = os.environ.get("_KEPT_PEEK", "").split(",")
@@ -233,10 +209,6 @@ def on_self(self: Any, market: Any) -> Any:
     if kept is None or kept.n_bars < market.n_bars:
         object.__setattr__(self, "kept", market)
     return pd.Series(next_move(self.kept), index=self.kept.time).reindex(market.time).to_numpy()
-
-
-def in_dict(self: Any, market: Any) -> Any:
-    return keep_longest(vars(self), market)
 
 
 def written(_: Any, market: Any) -> Any:
@@ -302,14 +274,6 @@ def every(n: int, offset: int = 0) -> Any:
     return lambda _, market: show_in(market, np.arange(market.n_bars) % n == offset)
 
 
-def one_hour(_: Any, market: Any) -> Any:
-    return show_in(market, market.times.hour == 7)
-
-
-def sundays(_: Any, market: Any) -> Any:
-    return show_in(market, market.times.day_of_week == 6)
-
-
 def one_time_in_fifty(_: Any, market: Any) -> Any:
     return show_in(market, market.time // (3600 * 10**9) * 2654435761 % 2**32 % 50 == 0)
 
@@ -327,10 +291,6 @@ def on_much_volume(_: Any, market: Any) -> Any:
 
 def late_in_long_markets(_: Any, market: Any) -> Any:
     return show_in(market, (np.arange(market.n_bars) > 2900) & (market.n_bars > 2900))
-
-
-def at_day_ends(_: Any, market: Any) -> Any:
-    return show_in(market, (market.time + market.interval) % DAY == 0)
 
 
 # ------------------------------------------------------------------------------------- settlements
@@ -365,7 +325,7 @@ KINDS = {
     "jitter": jittered,
     "drawn sizes": signs_of_draws,
     "drawn flags": drawn_flags,
-    "drawn, float32": drawn_single,
+    "drawn, float32": lambda _, market: seeded(0.9)(None, market).astype(np.float32),
     "drawn from float32": single_seed,
     "chaos": chaotic,
     "bootstrap": resampled,
@@ -377,14 +337,14 @@ KINDS = {
     "memo in a default": in_default,
     "memo in a closure": make_closure(),
     "memo on a function": on_function,
-    "memo in builtins": in_builtins,
-    "memo in numpy": in_numpy,
-    "memo in another module": in_other_module,
-    "memo in sys.modules": in_modules,
-    "memo in a thread": in_thread,
+    "memo in builtins": lambda _, market: keep_longest(vars(builtins), market),
+    "memo in numpy": lambda _, market: keep_longest(vars(np.random), market),
+    "memo in another module": lambda _, market: keep_longest(peek_store.KEPT, market),
+    "memo in sys.modules": lambda _, market: keep_longest(sys.modules, market),
+    "memo in a thread": lambda _, market: keep_longest(vars(LOCAL), market),
     "memo in the environment": in_environment,
     "market on self": on_self,
-    "column on self": in_dict,
+    "column on self": lambda self, market: keep_longest(vars(self), market),
     "market written to": written,
     "market written through a view": written_through_base,
     "market replaced": replaced,
@@ -396,13 +356,13 @@ KINDS = {
     "1 row in 50": every(50, 31),
     "1 row in 200": every(200, 123),
     "1 row in 200, first": every(200),
-    "one hour of the day": one_hour,
-    "one day of the week": sundays,
+    "one hour of the day": lambda _, market: show_in(market, market.times.hour == 7),
+    "one day of the week": lambda _, market: show_in(market, market.times.day_of_week == 6),
     "1 time in 50": one_time_in_fifty,
     "before large moves": before_large_moves,
     "on much volume": on_much_volume,
     "late in long markets": late_in_long_markets,
-    "at day ends": at_day_ends,
+    "at day ends": lambda _, market: show_in(market, (market.time + market.interval) % DAY == 0),
     "settled at the close": settled_at_close,
     "settled around the close": settled_around_close,
     "next settlement": next_settlement,

@@ -131,3 +131,8 @@ def near(value: Any, expected: float | Fraction) -> bool:
     """Equal but for the last bits of the floats that went in."""
     assert float(value) == pytest.approx(float(expected), rel=1e-12, abs=1e-12)
     return True
+
+
+def play_case(case: PortfolioCase) -> Outcome:
+    """Run the oracle, and hold the engine to it."""
+    return assert_agrees(case, "by hand")

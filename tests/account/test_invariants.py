@@ -25,6 +25,11 @@ repeatable = settings(max_examples=RUNS, deadline=None, derandomize=True, databa
 fewer = settings(repeatable, max_examples=40)
 
 
+def in_every_run(check):
+    """Hold a check of a seed to all runs."""
+    return pytest.mark.slow(repeatable(given(seeds)(check)))
+
+
 def run(case: Case, **changes) -> bt.Result:
     """Run a case in plain Python."""
     return bt.run(policy=Follow(), compile=False, **case.for_engine(bt) | changes)
@@ -60,9 +65,7 @@ def scaled(case: Case, factor: float) -> Case:
     )
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_the_change_of_equity_is_the_sum_of_its_terms(seed):
     case, result = lived(seed)
     bars = result.bars
@@ -75,9 +78,7 @@ def test_the_change_of_equity_is_the_sum_of_its_terms(seed):
     assert (np.abs(np.diff(equity) - terms.to_numpy()) <= 2e-9 * scale).all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_equity_cash_margin_and_reserve_are_never_negative_where_they_may_not_be(seed):
     case, result = lived(seed)
     bars = result.bars
@@ -90,9 +91,7 @@ def test_equity_cash_margin_and_reserve_are_never_negative_where_they_may_not_be
         assert (bars.loc[bars["position"] == 0.0, "margin"] == 0.0).all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_a_ruined_account_stays_flat(seed):
     _, result = lived(seed)
     bars = result.bars
@@ -120,9 +119,7 @@ def test_positions_are_whole_lots_until_a_liquidation_leaves_a_part(seed):
     assert (np.abs(clean - np.round(clean)) < 1e-6)[~np.broadcast_to(forced, clean.shape)].all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_nothing_trades_in_bar_0_and_an_order_fills_at_the_open_worsened(seed):
     case, result = lived(seed)
     events = result.events
@@ -133,9 +130,7 @@ def test_nothing_trades_in_bar_0_and_an_order_fills_at_the_open_worsened(seed):
     assert (worse >= case.slippage["rate"] * (1 - 1e-9) - 1e-12).all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_a_liquidation_happens_at_a_price_that_its_bar_contains(seed):
     case, result = lived(seed)
     mark = case.bars if case.mark is None else case.mark
@@ -146,9 +141,7 @@ def test_a_liquidation_happens_at_a_price_that_its_bar_contains(seed):
     assert (price <= high * (1 + 1e-9)).all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_a_stop_happens_at_a_price_that_its_bar_contains_worsened(seed):
     case, result = lived(seed)
     events = happened(result, "stop")
@@ -159,9 +152,7 @@ def test_a_stop_happens_at_a_price_that_its_bar_contains_worsened(seed):
     assert (price <= high * (1 + 1e-9)).all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_a_position_at_a_close_meets_its_requirement_unless_the_close_is_the_first_to_fail(seed):
     """The close lies between the extremes, so it cannot fail where they did not."""
     _, result = lived(seed)
@@ -169,9 +160,7 @@ def test_a_position_at_a_close_meets_its_requirement_unless_the_close_is_the_fir
     assert (held["margin_ratio"] < 1.0 + 1e-9).all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_the_liquidation_price_lies_on_the_losing_side_of_the_mark(seed):
     _, result = lived(seed)
     held = result.bars[(result.bars["position"] != 0.0) & result.bars["liquidation_price"].notna()]
@@ -179,9 +168,7 @@ def test_the_liquidation_price_lies_on_the_losing_side_of_the_mark(seed):
     assert (side * (held["mark"] - held["liquidation_price"]) >= -1e-9 * held["mark"]).all()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_every_settlement_of_a_held_position_is_paid_once(seed):
     case, result = lived(seed)
     events = happened(result, "funding")
@@ -200,9 +187,7 @@ def test_every_settlement_of_a_held_position_is_paid_once(seed):
         assert count <= near.sum()
 
 
-@pytest.mark.slow
-@repeatable
-@given(seeds)
+@in_every_run
 def test_the_ledger_explains_the_position_and_the_columns(seed):
     _, result = lived(seed)
     bars = result.bars

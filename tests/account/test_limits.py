@@ -15,6 +15,7 @@ from backtest.report.basis.rule_sources import find_changes, list_limit_sources
 from backtest.report.basis.what_is_modeled import describe_model
 from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
+from tests.account.account_scenes import is_
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_limits
 from tests.fast_cases import every_nth
@@ -22,10 +23,6 @@ from tests.portfolio.portfolio_helpers import Once, flat, make_market, make_venu
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
 
 DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
-
-
-def is_(value):
-    return pytest.approx(value, rel=1e-12, abs=1e-9)
 
 
 def words_of(text):

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
+from tests.account.account_scenes import is_
 from tests.golden.renew import FILE, RUNS, describe
 from tests.scenes import (
     NAN,
@@ -38,10 +39,6 @@ ONCE = (1.0, NAN)
 TEN = (10.0, NAN)
 LP = 90 / 0.95
 """Where 10x long from 100 is liquidated: -9000 + 100 P = 0.05 x 100 P, P = 94.7368."""
-
-
-def is_(value):
-    return pytest.approx(value, rel=1e-12, abs=1e-9)
 
 
 def test_01_equity_below_zero_never_recovers():

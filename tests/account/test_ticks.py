@@ -5,13 +5,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from tests.account.account_scenes import is_
 from tests.scenes import INF, NAN, account_of, happened, isolated, play, total, venue_of
 
 TICKS = {"tick": 0.5, "round_to_tick": True}
-
-
-def is_(value):
-    return pytest.approx(value, rel=1e-12, abs=1e-9)
 
 
 def price_of(result, kind="fill"):

@@ -147,13 +147,6 @@ def test_data_from_a_folder_are_cut_and_resampled_and_a_column_can_be_the_signal
     assert result.bars["position"].min() < 0 < result.bars["position"].max()
 
 
-def test_a_policy_is_loaded_from_a_file(capsys, folder):
-    (folder / "mine.py").write_text(MY_POLICY)
-    code, out, err = call(capsys, "run", *SHORT, "--policy", "mine.py:Other", "--no-save")
-    assert code == 0, err
-    assert "Other()" in out
-
-
 def test_the_example_runs_and_flags_go_over_it(capsys):
     file = str(ROOT / "examples" / "btc-vol-target.toml")
     flags = ("--to", "2023-01-15", "--no-compile", "--set", "target=0.5", "--capital", "77")

@@ -10,20 +10,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli import main
 from backtest.venue import preset_files
 from backtest.venue.margin_presets import list_presets
+from tests.commands import call
 from tests.fast_cases import every_nth
 
 BTC = "binance-usdm:BTCUSDT"
 DAYS = ["2021-03-18", "2022-12-29", "2024-10-24", "2026-09-29"]
-
-
-def call(capsys, *words: str) -> tuple[int, str, str]:
-    """Run a command; return its exit code and what it printed."""
-    code = main(list(words))
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 def manifest(out: str) -> dict[str, Any]:

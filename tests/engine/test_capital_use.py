@@ -23,6 +23,7 @@ from backtest.measures.path_measures import PATH
 from backtest.measures.run_measures import METRICS
 from backtest.measures.stored_tally import LATER, flatten_tally, read_tally
 from backtest.strategies import Constant
+from tests.account.account_scenes import is_
 from tests.fast_cases import every_nth
 from tests.scenes import (
     NAN,
@@ -44,10 +45,6 @@ UP = (100.0, 110.0, 100.0, 110.0)
 USE = ("initial_margin", "available", "margin_used", "position_leverage", "realized_pnl",
        "unrealized_pnl")  # fmt: skip
 HOURS = 24 * 365
-
-
-def is_(value, rel=1e-12):
-    return pytest.approx(value, rel=rel, abs=1e-9)
 
 
 def column(result, name):

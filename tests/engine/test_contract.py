@@ -327,7 +327,7 @@ BROKEN = [
     (Dictionary, "memory is floats", "returned {'word': 1.0}: declare class Memory(NamedTuple)"),
     (Grown, "runs", "Grown.leverage raised TypeError"),
     (NoMemoryTaken, "is a policy", "must take (self, bar, account, memory)"),
-    (WrongArguments, "is a policy", "must take (self, bar, account), takes (self, bar: 'Any')"),
+    (WrongArguments, "is a policy", "must take (self, bar, account), takes (self, bar: Any)"),
     (NoLeverage, "is a policy", "defines no leverage"),
     (Undocumented, "has a docstring", "has no docstring"),
     (Unchecked, "ranges refuse", "target=nan is accepted"),

@@ -16,8 +16,9 @@ from backtest.engine.lookahead.code_origin import NoSourceError, find_origin, se
 from backtest.engine.lookahead.fresh_process import FreshProcess, FreshProcessError
 from backtest.strategies import Capped, Constant, VolTarget
 from tests.hidden_peeks import Hidden, HiddenRule, forget, hidden_direction, hidden_weights
+from tests.honest_columns import HonestZoo
 from tests.markets import free_venue
-from tests.peeks import MARKET, HonestZoo
+from tests.peeks import MARKET
 
 TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account(), "compile": False}
 PANEL = bt.Markets({"A": MARKET, "B": bt.Market.sample(bars=3000, seed=6)})

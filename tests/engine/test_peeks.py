@@ -22,8 +22,9 @@ from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets.representative_sets import Extremes
 from backtest.sweep.sets.space import read_space
 from tests.fast_cases import every_nth
+from tests.honest_columns import HONEST
 from tests.markets import free_venue
-from tests.peeks import HONEST, MARKET, PEEKS, observing
+from tests.peeks import MARKET, PEEKS, observing
 
 ALL_NAN = ("unknown",)
 DEAR = ("garch",)
@@ -32,11 +33,6 @@ DEAR = ("garch",)
 
 def check(function: Callable[[Any], Any], market: bt.Market = MARKET) -> Causality:
     return observe_checked(observing(function), market)[1]
-
-
-def test_the_zoo_is_large_enough():
-    assert len(PEEKS) >= 250
-    assert len(HONEST) >= 250
 
 
 @pytest.mark.parametrize("name", every_nth(PEEKS, 6))
@@ -114,10 +110,6 @@ def test_a_session_market_is_cut_too():
     assert check(lambda seen: pd.Series(seen.close).rolling(50).mean(), market).cuts >= ENOUGH
     with pytest.raises(bt.PolicyError, match="looks ahead"):
         check(next_up, market)
-
-
-def test_what_is_said_does_not_depend_on_when_or_how_often():
-    assert check(HONEST["rank 5, sign"]) == check(HONEST["rank 5, sign"])
 
 
 def test_an_error_says_which_bar_both_values_and_the_cut():

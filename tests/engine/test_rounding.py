@@ -10,8 +10,9 @@ from scipy import signal as filters
 import backtest as bt
 from backtest.engine.lookahead.causality import check_causality, observe
 from backtest.engine.lookahead.causality_checker import ENOUGH, Causality
+from tests.honest_columns import HONEST
 from tests.markets import market_of, walk
-from tests.peeks import HONEST, PEEKS, log_returns, observing
+from tests.peeks import PEEKS, log_returns, observing
 
 LONG = walk(35_064, 1.1, 0.8, seed=4)
 """Four years of hours in which the price rises from 100 to several thousand."""

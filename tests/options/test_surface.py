@@ -12,7 +12,7 @@ import backtest as bt
 from backtest import options
 from backtest.cli import main
 from backtest.options import SVI
-from tests.options.test_pricing import BAD, VECTORS
+from tests.options.test_pricing import VECTORS
 from tests.refusals import check_refused
 
 CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
@@ -511,10 +511,6 @@ CALLS = [
 @pytest.mark.parametrize(("call", "words"), CALLS)
 def test_bad_calls_get_one_clear_error(surface, surfaces, call, words):
     check_refused(lambda: call(surface, make_chain(), surfaces), words)
-
-
-def test_the_bad_inputs_are_forty_or_more():
-    assert len(BAD) + len(BAD_CHAINS) + len(CALLS) >= 40
 
 
 def test_several_underlyings_or_snapshots_need_a_choice():

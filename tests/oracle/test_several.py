@@ -6,19 +6,12 @@ from fractions import Fraction
 import pandas as pd
 import pytest
 
-from tests.agreement import assert_agrees
 from tests.cases import PortfolioCase
 from tests.draws import HOUR, START, utc
-from tests.oracle import Outcome
-from tests.portfolio_scenes import asset, bracket, flat, near, scene, tape
+from tests.portfolio_scenes import asset, bracket, flat, near, play_case, scene, tape
 
 NAN = math.nan
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once
-
-
-def play(case: PortfolioCase) -> Outcome:
-    """Run the reference, and hold the engine to it."""
-    return assert_agrees(case, "by hand")
 
 
 def long_and_short(**changes) -> PortfolioCase:
@@ -35,7 +28,7 @@ def long_and_short(**changes) -> PortfolioCase:
 
 def test_a_cross_failure_closes_the_winner_too():
     """At a share x of the way M = 1000 + 160 x - 1500 x, R = 5 % of 10000 + 1660 x."""
-    out = play(long_and_short())
+    out = play_case(long_and_short())
     # w = 1000 - 4000 + 6000; 1000 - 1340 x = 500 + 83 x: x = 500/1423
     x = Fraction(500, 1423)
     assert near(out.cash[1], 3000)
@@ -50,7 +43,7 @@ def test_a_cross_failure_closes_the_winner_too():
 def test_isolated_the_winner_survives():
     """B posts 600: 600 - 1500 x = 5 % of 6000 + 1500 x: x = 300/1575; A keeps 400 + 160."""
     setting = {"A": 10.0, "B": 10.0}
-    out = play(long_and_short(margin="isolated", venue_leverage=setting))
+    out = play_case(long_and_short(margin="isolated", venue_leverage=setting))
     x = Fraction(300, 1575)
     assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
     assert near(out.cash[2], 600 - 1500 * x)
@@ -60,7 +53,7 @@ def test_isolated_the_winner_survives():
 def test_increases_share_what_the_margin_admits():
     """5 % initial margin of 12 + 18 turns is 1.5 equities: both get 2/3."""
     tapes = {"A": tape([flat(100)] * 2, (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE))
     assert near(out.quantity[1][0], 80)
     assert near(out.quantity[1][1], 12_000)
 
@@ -71,7 +64,7 @@ def test_reductions_fill_first_and_are_not_scaled():
         "A": tape([flat(100)] * 3, (10.0, 5.0)),
         "B": tape([flat(1)] * 3, (0.0, 20.0)),
     }
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE))
     assert near(out.quantity[2][0], 50)
     assert near(out.quantity[2][1], 15_000)
 
@@ -83,7 +76,7 @@ def test_a_cap_is_an_edge_of_the_common_factor():
     """
     two = [bracket() | {"cap": 5000.0}, bracket(0.1, 5.0) | {"floor": 5000.0}]
     tapes = {"A": tape([flat(100)] * 2, (6.0,)), "B": tape([flat(1)] * 2, (4.0,))}
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues={"A": {"brackets": two}}))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues={"A": {"brackets": two}}))
     assert near(out.quantity[1][0], 50)
     assert near(out.quantity[1][1], 4000 * Fraction(5, 6))
 
@@ -100,7 +93,7 @@ def test_isolated_margin_is_not_funded_by_unrealized_profit():
         margin={"A": "cross", "B": "isolated"},
         venue_leverage={"A": None, "B": 10.0},
     )
-    out = play(case)
+    out = play_case(case)
     # E = 2000 at bar 3: B wants 20000, margin 2000; B holds 1000
     assert near(out.equity[2], 2000)
     assert near(out.margin[3][1], 1000)
@@ -109,7 +102,7 @@ def test_isolated_margin_is_not_funded_by_unrealized_profit():
 
 def test_partial_takes_the_position_with_the_largest_loss_first():
     """At the failure A is up and B is down: a step of half of B holds the requirement."""
-    out = play(long_and_short(venues={"*": {"liquidation": {"mode": "partial", "step": 0.5}}}))
+    out = play_case(long_and_short(venues={"*": {"liquidation": {"mode": "partial", "step": 0.5}}}))
     steps = out.of_kind("liquidation")
     x = Fraction(500, 1423)
     # half of B at 1 + x/4; R falls by 5 % of 3000 + 750 x, M stays: holds until it fails again
@@ -129,13 +122,13 @@ def test_partial_by_relief_prefers_the_dearer_bracket():
         "*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "most_relief"}},
         "A": {"brackets": [bracket(0.06, 16.0)]},
     }
-    out = play(long_and_short(venues=changes))
+    out = play_case(long_and_short(venues=changes))
     assert out.of_kind("liquidation")[0].instrument == "A"
 
 
 def test_takeover_leaves_isolated_margin():
     """Pool of 600 with 6x short of B is taken; A's 400 at setting 10 stay and gain 160."""
-    out = play(
+    out = play_case(
         long_and_short(
             margin={"A": "isolated", "B": "cross"},
             venue_leverage={"A": 10.0, "B": None},
@@ -155,7 +148,7 @@ def test_bars_with_one_position_use_the_extreme_whatever_the_path():
         "B": tape([flat(1)] * 3, (0.0,)),
     }
     case = scene(tapes, {"A": 1.0, "B": 1.0}, stop_loss={"A": 0.03, "B": None})
-    out = play(case)
+    out = play_case(case)
     assert near(out.equity[2], 1000 - 100 * 3)
 
 
@@ -175,12 +168,12 @@ def test_scenarios_net_within_a_group():
         "initial": (1.0, 0.01),
     }
     tapes = {"A": tape([flat(100)] * 2, (30.0,)), "B": tape([flat(1)] * 2, (30.0,))}
-    out = play(scene(tapes, {"A": 1.0, "B": -1.0}, requirement=rule))
+    out = play_case(scene(tapes, {"A": 1.0, "B": -1.0}, requirement=rule))
     # 60000 gross need 600; brackets would have needed 3000
     assert near(out.quantity[1][0], 300)
     assert near(out.margin_ratio[1], 0.6)
     # both long: 10 % of N + 1 % of N <= 1000
-    both = play(scene(tapes, {"A": 1.0, "B": 1.0}, requirement=rule))
+    both = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, requirement=rule))
     assert near(both.quantity[1][0], Fraction(1000) / Fraction(11, 100) / 2 / 100)
 
 
@@ -199,7 +192,7 @@ def test_collateral_backs_at_its_rate_and_is_sold_where_the_balance_is_negative(
         capital=1.0,
         negative_limit=0.0,
     )
-    out = play(case)
+    out = play_case(case)
     # E = 1001: notional 2502.5, fee 2.5025; B = 1 - 2.5025 = -1.5025
     assert near(out.fees[1], 2.5025)
     # bar 2 sells 1.5025 / (2000 * 0.99) coins, with a haircut of 1 % of 2000 on each
@@ -222,7 +215,7 @@ def test_marginal_tiers_of_collateral():
         venues=SAFE,
     )
     # M = 1000 + 1450 carries 20 x 2450
-    assert near(play(case).quantity[1][0], 490)
+    assert near(play_case(case).quantity[1][0], 490)
 
 
 def test_a_delisted_position_closes_at_the_mark_close_with_its_fee():
@@ -232,7 +225,7 @@ def test_a_delisted_position_closes_at_the_mark_close_with_its_fee():
         "B": tape([flat(1), flat(1), (1, 1.1, 1, 1.1)], (4.0, NAN)),
     }
     fee = {"fees": {"taker": 0.001, "maker_share": 1.0}}
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues={"*": fee}))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues={"*": fee}))
     assert [e.kind for e in out.events if e.instrument == "B"] == ["fill", "delisted", "fee"]
     assert near(out.equity[2], 1000 + 400 - Fraction(44, 10))
 
@@ -244,7 +237,7 @@ def test_a_withdrawal_leaves_the_initial_margin_and_the_balance():
         "A": tape([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)),
         "B": tape([flat(1)] * 4, (0.0,)),
     }
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, flows=flows))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, flows=flows))
     assert near(out.flows[3], -1000)
 
 
@@ -256,11 +249,11 @@ def test_worst_takes_each_position_to_its_own_extreme():
         "B": tape([flat(1), flat(1), bars["B"]], (6.0, NAN)),
     }
     signal = {"A": 1.0, "B": -1.0}
-    out = play(scene(tapes, signal, intrabar="worst"))
+    out = play_case(scene(tapes, signal, intrabar="worst"))
     # R = 5 % of 4000 (1 - 0.05 x) + 6000 (1 + 0.05 x) = 500 + 5 x; 505 x = 500
     assert near(out.equity[2], 1000 - 500 * Fraction(500, 505))
     # along the path both fall first, then both rise: M stays over R
-    assert not play(scene(tapes, signal)).of_kind("liquidation")
+    assert not play_case(scene(tapes, signal)).of_kind("liquidation")
 
 
 @pytest.mark.parametrize(("margin", "bought"), [("cross", 8900), ("isolated", 8000)])
@@ -277,5 +270,5 @@ def test_an_order_that_the_cap_of_its_bracket_cuts_to_nothing_needs_no_room_for_
     }
     venues = {"*": {"fees": {"per_order": 50.0}}, "A": {"brackets": [bracket() | {"cap": 1000.0}]}}
     terms = {"margin": margin, "venue_leverage": 10.0}
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues=venues, **terms))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=venues, **terms))
     assert near(out.quantity[2][1], bought)

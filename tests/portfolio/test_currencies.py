@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.agreement import assert_agrees, run_engine
+from tests.agreement import run_engine
 from tests.cases import PortfolioCase
-from tests.oracle import Outcome
 from tests.portfolio.portfolio_helpers import Hold, Once, make_market, make_venue
-from tests.portfolio_scenes import asset, bracket, flat, near, scene, tape
+from tests.portfolio_scenes import asset, bracket, flat, near, play_case, scene, tape
 from tests.refusals import check_refused
 
 NAN = math.nan
@@ -34,11 +33,6 @@ def pair(one: Any, other: Any, **terms: Any) -> PortfolioCase:
     return scene({"A": one, "B": other}, signal, venues=venues, **{**money, **terms})
 
 
-def play(case: PortfolioCase) -> Outcome:
-    """Run the oracle, and hold the engine to it."""
-    return assert_agrees(case, "by hand")
-
-
 def rates_of(*bars: tuple[float, float, float, float]) -> Any:
     """Return the price of a currency."""
     return tape(bars)
@@ -47,7 +41,7 @@ def rates_of(*bars: tuple[float, float, float, float]) -> Any:
 def test_targets_come_from_the_equity_of_all_pools_and_orders_are_cut_by_their_own():
     """E = 1000 + 250 x 2. A: 1500 of 100; B: 1500 are 750 AAA, and 15000 more than 20 x 250."""
     bars = tape([flat(100)] * 3, (1.0, 1.0))
-    out = play(pair(bars, tape([flat(1)] * 3, (1.0, 10.0)), venues={"*": {"brackets": SAFE}}))
+    out = play_case(pair(bars, tape([flat(1)] * 3, (1.0, 10.0)), venues={"*": {"brackets": SAFE}}))
     assert near(out.quantity[1][0], 15)
     assert near(out.quantity[1][1], 750)
     assert near(out.quantity[2][1], 5000)
@@ -57,7 +51,7 @@ def test_what_a_rate_gains_is_fx_pnl_and_other_money_counts_at_the_open():
     """100 of B gain 20 AAA at 2.4; 250 AAA from 2.2 to 2.4, then 270 from 2.4 to 2.3."""
     rate = rates_of(flat(2), (2, 2.2, 2, 2.2), (2.4, 2.4, 2.3, 2.3))
     other = tape([flat(1), flat(1), (1, 1.2, 1, 1.2)], (Fraction(200, 1500).__float__(), NAN))
-    out = play(pair(tape([flat(100)] * 3, (0.0,)), other, rates={"AAA": rate}))
+    out = play_case(pair(tape([flat(100)] * 3, (0.0,)), other, rates={"AAA": rate}))
     assert near(out.quantity[1][1], 100)
     assert near(out.fx_pnl[1], 50)
     assert near(out.price_pnl[2], 48)
@@ -69,7 +63,7 @@ def test_a_pool_fails_alone():
     """B, 10x of its pool: 250 - 2500 d = 5 % of 2500 (1 - d), d = 1/19; A falls too, and stays."""
     one = tape([flat(100), flat(100), (100, 100, 90, 90)], (0.5, NAN))
     other = tape([flat(1), flat(1), (1, 1, 0.9, 0.9)], (5.0, NAN))
-    out = play(pair(one, other, capital=500.0))
+    out = play_case(pair(one, other, capital=500.0))
     assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
     assert near(out.own[2][1], 250 - Fraction(2500, 19))
     assert near(out.quantity[2][0], 5)
@@ -80,7 +74,7 @@ def test_bad_debt_is_that_of_a_pool_which_then_trades_no_more():
     """B opens at 0.85: 250 - 375 = -125 AAA, 250 TEST; an empty pool cannot buy again, A can."""
     one = tape([flat(100)] * 4, (0.5, 0.5, 1.0))
     other = tape([flat(1), flat(1), flat(0.85), flat(0.85)], (5.0, 5.0, 5.0))
-    out = play(pair(one, other, capital=500.0))
+    out = play_case(pair(one, other, capital=500.0))
     assert near(out.bad_debt[2], 250)
     assert near(out.own[2][1], 0)
     assert near(out.equity[2], 500)
@@ -93,7 +87,7 @@ def test_wealth_of_nothing_is_ruin():
     one = tape([flat(100), flat(100), flat(90), flat(90)], (math.inf,))
     other = tape([flat(1), flat(1), flat(0.9), flat(0.9)], (math.inf,))
     case = pair(one, other, venues={"*": {"brackets": SAFE}})
-    out = play(case)
+    out = play_case(case)
     assert near(out.equity[2], 0)
     assert run_engine(case).metrics["ruined"] == 1.0
 
@@ -103,7 +97,7 @@ def test_transfers_bring_a_pool_to_its_initial_margin():
     one = tape([flat(100)] * 3, (0.0,))
     other = tape([flat(1), flat(1), flat(0.94)], (2000 / 1200, NAN))
     terms: dict[str, Any] = {"venues": {"*": {"brackets": SAFE}}, "balances": {"AAA": 100.0}}
-    out = play(pair(one, other, transfers="to-cover", transfer_cost=0.01, **terms))
+    out = play_case(pair(one, other, transfers="to-cover", transfer_cost=0.01, **terms))
     moved = 14 / Fraction(99, 100)
     assert near(out.own[2][0], 1000 - moved)
     assert near(out.own[2][1], 47)
@@ -113,14 +107,14 @@ def test_transfers_bring_a_pool_to_its_initial_margin():
     sent = events[events["kind"].isin(["transfer_out", "transfer_in"])]
     assert sent["instrument"].tolist() == ["", "AAA"]
     np.testing.assert_allclose(sent["amount"], [float(moved), 7.0])
-    alone = play(pair(one, other, **terms))
+    alone = play_case(pair(one, other, **terms))
     assert near(alone.own[2][1], 40)
 
 
 def test_interest_is_by_pool():
     """0.01 % an hour on 250 AAA at 2, nothing on TEST."""
     earns = {"venue": {"cash_rate": 0.0001 * 365 * 24}}
-    out = play(pair(IDLE, IDLE, venues={"B": earns}))
+    out = play_case(pair(IDLE, IDLE, venues={"B": earns}))
     assert near(out.interest[1], Fraction(-5, 100))
 
 
@@ -128,7 +122,7 @@ def test_collateral_serves_the_pool_in_which_it_is_listed():
     """100 coins at 1 AAA, half of which count: 20 x (250 + 50) of B, and 20 x 1000 of A."""
     coin = (asset("COIN", 100.0, rate=0.5, currency="AAA"), tape([flat(1)] * 2))
     one, other = tape([flat(100)] * 2, (math.inf,)), tape([flat(1)] * 2, (math.inf,))
-    out = play(
+    out = play_case(
         pair(one, other, collateral=[coin], negative_limit=0.0, venues={"*": {"brackets": SAFE}})
     )
     assert near(out.quantity[1][0], 200)
@@ -139,7 +133,7 @@ def test_collateral_serves_the_pool_in_which_it_is_listed():
 def test_the_cap_of_gross_leverage_is_of_the_whole_account():
     """0.8 and 0.8 at a cap of 1: half of 1500 each; A without a target leaves B what is left."""
     one, other = tape([flat(100)] * 3, (0.8, NAN)), tape([flat(1)] * 3, (0.8, 2.0))
-    out = play(pair(one, other, max_gross_leverage=1.0))
+    out = play_case(pair(one, other, max_gross_leverage=1.0))
     assert near(out.quantity[1][0], Fraction(75, 10))
     assert near(out.quantity[1][1], 375)
     assert near(out.quantity[2][1], 375)

@@ -20,22 +20,16 @@ from backtest.engine import Result, account_loop, count_periods
 from backtest.engine.account_loop import live
 from backtest.engine.portfolio_setup import set_up
 from backtest.engine.run_result import finish
-from tests.agreement import Scripted, assert_agrees, run_engine, trust_data
+from tests.agreement import Scripted, run_engine, trust_data
 from tests.cases import make_exit_case
 from tests.fast_cases import first_only
-from tests.oracle import Outcome
 from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 from tests.portfolio.test_fast_path import is_same
 from tests.portfolio_cases import make_mode_case
-from tests.portfolio_scenes import bracket, flat, near, scene, tape
+from tests.portfolio_scenes import bracket, flat, near, play_case, scene, tape
 
 NAN = math.nan
 SAFE = {"*": {"brackets": [bracket(0.02)]}}
-
-
-def play(case: Any) -> Outcome:
-    """Run the reference, and hold the engine to it."""
-    return assert_agrees(case, "by hand")
 
 
 # ------------------------------------------------------------------------------- by hand
@@ -57,7 +51,7 @@ def rising(fill: str, **changes: Any) -> Any:
 
 def test_same_close_trades_at_the_price_that_decided():
     """Bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances."""
-    out = play(rising("same_close"))
+    out = play_case(rising("same_close"))
     assert near(out.quantity[1][0], Fraction(2000, 110))
     assert near(out.equity[1], 1000 + 200 - 200)
     assert near(out.quantity[2][0], Fraction(2000, 121))
@@ -66,7 +60,7 @@ def test_same_close_trades_at_the_price_that_decided():
 
 def test_next_close_trades_a_bar_later_at_the_close():
     """The decision of bar 0 fills at 121 and .81, the close of bar 1, which earns nothing."""
-    out = play(rising("next_close"))
+    out = play_case(rising("next_close"))
     assert near(out.equity[1], 1000)
     assert near(out.quantity[1][0], Fraction(2000, 121))
     assert near(out.quantity[1][1], Fraction(200_000, 81))
@@ -75,7 +69,7 @@ def test_next_close_trades_a_bar_later_at_the_close():
 def test_the_increases_share_what_the_margin_admits_at_the_close():
     """At 50x of 12 + 18 turns and leverage 20, initial margin is 1.5 equities: both get 2/3."""
     tapes = {"A": tape([flat(100)] * 2, (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE, fill="next_close"))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE, fill="next_close"))
     assert near(out.quantity[1][0], 80)
     assert near(out.quantity[1][1], 12_000)
 
@@ -94,7 +88,7 @@ def falling(**changes: Any) -> Any:
 
 def test_the_equity_stop_closes_all_positions_at_one_place():
     """While A falls and B rises E = 1000 - 400 x + 100 x: 800 at x = 2/3, A at 100 - 20/3."""
-    out = play(falling(equity_stop=0.2, venues=SAFE))
+    out = play_case(falling(equity_stop=0.2, venues=SAFE))
     stops = out.of_kind("equity_stop")
     assert [(e.bar, e.instrument) for e in stops] == [(2, "A"), (2, "B")]
     assert near(stops[0].amount, 40 * (100 - Fraction(20, 3)))
@@ -105,7 +99,7 @@ def test_the_equity_stop_closes_all_positions_at_one_place():
 
 def test_isolated_positions_return_what_is_left_at_the_equity_stop():
     """A posts 400 at 10x, B 200: at the same place as in cross margin 800 are cash."""
-    out = play(falling(equity_stop=0.2, margin="isolated", venue_leverage=10.0, venues=SAFE))
+    out = play_case(falling(equity_stop=0.2, margin="isolated", venue_leverage=10.0, venues=SAFE))
     assert near(out.cash[2], 800)
     assert out.margin[2] == (0, 0)
 
@@ -116,7 +110,7 @@ def test_the_equity_stop_at_the_open_drops_all_decisions():
         "A": tape([flat(100), flat(100), flat(94)], (4.0,)),
         "B": tape([flat(1)] * 3, (0.5, 2.0)),
     }
-    out = play(scene(tapes, {"A": 1.0, "B": 1.0}, equity_stop=0.2, venues=SAFE))
+    out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, equity_stop=0.2, venues=SAFE))
     assert [(e.kind, e.instrument) for e in out.events if e.bar == 2] == [
         ("equity_stop", "A"),
         ("equity_stop", "B"),
@@ -127,7 +121,7 @@ def test_the_equity_stop_at_the_open_drops_all_decisions():
 def test_a_deposit_moves_the_highest_equity():
     """1000 more double the highest to 2000; a fall of 10 % at 4x is 400 of 2000: no stop at .5."""
     flows = pd.Series([1000.0], index=falling().clock[2:3])
-    assert not play(falling(equity_stop=0.5, flows=flows, venues=SAFE)).of_kind("equity_stop")
+    assert not play_case(falling(equity_stop=0.5, flows=flows, venues=SAFE)).of_kind("equity_stop")
 
 
 def test_a_pool_of_low_health_repays_its_whole_debt():
@@ -142,7 +136,7 @@ def test_a_pool_of_low_health_repays_its_whole_debt():
     terms = {"mode": "partial", "step": 0.1}
     signal = {"A": 1.0, "B": 1.0}
     steps = {
-        health: play(
+        health: play_case(
             scene(
                 tapes, signal, venues={"*": {"liquidation": terms | {"full_below_health": health}}}
             )
@@ -162,7 +156,7 @@ def test_a_pool_of_low_health_buys_a_short_back_whole():
     closed = {}
     for health in (0.98, 0.985):
         terms = {"mode": "partial", "step": 0.1, "full_below_health": health}
-        out = play(scene(tapes, {"A": 1.0, "B": -1.0}, venues={"*": {"liquidation": terms}}))
+        out = play_case(scene(tapes, {"A": 1.0, "B": -1.0}, venues={"*": {"liquidation": terms}}))
         closed[health] = out.of_kind("liquidation")[0].quantity
     assert near(closed[0.98], 600)
     assert near(closed[0.985], 6000)

@@ -63,14 +63,6 @@ def test_what_is_compiled_is_used(cold):
         run()
 
 
-def test_what_the_background_tried_twice_is_compiled_in_front(cold):
-    run()
-    ((_, order),) = cold
-    order.tries.write_bytes(b"..")
-    with pytest.raises(AssertionError, match="compiled"):
-        run()
-
-
 def test_a_run_compiles_first_where_that_is_wanted(cold, monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
     with pytest.raises(AssertionError, match="compiled"):

@@ -10,11 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Carry, Constant
-from tests.agreement import assert_agrees
 from tests.cases import PortfolioCase
-from tests.oracle import Outcome
 from tests.portfolio.portfolio_helpers import Hold, Once, make_market, make_venue
-from tests.portfolio_scenes import asset, bracket, flat, near, scene, tape
+from tests.portfolio_scenes import asset, bracket, flat, near, play_case, scene, tape
 from tests.refusals import check_refused
 
 NAN, INF = math.nan, math.inf
@@ -36,17 +34,12 @@ def pair(spot: Any, perp: Any, **terms: Any) -> PortfolioCase:
     return scene({"S": spot, "P": perp}, signal, venues=venues, **terms)
 
 
-def play(case: PortfolioCase) -> Outcome:
-    """Run the oracle, and hold the engine to it."""
-    return assert_agrees(case, "by hand")
-
-
 IDLE = tape([flat(1)] * 4, (0.0,))
 
 
 def test_a_long_bought_on_credit_is_in_equity_in_full_and_in_the_backing_less_its_haircut():
     """3x of 1,000 at 100: w = B = -2,000; M = 3,000 x 0.9 - 2,000; 0.1 % an hour on 2,000."""
-    out = play(pair(tape([flat(100)] * 4, (3.0, NAN)), IDLE, venues={"*": LOAN}))
+    out = play_case(pair(tape([flat(100)] * 4, (3.0, NAN)), IDLE, venues={"*": LOAN}))
     assert near(out.cash[1], -2000)
     assert near(out.backing[1], 700)
     assert near(out.requirement[1], 0)
@@ -57,21 +50,21 @@ def test_a_long_bought_on_credit_is_in_equity_in_full_and_in_the_backing_less_it
 
 def test_a_long_bought_with_cash_pays_nothing_and_the_rest_earns():
     """1,000.1 after an hour, of which half is spent: the rest earns 0.01 % an hour."""
-    out = play(pair(tape([flat(100)] * 4, (0.5, NAN)), IDLE, venues={"*": CASH}))
+    out = play_case(pair(tape([flat(100)] * 4, (0.5, NAN)), IDLE, venues={"*": CASH}))
     assert near(out.cash[1], Fraction(10_001, 20))
     assert near(out.interest[2], Fraction(-10_001, 200_000))
 
 
 def test_it_pays_no_funding():
     funded = tape([flat(100)] * 4, (2.0, NAN), funding=[(2.0, 0.01, NAN)])
-    out = play(pair(funded, IDLE))
+    out = play_case(pair(funded, IDLE))
     assert near(out.equity[3], 1000)
 
 
 def test_a_short_counts_in_full_and_pays_for_its_coins():
     """2x short: M = E = 1,000, w = 3,000 earn nothing here; 0.1 % an hour of 2,000, then 2,200."""
     spot = tape([flat(100), flat(100), flat(100), flat(110)], (2.0, NAN))
-    out = play(
+    out = play_case(
         pair(spot, IDLE, signal={"S": -1.0, "P": 1.0}, venues={"S": coin(rate=0.001 * YEAR)})
     )
     assert near(out.backing[1], 1000)
@@ -83,21 +76,21 @@ def test_a_short_counts_in_full_and_pays_for_its_coins():
 @pytest.mark.parametrize(("side", "held"), [(1.0, 80), (-1.0, -80)])
 def test_an_infinite_target_is_the_leverage_of_the_bracket(side, held):
     """8x of 1,000 at 100, long or short: the haircut of 10 % is within 1/8."""
-    out = play(pair(tape([flat(100)] * 3, (INF, NAN)), IDLE, signal={"S": side, "P": 1.0}))
+    out = play_case(pair(tape([flat(100)] * 3, (INF, NAN)), IDLE, signal={"S": side, "P": 1.0}))
     assert near(out.quantity[1][0], held)
 
 
 def test_orders_of_both_legs_share_the_margin():
     """10x and 5x need 10/8 + 5/20 = 1.5 equities: both get 2/3."""
     legs = tape([flat(100)] * 3, (10.0, NAN)), tape([flat(100)] * 3, (5.0, NAN))
-    out = play(pair(*legs))
+    out = play_case(pair(*legs))
     assert near(out.quantity[1][0], Fraction(200, 3))
     assert near(out.quantity[1][1], Fraction(-100, 3))
 
 
 def test_gross_leverage_counts_both_legs():
     legs = tape([flat(100)] * 3, (3.0, NAN)), tape([flat(100)] * 3, (3.0, NAN))
-    out = play(pair(*legs, max_gross_leverage=4.0))
+    out = play_case(pair(*legs, max_gross_leverage=4.0))
     assert near(out.quantity[1][0], 20)
     assert near(out.quantity[1][1], -20)
 
@@ -105,7 +98,7 @@ def test_gross_leverage_counts_both_legs():
 def test_a_flip_of_a_spot_leg_gives_back_its_haircut():
     """From 8x long to 8x short: what closes frees 800, and the new short needs 1,000."""
     signal = {"S": [1.0, -1.0, -1.0, -1.0], "P": 1.0}
-    out = play(pair(tape([flat(100)] * 4, (8.0, 8.0, NAN)), IDLE, signal=signal))
+    out = play_case(pair(tape([flat(100)] * 4, (8.0, 8.0, NAN)), IDLE, signal=signal))
     assert near(out.quantity[2][0], -80)
 
 
@@ -113,8 +106,8 @@ def test_what_is_bought_at_spot_is_not_there_for_isolated_margin():
     """1.5x bought of 1,000 leaves B at -500: nothing is posted for the perpetual."""
     legs = tape([flat(100)] * 3, (1.5, NAN)), tape([flat(1)] * 3, (2.0, NAN))
     terms = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None, "P": 4.0}}
-    assert near(play(pair(*legs, **terms)).quantity[1][1], 0)
-    part = play(pair(tape([flat(100)] * 3, (0.75, NAN)), legs[1], **terms))
+    assert near(play_case(pair(*legs, **terms)).quantity[1][1], 0)
+    part = play_case(pair(tape([flat(100)] * 3, (0.75, NAN)), legs[1], **terms))
     assert near(part.quantity[1][1], -1000)  # 250 are left, at 4x
 
 
@@ -140,7 +133,7 @@ def test_the_liquidation_price_of_a_pair(premium):
         price = 100.0 * min(ratio * factor, 50.0)
         legs = (tape([flat(100), flat(100), flat(p), flat(p)], (4.0, NAN))
                 for p in (price, price * (1.0 + premium)))  # fmt: skip
-        out = play(pair(*legs))
+        out = play_case(pair(*legs))
         closed = [event.instrument for event in out.of_kind("liquidation")]
         assert closed == (["S", "P"] if factor > 1.0 and ratio < 50.0 else [])
         assert near(out.equity[3], 1000 - 40 * (price * (1.0 + premium) - price))
@@ -172,7 +165,7 @@ def test_the_book_calculator_gives_the_liquidation_price_of_a_pair(premium):
 def test_inside_a_bar_the_pair_fails_where_its_margin_does():
     """S and P rise to 200 and 206: M = 600 - 640 x, R = 5 % of 4000 + 4240 x."""
     legs = (tape([flat(100), flat(100), (100, p, 100, p)], (4.0, NAN)) for p in (200, 206))
-    out = play(pair(*legs))
+    out = play_case(pair(*legs))
     x = Fraction(600 - 200, 400 + 240 + 212)  # M at par is 600, R 200
     assert near(out.equity[2], 1000 - 240 * x)
     assert near(out.of_kind("liquidation")[0].amount, 4000 + 4000 * x)
@@ -182,7 +175,7 @@ def test_in_parts_the_step_that_relieves_more_comes_first():
     """Per notional the spot leg frees its 10 %, the perpetual its 5 %."""
     venues = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "most_relief"}}}
     legs = (tape([flat(100), flat(100), flat(p), flat(p)], (4.0, NAN)) for p in (130, 137))
-    out = play(pair(*legs, venues=venues))
+    out = play_case(pair(*legs, venues=venues))
     assert out.of_kind("liquidation")[0].instrument == "S"
 
 

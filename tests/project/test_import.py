@@ -532,12 +532,6 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path: Path, name, writ
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_together_with_bad_frames_there_are_a_hundred_refusals():
-    from tests.market.bad_frames import CASES  # noqa: PLC0415 - only their number
-
-    assert len(HOSTILE) + len(CASES) >= 100
-
-
 def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(packed_files, "LARGEST", 5_000)
     for write in (

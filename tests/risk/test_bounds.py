@@ -263,10 +263,3 @@ def test_a_bar_that_ends_the_same_in_every_order_is_not_ambiguous():
     rows = [FLAT, (100, 120, 100, 120), (120, 120, 120, 120), (120, 121, 90, 95), (95, 95, 95, 95)]
     found = bound(bars_of([FLAT, *rows]), 2.0, stop_loss=0.05, take_profit=0.5)
     assert found.bars.empty
-
-
-def test_markets_of_one_have_its_bounds():
-    market = bars_of([FLAT, FLAT, (100, 106, 94, 100), FLAT])
-    stops = {"stop_loss": 0.05, "take_profit": 0.05}
-    alone = bound(bt.Markets({"A": market}), **stops)
-    pd.testing.assert_frame_equal(alone.table, bound(market, **stops).table)

@@ -154,17 +154,3 @@ def test_bad_arguments_are_refused(settings, error, words):
     }  # fmt: skip
     with pytest.raises(error, match=words):
         bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
-
-
-def test_markets_of_one_instrument_are_that_instrument():
-    one = bt.simulate_paths(sample(), GBM, paths=4, horizon="6h", seed=2)
-    named = bt.simulate_paths(
-        bt.Markets({"A": sample()}), {"A": GBM}, paths=4, horizon="6h", seed=2
-    )
-    assert one == named
-    given = {"account": free_account(), "compile": False, "method": "plain"}
-    plain = bt.liquidation_risk(one, Hold(20.0), venue=free_venue(), **given)
-    mapped = bt.liquidation_risk(
-        named, {"A": Hold(20.0)}, venue={"A": free_venue()}, signal={"A": 1.0}, **given
-    )
-    assert plain.table.equals(mapped.table)

@@ -405,26 +405,6 @@ def test_powers_of_many_parameters_are_those_of_one():
     assert_rows_are_runs(evaluator, sets, rows)
 
 
-class Ahead(bt.Policy):
-    """Look at the next close."""
-
-    scale: Annotated[float, bt.Range(0.1, 3.0)] = 1.0
-
-    def observe(self, market):
-        return {"next": np.append(market.close[1:], market.close[-1]) * self.scale}
-
-    def leverage(self, bar, account):
-        return 1.0 if bar.next > bar.close else 0.0
-
-
-def test_a_policy_that_looks_ahead_is_not_swept():
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    market = bt.Market.sample(bars=100)
-    evaluator = Evaluator(market, Ahead, venue=venue, account=bt.Account())
-    with pytest.raises(bt.PolicyError, match="looks ahead"):
-        evaluator.evaluate({"scale": np.array([0.5, 1.0])})
-
-
 def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     market = bt.Market.sample(bars=100)

@@ -69,15 +69,6 @@ def test_rows_under_a_limit_by_date_are_runs():
 
 
 @pytest.mark.slow
-def test_a_limit_by_date_limits_lanes():
-    free, limited = (
-        Evaluator(MARKET, VolTarget, venue=VENUE, account=account).evaluate(make_sets(4))
-        for account in (bt.Account(), bt.Account(max_leverage=LIMIT))
-    )
-    assert (limited.metrics["mean_leverage"] < 0.9 * free.metrics["mean_leverage"]).all()
-
-
-@pytest.mark.slow
 def test_rows_in_whole_ticks_are_runs():
     venue = VENUE.override({"contract.round_to_tick": True, "contract.tick": 25.0})
     sets = make_sets(6) | {"account.stop_loss": np.r_[0.02, 0.3, 0.01, 0.02, 0.05, 0.4]}

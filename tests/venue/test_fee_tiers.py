@@ -7,14 +7,11 @@ import pytest
 
 import backtest as bt
 from backtest.engine.fee_days import start_day
+from tests.account.account_scenes import is_
 from tests.scenes import NAN, Follow, account_of, at, happened, isolated, market_of, play, venue_of
 
 TIERS = [bt.FeeTier(1500.0, 0.0005, 0.0), bt.FeeTier(2500.0, 0.0002, -0.0001)]
 VENUE = venue_of(fees={"taker": 0.001, "maker": 0.0004, "tiers": TIERS})
-
-
-def is_(value):
-    return pytest.approx(value, rel=1e-12, abs=1e-9)
 
 
 def rates_of(result):

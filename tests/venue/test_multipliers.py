@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from tests.account.account_scenes import is_
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_two_multipliers
 from tests.fast_cases import every_nth
@@ -13,10 +14,6 @@ from tests.refusals import check_refused
 from tests.scenes import INF, NAN, account_of, at, frame, isolated, play, series, venue_of
 
 RISING = bt.OpenInterestMargin(lower=20e6, upper=50e6)
-
-
-def is_(value):
-    return pytest.approx(value, rel=1e-12, abs=1e-9)
 
 
 def leverage_of(result):
