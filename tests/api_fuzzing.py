@@ -26,7 +26,7 @@ from unittest import mock
 import backtest as bt
 from backtest import features, strategies
 from tests.api_values import FORMULAS, NASTY, build_objects, draw_valid
-from tests.fuzzing import HungError, bounded, expire
+from tests.fuzz_runs import HungError, bounded, expire
 
 COUNT = 5_000
 MOST_SECONDS = 60.0

@@ -4,39 +4,26 @@
 its command. Flags are taken from the command line itself, so that new ones are part of it.
 """
 
-import contextlib
 import functools
-import io
-import json
 import os
 import random
 import re
-import shlex
-import signal
-import socket
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest import mock
-
-import numpy as np
-import pandas as pd
+from typing import Any
 
 import backtest
-from backtest.base.errors import DataError
-from backtest.cli import main
 from backtest.cli.app import app
 from backtest.cli.experiment_keys import list_keys
 from backtest.cli.lazy_commands import build_tree
 from backtest.strategies import Constant
+from tests.fuzz_data import damage, write_data, write_market
+from tests.fuzz_runs import LONGEST, Case, HungError, Outcome, run
 from tests.fuzz_words import LATER_FLAGS, TAILS, draw_entry, write_book, write_policy
 
 COUNTS = {"flags": 900, "toml": 1_000, "expressions": 250, "data": 109}
-LONGEST = 300
-"""Seconds after which a case counts as hung: those that run are over in one."""
 MARKET = "small.csv"
 POLICIES = ("vol-target", "constant", "cppi", "trend-vol", "capped", "VolTarget(target=0.3)")
 NASTY = (
@@ -156,26 +143,6 @@ class Mine(bt.Policy):
 """
 
 
-class Case(NamedTuple):
-    """A command, and the files that lie in the folder where it is typed."""
-
-    words: list[str]
-    files: dict[str, bytes]
-
-    @property
-    def command(self) -> str:
-        """What is typed."""
-        return shlex.join(["backtest", *self.words])
-
-
-class Outcome(NamedTuple):
-    """What a command did: its exit code, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
 # --------------------------------------------------------------------------------------- generators
 
 
@@ -192,16 +159,6 @@ def make(kind: str, number: int) -> Case:
 def clean(word: str) -> str:
     """Return a word that an operating system can hand to a program."""
     return word.replace("\0", "")
-
-
-def write_market(n: int) -> bytes:
-    """Return bars as CSV."""
-    times = pd.date_range("2024-01-01", periods=n, freq="h")
-    rows = [
-        f"{t:%Y-%m-%dT%H:%M}Z,{100 + k % 7},{102 + k % 7},{99 + k % 7},{101 + k % 7},{k % 5}"
-        for k, t in enumerate(times)
-    ]
-    return "\n".join(["time,open,high,low,close,volume", *rows, ""]).encode()
 
 
 @functools.cache
@@ -352,10 +309,6 @@ def make_expression(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
     return [*words, "--policy", text], {}
 
 
-CELLS = ("", "nan", "inf", "-inf", "-1", "0", "1e308", "1e-320", "abc", "1,5", "9" * 400, "\x00",
-         "1.2.3", "0x10", "TRUE", "2024-01-01", "é", "'1'", "1e", " 1 ", "NULL", "1_0")  # fmt: skip
-
-
 def make_data(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
     """Return a command that reads a damaged file."""
     suffix = rng.choice(
@@ -368,42 +321,6 @@ def make_data(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
     return rng.choice((run, [*run, "--sessions"], *others)), {name: content}
 
 
-def write_data(suffix: str, rng: random.Random) -> bytes:
-    """Return bars in a format, with odd cells where it is text."""
-    frame = pd.read_csv(io.BytesIO(write_market(48)))
-    if suffix in (".parquet", ".feather"):
-        for _ in range(rng.randint(0, 2)):
-            column = rng.choice(list(frame)[1:])
-            value = rng.choice((np.nan, np.inf, -1.0, 0.0, 1e308, "x", None))
-            frame[column] = frame[column].astype(object if isinstance(value, str) else float)
-            frame.loc[rng.randrange(48), column] = value
-            frame[column] = frame[column].astype(str) if isinstance(value, str) else frame[column]
-        sink = io.BytesIO()
-        (frame.to_parquet if suffix == ".parquet" else frame.to_feather)(sink)
-        return sink.getvalue()
-    if suffix == ".json":
-        return json.dumps(frame.to_numpy().tolist()).encode()
-    rows = [line.split(",") for line in write_market(48).decode().split("\n")]
-    for _ in range(rng.randint(0, 4)):
-        row = rng.choice(rows)
-        row[rng.randrange(len(row))] = rng.choice(CELLS)
-    if rng.random() < 0.3:
-        rows.insert(rng.randrange(len(rows)), rng.choice(rows))
-    return "\n".join(",".join(row) for row in rows).encode()
-
-
-def damage(rng: random.Random, content: bytes) -> bytes:
-    """Return a file that is cut, flipped, doubled, emptied, or as it was."""
-    place = rng.randrange(len(content))
-    return content if rng.random() < 0.4 else rng.choice((
-        content[:place], content[place:], b"", content * 2,
-        content[:place] + bytes([rng.randrange(256)]) + content[place + 1 :],
-        b"\xff\xfe" + content, b"\xef\xbb\xbf" + content, content.replace(b",", b";"),
-        content.replace(b"\n", b"\r"), bytes(rng.randrange(256) for _ in range(200)),
-        b"[" * 5_000 + content,
-    ))  # fmt: skip
-
-
 MAKERS: dict[str, Callable[[random.Random], tuple[list[str], dict[str, bytes]]]] = {
     "flags": make_flags,
     "toml": make_toml,
@@ -413,91 +330,6 @@ MAKERS: dict[str, Callable[[random.Random], tuple[list[str], dict[str, bytes]]]]
 
 
 # ------------------------------------------------------------------------------------------ running
-
-
-class HungError(BaseException):
-    """A case that took too long."""
-
-
-def refuse(*_: object, **__: object) -> Any:
-    """Stand in for what would reach for a network."""
-    raise DataError("a fuzzer must stay on this machine", where="fuzzing", cure="none is needed")
-
-
-def resolve(host: str, *rest: Any, **how: Any) -> Any:
-    """Look a host up without asking a name server."""
-    if not re.fullmatch(r"[0-9.]+|::1|localhost", str(host)):
-        raise socket.gaierror(-2, "Name or service not known")
-    return LOOK_UP(host, *rest, **how)
-
-
-LOOK_UP, TUNE, SIMULATE = socket.getaddrinfo, backtest.tune, backtest.simulate_paths
-
-
-def tune_shortly(*given: Any, **how: Any) -> Any:
-    """Search with a small budget, whatever was asked for; a budget that is refused stays so."""
-    trials, seconds = how.get("trials"), how.get("seconds")
-    if isinstance(trials, int) and trials > 4:
-        how["trials"] = 4
-    if isinstance(seconds, (int, float)) and 0.05 < seconds < float("inf"):
-        how["seconds"] = 0.05
-    if trials is None and seconds is None:
-        how["trials"] = 4
-    return TUNE(*given, **how)
-
-
-def simulate_few(*given: Any, **how: Any) -> Any:
-    """Simulate a few paths a few hours far; numbers that are refused stay so."""
-    if isinstance(how.get("paths", 10_000), int) and 50 < how.get("paths", 10_000) <= 10**7:
-        how["paths"] = 50
-    return SIMULATE(*given, **how)
-
-
-@contextlib.contextmanager
-def bounded() -> Iterator[None]:
-    """Keep a command off the network, and let it neither wait nor search for long."""
-    with contextlib.ExitStack() as stack:
-        for name, stand_in in (
-            ("backtest.market.fetch.fetch_market", refuse),
-            ("backtest.sweep.cluster.connect.connect", refuse),
-            ("backtest.report.serve.server.Server.serve_forever", lambda *_: None),
-            ("webbrowser.open", lambda *_: True),
-            ("socket.getaddrinfo", resolve),
-            ("backtest.tune", tune_shortly),
-            ("backtest.simulate_paths", simulate_few),
-        ):
-            stack.enter_context(mock.patch(name, stand_in))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("default")
-        warnings.simplefilter("error", RuntimeWarning)
-        yield
-
-
-def expire(number: int, frame: object) -> None:
-    """End a case that hangs."""
-    raise HungError
-
-
-def run(case: Case) -> Outcome:
-    """Run a case in this process, in the folder where its files lie."""
-    for name, content in case.files.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content)
-    out, err = io.StringIO(), io.StringIO()
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.alarm(LONGEST)
-    try:
-        with (
-            bounded(),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            mock.patch("sys.stdin", io.StringIO("")),
-        ):
-            code = main(list(case.words))
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def find_fault(case: Case) -> str:

@@ -1,8 +1,7 @@
 """Peeks that hide: behind drawn numbers, memory, the market's own memory, or in few rows.
 
 Each is a function of a policy and a market that returns a column; :class:`Hidden` observes the one
-that it names, and :class:`Deciding` decides by what it keeps. They are in a module of their own, so
-that a fresh process can import them.
+that it names, and :class:`Deciding` decides by what it keeps. A fresh process imports them.
 """
 
 import builtins
@@ -19,8 +18,6 @@ import pandas as pd
 
 import backtest as bt
 from tests import peek_store
-
-DAY = 86_400 * 10**9
 
 
 def next_move(market: Any) -> Any:
@@ -362,7 +359,9 @@ KINDS = {
     "before large moves": before_large_moves,
     "on much volume": on_much_volume,
     "late in long markets": late_in_long_markets,
-    "at day ends": lambda _, market: show_in(market, (market.time + market.interval) % DAY == 0),
+    "at day ends": lambda _, market: show_in(
+        market, (market.time + market.interval) % (86_400 * 10**9) == 0
+    ),
     "settled at the close": settled_at_close,
     "settled around the close": settled_around_close,
     "next settlement": next_settlement,

@@ -1,18 +1,16 @@
 """The command line: what it prints, where it saves, and what it says to a mistake."""
 
-import io
 import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.cli import check_command, main, progress, run_command
+from backtest.cli import check_command, main, run_command
 from backtest.cli.experiment import build_experiment, draft_experiment
 from backtest.cli.experiment_draft import GivenFlag
 from backtest.engine.policy_contract import Finding
@@ -424,32 +422,3 @@ def test_lists_and_help_do_not_load_the_compiler():
     )
     printed = run_python(code)
     assert printed.endswith("[]")
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_is_drawn_on_a_terminal_only_and_after_a_while(monkeypatch):
-    with progress.show_progress("x") as report:
-        assert report is None
-    screen = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", screen)
-    with progress.show_progress("quick") as report:
-        report(1, 2)
-    assert screen.getvalue() == ""
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    with progress.show_progress("slow") as report:
-        report(1, 2)
-        wait_for(screen, "1 bars")
-    assert "slow" in screen.getvalue()
-
-
-def wait_for(screen, text):
-    """Wait until the text is drawn, a minute at most."""
-    end = time.monotonic() + 60.0
-    while text not in screen.getvalue() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert text in screen.getvalue()

@@ -30,7 +30,7 @@ from tests.commands import call
 from tests.fast_cases import every_nth
 from tests.market.bad_frames import CASES
 from tests.market.good_frames import good
-from tests.project.test_import import HOSTILE
+from tests.project.test_hostile_files import HOSTILE
 
 DAYS = bt.Market.sample(bars=72).bars().to_csv(index_label="time")
 PYTHON = re.compile(r"\w=['(\[{]|\w=(?:True|None)\b|\bframe\b|\w\(\)|\.astype|\.fillna|\bbt\.")

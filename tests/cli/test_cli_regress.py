@@ -2,21 +2,16 @@
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-import yaml
 
 import backtest as bt
-from backtest.base.errors import DataError
 from backtest.cli.regress_command import run_experiment
-from backtest.regress import report_failure, report_skipped, save_baseline, take_baseline
-from backtest.regress.verdict_text import write_junit, write_markdown
+from backtest.regress import report_skipped, save_baseline, take_baseline
 from backtest.regress.verdict_words import combine_exit_codes
 from tests.commands import call
 from tests.fast_cases import every_nth
@@ -438,45 +433,3 @@ def test_the_step_summary_is_added_to_and_another_file_is_written_anew(capsys, m
         check(capsys, "--summary", "own.md")
     assert Path("own.md").read_text().count("## Regression gate") == 1
     assert Path("step.md").read_text() == text
-
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "a|b`c",
-    "../../x",
-    "\u202eabc",
-    "\x00\x1b[31m",
-    "x" * 10_000,
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_names_are_text(name):
-    verdicts = [report_failure(name, DataError(f"{name} ]]> &amp; \n# x", where=name, cure=name))]
-    root = ET.fromstring(write_junit(verdicts))
-    assert len(root.findall(".//testcase")) == 1
-    text = write_markdown(verdicts)
-    assert "<script>" not in text
-    assert "\n# x" not in text
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert all(line.replace("\\|", "").count("|") == 4 for line in rows)
-
-
-DOCS = (ROOT / "docs" / "regress.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^(?: *- run: |)(backtest regress .+)$", DOCS, re.MULTILINE)
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_the_docs_exists_with_all_its_flags(line, capsys):
-    words = shlex.split(line, comments=True)
-    assert call(capsys, *words[1:3], "--help")[0] == 0
-    text = call(capsys, *words[1:3], "--help")[1]
-    assert all(word in text for word in words if word.startswith("--"))
-
-
-def test_the_workflow_of_the_docs_is_yaml_that_checks_and_tests():
-    (block,) = re.findall(r"```yaml\n(.+?)```", DOCS, re.DOTALL)
-    job = yaml.safe_load(block)["jobs"]["policies"]
-    commands = [step["run"] for step in job["steps"] if "run" in step]
-    assert any(command.startswith("backtest regress check") for command in commands)
-    assert any(command.startswith("pytest") for command in commands)

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.cli import printing, progress, sweep_command
 from backtest.strategies import VolTarget
-from tests.cli.test_cli import Terminal, wait_for
+from tests.cli.test_progress import Terminal, wait_for
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.cli import progress, tune_command, typed_values
 from backtest.tune import Progress
-from tests.cli.test_cli import Terminal, wait_for
+from tests.cli.test_progress import Terminal, wait_for
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]

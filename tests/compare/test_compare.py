@@ -1,6 +1,5 @@
 """bt.compare: the accounts it tells of, their differences, equal risk, and what it refuses."""
 
-import dataclasses
 import json
 import math
 import re
@@ -11,7 +10,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.features import bars_per_year, traded_returns
 from backtest.measures.influence_functions import STATISTICS
 from backtest.report.write import build_kind
 from backtest.strategies import Constant, Cppi, VolTarget
@@ -32,19 +30,6 @@ class Restless(bt.Policy):
 
     def leverage(self, bar, account):
         return self.size * (1.1 if account.leverage < self.size else 0.9)
-
-
-class Feeling(bt.Policy):
-    """Aims at a volatility of what it trades, as it was over four days."""
-
-    target: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
-
-    def observe(self, market):
-        deviation = pd.Series(traded_returns(market)).rolling(24).std().to_numpy()
-        return {"sigma": deviation * np.sqrt(bars_per_year(market))}
-
-    def leverage(self, bar, account):
-        return min(self.target / bar.sigma, 20.0)
 
 
 def compare(policies=POLICIES, market=MARKET, **settings):
@@ -280,103 +265,6 @@ def test_where_all_are_ruined_the_longest_lived_stands_first():
     assert found.confidence_set().members == ()
     assert not found.spa().is_beaten
     assert "three was RUINED" in str(found)
-
-
-@pytest.mark.slow
-def test_equal_risk_leaves_volatilities_equal(plain):
-    """To a thousandth: lots of 0.001 BTC are some 20 of 10,000 money."""
-    found = compare(equal_risk=True)
-    target = plain.table["volatility"].min()
-    np.testing.assert_allclose(found.table["volatility"], target, rtol=1e-3)
-    assert found.table["scale"].max() == 1.0
-    assert (found.table["scale"] > 0.0).all()
-    np.testing.assert_array_equal(found.table["unscaled_volatility"], plain.table["volatility"])
-    calmest = plain.table["volatility"].idxmin()
-    assert found.table.loc[calmest, "fees"] == plain.table.loc[calmest, "fees"]
-    assert "known only afterwards" in str(found)
-
-
-@pytest.mark.slow
-def test_a_scaled_account_is_lived_through_again():
-    """Scaling returns would leave the costs in proportion; lots and the band are not."""
-    policies = {"one": Constant(), "five": Constant(leverage=5.0)}
-    found = compare(policies, equal_risk=True)
-    scale = found.table.loc["five", "scale"]
-    again = run(Constant(leverage=5.0), signal=scale)
-    assert again.metrics["final_equity"] == found.table.loc["five", "final_equity"]
-    assert repr(found.results["five"].policy) == repr(Constant(leverage=5.0))
-
-
-@pytest.mark.slow
-def test_holding_half_as_much_is_not_better_at_equal_risk_and_free_of_costs():
-    settings = {"venue": free_venue(), "account": bt.Account(), "signal": 0.8}
-    policies = {"one": Constant(leverage=1.0), "half": Constant(leverage=0.5)}
-    found = compare(policies, equal_risk=True, **settings)
-    assert found.table.loc["one", "scale"] == pytest.approx(0.5, abs=1e-5)
-    assert set(found.differences["basis"]) == {"alike"}
-    assert not found.differences["distinguishable"].any()
-    assert abs(pick(found.differences, "half")["difference"]) < 1e-5
-    bare = compare(policies, **settings)
-    assert set(bare.differences["basis"]) == {"test"}
-    one, half = bare.table["volatility"]
-    assert half == pytest.approx(0.5 * one, rel=0.01)
-
-
-@pytest.mark.slow
-def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
-    settings = {"venue": free_venue(), "account": bt.Account()}
-    policies = {"bold": Feeling(target=1.0), "calm": Feeling(target=0.25)}
-    found = compare(policies, equal_risk=True, **settings)
-    volatility = found.table["volatility"]
-    assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-5)
-    assert found.table.loc["bold", "scale"] == pytest.approx(0.25, rel=0.05)
-
-
-@pytest.mark.slow
-def test_a_direction_that_changes_is_scaled_bar_by_bar():
-    signal = np.where(np.arange(MARKET.n_bars) % 120 < 60, 0.9, -0.6)
-    found = compare(equal_risk=True, signal=signal)
-    np.testing.assert_allclose(
-        found.table["volatility"], found.table["volatility"].min(), rtol=5e-3
-    )
-    position = found.results["one"].bars["position"]
-    assert position.min() < 0.0 < position.max()
-
-
-@pytest.mark.slow
-def test_an_account_that_holds_nothing_cannot_be_scaled():
-    found_policies = {
-        "none": Constant(leverage=0.0),
-        "one": Constant(),
-        "two": Constant(leverage=2.0),
-    }
-    with pytest.warns(UserWarning, match="its risk is not equal"):
-        found = compare(found_policies, equal_risk=True)
-    assert found.table.loc["none", "volatility"] == 0.0
-    assert found.table.loc["two", "volatility"] == pytest.approx(
-        found.table.loc["one", "volatility"], rel=2e-3
-    )
-    assert pick(found.differences, "one", "sharpe")["basis"] == "undefined"
-    with pytest.raises(bt.ParameterError, match="all have a volatility of 0"):
-        compare({"a": Constant(leverage=0.0), "b": Constant(leverage=0.0)}, equal_risk=True)
-    with pytest.raises(bt.ParameterError, match="has none: its returns do not vary"):
-        found.spa("sharpe")
-    assert found.spa("sharpe", baseline="one").measure == "sharpe"
-
-
-def test_a_loaded_result_cannot_be_scaled(tmp_path):
-    loaded = bt.Result.load(run(Constant(leverage=3.0)).save(tmp_path))
-    with pytest.raises(bt.ParameterError, match="result 'three' has no policy"):
-        compare({"one": Constant(), "three": loaded}, equal_risk=True)
-
-
-def test_a_walk_cannot_be_scaled():
-    """It was run again with the parameters of its last span alone, without a word."""
-    result = run(Constant(leverage=3.0))
-    manifest = {**result.manifest, "policy": {**result.manifest["policy"], "switches": []}}
-    walked = dataclasses.replace(result, manifest=manifest)
-    with pytest.raises(bt.ParameterError, match="'three' changed its parameters on the way"):
-        compare({"one": Constant(), "three": walked}, equal_risk=True)
 
 
 @pytest.mark.parametrize(("settings", "words"), [

@@ -428,14 +428,11 @@ class Silent(Waiting):
         return math.nan
 
 
-@pytest.mark.parametrize(
-    ("cls", "passed", "text"),
-    [
-        (Waiting, True, "NaN (no change) at the others"),
-        (Endless, False, "decisions, first at bar 0, 2023-01-01: return a finite leverage"),
-        (Silent, False, "it never trades"),
-    ],
-)
+@pytest.mark.parametrize(("cls", "passed", "text"), [
+    (Waiting, True, "NaN (no change) at the others"),
+    (Endless, False, "decisions, first at bar 0, 2023-01-01: return a finite leverage"),
+    (Silent, False, "it never trades"),
+])  # fmt: skip
 def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed, text, monkeypatch):
     kept = tuple(check for check in CHECKS if not check.name.startswith("compiled"))
     monkeypatch.setattr(policy_contract, "CHECKS", kept)

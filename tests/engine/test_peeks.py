@@ -135,25 +135,6 @@ def test_a_column_of_another_length_than_its_market_is_refused():
 # ---------------------------------------------------------------------------------------- slices
 
 
-@pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 9), (3, 20), (100, 101), (7, 3000)])
-def test_a_slice_is_the_rows_and_the_funding_before_its_end(first: int, stop: int):
-    part = MARKET.slice(first, stop)
-    for name in ("time", "close", "mark_low", "volume", "signal"):
-        assert np.array_equal(getattr(part, name), getattr(MARKET, name)[first:stop])
-    assert np.array_equal(part.columns["late"], MARKET.columns["late"][first:stop], equal_nan=True)
-    low = part.start - part.interval // 4
-    inside = (MARKET.funding_time >= (low if first else 0)) & (MARKET.funding_time < part.end)
-    assert np.array_equal(part.funding_time, MARKET.funding_time[inside])
-    if first == 0:
-        assert part == MARKET.prefix(stop)
-
-
-@pytest.mark.parametrize(("first", "stop"), [(-1, 3), (3, 3), (0, 3001), (1.5, 3)])
-def test_a_slice_lies_inside_the_market(first: Any, stop: Any):
-    with pytest.raises(bt.ParameterError, match=r"first|stop"):
-        MARKET.slice(first, stop)
-
-
 # ------------------------------------------------------------------------------- what is not cheap
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
 from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
+from tests.peeks import MARKET
 
 
 def test_a_prefix_holds_nothing_stamped_at_or_after_its_end():
@@ -167,3 +170,22 @@ def test_resampling_refuses_bars_off_the_grid():
     shifted = four_bars().shift(30, freq="min")
     with pytest.raises(ParameterError, match="bars must open on multiples of 1h in UTC"):
         Market.from_frames(shifted).resample("2h")
+
+
+@pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 9), (3, 20), (100, 101), (7, 3000)])
+def test_a_slice_is_the_rows_and_the_funding_before_its_end(first: int, stop: int):
+    part = MARKET.slice(first, stop)
+    for name in ("time", "close", "mark_low", "volume", "signal"):
+        assert np.array_equal(getattr(part, name), getattr(MARKET, name)[first:stop])
+    assert np.array_equal(part.columns["late"], MARKET.columns["late"][first:stop], equal_nan=True)
+    low = part.start - part.interval // 4
+    inside = (MARKET.funding_time >= (low if first else 0)) & (MARKET.funding_time < part.end)
+    assert np.array_equal(part.funding_time, MARKET.funding_time[inside])
+    if first == 0:
+        assert part == MARKET.prefix(stop)
+
+
+@pytest.mark.parametrize(("first", "stop"), [(-1, 3), (3, 3), (0, 3001), (1.5, 3)])
+def test_a_slice_lies_inside_the_market(first: Any, stop: Any):
+    with pytest.raises(bt.ParameterError, match=r"first|stop"):
+        MARKET.slice(first, stop)

@@ -10,8 +10,16 @@ import pytest
 
 import backtest as bt
 from backtest import options
-from backtest.cli import main
 from backtest.options import SVI
+from tests.options.quotes import (
+    NOW,
+    ROWS,
+    hours,
+    known_volatility,
+    make_chain,
+    make_rows,
+    make_surfaces,
+)
 from tests.options.test_pricing import VECTORS
 from tests.refusals import check_refused
 
@@ -20,7 +28,6 @@ needs_chains = pytest.mark.skipif(not CHAINS.is_dir(), reason="needs ../shared/d
 VOGT = SVI(a=-0.041, b=0.1331, rho=0.306, m=0.3586, sigma=0.4153)
 WINGS = {"v": 0.01742625, "psi": -0.1752111, "p": 0.6997381}
 K = np.linspace(-1.5, 1.5, 3001)
-NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")
 
 
 def test_vogts_smile_has_butterfly_arbitrage():
@@ -73,143 +80,6 @@ def test_ssvi_is_raw_svi():
     expected = 0.02 * (1.0 - 0.4 * phi * K + np.sqrt((phi * K - 0.4) ** 2 + 1.0 - 0.16))
     np.testing.assert_allclose(smile.raw.total_variance(K), expected, rtol=1e-12)
     assert smile.raw.least_density > 0.0
-
-
-def make_rows(
-    days: tuple[float, ...] = (7.0, 30.0, 90.0),
-    spot: float = 100.0,
-    time: pd.Timestamp = NOW,
-    settlement: str = "coin",
-    spread: float = 0.01,
-) -> pd.DataFrame:
-    """Return quotes around .6 + .2 k^2 - .1 k, with forwards of spot (1 + T / 20)."""
-    parts = []
-    for each in days:
-        years = each / 365.0
-        forward = spot * (1.0 + years / 20.0)
-        k = np.linspace(-2.5, 2.5, 13) * 0.6 * math.sqrt(years)
-        strike = np.round(forward * np.exp(k), 6)
-        volatility = known_volatility(np.log(strike / forward))
-        for kind in ("call", "put"):
-            bid, mark, ask = (
-                options.price(kind, forward, strike, years, volatility + shift, 0.0, settlement)
-                for shift in (-spread, 0.0, spread)
-            )
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "time": time,
-                        "expiry": time + pd.Timedelta(days=each),
-                        "strike": strike,
-                        "kind": kind,
-                        "bid": bid,
-                        "ask": ask,
-                        "mark": mark,
-                        "iv": volatility,
-                        "forward": forward,
-                        "index": spot,
-                        "underlying": "BTC",
-                    }
-                )
-            )
-    return pd.concat(parts, ignore_index=True)
-
-
-def known_volatility(k: np.ndarray) -> np.ndarray:
-    return 0.6 + 0.2 * k * k - 0.1 * k
-
-
-def make_chain(**given: object) -> bt.Chain:
-    settlement = str(given.get("settlement", "coin"))
-    return bt.Chain.from_frame(make_rows(**given), settlement=settlement)  # type: ignore[arg-type]
-
-
-def test_a_sound_chain_has_no_defects():
-    chain = make_chain()
-    found = chain.inspect()
-    assert found.is_clean
-    assert "no defect found" in repr(found)
-    assert found.table[["quotes", "two_sided"]].iloc[0].tolist() == [78, 78]
-    implied = chain.implied()
-    np.testing.assert_allclose(implied["mark_iv"], implied["iv"], atol=1e-9)
-
-
-def test_each_defect_is_counted_and_named():
-    rows = make_rows(days=(30.0,))
-    rows["quoted"] = rows["time"]
-    rows.loc[0, "bid"] = rows.loc[0, "ask"] * 1.1
-    rows.loc[1, "mark"] += 2e-4
-    rows.loc[3, "ask"] = 0.5 * (1.0 - rows.loc[3, "strike"] / rows.loc[3, "forward"])
-    rows.loc[3, "bid"] = np.nan
-    rows.loc[5, "quoted"] -= pd.Timedelta("6min")
-    rows.loc[9, "forward"] *= 1.0002
-    rows = pd.concat([rows, rows.iloc[[7]]])
-    late = rows.iloc[[8]].assign(expiry=rows["time"].iloc[0])
-    found = bt.Chain.from_frame(pd.concat([rows, late]), settlement="coin").inspect()
-    expected = dict.fromkeys(found.total.index, 0)
-    expected |= dict.fromkeys(("crossed", "outside_bounds", "stale", "forward_differs"), 1)
-    expected |= {"duplicated": 1, "expired": 1, "disagrees": 1}
-    assert found.total.to_dict() == expected
-    assert "bid is above the ask" in repr(found)
-    assert found.rows.set_index("check").loc["crossed", "name"].startswith("BTC-31JAN26-")
-
-
-@pytest.mark.parametrize("settlement", ["cash", "coin"])
-def test_forwards_by_parity_and_by_the_index(settlement: str):
-    rows = make_rows(days=(30.0, 60.0), settlement=settlement)
-    expected = rows["forward"].iloc[0]
-    rows["future"] = "BTC-X"
-    rows.loc[rows.index, "forward_known"] = rows["forward"]
-    is_first = rows["expiry"] == rows["expiry"].min()
-    rows.loc[:, "future"] = None
-    rows.loc[~is_first & (rows["kind"] == "put"), "bid"] = np.nan  # no pair in the second expiry
-    table = bt.Chain.from_frame(rows, settlement=settlement).table
-    by_expiry = table.groupby("expiry")[["forward", "forward_source"]].first()
-    assert by_expiry["forward_source"].tolist() == ["parity", "index"]
-    assert by_expiry["forward"].iloc[0] == pytest.approx(expected, rel=1e-9)
-    assert by_expiry["forward"].iloc[1] == 100.0
-
-
-def test_files_of_both_layouts(tmp_path: Path):
-    rows = make_rows()
-    rows.to_parquet(tmp_path / "plain.parquet")
-    rows.assign(time=rows["time"].astype(str), expiry=rows["expiry"].astype(str)).to_csv(
-        tmp_path / "plain.csv", index=False
-    )
-    deribit = rows.rename(
-        columns={
-            "time": "timestamp", "expiry": "expiry_datetime", "kind": "option_type",
-            "bid": "bid_price", "ask": "ask_price", "mark": "mark_price",
-            "iv": "implied_volatility", "forward": "underlying_", "index": "index_price",
-            "underlying": "currency",
-        }
-    ).rename(columns={"underlying_": "underlying"})  # fmt: skip
-    deribit["instrument_name"] = "BTC-X"
-    deribit["futures_instrument_name"] = "BTC-F"
-    deribit.to_parquet(tmp_path / "deribit.parquet")
-    plain = bt.Chain.load(tmp_path / "plain.parquet", settlement="coin")
-    venue = bt.Chain.load(tmp_path / "deribit.parquet")
-    text = bt.Chain.load(tmp_path / "plain.csv", settlement="coin")
-    assert (venue.settlement, set(venue.table["forward_source"])) == ("coin", {"future"})
-    deribit["futures_instrument_name"] = ["SYN.BTC-F", *["BTC-F"] * (len(deribit) - 1)]
-    sources = bt.Chain.from_frame(deribit).table["forward_source"]
-    assert sources.value_counts().to_dict() == {"future": len(deribit) - 1, "synthetic": 1}
-    for other in (venue, text):
-        pd.testing.assert_frame_equal(
-            plain.table[["strike", "kind", "bid", "ask"]],
-            other.table[["strike", "kind", "bid", "ask"]],
-        )
-
-
-def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
-    for k in (1, 0):
-        rows = make_rows(time=NOW + pd.Timedelta(days=k))
-        rows.to_parquet(tmp_path / f"day-{1 - k}.parquet")
-    chain = bt.Chain.load(tmp_path, settlement="coin")
-    assert chain.times.tolist() == [NOW, NOW + pd.Timedelta(days=1)]
-    assert "156 quotes in 2 snapshots" in repr(chain.inspect())
-    with pytest.raises(bt.DataError, match="needs files that end in"):
-        bt.Chain.load(tmp_path.joinpath("none").mkdir() or tmp_path / "none")
 
 
 @pytest.fixture(scope="module")
@@ -345,22 +215,9 @@ def test_what_a_fit_leaves_out_is_listed():
     assert len(fitted.fits) == 2
 
 
-def make_surfaces() -> bt.Surfaces:
-    """Return surfaces of three days at 12:00, whose volatility rises with the spot price."""
-    days = [make_rows(spot=100.0 + 10.0 * k, time=NOW + pd.Timedelta(days=k)) for k in range(3)]
-    return bt.Surfaces.fit(bt.Chain.from_frame(pd.concat(days), settlement="coin"))
-
-
 @pytest.fixture(scope="module")
 def surfaces() -> bt.Surfaces:
     return make_surfaces()
-
-
-def hours(n: int, start: str = "2026-01-01") -> bt.Market:
-    index = pd.date_range(start, periods=n, freq="h", tz="UTC")
-    prices = 100.0 + np.sin(np.arange(n))
-    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), prices), index=index)
-    return bt.Market.from_frames(frame, instrument="BTCUSD")
 
 
 def test_columns_come_from_the_last_surface_before_the_close(surfaces: bt.Surfaces):
@@ -437,32 +294,6 @@ def test_the_check_catches_interpolation_towards_a_later_snapshot(surfaces: bt.S
     assert result.bars["leverage"].iloc[20] == pytest.approx(
         0.3 / moving.vix("30d").iloc[0], rel=0.05
     )
-
-
-ROWS = make_rows(days=(30.0,))
-BAD_CHAINS = [
-    (ROWS.drop(columns="strike"), "coin", "needs a column 'strike'"),
-    (ROWS.drop(columns=["bid", "ask"]), "coin", "2 defects"),
-    (ROWS.iloc[:0], "coin", "at least one row"),
-    (ROWS, None, "settlement must be"),
-    (ROWS, "coins", "settlement must be"),
-    (ROWS.assign(strike=-1.0), "coin", "strike must be positive"),
-    (ROWS.assign(strike="x"), "coin", "strike must be numbers"),
-    (ROWS.assign(kind="straddle"), "coin", "kind must be call or put"),
-    (ROWS.assign(time="yesterday"), "coin", "time"),
-    (ROWS.assign(expiry=pd.NaT), "coin", "expiry"),
-    (ROWS.assign(bid=-1.0), "coin", "must not be negative"),
-    (ROWS.assign(ask=np.inf), "coin", "must be finite"),
-    (ROWS.assign(forward=0.0), "coin", "forward must be positive"),
-    (ROWS.assign(index=-3.0), "coin", "index must be positive"),
-    (ROWS.assign(iv=-0.1), "coin", "volatility must be"),
-    ([1, 2], "coin", "DataFrame"),
-]
-
-
-@pytest.mark.parametrize(("frame", "settlement", "words"), BAD_CHAINS)
-def test_bad_chains_get_one_clear_error(frame, settlement, words):
-    check_refused(lambda: bt.Chain.from_frame(frame, settlement=settlement), words)
 
 
 CALLS = [
@@ -548,94 +379,3 @@ def test_every_real_snapshot_agrees_and_fits():
     judged = every[(every["years"] >= 2.0 / 365.0) & (every["strikes"] >= 8)]
     assert np.average(judged["inside"], weights=judged["quotes"]) > 0.99
     assert judged["median_error"].median() < 0.003
-
-
-def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = main(["options", *words])
-    return code, *capsys.readouterr()
-
-
-PLACE = ("--kind", "put", "--forward", "60000", "--strike", "50000", "--days", "30")
-
-
-def test_prices_at_the_command_line(capsys):
-    code, text, _ = call(capsys, "price", *PLACE, "--volatility", "0.55", "--json")
-    found = json.loads(text)
-    assert code == 0
-    assert found["price"] == options.price("put", 60_000.0, 50_000.0, 30.0 / 365.0, 0.55)
-    assert found["vega"] > 0.0
-    code, text, _ = call(capsys, "implied", *PLACE, "--price", str(found["price"]))
-    assert (code, text.strip()) == (0, "55.0000 % a year")
-    assert "per 1.00 of volatility" in call(capsys, "price", *PLACE, "--volatility", "0.55")[1]
-
-
-def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
-    file = str(tmp_path / "chain.parquet")
-    rows = make_rows()
-    rows.loc[0, "bid"] = 1.0
-    rows.to_parquet(file)
-    code, text, _ = call(capsys, "chain", file, "--settlement", "coin")
-    assert code == 0
-    assert "1 (1.3%): the bid is above the ask" in text
-    code, text, _ = call(capsys, "chain", file, "--settlement", "coin", "--json")
-    assert json.loads(text)["defects"][0]["check"] == "crossed"
-    page = tmp_path / "page.html"
-    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--report", str(page))
-    assert code == 0
-    assert "left out: 1 quote, crossed" in text
-    assert "Term structure" in page.read_text(encoding="utf-8")
-    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--json")
-    assert len(json.loads(text)["fits"]) == 3
-
-
-def test_many_snapshots_are_a_line_each(capsys, tmp_path: Path):
-    for k in range(2):
-        rows = make_rows(time=NOW + pd.Timedelta(days=k), days=(7.0, 30.0))
-        both = pd.concat([rows, rows.assign(underlying="ETH")])
-        both.to_parquet(tmp_path / f"{k}.parquet")
-    given = (str(tmp_path), "--settlement", "coin")
-    code, text, _ = call(capsys, "surface", *given, "--underlying", "ETH", "--json")
-    found = json.loads(text)["surfaces"]
-    assert (code, len(found), found[0]["expiries"]) == (0, 2, 2)
-    assert found[0]["iv"] == pytest.approx(0.6, abs=0.003)
-    code, text, _ = call(
-        capsys, "surface", *given, "--underlying", "ETH", "--at", "2026-01-01 13:00"
-    )
-    assert "At 30 days" in text
-    assert "312 quotes" not in call(capsys, "chain", *given, "--underlying", "ETH")[1]
-    assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given, "--underlying", "ETH")[1]
-
-
-@pytest.mark.parametrize(("words", "found"), [
-    (("price", *PLACE[:-1], "-3", "--volatility", "0.5"), "where: --days"),
-    (("price", *PLACE, "--volatility", "nan"), "where: --volatility"),
-    (("price", *PLACE, "--volatility", "0.5", "--settlement", "coins"), "where: --settlement"),
-    (("surface", "--underlying", "synthetics"), "did you mean 'SYNTHETIC'?"),
-    (("surface", "--at", "2020-01-01"), "cure:  choose a later --at"),
-    (("surface", "--report", "surface.pdf"), "where: --report"),
-])  # fmt: skip
-def test_errors_name_flags_and_not_arguments(capsys, words, found):
-    code, _, error = call(capsys, *words)
-    assert code == 2
-    assert found in error
-    assert "=" not in error.split("cure:")[1]
-
-
-def test_greeks_at_the_command_line_have_units_and_no_negative_zero(capsys):
-    _, text, _ = call(capsys, "price", *PLACE[:-1], "0", "--volatility", "0.55")
-    assert "-0" not in text
-    assert text.count(" per ") >= 8
-
-
-@pytest.mark.parametrize("words", [
-    ("price", *PLACE, "--volatility", "-1"),
-    ("price", *PLACE[2:], "--kind", "cal", "--volatility", "0.5"),
-    ("implied", *PLACE, "--price", "60000"),
-    ("chain", "nowhere.parquet"),
-    ("surface", "nowhere.parquet", "--model", "sabr"),
-])  # fmt: skip
-def test_bad_words_end_with_exit_code_2(capsys, words):
-    code, _, error = call(capsys, *words)
-    assert code == 2
-    assert error.startswith("error: ")
-    assert "cure:" in error

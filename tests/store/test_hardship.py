@@ -20,7 +20,7 @@ from backtest.store import choose_deletions, delete_chosen, list_results, verify
 from backtest.store.list_filters import Filter
 from backtest.strategies import Constant
 from tests.commands import call
-from tests.fuzzing import write_market
+from tests.fuzz_data import write_market
 from tests.kills import die_at
 
 ROOT = Path(__file__).parents[2]

@@ -1,16 +1,11 @@
 """Sets on a cluster: the bytes of one machine, whoever comes, dies or is told to stop."""
 
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
-import types
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,16 +15,19 @@ import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.cli.find_policy import load_policy
 from backtest.strategies import Cppi, VolTarget
-from backtest.sweep.cluster import connect, on_cluster, shipped_code, worker, worker_pool
-from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator, split_blocks
-from backtest.sweep.cluster.worker import BlockResult, ClusterJob, WorkBlock
+from backtest.sweep.cluster import connect, on_cluster, worker, worker_pool
+from backtest.sweep.cluster.remote_evaluator import ClusterEvaluator
+from backtest.sweep.cluster.worker import BlockResult, WorkBlock
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import grid
+from tests.sweep.clusters import (
+    Cluster,
+    start_client,
+    start_scheduler,
+    start_worker,
+)
 
-distributed = pytest.importorskip("distributed")
-
-ROOT = Path(__file__).parents[2]
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 MARKET = bt.Market.sample(bars=240)
 
@@ -80,76 +78,6 @@ def check_same(one: Rows, other: Rows) -> None:
 
 
 # ------------------------------------------------------------------------------------- processes
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Start a command of Dask in a folder of its own."""
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", *words],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"},
-            stdout=log,
-            stderr=log,
-        )
-
-
-def start_scheduler(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a scheduler on loopback; return its process and address."""
-    file = folder / "scheduler.json"
-    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
-    process = start(folder, "scheduler", *options, "--scheduler-file", str(file))
-    for _ in range(600):
-        if file.is_file() and file.read_text():
-            return process, str(json.loads(file.read_text())["address"])
-        time.sleep(0.05)
-    raise RuntimeError((folder / "log").read_text())
-
-
-def start_worker(folder: Path, address: str) -> subprocess.Popen[bytes]:
-    """Start a worker on loopback, of which nobody takes care."""
-    options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--host", "127.0.0.1")
-    return start(folder, "worker", address, *options)
-
-
-def start_client(address: str) -> distributed.Client:
-    """Return a client; Dask wants its thread to start in ten seconds, also on a busy machine."""
-    for _ in range(5):
-        with contextlib.suppress(AssertionError):
-            return distributed.Client(address, set_as_default=False)
-    return distributed.Client(address, set_as_default=False)
-
-
-class Cluster:
-    """A scheduler and its workers."""
-
-    def __init__(self, folder: Path, n_workers: int = 2) -> None:
-        self.folder = folder
-        self.scheduler, self.address = start_scheduler(folder)
-        self.workers = [start_worker(folder, self.address) for _ in range(n_workers)]
-        self.wait(n_workers)
-
-    def wait(self, n: int) -> None:
-        """Wait until there are so many workers."""
-        with start_client(self.address) as client:
-            for _ in range(600):
-                if len(client.nthreads()) == n:
-                    return
-                time.sleep(0.05)
-        raise RuntimeError((self.folder / "log").read_text())
-
-    def renew(self) -> None:
-        """Start workers for those that died."""
-        alive = [each for each in self.workers if each.poll() is None]
-        new = [start_worker(self.folder, self.address) for _ in range(2 - len(alive))]
-        self.workers = [*alive, *new]
-        self.wait(2)
-
-    def kill(self) -> None:
-        """End all processes."""
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -357,42 +285,6 @@ def test_a_scheduler_that_goes_away_ends_it_with_what_is_done(tmp_path, monkeypa
     assert 1 <= found.done.sum() < 40
 
 
-def test_a_block_that_kills_its_workers_is_failed_rows_with_the_cause():
-    future = types.SimpleNamespace(result=lambda: raise_(killed_worker()))
-    answer = make_tasks()._read(future)
-    assert answer is not None
-    assert "the worker died, 4 times" in answer.error
-
-
-def test_a_block_is_not_sent_for_ever():
-    tasks = make_tasks()
-    tasks.sent = [worker_pool.ATTEMPTS]
-    with pytest.raises(BacktestError, match="lost 5 times; giving up"):
-        tasks.send(0)
-
-
-def test_a_user_is_told_that_no_worker_is_left(monkeypatch):
-    monkeypatch.setattr(worker_pool, "PATIENCE", -1.0)
-    with pytest.warns(UserWarning, match="no worker is left at tcp://x:1"):
-        make_tasks()._check_cluster()
-
-
-def make_tasks() -> worker_pool.SentBlocks:
-    """Return the tasks of a cluster without workers."""
-    client = types.SimpleNamespace(status="running", nthreads=dict)
-    return worker_pool.SentBlocks(
-        worker_pool.Workers(client, "tcp://x:1"), ClusterJob("", "", b"", {}), [WorkBlock({})]
-    )
-
-
-def killed_worker() -> Exception:
-    return distributed.scheduler.KilledWorker("key", None, 3)
-
-
-def raise_(error: Exception) -> None:
-    raise error
-
-
 # ------------------------------------------------------------------------------------ mistakes
 
 
@@ -414,12 +306,6 @@ def test_a_worker_that_cannot_import_is_an_error_that_says_so(cluster):
         with pytest.raises(bt.PolicyError, match="No module named 'not_there'") as found:
             working.evaluate({"multiplier": np.array([2.0])})
     assert "install there" in found.value.cure
-
-
-def test_a_worker_without_the_package_is_an_error_that_says_so():
-    error = worker.describe_failure(ModuleNotFoundError("No module named 'backtest'"), "tcp://y:2")
-    assert "No module named 'backtest'" in error.problem
-    assert "leverage-backtest[cluster]" in error.cure
 
 
 class Untold(BaseException):
@@ -460,23 +346,6 @@ def test_what_cannot_travel_or_would_end_a_worker_is_one_error(cluster, kind, sa
     assert all(each.poll() is None for each in cluster.workers)
 
 
-def test_an_error_of_a_worker_is_that_of_this_package_it_is_of():
-    class Own(bt.PolicyError):
-        """One of the user's, which is not known elsewhere."""
-
-    told = worker.describe_failure(Own("p", where="w", cure="c"), "tcp://y:2")
-    assert type(told) is bt.PolicyError
-    assert (told.problem, told.where, told.cure) == ("p", "w", "c")
-    with pytest.raises(BacktestError, match="one raised ZeroDivisionError"):
-        raise worker.answer(lambda _: 1 // 0, (), types.SimpleNamespace(address="tcp://y:2"))
-
-
-@pytest.mark.parametrize("text", ["local", "local:0", "local:x", "10.0.0.1:8786", "tcp://x", 3])
-def test_a_cluster_is_an_address_or_a_number_of_processes(text):
-    with pytest.raises(bt.ParameterError, match="an address or a number of local processes"):
-        connect.read_cluster(text)
-
-
 def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(bt.ParameterError) as found, on_cluster(prepare(Cppi), "local:2"):
@@ -492,14 +361,6 @@ def test_an_address_with_tls_and_no_certificates_is_told(monkeypatch):
     ):
         pass
     assert "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY" in bad.value.cure
-
-
-def test_the_pages_say_that_a_scheduler_runs_code_and_how_to_keep_it_private():
-    """The settings they name are those that are read, and a client is the user that has them."""
-    root = Path(__file__).parents[2]
-    page = (root / "docs" / "sweeps.md").read_text(encoding="utf-8")
-    assert "run any code that is sent to them" in page
-    assert all(f"export {name}=" in page for name in connect.TLS)
 
 
 def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
@@ -549,23 +410,6 @@ def test_local_workers_come_and_go_quietly_and_one_may_be_killed(capfd):
 # ----------------------------------------------------------------------------------- small parts
 
 
-def test_blocks_are_whole_lanes_for_all_threads_of_a_worker():
-    sizes = [len(part) for part in split_blocks(np.arange(100_000), [4, 2], 64)]
-    assert set(sizes[:-1]) == {1792}
-    assert sum(sizes) == 100_000
-    assert 1792 % (64 * 4) == 0
-
-
-def test_a_worker_keeps_what_was_used_last():
-    kept: worker.RecentlyUsed[int] = worker.RecentlyUsed()
-    for k in range(worker.KEPT):
-        kept.put(str(k), k)
-    assert kept.use("0") == 0
-    kept.put("new", 9)
-    assert kept.use("1") is None
-    assert kept.use("0") == 0
-
-
 def test_an_answer_without_rows_is_asked_for_again(cluster):
     """A worker that has not been given the job says so."""
     with start_client(cluster.address) as client:
@@ -573,27 +417,3 @@ def test_an_answer_without_rows_is_asked_for_again(cluster):
         result: BlockResult = future.result()
     assert result.rows is None
     assert result.worker.startswith("tcp://")
-
-
-@pytest.mark.slow
-def test_a_policy_of_main_travels_by_value(tmp_path):
-    """A script's own policy keeps its parameters, those without a default too."""
-    script = (
-        "from typing import Annotated\n"
-        "import pickle, sys\n"
-        "import backtest as bt\n"
-        "from backtest.sweep.cluster.shipped_code import pickle_by_value\n"
-        "class Own(bt.Policy):\n"
-        "    size: Annotated[float, bt.Range(0.0, 1.0)]\n"
-        "    def leverage(self, bar, account):\n"
-        "        return self.size\n"
-        "open(sys.argv[1], 'wb').write(pickle_by_value(Own))\n"
-    )
-    (tmp_path / "own.py").write_text(script)
-    file = tmp_path / "own.pickle"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "own.py", str(file)], cwd=tmp_path, env=environment, check=True)
-    policy = shipped_code.unpickle_with_sources(file.read_bytes(), {})
-    assert policy(size=0.5).settings() == {"size": 0.5}
-    with pytest.raises(bt.ParameterError, match="needs size, which has no default"):
-        policy()

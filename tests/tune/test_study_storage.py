@@ -1,14 +1,9 @@
 """A study survives kill -9, full disks and damaged files, and is never mixed up with another."""
 
-import contextlib
-import errno
-import functools
 import json
 import multiprocessing
-import os
 import random
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +18,6 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, search_loop, study_folder
 from backtest.tune.journal import count_batches, name_batch
-from backtest.tune.study_identity import describe_objective
 from tests.fast_cases import every_nth
 from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
 
@@ -270,55 +264,6 @@ def test_going_on_with_nothing_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_objective_function_is_known_by_its_code(tmp_path):
-    seek(store=tmp_path, objective=lambda row: row["sharpe"])
-    with pytest.raises(ParameterError, match="objective"):
-        seek(store=tmp_path, objective=lambda row: row["calmar"], resume=True)
-
-
-class Weighted:
-    """An objective with a number of its own."""
-
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-
-    def __call__(self, row) -> float:
-        return row["sharpe"] - self.weight * row["turnover"]
-
-
-def weigh(row, weight: float) -> float:
-    return row["sharpe"] - weight * row["turnover"]
-
-
-def test_what_is_bound_to_an_objective_counts():
-    makes = [Weighted, lambda weight: functools.partial(weigh, weight=weight)]
-    for make in makes:
-        assert describe_objective(make(1.0)) == describe_objective(make(1.0))
-        assert describe_objective(make(1.0)) != describe_objective(make(2.0))
-    assert describe_objective(np.max) != describe_objective(Weighted(1.0))
-
-
-LIMITS = {"weights": [1.0]}
-
-
-def read_limits(row):
-    return row["sharpe"] * LIMITS["weights"][0]
-
-
-def score_by_limits(row):
-    return read_limits(row)
-
-
-def test_the_content_of_a_table_that_an_objective_reads_counts(monkeypatch):
-    for function in (read_limits, score_by_limits, functools.partial(read_limits)):
-        before = describe_objective(function)
-        assert describe_objective(function) == before
-        with monkeypatch.context() as patch:
-            patch.setitem(LIMITS, "weights", [2.0])
-            assert describe_objective(function) != before
-        assert describe_objective(function) == before
-
-
 def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
     child = start(processes, tmp_path, pause=0.05)
     wait_for_batches(tmp_path, 2)
@@ -429,88 +374,6 @@ def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.tuning.Drawn.batch", 30)
     with pytest.raises(DataError, match="the stored sets are not those"):
         seek(store=tmp_path, resume=True)
-
-
-def fail_after(monkeypatch, n: int, code: int) -> None:
-    """Let the disk refuse every write from the n-th on."""
-    count = iter(range(10**9))
-    sync = os.fsync
-
-    def refuse(handle):
-        if next(count) >= n:
-            raise OSError(code, os.strerror(code))
-        sync(handle)
-
-    monkeypatch.setattr(os, "fsync", refuse)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("n", [0, 1, 9, 20])
-def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
-    whole = seek(store=tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        fail_after(patch, n, code)
-        with pytest.raises(DataError, match=os.strerror(code)) as caught:
-            seek(store=tmp_path / "full")
-    assert "resume=True" in caught.value.cure
-    folder = find_folder(tmp_path / "full")
-    assert not list((tmp_path / "full").rglob(f"{DRAFT_FILE}*"))
-    assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
-
-
-def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    for store in (tmp_path / "file", tmp_path / "file" / "store"):
-        with pytest.raises(DataError, match="cannot write the study") as caught:
-            seek(store=store)
-        assert caught.value.cure.startswith("a file is in the way")
-
-
-@contextlib.contextmanager
-def without_rights(folder: Path):
-    """Let nobody write in a folder, root included."""
-    paths = [folder.parent, folder, *folder.rglob("*")]
-    for path in paths:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    is_root = os.getuid() == 0
-    if is_root:
-        os.seteuid(65534)  # whom permissions bind
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
-        for path in paths:
-            path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-@pytest.mark.slow
-def test_a_read_only_folder_is_refused_and_can_be_loaded():
-    with tempfile.TemporaryDirectory() as name:  # the usual ones are closed to other users
-        whole, folder = damaged(Path(name))
-        with without_rights(folder):
-            assert Study.load(folder).trials == whole.trials
-            with pytest.raises(DataError, match="cannot write the study") as caught:
-                seek(store=Path(name), resume=True)
-            with pytest.raises(DataError, match="cannot write the study"):
-                seek(store=Path(name), seed=1)
-        assert "make the folder writable" in caught.value.cure
-        assert is_same(whole, seek(store=Path(name), resume=True))
-
-
-def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeypatch):
-    def refuse(handle, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", refuse)
-        with pytest.raises(DataError, match="No space left"), study_folder.hold_lock(tmp_path):
-            pass
-    (tmp_path / LOCK).unlink()
-    (tmp_path / LOCK).symlink_to("/dev/full")
-    with pytest.raises(DataError, match="cannot write the study"), study_folder.hold_lock(tmp_path):
-        pass
 
 
 def test_drafts_of_a_killed_process_are_cleared(tmp_path):

@@ -1,0 +1,105 @@
+"""Prices, chains and surfaces at the command line."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from backtest import options
+from backtest.cli import main
+from tests.options.quotes import (
+    NOW,
+    make_rows,
+)
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["options", *words])
+    return code, *capsys.readouterr()
+
+
+PLACE = ("--kind", "put", "--forward", "60000", "--strike", "50000", "--days", "30")
+
+
+def test_prices_at_the_command_line(capsys):
+    code, text, _ = call(capsys, "price", *PLACE, "--volatility", "0.55", "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["price"] == options.price("put", 60_000.0, 50_000.0, 30.0 / 365.0, 0.55)
+    assert found["vega"] > 0.0
+    code, text, _ = call(capsys, "implied", *PLACE, "--price", str(found["price"]))
+    assert (code, text.strip()) == (0, "55.0000 % a year")
+    assert "per 1.00 of volatility" in call(capsys, "price", *PLACE, "--volatility", "0.55")[1]
+
+
+def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
+    file = str(tmp_path / "chain.parquet")
+    rows = make_rows()
+    rows.loc[0, "bid"] = 1.0
+    rows.to_parquet(file)
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin")
+    assert code == 0
+    assert "1 (1.3%): the bid is above the ask" in text
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin", "--json")
+    assert json.loads(text)["defects"][0]["check"] == "crossed"
+    page = tmp_path / "page.html"
+    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--report", str(page))
+    assert code == 0
+    assert "left out: 1 quote, crossed" in text
+    assert "Term structure" in page.read_text(encoding="utf-8")
+    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--json")
+    assert len(json.loads(text)["fits"]) == 3
+
+
+def test_many_snapshots_are_a_line_each(capsys, tmp_path: Path):
+    for k in range(2):
+        rows = make_rows(time=NOW + pd.Timedelta(days=k), days=(7.0, 30.0))
+        both = pd.concat([rows, rows.assign(underlying="ETH")])
+        both.to_parquet(tmp_path / f"{k}.parquet")
+    given = (str(tmp_path), "--settlement", "coin")
+    code, text, _ = call(capsys, "surface", *given, "--underlying", "ETH", "--json")
+    found = json.loads(text)["surfaces"]
+    assert (code, len(found), found[0]["expiries"]) == (0, 2, 2)
+    assert found[0]["iv"] == pytest.approx(0.6, abs=0.003)
+    code, text, _ = call(
+        capsys, "surface", *given, "--underlying", "ETH", "--at", "2026-01-01 13:00"
+    )
+    assert "At 30 days" in text
+    assert "312 quotes" not in call(capsys, "chain", *given, "--underlying", "ETH")[1]
+    assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given, "--underlying", "ETH")[1]
+
+
+@pytest.mark.parametrize(("words", "found"), [
+    (("price", *PLACE[:-1], "-3", "--volatility", "0.5"), "where: --days"),
+    (("price", *PLACE, "--volatility", "nan"), "where: --volatility"),
+    (("price", *PLACE, "--volatility", "0.5", "--settlement", "coins"), "where: --settlement"),
+    (("surface", "--underlying", "synthetics"), "did you mean 'SYNTHETIC'?"),
+    (("surface", "--at", "2020-01-01"), "cure:  choose a later --at"),
+    (("surface", "--report", "surface.pdf"), "where: --report"),
+])  # fmt: skip
+def test_errors_name_flags_and_not_arguments(capsys, words, found):
+    code, _, error = call(capsys, *words)
+    assert code == 2
+    assert found in error
+    assert "=" not in error.split("cure:")[1]
+
+
+def test_greeks_at_the_command_line_have_units_and_no_negative_zero(capsys):
+    _, text, _ = call(capsys, "price", *PLACE[:-1], "0", "--volatility", "0.55")
+    assert "-0" not in text
+    assert text.count(" per ") >= 8
+
+
+@pytest.mark.parametrize("words", [
+    ("price", *PLACE, "--volatility", "-1"),
+    ("price", *PLACE[2:], "--kind", "cal", "--volatility", "0.5"),
+    ("implied", *PLACE, "--price", "60000"),
+    ("chain", "nowhere.parquet"),
+    ("surface", "nowhere.parquet", "--model", "sabr"),
+])  # fmt: skip
+def test_bad_words_end_with_exit_code_2(capsys, words):
+    code, _, error = call(capsys, *words)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert "cure:" in error

@@ -1,0 +1,106 @@
+"""Combinations of policies that are written as text, and what cannot be combined."""
+
+from typing import Any
+
+import pytest
+
+import backtest as bt
+from backtest import ParameterError, PolicyError
+from backtest.cli.find_policy import read_policy
+from backtest.strategies import (
+    Capped,
+    Constant,
+    Cppi,
+    Lowest,
+    Scheduled,
+    VolTarget,
+)
+from tests.policy.test_combine import DEEP, INF, live
+
+
+class Shadowing(bt.Combinator):
+    """Take the name of a column of the policy for one of its own."""
+
+    def observe(self, market: Any) -> Any:
+        return {"vol_target__sigma": market.close}
+
+    def combine(self, bar: Any, account: Any, asked: Any) -> float:
+        return asked[0]
+
+
+class Without(bt.Combinator):
+    """Combine nothing."""
+
+
+class Nobody(Capped):
+    """Take nobody."""
+
+    takes = (0, 1)
+
+
+@pytest.mark.parametrize(("make", "text"), [
+    (Capped, "must be given 1 policy, got 0"),
+    (lambda: Capped(VolTarget(), VolTarget()), "must be given 1 policy, got 2"),
+    (lambda: Scheduled(VolTarget()), "must be given 2 policies, got 1"),
+    (Lowest, "must be given at least 1 policy"),
+    (lambda: Capped(VolTarget(), -1.0), "cap must be 0 to inf"),
+    (lambda: Capped(VolTarget(), 1.0, 2.0), "also got"),
+    (lambda: Capped(VolTarget(), 1.0, cap=2.0), "cap was given twice"),
+    (lambda: Capped(VolTarget(), vol_target_target=1.0), "given twice"),
+    (lambda: Capped(VolTarget(), limit=1.0), "no parameter 'limit'"),
+    (lambda: Capped.over(VolTarget).over(Cppi), "has its policies already"),
+    (lambda: Capped(3.0, VolTarget()), "policies must be instances and come before"),
+    (lambda: Capped(VolTarget), "policies must be instances and come before"),
+    (lambda: Without(VolTarget()), "must define combine in place of leverage"),
+    (Nobody, "must take at least one policy"),
+    (lambda: live(Shadowing(VolTarget())), "two are called vol_target__sigma"),
+    (lambda: type(Capped(VolTarget()))(vol_target_target=-1.0), "target must be"),
+])  # fmt: skip
+def test_what_cannot_be_combined_is_refused(make: Any, text: str):
+    with pytest.raises((ParameterError, PolicyError), match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("Capped(VolTarget(target=0.6), cap=3)", Capped(VolTarget(0.6), 3.0)),
+        ("Capped(Cppi, inf)", Capped(Cppi(), INF)),
+        (repr(Capped(DEEP, INF)), Capped(DEEP, INF)),
+        (" Lowest( VolTarget(.5),Constant(2) ) ", Lowest(VolTarget(0.5), Constant(2.0))),
+    ],
+)
+def test_a_combination_can_be_written_at_the_command_line(text: str, policy: bt.Policy):
+    assert read_policy(text, {}, where="--policy") == policy
+
+
+def test_settings_go_over_what_is_written():
+    text = "Capped(VolTarget(target=0.6), cap=3)"
+    found = read_policy(text, {"vol_target_target": "0.2"}, where="--policy")
+    assert found == Capped(VolTarget(0.2), 3.0)
+
+
+def test_a_policy_of_a_file_can_be_written_in_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import backtest as bt\nclass Half(bt.Policy):\n    '''Half.'''\n"
+        "    def leverage(self, bar, account):\n        return 0.5\n"
+    )
+    found = read_policy(f"Capped({file}:Half(), cap=2)", {}, where="--policy")
+    assert repr(found) == "Capped(Half(), cap=2.0)"
+
+
+@pytest.mark.parametrize("text", [
+    "Capped(VolTarget(), cap=__import__('os').getpid())",
+    "Capped(*[VolTarget()])",
+    "Capped(**{})",
+    "Capped(VolTarget()",
+    "(lambda: 1)()",
+    "Capped(VolTarge())",
+    "float('inf')",
+    "Capped([VolTarget()])",
+    "VolTarget(target=0.5, target=0.6)",
+])  # fmt: skip
+def test_any_other_text_is_refused_and_never_run(text: str):
+    with pytest.raises(ParameterError, match="a policy must be"):
+        read_policy(text, {}, where="--policy")

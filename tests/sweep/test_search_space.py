@@ -1,0 +1,155 @@
+"""Spaces to draw sets from: their bounds, options and conditions, and how they are drawn."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest import ParameterError, Range
+from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
+from backtest.strategies import SharpeScaling, VolTarget
+from backtest.sweep.sets.space import draw_sets, read_space
+from tests.sweep.test_space import VENUE, Bare, Modes, check, space_of
+
+
+def test_a_space_is_all_declared_ranges_unless_told_otherwise():
+    space = space_of(VolTarget, power=2)
+    target, half_life, estimator = space.dimensions
+    assert target[:7] == ("target", "float", 0.05, 2.0, True, (), None)
+    assert half_life.default == 72.0
+    assert half_life.when == ("estimator", WEIGHTED_ESTIMATORS)
+    assert estimator.options == VOLATILITY_ESTIMATORS
+    assert space.fixed == {"power": 2.0}
+    assert len(space_of(VolTarget, power=2, estimator="ewma").dimensions) == 2
+    assert len(space_of(VolTarget, power=2, estimator="garch").dimensions) == 1
+
+
+def test_a_space_reads_bounds_ranges_options_and_fields():
+    given = {
+        "target": (0.1, 1.0),
+        "window": (24.0, 100.5),
+        "account.margin": ["cross", "isolated"],
+        "account.stop_loss": [None, 0.1],
+        "account.band": Range(0.0, 0.2),
+        "venue.liquidation.step": [0.2, "bracket"],
+    }
+    with pytest.raises(ParameterError, match="window must be 24 to 20000"):
+        space_of(SharpeScaling, {"window": (10, 100)})
+    dimensions = space_of(SharpeScaling, given).dimensions
+    kinds = ["float", "int", "choice", "choice", "float", "choice"]
+    assert [each.kind for each in dimensions] == kinds
+    assert dimensions[1][2:5] == (24, 100, True)
+    assert dimensions[2].options == ("cross", "isolated")
+
+
+def test_all_defects_of_a_space_are_listed_at_once():
+    given = {"targt": (0, 1), "half_life": (1, 9000), "power": "high", "target": (0.1, 0.2, 0.3)}
+    with pytest.raises(ParameterError) as caught:
+        space_of(VolTarget, given, power=99.0)
+    for text in (
+        "nothing named 'targt'",
+        "half_life must be 2 to 2000 bars, got 1",
+        "power must be given as bounds or as a list of options, got 'high'",
+        r"bounds of target must be (low, high), got (0.1, 0.2, 0.3)",
+        "power must not be both varied and fixed",
+        "power must be 0.5 to 3, got 99",
+    ):
+        assert text in caught.value.problem
+
+
+def test_an_infinite_range_cannot_be_drawn_from():
+    with pytest.raises(ParameterError, match="must be finite to be drawn from, size has 0 to inf"):
+        space_of(Bare)
+    assert space_of(Bare, {"size": (0, 3)}).dimensions[0].high == 3
+    with pytest.raises(ParameterError, match="size has no default"):
+        space_of(Bare, {"window": (2, 3)})
+    with pytest.raises(ParameterError, match="must have something to vary"):
+        space_of(VolTarget, target=0.1, half_life=5, power=1, estimator="ewma")
+
+
+def test_points_become_sets_and_sets_become_points():
+    space = space_of(
+        Modes, {"mode": ["plain", "both"], "scale": (0.5, 2), "count": (1, 4)}, kind="y"
+    )
+    cube = np.array([[0.9, 0.0, 0.0], [0.9, 1.0, 1.0], [0.6, 0.5, 0.3], [0.1, 0.9, 0.9]])
+    sets = space.decode(cube)
+    assert sets["mode"].tolist() == ["both", "both", "both", "plain"]
+    assert sets["scale"].tolist() == [0.5, 2.0, 1.0, 1.0]
+    assert sets["count"].tolist() == [1, 4, 2, 2]
+    assert sets["kind"].tolist() == ["y"] * 4
+    assert sets["count"].dtype == np.int64
+    again = space.decode(space.encode(sets))
+    for name, column in sets.items():
+        assert again[name].tolist() == pytest.approx(column.tolist()) or name in ("mode", "kind")
+    check(Modes, sets)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_whole_numbers_have_shares_on_the_scale(log):
+    space = space_of(Bare(size=1.0), {"window": Range(2, 5, log=log)})
+    values = space.decode(np.linspace(0, 1, 10_001)[:, np.newaxis])["window"]
+    numbers, counts = np.unique(values, return_counts=True)
+    assert numbers.tolist() == [2, 3, 4, 5]
+    even = np.diff(np.log([1.5, 2.5, 3.5, 4.5, 5.5])) if log else np.ones(4)
+    assert counts / counts.sum() == pytest.approx(even / even.sum(), abs=1e-3)
+
+
+def test_a_parameter_that_never_matters_is_no_dimension():
+    names = [each.name for each in space_of(Modes, mode="plain").dimensions]
+    assert names == ["is_on"]
+    reduced = space_of(Modes, mode="both").dimensions
+    assert {each.name: each.when for each in reduced}["scale"] is None
+    assert {each.name: each.when for each in reduced}["count"] == ("kind", ("y",))
+    chained = space_of(Modes, kind="y").dimensions
+    assert {each.name: each.when for each in chained}["count"] == ("mode", ("both",))
+    with pytest.raises(
+        ParameterError, match="scale has no effect in any set: it is used only where mode"
+    ):
+        space_of(Modes, {"scale": (0.5, 1.0)})
+
+
+def test_a_condition_may_be_given_with_the_space():
+    given = {"mode": ["plain", "both"], "account.band": Range(0.1, 0.2, when=("mode", "both"))}
+    sets = draw_sets(space_of(Modes, given), 64)
+    assert set(sets["account.band"][sets["mode"] == "plain"]) == {0.0}
+    circle = {"mode": ["plain", "both"], "scale": Range(0.5, 1, when=("scale", 1))}
+    with pytest.raises(ParameterError, match="when must name another parameter"):
+        space_of(Modes, circle)
+
+
+def test_a_space_is_described_as_data():
+    space = space_of(Modes, {"account.stop_loss": [None, 0.1], "scale": (0.5, 2)}, mode="both")
+    text = json.dumps(space.describe(), allow_nan=False)
+    assert json.loads(text)["dimensions"][0]["options"] == ["nan", 0.1]
+    assert json.loads(text)["fixed"] == {"mode": "both"}
+
+
+@pytest.mark.parametrize("method", ["sobol", "lhs", "uniform"])
+def test_draws_fill_the_space_and_depend_on_the_seed_alone(method):
+    space = space_of(VolTarget)
+    one, same = (
+        draw_sets(space, 300, method=method, seed=1),
+        draw_sets(space, 300, method=method, seed=1),
+    )
+    other = draw_sets(space, 300, method=method, seed=2)
+    for name in one:
+        assert (one[name] == same[name]).all()
+        assert not (one[name] == other[name]).all()
+    assert np.median(one["half_life"]) == pytest.approx(math.sqrt(2 * 2000), rel=0.25)
+    assert len(check(VolTarget, one)["target"]) == 300
+
+
+def test_draws_are_asked_for_in_words_that_are_known():
+    with pytest.raises(ParameterError, match="method must be one of sobol, lhs, uniform"):
+        draw_sets(space_of(VolTarget), 4, method="sobl")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="the number of sets must be"):
+        draw_sets(space_of(VolTarget), 0)
+
+
+@pytest.mark.parametrize("name", ["space", "fix"])
+def test_a_space_that_is_no_mapping_is_refused(name):
+    given = {"given": ["target"]} if name == "space" else {"fix": ["target"]}
+    with pytest.raises(bt.ParameterError, match=f"{name} must be a mapping"):
+        read_space(VolTarget, **{"given": None, **given}, account=bt.Account(), venue=VENUE)

@@ -1,0 +1,99 @@
+"""A disk that refuses costs a study nothing that was stored."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from backtest.base.atomic_files import DRAFT_FILE, LOCK
+from backtest.base.errors import DataError
+from backtest.tune import Study, study_folder
+from tests.tune.test_study_storage import damaged, find_folder, is_same
+from tests.tuning import seek
+
+pytestmark = pytest.mark.usefixtures("made_up")
+
+
+def fail_after(monkeypatch, n: int, code: int) -> None:
+    """Let the disk refuse every write from the n-th on."""
+    count = iter(range(10**9))
+    sync = os.fsync
+
+    def refuse(handle):
+        if next(count) >= n:
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("n", [0, 1, 9, 20])
+def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, code, n):
+    whole = seek(store=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        fail_after(patch, n, code)
+        with pytest.raises(DataError, match=os.strerror(code)) as caught:
+            seek(store=tmp_path / "full")
+    assert "resume=True" in caught.value.cure
+    folder = find_folder(tmp_path / "full")
+    assert not list((tmp_path / "full").rglob(f"{DRAFT_FILE}*"))
+    assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
+
+
+def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for store in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(DataError, match="cannot write the study") as caught:
+            seek(store=store)
+        assert caught.value.cure.startswith("a file is in the way")
+
+
+@contextlib.contextmanager
+def without_rights(folder: Path):
+    """Let nobody write in a folder, root included."""
+    paths = [folder.parent, folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    is_root = os.getuid() == 0
+    if is_root:
+        os.seteuid(65534)  # whom permissions bind
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path in paths:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_is_refused_and_can_be_loaded():
+    with tempfile.TemporaryDirectory() as name:  # the usual ones are closed to other users
+        whole, folder = damaged(Path(name))
+        with without_rights(folder):
+            assert Study.load(folder).trials == whole.trials
+            with pytest.raises(DataError, match="cannot write the study") as caught:
+                seek(store=Path(name), resume=True)
+            with pytest.raises(DataError, match="cannot write the study"):
+                seek(store=Path(name), seed=1)
+        assert "make the folder writable" in caught.value.cure
+        assert is_same(whole, seek(store=Path(name), resume=True))
+
+
+def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeypatch):
+    def refuse(handle, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        with pytest.raises(DataError, match="No space left"), study_folder.hold_lock(tmp_path):
+            pass
+    (tmp_path / LOCK).unlink()
+    (tmp_path / LOCK).symlink_to("/dev/full")
+    with pytest.raises(DataError, match="cannot write the study"), study_folder.hold_lock(tmp_path):
+        pass
