@@ -13,10 +13,7 @@ import backtest as bt
 
 SAMPLE = bt.Market.sample(bars=24 * 4)
 MARKET = bt.Market.from_frames(
-    SAMPLE.bars(),
-    funding=SAMPLE.funding()[["rate"]],
-    mark=SAMPLE.mark(),
-    instrument="BTCUSDT",
+    SAMPLE.bars(), funding=SAMPLE.funding()[["rate"]], mark=SAMPLE.mark(), instrument="BTCUSDT"
 )
 """Four days of hours with mark and funding, under a name that every layout can hold."""
 

@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.cases import PortfolioCase, Tape
-from tests.draws import (
-    HOUR,
-    Scene,
-    make_flows,
-)
+from tests.draws import HOUR, Scene, make_flows
 from tests.portfolio_draws import (
     draw_costs,
     draw_exits,
@@ -292,11 +288,7 @@ def make_collateral(
 
 
 def make_account(
-    scene: Scene,
-    names: list[str],
-    venues: Mapping[str, dict[str, Any]],
-    *,
-    has_collateral: bool,
+    scene: Scene, names: list[str], venues: Mapping[str, dict[str, Any]], *, has_collateral: bool
 ) -> dict[str, Any]:
     """Draw the account: margin modes and settings by instrument, or one for all."""
     call = scene.spread(0.05, 0.9) if scene.chance(0.5) else None

@@ -162,17 +162,14 @@ def test_what_breaks_a_rule_is_refused_with_rule_value_place_and_cure(case: str)
     assert cure in caught.value.cure
 
 
-@pytest.mark.parametrize(
-    "choices",
-    [
-        {},
-        {"venue_leverage": 50},
-        {"margin": "isolated", "venue_leverage": 10, "min_leverage": 10},
-        {"margin_call": 1.0},
-        CALLED,
-        {"flows": by_day(100, -50)},
-    ],
-)
+@pytest.mark.parametrize("choices", [
+    {},
+    {"venue_leverage": 50},
+    {"margin": "isolated", "venue_leverage": 10, "min_leverage": 10},
+    {"margin_call": 1.0},
+    CALLED,
+    {"flows": by_day(100, -50)},
+])  # fmt: skip
 def test_sound_accounts_fit_a_venue(choices: dict[str, Any]) -> None:
     fit(**choices)
 

@@ -218,17 +218,14 @@ def test_the_last_bar_has_the_multiple_of_the_close_before_it():
     assert price == pytest.approx(100.0 - 2.0 * 4.0)
 
 
-@pytest.mark.parametrize(
-    ("terms", "problem"),
-    [
-        ((0.0, "atr"), "multiple must be over 0"),
-        ((NAN, "atr"), "multiple must be a number"),
-        ((math.inf, "atr"), "multiple must be finite"),
-        ((2.0, ""), "column must be the name of a column"),
-        ((2.0, 3), "column must be the name of a column"),
-        ((2.0, "atr", "percent"), "unit must be one of price, fraction"),
-    ],
-)
+@pytest.mark.parametrize(("terms", "problem"), [
+    ((0.0, "atr"), "multiple must be over 0"),
+    ((NAN, "atr"), "multiple must be a number"),
+    ((math.inf, "atr"), "multiple must be finite"),
+    ((2.0, ""), "column must be the name of a column"),
+    ((2.0, 3), "column must be the name of a column"),
+    ((2.0, "atr", "percent"), "unit must be one of price, fraction"),
+])  # fmt: skip
 def test_a_multiple_that_is_none_is_refused(terms, problem):
     with pytest.raises(bt.ParameterError, match=problem):
         bt.Multiple(*terms)

@@ -201,15 +201,12 @@ def test_an_order_shrinks_to_what_initial_margin_allows():
     assert play(100, 100, targets=30.0).bars["leverage"].iloc[-1] == is_(16.0)
 
 
-@pytest.mark.parametrize(
-    ("side", "kind", "kappa"),
-    [
-        (1.0, "linear", 0.002 + 0.001 * 1.002),
-        (-1.0, "linear", 0.002 + 0.001 * 0.998),
-        (1.0, "inverse", 0.003 / 1.002),
-        (-1.0, "inverse", 0.003 / 0.998),
-    ],
-)
+@pytest.mark.parametrize(("side", "kind", "kappa"), [
+    (1.0, "linear", 0.002 + 0.001 * 1.002),
+    (-1.0, "linear", 0.002 + 0.001 * 0.998),
+    (1.0, "inverse", 0.003 / 1.002),
+    (-1.0, "inverse", 0.003 / 0.998),
+])  # fmt: skip
 def test_the_cap_holds_after_the_cost_of_the_trade_itself(side, kind, kappa):
     venue = venue_of(contract={"kind": kind}, fees=FEE, slippage={"rate": 0.002})
     result = play(100, 100, targets=INF, signal=side, venue=venue)
@@ -261,19 +258,16 @@ def test_a_trade_that_only_reduces_passes_over_the_limit():
 TABLE = [bracket(0.0, 5000.0, 20.0, 0.04), bracket(5000.0, 50_000.0, 5.0, 0.1)]
 
 
-@pytest.mark.parametrize(
-    ("capital", "setting", "notional"),
-    [
-        (1000.0, None, 5000.0),  # max(min(5,000, 20 x 1,000), min(50,000, 5 x 1,000))
-        (2000.0, None, 10_000.0),  # the second bracket: 5 x 2,000
-        (200.0, None, 4000.0),  # the first: 20 x 200
-        (20_000.0, None, 50_000.0),  # the last cap
-        (2000.0, 20.0, 5000.0),  # the largest cap that allows 20x
-        (2000.0, 10.0, 5000.0),  # likewise
-        (400.0, 10.0, 4000.0),  # 10 x 400
-        (2000.0, 4.0, 8000.0),  # 4 x 2,000; the second bracket allows it
-    ],
-)
+@pytest.mark.parametrize(("capital", "setting", "notional"), [
+    (1000.0, None, 5000.0),  # max(min(5,000, 20 x 1,000), min(50,000, 5 x 1,000))
+    (2000.0, None, 10_000.0),  # the second bracket: 5 x 2,000
+    (200.0, None, 4000.0),  # the first: 20 x 200
+    (20_000.0, None, 50_000.0),  # the last cap
+    (2000.0, 20.0, 5000.0),  # the largest cap that allows 20x
+    (2000.0, 10.0, 5000.0),  # likewise
+    (400.0, 10.0, 4000.0),  # 10 x 400
+    (2000.0, 4.0, 8000.0),  # 4 x 2,000; the second bracket allows it
+])  # fmt: skip
 def test_the_leverage_setting_and_the_caps_limit_the_notional(capital, setting, notional):
     account = account_of(capital=capital, venue_leverage=setting)
     result = play(100, 100, targets=INF, venue=venue_of(brackets=TABLE), account=account)

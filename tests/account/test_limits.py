@@ -180,26 +180,23 @@ def test_every_preset_has_dates_in_order_a_title_and_sources():
         account_of(max_leverage=name)
 
 
-@pytest.mark.parametrize(
-    ("name", "day", "leverage"),
-    [
-        ("esma-crypto", "2018-07-31", INF),
-        ("esma-crypto", "2018-08-01", 2.0),
-        ("fca-crypto", "2021-01-05", 2.0),
-        ("fca-crypto", "2021-01-06", 0.0),
-        ("japan-crypto", "2020-04-30", 4.0),
-        ("japan-crypto", "2020-05-01", 2.0),
-        ("binance-new-accounts", "2021-07-18", INF),
-        ("binance-new-accounts", "2021-07-19", 20.0),
-        ("nfa-major", "2010-10-17", 100.0),
-        ("nfa-major", "2010-10-18", 50.0),
-        ("nfa-minor", "2010-10-18", 20.0),
-        ("reg-t", "1946-06-01", 1.0),
-        ("reg-t", "2020-01-01", 2.0),
-        ("pattern-day-trader", "2001-09-27", 2.0),
-        ("pattern-day-trader", "2001-09-28", 4.0),
-    ],
-)
+@pytest.mark.parametrize(("name", "day", "leverage"), [
+    ("esma-crypto", "2018-07-31", INF),
+    ("esma-crypto", "2018-08-01", 2.0),
+    ("fca-crypto", "2021-01-05", 2.0),
+    ("fca-crypto", "2021-01-06", 0.0),
+    ("japan-crypto", "2020-04-30", 4.0),
+    ("japan-crypto", "2020-05-01", 2.0),
+    ("binance-new-accounts", "2021-07-18", INF),
+    ("binance-new-accounts", "2021-07-19", 20.0),
+    ("nfa-major", "2010-10-17", 100.0),
+    ("nfa-major", "2010-10-18", 50.0),
+    ("nfa-minor", "2010-10-18", 20.0),
+    ("reg-t", "1946-06-01", 1.0),
+    ("reg-t", "2020-01-01", 2.0),
+    ("pattern-day-trader", "2001-09-27", 2.0),
+    ("pattern-day-trader", "2001-09-28", 4.0),
+])  # fmt: skip
 def test_the_presets_by_their_days(name, day, leverage):
     assert bt.leverage_limit(name).asof(pd.Timestamp(day, tz="UTC")) == is_(leverage)
 

@@ -103,14 +103,11 @@ def test_the_gap_check_liquidates_on_the_mark_open_and_stops_on_the_last_open():
     assert happened(stop, "stop")["price"].item() == is_(97.0)
 
 
-@pytest.mark.parametrize(
-    ("stop", "kind", "price"),
-    [
-        (0.05, "stop", 95.0),  # nearer than 94.74
-        (0.06, "liquidation", LP),  # farther
-        (1 - LP / 100, "liquidation", LP),  # a tie goes to the liquidation
-    ],
-)
+@pytest.mark.parametrize(("stop", "kind", "price"), [
+    (0.05, "stop", 95.0),  # nearer than 94.74
+    (0.06, "liquidation", LP),  # farther
+    (1 - LP / 100, "liquidation", LP),  # a tie goes to the liquidation
+])  # fmt: skip
 def test_the_nearer_of_stop_and_liquidation_acts_first(stop, kind, price):
     result = play(100, 100, (100, 101, 90, 95), targets=TEN, account=account_of(stop_loss=stop))
     acted = result.events[result.events["kind"].isin(["stop", "liquidation"])]
@@ -226,11 +223,7 @@ def test_a_takeover_takes_all_that_backs_the_position():
     assert equities(cross)[-1] == 0.0
     assert total(cross, "liquidation_loss") == is_(5 * LP)
     apart = play(
-        100,
-        (100, 100, 94, 94),
-        targets=(5.0, NAN),
-        venue=dies(mode="takeover"),
-        account=isolated(),
+        100, (100, 100, 94, 94), targets=(5.0, NAN), venue=dies(mode="takeover"), account=isolated()
     )
     assert equities(apart)[-1] == is_(500.0)
     assert total(apart, "liquidation_loss") == is_(2.5 * LP)

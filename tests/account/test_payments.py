@@ -25,20 +25,17 @@ def funded(*events, targets=ONCE, **more):
     return play(*[100] * 4, targets=targets, funding=events, **more)
 
 
-@pytest.mark.parametrize(
-    ("hours", "seconds", "paid"),
-    [
-        (1, 0, 0.0),  # at the open of the purchase: nothing was carried in
-        (1, 45, 0.0),  # snapped to it
-        (1, 60, 0.0),  # the end of the jitter
-        (1, 61, 1.0),  # inside: the position now held pays
-        (2, -61, 1.0),  # inside bar 1
-        (2, -60, 1.0),  # at the next open: carried in
-        (2, 0, 1.0),
-        (2, 60, 1.0),  # closed at this open, but carried in
-        (2, 61, 0.0),  # closed by then
-    ],
-)
+@pytest.mark.parametrize(("hours", "seconds", "paid"), [
+    (1, 0, 0.0),  # at the open of the purchase: nothing was carried in
+    (1, 45, 0.0),  # snapped to it
+    (1, 60, 0.0),  # the end of the jitter
+    (1, 61, 1.0),  # inside: the position now held pays
+    (2, -61, 1.0),  # inside bar 1
+    (2, -60, 1.0),  # at the next open: carried in
+    (2, 0, 1.0),
+    (2, 60, 1.0),  # closed at this open, but carried in
+    (2, 61, 0.0),  # closed by then
+])  # fmt: skip
 def test_who_held_the_position_at_the_stamp_pays(hours, seconds, paid):
     result = funded((hours + seconds / 3600, 0.001), targets=(1.0, 0.0))
     assert total(result, "funding") == is_(paid)  # 10 x 100 x 0.001
@@ -106,11 +103,7 @@ def test_isolated_funding_may_come_from_the_wallet_until_it_is_empty():
 @pytest.mark.parametrize("hours", [2.0, 2.5])
 def test_a_payment_that_breaks_an_isolated_margin_liquidates_at_once_at_the_mark_open(hours):
     result = play(
-        *[100] * 3,
-        (100, 120, 100, 120),
-        targets=TEN,
-        funding=[(hours, 0.06)],
-        account=isolated(),
+        *[100] * 3, (100, 120, 100, 120), targets=TEN, funding=[(hours, 0.06)], account=isolated()
     )
     # 1,000 posted for 10,000; 600 paid leaves 400 <= 500: closed at 100, 400 back in the wallet
     event = happened(result, "liquidation")

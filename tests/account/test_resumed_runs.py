@@ -283,15 +283,12 @@ def test_a_saved_result_is_loaded_whole_and_can_be_resumed(name, tmp_path):
     assert_same_bits(whole, head, tail)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"venue": venue_of(contract={"size": 0.01})}, "venue.contract"),
-        ({"account": account_of(band=0.5)}, "account.band"),
-        ({"account": account_of(flows=series({1: 5.0}))}, "account.flows"),
-        ({"policy": Ratchet(multiple=5.0)}, "policy"),
-    ],
-)
+@pytest.mark.parametrize(("change", "named"), [
+    ({"venue": venue_of(contract={"size": 0.01})}, "venue.contract"),
+    ({"account": account_of(band=0.5)}, "account.band"),
+    ({"account": account_of(flows=series({1: 5.0}))}, "account.flows"),
+    ({"policy": Ratchet(multiple=5.0)}, "policy"),
+])  # fmt: skip
 def test_resuming_under_other_rules_is_refused_naming_what_differs(change, named):
     market, _ = lived("cross, all costs")
     rules = {"policy": Ratchet(), "venue": venue_of(), "account": account_of()}

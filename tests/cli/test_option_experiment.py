@@ -66,15 +66,12 @@ def test_a_file_lists_options_and_holds_them(folder, capsys):
     assert {*listed["quantities"]} <= {*"0123456789abcdef"}
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('chains = "quotes.csv"', "got no chains"),
-        ('quantities = "puts.csv"', ""),
-        ("strike = 30_000", "an option needs a name as Deribit's, or strike"),
-        ("fee = 0.0003", "fee"),
-    ],
-)
+@pytest.mark.parametrize(("line", "words"), [
+    ('chains = "quotes.csv"', "got no chains"),
+    ('quantities = "puts.csv"', ""),
+    ("strike = 30_000", "an option needs a name as Deribit's, or strike"),
+    ("fee = 0.0003", "fee"),
+])  # fmt: skip
 def test_what_lacks_is_said(folder, capsys, line, words):
     text = TEXT.replace(line, "" if words else 'quantities = "none.csv"')
     (folder / "puts.toml").write_text(text)
@@ -90,15 +87,12 @@ def test_names_and_quotes_are_flags(folder, capsys):
     assert "of an instrument of the markets" in err
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (TEXT.partition("[venue.option_costs]")[0], "in a file [venue.option_costs]"),
-        (TEXT.replace("puts.csv", "typo.csv"), f"got '{NAME}T'; did you mean '{NAME}'"),
-        (TEXT.replace("quotes.csv", "nowhere"), "a file or folder of quotes must exist"),
-        (f"balance = 1{TEXT}", "backtest liq --book puts.toml"),
-    ],
-)
+@pytest.mark.parametrize(("text", "words"), [
+    (TEXT.partition("[venue.option_costs]")[0], "in a file [venue.option_costs]"),
+    (TEXT.replace("puts.csv", "typo.csv"), f"got '{NAME}T'; did you mean '{NAME}'"),
+    (TEXT.replace("quotes.csv", "nowhere"), "a file or folder of quotes must exist"),
+    (f"balance = 1{TEXT}", "backtest liq --book puts.toml"),
+])  # fmt: skip
 def test_slips_are_found_before_surfaces_are_fitted(folder, capsys, monkeypatch, text, words):
     monkeypatch.setattr(bt.Surfaces, "fit", None)
     typo = pd.read_csv(folder / "puts.csv").rename(columns={NAME: f"{NAME}T"})
@@ -134,14 +128,11 @@ def test_surfaces_do_not_change_the_form_of_the_json_of_paths(capsys):
     assert isinstance(spread, list)  # of one market
 
 
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [
-        ("ratoi=1", "did you mean 'ratio'"),
-        ("factors=3", "give 1 for bt.paths.SimulatedSurface, 2 for"),
-        ("ratio", "--surfaces ratio=1.1"),
-    ],
-)
+@pytest.mark.parametrize(("entry", "words"), [
+    ("ratoi=1", "did you mean 'ratio'"),
+    ("factors=3", "give 1 for bt.paths.SimulatedSurface, 2 for"),
+    ("ratio", "--surfaces ratio=1.1"),
+])  # fmt: skip
 def test_slips_in_the_surfaces_of_paths_are_named(capsys, entry, words):
     code, _, err = call(capsys, "paths", "--surfaces", entry)
     assert code == 2

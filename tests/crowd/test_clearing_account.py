@@ -51,19 +51,16 @@ def test_noise_funds_and_account_hold_all_shares():
     assert shares == pytest.approx(1_000.0, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"account": bt.Account(capital=2.0)}, "fill='next_close', got 'next_open'"),
-        ({"agents": bt.agents.Policies({Constant(): 0.5})}, "joins Thurner or LeverageCycle"),
-        ({"policy": None, "account": next_close(2.0)}, "account is that of the account of policy="),
-        (
-            {"venue": free_venue().override(contract={"kind": "inverse"})},
-            "trades linear contracts, got 'inverse'",
-        ),
-        ({"account": next_close(1_000.0)}, "do not converge"),
-    ],
-)
+@pytest.mark.parametrize(("given", "message"), [
+    ({"account": bt.Account(capital=2.0)}, "fill='next_close', got 'next_open'"),
+    ({"agents": bt.agents.Policies({Constant(): 0.5})}, "joins Thurner or LeverageCycle"),
+    ({"policy": None, "account": next_close(2.0)}, "account is that of the account of policy="),
+    (
+        {"venue": free_venue().override(contract={"kind": "inverse"})},
+        "trades linear contracts, got 'inverse'",
+    ),
+    ({"account": next_close(1_000.0)}, "do not converge"),
+])  # fmt: skip
 def test_what_an_account_among_agents_cannot_be_is_refused(given, message):
     with pytest.raises(bt.ParameterError, match=message):
         among(**given)

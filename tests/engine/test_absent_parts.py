@@ -62,16 +62,13 @@ def test_nothing_of_the_absent_parts_is_left_to_compile() -> None:
     assert len(seen) > 300
 
 
-@pytest.mark.parametrize(
-    ("text", "shorter"),
-    [
-        ("has_short_option(state) or x", "x"),
-        ("has_short_option(state) or is_walking(state)", "False"),
-        ("terms.n_pools == 1 and not is_walking(state)", "True"),
-        ("x or 1", "x or 1"),
-        ("x and terms.n_pools > 1", "False"),
-    ],
-)
+@pytest.mark.parametrize(("text", "shorter"), [
+    ("has_short_option(state) or x", "x"),
+    ("has_short_option(state) or is_walking(state)", "False"),
+    ("terms.n_pools == 1 and not is_walking(state)", "True"),
+    ("x or 1", "x or 1"),
+    ("x and terms.n_pools > 1", "False"),
+])  # fmt: skip
 def test_a_condition_is_shortened_by_what_is_known(text: str, shorter: str) -> None:
     found = PartRemover().visit(ast.parse(text, mode="eval"))
     assert ast.unparse(found) == shorter

@@ -12,10 +12,7 @@ from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venu
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 PAIR = simulate_pair(200, 3)
-TERMS = [
-    {},
-    {"margin": "isolated", "venue_leverage": 10.0},
-]
+TERMS = [{}, {"margin": "isolated", "venue_leverage": 10.0}]
 OF_BENCHMARK = ("alpha", "beta", "break_even_drift", "break_even_leverage")
 
 
@@ -137,16 +134,13 @@ def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run()
     assert resumed.market_returns[0] == pytest.approx(1 / 100)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("CCC", "must be an instrument of the run, got 'CCC'"),
-        (1.5, "must be an instrument, weights or prices, got float"),
-        ({"CCC": 1.0}, "got one of 'CCC'"),
-        (pd.Series([1.0], index=[0]), "must be indexed by time"),
-        (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
-    ],
-)
+@pytest.mark.parametrize(("given", "message"), [
+    ("CCC", "must be an instrument of the run, got 'CCC'"),
+    (1.5, "must be an instrument, weights or prices, got float"),
+    ({"CCC": 1.0}, "got one of 'CCC'"),
+    (pd.Series([1.0], index=[0]), "must be indexed by time"),
+    (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
+])  # fmt: skip
 def test_an_impossible_benchmark_is_refused(given, message):
     with pytest.raises(ParameterError, match=message) as error:
         run(PAIR, benchmark=given)

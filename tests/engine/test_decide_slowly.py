@@ -162,10 +162,7 @@ def test_bars_since_an_event_count_longer_closes(market, account):
 
 def test_several_instruments_decide_on_one_longer_clock():
     """One that is listed inside a longer bar waits for the close of its first whole one."""
-    pair = {
-        "A": bt.Market.sample(bars=200),
-        "B": bt.Market.sample(bars=200, seed=1).slice(3, 150),
-    }
+    pair = {"A": bt.Market.sample(bars=200), "B": bt.Market.sample(bars=200, seed=1).slice(3, 150)}
     markets = bt.Markets(pair)
     slow = run(markets, Reading(), decide="4h", venue={"A": VENUE, "B": VENUE})
     times = pd.DatetimeIndex(slow.events.query("kind == 'fill'")["time"])

@@ -387,12 +387,7 @@ def cold_environment(folder: Path) -> dict[str, str]:
 def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command, and wait for what it leaves in the background."""
     done = subprocess.run(
-        command,
-        env=cold_environment(folder),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
+        command, env=cold_environment(folder), capture_output=True, text=True, check=True, cwd=ROOT
     )
     wait_for_the_child(folder)
     return done

@@ -59,17 +59,14 @@ def test_a_text_names_a_rule_with_its_parameters_in_order():
     assert read_rule("rsi:14", {"high": 80}).settings()["high"] == 80.0
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("rsj", "did you mean 'rsi'"),
-        ("rsi:60:1:2:both:5", "takes 4 parameters, got 5"),
-        ("rsi:14:60", "low must be 0 to 50"),
-        ("ma-cross:50:20", "fast must be below slow 20, got 50"),
-        ("breakout:x", "window must be a whole number"),
-        ("breakout:9:up", "sides must be one of both, long, short"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("rsj", "did you mean 'rsi'"),
+    ("rsi:60:1:2:both:5", "takes 4 parameters, got 5"),
+    ("rsi:14:60", "low must be 0 to 50"),
+    ("ma-cross:50:20", "fast must be below slow 20, got 50"),
+    ("breakout:x", "window must be a whole number"),
+    ("breakout:9:up", "sides must be one of both, long, short"),
+])  # fmt: skip
 def test_a_wrong_text_is_one_clear_error(text, message):
     with pytest.raises(bt.ParameterError, match=message):
         resolve_signal(text, bt.Market.sample(bars=48))

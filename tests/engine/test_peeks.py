@@ -228,14 +228,11 @@ SHORT = MARKET.prefix(600)
 TERMS = {"venue": free_venue(), "account": bt.Account()}
 
 
-@pytest.mark.parametrize(
-    "sets",
-    [
-        {"word": ["past", "now", "next"]},
-        {"word": ["now"], "bars": np.linspace(1.0, 100.0, 65)},
-        {"word": ["past", "now"], "bars": [100.0, 1.0, 50.0]},
-    ],
-)
+@pytest.mark.parametrize("sets", [
+    {"word": ["past", "now", "next"]},
+    {"word": ["now"], "bars": np.linspace(1.0, 100.0, 65)},
+    {"word": ["past", "now"], "bars": [100.0, 1.0, 50.0]},
+])  # fmt: skip
 def test_a_sweep_checks_every_word_and_both_ends_of_numbers(sets: Any):
     with pytest.raises(bt.PolicyError, match="Worded looks ahead: column 'x'"):
         bt.sweep(SHORT, Worded, sets, **TERMS)

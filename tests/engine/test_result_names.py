@@ -79,12 +79,9 @@ def test_several_positions_have_what_one_has(two, tmp_path):
     assert str(loaded.calibration()) == str(two.calibration())
 
 
-@pytest.mark.parametrize(
-    ("call", "reason"),
-    [
-        (lambda result: result.venue, "single venue, got 2 instruments"),
-    ],
-)
+@pytest.mark.parametrize(("call", "reason"), [
+    (lambda result: result.venue, "single venue, got 2 instruments"),
+])  # fmt: skip
 def test_what_has_no_meaning_for_several_says_why(two, call, reason):
     with pytest.raises(bt.ParameterError, match=reason):
         call(two)

@@ -74,34 +74,28 @@ def test_other_zones_and_units_of_time_are_the_same_moments():
     assert from_series(FLAT, there).tolist() == [1.0, 0.0, 0.0, -1.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("sides", "expected"),
-    [
-        ("both", [1.0, -0.5, 0.0, 0.0, 0.0, 0.0]),
-        ("long", [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
-        ("short", [0.0, -0.5, 0.0, 0.0, 0.0, 0.0]),
-    ],
-)
+@pytest.mark.parametrize(("sides", "expected"), [
+    ("both", [1.0, -0.5, 0.0, 0.0, 0.0, 0.0]),
+    ("long", [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+    ("short", [0.0, -0.5, 0.0, 0.0, 0.0, 0.0]),
+])  # fmt: skip
 def test_a_side_that_is_not_taken_is_flat(sides, expected):
     assert from_series(FLAT, by_hours({0: 1.0, 1: -0.5}), sides).tolist() == expected
 
 
-@pytest.mark.parametrize(
-    ("series", "text"),
-    [
-        ([1.0] * 6, "must be a Series by time, got a list"),
-        (pd.Series([1.0] * 6), "got a Series by RangeIndex"),
-        (by_hours({0: 1.0}).tz_localize(None), "has no time zone"),
-        (by_hours({0: 1.0}).set_axis([pd.NaT]).tz_localize("UTC"), "duplicates, NaT or times"),
-        (pd.Series([1.0, 0.0], index=[hour(1), hour(1)]), "duplicates, NaT or times"),
-        (by_hours({2: 1.0, 1: 0.0}), "duplicates, NaT or times that go back"),
-        (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
-        (by_hours({9: 1.0}), "has none from 2020-01-01 to 2020-01-01 06:00"),
-        (by_hours({0: 1.5}), r"must lie in \[-1, 1\], got 1.5 in 1 of 6 bars"),
-        (by_hours({0: math.inf}), r"must lie in \[-1, 1\], got inf"),
-        (by_hours({0: "long"}), "must be numbers"),
-    ],
-)
+@pytest.mark.parametrize(("series", "text"), [
+    ([1.0] * 6, "must be a Series by time, got a list"),
+    (pd.Series([1.0] * 6), "got a Series by RangeIndex"),
+    (by_hours({0: 1.0}).tz_localize(None), "has no time zone"),
+    (by_hours({0: 1.0}).set_axis([pd.NaT]).tz_localize("UTC"), "duplicates, NaT or times"),
+    (pd.Series([1.0, 0.0], index=[hour(1), hour(1)]), "duplicates, NaT or times"),
+    (by_hours({2: 1.0, 1: 0.0}), "duplicates, NaT or times that go back"),
+    (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
+    (by_hours({9: 1.0}), "has none from 2020-01-01 to 2020-01-01 06:00"),
+    (by_hours({0: 1.5}), r"must lie in \[-1, 1\], got 1.5 in 1 of 6 bars"),
+    (by_hours({0: math.inf}), r"must lie in \[-1, 1\], got inf"),
+    (by_hours({0: "long"}), "must be numbers"),
+])  # fmt: skip
 def test_a_series_that_does_not_fit_is_refused(series, text):
     with pytest.raises(ParameterError, match=text):
         from_series(FLAT, series)
@@ -192,19 +186,16 @@ def broken(seen: Market) -> np.ndarray:
     return seen.columns["implied"]
 
 
-@pytest.mark.parametrize(
-    ("function", "text"),
-    [
-        (broken, "the signal broken raised KeyError: 'implied'"),
-        (lambda seen: np.ones(3), r"must return one number per bar, 600, returned shape \(3,\)"),
-        (lambda seen: np.ones((600, 2)), r"returned shape \(600, 2\)"),
-        (lambda seen: 1.0, r"returned shape \(\)"),
-        (
-            lambda seen: pd.Series(1.0, index=seen.index + pd.Timedelta("1h")),
-            "returned a Series by other times",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("function", "text"), [
+    (broken, "the signal broken raised KeyError: 'implied'"),
+    (lambda seen: np.ones(3), r"must return one number per bar, 600, returned shape \(3,\)"),
+    (lambda seen: np.ones((600, 2)), r"returned shape \(600, 2\)"),
+    (lambda seen: 1.0, r"returned shape \(\)"),
+    (
+        lambda seen: pd.Series(1.0, index=seen.index + pd.Timedelta("1h")),
+        "returned a Series by other times",
+    ),
+])  # fmt: skip
 def test_a_function_that_gives_something_else_is_told_so(function, text, market: Market):
     with pytest.raises(PolicyError, match=text):
         from_function(market, function)

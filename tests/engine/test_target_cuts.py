@@ -184,17 +184,14 @@ def test_initial_margin_is_told_by_hand():
     assert "by initial margin at 5 decisions (100.0 %)" in text
 
 
-@pytest.mark.parametrize(
-    ("account", "leverage", "cause"),
-    [
-        ({"max_leverage": 2.0}, 3.0, "max_leverage"),
-        ({"min_leverage": 0.5}, 0.1, "min_leverage"),
-        ({"band": 0.5}, 0.4, "band"),
-        ({"venue_leverage": 2.0}, 3.0, "venue_leverage"),
-        ({"capital": 20.0}, 0.6, "lot"),
-        ({"capital": 5.0}, 0.5, "min_notional"),
-    ],
-)
+@pytest.mark.parametrize(("account", "leverage", "cause"), [
+    ({"max_leverage": 2.0}, 3.0, "max_leverage"),
+    ({"min_leverage": 0.5}, 0.1, "min_leverage"),
+    ({"band": 0.5}, 0.4, "band"),
+    ({"venue_leverage": 2.0}, 3.0, "venue_leverage"),
+    ({"capital": 20.0}, 0.6, "lot"),
+    ({"capital": 5.0}, 0.5, "min_notional"),
+])  # fmt: skip
 def test_each_limit_has_its_name(account, leverage, cause):
     price = np.full(6, 100.0)
     venue = bt.Venue(
@@ -254,16 +251,13 @@ class Cold(bt.Policy):
         return 1.0 / bar.sigma
 
 
-@pytest.mark.parametrize(
-    ("policy", "account", "signal", "why"),
-    [
-        (Silent(), {}, None, "the policy returned NaN"),
-        (Cold(), {}, None, "sigma was not known at any of 600 closes"),
-        (Constant(1.0), {"band": 5.0}, None, "within the band of 5 turns"),
-        (Constant(1.0), {"capital": 2.0}, None, "under one lot, 0.001 contracts"),
-        (Constant(1.0), {}, 0.0, "the signal was 0 or NaN at all 600 closes"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "account", "signal", "why"), [
+    (Silent(), {}, None, "the policy returned NaN"),
+    (Cold(), {}, None, "sigma was not known at any of 600 closes"),
+    (Constant(1.0), {"band": 5.0}, None, "within the band of 5 turns"),
+    (Constant(1.0), {"capital": 2.0}, None, "under one lot, 0.001 contracts"),
+    (Constant(1.0), {}, 0.0, "the signal was 0 or NaN at all 600 closes"),
+])  # fmt: skip
 def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     with pytest.warns(bt.NoFillWarning, match="filled no order") as caught:

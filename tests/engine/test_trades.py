@@ -225,15 +225,12 @@ def test_a_run_that_never_trades_has_no_trades():
     assert len(idle.trades.measures_by("year")) == 0
 
 
-@pytest.mark.parametrize(
-    ("do", "message"),
-    [
-        (lambda trades: trades.lots("lifo"), "by must be one of trip, fifo, average"),
-        (lambda trades: trades.lots(3), "by must be"),
-        (lambda trades: trades.measures_by("hour"), "by must be one of"),
-        (lambda trades: trades.measures_by(None), "by must be"),
-    ],
-)
+@pytest.mark.parametrize(("do", "message"), [
+    (lambda trades: trades.lots("lifo"), "by must be one of trip, fifo, average"),
+    (lambda trades: trades.lots(3), "by must be"),
+    (lambda trades: trades.measures_by("hour"), "by must be one of"),
+    (lambda trades: trades.measures_by(None), "by must be"),
+])  # fmt: skip
 def test_bad_words_are_refused(do, message):
     with pytest.raises(bt.ParameterError, match=message):
         do(run_by_hand().trades)
@@ -258,14 +255,11 @@ def test_the_command_line_writes_trades(capsys, tmp_path):
     assert len(json.loads((tmp_path / "t.json").read_text())) >= len(table)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--trades", "t.xls"), "a file of trades ends in .csv, .parquet, .json, got 't.xls'"),
-        (("--trades-by", "fifo"), "--trades-by needs a file of trades, got fifo without one"),
-        (("--trades", "t.csv", "--trades-by", "lifo"), "trades_by must be one of"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    (("--trades", "t.xls"), "a file of trades ends in .csv, .parquet, .json, got 't.xls'"),
+    (("--trades-by", "fifo"), "--trades-by needs a file of trades, got fifo without one"),
+    (("--trades", "t.csv", "--trades-by", "lifo"), "trades_by must be one of"),
+])  # fmt: skip
 def test_bad_flags_of_trades_are_refused(capsys, words, message):
     code, _, err = call(capsys, *RUN, *words)
     assert (code, message in err) == (2, True), err

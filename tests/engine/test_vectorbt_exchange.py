@@ -21,16 +21,12 @@ TERMS = {"venue": VENUE, "compile": False}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("policy", "account", "signal"),
-    [
-        (Constant(leverage=0.9), bt.Account(band=0.05), 1.0),
-        (Constant(leverage=3.0), bt.Account(band=0.1), -1.0),
-        (VolTarget(target=0.3), bt.Account(stop_loss=0.04, max_leverage=0.95), "breakout:12"),
-        (Constant(leverage=0.5), bt.Account(fill="same_close"), "rsi:6:30:70"),
-    ],
-    ids=["long", "short at 3x", "both sides with stops", "filled at the close"],
-)
+@pytest.mark.parametrize(("policy", "account", "signal"), [
+    (Constant(leverage=0.9), bt.Account(band=0.05), 1.0),
+    (Constant(leverage=3.0), bt.Account(band=0.1), -1.0),
+    (VolTarget(target=0.3), bt.Account(stop_loss=0.04, max_leverage=0.95), "breakout:12"),
+    (Constant(leverage=0.5), bt.Account(fill="same_close"), "rsi:6:30:70"),
+], ids=["long", "short at 3x", "both sides with stops", "filled at the close"])  # fmt: skip
 def test_a_portfolio_is_worth_the_equity_at_every_close(policy, account, signal):
     result = bt.run(PLAIN, policy, account=account, signal=signal, **TERMS)
     portfolio = result.to_vectorbt("portfolio")

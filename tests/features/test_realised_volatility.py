@@ -8,11 +8,7 @@ import pandas as pd
 import pytest
 
 from backtest import DataError, Market
-from backtest.features import (
-    log_returns,
-    realised_volatility,
-    volatility,
-)
+from backtest.features import log_returns, realised_volatility, volatility
 from tests.features.test_features import sessions_market
 from tests.features.test_volatility import YEAR
 

@@ -41,17 +41,13 @@ def read(tmp_path, text):
     return bt.read_fills(path)
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "has_coins"),
-    [
-        (BINANCE, "order", True),
-        (OLD_BINANCE, "order", True),
-        (SAME_BYBIT, "liquidation", False),
-        (LOG, "liquidation", True),
-        (OKX, "liquidation", True),
-    ],
-    ids=["binance", "old binance", "bybit", "bybit log", "okx"],
-)
+@pytest.mark.parametrize(("text", "kind", "has_coins"), [
+    (BINANCE, "order", True),
+    (OLD_BINANCE, "order", True),
+    (SAME_BYBIT, "liquidation", False),
+    (LOG, "liquidation", True),
+    (OKX, "liquidation", True),
+], ids=["binance", "old binance", "bybit", "bybit log", "okx"])  # fmt: skip
 def test_an_export_is_the_fills_in_it_in_the_order_of_time(text, kind, has_coins, tmp_path):
     found = read(tmp_path, text)
     times = ["2026-03-16 01:00:00+00:00", "2026-03-17 09:34:12+00:00"]
@@ -70,20 +66,17 @@ def test_a_time_may_stand_before_its_date(tmp_path):
     assert str(found["time"][0]) == "2026-03-17 09:34:12+00:00"
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        (BINANCE.replace("BUY", "HOLD"), "a side must be one of buy, open long"),
-        (BINANCE.replace("0.2953 USDC", "free"), "a fee must be an amount, got 'free'"),
-        (BINANCE.replace("Time,", "When,"), "no column Date or Time"),
-        (BINANCE.replace("26-03-17", "26-13-17"), "cannot be read"),
-        (BYBIT.replace("UTC+10", "Sydney"), "a time zone must be UTC or UTC.8, got 'Sydney'"),
-        (LOG.replace("LIQUIDATION", "AUCTION"), "got 'AUCTION'"),
-        (OKX.replace("Swap,BTC-USDC-SWAP", "Spot,BTC-USDC"), "a row for each coin"),
-        (OKX.replace("Open long", "Rest"), "got 'rest'"),
-        (OKX.replace("0.01,cont", "many,cont"), "cannot be read"),
-    ],
-)
+@pytest.mark.parametrize(("text", "problem"), [
+    (BINANCE.replace("BUY", "HOLD"), "a side must be one of buy, open long"),
+    (BINANCE.replace("0.2953 USDC", "free"), "a fee must be an amount, got 'free'"),
+    (BINANCE.replace("Time,", "When,"), "no column Date or Time"),
+    (BINANCE.replace("26-03-17", "26-13-17"), "cannot be read"),
+    (BYBIT.replace("UTC+10", "Sydney"), "a time zone must be UTC or UTC.8, got 'Sydney'"),
+    (LOG.replace("LIQUIDATION", "AUCTION"), "got 'AUCTION'"),
+    (OKX.replace("Swap,BTC-USDC-SWAP", "Spot,BTC-USDC"), "a row for each coin"),
+    (OKX.replace("Open long", "Rest"), "got 'rest'"),
+    (OKX.replace("0.01,cont", "many,cont"), "cannot be read"),
+])  # fmt: skip
 def test_an_export_that_cannot_be_read_is_one_error(text, problem, tmp_path):
     with pytest.raises(bt.DataError, match=problem) as caught:
         read(tmp_path, text)

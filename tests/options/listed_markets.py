@@ -23,11 +23,7 @@ def make_venue(**more: Any) -> bt.Venue:
 
 
 def make_surfaces(
-    times: list[str],
-    volatility: float = 0.6,
-    carry: float = 0.0,
-    shift: float = 0.0,
-    at: int = -1,
+    times: list[str], volatility: float = 0.6, carry: float = 0.0, shift: float = 0.0, at: int = -1
 ) -> Surfaces:
     """Return flat surfaces of two expiries, 7 and 30 days after each time.
 

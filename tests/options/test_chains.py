@@ -7,12 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.options.quotes import (
-    NOW,
-    ROWS,
-    make_chain,
-    make_rows,
-)
+from tests.options.quotes import NOW, ROWS, make_chain, make_rows
 from tests.refusals import check_refused
 
 

@@ -5,13 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from tests.options.listed_markets import (
-    PUT,
-    make_chain,
-    make_markets,
-    make_surfaces,
-    make_venue,
-)
+from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
 from tests.portfolio.portfolio_helpers import Hold
 from tests.refusals import check_refused
 
@@ -185,10 +179,7 @@ RUNS = {
     "isolated": (lambda: run(margin="isolated", venue_leverage=5), "held in cross margin"),
     "limit fills": (lambda: run(fill="limit", offset=0.01), "fill at the next open"),
     "fills at the close": (lambda: run(fill="next_close"), "fill at the next open"),
-    "a requirement of one's own": (
-        lambda: run(requirement=Own()),
-        "a margin rule that knows them",
-    ),
+    "a requirement of one's own": (lambda: run(requirement=Own()), "a margin rule that knows them"),
     "old surfaces": (
         lambda: run(make_markets(bars=480, max_age="3d")),
         "must be at most 3 days old",
@@ -209,10 +200,7 @@ RUNS = {
         lambda: run(quantities=schedule(columns=["PTU"])),
         "must be a listed option, got 'PTU'",
     ),
-    "a column twice": (
-        lambda: run(quantities=schedule(columns=["PUT", "PUT"])),
-        "has one column",
-    ),
+    "a column twice": (lambda: run(quantities=schedule(columns=["PUT", "PUT"])), "has one column"),
     "no times": (
         lambda: run(quantities=schedule().reset_index(drop=True)),
         "indexed by time in UTC",
@@ -236,10 +224,7 @@ RUNS = {
         lambda: run(bt.Market.sample(bars=48), policy=trading({})),
         "got none listed on it",
     ),
-    "orders inside another policy": (
-        lambda: run(policy=Same(trading({}))),
-        "stands alone",
-    ),
+    "orders inside another policy": (lambda: run(policy=Same(trading({}))), "stands alone"),
     "orders that are a list": (lambda: run(policy=trading([1])), "must return a dict"),
     "a leg without a name": (
         lambda: run(policy=trading({1: ("PUT", 1.0)})),
@@ -257,10 +242,7 @@ RUNS = {
         lambda: run(policy=trading({"leg": ("PUT", "1")})),
         "must be a number of contracts",
     ),
-    "an infinite order": (
-        lambda: run(policy=trading({"leg": ("PUT", np.inf)})),
-        "must be finite",
-    ),
+    "an infinite order": (lambda: run(policy=trading({"leg": ("PUT", np.inf)})), "must be finite"),
     "an unlisted contract": (
         lambda: run(policy=trading({"leg": ("CALL", 1.0)})),
         "must be one of those listed",

@@ -8,10 +8,7 @@ import pytest
 
 from backtest import options
 from backtest.cli import main
-from tests.options.quotes import (
-    NOW,
-    make_rows,
-)
+from tests.options.quotes import NOW, make_rows
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

@@ -6,17 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tests.oracle.numbers import (
-    DAY,
-    INFINITY,
-    ONE,
-    TIE,
-    ZERO,
-    AsOf,
-    decimals,
-    exact,
-    nanoseconds,
-)
+from tests.oracle.numbers import DAY, INFINITY, ONE, TIE, ZERO, AsOf, decimals, exact, nanoseconds
 from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
 from tests.oracle.position import PRICES, Call, Position, traded_before
 from tests.oracle.requirement import Asset, Collateral, Leg, Scenarios, Standard

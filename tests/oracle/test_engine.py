@@ -202,13 +202,10 @@ def test_random_accounts_of_several_reach_the_rules(make):
 # --------------------------------------------------------------- the comparison sees what is wrong
 
 
-@pytest.mark.parametrize(
-    ("seed", "columns"),
-    [
-        (None, ["equity", "cash", "margin", "fees", "realized_pnl", "initial_margin", "quantity"]),
-        (LIVELY_SEVERAL, ["equity", "cash", "fees", "liquidation_loss", "funding", "available"]),
-    ],
-)
+@pytest.mark.parametrize(("seed", "columns"), [
+    (None, ["equity", "cash", "margin", "fees", "realized_pnl", "initial_margin", "quantity"]),
+    (LIVELY_SEVERAL, ["equity", "cash", "fees", "liquidation_loss", "funding", "available"]),
+])  # fmt: skip
 def test_the_comparison_sees_an_error_in_one_bar(seed, columns):
     """An error of 1e-6 of the capital in one bar is found, and that alone."""
     case = make_case(LIVELY).whole() if seed is None else make_portfolio_case(seed)

@@ -229,14 +229,11 @@ def test_an_order_that_nobody_quotes_is_no_position():
     assert out.count("liquidation") == 1
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        ("A",),
-        "futures_then_options",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in (None, "largest_notional")),
-    ],
-)
+@pytest.mark.parametrize("order", [
+    ("A",),
+    "futures_then_options",
+    *(pytest.param(each, marks=pytest.mark.slow) for each in (None, "largest_notional")),
+])  # fmt: skip
 def test_a_partial_liquidation_names_instruments_before_options(order):
     """A 9x long and a sold put fail together; by name, and futures first, the put is kept."""
     put = option(FALL, -1, 101.0, [NAN, -0.5], quotes=(NAN, 1.0))

@@ -60,10 +60,7 @@ def test_increases_share_what_the_margin_admits():
 
 def test_reductions_fill_first_and_are_not_scaled():
     """A goes from 10x to 5x, B wants 20x: 250 of margin stay, 750 carry 15x of B."""
-    tapes = {
-        "A": tape([flat(100)] * 3, (10.0, 5.0)),
-        "B": tape([flat(1)] * 3, (0.0, 20.0)),
-    }
+    tapes = {"A": tape([flat(100)] * 3, (10.0, 5.0)), "B": tape([flat(1)] * 3, (0.0, 20.0))}
     out = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE))
     assert near(out.quantity[2][0], 50)
     assert near(out.quantity[2][1], 15_000)
@@ -180,10 +177,7 @@ def test_scenarios_net_within_a_group():
 def test_collateral_backs_at_its_rate_and_is_sold_where_the_balance_is_negative():
     """0.5 coins at 2000 count 500 in M and 1000 in E; a fee takes the balance of 1 below 0."""
     coin = tape([flat(2000), flat(2000), flat(2000)], ())
-    tapes = {
-        "A": tape([flat(100)] * 3, (2.5, NAN)),
-        "B": tape([flat(1)] * 3, (0.0,)),
-    }
+    tapes = {"A": tape([flat(100)] * 3, (2.5, NAN)), "B": tape([flat(1)] * 3, (0.0,))}
     case = scene(
         tapes,
         {"A": 1.0, "B": 1.0},

@@ -7,14 +7,7 @@ import pytest
 import backtest as bt
 from backtest import ParameterError, PolicyError
 from backtest.cli.find_policy import read_policy
-from backtest.strategies import (
-    Capped,
-    Constant,
-    Cppi,
-    Lowest,
-    Scheduled,
-    VolTarget,
-)
+from backtest.strategies import Capped, Constant, Cppi, Lowest, Scheduled, VolTarget
 from tests.policy.test_combine import DEEP, INF, live
 
 
@@ -61,15 +54,12 @@ def test_what_cannot_be_combined_is_refused(make: Any, text: str):
         make()
 
 
-@pytest.mark.parametrize(
-    ("text", "policy"),
-    [
-        ("Capped(VolTarget(target=0.6), cap=3)", Capped(VolTarget(0.6), 3.0)),
-        ("Capped(Cppi, inf)", Capped(Cppi(), INF)),
-        (repr(Capped(DEEP, INF)), Capped(DEEP, INF)),
-        (" Lowest( VolTarget(.5),Constant(2) ) ", Lowest(VolTarget(0.5), Constant(2.0))),
-    ],
-)
+@pytest.mark.parametrize(("text", "policy"), [
+    ("Capped(VolTarget(target=0.6), cap=3)", Capped(VolTarget(0.6), 3.0)),
+    ("Capped(Cppi, inf)", Capped(Cppi(), INF)),
+    (repr(Capped(DEEP, INF)), Capped(DEEP, INF)),
+    (" Lowest( VolTarget(.5),Constant(2) ) ", Lowest(VolTarget(0.5), Constant(2.0))),
+])  # fmt: skip
 def test_a_combination_can_be_written_at_the_command_line(text: str, policy: bt.Policy):
     assert read_policy(text, {}, where="--policy") == policy
 

@@ -342,8 +342,7 @@ def test_bad_runs(changes, problem):
     markets, venues = make_pair()
     account = bt.Account(**{**TERMS, **changes})
     check_refused(
-        lambda: bt.run(markets, Hold(), venue=venues, account=account, compile=False),
-        problem,
+        lambda: bt.run(markets, Hold(), venue=venues, account=account, compile=False), problem
     )
 
 

@@ -70,15 +70,12 @@ def test_a_position_is_closed_at_the_first_open_after_its_time():
     assert (event["price"], event["quantity"]) == (100.0, -10.0)
 
 
-@pytest.mark.parametrize(
-    ("asked", "signal", "stops"),
-    [
-        ([1, 1, 2, 2, 2, 2], None, [4]),  # an increase in bar 3 does not restart the time
-        ([2, 2, 1, 1, 1, 1], None, [4]),  # nor does a reduction
-        ([1, 1, 1, 1, 1, 1, 1], [1, 1, -1, -1, -1, -1, -1], [6]),  # a flip in bar 3 does
-        ([1, 0, 1, 1, 1, 1, 1], None, [6]),  # and closing does
-    ],
-)
+@pytest.mark.parametrize(("asked", "signal", "stops"), [
+    ([1, 1, 2, 2, 2, 2], None, [4]),  # an increase in bar 3 does not restart the time
+    ([2, 2, 1, 1, 1, 1], None, [4]),  # nor does a reduction
+    ([1, 1, 1, 1, 1, 1, 1], [1, 1, -1, -1, -1, -1, -1], [6]),  # a flip in bar 3 does
+    ([1, 0, 1, 1, 1, 1, 1], None, [6]),  # and closing does
+])  # fmt: skip
 def test_the_time_runs_from_flat_to_flat(asked, signal, stops):
     market = make_market([100.0] * len(asked)).with_columns(asked=np.array(asked, dtype=float))
     given = None if signal is None else np.array(signal, dtype=float)
@@ -222,23 +219,20 @@ def test_compiled_is_plain_and_rows_of_a_sweep_are_runs():
 # ---------------------------------------------------------------------------------- bad inputs
 
 
-@pytest.mark.parametrize(
-    ("terms", "words"),
-    [
-        ({"max_holding": "0d"}, "a duration is a positive whole number"),
-        ({"max_holding": 7}, "a duration is a positive whole number.*got .7"),
-        ({"max_holding": "a week"}, "a duration is a positive whole number.*got 'a week'"),
-        ({"max_holding": {"A": "1d", "B": "x"}}, "Account.max_holding, B"),
-        ({"max_holding": {}}, "must name at least one"),
-        ({"management_fee": -0.01}, "management_fee must be"),
-        ({"management_fee": 1.0}, "management_fee must be.*got 1"),
-        ({"management_fee": float("nan")}, "management_fee must be"),
-        ({"performance_fee": 1.0}, "performance_fee must be"),
-        ({"performance_fee": "20%"}, "performance_fee must be"),
-        ({"performance_fee": 0.2, "performance_every": "yearly"}, "performance_every must be"),
-        ({"performance_every": "month"}, "only with a performance_fee, got 'month'"),
-    ],
-)
+@pytest.mark.parametrize(("terms", "words"), [
+    ({"max_holding": "0d"}, "a duration is a positive whole number"),
+    ({"max_holding": 7}, "a duration is a positive whole number.*got .7"),
+    ({"max_holding": "a week"}, "a duration is a positive whole number.*got 'a week'"),
+    ({"max_holding": {"A": "1d", "B": "x"}}, "Account.max_holding, B"),
+    ({"max_holding": {}}, "must name at least one"),
+    ({"management_fee": -0.01}, "management_fee must be"),
+    ({"management_fee": 1.0}, "management_fee must be.*got 1"),
+    ({"management_fee": float("nan")}, "management_fee must be"),
+    ({"performance_fee": 1.0}, "performance_fee must be"),
+    ({"performance_fee": "20%"}, "performance_fee must be"),
+    ({"performance_fee": 0.2, "performance_every": "yearly"}, "performance_every must be"),
+    ({"performance_every": "month"}, "only with a performance_fee, got 'month'"),
+])  # fmt: skip
 def test_a_bad_term_is_refused_with_its_cure(terms, words):
     with pytest.raises(bt.ParameterError, match=words):
         bt.Account(**terms)

@@ -82,15 +82,12 @@ MIXED = {"margin": {"A": "cross", "B": "isolated", "C": "cross"}, "venue_leverag
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    ("policy", "cap", "overlay", "terms"),
-    [
-        (Constant(leverage=4.0), 2.0, None, {}),
-        (Constant(leverage=4.0), 2.0, None, {"band": 0.05}),
-        (Constant(leverage=1.0), 2.0, Constant(leverage=3.0), {}),
-        (Constant(leverage=6.0), 5.0, None, MIXED),
-    ],
-)
+@pytest.mark.parametrize(("policy", "cap", "overlay", "terms"), [
+    (Constant(leverage=4.0), 2.0, None, {}),
+    (Constant(leverage=4.0), 2.0, None, {"band": 0.05}),
+    (Constant(leverage=1.0), 2.0, Constant(leverage=3.0), {}),
+    (Constant(leverage=6.0), 5.0, None, MIXED),
+])  # fmt: skip
 def test_gross_leverage_after_fills_is_at_most_the_cap(policy, cap, overlay, terms):
     """With bands at most 1.1 times the cap; the table of cuts and the summary tell of it."""
     account = bt.Account(capital=10_000.0, max_gross_leverage=cap, **terms)

@@ -50,10 +50,7 @@ def test_a_gap_fills_at_the_limit_and_at_the_maker_fee():
 
 def test_margin_is_reserved_for_all_resting_orders_together():
     """12x and 18x need 1.5 equities: both rest with 2/3, and A fills alone with 80."""
-    tapes = {
-        "A": tape([FLAT, (100, 100, 99, 99)], (12.0,)),
-        "B": tape([flat(1)] * 2, (18.0,)),
-    }
+    tapes = {"A": tape([FLAT, (100, 100, 99, 99)], (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
     case = scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE, fill="limit", offset=0.0)
     out = assert_agrees(case, "by hand")
     assert near(out.quantity[1][0], 80)

@@ -150,14 +150,11 @@ def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
     assert happened(result, "margin_refused") == [(2, 100.0)]
 
 
-@pytest.mark.parametrize(
-    ("policy", "margin"),
-    [
-        (Capped(Steps(), cap=3.0), 400.0),
-        (Average(Steps(), Constant(leverage=2.0)), 400.0),
-        (Capped(Capped(Steps(), cap=4.0), cap=3.0), 400.0),
-    ],
-)
+@pytest.mark.parametrize(("policy", "margin"), [
+    (Capped(Steps(), cap=3.0), 400.0),
+    (Average(Steps(), Constant(leverage=2.0)), 400.0),
+    (Capped(Capped(Steps(), cap=4.0), cap=3.0), 400.0),
+])  # fmt: skip
 def test_combinators_keep_the_setting_of_their_policies(policy, margin):
     """5x of 2,000 is 400, whatever combines the policy."""
     assert sets_margin(policy)
@@ -269,17 +266,14 @@ def assigns(self, bar, account):
     return 5.0
 
 
-@pytest.mark.parametrize(
-    ("method", "words"),
-    [
-        (takes_memory, "takes .self, bar, account., got .self, bar, account, memory"),
-        (takes_nothing, "takes .self, bar, account., got .self"),
-        (staticmethod(takes_nothing), "must be a plain method"),
-        (property(takes_nothing), "must be a plain method"),
-        (5.0, "must be a plain method"),
-        (assigns, "must not assign to self"),
-    ],
-)
+@pytest.mark.parametrize(("method", "words"), [
+    (takes_memory, "takes .self, bar, account., got .self, bar, account, memory"),
+    (takes_nothing, "takes .self, bar, account., got .self"),
+    (staticmethod(takes_nothing), "must be a plain method"),
+    (property(takes_nothing), "must be a plain method"),
+    (5.0, "must be a plain method"),
+    (assigns, "must not assign to self"),
+])  # fmt: skip
 def test_a_method_of_another_shape_is_refused(method, words):
     with pytest.raises(bt.PolicyError, match=words):
         type("Odd", (Steps,), {"venue_leverage": method, "__doc__": "Odd."})
@@ -293,13 +287,10 @@ def test_a_parameter_may_not_have_the_name():
         ).parameters()  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("terms", "words"),
-    [
-        ({"margin": "cross"}, "needs isolated margin.*got 'cross'"),
-        ({"margin": {"market": "cross"}}, "needs isolated margin.*got 'cross'"),
-    ],
-)
+@pytest.mark.parametrize(("terms", "words"), [
+    ({"margin": "cross"}, "needs isolated margin.*got 'cross'"),
+    ({"margin": {"market": "cross"}}, "needs isolated margin.*got 'cross'"),
+])  # fmt: skip
 def test_cross_margin_is_refused_with_its_reason(terms, words):
     with pytest.raises(bt.ParameterError, match=words):
         live(make_market(), **terms)

@@ -69,10 +69,7 @@ def test_a_coin_settled_call_pays_in_coins():
     """An inverse account of 10 coins: (130 - 100) / 130 coins each."""
     contract = {**CALL, "expiry": 3, "spot": 130.0, "targets": {1: 2.0}}
     out = run_options(
-        [flat(100)] * 5,
-        make_feed([contract], 5, are_coin=True),
-        kind="inverse",
-        capital=10,
+        [flat(100)] * 5, make_feed([contract], 5, are_coin=True), kind="inverse", capital=10
     )
     premium = price("call", 100.0, 2.0) / 100.0
     assert near(out.record.account.equity[4], 10 + 2 * (30 / 130 - premium))

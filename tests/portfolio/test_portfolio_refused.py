@@ -4,11 +4,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from tests.portfolio.portfolio_helpers import (
-    Hold,
-    make_venue,
-    simulate_pair,
-)
+from tests.portfolio.portfolio_helpers import Hold, make_venue, simulate_pair
 from tests.portfolio.test_portfolio_run import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

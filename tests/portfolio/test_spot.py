@@ -313,14 +313,11 @@ def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
     )
 
 
-@pytest.mark.parametrize(
-    ("rate", "size"),
-    [
-        (0.10, 0.0),  # under the costs of 12.17 % a year
-        (0.20, 1.0),  # over them, but not over them and the 30 % of a loan
-        (0.50, 1.0 / (1.5 * (0.1 + 0.1 + 0.05 * 1.1))),  # 2.61
-    ],
-)
+@pytest.mark.parametrize(("rate", "size"), [
+    (0.10, 0.0),  # under the costs of 12.17 % a year
+    (0.20, 1.0),  # over them, but not over them and the 30 % of a loan
+    (0.50, 1.0 / (1.5 * (0.1 + 0.1 + 0.05 * 1.1))),  # 2.61
+])  # fmt: skip
 def test_the_pair_is_as_large_as_its_carry_pays_for(rate, size):
     """0.02 of both legs, held for 60 days, cost 12.17 % a year."""
     policy = Carry(rise=0.5, premium=0.1, haircut=0.1, maintenance=0.05, borrow_rate=0.3, cost=0.02)

@@ -43,15 +43,12 @@ def run(policy, *, markets=None, venue=None, signal=None, overlay=None, **terms)
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("terms", "max_leverage", "cause", "held"),
-    [
-        ({}, 2.0, "initial_margin", 1.0),
-        ({"max_gross_leverage": 3.0}, 20.0, "max_gross_leverage", 1.5),
-        ({"max_leverage": 4.0}, 20.0, "max_leverage", 2.0),
-        ({"margin": "isolated", "venue_leverage": 3.0}, 20.0, "wallet", 1.5),
-    ],
-)
+@pytest.mark.parametrize(("terms", "max_leverage", "cause", "held"), [
+    ({}, 2.0, "initial_margin", 1.0),
+    ({"max_gross_leverage": 3.0}, 20.0, "max_gross_leverage", 1.5),
+    ({"max_leverage": 4.0}, 20.0, "max_leverage", 2.0),
+    ({"margin": "isolated", "venue_leverage": 3.0}, 20.0, "wallet", 1.5),
+])  # fmt: skip
 def test_the_cut_of_a_limit_is_told(terms, max_leverage, cause, held):
     """5x asked, 2.5x for each of two; what is held follows from the limit alone: no costs."""
     venue = make_venue(max_leverage=max_leverage, maintenance_rate=0.01)
@@ -97,14 +94,11 @@ def test_cash_on_purpose_is_no_warning(given):
 
 
 @pytest.mark.filterwarnings("ignore::backtest.NoFillWarning")
-@pytest.mark.parametrize(
-    ("rows", "names", "text"),
-    [
-        (1, ["A", "B"], "the weights have 1 row, and the 28 bars without one are flat, first at"),
-        (30, ["B"], "the weights of A are NaN in all 30 rows, which trades nothing"),
-        (30, [], "the weights of A, B are NaN in all 30 rows"),
-    ],
-)
+@pytest.mark.parametrize(("rows", "names", "text"), [
+    (1, ["A", "B"], "the weights have 1 row, and the 28 bars without one are flat, first at"),
+    (30, ["B"], "the weights of A are NaN in all 30 rows, which trades nothing"),
+    (30, [], "the weights of A, B are NaN in all 30 rows"),
+])  # fmt: skip
 def test_weights_that_leave_bars_or_instruments_flat_unsaid_are_told(rows, names, text):
     """A frame of one row was flat from the second bar on, and NaN traded nothing, in silence."""
     weights = pd.DataFrame(math.nan, index=STILL["A"].index[:rows], columns=["A", "B"])

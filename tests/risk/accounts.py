@@ -22,12 +22,7 @@ class Hold(bt.Policy):
 def free_venue(**terms: Any) -> bt.Venue:
     """Return a venue without costs; maintenance 0.5 %, up to 200x."""
     return bt.Venue.simple(
-        taker=0,
-        slippage=0,
-        maintenance_rate=0.005,
-        max_leverage=200,
-        liquidation_fee=0,
-        **terms,
+        taker=0, slippage=0, maintenance_rate=0.005, max_leverage=200, liquidation_fee=0, **terms
     )
 
 

@@ -19,13 +19,7 @@ from backtest.risk.liquidation.risk_intervals import (
 from backtest.risk.liquidation.runner_arguments import make_runner
 from backtest.strategies import VolTarget
 from tests.fast_cases import every_nth
-from tests.risk.accounts import (
-    Hold,
-    free_account,
-    free_venue,
-    liquidation_distance,
-    still_market,
-)
+from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
 
 SIGMA = 0.8
 TERMS = {"venue": free_venue(), "account": free_account()}
@@ -362,22 +356,19 @@ def test_the_report_of_a_risk_says_what_happened():
         quiet.path()
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"horizons": ("8d",)}, "horizons must lie"),
-        ({"horizons": ()}, "at least one"),
-        ({"horizons": ("soon",)}, "duration"),
-        ({"confidence": 1.0}, "confidence must be"),
-        ({"confidence": math.nan}, "confidence must be a number"),
-        ({"method": "fast"}, "method must be one of"),
-        ({"threads": 0}, "threads must be"),
-        ({"signal": 2.0}, "signal must be"),
-        ({"account": 5}, "account must be"),
-        ({"policy": Hold}, r"add \(\)"),
-        ({"paths": 5}, "paths must be Paths"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"horizons": ("8d",)}, "horizons must lie"),
+    ({"horizons": ()}, "at least one"),
+    ({"horizons": ("soon",)}, "duration"),
+    ({"confidence": 1.0}, "confidence must be"),
+    ({"confidence": math.nan}, "confidence must be a number"),
+    ({"method": "fast"}, "method must be one of"),
+    ({"threads": 0}, "threads must be"),
+    ({"signal": 2.0}, "signal must be"),
+    ({"account": 5}, "account must be"),
+    ({"policy": Hold}, r"add \(\)"),
+    ({"paths": 5}, "paths must be Paths"),
+])  # fmt: skip
 def test_bad_arguments_are_refused(settings, words):
     given = {"paths": gbm_paths(paths=10), "policy": Hold(5.0), **TERMS, **settings}
     with pytest.raises(bt.ParameterError, match=words):

@@ -65,16 +65,13 @@ def test_a_policy_is_scaled_by_a_factor():
     assert runs[0].metrics["final_equity"] == pytest.approx(runs[1].metrics["final_equity"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"probability": 0.0}, "probability must be"),
-        ({"probability": math.nan}, "probability must be a number"),
-        ({"probability": 0.001, "paths": 1000}, "at least 20"),
-        ({"models": []}, "at least one model"),
-        ({"models": "gbm"}, "list with at least one"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"probability": 0.0}, "probability must be"),
+    ({"probability": math.nan}, "probability must be a number"),
+    ({"probability": 0.001, "paths": 1000}, "at least 20"),
+    ({"models": []}, "at least one model"),
+    ({"models": "gbm"}, "list with at least one"),
+])  # fmt: skip
 def test_bad_arguments_are_refused(settings, words):
     with pytest.raises(bt.ParameterError, match=words):
         bt.max_leverage(still_market(), **TERMS, **{"models": [models.GBM(0.5)], **settings})

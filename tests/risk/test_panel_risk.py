@@ -41,13 +41,10 @@ def test_the_same_market_twice_at_half_the_size_has_the_risk_of_one_account(mode
         assert np.allclose(alone[name], joint[name], rtol=1e-9, equal_nan=True), name
 
 
-@pytest.mark.parametrize(
-    "terms",
-    [
-        {"fill": "same_close", "equity_stop": 0.1},
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"fill": "next_close"})),
-    ],
-)
+@pytest.mark.parametrize("terms", [
+    {"fill": "same_close", "equity_stop": 0.1},
+    *(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"fill": "next_close"})),
+])  # fmt: skip
 def test_a_path_is_bit_for_bit_the_run_on_it(terms):
     market = bt.Markets({"A": sample(), "B": sample(1)})
     paths = bt.simulate_paths(market, models.Block(block=24.0), paths=3, horizon="1d", seed=1)
@@ -66,14 +63,11 @@ def test_a_path_is_bit_for_bit_the_run_on_it(terms):
             assert lives.liquidations[i].sum() == dead
 
 
-@pytest.mark.parametrize(
-    ("policy", "terms"),
-    [
-        (Hold(6.0), {}),
-        (VolTarget(target=2.0, half_life=12.0), {"fill": "next_close"}),
-        (VolTarget(target=2.0, half_life=12.0), {"fill": "same_close", "equity_stop": 0.2}),
-    ],
-)
+@pytest.mark.parametrize(("policy", "terms"), [
+    (Hold(6.0), {}),
+    (VolTarget(target=2.0, half_life=12.0), {"fill": "next_close"}),
+    (VolTarget(target=2.0, half_life=12.0), {"fill": "same_close", "equity_stop": 0.2}),
+])  # fmt: skip
 def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
     history = bt.Markets({"A": sample(), "B": sample(1)})
     given = {
@@ -136,16 +130,13 @@ def ended() -> bt.Result:
     return bt.run(market, Hold(2.0), venue=free_venue(), account=free_account(), compile=False)
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "words"),
-    [
-        ({"signal": {"A": 0.5}}, bt.ParameterError, "weights must name each"),
-        ({"account": 5}, bt.ParameterError, "account must be"),
-        ({"account": ended()}, bt.DataError, "must begin where the result ended"),
-        ({"policy": {"A": Hold(1.0)}}, bt.ParameterError, "none for B"),
-        ({"venue": {"A": free_venue()}}, bt.ParameterError, "none for B"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "error", "words"), [
+    ({"signal": {"A": 0.5}}, bt.ParameterError, "weights must name each"),
+    ({"account": 5}, bt.ParameterError, "account must be"),
+    ({"account": ended()}, bt.DataError, "must begin where the result ended"),
+    ({"policy": {"A": Hold(1.0)}}, bt.ParameterError, "none for B"),
+    ({"venue": {"A": free_venue()}}, bt.ParameterError, "none for B"),
+])  # fmt: skip
 def test_bad_arguments_are_refused(settings, error, words):
     market = bt.Markets({"A": sample(), "B": sample(1)})
     given = {

@@ -36,15 +36,12 @@ def is_same(one: PathLives, other: PathLives) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    ("policy", "account", "happens"),
-    [
-        (Hold(20.0), {}, "liquidations"),
-        (Constant(leverage=15.0), {"margin": "isolated", "venue_leverage": 20.0}, "liquidations"),
-        (Hold(8.0), {"margin_call": 0.05, "reserve": 200.0, "top_up_to": 0.03}, "calls"),
-        (Hold(12.0), {"stop_loss": 0.02, "ruin_at": 0.5}, "is_ruined"),
-    ],
-)
+@pytest.mark.parametrize(("policy", "account", "happens"), [
+    (Hold(20.0), {}, "liquidations"),
+    (Constant(leverage=15.0), {"margin": "isolated", "venue_leverage": 20.0}, "liquidations"),
+    (Hold(8.0), {"margin_call": 0.05, "reserve": 200.0, "top_up_to": 0.03}, "calls"),
+    (Hold(12.0), {"stop_loss": 0.02, "ruin_at": 0.5}, "is_ruined"),
+])  # fmt: skip
 def test_one_position_has_the_same_fate_in_both_loops(policy, account, happens):
     given = {"venue": costly(), "account": free_account(**account), "compile": False}
     paths = draw(sample())
@@ -166,8 +163,7 @@ def test_an_overlay_scales_the_only_position_too():
 
 
 @pytest.mark.parametrize(
-    ("account", "overlay"),
-    [({"max_gross_leverage": 3.0}, None), ({}, Constant(leverage=0.5))],
+    ("account", "overlay"), [({"max_gross_leverage": 3.0}, None), ({}, Constant(leverage=0.5))]
 )
 def test_a_result_of_one_from_the_general_loop_goes_on(account, overlay):
     markets = bt.Markets({"A": sample()})

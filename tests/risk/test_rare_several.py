@@ -65,13 +65,10 @@ def test_tilted_paths_of_two_find_the_closed_form_of_one():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_quick")
-@pytest.mark.parametrize(
-    ("margin", "signal"),
-    [
-        ({}, {"A": 0.9, "B": -0.5}),
-        ({"margin": "isolated", "venue_leverage": 8.0}, {"A": 0.5, "B": 0.5}),
-    ],
-)
+@pytest.mark.parametrize(("margin", "signal"), [
+    ({}, {"A": 0.9, "B": -0.5}),
+    ({"margin": "isolated", "venue_leverage": 8.0}, {"A": 0.5, "B": 0.5}),
+])  # fmt: skip
 def test_plain_tilted_and_split_estimates_of_two_agree(margin, signal):
     """Within intervals of 99.99 %, at fixed seeds."""
     given = {"signal": signal, "account": free_account(**margin)}

@@ -187,46 +187,40 @@ def test_sessions_go_on_at_their_times_of_the_week():
     assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"model": "gbmm"}, "did you mean 'gbm'"),
-        ({"model": 3}, "one of filtered"),
-        ({"paths": 0}, "paths must be"),
-        ({"paths": math.nan}, "paths must be a whole number"),
-        ({"horizon": "0d"}, "duration"),
-        ({"horizon": "30m"}, "a horizon must be at least one bar"),
-        ({"seed": -1}, "seed must be"),
-        ({"seed": 1.5}, "whole"),
-        ({"bridge": 2}, "1 or 4 steps"),
-        ({"start": "2019-01-01"}, "start must lie in the market"),
-        ({"start": "soon"}, "time must be readable"),
-        ({"model": "gbm", "market": 3}, "must be a Market"),
-        ({"model": "gbm", "funding": "history"}, "repeats rows of history"),
-        ({"model": "gbm", "funding": "fited"}, "did you mean 'fitted'"),
-        ({"model": "gbm", "funding": 0.2}, "funding must be"),
-        ({"model": "gbm", "funding": math.nan}, "funding must be"),
-        ({"model": "gbm", "funding": {"BTCUSDT": 0.0, "ETHUSDT": 0.0}}, "funding must be"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"model": "gbmm"}, "did you mean 'gbm'"),
+    ({"model": 3}, "one of filtered"),
+    ({"paths": 0}, "paths must be"),
+    ({"paths": math.nan}, "paths must be a whole number"),
+    ({"horizon": "0d"}, "duration"),
+    ({"horizon": "30m"}, "a horizon must be at least one bar"),
+    ({"seed": -1}, "seed must be"),
+    ({"seed": 1.5}, "whole"),
+    ({"bridge": 2}, "1 or 4 steps"),
+    ({"start": "2019-01-01"}, "start must lie in the market"),
+    ({"start": "soon"}, "time must be readable"),
+    ({"model": "gbm", "market": 3}, "must be a Market"),
+    ({"model": "gbm", "funding": "history"}, "repeats rows of history"),
+    ({"model": "gbm", "funding": "fited"}, "did you mean 'fitted'"),
+    ({"model": "gbm", "funding": 0.2}, "funding must be"),
+    ({"model": "gbm", "funding": math.nan}, "funding must be"),
+    ({"model": "gbm", "funding": {"BTCUSDT": 0.0, "ETHUSDT": 0.0}}, "funding must be"),
+])  # fmt: skip
 def test_bad_arguments_are_refused(market, settings, words):
     given = {"market": market, **settings}
     with pytest.raises(bt.ParameterError, match=words):
         bt.simulate_paths(given.pop("market"), **given)
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: models.GBM(volatility=math.nan), "volatility must be a number"),
-        (lambda: models.GBM(volatility=0.0), "over 0"),
-        (lambda: models.Kou(0.5, 10, 1.5, 0.1, 0.1), "up must be"),
-        (lambda: models.Heston(0.5, 0.5, 1.0, 1.0, correlation=2.0), "correlation must be"),
-        (lambda: models.Regimes(0.3, 1.0, 0.5, 20), "calm_bars must be"),
-        (lambda: models.Stationary(block=0.0), "block must be"),
-        (lambda: models.GBM(sigma=1.0), "sigma"),
-    ],
-)
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: models.GBM(volatility=math.nan), "volatility must be a number"),
+    (lambda: models.GBM(volatility=0.0), "over 0"),
+    (lambda: models.Kou(0.5, 10, 1.5, 0.1, 0.1), "up must be"),
+    (lambda: models.Heston(0.5, 0.5, 1.0, 1.0, correlation=2.0), "correlation must be"),
+    (lambda: models.Regimes(0.3, 1.0, 0.5, 20), "calm_bars must be"),
+    (lambda: models.Stationary(block=0.0), "block must be"),
+    (lambda: models.GBM(sigma=1.0), "sigma"),
+])  # fmt: skip
 def test_bad_parameters_are_refused(make, words):
     with pytest.raises(bt.ParameterError, match=words):
         make()

@@ -105,14 +105,11 @@ def save_slowly(source: Path, store: Path, times: int) -> None:
     save_the_same(source, store, times)
 
 
-@pytest.mark.parametrize(
-    ("kind", "kills"),
-    [
-        ("run", 3),
-        pytest.param("sweep", 4, marks=pytest.mark.slow),
-        pytest.param("run", 200, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("kind", "kills"), [
+    ("run", 3),
+    pytest.param("sweep", 4, marks=pytest.mark.slow),
+    pytest.param("run", 200, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_taken_for_it(
     made, processes, tmp_path, monkeypatch, kind, kills
 ):

@@ -21,12 +21,7 @@ from backtest.sweep.cluster.worker import BlockResult, WorkBlock
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import grid
-from tests.sweep.clusters import (
-    Cluster,
-    start_client,
-    start_scheduler,
-    start_worker,
-)
+from tests.sweep.clusters import Cluster, start_client, start_scheduler, start_worker
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 MARKET = bt.Market.sample(bars=240)

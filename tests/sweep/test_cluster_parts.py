@@ -14,10 +14,7 @@ from backtest.base.errors import BacktestError
 from backtest.sweep.cluster import connect, shipped_code, worker, worker_pool
 from backtest.sweep.cluster.remote_evaluator import split_blocks
 from backtest.sweep.cluster.worker import ClusterJob, WorkBlock
-from tests.sweep.clusters import (
-    ROOT,
-    distributed,
-)
+from tests.sweep.clusters import ROOT, distributed
 
 
 def test_a_block_that_kills_its_workers_is_failed_rows_with_the_cause():

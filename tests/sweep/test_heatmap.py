@@ -58,16 +58,13 @@ def test_a_map_bins_many_numbers_and_names_words():
     assert loaded.heatmap("mode", "count") == words
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (("targt", "half_life"), "x must be one of .*; did you mean 'target'"),
-        (("target", "target"), "x and y must be two parameters"),
-        (("target", "half_life", "sharp"), "metric must be one of .*; did you mean 'sharpe'"),
-        (("target", "half_life", "es_95"), "metric must be one of"),
-        (("target", "half_life", "sharpe", "mean"), "reduce must be one of median, best"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (("targt", "half_life"), "x must be one of .*; did you mean 'target'"),
+    (("target", "target"), "x and y must be two parameters"),
+    (("target", "half_life", "sharp"), "metric must be one of .*; did you mean 'sharpe'"),
+    (("target", "half_life", "es_95"), "metric must be one of"),
+    (("target", "half_life", "sharpe", "mean"), "reduce must be one of median, best"),
+])  # fmt: skip
 def test_a_map_of_what_is_not_there_is_refused(arguments, problem):
     sweep = run(VolTarget, {"target": [0.2], "half_life": [24]})
     with pytest.raises(ParameterError, match=problem):

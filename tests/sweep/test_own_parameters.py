@@ -84,17 +84,14 @@ def test_a_walk_switches_them():
     )
 
 
-@pytest.mark.parametrize(
-    ("grid", "overlay", "message"),
-    [
-        ({"CCC.level": [0.2]}, None, "there is nothing named 'CCC.level' to vary"),
-        ({"AAA.size": [0.2]}, None, "there is nothing named 'AAA.size' to vary"),
-        ({"AAA.level": [-1.0]}, None, "AAA.level must be"),
-        ({"overlay.target": [0.2]}, None, "there is nothing named 'overlay.target' to vary"),
-        ({"overlay.level": [0.2]}, OVERLAY, "there is nothing named 'overlay.level' to vary"),
-        ({"overlay.target": ["x"]}, OVERLAY, "overlay.target must be"),
-    ],
-)
+@pytest.mark.parametrize(("grid", "overlay", "message"), [
+    ({"CCC.level": [0.2]}, None, "there is nothing named 'CCC.level' to vary"),
+    ({"AAA.size": [0.2]}, None, "there is nothing named 'AAA.size' to vary"),
+    ({"AAA.level": [-1.0]}, None, "AAA.level must be"),
+    ({"overlay.target": [0.2]}, None, "there is nothing named 'overlay.target' to vary"),
+    ({"overlay.level": [0.2]}, OVERLAY, "there is nothing named 'overlay.level' to vary"),
+    ({"overlay.target": ["x"]}, OVERLAY, "overlay.target must be"),
+])  # fmt: skip
 def test_unknown_names_are_refused(grid, overlay, message):
     with pytest.raises(bt.ParameterError, match=message):
         bt.sweep(PAIR, Hold(1.0), grid, overlay=overlay, **TERMS)

@@ -68,19 +68,16 @@ def test_the_manifest_tells_what_made_the_table(tmp_path):
     assert set(manifest["versions"]) >= {"python", "numpy", "numba"}
 
 
-@pytest.mark.parametrize(
-    ("damage", "problem"),
-    [
-        (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
-        (lambda folder: (folder / "table.parquet").unlink(), "is missing"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
-        (
-            lambda folder: (folder / "manifest.json").write_text("{}"),
-            "format of the saved sweep must be 1",
-        ),
-        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
-    ],
-)
+@pytest.mark.parametrize(("damage", "problem"), [
+    (lambda folder: (folder / "table.parquet").write_bytes(b"PAR1"), "changed or truncated"),
+    (lambda folder: (folder / "table.parquet").unlink(), "is missing"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "must be JSON"),
+    (
+        lambda folder: (folder / "manifest.json").write_text("{}"),
+        "format of the saved sweep must be 1",
+    ),
+    (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+])  # fmt: skip
 def test_a_damaged_folder_is_refused(tmp_path, damage, problem):
     folder = run(Constant, {"leverage": [1.0]}).save(tmp_path)
     damage(folder)

@@ -67,15 +67,12 @@ def test_an_allocation_refuses_one_market():
         bt.run(MARKETS["AAA"], Hold(), **TERMS, signal=WeightRule("equal"))
 
 
-@pytest.mark.parametrize(
-    ("signal", "name", "message"),
-    [
-        (None, "allocate.window", "allocate.window needs an allocation"),
-        ("breakout", "allocate.window", "nothing named 'allocate.window'"),
-        (WeightRule(), "allocate.windw", "did you mean 'allocate.window'"),
-        (WeightRule(), "allocate.half_life", "half_life must be 0.5 to"),
-    ],
-)
+@pytest.mark.parametrize(("signal", "name", "message"), [
+    (None, "allocate.window", "allocate.window needs an allocation"),
+    ("breakout", "allocate.window", "nothing named 'allocate.window'"),
+    (WeightRule(), "allocate.windw", "did you mean 'allocate.window'"),
+    (WeightRule(), "allocate.half_life", "half_life must be 0.5 to"),
+])  # fmt: skip
 def test_a_wrong_name_or_value_is_one_clear_error(signal, name, message):
     with pytest.raises(bt.ParameterError, match=message):
         bt.sweep(MARKETS, Hold, {name: [0, 5]}, signal=signal, **TERMS)

@@ -78,14 +78,11 @@ def test_a_rule_that_looks_ahead_with_some_parameters_is_refused():
         bt.sweep(MARKET, policy, {"signal.bars": [0, 3]}, signal=Peek(), **TERMS)
 
 
-@pytest.mark.parametrize(
-    ("signal", "name", "message"),
-    [
-        (None, "signal.window", "needs a signal rule"),
-        ("rsi", "signal.windw", "did you mean 'signal.window'"),
-        ("breakout", "signal.window", "window must be 1 to 100000 bars"),
-    ],
-)
+@pytest.mark.parametrize(("signal", "name", "message"), [
+    (None, "signal.window", "needs a signal rule"),
+    ("rsi", "signal.windw", "did you mean 'signal.window'"),
+    ("breakout", "signal.window", "window must be 1 to 100000 bars"),
+])  # fmt: skip
 def test_a_wrong_name_or_value_is_one_clear_error(signal, name, message):
     with pytest.raises(bt.ParameterError, match=message):
         bt.sweep(MARKET, VolTarget, {name: [0, 5]}, signal=signal, **TERMS)
