@@ -22,6 +22,7 @@ from tests.fast_cases import every_nth
 from tests.markets import bars_market
 
 MARKET = bt.Market.sample(bars=600)
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 class Wild(bt.Policy):
@@ -209,18 +210,16 @@ def test_each_limit_has_its_name(account, leverage, cause):
 
 
 def test_an_infinite_leverage_is_not_cut_but_counted_and_warned_of():
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     with pytest.warns(bt.InfiniteLeverageWarning, match=r"infinite leverage at \d+ of 600 closes"):
         result = bt.run(
-            MARKET, Wild(1.0), venue=venue, account=bt.Account(max_leverage=2.0), compile=False
+            MARKET, Wild(1.0), venue=VENUE, account=bt.Account(max_leverage=2.0), compile=False
         )
     assert result.target_cuts().loc["all", "mean_shortfall"] < 0.5
     assert "infinite leverage asked for" in " ".join(result.summary().split())
 
 
 def test_a_saved_result_tells_the_same(tmp_path):
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    result = bt.run(MARKET, Wild(9.0), venue=venue, account=bt.Account(), compile=False)
+    result = bt.run(MARKET, Wild(9.0), venue=VENUE, account=bt.Account(), compile=False)
     again = bt.Result.load(result.save(tmp_path))
     pd.testing.assert_frame_equal(again.target_cuts(), result.target_cuts())
     assert again.save(tmp_path / "again").name == result.save(tmp_path).name
@@ -259,10 +258,9 @@ class Cold(bt.Policy):
     (Constant(1.0), {}, 0.0, "the signal was 0 or NaN at all 600 closes"),
 ])  # fmt: skip
 def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     with pytest.warns(bt.NoFillWarning, match="filled no order") as caught:
         result = bt.run(
-            MARKET, policy, venue=venue, account=bt.Account(**account), signal=signal,
+            MARKET, policy, venue=VENUE, account=bt.Account(**account), signal=signal,
             compile=False,
         )  # fmt: skip
     assert why in str(caught[0].message)
@@ -274,17 +272,15 @@ def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
 
 def test_cash_on_purpose_is_no_warning():
     """The cash of a subaccount that the docs recommend; the summary says that nothing traded."""
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    result = bt.run(MARKET, Constant(0.0), venue=venue, account=bt.Account(), compile=False)
+    result = bt.run(MARKET, Constant(0.0), venue=VENUE, account=bt.Account(), compile=False)
     assert "asked for a leverage of 0" in result.no_fill
     assert result.summary().startswith("NO FILL")
 
 
 def test_a_sweep_says_how_many_sets_have_no_fill():
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     with pytest.warns(bt.NoFillWarning, match="1 of 2 sets filled no order"):
         bt.sweep(
-            MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=venue, account=bt.Account(),
+            MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=VENUE, account=bt.Account(),
             compile=False,
         )  # fmt: skip
 
@@ -304,8 +300,7 @@ def collect(act):
 def test_last_prices_are_warned_of_once_per_call():
     price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
     market = bars_market(price, price)
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    terms = {"venue": venue, "account": bt.Account(), "compile": False}
+    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
     two = {"one": Constant(0.5), "two": Constant(1.0)}
     acts = [
         lambda: bt.run(market, Constant(1.0), **terms),
@@ -339,9 +334,8 @@ def test_the_command_line_tells_it_in_one_line_without_a_source(tmp_path, capsys
 
 
 def test_isolated_margin_says_what_backs_a_position():
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     account = bt.Account(margin="isolated", venue_leverage=20.0)
-    result = bt.run(MARKET, Constant(1.0), venue=venue, account=account, compile=False)
+    result = bt.run(MARKET, Constant(1.0), venue=VENUE, account=account, compile=False)
     text = " ".join(result.summary().split())
     assert "its notional / 20, the venue leverage; the rest of the wallet does not back" in text
 

@@ -23,23 +23,12 @@ def make_market() -> bt.Market:
     return market.with_columns(width=moves.rolling(14).mean().to_numpy(), target=level)
 
 
-def pick(rows: Rows, sets: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Rows]:
-    """Return some of the sets with their rows: a run takes longer than a row."""
-    some = {name: column[::EVERY] for name, column in sets.items()}
-    return some, rows._replace(
-        metrics={name: column[::EVERY] for name, column in rows.metrics.items()},
-        returns=rows.returns[:, ::EVERY],
-        errors=rows.errors[::EVERY],
-        done=rows.done[::EVERY],
-    )
-
-
 def check(sets: dict[str, np.ndarray], venue: bt.Venue, account: bt.Account) -> Rows:
     """Hold rows of a sweep to their runs; return all rows."""
     evaluator = Evaluator(make_market(), Remembers, venue=venue, account=account, signal=SIGNAL)
     rows = evaluator.evaluate(sets, returns=True)
     assert rows.done.all()
-    assert_rows_are_runs(evaluator, *pick(rows, sets))
+    assert_rows_are_runs(evaluator, sets, rows, every=EVERY)
     return rows
 
 

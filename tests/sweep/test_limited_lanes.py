@@ -104,14 +104,7 @@ def test_512_rows_under_limits_are_runs():
     evaluator = Evaluator(MARKET, VolTarget, venue=venue, account=bt.Account(max_leverage=LIMIT))
     rows = evaluator.evaluate(sets, returns=True)
     assert rows.done.all()
-    some = slice(None, None, 16)
-    picked = rows._replace(
-        metrics={name: column[some] for name, column in rows.metrics.items()},
-        returns=rows.returns[:, some],
-        errors=rows.errors[some],
-        done=rows.done[some],
-    )
-    assert_rows_are_runs(evaluator, {name: each[some] for name, each in sets.items()}, picked)
+    assert_rows_are_runs(evaluator, sets, rows, every=16)
 
 
 @pytest.mark.slow

@@ -29,17 +29,6 @@ def walk():
     return bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL)
 
 
-@pytest.mark.slow
-def test_a_walk_of_one_set_is_one_run_bit_for_bit():
-    only = {"space": {"size": [0.8]}, "fix": {"window": 5}}
-    weights = {"AAA": 1.0, "BBB": -0.5}
-    walk = bt.walk_forward(MARKETS, Lever, **TERMS, **SMALL, **only, signal=weights)
-    start = walk.folds["test_start"].iloc[0]
-    alone = bt.run(MARKETS, Lever(0.8, 5), **TERMS, start=start, signal=weights)
-    assert np.array_equal(walk.result.record.values, alone.record.values, equal_nan=True)
-    assert walk.result.manifest["id"] == alone.manifest["id"]
-
-
 def test_the_account_lives_through_the_winners_of_all_folds(walk):
     switches = walk.result.manifest["policy"]["switches"]
     assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()

@@ -36,13 +36,6 @@ def test_a_preset_of_one_table_is_that_of_its_day(preset):
     assert Venue.preset(*pair).days() == preset.dates
 
 
-def test_what_follows_the_sign_is_a_day_or_one_of_two_words():
-    for word in ("history", "latest", "2021-05-19"):
-        name = preset_files.parse_name(f"binance-usdm:BTCUSDT@{word}", where="--venue")
-        assert name == (*BTC, word)
-    assert preset_files.parse_name("binance-usdm:BTCUSDT", where="--venue").at is None
-
-
 def fall(start: str, bars: int = 5) -> bt.Market:
     """Return a market of days from a day on."""
     index = pd.date_range(start, periods=bars, freq="D", tz="UTC")

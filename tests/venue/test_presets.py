@@ -294,6 +294,8 @@ def test_a_file_may_tell_of_a_change_of_the_funding_interval(tmp_path):
     ("a@b/mine.toml:BTCUSDT", ("a@b/mine.toml", "BTCUSDT", None)),
     ("a@b/mine.toml:BTCUSDT@2021-05-19", ("a@b/mine.toml", "BTCUSDT", "2021-05-19")),
     ("okx:BTC-USDT-SWAP@2021-05-19T12:00", ("okx", "BTC-USDT-SWAP", "2021-05-19")),
+    *((f"binance-usdm:BTCUSDT@{word}", (*BTC, word)) for word in ("history", "latest")),
+    ("binance-usdm:BTCUSDT", (*BTC, None)),
 ])  # fmt: skip
 def test_a_name_may_have_a_path_and_a_day(text, name):
     assert preset_files.parse_name(text, where="doc") == name

@@ -6,14 +6,11 @@ the examples of dYdX in ETH go by its preset for BTC.
 """
 
 import math
-from collections import Counter
 from typing import NamedTuple
 
 import pytest
 
 import backtest as bt
-from tests.venue import test_presets as presets
-from tests.venue import test_vectors as vectors
 
 
 class Case(NamedTuple):
@@ -105,40 +102,3 @@ def test_a_published_health_factor_is_the_price_over_that_of_liquidation(
     )
     found = bt.margin.liquidation_price(venue, coins, price, coins * price - debt)
     assert price / found == pytest.approx(factor, abs=0.51 * 10.0**-digits)
-
-
-HEALTH = 2
-"""Published health factors, above."""
-
-OF_AREAS = {
-    "binance_usdm": "binance-usdm",
-    "binance_coinm": "binance-coinm",
-    "bybit_linear": "bybit-linear",
-    "bybit_inverse": "bybit-inverse",
-    "okx_gate": "okx",
-    "hyperliquid": "hyperliquid",
-    "dydx": "dydx",
-    "regt": "reg-t",
-}
-
-
-def count_prices() -> Counter[str]:
-    """Return how many published prices of liquidation, bankruptcy or a margin call a venue has."""
-    kinds = ("liquidation", "bankruptcy", "margin_call")
-    found = Counter(case.preset[0] for case in CASES)
-    found["lending"] += HEALTH
-    for name in presets.CASES:
-        area, _, kind = vectors.CASES[name]["area"].partition(".")
-        if area in OF_AREAS and kind in kinds:
-            found[OF_AREAS[area]] += 1
-    return found
-
-
-def test_venues_have_five_published_prices_where_there_are_five():
-    """Of Deribit, Kraken and BitMEX no page that was found gives a position and its price."""
-    counts = count_prices()
-    few = {"dydx": 3, "lending": 4, "binance-coinm": 1, "bybit-inverse": 4}
-    assert {name: counts[name] for name in few} == few
-    for name in ("binance-usdm", "bybit-linear", "okx", "hyperliquid", "reg-t"):
-        assert counts[name] >= 5, name
-    assert not {"deribit", "kraken-futures", "bitmex"} & {*counts}

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.venue import preset_files
 from backtest.venue.brackets import Bracket, derive_amounts
 from backtest.venue.venue import Contract, Fees, Liquidation, Slippage, Venue
 from tests.venue.published_tables import BTCUSDT, by_day, liquidation, make_brackets, make_venue
@@ -231,19 +230,3 @@ def test_the_binance_preset_is_the_published_table() -> None:
     assert venue.contract == Contract(lot=0.001, tick=0.1, min_notional=100.0, settles="USDT")
     assert venue.fees == Fees(taker=5e-4, maker=2e-4)
     assert venue.liquidation == Liquidation(mode="close", fee=0.0125, slippage=0.002)
-
-
-def test_every_preset_builds_with_a_date_and_a_source_for_each_group() -> None:
-    listed = preset_files.available()
-    assert ("binance-usdm", "BTCUSDT", "2026-09-29") in [
-        (each.venue, each.symbol, each.date) for each in listed
-    ]
-    for preset in listed:
-        assert Venue.preset(preset.venue, preset.symbol)
-        origins = preset_files.origins(preset.venue, preset.symbol)
-        assert {"contract", "fees", "slippage", "liquidation", "brackets"} <= {
-            origin.group for origin in origins
-        }
-        for origin in origins:
-            assert pd.Timestamp(origin.date)
-            assert len(origin.source) > 20
