@@ -139,17 +139,14 @@ def test_slips_in_the_surfaces_of_paths_are_named(capsys, entry, words):
     assert words in err
 
 
-@pytest.mark.parametrize(
-    ("table", "flags", "words"),
-    [
-        ("ratoi = 1.1", [], "where: puts.toml, [paths.surfaces] cure"),
-        ("ratio = 1.1\nfactors = 3", [], "where: puts.toml, [paths.surfaces] cure"),
-        ("ratio = 1.1\nspread = 0", [], "where: puts.toml, [paths.surfaces]: "),
-        ("spread = 0.02", [], "where: puts.toml, [paths.surfaces] cure: begin with ratio=1.1"),
-        ("", ["spread=0.02"], "where: --surfaces cure: begin with ratio=1.1"),
-        ("ratio = 1.1", ["ratoi=1"], "where: puts.toml, [paths.surfaces], --surfaces cure"),
-    ],
-)
+@pytest.mark.parametrize(("table", "flags", "words"), [
+    ("ratoi = 1.1", [], "where: puts.toml, [paths.surfaces] cure"),
+    ("ratio = 1.1\nfactors = 3", [], "where: puts.toml, [paths.surfaces] cure"),
+    ("ratio = 1.1\nspread = 0", [], "where: puts.toml, [paths.surfaces]: "),
+    ("spread = 0.02", [], "where: puts.toml, [paths.surfaces] cure: begin with ratio=1.1"),
+    ("", ["spread=0.02"], "where: --surfaces cure: begin with ratio=1.1"),
+    ("ratio = 1.1", ["ratoi=1"], "where: puts.toml, [paths.surfaces], --surfaces cure"),
+])  # fmt: skip
 def test_a_slip_in_the_surfaces_names_the_file_or_the_flag(folder, capsys, table, flags, words):
     text = f"\n[paths.surfaces]\n{table}\n" if table else ""
     (folder / "puts.toml").write_text(f"{TEXT}{text}")
@@ -183,21 +180,18 @@ def test_one_of_several_markets_has_the_surface(two, capsys):
     assert json.loads(out)["paths"]["surfaces"]["ETHUSDT"]["ratio"] == 1.3
 
 
-@pytest.mark.parametrize(
-    ("entries", "words"),
-    [
-        (
-            ["ratio=1.1"],
-            "cure: give fields of one of BTCUSDT, ETHUSDT alone: --surfaces BTCUSDT.ratio=1.1",
-        ),
-        (["BTCUSDT.ratio=1.1", "spread=0.02"], "write BTCUSDT.spread with --surfaces"),
-        (["BTCUSDT.spread=0.02"], "where: --surfaces, BTCUSDT cure: begin with ratio=1.1"),
-        (
-            ["ETHUSTD.ratio=1.1"],
-            "a model for 'ETHUSTD', but the paths are of BTCUSDT, ETHUSDT; did you mean 'ETHUSDT'",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("entries", "words"), [
+    (
+        ["ratio=1.1"],
+        "cure: give fields of one of BTCUSDT, ETHUSDT alone: --surfaces BTCUSDT.ratio=1.1",
+    ),
+    (["BTCUSDT.ratio=1.1", "spread=0.02"], "write BTCUSDT.spread with --surfaces"),
+    (["BTCUSDT.spread=0.02"], "where: --surfaces, BTCUSDT cure: begin with ratio=1.1"),
+    (
+        ["ETHUSTD.ratio=1.1"],
+        "a model for 'ETHUSTD', but the paths are of BTCUSDT, ETHUSDT; did you mean 'ETHUSDT'",
+    ),
+])  # fmt: skip
 def test_surfaces_of_several_markets_are_refused_in_words_of_the_command(
     two, capsys, entries, words
 ):

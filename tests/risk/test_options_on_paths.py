@@ -102,16 +102,12 @@ def test_an_option_at_the_volatility_of_its_paths_earns_nothing_before_the_sprea
         assert abs(profit.mean()) < 2.0 * profit.std() / math.sqrt(len(profit))
 
 
-@pytest.mark.parametrize(
-    ("policy", "terms"),
-    [
-        (HEDGE, {}),
-        (LongVolatility(Constant(0.0), tenor=10.0, roll=3.0), {}),
-        (Collar(Constant(1.0), tenor=10.0, roll=3.0), {}),
-        (DeltaHedge(LongVolatility(Constant(0.0), tenor=10.0, roll=3.0)), {}),
-    ],
-    ids=["tail hedge", "long volatility", "collar", "delta hedge"],
-)
+@pytest.mark.parametrize(("policy", "terms"), [
+    (HEDGE, {}),
+    (LongVolatility(Constant(0.0), tenor=10.0, roll=3.0), {}),
+    (Collar(Constant(1.0), tenor=10.0, roll=3.0), {}),
+    (DeltaHedge(LongVolatility(Constant(0.0), tenor=10.0, roll=3.0)), {}),
+], ids=["tail hedge", "long volatility", "collar", "delta hedge"])  # fmt: skip
 def test_a_path_in_the_loop_is_a_run_on_markets_that_list_its_contracts(policy, terms):
     """The run chooses among the contracts that are listed; the loop among all of the grid."""
     paths = draw(models.TwoFactorSurface(ratio=1.2), horizon="14d")
@@ -366,83 +362,77 @@ def test_a_path_on_which_no_contract_is_chosen_is_run():
     assert np.array_equal(own[-paths.n_bars :], lives.wealth[0])
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (
-            lambda: models.SimulatedSurface(half_life="5d"),
-            "(?s)needs ratio: .*begin with ratio=1.1",
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: models.SimulatedSurface(half_life="5d"), "(?s)needs ratio: .*begin with ratio=1.1"),
+    (lambda: models.TwoFactorSurface.from_dict({}), "needs ratio: implied over realized"),
+    (lambda: models.SimulatedSurface(ratoi=1.1), "did you mean 'ratio'"),
+    (lambda: models.SimulatedSurface(ratio=1.0, spread=0.0), "spread must be over 0"),
+    (lambda: models.TwoFactorSurface(ratio=1.0, spread=-0.01), "choose a value that is over 0"),
+    (
+        lambda: models.TwoFactorSurface(ratio=1.0, reversion=1.0, slow_reversion=2.0),
+        "must be faster",
+    ),
+    (
+        lambda: models.SimulatedSurface(
+            ratio=1.0, shape=SmileShape(b=1.5, rho=0.9, m=-4.0, sigma=1.0)
         ),
-        (lambda: models.TwoFactorSurface.from_dict({}), "needs ratio: implied over realized"),
-        (lambda: models.SimulatedSurface(ratoi=1.1), "did you mean 'ratio'"),
-        (lambda: models.SimulatedSurface(ratio=1.0, spread=0.0), "spread must be over 0"),
-        (lambda: models.TwoFactorSurface(ratio=1.0, spread=-0.01), "choose a value that is over 0"),
-        (
-            lambda: models.TwoFactorSurface(ratio=1.0, reversion=1.0, slow_reversion=2.0),
-            "must be faster",
-        ),
-        (
-            lambda: models.SimulatedSurface(
-                ratio=1.0, shape=SmileShape(b=1.5, rho=0.9, m=-4.0, sigma=1.0)
-            ),
-            "positive everywhere",
-        ),
-        (
-            lambda: run_on(bt.simulate_paths(sample(), "gbm", horizon="1d")),
-            "got none of 'SYNTHETIC-PERP'",
-        ),
-        (
-            lambda: make_runner(
-                bt.simulate_paths(
-                    bt.Markets({"A": sample(), "B": sample()}, currency="USD"),
-                    "gbm",
-                    surfaces={"A": models.SimulatedSurface(ratio=1.0)},
-                ),
-                {"A": Constant(1.0), "B": HEDGE},
-                venue=dict.fromkeys("AB", make_venue()),
-                account=make_account(),
-                where="test",
-            ),
-            "got none of 'B'",
-        ),
-        (
-            lambda: bt.liquidation_risk(
-                draw(),
-                HEDGE,
-                venue=make_venue(option_costs=None),
-                account=make_account(),
-                method="plain",
-                compile=False,
-            ),
-            r"where: Venue\.option_costs, SYNTHETIC-PERP",
-        ),
-        (lambda: bt.simulate_paths(make_markets(), "gbm"), "lists no options.*got 'PUT'"),
-        (lambda: bt.simulate_paths(sample(), "gbm", surfaces=0.5), "must be a SimulatedSurface"),
-        (
-            lambda: bt.simulate_paths(
-                sample(), "gbm", surfaces={"X": models.SimulatedSurface(ratio=1.0)}
-            ),
-            "a model for 'X', but the paths are of SYNTHETIC-PERP",
-        ),
-        (
-            lambda: draw().with_settings(surfaces={"X": models.SimulatedSurface(ratio=1.0)}),
-            "a model for 'X', but the paths are of SYNTHETIC-PERP",
-        ),
-        (lambda: draw().with_settings(surfaces={"SYNTHETIC-PERP": 1.1}), "got 1.1"),
-        (
-            lambda: bt.simulate_paths(
+        "positive everywhere",
+    ),
+    (
+        lambda: run_on(bt.simulate_paths(sample(), "gbm", horizon="1d")),
+        "got none of 'SYNTHETIC-PERP'",
+    ),
+    (
+        lambda: make_runner(
+            bt.simulate_paths(
                 bt.Markets({"A": sample(), "B": sample()}, currency="USD"),
                 "gbm",
-                surfaces=dict.fromkeys("AB", models.SimulatedSurface(ratio=1.0)),
+                surfaces={"A": models.SimulatedSurface(ratio=1.0)},
             ),
-            "on one instrument, got surfaces of A, B",
+            {"A": Constant(1.0), "B": HEDGE},
+            venue=dict.fromkeys("AB", make_venue()),
+            account=make_account(),
+            where="test",
         ),
-        (
-            lambda: bt.simulate_paths(sample(), "gbm", horizon="1d").with_options(0),
-            "needs? a model of their volatility",
+        "got none of 'B'",
+    ),
+    (
+        lambda: bt.liquidation_risk(
+            draw(),
+            HEDGE,
+            venue=make_venue(option_costs=None),
+            account=make_account(),
+            method="plain",
+            compile=False,
         ),
-    ],
-)
+        r"where: Venue\.option_costs, SYNTHETIC-PERP",
+    ),
+    (lambda: bt.simulate_paths(make_markets(), "gbm"), "lists no options.*got 'PUT'"),
+    (lambda: bt.simulate_paths(sample(), "gbm", surfaces=0.5), "must be a SimulatedSurface"),
+    (
+        lambda: bt.simulate_paths(
+            sample(), "gbm", surfaces={"X": models.SimulatedSurface(ratio=1.0)}
+        ),
+        "a model for 'X', but the paths are of SYNTHETIC-PERP",
+    ),
+    (
+        lambda: draw().with_settings(surfaces={"X": models.SimulatedSurface(ratio=1.0)}),
+        "a model for 'X', but the paths are of SYNTHETIC-PERP",
+    ),
+    (lambda: draw().with_settings(surfaces={"SYNTHETIC-PERP": 1.1}), "got 1.1"),
+    (
+        lambda: bt.simulate_paths(
+            bt.Markets({"A": sample(), "B": sample()}, currency="USD"),
+            "gbm",
+            surfaces=dict.fromkeys("AB", models.SimulatedSurface(ratio=1.0)),
+        ),
+        "on one instrument, got surfaces of A, B",
+    ),
+    (
+        lambda: bt.simulate_paths(sample(), "gbm", horizon="1d").with_options(0),
+        "needs? a model of their volatility",
+    ),
+])  # fmt: skip
 def test_what_cannot_be_priced_is_refused(make, said):
     with pytest.raises(bt.BacktestError, match=said):
         make()
