@@ -28,7 +28,7 @@ from backtest.engine import Progress, Result, is_same_account
 from backtest.market import Market, Markets, as_markets
 from backtest.risk.scenarios.break_even_move import find_break_even, find_break_even_of
 from backtest.risk.scenarios.scenario import Scenario
-from backtest.risk.scenarios.scenario_bars import Bars, make_flat_bars, slice_replay
+from backtest.risk.scenarios.scenario_bars import Bars, is_calm, make_flat_bars, slice_replay
 from backtest.risk.scenarios.stress_result import Stress
 from backtest.risk.scenarios.stress_run import (
     StressOutcome,
@@ -141,8 +141,10 @@ def stress(
     how = RULES.check("rules", rules, where=Place("rules", of=WHERE))
     grid = list_shocks(ladder)
     rows, leads, total, runs = {}, {}, len(chosen) + len(grid), Runs(result, how)
+    calm: list[str] = []
     for done, each in enumerate(chosen, 1):
-        rows[each.name], leads[each.name] = run_scenario(runs.under(each), each, data)
+        rows[each.name], leads[each.name], is_misled = run_scenario(runs.under(each), each, data)
+        calm += [each.name] if is_misled else []
         if progress is not None:
             progress(done, total)
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario"))
@@ -155,6 +157,7 @@ def stress(
         "rules": how,
         "scenarios": [each.to_dict() for each in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
+        "calm": calm,
         "leads": leads if len(runs.under(chosen[0]).moving) > 1 else {},
     }
     return Stress(table, climbed, settings, result.markets)
@@ -205,8 +208,13 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
     return chosen
 
 
-def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str]:
-    """Return the row of a scenario, and the market whose move is its break-even."""
+def run_scenario(
+    run: StressRun, scenario: Scenario, data: Any
+) -> tuple[dict[str, Any], str, bool]:
+    """Return the row of a scenario, the market whose move is its break-even, and if it misleads.
+
+    Bars made from figures mislead a policy with columns if they move less than the bars before.
+    """
     replayed = slice_replays(run, scenario, data)
     bars = run.make(scenario) if replayed is None else replayed
     outcome = run.live(scenario, bars)
@@ -220,7 +228,9 @@ def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[st
         "bars": next(iter(bars.values())).last.shape[1],
         "from": "figures" if replayed is None else "data",
     }
-    return row, even.lead
+    is_misled = replayed is None and run.account.has_columns
+    is_misled = is_misled and any(is_calm(bars[name], run.moving[name]) for name in bars)
+    return row, even.lead, is_misled
 
 
 def slice_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:

@@ -228,6 +228,11 @@ class StressAccount:
                 ),
             )
 
+    @property
+    def has_columns(self) -> bool:
+        """Whether a policy reads columns, which may depend on the path of the price."""
+        return any(each.columns for each in self.base.observed)
+
     @functools.cached_property
     def is_compiled(self) -> bool:
         """Whether scenarios run compiled: as the run did, unless plain Python is faster."""

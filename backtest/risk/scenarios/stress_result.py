@@ -71,6 +71,17 @@ class Stress(SettingsResult):
         return f"break-even: the move of {told}; the others move as the scenario says"
 
     @property
+    def calm(self) -> str:
+        """Scenarios too calm for the policies' estimates of volatility, as a sentence, or empty."""
+        names = self.settings.get("calm", [])
+        if not names:
+            return ""
+        return (
+            f"{', '.join(names)}: made of figures, the bars move less than those of the last 30 "
+            "days. A policy that measures volatility takes more leverage there than in the event."
+        )
+
+    @property
     def note(self) -> str:
         """How many scenarios liquidate, or that the account was lost before them."""
         if self.lost:
@@ -129,7 +140,7 @@ class Stress(SettingsResult):
         return [
             Part("scenarios", "Scenarios", "From the last close of the run on.", (
                 ShownTable(self.table, "Scenarios", labels=Head("scenario"), heads=heads), leads,
-                draw_ladder(self.ladder),
+                self.calm, draw_ladder(self.ladder),
             )),
             Part("sources", "Sources", "Where the figures of scenarios come from.",
                  tuple(sources) or ("The scenarios are the user's.",)),
@@ -162,7 +173,8 @@ class Stress(SettingsResult):
                 f"{str(name)[:21]:<22}{row['equity']:>14,.{places}f}{row['loss']:>14,.{places}f}"
                 f"  {dead:<11}{even}"
             )
-        return "\n".join([*lines, *filter(None, [self.leads]), *list_losses(self.ladder, places)])
+        notes = [self.leads, textwrap.fill(self.calm, 80)]
+        return "\n".join([*lines, *filter(None, notes), *list_losses(self.ladder, places)])
 
 
 def list_losses(ladder: pd.DataFrame | None, places: int) -> list[str]:
