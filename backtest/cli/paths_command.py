@@ -137,7 +137,7 @@ def paths(
         raise ParameterError(
             f"the number of paths to write must be from 1 to {len(drawn)}, got {number}",
             where="--number",
-            cure="give a smaller number",
+            cure=f"choose a value from 1 to {len(drawn)}",
         )
     tables = {name: tabulate_spread(drawn, name) for name in drawn.names}
     for i in range(number if write is not None else 0):
@@ -147,7 +147,7 @@ def paths(
         print_json({"paths": drawn.describe(), "spread": as_given(rows, drawn.history)})
         return
     told = drawn.describe()
-    typer.echo(f"{drawn!r}, {describe_drift(told)}")
+    typer.echo(f"{describe_drawn(drawn)}, {describe_drift(told)}")
     for line in summarize_funding(told["funding_fit"]):
         typer.echo(line)
     typer.echo()
@@ -160,6 +160,26 @@ def paths(
         typer.echo(tables[name].map(lambda x: f"{100 * x:.2f} %").to_string())
     if write is not None:
         typer.echo(f"\nwritten: {write}")
+
+
+def describe_drawn(drawn: Paths) -> str:
+    """Return what draws the paths: how many, how long, by which model, and its numbers."""
+    told = drawn.describe()
+    model = dict(told["model"])
+    name = model.pop("name")
+    fitted = ", ".join(
+        f"{key} {value:.4g}"
+        for key, value in model.items()
+        if isinstance(value, float) and value and key != "drift"
+    )
+    by = ", ".join(map(repr, drawn.surfaces.values()))
+    return (
+        f"{drawn.count:,} paths of {drawn.n_bars:,} bars from {told['start']}, {name}"
+        + (f" ({fitted})" if fitted else "")
+        + (f" of {', '.join(drawn.names)}" if len(drawn.names) > 1 else "")
+        + f", seed {drawn.seed}"
+        + (f", options by {by}" if by else "")
+    )
 
 
 def write_path(path: Market | Markets, folder: Path) -> None:

@@ -248,8 +248,10 @@ def check_kinds(
     market: object, policy: object, venue: object, account: object, resume: object
 ) -> None:
     """Require arguments of the right classes."""
+    by_name = isinstance(market, Mapping)
+    loaded = "pass bt.Market.load(...), from_frames(...) or sample()"
     wanted: tuple[tuple[str, object, type, str], ...] = (
-        ("market", market, Market, "pass bt.Market.load(...), from_frames(...) or sample()"),
+        ("market", market, Market, "pass bt.Markets(market)" if by_name else loaded),
         ("policy", policy, Policy, "pass an instance of a class derived from bt.Policy"),
         ("venue", venue, Venue, "pass bt.Venue(...), or bt.Venue.preset(...)"),
         ("account", account, Account, "pass bt.Account(...)"),

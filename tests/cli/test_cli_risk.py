@@ -24,6 +24,14 @@ def test_paths_are_shown_and_written(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["paths"]["model"]["name"] == "GBM"
 
 
+def test_paths_are_described_with_numbers_to_read(capsys):
+    """The first line was the repr of the paths, with coefficients of 17 digits."""
+    assert main(["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    model = "GBM (volatility 0.5764), seed 0"
+    assert first == f"5 paths of 2 bars from 2024-01-01, {model}, no drift"
+
+
 def test_the_drift_of_paths_is_a_flag_or_an_entry_of_a_file(capsys, tmp_path):
     given = ["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm"]
     for words, told in (

@@ -9,6 +9,14 @@ from tests.portfolio.test_portfolio_run import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
+
+def test_markets_in_a_plain_mapping_are_sent_to_bt_markets():
+    """The cure was bt.Market.load, though the markets were there."""
+    with pytest.raises(ParameterError, match="market must be a Market, got") as found:
+        bt.run({"AAA": bt.Market.sample(bars=24)}, Hold(), venue=make_venue(), account=bt.Account())
+    assert "cure:  pass bt.Markets(market)" in str(found.value)
+
+
 REFUSED = [
     ({"policy": {"AAA": Hold()}}, "policies by instrument must have one for each"),
     ({"policy": {"AAA": Hold(), "BBB": Hold(), "CCC": Hold()}}, "an unknown 'CCC'"),

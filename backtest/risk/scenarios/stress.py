@@ -208,9 +208,7 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
     return chosen
 
 
-def run_scenario(
-    run: StressRun, scenario: Scenario, data: Any
-) -> tuple[dict[str, Any], str, bool]:
+def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str, bool]:
     """Return the row of a scenario, the market whose move is its break-even, and if it misleads.
 
     Bars made from figures mislead a policy with columns if they move less than the bars before.
