@@ -260,7 +260,7 @@ def list_option_facts(metrics: Mapping[str, float]) -> Iterator[Fact]:
         mean, peak = (format_number(metrics[f"{x}_options_leverage"]) for x in ("mean", "peak"))
         yield Fact("Options by delta", f"{mean}x", f"mean; peak {peak}x")
         yield Fact("Cost of options", format_percent(metrics[PREMIUMS]),
-                   "premiums less proceeds, with fees; per year")  # fmt: skip
+                   "of mean equity, per year: premiums less proceeds, with fees")  # fmt: skip
 
 
 def list_spread_facts(result: Result) -> list[Fact]:

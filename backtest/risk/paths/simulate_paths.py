@@ -8,9 +8,11 @@ from typing import Any
 
 from backtest.base import (
     DataError,
+    Either,
     FloatArray,
     Number,
     ParameterError,
+    Phrase,
     Place,
     Range,
     TimeLike,
@@ -161,7 +163,13 @@ def check_unlisted(markets: Markets) -> None:
             "a market to simulate lists no options, because policies choose contracts on each "
             f"path, got {next(iter(markets.options))!r}",
             where=Place("market", of=WHERE),
-            cure="give the instruments alone, and surfaces=bt.paths.SimulatedSurface(ratio=1.1)",
+            cure=Phrase(
+                "{}",
+                Either(
+                    "give the instruments alone, and surfaces=bt.paths.SimulatedSurface(ratio=1.1)",
+                    "give --surfaces ratio=1.1, or ratio = 1.1 in [paths.surfaces]",
+                ),
+            ),
         )
 
 

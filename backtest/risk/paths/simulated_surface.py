@@ -254,17 +254,17 @@ def read_surfaces(given: Any, names: tuple[str, ...], *, where: str) -> dict[str
     elif len(found) > 1:
         problem = f"paths list options on one instrument, got surfaces of {', '.join(found)}"
     if problem:
-        of = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+        of, typed = names[0], "fields without a name: --surfaces ratio=1.1, or [paths.surfaces]"
+        if len(names) > 1:
+            of = f"one of {', '.join(names)}"
+            typed = f"fields of {of} alone: --surfaces {names[0]}.ratio=1.1, or in a file "
+            typed += f"[paths.surfaces.{names[0]}]"
         raise ParameterError(
             problem,
             where=where,
             cure=Phrase(
                 "give {}",
-                Either(
-                    f"a mapping of {of} to bt.paths.SimulatedSurface(...)",
-                    f"fields of {of} alone: --surfaces {names[0]}.ratio=1.1, or in a file "
-                    f"[paths.surfaces.{names[0]}]",
-                ),
+                Either(f"a mapping of {of} to bt.paths.SimulatedSurface(...)", typed),
             ),
         )
     for each in found.values():
