@@ -1,5 +1,6 @@
 """Every benchmark and replication runs at its smallest size, and prints JSON."""
 
+import itertools
 import json
 import os
 import re
@@ -252,6 +253,20 @@ def test_the_picture_of_hedges_has_a_line_for_each_tenor_and_delta():
     ]
     assert lines[1]["x"] == pytest.approx([0.25, 0.195, 0.19])
     assert lines[1]["y"] == pytest.approx([-0.3, 0.05, 0.2])
+
+
+def test_neighboring_cells_differ_where_the_interval_leaves_0_out():
+    """Of 50 paths 40, 20 and none are ruined, by budget alone: 9 pairs of a step, 2 steps."""
+    script = runpy.run_path(str(BENCHMARKS / "simulated_hedge.py"))
+    ruined = dict(zip(script["BUDGETS"], (40, 20, 0), strict=True))
+    cells = {
+        cell: pd.DataFrame({"is_ruined": np.arange(50) < ruined[cell[2]], "wealth": 1e5})
+        for cell in itertools.product(script["TENORS"], script["DELTAS"], script["BUDGETS"])
+    }
+    same = {"pairs": 18, "ruin": 0, "mean_log_growth": 0}
+    assert script["compare_neighbors"](cells) == {
+        "tenor": same, "delta": same, "budget": {**same, "ruin": 18}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["simulated_hedge.py", "tail_hedge.py"])

@@ -71,6 +71,16 @@ def test_volatility_is_that_of_the_path_times_the_ratio_with_the_shape_of_the_sm
     assert found[0] > found[1] > found[2]
 
 
+@pytest.mark.parametrize("kind", [models.SimulatedSurface, models.TwoFactorSurface])
+def test_a_stored_surface_has_its_ratio(kind):
+    """That of paths stored when 1.0 was the default too."""
+    made = kind(ratio=1.0)
+    (stored,) = draw(made).describe()["surfaces"].values()
+    name = stored.pop("name")
+    assert (name, stored["ratio"]) == (kind.__name__, 1.0)
+    assert kind.from_dict(stored) == made
+
+
 def test_two_factors_are_the_mean_of_what_is_expected_of_the_variance():
     """dv = 12 (m - v) dt, dm = 1.5 (theta - m) dt, in 20,000 steps over 60 days."""
     paths = draw(models.TwoFactorSurface(ratio=1.0, long_run=0.5))
