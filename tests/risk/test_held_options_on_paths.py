@@ -1,7 +1,5 @@
 """A result that holds options goes on along simulated paths."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
