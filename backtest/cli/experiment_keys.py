@@ -367,9 +367,8 @@ KEYS = (
     Key("paths", "common_jump", float, "--common-jump", PATHS,
         "Probability that jumps are common to all instruments (1)."),
     Key("paths", "surfaces", dict[str, Any], "--surfaces", PATHS,
-        "Implied volatility of paths, for policies that trade options: ratio=1.1, spread=0.014, or "
-        "factors=2 and fields of bt.paths.TwoFactorSurface; of several markets that of one, "
-        "BTCUSDT.ratio=1.1; repeat for more."),
+        "Implied volatility of paths, for policies that trade options: ratio=1.1, factors=2, or "
+        "fields of bt.paths.TwoFactorSurface; of several markets BTC.ratio=1.1; repeat for more."),
 
     Key("risk", "horizons", list[str], "--horizons", RISK, "Horizons (1d,7d,30d).",
         read_list),
