@@ -25,8 +25,7 @@ from backtest.base import read_provenance, write_json_file, write_provenance
 from backtest.base.provenance import UNKNOWN
 from backtest.engine.manifest import NOT_IN_ID, compute_id
 from backtest.engine.result_files import describe_line, describe_metrics
-from backtest.store.list_filters import Filter, read_bound, sort_entries
-from backtest.store.listing import list_results
+from backtest.store.listing import Filter, list_results, read_bound, sort_entries
 from backtest.store.verify import verify_folder
 from backtest.strategies import VolTarget
 

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from backtest.base.later_import import open_door
 
 if TYPE_CHECKING:
-    from backtest.base.argument_texts import Argument, Either, Phrase, Piece, Place, join_phrases
     from backtest.base.argument_types import name_types, outline_argument, rebuild_argument
-    from backtest.base.atomic_files import held_folder, move_file, replace_file, replace_folder
+    from backtest.base.atomic_files import LockHeldError, held_folder, hold_lock_file, is_lock_held
+    from backtest.base.atomic_files import lock_handle, move_file, replace_file, replace_folder
     from backtest.base.atomic_files import temporary_folder, write_file
     from backtest.base.black_kernels import Greeks, is_possible, log_ratio, normalized_price
     from backtest.base.black_kernels import price_and_slope, scalar_greeks, scalar_price
     from backtest.base.block_bootstrap import find_block_length
-    from backtest.base.bounded_reads import open_plain, parse_json, read_small
     from backtest.base.cache_folder import find_lasting_folder, read_bytes
     from backtest.base.checked_calls import check_broadcast, check_lengths, check_shape, checked
     from backtest.base.checked_calls import checked_fields, checked_only, is_path
@@ -28,18 +27,19 @@ if TYPE_CHECKING:
     from backtest.base.compiled_files import cfunc, jit
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_array_twins, make_twin
-    from backtest.base.errors import AccountingError, BacktestError, BandWarning, DataError
-    from backtest.base.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
-    from backtest.base.errors import ParameterError, PolicyError, VenueDateWarning, VenueError
-    from backtest.base.errors import WeightWarning, describe_fault, did_you_mean, warn_caller
+    from backtest.base.errors import AccountingError, Argument, BacktestError, BandWarning
+    from backtest.base.errors import DataError, Either, InfiniteLeverageWarning, LastPriceWarning
+    from backtest.base.errors import NoFillWarning, ParameterError, Phrase, Piece, Place
+    from backtest.base.errors import PolicyError, VenueDateWarning, VenueError, WeightWarning
+    from backtest.base.errors import describe_fault, did_you_mean, join_phrases, warn_caller
     from backtest.base.fields import Cost, DatedCost, Declaration, Duration, Flag, FloatSeries, Rate
     from backtest.base.fields import Text, Timed, Whole, check_names, check_series
-    from backtest.base.file_lock import LockHeldError, hold_lock_file, is_lock_held, lock_handle
     from backtest.base.formula_functions import raise_to
     from backtest.base.frozen_values import FrozenTable, copy_frozen, float_if_single, freeze
     from backtest.base.frozen_values import list_values, name_values, pick_value
     from backtest.base.interrupts import hold_signals
-    from backtest.base.json_values import from_plain, repr_given, repr_plain, to_json, to_plain
+    from backtest.base.json_values import from_plain, open_plain, parse_json, read_small, repr_given
+    from backtest.base.json_values import repr_plain, to_json, to_plain
     from backtest.base.kernel_compiler import compile_helpers, list_sources
     from backtest.base.kernels import compile_module
     from backtest.base.later_import import call_later

@@ -25,8 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base import units
-from backtest.base.argument_texts import Place
-from backtest.base.errors import BacktestError, DataError, ParameterError
+from backtest.base.errors import BacktestError, DataError, ParameterError, Place
 from backtest.base.json_values import repr_plain
 
 P = ParamSpec("P")

@@ -21,9 +21,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from backtest.base.bounded_reads import parse_json, read_small
 from backtest.base.errors import DataError
-from backtest.base.json_values import to_plain
+from backtest.base.json_values import parse_json, read_small, to_plain
 from backtest.base.result_folders import MANIFEST, hash_file
 
 PROVENANCE = "provenance.json"

@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest.base.atomic_files import held_folder, replace_folder, temporary_folder
-from backtest.base.bounded_reads import CURE, parse_json, read_small
 from backtest.base.errors import DataError
-from backtest.base.json_values import to_plain
+from backtest.base.json_values import CURE, parse_json, read_small, to_plain
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")

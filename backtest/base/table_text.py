@@ -1,4 +1,4 @@
-"""Tables as text for a terminal, each column in a number format of its own."""
+"""Text for a terminal of 80 columns: tables, titled paragraphs, shortened names."""
 
 from __future__ import annotations
 

@@ -16,9 +16,8 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 import numpy as np
 import pandas as pd
 
-from backtest.base.argument_texts import join_phrases
 from backtest.base.checked_calls import checked, checked_only
-from backtest.base.errors import BacktestError, ParameterError
+from backtest.base.errors import BacktestError, ParameterError, join_phrases
 from backtest.base.fields import Declaration, FloatSeries, check_names
 from backtest.base.frozen_values import FrozenTable
 from backtest.base.json_values import repr_plain

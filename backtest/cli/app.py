@@ -25,11 +25,17 @@ from backtest.base import (
     find_version,
     recording_command,
 )
-from backtest.cli import exit_codes
+from backtest.cli import printing
 from backtest.cli.cures import find_command, render_error
-from backtest.cli.exit_codes import FAILED, INTERRUPTED, REFUSED, print_message
 from backtest.cli.lazy_commands import DirectOptions, build_tree
-from backtest.cli.printing import format_help, reserve_stdout
+from backtest.cli.printing import (
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    format_help,
+    print_message,
+    reserve_stdout,
+)
 from backtest.engine import background_compiler
 
 TYPED_NUMBERS = {
@@ -123,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except typer.TyperException as error:
             return report_usage_error(error, given)
         except OSError as error:
-            return exit_codes.report_system_error(error)
+            return printing.report_system_error(error)
         except (typer.Abort, KeyboardInterrupt):
             print_message("interrupted")
             return INTERRUPTED
@@ -131,12 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def call_command(given: list[str]) -> int:
     """Run one command and return its exit code; errors are raised."""
-    exit_codes.check_arguments(given)
+    printing.check_arguments(given)
     output = reserve_stdout() if "--json" in given else nullcontext()
     with recording_command(["backtest", *given]), output:
         tree = build_tree(app)
         code = tree(args=given, prog_name="backtest", standalone_mode=False, obj=given)
-    return code if isinstance(code, int) else exit_codes.DONE
+    return code if isinstance(code, int) else printing.DONE
 
 
 def run_process(arguments: Sequence[str]) -> int:
@@ -149,9 +155,9 @@ def run_process(arguments: Sequence[str]) -> int:
     background_compiler.BACKGROUND.notify = notes.append
     try:
         early_interrupt.disarm()
-        code = exit_codes.flush_output(main(arguments))
+        code = printing.flush_output(main(arguments))
     except SystemExit:  # typer's, where the reader of the output has left
-        exit_codes.flush_output(FAILED)
+        printing.flush_output(FAILED)
         raise
     except KeyboardInterrupt:  # between two of these lines
         code = INTERRUPTED

@@ -14,6 +14,7 @@ from backtest.account import Account, ByInstrument, LimitDeclaration, StopDistan
 from backtest.base import Choice, ParameterError
 from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.flag_readers import (
+    ALLOCATIONS,
     read_bps,
     read_distance,
     read_list,
@@ -37,7 +38,6 @@ from backtest.cli.flags import (
     SETS,
     VENUE,
 )
-from backtest.cli.named_weights import ALLOCATIONS
 from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
 
 Time = dt.datetime | dt.date | str

@@ -52,8 +52,8 @@ from backtest.regress import (
 )
 from backtest.regress.baseline import EXACT
 from backtest.regress.noise import CONFIDENCE
+from backtest.regress.tolerances import BETTER_IF, WALK
 from backtest.regress.verdict_text import WIDTH
-from backtest.regress.walk_facts import BETTER_IF, WALK
 
 OWN = frozenset({"backtest", "backtest_pytest"})
 """Packages that are never unloaded, even if they lie beside a policy."""

@@ -32,7 +32,7 @@ from backtest.store import (
     count_kinds,
     list_kinds,
 )
-from backtest.store.list_filters import FIELDS
+from backtest.store.listing import FIELDS
 
 WIDTH, LEAST_WIDTH, PIPED_WIDTH = 100, 60, 160
 LEAST_POLICY = 16

@@ -25,13 +25,12 @@ from backtest.base import (
 from backtest.base.compile_time import COMPILING
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
-from backtest.cli.exit_codes import INTERRUPTED
 from backtest.cli.experiment import build_experiment, build_run_command, name_where
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft, flatten
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
-from backtest.cli.printing import break_name, print_table, save_and_print
+from backtest.cli.printing import INTERRUPTED, break_name, print_table, save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import read_bounds, read_values
 from backtest.engine import count_unfilled

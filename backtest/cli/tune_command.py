@@ -11,14 +11,13 @@ import typer
 import backtest
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
-from backtest.cli.exit_codes import FAILED, INTERRUPTED
 from backtest.cli.experiment import build_experiment, build_run_command, name_where
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft, flatten
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.experiment_venue import name_policies
 from backtest.cli.paths_command import draw_paths
-from backtest.cli.printing import print_json
+from backtest.cli.printing import FAILED, INTERRUPTED, print_json
 from backtest.cli.progress import show_search
 from backtest.cli.typed_values import parse_typed, read_bounds
 from backtest.measures import read_risk_name

@@ -1,4 +1,4 @@
-"""Parse values, ranges, weights and bounds of the command line and of experiment files."""
+"""Parse values, ranges and bounds of the command line and of files; warn of mistaken units."""
 
 from __future__ import annotations
 

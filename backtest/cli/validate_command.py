@@ -15,14 +15,13 @@ import backtest
 from backtest.base import ParameterError, from_plain, list_records
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
-from backtest.cli.exit_codes import print_message
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_data import load_data
 from backtest.cli.experiment_draft import Draft, flatten
 from backtest.cli.experiment_keys import Key, list_flags
 from backtest.cli.experiment_venue import name_policies
-from backtest.cli.printing import add_command, print_json, print_table
+from backtest.cli.printing import add_command, print_json, print_message, print_table
 from backtest.cli.progress import show_progress
 from backtest.cli.tune_command import read_fixed
 from backtest.cli.typed_values import read_bounds

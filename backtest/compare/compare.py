@@ -27,13 +27,15 @@ from backtest.base import (
 )
 from backtest.compare.break_even_terms import find_turns
 from backtest.compare.compared_accounts import (
+    NEAR,
+    ScaledAccount,
+    equalize_risk,
     remove_residual_risk,
     sample_returns,
     tabulate_accounts,
 )
 from backtest.compare.compared_terms import Row, list_rows
 from backtest.compare.comparison import Comparison
-from backtest.compare.equal_risk import NEAR, ScaledAccount, equalize_risk
 from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_pairs
 from backtest.compare.separate_accounts import (
     SeparateAccounts,
@@ -126,7 +128,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
         labels of what there are several of: ``"vol-target/hyperliquid/cross"``.
     equal_risk : bool
         Whether to scale positions down, and run all again, until all have the volatility of the
-        calmest one; see :mod:`backtest.compare.equal_risk`.
+        calmest one; see :mod:`backtest.compare.compared_accounts`.
     confidence : float
         The confidence of intervals and decisions, from 0.5 to below 1.
     draws, seed : int

@@ -26,8 +26,7 @@ from backtest.compare.best_of_many import (
     build_confidence_set,
     run_superiority_test,
 )
-from backtest.compare.break_even_text import show_break_even
-from backtest.compare.comparison_record import OF_EACH, ComparisonRecord
+from backtest.compare.comparison_record import OF_EACH, ComparisonRecord, show_break_even
 from backtest.compare.comparison_text import (
     MEASURES,
     OF_SOME,

@@ -18,7 +18,7 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
-from backtest.compare.break_even_text import describe_break_even
+from backtest.compare.comparison_record import describe_break_even
 from backtest.compare.pairs import FEW, LOST, NONE, RUIN, SAME
 from backtest.engine.result_text import SHORT
 from backtest.measures.cautions import AFTER_RUIN

@@ -98,7 +98,7 @@ def simulate_market(
                 cure="add it to the mix: bt.agents.Policies({policy: share, ...})",
             )
         refuse_terms(venue=venue, account=account)
-        from backtest.crowd.policy_market import simulate_policies  # noqa: PLC0415 - bt.run
+        from backtest.crowd.clearing_account import simulate_policies  # noqa: PLC0415 - bt.run
 
         return simulate_policies(agents, n, start, compile, progress)
     if not isinstance(agents, Thurner | LeverageCycle):

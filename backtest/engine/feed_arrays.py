@@ -21,7 +21,7 @@ from backtest.base import (
 from backtest.base.units import DAY
 from backtest.features import effective_initial, read_open_interest
 from backtest.market import find_clock, has_gaps, place_on_bars, read_settlements
-from backtest.market.tables.dividends import DIVIDEND
+from backtest.market.tables.settlements import DIVIDEND
 from backtest.venue import choose_multipliers
 
 if TYPE_CHECKING:

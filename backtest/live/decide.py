@@ -23,6 +23,7 @@ from backtest.base import (
 from backtest.engine import Result, check_rules, read_resume, run, set_up_run
 from backtest.live import one_position, several_positions
 from backtest.live.act_or_not import (
+    Filled,
     find_assumed,
     find_blocked,
     find_cold_columns,
@@ -34,7 +35,6 @@ from backtest.live.act_or_not import (
 )
 from backtest.live.decision import Caution, Cut, Decision, FundingDue
 from backtest.live.facts import complete
-from backtest.live.filled_bar import Filled
 from backtest.live.memory import keep_memory, recall
 from backtest.live.next_bar import Stated, find_price, look_ahead, read_stated
 from backtest.live.snapshot import AccountSnapshot
@@ -46,7 +46,7 @@ from backtest.venue import compute_price, compute_value
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine import Setup, TradedDays
-    from backtest.live.filled_bar import Filled
+    from backtest.live.act_or_not import Filled
     from backtest.market import Market, Markets
     from backtest.policy import Policy
 

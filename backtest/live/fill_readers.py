@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import DataError, checked_only, describe_fault, repr_plain
-from backtest.live.ccxt_snapshot import shorten
 from backtest.live.fill_rows import warn_without_fees
+from backtest.live.snapshot_of_run import shorten
 from backtest.live.web_exports import (
     keep_fills,
     read_binance_web,

@@ -18,7 +18,7 @@ from backtest.engine import (
     with_fees,
 )
 from backtest.engine.bar_loop import DAY_NS
-from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
+from backtest.live.act_or_not import CAPACITY, Filled, pick_cuts
 from backtest.live.starting_state import start_one
 from backtest.market import find_clock
 from backtest.policy import bind_plain

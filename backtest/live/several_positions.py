@@ -41,7 +41,7 @@ from backtest.engine import (
 )
 from backtest.engine.bar_loop import DAY_NS
 from backtest.engine.portfolio_loop import N_SHOWN
-from backtest.live.filled_bar import CAPACITY, Filled, pick_cuts
+from backtest.live.act_or_not import CAPACITY, Filled, pick_cuts
 from backtest.live.starting_state import start_several
 from backtest.measures import start_tally
 from backtest.policy import AccountView, sets_margin

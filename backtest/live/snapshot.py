@@ -279,7 +279,7 @@ class AccountSnapshot:
         **known
             Further fields of the snapshot, such as ``peak_equity``.
         """
-        from backtest.live.ccxt_snapshot import read_ccxt  # noqa: PLC0415 - only there
+        from backtest.live.snapshot_of_run import read_ccxt  # noqa: PLC0415 - only there
 
         return cls(**(read_ccxt(balance, positions, currency, total, names or {}) | known))
 

@@ -26,7 +26,7 @@ from backtest.market.market import Market
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.policy_clock import ENOUGH, with_decide
 from backtest.market.read.instrument_folders import is_panel
-from backtest.market.tables.dividends import DIVIDEND
+from backtest.market.tables.settlements import DIVIDEND
 from backtest.market.tables.timed_table import PRICES
 
 MARKS = tuple(f"mark_{name}" for name in PRICES)

@@ -33,12 +33,11 @@ from backtest.base import (
     parse_duration,
     to_nanoseconds,
 )
-from backtest.market.attached_columns import read_attached
 from backtest.market.read.files import write_folder
 from backtest.market.read.folder import load_data
 from backtest.market.reshape import resample_data, slice_fields
 from backtest.market.synthetic import generate_sample
-from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.market_data import MarketData, read_attached
 from backtest.market.tables.market_from_frames import MarketFrames, align_frames
 from backtest.market.tables.read_options import check_frame, read_options, time_text
 

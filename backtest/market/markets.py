@@ -23,7 +23,6 @@ from backtest.base import (
     repr_plain,
     to_nanoseconds,
 )
-from backtest.market.load_markets import check_between, load_markets
 from backtest.market.market import Between, FundingGaps, Market, MarkGaps
 from backtest.market.panel_data import (
     PanelData,
@@ -33,9 +32,9 @@ from backtest.market.panel_data import (
     check_markets,
     check_replacement,
 )
-from backtest.market.portfolio_index import make_index
+from backtest.market.read.instrument_folders import check_between, load_markets
 from backtest.market.tables.read_options import read_options, time_text
-from backtest.market.weight_frame import Weights, read_weights
+from backtest.market.weight_frame import Weights, make_index, read_weights
 
 
 class Markets(PanelData):

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.base import FloatArray, IntArray
-from backtest.market.tables.dividends import read_settlements
 from backtest.market.tables.market_data import MarketData
-from backtest.market.tables.settlements import JITTER, place_on_bars
+from backtest.market.tables.settlements import JITTER, place_on_bars, read_settlements
 
 
 class Panel(NamedTuple):

@@ -17,8 +17,8 @@ from backtest.base import (
     format_duration,
 )
 from backtest.market.tables.bar_checks import grid_origin
-from backtest.market.tables.dividends import DIVIDEND
 from backtest.market.tables.market_data import MarketData
+from backtest.market.tables.settlements import DIVIDEND
 from backtest.market.tables.timed_table import PRICES
 
 NEIGHBORS = 5

@@ -1,18 +1,24 @@
-"""A baseline: the recorded facts, measures and bars of a run, to compare later runs with."""
+"""A baseline: the recorded facts, measures and bars of a run, to compare later runs with.
+
+It describes the platform of the run: processor features and numerical libraries. Two platforms with
+the same description compute the same bytes. On others the last digits may differ, because exp, log
+and vectorized code differ.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import ParameterError, format_time, to_plain
+from backtest.base import ParameterError, find_version, format_time, to_plain
 from backtest.engine import Result
-from backtest.regress.host import describe_host, list_host_changes
-from backtest.regress.renamed_measures import find_present_name
 from backtest.regress.run_identity import (
     OF_FILES,
     gather_facts,
@@ -20,10 +26,19 @@ from backtest.regress.run_identity import (
     hash_facts,
     list_changes,
 )
-from backtest.regress.tolerances import Band, choose_bands
+from backtest.regress.tolerances import (
+    Band,
+    choose_bands,
+    gather_walk_facts,
+    measure_walk,
+    require_account,
+)
 from backtest.regress.trace import Trace, hash_array, take_trace
-from backtest.regress.walk_facts import gather_walk_facts, measure_walk, require_account
 from backtest.validation import WalkForward
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 
 FORMAT = 1
 EXACT, TOLERANCE, STATISTICAL = "exact", "tolerance", "statistical"
@@ -47,7 +62,7 @@ class Baseline:
     facts : mapping
         The inputs of the run; see :func:`backtest.regress.run_identity.gather_facts`.
     host : mapping
-        The platform; see :func:`backtest.regress.host.describe_host`.
+        The platform; see :func:`backtest.regress.baseline.describe_host`.
     metrics : mapping of str to float
         All measures.
     bands : mapping of str to Band
@@ -237,3 +252,84 @@ def hash_measured(document: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in document.items() if key not in ("mode", "seal")}
     kept["metrics"] = {name: each["value"] for name, each in document["metrics"].items()}
     return hash_data(kept)
+
+
+RENAMED = {"leverage_decay": "volatility_drag"}
+"""Measures whose meaning now has another name, while their own name means something else.
+
+A baseline that lacks the new name was recorded before the change.
+"""
+
+
+def find_present_name(name: str, recorded: Collection[str]) -> str:
+    """Return today's name of a measure of a baseline that recorded some measures.
+
+    Examples
+    --------
+    >>> find_present_name("leverage_decay", ["sharpe", "leverage_decay"])
+    'volatility_drag'
+    >>> find_present_name("leverage_decay", ["leverage_decay", "volatility_drag"])
+    'leverage_decay'
+    """
+    now = RENAMED.get(name, name)
+    return name if now in recorded else now
+
+
+def describe_renamed(recorded: Collection[str]) -> tuple[str, ...]:
+    """Return a sentence for each measure that a baseline recorded in its former meaning.
+
+    Examples
+    --------
+    >>> describe_renamed(["sharpe", "leverage_decay"])
+    ("leverage_decay of this baseline is today's volatility_drag",)
+    """
+    return tuple(
+        f"{name} of this baseline is today's {find_present_name(name, recorded)}"
+        for name in RENAMED
+        if name in recorded and find_present_name(name, recorded) != name
+    )
+
+
+LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")
+OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")
+"""Environment variables that change which machine code is generated or chosen."""
+
+
+def describe_host() -> dict[str, str]:
+    """Return the properties of the platform that can affect the last digits of a run."""
+    return {
+        **_describe_machine(),
+        **{name: find_version(name) for name in LIBRARIES},
+        **{name.lower(): os.environ[name] for name in OVERRIDES if os.environ.get(name)},
+    }
+
+
+@functools.cache
+def _describe_machine() -> dict[str, str]:
+    """Return the processor, NumPy's vector extensions, the C library and the Python version."""
+    from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
+
+    features = binding.get_host_cpu_features()
+    libm, version = platform.libc_ver()
+    config = np.show_config(mode="dicts") or {}
+    extensions = config.get("SIMD Extensions", {}).get("found", [])
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": binding.get_host_cpu_name(),
+        "cpu_features": " ".join(sorted(name for name, has in features.items() if has)),
+        "numpy_simd": " ".join(sorted(map(str, extensions))),
+        "libm": f"{libm} {version}".strip() or platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the differences of two platforms as ``name was -> now``; long values are left out."""
+    found = []
+    for name in {**was, **now}:
+        one, other = was.get(name, "none"), now.get(name, "none")
+        if one != other:
+            is_short = max(len(one), len(other)) <= 24
+            found.append(f"{name} {one} -> {other}" if is_short else name)
+    return found

@@ -23,7 +23,7 @@ WINGS = ("account", "engine", "features", "measures", "policy", "venue")
 SHARED = (
     *("base/fields.py", "base/ranges.py", "base/units.py", "base/values.py"),
     *("market/market.py", "market/markets.py", "market/panel.py", "market/panel_data.py"),
-    *("market/portfolio_index.py", "market/weight_frame.py"),
+    "market/weight_frame.py",
 )
 """Files in other folders that compute a run."""
 

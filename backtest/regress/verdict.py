@@ -16,15 +16,24 @@ from backtest.regress.baseline import (
     TOLERANCE,
     Baseline,
     check_mode,
+    describe_renamed,
+    find_present_name,
+    list_host_changes,
     sample_equity,
 )
-from backtest.regress.host import list_host_changes
 from backtest.regress.moved_bars import BarMoves, compare_traces
 from backtest.regress.noise import Noise, compare_returns
-from backtest.regress.renamed_measures import describe_renamed, find_present_name
 from backtest.regress.run_identity import FactChange, list_changes
-from backtest.regress.tolerances import BETTER, NEITHER, WORSE, Band, find_direction, match_names
-from backtest.regress.walk_facts import BETTER_IF, WALK
+from backtest.regress.tolerances import (
+    BETTER,
+    BETTER_IF,
+    NEITHER,
+    WALK,
+    WORSE,
+    Band,
+    find_direction,
+    match_names,
+)
 
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from backtest.base import format_change, format_pair
 from backtest.regress.noise import BETTER, INDISTINGUISHABLE, WORSE
 from backtest.regress.run_identity import FactChange
+from backtest.regress.tolerances import WINNERS
 from backtest.regress.verdict import (
     MOVED,
     REWRITTEN,
@@ -17,7 +18,6 @@ from backtest.regress.verdict import (
     RegressVerdict,
     describe_noise,
 )
-from backtest.regress.walk_facts import WINNERS
 
 METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
 BAR_HEADS = ("first differing bar", "baseline", "now", "change")

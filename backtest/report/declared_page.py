@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from backtest.base import (
+    FloatArray,
     Head,
     Headline,
     Part,
@@ -25,12 +28,27 @@ from backtest.base import (
 from backtest.base.table_text import HEADS, NONE, STYLES
 from backtest.measures import name_measure
 from backtest.measures.measure_names import ABOUT
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.basis.declared_terms import build_basis
-from backtest.report.declared_charts import draw_declared
+from backtest.report.page.figures import (
+    LIGHT,
+    PERCENTS,
+    build_chart,
+    build_layout,
+    choose_scale,
+    draw_line,
+    draw_points,
+    draw_series,
+    drop_dust,
+    escape_label,
+    stack_panels,
+    thin_rows,
+    to_datetimes,
+)
 from backtest.report.page.page import (
     SYNTHETIC,
     Block,
+    Chart,
     Column,
     Fact,
     Page,
@@ -160,3 +178,225 @@ def write_row(
             ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
             cells = [format_cell(each, STYLES[head.style]) for each in ends]
             yield NONE if {*cells} == {NONE} else " to ".join(cells)
+
+
+COLORS = ("accent", "loss", "ink", "neutral")
+"""Colors of columns in turn."""
+DASHES = ("solid", "dash", "dot")
+"""Dash patterns of lines that have the same color."""
+MOST_POINTS = 3_000
+"""Most points of a column in a scatter but the last."""
+
+
+def draw_declared(shown: ShownChart) -> Chart:
+    """Return a chart that a result declares."""
+    table = pd.DataFrame(shown.table)
+    layout = build_layout(shown.height, showlegend=shown.has_legend)
+    layout["xaxis"] |= {"title": {"text": shown.x}} if shown.x else {}
+    layout["yaxis"] |= {"title": {"text": shown.y}} if shown.y else {}
+    for axis in shown.percent:
+        layout[f"{axis}axis"] |= {"tickformat": PERCENTS}
+    traces = list(DRAWN[shown.kind](shown, table, layout))
+    for axis in shown.log:
+        layout[f"{axis}axis"] |= {"type": "log"}
+    return build_chart(shown.key, shown.title, shown.caption, traces, layout, shown.size)
+
+
+def choose_color(shown: ShownChart, name: object, place: int) -> str:
+    """Return the role of the color of a column."""
+    return shown.colors.get(str(name)) or COLORS[place % len(COLORS)]
+
+
+def draw_lines(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield a line per column; the index may be times."""
+    is_time = isinstance(table.index, pd.DatetimeIndex)
+    layout["xaxis"] |= {"type": "date"} if is_time else {}
+    for place, (name, column) in enumerate(table.items()):
+        color, values = choose_color(shown, name, place), column.to_numpy(dtype=np.float64)
+        dash = DASHES[place // len(COLORS) % len(DASHES)]
+        line: dict[str, Any] = {"dash": dash} if not shown.colors else {}
+        line |= {"shape": "hv"} if shown.kind == "steps" else {}
+        more: dict[str, Any] = {"line": line, "showlegend": shown.has_legend}
+        more |= {"mode": "lines+markers"} if shown.kind == "points" else {}
+        if isinstance(table.index, pd.DatetimeIndex):
+            closes = table.index.as_unit("ns").asi8
+            yield draw_series(closes, values, escape_label(name), color, **more)
+        else:
+            yield draw_line(
+                list(table.index), mask_infinite(values), escape_label(name), color, **more
+            )
+    yield from draw_marks(shown, table)
+
+
+def mask_infinite(values: FloatArray) -> FloatArray:
+    """Return values with NaN, a gap in a line, for those that are not finite."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def draw_bars(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the bars of each column, one over the other."""
+    layout |= {"barmode": "overlay", "bargap": 0.05}
+    for place, (name, column) in enumerate(table.items()):
+        yield {
+            "type": "bar", "x": list(table.index), "y": column.to_numpy(dtype=np.float64),
+            "name": escape_label(name), "showlegend": shown.has_legend,
+            "marker": {"color": LIGHT[choose_color(shown, name, place)]},
+        }  # fmt: skip
+    yield from draw_marks(shown, table)
+
+
+def draw_heat(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Yield a map of the first column over the first two levels of the index."""
+    grid = table.iloc[:, 0].groupby(level=[0, 1]).mean().unstack(1)
+    for axis, name in zip(("xaxis", "yaxis"), table.index.names, strict=False):
+        layout[axis] |= {"type": "category", "title": {"text": str(name)}}
+    yield {
+        "type": "heatmap",
+        "x": [f"{x:.3g}" for x in grid.index],
+        "y": [f"{y:.3g}" for y in grid.columns],
+        "z": grid.to_numpy().T.tolist(),
+        "colorscale": [[0.0, LIGHT["paper"]], [1.0, LIGHT["loss"]]],
+    }
+
+
+def draw_tornado(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Yield bars of the last and the first value of each label, the widest on top."""
+    change = table.iloc[:, 0].fillna(0.0)
+    order = change.abs().groupby(level=0).max().sort_values().index
+    layout |= {"height": 90 + 34 * len(order), "barmode": "overlay"}
+    for place, color in ((-1, "accent"), (0, "loss")):
+        yield {
+            "type": "bar", "orientation": "h", "y": [str(name) for name in order],
+            "x": [float(change.loc[name].iloc[place]) for name in order],
+            "marker": {"color": LIGHT[color]}, "showlegend": False,
+        }  # fmt: skip
+
+
+def draw_marks(shown: ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return dotted vertical lines at the marked places of the x axis, over all values."""
+    values = mask_infinite(table.to_numpy(dtype=np.float64)) if shown.marks else np.empty(0)
+    ends = [float(np.nanmin(values)), float(np.nanmax(values))] if len(values) else []
+    dot = {"color": LIGHT["neutral"], "width": 1.2, "dash": "dot"}
+    known = [each for each in shown.marks if math.isfinite(each)]
+    return [draw_line([at, at], ends, "mark", "neutral", line=dot) for at in known]
+
+
+def draw_scatter(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the points of each column over the index, the last ones larger, and where y is x."""
+    layout["xaxis"] |= {"showgrid": True}
+    last = table.shape[1] - 1
+    for place, (name, column) in enumerate(table.items()):
+        known = column[np.isfinite(column) & np.isfinite(table.index.to_numpy())]
+        points = known.iloc[:: 1 if place == last else math.ceil(len(known) / MOST_POINTS) or 1]
+        more = {"size": 9} if place == last else {"size": 4, "opacity": 0.35}
+        yield draw_points(points.index.to_numpy(), points.to_numpy(), escape_label(name),
+                          choose_color(shown, name, place), **more, showlegend=True,
+                          hovertemplate="%{x:.2f}, %{y:.2f}")  # fmt: skip
+    x, y = table.index.to_numpy(dtype=np.float64), table.to_numpy(dtype=np.float64)
+    if np.isfinite(x).any() and np.isfinite(y).any():
+        ends = np.array([np.nanmin(mask_infinite(x)), np.nanmax(mask_infinite(x))])
+        line = {"dash": "dot"}
+        yield draw_line(ends, ends, "equal", "loss", line=line, showlegend=True, hoverinfo="skip")
+
+
+def draw_intervals(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the value of each label with its interval."""
+    value, low, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
+    error = {"type": "data", "symmetric": False, "array": mask_infinite(high - value),
+             "arrayminus": mask_infinite(value - low), "thickness": 1.2, "width": 4,
+             "color": LIGHT["neutral"]}  # fmt: skip
+    labels = list(map(escape_label, table.index))
+    trace = draw_points(value, labels, shown.key, error_x=error,
+                        hovertemplate="%{y}: %{x:.4g}<extra></extra>")  # fmt: skip
+    trace["marker"]["color"] = [LIGHT["accent" if each else "neutral"] for each in table.iloc[:, 3]]
+    layout |= {"height": 110 + 34 * len(table)}
+    layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
+    layout["xaxis"] |= {"zeroline": True, "zerolinecolor": LIGHT["ink"], "nticks": 6,
+                        "rangemode": "tozero"}  # fmt: skip
+    yield trace
+
+
+def draw_accounts(
+    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the unit values and, below, their drawdowns; the scale is theirs to choose."""
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    span = (int(closes[0]), int(closes[-1]))
+    layout |= stack_panels(("One unit of money", "Drawdown"), (2, 1), 0.09, span)
+    layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
+    layout["margin"]["t"] = 60
+    layout["legend"] = {"y": 1.06, "traceorder": "normal"}
+    layout["shapes"] = [draw_edge(int(each)) for each in shown.marks]
+    units = table.to_numpy(dtype=np.float64).T
+    choose_scale(layout, np.concatenate([drop_dust(unit) for unit in units]))
+    for place, (name, unit) in enumerate(zip(table, units, strict=True)):
+        fall = unit / np.maximum.accumulate(np.maximum(unit, 1.0)) - 1.0
+        rows = thin_rows(closes, unit, fall)
+        dash = DASHES[place // len(COLORS) % len(DASHES)]
+        more: dict[str, Any] = {"line": {"dash": dash}, "legendgroup": str(place)}
+        x, color, label = (to_datetimes(closes[rows]), choose_color(shown, name, place),
+                           escape_label(name))  # fmt: skip
+        yield draw_line(x, drop_dust(unit)[rows], label, color, **more, showlegend=True,
+                        hovertemplate="%{y:.3f}")  # fmt: skip
+        yield draw_line(x, fall[rows], label, color, **more, yaxis="y2", hovertemplate="%{y:.1%}")
+
+
+def draw_edge(time: int) -> dict[str, Any]:
+    """Return a thin vertical line over all panels at a time in ns."""
+    at = str(np.datetime64(time, "ns").astype("datetime64[s]"))
+    line = {"color": LIGHT["neutral_soft"], "width": 1}
+    return {"type": "line", "x0": at, "x1": at, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
+            "line": line, "layer": "below"}  # fmt: skip
+
+
+def draw_fan(
+    shown: ShownChart,  # noqa: ARG001
+    table: pd.DataFrame,
+    layout: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Yield each column over time in gray, and their median."""
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    units = table.to_numpy(dtype=np.float64)
+    rows = thin_rows(closes, *units.T)
+    layout["xaxis"] |= {"type": "date"}
+    choose_scale(layout, np.concatenate([drop_dust(unit) for unit in units.T]))
+    gray: dict[str, Any] = {"color": "neutral", "opacity": 0.5, "line": {"width": 1.0}}
+    blue: dict[str, Any] = {"line": {"width": 2.2}, "showlegend": True}
+    drawn = [*((f"{table.columns.name} {name}", unit, gray)
+               for name, unit in zip(table, units.T, strict=True)),
+             ("median", np.median(units, axis=1), blue)]  # fmt: skip
+    for name, unit, more in drawn:
+        yield draw_line(to_datetimes(closes[rows]), drop_dust(unit)[rows], escape_label(name),
+                        hovertemplate="%{y:.3f}", **more)  # fmt: skip
+
+
+Draw: TypeAlias = Callable[[ShownChart, pd.DataFrame, dict[str, Any]], Iterator[dict[str, Any]]]
+DRAWN: Mapping[str, Draw] = {
+    "line": draw_lines,
+    "points": draw_lines,
+    "steps": draw_lines,
+    "bars": draw_bars,
+    "heat": draw_heat,
+    "tornado": draw_tornado,
+    "scatter": draw_scatter,
+    "intervals": draw_intervals,
+    "accounts": draw_accounts,
+    "fan": draw_fan,
+}
+"""The functions that draw a chart, by its kind: from its table, into its layout."""

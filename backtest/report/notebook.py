@@ -21,9 +21,8 @@ from backtest.base import (
 )
 from backtest.market import Market, Markets
 from backtest.policy import Policy
-from backtest.report.page.figures import LIGHT
+from backtest.report.page.figures import LIGHT, thin_rows
 from backtest.report.page.page import Fact
-from backtest.report.page.thinning import thin_rows
 from backtest.report.pictures import escape_text
 from backtest.report.write import build_kind
 from backtest.risk import Paths

@@ -10,7 +10,7 @@ from backtest.base import count_nouns
 from backtest.base.units import YEAR_DAYS
 from backtest.options import Surface, is_out_of_the_money
 from backtest.options.chain_inspection import CHECKS
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.page.figures import LIGHT, TEMPLATE, build_chart, build_layout, draw_line
 from backtest.report.page.page import Chart, Fact, Page, Paragraph, Section, Table, name_columns
 

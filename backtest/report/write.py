@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backtest.base import Reportable
-from backtest.report.basis.data_and_command import NOTHING, Background, find_background
+from backtest.report.basis.data_quality import NOTHING, Background, find_background
 from backtest.report.declared_page import build_declared
 from backtest.report.page.page import Page
 from backtest.report.run.run_page import build_run

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.store.begun_validations import can_be_resumed
     from backtest.store.compare_saved import compare_saved, load_runs, name_saved
     from backtest.store.entry import StoreEntry, read_entry
     from backtest.store.export import export_result
-    from backtest.store.find import Saved, find_folder, list_folders, load_saved
+    from backtest.store.find import Saved, can_be_resumed, find_folder, list_folders, load_saved
     from backtest.store.kinds import is_run, list_kinds, name_kind, open_folder
-    from backtest.store.list_filters import Filter, check_measure, read_bound, read_kinds
-    from backtest.store.list_filters import read_time_or_age, sort_entries
-    from backtest.store.listing import CachedEntry, ServedList, list_results, read_usable
+    from backtest.store.listing import CachedEntry, Filter, ServedList, check_measure, list_results
+    from backtest.store.listing import read_bound, read_kinds, read_time_or_age, read_usable
+    from backtest.store.listing import sort_entries
     from backtest.store.prune import KeptFolder, choose_deletions, count_kinds, delete_chosen
     from backtest.store.verify import FolderCheck, verify_folder, verify_records
 

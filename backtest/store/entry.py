@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backtest.base import BacktestError, DataError, is_lock_held, read_provenance
-from backtest.base.atomic_files import LOCK
-from backtest.base.result_folders import LEFTOVERS, MANIFEST
-from backtest.engine.run_kinds import RUN
-from backtest.store.begun_validations import describe_progress, is_begun, open_begun
-from backtest.store.kind_fields import describe_manifest, read_fields, read_study_header
-from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, open_folder
-from backtest.store.unchanged_run import (
-    Stamp,
-    read_unchanged_run,
-    summarize_making,
+from backtest.base import (
+    BacktestError,
+    DataError,
+    Making,
+    damage_error,
+    decode_provenance,
+    is_lock_held,
+    making_from_json,
+    open_plain,
+    read_provenance,
+    read_small,
+    select_numbers,
 )
-from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.base.atomic_files import LOCK
+from backtest.base.provenance import FORMAT, PACKAGE, PROVENANCE
+from backtest.base.result_folders import LEFTOVERS, MANIFEST
+from backtest.base.saved_result import KINDS
+from backtest.engine import read_metrics, result_files
+from backtest.engine.run_kinds import RUN
+from backtest.store.find import describe_progress, is_begun, open_begun
+from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, find_manifest_faults, open_folder
+from backtest.tune import OUTCOME, STUDY, TRIALS, Study
+from backtest.tune import read_json as read_study_json
 from backtest.validation import describe_search
 from backtest.validation.validation_files import ACCOUNTS
 
@@ -157,7 +168,7 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
     """Return the entry of a folder; faults are reported in the entry, never raised.
 
     A ``stamp`` must have been taken just now. For a server (``is_served``) no link is followed, and
-    the trials of an unfinished study, which :mod:`backtest.report.serve.live_study` reads, are
+    the trials of an unfinished study, which :mod:`backtest.report.serve.pages` reads, are
     skipped.
     """
     kind = UNKNOWN
@@ -209,3 +220,159 @@ def read_leftover(folder: Path) -> StoreEntry:
 
 
 # ------------------------------------------------------------------------------------ by its kind
+
+
+def read_fields(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the entry of a folder that was opened."""
+    if kind == STUDY_KIND:
+        return read_study(folder)
+    check_manifest(folder, kind, manifest)
+    return {**describe_manifest(manifest), **KINDS[kind].read_line(folder, manifest)}
+
+
+def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the id and the data of a manifest."""
+    data = manifest["data"]
+    return {
+        "id": manifest["id"],
+        "source": str(data.get("source", "")),
+        **summarize_data(data),
+    }
+
+
+def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
+    """Raise if a manifest has an unknown format or a wrong id, or if a file is damaged."""
+    faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
+    faults += [(name, find_damage(folder / name)) for name in KINDS[kind].files]
+    for name, fault in faults:
+        if fault:
+            raise damage_error(folder / name, fault)
+
+
+def find_damage(path: Path) -> str:
+    """Return whether a file is missing, empty or truncated, in words; empty if it looks whole."""
+    try:
+        size = path.stat().st_size
+        if path.suffix != ".parquet":
+            return "" if size else "is empty"
+        return "" if has_ends(str(path), size) else "is truncated or not a Parquet file"
+    except FileNotFoundError:
+        return "is missing"
+
+
+def summarize_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an entry that describe its data."""
+    names = ("instrument", "interval", "start", "end")
+    texts = {name: str(data[name] or "") for name in names}
+    return {**texts, "is_synthetic": bool(data.get("synthetic"))}
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """Return the fields of a study's entry."""
+    begun = read_study_header(folder)
+    study = Study.load(folder)
+    best = study.best
+    state = "" if study.complete else (", being searched" if begun["is_busy"] else ", unfinished")
+    measured = {name for batch in study.batches[:1] for name in batch.metrics}
+    chosen: Any = {} if best is None else best[[name for name in best.index if name in measured]]
+    return {
+        **begun,
+        "note": f"{study.trials:,} sets{state}",
+        "metrics": select_numbers(dict(chosen)),
+        "is_finished": study.complete,
+        "seconds": study.batches[-1].seconds if study.batches else None,
+    }
+
+
+def read_study_header(folder: Path) -> dict[str, Any]:
+    """Return the fields of a study's entry that need no trials."""
+    facts = read_study_json(folder / STUDY)
+    return {
+        "id": facts["id"],
+        **describe_search(facts),
+        "source": str(facts["source"]),
+        "is_busy": is_lock_held(folder / LOCK),
+        "is_finished": False,
+        **summarize_data(facts["data"]),
+    }
+
+
+MAGIC, LEAST_PARQUET = b"PAR1", 12
+
+Stamp = tuple[tuple[str, int, int, int, int], ...]
+"""Name, size, time of modification, time of status change and inode of each file of a folder."""
+
+
+def read_unchanged_run(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
+    """Return the fields of a run's entry, read from its provenance file.
+
+    ``stamp`` must have been taken just now. The result is None if the whole folder has to be read:
+    it has no such file, an earlier version saved it, or a file differs from what was saved.
+    """
+    sizes = {name: size for name, size, *_ in stamp}
+    if sizes.pop(PROVENANCE, 0) == 0:
+        return None
+    place = os.fspath(folder)
+    try:
+        data = decode_provenance(read_small(f"{place}/{PROVENANCE}"), place)
+    except DataError:
+        return None  # reading the whole folder reports it
+    is_known = (data["format"], data.get("run_format")) == (
+        FORMAT,
+        result_files.FORMATS[result_files.RUN],
+    )
+    if not is_known or data["sizes"] != sizes:
+        return None
+    if not (is_untouched(stamp) or has_saved_hashes(place, data)):
+        return None
+    shows = data["shows"]
+    if "is_synthetic" not in shows:
+        return None  # saved by an earlier version
+    made = summarize_making(making_from_json(data["made"]))
+    metrics = read_metrics(shows["metrics"])
+    return {"id": data["id"], **shows, "title": shows["policy"], "metrics": metrics, **made}
+
+
+def is_untouched(stamp: Stamp) -> bool:
+    """Return whether no file changed after the provenance file, which is saved last.
+
+    The times of status changes decide, since no program can set them. They prove nothing about a
+    folder that was copied file by file.
+    """
+    last = next(changed for name, _, _, changed, _ in stamp if name == PROVENANCE)
+    return all(changed <= last for _, _, _, changed, _ in stamp)
+
+
+def has_saved_hashes(place: str, data: Mapping[str, Any]) -> bool:
+    """Return whether the small files have their recorded hashes and the tables look complete."""
+    hashes = data["hashes"]
+    return all(
+        has_ends(f"{place}/{name}", size)
+        if name not in hashes
+        else hashlib.sha256(read_small(f"{place}/{name}")).hexdigest() == hashes[name]
+        for name, size in data["sizes"].items()
+    )
+
+
+def has_ends(path: str, size: int) -> bool:
+    """Return whether a file begins and ends as a Parquet file does."""
+    if size < LEAST_PARQUET:
+        return False
+    with open_plain(path) as file:
+        head = file.read(4)
+        file.seek(size - 4)
+        return head == file.read(4) == MAGIC
+
+
+def summarize_making(making: Making | None) -> dict[str, Any]:
+    """Return the run time and the commits that an entry shows."""
+    if making is None:
+        return {}
+    commits = {name: each.commit for name, each in making.code.items() if each is not None}
+    own = commits.pop(PACKAGE, "")
+    return {
+        **({} if making.seconds is None else {"seconds": making.seconds}),
+        "commit": ", ".join(dict.fromkeys(commits.values())),
+        "backtest_commit": own,
+        "is_dirty": making.is_dirty,
+    }

@@ -1,25 +1,36 @@
-"""Delete chosen results, unless they have changed since they were chosen."""
+"""Delete chosen results, unless they have changed since they were chosen.
+
+Only results and leftovers of writers may be deleted. A result has a manifest, or a study
+description, with a valid id. A leftover has a name that writers use for temporary folders. Both
+must hold nothing but files of a result; any other file, such as market data, a web page or notes,
+belongs to the user and keeps the folder.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import stat
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backtest.base import DataError, held_folder
-from backtest.base.atomic_files import LOCK, REPLACED
+from backtest.base.atomic_files import DRAFT_FILE, LOCK, REPLACED
+from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import DRAFT, LEFTOVERS, MANIFEST, OLDER, PRUNED
-from backtest.store.deletable_folders import describe_removal, find_reason_to_keep
-from backtest.store.entry import StoreEntry
-from backtest.store.kinds import name_kind
-from backtest.store.list_filters import Filter, sort_entries
-from backtest.store.listing import QUIET, list_results, try_stamp
-from backtest.store.unchanged_run import Stamp
-from backtest.tune import STUDY
+from backtest.base.saved_result import KINDS
+from backtest.engine.run_kinds import RUN
+from backtest.store.entry import Stamp, StoreEntry
+from backtest.store.find import examine_begun, is_begun
+from backtest.store.kinds import hash_manifest, name_kind, read_json_object
+from backtest.store.listing import QUIET, Filter, list_results, sort_entries, try_stamp
+from backtest.tune import OUTCOME, STUDY, TRIALS
+from backtest.validation.validation_files import ACCOUNTS, TITLE
 
 KNOWN_BY = (MANIFEST, STUDY)
 """The files that identify a result; they are deleted last."""
@@ -174,3 +185,184 @@ def count_kinds(entries: Sequence[StoreEntry]) -> str:
     """
     counts = Counter(each.kind for each in entries)
     return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"
+
+
+ID = re.compile(r"[0-9a-f]{16}")
+HASH = re.compile(r"[0-9a-f]{64}")
+FILE = re.compile(r"[a-z_]+\.(parquet|json)")
+BATCH = re.compile(rf"{TRIALS}/[0-9]{{6,}}\.parquet")
+OF_A_STUDY = (STUDY, OUTCOME, LOCK, PROVENANCE, f"{TRIALS}/")
+PARTS = (REPLACED, ACCOUNTS)
+"""Folders in the draft of a result, beside those named after ids."""
+LISTED = 3
+
+
+def find_reason_to_keep(folder: Path) -> str:
+    """Return why a folder of the store must not be deleted; empty if it may be.
+
+    A link to a result may be deleted, but never its target.
+    """
+    try:
+        if os.path.ismount(folder):
+            return "it is a mount"
+        if folder.name.startswith(DRAFT):
+            return examine_draft(folder)
+        if is_begun(folder):
+            return examine_unfinished(folder)
+        if folder.name[0] == "." and not folder.is_symlink():
+            return examine_deleted(folder)
+        return examine_result(folder)
+    except DataError as error:
+        return error.problem
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+
+
+def examine_draft(folder: Path) -> str:
+    """Return why a writer's draft must be kept; empty if it holds only files of a result."""
+    files = {LOCK, MANIFEST, PROVENANCE, *(name for of in KINDS.values() for name in of.files)}
+    known = set()
+    for place, inner, names in os.walk(folder):
+        prefix = f"{Path(place).relative_to(folder).as_posix()}/".removeprefix("./")
+        known |= {f"{prefix}{each}/" for each in inner if is_part_of_draft(each)}
+        known |= {f"{prefix}{each}" for each in names if each in files}
+    return name_foreign_files(folder, known)
+
+
+def is_part_of_draft(name: str) -> bool:
+    """Return whether a folder with this name is found in drafts, also of the accounts of a walk."""
+    is_result = ID.fullmatch(name.rpartition("-")[2]) is not None
+    return is_result or name.startswith(DRAFT) or is_account(name)
+
+
+def examine_deleted(folder: Path) -> str:
+    """Return why the temporary folder of a deletion or replacement must be kept."""
+    inside = [each for each in folder.iterdir() if each.name != LOCK]
+    if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
+        return "it holds more than the result that was to be deleted"
+    if not inside or not any(inside[0].iterdir()):
+        return ""
+    return examine_unfinished(inside[0]) if is_begun(inside[0]) else examine_result(inside[0])
+
+
+def examine_unfinished(folder: Path) -> str:
+    """Return why a folder is not that of an unfinished validation; empty if it is."""
+    why, known = examine_begun(folder)
+    return why or name_foreign_files(folder, known)
+
+
+def examine_result(folder: Path) -> str:
+    """Return why a folder is not a saved result; empty if it is."""
+    if (folder / STUDY).is_file():
+        return examine_study(folder)
+    if not (folder / MANIFEST).is_file():
+        return f"it holds no {MANIFEST} and no {STUDY} with an id"
+    facts = read_json_object(folder / MANIFEST)
+    kind = facts.get("kind", RUN)
+    if not isinstance(kind, str) or kind not in KINDS or not is_sealed(facts):
+        return f"its {MANIFEST} does not describe a result"
+    if not has_id_in_name(folder, facts["id"]) and not has_valid_id(facts, kind):
+        return (
+            f"its {MANIFEST} has an id that matches neither its content nor the name of the folder"
+        )
+    inner = list_inner_files(folder, KINDS[kind].inner)
+    return name_foreign_files(folder, {MANIFEST, PROVENANCE, *facts["files"], *inner})
+
+
+def is_account(name: str) -> bool:
+    """Return whether a folder of a draft holds the accounts of a walk, or one of them."""
+    plain = name.lstrip(".")
+    return plain in PARTS or TITLE.fullmatch(plain) is not None
+
+
+def list_inner_files(folder: Path, inner: Iterable[str]) -> Iterator[str]:
+    """Yield the folders and files of the runs in folders of a result."""
+    files = {name for kind in KINDS.values() if kind.is_run for name in kind.files}
+    for path in (each for place in inner for each in (folder / place).glob("*")):
+        place, title = path.parent.name, path.name
+        yield f"{place}/"
+        if TITLE.fullmatch(title) is None:
+            continue
+        yield f"{place}/{title}/"
+        yield from (f"{place}/{title}/{name}" for name in (MANIFEST, PROVENANCE, *files))
+
+
+def examine_study(folder: Path) -> str:
+    """Return why a folder is not a study; empty if it is."""
+    facts = read_json_object(folder / STUDY)
+    is_study = has_id(facts) and all(
+        isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
+    )
+    if not is_study or not has_id_in_name(folder, facts["id"]):
+        return f"its {STUDY} does not describe a study"
+    return name_foreign_files(folder, {*OF_A_STUDY})
+
+
+def has_id(facts: Mapping[str, Any]) -> bool:
+    """Return whether a manifest or study description has a valid id and a format number."""
+    identity, format_ = facts.get("id"), facts.get("format")
+    return isinstance(identity, str) and ID.fullmatch(identity) is not None and type(format_) is int
+
+
+def is_sealed(facts: Mapping[str, Any]) -> bool:
+    """Return whether a manifest has a valid id and valid hashes of its files."""
+    files = facts.get("files")
+    return (
+        has_id(facts)
+        and isinstance(files, Mapping)
+        and bool(files)
+        and all(FILE.fullmatch(name) and HASH.fullmatch(str(files[name])) for name in files)
+    )
+
+
+def has_id_in_name(folder: Path, identity: str) -> bool:
+    """Return whether the name of a folder, or of a link's target, ends with an id."""
+    return folder.name.endswith(f"-{identity}") or folder.resolve().name.endswith(f"-{identity}")
+
+
+def has_valid_id(facts: Mapping[str, Any], kind: str) -> bool:
+    """Return whether the id of a manifest is the hash of its content."""
+    try:
+        return bool(hash_manifest(facts, kind) == facts["id"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def name_foreign_files(folder: Path, known: set[str]) -> str:
+    """Return a sentence that names the files a result does not have; empty if there are none."""
+    device = folder.stat().st_dev
+    found = [name for name in find_foreign_files(folder, "", known, device) if name not in known]
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    named = ", ".join(map(repr, sorted(found)[:LISTED]))
+    return f"it holds {named}{more}, which no result has" if found else ""
+
+
+def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) -> Iterator[str]:
+    """Yield the entries of a folder that are not plain files, or folders, of a known name."""
+    with os.scandir(folder) as entries:
+        for each in entries:
+            facts = each.stat(follow_symlinks=False)
+            name = f"{prefix}{each.name}"
+            if stat.S_ISDIR(facts.st_mode) and f"{name}/" in known and facts.st_dev == device:
+                yield from find_foreign_files(Path(each.path), f"{name}/", known, device)
+            elif not stat.S_ISREG(facts.st_mode):
+                yield f"{name}/" if stat.S_ISDIR(facts.st_mode) else f"{name} (not a plain file)"
+            elif not (name in known or is_batch(name, known)):
+                yield name
+
+
+def is_batch(name: str, known: set[str]) -> bool:
+    """Return whether a file is a batch of a study's trials, or a draft of a study's file."""
+    is_draft = name.removeprefix(f"{TRIALS}/").startswith(DRAFT_FILE)
+    return f"{TRIALS}/" in known and (is_draft or BATCH.fullmatch(name) is not None)
+
+
+def describe_removal(folder: Path) -> str:
+    r"""Return the shell command that removes a folder.
+
+    Examples
+    --------
+    >>> describe_removal(Path("results/my data"))
+    "rm -r 'results/my data'"
+    """
+    return f"rm -r {shlex.quote(str(folder))}"

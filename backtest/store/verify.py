@@ -14,9 +14,8 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
-from backtest.store.begun_validations import is_begun
 from backtest.store.entry import StoreEntry, read_entry, read_leftover
-from backtest.store.find import load_saved
+from backtest.store.find import is_begun, load_saved
 from backtest.store.kinds import (
     LEFTOVER,
     STUDY_KIND,
@@ -36,8 +35,8 @@ from backtest.tune import (
 )
 from backtest.tune import read_json as read_study_json
 from backtest.tune.holdout import LOOKS
+from backtest.tune.other_trials import TRIED
 from backtest.tune.study_identity import ASIDE
-from backtest.tune.tried_sets import TRIED
 
 RECORDS = "records"
 """What is checked of a store beside its results."""

@@ -26,9 +26,8 @@ from backtest.engine import Progress, check_settlement, read_venues
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.options import refuse_options
 from backtest.policy import Policy
-from backtest.subaccounts.live_subaccounts import SubaccountRun
 from backtest.subaccounts.subaccounts_result import SubaccountsResult
-from backtest.subaccounts.subaccounts_run import RULES, run_subaccounts
+from backtest.subaccounts.subaccounts_run import RULES, SubaccountRun, run_subaccounts
 from backtest.venue import Venue
 
 WHERE = "bt.Subaccounts"

@@ -23,7 +23,7 @@ from backtest.base import (
     warn_caller,
 )
 from backtest.market import as_markets
-from backtest.tune.study_folder import FORMAT, hash_outcome, read_json, write_json
+from backtest.tune.journal import FORMAT, hash_outcome, read_json, write_json
 
 if TYPE_CHECKING:
     from backtest.market import Market, Markets
@@ -86,7 +86,7 @@ def warn_of_unseen(market: Market | Markets, split: int) -> None:
 def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Record that a set is about to be evaluated on the holdout.
 
-    ``values`` are as :func:`backtest.tune.single_sets.complete_set` returns them. The same set of
+    ``values`` are as :func:`backtest.tune.load_study.complete_set` returns them. The same set of
     the same study counts as one look. The record remains if the folder of the study is deleted.
     """
     look: dict[str, Any] = to_plain(

@@ -12,9 +12,8 @@ from backtest.engine import end_expired, hash_source, read_named
 from backtest.sweep import BaseTerms, choose_evaluator, names_signal, resolve_signals
 from backtest.sweep.pooling import POOLS
 from backtest.tune.holdout import find_split
-from backtest.tune.journal import Journal
+from backtest.tune.journal import OUTCOME, STUDY, Journal, find_broken, read_json
 from backtest.tune.single_sets import Bench
-from backtest.tune.study_folder import OUTCOME, STUDY, find_broken, read_json
 from backtest.tune.study_identity import describe_market
 from backtest.tune.study_record import StudyOutcome, StudyRecord
 from backtest.venue import Venue

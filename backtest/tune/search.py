@@ -48,11 +48,20 @@ from backtest.sweep import (
     resolve_signals,
 )
 from backtest.tune.holdout import find_split, warn_of_unseen
-from backtest.tune.journal import Journal
+from backtest.tune.journal import (
+    FORMAT,
+    OUTCOME,
+    STUDY,
+    Journal,
+    clear_drafts,
+    hold_lock,
+    seal_outcome,
+    write_json,
+    write_study_file,
+)
 from backtest.tune.load_study import load_outcome
 from backtest.tune.other_trials import find_other_trials
 from backtest.tune.plateau import BUDGET_SHARE, Robustness
-from backtest.tune.risk_arguments import read_path_risk
 from backtest.tune.search_arguments import (
     ObjectivesLike,
     check_choices,
@@ -60,22 +69,13 @@ from backtest.tune.search_arguments import (
     list_objectives,
     read_budget,
     read_left_out,
+    read_path_risk,
     read_robustness,
 )
 from backtest.tune.search_loop import Budget, search
-from backtest.tune.search_outcome import StudyTask, build_outcome
+from backtest.tune.search_outcome import StudyTask, build_outcome, reserve_trials
 from backtest.tune.single_sets import Bench
 from backtest.tune.study import Study
-from backtest.tune.study_folder import (
-    FORMAT,
-    OUTCOME,
-    STUDY,
-    clear_drafts,
-    hold_lock,
-    seal_outcome,
-    write_json,
-    write_study_file,
-)
 from backtest.tune.study_identity import (
     check_resume,
     describe_objective,
@@ -84,7 +84,6 @@ from backtest.tune.study_identity import (
 )
 from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trial_evaluator import Examiner, Goal, Progress
-from backtest.tune.winner import reserve_trials
 
 if TYPE_CHECKING:
     from backtest.account import Account

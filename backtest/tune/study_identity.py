@@ -26,7 +26,7 @@ from backtest.base.settings_result import LIBRARIES
 from backtest.engine import describe_bars, describe_venue, hash_source
 from backtest.market import Market, Markets
 from backtest.sweep import BaseTerms
-from backtest.tune.study_folder import FORMAT, STUDY, read_json
+from backtest.tune.journal import FORMAT, STUDY, read_json
 
 ASIDE = ("id", "format", "source", "policy_module", "versions")
 """Entries on the origin of a study, which do not determine its numbers."""

@@ -19,7 +19,7 @@ from backtest.measures import describe_left_out, find_cautions
 from backtest.sweep import count_sets
 from backtest.tune.plateau import NEIGHBOUR, PLAIN, Robustness
 from backtest.tune.search_loop import NOT_ADAPTIVE, SEARCH
-from backtest.tune.winner import BY_SCORE, plan_candidates, reserve_trials
+from backtest.tune.search_outcome import BY_SCORE, plan_candidates, reserve_trials
 
 if TYPE_CHECKING:
     from backtest.tune.luck import Verdict

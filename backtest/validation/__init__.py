@@ -8,10 +8,9 @@ if TYPE_CHECKING:
     from backtest.validation.cross_validate import cross_validate
     from backtest.validation.cross_validation import CrossValidation
     from backtest.validation.folds import Folds, folds
-    from backtest.validation.progress_folder import name_result
     from backtest.validation.schedule_search import schedules
     from backtest.validation.schedules import Schedules
-    from backtest.validation.validation_files import describe_search
+    from backtest.validation.validation_files import describe_search, name_result
     from backtest.validation.walk import WalkForward
     from backtest.validation.walk_figures import read_figures
     from backtest.validation.walk_forward import walk_forward

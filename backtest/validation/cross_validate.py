@@ -34,33 +34,30 @@ from backtest.sweep import (
     to_plain_value,
 )
 from backtest.tune import describe_market, find_distinct, record_look
-from backtest.validation.column_memory import measure_memory
-from backtest.validation.counted_tries import read_other_tries, record_drawn
 from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.fold_search import read_other_tries, record_drawn
 from backtest.validation.group_runs import (
+    MOST_EMBARGO,
     GroupRuns,
+    Groups,
     SplitScores,
     build_parts,
+    check_counts,
+    check_embargo,
     is_decided,
+    list_splits,
     run_groups,
     score_groups,
     score_segments,
     score_splits,
-)
-from backtest.validation.groups import (
-    MOST_EMBARGO,
-    Groups,
-    check_counts,
-    check_embargo,
-    list_splits,
     split_groups,
 )
-from backtest.validation.luck_of_sets import judge_best, measure_sharpes
-from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.split_scores import (
     SplitWinners,
     choose_winners,
     estimate_overfitting,
+    judge_best,
+    measure_sharpes,
     stitch_paths,
 )
 from backtest.validation.tuning_procedure import (
@@ -69,7 +66,8 @@ from backtest.validation.tuning_procedure import (
     require_mean,
     silence_runs,
 )
-from backtest.validation.walk_figures import finite_or_nan
+from backtest.validation.validation_files import find_finished, open_progress
+from backtest.validation.walk_figures import finite_or_nan, measure_memory
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -148,7 +146,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     embargo : int or str
         Bars, or a duration, at the beginning of a train group that follows a test group, whose
         returns do not count, rounded up to whole sampling periods. ``"auto"`` is the memory of the
-        policy's columns (:func:`backtest.validation.column_memory.measure_memory`), at most a
+        policy's columns (:func:`backtest.validation.walk_figures.measure_memory`), at most a
         quarter of a group.
     trials : int, optional
         Sets, drawn evenly from the space (scrambled Sobol points); 2,000 by default.

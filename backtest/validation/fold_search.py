@@ -1,9 +1,9 @@
-"""Search one train span, and test the winner and all other sets on the test span."""
+"""Search one train span, test its winner and all other sets, and count the sets tried before."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,23 +15,30 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.sweep import Evaluator, clip_spans, find_different, take_sets, to_plain_value
 from backtest.tune import (
     Bench,
+    CountTries,
     Examiner,
     Journal,
+    OtherTrials,
     Progress,
+    SpanTries,
     StudyTask,
+    count_other_trials,
     describe_market,
+    describe_policy,
     find_distinct,
     gather,
     is_feasible,
+    read_tries,
+    record_tries,
     search_and_choose,
 )
+from backtest.tune.other_trials import NO_TRIALS
 from backtest.validation.interval_estimates import find_rank, order_scores
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
     from backtest.engine import Result
-    from backtest.sweep import Evaluator, Rows, Sets
-    from backtest.tune import CountTries, Verdict
+    from backtest.sweep import Rows, Sets
+    from backtest.tune import Verdict
     from backtest.validation.fold_spans import FoldSpan
     from backtest.validation.tuning_procedure import Procedure
 
@@ -249,3 +256,70 @@ class SpanEvaluator(Evaluator):
         """Run in plain Python if another evaluator of the same policy does."""
         super().copy_fallback(other)
         self.whole.copy_fallback(other)
+
+
+def read_other_tries(
+    store: str | Path | None, procedure: Procedure, manifest: Mapping[str, Any]
+) -> CountTries:
+    """Return the function that counts what other searches in the store tried.
+
+    The store is read once. Without one, nothing was tried.
+    """
+    if store is None:
+        return lambda _first, _stop: NO_TRIALS
+    tries = list(read_tries(Path(store)))
+
+    def count(first: int, stop: int) -> OtherTrials:
+        facts = describe_search(procedure, manifest)
+        start, end = name_span(procedure, first, stop)
+        span = {"data": {**facts["data"], "start": start}, "searched": end}
+        return count_other_trials(tries, {**facts, **span})
+
+    return count
+
+
+def describe_search(procedure: Procedure, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a validation as a study describes its search of the whole market."""
+    data = describe_market(procedure.terms.market)
+    terms = ("venue", "account", "signal", "overlay", "sampling", "calendar", "space")
+    return {
+        "id": manifest["id"],
+        "data": data,
+        "searched": data["end"],
+        "policy": describe_policy(procedure.base),
+        **{name: manifest[name] for name in terms if name in manifest},
+    }
+
+
+def name_span(procedure: Procedure, first: int, stop: int) -> tuple[str, str]:
+    """Return the times at which bars ``first`` up to ``stop`` begin and end, as text."""
+    market = procedure.terms.market
+    end = int(market.time[stop - 1]) + market.interval
+    return format_time(int(market.time[first])), format_time(end)
+
+
+def record_folds(
+    store: Path,
+    procedure: Procedure,
+    manifest: Mapping[str, Any],
+    found: Sequence[SearchedFold],
+) -> None:
+    """Record the sets that were tried on the train span of each fold."""
+    tried = []
+    for fold in found:
+        start, stop = name_span(procedure, fold.span.train, fold.span.train_stop)
+        tried.append(SpanTries(start, stop, fold.sets, fold.sharpes, fold.is_kept))
+    record_tries(store, describe_search(procedure, manifest), tried)
+
+
+def record_drawn(
+    store: Path,
+    procedure: Procedure,
+    manifest: Mapping[str, Any],
+    sets: Sets,
+    sharpes: FloatArray,
+) -> None:
+    """Record the sets that were tried on all groups; those without a Sharpe ratio failed."""
+    facts = describe_search(procedure, manifest)
+    span = (facts["data"]["start"], facts["data"]["end"])
+    record_tries(store, facts, [SpanTries(*span, sets, sharpes, np.isfinite(sharpes))])

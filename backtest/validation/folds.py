@@ -15,7 +15,7 @@ from backtest.validation.fold_spans import (
     tabulate_spans,
     time_bars,
 )
-from backtest.validation.groups import (
+from backtest.validation.group_runs import (
     Groups,
     check_counts,
     check_embargo,

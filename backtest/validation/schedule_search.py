@@ -29,10 +29,9 @@ from backtest.measures import (
     simulate_luck,
 )
 from backtest.sweep import Accounts, Pool, on_cluster
-from backtest.validation.counted_tries import read_other_tries
+from backtest.validation.fold_search import read_other_tries
 from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans
 from backtest.validation.interval_estimates import share_overfit
-from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.schedules import Schedules
 from backtest.validation.tuning_procedure import (
     Procedure,
@@ -40,6 +39,7 @@ from backtest.validation.tuning_procedure import (
     require_mean,
     silence_runs,
 )
+from backtest.validation.validation_files import find_finished, open_progress
 from backtest.validation.walk_figures import tabulate_folds
 from backtest.validation.walk_forward import record_looks, run_walk, search_folds
 

@@ -8,7 +8,7 @@ from backtest.base import Choice, Place
 from backtest.base.units import DAY
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.fold_spans import plan_spans, read_plan
-from backtest.validation.groups import split_groups
+from backtest.validation.group_runs import split_groups
 from backtest.validation.tuning_procedure import TRIALS
 from backtest.validation.walk_forward import walk_forward
 

@@ -1,4 +1,4 @@
-"""Winners of splits, how often they fail in the test, and the paths that are made of them."""
+"""Winners of splits, how often they fail in the test, their paths, and the luck of the best."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import FloatArray, IntArray
+from backtest.engine import count_periods
+from backtest.measures import (
+    deflated_sharpe_of_returns,
+    expected_max_sharpe,
+    simulate_luck,
+)
+from backtest.tune import OtherTrials, count_independent, pool_deviation
+from backtest.validation.group_runs import list_paths, list_splits
 from backtest.validation.group_scores import GroupPart, combine_parts
-from backtest.validation.groups import list_paths, list_splits
 from backtest.validation.interval_estimates import (
     Estimate,
     estimate_share,
@@ -22,6 +29,8 @@ from backtest.validation.interval_estimates import (
 
 if TYPE_CHECKING:
     from backtest.validation.group_runs import GroupRuns
+    from backtest.validation.tuning_procedure import Procedure
+
 
 PANELS = 200
 """Panels of noise by which the interval of an overfitting probability is calibrated."""
@@ -63,16 +72,16 @@ def estimate_overfitting(ranks: FloatArray, n: int, k: int) -> Estimate:
     found from panels of noise with as many groups: it is that with which the share of independent
     cases varies as much as the share of splits does.
     """
-    return estimate_share(share_overfit(ranks), count_independent(n, k))
+    return estimate_share(share_overfit(ranks), count_independent_splits(n, k))
 
 
 @functools.cache
-def count_independent(n: int, k: int) -> float:
+def count_independent_splits(n: int, k: int) -> float:
     """Return how many independent splits those of n groups, k for tests, are worth on noise.
 
     Examples
     --------
-    >>> 7.0 < count_independent(10, 5) < 9.5  # the share varies by 0.17
+    >>> 7.0 < count_independent_splits(10, 5) < 9.5  # the share varies by 0.17
     True
     """
     splits = list_splits(n, k)
@@ -137,3 +146,54 @@ def stitch_paths(
     names = [*first, *(name for name in measured if name not in first)]
     table = pd.DataFrame({name: measured[name] for name in names})
     return table.rename_axis("path"), curves
+
+
+SAMPLE = 128
+"""Sets whose returns are correlated, spread evenly over the draws."""
+
+
+def measure_sharpes(
+    procedure: Procedure, parts: Sequence[GroupPart], runs: Sequence[GroupRuns]
+) -> FloatArray:
+    """Return the Sharpe ratio of each set over all groups, per sqrt(year), of shape (n_sets,).
+
+    It is NaN for sets that are ruined or fail.
+    """
+    measured = combine_parts(parts, find_periods(procedure))
+    failed = np.any([each.failed for each in runs], axis=0)
+    return np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
+
+
+def find_periods(procedure: Procedure) -> float:
+    """Return the number of sampled returns per year."""
+    terms = procedure.terms
+    return count_periods(terms.calendar, terms.sampling, terms.market)
+
+
+def judge_best(
+    procedure: Procedure, sharpe: FloatArray, runs: Sequence[GroupRuns], others: OtherTrials
+) -> dict[str, Any]:
+    """Return the highest Sharpe ratio of a set over all groups, and its deflated Sharpe ratio.
+
+    Ruined and failed sets are left out. ``others`` were tried by other searches on these bars, and
+    count as trials.
+    """
+    if not np.isfinite(sharpe).any():
+        return {"best_sharpe": math.nan, "lucky_sharpe": math.nan, "deflated_sharpe": math.nan}
+    best, kept = int(np.nanargmax(sharpe)), np.flatnonzero(np.isfinite(sharpe))
+    returns = np.concatenate([each.returns for each in runs])
+    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))]
+    found = simulate_luck(returns[:, chosen], n_trials=len(kept))
+    n = count_independent(found.n, len(kept), others) * (1 + procedure.n_left_out)
+    periods = find_periods(procedure)
+    own = found.find_deviation(len(returns), periods)
+    deviation = pool_deviation(own, sharpe[kept], len(kept), others)
+    return {
+        "best_sharpe": float(sharpe[best]),
+        "best_set": best,
+        "effective_trials": n,
+        "lucky_sharpe": expected_max_sharpe(n, deviation),
+        "deflated_sharpe": deflated_sharpe_of_returns(
+            returns[:, best], n_trials=n, std=deviation / math.sqrt(periods)
+        ),
+    }

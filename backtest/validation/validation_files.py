@@ -1,29 +1,60 @@
-"""The base of validations: tables, figures in JSON, and the accounts as saved results."""
+"""The base of validations: tables, figures in JSON, and the accounts as saved results.
+
+An unfinished validation has a hidden folder, from which it can be resumed. ``manifest.json`` there
+says what is validated, ``lock`` is held by the process that works on it, and what was evaluated
+lies in ``fold-00000/`` (``schedule-000/fold-00000/``) or ``sets-00000.parquet``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 
 from backtest.base import (
+    Argument,
     DataError,
+    Either,
+    ParameterError,
+    Phrase,
+    Place,
+    PolicyError,
     SavedResult,
     ShownChart,
     capitalize,
+    discard_folder,
     from_plain,
     hash_file,
+    name_folder,
     read_json_file,
+    repr_plain,
     write_json_file,
 )
 from backtest.base.result_folders import MANIFEST
 from backtest.engine import Result
 from backtest.measures import name_measure
 from backtest.measures.run_measures import METRICS
+from backtest.tune import clear_drafts, hold_lock, write_json
+from backtest.validation.interval_estimates import (
+    ChanceCount,
+    ClearCount,
+    Estimate,
+    count_better_than_median,
+    count_clear,
+    count_evidence,
+)
 from backtest.validation.walk_figures import read_figures
+
+if TYPE_CHECKING:
+    from backtest.compare import Comparison
+    from backtest.validation.walk_figures import Account
+
 
 FIGURES = "figures.json"
 ACCOUNTS = "accounts"
@@ -178,3 +209,192 @@ def load_account(folder: Path, seal: str) -> Any:
             cure="run the validation again, or restore the file",
         )
     return Result.load(folder)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WalkRecord(Validation):
+    """Contents of a validation; :class:`WalkForward` describes the fields and adds methods."""
+
+    folds: pd.DataFrame
+    result: Account | None
+    fixed: Account
+    stability: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    parts: tuple[Account, ...] = ()
+
+    @property
+    def efficiency(self) -> float:
+        """Log growth per year out of sample over that in sample; NaN if that is not positive."""
+        return read_figures(self.figures, "efficiency")
+
+    @property
+    def efficiency_difference(self) -> float:
+        """Log growth per year out of sample less that in sample."""
+        return read_figures(self.figures, "efficiency_difference")
+
+    @property
+    def pbo(self) -> Estimate:
+        """Share of folds whose winner was no better than the median set out of sample."""
+        found = {name: read_figures(self.figures["pbo"], name) for name in ("value", "low", "high")}
+        return Estimate(**found)
+
+    @property
+    def chance(self) -> dict[str, ChanceCount]:
+        """Counts of folds beside what chance alone gives.
+
+        ``better_than_median``: winners that were better than the median set out of sample.
+        ``searches_with_evidence``: searches whose own deflated Sharpe ratio is 0.95 or more.
+        """
+        ranks, deflated = (
+            self.folds[name].to_numpy(dtype=np.float64) for name in ("rank", "deflated_sharpe")
+        )
+        return {
+            "better_than_median": count_better_than_median(ranks),
+            "searches_with_evidence": count_evidence(deflated),
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossRecord(Validation):
+    """Contents of a validation; :class:`CrossValidation` describes the fields and adds methods."""
+
+    splits: pd.DataFrame
+    paths: pd.DataFrame
+    matrix: pd.DataFrame
+    sets: pd.DataFrame
+    curves: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def pbo(self) -> Estimate:
+        """Share of splits whose winner was no better than the median set out of sample."""
+        found = {name: read_figures(self.figures["pbo"], name) for name in ("value", "low", "high")}
+        return Estimate(**found)
+
+    @property
+    def ranks(self) -> pd.Series:
+        """The winner's rank out of sample in each split."""
+        return self.splits["rank"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ScheduleRecord(Validation):
+    """Contents of a validation; :class:`Schedules` describes the fields and adds methods."""
+
+    table: pd.DataFrame
+    folds: pd.DataFrame
+    returns: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    comparison: Comparison | None = None
+
+    @property
+    def chance(self) -> ClearCount:
+        """How many intervals of differences leave zero out, and how many do so by chance alone."""
+        low, high = (self.table[name].to_numpy(dtype=np.float64) for name in ("low", "high"))
+        return count_clear(low, high, float(self.manifest["confidence"]))
+
+    @property
+    def baseline(self) -> str:
+        """The schedule that the others are compared with."""
+        return str(self.manifest["baseline"])
+
+
+UNFINISHED = ".unfinished-"
+"""Prefix of the name of the folder."""
+FORMAT = 1
+ANEW = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
+
+
+def name_result(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the folder of a finished validation."""
+    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
+
+
+def read_store(store: object) -> Path:
+    """Return the folder of results that a validation was given."""
+    if not isinstance(store, str | Path):
+        raise ParameterError(
+            f"store must be a folder, got {repr_plain(store):.60}",
+            where=Place("store"),
+            cure="give the folder of saved results, or leave it out",
+        )
+    return Path(store)
+
+
+def find_finished(
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Path | None:
+    """Return the folder of the result that ``resume=True`` gives back; None if there is work."""
+    if not resume or store is None:
+        return None
+    folder = read_store(store)
+    finished, begun = (folder / f"{k}{name_result(manifest)}" for k in ("", UNFINISHED))
+    return finished if (finished / MANIFEST).is_file() and not begun.is_dir() else None
+
+
+@contextlib.contextmanager
+def open_progress(
+    store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Iterator[Path | None]:
+    """Yield the locked folder for the batches of a validation; None without a store.
+
+    It is deleted at the end of the block, and stays after Ctrl-C or a crash. With None for
+    ``resume``, what was begun goes on.
+
+    Raises
+    ------
+    ParameterError
+        If the same validation was begun and ``resume`` is False, or if there is none to resume.
+    DataError
+        If another process works on it.
+    """
+    where = Place("resume", of=f"bt.{str(manifest['kind']).replace('-', '_')}")
+    if store is None:
+        if resume:
+            raise ParameterError(
+                "a validation must have a store to be resumed, got store=None",
+                where=where,
+                cure=Phrase(
+                    "pass the store that it was started in, {}", Argument("store", "results")
+                ),
+            )
+        yield None
+        return
+    folder = read_store(store) / f"{UNFINISHED}{name_result(manifest)}"
+    check_begun(folder, resume=resume)
+    with hold_lock(folder):
+        clear_drafts(folder)
+        write_begun(folder / MANIFEST, manifest)
+        try:
+            yield folder
+        except (ParameterError, PolicyError):  # a resume would end the same way
+            discard_folder(folder)
+            raise
+        discard_folder(folder)
+
+
+def write_begun(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the description of the validation, once, for lists of results."""
+    if not path.is_file():
+        write_json(path, {"format": FORMAT, **manifest})
+
+
+def check_begun(folder: Path, *, resume: bool | None) -> None:
+    """Raise if a validation to start exists already, or one to resume does not."""
+    if resume and not folder.is_dir():
+        raise ParameterError(
+            "there is no validation of these data, policy source and settings to resume",
+            where=str(folder.parent),
+            cure=Phrase("{}, or give the store and the arguments that it was started with", ANEW),
+        )
+    if folder.is_dir() and resume is False:
+        raise ParameterError(
+            "this validation was already started",
+            where=str(folder),
+            cure=Phrase("pass {} to continue it, or delete that folder", Argument("resume", True)),
+        )

@@ -14,8 +14,13 @@ from backtest.engine import Segment, merge_segments, run, run_switched
 from backtest.market import Markets, with_clock
 from backtest.sweep import Accounts, Pool, clip_spans, on_cluster
 from backtest.tune import record_look
-from backtest.validation.counted_tries import read_other_tries, record_folds
-from backtest.validation.fold_search import SearchedFold, describe_look, search_fold
+from backtest.validation.fold_search import (
+    SearchedFold,
+    describe_look,
+    read_other_tries,
+    record_folds,
+    search_fold,
+)
 from backtest.validation.fold_spans import (
     TIMES,
     FoldSpan,
@@ -25,11 +30,10 @@ from backtest.validation.fold_spans import (
     read_spans,
     tabulate_spans,
 )
-from backtest.validation.progress_folder import find_finished, open_progress
 from backtest.validation.tuning_procedure import Procedure, read_procedure, silence_runs
-from backtest.validation.walk import WalkForward
+from backtest.validation.validation_files import find_finished, open_progress
+from backtest.validation.walk import WalkForward, measure_stability
 from backtest.validation.walk_figures import Walked, judge_walk, tabulate_folds, tabulate_trials
-from backtest.validation.walk_stability import measure_stability
 
 if TYPE_CHECKING:
     from backtest.account import Account

@@ -21,7 +21,7 @@ from backtest.validation.interval_estimates import EVIDENCE
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
-    from backtest.validation.validation_records import WalkRecord
+    from backtest.validation.validation_files import WalkRecord
 
 EVEN = 0.5
 OF_FOLDS = re.compile(r"in \d+ of \d+ folds")

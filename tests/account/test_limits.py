@@ -11,8 +11,7 @@ import pytest
 import backtest as bt
 from backtest.account.leverage_limits import available_limits, describe_limit
 from backtest.base.json_values import to_plain
-from backtest.report.basis.rule_sources import find_changes, list_limit_sources
-from backtest.report.basis.what_is_modeled import describe_model
+from backtest.report.basis.what_is_modeled import describe_model, find_changes, list_limit_sources
 from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
 from tests.account.account_scenes import is_

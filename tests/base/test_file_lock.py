@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from backtest.base import file_lock
-from backtest.base.atomic_files import LOCK
+from backtest.base import atomic_files
+from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
 from backtest.base.errors import DataError
-from backtest.base.file_lock import LockHeldError, hold_lock_file, is_lock_held
-from backtest.tune.study_folder import hold_lock
+from backtest.tune.journal import hold_lock
 
 ASKED = 300
 
@@ -46,7 +45,7 @@ def test_a_study_begins_while_other_processes_ask_for_its_lock(tmp_path):
 
 
 def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic_files, "PATIENCE", 0.0)
     with hold_lock(tmp_path):
         with pytest.raises(DataError, match=rf"process \({os.getpid()}\) is already"):
             hold_lock(tmp_path).__enter__()
@@ -60,7 +59,7 @@ def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monke
 @pytest.mark.slow
 def test_a_process_that_dies_lets_go(tmp_path):
     code = "import os\nfrom pathlib import Path\n"
-    code += "from backtest.base.file_lock import hold_lock_file\n"
+    code += "from backtest.base.atomic_files import hold_lock_file\n"
     code += f"hold_lock_file(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / LOCK).read_text().strip().isdigit()
@@ -69,15 +68,15 @@ def test_a_process_that_dies_lets_go(tmp_path):
 
 def test_a_lock_file_that_its_holder_deletes_is_made_again(tmp_path, monkeypatch):
     """A fetch deletes its lock when it is done, while the next one may have opened it already."""
-    path, real = tmp_path / "work" / LOCK, file_lock.lock_handle
+    path, real = tmp_path / "work" / LOCK, atomic_files.lock_handle
 
     def delete(handle, patience=None):
-        monkeypatch.setattr(file_lock, "lock_handle", real)
+        monkeypatch.setattr(atomic_files, "lock_handle", real)
         path.unlink()
         path.parent.rmdir()
         return real(handle, patience)
 
-    monkeypatch.setattr(file_lock, "lock_handle", delete)
+    monkeypatch.setattr(atomic_files, "lock_handle", delete)
     with hold_lock_file(path):
         assert path.read_text() == f"{os.getpid()}\n"
 

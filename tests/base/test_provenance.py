@@ -379,7 +379,7 @@ def test_a_list_reads_one_file_of_a_run_and_shows_what_all_of_them_say(folder, m
         whole = read_entry(folder)
     assert slow
     monkeypatch.setattr("backtest.store.entry.open_folder", lambda _: 1 / 0)
-    monkeypatch.setattr("backtest.store.unchanged_run.has_saved_hashes", lambda *_: 1 / 0)
+    monkeypatch.setattr("backtest.store.entry.has_saved_hashes", lambda *_: 1 / 0)
     assert repr(read_entry(folder)) == repr(whole)
 
 

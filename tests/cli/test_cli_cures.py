@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base.argument_texts import Argument, Either, Phrase, Place, join_phrases
+from backtest.base.errors import Argument, Either, Phrase, Place, join_phrases
 from backtest.cli.app import app
 from backtest.cli.cures import (
     EXPERIMENT_FLAGS,

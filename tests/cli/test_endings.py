@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backtest.base import early_interrupt
-from backtest.cli import exit_codes
+from backtest.cli import printing
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
@@ -128,5 +128,5 @@ def test_messages_hold_no_control_codes_and_no_endless_lines(capsys):
     assert code == 2
     assert "\x1b" not in err
     assert "\x07" not in err
-    assert max(map(len, err.splitlines())) <= exit_codes.LONGEST_LINE
-    assert exit_codes.make_printable("tab\tand no-break\xa0space") == "tab\tand no-break\xa0space"
+    assert max(map(len, err.splitlines())) <= printing.LONGEST_MESSAGE
+    assert printing.make_printable("tab\tand no-break\xa0space") == "tab\tand no-break\xa0space"

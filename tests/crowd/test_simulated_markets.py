@@ -14,7 +14,7 @@ from backtest.crowd.bank_fund_stability import (
     list_cycle_terms,
     measure_growth,
 )
-from backtest.crowd.stylized_facts import (
+from backtest.crowd.simulated_market import (
     correlate_with_next,
     estimate_hill,
     find_price_facts,

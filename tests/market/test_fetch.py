@@ -12,7 +12,7 @@ from backtest.base.units import HOUR
 from backtest.cli import main
 from backtest.cli.progress import Meter
 from backtest.market.fetch.download import read_wait
-from backtest.market.fetch.stored_days import merge_rows
+from backtest.market.fetch.target_folder import merge_rows
 from backtest.market.tables.timed_table import TimedTable
 from tests.commands import override
 from tests.market.fetches import NOW, at, call, content, fetch

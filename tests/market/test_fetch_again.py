@@ -14,7 +14,7 @@ import backtest as bt
 from backtest.base import atomic_files
 from backtest.base.errors import DataError
 from backtest.market.fetch import read_request, target_folder
-from backtest.market.fetch.stored_days import list_stored, read_stored
+from backtest.market.fetch.target_folder import list_stored, read_stored
 from tests.market.fetches import NOW, content, fetch
 from tests.replay import Replay
 

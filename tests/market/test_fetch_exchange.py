@@ -13,8 +13,8 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import HOUR
 from backtest.market.fetch import RetryPolicy, fetch_market, read_request
 from backtest.market.fetch.ccxt_exchange import Connection, connect_exchange, redirect
-from backtest.market.fetch.source_offers import ARCHIVE, OFFERS
-from backtest.market.fetch.stored_days import list_stored
+from backtest.market.fetch.request import ARCHIVE, OFFERS
+from backtest.market.fetch.target_folder import list_stored
 from tests.market.fetches import at, content
 from tests.replay import Replay, epoch, klines, settlements
 

@@ -10,8 +10,7 @@ import pytest
 from backtest.base.errors import DataError
 from backtest.cli.progress import Meter
 from backtest.market.fetch import RetryPolicy
-from backtest.market.fetch.backoff import Canceled, Retrier, TransientFailure
-from backtest.market.fetch.download import find_unreachable
+from backtest.market.fetch.download import Canceled, Retrier, TransientFailure, find_unreachable
 from tests.fast_cases import every_nth
 from tests.market.fetches import QUICK, call, content, fetch
 from tests.replay import Replay

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.market.read import arrow_files, packed_files
+from backtest.market.read import files, packed_files
 from tests.fast_cases import every_nth
 from tests.layouts import LAYOUTS, MARKET, kline_text
 
@@ -223,7 +223,7 @@ def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, m
 
 @pytest.mark.parametrize("suffix", ["parquet", "feather"])
 def test_a_table_of_too_many_cells_is_refused(tmp_path: Path, monkeypatch, suffix: str):
-    monkeypatch.setattr(arrow_files, "MOST_CELLS", 500)
+    monkeypatch.setattr(files, "MOST_CELLS", 500)
     frame = MARKET.bars().reset_index(names="time")
     frame.to_parquet(tmp_path / "x.parquet")
     frame.to_feather(tmp_path / "x.feather")

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from backtest.report.page.html import write_html
+from backtest.report.page.formats import write_html
 from backtest.report.page.page import (
     Block,
     Chart,

@@ -15,8 +15,7 @@ from backtest.base.units import DAY
 from backtest.cli import main
 from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.measures.run_measures import METRICS
-from backtest.report.page.formats import write_text
-from backtest.report.page.html import write_html
+from backtest.report.page.formats import write_html, write_text
 from backtest.report.page.page import Paragraph, Table
 from backtest.report.run.costs_section import draw_waterfall
 from backtest.report.run.run_page import build_run

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.page.axis_scale import choose_scale, drop_dust
-from backtest.report.page.figures import encode_figure
+from backtest.report.page.figures import choose_scale, drop_dust, encode_figure
 from backtest.report.run.story_section import TRACE_HELD, draw_story
 from backtest.report.write import build_page
 from backtest.strategies import Constant

@@ -8,11 +8,15 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.report.page.formats import write_text
-from backtest.report.page.html import write_html
+from backtest.report.page.formats import write_html, write_text
 from backtest.report.page.page import Chart
-from backtest.report.sets.explored import exclude_idle, explore_sweep, find_idle, find_neighbors
-from backtest.report.sets.importance import measure_importance
+from backtest.report.sets.explored import (
+    exclude_idle,
+    explore_sweep,
+    find_idle,
+    find_neighbors,
+    measure_importance,
+)
 from backtest.report.sets.set_charts import draw_profile
 from backtest.report.write import build_page
 from backtest.store.find import load_saved

@@ -8,8 +8,8 @@ import pytest
 
 from backtest.base.units import DAY, MINUTE
 from backtest.measures.run_span import RunSpan
-from backtest.report.page.html import write_html
-from backtest.report.page.thinning import thin_rows
+from backtest.report.page.figures import thin_rows
+from backtest.report.page.formats import write_html
 from backtest.report.run.ledger_table import add_costs, build_ledger, choose_rows
 from backtest.report.run.run_page import build_run
 

@@ -12,7 +12,7 @@ import pytest
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.result_folders import write_json_file
 from backtest.cli import main
-from backtest.report.page import picture
+from backtest.report.page import formats
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.formats import write_page, write_text
 from backtest.report.write import build_page
@@ -46,7 +46,7 @@ def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
 
 
 def test_a_picture_without_a_browser_is_refused_with_a_cure(page, tmp_path, monkeypatch):
-    monkeypatch.setattr(picture.shutil, "which", lambda name: None)
+    monkeypatch.setattr(formats.shutil, "which", lambda name: None)
     with pytest.raises(DataError, match="install one"):
         write_page(page, tmp_path / "a.png")
 

@@ -17,7 +17,7 @@ from backtest.base.cache_folder import find_cache_folder
 from backtest.base.errors import DataError
 from backtest.regress import find_baselines, load_baseline, save_baseline, take_baseline
 from backtest.store import choose_deletions, delete_chosen, list_results, verify_folder
-from backtest.store.list_filters import Filter
+from backtest.store.listing import Filter
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.fuzz_data import write_market

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base import atomic_files, bounded_reads
+from backtest.base import atomic_files, json_values
 from backtest.base.errors import DataError
 from backtest.market.fetch import target_folder as target
 from backtest.store import choose_deletions, delete_chosen, list_results
-from backtest.store.list_filters import Filter
+from backtest.store.listing import Filter
 from backtest.strategies import Constant
 from tests.commands import call
 
@@ -231,7 +231,7 @@ def test_manifests_of_five_gib_are_not_read(store, run, capsys, monkeypatch):
     read = os.read
 
     def read_little(handle, size):
-        assert size <= bounded_reads.LARGEST + 1
+        assert size <= json_values.LARGEST + 1
         return read(handle, size)
 
     monkeypatch.setattr(os, "read", read_little)
@@ -257,9 +257,9 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
 
 def test_a_small_file_says_how_large_it_may_be(tmp_path):
     with (tmp_path / "manifest.json").open("wb") as huge:
-        huge.truncate(bounded_reads.LARGEST + 1)
+        huge.truncate(json_values.LARGEST + 1)
     with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, got 32 MiB"):
-        bounded_reads.read_small(tmp_path / "manifest.json")
+        json_values.read_small(tmp_path / "manifest.json")
 
 
 def test_a_finished_fetch_removes_its_own_files_only(tmp_path):

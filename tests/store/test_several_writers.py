@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from backtest.base import atomic_files, saved_result
-from backtest.base.atomic_files import LOCK
+from backtest.base.atomic_files import LOCK, hold_lock_file
 from backtest.base.errors import DataError
-from backtest.base.file_lock import hold_lock_file
 from backtest.engine import result_files
 from backtest.store import (
     Filter,
@@ -33,7 +32,7 @@ from backtest.store.find import load_saved
 from backtest.store.kinds import hash_manifest
 from backtest.store.listing import read_stable_entry
 from backtest.strategies import Constant
-from backtest.tune import study_folder
+from backtest.tune import journal
 from tests.fast_cases import every_nth
 from tests.store.stores import folder_of, live, settle
 
@@ -245,7 +244,7 @@ def test_a_result_that_is_deleted_while_it_is_loaded_is_said(store, monkeypatch,
     owner, name = {
         "run": (result_files.pq, "read_table"),
         "sweep": (saved_result.pq, "read_table"),
-        "study": (study_folder, "hash_file"),
+        "study": (journal, "hash_file"),
     }[kind]
     folder = folder_of(store, kind)
     run_first(monkeypatch, owner, name, lambda: shutil.rmtree(folder))

@@ -11,7 +11,7 @@ import pytest
 
 from backtest.engine.result_files import describe_metrics
 from backtest.regress import compare_baselines, find_baselines, load_baseline, take_baseline
-from backtest.regress.host import describe_host, list_host_changes
+from backtest.regress.baseline import describe_host, list_host_changes
 from backtest.report.page.formats import write_text
 from backtest.report.page.page import Table
 from backtest.report.write import build_page

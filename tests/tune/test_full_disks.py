@@ -10,7 +10,7 @@ import pytest
 
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.errors import DataError
-from backtest.tune import Study, study_folder
+from backtest.tune import Study, journal
 from tests.tune.test_study_storage import damaged, find_folder, is_same
 from tests.tuning import seek
 
@@ -91,9 +91,9 @@ def test_a_disk_too_full_for_the_number_of_the_process_is_told(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", refuse)
-        with pytest.raises(DataError, match="No space left"), study_folder.hold_lock(tmp_path):
+        with pytest.raises(DataError, match="No space left"), journal.hold_lock(tmp_path):
             pass
     (tmp_path / LOCK).unlink()
     (tmp_path / LOCK).symlink_to("/dev/full")
-    with pytest.raises(DataError, match="cannot write the study"), study_folder.hold_lock(tmp_path):
+    with pytest.raises(DataError, match="cannot write the study"), journal.hold_lock(tmp_path):
         pass

@@ -11,8 +11,8 @@ from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.sets.space import Space
 from backtest.tune.samplers import make_sampler
 from backtest.tune.samplers.auto import Points, drop_equals
-from backtest.tune.samplers.feasibility import Grades
 from backtest.tune.samplers.population import Axes, Population
+from backtest.tune.samplers.protocol import Grades
 
 SPACE = Space(tuple(Dimension(name, "float", 0.0, 1.0, False, (), None, 0.0) for name in "xyz"), {})
 BROAD, NARROW = np.array([0.3, 0.6, 0.5]), np.array([0.85, 0.2, 0.5])

@@ -11,8 +11,8 @@ from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.sets.space import Space
 from backtest.tune.samplers import SAMPLERS, make_sampler, protocol
 from backtest.tune.samplers.auto import is_gain
-from backtest.tune.samplers.feasibility import grade, join
 from backtest.tune.samplers.grid import build_grid
+from backtest.tune.samplers.protocol import grade, join
 from backtest.tune.samplers.surrogate import choose_spread, expand, to_normal
 from tests.fast_cases import every_nth, first_only
 

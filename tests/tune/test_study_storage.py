@@ -16,7 +16,7 @@ import backtest as bt
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
-from backtest.tune import Study, search_loop, study_folder
+from backtest.tune import Study, journal, search_loop
 from backtest.tune.journal import count_batches, name_batch
 from tests.fast_cases import every_nth
 from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly, stand_in
@@ -50,7 +50,7 @@ def kill(child) -> None:
 
 def find_folder(store: Path) -> Path | None:
     """Return the folder of the one study in a store, once it has begun."""
-    found = list(store.glob(f"*-study-*/{study_folder.STUDY}"))
+    found = list(store.glob(f"*-study-*/{journal.STUDY}"))
     return found[0].parent if found else None
 
 
@@ -284,7 +284,7 @@ def test_two_processes_make_two_studies_side_by_side(processes, tmp_path):
 def damaged(tmp_path: Path) -> tuple[Study, Path]:
     """Return a finished study, and its folder without the outcome, as if it had been killed."""
     study = seek(store=tmp_path)
-    (study.folder / study_folder.OUTCOME).unlink()
+    (study.folder / journal.OUTCOME).unlink()
     return study, study.folder
 
 
@@ -336,7 +336,7 @@ def test_a_batch_of_another_study_is_refused(tmp_path):
 def test_a_foreign_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"cannot read study\.json"):
         Study.load(tmp_path)
-    (tmp_path / study_folder.STUDY).write_text("[1, 2]", encoding="utf-8")
+    (tmp_path / journal.STUDY).write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(DataError, match="format of a study must be 1"):
         Study.load(tmp_path)
 
@@ -350,7 +350,7 @@ def test_a_stale_folder_is_refused(tmp_path):
 
 
 def change_facts(folder: Path, **changes) -> None:
-    path = folder / study_folder.STUDY
+    path = folder / journal.STUDY
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
 

@@ -5,9 +5,9 @@ import pytest
 
 from backtest.tune import Study, search_loop
 from backtest.tune.plateau import CandidateScores
+from backtest.tune.search_outcome import choose_winner
 from backtest.tune.study_record import StudyOutcome
 from backtest.tune.trials import gather, is_feasible
-from backtest.tune.winner import choose_winner
 from tests.tuning import Hills, Mixed, seek, stand_in
 
 

@@ -5,11 +5,10 @@ import pytest
 
 import backtest as bt
 from backtest.store.find import list_folders
-from backtest.tune.other_trials import OtherTrials, find_other_trials, pool_deviation
+from backtest.tune.other_trials import TRIED, OtherTrials, find_other_trials, pool_deviation
 from backtest.tune.study_identity import describe_market
-from backtest.tune.tried_sets import TRIED
 from backtest.validation.cross_validation import CrossValidation
-from backtest.validation.progress_folder import name_result
+from backtest.validation.validation_files import name_result
 from backtest.validation.walk import WalkForward
 from tests.validation.worlds import PLAIN, Lever, make_market
 

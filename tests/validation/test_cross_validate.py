@@ -9,15 +9,15 @@ import pytest
 import backtest as bt
 from backtest.measures.deflated_sharpe import expected_max_sharpe
 from backtest.tune.holdout import LOOKS
-from backtest.tune.tried_sets import TRIED
+from backtest.tune.other_trials import TRIED
 from backtest.validation import group_runs
-from backtest.validation.column_memory import measure_memory
 from backtest.validation.cross_validate import cross_validate
 from backtest.validation.cross_validation import CrossValidation
+from backtest.validation.group_runs import list_paths, list_splits, split_groups
 from backtest.validation.group_scores import GroupPart, combine_parts, sum_moments
-from backtest.validation.groups import list_paths, list_splits, split_groups
 from backtest.validation.split_scores import choose_winners, estimate_overfitting
 from backtest.validation.tuning_procedure import read_procedure
+from backtest.validation.walk_figures import measure_memory
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 MARKET = make_market(320)

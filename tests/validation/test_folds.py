@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.base.units import DAY, HOUR
 from backtest.validation.fold_spans import FoldSpan, WalkPlan, plan_spans, read_spans, warn_of_short
 from backtest.validation.folds import folds
-from backtest.validation.groups import find_embargoed, list_paths, list_splits, split_groups
+from backtest.validation.group_runs import find_embargoed, list_paths, list_splits, split_groups
 from backtest.validation.walk_figures import warn_of_memory
 
 MARKET = bt.Market.sample(bars=24 * 100)

@@ -10,8 +10,8 @@ import pytest
 import backtest as bt
 from backtest.base.result_folders import MANIFEST, discard_folder
 from backtest.store import choose_deletions, delete_chosen, list_results, load_saved, verify_folder
-from backtest.store.list_filters import Filter
-from backtest.validation.progress_folder import UNFINISHED
+from backtest.store.listing import Filter
+from backtest.validation.validation_files import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.commands import call
 from tests.kills import NEVER, clear_leftovers, die_at

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.measures.paired_bootstrap import holm
 from backtest.tune.holdout import LOOKS
-from backtest.tune.tried_sets import TRIED
+from backtest.tune.other_trials import TRIED
 from backtest.validation.schedule_search import plan_schedules, schedules
 from backtest.validation.schedules import Schedules
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all

@@ -7,7 +7,7 @@ import pytest
 
 import backtest as bt
 from backtest.store import choose_deletions, delete_chosen, verify_folder
-from backtest.store.list_filters import Filter
+from backtest.store.listing import Filter
 from backtest.tune.luck import deflate_alone
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.validation.test_several_markets import SMALL

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.store import choose_deletions, delete_chosen, read_entry, verify_folder
-from backtest.store.list_filters import Filter
+from backtest.store.listing import Filter
 from tests.commands import call
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 from tests.validation.worlds import Lever

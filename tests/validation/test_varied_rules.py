@@ -8,8 +8,8 @@ import pytest
 import backtest as bt
 from backtest.engine.switched_run import Segment, run_switched
 from backtest.strategies import Constant
-from backtest.validation.column_memory import measure_memory
 from backtest.validation.tuning_procedure import read_procedure
+from backtest.validation.walk_figures import measure_memory
 from backtest.weights import WeightRule
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 

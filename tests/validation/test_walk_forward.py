@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.engine.lookahead.market_ends import rewrite_after
 from backtest.strategies import VolTarget
 from backtest.tune.holdout import LOOKS
-from backtest.tune.tried_sets import TRIED
+from backtest.tune.other_trials import TRIED
 from backtest.validation.interval_estimates import estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, Stop, make_market

@@ -7,7 +7,7 @@ retries), ``gaps`` (what the venue lacks), ``publish`` (the final files). httpx 
 imported when they are needed.
 """
 
-from backtest.market.fetch.backoff import RetryPolicy
+from backtest.market.fetch.download import RetryPolicy
 from backtest.market.fetch.fetch_market import Fetched, fetch_market
 from backtest.market.fetch.request import Request, read_request
 

@@ -23,10 +23,9 @@ import pandas as pd
 
 from backtest.base import DataError, IntArray, format_duration, format_time
 from backtest.base.units import DAY
-from backtest.market.fetch.backoff import TransientFailure
-from backtest.market.fetch.download import Downloader
+from backtest.market.fetch.download import Downloader, TransientFailure
 from backtest.market.fetch.request import Request
-from backtest.market.fetch.stored_days import (
+from backtest.market.fetch.target_folder import (
     COLUMNS,
     ArchiveFile,
     list_stored,
@@ -37,8 +36,8 @@ from backtest.market.fetch.stored_days import (
 from backtest.market.read.files import parse_text
 from backtest.market.read.packed_files import Content, unpack_zip
 from backtest.market.read.vendors import rename_columns
+from backtest.market.tables.align import SourceFrame, read_table
 from backtest.market.tables.defects import Defect, refuse, require
-from backtest.market.tables.joined_frames import SourceFrame, read_table
 from backtest.market.tables.timed_table import SCHEMAS, TimedTable
 
 LARGEST_ZIP = 16 << 20

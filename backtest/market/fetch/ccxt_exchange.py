@@ -21,11 +21,15 @@ from backtest.base import (
     format_time,
 )
 from backtest.base.units import DAY, HOUR
-from backtest.market.fetch.backoff import Retrier, TransientFailure
-from backtest.market.fetch.download import check_address, find_unreachable, read_wait
-from backtest.market.fetch.request import Request
-from backtest.market.fetch.source_offers import OFFERS, Offer
-from backtest.market.fetch.stored_days import (
+from backtest.market.fetch.download import (
+    Retrier,
+    TransientFailure,
+    check_address,
+    find_unreachable,
+    read_wait,
+)
+from backtest.market.fetch.request import OFFERS, Offer, Request
+from backtest.market.fetch.target_folder import (
     COLUMNS,
     list_stored,
     merge_rows,

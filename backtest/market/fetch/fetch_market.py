@@ -12,28 +12,24 @@ import pandas as pd
 
 from backtest.base import ParameterError, Range, format_time, to_nanoseconds
 from backtest.base.units import DAY
-from backtest.market.fetch.backoff import Notice, Retrier, RetryPolicy
 from backtest.market.fetch.binance_archive import Archive, months
 from backtest.market.fetch.ccxt_exchange import Connection, Exchange, connect_exchange
-from backtest.market.fetch.download import open_downloader
+from backtest.market.fetch.download import Notice, Retrier, RetryPolicy, open_downloader
 from backtest.market.fetch.publish import check_gaps, collect_rows, publish
-from backtest.market.fetch.request import Request
-from backtest.market.fetch.source_offers import ARCHIVE, ARCHIVE_URL
-from backtest.market.fetch.stored_days import (
-    ArchiveFile,
-    list_stored,
-    missing_days,
-    rows_between,
-    store_days,
-)
+from backtest.market.fetch.request import ARCHIVE, ARCHIVE_URL, Request
 from backtest.market.fetch.target_folder import (
     FACTS,
+    ArchiveFile,
     check_request,
     check_untouched,
     drop_damaged,
     find_final,
     hold,
+    list_stored,
+    missing_days,
     remove,
+    rows_between,
+    store_days,
 )
 from backtest.market.tables.timed_table import TimedTable
 

@@ -19,15 +19,17 @@ from backtest.market.fetch.gaps import (
     longest_complete,
 )
 from backtest.market.fetch.request import Request
-from backtest.market.fetch.stored_days import (
+from backtest.market.fetch.target_folder import (
+    FACTS,
+    GAPS,
     ArchiveFile,
     list_stored,
     merge_rows,
     read_stored,
     rows_between,
     to_frame,
+    write_facts,
 )
-from backtest.market.fetch.target_folder import FACTS, GAPS, write_facts
 from backtest.market.market import Market
 from backtest.market.read.files import write_table
 from backtest.market.tables.timed_table import TimedTable

@@ -1,9 +1,9 @@
-"""What to fetch: an instrument of a source, the length of its bars, and whole days of UTC."""
+"""What to fetch: a source and what it offers, an instrument, the bars, and whole days of UTC."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backtest.base import (
@@ -17,9 +17,56 @@ from backtest.base import (
 )
 from backtest.base import to_nanoseconds as to_ns
 from backtest.base.units import DAY
-from backtest.market.fetch.source_offers import ARCHIVE, MARKETS, OFFERS
 
 KINDS = ("bars", "mark", "funding")
+
+
+ARCHIVE = "binance-archive"
+ARCHIVE_URL = "https://data.binance.vision"
+"""Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
+MARKETS = ("um", "cm")
+
+
+class Offer(NamedTuple):
+    """What an exchange offers through the ccxt class ``client``.
+
+    ``kinds`` are the kinds of data that it has a history of, ``limits`` the most rows in one answer
+    by kind, and ``until`` the parameter that ends a window of funding. If ``ends_bars`` is True,
+    requests of bars need an end too: the venue answers with the last bars of a window. ``rate`` and
+    ``mark`` are the fields of the venue's own answer with the rate, if ccxt's is not the one, and
+    with the price of the settlement.
+    """
+
+    client: str
+    kinds: tuple[str, ...]
+    limits: Mapping[str, int]
+    until: str = "until"
+    ends_bars: bool = False
+    rate: str | None = None
+    mark: str | None = None
+
+
+_NO_MARK = ("bars", "funding")
+
+OFFERS: Mapping[str, Offer] = {
+    "binance": Offer(
+        "binanceusdm", KINDS, {"bars": 1000, "mark": 1000, "funding": 1000}, mark="markPrice"
+    ),
+    "binance-coinm": Offer(
+        "binancecoinm", KINDS, {"bars": 1000, "mark": 1000, "funding": 1000}, mark="markPrice"
+    ),
+    "bybit": Offer("bybit", KINDS, {"bars": 1000, "mark": 1000, "funding": 200}),
+    "okx": Offer("okx", KINDS, {"bars": 100, "mark": 100, "funding": 100}, until="after"),
+    "hyperliquid": Offer("hyperliquid", _NO_MARK, {"bars": 5000, "funding": 500}, ends_bars=True),
+    "bitmex": Offer("bitmex", _NO_MARK, {"bars": 500, "funding": 500}),
+    # An hour's payment: ccxt's own fundingRate is the sum of eight, at every hour.
+    "deribit": Offer("deribit", _NO_MARK, {"bars": 1000, "funding": 700}, rate="interest_1h"),
+}
+"""Sources: ccxt 4.5.64, the methods ``fetch_ohlcv`` and ``fetch_funding_rate_history`` of each
+exchange and their limits (read 2026-11-20); tests compare ``kinds`` with its ``has``.
+"""
+
+
 SOURCES = (ARCHIVE, *OFFERS)
 _SYMBOL = re.compile(r"[A-Z0-9_]{2,40}")
 

@@ -14,7 +14,9 @@ from backtest.market.reshape import BarGroups
 from backtest.market.tables.align import (
     AlignedMark,
     FundingEvents,
+    SourceFrame,
     align_mark,
+    read_table,
     select_bars,
     select_funding,
     span_of,
@@ -29,13 +31,17 @@ from backtest.market.tables.bar_checks import (
     volume_defects,
 )
 from backtest.market.tables.defects import Defect, refuse
-from backtest.market.tables.dividends import DIVIDEND, dividend_defects, place_dividends
-from backtest.market.tables.joined_frames import SourceFrame, read_table
 from backtest.market.tables.market_data import MarketData
 from backtest.market.tables.read_options import ReadOptions
 from backtest.market.tables.repairs import apply_repairs
 from backtest.market.tables.scale_checks import mark_scale_defects, rate_scale_defects
-from backtest.market.tables.settlements import LARGEST_RATE, stamp_defects
+from backtest.market.tables.settlements import (
+    DIVIDEND,
+    LARGEST_RATE,
+    dividend_defects,
+    place_dividends,
+    stamp_defects,
+)
 from backtest.market.tables.timed_table import (
     BARS,
     DIVIDENDS,

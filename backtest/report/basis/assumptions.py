@@ -12,13 +12,19 @@ from backtest.account.account import BY_INSTRUMENT
 from backtest.base import clip, format_bps, format_setting, format_span
 from backtest.engine import read_tables_in_use
 from backtest.measures import describe_left_out, name_measure
-from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.basis.data_quality import describe_choices, describe_filled, write_quality
-from backtest.report.basis.rule_sources import list_limit_sources, list_sources
+from backtest.report.basis.data_quality import (
+    NOTHING,
+    Background,
+    describe_choices,
+    describe_filled,
+    write_quality,
+)
 from backtest.report.basis.what_is_modeled import (
     describe_interest,
     describe_liquidation,
     describe_model,
+    list_limit_sources,
+    list_sources,
 )
 from backtest.report.page.page import Block, Code, Paragraph, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_measure, name_unit

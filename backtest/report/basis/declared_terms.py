@@ -16,8 +16,7 @@ from backtest.report.basis.assumptions import (
     format_manifest,
     list_commands,
 )
-from backtest.report.basis.data_and_command import Background
-from backtest.report.basis.data_quality import write_quality
+from backtest.report.basis.data_quality import Background, write_quality
 from backtest.report.page.page import Block, Code, Paragraph, Section, Table
 from backtest.risk import describe_drift, summarize_funding
 

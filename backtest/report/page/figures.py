@@ -1,4 +1,4 @@
-"""Building blocks of all charts: colors in light and dark, layout, traces, figures as JSON."""
+"""Building blocks of all charts: colors, layout, axes of money, traces, thinned series."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, clip, escape_directions, format_magnitude
+from backtest.base import BoolArray, FloatArray, IntArray, clip, escape_directions, format_magnitude
 from backtest.report.page.page import Chart
-from backtest.report.page.thinning import thin_rows
 
 COLORS = {
     "ink": ("#1c2127", "#e4e7eb"),
@@ -228,3 +227,114 @@ def write_script_data(value: Any) -> str:
     """Return JSON for a script element, escaped so that no text in it can end the element."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+LOG_FROM = 4.0
+"""Ratio of the largest to the smallest value from which a log scale is used."""
+DUST = 1e-6
+"""An account that stays below this fraction of its maximum to the end is drawn as 0."""
+
+
+def choose_scale(
+    layout: dict[str, Any],
+    own: FloatArray,
+    *others: FloatArray,
+    held: Sequence[int] = (),
+    titles: Sequence[str] = (),
+) -> None:
+    """Set the scale of the first y axis, and note what the controls of the page may change.
+
+    The axis of ``layout`` becomes logarithmic if the series ask for it. A reader can hide the
+    ``others``: ``held`` are the places of their traces, ``titles`` the title of the panel with and
+    without them (empty if it stays).
+    """
+    shown = keep_positive(own)
+    drawn = [each for each in (shown, *map(keep_positive, others)) if np.isfinite(each).any()]
+    if not np.isfinite(shown).any():
+        return
+    axes = {"all": scale_log(*drawn), "own": scale_log(shown)}
+    is_log = is_wide(np.concatenate(drawn))
+    layout["yaxis"] |= axes["all"] if is_log else {}
+    layout["meta"] = {"axes": axes, "is_log": is_log, "held": [*held], "titles": [*titles]}
+
+
+def keep_positive(values: FloatArray) -> FloatArray:
+    """Return values with NaN where a log scale cannot show them."""
+    known = drop_dust(values)
+    return np.where(known > 0.0, known, np.nan)
+
+
+def drop_dust(values: FloatArray) -> FloatArray:
+    """Replace the tiny values at the end of a series by 0: they would stretch a log scale."""
+    most = float(np.nanmax(values, initial=0.0))
+    large = np.flatnonzero(values >= DUST * most)
+    is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
+    return np.where(is_end & (values > 0.0), 0.0, values)
+
+
+def is_wide(values: FloatArray) -> bool:
+    """Return whether values need a log scale."""
+    positive = values[values > 0.0]
+    return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
+
+
+BUCKETS = 1000
+"""Width of a chart in pixels: more than four points to a pixel cannot be seen."""
+
+
+def thin_rows(
+    time: IntArray, *series: FloatArray, keep: IntArray | None = None, buckets: int = BUCKETS
+) -> IntArray:
+    """Return the rows that a chart of some series over time needs, in rising order.
+
+    If there are more than four rows to each of the ``buckets``, which are equal parts of the time,
+    each bucket keeps its first and last row, the lowest and highest value of every series, and
+    both sides of where a gap (NaN) begins or ends. The rows in ``keep`` stay in any case.
+    """
+    n = len(time)
+    if n <= 4 * buckets:
+        return np.arange(n, dtype=np.int64)
+    edges = np.linspace(float(time[0]), float(time[-1]), buckets + 1)[:-1]
+    starts = np.unique(np.searchsorted(time.astype(np.float64), edges))
+    ends = np.append(starts[1:], n) - 1
+    rows = [starts, ends]
+    for values in series:
+        rows += [*find_extremes(values, starts), find_gap_ends(values, buckets)]
+    if keep is not None:
+        rows.append(keep)
+    return np.unique(np.concatenate(rows)).astype(np.int64)
+
+
+def find_extremes(values: FloatArray, starts: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the row of the lowest and of the highest value of each bucket that has one."""
+    missing = np.isnan(values)
+    low = np.where(missing, np.inf, values)
+    high = np.where(missing, -np.inf, values)
+    return (
+        find_first_rows(
+            low == repeat_per_row(np.minimum.reduceat(low, starts), starts, len(low)), starts
+        ),
+        find_first_rows(
+            high == repeat_per_row(np.maximum.reduceat(high, starts), starts, len(high)), starts
+        ),
+    )
+
+
+def repeat_per_row(values: FloatArray, starts: IntArray, n: int) -> FloatArray:
+    """Return one value per bucket as one value per row."""
+    return np.repeat(values, np.diff(np.append(starts, n)))
+
+
+def find_first_rows(is_wanted: BoolArray, starts: IntArray) -> IntArray:
+    """Return the first wanted row of each bucket that has one."""
+    rows = np.flatnonzero(is_wanted)
+    bucket = np.searchsorted(starts, rows, side="right")
+    return rows[np.unique(bucket, return_index=True)[1]]
+
+
+def find_gap_ends(values: FloatArray, buckets: int) -> IntArray:
+    """Return the rows on both sides of each gap's ends; an even sample if there are very many."""
+    steps = np.flatnonzero(np.diff(np.isnan(values)))
+    if len(steps) > buckets:
+        steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
+    return np.concatenate([steps, steps + 1])

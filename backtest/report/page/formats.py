@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
 import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from backtest.base import Choice, DataError, ParameterError, replace_file, to_json
+from backtest.base import (
+    Choice,
+    DataError,
+    ParameterError,
+    escape_directions,
+    keep_units,
+    replace_file,
+    to_json,
+)
+from backtest.report.page.figures import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
 from backtest.report.page.page import (
     Cell,
     Chart,
@@ -19,6 +39,10 @@ from backtest.report.page.page import (
     SearchTable,
     Table,
 )
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 FORMATS = ("html", "md", "json", "png")
 LEDGER_ROWS = 30
@@ -52,8 +76,6 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
 def write_format(page: Page, path: Path, format_: str) -> None:
     """Write a page to a file in a format."""
     if format_ == "png":
-        from backtest.report.page.picture import write_png  # noqa: PLC0415 - seldom used
-
         write_png(page, path)
     else:
         path.write_text(write_text(page, format_), encoding="utf-8", newline="\n")
@@ -81,7 +103,6 @@ def write_text(page: Page, format_: str) -> str:
         return write_json(page)
     if format_ == "md":
         return write_markdown(page)
-    from backtest.report.page.html import write_html  # noqa: PLC0415 - loads plotly.js
 
     return write_html(page)
 
@@ -181,3 +202,197 @@ def fence_code(text: str) -> str:
     longest = max((len(run) for run in text.split() if set(run) == {"`"}), default=0)
     marks = "`" * max(3, longest + 1)
     return f"{marks}\n{text}\n{marks}"
+
+
+BROWSERS = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
+    "microsoft-edge",
+)  # fmt: skip
+"""Names under which a browser of the Chromium family is installed."""
+WIDTH, HEIGHT = 1280, 1600
+"""Size in pixels of the window in which a page is measured."""
+TALLEST = 8_000
+"""Greatest height of a picture in pixels."""
+PATIENCE = 60.0
+"""Timeout of a browser run in seconds."""
+
+
+def write_png(page: Page, path: Path) -> None:
+    """Draw the head and the first chart of a page.
+
+    A headless browser draws the page itself, so that the picture shows the same chart. It runs
+    twice, first to measure the height of the page. Raises DataError if it draws nothing.
+    """
+    browser = find_browser()
+    with tempfile.TemporaryDirectory(prefix="backtest-report-") as folder:
+        source, target = Path(folder) / "page.html", Path(folder) / "page.png"
+        source.write_text(write_html(keep_first(page), is_picture=True), "utf-8", newline="\n")
+        drawn, complaint = run_browser(browser, source, HEIGHT, "--dump-dom")
+        height = re.search(r'<html[^>]* data-height="(\d+)"', drawn)
+        if height is not None:
+            tall = min(int(height[1]), TALLEST)
+            _, complaint = run_browser(browser, source, tall, f"--screenshot={target}")
+        if not target.is_file():
+            raise DataError(
+                f"a browser must draw the picture, {Path(browser).name} did not: {complaint}",
+                where=browser,
+                cure="try another browser, or write HTML",
+            )
+        shutil.copyfile(target, path)
+
+
+def keep_first(page: Page) -> Page:
+    """Return a page with the head and the first chart only."""
+    chart = next(iter(page.charts), None)
+    if chart is None:
+        return replace(page, write_sections=list)
+    section = next(each for each in page.sections if chart in each.blocks)
+    return replace(page, write_sections=lambda: [replace(section, blocks=[chart])])
+
+
+def find_browser() -> str:
+    """Return the path of an installed browser, or raise DataError."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise DataError(
+            "a picture is drawn by Chromium, Chrome or Edge, found none of them",
+            where=f"PATH, searched for {', '.join(BROWSERS)}",
+            cure="install one (Debian: apt install chromium), or write HTML and print or save from "
+            "there: every chart has a button that saves it as a picture",
+        )
+    return found
+
+
+def run_browser(browser: str, source: Path, height: int, task: str) -> tuple[str, str]:
+    """Run a headless browser on a page; return its output and its last error message.
+
+    It gets no network and a profile of its own.
+    """
+    flags = [
+        "--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-quic", f"--user-data-dir={source.parent / 'profile'}",
+        f"--window-size={WIDTH},{height}", "--virtual-time-budget=10000",
+    ]  # fmt: skip
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        flags.append("--no-sandbox")  # Chromium refuses a sandbox to root; the page is our own
+    try:
+        done = subprocess.run(
+            [browser, *flags, task, source.as_uri()],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"nothing drawn in {PATIENCE:g} s"
+    complaints = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return done.stdout, complaints[-1]
+
+
+FIRST_ROWS = 50
+"""Rows of a ledger that are shown before it is searched."""
+
+
+def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
+    """Return a page as HTML; the same page gives the same text.
+
+    A picture has neither navigation nor buttons. ``home`` is the address of the list of results,
+    if the page is served with one.
+
+    Notes
+    -----
+    Text from outside (names, manifests) is escaped, both in HTML and as data inside a script
+    element. The content security policy of the page allows its two scripts by their hashes, and
+    forbids any request.
+    """
+    script, library = read_template("page.js"), read_plotly()
+    return (
+        start_jinja()
+        .get_template("page.html")
+        .render(
+            page=page,
+            is_picture=is_picture,
+            home=home,
+            name=lambda block: type(block).__name__.lower(),
+            first=FIRST_ROWS,
+            policy=write_security_policy(script, library),
+            style=read_template("page.css"),
+            script=script,
+            data=write_script_data(collect_script_data(page)),
+            library=pack_plotly(),
+        )
+    )
+
+
+@functools.cache
+def start_jinja(package: str = "backtest.report") -> Environment:
+    """Return the environment of a package's templates; it escapes all that is not marked safe."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - loads when used
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=escape_value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = keep_units
+    return environment
+
+
+def escape_value(value: Any) -> Any:
+    """Escape the directions of writing in a text that is not markup yet."""
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
+    return escape_directions(value) if is_text else value
+
+
+@functools.cache
+def read_template(name: str, package: str = "backtest.report") -> str:
+    """Return a file of the templates of a package."""
+    return (resources.files(package) / "templates" / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def read_plotly() -> str:
+    """Return plotly.js from the installed plotly package."""
+    text = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
+    return text.replace("\r\n", "\n")
+
+
+@functools.cache
+def pack_plotly() -> str:
+    """Return plotly.js compressed in base64: under two megabytes instead of five."""
+    return base64.b64encode(zlib.compress(read_plotly().encode(), 9)).decode("ascii")
+
+
+def write_security_policy(*scripts: str) -> str:
+    """Return the content security policy: these scripts, inline styles, images of the page."""
+    hashes = " ".join(f"'sha256-{hash_text(text)}'" for text in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+@functools.cache
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text in the base64 form of a content security policy."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def collect_script_data(page: Page) -> dict[str, Any]:
+    """Return the data of the script: the figures, the ledgers, the colors."""
+    blocks = [block for section in page.sections for block in section.blocks]
+    ledgers = [block.table for block in blocks if isinstance(block, SearchTable)]
+    return {
+        "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
+        "ledgers": [encode_figure(table.rows) for table in ledgers],
+        "numbers": [[column.is_number for column in table.columns] for table in ledgers],
+        "first": FIRST_ROWS,
+        "template": {"layout": TEMPLATE},
+        "light": LIGHT,
+        "dark": DARK,
+    }

@@ -20,10 +20,10 @@ from backtest.report.page.figures import (
     draw_series,
     escape_label,
     stack_panels,
+    thin_rows,
     to_datetimes,
 )
 from backtest.report.page.page import Chart
-from backtest.report.page.thinning import thin_rows
 
 if TYPE_CHECKING:
     from backtest.engine import Result

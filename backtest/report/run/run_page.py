@@ -24,10 +24,9 @@ from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.measure_names import ABOUT
 from backtest.measures.run_measures import COSTS
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
-from backtest.report.basis.data_and_command import NOTHING, Background
-from backtest.report.basis.data_quality import describe_filled
+from backtest.report.basis.data_quality import NOTHING, Background, describe_filled
+from backtest.report.page.figures import thin_rows
 from backtest.report.page.page import SYNTHETIC, Block, Fact, Page, Section, Table, name_columns
-from backtest.report.page.thinning import thin_rows
 from backtest.report.run.costs_section import build_costs, build_instrument_costs
 from backtest.report.run.exposure_charts import list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows

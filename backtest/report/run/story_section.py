@@ -10,22 +10,24 @@ import pandas as pd
 
 from backtest.account.terms import OPTIONAL_TERMS
 from backtest.base import FloatArray, IntArray
-from backtest.report.page.axis_scale import choose_scale, drop_dust, is_wide
 from backtest.report.page.figures import (
     LIGHT,
     PERCENTS,
     build_chart,
     build_layout,
+    choose_scale,
     color_key,
     draw_line,
     draw_points,
     draw_series,
+    drop_dust,
+    is_wide,
     scale_log,
     stack_panels,
+    thin_rows,
     to_datetimes,
 )
 from backtest.report.page.page import Chart
-from backtest.report.page.thinning import thin_rows
 from backtest.report.run.exposure_charts import draw_account
 
 if TYPE_CHECKING:

@@ -13,12 +13,19 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from backtest.base import BacktestError, DataError, ParameterError
-from backtest.report.page.html import read_plotly, read_template, write_html, write_security_policy
+from backtest.report.page.formats import (
+    read_plotly,
+    read_template,
+    write_html,
+    write_security_policy,
+)
 from backtest.report.page.page import Page
-from backtest.report.serve.live_study import RUNNING, Follower, find_state
 from backtest.report.serve.pages import (
     MOST,
+    RUNNING,
+    Follower,
     decode_name,
+    find_state,
     is_unfinished,
     write_index,
     write_live,

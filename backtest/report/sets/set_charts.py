@@ -20,8 +20,13 @@ from backtest.report.page.figures import (
     scale_log,
 )
 from backtest.report.page.page import Chart
-from backtest.report.sets.explored import Explored, exclude_idle, rank_from_best, scale_parameter
-from backtest.report.sets.importance import Importance
+from backtest.report.sets.explored import (
+    Explored,
+    Importance,
+    exclude_idle,
+    rank_from_best,
+    scale_parameter,
+)
 from backtest.sweep import Axis, name_scale
 
 SCALE = "Cividis"

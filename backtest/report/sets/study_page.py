@@ -23,7 +23,7 @@ from backtest.base import (
 from backtest.measures import find_cautions, name_measure, read_risk_name
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.page.figures import build_chart, build_layout, draw_line, draw_points
 from backtest.report.page.page import (
     SYNTHETIC,
@@ -37,8 +37,7 @@ from backtest.report.page.page import (
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure
-from backtest.report.sets.explored import Explored, explore_study
-from backtest.report.sets.importance import Importance, measure_importance
+from backtest.report.sets.explored import Explored, Importance, explore_study, measure_importance
 from backtest.report.sets.sweep_page import (
     build_landscape,
     build_plateau,

@@ -14,7 +14,7 @@ from backtest.engine import count_unfilled
 from backtest.measures import count_cautions, find_cautions, name_measure
 from backtest.measures.measure_names import ABOUT
 from backtest.report.basis.assumptions import build_assumptions
-from backtest.report.basis.data_and_command import NOTHING, Background
+from backtest.report.basis.data_quality import NOTHING, Background
 from backtest.report.page.page import (
     SYNTHETIC,
     Block,
@@ -27,8 +27,14 @@ from backtest.report.page.page import (
     name_columns,
 )
 from backtest.report.page.report_numbers import format_measure
-from backtest.report.sets.explored import Explored, explore_sweep, find_neighbors
-from backtest.report.sets.importance import EXPLAINS, Importance, measure_importance
+from backtest.report.sets.explored import (
+    EXPLAINS,
+    Explored,
+    Importance,
+    explore_sweep,
+    find_neighbors,
+    measure_importance,
+)
 from backtest.report.sets.set_charts import draw_importance, draw_map, draw_parallel, draw_profile
 
 if TYPE_CHECKING:

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
-from backtest.base import Whole
-from backtest.base import Choice
+from backtest.base import Choice, Whole
 from backtest.tune.samplers.auto import start_auto
 from backtest.tune.samplers.cmaes import Cmaes
 from backtest.tune.samplers.de import DifferentialEvolution
-from backtest.tune.samplers.forest import Forest
-from backtest.tune.samplers.gp import GaussianProcess
 from backtest.tune.samplers.grid import Grid
 from backtest.tune.samplers.protocol import Capped, Sampler, SamplerName, SamplerTerms
 from backtest.tune.samplers.sobol_random import Random, Sobol
+from backtest.tune.samplers.surrogate import Forest, GaussianProcess
 from backtest.tune.samplers.tpe import Tpe
 
 if TYPE_CHECKING:

@@ -27,10 +27,9 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base import BoolArray, FloatArray
-from backtest.tune.samplers.feasibility import Grades, grade, join
 from backtest.tune.samplers.grid import Grid, count_values
 from backtest.tune.samplers.population import Population, read_axes
-from backtest.tune.samplers.protocol import Sampler, SamplerTerms, no_points
+from backtest.tune.samplers.protocol import Grades, Sampler, SamplerTerms, grade, join, no_points
 from backtest.tune.samplers.sobol_random import SobolStream
 
 BATCH, SMALL_BATCH = 128, 64

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from backtest.base import FloatArray
-from backtest.tune.samplers.feasibility import Grades, grade
 from backtest.tune.samplers.population import Generation, Population, read_axes
-from backtest.tune.samplers.protocol import SamplerTerms, no_points
+from backtest.tune.samplers.protocol import Grades, SamplerTerms, grade, no_points
 from backtest.tune.samplers.sobol_random import split_seed
 
 MEMBERS = 128

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.base import BoolArray, FloatArray, IntArray
-from backtest.tune.samplers.feasibility import Grades, join
 from backtest.tune.samplers.grid import count_values
+from backtest.tune.samplers.protocol import Grades, join
 
 if TYPE_CHECKING:
     from backtest.sweep import Space

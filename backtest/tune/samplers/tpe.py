@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base import FloatArray
-from backtest.tune.samplers.feasibility import grade
-from backtest.tune.samplers.protocol import SamplerTerms, load_optional
+from backtest.tune.samplers.protocol import SamplerTerms, grade, load_optional
 
 BATCH = 64
 

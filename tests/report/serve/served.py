@@ -12,8 +12,7 @@ import numpy as np
 import backtest as bt
 from backtest.report.serve.server import Server
 from backtest.strategies import Constant
-from backtest.tune.journal import Batch
-from backtest.tune.study_folder import OUTCOME, TRIALS
+from backtest.tune.journal import OUTCOME, TRIALS, Batch
 from tests.tuning import seek
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from backtest.base.bounded_reads import read_small
-from backtest.store import list_results, listing, unchanged_run
+from backtest.base.json_values import read_small
+from backtest.store import entry, list_results, listing
 from backtest.store.kinds import hash_manifest
 from backtest.store.listing import ServedList
 from tests.report.serve.served import HOSTILE, SECRET, rows_of
@@ -147,9 +147,7 @@ def test_each_result_is_read_once_for_any_number_of_lists(store, names, tmp_path
         for file in (store / names[0]).iterdir():
             os.link(file, folder / file.name)
     read = []
-    monkeypatch.setattr(
-        unchanged_run, "read_small", lambda path: read.append(path) or read_small(path)
-    )
+    monkeypatch.setattr(entry, "read_small", lambda path: read.append(path) or read_small(path))
     listed = ServedList(many)
     assert len(listed.read()) == 200
     first = len(read)
@@ -170,9 +168,9 @@ def test_a_result_that_is_being_deleted_takes_no_other_page_with_it(
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return real(path, *rest, **how)
 
-    real = getattr(unchanged_run, lost)
-    monkeypatch.setattr(unchanged_run, lost, vanish)
-    monkeypatch.setattr(unchanged_run, "is_untouched", lambda _: False)
+    real = getattr(entry, lost)
+    monkeypatch.setattr(entry, lost, vanish)
+    monkeypatch.setattr(entry, "is_untouched", lambda _: False)
     answer, text = ask("/")
     assert answer.status == 200
     assert {row["kind"] for row in rows_of(text)} >= {"run", "damaged"}

@@ -7,12 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from backtest.base.atomic_files import LOCK
-from backtest.base.file_lock import hold_lock_file
-from backtest.report.serve.live_study import find_state
+from backtest.base.atomic_files import LOCK, hold_lock_file
+from backtest.report.serve.pages import find_state
 from backtest.store.entry import take_stamp
-from backtest.tune.journal import Journal
-from backtest.tune.study_folder import OUTCOME, STUDY, TRIALS
+from backtest.tune.journal import OUTCOME, STUDY, TRIALS, Journal
 from tests.report.serve.served import batch_of, begin_again, rows_of
 from tests.tuning import stand_in
 

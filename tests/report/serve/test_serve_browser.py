@@ -6,11 +6,9 @@ import threading
 import pytest
 
 import backtest as bt
-from backtest.base.atomic_files import LOCK
-from backtest.base.file_lock import hold_lock_file
+from backtest.base.atomic_files import LOCK, hold_lock_file
 from backtest.report.serve.server import Server
-from backtest.tune.journal import Journal
-from backtest.tune.study_folder import OUTCOME, TRIALS
+from backtest.tune.journal import OUTCOME, TRIALS, Journal
 from tests.report.reported import watched_page
 from tests.report.serve.served import HOSTILE, batch_of, begin_again, live
 from tests.report.test_report_browser import contrast
