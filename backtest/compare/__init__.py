@@ -16,4 +16,7 @@ if TYPE_CHECKING:
     from backtest.compare.shared_terms import find_overlay, find_settings, find_title
     from backtest.compare.shared_terms import list_differences, name_uniquely
 
+RESULTS = ("Comparison",)
+"""The kinds of saved results, in the order of lists."""
+
 open_door(__name__)

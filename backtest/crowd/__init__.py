@@ -16,4 +16,7 @@ if TYPE_CHECKING:
     from backtest.crowd.simulate_market import simulate_market
     from backtest.crowd.simulated_market import SimulatedMarket
 
+RESULTS = ("Cascade", "Crowding", "SimulatedMarket")
+"""The kinds of saved results, in the order of lists."""
+
 open_door(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,22 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
-from backtest.compare import Comparison
-from backtest.crowd import Cascade, Crowding, SimulatedMarket
 from backtest.engine.run_kinds import RUN
-from backtest.risk import Bounds, Capacity, LiquidationRisk, MaxLeverage, Sensitivity, Stress
-from backtest.subaccounts import Runway, SubaccountsResult
-from backtest.sweep import Sweep
 from backtest.tune import OUTCOME, STUDY, TRIALS
-from backtest.validation import CrossValidation, Schedules, WalkForward
 
-SAVED: tuple[type[SavedResult], ...] = (
-    Sweep, Comparison, LiquidationRisk, MaxLeverage, Cascade, Crowding, SimulatedMarket,
-    SubaccountsResult, Runway, Bounds, Capacity, Sensitivity, Stress, CrossValidation, Schedules,
-    WalkForward,
-)  # fmt: skip
-"""The classes of results, in the order of lists. They enter themselves in the kinds."""
+WINGS = ("sweep", "compare", "risk", "crowd", "subaccounts", "validation")
+"""The wings with kinds of their own: the door of each names their classes in ``RESULTS``."""
+
+
+def import_kinds() -> Iterator[type[SavedResult]]:
+    """Yield the classes of results that wings have, in the order of lists."""
+    for wing in WINGS:
+        door = importlib.import_module(f"backtest.{wing}")
+        yield from (getattr(door, name) for name in door.RESULTS)
+
+
+SAVED = tuple(import_kinds())
+"""They enter themselves in the kinds when they are imported."""
 
 STUDY_KIND = "study"
 LEFTOVER, UNKNOWN = "leftover", "unknown"

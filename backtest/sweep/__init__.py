@@ -26,4 +26,7 @@ if TYPE_CHECKING:
     from backtest.sweep.tabulate import ERROR, find_different, name_column, name_parameter
     from backtest.sweep.tabulate import order_columns
 
+RESULTS = ("Sweep",)
+"""The kinds of saved results, in the order of lists."""
+
 open_door(__name__)
