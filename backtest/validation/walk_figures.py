@@ -163,7 +163,8 @@ def judge_returns(
     pair = np.array([[0, 1]])
     bases = np.array([find_basis(sampled.returns, pair[0], ruined)], dtype=object)
     rules = BootstrapRules(CONFIDENCE, DRAWS, procedure.seed)
-    gap, _ = estimate_pairs(sampled, pair, bases, "log_growth", rules, None)
+    living = sampled._replace(returns=np.where(ruined[:, None], 0.0, sampled.returns))
+    gap, _ = estimate_pairs(living, pair, bases, "log_growth", rules, None)
     alone = judge_alone(procedure, walked.result, sampled.returns[0] - sampled.free)
     return {
         "sharpe": float(walked.result.metrics["sharpe"]),

@@ -41,6 +41,15 @@ def test_a_walk_has_the_rows_and_columns_of_the_page(walk):
     assert np.allclose(folds.loc[positive, "shrinkage"], ratio[positive])
 
 
+def test_a_walk_that_is_ruined_has_no_difference_of_growth():
+    """The logarithm of its last return was taken: numpy warned of a division by zero."""
+    bars = MARKET.bars()
+    bars.loc[bars.index[400:], ["open", "high", "low", "close"]] *= 0.02
+    found = walk_forward(bt.Market.from_frames(bars), Lever, **PLAIN, **SMALL)
+    assert found.figures["against_fixed"]["basis"] == "ruin"
+    assert math.isnan(found.figures["against_fixed"]["difference"])
+
+
 def test_the_trials_have_the_parameters_of_every_set_tried(walk, tmp_path):
     for made in (walk, bt.WalkForward.load(walk.save(tmp_path))):
         winners = made.trials[made.trials["is_winner"]].set_index("fold")

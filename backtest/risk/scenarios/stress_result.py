@@ -134,12 +134,14 @@ class Stress(SettingsResult):
             "break_even": Head("break-even move", "", "percent"),
             "bars": Head("bars", "", "count"), "from": Head("bars from"),
         }  # fmt: skip
+        front = ["equity", "loss", "liquidated", "break_even", "distance"]
+        shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
         leads = f"{capitalize(self.leads)}." if self.leads else ""
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
         return [
             Part("scenarios", "Scenarios", "From the last close of the run on.", (
-                ShownTable(self.table, "Scenarios", labels=Head("scenario"), heads=heads), leads,
+                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads), leads,
                 self.calm, draw_ladder(self.ladder),
             )),
             Part("sources", "Sources", "Where the figures of scenarios come from.",
