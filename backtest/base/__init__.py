@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from backtest.base.code_identity import CodeText, describe_bytecode, describe_function
     from backtest.base.code_identity import describe_value, find_references, hash_texts, join_texts
     from backtest.base.code_identity import name_callable
-    from backtest.base.compile_choice import KernelOrder, compiling_first, is_plain_sooner
-    from backtest.base.compile_choice import pop_kernels, read_mode, set_hurry, write_marks
-    from backtest.base.compile_time import count_as_compiling
+    from backtest.base.compile_choice import KernelOrder, compiling_first, count_as_compiling
+    from backtest.base.compile_choice import is_plain_sooner, pop_kernels, read_mode, set_hurry
+    from backtest.base.compile_choice import write_marks
     from backtest.base.compiled_files import cfunc, jit
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_array_twins, make_twin

@@ -40,7 +40,7 @@ from numba.core.types import unliteral
 
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import read_bytes, warn_of_damage
-from backtest.base.compile_time import COMPILING, count_as_compiling
+from backtest.base.compile_choice import COMPILING, count_as_compiling
 from backtest.base.rule_passes import RuleCompiler
 
 BLAS = "scipy.linalg.cython_blas"

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backtest.base import format_clock, format_rate, format_value
-from backtest.base.compile_time import COMPILING
+from backtest.base.compile_choice import COMPILING
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -22,7 +22,7 @@ from backtest.base import (
     format_time,
     format_value,
 )
-from backtest.base.compile_time import COMPILING
+from backtest.base.compile_choice import COMPILING
 from backtest.cli import flags
 from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment, build_run_command, name_where

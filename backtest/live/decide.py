@@ -35,10 +35,9 @@ from backtest.live.act_or_not import (
 )
 from backtest.live.decision import Caution, Cut, Decision, FundingDue
 from backtest.live.facts import complete
-from backtest.live.memory import keep_memory, recall
 from backtest.live.next_bar import Stated, find_price, look_ahead, read_stated
 from backtest.live.snapshot import AccountSnapshot
-from backtest.live.starting_state import find_traded
+from backtest.live.starting_state import find_traded, keep_memory, recall
 from backtest.market import cadence, nearest_minute, with_clock
 from backtest.options import refuse_options
 from backtest.venue import compute_price, compute_value

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base import BoolArray, DataError, FloatArray
-from backtest.base.compile_time import COMPILING
+from backtest.base.compile_choice import COMPILING
 from backtest.measures import Constraint, Objective, total_violation
 from backtest.sweep import count_sets, take_sets
 from backtest.tune.journal import Batch, Journal

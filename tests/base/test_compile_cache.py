@@ -17,7 +17,7 @@ from numba.core.targetconfig import TargetConfig
 from backtest.base import cache_folder, compiled_files
 from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder, write_once
-from backtest.base.compile_time import count_as_compiling
+from backtest.base.compile_choice import count_as_compiling
 from backtest.base.compiled_files import (
     CheckedFiles,
     LinkedLibrary,

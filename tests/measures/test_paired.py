@@ -10,10 +10,11 @@ from backtest.measures.paired_bootstrap import (
     choose_block,
     compare_pairs,
     draw_histories,
+    estimate_errors,
     holm,
+    make_spectra,
     resampling_error,
 )
-from backtest.measures.persistence import estimate_errors, make_spectra
 from backtest.measures.superiority import find_confidence_set, find_superiority
 
 ONE = np.array([[0, 1]])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.compile_time import COMPILING, Stopwatch, count_as_compiling
+from backtest.base.compile_choice import COMPILING, Stopwatch, count_as_compiling
 from backtest.engine.compile import loop_compiler
 from backtest.engine.compile.recipe import ROOT_NAMES
 from backtest.policy import formula_for
@@ -134,7 +134,7 @@ def test_a_sweep_over_words_compiles_one_formula(monkeypatch):
 
 def test_a_stopwatch_counts_what_overlaps_once(monkeypatch):
     now = iter([0.0, 5.0, 6.0, 8.0])
-    monkeypatch.setattr("backtest.base.compile_time.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("backtest.base.compile_choice.time.perf_counter", lambda: next(now))
     watch = Stopwatch()
     watch.begin()
     watch.begin()
