@@ -9,6 +9,7 @@ from backtest.base.units import DAY, HOUR, MINUTE
 from backtest.market.fetch.binance_archive import months
 from backtest.market.fetch.gaps import find_bar_gaps, find_end, find_funding_gaps, longest_complete
 from tests.market.fetches import at, fetch
+from tests.replay import epoch, kline_text, klines
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
 
@@ -37,6 +38,14 @@ def test_accepted_gaps_are_stored_as_they_are_and_noted(tmp_path, torn):
     span = ("2024-01-06", "2024-03-01")
     market = bt.Market.load(tmp_path / "btc", between=span, mark_gaps="last", funding_gaps="zero")
     assert market.n_bars == 55 * 24
+
+
+def test_accepted_gaps_do_not_let_wrong_prices_in(tmp_path, torn):
+    rows = klines(epoch("2024-02-01"), epoch("2024-03-01"), torn.length)
+    rows[7, 2] = 1.0
+    torn.put("bars", "2024-02", kline_text(rows, torn.length))
+    with pytest.raises(DataError, match="high must be at least"):
+        fetch(tmp_path / "btc", torn, accept_gaps=True)
 
 
 @pytest.mark.slow

@@ -130,11 +130,10 @@ def test_rows_that_are_there_twice_count_once_and_may_not_differ(tmp_path, serve
         fetch(tmp_path / "torn", server)
 
 
-@pytest.mark.parametrize("accept_gaps", [False, True])
-def test_bars_that_cannot_be_are_refused_and_nothing_is_stored(tmp_path, server, accept_gaps):
+def test_bars_that_cannot_be_are_refused_and_nothing_is_stored(tmp_path, server):
     rows = klines(epoch("2024-02-01"), epoch("2024-03-01"), server.length)
     rows[7, 2] = 1.0
     server.put("bars", "2024-02", kline_text(rows, server.length))
     with pytest.raises(DataError, match="high must be at least open and close"):
-        fetch(tmp_path / "btc", server, accept_gaps=accept_gaps)
+        fetch(tmp_path / "btc", server)
     assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}
