@@ -22,7 +22,7 @@ backtest decide --data btc/ --policy vol-target --snapshot account.json
 backtest decide --data btc/ --snapshot account.csv --at 30250 --json
 backtest decide live.toml --state policy.json   [dim]# a policy with memory[/dim]
 backtest decide live.toml --assume peak_equity=equity,bars_since_stop=inf
-backtest decide --data btc/ --data eth/ --snapshot account.json --at BTCUSDT=30250,ETHUSDT=1900
+backtest decide --data btc/ --data eth/ --snapshot account.json --at btc=30250,eth=1900
 """
 LEFT_OUT = ("compile", "sampling", "calendar", "start")
 """Terms of a run that do not change a decision."""

@@ -22,7 +22,7 @@ EXAMPLES = """
 backtest stress --policy constant --set leverage=5
 backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
 backtest stress --scenario 2020-03-12,2021-05-19 --rules then
-backtest stress --data btc/ --data eth/ --shock prices.ETHUSDT=-0.4 --shock correlation=0.9
+backtest stress --data btc/ --data eth/ --shock prices.eth=-0.4 --shock correlation=0.9
 backtest stress --ladder price=-0.5:0.5:41 --ladder depth=0.1,0.3,1 --report stress.html
 """
 

@@ -238,6 +238,13 @@ def test_help_shows_examples_for_every_command(capsys, words):
     assert f"backtest {words.replace('-', ' ')}" in out.split("Examples", 1)[1]
 
 
+@pytest.mark.parametrize("command", ["stress", "decide"])
+def test_help_names_instruments_by_the_folders_of_the_example(capsys, command):
+    """The example had data of btc/ and eth/, and a shock of ETHUSDT, which is not there."""
+    shown = call(capsys, command, "--help")[1].split("╭─")[0]
+    assert "ETHUSDT" not in shown
+
+
 def test_help_groups_the_commands(capsys):
     out = call(capsys, "--help")[1]
     found = [line.split("─ ")[1].split(" ─")[0] for line in out.splitlines() if "╭─ " in line]
