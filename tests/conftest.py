@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 for name in (
     *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),  # what build servers say
@@ -16,6 +17,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shel
 
 os.environ.setdefault("BACKTEST_COMPILE", "no")
 """Short runs are answered in plain Python, to the same bits; slow tests compile."""
+
+
+settings.load_profile("ci")
+"""Examples are the same in every run, take what time they need, and are kept nowhere."""
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import threading
 import time
 import zipfile
@@ -96,6 +97,7 @@ class Replay:
         self.asked: Counter[str] = Counter()
         self.answer: Callable[[str, dict[str, str]], bytes] | None = None
         self.delay = 0.0
+        self.most_archives = math.inf  # further ones wait
         self.url = ""
         self.most_at_once = 0
         self._at_once = 0
@@ -160,12 +162,15 @@ class Replay:
         """Count a request, and yield the fault that it meets."""
         with self._lock:
             self.asked[path] += 1
+            archives = sum(n for each, n in self.asked.items() if each.endswith(".zip"))
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             waiting = self.faults.get(path)
             fault = waiting.pop(0) if waiting else None
         try:
             time.sleep(self.delay)
+            while path.endswith(".zip") and archives > self.most_archives:
+                time.sleep(0.001)
             yield fault
         finally:
             with self._lock:

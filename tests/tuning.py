@@ -63,12 +63,28 @@ def spike_and_plateau(sets: Columns) -> Columns:
     return {"sharpe": np.where(np.abs(sets["x"] - 2.0) < 0.05, 3.0, plateau)}
 
 
+class Clock:
+    """A clock that only pauses move on, so that no other process takes of a budget in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the seconds of all pauses."""
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        """Let some seconds pass."""
+        self.now += seconds
+
+
 class MadeUp:
     """Stands in for the evaluator: measures are a formula of the sets."""
 
     surface: Callable[[Columns], Columns] = staticmethod(dome)
     pause = 0.0
     """Seconds per call."""
+    wait = staticmethod(time.sleep)
 
     def __init__(self, market: bt.Market, policy: Any, *, venue, account, **settings) -> None:
         self.market = market
@@ -87,7 +103,7 @@ class MadeUp:
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:
         """Return the formula's values; zeros for measures it does not give, NaN of failed sets."""
-        time.sleep(self.pause)
+        self.wait(self.pause)
         n = count_sets(sets)
         self.asked.append((n, first, stop))
         metrics = {name: np.zeros(n) for name in CORE} | {"ruin_time": np.full(n, math.nan)}

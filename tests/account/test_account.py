@@ -230,7 +230,7 @@ def accounts(draw: st.DrawFn) -> Account:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(accounts())
 def test_any_account_goes_to_text_and_to_data_and_back(account: Account) -> None:
     assert eval(repr(account), {"Account": Account, "inf": inf, "pd": pd}) == account

@@ -108,7 +108,7 @@ def test_a_long_and_a_short_of_equal_size_sum_to_zero_before_costs():
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     leverage=st.floats(0.5, 16.0),

@@ -21,7 +21,7 @@ from tests.scenes import TRADES, Follow, happened
 COSTS = ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"]
 RUNS = 150
 seeds = st.integers(0, RUNS - 1)
-repeatable = settings(max_examples=RUNS, deadline=None, derandomize=True, database=None)
+repeatable = settings(max_examples=RUNS)
 fewer = settings(repeatable, max_examples=40)
 
 

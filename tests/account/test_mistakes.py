@@ -103,7 +103,7 @@ def test_08_the_same_path_loses_the_same_at_a_minute_and_at_an_hour():
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(
     leverage=st.floats(1.0, 50.0),
     share=st.floats(0.02, 0.9),

@@ -18,6 +18,7 @@ def test_progress_is_drawn_on_a_terminal_only_and_after_a_while(monkeypatch):
     screen = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "PATIENCE", 600.0)
     with progress.show_progress("quick") as report:
         report(1, 2)
     assert screen.getvalue() == ""

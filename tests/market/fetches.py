@@ -7,7 +7,7 @@ from backtest.cli import main
 from backtest.market.fetch import RetryPolicy, fetch_market, read_request
 from tests.replay import Replay
 
-QUICK = RetryPolicy(attempts=4, first=0.001, longest=0.01, deadline=5.0, silence=2.0)
+QUICK = RetryPolicy(attempts=4, first=0.001, longest=0.01, deadline=60.0, silence=30.0)
 
 
 def at(text: str) -> int:

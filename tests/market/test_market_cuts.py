@@ -70,7 +70,7 @@ def test_between_refuses_what_is_outside_or_empty(start, end):
     assert refused.value.cure == "choose times from 2023-01-01 to 2023-01-21"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_between_of_between_is_between(data):
     hours = st.integers(0, 480)
@@ -81,7 +81,7 @@ def test_between_of_between_is_between(data):
     assert market.between(a, d).between(b, c) == market.between(b, c)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 479), max_size=4, unique=True), st.integers(-20, 20))
 def test_the_parts_of_a_market_hold_all_its_bars_and_settlements(cuts, milliseconds):
     stamped = SAMPLE.funding_time + milliseconds * 1_000_000
@@ -129,7 +129,7 @@ def test_weeks_begin_on_monday():
     assert SAMPLE.resample("1w").index[0].day_name() == "Monday"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(["1h", "2h", "4h", "8h", "12h", "1d"]), st.integers(-20, 20))
 def test_resampling_keeps_every_settlement_and_all_volume(interval, milliseconds):
     stamped = SAMPLE.funding_time + milliseconds * 1_000_000
@@ -144,7 +144,7 @@ def test_resampling_keeps_every_settlement_and_all_volume(interval, milliseconds
     assert longer.end == market.end
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from([("2h", "8h"), ("4h", "1d"), ("8h", "2d"), ("1d", "1w")]))
 def test_resampling_in_two_steps_is_resampling_in_one(steps):
     first, second = steps

@@ -179,7 +179,7 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_save_and_load_keep_the_content_hash_of_any_part(tmp_path_factory, data):
     first, last = sorted(
@@ -302,7 +302,7 @@ def test_a_loaded_source_pastes_back_with_every_argument(tmp_path):
 # times and settlements as functions
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.integers(200_000_000, 4_000_000_000), min_size=1, max_size=20),
     st.sampled_from([(1, "s"), (10**3, "ms"), (10**6, "us"), (10**9, "ns")]),
@@ -314,7 +314,7 @@ def test_an_epoch_is_read_in_its_own_unit(seconds, unit):
     assert read.tolist() == [second * 10**9 for second in seconds]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from([1, 2, 4, 8]), st.integers(3, 60), st.data())
 def test_a_dropped_settlement_is_found_whatever_the_jitter(hours, count, data):
     jitter = data.draw(st.lists(st.integers(-30, 30), min_size=count, max_size=count))

@@ -124,7 +124,7 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
         child = processes.Process(target=save_again, args=(source, store, 1000, log))
         before = log.stat().st_size
         child.start()
-        for _ in range(2000):
+        for _ in range(24_000):
             if log.stat().st_size > before:
                 break
             time.sleep(0.005)

@@ -33,7 +33,7 @@ def start_scheduler(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     file = folder / "scheduler.json"
     options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
     process = start(folder, "scheduler", *options, "--scheduler-file", str(file))
-    for _ in range(600):
+    for _ in range(6_000):
         if file.is_file() and file.read_text():
             return process, str(json.loads(file.read_text())["address"])
         time.sleep(0.05)
@@ -66,7 +66,7 @@ class Cluster:
     def wait(self, n: int) -> None:
         """Wait until there are so many workers."""
         with start_client(self.address) as client:
-            for _ in range(600):
+            for _ in range(6_000):
                 if len(client.nthreads()) == n:
                     return
                 time.sleep(0.05)

@@ -21,7 +21,13 @@ from backtest.sweep.cluster.worker import BlockResult, WorkBlock
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import grid
-from tests.sweep.clusters import Cluster, start_client, start_scheduler, start_worker
+from tests.sweep.clusters import (
+    Cluster,
+    distributed,
+    start_client,
+    start_scheduler,
+    start_worker,
+)
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 MARKET = bt.Market.sample(bars=240)
@@ -265,7 +271,7 @@ def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
 
 @pytest.mark.slow
 def test_a_scheduler_that_goes_away_ends_it_with_what_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(connect, "WAIT", 1.0)
+    monkeypatch.setattr(connect, "WAIT", 10.0)
     other = Cluster(tmp_path, n_workers=1)
     own = prepare(Slow, market=bt.Market.sample(bars=60))
     sets = {"size": np.linspace(0.0, 3.0, 40), "pause": np.full(40, 0.05)}
@@ -365,6 +371,11 @@ def test_no_scheduler_and_no_worker_are_told(tmp_path, monkeypatch):
         on_cluster(prepare(Cppi), "tcp://127.0.0.1:1"),
     ):
         pass
+    wait = distributed.Client.wait_for_workers
+    monkeypatch.setattr(connect, "WAIT", 60.0)
+    monkeypatch.setattr(
+        distributed.Client, "wait_for_workers", lambda self, n, timeout: wait(self, n, timeout=0.5)
+    )
     scheduler, address = start_scheduler(tmp_path)
     try:
         with (

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.tuning import stand_in
+from backtest.tune.trial_evaluator import Examiner
+from tests.tuning import Clock, MadeUp, stand_in
 
 
 @pytest.fixture
@@ -15,3 +16,12 @@ def made_up(monkeypatch):
 def on(monkeypatch):
     """Return a way to choose another surface."""
     return lambda surface: stand_in(surface, put=monkeypatch.setattr)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return the clock of searches, which only pauses move on."""
+    made = Clock()
+    monkeypatch.setitem(Examiner.__init__.__kwdefaults__, "clock", made)
+    monkeypatch.setattr(MadeUp, "wait", made.pause)
+    return made

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import re
-import time
 
 import numpy as np
 import pandas as pd
@@ -40,7 +39,7 @@ def test_the_budget_is_kept_neighbours_included():
         assert study.trials <= len(study.table) <= min(trials, study.trials + 2)
 
 
-def test_a_budget_in_seconds_ends_the_search(on):
+def test_a_budget_in_seconds_ends_the_search(clock):
     stand_in(pause=0.01)
     study = seek(trials=None, seconds=0.2)
     searched = [batch for batch in study.batches if batch.stage == "search"]
@@ -69,24 +68,26 @@ def test_the_best_of_several_objectives_is_on_the_front():
         assert study.best_trial in study.front.index
 
 
-def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch):
+def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch, clock):
     """A first answer that takes longer than all the budget costs none of it."""
     answer = MadeUp.evaluate
 
     def compile_first(self, sets, **terms):
         if not self.asked:
-            time.sleep(0.5)
+            clock.pause(0.5)
         return answer(self, sets, **terms)
 
     monkeypatch.setattr(MadeUp, "evaluate", compile_first)
+    stand_in(pause=0.01)
     study = seek(trials=None, seconds=0.3, robust=False)
     assert study.trials > 100
     assert study.batches[0].seconds < 0.3
 
 
-def test_the_check_for_looking_ahead_takes_nothing_of_a_budget_in_seconds(monkeypatch):
+def test_the_check_for_looking_ahead_takes_nothing_of_a_budget_in_seconds(monkeypatch, clock):
     """It left no time for a single set, and an error that spoke of a measure."""
-    monkeypatch.setattr(MadeUp, "check_causal", lambda self, sets: time.sleep(0.4))
+    monkeypatch.setattr(MadeUp, "check_causal", lambda self, sets: clock.pause(0.4))
+    stand_in(pause=0.01)
     study = seek(trials=None, seconds=0.3, robust=False)
     assert study.batches[0].seconds < 0.3
     assert study.trials > 100

@@ -174,7 +174,7 @@ def venues(draw: st.DrawFn) -> Venue:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(venues())
 def test_any_venue_goes_to_text_and_to_data_and_back(venue: Venue) -> None:
     assert len(repr(venue).splitlines()) == 3

@@ -46,7 +46,7 @@ def test_equal_risk_of_one_correlation_is_inverse_volatility():
 
 
 @given(RANDOM)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_contributions_to_risk_are_equal(covariance):
     (weights,) = formulas.equal_risk_weights(covariance)
     shares = weights * (covariance[0] @ weights)
@@ -68,7 +68,7 @@ def test_minimum_variance_of_two():
 
 
 @given(RANDOM)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_minimum_variance_is_the_inverse_times_ones(covariance):
     (weights,) = formulas.minimum_variance_weights(covariance)
     plain = np.linalg.inv(covariance[0]).sum(axis=1)
@@ -76,7 +76,7 @@ def test_minimum_variance_is_the_inverse_times_ones(covariance):
 
 
 @given(RANDOM)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_long_weights_of_least_variance_are_those_of_an_optimizer(covariance):
     (weights,) = formulas.minimum_variance_weights(covariance, long_only=True)
     n = len(weights)

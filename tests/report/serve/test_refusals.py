@@ -127,7 +127,7 @@ def test_slow_clients_hold_only_so_many_threads(store, monkeypatch):
 
 def wait_for_an_answer(ask) -> int:
     """Return the status of the list once a thread is free."""
-    for _ in range(500):
+    for _ in range(6_000):
         status = ask("/")[0].status
         if status != 503:
             return status

@@ -3,12 +3,12 @@
 import gc
 import http.client
 import os
+import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -190,13 +190,13 @@ def test_a_taken_port_and_a_missing_folder_are_said(saved, tmp_path, capsys):
 
 
 def test_bound_elsewhere_it_warns(saved, monkeypatch, capsys):
-    opened = []
+    opened = queue.SimpleQueue()
 
     def interrupt(server):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Server, "serve_forever", interrupt)
-    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("webbrowser.open", opened.put)
     was = gc.isenabled()
     flags = ("--results", str(saved[0]), "--port", "0", "--host", "0.0.0.0", "--open")
     assert main(["serve", *flags]) == 0
@@ -204,11 +204,7 @@ def test_bound_elsewhere_it_warns(saved, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "warning: everyone who reaches 0.0.0.0" in err
     assert "http://0.0.0.0:" in out
-    for _ in range(100):
-        if opened:
-            break
-        time.sleep(0.01)
-    assert opened[0].startswith("http://127.0.0.1:")
+    assert opened.get(timeout=60).startswith("http://127.0.0.1:")
 
 
 def test_an_address_of_another_machine_is_refused(saved):
