@@ -9,6 +9,7 @@ or several currencies. The kernel calls the policies through pointers. The cache
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +158,9 @@ MARGIN_NUMBERS = (
 )  # fmt: skip
 """The scalar fields of :class:`MarginRules`, as a policy's part gets them."""
 
+LOCK = threading.RLock()
+"""Held while anything is compiled: two threads must not parse source text at the same time."""
+
 
 @functools.cache
 def find_general_folder() -> Path:
@@ -216,7 +220,8 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
 
 def find_general_loop(terms: Terms) -> Any:
     """Return the compiled loop for packed terms; a call compiles it, or loads it from the cache."""
-    return compile_general_rules(has_parts=terms.instruments is not None)["simulate_portfolio"]
+    with LOCK:
+        return compile_general_rules(has_parts=terms.instruments is not None)["simulate_portfolio"]
 
 
 def simulate_compiled(terms: Terms, *given: Any) -> Any:

@@ -7,7 +7,6 @@ neither is compiled again for it.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from backtest.engine import (
     jit_modules,
     mark_sources,
 )
+from backtest.engine.compile.general_compiler import LOCK
 from backtest.engine.compile.loop_compiler import INNER, OPTIONS
 from backtest.sweep.lanes.lane_compiler import find_cell
 from backtest.sweep.portfolios import (
@@ -57,9 +57,6 @@ INLINED = frozenset(
     }
 )  # fmt: skip
 """Small functions that are called for every lane."""
-
-LOCK = threading.RLock()
-"""Held while anything is compiled."""
 
 
 @functools.cache

@@ -36,6 +36,7 @@ from backtest.engine import (
     order_loop,
     summarize_portfolio,
 )
+from backtest.engine.compile.general_compiler import LOCK
 from backtest.measures import sampled_returns
 from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.lanes.lane_block import BlockFault, NotCompiled, Scored
@@ -50,7 +51,6 @@ from backtest.sweep.portfolios.portfolio_lane_block import (
     measure_wallets,
     score_block,
 )
-from backtest.sweep.portfolios.portfolio_lane_compiler import LOCK
 from backtest.sweep.portfolios.portfolio_lane_fit import describe_terms, fits_lanes
 from backtest.sweep.portfolios.portfolio_lane_formula import compile_lane_formula
 from backtest.sweep.portfolios.portfolio_panel import PortfolioPanel
