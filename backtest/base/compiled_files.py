@@ -202,8 +202,12 @@ event.register("numba:compile", CountingListener())  # type: ignore[no-untyped-c
 
 CODEGEN: Any = cpu_target.target_context.codegen()
 SET_ENVIRONMENT = getattr(CODEGEN, "set_env", None)
-PARTS = ("finalize", "_finalize_final_module", "_finalize_dynamic_globals",
-         "_get_module_for_linking", "serialize_using_object_code")  # fmt: skip
+PARTS = (
+    "finalize", "_finalize_final_module", "_finalize_dynamic_globals",
+    "_verify_declare_only_symbols", "_get_module_for_linking", "serialize_using_object_code",
+)  # fmt: skip
+MANGLED = "_ZN"
+"""How names of compiled functions begin."""
 CAN_LINK = (
     SET_ENVIRONMENT is not None
     and hasattr(CODEGEN, "_library_class")
@@ -224,6 +228,13 @@ class WholeLibrary(JITCodeLibrary):
             self._reload_init.update(library._reload_init)
         share(self._final_module, own)
         super().finalize()  # type: ignore[no-untyped-call] # numba's
+
+    def _verify_declare_only_symbols(self) -> None:
+        """Refuse code that calls a compiled function which is not linked: it would crash."""
+        functions = self._final_module.functions
+        missing = [x.name for x in functions if x.is_declaration and x.name.startswith(MANGLED)]
+        if missing:
+            raise AssertionError(f"{self.name} calls {missing[0]}, which is not linked")
 
 
 class LinkedLibrary(JITCodeLibrary):
@@ -252,18 +263,28 @@ class LinkedLibrary(JITCodeLibrary):
 
 
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
-    """Link libraries into a module, each once, with all that they need; return them."""
+    """Link libraries into a module, each once, with all that they need; return them.
+
+    Those that hold all that they need, such as code from the cache, come last: of their functions,
+    LLVM links only those that are called already.
+    """
     linked: dict[int, Any] = {}
     waiting = libraries[::-1]
     while waiting:
         library = waiting.pop()
         if id(library) not in linked:
             linked[id(library)] = library
-            is_own = isinstance(library, LinkedLibrary)
-            code = library._final_module if is_own else library._get_module_for_linking()
-            module.link_in(code, preserve=True)
-            waiting += library._linking_libraries[::-1] if is_own else []
+            waiting += list_needed(library)[::-1]
+    for library in sorted(linked.values(), key=lambda each: not list_needed(each)):
+        is_own = isinstance(library, LinkedLibrary)
+        code = library._final_module if is_own else library._get_module_for_linking()
+        module.link_in(code, preserve=True)
     return [*linked.values()]
+
+
+def list_needed(library: Any) -> list[Any]:
+    """Return the libraries whose code a library calls and does not hold."""
+    return library._linking_libraries if isinstance(library, LinkedLibrary) else []
 
 
 def share(module: Any, kept: set[str]) -> None:

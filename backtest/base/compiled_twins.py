@@ -184,12 +184,16 @@ def find_version(name: str) -> str:
 
 @functools.cache
 def describe_target() -> tuple[str, ...]:
-    """Return what compiled code depends on besides its source: compiler, passes and processor."""
+    """Return what compiled code depends on besides its source: compiler, linker and processor."""
     from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
 
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
     chosen = [os.environ.get(f"NUMBA_CPU_{word}", "") for word in ("NAME", "FEATURES")]
     features = binding.get_host_cpu_features().flatten()
     host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
-    passes = Path(__file__).with_name("rule_passes.py").read_text(encoding="utf-8")
-    return (*versions, *chosen, *map(str, host), passes)
+    here = Path(__file__)
+    own = [
+        here.with_name(f"{name}.py").read_text("utf-8")
+        for name in ("rule_passes", "compiled_files")
+    ]
+    return (*versions, *chosen, *map(str, host), *own)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from numba import njit
+from numba import int64, njit
 from numba.core.compiler import Flags
 from numba.core.errors import NumbaError
 from numba.core.targetconfig import TargetConfig
@@ -197,6 +197,18 @@ def test_code_that_only_others_call_is_linked_and_compiled_once():
     (compiled,) = add.overloads.values()
     assert isinstance(compiled.library, LinkedLibrary)
     assert type(next(iter(both.overloads.values())).library) is WholeLibrary
+
+
+def test_code_from_the_cache_is_linked_though_its_first_caller_dropped_the_call(function):
+    """LLVM links none of it that nothing calls yet; the second caller then called address 0."""
+    inner: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    jit(function, cache=True, **inner).compile((int64,))
+    kept = jit(function, cache=True, **inner)
+    idle = jit(lambda n: kept(n) if n - n != 0 else n, cache=False, **inner)
+    busy = jit(lambda n: kept(n) + 1, cache=False, **inner)
+    whole = jit(lambda n: idle(n) + busy(n), cache=False)
+    assert whole(3) == 10
+    assert sum(kept.stats.cache_hits.values()) == 1
 
 
 class Terms(NamedTuple):
