@@ -9,6 +9,8 @@ from backtest.store.listing import QUIET
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 DAYS = 40
+YEARS = 10**18
+"""Nanoseconds; within so many a folder was touched just now, however slow the machine is."""
 
 
 def live(policy, venue=VENUE, **settings):

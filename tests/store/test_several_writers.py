@@ -34,7 +34,7 @@ from backtest.store.listing import read_stable_entry
 from backtest.strategies import Constant
 from backtest.tune import journal
 from tests.fast_cases import every_nth
-from tests.store.stores import folder_of, live, settle
+from tests.store.stores import YEARS, folder_of, live, settle
 
 
 def save_again(source: Path, store: Path, times: int, log: Path) -> None:
@@ -145,7 +145,8 @@ def test_killed_writers_lose_nothing_finished_and_leave_nothing_that_could_be_ta
     assert {each.kind for each in list_results(store)} == {kind}
 
 
-def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
+def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(prune, "QUIET", YEARS)
     draft = tmp_path / ".saving-x"
     draft.mkdir()
     assert "was left" in read_entry(draft).trouble
