@@ -193,8 +193,8 @@ def test_a_process_that_does_not_answer_is_ended_and_named(monkeypatch):
     monkeypatch.setattr(fresh_process, "CHILD", "import time; time.sleep(60)")
     begin = time.monotonic()
     with (
-        FreshProcess(find_origin(Plain()), Plain(), seconds=0.3) as process,
         pytest.raises(FreshProcessError, match=r"it did not answer within 0.3 s"),
+        FreshProcess(find_origin(Plain()), Plain(), seconds=0.3) as process,
     ):
         process.ask("make")
     assert time.monotonic() - begin < 30.0
@@ -203,8 +203,8 @@ def test_a_process_that_does_not_answer_is_ended_and_named(monkeypatch):
 def test_a_process_that_dies_is_named(monkeypatch):
     monkeypatch.setattr(fresh_process, "CHILD", "raise SystemExit(3)")
     with (
-        FreshProcess(find_origin(Plain()), Plain()) as process,
         pytest.raises(FreshProcessError, match="it ended without an answer"),
+        FreshProcess(find_origin(Plain()), Plain()) as process,
     ):
         process.ask("make")
 

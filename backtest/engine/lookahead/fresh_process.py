@@ -53,13 +53,21 @@ class FreshProcess:
         self._timer = threading.Timer(seconds, self._kill)
         self._timer.daemon = True
         self._timer.start()
-        self._send(sys.path)
-        self._send(order)
+        try:
+            self._send(sys.path)
+            self._send(order)
+        except FreshProcessError:  # it has ended already
+            self.end()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process, if it has not ended."""
         self._timer.cancel()
         self._process.kill()
         self._process.communicate()
