@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest import Multiple
 from tests import draws
 from tests.draws import DAY, START, Scene, utc
 
@@ -334,14 +333,6 @@ def make_exit_case(seed: int) -> Case:
         "equity_stop": float(rng.uniform(0.05, 0.6)) if rng.random() < 0.4 else None,
     }
     typical = float(np.nanmean(moves))
-    for name in ("stop_loss", "trailing_stop", "take_profit"):
-        factor = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
-        kind = rng.choice(["none", "plain", "price", "fraction"], p=[0.4, 0.3, 0.15, 0.15])
-        exits[name] = {
-            "none": None,
-            "plain": min(0.9, factor * typical),
-            "price": Multiple(factor, "width"),
-            "fraction": Multiple(factor, "sigma", unit="fraction"),
-        }[kind]
+    exits |= draws.draw_exits(rng, typical, "stop_loss", "trailing_stop", "take_profit")
     bars = bars.assign(width=width, sigma=moves)
     return replace(case, bars=bars, account={**case.account, **exits})

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest import Multiple
+
 MINUTE = 60_000_000_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
@@ -244,10 +246,8 @@ def make_series(scene: Scene, low: float, high: float) -> pd.Series:
     return pd.Series(scene.rng.uniform(low, high, stamps.size), index=utc(stamps))
 
 
-def make_terms(scene: Scene) -> dict[str, Any]:
-    """Draw the rest of the venue; rates are those of a crisis, to be felt in a few days."""
-    kind = scene.pick("one", "one", "scalar", "series")
-    multiplier = {"one": 1.0, "scalar": scene.uniform(1.0, 3.0)}.get(kind)
+def make_carry(scene: Scene) -> dict[str, Any]:
+    """Draw interest, and how funding is settled."""
     interest_on = scene.pick("balance", "loan")
     return {
         "interest_on": interest_on,
@@ -257,6 +257,15 @@ def make_terms(scene: Scene) -> dict[str, Any]:
         "day_count": scene.pick(365, 360),
         "funding_jitter": scene.pick("60s", "60s", "2s"),
         "isolated_funding": scene.pick("margin", "wallet"),
+    }
+
+
+def make_terms(scene: Scene) -> dict[str, Any]:
+    """Draw the rest of the venue; rates are those of a crisis, to be felt in a few days."""
+    kind = scene.pick("one", "one", "scalar", "series")
+    multiplier = {"one": 1.0, "scalar": scene.uniform(1.0, 3.0)}.get(kind)
+    return {
+        **make_carry(scene),
         "maintenance_at": "entry" if scene.chance(0.2) else "mark",
         "includes_close_fee": scene.chance(0.3),
         "margin_multiplier": make_series(scene, 1.0, 2.5) if multiplier is None else multiplier,
@@ -265,6 +274,21 @@ def make_terms(scene: Scene) -> dict[str, Any]:
 
 
 # ----- account -----
+
+
+def draw_exits(rng: np.random.Generator, typical: float, *names: str) -> dict[str, Any]:
+    """Draw exits of these names: none, plain, or in multiples of a column."""
+    exits: dict[str, Any] = {}
+    for name in names:
+        factor = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
+        kind = rng.choice(["none", "plain", "price", "fraction"], p=[0.4, 0.3, 0.15, 0.15])
+        exits[name] = {
+            "none": None,
+            "plain": min(0.9, factor * typical),
+            "price": Multiple(factor, "width"),
+            "fraction": Multiple(factor, "sigma", unit="fraction"),
+        }[str(kind)]
+    return exits
 
 
 def make_account(scene: Scene, brackets: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from tests.cases import PortfolioCase, Tape
-from tests.draws import HOUR, Scene, make_flows
+from tests.draws import HOUR, Scene, draw_exits, make_flows
 from tests.portfolio_draws import (
     draw_costs,
-    draw_exits,
     draw_fund,
     draw_rate,
     draw_spot,
@@ -107,7 +106,7 @@ def make_full_case(seed: int) -> PortfolioCase:
             [np.mean(np.abs(np.log(t.bars["close"] / t.bars["open"]))) for t in case.tapes.values()]
         )
     )
-    account |= draw_exits(rng, sigma + 1e-4)
+    account |= draw_exits(rng, sigma + 1e-4, "trailing_stop", "take_profit")
     has_scenarios = case.requirement is not None and "moves" in case.requirement
     for name, tape in case.tapes.items():
         tapes[name], venues[name] = draw_terms(rng, case, tape, case.venues[name], has_scenarios)

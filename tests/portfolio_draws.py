@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest import Multiple
 from tests.cases import PortfolioCase, Swing, Tape
 from tests.draws import (
     DAY,
@@ -18,11 +17,11 @@ from tests.draws import (
     Scene,
     frame_of,
     make_brackets,
+    make_carry,
     make_contract,
     make_fees,
     make_funding,
     make_liquidation,
-    make_rate,
     make_series,
     make_slippage,
     make_targets,
@@ -93,21 +92,6 @@ def draw_fund(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
             for name in case.tapes
         }
     return terms
-
-
-def draw_exits(rng: np.random.Generator, typical: float) -> dict[str, Any]:
-    """Draw trailing stops and take-profits, plain or in multiples of a column."""
-    exits: dict[str, Any] = {}
-    for name in ("trailing_stop", "take_profit"):
-        factor = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
-        kind = rng.choice(["none", "plain", "price", "fraction"], p=[0.4, 0.3, 0.15, 0.15])
-        exits[name] = {
-            "none": None,
-            "plain": min(0.9, factor * typical),
-            "price": Multiple(factor, "width"),
-            "fraction": Multiple(factor, "sigma", unit="fraction"),
-        }[str(kind)]
-    return exits
 
 
 def draw_terms(
@@ -244,15 +228,8 @@ def make_signal(
 
 def make_shared(scene: Scene) -> dict[str, Any]:
     """Draw what belongs to the account and must agree between venues."""
-    interest_on = scene.pick("balance", "loan")
     return {
-        "interest_on": interest_on,
-        "borrow_rate": make_rate(scene, 3.0),
-        "cash_rate": make_rate(scene, 0.5),
-        "short_rate": make_rate(scene, 3.0) if interest_on == "loan" else 0.0,
-        "day_count": scene.pick(365, 360),
-        "funding_jitter": scene.pick("60s", "60s", "2s"),
-        "isolated_funding": scene.pick("margin", "wallet"),
+        **make_carry(scene),
         "call_grace": int(scene.rng.integers(0, 3)) if scene.chance(0.3) else None,
         "mode": scene.pick("close", "takeover", "partial", "partial", "partial"),
     }

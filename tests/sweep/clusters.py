@@ -41,7 +41,7 @@ def start_scheduler(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def start_worker(folder: Path, address: str) -> subprocess.Popen[bytes]:
-    """Start a worker on loopback, of which nobody takes care."""
+    """Start a worker on loopback that nothing restarts."""
     options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--host", "127.0.0.1")
     return start(folder, "worker", address, *options)
 
