@@ -34,12 +34,14 @@ class Value:
     """
 
     _omitted: ClassVar[frozenset[str]] = frozenset()
-    _refused: ClassVar[Mapping[str, tuple[str, str]]] = {}  # why a name is no field, and the cure
-    _needed: ClassVar[Mapping[str, tuple[str, str]]] = {}  # why it has no default; cure
     """Fields that are stored only if they are not at their default.
 
     Fields of later versions are, so that what earlier ones stored stays the same data.
     """
+    _refused: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    """Names that are no fields: why, and the cure."""
+    _needed: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    """Fields that have no default: why, and the cure."""
 
     is_written_plainly: ClassVar[bool] = False
     """Whether a field that may hold this value may also hold a number or a text."""

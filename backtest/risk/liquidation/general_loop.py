@@ -137,10 +137,7 @@ class GeneralLoop:
                 f"volatility of its instrument, got none of {name!r}",
                 where=f"{WHERE}, paths",
                 cure=Phrase(
-                    "give {}"
-                    + (
-                        ", or a result without options" if held else ", or a policy without options"
-                    ),
+                    f"give {{}}, or a {'result' if held else 'policy'} without options",
                     Either(
                         f"bt.simulate_paths(..., surfaces={{{name!r}: "
                         "bt.paths.SimulatedSurface(ratio=1.1)})",
