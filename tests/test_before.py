@@ -1,0 +1,42 @@
+"""Runs of all kinds equal what they were when ``data/before.json`` was written."""
+
+import json
+
+import pytest
+
+import backtest as bt
+from backtest.strategies import Constant
+from tests import before
+
+WAS = json.loads(before.FILE.read_text(encoding="utf-8"))
+RUNS = before.list_runs()
+FAST = [name for name in RUNS if not name.endswith(".toml")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name.endswith(".toml")]
+
+
+def test_every_run_is_kept_and_every_kept_run_is_run():
+    assert {*WAS} == {*RUNS}
+
+
+@pytest.mark.parametrize("name", [*FAST, *SLOW])
+def test_a_run_equals_that_of_before(name):
+    assert [*before.differences(name, WAS[name], before.run_quietly(RUNS[name]))] == []
+
+
+def test_a_fee_that_is_off_by_a_ten_millionth_is_seen():
+    """5e-4 + 1e-7 of a turnover of three equities is 3e-7 of the equity: 300 times what may be."""
+    was, now = (run_with_a_fee(5e-4 + error) for error in (0.0, 1e-7))
+    kept = before.describe(was)
+    assert [*before.differences("", kept, was)] == []
+    found = [*before.differences("", kept, now)]
+    assert any(line.startswith("fees: ") for line in found)
+    assert any(line.startswith("event ") for line in found)
+
+
+def run_with_a_fee(taker: float) -> bt.Result:
+    venue = bt.Venue.simple(
+        taker=taker, slippage=0.0, maintenance_rate=0.005, max_leverage=50.0, liquidation_fee=0.01
+    )
+    market = bt.Market.sample(bars=24)
+    account = bt.Account(capital=10_000.0)
+    return bt.run(market, Constant(leverage=3.0), venue=venue, account=account, compile=False)
