@@ -16,14 +16,11 @@ cases := not slow
 run: .venv/installed
 	$(bin)/backtest run
 
-# types are checked while tests run, and told below them
 test: .venv/installed-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
-	@mkdir -p .mypy_cache
-	@$(bin)/mypy > .mypy_cache/report & types=$$!; \
-	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"; tests=$$?; \
-	wait $$types; types=$$?; cat .mypy_cache/report; exit $$((tests + types))
+	$(bin)/pytest -n 2 --dist loadfile -m "$(cases)"
+	$(bin)/mypy
 
 test-all: cases := slow or not slow
 test-all: test

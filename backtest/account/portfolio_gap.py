@@ -159,7 +159,7 @@ def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArra
 # ------------------------------------------------------------------------- can anything act?
 
 
-def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:  # noqa: C901 - all that may act
+def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
     """Return whether no price of the bar can make anything act; False where it is not certain.
 
     D = M - level R under brackets is a sum of concave functions of one price each. So it is least

@@ -203,7 +203,7 @@ def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
 # ------------------------------------------------------------------------- step 3: interest
 
 
-def charge_portfolio_interest(bar: AccountBar, t: int) -> None:  # noqa: C901 - all bases
+def charge_portfolio_interest(bar: AccountBar, t: int) -> None:
     """Charge the simple interest since the previous open, on the sum of the bases."""
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)

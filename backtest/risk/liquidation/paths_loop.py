@@ -87,7 +87,7 @@ def live_paths(
     return DONE
 
 
-def live_path(  # noqa: C901 - it writes what is not 0
+def live_path(
     rules: Rules,
     plan: Plan,
     feed: Feed,
