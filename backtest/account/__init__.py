@@ -1,9 +1,4 @@
-"""The account: what the trader brings, the eight steps of a bar, the ledger, and ruin.
-
-Money moves here and nowhere else. Every function is scalar, and has a compiled twin. The rules of
-one position are used by accounts of several too; what only those need is in ``portfolio_records``,
-``portfolio_bar`` and the files that they use.
-"""
+"""The account: what the trader brings, the eight steps of a bar, the ledger, and ruin."""
 
 from typing import TYPE_CHECKING
 

@@ -34,10 +34,8 @@ from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.venue import Brackets, Collateral, MarginRule, Requirement
 
 FEE_DATES = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
-"""The periods of a performance fee, and what pandas calls them."""
 FEE = Number(0, 1, open_high=True)
 BRACKETS = Brackets()
-"""The requirement of standard cross margin."""
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
     "same instrument earn what their difference earns, for two fees and, under brackets, the "
@@ -45,13 +43,11 @@ HEDGED = (
     "trade the difference; to pay for both, give the market twice: bt.Markets({'long': market, "
     "'short': market})",
 )
-"""Why there is no hedge mode, and what to do instead."""
 
 BY_INSTRUMENT = (
     "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss", "max_holding",
     "offset",
 )  # fmt: skip
-"""Settings that may be a table by instrument."""
 
 WHOLE: dict[str, Any] = {
     "collateral": (),
@@ -62,7 +58,6 @@ WHOLE: dict[str, Any] = {
     "negative_limit": None,
     "conversion": "listed",
 }
-"""Settings of an account with several positions, at their defaults."""
 
 
 GENERAL: dict[str, Any] = {
@@ -72,11 +67,9 @@ GENERAL: dict[str, Any] = {
     "currency": None,
     "rates": None,
 }
-"""Settings that only the general loop knows, also of one position, at their defaults."""
 
 
 CURRENCIES = ("currency", "rates", "balances", "transfers", "transfer_cost")
-"""Settings of an account that settles in several currencies."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -266,7 +259,6 @@ class Account(Value, Viewable):
         return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
 
     def _check_rules(self) -> None:
-        """Check for options that contradict each other or have no effect."""
         self._set_fields(collateral=check_collateral(self.collateral, self.negative_limit))
         self._check_fees()
         check_limit_orders(self)
@@ -362,7 +354,6 @@ class Account(Value, Viewable):
 
 
 def check_limit_orders(account: Account) -> None:
-    """Check that the terms of limit orders are given with them, and only with them."""
     is_limit = account.fill == "limit"
     if is_limit and account.offset is None:
         raise ParameterError(
@@ -391,7 +382,6 @@ def check_limit_orders(account: Account) -> None:
 
 
 def check_collateral(collateral: object, negative_limit: float | None) -> tuple[Collateral, ...]:
-    """Return the collateral of an account as a tuple, each asset named once."""
     where = "Account.collateral"
     is_list = isinstance(collateral, Sequence) and not isinstance(collateral, str)
     found: tuple[Any, ...] = tuple(collateral) if is_list else ()  # type: ignore[arg-type]
@@ -428,14 +418,12 @@ def check_collateral(collateral: object, negative_limit: float | None) -> tuple[
 
 
 def list_shared_settings(account: Account) -> list[str]:
-    """Return the settings that only an account with several positions has."""
     given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), FrozenTable)]
     fresh = {each.name: each.default for each in fields(Account)}
     return given + [name for name in WHOLE if getattr(account, name) != fresh[name]]
 
 
 def without_flows_before(account: Account, start: int) -> Account:
-    """Return an account without the flows before its start."""
     if account.flows is None:
         return account
     stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8

@@ -9,7 +9,6 @@ from backtest.venue import Venue
 
 
 def check_single(account: Account, *, where: str) -> None:
-    """Refuse settings of several positions where an account has one."""
     given = list_shared_settings(account)
     if given:
         raise ParameterError(
@@ -20,13 +19,11 @@ def check_single(account: Account, *, where: str) -> None:
 
 
 def check_account(account: Account, venue: Venue) -> None:
-    """Check that the venue allows the settings of an account and uses all of them."""
     check_single(account, where="Account")
     check_setting(account, venue)
 
 
 def check_setting(account: Account, venue: Venue, name: str = "") -> None:
-    """Check that a venue allows the settings for one instrument; its name is for errors."""
     of = f", {name}" if name else ""
     most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage

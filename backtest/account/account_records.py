@@ -90,12 +90,6 @@ class InstrumentRules(NamedTuple):
 
 
 class AccountRules(NamedTuple):
-    """The rules of the account as a whole.
-
-    ``has_interest`` is True, or None if no interest can be due. ``is_loan``: interest is charged on
-    the loan, not on the balance. ``ruin_at`` is a share of the capital paid in.
-    """
-
     has_interest: bool | None
     is_loan: bool
     top_up_to: float
@@ -103,13 +97,10 @@ class AccountRules(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The rules of an account and of its instrument."""
-
     account: AccountRules
     instrument: InstrumentRules
 
     def with_margin(self, margin: MarginRules) -> Rules:
-        """Return the rules under another margin table."""
         return self._replace(instrument=self.instrument._replace(margin=margin))
 
 
@@ -127,19 +118,11 @@ class Position(NamedTuple):
 
 
 class Balances(NamedTuple):
-    """What the account owns: its cash (the wallet, in isolated margin) and its one position."""
-
     cash: float
     positions: tuple[Position]
 
 
 class Watch(NamedTuple):
-    """What the stops of an account compare with.
-
-    ``best`` is the u of the best last price since the position was opened (0 when flat), and
-    ``highest`` the highest equity at a close since the start or the last equity stop.
-    """
-
     best: float
     highest: float
 
@@ -218,8 +201,6 @@ class Feed(NamedTuple):
 
 
 class Trade(NamedTuple):
-    """A change of position: new balances, price pnl up to it, costs (``value``: u filled)."""
-
     balances: Balances
     price_pnl: float
     fee: float
@@ -230,8 +211,6 @@ class Trade(NamedTuple):
 
 
 class Liquidation(NamedTuple):
-    """The result of a liquidation; ``quantity`` is the signed change, ``traded`` its notional."""
-
     balances: Balances
     price_pnl: float
     loss: float
@@ -241,11 +220,6 @@ class Liquidation(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The settings for margin calls: reserve, grace period and halt.
-
-    Without ``margin_call``, nothing about calls is compiled. ``grace`` is in bars; -1 means none.
-    """
-
     margin_call: float | None
     has_top_up: bool
     grace: float

@@ -15,7 +15,6 @@ from backtest.venue import compute_setting
 
 
 def can_add(rules: InstrumentRules, balances: Balances) -> bool:
-    """Return whether the wallet adds margin before a liquidation."""
     if rules.has_auto_margin is None:
         return False
     return balances.cash > 0.0
@@ -24,11 +23,6 @@ def can_add(rules: InstrumentRules, balances: Balances) -> bool:
 def add_from_wallet(
     rules: InstrumentRules, balances: Balances, value: float, quote: Quote, log: Log, t: int
 ) -> Balances:
-    """Add margin to a position that fails at u, until it does not or the wallet is empty.
-
-    The amount is a whole number of initial margins, at least one, or all that is left. So the
-    margin grows even where rounding says that the requirement just holds.
-    """
     position = balances.positions[0]
     needed = compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - compute_backing(rules, balances, value), 0.0)

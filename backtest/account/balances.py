@@ -11,7 +11,6 @@ from backtest.venue import compute_liquidation_value
 
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:
-    """Return the equity of the account with the position valued at u."""
     position = balances.positions[0]
     if rules.is_isolated is not None:
         return balances.cash + (position.margin + compute_profit(position, value))
@@ -19,7 +18,6 @@ def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> 
 
 
 def compute_backing(rules: InstrumentRules, balances: Balances, value: float) -> float:
-    """Return what backs the position at u: the equity (cross), or margin and profit (isolated)."""
     position = balances.positions[0]
     if rules.is_isolated is not None:
         return position.margin + compute_profit(position, value)
@@ -27,7 +25,6 @@ def compute_backing(rules: InstrumentRules, balances: Balances, value: float) ->
 
 
 def compute_uncounted(rules: InstrumentRules, balances: Balances, value: float) -> float:
-    """Return the part of an unrealized profit at u that backs no order and no withdrawal."""
     if rules.has_profit_share is None:
         return 0.0
     profit = compute_profit(balances.positions[0], value)
@@ -35,7 +32,6 @@ def compute_uncounted(rules: InstrumentRules, balances: Balances, value: float) 
 
 
 def compute_base(rules: InstrumentRules, balances: Balances) -> float:
-    """Return the backing without the position's value: the backing is this plus ``q u``."""
     position = balances.positions[0]
     if rules.is_isolated is not None:
         return position.margin - position.quantity * position.entry
@@ -43,7 +39,6 @@ def compute_base(rules: InstrumentRules, balances: Balances) -> float:
 
 
 def is_failing(rules: InstrumentRules, balances: Balances, value: float, multiplier: float) -> bool:
-    """Return whether the maintenance requirement fails at u; a flat account has none."""
     position = balances.positions[0]
     needed = compute_requirement(rules, position, value, multiplier)
     is_short = compute_backing(rules, balances, value) <= needed * (1.0 + TOLERANCE)
@@ -53,7 +48,6 @@ def is_failing(rules: InstrumentRules, balances: Balances, value: float, multipl
 def compute_ratio(
     rules: InstrumentRules, balances: Balances, value: float, multiplier: float
 ) -> float:
-    """Return the margin ratio at u: 0 when flat, infinite when nothing backs the position."""
     position = balances.positions[0]
     if position.quantity == 0.0:
         return 0.0
@@ -63,7 +57,6 @@ def compute_ratio(
 
 
 def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
-    """Return the u at which the position is liquidated; NaN if there is none."""
     position = balances.positions[0]
     base = compute_base(rules, balances)
     return compute_liquidation_value(
@@ -72,17 +65,14 @@ def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) 
 
 
 def make_balances(cash: float, position: Position) -> Balances:
-    """Return the balances of an account with one position."""
     return Balances(cash, (position,))
 
 
 def make_flat_balances(cash: float, margin: float, value: float) -> Balances:
-    """Return the balances of a flat account, last marked at u; ``margin`` may still be posted."""
     return Balances(cash, (Position(0.0, 0.0, margin, value),))
 
 
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
-    """Take a cost from the cash; in isolated margin from the margin once the wallet is empty."""
     position = balances.positions[0]
     cash, margin = balances.cash - amount, position.margin
     if rules.is_isolated is not None:
@@ -93,10 +83,6 @@ def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balance
 
 
 def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balances, float]:
-    """Move a flat account's margin to the wallet, and record a shortfall as bad debt.
-
-    An account with a position is not changed.
-    """
     position = balances.positions[0]
     if position.quantity != 0.0:
         return balances, 0.0
@@ -113,7 +99,6 @@ def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balanc
 
 
 def mark_to_market(balances: Balances, value: float) -> tuple[Balances, float]:
-    """Value the position at u; return the price pnl since it was last valued."""
     marked, pnl = mark_position(balances.positions[0], value)
     return make_balances(balances.cash, marked), pnl
 
@@ -121,7 +106,6 @@ def mark_to_market(balances: Balances, value: float) -> tuple[Balances, float]:
 def close_bar(
     rules: InstrumentRules, balances: Balances, value: float
 ) -> tuple[Balances, float, float]:
-    """Mark to market at the mark close; return the price pnl and any bad debt of a flat account."""
     marked, pnl = mark_to_market(balances, value)
     if marked.positions[0].quantity != 0.0:
         return marked, pnl, 0.0

@@ -1,8 +1,4 @@
-"""The accounting of one bar: its steps, in order.
-
-Everything here is scalar arithmetic on named tuples: it runs as plain Python and compiles to the
-same bits. The steps, in which money moves, are in :mod:`backtest.account.steps`.
-"""
+"""The accounting of one bar: its steps, in order."""
 
 from __future__ import annotations
 
@@ -41,15 +37,10 @@ from backtest.account.steps import (
 
 
 def as_index(t: int) -> int:
-    """Return a bar's number as an index.
-
-    The compiled twin is unsigned, which avoids a check for negative numbers at every access.
-    """
     return t
 
 
 def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
-    """Return bar t in values u; volume, sigma and ADV are those of the close before."""
     last = as_index(max(t - 1, 0))
     i = as_index(t)
     start = compute_value_of(rules, feed.open[i])
@@ -92,7 +83,6 @@ def quote_bar(rules: InstrumentRules, feed: Feed, t: int) -> Quote:
 def live_bar(  # noqa: C901, PLR0912, PLR0915 - the steps in their order
     rules: Rules, plan: Plan, feed: Feed, state: State, log: Log, t: int
 ) -> tuple[State, Ledger, Quote]:
-    """Run the account through bar t, up to its close; the policy decides afterwards."""
     instrument = rules.instrument
     quote = quote_bar(instrument, feed, t)
     before = state.equity
@@ -191,5 +181,4 @@ def live_bar(  # noqa: C901, PLR0912, PLR0915 - the steps in their order
 
 
 def count_forced(ledger: Ledger) -> int:
-    """Return how many liquidations and stops a bar has had; they drop its decision."""
     return ledger.liquidations + ledger.stops + ledger.take_profits

@@ -14,18 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ByInstrument:
-    """One value for all instruments, or a table with one for each: ``{"BTCUSDT": 5}``."""
-
     each: Any
 
     @property
     def kind(self) -> type:
-        """The type of a value."""
         declared: Declaration = self.each
         return declared.kind
 
     def check(self, name: str, value: object, *, where: str) -> object:
-        """Return the value, or the table of values, as the declaration of one reads them."""
         own: frozenset[str] = getattr(self.each, "names", frozenset())
         if not isinstance(value, Mapping) or (value and own.issuperset(value)):
             return self.each.check(name, value, where=where)
@@ -45,6 +41,5 @@ class ByInstrument:
         )
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return a mask of the constants that :meth:`check` accepts."""
         found: BoolArray = self.each.admits(values)
         return found

@@ -1,8 +1,4 @@
-"""Margin calls: the top-up that answers one, and when a call is met, fails, or is liquidated.
-
-See docs/accounting.md, section 5. Scalar arithmetic on named tuples, compiled and plain, as in
-:mod:`backtest.account.steps`.
-"""
+"""Margin calls: the top-up that answers one, and when a call is met, fails, or is liquidated."""
 
 from __future__ import annotations
 
@@ -34,11 +30,6 @@ from backtest.base.units import DAY, TOLERANCE
 
 
 class TopUp(NamedTuple):
-    """The top-up after a margin call, and the margin ratio after it.
-
-    ``is_due`` is False if the ratio at the open needs none: then the call stays open.
-    """
-
     balances: Balances
     moved: float
     ratio: float
@@ -47,12 +38,6 @@ class TopUp(NamedTuple):
 
 
 class CallEnd(NamedTuple):
-    """What the bar made of the account's margin call.
-
-    ``is_open`` and ``called_at`` are those of the state at the close. ``days`` are from the call to
-    the liquidation, 0 if there was none.
-    """
-
     is_open: bool
     called_at: float
     is_met: bool
@@ -62,14 +47,12 @@ class CallEnd(NamedTuple):
 
 
 def is_under_call(plan: Plan, ratio: float) -> bool:
-    """Return whether a margin ratio is under the call, with the tolerance of all events."""
     return plan.margin_call is not None and ratio < plan.margin_call * (1.0 - TOLERANCE)
 
 
 def answer_call(
     rules: Rules, plan: Plan, balances: Balances, quote: Quote, reserve: float, log: Log, t: int
 ) -> TopUp:
-    """Top up from the reserve at the open after a call, which then is met or fails."""
     after, moved, missing = top_up(rules, balances, quote, reserve)
     held, ratio = after.positions[0].quantity, 0.0
     is_due = missing > 0.0
@@ -96,7 +79,6 @@ def end_grace(
     log: Log,
     t: int,
 ) -> Ledger:
-    """End an open call when its grace is over; ``balances`` are those after a reduction."""
     if not state.is_call_open:
         return ledger
     ratio = compute_ratio(rules, balances, quote.fill, quote.multiplier)
@@ -116,7 +98,6 @@ def close_call(
     is_lost: bool,
     t: int,
 ) -> CallEnd:
-    """Return what became of the call at the close of a bar; ``is_called``: a new one begins."""
     is_under, is_hit = is_under_call(plan, ratio), ledger.liquidations > 0
     is_open = state.is_call_open and ledger.calls_met + ledger.calls_failed == 0
     called_at = math.nan if ledger.calls_met > 0 else state.called_at
@@ -142,7 +123,6 @@ def close_call(
 def enter_call(
     ledger: Ledger, end: CallEnd, log: Log, t: int, value: float, held: float, ratio: float
 ) -> Ledger:
-    """Add the end of a call at the close to ledger and log."""
     if end.is_met or end.is_failed:
         write_event(log, t, CALL_MET if end.is_met else CALL_FAILED, value, held, ratio)
     return add_entry(
@@ -155,14 +135,12 @@ def enter_call(
 
 
 def is_forced(plan: Plan, state: State) -> bool:
-    """Return whether a margin call has gone unmet for its grace."""
     return plan.margin_call is not None and plan.grace >= 0.0 and state.unmet >= plan.grace
 
 
 def check_call(
     rules: InstrumentRules, plan: Plan, state: State, balances: Balances, quote: Quote
 ) -> tuple[float, bool, float]:
-    """Return the margin ratio, whether a margin call begins at this close, and the bars unmet."""
     if plan.margin_call is None:
         return 0.0, False, -1.0
     ratio = compute_ratio(rules, balances, quote.mark_close, quote.multiplier)

@@ -47,7 +47,6 @@ ROUNDING = 1e-12
 CAUSED = 20
 """Kind of the entries in the log that give a cause of a liquidation and its share."""
 OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
-"""Causes besides the n instruments: ``AccountState.fallen[n + ...]``."""
 
 
 def measure_falls(bar: AccountBar, falls: FloatArray) -> float:
@@ -90,10 +89,6 @@ def measure_falls(bar: AccountBar, falls: FloatArray) -> float:
 
 
 def add_option_shares(terms: Terms, state: AccountState, scratch: Scratch, needed: float) -> None:
-    """Add what the options add to R to the shares of their underlyings, by notional.
-
-    What of their value does not back the account counts as if it were required.
-    """
     gross, positions = 0.0, state.options.positions
     for k in range(len(state.options.targets)):
         gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
@@ -107,7 +102,6 @@ def add_option_shares(terms: Terms, state: AccountState, scratch: Scratch, neede
 
 
 def sum_option_gains(terms: Terms, state: AccountState, i: int) -> float:
-    """Return what the options on an instrument gained in the bar, at their marks of now."""
     own, gain = state.options, 0.0
     for k in range(len(own.targets)):
         if terms.options.instruments[k] == i:
@@ -119,10 +113,6 @@ def sum_option_gains(terms: Terms, state: AccountState, i: int) -> float:
 
 
 def record_falls(bar: AccountBar, is_high: bool) -> None:
-    """Add the falls of a bar at its close; a new high of the unit value begins anew.
-
-    Not for an account whose events are not logged: nobody reads its causes.
-    """
     state, scratch = bar.state, bar.scratch
     if len(bar.log.entries) == 0:
         return
@@ -135,7 +125,6 @@ def record_falls(bar: AccountBar, is_high: bool) -> None:
 
 
 def log_causes(bar: AccountBar, t: int) -> None:
-    """Log the share of each cause in a liquidation of the pool, and who closes in profit."""
     state, scratch, log = bar.state, bar.scratch, bar.log
     if len(log.entries) == 0:
         return

@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 
 
 def live_any_bar(bar: AccountBar, t: int) -> None:
-    """Run an account of one pool or several through bar t, up to its close."""
     if bar.terms.n_pools > 1:
         live_currency_bar(bar, t)
     else:
@@ -75,7 +74,6 @@ def live_any_bar(bar: AccountBar, t: int) -> None:
 
 
 def live_currency_bar(bar: AccountBar, t: int) -> None:
-    """Run all pools through bar t, up to its close; the policies decide afterwards."""
     set_quotes(bar.terms, bar.feed, bar.quotes, t)
     clear_ledger(bar.ledger)
     clear_ledger(bar.scratch.own_ledger)
@@ -100,13 +98,11 @@ def live_currency_bar(bar: AccountBar, t: int) -> None:
 
 
 def set_fill_rates(state: AccountState, rates: FloatArray) -> None:
-    """Write the rates at which the equity of the targets is added up."""
     for pool in range(len(state.pools)):
         state.pools[pool, FILL_RATE] = rates[pool]
 
 
 def keep_fill_rates(state: AccountState) -> None:
-    """Add up the equity of the targets at the rates of the last close."""
     for pool in range(len(state.pools)):
         state.pools[pool, FILL_RATE] = state.pools[pool, OWN_RATE]
 
@@ -121,7 +117,6 @@ def sum_elsewhere(terms: Terms, state: AccountState, pool: int, column: int) -> 
 
 
 def begin_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
-    """Do step 1: flows of the first pool, conversions, transfers, top-ups."""
     value_at(bar.state, bar.quotes.mark_open, bar.quotes.asset_mark_open)
     set_fill_rates(bar.state, rates)
     elsewhere = sum_elsewhere(bar.terms, bar.state, 0, FILL_RATE)
@@ -141,7 +136,6 @@ def begin_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
 
 
 def open_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
-    """Do steps 2 to 4: funding at the open, interest, fees of a fund, the gap check."""
     first = bar.state.cursor[FUNDING_NEXT]
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
@@ -157,7 +151,6 @@ def open_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
 
 
 def live_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
-    """Do steps 5 to 7: the fills at the open, funding inside the bar, the walk."""
     first, time = bar.state.cursor[FUNDING_NEXT], 1.0 * bar.feed.time[t]
     if bar.terms.fill in (AT_OPEN, RESTING) and t > 0:
         fill_pools(bar, t)

@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 
 
 def close_pools(bar: AccountBar, t: int, wealth: float) -> None:
-    """Mark everything at the mark closes and the close of the rates; test for ruin and calls."""
     opens, rates, earned = bar.feed.rate_open[t], bar.feed.rate_close[t], 0.0
     for pool in range(bar.terms.n_pools):
         show_pool(bar, pool, rates[pool])
@@ -101,11 +100,6 @@ def close_pools(bar: AccountBar, t: int, wealth: float) -> None:
 def value_pools(
     terms: Terms, state: AccountState, opens: FloatArray, rates: FloatArray
 ) -> tuple[float, float]:
-    """Return the equity at the rates of the close, and what the rates gained in the bar.
-
-    That is the last equity from the last close to the open, and the equity now from the open on:
-    all money of the bar moves at the rates of the open.
-    """
     equity, gained = 0.0, 0.0
     for pool in range(terms.n_pools):
         own, now = state.pools[pool], compute_own_equity(terms, state, pool)
@@ -118,10 +112,6 @@ def value_pools(
 
 
 def are_pools_ruined(bar: AccountBar, equity: float, rates: FloatArray) -> bool:
-    """Return whether a close after a bar with a loss ruins the account.
-
-    That is by its whole wealth; or flat, where no pool can afford an order of its own.
-    """
     wealth, paid_in = equity + bar.state.wallet[RESERVE], bar.state.wallet[PAID_IN]
     is_under = wealth <= bar.terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
@@ -142,7 +132,6 @@ def are_pools_ruined(bar: AccountBar, equity: float, rates: FloatArray) -> bool:
 
 
 def end_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
-    """Close all positions of a ruined account at the mark closes, and log its ruin."""
     if count_open(bar.state) == 0:
         note(bar.log, t, -1, RUINED, 1.0, 0.0, 0.0)
         return
@@ -162,7 +151,6 @@ def close_totals(
     wealth: float,
     is_lost: bool,
 ) -> bool:
-    """Write equity, cash, unit value and counts; return whether the unit value is at its high."""
     wallet = state.wallet
     wallet[EQUITY], wallet[CASH] = equity, 0.0
     count_bars(state)

@@ -1,7 +1,4 @@
-"""Fills of an account that settles in several currencies: steps 0, 5 and 8 of a bar.
-
-Targets come from the equity of all pools, and orders are cut by their own.
-"""
+"""Fills of an account that settles in several currencies: steps 0, 5 and 8 of a bar."""
 
 from __future__ import annotations
 
@@ -47,17 +44,12 @@ if TYPE_CHECKING:
 
 
 def fill_pools(bar: AccountBar, t: int) -> None:
-    """Fill at closes: steps 0 and 8."""
     prepare_fills(bar)
     for pool in range(bar.terms.n_pools):
         fill_pool(bar, t, pool)
 
 
 def prepare_fills(bar: AccountBar) -> None:
-    """Write the equity in other pools, and under a cap of gross leverage their notionals.
-
-    Limit orders have the equity of their decision's close.
-    """
     value_at(bar.state, bar.quotes.fill, bar.quotes.asset_fill)
     for pool in range(bar.terms.n_pools):
         own = bar.state.pools[pool]
@@ -72,7 +64,6 @@ def prepare_fills(bar: AccountBar) -> None:
 
 
 def begin_fill(bar: AccountBar, pool: int) -> None:
-    """Show a pool with what the others have: their equity, targets and orders."""
     rate, moneys = bar.state.pools[pool, FILL_RATE], (NOW, WANTED, REST, ORDERED)
     show_pool(bar, pool, rate)
     bar.state.wallet[ELSEWHERE] = 0.0
@@ -85,17 +76,13 @@ def begin_fill(bar: AccountBar, pool: int) -> None:
 
 
 def end_fill(bar: AccountBar, pool: int) -> None:
-    """Show all pools again."""
     bar.scratch.elsewhere[:] = 0.0
     rate = bar.state.pools[pool, FILL_RATE]
     leave_pool(bar, pool, rate)
 
 
 def measure_targets(bar: AccountBar, pool: int, is_ordering: bool) -> None:
-    """Write the sums of a pool that the cap of gross leverage needs, in its currency.
-
-    Its targets and what it holds without one; once all pools have these, what it orders.
-    """
+    """Write the sums of a pool that the cap of gross leverage needs, in its currency."""
     begin_fill(bar, pool)
     own, wanted, rest = bar.state.pools[pool], bar.scratch.elsewhere[0], bar.scratch.elsewhere[1]
     value_at(bar.state, bar.quotes.fill, bar.quotes.asset_fill)
@@ -122,13 +109,11 @@ def measure_targets(bar: AccountBar, pool: int, is_ordering: bool) -> None:
 
 
 def set_fills(quotes: MarketBar, values: FloatArray) -> None:
-    """Write the values at which orders fill."""
     for i in range(len(values)):
         quotes.fill[i] = values[i]
 
 
 def fill_pool(bar: AccountBar, t: int, pool: int) -> None:
-    """Fill the decisions of one pool, from the equity of all."""
     begin_fill(bar, pool)
     if bar.terms.fill == EARLY:
         fill_early(bar, t)

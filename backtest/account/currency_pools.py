@@ -50,18 +50,14 @@ The others are of a step of the bar."""
 N_POOL = 29
 
 MONEY = (CASH, SINCE_POOL, IS_CONVERTING, POOL_FAILED, DISTANCE)
-"""Entries of the wallet that belong to a pool: the first columns of ``pools``, in their order."""
 
 (
     QUANTITY, MARGIN, PENDING, ISOLATED, LISTED, SINCE, SINCE_STOP, BEST, OPENED, FALLEN, SHARE,
     FAILURE, CARRIED, RESTS, LIMIT, THROUGH, FRESH, KIND,
 ) = range(18)  # fmt: skip
-"""Rows of ``Scratch.aside``; the ledger of an instrument comes after them. Of collateral the first
-two are its amount and its last price."""
 N_ASIDE = 18 + N_TERMS
 
 REST_EQUITY, REST_RESERVE, REST_PAID_IN, SHOWN_RESERVE, SHOWN_PAID_IN = range(5)
-"""Entries of ``Scratch.at_rest``."""
 
 
 def show_pool(bar: AccountBar, pool: int, rate: float) -> None:
@@ -87,7 +83,6 @@ def show_pool(bar: AccountBar, pool: int, rate: float) -> None:
 
 
 def leave_pool(bar: AccountBar, pool: int, rate: float) -> None:
-    """Bring all other pools back; the events of the pool as a whole get its number."""
     n, wallet, rest = len(bar.state.margin), bar.state.wallet, bar.scratch.at_rest
     wallet[EQUITY] = rest[REST_EQUITY]
     is_kept = wallet[RESERVE] == rest[SHOWN_RESERVE]
@@ -114,7 +109,6 @@ def leave_pool(bar: AccountBar, pool: int, rate: float) -> None:
 
 
 def hide_instrument(bar: AccountBar, i: int) -> None:
-    """Put an instrument aside: it is flat, cross, not listed, and decides nothing."""
     aside, isolated = bar.scratch.aside, bar.terms.rules.brackets.are_isolated
     aside[QUANTITY, i], bar.state.held.quantities[i] = bar.state.held.quantities[i], 0.0
     aside[MARGIN, i], bar.state.margin[i] = bar.state.margin[i], 0.0
@@ -134,7 +128,6 @@ def hide_instrument(bar: AccountBar, i: int) -> None:
 
 
 def bring_back(bar: AccountBar, i: int) -> None:
-    """Bring an instrument back."""
     aside = bar.scratch.aside
     bar.state.held.quantities[i], bar.state.margin[i] = aside[QUANTITY, i], aside[MARGIN, i]
     bar.state.is_pending[i] = 1 if aside[PENDING, i] != 0.0 else 0
@@ -152,7 +145,6 @@ def bring_back(bar: AccountBar, i: int) -> None:
 
 
 def swap_pool(state: AccountState, scratch: Scratch, ledger: FloatArray, pool: int) -> None:
-    """Exchange what a pool has of its own with what the account has in its place."""
     n, own = len(state.margin), state.pools[pool]
     for k in range(len(MONEY)):
         own[k], state.wallet[MONEY[k]] = state.wallet[MONEY[k]], own[k]
@@ -200,7 +192,6 @@ def fold_ledger(bar: AccountBar, rates: FloatArray) -> None:
 
 
 def is_count(term: int) -> bool:
-    """Return whether a term of the ledger is no money."""
     found = False
     for each in COUNTS:
         found = found or each == term

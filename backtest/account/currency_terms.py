@@ -28,7 +28,6 @@ class Currency:
     kind: ClassVar[type] = str
 
     def check(self, name: str, value: object, *, where: str) -> str:
-        """Return the name."""
         if not is_currency(value):
             raise ParameterError(
                 f"{name} must be a currency in capital letters, got {repr_plain(value)}",
@@ -47,7 +46,6 @@ class ByCurrency:
     is_table: ClassVar[bool] = True
 
     def check(self, name: str, value: object, *, where: str) -> FrozenTable:
-        """Return the table, its entries checked."""
         if not isinstance(value, Mapping) or not value:
             raise ParameterError(
                 f"{name} must be a table by currency, got {repr_plain(value)}",
@@ -84,7 +82,6 @@ BALANCES = ByCurrency('{"BTC": 0.5}')
 
 
 def check_currencies(account: Any) -> None:
-    """Check that the terms of several currencies are given together, and of the same ones."""
     for name in ("balances", "transfers"):
         if getattr(account, name) is not None and account.rates is None:
             raise ParameterError(
@@ -125,7 +122,6 @@ def check_currencies(account: Any) -> None:
 
 
 def check_transfer_cost(account: Any) -> None:
-    """Require a cost of transfers with them, and only then."""
     if (account.transfers is None) != (account.transfer_cost is None):
         found = f"{account.transfer_cost!r} with transfers {account.transfers!r}"
         raise ParameterError(
@@ -140,7 +136,6 @@ def check_transfer_cost(account: Any) -> None:
 
 
 def check_supported(account: Any) -> None:
-    """Refuse an equity stop, which acts on all positions at one place inside a bar."""
     if account.equity_stop is not None:
         raise ParameterError(
             "an account in several currencies has no equity_stop: its pools go through a bar one "
@@ -151,7 +146,6 @@ def check_supported(account: Any) -> None:
 
 
 def refuse_currencies(account: Any, *, where: str) -> None:
-    """Refuse an account in several currencies where only one pool is known."""
     if account.rates is not None:
         raise ParameterError(
             "an account in several currencies can be run, searched, validated and compared, and "
@@ -162,19 +156,16 @@ def refuse_currencies(account: Any, *, where: str) -> None:
 
 
 def list_currencies(account: Any) -> tuple[str, ...]:
-    """Return the currencies of an account, its own first; none if it has one pool."""
     if account.rates is None:
         return ()
     return (account.currency or "", *account.rates)
 
 
 def write_rates(rates: Mapping[str, Any]) -> dict[str, Any]:
-    """Return rates as plain data; a market by its name and content hash."""
     return {name: write_rate(each) for name, each in rates.items()}
 
 
 def write_rate(rate: Any) -> Any:
-    """Return a rate as plain data."""
     if isinstance(rate, str | float):
         return rate
     if isinstance(rate, StoredMarket):

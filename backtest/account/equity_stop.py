@@ -36,10 +36,6 @@ CAUTION = 1e-9
 def compute_last_equity(
     terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
-    """Return the equity with the positions at some values u, and the collateral at some prices.
-
-    Options count at their marks.
-    """
     equity = state.wallet[CASH]
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -53,18 +49,15 @@ def compute_last_equity(
 
 
 def compute_stop_level(terms: Terms, state: AccountState) -> float:
-    """Return the equity at or under which the stop acts."""
     return float((1.0 - terms.equity_stop) * state.wallet[HIGHEST])
 
 
 def is_drawn(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> bool:
-    """Return whether the equity stop acts at some values; never without a position."""
     level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
     return count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
 
 
 def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) -> float:
-    """Return the place at which the equity stop acts on the segment; over 1 if it does not."""
     if terms.equity_stop == 0.0:
         return 2.0
     if holds_options(state):
@@ -80,7 +73,6 @@ def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) ->
 
 
 def compute_drawn(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> float:
-    """Return how far the last equity at a place is over the equity stop."""
     value_on_segment(terms, state, scratch, place)
     values, prices = scratch.failure, state.held.prices
     for i in range(len(values)):
@@ -91,7 +83,6 @@ def compute_drawn(terms: Terms, state: AccountState, scratch: Scratch, place: fl
 
 
 def find_stop_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
-    """Return the place at which the equity stop acts on the segment; over 1 if it does not."""
     if compute_drawn(terms, state, scratch, 0.0) <= 0.0:
         return 0.0
     for part in range(1, PARTS + 1):
@@ -108,7 +99,6 @@ def find_stop_with_options(terms: Terms, state: AccountState, scratch: Scratch) 
 
 
 def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
-    """Return whether the prices of the bar may bring the equity to the stop, or nearly."""
     least, gross = state.wallet[CASH], abs(state.wallet[HIGHEST])
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -127,13 +117,11 @@ def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bo
 
 
 def rescale_highest(state: AccountState, moved: float, equity: float) -> None:
-    """Move the highest equity in proportion to flows and top-ups; ``equity`` is that before."""
     if moved != 0.0 and equity > 0.0:
         state.wallet[HIGHEST] = max(state.wallet[HIGHEST] * ((equity + moved) / equity), 0.0)
 
 
 def follow_highest(terms: Terms, state: AccountState, equity: float) -> None:
-    """Update the highest equity at a close; a flat account at or under the stop starts anew."""
     if terms.equity_stop == 0.0:
         return
     level = compute_stop_level(terms, state) * (1.0 + USED_UP)

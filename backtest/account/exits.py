@@ -1,11 +1,4 @@
-"""Stops besides a plain stop-loss: their prices, which of them acts, and what they compare with.
-
-Take-profit, trailing stop, equity stop, and stops in multiples of a column; docs/accounting.md,
-section 5. Used only if ``InstrumentRules.has_exits`` is True. All values are u, which rises with
-the price for linear and inverse contracts: a long loses as u falls.
-
-:func:`is_exiting` runs for every lane at every bar of a sweep, so it has no branches.
-"""
+"""Stops besides a plain stop-loss: their prices, which of them acts, and what they compare with."""
 
 from __future__ import annotations
 
@@ -17,7 +10,6 @@ from backtest.account.position import find_adverse, find_side, worsen
 from backtest.base.units import TOLERANCE
 
 NOTHING, LIQUIDATION, STOP, TRAIL, DRAW, PROFIT = range(6)
-"""The events that the prices of a bar can trigger; DRAW is the equity stop."""
 
 SLACK_OF_EQUITY = 1e-9
 """Share of equity and notional within which :func:`is_exiting` finds the equity stop."""
@@ -50,21 +42,18 @@ def move_value(
 
 
 def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) -> float:
-    """Return u of the stop-loss; NaN if there is none."""
     distance = rules.stop_loss * quote.stop_scale
     side = -find_side(position)
     return move_value(rules, position.entry, side, distance, rules.is_stop_distance)
 
 
 def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> float:
-    """Return u of the trailing stop; NaN if there is none."""
     distance = rules.trailing_stop * quote.trail_scale
     side = -find_side(position)
     return move_value(rules, watch.best, side, distance, rules.is_trail_distance)
 
 
 def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch) -> float:
-    """Return u at which the equity is (1 - x) of its highest; NaN if there is no equity stop."""
     held = balances.positions[0].quantity
     level = find_level(rules, watch)
     held = held if held != 0.0 else math.nan
@@ -73,12 +62,10 @@ def compute_equity_stop(rules: InstrumentRules, balances: Balances, watch: Watch
 
 
 def find_level(rules: InstrumentRules, watch: Watch) -> float:
-    """Return the equity at or under which the equity stop acts."""
     return (1.0 - rules.equity_stop) * watch.highest
 
 
 def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
-    """Return u of the take-profit; NaN if there is none."""
     distance = rules.take_profit * quote.profit_scale
     side = find_side(position)
     return move_value(rules, position.entry, side, distance, rules.is_profit_distance)
@@ -88,17 +75,12 @@ def compute_target_price(rules: InstrumentRules, position: Position, quote: Quot
 
 
 def is_through(side: float, value: float, stop: float) -> bool:
-    """Return whether u is at a stop or beyond it, down for side 1 and up for -1; NaN never is."""
     return side * (value - stop) <= TOLERANCE * abs(stop)
 
 
 def is_exiting(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> bool:
-    """Return whether a price between the values ``low`` and ``high`` reaches a stop.
-
-    For the equity stop it may return True though the price is not reached, by a relative 1e-9.
-    """
     position = balances.positions[0]
     side = find_side(position)
     adverse, favorable = find_adverse(position, low, high), find_adverse(position, high, low)
@@ -114,7 +96,6 @@ def is_exiting(
 def find_nearest_stop(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
 ) -> tuple[int, float]:
-    """Return the stop that an adverse move reaches first, and its u."""
     position = balances.positions[0]
     side = find_side(position)
     kind, nearest = NOTHING, math.nan
@@ -133,10 +114,6 @@ def find_nearest_stop(
 def find_exit(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> tuple[int, float]:
-    """Return the stop that prices from ``low`` to ``high`` reach, and its u; losses first.
-
-    The order of prices in a bar is unknown: if both sides are reached, the adverse one counts.
-    """
     position = balances.positions[0]
     if position.quantity == 0.0:
         return NOTHING, math.nan
@@ -154,13 +131,11 @@ def find_exit(
 
 
 def follow_trade(watch: Watch, before: Position, after: Position) -> Watch:
-    """Return the watch after a trade: a new or flipped position begins its best at its entry."""
     is_new = before.quantity * after.quantity <= 0.0
     return Watch(best=after.entry if is_new else watch.best, highest=watch.highest)
 
 
 def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
-    """Return the watch after the prices of a whole bar, which the position was exposed to."""
     reached = find_adverse(position, quote.high, quote.low)
     is_better = (reached - watch.best) * find_side(position) > 0.0
     best = reached if is_better else watch.best
@@ -168,7 +143,6 @@ def follow_prices(watch: Watch, position: Position, quote: Quote) -> Watch:
 
 
 def follow_equity(rules: InstrumentRules, watch: Watch, held: float, equity: float) -> Watch:
-    """Return the watch after a close. A flat account at or under the equity stop starts anew."""
     level = find_level(rules, watch) * (1.0 + USED_UP)
     is_anew = (held == 0.0) & (equity <= level)
     highest = max(watch.highest, equity)
@@ -176,7 +150,6 @@ def follow_equity(rules: InstrumentRules, watch: Watch, held: float, equity: flo
 
 
 def place_stop(side: float, start: float, end: float, stop: float) -> tuple[float, float]:
-    """Return the place of a stop on a segment that reaches it, and the u at which it fills."""
     if is_through(side, start, stop):
         return 0.0, start
     if end == start:

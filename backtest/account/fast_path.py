@@ -1,10 +1,4 @@
-"""Fast path of the bar: prices move, and nothing else can happen.
-
-A bar takes the fast path if nothing is traded at its open, no flow, settlement or call is due, and
-no price of it can liquidate or stop anything. Then its steps only value the positions at the close.
-They are done here in one go, with the bits of
-:func:`backtest.account.portfolio_bar.simulate_portfolio_bar`, which takes many times as long.
-"""
+"""Fast path of the bar: prices move, and nothing else can happen."""
 
 from __future__ import annotations
 
@@ -57,12 +51,6 @@ HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits"
 
 
 def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bool:
-    """Return whether an account can take the fast path at all.
-
-    Not with options, interest, calls, collateral, fixed fees, fees of a fund, moving stops, time
-    stops, fills at closes, or margin multipliers or costs that change: each makes bars that only
-    the whole rules describe.
-    """
     found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
     found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
     found = found and not terms.has_fund_fees and terms.n_pools == 1
@@ -75,11 +63,6 @@ def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bo
 
 
 def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
-    """Update the account for bar t if the fast path applies; return whether it does.
-
-    ``is_clear``: the ledger has entries of a fast bar alone. If the bar is not fast, nothing has
-    changed but values that every bar writes anew.
-    """
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if is_event_due(bar.feed, state, t):
         return False
@@ -99,10 +82,6 @@ def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
 
 
 def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
-    """Return whether a flow, a settlement or the listing of an instrument belongs to bar t.
-
-    In the first bar of an instrument the whole quotes is written.
-    """
     for i in range(len(state.margin)):
         if feed.span[i, 0] == t:
             return True
@@ -112,7 +91,6 @@ def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
 
 
 def set_opens(bar: AccountBar, t: int) -> None:
-    """Write what decides whether anything trades at the opens."""
     feed, quotes = bar.feed, bar.quotes
     brackets = bar.terms.rules.brackets
     for i in range(len(bar.state.margin)):
@@ -126,10 +104,6 @@ def set_opens(bar: AccountBar, t: int) -> None:
 
 
 def set_rest(bar: AccountBar, t: int) -> bool:
-    """Write the remaining prices of the bar; False if a position is delisted in it.
-
-    Also False if an open is beyond the extremes of its bar.
-    """
     feed, state, quotes = bar.feed, bar.state, bar.quotes
     brackets = bar.terms.rules.brackets
     for i in range(len(state.margin)):
@@ -153,7 +127,6 @@ def set_rest(bar: AccountBar, t: int) -> bool:
 
 
 def is_any_trading(bar: AccountBar) -> bool:
-    """Return whether any decision of the last close may trade at the opens."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     value_at(state, quotes.open, quotes.asset_open)
     equity = compute_account_equity(terms, state)
@@ -167,7 +140,6 @@ def is_any_trading(bar: AccountBar) -> bool:
 
 
 def has_order(scratch: Scratch) -> bool:
-    """Return whether any decision trades."""
     found = False
     for i in range(len(scratch.kind)):
         found = found or scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE
@@ -175,7 +147,6 @@ def has_order(scratch: Scratch) -> bool:
 
 
 def is_trading(terms: Terms, state: AccountState, quotes: MarketBar, equity: float, i: int) -> bool:
-    """Return whether the decision of the last close may trade an instrument at this open."""
     if not is_deciding(state, quotes, i):
         return False
     if is_ending(state, i):
@@ -187,7 +158,6 @@ def is_trading(terms: Terms, state: AccountState, quotes: MarketBar, equity: flo
 
 
 def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
-    """Return whether an account is neither indebted nor ruined at a close of this equity."""
     count, crossed = 0, 0
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -203,7 +173,6 @@ def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
 
 
 def close_fast_bar(bar: AccountBar, equity: float) -> None:
-    """Mark positions at the mark closes of the bar."""
     state, quotes = bar.state, bar.quotes
     wallet = state.wallet
     for i in range(len(state.margin)):

@@ -1,8 +1,4 @@
-"""Trades: the change of a position at a worsened price, with its fee and its margin.
-
-Code on the path of every trade computes both sides of a choice and selects one, as in
-:mod:`backtest.account.orders`.
-"""
+"""Trades: the change of a position at a worsened price, with its fee and its margin."""
 
 from __future__ import annotations
 
@@ -24,7 +20,6 @@ from backtest.venue import compute_affordable, compute_setting
 def fill(
     rules: InstrumentRules, balances: Balances, quote: Quote, wanted: float, fee: float
 ) -> Trade:
-    """Trade to the wanted quantity at the fill price, as far as volume, lots and minimum allow."""
     held = balances.positions[0].quantity
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
@@ -34,7 +29,6 @@ def fill(
 
 
 def stop_out(rules: InstrumentRules, balances: Balances, value: float, quote: Quote) -> Trade:
-    """Close at the stop's u, worsened by slippage, as taker."""
     return trade(rules, balances, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
 
 
@@ -49,10 +43,6 @@ def trade(
     quote: Quote,
     is_order: bool,
 ) -> Trade:
-    """Change the position to ``quantity`` at u, worsened by slippage and impact, with a fee.
-
-    The price of an order is rounded to the contract's tick; that of a settlement is not.
-    """
     position = balances.positions[0]
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.value
@@ -87,7 +77,6 @@ def trade(
 def move_margin(
     rules: InstrumentRules, balances: Balances, quantity: float, filled: float, multiplier: float
 ) -> tuple[float, float]:
-    """Return wallet and margin after an isolated trade: closing frees margin, opening posts it."""
     position = balances.positions[0]
     returned, posted, margin = split_margin(rules, position, quantity, filled, multiplier)
     return (balances.cash + returned) - posted, margin
@@ -96,7 +85,6 @@ def move_margin(
 def split_margin(
     rules: InstrumentRules, position: Position, quantity: float, filled: float, multiplier: float
 ) -> tuple[float, float, float]:
-    """Return what an isolated trade returns to the wallet, what it posts, and the margin after."""
     held, margin = position.quantity, position.margin
     kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
     share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
@@ -111,10 +99,6 @@ def split_margin(
 def reduce_to_ratio(
     rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
 ) -> Trade:
-    """Reduce the position at the fill price until its margin ratio, after costs, is ``ratio``.
-
-    In isolated margin the freed money stays in the margin.
-    """
     position, unit = balances.positions[0], abs(quote.fill)
     side = 1.0 if position.quantity > 0.0 else -1.0
     worsening = rules.slippage

@@ -1,7 +1,4 @@
-"""What a fund charges its investors: a management fee by time, a performance fee on new highs.
-
-Both are paid from the cash, at the open, after the interest (step 3). See docs/accounting.md.
-"""
+"""What a fund charges its investors: a management fee by time, a performance fee on new highs."""
 
 from __future__ import annotations
 
@@ -32,11 +29,6 @@ if TYPE_CHECKING:
 
 
 def charge_fund_fees(bar: AccountBar, t: int) -> None:
-    """Charge the fees on the wealth of the last close; at most the equity at the mark opens.
-
-    The performance fee is on what is over the high-water mark, the highest unit value after fees at
-    a date of this fee so far. It is due at the first open on or after a date.
-    """
     terms, feed, state = bar.terms, bar.feed, bar.state
     quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     wealth = state.wallet[EQUITY] + state.wallet[RESERVE] + total(ledger, TOP_UP)
@@ -66,7 +58,6 @@ def pay_fund(
     kind: int,
     amount: float,
 ) -> None:
-    """Pay a fee from the cash."""
     if amount != 0.0:
         state.wallet[CASH] -= amount
         ledger[term, ledger.shape[1] - 1] += amount

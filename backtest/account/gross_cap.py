@@ -21,15 +21,10 @@ BAND_SLACK = 0.1
 
 
 def tell_order(scratch: Scratch, i: int) -> int:
-    """Return whether trading to the target is an increase or a pure reduction."""
     return INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else REDUCE
 
 
 def scale_targets(bar: AccountBar, equity: float) -> None:
-    """Scale all targets by one factor to the cap of gross leverage.
-
-    Instruments without a target of their own count with what they hold.
-    """
     most = bar.terms.max_gross_leverage * equity
     wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
     factor = compute_cap_factor(most, wanted, rest)
@@ -39,7 +34,6 @@ def scale_targets(bar: AccountBar, equity: float) -> None:
 
 
 def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
-    """Return the factor at which targets and the rest are at most a cap, or no targets are left."""
     if wanted > 0.0 and wanted + rest > most:
         return max(most - rest, 0.0) / wanted
     return 1.0
@@ -48,10 +42,6 @@ def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
 def sum_targets(
     state: AccountState, quotes: MarketBar, scratch: Scratch, most: float
 ) -> tuple[float, float]:
-    """Return the sum of the targets, and what is held without one; other pools included.
-
-    An infinite target becomes the most.
-    """
     wanted, rest = scratch.elsewhere[0], scratch.elsewhere[1]
     for i in range(len(state.margin)):
         if scratch.kind[i] == KEPT:
@@ -63,10 +53,6 @@ def sum_targets(
 
 
 def narrow_bands(bar: AccountBar, equity: float) -> None:
-    """Let no band keep a position over its target where gross leverage would pass the cap by far.
-
-    That is by more than :data:`BAND_SLACK` of it.
-    """
     state, scratch = bar.state, bar.scratch
     total = sum_orders(state, bar.quotes, scratch)
     if total > (1.0 + BAND_SLACK) * bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
@@ -76,7 +62,6 @@ def narrow_bands(bar: AccountBar, equity: float) -> None:
 
 
 def sum_orders(state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
-    """Return the gross notional after the orders, with that of other pools."""
     total = scratch.elsewhere[2]
     for i in range(len(state.margin)):
         if scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE:
@@ -87,5 +72,4 @@ def sum_orders(state: AccountState, quotes: MarketBar, scratch: Scratch) -> floa
 
 
 def compute_notional(state: AccountState, quotes: MarketBar, i: int) -> float:
-    """Return the notional of a position at the last open."""
     return float(abs(state.held.quantities[i]) * abs(quotes.fill[i]))

@@ -1,7 +1,4 @@
-"""The ledger of a bar, with one term for each kind of money, and the log of events.
-
-Scalar arithmetic on named tuples, as in :mod:`backtest.account.steps`. No money moves here.
-"""
+"""The ledger of a bar, with one term for each kind of money, and the log of events."""
 
 from __future__ import annotations
 
@@ -16,22 +13,14 @@ if TYPE_CHECKING:
     FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,
     CALL_MET, CALL_PARTLY_MET, CALL_FAILED, MARGIN_ADDED, TRAILED, EQUITY_STOPPED, TOOK_PROFIT,
 ) = range(18)  # fmt: skip
-"""Kinds of entries in the log."""
 
 TIME_STOPPED = 32
 """A kind that only accounts of the general loop have."""
 
 STOP_KINDS = (STOPPED, TRAILED, EQUITY_STOPPED, TOOK_PROFIT, TIME_STOPPED)
-"""Kinds of entries of stops, losses and profits."""
 
 
 class Ledger(NamedTuple):
-    """The money of one bar by term, and the counts of events; costs are positive.
-
-    ``flows`` are deposits and withdrawals; ``top_up`` comes from the reserve. ``call_days`` are the
-    days from calls to the liquidations that followed them.
-    """
-
     price_pnl: float
     fees: float
     slippage: float
@@ -54,11 +43,7 @@ class Ledger(NamedTuple):
 
 
 class Log(NamedTuple):
-    """The event log of a run: entries of shape (capacity, 8), and their number so far.
-
-    The columns are bar, kind, value u, quantity, amount, fee, slippage, impact. ``is_on`` is None
-    if nothing is recorded. ``written[0]`` exceeds the capacity if the log was too small.
-    """
+    """The event log of a run: entries of shape (capacity, 8), and their number so far."""
 
     is_on: bool | None
     entries: FloatArray
@@ -76,7 +61,6 @@ def write_event(
     slippage: float = 0.0,
     impact: float = 0.0,
 ) -> None:
-    """Add an entry to the log; beyond its capacity, only count it."""
     if log.is_on is not None:
         row = log.written[0]
         log.written[0] = row + 1
@@ -115,7 +99,6 @@ EMPTY = Ledger(
 
 
 def new_ledger() -> Ledger:
-    """Return a ledger without entries."""
     return EMPTY
 
 
@@ -141,7 +124,6 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
     call_days: float = 0.0,
     take_profits: int = 0,
 ) -> Ledger:
-    """Return the ledger with amounts added to some of its terms."""
     return Ledger(
         price_pnl=ledger.price_pnl + price_pnl,
         fees=ledger.fees + fees,
@@ -166,7 +148,6 @@ def add_entry(  # noqa: PLR0913, PLR0917 - one argument for each term
 
 
 def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
-    """Return the sum of two ledgers."""
     return Ledger(
         price_pnl=ledger.price_pnl + other.price_pnl,
         fees=ledger.fees + other.fees,
@@ -191,7 +172,6 @@ def add_ledgers(ledger: Ledger, other: Ledger) -> Ledger:
 
 
 def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) -> Ledger:
-    """Add a trade to the ledger."""
     return Ledger(
         price_pnl=ledger.price_pnl + done.price_pnl,
         fees=ledger.fees + done.fee,
@@ -216,7 +196,6 @@ def enter_trade(ledger: Ledger, done: Trade, stops: int, take_profits: int = 0) 
 
 
 def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledger:
-    """Add the mark to market at a close to the ledger, and a margin call."""
     return Ledger(
         price_pnl=ledger.price_pnl + pnl,
         fees=ledger.fees,
@@ -241,7 +220,6 @@ def enter_close(ledger: Ledger, pnl: float, bad_debt: float, calls: int) -> Ledg
 
 
 def enter_liquidation(ledger: Ledger, done: Liquidation) -> Ledger:
-    """Add a liquidation to the ledger."""
     return add_entry(
         ledger,
         price_pnl=done.price_pnl,
@@ -253,13 +231,11 @@ def enter_liquidation(ledger: Ledger, done: Liquidation) -> Ledger:
 
 
 def compute_earned(ledger: Ledger) -> float:
-    """Return the account's profit in the bar after costs; negative is a loss."""
     costs = ledger.fees + ledger.slippage + ledger.impact + ledger.funding + ledger.interest
     return ledger.price_pnl + ledger.bad_debt - costs - ledger.liquidation_loss
 
 
 def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:
-    """Log a fill or a stop, unless nothing was traded."""
     if done.quantity != 0.0:
         write_event(
             log,
@@ -275,7 +251,6 @@ def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:
 
 
 def log_liquidation(log: Log, t: int, value: float, done: Liquidation) -> None:
-    """Log a liquidation at its price, its loss and its bad debt."""
     notional = abs(done.quantity) * abs(value)
     write_event(log, t, LIQUIDATED, value, done.quantity, notional, done.loss)
     if done.bad_debt != 0.0:

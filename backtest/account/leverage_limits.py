@@ -1,7 +1,4 @@
-"""Limits of an account's leverage by date: a declaration, and the presets with their sources.
-
-The presets are in ``leverage_limits.toml`` beside this file.
-"""
+"""Limits of an account's leverage by date: a declaration, and the presets with their sources."""
 
 from __future__ import annotations
 
@@ -33,20 +30,15 @@ from backtest.base import (
 
 FILE = Path(__file__).with_suffix(".toml")
 BEGIN = "1800-01-01"
-"""The first time of a preset's series, from which there is no limit."""
 
 
 class LimitStep(NamedTuple):
-    """A step of a limit: the largest leverage from a day on, and its source."""
-
     date: str
     leverage: float
     source: str
 
 
 class LeverageLimit(NamedTuple):
-    """A preset: its name, what it is a limit of, what it leaves out, and its steps by date."""
-
     name: str
     title: str
     note: str
@@ -55,13 +47,6 @@ class LeverageLimit(NamedTuple):
 
 @cache
 def available_limits() -> Mapping[str, LeverageLimit]:
-    """Return the presets by name.
-
-    Examples
-    --------
-    >>> [step.date for step in available_limits()["nfa-major"].steps]
-    ['2009-11-30', '2010-10-18']
-    """
     tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
     return {name: _read_limit(name, table) for name, table in tables.items()}
 
@@ -119,16 +104,10 @@ def leverage_limit(name: str) -> FloatSeries:
 
 @dataclass(frozen=True)
 class LimitDeclaration:
-    """A largest leverage: a number over 0, a series by UTC time, or the name of a preset.
-
-    A series may be infinite (no limit) and 0 (no position).
-    """
-
     number: ClassVar[Number] = Number(0, open_low=True, may_be_infinite=True)
     kind: ClassVar[type] = float
 
     def check(self, name: str, value: object, *, where: str) -> Rate:
-        """Return the number, or a copy of the series, with all values within the bounds."""
         if isinstance(value, str):
             value = self.read_preset(value, where=where)
         if not isinstance(value, pd.Series):
@@ -138,24 +117,20 @@ class LimitDeclaration:
         return series
 
     def read_preset(self, name: str, *, where: str) -> FloatSeries:
-        """Return the series of a preset; errors name the place of the field."""
         try:
             return leverage_limit(name)
         except ParameterError as error:
             raise ParameterError(error.problem, where=where, cure=error.cure) from error
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return a mask of the constants that :meth:`check` accepts."""
         return self.number.admits(values)
 
 
 def find_least(limit: Rate) -> float:
-    """Return the least value of a limit."""
     return float(limit.min()) if isinstance(limit, pd.Series) else limit
 
 
 def find_preset(limit: Rate) -> str:
-    """Return the name of the preset that a limit is, or an empty string."""
     if not isinstance(limit, pd.Series):
         return ""
     for name in available_limits():
@@ -166,13 +141,6 @@ def find_preset(limit: Rate) -> str:
 
 
 def describe_limit(limit: Rate) -> str:
-    """Describe a limit in a few words; empty if there is none.
-
-    Examples
-    --------
-    >>> describe_limit(5.0), describe_limit(math.inf), describe_limit(leverage_limit("reg-t"))
-    ('5', '', 'by date (reg-t), 1 to 2.5')
-    """
     if not isinstance(limit, pd.Series):
         return "" if math.isinf(limit) else f"{limit:g}"
     finite = limit[np.isfinite(limit)]

@@ -1,7 +1,4 @@
-"""Forced closes: the triggers of liquidations and stops, and the liquidation itself.
-
-Steps 4 and 7 of a bar; see :mod:`backtest.account.steps`.
-"""
+"""Forced closes: the triggers of liquidations and stops, and the liquidation itself."""
 
 from __future__ import annotations
 
@@ -43,7 +40,6 @@ from backtest.venue import compute_step_floor
 
 
 def find_gap(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> int:
-    """Return what the open triggers in the existing position, before any order fills."""
     if is_failing(rules, balances, quote.mark_open, quote.multiplier):
         return LIQUIDATION
     if rules.has_exits is not None:
@@ -54,7 +50,6 @@ def find_gap(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Wa
 
 
 def is_triggered(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> bool:
-    """Return whether the extremes of the bar trigger anything."""
     position = balances.positions[0]
     extreme = find_adverse(position, quote.mark_low, quote.mark_high)
     is_caught = is_failing(rules, balances, extreme, quote.multiplier)
@@ -68,7 +63,6 @@ def is_triggered(rules: InstrumentRules, balances: Balances, quote: Quote, watch
 def find_trigger(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch
 ) -> tuple[int, float]:
-    """Return what the extremes trigger and at which u: losses first, of them the nearer."""
     position = balances.positions[0]
     kind, at = NOTHING, 0.0
     extreme = find_adverse(position, quote.mark_low, quote.mark_high)
@@ -89,7 +83,6 @@ def find_trigger(
 def add_exit(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, kind: int, at: float
 ) -> tuple[int, float]:
-    """Return the first event of a bar with stops, given its liquidation or NOTHING."""
     found, stop = find_exit(rules, balances, quote, watch, quote.low, quote.high)
     if found == NOTHING or (found == PROFIT and kind == LIQUIDATION):
         return kind, at
@@ -103,7 +96,6 @@ def add_exit(
 def find_liquidation(
     rules: InstrumentRules, balances: Balances, quote: Quote, extreme: float
 ) -> float:
-    """Return u of the liquidation: the root between open and extreme, or the mark open."""
     if is_failing(rules, balances, quote.mark_open, quote.multiplier):
         return quote.mark_open
     root = compute_root(rules, balances, quote.multiplier)
@@ -114,7 +106,6 @@ def find_liquidation(
 
 
 def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: float) -> bool:
-    """Return whether the liquidation comes before the stop; a tie goes to the liquidation."""
     to_stop = compute_distance(rules, quote.open, stop)
     return compute_distance(rules, quote.mark_open, liquidation) <= to_stop * (1.0 + TOLERANCE)
 
@@ -125,7 +116,6 @@ def is_nearer(rules: InstrumentRules, quote: Quote, liquidation: float, stop: fl
 def liquidate(
     rules: InstrumentRules, balances: Balances, value: float, quote: Quote
 ) -> Liquidation:
-    """Liquidate at u in the venue's mode, until the requirement is met there again."""
     held = balances.positions[0].quantity
     marked, pnl = mark_position(balances.positions[0], value)
     now = make_balances(balances.cash, marked)
@@ -153,10 +143,6 @@ def liquidate(
 
 
 def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
-    """Give up the position and its backing; the loss is what they were worth.
-
-    A negative backing stays in the balances, for :func:`record_shortfall`.
-    """
     backing = compute_backing(rules, balances, value)
     left = min(backing, 0.0)
     if rules.is_isolated is not None:
@@ -167,7 +153,6 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[B
 def choose_reduction(
     rules: InstrumentRules, balances: Balances, value: float, initial: float, multiplier: float
 ) -> float:
-    """Return the signed contracts the next liquidation step closes."""
     held = balances.positions[0].quantity
     if is_step_whole(rules, balances, value, initial):
         return held
@@ -178,7 +163,6 @@ def choose_reduction(
 
 
 def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, initial: float) -> bool:
-    """Return whether a step closes all of a position, whatever its share."""
     held = balances.positions[0].quantity
     notional = abs(held) * abs(value)
     return (
@@ -190,7 +174,6 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, init
 
 
 def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
-    """Return the signed contracts of a step: a share of the position, or down to a bracket."""
     notional = abs(held) * abs(value)
     if rules.step > 0.0:
         return held * rules.step
@@ -204,11 +187,6 @@ def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
 def is_unhealthy(
     rules: InstrumentRules, balances: Balances, value: float, multiplier: float
 ) -> bool:
-    """Return whether the health factor at u is at most ``full_below_health``.
-
-    With N the notional, B the backing and M the requirement, it is ``(N - M) / (N - B)`` of a
-    long, and ``(N + B) / (N + M)`` of a short.
-    """
     position = balances.positions[0]
     notional = abs(position.quantity) * abs(value)
     backing = compute_backing(rules, balances, value)
@@ -220,10 +198,6 @@ def is_unhealthy(
 
 
 def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) -> float:
-    """Return the signed contracts whose sale repays a debt after fee and slippage.
-
-    At most all of them; a short owes its contracts, and buys back all.
-    """
     if held < 0.0:
         return held
     kept = (1.0 - rules.liquidation_fee) * (1.0 - rules.liquidation_slippage)
@@ -233,7 +207,6 @@ def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) ->
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: float, closed: float, quote: Quote
 ) -> tuple[Balances, float, float]:
-    """Close some contracts at u, worsened, then take the fee, at most what is left."""
     position = balances.positions[0]
     side = 1.0 if closed > 0.0 else -1.0
     worsening = rules.liquidation_slippage

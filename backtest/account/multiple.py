@@ -28,12 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ColumnName:
-    """The name of a column: a text that is not empty."""
-
     kind: ClassVar[type] = str
 
     def check(self, name: str, value: object, *, where: str) -> str:
-        """Return the text."""
         if not isinstance(value, str) or not value.strip():
             raise ParameterError(
                 f"{name} must be the name of a column of the market, got {repr_plain(value)}",
@@ -104,13 +101,6 @@ class StopDistance:
 
 
 def parse_multiple(name: str, text: str, *, where: str) -> Multiple:
-    """Return the multiple that a text such as ``"2*atr"`` describes.
-
-    Examples
-    --------
-    >>> parse_multiple("stop_loss", "2*atr", where="Account.stop_loss")
-    Multiple(multiple=2.0, column='atr')
-    """
     factor, star, column = text.partition("*")
     try:
         multiple = float(factor)
@@ -136,13 +126,6 @@ def is_price_distance(stop: Distance) -> bool:
 
 
 def find_column(market: Market, name: str, where: str) -> FloatArray:
-    """Return a column of a market.
-
-    Raises
-    ------
-    ParameterError
-        If the market does not have it.
-    """
     if name in market.columns:
         return market.columns[name]
     known = ", ".join(market.columns) or "none"

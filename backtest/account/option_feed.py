@@ -83,11 +83,9 @@ INTEGERS = ("instruments", "expiries", "pairs", "expiry_times", "expiry_bars", "
 """The fields of shape (K,) that are integers."""
 FLAGS_BY_BAR = ("has_quotes", "are_listed")
 BY_BAR = OptionFeed._fields[OptionFeed._fields.index("years_open") :]
-"""The fields with a row for each bar."""
 
 
 def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
-    """Return a feed of contracts that are not listed, without orders."""
     found: dict[str, np.ndarray] = {}
     for name in OptionFeed._fields:
         shape = (n_bars, n_options) if name in BY_BAR else (n_options,)

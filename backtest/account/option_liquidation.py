@@ -1,8 +1,4 @@
-"""Options in a liquidation of the cross positions, at the marks being tested.
-
-Shorts are bought back half of the spread and the slippage of liquidations over the volatility of
-the mark. Longs are sold half of the spread under it, at 0 where nobody bids.
-"""
+"""Options in a liquidation of the cross positions, at the marks being tested."""
 
 from __future__ import annotations
 
@@ -48,14 +44,12 @@ SLIPPAGE, STEP, FULL_BELOW = (
 
 
 def begin_forced(state: AccountState) -> None:
-    """Remember what is held at the start of a liquidation."""
     own = state.options
     for k in range(len(own.targets)):
         own.started[k] = own.positions.quantities[k]
 
 
 def price_forced(terms: Terms, state: AccountState, k: int, side: float) -> float:
-    """Return the price at which a liquidation trades a contract."""
     own, worsening = state.options, 0.0
     if side > 0.0:
         worsening = terms.numbers[SLIPPAGE, terms.options.instruments[k]]
@@ -69,10 +63,6 @@ def price_forced(terms: Terms, state: AccountState, k: int, side: float) -> floa
 def force_option(
     terms: Terms, state: AccountState, ledger: FloatArray, k: int, traded: float
 ) -> tuple[float, float]:
-    """Trade some contracts for the venue; return what that lost against the mark, and the fee.
-
-    The fee is not paid yet.
-    """
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
     trade_option(state, ledger, k, held + traded, price)
@@ -88,7 +78,6 @@ def book_forced(
     traded: float,
     loss: float,
 ) -> None:
-    """Enter what a liquidation traded of an option, and what it lost."""
     mark = state.options.positions.marks[k]
     state.options.losses[k] += loss
     ledger[LOSS, ledger.shape[1] - 1] += loss
@@ -101,11 +90,6 @@ def book_forced(
 def close_options_of_pool(
     terms: Terms, state: AccountState, ledger: FloatArray
 ) -> tuple[float, float]:
-    """Buy all shorts back, and sell longs as far as the balance is negative.
-
-    Returns the fees asked and the premiums traded. What each option traded, lost and is asked is
-    in ``added``, ``prices`` and ``kept``.
-    """
     own, asked, gross = state.options, 0.0, 0.0
     for k in range(len(own.targets)):
         own.added[k], own.prices[k], own.kept[k] = 0.0, 0.0, 0.0
@@ -122,7 +106,6 @@ def close_options_of_pool(
 
 
 def size_close(terms: Terms, state: AccountState, k: int, side: float) -> float:
-    """Return the contracts that a liquidation buys back, or sells for a negative balance."""
     held = state.options.positions.quantities[k]
     if side > 0.0:
         return -held if held < 0.0 else 0.0
@@ -136,7 +119,6 @@ def size_close(terms: Terms, state: AccountState, k: int, side: float) -> float:
 def end_close(
     state: AccountState, ledger: FloatArray, log: EventLog, t: int, asked: float, paid: float
 ) -> None:
-    """Take from the cash what is paid of the fees of closed options, each its share; log them."""
     own = state.options
     share = 1.0 if asked == paid else paid / asked
     for k in range(len(own.targets)):
@@ -148,7 +130,6 @@ def end_close(
 
 
 def forfeit_options(state: AccountState) -> tuple[float, float]:
-    """Return what all options are worth, and what they count in sharing a loss."""
     lost, gross = 0.0, 0.0
     for k in range(len(state.options.targets)):
         value = state.options.positions.quantities[k] * state.options.positions.marks[k]
@@ -161,7 +142,6 @@ def forfeit_options(state: AccountState) -> tuple[float, float]:
 def end_forfeit(
     state: AccountState, ledger: FloatArray, log: EventLog, t: int, rate: float
 ) -> None:
-    """Give up all options; each takes its share of the loss."""
     own = state.options
     for k in range(len(own.targets)):
         held, mark = own.positions.quantities[k], own.positions.marks[k]
@@ -175,14 +155,12 @@ def end_forfeit(
 
 
 def compute_option_notional(state: AccountState, k: int) -> float:
-    """Return the notional of an option: its units at the price of the underlying."""
     positions = state.options.positions
     unit = 1.0 if positions.are_coin[k] else positions.indices[k]
     return float(abs(positions.quantities[k]) * positions.sizes[k] * unit)
 
 
 def size_option_step(terms: Terms, state: AccountState, k: int) -> float:
-    """Return the contracts that a step trades of an option."""
     i, held = terms.options.instruments[k], state.options.positions.quantities[k]
     notional, share = compute_option_notional(state, k), terms.numbers[STEP, i]
     is_whole = (
@@ -196,10 +174,6 @@ def size_option_step(terms: Terms, state: AccountState, k: int) -> float:
 
 
 def may_step(terms: Terms, state: AccountState, k: int) -> bool:
-    """Return whether a step may trade an option.
-
-    A long is sold only if that raises M, or if no other position is left.
-    """
     positions = state.options.positions
     held = positions.quantities[k]
     if held <= 0.0 or compute_counted_rate(terms.options.rules, positions, k) < 1.0:
@@ -214,13 +188,11 @@ def may_step(terms: Terms, state: AccountState, k: int) -> bool:
 
 
 def cap_fee(asked: float, left: float) -> float:
-    """Return the fee of a step: at most what backs the positions after it."""
     most = max(left, 0.0)
     return most if asked * (1.0 + TOLERANCE) >= most else asked
 
 
 def try_option_step(terms: Terms, state: AccountState, k: int) -> tuple[float, float]:
-    """Return what a step gains in D after worsening and fee, and its notional."""
     own = state.options
     held, cash = own.positions.quantities[k], state.wallet[CASH]
     before, traded = compute_excess(terms, state), size_option_step(terms, state, k)
@@ -236,7 +208,6 @@ def try_option_step(terms: Terms, state: AccountState, k: int) -> tuple[float, f
 
 
 def take_option_step(bar: AccountBar, t: int, k: int) -> None:
-    """Take one step of a partial liquidation."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     traded = size_option_step(terms, state, k)
     cost, asked = force_option(terms, state, ledger, k, traded)
@@ -248,10 +219,6 @@ def take_option_step(bar: AccountBar, t: int, k: int) -> None:
 def choose_option_step(
     terms: Terms, state: AccountState, scratch: Scratch, least: float, best: float
 ) -> int:
-    """Return the option of the highest place over ``best`` whose step gains more than ``least``.
-
-    -1 if there is none.
-    """
     chosen = -1
     for k in range(len(state.options.targets)):
         if may_step(terms, state, k):
@@ -266,7 +233,6 @@ def choose_option_step(
 def rank_option(
     terms: Terms, state: AccountState, scratch: Scratch, k: int, gain: float, notional: float
 ) -> float:
-    """Return the place of an option in the order: the highest is reduced first."""
     positions = state.options.positions
     held = positions.quantities[k]
     if terms.order == LARGEST_LOSS:
@@ -285,7 +251,6 @@ def rank_option(
 def compute_requirement_of_option(
     terms: Terms, state: AccountState, scratch: Scratch, k: int
 ) -> float:
-    """Return the requirement of one option as if it were alone."""
     own = state.options
     for i in range(len(state.margin)):
         scratch.hidden[i], state.held.quantities[i] = state.held.quantities[i], 0.0

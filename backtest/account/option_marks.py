@@ -1,9 +1,4 @@
-"""Marks of options, their profit, and expiry.
-
-An option is valued by its volatility, forward basis and time at the open of a bar until the close,
-where it is marked anew; in between its index alone moves. A mark that was quoted keeps its distance
-from the model's value.
-"""
+"""Marks of options, their profit, and expiry."""
 
 from __future__ import annotations
 
@@ -29,22 +24,16 @@ ENDLESS = 2**63 - 1
 
 
 def is_needed(state: AccountState, k: int) -> bool:
-    """Return whether an option is held, or ordered."""
     held = state.options.positions.quantities[k]
     return bool(held != 0.0 or not math.isnan(state.options.targets[k]))
 
 
 def find_index(terms: Terms, k: int, values: FloatArray) -> float:
-    """Return the price of the underlying of an option where the instruments have values u."""
     i, brackets = terms.options.instruments[k], terms.rules.brackets
     return compute_price(brackets.sizes[i], brackets.are_inverse[i], values[i])
 
 
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
-    """Value what is held, or ordered, where the instruments have values u.
-
-    All options on an instrument in a row share its price, which is computed once.
-    """
     own, instruments, last, index = state.options, terms.options.instruments, -1, 0.0
     indices, held, targets = own.positions.indices, own.positions.quantities, own.targets
     for k in range(len(own.targets)):
@@ -61,10 +50,6 @@ def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None
 def open_options(
     terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
 ) -> None:
-    """Begin a bar: its orders and quotes, and marks at the mark opens.
-
-    One that expires at the open is worth what it pays.
-    """
     own, data = state.options, feed.options
     for k in range(len(own.targets)):
         own.profits[k], own.fees[k], own.slippage[k] = 0.0, 0.0, 0.0
@@ -88,10 +73,6 @@ def open_options(
 
 
 def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
-    """Mark one option anew by new market data; ``quoted`` per contract, NaN: by the model.
-
-    Its scenarios are valued if it is held, or ordered. One that cannot be valued is worth nothing.
-    """
     own, positions = state.options, state.options.positions
     own.positions.indices[k] = index
     if math.isnan(positions.years[k] + positions.volatilities[k] + positions.bases[k]):
@@ -107,7 +88,6 @@ def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: flo
 
 
 def close_options(bar: AccountBar, t: int) -> None:
-    """Mark all options at the mark closes, with the surface and the time of the close."""
     own, data = bar.state.options, bar.feed.options
     for k in range(len(own.targets)):
         positions = own.positions
@@ -122,7 +102,6 @@ def close_options(bar: AccountBar, t: int) -> None:
 
 
 def book_profits(state: AccountState, ledger: FloatArray) -> None:
-    """Book the profit of all options since they were last marked."""
     own = state.options
     for k in range(len(own.targets)):
         held = own.positions.quantities[k]
@@ -134,19 +113,16 @@ def book_profits(state: AccountState, ledger: FloatArray) -> None:
 
 
 def book_options(terms: Terms, state: AccountState, values: FloatArray, ledger: FloatArray) -> None:
-    """Value options where the instruments have values u, and book their profit."""
     price_options(terms, state, values)
     book_profits(state, ledger)
 
 
 def cap_fee_of(rate: float, cap: float, unit: float, price: float, size: float) -> float:
-    """Return the fee per contract: a rate of the unit, at most a share of the price of one."""
     fee, most = rate * unit * size, cap * price
     return most if most < fee else fee
 
 
 def find_unit(state: AccountState, k: int) -> float:
-    """Return what fees are a rate of: the price of the underlying, or one coin."""
     positions = state.options.positions
     return 1.0 if positions.are_coin[k] else float(positions.indices[k])
 
@@ -155,10 +131,7 @@ def find_unit(state: AccountState, k: int) -> float:
 
 
 def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None:
-    """Settle what expires at the open of the bar, or inside it, before a time in ns.
-
-    An order for it is dropped.
-    """
+    """Settle what expires at the open of the bar, or inside it, before a time in ns."""
     state = bar.state
     data = bar.feed.options
     for k in range(len(state.options.targets)):
@@ -170,7 +143,6 @@ def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None
 
 
 def settle(bar: AccountBar, t: int, k: int) -> None:
-    """Pay what an option that is held is worth at its settlement price, less the fee."""
     state, ledger = bar.state, bar.ledger
     own, own_terms, last = state.options, bar.terms.options, ledger.shape[1] - 1
     positions, spot = own.positions, bar.feed.options.expiry_spots[k]
@@ -193,11 +165,9 @@ def settle(bar: AccountBar, t: int, k: int) -> None:
 
 
 def release(state: AccountState, k: int) -> None:
-    """Hold nothing of an option any more."""
     state.options.positions.quantities[k] = 0.0
     state.options.paid[k] = 0.0
 
 
 def name_option(state: AccountState, k: int) -> int:
-    """Return the number by which the log knows an option: after instruments and collateral."""
     return len(state.margin) + len(state.held.amounts) + k

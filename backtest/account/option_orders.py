@@ -1,10 +1,4 @@
-"""Orders of options: prices of fills, fees, and how much of each order fills.
-
-Orders fill at the open, after reductions of the instruments and with their increases. A fill is at
-the ask or the bid of the contract's own row; without a row at its volatility plus or minus the
-half-spread, or at the half-spread of its price where its vega is too small to say one. What adds to
-a position, on either side, is scaled with all increases of the bar.
-"""
+"""Orders of options: prices of fills, fees, and how much of each order fills."""
 
 from __future__ import annotations
 
@@ -23,11 +17,6 @@ if TYPE_CHECKING:
 
 
 def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, h: float) -> float:
-    """Return the price of a contract at a volatility h to the side of the mark.
-
-    Where its value hardly depends on volatility it is half of the spread of its price from the
-    mark, if that is known. It is at least one tick from the mark, and not under 0.
-    """
     positions, tick = state.options.positions, terms.options.ticks[k]
     mark, tick = positions.marks[k], tick * positions.sizes[k]
     half = state.options.half_prices[k]
@@ -42,10 +31,6 @@ def price_by_volatility(terms: Terms, state: AccountState, k: int, side: float, 
 
 
 def price_fill(terms: Terms, state: AccountState, k: int, side: float) -> float:
-    """Return the price at which a contract is bought or sold at the open; NaN: not quoted.
-
-    One that nothing values has no time left: before the first surface, and once it expired.
-    """
     own = state.options
     if not own.positions.years[k] > 0.0:
         return math.nan
@@ -55,7 +40,6 @@ def price_fill(terms: Terms, state: AccountState, k: int, side: float) -> float:
 
 
 def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) -> float:
-    """Return the fee of a trade of one contract."""
     own, unit = terms.options, find_unit(state, k)
     size = state.options.positions.sizes[k]
     return cap_fee_of(own.fee_rates[k], own.fee_caps[k], unit, price, size)
@@ -65,7 +49,6 @@ def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) 
 
 
 def begin_options(bar: AccountBar, t: int, equity: float) -> None:
-    """Choose what the orders of the bar do, and fill those that only reduce."""
     state = bar.state
     own = state.options
     for k in range(len(own.targets)):
@@ -87,13 +70,11 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
 
 
 def is_adding(state: AccountState, k: int) -> bool:
-    """Return whether an order adds to an option, or turns it; what it closes fills in any case."""
     own = state.options
     return bool(own.added[k] != 0.0 or own.kept[k] != own.positions.quantities[k])
 
 
 def is_adding_options(state: AccountState) -> bool:
-    """Return whether any order adds to an option."""
     found = False
     for k in range(len(state.options.targets)):
         found = found or is_adding(state, k)
@@ -101,18 +82,12 @@ def is_adding_options(state: AccountState) -> bool:
 
 
 def compute_outlay(terms: Terms, state: AccountState, k: int, wanted: float) -> float:
-    """Return what a fill to a quantity takes from the cash, its fee included."""
     own = state.options
     traded, price = wanted - own.positions.quantities[k], own.prices[k]
     return float(traded * price + abs(traded) * compute_option_fee(terms, state, k, price))
 
 
 def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
-    """Return what orders that add take from the balance, and the premiums and fees of buying.
-
-    The former are fees of sales, and what buying a sold option back takes. Premiums of sales that
-    add are not there for the buys of their bar.
-    """
     fixed, paid = 0.0, 0.0
     for k in range(len(state.options.targets)):
         own = state.options
@@ -128,7 +103,6 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
 
 
 def cut_premiums(state: AccountState, factor: float) -> None:
-    """Scale what is bought."""
     own = state.options
     for k in range(len(own.targets)):
         if own.added[k] > 0.0:
@@ -136,7 +110,6 @@ def cut_premiums(state: AccountState, factor: float) -> None:
 
 
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
-    """Hold the options with all that is added scaled; return what that takes from the cash."""
     own, outlay = state.options, 0.0
     for k in range(len(own.targets)):
         own.before[k] = own.positions.quantities[k]
@@ -148,14 +121,12 @@ def try_options(terms: Terms, state: AccountState, factor: float) -> float:
 
 
 def end_trial(state: AccountState) -> None:
-    """Hold again what was held before :func:`try_options`."""
     own = state.options
     for k in range(len(own.targets)):
         own.positions.quantities[k] = own.before[k]
 
 
 def add_options(bar: AccountBar, t: int, factor: float) -> None:
-    """Fill what adds to options, scaled by the common factor."""
     own = bar.state.options
     for k in range(len(own.targets)):
         if is_adding(bar.state, k):
@@ -170,12 +141,10 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
 
 
 def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
-    """Trade one option to a quantity at the price of its order."""
     enter_option_trade(bar, t, k, wanted, FILL)
 
 
 def stop_options(bar: AccountBar, t: int) -> None:
-    """Close all options by the equity stop, half of the spread from their marks."""
     own = bar.state.options
     for k in range(len(own.targets)):
         held, half = own.positions.quantities[k], own.half_spreads[k]
@@ -187,7 +156,6 @@ def stop_options(bar: AccountBar, t: int) -> None:
 
 
 def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:
-    """Trade one option to a quantity at its price, with the fee; log it as an event of a kind."""
     state, ledger = bar.state, bar.ledger
     own, last = state.options, ledger.shape[1] - 1
     traded, price = wanted - own.positions.quantities[k], own.prices[k]
@@ -206,7 +174,6 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
 def trade_option(
     state: AccountState, ledger: FloatArray, k: int, wanted: float, price: float
 ) -> None:
-    """Trade one option to a quantity at a price: cash, turnover and the average premium."""
     own = state.options
     held = own.positions.quantities[k]
     traded = wanted - held

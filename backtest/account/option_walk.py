@@ -1,9 +1,4 @@
-"""Where the cross positions of an account with options fail on the way between two waypoints.
-
-M - level R of options is not concave: it is tested at the ends and at 16 equal parts of a segment,
-and bisected in the first part that fails. Parts that a bound on its slope
-(:mod:`backtest.venue.option_bounds`) proves sound are passed over.
-"""
+"""Where the cross positions of an account with options fail on the way between two waypoints."""
 
 from __future__ import annotations
 
@@ -45,7 +40,6 @@ DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
 
 
 def value_on_segment(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> None:
-    """Value everything at a place between the marks of now and of the next waypoint."""
     start = Waypoint(scratch.mark, scratch.price)
     end = Waypoint(scratch.mark_end, scratch.price_end)
     move_holdings(state.held, start, end, place)
@@ -59,7 +53,6 @@ def compute_left(terms: Terms, state: AccountState, scratch: Scratch, place: flo
 
 
 def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
-    """Return the first place on the segment at which the pool fails; over 1 if it does not."""
     left = compute_left(terms, state, scratch, 0.0)
     if left <= 0.0:
         return 0.0
@@ -69,10 +62,6 @@ def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch)
 def follow_segment(
     terms: Terms, state: AccountState, scratch: Scratch, left: float
 ) -> tuple[float, float]:
-    """Return the first place on a segment that starts sound at which the pool fails, or over 1.
-
-    ``left`` is what D less rounding is at least at the start; last comes the same of the end.
-    """
     bound, sound = bound_fall(terms, state, scratch), 0.0
     for part in range(1, PARTS + 1):
         place = part / PARTS
@@ -95,7 +84,6 @@ def follow_segment(
 def bisect_place(
     terms: Terms, state: AccountState, scratch: Scratch, sound: float, failing: float
 ) -> float:
-    """Return the place of a failure between a sound place and one that fails."""
     for _ in range(HALVINGS):
         middle = 0.5 * (sound + failing)
         if compute_left(terms, state, scratch, middle) <= 0.0:
@@ -108,10 +96,6 @@ def bisect_place(
 def find_strike(
     terms: Terms, state: AccountState, scratch: Scratch, after: float, before: float
 ) -> float:
-    """Return the next place at which an option is at the money; ``before`` if there is none.
-
-    Only under ``intrabar="worst"``, whose segments go from one extreme to the other.
-    """
     found = before
     if terms.intrabar != WORST:
         return found
@@ -131,10 +115,6 @@ def find_strike(
 
 
 def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
-    """Return the most by which D may fall on the whole segment; negative if it rises.
-
-    On a part of the segment D falls by at most this times the part.
-    """
     found, packed = 0.0, terms.rules
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
@@ -161,17 +141,12 @@ def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
 
 
 def bound_position(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
-    """Return the most by which one position lowers D on the whole segment; less than 0 if it gains.
-
-    What it gains is known; the bound has it as lost.
-    """
     change = scratch.mark_end[i] - scratch.mark[i]
     gain = 0.0 if is_spot(terms, i) else max(state.held.quantities[i] * change, 0.0)
     return float(abs(change) * bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
 
 
 def sum_options_on(terms: Terms, state: AccountState, market: int, values: FloatArray) -> float:
-    """Return what the options on a market are worth where its instruments have values u."""
     found, positions = 0.0, state.options.positions
     if holds_options(state):
         price_options(terms, state, values)
@@ -186,7 +161,6 @@ def sum_options_on(terms: Terms, state: AccountState, market: int, values: Float
 
 
 def is_moved_by(terms: Terms, state: AccountState, i: int) -> bool:
-    """Return whether an instrument, or an option on it, is held."""
     found = is_held(state, i)
     for k in range(len(state.options.targets)):
         is_on = terms.options.instruments[k] == i
@@ -195,10 +169,6 @@ def is_moved_by(terms: Terms, state: AccountState, i: int) -> bool:
 
 
 def aim_at_ratios(terms: Terms, scratch: Scratch, i: int, step: int) -> None:
-    """Write a segment on which the price of instrument i goes from one ratio to another.
-
-    ``step`` counts the segments on the way down, negative ones are on the way up.
-    """
     first, second = DOWN[max(step, 0)], DOWN[max(step, 0) + 1]
     if step < 0:
         first, second = UP[-step - 1], UP[-step]
@@ -208,7 +178,6 @@ def aim_at_ratios(terms: Terms, scratch: Scratch, i: int, step: int) -> None:
 
 
 def begin_search(state: AccountState, scratch: Scratch) -> None:
-    """Remember the values of now."""
     for i in range(len(state.margin)):
         scratch.last[i] = state.held.values[i]
     for c in range(len(state.held.prices)):
@@ -216,7 +185,6 @@ def begin_search(state: AccountState, scratch: Scratch) -> None:
 
 
 def end_search(terms: Terms, state: AccountState, scratch: Scratch) -> None:
-    """Value everything at the values of now again."""
     for i in range(len(state.margin)):
         state.held.values[i] = scratch.last[i]
     for c in range(len(state.held.prices)):
@@ -227,7 +195,6 @@ def end_search(terms: Terms, state: AccountState, scratch: Scratch) -> None:
 def is_far_with_options(
     terms: Terms, state: AccountState, scratch: Scratch, i: int, excess: float
 ) -> bool:
-    """Return whether a move of one price by a tenth certainly leaves the pool sound."""
     begin_search(state, scratch)
     aim_at_ratios(terms, scratch, i, 0)
     fall = bound_fall(terms, state, scratch)
@@ -238,11 +205,6 @@ def is_far_with_options(
 def find_value_with_options(
     terms: Terms, state: AccountState, scratch: Scratch, i: int, is_up: bool, left: float
 ) -> float:
-    """Return the u at which the pool fails as one price moves, the others fixed; NaN if none.
-
-    The price falls, or rises, by at most nine tenths. ``left`` is what D less rounding is at
-    least now.
-    """
     begin_search(state, scratch)
     found = math.nan
     for k in range(len(DOWN) - 1):

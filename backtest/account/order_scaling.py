@@ -1,10 +1,4 @@
-"""The common factor of the increases of a bar: the largest that the initial margin allows.
-
-The increases pass if the backing after all costs, and after the margins of isolated positions, is
-at least the initial margin of the cross positions. With a factor f each increase is
-``kept + f added``. Costs are linear in f, so the room that is left is concave (an
-initial margin by brackets jumps up at the caps, and the room is then falling).
-"""
+"""The common factor of the increases of a bar: the largest that the initial margin allows."""
 
 from __future__ import annotations
 
@@ -51,7 +45,6 @@ GOLDEN = 0.3819660112501051
 
 
 def fit_increases(bar: AccountBar) -> float:
-    """Return the factor of all increases: 1, or the upper end of the passing interval, or 0."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     values = quotes.open if terms.fill == RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
@@ -74,15 +67,10 @@ def fit_increases(bar: AccountBar) -> float:
 
 
 def is_joint(terms: Terms, state: AccountState) -> bool:
-    """Return whether the initial margin is that of all positions together: scenarios, options.
-
-    Longs that neither back nor need anything are as if they were not there.
-    """
     return terms.rules.has_scenarios or is_walking(terms, state) or is_adding_options(state)
 
 
 def count_increases(scratch: Scratch) -> tuple[int, int]:
-    """Return the number of increases, and the last of them."""
     count, only = 0, 0
     for i in range(len(scratch.kind)):
         if scratch.kind[i] == INCREASE:
@@ -93,11 +81,6 @@ def count_increases(scratch: Scratch) -> tuple[int, int]:
 def compute_all_uncounted(
     terms: Terms, state: AccountState, scratch: Scratch, turned: int
 ) -> float:
-    """Return the unrealized profit of cross positions at the last opens that backs no order.
-
-    A position that is turned around realizes its profit first: ``turned``, or all increases on the
-    other side if it is -2.
-    """
     found = 0.0
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
@@ -110,7 +93,6 @@ def compute_all_uncounted(
 
 
 def sum_other_initial(bar: AccountBar) -> float:
-    """Return the initial margin by brackets of the cross positions that do not increase."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     found = 0.0
     for i in range(len(state.margin)):
@@ -121,7 +103,6 @@ def sum_other_initial(bar: AccountBar) -> float:
 
 
 def fit_single(terms: Terms, quotes: MarketBar, scratch: Scratch, free: float, i: int) -> float:
-    """Return the factor of a single increase in cross margin, in closed form."""
     limit = compute_largest_notional(
         pick_margin(terms, i),
         free - scratch.fee[i],
@@ -136,7 +117,6 @@ def fit_single(terms: Terms, quotes: MarketBar, scratch: Scratch, free: float, i
 
 
 def compute_room(bar: AccountBar, free: float, fixed: float, factor: float) -> float:
-    """Return what is left of the backing after the increases."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     costs, taken, needed = 0.0, 0.0, fixed
     is_whole = is_joint(terms, state)
@@ -155,10 +135,6 @@ def compute_room(bar: AccountBar, free: float, fixed: float, factor: float) -> f
 
 
 def try_initial(bar: AccountBar, factor: float) -> float:
-    """Return initial margin and haircuts of the state with all increases scaled by a factor.
-
-    Options add what is paid for them, less what of their values counts.
-    """
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
@@ -177,10 +153,6 @@ def try_initial(bar: AccountBar, factor: float) -> float:
 
 
 def find_passing(bar: AccountBar, free: float, fixed: float) -> float:
-    """Return a factor between 0 and 1 that passes though neither end does; NaN if none does.
-
-    A golden section search for the highest point, as the room is concave.
-    """
     low, high = 0.0, 1.0
     left, right = GOLDEN, 1.0 - GOLDEN
     of_left = compute_room(bar, free, fixed, left)
@@ -200,10 +172,6 @@ def find_passing(bar: AccountBar, free: float, fixed: float) -> float:
 
 
 def narrow(bar: AccountBar, free: float, fixed: float, low: float, high: float) -> float:
-    """Return the largest passing factor between one that passes and one that does not.
-
-    The chord finds the end of a straight piece at once; halving makes progress everywhere else.
-    """
     of_low = compute_room(bar, free, fixed, low)
     of_high = compute_room(bar, free, fixed, high)
     for trial in range(MOST_TRIALS):
@@ -228,10 +196,6 @@ def narrow(bar: AccountBar, free: float, fixed: float, low: float, high: float) 
 
 
 def compute_rate_of_one(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
-    """Return the initial margin of a unit of notional of instrument i alone, without collateral.
-
-    That of a spot leg contains its haircut.
-    """
     hide_others(state, scratch, i, scratch.side[i] / abs(state.held.values[i]))
     rate = compute_portfolio_initial(terms.rules, state.held)
     rate += compute_haircuts(terms.rules, state.held)
@@ -240,7 +204,6 @@ def compute_rate_of_one(terms: Terms, state: AccountState, scratch: Scratch, i: 
 
 
 def hide_others(state: AccountState, scratch: Scratch, i: int, quantity: float) -> None:
-    """Leave a quantity of one instrument alone in the state, without collateral."""
     for j in range(len(state.margin)):
         scratch.hidden[j] = state.held.quantities[j]
         state.held.quantities[j] = quantity if j == i else 0.0
@@ -250,7 +213,6 @@ def hide_others(state: AccountState, scratch: Scratch, i: int, quantity: float) 
 
 
 def show_others(state: AccountState, scratch: Scratch) -> None:
-    """Bring back what :func:`hide_others` left out."""
     for j in range(len(state.margin)):
         state.held.quantities[j] = scratch.hidden[j]
     for c in range(len(state.held.amounts)):

@@ -1,8 +1,4 @@
-"""Orders from decisions: the target notional, its limits, and the quantity in whole lots.
-
-Code on the path of every order computes both sides of a choice and selects one. Many accounts are
-computed side by side and may choose differently, so a branch would become a mask for its body.
-"""
+"""Orders from decisions: the target notional, its limits, and the quantity in whole lots."""
 
 from __future__ import annotations
 
@@ -21,7 +17,6 @@ LARGEST_WORSENING = 0.99
 def choose_quantity(
     rules: InstrumentRules, balances: Balances, quote: Quote, leverage: float, signal: float
 ) -> float:
-    """Return the contracts that a decision targets, after clip, band and initial margin."""
     position = balances.positions[0]
     equity = compute_equity(rules, balances, quote.fill)
     if not can_order(rules, quote, equity) or (math.isnan(leverage) and signal != 0.0):
@@ -38,24 +33,18 @@ def choose_quantity(
 
 
 def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
-    """Return the fixed fee of an order at this time."""
     if rules.has_order_fee is None:
         return 0.0
     return rules.order_fee + quote.order_fee
 
 
 def can_order(rules: InstrumentRules, quote: Quote, equity: float) -> bool:
-    """Return whether the equity can pay the fixed fee of an order and leave something."""
     return equity > compute_order_fee(rules, quote)
 
 
 def compute_counted(
     rules: InstrumentRules, balances: Balances, quote: Quote, equity: float, held: float
 ) -> float:
-    """Return the equity that backs an order; ``held`` is the notional on the order's side.
-
-    An order on the other side realizes the profit of the position first.
-    """
     if rules.has_profit_share is None:
         return equity
     uncounted = compute_uncounted(rules, balances, quote.fill)
@@ -65,10 +54,6 @@ def compute_counted(
 def is_asking(
     rules: InstrumentRules, balances: Balances, quote: Quote, leverage: float, signal: float
 ) -> bool:
-    """Return whether a decision may cause a trade; False only if it certainly does not.
-
-    The limit by initial margin is ignored: an infinite leverage always returns True.
-    """
     equity = compute_equity(rules, balances, quote.fill)
     side = 1.0 if signal > 0.0 else -1.0
     held = balances.positions[0].quantity * (side * abs(quote.fill))
@@ -77,17 +62,12 @@ def is_asking(
 
 
 def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float) -> bool:
-    """Return whether a target is outside the band around the held notional; NaN never is.
-
-    The band does not prevent a position from being closed.
-    """
     width = rules.band * equity * (1.0 + TOLERANCE)
     width = 0.0 if reach == 0.0 else width
     return abs(reach - held) > width
 
 
 def find_limit(rules: InstrumentRules, quote: Quote) -> float:
-    """Return the largest leverage that the account allows in the bar."""
     if rules.has_limits is not None:
         return quote.limit
     return rules.max_leverage
@@ -96,7 +76,6 @@ def find_limit(rules: InstrumentRules, quote: Quote) -> float:
 def compute_target(
     rules: InstrumentRules, quote: Quote, equity: float, leverage: float, signal: float
 ) -> float:
-    """Return the target notional; infinite means as much as the limits allow."""
     most = find_limit(rules, quote)
     level = rules.min_leverage if leverage < rules.min_leverage else leverage
     level = most if level > most else level  # NaN stays NaN
@@ -107,10 +86,6 @@ def compute_target(
 def compute_most(
     rules: InstrumentRules, quote: Quote, equity: float, scale: float, held: float
 ) -> float:
-    """Return the target notional of an infinite leverage: the limit by initial margin.
-
-    A position already over the limit is kept: only maintenance margin forces a reduction.
-    """
     most = compute_largest_notional(rules.margin, equity, 0.0, 0.0, quote.initial)
     return held if scale == 1.0 and held > most else scale * most
 
@@ -123,7 +98,6 @@ def size_order(
     side: float,
     reach: float,
 ) -> float:
-    """Return the contracts for a target notional; an increase is limited by initial margin."""
     quantity, unit = balances.positions[0].quantity, abs(quote.fill)
     held = quantity * (side * unit)
     worsening = rules.slippage
@@ -149,7 +123,6 @@ def size_order(
 
 
 def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
-    """Return the cost of trading a unit of notional at a worsened price, including the fee."""
     if rules.is_inverse is not None:
         return (worsening + rules.fee) / (1.0 + side * worsening)
     return worsening + rules.fee * (1.0 + side * worsening)
@@ -158,7 +131,6 @@ def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float
 def compute_room(
     rules: InstrumentRules, balances: Balances, filled: float, side: float, quote: Quote
 ) -> float:
-    """Return the contracts whose margin and fee the wallet can pay after closing."""
     quantity, unit = balances.positions[0].quantity, abs(filled)
     closed = balances.cash + compute_backing(rules, balances, filled)
     closed -= rules.fee * abs(quantity) * unit
@@ -170,22 +142,16 @@ def compute_room(
 
 
 def compute_impact(rules: InstrumentRules, quote: Quote, notional: float) -> float:
-    """Return the square-root impact of an order; 0 where it is unknown."""
     return compute_square_root_impact(rules.impact, quote, notional)
 
 
 def compute_square_root_impact(factor: float, quote: Quote, notional: float) -> float:
-    """Return ``Y sigma sqrt(|dN| / ADV)``; 0 where sigma or ADV is unknown."""
     if not (quote.adv > 0.0 and quote.sigma > 0.0):
         return 0.0
     return factor * quote.sigma * math.sqrt(notional / quote.adv)
 
 
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
-    """Return the wanted quantity, limited by participation, in whole lots, over the minimum.
-
-    The position is a whole number of lots; if volume limits the trade, the change is one instead.
-    """
     change = abs(wanted - held)
     if rules.has_rounding is None:
         return held if wanted != 0.0 and change <= TOLERANCE * abs(held) else wanted + 0.0
@@ -209,15 +175,10 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
 
 
 def truncate(rules: InstrumentRules, size: float) -> float:
-    """Return a size in whole lots, with a tolerance of 1e-6 lots."""
     return floor(size * (1.0 / rules.lot) + 1e-6) * rules.lot if rules.lot > 0.0 else size
 
 
 def round_price(rules: InstrumentRules, value: float, side: float) -> float:
-    """Return u of the price rounded to the tick: up for side 1 (a buyer), down for -1.
-
-    A price within 1e-6 ticks of a tick is that tick; the lowest price is one tick.
-    """
     price = value * (1.0 / rules.margin.size)
     if rules.is_inverse is not None:
         price = -rules.margin.size / value
@@ -233,5 +194,4 @@ def round_worsening(rules: InstrumentRules, value: float, side: float, worsening
 
 
 def floor(size: float) -> float:
-    """Return the floor as a float; compiled, it is one instruction without an integer."""
     return float(math.floor(size)) if math.isfinite(size) else size

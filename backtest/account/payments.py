@@ -1,7 +1,4 @@
-"""Money that moves without a trade: deposits and withdrawals, top-ups, funding and interest.
-
-Steps 1, 2, 3 and 6 of a bar; see :mod:`backtest.account.steps`.
-"""
+"""Money that moves without a trade: deposits and withdrawals, top-ups, funding and interest."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from backtest.venue import compute_initial, compute_payment
 def apply_flow(
     rules: InstrumentRules, balances: Balances, quote: Quote, amount: float
 ) -> tuple[Balances, float]:
-    """Deposit, or withdraw at most what initial margin leaves free; return the amount moved."""
     moved = amount
     if amount < 0.0:
         notional = abs(balances.positions[0].quantity) * abs(quote.mark_open)
@@ -37,10 +33,6 @@ def apply_flow(
 def top_up(
     rules: Rules, balances: Balances, quote: Quote, reserve: float
 ) -> tuple[Balances, float, float]:
-    """Top up from the reserve until the margin ratio is ``top_up_to``.
-
-    Returns the balances, the amount moved, and the amount that was missing (0 or less: none).
-    """
     instrument, position = rules.instrument, balances.positions[0]
     if position.quantity == 0.0:
         return balances, 0.0, 0.0
@@ -56,7 +48,6 @@ def top_up(
 def pay_funding(
     rules: InstrumentRules, balances: Balances, value: float, rate: float
 ) -> tuple[Balances, float]:
-    """Pay one funding event at u, or receive it when negative; return the payment too."""
     position = balances.positions[0]
     paid = compute_payment(position.quantity, value, rate)
     if rules.is_isolated is None:
@@ -75,7 +66,6 @@ def charge_interest(
     cash_rate: float,
     short_rate: float,
 ) -> tuple[Balances, float]:
-    """Charge the simple interest since the previous open; a negative amount is earned."""
     instrument, position = rules.instrument, balances.positions[0]
     if rules.account.is_loan:
         balance = balances.cash

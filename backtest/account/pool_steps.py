@@ -44,14 +44,12 @@ from backtest.venue import (
 def note_liquidation(
     log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
 ) -> None:
-    """Log what a liquidation closed of one position."""
     note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
 
 
 def close_part(
     rules: InstrumentRules, state: AccountState, quote: Quote, i: int, closed: float
 ) -> tuple[float, float]:
-    """Close some contracts at the worsened value; return what the worsening cost, the notional."""
     value = state.held.values[i]
     worsening = rules.liquidation_slippage
     if rules.has_liquidation_impact is not None:
@@ -68,7 +66,6 @@ def close_part(
 
 
 def find_step(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
-    """Return the signed contracts that a step closes of one position."""
     position, rules = pick_position(state, i), share(pick_instrument(terms, i))
     held, value = position.quantity, state.held.values[i]
     pool = compute_pool(terms, state)
@@ -84,12 +81,6 @@ def find_step(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> fl
 
 
 def weigh_pool(terms: Terms, state: AccountState, pool: float) -> tuple[float, float, float]:
-    """Return assets and debts of the pool, whose quotient is its health factor, and the cash owed.
-
-    Longs are assets of their notional less their requirement, shorts are debts of their notional
-    plus theirs. The cash is what is left of M, without the collateral, after selling the longs and
-    buying the shorts back: an asset, or a debt.
-    """
     counted = compute_collateral_value(terms.rules.collateral, state.held)
     cash, assets, debts = pool - counted, counted, 0.0
     for i in range(len(state.margin)):
@@ -107,7 +98,6 @@ def weigh_pool(terms: Terms, state: AccountState, pool: float) -> tuple[float, f
 
 
 def try_step(bar: AccountBar, i: int) -> tuple[float, float]:
-    """Return what a step gains in D after worsening and fee, and its notional."""
     terms, state = bar.terms, bar.state
     position, cash = pick_position(state, i), state.wallet[CASH]
     before = compute_excess(terms, state)
@@ -122,7 +112,6 @@ def try_step(bar: AccountBar, i: int) -> tuple[float, float]:
 
 
 def take_step(bar: AccountBar, t: int, i: int) -> None:
-    """Take one step of a partial liquidation."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     closed = find_step(terms, state, bar.scratch, i)
     rules = share(pick_instrument(terms, i))
@@ -135,10 +124,6 @@ def take_step(bar: AccountBar, t: int, i: int) -> None:
 
 
 def choose_step(bar: AccountBar) -> int:
-    """Return the position that the next step reduces; -1 if no step raises M - level R.
-
-    Options come after the n instruments.
-    """
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     needed = terms.rules.level * compute_needed(terms, state)
     chosen, best = -1, -math.inf
@@ -158,7 +143,6 @@ def choose_step(bar: AccountBar) -> int:
 def rank(
     terms: Terms, state: AccountState, scratch: Scratch, i: int, gain: float, notional: float
 ) -> float:
-    """Return the place of a position in the order: the highest is reduced first."""
     held = state.held
     if terms.order == LARGEST_LOSS:
         return float(-held.quantities[i] * (held.values[i] - held.entries[i]))
@@ -174,7 +158,6 @@ def rank(
 def compute_requirement_of_one(
     terms: Terms, state: AccountState, scratch: Scratch, i: int
 ) -> float:
-    """Return the requirement of one position as if it were alone, without collateral."""
     hide_others(state, scratch, i, state.held.quantities[i])
     found = compute_portfolio_requirement(terms.rules, state.held)
     show_others(state, scratch)

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
 
 def cover_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
-    """Bring each pool under its initial margin up to it, from pools that are above theirs.
-
-    Both are at the mark opens. A pool gives at most what could be withdrawn from it, those named
-    first before the others.
-    """
     for pool in range(bar.terms.n_pools):
         own = bar.state.pools[pool]
         show_pool(bar, pool, rates[pool])
@@ -44,7 +39,6 @@ def cover_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
 
 
 def transfer(bar: AccountBar, t: int, rates: FloatArray, giver: int, pool: int) -> None:
-    """Move money from one pool to another, worsened by the cost, as far as both need and have."""
     state, scratch, log = bar.state, bar.scratch, bar.log
     source, target, kept = state.pools[giver], state.pools[pool], 1.0 - bar.terms.transfer_cost
     wanted = target[NEED] * rates[pool] / kept

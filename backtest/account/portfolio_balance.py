@@ -64,7 +64,6 @@ if TYPE_CHECKING:
 
 
 def value_at(state: AccountState, values: FloatArray, prices: FloatArray) -> None:
-    """Value the positions that are open, and the collateral, at some prices."""
     for i in range(len(values)):
         state.held.values[i] = values[i]
     for c in range(len(prices)):
@@ -72,7 +71,6 @@ def value_at(state: AccountState, values: FloatArray, prices: FloatArray) -> Non
 
 
 def count_cross(terms: Terms, state: AccountState) -> int:
-    """Return the number of open cross positions, options included."""
     found = count_options(state)
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
@@ -81,7 +79,6 @@ def count_cross(terms: Terms, state: AccountState) -> int:
 
 
 def count_open(state: AccountState) -> int:
-    """Return the number of open positions, options included."""
     found = count_options(state)
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -90,10 +87,6 @@ def count_open(state: AccountState) -> int:
 
 
 def has_only_position(terms: Terms, state: AccountState) -> bool:
-    """Return whether one margined position is all that is held: no collateral, no spot leg.
-
-    Options that take no part in the walk may be there.
-    """
     count = 0
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -102,7 +95,6 @@ def has_only_position(terms: Terms, state: AccountState) -> bool:
 
 
 def has_collateral(state: AccountState) -> bool:
-    """Return whether any collateral is held, or owed."""
     found = False
     for c in range(len(state.held.amounts)):
         found = found or state.held.amounts[c] != 0.0
@@ -110,7 +102,6 @@ def has_collateral(state: AccountState) -> bool:
 
 
 def has_collateral_to_sell(state: AccountState) -> bool:
-    """Return whether any collateral is left to sell."""
     found = False
     for c in range(len(state.held.amounts)):
         found = found or state.held.amounts[c] > 0.0
@@ -118,7 +109,6 @@ def has_collateral_to_sell(state: AccountState) -> bool:
 
 
 def compute_balance(terms: Terms, state: AccountState) -> float:
-    """Return B, the settlement balance: realized money without unrealized profit."""
     balance = state.wallet[CASH]
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i) and not is_spot(terms, i):
@@ -127,7 +117,6 @@ def compute_balance(terms: Terms, state: AccountState) -> float:
 
 
 def compute_isolated(terms: Terms, state: AccountState) -> float:
-    """Return the backing of all isolated positions at the values being tested."""
     backing = 0.0
     for i in range(len(state.margin)):
         if is_isolated(terms, i):
@@ -139,38 +128,32 @@ def compute_isolated(terms: Terms, state: AccountState) -> float:
 
 
 def compute_pool(terms: Terms, state: AccountState) -> float:
-    """Return M at the values being tested."""
     backing = compute_portfolio_backing(terms.rules, state.held, state.wallet[CASH])
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
 def compute_counted(terms: Terms, state: AccountState) -> float:
-    """Return what the options add to M."""
     return compute_counted_value(terms.options.rules, state.options.positions)
 
 
 def compute_whole_pool(terms: Terms, state: AccountState) -> float:
-    """Return M with spot legs in full."""
     backing = compute_full_backing(terms.rules, state.held, state.wallet[CASH])
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
 def compute_needed(terms: Terms, state: AccountState) -> float:
-    """Return R at the values being tested."""
     if holds_options(state):
         return compute_with_options(terms, state, False)
     return compute_portfolio_requirement(terms.rules, state.held)
 
 
 def compute_initial_needed(terms: Terms, state: AccountState) -> float:
-    """Return the initial margin of the cross positions at the values being tested."""
     if holds_options(state):
         return compute_with_options(terms, state, True)
     return compute_portfolio_initial(terms.rules, state.held)
 
 
 def compute_with_options(terms: Terms, state: AccountState, is_initial: bool) -> float:
-    """Return R, or the initial margin, of an account that holds options."""
     positions = state.options.positions
     return compute_option_requirement(
         terms.rules, state.held, positions, terms.options.rules, is_initial
@@ -178,7 +161,6 @@ def compute_with_options(terms: Terms, state: AccountState, is_initial: bool) ->
 
 
 def compute_account_equity(terms: Terms, state: AccountState) -> float:
-    """Return E at the values being tested."""
     equity = state.wallet[CASH]
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
@@ -196,7 +178,6 @@ def compute_excess(terms: Terms, state: AccountState) -> float:
 
 
 def is_pool_short(terms: Terms, state: AccountState) -> bool:
-    """Return whether the cross positions fail at the values being tested."""
     if count_cross(terms, state) == 0:
         return False
     if not holds_options(state):
@@ -205,10 +186,7 @@ def is_pool_short(terms: Terms, state: AccountState) -> bool:
 
 
 def compute_caution(terms: Terms, state: AccountState) -> float:
-    """Return D = M - level R less rounding: the pool of an account with options fails at 0.
-
-    Longs that are all there is are paid for: they fail below 0 alone.
-    """
+    """Return D = M - level R less rounding: the pool of an account with options fails at 0."""
     pool = compute_pool(terms, state)
     needed = terms.rules.level * compute_needed(terms, state)
     if count_cross(terms, state) == count_options(state) and not has_short_option(state):
@@ -222,10 +200,6 @@ def compute_caution(terms: Terms, state: AccountState) -> float:
 
 
 def pick_balances(terms: Terms, state: AccountState, i: int) -> Balances:
-    """Return the balances of one position: its cash is w (cross), or the wallet (isolated).
-
-    The wallet of an isolated position is the balance B, empty where B is negative.
-    """
     if is_isolated(terms, i):
         return Balances(max(compute_balance(terms, state), 0.0), (pick_position(state, i),))
     return Balances(state.wallet[CASH], (pick_position(state, i),))
@@ -234,7 +208,6 @@ def pick_balances(terms: Terms, state: AccountState, i: int) -> Balances:
 def put_balances(
     terms: Terms, state: AccountState, i: int, before: Balances, after: Balances
 ) -> None:
-    """Write the balances of one position after a step."""
     if is_isolated(terms, i):
         state.wallet[CASH] += after.cash - before.cash
     else:
@@ -245,7 +218,6 @@ def put_balances(
 def enter_step(
     bar: AccountBar, i: int, row: int, before: Balances, after: Balances, found: Ledger
 ) -> None:
-    """Write the balances of one position after a step, its log since a row, and its ledger."""
     stamp(bar.log, row, i)
     put_balances(bar.terms, bar.state, i, before, after)
     enter(bar.ledger, i, found)
@@ -254,7 +226,6 @@ def enter_step(
 def enter_fill(
     bar: AccountBar, t: int, i: int, kind: int, before: Balances, done: Trade, stops: int
 ) -> None:
-    """Write a fill of one position: an entry of a kind in the log, its balances, and the ledger."""
     row = bar.log.written[0]
     log_trade(as_log(bar.log), t, kind, done)
     found = enter_trade(new_ledger(), done, stops)
@@ -262,18 +233,15 @@ def enter_fill(
 
 
 def is_under_limit(terms: Terms, state: AccountState, equity: float) -> bool:
-    """Return whether a balance is so negative that collateral must be sold, beyond rounding."""
     return is_below(terms, state, terms.negative_limit, equity)
 
 
 def is_below(terms: Terms, state: AccountState, limit: float, equity: float) -> bool:
-    """Return whether collateral is held, and the balance is so negative, beyond rounding."""
     limit = limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
     return has_collateral(state) and compute_balance(terms, state) < -limit
 
 
 def mark_to_ledger(state: AccountState, i: int, value: float, ledger: FloatArray) -> None:
-    """Value a position at u; its profit since it was last valued goes to the ledger."""
     marked, pnl = mark_position(pick_position(state, i), value)
     put_position(state, i, marked)
     ledger[PRICE_PNL, i] += pnl
@@ -283,7 +251,6 @@ def mark_to_ledger(state: AccountState, i: int, value: float, ledger: FloatArray
 
 
 def mark_collateral(state: AccountState, prices: FloatArray, ledger: FloatArray) -> None:
-    """Value the collateral at some prices; the change goes to the ledger."""
     last = ledger.shape[1] - 1
     for c in range(len(prices)):
         if state.held.amounts[c] != 0.0:
@@ -293,7 +260,6 @@ def mark_collateral(state: AccountState, prices: FloatArray, ledger: FloatArray)
 
 
 def compute_proceeds(terms: Terms, state: AccountState) -> float:
-    """Return what a sale of all collateral would bring, at the prices being tested."""
     found = 0.0
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] > 0.0:
@@ -303,10 +269,6 @@ def compute_proceeds(terms: Terms, state: AccountState) -> float:
 
 
 def sell_collateral(bar: AccountBar, t: int, missing: float) -> None:
-    """Sell collateral at the prices being tested until the sales bring what is missing.
-
-    In the order given, or all in proportion to their value. The worsening is ``conversion``.
-    """
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     share = 1.0
     if terms.conversion_is_pro_rata:

@@ -1,8 +1,4 @@
-"""The bar of an account with several positions: its steps, in order.
-
-As :mod:`backtest.account.bar`, for all instruments at each step, in the order in which they were
-given. The state changes in place.
-"""
+"""The bar of an account with several positions: its steps, in order."""
 
 from __future__ import annotations
 
@@ -94,7 +90,6 @@ if TYPE_CHECKING:
 
 
 def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
-    """Run the account through bar t, up to its close; the policies decide afterwards."""
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
     clear_ledger(ledger)
@@ -133,7 +128,6 @@ def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
 
 
 def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
-    """Write the bar into the quotes; volume, sigma and ADV are those of the close before."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.open)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
@@ -182,7 +176,6 @@ def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> Non
 
 
 def set_fill_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
-    """Write the closes at which decisions fill: of bar t, or those at which they were taken."""
     at = t if terms.fill == LATE else max(t - 1, 0)
     brackets = terms.rules.brackets
     for i in range(len(quotes.open)):
@@ -194,7 +187,6 @@ def set_fill_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -
 
 
 def set_decision_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
-    """Write the closes at which limit orders were decided."""
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.open)):
         quotes.decided[i] = quotes.open[i]
@@ -204,7 +196,6 @@ def set_decision_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: in
 
 
 def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None:
-    """Change the scale such that flows leave the unit value unchanged."""
     flows = total(ledger, FLOWS)
     wealth = equity + state.wallet[RESERVE] + total(ledger, TOP_UP)
     if flows != 0.0 and has_wealth(wealth, flows):
@@ -215,7 +206,6 @@ def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None
 
 
 def fill_pending(bar: AccountBar, t: int) -> None:
-    """Fill what was decided at the last close, or what a broker or a halt forces."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.wallet[IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
@@ -230,7 +220,6 @@ def fill_pending(bar: AccountBar, t: int) -> None:
 
 
 def fill_early(bar: AccountBar, t: int) -> None:
-    """Value the positions at the last closes before the bar, and fill the decisions there."""
     state, ledger = bar.state, bar.ledger
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -243,7 +232,6 @@ def fill_early(bar: AccountBar, t: int) -> None:
 
 
 def fill_late(bar: AccountBar, t: int) -> None:
-    """Fill the decisions at the last closes of the bar, but for what is delisted there."""
     state = bar.state
     for i in range(len(state.margin)):
         bar.scratch.carried[i] = state.held.quantities[i]
@@ -254,10 +242,6 @@ def fill_late(bar: AccountBar, t: int) -> None:
 
 
 def follow_bests(bar: AccountBar) -> None:
-    """Update the best price of each position with the prices of the whole bar.
-
-    One that a limit order opened has followed the prices after its fill.
-    """
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     for i in range(len(state.margin)):
         is_fresh = terms.fill == RESTING and bar.scratch.fresh[i] == 1.0
@@ -276,7 +260,6 @@ def follow_bests(bar: AccountBar) -> None:
 
 
 def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
-    """Mark everything at the mark closes, and test for delisting, bad debt, ruin and calls."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     close_options(bar, t)
     mark_closes(bar, t)
@@ -304,7 +287,6 @@ def close_portfolio_bar(bar: AccountBar, t: int, wealth: float) -> None:
 
 
 def mark_closes(bar: AccountBar, t: int) -> None:
-    """Mark everything at the mark closes, close what is delisted, and book bad debt."""
     state, quotes, ledger = bar.state, bar.quotes, bar.ledger
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -318,7 +300,6 @@ def mark_closes(bar: AccountBar, t: int) -> None:
 
 
 def count_bars(state: AccountState) -> None:
-    """Count the bars since the last liquidations and stops; one in this bar makes 0."""
     state.wallet[SINCE_POOL] += 1.0
     for i in range(len(state.margin)):
         state.since[i] += 1.0
@@ -326,14 +307,12 @@ def count_bars(state: AccountState) -> None:
 
 
 def count_assets(state: AccountState, ledger: FloatArray) -> None:
-    """Add what the collateral earned in the bar, and what its conversions cost."""
     if len(state.priced) > 0:
         state.wallet[ASSETS_SO_FAR] += total(ledger, COLLATERAL_PNL)
         state.wallet[CONVERTED_SO_FAR] += total(ledger, CONVERSION)
 
 
 def delist(bar: AccountBar, t: int, i: int) -> None:
-    """Close a position at the mark close of its last bar, with the taker fee."""
     rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
     before = pick_balances(bar.terms, bar.state, i)
     done = trade(rules, before, bar.quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)

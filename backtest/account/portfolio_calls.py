@@ -1,9 +1,4 @@
-"""Margin calls of an account with several positions: one for the cross pool, one per isolated one.
-
-A margin pool is what a call is about: isolated position i is pool i, the cross pool is the last.
-Calls, grace and top-up are those of a single position for each pool; the reserve serves the cross
-pool first.
-"""
+"""Margin calls of several positions: one for the cross pool, one per isolated one."""
 
 from __future__ import annotations
 
@@ -68,19 +63,16 @@ TRIALS = 200
 
 
 def is_pool(terms: Terms, pool: int) -> bool:
-    """Return whether a margin pool exists: the cross pool, or that of an isolated instrument."""
     return pool == len(terms.ranks) or is_isolated(terms, pool)
 
 
 def is_pool_held(terms: Terms, state: AccountState, pool: int) -> bool:
-    """Return whether a margin pool has a position."""
     if pool == len(state.margin):
         return count_cross(terms, state) > 0
     return is_held(state, pool)
 
 
 def compute_pool_backing(terms: Terms, state: AccountState, pool: int) -> float:
-    """Return the equity behind a margin pool at the values being tested."""
     if pool == len(state.margin):
         return compute_pool(terms, state)
     profit = compute_profit(pick_position(state, pool), state.held.values[pool])
@@ -88,7 +80,6 @@ def compute_pool_backing(terms: Terms, state: AccountState, pool: int) -> float:
 
 
 def compute_pool_needed(terms: Terms, state: AccountState, quotes: MarketBar, pool: int) -> float:
-    """Return the requirement of a margin pool at the tested values, times the level if cross."""
     if pool == len(state.margin):
         return terms.rules.level * compute_needed(terms, state)
     rules = share(pick_instrument(terms, pool))
@@ -97,7 +88,6 @@ def compute_pool_needed(terms: Terms, state: AccountState, quotes: MarketBar, po
 
 
 def compute_pool_ratio(terms: Terms, state: AccountState, quotes: MarketBar, pool: int) -> float:
-    """Return the margin ratio of a margin pool: 0 when flat, infinite without equity."""
     if not is_pool_held(terms, state, pool):
         return 0.0
     backing = compute_pool_backing(terms, state, pool)
@@ -108,12 +98,10 @@ def compute_pool_ratio(terms: Terms, state: AccountState, quotes: MarketBar, poo
 
 
 def is_pool_under(terms: Terms, ratio: float) -> bool:
-    """Return whether a margin ratio is under the call."""
     return ratio < terms.margin_call * (1.0 - TOLERANCE)
 
 
 def note_pool(log: EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
-    """Log an event of a call."""
     note(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
 
 
@@ -121,7 +109,6 @@ def note_pool(log: EventLog, t: int, n: int, pool: int, kind: int, amount: float
 
 
 def answer_calls(bar: AccountBar, t: int) -> None:
-    """Top up what was called at the last close, the pool first, at the mark opens."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if terms.margin_call == 0.0:
         return
@@ -136,7 +123,6 @@ def answer_calls(bar: AccountBar, t: int) -> None:
 
 
 def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
-    """Top a margin pool up to ``top_up_to`` from the reserve, as far as the reserve lasts."""
     terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
     n, missing, moved = len(state.margin), 0.0, 0.0
     if is_pool_held(terms, state, pool):
@@ -170,12 +156,10 @@ def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
 
 
 def is_pool_forced(terms: Terms, state: AccountState, pool: int) -> bool:
-    """Return whether the margin call of a pool is unmet after its grace period."""
     return bool(terms.grace >= 0.0 and state.unmet[pool] >= terms.grace)
 
 
 def force_reductions(bar: AccountBar, t: int) -> None:
-    """Reduce what has failed its call for too long, instead of its decisions of this bar."""
     terms, state = bar.terms, bar.state
     n = len(state.margin)
     if terms.grace < 0.0:
@@ -190,7 +174,6 @@ def force_reductions(bar: AccountBar, t: int) -> None:
 
 
 def force_isolated(bar: AccountBar, t: int, i: int) -> None:
-    """Reduce an isolated position to the ratio of its call."""
     terms, state = bar.terms, bar.state
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before = pick_balances(terms, state, i)
@@ -203,7 +186,6 @@ def force_isolated(bar: AccountBar, t: int, i: int) -> None:
 
 
 def force_pool(bar: AccountBar, t: int) -> None:
-    """Reduce all cross positions by one factor, the largest that meets the ratio of the call."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     n = len(state.margin)
     value_at(state, quotes.fill, quotes.asset_fill)
@@ -223,7 +205,6 @@ def force_pool(bar: AccountBar, t: int) -> None:
 
 
 def find_reduction(bar: AccountBar) -> float:
-    """Return the largest factor of all cross positions that meets the ratio, after costs."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
@@ -244,7 +225,6 @@ def find_reduction(bar: AccountBar) -> float:
 
 
 def price_reduction(bar: AccountBar, i: int) -> None:
-    """Write what a unit of notional of a reduction costs."""
     rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
     side = -1.0 if bar.state.held.quantities[i] > 0.0 else 1.0
     worsening = rules.slippage
@@ -255,7 +235,6 @@ def price_reduction(bar: AccountBar, i: int) -> None:
 
 
 def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) -> float:
-    """Return the ratio times M after costs, less level R, with all cross positions scaled."""
     backing = compute_whole_pool(terms, state)
     for i in range(len(state.margin)):
         if scratch.start[i] != 0.0 and not is_isolated(terms, i):
@@ -270,7 +249,6 @@ def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) ->
 
 
 def end_pool_grace(bar: AccountBar, t: int, pool: int, is_reduced: bool) -> None:
-    """End the open margin call of a pool when its grace period is over."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.is_call_open[pool] == 0:
         return
@@ -285,7 +263,6 @@ def end_pool_grace(bar: AccountBar, t: int, pool: int, is_reduced: bool) -> None
 
 
 def close_calls(bar: AccountBar, t: int, is_lost: bool) -> None:
-    """Test the margin ratio of each margin pool at the close; begin or end its margin call."""
     terms, state = bar.terms, bar.state
     n = len(state.margin)
     for pool in range(n + 1):
@@ -301,7 +278,6 @@ def close_calls(bar: AccountBar, t: int, is_lost: bool) -> None:
 
 
 def check_pool(terms: Terms, state: AccountState, pool: int, ratio: float) -> tuple[bool, float]:
-    """Return whether a margin call of a pool begins at this close, and its number of unmet bars."""
     threshold = terms.margin_call * (1.0 - TOLERANCE)
     was_over = state.ratio[pool] >= threshold and not is_pool_forced(terms, state, pool)
     if ratio < threshold:
@@ -314,7 +290,6 @@ def check_pool(terms: Terms, state: AccountState, pool: int, ratio: float) -> tu
 def end_pool_call(
     bar: AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
 ) -> None:
-    """Update the margin call of a pool for the bar; ``is_called`` if a new one begins."""
     feed, state, ledger = bar.feed, bar.state, bar.ledger
     is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[LIQUIDATIONS, pool] > 0.0
     is_answered = ledger[CALLS_MET, pool] + ledger[CALLS_FAILED, pool] > 0.0

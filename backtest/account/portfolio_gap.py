@@ -48,10 +48,6 @@ if TYPE_CHECKING:
 
 
 def check_gap(bar: AccountBar, t: int) -> None:
-    """Liquidate what fails at the mark opens; otherwise stops act at the last opens.
-
-    The only position of an account has an equity stop by the rule of a single one.
-    """
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     had_only_position = terms.equity_stop > 0.0 and has_only_position(terms, state)
     is_any_hit = liquidate_at_gap(bar, t)
@@ -74,10 +70,6 @@ def check_gap(bar: AccountBar, t: int) -> None:
 
 
 def liquidate_at_gap(bar: AccountBar, t: int) -> bool:
-    """Liquidate what fails at the mark opens; return whether anything did.
-
-    ``scratch.kind`` is 1 where it did: the stops there wait.
-    """
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     value_at(state, quotes.mark_open, quotes.asset_mark_open)
     is_pool_hit = is_pool_short(terms, state)
@@ -104,10 +96,6 @@ def find_stop(
     high: float,
     highest: float,
 ) -> tuple[int, float]:
-    """Return the stop of one position that prices from ``low`` to ``high`` reach, and its u.
-
-    ``highest`` is the equity that the stop of the only position compares with; NaN of all others.
-    """
     rules, quote, position = (
         share(pick_instrument(terms, i)),
         pick_quote(quotes, i),
@@ -124,7 +112,6 @@ def find_stop(
 
 
 def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> None:
-    """Close a position by a stop at u; it drops the decision of its instrument."""
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before, row = pick_balances(terms, state, i), log.written[0]
@@ -138,7 +125,6 @@ def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> N
 
 
 def drop_after_equity_stop(state: AccountState) -> None:
-    """Drop the decisions of all instruments after an equity stop, which counts for all of them."""
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
         state.since_stop[i] = -1.0
@@ -147,7 +133,6 @@ def drop_after_equity_stop(state: AccountState) -> None:
 
 
 def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
-    """Close all positions by the equity stop; the highest equity starts anew at what is left."""
     state = bar.state
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -194,7 +179,6 @@ def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
 
 
 def is_any_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
-    """Return whether an isolated position, or a stop, may act in the bar."""
     for i in range(len(state.margin)):
         if is_held(state, i):
             if is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
@@ -205,7 +189,6 @@ def is_any_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
 
 
 def find_least(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> float:
-    """Return the least of a position's value less level times its requirement in the bar."""
     tables, held, level = terms.rules.brackets, state.held.quantities[i], terms.rules.level
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
@@ -219,7 +202,6 @@ def find_least(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> 
 
 
 def is_isolated_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
-    """Return whether an isolated position fails at an extreme of the bar, or nearly."""
     tables, held, entry = terms.rules.brackets, state.held.quantities[i], state.held.entries[i]
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
@@ -233,7 +215,6 @@ def is_isolated_near(terms: Terms, state: AccountState, quotes: MarketBar, i: in
 
 
 def is_stop_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
-    """Return whether a stop of a position acts in the bar."""
     low, high = quotes.low[i], quotes.high[i]
     if has_exits(terms, i):
         return find_stop(terms, state, quotes, i, low, high, math.nan)[0] != NOTHING

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
     COLLATERAL_PNL, CONVERSION, FX_PNL, TRANSFERRED,
 ) = range(23)  # fmt: skip
-"""Rows of the ledger: the terms of :class:`Ledger` in their order, two of the collateral, and two
-of several pools: what their currencies gained, and what went from pool to pool, which adds up to 0.
-The rows of :data:`OPTIONAL_ROWS` follow; they are in no :class:`Ledger`."""
 N_TERMS = 23 + len(OPTIONAL_ROWS)
 COUNTS = (
     LIQUIDATIONS,
@@ -34,7 +31,6 @@ COUNTS = (
     CALL_DAYS,
     TAKE_PROFITS,
 )
-"""The terms that are no money."""
 
 DELISTED, CONVERTED = 18, 19
 MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
@@ -59,31 +55,26 @@ def note(
     slippage: float = 0.0,
     impact: float = 0.0,
 ) -> None:
-    """Add an entry to the log: -1 is the account as a whole."""
     row = log.written[0]
     write_event(as_log(log), t, kind, value, quantity, amount, fee, slippage, impact)
     stamp(log, row, i)
 
 
 def as_log(log: EventLog) -> Log:
-    """Return the log as that of one position."""
     return Log(log.is_on, log.entries, log.written)
 
 
 def stamp(log: EventLog, since: int, i: int) -> None:
-    """Write the instrument of all entries from a row on."""
     if log.is_on is not None:
         for row in range(since, min(log.written[0], len(log.entries))):
             log.entries[row, WIDTH - 1] = i
 
 
 def clear_ledger(ledger: FloatArray) -> None:
-    """Set all terms to 0."""
     ledger[:, :] = 0.0
 
 
 def enter(ledger: FloatArray, i: int, found: Ledger) -> None:
-    """Add the ledger of one position to a column."""
     ledger[PRICE_PNL, i] += found.price_pnl
     ledger[FEES, i] += found.fees
     ledger[SLIPPAGE, i] += found.slippage
@@ -99,7 +90,6 @@ def enter(ledger: FloatArray, i: int, found: Ledger) -> None:
 
 
 def total(ledger: FloatArray, term: int) -> float:
-    """Return the sum of a term over all instruments and the account."""
     found = 0.0
     for i in range(ledger.shape[1]):
         found += ledger[term, i]
@@ -107,7 +97,6 @@ def total(ledger: FloatArray, term: int) -> float:
 
 
 def sum_ledger(ledger: FloatArray) -> Ledger:
-    """Return the ledger of the account. Its price profit includes collateral and currencies."""
     return Ledger(
         price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FX_PNL),
         fees=total(ledger, FEES),
@@ -132,7 +121,6 @@ def sum_ledger(ledger: FloatArray) -> Ledger:
 
 
 def sum_fast_ledger(ledger: FloatArray) -> Ledger:
-    """Return the ledger of the account of a bar in which only prices moved."""
     profit, zero = total(ledger, PRICE_PNL), 0.0
     return Ledger(
         price_pnl=profit,
@@ -158,7 +146,6 @@ def sum_fast_ledger(ledger: FloatArray) -> Ledger:
 
 
 def earn(ledger: FloatArray) -> float:
-    """Return the account's profit in the bar after costs, without flows; negative is a loss."""
     found = 0.0
     for i in range(ledger.shape[1]):
         found += ledger[PRICE_PNL, i] + ledger[COLLATERAL_PNL, i] + ledger[BAD_DEBT, i]
@@ -169,7 +156,6 @@ def earn(ledger: FloatArray) -> float:
 
 
 def add_optional(ledger: FloatArray, i: int) -> float:
-    """Return the optional costs in a column."""
     found = 0.0
     for row in OPTIONAL_ROWS:
         found += ledger[row, i]
@@ -177,7 +163,6 @@ def add_optional(ledger: FloatArray, i: int) -> float:
 
 
 def sum_ledger_terms(ledger: FloatArray) -> float:
-    """Return the change of equity that the terms of the ledger add up to."""
     gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
     gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT) + total(ledger, FX_PNL)
     costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)

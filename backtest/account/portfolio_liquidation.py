@@ -1,9 +1,4 @@
-"""The liquidation of the cross positions of an account, at the values being tested.
-
-``close``: all of them close, then collateral pays what is missing, then the fees. ``takeover``:
-positions, balance and collateral are lost. ``partial``: one position is reduced at a time, in an
-order found anew after each step, until the requirement holds.
-"""
+"""The liquidation of the cross positions of an account, at the values being tested."""
 
 from __future__ import annotations
 
@@ -76,12 +71,6 @@ MOST_STEPS = 100_000
 
 
 def liquidate_pool(bar: AccountBar, t: int, is_alone: bool) -> None:
-    """Liquidate the cross positions in the venue's mode.
-
-    ``is_alone``: the account holds one position and no collateral, like one of a single position,
-    besides options that may be there.
-    It drops the decisions of all cross instruments, and halts the account if liquidations halt.
-    """
     terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
     price_options(terms, state, state.held.values)
     log_causes(bar, t)
@@ -108,7 +97,6 @@ def liquidate_pool(bar: AccountBar, t: int, is_alone: bool) -> None:
 
 
 def mark_assets(state: AccountState, ledger: FloatArray) -> None:
-    """Value the collateral at the prices being tested."""
     last = ledger.shape[1] - 1
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
@@ -118,7 +106,6 @@ def mark_assets(state: AccountState, ledger: FloatArray) -> None:
 
 
 def liquidate_only_position(bar: AccountBar, t: int) -> None:
-    """Liquidate the only position of the account as a single one, by the account's requirement."""
     terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
     for i in range(len(state.margin)):
         if is_held(state, i):
@@ -149,7 +136,6 @@ def liquidate_only_position(bar: AccountBar, t: int) -> None:
 
 
 def record_bad_debt(bar: AccountBar, t: int) -> None:
-    """Record a negative cash as bad debt if neither cross positions nor collateral are left."""
     state, ledger = bar.state, bar.ledger
     if count_cross(bar.terms, state) > 0 or has_collateral_to_sell(state):
         return
@@ -164,10 +150,6 @@ def record_bad_debt(bar: AccountBar, t: int) -> None:
 
 
 def forfeit_pool(bar: AccountBar, t: int) -> None:
-    """Give up the cross positions, the balance and all collateral.
-
-    The loss is shared by notional, as the positions' own profits are in the price profit already.
-    """
     terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
     lost, gross = forfeit_options(state)
     lost += state.wallet[CASH]
@@ -196,7 +178,6 @@ def forfeit_pool(bar: AccountBar, t: int) -> None:
 
 
 def close_pool(bar: AccountBar, t: int) -> None:
-    """Close all cross positions, sell collateral for what is missing, then take the fees."""
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     asked, gross = 0.0, 0.0
     for i in range(len(state.margin)):
@@ -229,7 +210,6 @@ def close_pool(bar: AccountBar, t: int) -> None:
 
 
 def reduce_pool(bar: AccountBar, t: int) -> None:
-    """Reduce one position at a time until the requirement holds; if nothing helps, close all."""
     terms, state = bar.terms, bar.state
     for _ in range(MOST_STEPS):
         if compute_pool(terms, state) <= 0.0:

@@ -1,9 +1,4 @@
-"""Margin as a decision: the venue leverage of isolated positions, and the margin that it moves.
-
-A policy may decide the leverage setting of its position besides its leverage. Where the decisions
-of a close fill, before any order, the setting changes, and the margin of the position is brought to
-its entry value divided by the setting. See docs/accounting.md, section 3.
-"""
+"""Margin as a decision: the venue leverage of isolated positions, and the margin that it moves."""
 
 from __future__ import annotations
 
@@ -33,17 +28,12 @@ ADDING, RETURNING = 1, 2
 
 
 def write_settings(terms: Terms, state: AccountState) -> None:
-    """Write the settings of an account into its margin tables."""
     for i in range(len(state.setting)):
         if state.setting[i] > 0.0:
             terms.rules.brackets.settings[i] = state.setting[i]
 
 
 def change_settings(bar: AccountBar, t: int) -> None:
-    """Set the venue leverages that were decided, and bring the margins of positions to them.
-
-    Margins that are returned come first, and are free for those that grow.
-    """
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     if not is_any_asked(state):
         return
@@ -62,7 +52,6 @@ def change_settings(bar: AccountBar, t: int) -> None:
 
 
 def is_any_asked(state: AccountState) -> bool:
-    """Return whether any policy decided a venue leverage."""
     found = False
     for i in range(len(state.asked)):
         found = found or state.asked[i] > 0.0
@@ -70,10 +59,6 @@ def is_any_asked(state: AccountState) -> bool:
 
 
 def choose_setting(bar: AccountBar, i: int) -> None:
-    """Write a new setting, cut to what the venue allows, and the margin that it asks to move.
-
-    ``scratch.kind`` is 1 if the setting changes.
-    """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, asked = pick_margin(terms, i), state.asked[i]
     notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
@@ -90,7 +75,6 @@ def choose_setting(bar: AccountBar, i: int) -> None:
 
 
 def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the largest leverage whose bracket holds a notional."""
     most = rules.leverages[len(rules.caps) - 1] / multiplier
     for k in range(len(rules.caps)):
         if notional <= rules.caps[k]:
@@ -99,7 +83,6 @@ def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
 
 
 def return_margin(bar: AccountBar, t: int, i: int) -> None:
-    """Return margin to the balance, down to the initial margin and the unrealized loss."""
     state, quotes = bar.state, bar.quotes
     position, value = pick_position(state, i), quotes.fill[i]
     setting = compute_setting(pick_margin(bar.terms, i), quotes.initial[i])
@@ -112,7 +95,6 @@ def return_margin(bar: AccountBar, t: int, i: int) -> None:
 
 
 def add_from_balance(bar: AccountBar, t: int, i: int) -> None:
-    """Add margin from the balance, as far as it lasts and cross positions keep their own."""
     terms, state = bar.terms, bar.state
     free = min(compute_free(terms, state), max(compute_balance(terms, state), 0.0))
     moved = min(bar.scratch.reach[i], free)
@@ -122,10 +104,6 @@ def add_from_balance(bar: AccountBar, t: int, i: int) -> None:
 
 
 def log_margin(bar: AccountBar, t: int, i: int, kind: int, moved: float) -> None:
-    """Log the margin that was moved, and what a new setting could not move.
-
-    What is refused again is not logged until it is granted in full.
-    """
     state, quotes, scratch, log = bar.state, bar.quotes, bar.scratch, bar.log
     cause = ADDING if kind == MARGIN_ADDED else RETURNING
     refused = abs(scratch.reach[i]) - moved

@@ -1,11 +1,4 @@
-"""From decisions to fills: targets of all instruments, their own limits, one common factor.
-
-Step 5 of a bar. Targets are computed from the equity at the last opens before anything fills, and
-scaled by one factor to the cap of gross leverage. Reductions fill first. Each increase is then cut
-to its own limits, the isolated ones together to the balance, and all to the initial margin of the
-whole state, each by one factor. Notionals are on the side of the order: what is held on the other
-side is negative.
-"""
+"""From decisions to fills: targets of all instruments, their own limits, one common factor."""
 
 from __future__ import annotations
 
@@ -74,10 +67,6 @@ from backtest.venue import compute_haircut, compute_largest_notional, compute_se
 
 
 def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
-    """Fill the decisions of the last close at the last opens.
-
-    ``equity`` is that of the targets: at the last opens, before anything fills.
-    """
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     value_at(state, quotes.fill, quotes.asset_fill)
     choose_orders(bar, equity)
@@ -97,7 +86,6 @@ def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
 
 
 def has_increase(scratch: Scratch) -> bool:
-    """Return whether any order adds to a position."""
     found = False
     for i in range(len(scratch.kind)):
         found = found or scratch.kind[i] == INCREASE
@@ -105,14 +93,12 @@ def has_increase(scratch: Scratch) -> bool:
 
 
 def choose_orders(bar: AccountBar, equity: float) -> None:
-    """Write the targets of all instruments, and what each decision does to its position."""
     choose_within_bands(bar, equity)
     if bar.terms.max_gross_leverage < math.inf:
         narrow_bands(bar, equity)
 
 
 def choose_within_bands(bar: AccountBar, equity: float) -> None:
-    """Write the targets of all instruments, and what each decision does if bands keep positions."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.kind[i] = aim(bar, equity, i)
@@ -126,21 +112,15 @@ def choose_within_bands(bar: AccountBar, equity: float) -> None:
 
 
 def is_deciding(state: AccountState, quotes: MarketBar, i: int) -> bool:
-    """Return whether a decision, or a halt, may trade an instrument in this bar."""
     is_waiting = state.is_pending[i] == 1 and state.wallet[IS_RUINED] == 0.0
     return bool(is_waiting and quotes.is_listed[i] == 1)
 
 
 def is_ending(state: AccountState, i: int) -> bool:
-    """Return whether a halt closes the instrument, whatever was decided."""
     return bool(state.is_halted[i] == 1 or state.wallet[IS_OVER] != 0.0)
 
 
 def aim(bar: AccountBar, equity: float, i: int) -> int:
-    """Write the target of one instrument; return ``KEPT`` if it has one, before bands are tested.
-
-    Without one it is left as it is, or closed by a halt.
-    """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.reach[i], scratch.added[i], scratch.kept[i] = 0.0, 0.0, 0.0
     if not is_deciding(state, quotes, i):
@@ -164,10 +144,6 @@ def aim(bar: AccountBar, equity: float, i: int) -> int:
 def measure_target(
     terms: Terms, state: AccountState, quotes: MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:
-    """Return whether a decision asks for a trade, its side, and on that side what is held.
-
-    Last the target notional: infinite means as much as the margin allows.
-    """
     rules, quote = pick_instrument(terms, i), pick_quote(quotes, i)
     leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet[OVERLAY]
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
@@ -198,10 +174,6 @@ def compute_everything(
     scale: float,
     i: int,
 ) -> float:
-    """Return the notional of an infinite target: what the whole M allows in this instrument alone.
-
-    In isolated margin the equity stands for M. A position over the limit is kept.
-    """
     rules, held = share(pick_instrument(terms, i)), scratch.before[i]
     if is_isolated(terms, i):
         own = equity - state.wallet[ELSEWHERE]
@@ -220,7 +192,6 @@ def compute_everything(
 
 
 def cut_increases(bar: AccountBar, equity: float) -> None:
-    """Cut each increase to its own limits, never into a reduction, and compute what it costs."""
     scratch = bar.scratch
     for i in range(len(bar.state.margin)):
         if scratch.kind[i] == INCREASE:
@@ -234,7 +205,6 @@ def cut_increases(bar: AccountBar, equity: float) -> None:
 
 
 def price_order(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
-    """Write the cost per unit of notional of an order, with the impact of its wanted size."""
     rules, quote, side = pick_instrument(terms, i), pick_quote(quotes, i), scratch.side[i]
     worsening = rules.slippage
     if rules.has_impact is not None:
@@ -249,7 +219,6 @@ def price_order(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> No
 
 
 def find_own_limit(bar: AccountBar, equity: float, i: int) -> float:
-    """Return the largest notional of one increase by its own limits, whatever the others do."""
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not is_isolated(terms, i):
         margin = pick_margin(terms, i)
@@ -261,12 +230,6 @@ def find_own_limit(bar: AccountBar, equity: float, i: int) -> float:
 
 
 def price_balance(bar: AccountBar, i: int) -> None:
-    """Write what an increase takes from the balance, and what the flip of an isolated one returns.
-
-    ``taken`` is per unit of notional: margin and fee of an isolated order, the fee of a cross one,
-    and the price of what is bought at spot.
-    ``returned`` is net of the fee of closing.
-    """
     terms, scratch = bar.terms, bar.scratch
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     filled = worsen(rules, quote.fill, scratch.side[i], scratch.saved[i])
@@ -288,11 +251,6 @@ def price_balance(bar: AccountBar, i: int) -> None:
 
 
 def cut_to_balance(bar: AccountBar) -> None:
-    """Scale the isolated increases by one factor to what the fees of the cross ones leave of B.
-
-    What isolated flips return is free for all of them; one that its own limits cut to 0 takes
-    nothing. Premiums of options that are bought count with them.
-    """
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
         return
@@ -316,7 +274,6 @@ def cut_to_balance(bar: AccountBar) -> None:
 
 
 def has_isolated_increase(terms: Terms, scratch: Scratch) -> bool:
-    """Return whether any isolated order adds to a position."""
     found = False
     for i in range(len(scratch.kind)):
         found = found or (scratch.kind[i] == INCREASE and is_isolated(terms, i))
@@ -324,7 +281,6 @@ def has_isolated_increase(terms: Terms, scratch: Scratch) -> bool:
 
 
 def fill_increases(bar: AccountBar, t: int, factor: float) -> None:
-    """Fill all increases, each scaled by the common factor."""
     state, scratch = bar.state, bar.scratch
     for i in range(len(state.margin)):
         if scratch.kind[i] == INCREASE:
@@ -336,7 +292,6 @@ def fill_increases(bar: AccountBar, t: int, factor: float) -> None:
 def size_increase(
     state: AccountState, quotes: MarketBar, scratch: Scratch, i: int, factor: float
 ) -> float:
-    """Return the quantity of an increase scaled by the common factor; never a reduction."""
     size = scratch.kept[i] + factor * scratch.added[i]
     if size <= scratch.before[i] and scratch.before[i] > 0.0:
         return float(state.held.quantities[i])
@@ -344,11 +299,6 @@ def size_increase(
 
 
 def lift_balance(terms: Terms, state: AccountState, scratch: Scratch) -> None:
-    """Take what is missing after the fills from the margin of isolated increases, the last first.
-
-    Only without cross positions and collateral, which back a negative balance. It is what impact at
-    the final size costs more than at the wanted one.
-    """
     if not state.wallet[CASH] < 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
     n = len(state.margin)
@@ -361,7 +311,6 @@ def lift_balance(terms: Terms, state: AccountState, scratch: Scratch) -> None:
 
 
 def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
-    """Trade one instrument to a quantity at the last open, as far as lots and volume allow."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if wanted == state.held.quantities[i]:
         return
@@ -379,7 +328,6 @@ def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) 
 def post_in_full(
     terms: Terms, state: AccountState, quotes: MarketBar, before: Balances, done: Trade, i: int
 ) -> None:
-    """Take from the balance what a fill took from the margin of an isolated position."""
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     held = state.held.quantities[i]
     _, margin = move_margin(rules, before, held, done.value, quote.initial)
@@ -388,7 +336,6 @@ def post_in_full(
 
 
 def follow_best(state: AccountState, i: int, held: float) -> None:
-    """Begin the best price of a new or flipped position at its entry."""
     if held * state.held.quantities[i] <= 0.0:
         state.best[i] = state.held.entries[i]
         state.opened[i] = math.nan

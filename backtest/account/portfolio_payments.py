@@ -1,7 +1,4 @@
-"""Money that moves without a trade: deposits, withdrawals, conversions, funding and interest.
-
-Steps 1, 2, 3 and 6 of a bar.
-"""
+"""Money that moves without a trade: deposits, withdrawals, conversions, funding and interest."""
 
 from __future__ import annotations
 
@@ -67,7 +64,6 @@ from backtest.account.steps import liquidate_if_failing
 
 
 def take_portfolio_flows(bar: AccountBar, t: int) -> None:
-    """Apply the deposits and withdrawals of bar t, at its mark opens."""
     terms, feed, state = bar.terms, bar.feed, bar.state
     quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     last = ledger.shape[1] - 1
@@ -92,10 +88,6 @@ def take_portfolio_flows(bar: AccountBar, t: int) -> None:
 
 
 def compute_free(terms: Terms, state: AccountState) -> float:
-    """Return what may be withdrawn at the values being tested.
-
-    At most what leaves M at the initial margin of the cross positions and the balance at its limit.
-    """
     free = compute_pool(terms, state)
     for i in range(len(state.margin)):
         if is_held(state, i) and not is_isolated(terms, i):
@@ -110,7 +102,6 @@ def compute_free(terms: Terms, state: AccountState) -> float:
 
 
 def convert_collateral(bar: AccountBar, t: int) -> None:
-    """Bring a balance that was under its limit at the last close to 0 by selling collateral."""
     state, quotes = bar.state, bar.quotes
     if state.wallet[IS_CONVERTING] == 0.0:
         return
@@ -125,7 +116,6 @@ def convert_collateral(bar: AccountBar, t: int) -> None:
 
 
 def is_portfolio_funding_due(feed: MarketFeed, state: AccountState, t: int, is_open: int) -> bool:
-    """Return whether the next funding event belongs to bar t, and to its open or its inside."""
     event = state.cursor[FUNDING_NEXT]
     if event >= len(feed.funding_bar) or feed.funding_bar[event] != t:
         return False
@@ -133,11 +123,6 @@ def is_portfolio_funding_due(feed: MarketFeed, state: AccountState, t: int, is_o
 
 
 def pay_portfolio_funding(bar: AccountBar, t: int, is_open: int) -> None:
-    """Pay the bar's next events of one kind, by stamp.
-
-    Options that expire inside the bar before an event are settled before it. An isolated position
-    that fails its requirement after a payment is liquidated at once.
-    """
     terms, feed, state = bar.terms, bar.feed, bar.state
     while is_portfolio_funding_due(feed, state, t, is_open):
         event = state.cursor[FUNDING_NEXT]
@@ -162,10 +147,6 @@ def pay_portfolio_funding(bar: AccountBar, t: int, is_open: int) -> None:
 
 
 def liquidate_isolated(bar: AccountBar, t: int, i: int) -> bool:
-    """Liquidate an isolated position at the mark open if it fails there; return whether it did.
-
-    It drops the decision of its instrument, and halts it if liquidations halt.
-    """
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before = pick_balances(terms, state, i)
@@ -179,7 +160,6 @@ def liquidate_isolated(bar: AccountBar, t: int, i: int) -> bool:
 
 
 def drop_after_liquidation(terms: Terms, state: AccountState, i: int) -> None:
-    """Drop the decision of an instrument whose isolated position was liquidated."""
     state.is_pending[i] = 0
     state.since[i] = -1.0
     if terms.is_halting:
@@ -187,7 +167,6 @@ def drop_after_liquidation(terms: Terms, state: AccountState, i: int) -> None:
 
 
 def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
-    """Drop the decisions of all cross positions after a liquidation; halt if liquidations halt."""
     state.wallet[POOL_FAILED] = 1.0
     state.wallet[SINCE_POOL] = -1.0
     if terms.is_halting:
@@ -204,7 +183,6 @@ def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
 
 
 def charge_portfolio_interest(bar: AccountBar, t: int) -> None:
-    """Charge the simple interest since the previous open, on the sum of the bases."""
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
@@ -242,7 +220,6 @@ def charge_portfolio_interest(bar: AccountBar, t: int) -> None:
 
 
 def charge_coins(bar: AccountBar, t: int, years: float) -> None:
-    """Charge short spot legs for the coins that they borrowed, on their value at the mark open."""
     feed, state, quotes, log = bar.feed, bar.state, bar.quotes, bar.log
     for i in range(len(state.margin)):
         if is_spot(bar.terms, i) and state.held.quantities[i] < 0.0:
@@ -255,7 +232,6 @@ def charge_coins(bar: AccountBar, t: int, years: float) -> None:
 
 
 def take_from_isolated(terms: Terms, state: AccountState) -> None:
-    """Pay what is missing in an empty wallet from the isolated margins, in the order given."""
     for i in range(len(state.margin)):
         if is_isolated(terms, i) and is_held(state, i) and state.wallet[CASH] < 0.0:
             taken = min(max(state.margin[i], 0.0), -state.wallet[CASH])

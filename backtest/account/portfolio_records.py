@@ -1,8 +1,4 @@
-"""The records of an account with several positions: terms, state, feed, quotes, scratch, log.
-
-A state changes in place. Positions are valued by u(P) (:mod:`backtest.account.account_records`).
-Margin pools are what a margin call may be about: each isolated position, and last the cross pool.
-"""
+"""The records of an account with several positions: terms, state, feed, quotes, scratch, log."""
 
 from __future__ import annotations
 
@@ -27,20 +23,14 @@ selling it, ``DISTANCE`` M - level R at the last close, ``HIGHEST`` the highest 
 start or the last equity stop, ``ELSEWHERE`` the equity in other pools."""
 
 FUNDING_NEXT, FLOW_NEXT, SHOWN, SHOWN_ROW = range(4)
-"""Entries of ``AccountState.cursor``: the next of the feed; the shown pool, its first event."""
 
 LEFT, REDUCE, INCREASE, KEPT = range(4)
-"""What a decision does: nothing without a target, a pure reduction, an increase or flip, nothing
-within the band."""
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)
-"""Where decisions fill: next open, next close, the close of the decision, limit orders inside."""
 
 PATH, WORST, ALONG = range(3)
-"""How prices move inside a bar; ``ALONG``: on the path also where one position is open alone."""
 
 MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME, OPTIONS_LAST = range(6)
-"""The orders in which a partial liquidation reduces the cross positions."""
 
 NUMBERS = (
     "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
@@ -48,18 +38,15 @@ NUMBERS = (
     "band", "stop_loss", "tick", "profit_share", "order_fee", "liquidation_impact", "take_profit",
     "trailing_stop", "full_below_health",
 )  # fmt: skip
-"""The fields of :class:`InstrumentRules` that are numbers; rows of ``Terms.numbers``."""
 FLAGS = (
     "has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price", "has_auto_margin",
     "has_profit_share", "has_order_fee", "has_liquidation_impact", "has_exits",
     "is_stop_distance", "is_profit_distance", "is_trail_distance", "is_funded_by_wallet",
 )  # fmt: skip
-"""The fields of :class:`InstrumentRules` that are flags; rows of ``Terms.flags``."""
 DATED_ROWS = tuple(
     NUMBERS.index(name)
     for name in ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
 )
-"""The numbers that may change from bar to bar: rows of ``MarketFeed.costs``."""
 TAKER_ROW, MAKER_ROW = 1, 5
 """The row of the taker fee among them, and that of the maker fee after them."""
 
@@ -70,7 +57,6 @@ MARKET_BAR = (
     "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
     "stop_scale", "profit_scale", "trail_scale", "fill", "decided",
 )  # fmt: skip
-"""The fields of a quotes that have one number for each instrument."""
 
 
 class Terms(NamedTuple):
@@ -133,21 +119,6 @@ class Terms(NamedTuple):
 
 
 class AccountState(NamedTuple):
-    """What the account owns and has decided.
-
-    ``held`` are the positions and the collateral; its ``values`` and ``prices`` are those being
-    tested. ``margin`` is posted (isolated), ``marked`` the u at which a position was last valued,
-    ``priced`` the price of collateral then, ``best`` that of the trailing stop. ``leverage``,
-    ``signal`` and ``is_pending`` are the decision that fills next; ``factor`` is the overlay of the
-    last fill. ``setting`` is the leverage set at the venue, ``asked`` the one that a policy decided
-    (NaN: leave it), ``refused`` what was not granted since: 1 to add margin, 2 to return it, 3
-    both. ``opened`` is the time at which the position was opened from flat, NaN until a time stop
-    asks for it. ``fund`` has the high-water mark of the fees of a fund, a unit value. ``since`` and
-    ``since_stop`` count bars. The arrays from ``ratio`` to ``called_at`` have n + 1 entries, one
-    per margin pool. ``fallen`` and ``shares`` belong to :mod:`backtest.account.contagion`.
-    ``pools`` has a row for each pool, zeros if there is one. ``options`` are the contracts held.
-    """
-
     held: Holdings
     margin: FloatArray
     marked: FloatArray
@@ -337,10 +308,7 @@ class Scratch(NamedTuple):
 
 
 class EventLog(NamedTuple):
-    """The event log: entries of shape (capacity, 9), those of :class:`Log` and the instrument.
-
-    The instrument is -1 for the account, and n + c for collateral c.
-    """
+    """The event log: entries of shape (capacity, 9), those of :class:`Log` and the instrument."""
 
     is_on: bool | None
     entries: FloatArray
@@ -348,12 +316,10 @@ class EventLog(NamedTuple):
 
 
 def share(record: Any) -> Any:
-    """Return a record; compiled code passes it by reference from here on."""
     return record
 
 
 def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
-    """Return the rules of one instrument; compiled code makes them of the arrays."""
     rules: InstrumentRules = terms.instruments[i]
     setting = terms.rules.brackets.settings[i]
     if setting != rules.margin.setting:
@@ -374,7 +340,6 @@ def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
 
 
 def write_tuple(terms: Terms, i: int) -> None:
-    """Write the numbers of one instrument into its tuple, which compiled code does not have."""
     own = terms.instruments[i]
     taker = float(terms.rules.brackets.takers[i])
     changed = {NUMBERS[row]: float(terms.numbers[row, i]) for row in DATED_ROWS}
@@ -382,44 +347,36 @@ def write_tuple(terms: Terms, i: int) -> None:
 
 
 def pick_margin(terms: Terms, i: int) -> Any:
-    """Return the bracket rules of one instrument."""
     return pick_rules(terms.rules.brackets, i)
 
 
 def is_isolated(terms: Terms, i: int) -> bool:
-    """Return whether an instrument is held in isolated margin."""
     return bool(terms.rules.brackets.are_isolated[i])
 
 
 def is_spot(terms: Terms, i: int) -> bool:
-    """Return whether an instrument is a spot leg, which is paid when it is bought."""
     return is_spot_leg(terms.rules, i)
 
 
 def has_exits(terms: Terms, i: int) -> bool:
-    """Return whether an instrument has a stop besides a plain stop-loss."""
     return bool(terms.flags[HAS_EXITS, i] == 1)
 
 
 def has_stops(terms: Terms, i: int) -> bool:
-    """Return whether an instrument has any stop."""
     return bool(terms.flags[HAS_STOP, i] == 1 or terms.flags[HAS_EXITS, i] == 1)
 
 
 def is_held(state: AccountState, i: int) -> bool:
-    """Return whether a position is open."""
     return bool(state.held.quantities[i] != 0.0)
 
 
 def pick_position(state: AccountState, i: int) -> Position:
-    """Return the position in one instrument."""
     return Position(
         state.held.quantities[i], state.held.entries[i], state.margin[i], state.marked[i]
     )
 
 
 def put_position(state: AccountState, i: int, position: Position) -> None:
-    """Write the position in one instrument."""
     state.held.quantities[i] = position.quantity
     state.held.entries[i] = position.entry
     state.margin[i] = position.margin
@@ -427,7 +384,6 @@ def put_position(state: AccountState, i: int, position: Position) -> None:
 
 
 def pick_quote(quotes: MarketBar, i: int) -> Quote:
-    """Return the quote of one instrument in the bar."""
     return Quote(
         open=quotes.open[i], low=quotes.low[i], high=quotes.high[i], fill=quotes.fill[i],
         mark_open=quotes.mark_open[i], mark_low=quotes.mark_low[i], mark_high=quotes.mark_high[i],
@@ -439,8 +395,6 @@ def pick_quote(quotes: MarketBar, i: int) -> Quote:
 
 
 class AccountBar(NamedTuple):
-    """What the steps of a bar read and write: terms, data, state, scratch, ledger and log."""
-
     terms: Terms
     feed: MarketFeed
     state: AccountState

@@ -40,7 +40,6 @@ from backtest.venue import compute_best_leverage
 
 
 def settle_debt(bar: AccountBar, t: int) -> None:
-    """Record as bad debt cash under 0 without cross positions and collateral, or equity under 0."""
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     debt = 0.0
     if count_cross(terms, state) == 0 and not has_collateral(state) and state.wallet[CASH] < 0.0:
@@ -58,7 +57,6 @@ def settle_debt(bar: AccountBar, t: int) -> None:
 def is_portfolio_ruined(
     terms: Terms, state: AccountState, quotes: MarketBar, equity: float
 ) -> bool:
-    """Return whether a close after a bar with a loss ruins the account."""
     wealth, paid_in = equity + state.wallet[RESERVE], state.wallet[PAID_IN]
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
@@ -68,7 +66,6 @@ def is_portfolio_ruined(
 
 
 def is_portfolio_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
-    """Return whether wealth at the largest leverage is below the smallest order anywhere."""
     found = False
     for i in range(len(quotes.open)):
         if quotes.is_listed[i] == 1:
@@ -87,10 +84,6 @@ def is_portfolio_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
 
 
 def end_portfolio(bar: AccountBar, t: int) -> None:
-    """Close the positions of a ruined account at the mark closes, without costs, and log its ruin.
-
-    The ruin of an account without positions is an event of the account.
-    """
     state, ledger, log = bar.state, bar.ledger, bar.log
     if count_open(state) == 0:
         note(log, t, -1, RUINED, 1.0, 0.0, 0.0)

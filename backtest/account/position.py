@@ -1,7 +1,4 @@
-"""Functions on a single position: values, requirement, stop and average entry.
-
-None of them uses the cash of the account.
-"""
+"""Functions on a single position: values, requirement, stop and average entry."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from backtest.venue import compute_maintenance, is_bounded_by_rate
 
 
 def compute_value_of(rules: InstrumentRules, price: float) -> float:
-    """Return u(P), the value of one contract."""
     if rules.is_inverse is not None:
         return -rules.margin.size / price
     return rules.margin.size * price
@@ -28,25 +24,21 @@ def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> fl
 
 
 def compute_distance(rules: InstrumentRules, start: float, end: float) -> float:
-    """Return the relative distance between the prices of two values, from the first."""
     if rules.is_inverse is not None:
         return abs(start / end - 1.0)
     return abs(end / start - 1.0)
 
 
 def mark_position(position: Position, value: float) -> tuple[Position, float]:
-    """Value the position at u; return the price pnl since it was last valued."""
     pnl = position.quantity * (value - position.value)
     return Position(position.quantity, position.entry, position.margin, value), pnl
 
 
 def compute_profit(position: Position, value: float) -> float:
-    """Return the profit at u since the average entry, negative for a loss."""
     return position.quantity * (value - position.entry)
 
 
 def add_margin(position: Position, amount: float) -> Position:
-    """Return the position with more margin posted, or less."""
     return Position(position.quantity, position.entry, position.margin + amount, position.value)
 
 
@@ -54,19 +46,16 @@ def add_margin(position: Position, amount: float) -> Position:
 
 
 def is_valued_at_entry(rules: InstrumentRules) -> bool:
-    """Return whether the requirement is valued at the entry price."""
     return rules.marks_entry is not None and rules.margin.is_valued_at_entry
 
 
 def has_rate_bound(rules: InstrumentRules) -> bool:
-    """Return whether the requirement is at most one rate times the notional at the same price."""
     return rules.marks_entry is None or is_bounded_by_rate(rules.margin)
 
 
 def compute_requirement(
     rules: InstrumentRules, position: Position, value: float, multiplier: float
 ) -> float:
-    """Return the maintenance margin of the position at u."""
     unit = abs(position.entry) if is_valued_at_entry(rules) else abs(value)
     return compute_maintenance(rules.margin, abs(position.quantity) * unit, multiplier)
 
@@ -75,7 +64,6 @@ def compute_requirement(
 
 
 def find_side(position: Position) -> float:
-    """Return 1 for a long, -1 for a short or no position."""
     return 1.0 if position.quantity > 0.0 else -1.0
 
 
@@ -85,7 +73,6 @@ def compute_stop(rules: InstrumentRules, position: Position) -> float:
 
 
 def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool:
-    """Return whether u is at or through the stop; a stop-loss of 0 is none."""
     stop = compute_stop(rules, position)
     is_through = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
     return is_through & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
@@ -97,7 +84,6 @@ def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool
 def compute_entry(
     rules: InstrumentRules, position: Position, quantity: float, filled: float
 ) -> float:
-    """Return the average entry in u: a reduction keeps it, a flip resets it."""
     if rules.keeps_entry is None:
         return 0.0
     added = abs(quantity) - abs(position.quantity)
@@ -109,5 +95,4 @@ def compute_entry(
 
 
 def find_adverse(position: Position, low: float, high: float) -> float:
-    """Return the adverse one of two values: the low for a long, the high for a short."""
     return low if position.quantity > 0.0 else high

@@ -1,10 +1,4 @@
-"""The walk inside a bar: prices move together along waypoints, and liquidations and stops act.
-
-Steps 4 and 7. Between waypoints u moves linearly; a place is how far the way to the next waypoint
-has gone, from 0 to 1. Tests are made at the start, along each segment, and at the same place after
-every event. At equal places liquidations come before stops, the pool before isolated positions,
-then the order of the instruments.
-"""
+"""The walk inside a bar: prices move together along waypoints, and liquidations and stops act."""
 
 from __future__ import annotations
 
@@ -82,13 +76,9 @@ from backtest.venue import Waypoint, find_failure
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""
 POOL, ALONE, EXIT, DRAWN, FILLED = range(5)
-"""What acts in a walk: the pool fails, an isolated position fails, a stop, the equity stop, a limit
-order fills."""
 
 
 class Event(NamedTuple):
-    """What acts on a segment: on whom, at which place; of a stop its u and its kind."""
-
     what: int
     who: int
     place: float
@@ -100,7 +90,6 @@ class Event(NamedTuple):
 
 
 def walk(bar: AccountBar, t: int) -> None:
-    """Take the account through the prices inside the bar."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     is_filling = terms.fill == RESTING and is_any_reached(state, quotes, scratch)
     is_sensed = is_filling or is_walking(terms, state)
@@ -124,10 +113,6 @@ def walk(bar: AccountBar, t: int) -> None:
 
 
 def is_sound_on_path(bar: AccountBar) -> bool:
-    """Return whether an account with options certainly gets through the path, by one test.
-
-    What M - level R is at the opens is more than it can fall on all segments.
-    """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     if terms.intrabar == WORST or terms.equity_stop > 0.0 or is_any_near(terms, state, quotes):
         return False
@@ -145,7 +130,6 @@ def is_sound_on_path(bar: AccountBar) -> bool:
 
 
 def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
-    """Begin at the opens."""
     for i in range(len(scratch.last)):
         scratch.last[i], scratch.mark[i] = quotes.open[i], quotes.mark_open[i]
     for c in range(len(scratch.price)):
@@ -153,7 +137,6 @@ def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
 
 
 def aim_at_leg(terms: Terms, quotes: MarketBar, scratch: Scratch, leg: int) -> None:
-    """Write the next waypoint of the path: first extreme, second extreme, close."""
     n = len(scratch.last)
     for i in range(n):
         is_low = ((quotes.close[i] >= quotes.open[i]) == (leg == 0)) != (terms.mirrored[i] == 1)
@@ -170,7 +153,6 @@ def aim_at_leg(terms: Terms, quotes: MarketBar, scratch: Scratch, leg: int) -> N
 
 
 def aim_at_worst(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
-    """Write the adverse extreme of everything that moves together."""
     n = len(scratch.last)
     for i in range(n):
         is_low = does_low_hurt(terms, state, quotes, terms.markets[i])
@@ -182,7 +164,6 @@ def aim_at_worst(terms: Terms, state: AccountState, quotes: MarketBar, scratch: 
 
 
 def does_low_hurt(terms: Terms, state: AccountState, quotes: MarketBar, market: int) -> bool:
-    """Return whether the low of a market lowers the sum of what is held at least as much."""
     n, at_low, at_high = len(state.margin), 0.0, 0.0
     for i in range(n):
         if terms.markets[i] == market and is_held(state, i):
@@ -200,7 +181,6 @@ def does_low_hurt(terms: Terms, state: AccountState, quotes: MarketBar, market: 
 
 
 def walk_segment(bar: AccountBar, t: int) -> None:
-    """Go to the next waypoint, with all events on the way."""
     state, scratch = bar.state, bar.scratch
     while True:
         event = find_event(bar)
@@ -224,7 +204,6 @@ def walk_segment(bar: AccountBar, t: int) -> None:
 
 
 def advance(scratch: Scratch, place: float) -> None:
-    """Move all prices to a place on the way to the next waypoint."""
     for i in range(len(scratch.last)):
         scratch.last[i] = move(scratch.last[i], scratch.last_end[i], place)
         scratch.mark[i] = move(scratch.mark[i], scratch.mark_end[i], place)
@@ -233,12 +212,10 @@ def advance(scratch: Scratch, place: float) -> None:
 
 
 def move(start: float, end: float, place: float) -> float:
-    """Return the value at a place between two."""
     return end if place == 1.0 else start + place * (end - start)
 
 
 def find_event(bar: AccountBar) -> Event:
-    """Return what acts next on the segment; ``what`` is -1 if nothing does."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     found = Event(-1, -1, 2.0, math.nan, NOTHING)
     place = find_pool_failure(terms, state, scratch)
@@ -257,7 +234,6 @@ def find_event(bar: AccountBar) -> Event:
 
 
 def add_fills(state: AccountState, scratch: Scratch, found: Event) -> Event:
-    """Return the event, or the fill of a limit order that comes before it."""
     for i in range(len(state.margin)):
         place = find_fill_place(state, scratch, i)
         if place < found.place - SAME_PLACE:
@@ -266,7 +242,6 @@ def add_fills(state: AccountState, scratch: Scratch, found: Event) -> Event:
 
 
 def add_stops(bar: AccountBar, found: Event) -> Event:
-    """Return the event, or the stop of a position that comes before it."""
     for i in range(len(bar.state.margin)):
         if is_held(bar.state, i):
             kind, place, value = find_stop_place(bar, i)
@@ -276,7 +251,6 @@ def add_stops(bar: AccountBar, found: Event) -> Event:
 
 
 def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> float:
-    """Return the place at which the pool fails on the segment; over 1 if it does not."""
     if count_cross(terms, state) == 0:
         return 2.0
     if is_walking(terms, state):
@@ -293,7 +267,6 @@ def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> fl
 
 
 def find_own_failure(bar: AccountBar, i: int) -> float:
-    """Return the place at which an isolated position fails on a segment; over 1 if it does not."""
     rules, x = share(pick_instrument(bar.terms, i)), bar.quotes.multiplier[i]
     balances = Balances(0.0, (pick_position(bar.state, i),))
     start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
@@ -308,10 +281,6 @@ def find_own_failure(bar: AccountBar, i: int) -> float:
 
 
 def find_stop_place(bar: AccountBar, i: int) -> tuple[int, float, float]:
-    """Return the stop of one position that the segment reaches, its place and its u; losses first.
-
-    A stop at or beyond its price already acts at the price of now.
-    """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     position = pick_position(state, i)
@@ -339,7 +308,6 @@ def find_stop_place(bar: AccountBar, i: int) -> tuple[int, float, float]:
 
 
 def fail_alone(bar: AccountBar, t: int, i: int, value: float) -> None:
-    """Liquidate an isolated position at u, unless the wallet adds margin."""
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     before, row = pick_balances(terms, state, i), log.written[0]
@@ -359,7 +327,6 @@ def fail_alone(bar: AccountBar, t: int, i: int, value: float) -> None:
 
 
 def walk_alone(bar: AccountBar, t: int) -> None:
-    """Take the only position of the account through the bar as a single one."""
     for i in range(len(bar.state.margin)):
         if is_held(bar.state, i):
             if is_isolated(bar.terms, i) or is_plain(bar.terms):
@@ -370,12 +337,10 @@ def walk_alone(bar: AccountBar, t: int) -> None:
 
 
 def is_plain(terms: Terms) -> bool:
-    """Return whether the requirement of a cross position alone is that of its brackets."""
     return not terms.rules.has_scenarios and terms.rules.level == 1.0
 
 
 def walk_by_distance(bar: AccountBar, t: int, i: int) -> None:
-    """Take one cross position under scenarios, or a level, through the extremes: nearer first."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     start_walk(quotes, scratch)

@@ -1,10 +1,4 @@
-"""Limit orders: placed at the open, they rest for one bar, and fill where the walk trades through.
-
-Step 5 of a bar with ``fill="limit"``. Quantities are those of the decision: the target in equity at
-its close, at the limit price. Closings and reductions go to market at the open unless they rest
-too. The margin of all resting increases is reserved together, at the open: their initial margin at
-the limits, the fees of a maker, and what an order would lose at once where the open is beyond it.
-"""
+"""Limit orders: placed at the open, resting for one bar, fill where the walk trades through."""
 
 from __future__ import annotations
 
@@ -69,10 +63,6 @@ ROUNDING = 1e-9
 
 
 def place_orders(bar: AccountBar, t: int, equity: float) -> None:
-    """Fill at the open what goes to market, and place the rest as limit orders.
-
-    ``equity`` is that of the decision's close, 0 if nothing is left of it.
-    """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     n = len(state.margin)
     value_at(state, quotes.open, quotes.asset_open)
@@ -98,12 +88,10 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
 
 
 def goes_to_market(terms: Terms, state: AccountState, i: int) -> bool:
-    """Return whether a closing or a reduction goes to market; one that a halt forces always."""
     return not terms.rests_closing or is_ending(state, i)
 
 
 def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
-    """Fill a reduction, or the closing part of a flip, at the open."""
     scratch = bar.scratch
     if not goes_to_market(bar.terms, bar.state, i):
         return
@@ -115,7 +103,6 @@ def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
 
 
 def set_limit(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int, side: float) -> None:
-    """Write the limit of an order, and the u at which it fills; NaN if there is no such price."""
     rules = share(pick_instrument(terms, i))
     value = worsen(rules, quotes.decided[i], -side, terms.offsets[i])
     if rules.rounds_price is not None:
@@ -125,7 +112,6 @@ def set_limit(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int, side: f
 
 
 def find_through(terms: Terms, rules: InstrumentRules, value: float, side: float, i: int) -> float:
-    """Return u of the price a tick beyond a limit."""
     brackets = terms.rules.brackets
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
     price = compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
@@ -133,11 +119,6 @@ def find_through(terms: Terms, rules: InstrumentRules, value: float, side: float
 
 
 def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
-    """Write size, limits and cost of an increase at its limit price; or drop it.
-
-    It is dropped if the limit price leaves nothing to add, or if what it closes first is still
-    held.
-    """
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     side = scratch.side[i]
     set_limit(terms, quotes, scratch, i, side)
@@ -158,10 +139,6 @@ def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
 
 
 def price_resting(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
-    """Write what a unit of notional of an order reserves: the maker fee, and a loss at once.
-
-    A rebate is not reserved.
-    """
     rules, quote, value = pick_instrument(terms, i), pick_quote(quotes, i), quotes.fill[i]
     lost = max(scratch.side[i] * (value - quotes.open[i]), 0.0) / abs(value)
     scratch.rate[i] = max(terms.makers[i], 0.0)
@@ -171,7 +148,6 @@ def price_resting(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> 
 
 
 def find_resting_limit(bar: AccountBar, equity: float, i: int) -> float:
-    """Return the largest notional of one increase by its own limits, whatever the others do."""
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     if not is_isolated(terms, i):
         margin = pick_margin(terms, i)
@@ -189,7 +165,6 @@ def find_resting_limit(bar: AccountBar, equity: float, i: int) -> float:
 
 
 def rest_increases(bar: AccountBar, t: int, factor: float) -> None:
-    """Place all increases, each scaled by the common factor."""
     for i in range(len(bar.state.margin)):
         if bar.scratch.kind[i] == INCREASE:
             wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
@@ -197,7 +172,6 @@ def rest_increases(bar: AccountBar, t: int, factor: float) -> None:
 
 
 def rest_reduction(bar: AccountBar, t: int, i: int) -> None:
-    """Place a reduction on the other side of the price, if something is left to reduce there."""
     quotes, scratch = bar.quotes, bar.scratch
     held = bar.state.held.quantities[i]
     set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
@@ -207,7 +181,6 @@ def rest_reduction(bar: AccountBar, t: int, i: int) -> None:
 
 
 def rest(bar: AccountBar, t: int, i: int, wanted: float) -> None:
-    """Place an order for a quantity, as far as lots and volume allow."""
     quotes, scratch = bar.quotes, bar.scratch
     rules, held = share(pick_instrument(bar.terms, i)), bar.state.held.quantities[i]
     quantity = round_quantity(rules, held, pick_quote(quotes, i), wanted)
@@ -221,13 +194,11 @@ def rest(bar: AccountBar, t: int, i: int, wanted: float) -> None:
 
 
 def is_resting(state: AccountState, scratch: Scratch, i: int) -> bool:
-    """Return whether an order rests in an instrument; what drops a decision cancels it."""
     is_waiting = state.is_pending[i] == 1 and state.wallet[IS_RUINED] == 0.0
     return bool(is_waiting and not math.isnan(scratch.wanted[i]))
 
 
 def is_any_reached(state: AccountState, quotes: MarketBar, scratch: Scratch) -> bool:
-    """Return whether the bar trades through the limit of any order."""
     found = False
     for i in range(len(state.margin)):
         if is_resting(state, scratch, i):
@@ -242,7 +213,6 @@ def is_any_reached(state: AccountState, quotes: MarketBar, scratch: Scratch) -> 
 
 
 def find_fill_place(state: AccountState, scratch: Scratch, i: int) -> float:
-    """Return the place of a segment at which an order fills; over 1 if it does not."""
     if not is_resting(state, scratch, i):
         return 2.0
     side = 1.0 if scratch.wanted[i] > state.held.quantities[i] else -1.0
@@ -255,10 +225,6 @@ def find_fill_place(state: AccountState, scratch: Scratch, i: int) -> float:
 
 
 def fill_resting(bar: AccountBar, t: int, i: int) -> None:
-    """Fill an order at its limit, at the maker fee.
-
-    An isolated order that the wallet no longer covers is cancelled.
-    """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
@@ -280,7 +246,6 @@ def fill_resting(bar: AccountBar, t: int, i: int) -> None:
 
 
 def follow_fresh(state: AccountState, scratch: Scratch) -> None:
-    """Update the best price of positions that this bar opened with the waypoint just reached."""
     for i in range(len(state.margin)):
         if scratch.fresh[i] == 1.0 and is_held(state, i):
             is_long = state.held.quantities[i] > 0.0

@@ -1,7 +1,4 @@
-"""Ruin: when an account is ruined, and how it is closed. See docs/accounting.md, section 5.
-
-Scalar arithmetic on named tuples, compiled and plain, as in :mod:`backtest.account.steps`.
-"""
+"""Ruin: when an account is ruined, and how it is closed. See docs/accounting.md, section 5."""
 
 from __future__ import annotations
 
@@ -28,10 +25,6 @@ def is_ruin(
     reserve: float,
     paid_in: float,
 ) -> bool:
-    """Return whether a close after a bar with a loss ruins the account.
-
-    A bar without a loss never does: an account that its owner empties is not ruined.
-    """
     wealth = equity + reserve
     is_under = wealth <= rules.account.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under |= equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
@@ -40,10 +33,6 @@ def is_ruin(
 
 
 def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: float) -> bool:
-    """Return whether wealth at the largest allowed leverage is below the smallest order.
-
-    ``tolerance`` is a factor of the smallest order.
-    """
     if rules.has_rounding is None:
         return False
     most = compute_best_leverage(rules.margin, quote.initial)
@@ -59,27 +48,16 @@ def is_poor(rules: InstrumentRules, quote: Quote, wealth: float, tolerance: floa
 def close_ruined(
     rules: InstrumentRules, balances: Balances, quote: Quote
 ) -> tuple[Balances, float]:
-    """Close the position of a ruined account at the mark close; also return any bad debt."""
     left = compute_equity(rules, balances, quote.mark_close)
     return record_shortfall(rules, make_flat_balances(left, 0.0, quote.mark_close))
 
 
 def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
-    """Return an equity above which no loss ruins an account, unless it leaves it flat and poor.
-
-    Used by the quick checks of :mod:`backtest.sweep.lanes.lane_loop`: it may be slightly too high,
-    never too low. Takes numbers or arrays.
-    """
     least, line = NOTHING_LEFT * paid_in, ruin_at * paid_in - reserve
     return least * (line <= least) + line * (line > least) + CAUTION * paid_in
 
 
 def pay_in(paid_in: float, wealth: float, moved: float) -> float:
-    """Return the capital paid in after a flow; ``wealth`` is that before the flow.
-
-    A deposit adds to it. A withdrawal reduces it in proportion to wealth, so that ruin comes no
-    nearer and no further.
-    """
     if moved >= 0.0:
         return paid_in + moved
     left = wealth + moved

@@ -1,28 +1,4 @@
-"""The steps of a bar, with their entries in ledger and log.
-
-These steps are the only place where money moves. Each takes the rules, the balances and the quote
-of the bar and returns new balances. All functions are plain scalar arithmetic on named tuples, so
-that they run as ordinary Python and compile with numba to the same bits, one account at a time or
-many side by side. A position of ``q`` contracts earns ``q (u1 - u0)``; costs are positive and
-subtracted.
-
-The order of a bar, which :func:`backtest.account.bar.live_bar` follows:
-
-0. :func:`fill_early`: the decision of the last close at that close, with ``fill="same_close"``
-1. :func:`take_flows`: deposits, withdrawals, top-ups
-2. :func:`pay_funding_events` at the open
-3. :func:`pay_interest`
-4. :func:`close_at_gap`: liquidation or stop at the open
-5. :func:`fill_decision`: the decision of the last close, or a fill forced by broker or halt;
-   after step 7 with ``fill="next_close"``
-6. :func:`pay_funding_events` inside the bar
-7. :func:`close_at_extreme`: liquidation or stop inside the bar
-8. :func:`backtest.account.balances.close_bar`, and :func:`end_account` if the account is ruined
-
-The arithmetic of the steps is in :mod:`backtest.account.payments`, :mod:`backtest.account.orders`,
-:mod:`backtest.account.fills`, :mod:`backtest.account.liquidation`, :mod:`backtest.account.calls`,
-:mod:`backtest.account.auto_margin` and :mod:`backtest.account.ruin`.
-"""
+"""The steps of a bar, with their entries in ledger and log."""
 
 from __future__ import annotations
 
@@ -85,7 +61,6 @@ def take_flows(
     log: Log,
     t: int,
 ) -> tuple[State, Ledger]:
-    """Apply deposits, withdrawals and top-ups after a margin call (step 1)."""
     instrument, balances = rules.instrument, state.balances
     reserve, flow_next, ratio = state.reserve, state.flow_next, state.ratio
     unmet, paid_in = state.unmet, state.paid_in
@@ -138,7 +113,6 @@ def take_flows(
 
 
 def rescale(state: State, flows: float) -> float:
-    """Return the scale after flows, which leaves the unit value unchanged."""
     wealth = state.equity + state.reserve
     if flows == 0.0 or not has_wealth(wealth, flows):
         return state.scale
@@ -146,12 +120,10 @@ def rescale(state: State, flows: float) -> float:
 
 
 def has_wealth(wealth: float, flows: float) -> bool:
-    """Return whether anything is left of wealth after flows, beyond the rounding of their sum."""
     return wealth + flows > TOLERANCE * abs(flows)
 
 
 def rescale_watch(state: State, ledger: Ledger) -> Watch:
-    """Return the watch after flows and top-ups: the highest equity moves in their proportion."""
     moved = ledger.flows + ledger.top_up
     if moved == 0.0 or not state.equity > 0.0:
         return state.watch
@@ -160,7 +132,6 @@ def rescale_watch(state: State, ledger: Ledger) -> Watch:
 
 
 def is_flow_due(feed: Feed, flow: int, t: int) -> bool:
-    """Return whether the next flow belongs to bar t."""
     return flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
 
 
@@ -168,12 +139,10 @@ def is_flow_due(feed: Feed, flow: int, t: int) -> bool:
 
 
 def is_funding_due(feed: Feed, event: int, t: int) -> bool:
-    """Return whether the next funding event belongs to bar t."""
     return event < len(feed.funding_bar) and feed.funding_bar[event] == t
 
 
 def find_funding_value(rules: InstrumentRules, feed: Feed, quote: Quote, event: int) -> float:
-    """Return the u at which a funding event is paid: its own price, or the mark open."""
     if math.isnan(feed.funding_price[event]):
         return quote.mark_open
     return compute_value_of(rules, feed.funding_price[event])
@@ -190,10 +159,6 @@ def pay_funding_events(
     event: int,
     is_open: int,
 ) -> tuple[Balances, Ledger, int]:
-    """Pay the bar's next events of one kind (steps 2 and 6); return the event after them.
-
-    An isolated position that fails its requirement after a payment is liquidated at once.
-    """
     while is_funding_due(feed, event, t) and feed.funding_is_open[event] == is_open:
         held = balances.positions[0].quantity
         if held != 0.0:
@@ -210,7 +175,6 @@ def pay_funding_events(
 def liquidate_if_failing(
     rules: InstrumentRules, balances: Balances, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Balances, Ledger]:
-    """Liquidate at the mark open if the requirement fails there, even with automatic margin."""
     is_failed = is_failing(rules, balances, quote.mark_open, quote.multiplier)
     if is_failed and can_add(rules, balances):
         balances = add_from_wallet(rules, balances, quote.mark_open, quote, log, t)
@@ -225,7 +189,6 @@ def liquidate_if_failing(
 def pay_interest(
     rules: Rules, feed: Feed, balances: Balances, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Balances, Ledger]:
-    """Charge the interest since the previous open (step 3)."""
     last = max(t - 1, 0)
     balances, interest = charge_interest(
         rules,
@@ -253,7 +216,6 @@ def close_at_gap(
     log: Log,
     t: int,
 ) -> tuple[Balances, Ledger]:
-    """Liquidate or stop out at the open, before any order fills (step 4)."""
     kind = find_gap(rules, balances, quote, watch)
     if kind == LIQUIDATION and can_add(rules, balances):
         balances = add_from_wallet(rules, balances, quote.mark_open, quote, log, t)
@@ -275,7 +237,6 @@ def close_by_stop(
     log: Log,
     t: int,
 ) -> tuple[Balances, Ledger]:
-    """Close the position by a stop of some kind at u."""
     done = stop_out(rules, balances, value, quote)
     log_trade(log, t, name_stop(kind), done)
     is_profit = kind == PROFIT
@@ -284,7 +245,6 @@ def close_by_stop(
 
 
 def name_stop(kind: int) -> int:
-    """Return the kind of the entry that a stop makes in the log."""
     if kind == STOP:
         return STOPPED
     if kind == PROFIT:
@@ -301,10 +261,6 @@ def close_at_extreme(
     log: Log,
     t: int,
 ) -> tuple[Balances, Ledger]:
-    """Liquidate and stop out inside the bar (step 7), the nearer first, until none triggers.
-
-    With automatic margin, the wallet adds margin at a liquidation price as long as it has any.
-    """
     while balances.positions[0].quantity != 0.0:
         kind, value = find_trigger(rules, balances, quote, watch)
         if kind == NOTHING:
@@ -323,7 +279,6 @@ def act_at_extreme(
     log: Log,
     t: int,
 ) -> tuple[Balances, Ledger]:
-    """Liquidate, add margin or stop out at u, as an extreme of the bar triggers it."""
     if kind == LIQUIDATION and can_add(rules, balances):
         return add_from_wallet(rules, balances, value, quote, log, t), ledger
     if kind == LIQUIDATION:
@@ -339,7 +294,6 @@ def act_at_extreme(
 def fill_early(
     rules: InstrumentRules, plan: Plan, state: State, quote: Quote, log: Log, t: int
 ) -> tuple[State, Ledger]:
-    """Value the position at the last close before the bar, and fill its decision there (step 0)."""
     balances, pnl = mark_to_market(state.balances, quote.fill)
     ledger = add_entry(new_ledger(), price_pnl=pnl)
     if not state.is_ruined:
@@ -384,7 +338,6 @@ def fill_decision(
     log: Log,
     t: int,
 ) -> tuple[Balances, Ledger]:
-    """Fill the decision of the last close, or what the broker or a halt forces (step 5)."""
     if state.is_over or is_forced(plan, state):
         return fill_forced(rules, plan, state, balances, ledger, quote, log, t)
     wanted = choose_quantity(rules, balances, quote, state.leverage, state.signal)
@@ -402,7 +355,6 @@ def fill_order(
     log: Log,
     t: int,
 ) -> tuple[Balances, Ledger]:
-    """Fill an order for the wanted quantity."""
     done = fill(rules, balances, quote, wanted, rules.fee)
     log_trade(log, t, FILL, done)
     return done.balances, enter_trade(ledger, done, 0)
@@ -418,7 +370,6 @@ def fill_forced(
     log: Log,
     t: int,
 ) -> tuple[Balances, Ledger]:
-    """Reduce to the ratio of an unmet call; if there is nothing to reduce, fill the decision."""
     is_held = balances.positions[0].quantity != 0.0
     if plan.margin_call is not None and is_held and is_forced(plan, state):
         done = reduce_to_ratio(rules, balances, quote, plan.grace_ratio)
@@ -440,7 +391,6 @@ def fill_forced(
 def end_account(
     rules: InstrumentRules, balances: Balances, ledger: Ledger, quote: Quote, log: Log, t: int
 ) -> tuple[Balances, Ledger]:
-    """Close a ruined account at the mark close, without costs, and log its ruin."""
     held = balances.positions[0].quantity
     traded = abs(held) * abs(quote.mark_close)
     write_event(log, t, RUINED, quote.mark_close, 0.0 - held, traded)

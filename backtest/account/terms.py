@@ -1,7 +1,4 @@
-"""The terms of money of an account, each declared once.
-
-The ledger, the record, tables, the attribution, statements, reports and ``regress`` read this list.
-"""
+"""The terms of money of an account, each declared once."""
 
 from __future__ import annotations
 
@@ -17,15 +14,6 @@ MANAGED, PERFORMED = 33, 34
 
 
 class MoneyTerm(NamedTuple):
-    """A term of the identity of equity.
-
-    ``sign`` is what a positive amount does to equity. ``words`` name it in a statement. ``growth``
-    is its line in the attribution of log growth; "" if it has none. ``in_trades`` says that trades
-    contain it. A term with a ``row`` of its own exists if the setting of its name, in words
-    ``setting``, is above 0; the entries of its ``kind`` are at the opens of bars, ``is_marked`` in
-    charts.
-    """
-
     name: str
     sign: float
     words: str
@@ -61,22 +49,17 @@ MONEY_TERMS = (
     ),
     MoneyTerm("fx_pnl", 1.0, "profit of currencies"),
 )  # fmt: skip
-"""All terms. ``fx_pnl``, the last, is recorded by pool, of accounts in several currencies."""
 SIGNS = {each.name: each.sign for each in MONEY_TERMS}
 OPTIONAL_TERMS = tuple(each for each in MONEY_TERMS if each.row >= 0)
-"""The terms that a setting of the account switches on."""
 OPTIONAL = tuple(each.name for each in OPTIONAL_TERMS)
 OPTIONAL_ROWS = tuple(each.row for each in OPTIONAL_TERMS)
 TERMS = tuple(each.name for each in MONEY_TERMS if each.row < 0)[:-1]
-"""The terms that every account has."""
 GROWTH_LINES = {
     line: tuple(each.name for each in MONEY_TERMS if each.growth == line)
     for line in dict.fromkeys(each.growth for each in MONEY_TERMS if each.growth)
 }
-"""The costs of the attribution of log growth, and the terms that each adds up."""
 
 
 def list_optional(account: Account) -> tuple[str, ...]:
-    """Return the optional terms that tables of an account show: lines of growth with a setting."""
     lines = {each.growth for each in OPTIONAL_TERMS if getattr(account, each.name) > 0.0}
     return tuple(each.name for each in OPTIONAL_TERMS if each.growth in lines)

@@ -1,8 +1,4 @@
-"""The time stop: a position that was held for long enough is closed at the open.
-
-A position is held from flat to flat: an increase or a reduction does not restart the clock, a flip
-does.
-"""
+"""The time stop: a position that was held for long enough is closed at the open."""
 
 from __future__ import annotations
 
@@ -23,7 +19,6 @@ from backtest.account.portfolio_records import (
 
 
 def stop_by_time(bar: AccountBar, t: int, time: float) -> None:
-    """Close at the last open what has been held for its longest time, as a stop does."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if not terms.has_time_stop:
         return
@@ -39,7 +34,6 @@ def stop_by_time(bar: AccountBar, t: int, time: float) -> None:
 
 
 def stamp_openings(terms: Terms, state: AccountState, time: float) -> None:
-    """Write the time into the positions that were opened since the last stamp."""
     if not terms.has_time_stop:
         return
     for i in range(len(state.margin)):

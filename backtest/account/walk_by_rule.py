@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 
 def walk_by_rule(bar: AccountBar, t: int, i: int) -> None:
-    """Take one position through the extremes with the rules of a single position."""
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
     watch = Watch(state.best[i], state.wallet[HIGHEST])
@@ -72,10 +71,6 @@ def walk_by_rule(bar: AccountBar, t: int, i: int) -> None:
 
 
 def find_own_trigger(bar: AccountBar, t: int, i: int) -> tuple[int, float]:
-    """Return what acts on the position in the bar, and its u.
-
-    A liquidation of an account that also holds options is that of its pool, and done here.
-    """
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
     watch = Watch(state.best[i], state.wallet[HIGHEST])
@@ -91,7 +86,6 @@ def find_own_trigger(bar: AccountBar, t: int, i: int) -> tuple[int, float]:
 
 
 def end_by_rule(terms: Terms, state: AccountState, ledger: FloatArray, i: int, count: int) -> None:
-    """Do what follows a liquidation of a position alone."""
     if is_isolated(terms, i):
         drop_after_liquidation(terms, state, i)
         return

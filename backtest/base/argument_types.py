@@ -14,12 +14,9 @@ NAMES: dict[type, str] = {
     **dict.fromkeys((int, np.int64), "int"),
     **dict.fromkeys((float, np.float64), "float"),
 }
-"""One name for each pair of Python and numpy types that numba treats as the same type."""
 
 
 class ArrayOutline(NamedTuple):
-    """An array without its data; ``layout`` is ``"C"``, ``"F"`` or ``"A"`` as in numba."""
-
     dtype: str
     n_dimensions: int
     layout: str
@@ -27,7 +24,6 @@ class ArrayOutline(NamedTuple):
 
 
 def outline_argument(value: Any) -> Any:
-    """Return an argument with every array in it replaced by its outline."""
     if isinstance(value, np.ndarray):
         flags = value.flags
         layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
@@ -38,7 +34,6 @@ def outline_argument(value: Any) -> Any:
 
 
 def rebuild_argument(value: Any) -> Any:
-    """Build an argument with the types of an outlined one; its arrays are filled with zeros."""
     if isinstance(value, ArrayOutline):
         shape = (2,) * value.n_dimensions
         order: Any = "F" if value.layout == "F" else "C"
@@ -54,18 +49,15 @@ def rebuild_argument(value: Any) -> Any:
 
 
 def make_like(value: tuple[Any, ...], items: Any) -> Any:
-    """Build a tuple from items, of the same class as another tuple."""
     return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
 
 
 @functools.cache
 def describe_array(outline: ArrayOutline) -> str:
-    """Return the type of an array as text."""
     return str(tuple(outline))
 
 
 def describe_types(value: Any) -> str:
-    """Return the types of an outlined argument as text, in more detail than numba's types."""
     if isinstance(value, ArrayOutline):
         return describe_array(value)
     if isinstance(value, tuple):
@@ -75,11 +67,9 @@ def describe_types(value: Any) -> str:
 
 
 def name_types(*outlined: Any) -> str:
-    """Return a short name for the types of outlined arguments."""
     return hash_types(tuple(map(describe_types, outlined)))
 
 
 @functools.lru_cache(maxsize=4096)
 def hash_types(texts: tuple[str, ...]) -> str:
-    """Return a short name for descriptions of types."""
     return hash_texts(*texts)

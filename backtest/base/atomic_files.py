@@ -14,9 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 DRAFT_FILE = ".new-"
-"""Prefix of the name of a file that is still being written."""
 LOCK = "lock"
-"""Name of the lock file in a folder, held by the process that works on the folder."""
 REPLACED = "replaced"
 MOST_TRIES = 100
 AT_CWD, EXCHANGE = -100, 2
@@ -27,18 +25,12 @@ AT_CWD, EXCHANGE = -100, 2
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: it replaces the older one once all of it is on the disk."""
     with replace_file(path) as draft:
         draft.write_bytes(content)
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield the path of a draft, which replaces the file when the block ends.
-
-    After an error the older file stays, and the draft is deleted. A replaced file keeps its
-    permissions; a new one gets the default ones (umask).
-    """
     draft = path.with_name(f"{DRAFT_FILE}{uuid.uuid4().hex}")
     try:
         yield draft
@@ -50,14 +42,12 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def move_file(draft: Path, path: Path) -> None:
-    """Flush a finished file to the disk and move it to its final path."""
     sync_to_disk(draft)
     draft.replace(path)
     sync_to_disk(path.parent)
 
 
 def sync_to_disk(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk; Windows cannot flush folders."""
     if os.name == "nt" and path.is_dir():
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -72,7 +62,6 @@ def sync_to_disk(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Create a locked folder, and delete it with its content when the block ends."""
     parent.mkdir(parents=True, exist_ok=True)
     with held_folder(parent, prefix) as folder:
         try:
@@ -85,7 +74,6 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Create a folder with a lock file held by this process; delete it at the end if empty."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         with ExitStack() as stack:
@@ -101,12 +89,6 @@ def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def replace_folder(draft: Path, target: Path, spare: str) -> None:
-    """Move a finished draft, made in a :func:`temporary_folder`, to its target, replacing a folder.
-
-    Files that somebody added to the older folder are moved into the new one; if that fails, the
-    older folder is kept under a name that begins with ``spare``. Where the system supports it, the
-    two folders are exchanged atomically, so that the target is complete at all times.
-    """
     names = frozenset(each.name for each in draft.iterdir())
     for path in (*draft.rglob("*"), draft):
         sync_to_disk(path)
@@ -129,7 +111,6 @@ def replace_folder(draft: Path, target: Path, spare: str) -> None:
 
 
 def move_folder(draft: Path, target: Path) -> bool:
-    """Move a folder to a path that is free or an empty folder; return whether it was."""
     try:
         draft.rename(target)
     except OSError as error:
@@ -140,7 +121,6 @@ def move_folder(draft: Path, target: Path) -> bool:
 
 
 def exchange_folders(one: Path, other: Path) -> bool:
-    """Exchange two folders atomically; return False if the system cannot, or one is gone."""
     if not sys.platform.startswith("linux"):
         return False
     import ctypes  # noqa: PLC0415 - only where a folder is replaced
@@ -153,7 +133,6 @@ def exchange_folders(one: Path, other: Path) -> bool:
 
 
 def keep_added_files(older: Path, target: Path, names: frozenset[str], spare: str) -> None:
-    """Move files other than those named from a replaced folder to the new one; delete the rest."""
     if not older.is_dir():
         return
     try:
@@ -172,8 +151,6 @@ MOST_LOCK_TRIES = 100
 
 
 class LockHeldError(Exception):
-    """Another process holds the lock; ``holder`` is its process id, or ``"?"`` if unknown."""
-
     def __init__(self, holder: str) -> None:
         super().__init__(f"process {holder} holds the lock")
         self.holder = holder
@@ -181,17 +158,6 @@ class LockHeldError(Exception):
 
 @contextmanager
 def hold_lock_file(path: Path) -> Iterator[None]:
-    """Hold a lock file, created with its folder if missing; it contains the id of this process.
-
-    The file is not deleted. The system releases the lock of a process that dies.
-
-    Raises
-    ------
-    LockHeldError
-        If another process holds it.
-    OSError
-        If the file cannot be written, or the file system has no locks.
-    """
     handle = open_locked(path)
     try:
         os.ftruncate(handle, 0)
@@ -202,7 +168,6 @@ def hold_lock_file(path: Path) -> Iterator[None]:
 
 
 def open_locked(path: Path) -> int:
-    """Open and lock a file; see :func:`hold_lock_file`."""
     for _ in range(MOST_LOCK_TRIES):
         with suppress(FileNotFoundError):  # the previous holder has just deleted the folder
             make_folder(path.parent)
@@ -213,7 +178,6 @@ def open_locked(path: Path) -> int:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder unless it exists; FileNotFoundError if it is deleted at the same time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -222,7 +186,6 @@ def make_folder(folder: Path) -> None:
 
 
 def is_locked_there(handle: int, path: Path) -> bool:
-    """Lock an open file, and close it if the file at the path is now another one."""
     is_ours = False
     try:
         if not lock_handle(handle):
@@ -235,7 +198,6 @@ def is_locked_there(handle: int, path: Path) -> bool:
 
 
 def lock_handle(handle: int, patience: float | None = None) -> bool:
-    """Lock an open file for this process until it is closed; False if another process holds it."""
     from filelock import lock_descriptor  # noqa: PLC0415 - imported only where used
 
     until = time.monotonic() + (PATIENCE if patience is None else patience)
@@ -247,7 +209,6 @@ def lock_handle(handle: int, patience: float | None = None) -> bool:
 
 
 def is_file_at(handle: int, path: Path) -> bool:
-    """Return whether an open file is still the one at the path; a holder may have deleted it."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -255,7 +216,6 @@ def is_file_at(handle: int, path: Path) -> bool:
 
 
 def read_holder(handle: int) -> str:
-    """Return the process id in a lock file, or ``"?"`` if there is none."""
     with suppress(OSError, ValueError):
         os.lseek(handle, 0, os.SEEK_SET)
         return os.read(handle, 20).decode("ascii").strip() or "?"
@@ -263,7 +223,6 @@ def read_holder(handle: int) -> str:
 
 
 def is_lock_held(path: Path) -> bool:
-    """Return whether a process holds a lock file; others can still lock it: see PATIENCE."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:

@@ -45,13 +45,11 @@ class Greeks(NamedTuple):
 def is_possible(
     forward: float, strike: float, years: float, volatility: float, rate: float
 ) -> bool:
-    """Return whether numbers are those of an option; NaN is not."""
     is_placed = forward > 0.0 and strike > 0.0 and abs(rate * years) <= MOST_CARRY
     return is_placed and years >= 0.0 and volatility >= 0.0
 
 
 def log_ratio(forward: float, strike: float) -> float:
-    """Return ln(F / K), exact to the last places also where F is close to K."""
     ratio = forward / strike
     if 0.5 < ratio < 2.0:
         return math.log1p((forward - strike) / strike)
@@ -59,12 +57,10 @@ def log_ratio(forward: float, strike: float) -> float:
 
 
 def normalized_price(x: float, s: float) -> float:
-    """Return b of an option at or out of the money: x <= 0, s >= 0."""
     return price_and_slope(x, s)[0] if s > 0.0 else 0.0
 
 
 def price_and_slope(x: float, s: float) -> tuple[float, float]:
-    """Return b of an option at or out of the money, and its derivative by s: x <= 0, s > 0."""
     q, t = -x / s, 0.5 * s
     slope = math.exp(-0.5 * (q * q + t * t)) / ROOT_TWO_PI
     if t < SERIES_LIMIT:
@@ -100,10 +96,6 @@ def scalar_price(
     rate: float,
     is_coin: bool,
 ) -> float:
-    """Return the discounted Black-76 price; ``sign`` is 1 for a call, -1 for a put.
-
-    NaN where a number is NaN or out of range.
-    """
     if not is_possible(forward, strike, years, volatility, rate):
         return math.nan
     intrinsic = max(0.0, sign * (forward - strike))
@@ -157,7 +149,6 @@ def cash_greeks(
     rate: float,
     value: float,
 ) -> Greeks:
-    """Return the Greeks of a price in cash."""
     discount = math.exp(-rate * years)
     s = volatility * math.sqrt(years)
     if not s > 0.0:
@@ -180,10 +171,6 @@ def cash_greeks(
 
 
 def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
-    """Write the price of each option to ``out``.
-
-    ``terms`` (6, n) holds the numbers of :func:`scalar_price`, in its order.
-    """
     for i in range(len(out)):
         out[i] = scalar_price(
             terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin

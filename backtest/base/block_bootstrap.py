@@ -47,10 +47,6 @@ def find_block_length(series: FloatArray, *, is_stationary: bool = True) -> floa
 
 
 def measure_lags(deviations: FloatArray, most: int) -> tuple[FloatArray, FloatArray]:
-    """Return autocovariances and sizes of autocorrelations at the lags 0 to ``most``.
-
-    A correlation leaves out one product more than its lag, as that of ``arch``.
-    """
     n = len(deviations)
     covariances, correlations = np.zeros((2, most + 1))
     for lag in range(most + 1):

@@ -14,13 +14,11 @@ ENVIRONMENT_NAME = "BACKTEST_CACHE_DIR"
 
 
 def find_cache_folder() -> Path:
-    """Return the cache folder: ``BACKTEST_CACHE_DIR``, else the user's, else a temporary one."""
     lasting = find_lasting_folder()
     return Path(tempfile.mkdtemp(prefix="leverage-backtest-")) if lasting is None else lasting
 
 
 def find_lasting_folder() -> Path | None:
-    """Return a cache folder that lasts beyond this process, or None if none is writable."""
     given = os.environ.get(ENVIRONMENT_NAME)
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
@@ -35,7 +33,6 @@ def find_lasting_folder() -> Path | None:
 
 
 def write_once(path: Path, text: str) -> Path:
-    """Write a file unless it exists; one with different content is damaged and replaced."""
     content = text.encode()
     found = read_bytes(path)
     if found != content:
@@ -47,7 +44,6 @@ def write_once(path: Path, text: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """Return the content of a file, or None if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -58,7 +54,6 @@ _damaged: list[Path] = []
 
 
 def warn_of_damage(path: Path) -> None:
-    """Warn, once per process, that a file of the cache is damaged."""
     _damaged.append(path)
     if len(_damaged) == 1:
         warn_caller(

@@ -1,9 +1,4 @@
-"""Check the arguments of public functions against the types that their signatures declare.
-
-``@checked`` refuses what cannot be an argument at all: a text for a number, a table for a market, a
-list of texts for an array. The function itself checks what the numbers mean. Types that have no
-plain test, such as ``Any`` and annotated fields, are left to the function.
-"""
+"""Check the arguments of public functions against the types that their signatures declare."""
 
 from __future__ import annotations
 
@@ -33,21 +28,13 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 REFUSED: Any = object()
-"""What a reader returns for a value that is not of its kind."""
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes that file systems allow in the name of a file, and in a path."""
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-"""Kinds of parameters that arguments without a name are for."""
 NUMERIC = "biuf"
-"""Kinds of numpy types that are numbers."""
 
 
 class Kind(NamedTuple):
-    """A kind of argument: its name in messages, and a reader that returns a value or REFUSED.
-
-    ``error`` is raised for a value of another kind.
-    """
-
     noun: str
     read: Callable[[Any], Any]
     error: type[BacktestError] = ParameterError
@@ -59,12 +46,10 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def checked_only(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Return :func:`checked` for a few arguments of a function, which checks the others itself."""
     return lambda function: check_some(function, frozenset(names))
 
 
 def check_some(function: Callable[P, T], names: frozenset[str]) -> Callable[P, T]:
-    """Wrap a function so that some of its arguments are checked against its annotations."""
     parameters = inspect.signature(function).parameters.values()
     order = [each.name for each in parameters if each.kind in BY_PLACE]
     rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "")
@@ -98,7 +83,6 @@ def check_some(function: Callable[P, T], names: frozenset[str]) -> Callable[P, T
 def require_read(
     function: Callable[..., Any], name: str, kind: Kind, given: Any, found: Any
 ) -> Any:
-    """Return what was read of an argument; raise a ParameterError if that is not of its kind."""
     if found is REFUSED:
         raise kind.error(
             f"{name} must be {kind.noun}, got {repr_plain(given)}",
@@ -109,21 +93,17 @@ def require_read(
 
 
 def name_call(function: Callable[..., Any]) -> str:
-    """Return the name that a user calls a function by."""
     name = function.__qualname__.removesuffix(".__init__")
     is_public = hasattr(sys.modules["backtest"], name.partition(".")[0])
     return f"bt.{name}" if is_public else name
 
 
 def checked_fields(cls: type[C]) -> type[C]:
-    """Check the fields that a record is made of, as :func:`checked` does arguments."""
     cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
     return cls
 
 
 class Names(dict[str, Any]):
-    """Names in annotations of a module; those imported only for type checkers may be anything."""
-
     def __init__(self, scope: Mapping[str, Any]) -> None:
         super().__init__()
         public = vars(sys.modules["backtest"])
@@ -131,13 +111,11 @@ class Names(dict[str, Any]):
         self.scopes = (scope, vars(builtins), vars(units), public, own)
 
     def __missing__(self, name: str) -> Any:
-        """Return what a name stands for."""
         return next((scope[name] for scope in self.scopes if name in scope), Any)
 
 
 @functools.cache
 def find_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
-    """Return the kinds of the parameters that can be checked."""
     names = Names(function.__globals__)
     found = {}
     for name, each in inspect.signature(function).parameters.items():
@@ -153,7 +131,6 @@ def find_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
 
 
 def resolve(annotation: Any, names: Names) -> Any:
-    """Return the type of an annotation; Any if it exists for type checkers alone."""
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         return typing.get_type_hints(holder, {}, names, include_extras=True)["it"]
@@ -177,7 +154,6 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...], *, where: str) -
 
 
 def check_lengths(*, where: str, **arrays: Any) -> None:
-    """Check that arrays have one dimension, and the length of the first."""
     first = next(iter(arrays.values()))
     for name, values in arrays.items():
         check_shape(name, values, (len(first),) if np.ndim(first) else (-1,), where=where)
@@ -201,7 +177,6 @@ def check_broadcast(*, where: str, **arrays: Any) -> None:
 
 
 def read_kind(hint: Any) -> Kind | None:
-    """Return the kind that a type describes; None if it has no plain test."""
     if hint in PLAIN:
         return PLAIN[hint]
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -219,13 +194,10 @@ def read_kind(hint: Any) -> Kind | None:
 
 
 def keep_if(admits: Callable[[Any], bool]) -> Callable[[Any], Any]:
-    """Return a reader that keeps what passes a test."""
     return lambda value: value if admits(value) else REFUSED
 
 
 def join_kinds(kinds: Sequence[Kind]) -> Kind:
-    """Return the kind of values that are of one of some kinds."""
-
     def read(value: Any) -> Any:
         for kind in kinds:
             found = kind.read(value)
@@ -239,7 +211,6 @@ def join_kinds(kinds: Sequence[Kind]) -> Kind:
 
 
 def read_class_kind(base: Any) -> Kind | None:
-    """Return the kind of a class that derives from another."""
     if not isinstance(base, type):
         return None
     noun = f"a class of {base.__name__}"
@@ -247,7 +218,6 @@ def read_class_kind(base: Any) -> Kind | None:
 
 
 def read_instance_kind(hint: Any) -> Kind | None:
-    """Return the kind of the objects of a class."""
     if not isinstance(hint, type) or hint is object or getattr(hint, "_is_protocol", False):
         return None
     article = "an" if hint.__name__[0] in "AEIO" else "a"
@@ -255,7 +225,6 @@ def read_instance_kind(hint: Any) -> Kind | None:
 
 
 def read_number(value: Any) -> Any:
-    """Return a real number that fits into a float; an array without dimensions is one."""
     if type(value) is float:
         return value
     if isinstance(value, np.ndarray):
@@ -270,7 +239,6 @@ def read_number(value: Any) -> Any:
 
 
 def read_whole(value: Any) -> Any:
-    """Return a whole number of 64 bits."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         return REFUSED
     whole = int(value)
@@ -278,7 +246,6 @@ def read_whole(value: Any) -> Any:
 
 
 def read_array(value: Any) -> Any:
-    """Return an array of numbers, or a pandas object that holds nothing else."""
     if isinstance(value, pd.DataFrame):
         is_table = value.shape[1] > 0 and all(map(is_numeric, value.dtypes))
         return value.to_numpy(dtype=np.float64) if is_table else REFUSED
@@ -293,19 +260,16 @@ def read_array(value: Any) -> Any:
 
 
 def read_floats(value: Any) -> Any:
-    """Return an array of numbers that can be subtracted: truth values and counts become floats."""
     values = read_array(value)
     is_plain = values is REFUSED or values.dtype.kind not in "bu"
     return values if is_plain else values.astype(np.float64)
 
 
 def is_numeric(dtype: Any) -> bool:
-    """Return whether the values of a type are real numbers of numpy."""
     return isinstance(dtype, np.dtype) and dtype.kind in NUMERIC
 
 
 def make_sequence_kind(*parts: Any) -> Kind:
-    """Return the kind of sequences whose items are of a kind."""
     item = read_kind(parts[0]) if parts else None
 
     def read(value: Any) -> Any:
@@ -322,7 +286,6 @@ def make_sequence_kind(*parts: Any) -> Kind:
 
 
 def make_fixed_kind(*parts: Any) -> Kind | None:
-    """Return the kind of tuples of a fixed length; lists are as good."""
     if not parts or parts[-1] is Ellipsis:
         return make_sequence_kind(*parts[:1])
     kinds, n = [read_kind(each) for each in parts], len(parts)
@@ -338,8 +301,6 @@ def make_fixed_kind(*parts: Any) -> Kind | None:
 
 
 def make_tuple_kind(item: Kind) -> Kind:
-    """Return the kind of tuples of values of a kind."""
-
     def read(values: Any) -> Any:
         found = tuple(map(item.read, values))
         return REFUSED if any(each is REFUSED for each in found) else found
@@ -348,7 +309,6 @@ def make_tuple_kind(item: Kind) -> Kind:
 
 
 def make_mapping_kind(*parts: Any) -> Kind:
-    """Return the kind of mappings whose keys and values are of kinds."""
     key, item = map(read_kind, parts) if parts else (None, None)
 
     def admits(value: Any) -> bool:
@@ -398,4 +358,3 @@ MAKERS: dict[Any, Callable[..., Kind | None]] = {
     tuple: make_fixed_kind,
     typing.Annotated: lambda *_: None,
 }
-"""Kinds of generic types, from their parameters."""

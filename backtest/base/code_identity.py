@@ -1,9 +1,4 @@
-"""The identity of a function: its code and everything it refers to, as text.
-
-Two functions with the same text compute the same, so the text identifies compiled code and stored
-results. It is marked incomplete if it refers to something that has no text (an object, a module of
-the user).
-"""
+"""The identity of a function: its code and everything it refers to, as text."""
 
 from __future__ import annotations
 
@@ -18,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
-"""Modules whose attributes are fixed by a version, which is part of the cache's name."""
 
 OWN_VERSION = frozenset(
     {
@@ -29,7 +23,6 @@ OWN_VERSION = frozenset(
         "backtest.options.pricing",
     }
 )
-"""Modules of functions that compiled policies call by name; the rules' version covers them."""
 
 REWORDED = {
     "backtest.policy.policy": ", was given ",
@@ -40,22 +33,15 @@ REWORDED = {
     "backtest.features.tail_models": ", was ",
     "backtest.features.tails": ", was ",
 }
-"""What errors said for ", got " when policies were saved: with these words, identities stay."""
 
 
 class CodeText(NamedTuple):
-    """The text of a function and all it refers to, the names used, and whether it is complete."""
-
     text: str
     names: frozenset[str]
     is_complete: bool
 
 
 def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
-    """Return the code of a function and of everything it refers to, as text.
-
-    The text includes the modules, because compiled code refers to functions by module.
-    """
     if function.__globals__.get("__name__") == "backtest.base.checked_calls":
         function = inspect.unwrap(function)  # how arguments are checked changes no result
     if id(function) in seen:
@@ -76,13 +62,11 @@ def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
 
 
 def join_texts(one: CodeText, other: CodeText) -> CodeText:
-    """Return the text of two functions."""
     text = f"{one.text}\n{other.text}"
     return CodeText(text, one.names | other.names, one.is_complete and other.is_complete)
 
 
 def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
-    """Return a referenced value as text; a value without an exact text is incomplete."""
     nothing: frozenset[str] = frozenset()
     constants = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc)
     is_plain = isinstance(value, tuple) and all(isinstance(x, (int, float, str)) for x in value)
@@ -102,7 +86,6 @@ def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
 
 
 def describe_bytecode(code: types.CodeType) -> str:
-    """Return bytecode, constants and names of a code object as text, without file and line."""
     constants = [
         describe_bytecode(item) if isinstance(item, types.CodeType) else describe_constant(item)
         for item in code.co_consts
@@ -111,14 +94,12 @@ def describe_bytecode(code: types.CodeType) -> str:
 
 
 def describe_constant(value: Any) -> str:
-    """Return a constant of code as text; the order of a set differs between processes."""
     if isinstance(value, frozenset):
         return f"frozenset({sorted(map(repr, value))})"
     return repr(value)
 
 
 def find_code_names(code: types.CodeType) -> Iterator[str]:
-    """Yield every name a code object refers to, including those of inner functions."""
     yield from code.co_names
     for item in code.co_consts:
         if isinstance(item, types.CodeType):
@@ -126,7 +107,6 @@ def find_code_names(code: types.CodeType) -> Iterator[str]:
 
 
 def find_references(function: Any) -> dict[str, Any]:
-    """Return the globals and closure values that a function's code names."""
     scope = function.__globals__
     found = {name: scope[name] for name in find_code_names(function.__code__) if name in scope}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
@@ -135,24 +115,20 @@ def find_references(function: Any) -> dict[str, Any]:
 
 
 def is_builtin(name: str, value: Any) -> bool:
-    """Return whether a name refers to a builtin, and not to something of the user called so."""
     is_special = name.startswith("__") and hasattr(builtins, name)
     return is_special or value is getattr(builtins, name, is_builtin)
 
 
 def hash_texts(*texts: str) -> str:
-    """Return a short hash of some texts."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
 
 
 def name_callable(function: Any) -> str:
-    """Return the name of a callable and the hash of its code, the same in every process."""
     name = getattr(function, "__name__", type(function).__name__)
     return f"{name} sha256:{hashlib.sha256(describe_callable(function).encode()).hexdigest()}"
 
 
 def describe_callable(function: Any) -> str:
-    """Return the code of a callable, with the arguments bound to it."""
     if isinstance(function, types.FunctionType):
         return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
@@ -165,7 +141,6 @@ def describe_callable(function: Any) -> str:
 
 
 def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
-    """Yield the dicts and lists that a function and those it calls refer to."""
     seen.add(id(function))
     for name, value in sorted(find_references(function).items()):
         if isinstance(value, (dict, list)):
@@ -175,13 +150,6 @@ def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[st
 
 
 def write_table(value: Any) -> str:
-    """Return plain data as text; other objects as their type, as their text may hold an address.
-
-    Examples
-    --------
-    >>> write_table({"sharpe": [1.0, None], "other": object()})
-    "{'sharpe': [1.0, None], 'other': <class 'object'>}"
-    """
     if isinstance(value, Mapping):
         pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
         return f"{{{', '.join(pairs)}}}"

@@ -1,16 +1,4 @@
-"""The on-disk cache of compiled functions, with a checksum in every file.
-
-numba's own cache keeps an index and numbered files for each function. It trusts their content, and
-loses entries if two processes write at the same time. Here every compiled signature has its own
-file, named by a hash of its types, with a hash of its content in front. A damaged file counts as
-missing: the function is compiled and written again, with one warning.
-
-numba makes machine code of every function that it compiles, and optimizes it, though it links all
-that a function calls into the function's own code and optimizes that again. For a loop over bars,
-which calls hundreds of rules, this is most of the work, and nothing runs it. Here a function that
-only other compiled functions call keeps its own code alone (:func:`compiling`), and the function
-that Python calls links all that it needs, once.
-"""
+"""The on-disk cache of compiled functions, with a checksum in every file."""
 
 from __future__ import annotations
 
@@ -45,15 +33,9 @@ from backtest.base.rule_passes import RuleCompiler
 
 BLAS = "scipy.linalg.cython_blas"
 ASKS = "numba.np.arraymath"
-"""The module of numba that imports :data:`BLAS` only to see whether it is there."""
 
 
 def import_without_blas() -> None:
-    """Import numba's array functions while an empty module stands for :data:`BLAS`.
-
-    Importing scipy's takes longer than the rest of numba. Code that calls linear algebra still
-    loads it: numba imports it again when it compiles or runs such a call.
-    """
     if BLAS in sys.modules or ASKS in sys.modules:
         return
     empty = sys.modules[BLAS] = ModuleType(BLAS)
@@ -65,11 +47,6 @@ def import_without_blas() -> None:
 
 
 def compare_flags_fast() -> None:
-    """Let numba read all flags of a function at once.
-
-    It compares flags for each call that it compiles, and reads all 22 of them by properties:
-    a tenth of the time to compile the loop of several positions.
-    """
     defaults = {name: option.default for name, option in Flags.options.items()}
     Flags.values = lambda self: {**defaults, **self._values}  # type: ignore[method-assign] # numba's
 
@@ -81,19 +58,15 @@ DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class CheckedFiles:
-    """The cache files of one function; replaces numba's index and data files."""
-
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
 
     def path_of(self, key: Any) -> Path:
-        """Return the file for a key: the types and the processor compiled for."""
         text = f"{numba.__version__} {key}"
         return self.folder / f"{self.name}.{hashlib.sha256(text.encode()).hexdigest()[:20]}.nbc"
 
     def load(self, key: Any) -> Any:
-        """Return the saved data, or None if it is missing or damaged."""
         path = self.path_of(key)
         content = read_bytes(path)
         if content is None:
@@ -108,26 +81,19 @@ class CheckedFiles:
         return data if found == key else None
 
     def save(self, key: Any, data: Any) -> None:
-        """Save compiled code; if the file cannot be written, the next process compiles again."""
         with contextlib.suppress(OSError):
             write_file(self.path_of(key), seal(dumps((key, data))))  # type: ignore[no-untyped-call] # numba's
 
     def flush(self) -> None:
-        """Delete the saved files."""
         for path in self.folder.glob(f"{self.name}.*.nbc"):
             path.unlink(missing_ok=True)
 
 
 def seal(content: bytes) -> bytes:
-    """Return the content with its hash in front."""
     return MAGIC + hashlib.sha256(content).digest() + content
 
 
 def unseal(sealed: bytes) -> bytes:
-    """Return the content that was sealed.
-
-    Raise a ValueError if it was changed.
-    """
     content = sealed[len(MAGIC) + DIGEST_SIZE :]
     if sealed != seal(content):
         raise ValueError("damaged")
@@ -135,26 +101,21 @@ def unseal(sealed: bytes) -> bytes:
 
 
 class CheckedCache(FunctionCache):
-    """numba's cache of a function, stored in :class:`CheckedFiles`."""
-
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call] # numba's
         files: Any = CheckedFiles(Path(self._cache_path), self._impl.filename_base)
         self._cache_file = files
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Save compiled code if the folder is writable."""
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call] # numba's
 
 
 def widen(kind: Any) -> Any:
-    """Return the type of a constant's value: numba would compile a function for each constant."""
     return unliteral(kind)  # type: ignore[no-untyped-call] # numba's
 
 
 def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
-    """Return a function that numba compiles when it is called; cached in checked files."""
     compiled = numba.njit(pipeline_class=RuleCompiler, **options)(function)
     find = compiled.get_call_template
     compiled.get_call_template = lambda args, kws: find(
@@ -174,7 +135,6 @@ def jit(function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
 
 
 def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **options: Any) -> Any:
-    """Return a C callback compiled for one signature; cached in checked files."""
     types = normalize_signature(signature)  # type: ignore[no-untyped-call] # numba's
     passes: Any = RuleCompiler
     compiled: Any = CFunc(function, types, locals={}, options=options, pipeline_class=passes)
@@ -186,14 +146,10 @@ def cfunc(signature: Any, function: Callable[..., Any], *, cache: bool, **option
 
 
 class CountingListener(event.Listener):
-    """Counts the time that numba spends compiling functions."""
-
     def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's signature
-        """Start the stopwatch."""
         COMPILING.begin()
 
     def on_end(self, event: Any) -> None:  # noqa: ARG002
-        """Stop the stopwatch."""
         COMPILING.end()
 
 
@@ -207,20 +163,15 @@ PARTS = (
     "_verify_declare_only_symbols", "_get_module_for_linking", "serialize_using_object_code",
 )  # fmt: skip
 MANGLED = "_ZN"
-"""How names of compiled functions begin."""
 CAN_LINK = (
     SET_ENVIRONMENT is not None
     and hasattr(CODEGEN, "_library_class")
     and all(hasattr(JITCodeLibrary, name) for name in PARTS)
 )
-"""Whether this numba has the parts that are replaced here; otherwise all code can be run."""
 
 
 class WholeLibrary(JITCodeLibrary):
-    """Code of a function that Python calls, with all that it needs."""
-
     def finalize(self) -> None:
-        """Link each function that this one needs, once, and make machine code of them."""
         functions = self._final_module.functions
         own = {each.name for each in functions if not each.is_declaration}
         libraries, self._linking_libraries = self._linking_libraries, []
@@ -230,7 +181,6 @@ class WholeLibrary(JITCodeLibrary):
         super().finalize()  # type: ignore[no-untyped-call] # numba's
 
     def _verify_declare_only_symbols(self) -> None:
-        """Refuse code that calls a compiled function which is not linked: it would crash."""
         functions = self._final_module.functions
         missing = [x.name for x in functions if x.is_declaration and x.name.startswith(MANGLED)]
         if missing:
@@ -238,19 +188,14 @@ class WholeLibrary(JITCodeLibrary):
 
 
 class LinkedLibrary(JITCodeLibrary):
-    """Code of a function that is never run by itself; it has no machine code."""
-
     def finalize(self) -> None:
-        """Make it ready to be linked."""
         self._finalize_final_module()
 
     def _finalize_final_module(self) -> None:
-        """Make it ready to be linked, also where it comes from the cache."""
         self._finalize_dynamic_globals()  # type: ignore[no-untyped-call] # numba's
         self._finalized = True
 
     def _get_module_for_linking(self) -> Any:
-        """Return the code with all that it needs, for the cache and for code that is not ours."""
         if self._shared_module is None:
             self._shared_module = self._final_module.clone()
             link_all(self._shared_module, self._linking_libraries)
@@ -258,16 +203,10 @@ class LinkedLibrary(JITCodeLibrary):
         return self._shared_module
 
     def serialize_using_object_code(self) -> Any:
-        """Return what the cache keeps."""
         return self.name, "bitcode", self._get_module_for_linking().as_bitcode()
 
 
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
-    """Link libraries into a module, each once, with all that they need; return them.
-
-    Those that hold all that they need, such as code from the cache, come last: of their functions,
-    LLVM links only those that are called already.
-    """
     linked: dict[int, Any] = {}
     waiting = libraries[::-1]
     while waiting:
@@ -283,15 +222,10 @@ def link_all(module: Any, libraries: list[Any]) -> list[Any]:
 
 
 def list_needed(library: Any) -> list[Any]:
-    """Return the libraries whose code a library calls and does not hold."""
     return library._linking_libraries if isinstance(library, LinkedLibrary) else []
 
 
 def share(module: Any, kept: set[str]) -> None:
-    """Let the functions of a module be defined elsewhere too, and dropped if nothing calls them.
-
-    Those whose names are ``kept`` are left as they are.
-    """
     for function in module.functions:
         is_defined = not function.is_declaration and function.linkage == Linkage.external
         if is_defined and function.name not in kept:
@@ -300,7 +234,6 @@ def share(module: Any, kept: set[str]) -> None:
 
 @contextmanager
 def compiling(*, is_linked: bool) -> Iterator[None]:
-    """Compile code inside the block to be linked, or to be run."""
     if not CAN_LINK:
         yield
         return

@@ -1,9 +1,4 @@
-"""Twins: copies of functions with other globals, from which compiled and array code is made.
-
-The rules and the estimators are ordinary Python functions. A compiled twin calls other compiled
-twins instead of the plain functions. An array twin calls numpy functions instead of branching. So
-each formula is written once.
-"""
+"""Twins: copies of functions with other globals, from which compiled and array code is made."""
 
 from __future__ import annotations
 
@@ -21,12 +16,10 @@ import numpy as np
 
 
 def count_all_brackets(rules: Any, notional: Any) -> int:  # noqa: ARG001 - as the scalar one
-    """Return the number of all brackets, for code that chooses in each of them."""
     return len(rules.floors)
 
 
 def select(condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-    """Return what one of two functions returns; for arrays, element by element."""
     if np.ndim(condition) == 0:
         return yes() if condition else no()
     one, other = yes(), no()
@@ -45,13 +38,11 @@ ON_ARRAYS = {
     "math": np,
     "float": np.asarray,
 }
-"""The functions that array twins call instead of the scalar ones of these names."""
 
 
 def make_twin(
     function: types.FunctionType, names: dict[str, Any], path: Path
 ) -> types.FunctionType:
-    """Return a copy of a function with other globals and another file name."""
     code = function.__code__.replace(co_filename=str(path))
     copy = types.FunctionType(
         code, names, function.__name__, function.__defaults__, function.__closure__
@@ -64,7 +55,6 @@ def make_twin(
 def find_own_functions(
     module: types.ModuleType, left_out: Collection[str] = ()
 ) -> Iterator[tuple[str, types.FunctionType]]:
-    """Yield the public functions a module defines, by name, except those left out."""
     for name, value in vars(module).items():
         is_own = isinstance(value, types.FunctionType) and value.__module__ == module.__name__
         if is_own and name not in left_out and not name.startswith("_"):
@@ -72,10 +62,6 @@ def find_own_functions(
 
 
 def bind_functions(module: types.ModuleType, **names: Any) -> dict[str, Any]:
-    """Return the names of a module whose functions call other functions by some of their names.
-
-    So a loop runs as plain Python around what it leaves open.
-    """
     bound = {**vars(module), **names}
     for name, function in find_own_functions(module, names):
         bound[name] = make_twin(function, bound, Path(function.__code__.co_filename))
@@ -107,12 +93,10 @@ class Selecting(ast.NodeTransformer):
     """
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        """Replace ``a if condition else b``."""
         self.generic_visit(node)
         return make_select(node.test, node.body, node.orelse)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
-        """Replace ``a and b`` and ``a or b``."""
         self.generic_visit(node)
         last = node.values[-1]
         for each in reversed(node.values[:-1]):
@@ -122,20 +106,17 @@ class Selecting(ast.NodeTransformer):
         return last
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        """Replace ``not a``."""
         self.generic_visit(node)
         if not isinstance(node.op, ast.Not):
             return node
         return ast.Compare(node.operand, [ast.Eq()], [ast.Constant(False)])
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        """Replace ``a -= b``, which would change an array that the caller holds."""
         self.generic_visit(node)
         now = ast.Name(node.target.id, ast.Load()) if isinstance(node.target, ast.Name) else None
         return ast.Assign([node.target], ast.BinOp(now, node.op, node.value)) if now else node
 
     def visit_If(self, node: ast.If) -> ast.AST:
-        """Replace an ``if`` whose sides assign the same name."""
         self.generic_visit(node)
         match (node.body, node.orelse):
             case ([ast.Assign() as yes], [ast.Assign() as no]) if is_same(yes, no):
@@ -143,7 +124,6 @@ class Selecting(ast.NodeTransformer):
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Replace an ``if`` that returns just before the last line does."""
         self.generic_visit(node)
         match node.body:
             case [*rest, ast.If(body=[ast.Return(ast.expr() as yes)], orelse=[]) as choice,
@@ -154,12 +134,10 @@ class Selecting(ast.NodeTransformer):
 
 
 def is_same(one: ast.Assign, other: ast.Assign) -> bool:
-    """Return whether two lines assign the same names."""
     return [*map(ast.dump, one.targets)] == [*map(ast.dump, other.targets)]
 
 
 def make_select(condition: ast.expr, yes: ast.expr, no: ast.expr) -> ast.Call:
-    """Return a call of :func:`select`."""
     nothing = ast.arguments([], [], None, [], [], None, [])
     sides = [ast.Lambda(nothing, each) for each in (yes, no)]
     return ast.Call(ast.Name("select", ast.Load()), [condition, *sides], [])
@@ -167,7 +145,6 @@ def make_select(condition: ast.expr, yes: ast.expr, no: ast.expr) -> ast.Call:
 
 @functools.cache
 def read_selecting_code(module: types.ModuleType) -> dict[str, types.CodeType]:
-    """Return the code of the functions of a module with their choices replaced, by name."""
     path = str(module.__file__)
     tree = Selecting().visit(ast.parse(Path(path).read_text(encoding="utf-8")))
     whole = compile(ast.fix_missing_locations(tree), path, "exec")
@@ -175,7 +152,6 @@ def read_selecting_code(module: types.ModuleType) -> dict[str, types.CodeType]:
 
 
 def find_version(name: str) -> str:
-    """Return the version of a package; import it only if it has no metadata."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -184,7 +160,6 @@ def find_version(name: str) -> str:
 
 @functools.cache
 def describe_target() -> tuple[str, ...]:
-    """Return what compiled code depends on besides its source: compiler, linker and processor."""
     from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
 
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]

@@ -1,8 +1,4 @@
-"""Handling of Ctrl-C while the command is being imported: exit at once, without a traceback.
-
-The first import of the package installs the handler if the process is the ``backtest`` command. The
-command line replaces it when it is ready. A program that imports the library is not affected.
-"""
+"""Handling of Ctrl-C while the command is being imported: exit at once, without a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ INTERRUPTED = 130
 
 
 def is_command() -> bool:
-    """Return whether this process is the installed command or ``python -m backtest``."""
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":  # the value while Python still looks for the module
         words = sys.orig_argv
@@ -28,7 +23,6 @@ def is_command() -> bool:
 
 
 def exit_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
-    """End the process: no work has begun, or none is left."""
     try:
         os.write(2, b"interrupted\n")
     finally:
@@ -36,14 +30,12 @@ def exit_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 
 
 
 def arm() -> None:
-    """Make Ctrl-C end the process at once instead of raising KeyboardInterrupt."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, exit_at_once)
 
 
 def disarm() -> None:
-    """Make Ctrl-C raise KeyboardInterrupt again."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is exit_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,14 +1,5 @@
 """Exponential, logarithm and power, in scalar functions that compile to vector instructions.
 
-Public as part of :mod:`backtest.math`. A formula evaluated for many accounts side by side is a
-loop that LLVM vectorizes only if it calls nothing and does not branch. So these functions choose
-between values instead of branching, round by adding a large number, and read and write exponents
-as bits. They only add, multiply, divide and take roots of floats, each rounded as IEEE 754 says, so
-compiled code and plain Python give the same bits on every machine.
-
-Largest errors, in units of the last place (ulp): ``exp`` and ``log`` 1, ``power`` 1 + |y ln x|;
-1 more where a result is below the normal floats (2.2e-308).
-
 Sources: the reductions of arguments are those of Sun's fdlibm (1993); the polynomials are minimax
 (Remez), computed with 60 digits.
 """
@@ -43,12 +34,10 @@ LARGEST_FACTOR = 7.378697629483821e19
 
 
 def bits_of(x: float) -> int:
-    """Return the bits of a float as a signed integer."""
     return int(np.float64(x).view(np.int64))
 
 
 def float_of(bits: int) -> float:
-    """Return the float that has these bits."""
     return float(np.int64(bits).view(np.float64))
 
 
@@ -63,12 +52,6 @@ def exp(x: float) -> float:
 
 
 def exp_of_sum(shifted: float, first: float, second: float) -> float:
-    """Return 2^k e^(first + second) for the sum of k and SHIFT.
-
-    k is whole, the sum within 0.35 of zero, ``first`` exact, and ``second`` small beside 1. The
-    scale has two factors, as 2^k may be too large or too small for a float although the result is
-    not.
-    """
     r = first + second
     r2 = r * r
     r4 = r2 * r2
@@ -122,7 +105,6 @@ def log(x: float) -> float:
 
 
 def upper_bits(x: float) -> float:
-    """Return x cut to the upper 26 bits of its mantissa."""
     return float_of(bits_of(x) & HIGH_BITS)
 
 
@@ -164,10 +146,6 @@ def power(x: float, y: float) -> float:
 
 
 def general_power(size: float, y: float) -> float:
-    """Return a number of at least 0 to the power of y, by its logarithm.
-
-    The powers of 0, infinity and NaN are chosen last, so that nothing waits for them.
-    """
     high, low = log_in_two(size)
     factor = LARGEST_FACTOR if y > LARGEST_FACTOR else y
     factor = -LARGEST_FACTOR if factor < -LARGEST_FACTOR else factor

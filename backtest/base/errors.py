@@ -1,9 +1,4 @@
-"""Errors and warnings for users: each error has the rule, the value found, where, and the cure.
-
-Texts that name arguments, ``mark_gaps='last'`` in Python and a flag at the command line, are each
-a str in its Python form. It also keeps the arguments it names as data, from which
-:mod:`backtest.cli.cures` writes the form of the command line.
-"""
+"""Errors and warnings for users: each error has the rule, the value found, where, and the cure."""
 
 from __future__ import annotations
 
@@ -93,7 +88,6 @@ LONGEST_NAME = 100
 
 
 def describe_fault(error: Exception) -> str:
-    """Describe an error of a file or its content; one of the system without its number."""
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -117,7 +111,6 @@ PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn with the file and the line of the nearest caller outside the package."""
     level, frame = 2, sys._getframe(1)
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
@@ -125,14 +118,6 @@ def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
 
 
 class Argument(NamedTuple):
-    """An argument of a function, optionally with the value to pass.
-
-    Examples
-    --------
-    >>> str(Argument("mark_gaps", "last")), str(Argument("reserve"))
-    ("mark_gaps='last'", 'reserve')
-    """
-
     name: str
     value: object = ...
 
@@ -168,7 +153,6 @@ class Phrase(str):
     pieces: tuple[Piece, ...]
 
     def __new__(cls, text: str, *pieces: Piece) -> Phrase:
-        """Fill the slots in their Python form."""
         phrase = super().__new__(cls, text.format(*pieces))
         phrase.text, phrase.pieces = text, pieces
         return phrase
@@ -182,22 +166,11 @@ class Phrase(str):
 
 
 class Place(str):
-    """The place of an error: arguments of a function, with details such as an entry or a file.
-
-    ``of`` is the name of the function.
-
-    Examples
-    --------
-    >>> Place("sampler", of="bt.tune"), Place("sets", "target", "first in set 3")
-    ('bt.tune, sampler', 'sets, target, first in set 3')
-    """
-
     arguments: tuple[str, ...]
     details: tuple[str, ...]
     of: str
 
     def __new__(cls, arguments: str | tuple[str, ...], *details: str, of: str = "") -> Place:
-        """Join the names and the details."""
         names = (arguments,) if isinstance(arguments, str) else arguments
         place = super().__new__(cls, ", ".join(filter(None, [of, " and ".join(names), *details])))
         place.arguments, place.details, place.of = names, details, of
@@ -208,12 +181,5 @@ class Place(str):
 
 
 def join_phrases(separator: str, texts: Iterable[str]) -> Phrase:
-    """Join the distinct texts into a phrase that keeps the arguments they name.
-
-    Examples
-    --------
-    >>> join_phrases("; ", ["drop it", "drop it", Phrase("give {}", Argument("interval", "1h"))])
-    "drop it; give interval='1h'"
-    """
     different = list(dict.fromkeys(texts))
     return Phrase(separator.join(["{}"] * len(different)), *different)

@@ -1,9 +1,4 @@
-"""Declarations of what a field may hold, written as ``Annotated[float, COST]``.
-
-Like :class:`backtest.base.ranges.Range` and ``Choice``, each declaration has a type, ``kind``, and
-a method ``check(name, value, where=...)``. It returns the value in that type, or raises a
-ParameterError with the rule, the value and the cure.
-"""
+"""Declarations of what a field may hold, written as ``Annotated[float, COST]``."""
 
 from __future__ import annotations
 
@@ -29,11 +24,6 @@ Cost: TypeAlias = float | FloatSeries | str
 
 
 class Declaration(Protocol):
-    """Interface of all declarations.
-
-    A declaration of numbers also has ``admits(values)``, which checks an array of them.
-    """
-
     kind: ClassVar[type]
 
     def check(self, name: str, value: object, *, where: str) -> object:
@@ -49,7 +39,6 @@ def check_names(
     noun: str = "field",
     where: str,
 ) -> None:
-    """Check that all names are known, and that no required one is missing."""
     names = [str(name) for name in given]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
@@ -75,32 +64,25 @@ COST = Number(0, 1, open_high=True)
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers from ``low`` up."""
-
     low: int
     kind: ClassVar[type] = int
 
     def check(self, name: str, value: object, *, where: str) -> int:
-        """Return an int of at least ``low``."""
         number = float(check_number(name, value, where=where))
         if math.isfinite(number):
             check_number(name, value, where=where, whole=True)
         return int(Number(self.low).check(name, value, where=where))
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return a mask of the numbers that :meth:`check` accepts."""
         is_whole: BoolArray = values == np.rint(values)
         return Number(self.low).admits(values) & is_whole
 
 
 @dataclass(frozen=True)
 class Flag:
-    """True or False."""
-
     kind: ClassVar[type] = bool
 
     def check(self, name: str, value: object, *, where: str) -> bool:
-        """Return a bool."""
         if not isinstance(value, bool | np.bool_):
             raise ParameterError(
                 f"{name} must be True or False, got {repr_plain(value)}",
@@ -112,12 +94,9 @@ class Flag:
 
 @dataclass(frozen=True)
 class Text:
-    """A text that is not empty."""
-
     kind: ClassVar[type] = str
 
     def check(self, name: str, value: object, *, where: str) -> str:
-        """Return the text."""
         if not isinstance(value, str) or not value:
             raise ParameterError(
                 f"{name} must be text, got {repr_plain(value)}",
@@ -129,26 +108,20 @@ class Text:
 
 @dataclass(frozen=True)
 class Duration:
-    """A text such as ``"60s"`` or ``"1d"``."""
-
     kind: ClassVar[type] = str
 
     def check(self, name: str, value: object, *, where: str) -> str:  # noqa: ARG002 - as the others
-        """Return the text."""
         parse_duration(value if isinstance(value, str) else repr_plain(value), where=where)
         return str(value)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A read-only series of numbers by UTC time or, if ``constant``, a single number."""
-
     number: Number
     constant: bool = True
     kind: ClassVar[type] = float
 
     def check(self, name: str, value: object, *, where: str) -> Rate:
-        """Return the number, or a copy of the series, with all values within the bounds."""
         if self.constant and not isinstance(value, pd.Series):
             return self.number.check(name, value, where=where)
         series = check_series(name, value, where=where)
@@ -158,19 +131,15 @@ class Timed:
         return series
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return a mask of the constants that :meth:`check` accepts."""
         return self.number.admits(values)
 
 
 @dataclass(frozen=True)
 class DatedCost:
-    """A cost: a number, a series by UTC time, or the name of a column of the market."""
-
     number: Number
     kind: ClassVar[type] = float
 
     def check(self, name: str, value: object, *, where: str) -> Cost:
-        """Return the number, a copy of the series, or the name."""
         if not isinstance(value, str):
             return Timed(self.number).check(name, value, where=where)
         if not value.strip() or is_number_text(value):
@@ -183,12 +152,10 @@ class DatedCost:
         return value
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return a mask of the constants that :meth:`check` accepts."""
         return self.number.admits(values)
 
 
 def is_number_text(text: str) -> bool:
-    """Return whether a text reads as a number."""
     try:
         float(text.strip().rstrip("%"))
     except ValueError:
@@ -199,10 +166,7 @@ def is_number_text(text: str) -> bool:
 def check_series(
     name: str, series: object, *, where: str, may_be_infinite: bool = False
 ) -> FloatSeries:
-    """Return a read-only copy of a series of numbers by UTC time, to the nanosecond.
-
-    Its numbers must be finite, unless they ``may_be_infinite``; none may be NaN.
-    """
+    """Return a read-only copy of a series of numbers by UTC time, to the nanosecond."""
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
         found = (
             repr_plain(series) if not isinstance(series, pd.Series) else type(series.index).__name__

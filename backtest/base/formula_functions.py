@@ -1,8 +1,4 @@
-"""The functions that stand in a policy's formula for ``**``, ``exp`` and ``log``.
-
-Numbers go to :mod:`backtest.base.elementary`, arrays to numpy. Results are numpy's floats, so a
-division by one of 0.0 is infinite, as in compiled code.
-"""
+"""The functions that stand in a policy's formula for ``**``, ``exp`` and ``log``."""
 
 from __future__ import annotations
 
@@ -21,7 +17,6 @@ SHORT = (0.5, 1.5, 2.0, 3.0)
 
 
 def raise_to(x: Any, y: Any) -> Any:
-    """Return x to the power of y; whole numbers stay whole."""
     is_scalar = isinstance(x, NUMBER) and isinstance(y, NUMBER)
     if not is_scalar or (isinstance(x, WHOLE) and isinstance(y, WHOLE)):
         return x**y
@@ -31,12 +26,10 @@ def raise_to(x: Any, y: Any) -> Any:
 
 
 def natural_exp(x: Any) -> Any:
-    """Return e to the power of x."""
     return np.float64(exp(float(x))) if isinstance(x, NUMBER) else np.exp(x)
 
 
 def natural_log(x: Any) -> Any:
-    """Return the natural logarithm of x."""
     return np.float64(log(float(x))) if isinstance(x, NUMBER) else np.log(x)
 
 
@@ -52,4 +45,3 @@ REPLACEMENTS: dict[Any, tuple[Callable[..., Any], int]] = {
     log: (natural_log, 1),
     power: (raise_to, 2),
 }
-"""What stands for a function, in calls with so many arguments."""

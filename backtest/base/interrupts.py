@@ -1,8 +1,4 @@
-"""Safe Ctrl-C in compiled code: signals wait until a compiled call has returned.
-
-A compiled function builds its named tuples in Python, and Python then runs pending signal handlers.
-Compiled code cannot handle an exception raised there: the process would crash.
-"""
+"""Safe Ctrl-C in compiled code: signals wait until a compiled call has returned."""
 
 from __future__ import annotations
 
@@ -20,20 +16,16 @@ SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")
     if hasattr(signal, name)
 )
-"""Signals that programs handle: Ctrl-C, the end of a job or a terminal, a time limit."""
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 
 @dataclass
 class SignalGate:
-    """Keeps signals while it is closed; passes them to their handlers while it is open."""
-
     is_closed: bool = True
     kept: list[Callable[[], Any]] = field(default_factory=list)
 
     def handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
-        """Keep a signal for later, except while numba compiles."""
         if self.is_closed and not is_compiling(frame):
             self.kept.append(partial(handler, number, frame))
         else:
@@ -42,11 +34,6 @@ class SignalGate:
 
 @contextmanager
 def hold_signals() -> Iterator[None]:
-    """Delay signals inside the block, which calls a compiled function, until it ends.
-
-    While numba compiles, which takes seconds and is plain Python, signals are handled at once. Only
-    the main thread gets signals, and only those with a Python handler are delayed, such as Ctrl-C.
-    """
     before: list[tuple[int, Handler]] = []
     if threading.current_thread() is threading.main_thread():
         handlers = ((number, signal.getsignal(number)) for number in SIGNALS)
@@ -62,7 +49,6 @@ def hold_signals() -> Iterator[None]:
 
 
 def restore_handlers(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) -> None:
-    """Restore all handlers, then handle the kept signals, even if one of them raises."""
     try:
         while before:
             signal.signal(*before[-1])
@@ -75,10 +61,6 @@ def restore_handlers(before: list[tuple[int, Handler]], kept: list[Callable[[], 
 
 
 def is_compiling(frame: FrameType | None) -> bool:
-    """Return whether a frame or one of its callers is numba compiling, and may be interrupted.
-
-    It may not be while LLVM calls back into Python, where exceptions are lost.
-    """
     while frame is not None:
         name = frame.f_code.co_name
         if name.startswith("_raw_object_cache"):

@@ -25,24 +25,10 @@ WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_plain(value: Any) -> Any:
-    """Convert data for JSON; numbers that are not finite become the words nan, inf, -inf.
-
-    Examples
-    --------
-    >>> to_plain({"since": math.inf, "memory": (1.0, math.nan)})
-    {'since': 'inf', 'memory': [1.0, 'nan']}
-    """
     return _convert(value, str)
 
 
 def to_json(value: Any) -> Any:
-    """Convert data for JSON; arrays become lists, numbers that are not finite become null.
-
-    Examples
-    --------
-    >>> to_json({"ruin_time": math.nan, "sharpe": np.array([1.0])})
-    {'ruin_time': None, 'sharpe': [1.0]}
-    """
     return _convert(value, lambda _: None)
 
 
@@ -58,21 +44,17 @@ def _convert(value: Any, write_special: Callable[[float], str | None]) -> Any:
 
 
 class PlainRepr(reprlib.Repr):
-    """Short texts of values of any type, also of those that cannot write themselves."""
-
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxlong = self.maxother = LONGEST_TEXT
         self.maxlist = self.maxtuple = self.maxdict = MOST_ITEMS
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        """Write a dict in its own order."""
         parts = [f"{self.repr1(k, level - 1)}: {self.repr1(x[k], level - 1)}" for k in x]
         more = ["..."] if len(parts) > MOST_ITEMS else []
         return f"{{{', '.join(parts[:MOST_ITEMS] + more)}}}"
 
     def repr_int(self, x: int, level: int) -> str:
-        """Write an int; one of more digits than Python writes by its size."""
         is_short = x.bit_length() < MOST_BITS
         return super().repr_int(x, level) if is_short else f"an int of {x.bit_length():,} bits"
 
@@ -106,13 +88,6 @@ def repr_plain(value: object) -> str:
 
 
 def repr_given(value: object) -> str:
-    """Return the repr of a value that a user gave; a whole float is written without ``.0``.
-
-    Examples
-    --------
-    >>> repr_given(-5.0), repr_given(np.float64(0.25)), repr_given("abc")
-    ('-5', '0.25', "'abc'")
-    """
     if isinstance(value, float) and value.is_integer() and abs(value) < MOST_PLAIN:
         return f"{value:.0f}"
     return repr_plain(value)
@@ -131,7 +106,6 @@ def _strip(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Reverse :func:`to_plain`, for data without texts that equal one of its words."""
     if isinstance(value, dict):
         return {key: from_plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -145,10 +119,6 @@ CURE = "run the experiment again, or restore the file"
 
 
 def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
-    """Return the content of a plain file of at most 32 MiB, without blocking on pipes or devices.
-
-    Raise a DataError if it is larger or not a plain file, and an OSError if it cannot be read.
-    """
     place = Path(path)
     with open_plain(place, cure=cure) as plain, BufferedReader(plain) as file:
         size = os.fstat(file.fileno()).st_size
@@ -164,10 +134,6 @@ def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
 
 
 def open_plain(path: Path | str, *, cure: str = CURE) -> FileIO:
-    """Open a plain file for reading, without blocking on pipes or devices.
-
-    Raise a DataError if it is not a plain file, and an OSError if it cannot be read.
-    """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = FileIO(handle)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -178,10 +144,6 @@ def open_plain(path: Path | str, *, cure: str = CURE) -> FileIO:
 
 
 def parse_json(content: bytes, path: Path | str, *, cure: str = CURE) -> Any:
-    """Parse JSON that may be malformed.
-
-    Raise a DataError if it is not JSON, not UTF-8, or nested too deeply.
-    """
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:

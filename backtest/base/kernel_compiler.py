@@ -1,8 +1,4 @@
-"""Compiler of kernels: functions of arrays that several wings use; each compiles once per machine.
-
-As in :mod:`backtest.engine.compile.loop_compiler`, numba's cache refers to a copy of the source in
-the cache folder. So results can be cached even if the folder of the package is read-only.
-"""
+"""Compiler of kernels: functions of arrays; each compiles once per machine."""
 
 from __future__ import annotations
 
@@ -17,17 +13,10 @@ from backtest.base.code_identity import hash_texts
 from backtest.base.compiled_twins import describe_target, find_own_functions, make_twin
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
-"""Options of numba: kernels allocate nothing and follow IEEE 754 strictly."""
 
 
 @functools.cache
 def compile_kernels(module: ModuleType) -> Any:
-    """Return the compiled kernels of a module as attributes.
-
-    The tuple ``KERNELS`` of the module names the functions that are called from outside. Each is
-    compiled at its first call, and loaded from the cache in later processes. All other functions,
-    also those imported from other kernel modules, are inlined.
-    """
     names: dict[str, Any] = dict(vars(module))
     for other in helpers_of(module):
         names |= compile_helpers(other)
@@ -37,7 +26,6 @@ def compile_kernels(module: ModuleType) -> Any:
 
 @functools.cache
 def compile_helpers(module: ModuleType) -> dict[str, Any]:
-    """Return the functions of a module and those that it imports, compiled to be inlined."""
     names: dict[str, Any] = dict(vars(module))
     imported: dict[str, Any] = {}
     for other in helpers_of(module):
@@ -48,7 +36,6 @@ def compile_helpers(module: ModuleType) -> dict[str, Any]:
 def compile_functions(
     module: ModuleType, names: dict[str, Any], path: Path, kernels: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the functions that a module defines, compiled: kernels cached, the others inlined."""
     from backtest.base.compiled_files import jit  # noqa: PLC0415 - loads numba
 
     found = {}
@@ -61,7 +48,6 @@ def compile_functions(
 
 @functools.cache
 def write_copy(module: ModuleType) -> Path:
-    """Copy the source of a module to the cache folder, and return the path of the copy."""
     sources = list_sources(module)
     texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources]
     mark = hash_texts(*texts, *describe_target())
@@ -72,7 +58,6 @@ def write_copy(module: ModuleType) -> Path:
 
 
 def list_sources(module: ModuleType) -> list[ModuleType]:
-    """Return a module of kernels, and all that it imports functions of, directly or not."""
     found = [module]
     for other in found:
         found += [each for each in helpers_of(other) if each not in found]
@@ -80,7 +65,6 @@ def list_sources(module: ModuleType) -> list[ModuleType]:
 
 
 def helpers_of(module: ModuleType) -> list[ModuleType]:
-    """Return our modules whose functions a module of kernels imports, in order of name."""
     functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
     names = {each.__module__ for each in functions if each.__module__ != module.__name__}
     names = {name for name in names if name.startswith("backtest.")}  # not typing.NamedTuple

@@ -1,8 +1,4 @@
-"""Kernels of arrays: compiled, or in plain Python where compiling would take longer.
-
-A module of kernels names them in the tuple ``KERNELS``. Its dictionary ``PLAIN_SECONDS`` has the
-seconds per item of the last argument in plain Python; kernels without them are always compiled.
-"""
+"""Kernels of arrays: compiled, or in plain Python where compiling would take longer."""
 
 from __future__ import annotations
 
@@ -28,20 +24,16 @@ COMPILE_SECONDS = 2.0
 
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
-    """Return the kernels that the tuple ``KERNELS`` of a module names, as attributes."""
     return SimpleNamespace(**{name: Kernel(module, name) for name in module.KERNELS})
 
 
 class Kernel:
-    """Kernel of a module: compiled, or in plain Python the first time if that is faster."""
-
     def __init__(self, module: ModuleType, name: str) -> None:
         self.module = module
         self.name = name
         self.ready: set[str] = set()
 
     def __call__(self, *arguments: Any) -> None:
-        """Call the function of this name, compiled or plain."""
         outlined = tuple(map(outline_argument, arguments))
         key = name_types(*outlined)
         is_plain = key not in self.ready and self.is_plain(key, outlined, arguments[-1].size)
@@ -50,7 +42,6 @@ class Kernel:
             self.note(key)
 
     def is_done_plainly(self, arguments: tuple[Any, ...]) -> bool:
-        """Run it in plain Python; undo it if that raises where compiled code would not."""
         arrays = [each for each in arguments if isinstance(each, np.ndarray)]
         before = [each.copy() for each in arrays]
         try:
@@ -65,13 +56,11 @@ class Kernel:
 
     @functools.cached_property
     def compiled(self) -> Any:
-        """The compiled function."""
         from backtest.base.kernel_compiler import compile_kernels  # noqa: PLC0415 - loads numba
 
         return getattr(compile_kernels(self.module), self.name)
 
     def is_plain(self, key: str, outlined: tuple[Any, ...], n_items: int) -> bool:
-        """Return whether plain Python is faster for this many items of the last argument."""
         cost = getattr(self.module, "PLAIN_SECONDS", {}).get(self.name)
         if cost is None or self.mark(key).exists():
             return False
@@ -82,17 +71,14 @@ class Kernel:
         return True
 
     def mark(self, key: str) -> Path:
-        """Return the file that exists once the kernel is compiled for these types."""
         return write_copy(self.module).parent / f"{self.name}.{key}.ready"
 
     def note(self, key: str) -> None:
-        """Record that it is compiled for these types."""
         if key not in self.ready:
             write_marks((self.mark(key),))
             self.ready.add(key)
 
     def compile_for(self, outlined: tuple[Any, ...]) -> None:
-        """Compile it for arguments of these types, without calling it."""
         from numba.core.typing.typeof import Purpose, typeof  # noqa: PLC0415
 
         given = map(rebuild_argument, outlined)

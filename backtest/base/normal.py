@@ -1,8 +1,4 @@
-"""Normal distribution, in scalar functions that compile to vector instructions.
-
-Public as part of :mod:`backtest.math`. Relative accuracy: Mills' ratio and the distribution
-function 1e-15, the density 5e-16, also far in the tails, until they underflow at about -38.
-"""
+"""Normal distribution, in scalar functions that compile to vector instructions."""
 
 from __future__ import annotations
 

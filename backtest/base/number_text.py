@@ -19,12 +19,10 @@ DIGITS = (6, 9, 12, 17)
 
 
 def format_number(value: float) -> str:
-    """Format a plain number with two decimals."""
     return NOT_AVAILABLE if math.isnan(value) else f"{value:,.2f}"
 
 
 def format_signed(value: float) -> str:
-    """Format a number with its sign and two decimals."""
     return NOT_AVAILABLE if math.isnan(value) else f"{value:+.2f}"
 
 
@@ -36,27 +34,17 @@ def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = Fals
 
 
 def format_probability(probability: float) -> str:
-    """Format a probability with two decimals, rounded down: 0.9499 must not read as 0.95."""
     if math.isnan(probability):
         return NOT_AVAILABLE
     return f"{math.floor(100.0 * probability + 1e-9) / 100.0:.2f}"
 
 
 def format_chance(probability: float) -> str:
-    """Format an estimated probability as a percentage of three significant digits."""
     return NOT_AVAILABLE if math.isnan(probability) else f"{100.0 * probability:.3g} %"
 
 
 def format_bps(rate: object) -> str:
-    """Format a fraction in basis points; one that changes over time by its range or its column.
-
-    Examples
-    --------
-    >>> format_bps(0.0005), format_bps("spread")
-    ('5 bp', 'by the column spread')
-    >>> format_bps({"time": ["2021-01-01T00:00:00Z", "2021-02-01T00:00:00Z"], "value": [4e-4, 0.1]})
-    '4 to 1000 bp by date'
-    """
+    """Format a fraction in basis points; one that changes over time by its range or its column."""
     if isinstance(rate, str):
         return f"by the column {rate}"
     found: Any = rate["value"] if isinstance(rate, Mapping) else rate
@@ -67,17 +55,14 @@ def format_bps(rate: object) -> str:
 
 
 def format_leverage(turns: float) -> str:
-    """Format a leverage."""
     return f"{turns:.2f}x" if abs(turns) >= 0.1 or turns == 0.0 else f"{turns:.2g}x"
 
 
 def format_price(price: float) -> str:
-    """Format a price: two decimals from 1,000 on, six significant digits below."""
     return f"{price:,.2f}" if abs(price) >= 1000.0 else f"{price:.6g}"
 
 
 def format_price_at_tick(price: float, tick: float) -> str:
-    """Format a price with as many decimals as its tick has; NaN is ``none``."""
     if math.isnan(price):
         return "none"
     return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
@@ -91,27 +76,16 @@ def format_money(amount: float) -> str:
 
 
 def choose_decimals(capital: float) -> int:
-    """Return the decimals of all amounts of an account: 2, and 6 where it holds few coins."""
     return 2 if abs(capital) >= 100.0 else 6
 
 
 def format_value(value: object) -> str:
-    """Format the value of a parameter: four significant digits for floats, ``none`` for None."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return "none" if value is None else str(value)
 
 
 def format_setting(value: object) -> str:
-    """Format a field of a venue or account as stored by ``to_dict``: a value, series or table.
-
-    Examples
-    --------
-    >>> format_setting({"BTCUSDT": "cross", "ETHUSDT": "isolated"})
-    'BTCUSDT cross, ETHUSDT isolated'
-    >>> format_setting([{"name": "BTC", "tiers": [[0.0, 5000.0, 0.95]]}])
-    '(name BTC, tiers ((0, 5000, 0.95)))'
-    """
     if isinstance(value, Mapping) and value.keys() == {"time", "value"}:
         return f"a series of {len(value['value']):,} values"
     if isinstance(value, Mapping | list | tuple):
@@ -121,7 +95,6 @@ def format_setting(value: object) -> str:
 
 
 def _format_parts(value: object) -> str:
-    """Format the parts of a table or list, those that have parts in parentheses."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_enclose(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
@@ -135,7 +108,6 @@ def _enclose(value: object) -> str:
 
 
 def format_magnitude(value: float) -> str:
-    """Format a round number with k, M and B for thousands, millions and billions."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"
@@ -143,18 +115,10 @@ def format_magnitude(value: float) -> str:
 
 
 def count_nouns(number: float, noun: str, plural: str = "") -> str:
-    """Return a number with its noun, singular or plural.
-
-    Examples
-    --------
-    >>> count_nouns(1, "quote"), count_nouns(2_000, "quote"), count_nouns(0, "expiry", "expiries")
-    ('1 quote', '2,000 quotes', '0 expiries')
-    """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
 
 
 def format_days(days: float) -> str:
-    """Format a number of days, with a decimal below 100; infinity is ``never``."""
     if math.isnan(days):
         return NOT_AVAILABLE
     if math.isinf(days):
@@ -163,25 +127,21 @@ def format_days(days: float) -> str:
 
 
 def format_rate(per_second: float) -> str:
-    """Format a number per second: whole from 10 on, two significant digits below."""
     return f"{per_second:,.0f}" if per_second >= 10.0 else f"{per_second:.2g}"
 
 
 def format_hours(nanoseconds: float) -> str:
-    """Format a length of time in hours, or in days from 48 hours on."""
     hours = nanoseconds / HOUR
     return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
 
 
 def format_clock(seconds: float) -> str:
-    """Format a length of time in hours, minutes and seconds."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def format_pair(one: float, other: float) -> tuple[str, str]:
-    """Format two numbers with enough digits to show that they differ."""
     for digits in DIGITS:
         texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
         if texts[0] != texts[1]:
@@ -190,7 +150,6 @@ def format_pair(one: float, other: float) -> tuple[str, str]:
 
 
 def format_change(before: float, after: float) -> str:
-    """Format the change of a number: in percent, or absolute if it was 0; empty if undefined."""
     if not (math.isfinite(before) and math.isfinite(after)):
         return ""
     if before == 0.0:

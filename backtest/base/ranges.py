@@ -1,8 +1,4 @@
-"""Declarations of numbers and options: ranges, choices and bounds.
-
-``Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)]`` on a field of a policy declares
-the allowed values, the unit, and the scale on which an optimizer searches.
-"""
+"""Declarations of numbers and options: ranges, choices and bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +16,6 @@ from backtest.base.json_values import repr_given
 from backtest.base.units import BoolArray, FloatArray
 
 Condition: TypeAlias = "tuple[str, object] | None"
-"""Another parameter, and the value (or tuple of values) of it for which this one matters."""
 
 
 @checked_fields
@@ -143,7 +138,6 @@ class Choice:
 
 
 def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
-    """Build a range from bounds given by a user; ``where`` is the place for an error."""
     try:
         return Range(low, high, log=is_log)
     except ParameterError as error:
@@ -151,7 +145,6 @@ def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
 
 
 def check_number(name: str, value: object, *, where: str, whole: bool = False) -> float | int:
-    """Return a real number that is not NaN, as int where ``whole``, else as float."""
     kind = "a whole number" if whole else "a number"
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = to_float(value) if real else math.nan
@@ -165,13 +158,6 @@ def check_number(name: str, value: object, *, where: str, whole: bool = False) -
 
 
 def to_float(value: object) -> float:
-    """Convert a real number to a float; an int that is too large becomes infinite.
-
-    Examples
-    --------
-    >>> to_float(2), to_float(-(10**400))
-    (2.0, -inf)
-    """
     try:
         return float(value)  # type: ignore[arg-type] # a real number has one
     except OverflowError:
@@ -180,8 +166,6 @@ def to_float(value: object) -> float:
 
 @dataclass(frozen=True)
 class Number:
-    """Numbers from ``low`` to ``high``; an open end excludes the bound itself."""
-
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
@@ -196,7 +180,6 @@ class Number:
         return " and ".join(text for text, bound in texts if math.isfinite(bound)) or "finite"
 
     def check(self, name: str, value: object, *, where: str) -> float:
-        """Return a float within the bounds."""
         number = float(check_number(name, value, where=where))
         over = number > self.low if self.open_low else number >= self.low
         under = number < self.high if self.open_high else number <= self.high
@@ -215,7 +198,6 @@ class Number:
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
-        """Return a mask of the numbers that :meth:`check` accepts."""
         over = values > self.low if self.open_low else values >= self.low
         under = values < self.high if self.open_high else values <= self.high
         return over & under & (self.may_be_infinite | np.isfinite(values))

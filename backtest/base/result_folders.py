@@ -22,16 +22,11 @@ from backtest.base.json_values import CURE, parse_json, read_small, to_plain
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
-"""Prefixes of the names of folders that are being written, replaced or deleted."""
 ROUNDING = 1e-9
 """Difference of two numbers, relative or absolute, by which processors of other models differ."""
 
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
-    """Save a result as a folder inside ``folder``, atomically; an older one is replaced.
-
-    ``write`` writes the files into a draft folder; ``what`` names the kind of result in errors.
-    """
     target = folder / name
     try:
         with temporary_folder(folder, DRAFT) as temporary:
@@ -49,11 +44,6 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
 
 
 def discard_folder(folder: Path) -> None:
-    """Delete a folder of this package so that a kill leaves all of it, or a leftover for prune.
-
-    It is renamed first, and its manifest, by which ``results prune`` knows it, is deleted last.
-    What cannot be deleted stays, and lists show it.
-    """
     with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
         moved = folder.rename(grave / folder.name)
         for each in moved.iterdir():
@@ -65,12 +55,6 @@ def discard_folder(folder: Path) -> None:
 
 
 def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:
-    """Return a warning if a result with the same id was saved with other metrics; empty if not.
-
-    The id covers everything that determines the numbers, so the policy is not repeatable, or the
-    code of this package was changed. Processors of other models may differ by a relative 1e-9. A
-    file that is missing or damaged has no metrics.
-    """
     try:
         before = read_json_file(saved)
     except DataError:
@@ -89,33 +73,18 @@ def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> s
 
 
 def is_rounded(one: object, other: object) -> bool:
-    """Return whether two saved values are the same but for rounding.
-
-    Examples
-    --------
-    >>> is_rounded(0.1 + 0.2, 0.3), is_rounded(0.3, 0.31), is_rounded(0.0, None)
-    (True, False, False)
-    """
     if isinstance(one, int | float) and isinstance(other, int | float):
         return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
     return one == other
 
 
 def name_folder(title: str, identity: str) -> str:
-    """Build the name of a folder from a title and an id.
-
-    Examples
-    --------
-    >>> name_folder("VolTarget", "0a1b")
-    'voltarget-0a1b'
-    """
     return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
 
 
 def write_folder_manifest(
     folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int
 ) -> None:
-    """Write the manifest with the hashes of the files it lists."""
     hashes = {name: hash_file(folder / name) for name in files}
     write_json_file({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
 
@@ -123,7 +92,6 @@ def write_folder_manifest(
 def read_manifest(
     folder: Path, files: Sequence[str], format_: int, *, what: str, cure: str
 ) -> dict[str, Any]:
-    """Return the manifest of a folder, after checking its kind, format and hashes of its files."""
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(
@@ -160,7 +128,6 @@ def read_manifest(
 
 @contextmanager
 def reading_folder(folder: Path) -> Iterator[None]:
-    """Raise a DataError if a file cannot be read, as when another process deletes the folder."""
     try:
         yield
     except OSError as error:
@@ -172,18 +139,15 @@ def reading_folder(folder: Path) -> Iterator[None]:
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Write a table without its index."""
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
 
 
 def write_json_file(data: Mapping[str, Any], path: Path) -> None:
-    """Write data as indented JSON."""
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json_file(path: Path) -> Any:
-    """Return the data of a JSON file."""
     try:
         return parse_json(read_small(path), path)
     except OSError as error:
@@ -193,12 +157,10 @@ def read_json_file(path: Path) -> Any:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damage_error(path: Path, fault: str) -> DataError:
-    """Return the error for a file of a result that cannot be used."""
     cure = "run the experiment again, or restore the file"
     return DataError(f"{path.name} {fault}", where=str(path), cure=cure)

@@ -1,7 +1,4 @@
-"""How a saved result describes itself: its numbers, tables and charts, as plain data.
-
-Results declare these parts; reports, lists and the command line read them, whatever the kind.
-"""
+"""How a saved result describes itself: its numbers, tables and charts, as plain data."""
 
 from __future__ import annotations
 
@@ -19,26 +16,6 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Headline(NamedTuple):
-    """A headline number.
-
-    Attributes
-    ----------
-    name : str
-        Its name in JSON.
-    title : str
-        What it is, in a few words.
-    value : float
-        NaN if it is not known.
-    style : str
-        How it is written: one of :data:`backtest.base.table_text.STYLES`.
-    note : str
-        Its unit, or what to hold it against.
-    better : str
-        ``"more"`` or ``"less"``; empty if it has no direction.
-    text : str
-        Stands for the value where a style cannot write it, such as a range.
-    """
-
     name: str
     title: str
     value: float
@@ -52,36 +29,10 @@ class Headline(NamedTuple):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the value is NaN, and its style has no words for that."""
         return math.isnan(self.value) and self.style != "round money"
 
 
 class ShownTable(NamedTuple):
-    """A table of a page.
-
-    Attributes
-    ----------
-    table : DataFrame or None
-        Its rows; None leaves it out.
-    caption, note : str
-        What stands over and under it.
-    labels : Head
-        The head of the index, and how its numbers are written.
-    heads : mapping of str to Head
-        Heads of columns whose name has another meaning here, over
-        :data:`backtest.base.table_text.HEADS`.
-    columns : tuple of str
-        The columns shown, in their order; empty for all.
-    most : int
-        The most rows shown.
-    empty : str
-        The sentence that stands for a table without rows.
-    has_measures : bool
-        Whether rows are measures of runs, each in the unit of its name.
-    is_searched : bool
-        Whether the page has a field to search it.
-    """
-
     table: pd.DataFrame | None
     caption: str = ""
     note: str = ""
@@ -145,12 +96,9 @@ class ShownChart(NamedTuple):
 
 
 Shown: TypeAlias = ShownTable | ShownChart | str
-"""A block of a page; a text is a paragraph of small print."""
 
 
 class Part(NamedTuple):
-    """A section of a page: its key in addresses, its title, one sentence, and its blocks."""
-
     key: str
     title: str
     lead: str
@@ -158,11 +106,6 @@ class Part(NamedTuple):
 
 
 def list_changes(before: Sequence[Headline], after: Sequence[Headline]) -> pd.DataFrame:
-    """Return the headline numbers that two results share, side by side.
-
-    By name: ``number`` (its title), ``before`` and ``after``, ``change``, and ``is`` (``"better"``,
-    ``"worse"``, or empty where nothing changed or the number has no direction).
-    """
     first = {each.name: each for each in before}
     rows = {}
     for each in (each for each in after if each.name in first):

@@ -1,9 +1,4 @@
-"""Compiler passes for rules: what an account does not have is not compiled.
-
-A rule asks ``rules.has_exits is not None``, where the type of the record says whether the field is
-None. numba types and translates both branches, with all functions that they call, and LLVM then
-drops one. Here the branch goes before its types are inferred.
-"""
+"""Compiler passes for rules: what an account does not have is not compiled."""
 
 from __future__ import annotations
 
@@ -23,25 +18,17 @@ NEEDLESS = frozenset(
         "LiteralPropagationSubPipelinePass", "InlineOverloads", "NopythonRewrites",
     }
 )  # fmt: skip
-"""Passes for what rules do not contain: closures, literals to be unrolled, arithmetic of arrays."""
 COMPARED = {operator.is_: True, operator.is_not: False}
-"""What a comparison of None with None gives."""
 
 
 @register_pass(mutates_CFG=False, analysis_only=False)  # type: ignore[no-untyped-call] # numba's
 class CompareTypes(FunctionPass):
-    """Replaces comparisons with None by their outcome, where the types of arguments tell it.
-
-    The next pass of numba then removes the branches that are never taken.
-    """
-
     _name = "compare_types"
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def run_pass(self, state: Any) -> bool:
-        """Rewrite the function; return whether it changed."""
         is_changed = False
         for block in state.func_ir.blocks.values():
             for line in block.body:
@@ -55,7 +42,6 @@ class CompareTypes(FunctionPass):
 
 
 def compare(value: Any, state: Any) -> bool | None:
-    """Return the outcome of a comparison with None; None if it is not one, or depends on data."""
     is_comparison = isinstance(value, ir.Expr) and value.op == "binop" and value.fn in COMPARED
     if not is_comparison or find_type(value.rhs, state) is not types.none:
         return None
@@ -66,7 +52,6 @@ def compare(value: Any, state: Any) -> bool | None:
 
 
 def find_type(value: Any, state: Any) -> Any:
-    """Return the type of an argument, of a field of one, or of None; None if it is unknown."""
     if isinstance(value, ir.Var):
         value = guard(get_definition, state.func_ir, value)  # type: ignore[no-untyped-call]
     if isinstance(value, ir.Arg):
@@ -83,7 +68,6 @@ def find_type(value: Any, state: Any) -> Any:
 
 
 def replace_value(func_ir: Any, line: Any, outcome: bool) -> None:
-    """Assign a constant in a line of numba's representation."""
     constant = ir.Const(outcome, loc=line.loc)  # type: ignore[no-untyped-call]
     before, line.value = line.value, constant
     known = func_ir._definitions[line.target.name]
@@ -91,10 +75,7 @@ def replace_value(func_ir: Any, line: Any, outcome: bool) -> None:
 
 
 class RuleCompiler(CompilerBase):
-    """numba's compiler without branches that an account does not take."""
-
     def define_pipelines(self) -> list[Any]:
-        """Return the passes: all for code that Python calls, the needed ones for rules."""
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)  # type: ignore[no-untyped-call]
         if self.state.flags.no_cpython_wrapper:
             passes.passes = [each for each in passes.passes if each[0].__name__ not in NEEDLESS]

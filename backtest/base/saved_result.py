@@ -1,9 +1,4 @@
-"""Base of results that are saved: a class declares itself, and the rest follows.
-
-A class says what it is called, which tables and numbers it holds, and how its page reads. Saving,
-loading, lists, verification, JSON, reports and the notebook read that declaration: none of them
-asks for the class.
-"""
+"""Base of results that are saved: a class declares itself, and the rest follows."""
 
 from __future__ import annotations
 
@@ -41,14 +36,6 @@ MOST_ROWS = 10_000
 
 
 class Kind(NamedTuple):
-    """What a store needs to know of a kind of result.
-
-    ``layout`` is the number of the layout of its files, ``aside`` are the entries of its manifest
-    that the id does not depend on, and ``source`` is the file with its code. ``read_line`` returns
-    what a list shows of a folder, beside the data. ``call`` makes it, ``inner`` are the folders in
-    it that hold results of their own, and ``read_progress`` says how far an unfinished one is.
-    """
-
     name: str
     plural: str
     layout: int
@@ -64,7 +51,6 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {}
-"""The kinds of saved results by name; a class adds its own when it is defined."""
 
 
 class Reportable:
@@ -100,11 +86,9 @@ class Reportable:
 
     @property
     def _is_empty(self) -> bool:
-        """Whether there is nothing to report yet."""
         return False
 
     def _find_making(self) -> Making | None:
-        """Return how the result was made, as noted in memory."""
         return get_attached_making(self)
 
     def _repr_html_(self) -> str:
@@ -245,7 +229,6 @@ class SavedResult(Reportable):
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        """Return what a list shows of a saved result: policy, title, note, and measures."""
         found = cls.load(folder)
         return {
             "policy": found.policy_name,
@@ -256,7 +239,6 @@ class SavedResult(Reportable):
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
-        """Return how far an unfinished result is, if it can be resumed."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
@@ -282,11 +264,9 @@ class SavedResult(Reportable):
         return ()
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as files hold them."""
         raise NotImplementedError
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
-        """Write the files beside the tables; return entries of the manifest that only it has."""
         return {}
 
     @checked
@@ -338,25 +318,16 @@ class SavedResult(Reportable):
         tables: Mapping[str, pd.DataFrame],
         folder: Path,
     ) -> Self:
-        """Return a result from its manifest, and its tables as files hold them."""
         raise NotImplementedError
 
 
 def select_numbers(row: Mapping[Any, Any]) -> dict[str, float]:
-    """Return the values of a row that are numbers."""
     return {
         str(name): float(value) for name, value in row.items() if isinstance(value, int | float)
     }
 
 
 def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
-    """Return the rows of a table with its index, times as ISO 8601 text; None for a long table.
-
-    Examples
-    --------
-    >>> list_records(pd.DataFrame({"at": [pd.Timestamp("2024-01-01", tz="UTC")]}))
-    [{'index': 0, 'at': '2024-01-01T00:00:00+00:00'}]
-    """
     if table is None or len(table) > MOST_ROWS:
         return None
     plain = table.reset_index()
@@ -367,22 +338,11 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
 
 
 class Origin(NamedTuple):
-    """How a result was made.
-
-    Attributes
-    ----------
-    command : str
-        The command line, quoted for a shell; empty if it is not known.
-    remarks : tuple of str
-        Further facts needed to make the result again, one sentence each.
-    """
-
     command: str
     remarks: tuple[str, ...]
 
 
 def describe_origin(manifest: Mapping[str, Any], making: Making | None) -> Origin:
-    """Return how a result was made, from its manifest (or study description) and provenance."""
     argv = making.argv if making else ()
     if not argv:
         return Origin("", (describe_call(manifest),))
@@ -392,14 +352,6 @@ def describe_origin(manifest: Mapping[str, Any], making: Making | None) -> Origi
 
 
 def describe_call(manifest: Mapping[str, Any]) -> str:
-    """Describe the call, the policies and the data of a result without a recorded command.
-
-    Examples
-    --------
-    >>> manifest = {"data": {"source": "Market.sample()"}, "policy": {"text": "Cppi()"}}
-    >>> describe_call({**manifest, "policy_module": "strategies.cppi"})
-    'made in Python, or by an earlier version: bt.run, Cppi() of strategies.cppi, Market.sample()'
-    """
     is_study = "objectives" in manifest
     kind = KINDS.get(str(manifest.get("kind")))
     call = "bt.tune" if is_study else "bt.run" if kind is None else kind.call

@@ -20,7 +20,6 @@ from backtest.base.saved_result import SavedResult, list_records
 
 describe_history = call_later("backtest.engine", "describe_history")
 EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
-"""Stands in the file of a table that a result does not have."""
 
 
 class SettingsResult(SavedResult):
@@ -52,7 +51,6 @@ class SettingsResult(SavedResult):
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        """Return what a list shows of a saved result: policy, title and note."""
         title = str(manifest["title"])
         return {"policy": title.partition("(")[0], "title": title, "note": str(manifest["note"])}
 
@@ -95,7 +93,6 @@ class SettingsResult(SavedResult):
         return {**data, "settings": self.manifest["settings"]}
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as files hold them."""
         return {name: lay_flat(getattr(self, name)) for name in self.table_names}
 
     @classmethod
@@ -105,7 +102,6 @@ class SettingsResult(SavedResult):
         tables: Mapping[str, pd.DataFrame],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        """Return a result from its manifest, and its tables as files hold them."""
         indices = manifest["indices"]
         fields: dict[str, Any] = {
             "settings": from_plain(manifest["settings"]),
@@ -121,13 +117,11 @@ class SettingsResult(SavedResult):
 
 
 def hash_table(table: pd.DataFrame | None) -> str:
-    """Return the hash of the numbers of a table, so that other numbers have another id."""
     text = lay_flat(table).to_csv(index=False, lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def lay_flat(table: pd.DataFrame | None) -> pd.DataFrame:
-    """Return a table with the levels of its index as its first columns, named by number."""
     if table is None:
         return EMPTY
     levels = [table.index.get_level_values(k) for k in range(table.index.nlevels)]
@@ -136,7 +130,6 @@ def lay_flat(table: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def raise_index(table: pd.DataFrame, names: list[Any]) -> pd.DataFrame:
-    """Return a table with the index that it had before :func:`lay_flat`."""
     return table.set_index([f"index {k}" for k in range(len(names))]).rename_axis(index=names)
 
 
@@ -146,23 +139,17 @@ LIBRARIES = (
 
 
 def compute_id(manifest: Mapping[str, Any]) -> str:
-    """Return the id of an experiment: a hash of everything that decides its numbers.
-
-    It covers the content of the data, not their source.
-    """
     data = {key: value for key, value in manifest["data"].items() if key != "source"}
     text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that numbers depend on."""
     return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
 
 
 @functools.cache
 def find_version(name: str) -> str:
-    """Return the installed version of a distribution."""
     try:
         return version(name)
     except PackageNotFoundError:

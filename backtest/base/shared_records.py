@@ -1,10 +1,4 @@
-"""Records that compiled functions pass by reference.
-
-numba passes a named tuple by value: every array in it is seven numbers. A record of many arrays,
-passed through many calls, would take longer to pass than to use, and long to compile. In compiled
-code, :func:`share_record` stores a record once on the stack of the caller and returns a reference;
-its fields are read as those of the record. It must not outlive the caller.
-"""
+"""Records that compiled functions pass by reference."""
 
 from __future__ import annotations
 
@@ -20,8 +14,6 @@ from numba.extending import infer_getattr, intrinsic, register_model
 
 
 class Shared(types.Type):
-    """The type of a reference to a named tuple of type ``inner``."""
-
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         super().__init__(name=f"Shared({inner})")
@@ -29,14 +21,11 @@ class Shared(types.Type):
 
 @register_model(Shared)
 class SharedModel(models.PrimitiveModel):
-    """A pointer to the record."""
-
     def __init__(self, manager: Any, kind: Shared) -> None:
         super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())  # type: ignore[no-untyped-call]
 
 
 def find_field(kind: Shared, name: str) -> tuple[int, Any]:
-    """Return the position and the type of a field; -1 if there is none."""
     fields = kind.inner.fields
     if name not in fields:
         return -1, None
@@ -46,12 +35,9 @@ def find_field(kind: Shared, name: str) -> tuple[int, Any]:
 
 @infer_getattr
 class SharedFields(AttributeTemplate):
-    """Types of the fields: records in a shared record are shared too."""
-
     key = Shared
 
     def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
-        """Return the type of a field."""
         at, found = find_field(kind, name)
         if at < 0:
             return None
@@ -60,7 +46,6 @@ class SharedFields(AttributeTemplate):
 
 @lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
 def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
-    """Load a field, or point to it if it is a record."""
     at, found = find_field(kind, name)
     zero, position = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), at)
     place = builder.gep(pointer, [zero, position], inbounds=True)
@@ -72,8 +57,6 @@ def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str
 
 @intrinsic
 def share_record(_context: Any, record: Any) -> Any:
-    """Return a reference to a record, which is stored on the stack of the caller."""
-
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
         place = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]

@@ -23,40 +23,28 @@ from backtest.base.number_text import (
 from backtest.base.units import format_time
 
 NONE = "-"
-"""Stands for NaN in a table."""
 signed_percent = partial(format_percent, is_signed=True)
 
 
 def format_claim(value: float) -> str:
-    """Return ``yes`` for 1, ``no`` for 0."""
     return "yes" if value else "no"
 
 
 def format_count(value: float) -> str:
-    """Return a whole number; infinity is ``unlimited``."""
     return "unlimited" if math.isinf(value) else f"{value:,.0f}"
 
 
 def format_figure(value: float) -> str:
-    """Return a number in four digits, and without decimals from 1,000 on."""
     return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
 
 
 def format_growth(value: float) -> str:
-    """Return a rate as a percentage; an infinite one, after ruin, is ``above`` or ``below``."""
     if math.isinf(value):
         return "above" if value > 0.0 else "below"
     return format_percent(value)
 
 
 def format_round_money(amount: float) -> str:
-    """Return an amount in three digits, or that it is unknown.
-
-    Examples
-    --------
-    >>> format_round_money(1234567.0), format_round_money(float("nan"))
-    ('1,230,000', 'no capital tried')
-    """
     if math.isnan(amount):
         return "no capital tried"
     digits = max(math.floor(math.log10(amount)) - 2, 0)
@@ -64,12 +52,6 @@ def format_round_money(amount: float) -> str:
 
 
 class Head(NamedTuple):
-    """The head of a column: its title, its unit, and how its numbers are written.
-
-    ``style`` is one of :data:`STYLES`. With ``until``, the name of another column, a cell is the
-    interval from this one to that one.
-    """
-
     title: str
     unit: str = ""
     style: str = "number"
@@ -97,7 +79,6 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "claim": format_claim,
     "days": format_days,
 }
-"""How numbers are written, by name."""
 HEADS: Mapping[str, Head] = {
     "share": Head("share", "", "percent"),
     "growth": Head("growth", "per year", "percent"),
@@ -137,22 +118,9 @@ HEADS: Mapping[str, Head] = {
     "p_failure_low": Head("interval", "", "chance", "p_failure_high"),
     "p_failure_high": Head("interval to", "", "chance"),
 }
-"""The heads of columns by name. A column with another name has its name, and plain numbers."""
 
 
 def format_table(table: pd.DataFrame, **styles: str) -> str:
-    """Return a table as text: each column in the style of its name, NaN as ``-``.
-
-    ``styles`` are those of columns whose name means something else here. Heads say what is per
-    year.
-
-    Examples
-    --------
-    >>> print(format_table(pd.DataFrame({"growth": [-0.5155, float("nan")]}, index=["a", "b"])))
-      growth a year
-    a      -51.55 %
-    b             -
-    """
     shown = {}
     for name, column in table.items():
         head = find_head(str(name))
@@ -163,18 +131,10 @@ def format_table(table: pd.DataFrame, **styles: str) -> str:
 
 
 def find_head(name: str) -> Head:
-    """Return the head of a column by its name.
-
-    Examples
-    --------
-    >>> find_head("growth").unit, find_head("lowest_margin").title
-    ('per year', 'lowest margin')
-    """
     return HEADS.get(name) or Head(name.replace("_", " "))
 
 
 def format_cell(value: object, write: Callable[[float], str]) -> str:
-    """Return a value as text: numbers in a format, ``-`` for NaN, all else as it is."""
     if isinstance(value, bool | np.bool_):
         return format_claim(float(value))
     if isinstance(value, pd.Timestamp):
@@ -189,16 +149,13 @@ WIDTH = 80
 TITLE_WIDTH = 14
 HARD_SPACE = "\N{NO-BREAK SPACE}"
 NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=%|bp\b)")
-"""The space inside ``5 bp``, where no line may break."""
 DIRECTIONS = {
     code: f"\\u{code:04x}"
     for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
-"""Characters that set the direction of writing, with the escapes shown instead."""
 
 
 def format_paragraph(title: str, *sentences: str) -> Iterator[str]:
-    """Yield the lines of a titled paragraph with a hanging indent; each sentence starts a line."""
     for place, sentence in enumerate(sentences):
         lines = textwrap.wrap(
             keep_units(sentence),
@@ -212,38 +169,16 @@ def format_paragraph(title: str, *sentences: str) -> Iterator[str]:
 
 
 def keep_units(text: str) -> str:
-    """Put a no-break space between each number and its unit."""
     return NUMBER_AND_UNIT.sub(HARD_SPACE, text)
 
 
 def clip(text: str, most: int) -> str:
-    """Shorten a text to a number of characters.
-
-    Examples
-    --------
-    >>> clip("volatility", 5)
-    'vola…'
-    """
     return text if len(text) <= most else f"{text[: max(most - 1, 0)]}…"
 
 
 def capitalize(text: str) -> str:
-    """Capitalize the first letter of a sentence and keep the rest.
-
-    Examples
-    --------
-    >>> capitalize("no BTC is left")
-    'No BTC is left'
-    """
     return f"{text[:1].upper()}{text[1:]}"
 
 
 def escape_directions(text: str) -> str:
-    r"""Escape characters that set the direction of writing, which would reorder the text.
-
-    Examples
-    --------
-    >>> escape_directions("a\u202eb")
-    'a\\u202eb'
-    """
     return text.translate(DIRECTIONS)

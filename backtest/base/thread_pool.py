@@ -14,18 +14,12 @@ _T = TypeVar("_T")
 
 
 def count_cores() -> int:
-    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_in_threads(
     work: Callable[[_T, Callable[[], bool]], Any], items: Iterator[_T], threads: int
 ) -> Iterator[tuple[_T, Any]]:
-    """Yield each item with its result or exception, as they finish.
-
-    ``work`` gets the item and a function that returns whether to stop. An interrupt (Ctrl-C), or
-    closing the iterator, stops all of them.
-    """
     if threads == 1:  # no thread to start or to wake
         with silence_policies():
             yield from ((item, _try(work, item)) for item in items)
@@ -62,7 +56,6 @@ def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:
 
 @contextmanager
 def silence_policies() -> Iterator[None]:
-    """Suppress Python's printing of errors in compiled policies; the set is run again to report."""
     before = sys.unraisablehook
 
     def pass_on(found: Any) -> None:

@@ -61,13 +61,7 @@ def parse_duration(text: str, *, where: str) -> int:
 
 
 def format_duration(nanoseconds: int) -> str:
-    """Return nanoseconds as the shortest text that :func:`parse_duration` reads back.
-
-    Examples
-    --------
-    >>> format_duration(28_800 * SECOND)
-    '8h'
-    """
+    """Return nanoseconds as the shortest text that :func:`parse_duration` reads back."""
     for suffix in ("w", "d", "h", "m", "s"):
         if nanoseconds % _SUFFIXES[suffix] == 0 and nanoseconds:
             return f"{nanoseconds // _SUFFIXES[suffix]}{suffix}"
@@ -78,13 +72,6 @@ SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def parse_size(text: str, *, where: str) -> int:
-    """Return a size of memory in bytes.
-
-    Examples
-    --------
-    >>> parse_size("512MiB", where="memory")
-    536870912
-    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
     size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
     if size <= 0:
@@ -97,7 +84,6 @@ def parse_size(text: str, *, where: str) -> int:
 
 
 DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
-"""The required start of a written time: year first, so that day and month are unambiguous."""
 
 
 def to_nanoseconds(time: TimeLike, *, where: str) -> int:
@@ -150,18 +136,6 @@ def format_time(nanoseconds: int) -> str:
 
 
 def format_span(data: Mapping[str, Any]) -> str:
-    """Return the span of data by its texts ``start``, ``end`` and ``interval``.
-
-    The end is the moment at which the last bar closes; of bars of a day or longer it is the date of
-    the last bar.
-
-    Examples
-    --------
-    >>> format_span({"start": "2023-01-01", "end": "2023-01-08", "interval": "1h"})
-    '2023-01-01 to 2023-01-08 UTC'
-    >>> format_span({"start": "2000-03-20", "end": "2000-03-25", "interval": "1d"})
-    '2000-03-20 to 2000-03-24 UTC'
-    """
     end, text = str(data["end"]), str(data.get("interval") or "1m")
     interval = parse_duration(text, where="interval")
     if interval >= DAY and end:
@@ -192,13 +166,6 @@ def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
     """Return the settlement currency in the name of an instrument; empty if there is none.
 
     The last part of a name is the quote currency, in which only a linear contract settles.
-
-    Examples
-    --------
-    >>> [find_currency(name) for name in ("BTCUSDT", "ETH/USDC:USDC", "BTCUSD_PERP", "SPY")]
-    ['USDT', 'USDC', 'BTC', '']
-    >>> find_currency("BTCUSD"), find_currency("BTCUSD", is_inverse=True)
-    ('USD', '')
     """
     patterns = (_SETTLED, _INVERSE) if is_inverse else (_SETTLED, _INVERSE, _QUOTED)
     matches = (pattern.fullmatch(instrument) for pattern in patterns)
@@ -206,12 +173,5 @@ def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
 
 
 def find_coin(instrument: str) -> str:
-    """Return the coin that is quoted in the name of an instrument; empty if it says none.
-
-    Examples
-    --------
-    >>> find_coin("BTCUSDT"), find_coin("ETH-USDC"), find_coin("gold")
-    ('BTC', 'ETH', '')
-    """
     match = _QUOTED.fullmatch(instrument)
     return match["coin"] if match else ""

@@ -1,9 +1,4 @@
-"""The base class of frozen values such as Venue and Account.
-
-A value is checked when it is created, compares and hashes by its content, has a ``repr`` that
-evaluates to an equal value, and converts to plain data (JSON, TOML) and back without loss, because
-it is stored with every result. Series are copied, converted to UTC, and read-only.
-"""
+"""The base class of frozen values such as Venue and Account."""
 
 from __future__ import annotations
 
@@ -47,7 +42,6 @@ class Value:
     """Whether a field that may hold this value may also hold a number or a text."""
 
     def __new__(cls, *args: object, **content: object) -> Self:
-        """Check the names of the fields before the constructor does, with a cure."""
         names = [each.name for each in fields(cls)]
         if args and fields(cls)[0].kw_only:
             raise ParameterError(
@@ -73,7 +67,6 @@ class Value:
         """Check rules that involve more than one field."""
 
     def _set_fields(self, **checked: object) -> None:
-        """Replace fields by their checked values."""
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -96,7 +89,6 @@ class Value:
         return partial(type(self), **_content(self)), ()
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """Return changed fields, with others that they reset."""
         return changes
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,7 +171,6 @@ _V = TypeVar("_V", bound=Value)
 
 
 def _put(nested: dict[str, Any], names: list[str], entry: Any, *, where: str) -> None:
-    """Insert an entry into nested tables; a field given twice is an error."""
     head, rest = names[0], names[1:]
     below = nested.setdefault(head, {}) if rest or isinstance(entry, Mapping) else None
     if not rest and below is None and head not in nested:
@@ -216,7 +207,6 @@ def _override(value: _V, changes: Mapping[str, Any], *, where: str) -> _V:
 
 
 def _is_plain(entry: object) -> bool:
-    """Return whether an entry is a list with tables that have not been read yet."""
     return isinstance(entry, list | tuple) and any(isinstance(each, Mapping) for each in entry)
 
 
@@ -226,13 +216,10 @@ def _content(value: Value) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PartDeclaration:
-    """Declaration of a field that is a value itself."""
-
     of: type[Value]
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> Value:
-        """Return the part."""
         if not isinstance(value, self.of):
             raise ParameterError(
                 f"{name} must be a {self.of.__name__}, got {repr_plain(value)}",
@@ -244,7 +231,6 @@ class PartDeclaration:
 
 @cache
 def find_declarations(cls: type[Value]) -> dict[str, Declaration]:
-    """Return the declarations of a class by field, for the fields that have one."""
     found: dict[str, Declaration] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if get_origin(hint) is Annotated:
@@ -256,7 +242,6 @@ def find_declarations(cls: type[Value]) -> dict[str, Declaration]:
 
 @cache
 def _find_parts(cls: type[Value]) -> dict[str, type[Value]]:
-    """Return the types of the fields that are values or sequences of values."""
     hints = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(cls).items()}
     return {
         name: hint
@@ -267,7 +252,6 @@ def _find_parts(cls: type[Value]) -> dict[str, type[Value]]:
 
 @cache
 def _find_tables(cls: type[Value]) -> frozenset[str]:
-    """Return the fields that hold a table of names, which their declaration reads."""
     found = find_declarations(cls)  # type: ignore[arg-type]
     return frozenset(name for name, each in found.items() if getattr(each, "is_table", False))
 
@@ -352,7 +336,6 @@ def _read(entry: object, *, part: type[Value] | None, where: str) -> object:
 
 
 def _read_all(entries: Sequence[Any], *, part: type[Value], where: str) -> tuple[Value, ...]:
-    """Read each entry, and report the errors of all of them together."""
     found: list[Value] = []
     errors: list[BacktestError] = []
     for position, entry in enumerate(entries):

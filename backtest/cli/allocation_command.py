@@ -29,13 +29,6 @@ FORM = "a=0.6*Cppi()"
 
 
 def read_pocket_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entries that ``NAME=SHARE*POLICY`` texts set.
-
-    Examples
-    --------
-    >>> next(read_pocket_flags("--pocket", ["a=0.6*Cppi(multiplier=3)"])).value
-    {'share': 0.6, 'policy': 'Cppi(multiplier=3)'}
-    """
     seen: set[str] = set()
     for text in texts:
         name, rest = split_pair(flag, text, FORM, form="NAME=SHARE*POLICY")

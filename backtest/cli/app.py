@@ -1,8 +1,4 @@
-"""The ``backtest`` command: its subcommands, how errors are shown, and exit codes.
-
-Exit codes: 0 done, 1 a check failed, 2 an error that the user can correct, 130 Ctrl-C. The compiler
-is loaded by the first run, so that help and lists appear at once.
-"""
+"""The ``backtest`` command: its subcommands, how errors are shown, and exit codes."""
 
 from __future__ import annotations
 
@@ -42,18 +38,13 @@ TYPED_NUMBERS = {
     "Input should be a valid number": "a number",
     "Input should be a valid integer": "a whole number",
 }
-"""How the parser of flags begins its refusals of text that is no number, and what was needed."""
 
 
 OTHER_NAMES = {"subaccounts": "allocation", "pockets": "allocation"}
-"""Words that are no command, and the command that is meant."""
 
 
 class CommandGroup(DirectOptions, typer.core.TyperGroup):
-    """The group of all commands; it prints a message when Ctrl-C ends one."""
-
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the arguments name; an unknown one gets a suggestion."""
         try:
             return super().resolve_command(ctx, args)
         except typer.TyperException as error:
@@ -63,7 +54,6 @@ class CommandGroup(DirectOptions, typer.core.TyperGroup):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # Typer would print nothing
@@ -90,7 +80,6 @@ backtest report voltarget                          [dim]# a page to read about a
 
 
 def show_version(is_wanted: bool) -> None:
-    """Print the version and exit."""
     if is_wanted:
         typer.echo(f"backtest {find_version('leverage-backtest')}")
         raise typer.Exit
@@ -109,13 +98,6 @@ app.callback(help=format_help(backtest, EXAMPLES))(backtest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name. If None, those of the process.
-    """
     if arguments is None:
         return run_process(sys.argv[1:])
     given = list(arguments) or ["--help"]
@@ -136,7 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def call_command(given: list[str]) -> int:
-    """Run one command and return its exit code; errors are raised."""
     printing.check_arguments(given)
     output = reserve_stdout() if "--json" in given else nullcontext()
     with recording_command(["backtest", *given]), output:
@@ -146,10 +127,6 @@ def call_command(given: list[str]) -> int:
 
 
 def run_process(arguments: Sequence[str]) -> int:
-    """Run one command as the whole process, without garbage collection.
-
-    Collecting the compiler's many objects takes a third of the time of a short run.
-    """
     gc.disable()
     notes: list[str] = []
     background_compiler.BACKGROUND.notify = notes.append
@@ -192,20 +169,12 @@ def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int
 
 
 def find_typed(flag: str, given: Sequence[str]) -> str:
-    """Return the value typed last for a flag, as ``--flag value`` or ``--flag=value``.
-
-    Examples
-    --------
-    >>> find_typed("--port", ["serve", "--port", "x"]), find_typed("--port", ["--port=y"])
-    ('x', 'y')
-    """
     values = [after for word, after in pairwise(given) if word == flag]
     values += [word.removeprefix(f"{flag}=") for word in given if word.startswith(f"{flag}=")]
     return values[-1] if values else ""
 
 
 def make_warning_printer() -> Callable[..., None]:
-    """Return a ``warnings.showwarning`` that prints each text once, as a paragraph on stderr."""
     printed: set[str] = set()
 
     def show_warning(

@@ -31,14 +31,6 @@ POSITION = ("quantity", "price", "entry", "venue")
 
 
 def read_book_file(file: Path) -> BookCalculation:
-    """Read a book and calculate it.
-
-    Raises
-    ------
-    ParameterError, VenueError
-        Naming the file and the table, if the file cannot be read, an entry is unknown or missing,
-        or a value breaks a rule.
-    """
     tables = read_toml(file, noun="a book", argument="--book", cure=CURE)
     with located(str(file)):
         needed = ("balance",) if tables.get("options") else ("balance", "positions")
@@ -57,7 +49,6 @@ def read_book_file(file: Path) -> BookCalculation:
 
 
 def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:
-    """Return the tables of the positions, their names checked."""
     if not isinstance(tables, Mapping) or not tables:
         raise ParameterError(
             f"positions must be tables by instrument, got {tables!r:.80}",
@@ -77,7 +68,6 @@ def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:
 
 
 def read_venue(name: str, row: Mapping[str, Any], common: object) -> Venue:
-    """Return the venue of a position: its own, or its symbol at the common one."""
     given = row.get("venue", None if common is None else f"{common}:{name}")
     where = f"positions.{name}.venue"
     if not isinstance(given, str):
@@ -93,7 +83,6 @@ def read_venue(name: str, row: Mapping[str, Any], common: object) -> Venue:
 
 
 def read_requirement(given: object) -> MarginRule:
-    """Return the requirement: the name of a preset, or a table of a rule."""
     if given is None:
         return Brackets()
     if isinstance(given, str):
@@ -102,19 +91,16 @@ def read_requirement(given: object) -> MarginRule:
 
 
 def read_options(given: object) -> list[OptionPosition]:
-    """Return the options of the book; a contract is a name, or a table of its terms."""
     given = check_tables(given, "options", "option, quantity, index, at and volatility")
     return [OptionPosition.from_dict(row, where=f"options[{k}]") for k, row in enumerate(given)]
 
 
 def read_collateral(given: object) -> list[Collateral]:
-    """Return the collateral of the book."""
     given = check_tables(given, "collateral", "name, amount, prices and rate")
     return [Collateral.from_dict(row, where=f"collateral[{k}]") for k, row in enumerate(given)]
 
 
 def check_tables(given: object, name: str, keys: str) -> list[Any]:
-    """Return a list of tables, or raise a ParameterError that tells their keys."""
     if not isinstance(given, list):
         raise ParameterError(
             f"{name} must be a list of tables, got {given!r:.80}",
@@ -132,7 +118,6 @@ STEP = 2
 
 
 def print_book(found: BookCalculation) -> None:
-    """Print the figures of a book, its positions, and the moves that fail it."""
     for name, text in list_figures(found):
         typer.echo(f"  {name:<20}{text}")
     typer.echo()
@@ -152,7 +137,6 @@ def print_book(found: BookCalculation) -> None:
 
 
 def list_figures(found: BookCalculation) -> list[tuple[str, str]]:
-    """Return the figures of the account by name."""
     share = f", of which collateral {found.collateral_share:,.8g}" * (found.collateral_share != 0.0)
     level = "" if found.level == 1.0 else f", fails at {found.level:g} times that"
     state = ": it fails now" if found.is_failing else ""
@@ -172,7 +156,6 @@ def list_figures(found: BookCalculation) -> list[tuple[str, str]]:
 
 
 def list_positions(found: BookCalculation) -> list[tuple[str, ...]]:
-    """Return the rows of the table of positions."""
     return [
         (
             row.instrument,
@@ -189,7 +172,6 @@ def list_positions(found: BookCalculation) -> list[tuple[str, ...]]:
 
 
 def list_options(found: BookCalculation) -> list[tuple[str, ...]]:
-    """Return the rows of the table of options."""
     return [
         (
             row.option,
@@ -205,12 +187,10 @@ def list_options(found: BookCalculation) -> list[tuple[str, ...]]:
 
 
 def format_move(move: float) -> str:
-    """Format a move as a percentage; a dash if no move fails the book."""
     return "-" if math.isnan(move) else format_percent(move, 2, is_signed=True)
 
 
 def describe_first(found: BookCalculation) -> str:
-    """Describe which instrument fails the book first, the others frozen."""
     if found.is_failing:
         return "The requirement fails at these prices."
     if found.first is None and not found.positions:
@@ -223,13 +203,11 @@ def describe_first(found: BookCalculation) -> str:
 
 
 def describe_moves(down: float, up: float) -> str:
-    """Describe the moves down and up that fail the book."""
     known = [format_move(move) for move in (down, up) if not math.isnan(move)]
     return f"liquidated at {' or '.join(known)}" if known else "no move liquidates"
 
 
 def print_map(found: FailureMap) -> None:
-    """Print the map as characters: moves of x to the right, of y upwards."""
     print_paragraph(
         f"Moves of {found.x} to the right and {found.y} upwards, to {format_move(found.span)}: "
         f"{FAILS} liquidated, {NOW} now"
@@ -242,7 +220,6 @@ def print_map(found: FailureMap) -> None:
 
 
 def pick_mark(found: FailureMap, row: int, column: int) -> str:
-    """Return the character of one place of the map."""
     middle = len(found.moves) // 2
     if row == column == middle:
         return NOW

@@ -118,8 +118,6 @@ def run_own_account(experiment: Experiment) -> Result | None:
 
 
 def print_cascade(done: Cascade, results: Any, *, as_json: bool) -> None:
-    """Save a cascade unless there is no folder, and print it."""
-
     def to_data(path: str | None) -> object:
         return from_plain({"path": path, **done.to_dict()})
 
@@ -133,17 +131,9 @@ LAWS: dict[str, tuple[Callable[..., SquareRoot | Linear], int]] = {
     "sqrt": (SquareRoot, 2),
     "linear": (Linear, 1),
 }
-"""The laws by name, and the most numbers that each takes."""
 
 
 def read_impact(text: str) -> SquareRoot | Linear:
-    """Return the impact law that a text names.
-
-    Examples
-    --------
-    >>> read_impact("sqrt:1"), read_impact("sqrt:1:0.03"), read_impact("linear:0.1")
-    (SquareRoot(), SquareRoot(volatility=0.03), Linear(coefficient=0.1))
-    """
     name, *parts = text.split(":")
     law, most = LAWS.get(name, (None, 0))
     try:
@@ -160,7 +150,6 @@ def read_impact(text: str) -> SquareRoot | Linear:
 
 
 def read_shares(text: str) -> tuple[float, ...]:
-    """Return the numbers of a list such as ``0,0.01,0.05``."""
     try:
         return tuple(float(each) for each in text.split(","))
     except ValueError as error:

@@ -35,7 +35,6 @@ backtest check examples/btc-vol-target.toml
 
 
 def take_data(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with the flags of ``[data]``, which it gets as a list."""
     policy, _, *rest = inspect.signature(command, eval_str=True).parameters.values()
     keys = [each for each in EXPERIMENT_KEYS if each.table == "data"]
 
@@ -127,13 +126,11 @@ def load_checked(flags: Sequence[GivenFlag]) -> dict[str, Market | None]:
 
 
 def label_markets(market: Market | Markets) -> dict[str, Market]:
-    """Return markets by the names that titles show; the only one needs none."""
     markets = as_markets(market)
     return {label: markets[name] for name, label in label_names(markets).items()}
 
 
 def print_findings(name: str, findings: list[Finding]) -> None:
-    """Print one line for each check, with its details, and the verdict."""
     typer.secho(name, bold=True)
     width = max(len(each.name) for each in findings)
     for each in findings:

@@ -42,7 +42,6 @@ backtest compare calm.toml bold.toml       [dim]# experiments that differ in the
 
 
 def read_venue_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the venue that all accounts share, or the several that are compared."""
     if len(texts) == 1:
         yield GivenFlag(flag, "venue", "preset", texts[0])
     else:
@@ -50,7 +49,6 @@ def read_venue_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
 
 
 def read_margin_flag(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the margin mode of the account, or the several that are compared."""
     modes = [each.strip() for each in text.split(",")]
     if len(modes) == 1:
         yield GivenFlag(flag, "account", "margin", modes[0])
@@ -97,7 +95,6 @@ def build_venues(draft: Draft, given: Any) -> dict[str, Venue]:
 
 
 def label_presets(texts: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
-    """Return a table for each preset, by its venue's name, or by its whole text if names repeat."""
     names = Counter(text.partition(":")[0] for text in texts)
     labels = [name if names[name := text.partition(":")[0]] == 1 else text for text in texts]
     twice = [label for label, count in Counter(labels).items() if count > 1]
@@ -130,11 +127,9 @@ def build_accounts(draft: Draft, given: dict[str, Any]) -> dict[str, Account]:
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
 _CLASS = re.compile(r"(\w+)\s*\(")
 RESERVED = ("account", "venue", *RULE_TABLES)
-"""Prefixes that ``--set`` uses for tables other than a policy's."""
 
 
 def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entry that each ``NAME`` or ``LABEL=NAME`` sets."""
     seen: dict[str, str] = {}
     for text in texts:
         match = _LABELLED.fullmatch(text)
@@ -151,15 +146,6 @@ def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
 
 
 def make_label(text: str) -> str:
-    """Return the default label of a policy.
-
-    Examples
-    --------
-    >>> make_label("vol-target"), make_label("mine.py:MyPolicy")
-    ('vol-target', 'my-policy')
-    >>> make_label("Capped(VolTarget(target=0.6), cap=3)")
-    'capped-vol-target'
-    """
     if is_expression(text):
         return "-".join(map(format_title, _CLASS.findall(text)))
     path, _, name = text.strip().partition(".py:")
@@ -167,7 +153,6 @@ def make_label(text: str) -> str:
 
 
 def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entry that each ``LABEL.NAME=VALUE`` sets in a policy, the account or the venue."""
     for text in texts:
         key, value = split_pair(name, text, "cppi.multiplier=5")
         whose, dot, field = key.partition(".")
@@ -298,8 +283,6 @@ def refuse_single_policies(draft: Draft) -> None:
 
 
 def print_comparison(done: Comparison, results: Path | None, *, as_json: bool) -> None:
-    """Save a comparison unless there is no folder, and print it."""
-
     def to_data(path: str | None) -> object:
         return from_plain({"path": path, **done.to_dict()})
 

@@ -31,27 +31,19 @@ OTHER_FLAGS = {
     "x": ("--map",),
     "y": ("--map",),
 }
-"""Flags of the arguments whose flag has another name."""
 SET_FIELDS = ("rates", "balances")
 """Fields of the account by currency, which ``--set`` takes one by one."""
 EXPERIMENT_FLAGS = {key.parameter.rstrip("_"): key.flag for key in EXPERIMENT_KEYS}
 TABLE_KEYS = {"sets": ("values", "draws"), "subaccounts": ("pockets",)}
-"""Keys of an experiment for the arguments whose key has another name."""
 
 
 class CommandLine(NamedTuple):
-    """A command line: its words, the full name of its command, and that command's flags.
-
-    ``flags`` maps each Python argument to its flag.
-    """
-
     words: Sequence[str] = ()
     command: str = ""
     flags: Mapping[str, str] = {}
 
 
 def list_command_flags(command: Any) -> dict[str, str]:
-    """Return the flags of a command by the names of their arguments."""
     flags = [each for each in command.params if each.opts[0].startswith("--")]
     return {each.name.rstrip("_"): each.opts[0] for each in flags}
 
@@ -70,28 +62,17 @@ def find_command(app: typer.Typer, words: Sequence[str]) -> CommandLine:
 
 @cache
 def find_import_flags() -> dict[str, str]:
-    """Return the flags of ``backtest data import``."""
     app = typer.Typer()
     app.command()(import_files)
     return list_command_flags(typer.main.get_command(app))
 
 
 def render_error(error: BacktestError, line: CommandLine) -> str:
-    """Return the message of an error with flags in place of Python arguments."""
     problem, where = render_text(error.problem, line), render_text(error.where, line)
     return str(BacktestError(problem, where=where, cure=render_text(error.cure, line)))
 
 
 def render_text(piece: Piece, line: CommandLine) -> str:
-    """Return a text with flags in place of the Python arguments that it names.
-
-    Examples
-    --------
-    >>> render_text(Phrase("give {}", Argument("mark_gaps", "last")), CommandLine())
-    'give --mark-gaps last'
-    >>> render_text(Phrase("sort them: {}", Argument("repair", "sort")), CommandLine())
-    'sort them: backtest data import FILE --repair sort'
-    """
     match piece:
         case Phrase():
             return piece.fill(lambda each: render_text(each, line))
@@ -125,27 +106,11 @@ def render_argument(argument: Argument, line: CommandLine) -> str:
 
 
 def render_settings(field: str, value: object) -> str:
-    """Return the flags that set the entries of a field of the account.
-
-    Examples
-    --------
-    >>> render_settings("account.rates", {"BTC": "BTCUSDT"})
-    '--set account.rates.BTC=BTCUSDT'
-    """
     entries = value if isinstance(value, Mapping) else {"BTC": "..."}
     return " ".join(render_flag("--set", f"{field}.{name}={entries[name]}") for name in entries)
 
 
 def render_flag(flag: str, value: object) -> str:
-    """Return a flag and its value, quoted for a shell.
-
-    Examples
-    --------
-    >>> render_flag("--sessions", True), render_flag("--interval", "1h")
-    ('--sessions', '--interval 1h')
-    >>> render_flag("--columns", {"time": 0, "open": 1, ...: ...})
-    '--columns time=0,open=1,...'
-    """
     if value is ... or value is True:
         return flag
     if isinstance(value, Mapping):
@@ -154,13 +119,6 @@ def render_flag(flag: str, value: object) -> str:
 
 
 def render_span(between: Any) -> str:
-    """Return the flags that select a span of time.
-
-    Examples
-    --------
-    >>> render_span(("2021-01-01 08:00", "2022-01-01"))
-    '--from 2021-01-01T08:00 --to 2022-01-01'
-    """
     if between is ...:
         return " and ".join(SPAN)
     times = (time.replace(" ", "T") for time in between)
@@ -168,13 +126,6 @@ def render_span(between: Any) -> str:
 
 
 def render_place(place: Place, line: CommandLine) -> str:
-    """Return the typed flags among those of a location; the location itself if none was typed.
-
-    Examples
-    --------
-    >>> render_place(Place("between", "for bars.csv"), CommandLine(["run", "--from", "2021"]))
-    '--from, for bars.csv'
-    """
     given = {word.partition("=")[0] for word in line.words}
     flags = [flag for flag in dict.fromkeys(list_place_flags(place, line)) if flag in given]
     details = () if place in OTHER_FLAGS else place.details
@@ -182,7 +133,6 @@ def render_place(place: Place, line: CommandLine) -> str:
 
 
 def list_place_flags(place: Place, line: CommandLine) -> Iterator[str]:
-    """Yield the flags for the arguments that a location names."""
     if place in OTHER_FLAGS:
         yield from OTHER_FLAGS[place]
         return

@@ -117,13 +117,6 @@ def fetch(
 
 
 def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
-    """Return the folder of each symbol: ``out`` for one, a folder in it for each of several.
-
-    Examples
-    --------
-    >>> [path.as_posix() for path in choose_folders(["BTC/USDC:USDC", "ETHUSDT"], Path("hl"))]
-    ['hl/BTC_USDC_USDC', 'hl/ETHUSDT']
-    """
     if len(symbols) == 1:
         return [out]
     names = [re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
@@ -143,7 +136,6 @@ def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
 
 
 def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
-    """Return a finished fetch as data."""
     facts = {key: value for key, value in fetched.facts.items() if key != "format"}
     return {
         "folder": str(fetched.folder),
@@ -154,7 +146,6 @@ def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
 
 
 def print_fetched(fetched: Fetched) -> None:
-    """Print what was fetched, and its gaps."""
     facts = fetched.facts
     typer.secho(f"{facts['instrument']} {facts['interval']}, {facts['source']}", bold=True)
     span = f"{facts['from']} to {facts['to']} UTC"

@@ -29,7 +29,6 @@ REPAIR_HELP = "; ".join(
     f"{'|'.join(str(Repair(name, way)) for way in kind.ways)}: {kind.text}"
     for name, kind in KINDS.items()
 )
-"""The name of each repair and what it does."""
 
 Columns = Annotated[
     str | None, flag("Columns of the file, by name or position: time=ts,open=o,...")
@@ -105,20 +104,12 @@ def import_files(  # noqa: PLR0913 - one for each flag
 
 
 def read_columns(text: str | None) -> dict[str, str | int]:
-    """Parse the names of columns, ``"time=ts,open=o"``.
-
-    Examples
-    --------
-    >>> read_columns("time=ts,open=1")
-    {'time': 'ts', 'open': '1'}
-    """
     if text is None:
         return {}
     return dict(split_pair("--columns", part, "time=ts,open=o") for part in text.split(","))
 
 
 def import_to_dict(market: Market, out: Path, report: Quality) -> dict[str, object]:
-    """Return a finished import as data."""
     return {
         "path": str(out),
         "instrument": market.instrument,
@@ -136,7 +127,6 @@ def import_to_dict(market: Market, out: Path, report: Quality) -> dict[str, obje
 
 
 def print_market(market: Market, out: Path, report: Quality) -> None:
-    """Print what was imported, its repairs, what it is fit for, and its folder."""
     typer.secho(f"{market.instrument or 'market'} {format_duration(market.interval)}", bold=True)
     marked = "with mark prices" if market.has_mark else "no mark prices"
     settled = f"{market.funding_time.size} settlements"
@@ -150,5 +140,4 @@ def print_market(market: Market, out: Path, report: Quality) -> None:
 
 
 def format_reasons(texts: Sequence[str]) -> str:
-    """Format reasons in parentheses, as the end of a line; empty if there are none."""
     return f" ({'; '.join(texts)})" if texts else ""

@@ -113,7 +113,6 @@ def inspect(
 
 
 def report_panel(panel: PanelQuality, as_json: bool) -> None:
-    """Print the reports on the markets and on the panel, as text or as data."""
     reports = {name: add_flags(each) for name, each in panel.reports.items()}
     cure = render_text(panel.cure, CommandLine())
     panel = dataclasses.replace(panel, cure=cure, reports=reports)
@@ -127,7 +126,6 @@ def report_panel(panel: PanelQuality, as_json: bool) -> None:
 
 
 def add_flags(report: Quality) -> Quality:
-    """Return the report with flags in place of the Python arguments that it names."""
     line = CommandLine()
     defects = tuple(each._replace(cure=render_text(each.cure, line)) for each in report.defects)
     notes = tuple(render_text(each, line) for each in report.notes)
@@ -135,7 +133,6 @@ def add_flags(report: Quality) -> Quality:
 
 
 def print_quality(report: Quality) -> None:
-    """Print the report in tables of at most 100 columns."""
     typer.secho(report.instrument or report.source, bold=True)
     for note in report.notes:
         print_paragraph(note)
@@ -164,7 +161,6 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _tabulate_bars(tables: Sequence[BarsQuality]) -> Iterator[Sequence[str]]:
-    """Yield one row for each measure, with one column for each table."""
     volume = [table.zero_volume for table in tables]
     rows: dict[str, list[str]] = {
         "rows": [f"{table.rows:,}" for table in tables],
@@ -290,7 +286,6 @@ MOST_COLUMNS = 8
 
 
 def print_panel(panel: PanelQuality) -> None:
-    """Print the spans, holes and correlations, and whether the data load as a panel."""
     typer.secho(f"{len(panel.instruments)} instruments together", bold=True)
     print_paragraph(f"{panel.bars:,} bars, {panel.start} to {panel.end} UTC")
     print_paragraph(

@@ -25,7 +25,6 @@ backtest decide live.toml --assume peak_equity=equity,bars_since_stop=inf
 backtest decide --data btc/ --data eth/ --snapshot account.json --at btc=30250,eth=1900
 """
 LEFT_OUT = ("compile", "sampling", "calendar", "start")
-"""Terms of a run that do not change a decision."""
 
 
 def decide(draft: Draft, *, as_json: AsJson = False) -> None:

@@ -39,21 +39,14 @@ from backtest.venue import Option, OptionField, RateCurve, Venue, require_costs
 from backtest.weights import WeightRule
 
 RUN_TERMS = ("sampling", "calendar", "compile")
-"""The keys of ``[run]`` that are passed to :func:`backtest.run` unchanged."""
 
 
 class Experiment(NamedTuple):
-    """A market, a policy, and the other keyword arguments of ``backtest.run``: the terms.
-
-    Of several instruments, ``market`` is a Markets, and ``policy`` may hold one for each name.
-    """
-
     market: Any
     policy: Any
     terms: dict[str, Any]
 
     def list_given_terms(self) -> dict[str, Any]:
-        """Return the terms that are not None."""
         return {name: each for name, each in self.terms.items() if each is not None}
 
 
@@ -169,7 +162,6 @@ def name_where(draft: Draft) -> str:
 
 
 def warn_of_cold_start(start: TimeLike) -> None:
-    """Warn that no bars before the start are left to warm the columns of policies."""
     warnings.warn(
         f"the data are cut at the start, {start}: here the bars before it do not warm the "
         "columns of policies, which trade as soon as those are known; `backtest run` and "
@@ -201,7 +193,6 @@ def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
 
 
 def check_utilization(utilization: object, markets: Markets) -> None:
-    """Require a utilization, of several markets a number: their interest is the account's."""
     if utilization is None:
         raise ParameterError(
             "a curve needs a utilization, got none",
@@ -218,7 +209,6 @@ def check_utilization(utilization: object, markets: Markets) -> None:
 
 
 def replace_rates(venue: Venue, rates: Mapping[str, object]) -> Venue:
-    """Return a venue with interest on the loan at rates; refuse one that has its own."""
     own = [name for name in RATES if not is_zero(getattr(venue, name))]
     if own or venue.interest_on == "balance":
         found = f"{own[0]}" if own else "interest_on = 'balance'"
@@ -231,7 +221,6 @@ def replace_rates(venue: Venue, rates: Mapping[str, object]) -> Venue:
 
 
 def is_zero(rate: object) -> bool:
-    """Return whether a rate is the number 0."""
     return isinstance(rate, (int, float)) and rate == 0.0
 
 
@@ -377,7 +366,6 @@ def read_quantities(draft: Draft, contracts: Mapping[str, Option]) -> pd.DataFra
 
 
 def fit_surfaces(chains: Mapping[str, Chain]) -> dict[str, Surfaces]:
-    """Return surfaces fitted to the quotes of each instrument."""
     found = {}
     for name, chain in chains.items():
         with show_progress(f"surfaces of {name}", "snapshots") as progress:
@@ -386,7 +374,6 @@ def fit_surfaces(chains: Mapping[str, Chain]) -> dict[str, Surfaces]:
 
 
 def read_contracts(given: Any) -> dict[str, Option]:
-    """Return contracts by name; each is a name, or a table of the fields of an option."""
     listed = [given] if isinstance(given, str | Mapping) else given
     found = [OptionField().check("contracts", each, where="contracts") for each in listed]
     return {str(each.name): each for each in found}

@@ -28,7 +28,6 @@ USUAL = (
     "--data", "--instrument", "--from", "--policy", "--set", "--signal", "--venue", "--capital",
     "--margin", "--max-leverage",
 )  # fmt: skip
-"""The flags that the help of a command shows first."""
 
 
 def take_experiment(
@@ -38,14 +37,6 @@ def take_experiment(
     name: str = "",
     usual: Sequence[str] = USUAL,
 ) -> Callable[..., None]:
-    """Return a command that reads an experiment and calls ``command`` with its draft.
-
-    If ``command`` takes a list of drafts, the command line takes several files. Flags that are no
-    part of an experiment are passed by keyword; a parameter that is a dataclass of flags stands for
-    all of its fields. ``own`` are the keys whose flags only this command takes; they replace shared
-    flags of the same name. ``name`` is the full name of the command, and ``usual`` are the flags
-    that its help shows first.
-    """
     first, *rest = inspect.signature(command, eval_str=True).parameters.values()
     takes_several = get_origin(first.annotation) is list
     groups: dict[str, Any] = {
@@ -79,14 +70,12 @@ def take_experiment(
 
 
 def lead_with(usual: Sequence[str], keys: Sequence[Key]) -> list[Key]:
-    """Return the keys with those of the usual flags first, in a panel of their own."""
     by_flag = {each.flag: each for each in keys}
     first = [by_flag[flag]._replace(panel=FIRST) for flag in usual if flag in by_flag]
     return [*first, *(each for each in keys if each.flag not in usual)]
 
 
 def list_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    """Return the flags of a dataclass of flags, or the one flag that a parameter is."""
     group: Callable[..., Any] = parameter.annotation
     if not is_dataclass(parameter.annotation):
         return [parameter]
@@ -96,7 +85,6 @@ def list_group(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 def list_parameters(
     keys: Sequence[Key], rest: Sequence[inspect.Parameter], files: Any
 ) -> list[inspect.Parameter]:
-    """Return the parameters of a command: its files, the flags of the keys, and the rest."""
     by_name = inspect.Parameter.KEYWORD_ONLY
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD
     context = inspect.Parameter("context", either, annotation=typer.Context)
@@ -105,7 +93,6 @@ def list_parameters(
 
 
 def list_flags(keys: Sequence[Key]) -> list[inspect.Parameter]:
-    """Return the parameters of a command that stand for the flags of the keys."""
     return [
         inspect.Parameter(
             each.parameter,
@@ -118,7 +105,6 @@ def list_flags(keys: Sequence[Key]) -> list[inspect.Parameter]:
 
 
 def list_arguments(values: Mapping[Key, Any]) -> Iterator[str]:
-    """Yield the command-line arguments that give the flags these values."""
     for each, value in values.items():
         if value is True:
             yield each.flag

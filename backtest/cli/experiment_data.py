@@ -15,19 +15,11 @@ from backtest.venue import Venue
 
 SAMPLE = "sample"
 SEEDED = re.compile(r"sample(:(?P<seed>\d{1,9}))?", re.ASCII)
-"""How a sample is named: seed 0 without a number."""
 WEIGHTS = ("weights", "carry_weights", "allocate", "allocate_settings")
-"""The keys of ``[run]`` that weigh instruments."""
 NAMED = ("path", "instrument", "resample", "from", "to")
-"""The keys of ``[data]`` that are not passed to the loaders unchanged."""
 
 
 class DataSpan(NamedTuple):
-    """The span of the data to read, ``low`` to ``high``, and the start of the account.
-
-    None means no bound. ``where`` names the flags or the table that gave the account's span.
-    """
-
     low: TimeLike | None
     high: TimeLike | None
     start: TimeLike | None
@@ -35,7 +27,6 @@ class DataSpan(NamedTuple):
 
     @property
     def between(self) -> tuple[TimeLike | None, TimeLike | None] | None:
-        """The bounds of the data; None without any."""
         return None if self.low is None and self.high is None else (self.low, self.high)
 
 
@@ -60,14 +51,12 @@ def read_span(draft: Draft, *, warms: bool) -> DataSpan:
 
 
 def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool:
-    """Return whether a time comes before another; False if either is None."""
     if time is None or other is None:
         return False
     return to_nanoseconds(time, where=where) < to_nanoseconds(other, where=where)
 
 
 def check_start(span: DataSpan, market: Market | Markets) -> None:
-    """Check that the account begins inside the data."""
     if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
         raise ParameterError(
             f"the account must begin inside the data, which begin {format_time(market.start)}, "
@@ -129,7 +118,6 @@ def check_named_terms(draft: Draft) -> None:
 
 
 def find_venues(table: Mapping[str, Any]) -> list[str]:
-    """Return the names of instruments whose venues are tables of that of the venue."""
     known = Venue.__dataclass_fields__
     return [
         name for name, entry in table.items() if isinstance(entry, Mapping) and name not in known

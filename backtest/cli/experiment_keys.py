@@ -1,8 +1,4 @@
-"""The tables and keys of an experiment, their types, and the flags that set them.
-
-Files are checked against these declarations (:mod:`backtest.cli.experiment_schema`), and the
-commands take their flags from them. The account and the venue declare their own fields.
-"""
+"""The tables and keys of an experiment, their types, and the flags that set them."""
 
 from __future__ import annotations
 
@@ -43,16 +39,9 @@ from backtest.cli.typed_values import parse_typed, read_constraints, read_object
 Time = dt.datetime | dt.date | str
 Objective = str | dict[str, float]
 SEVERAL = ("path", "instrument", "contracts")
-"""The keys whose flags may be repeated, once for each of several markets."""
 
 
 class Key(NamedTuple):
-    """One key of a table: the type of its value, and the flag that sets it, if any.
-
-    ``kind`` is a type, a union of types, or a Choice. ``read`` replaces :func:`read_flag`, which
-    turns the value of the flag into entries.
-    """
-
     table: str
     name: str
     kind: Any
@@ -63,19 +52,16 @@ class Key(NamedTuple):
 
     @property
     def parameter(self) -> str:
-        """The flag as the name of a Python argument; it cannot be a keyword."""
         return self.flag.strip("-").replace("-", "_") + "_"
 
     @property
     def flag_kind(self) -> Any:
-        """The type of the flag for Typer."""
         if self.kind in (bool, int, float):
             return bool if self.kind is bool else self.kind | None
         takes_several = get_origin(self.kind) is dict or self.name in ("objective", *SEVERAL)
         return list[str] | None if takes_several else str | None
 
     def list_entries(self, value: Any) -> Iterator[GivenFlag]:
-        """Yield the entries that the flag sets; none if it was not given."""
         if value is None or value is False:
             return
         yield from read_flag(self, value) if self.read is None else self.read(self.flag, value)
@@ -85,11 +71,9 @@ PAIR_EXAMPLES = {
     "--shock": "price=-0.3", "--ladder": "price=-0.5:0.5:41", "--fix": "power=1",
     "--surfaces": "ratio=1.1",
 }  # fmt: skip
-"""An example of ``NAME=VALUE`` for the flags that take other pairs than ranges of parameters."""
 
 
 def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
-    """Yield the entries that the value of a flag sets."""
     flag, table, name = key.flag, key.table, key.name
     if name in SEVERAL:
         yield GivenFlag(flag, table, name, value[0] if len(value) == 1 else list(value))
@@ -116,7 +100,6 @@ def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
 
 
 def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    """Yield the entries that ``NAME=VALUE`` texts set: of policy, overlay, signal and terms."""
     for text in texts:
         key, value = split_pair(flag, text, "target=0.4")
         table, dot, field = key.partition(".")
@@ -131,7 +114,6 @@ def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
 
 
 def list_account_keys() -> Iterator[Key]:
-    """Yield a key for each field of the account that has a flag of its own."""
     hints = get_type_hints(Account, include_extras=True)
     for field, text in ACCOUNT_FLAGS.items():
         declared = hints[field].__metadata__[0]
@@ -143,7 +125,6 @@ def list_account_keys() -> Iterator[Key]:
 
 
 def list_separate(table: str) -> Iterator[Key]:
-    """Yield the keys of separate accounts."""
     yield Key(table, "accounts", Choice("shared", "separate"), "--accounts", RANKING,
               "Several markets: one 'shared' account, or 'separate' ones, pooled.")  # fmt: skip
     yield Key(table, "pool", Choice("mean", "median", "worst"), "--pool", RANKING,
@@ -154,10 +135,7 @@ def list_separate(table: str) -> Iterator[Key]:
 
 
 OPEN_TABLES = ("venue", "account")
-"""Tables whose keys are checked elsewhere."""
 RULE_TABLES = ("signal", "allocate")
-"""Beginnings of the names of parameters of the signal, which ``[run] signal_settings`` and
-``allocate_settings`` hold."""
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,
@@ -428,7 +406,6 @@ EXPERIMENT_KEYS = [
     for key in KEYS
     if key.flag and key.table in ("data", "policy", "overlay", "venue", "account", "run")
 ]
-"""The keys whose flags every experiment takes."""
 TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
@@ -437,14 +414,11 @@ TABLES = {
         *("sensitivity", "capacity", "decide", "replay"),
     )
 }
-"""The tables whose keys are declared here."""
 
 
 def list_keys(table: str) -> list[str]:
-    """Return the keys of a table, or the names of all tables if ``table`` is empty."""
     return list(TABLES[table]) if table else [*TABLES, *OPEN_TABLES]
 
 
 def list_flags(table: str) -> list[Key]:
-    """Return the keys of a table that have a flag."""
     return [key for key in KEYS if key.table == table and key.flag]

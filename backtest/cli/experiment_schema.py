@@ -25,7 +25,6 @@ KIND_TEXTS = {
 
 
 def read_experiment(file: Path) -> Tables:
-    """Read the tables of a TOML file, and check their keys and types."""
     cure = "give an experiment, such as examples/btc-vol-target.toml"
     if file.suffix == ".py":
         cure += f"; a policy is given with --policy {file}"
@@ -52,7 +51,6 @@ def read_experiment(file: Path) -> Tables:
 
 
 def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the problem and the cure of every defect in the tables of a file."""
     known = list_keys("")
     for name, table in tables.items():
         if name not in known:
@@ -69,7 +67,6 @@ def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
-    """Yield the problem and the cure of every defect in the policies of a comparison."""
     for label, policy in policies.items() if isinstance(policies, dict) else ():
         title = f"[compare.policies.{label}]"
         if isinstance(policy, dict):
@@ -81,10 +78,6 @@ def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
 def find_table_defects(
     title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the defects of one table: unknown keys, values of a wrong type, no name.
-
-    A policy may hold tables of the policies of single instruments, which have names.
-    """
     is_policy = keys in (TABLES["policy"], TABLES["overlay"])
     single = find_single(table) if keys is TABLES["policy"] else {}
     for name, value in table.items():
@@ -100,7 +93,6 @@ def find_table_defects(
 
 
 def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tables of single instruments in that of the policy: those with a name."""
     return {
         name: value
         for name, value in table.items()
@@ -109,13 +101,6 @@ def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def has_kind(value: object, kind: Any) -> bool:
-    """Return whether a value of TOML has a type; nothing is converted.
-
-    Examples
-    --------
-    >>> has_kind(1, float), has_kind(1.0, int), has_kind([0.5], str | list[float])
-    (True, False, True)
-    """
     if isinstance(kind, Choice):
         return value in kind.options
     if get_origin(kind) in (UnionType, Union):
@@ -131,13 +116,6 @@ def has_kind(value: object, kind: Any) -> bool:
 
 
 def describe_kind(kind: Any) -> str:
-    """Describe a type for messages.
-
-    Examples
-    --------
-    >>> describe_kind(str | list[str]), describe_kind(Choice("all", "core"))
-    ('text or a list', "'all' or 'core'")
-    """
     if isinstance(kind, Choice):
         return " or ".join(map(repr, kind.options))
     if get_origin(kind) in (UnionType, Union):
@@ -149,26 +127,6 @@ def describe_kind(kind: Any) -> str:
 def read_toml(
     file: Path, *, noun: str, argument: str, cure: str, of_folder: str = ""
 ) -> dict[str, Any]:
-    """Return the tables of a TOML file.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-    noun : str
-        What it holds, such as ``"a book"``, for messages.
-    argument : str
-        Where the file is named on the command line.
-    cure : str
-        What to give instead of a file that is not there.
-    of_folder : str
-        What to add if a folder is given.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such file, it is no TOML, or a value is out of bounds.
-    """
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
         found = "is a folder" if file.is_dir() else "does not exist"
@@ -191,7 +149,6 @@ def read_toml(
 
 
 def describe_toml(error: Exception) -> str:
-    """Describe why a text is not TOML."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, tomllib.TOMLDecodeError | UnicodeDecodeError):
@@ -200,7 +157,6 @@ def describe_toml(error: Exception) -> str:
 
 
 def check_values(raw: Mapping[str, Any], file: Path) -> None:
-    """Check that no text holds a NUL character and that whole numbers fit into 64 bits."""
     for key, value in walk_values(raw):
         is_huge = type(value) is int and not -(2**63) <= value < 2**63
         if is_huge or (isinstance(value, str) and "\0" in value):
@@ -212,7 +168,6 @@ def check_values(raw: Mapping[str, Any], file: Path) -> None:
 
 
 def walk_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all keys and values in nested tables and lists, each with its key."""
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield str(name), str(name)

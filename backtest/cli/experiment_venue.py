@@ -1,8 +1,4 @@
-"""Build the policies and the venues of an experiment, for all instruments or for each.
-
-``[venue.NAME]`` and ``[policy.NAME]`` are the venue and the policy of one instrument. The other
-entries of ``[venue]`` and ``[policy]`` are those of all.
-"""
+"""Build the policies and the venues of an experiment, for all instruments or for each."""
 
 from __future__ import annotations
 
@@ -28,10 +24,6 @@ DEFAULT_VENUE = "binance-usdm:BTCUSDT"
 def split_by_name(
     entries: Mapping[str, Any], names: Sequence[str], *, known: Sequence[str], where: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the entries of all instruments, and the tables of single ones by name.
-
-    ``known`` are the keys that may hold a table and are not names.
-    """
     single = {
         name: dict(entry)
         for name, entry in entries.items()
@@ -102,12 +94,10 @@ def build_with_own(section: DraftTable, names: Sequence[str]) -> Policy | dict[s
 
 
 def list_policies(policy: Policy | Mapping[str, Policy]) -> list[Policy]:
-    """Return the different policies of an experiment."""
     return list(dict.fromkeys(list_values(policy)))
 
 
 def name_policies(policy: Policy | Mapping[str, Policy]) -> str:
-    """Return the class of the policy, or the classes of several."""
     return ", ".join(dict.fromkeys(type(each).__name__ for each in list_policies(policy)))
 
 
@@ -167,10 +157,6 @@ def build_own_venue(section: DraftTable, default: str | None, name: str, market:
 
 
 def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.PresetName:
-    """Parse ``venue:SYMBOL``, ``venue:SYMBOL@DATE`` or ``FILE.toml:SYMBOL``.
-
-    The path of a file is relative to ``folder``; ``where`` names the flag or table in messages.
-    """
     name = preset_files.parse_name(text, where=where)
     is_file = name.venue.endswith(preset_files.SUFFIX)
     return name._replace(venue=str(folder / name.venue)) if is_file else name
@@ -191,7 +177,6 @@ def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> 
 
 
 def drop_other_least(preset: Mapping[str, Any], changes: object) -> Mapping[str, Any]:
-    """Return a preset without its least notional if changes of its contract settle otherwise."""
     held = preset["contract"]
     kind = changes.get("kind") if isinstance(changes, Mapping) else None
     if kind is None or not has_other_unit(held.get("kind", "linear"), kind):
@@ -200,7 +185,6 @@ def drop_other_least(preset: Mapping[str, Any], changes: object) -> Mapping[str,
 
 
 def warn_of_other_symbol(preset: preset_files.PresetName | None, market: Market) -> None:
-    """Warn if the venue's rules and the prices are of different symbols."""
     if preset is None or market.synthetic:
         return
     symbol = preset.symbol
@@ -220,30 +204,12 @@ def warn_of_other_symbol(preset: preset_files.PresetName | None, market: Market)
 
 
 def names_symbol(symbol: str, instrument: str) -> bool:
-    """Compare a venue's symbol with the name of an instrument, by letters and digits only.
-
-    Examples
-    --------
-    >>> names_symbol("BTCUSDT", "BTC/USDT:USDT"), names_symbol("BTC-USDT-SWAP", "BTC_USDT")
-    (True, True)
-    >>> names_symbol("BTCUSDT", "ETH/USDT:USDT"), names_symbol("BTC", "BTC/USDC:USDC")
-    (False, True)
-    """
     word = re.sub(r"^PF_|[-_](SWAP|PERPETUAL|PERP)$", "", symbol.upper()).replace("XBT", "BTC")
     plain = re.sub(r"[^A-Z0-9]", "", instrument.upper()).replace("XBT", "BTC")
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
 def complete_preset(text: str, name: str, market: Market, *, where: str = "") -> str:
-    """Return ``venue:SYMBOL`` for ``venue``, with the symbol of an instrument.
-
-    Raises VenueError if the venue has no table for the instrument.
-
-    Examples
-    --------
-    >>> complete_preset("binance-usdm@latest", "ETH/USDT:USDT", Market.sample(bars=2))
-    'binance-usdm:ETHUSDT@latest'
-    """
     venue, at, date = text.partition("@")
     if ":" in venue or venue.endswith(preset_files.SUFFIX):
         return text

@@ -1,8 +1,4 @@
-"""Find policies: built-in ones by name, others in files of the user, or written as an expression.
-
-An expression such as ``Capped(VolTarget(target=0.6), cap=3)`` is parsed, never executed: it can
-only build policies.
-"""
+"""Find policies: built-in ones by name, others in users' files, or written as an expression."""
 
 from __future__ import annotations
 
@@ -25,17 +21,10 @@ from backtest.policy import Policy, check_settings, find_policies
 
 
 def built_in_policies() -> list[type[Policy]]:
-    """Return the built-in policies, sorted by name."""
     return sorted(find_policies(strategies), key=lambda policy: policy.title())
 
 
 def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[Policy]]:
-    """Return the policies that a text names: a built-in one, a class of a file, or all of a file.
-
-    ``text`` is ``vol-target``, ``path/to/file.py``, ``path/to/file.py:ClassName``, or an expression
-    of :mod:`backtest.cli.find_policy`. ``where`` is the flag or table that gave it, for
-    messages. A path is relative to ``folder``.
-    """
     check_length(text, where)
     if is_expression(text):
         return [type(read_policy(text, {}, where=where, folder=folder))]
@@ -57,7 +46,6 @@ def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[
 
 
 def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]:
-    """Return the one policy that a text names."""
     found = load_policies(text, where=where, folder=folder)
     if len(found) > 1:
         names = [policy.__name__ for policy in found]
@@ -72,7 +60,6 @@ def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]
 def read_policy(
     text: str, settings: Mapping[str, object], *, where: str, folder: Path = Path()
 ) -> Policy:
-    """Build the policy that a text names or spells out; ``settings`` override its own."""
     if not is_expression(text):
         cls = load_policy(text, where=where, folder=folder)
         with located(where):
@@ -88,7 +75,6 @@ def read_policy(
 
 
 def find_built_in(name: str, *, where: str) -> type[Policy]:
-    """Find a built-in policy by its title or by the name of its class."""
     known = {policy.title(): policy for policy in built_in_policies()}
     classes = {policy.__name__: policy.title() for policy in known.values()}
     if classes.get(name, name) in known:
@@ -102,7 +88,6 @@ def find_built_in(name: str, *, where: str) -> type[Policy]:
 
 
 def load_file_policies(file: Path, *, where: str) -> list[type[Policy]]:
-    """Import a file and return the policies that it defines, in order."""
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
         raise ParameterError(
@@ -122,7 +107,6 @@ def load_file_policies(file: Path, *, where: str) -> list[type[Policy]]:
 
 
 def import_file(file: Path) -> ModuleType:
-    """Import a file as a module that can import the other files in its folder."""
     name = f"_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
@@ -139,7 +123,6 @@ def import_file(file: Path) -> ModuleType:
 
 
 def import_error(file: Path, error: BaseException) -> PolicyError:
-    """Make the error for a file that cannot be imported, with the line of it that failed."""
     where = str(file)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
@@ -164,21 +147,13 @@ LARGEST = 2**63
 """Larger whole numbers become floats."""
 
 Find = Callable[[str], type[Policy]]
-"""Function that returns the policy class of ``path/to/file.py:ClassName``."""
 
 
 def is_expression(text: str) -> bool:
-    """Return whether a policy is written as a call."""
     return "(" in text
 
 
 def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Policy:
-    """Build the policy that a text spells out.
-
-    The text calls policies with other policies, numbers and words. A policy of a file is written
-    ``file.py:ClassName(...)`` and found by ``find``; ``known`` holds the others by class name. A
-    name alone is the policy with its defaults.
-    """
     check_length(text)
     classes = dict(known)
 
@@ -200,7 +175,6 @@ def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
 
 
 def check_length(text: str, where: str = "") -> None:
-    """Check that a policy is not longer than ``LONGEST``."""
     if len(text) > LONGEST:
         raise ParameterError(
             f"a policy must have at most {LONGEST:,} letters, got {len(text):,}",
@@ -210,7 +184,6 @@ def check_length(text: str, where: str = "") -> None:
 
 
 def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -> Any:
-    """Evaluate one node of the expression: a policy, a number or a text."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         given = [build_node(each, classes, text) for each in node.args]
         words = [word.arg for word in node.keywords]
@@ -235,7 +208,6 @@ def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -
 
 
 def find_class(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[Policy]:
-    """Find a policy class by its name."""
     if name in classes:
         return classes[name]
     named = [each for each in classes if not each.startswith("_")]
@@ -247,7 +219,6 @@ def find_class(name: str, classes: Mapping[str, type[Policy]], text: str) -> typ
 
 
 def expression_error(text: str) -> ParameterError:
-    """Make the error for a text that is not a policy."""
     return ParameterError(
         "a policy must be written as calls of policies with numbers, each name once, "
         f"got {text!r:.200}",

@@ -15,7 +15,6 @@ BPS = 1e-4
 
 
 def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the entry of a flag with several values, separated by commas."""
     table, name = {
         "--factors": ("sensitivity", "factors"),
         "--horizons": ("risk", "horizons"), "--scenario": ("stress", "scenarios"),
@@ -24,12 +23,10 @@ def read_list(flag: str, text: str) -> Iterator[GivenFlag]:
 
 
 def read_numbers(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the capitals of a flag, numbers separated by commas."""
     yield GivenFlag(flag, "capacity", "capitals", [parse_typed(each) for each in text.split(",")])
 
 
 def read_values(flag: str, given: str | list[str]) -> Iterator[GivenFlag]:
-    """Yield the entry of a flag of one number, or of several as ``NAME=VALUE`` with commas."""
     name = {"--due-funding": "funding"}.get(flag, flag.strip("-"))
     text = given if isinstance(given, str) else ",".join(given)
     if "=" not in text:
@@ -48,26 +45,18 @@ def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
 
 
 def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the entry that a flag sets to a number or a name: the drift, or an account field."""
     table = "paths" if flag == "--drift" else "account"
     yield GivenFlag(flag, table, flag.strip("-").replace("-", "_"), parse_typed(text))
 
 
 def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
-    """Yield the distance of a stop: a number, or a multiple of a column (``2*atr``)."""
     yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
 
 
 ALLOCATIONS = ("equal", *BY_COVARIANCE)
-"""The rules of :mod:`backtest.weights` that need nothing but markets."""
 
 
 def read_allocation(name: str, settings: Mapping[str, Any], *, where: str) -> WeightRule:
-    """Return the allocation with a rule and parameters by name.
-
-    A ``window`` alone also says that it is the memory. ``where`` is the flag or table that gave
-    them, for messages.
-    """
     given = {"rule": name, **settings}
     if "window" in settings and not {"memory", "half_life"} & {*settings}:
         given["memory"] = "window"

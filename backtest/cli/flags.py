@@ -22,12 +22,10 @@ FIRST = "Usual flags"
 
 
 def option(panel: str, text: str, *names: str) -> Any:
-    """Make the Typer option of a flag in a panel of the help; the text states its default."""
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False)
 
 
 def flag(text: str, *names: str, **more: Any) -> Any:
-    """Make the Typer option of a flag outside the panels; the text states its default."""
     return typer.Option(*names, help=text, show_default=False, **more)
 
 
@@ -46,7 +44,6 @@ MOST_THREADS = 4_096
 
 
 def check_work(threads: int | None, memory: str) -> None:
-    """Check the number of threads and the size of memory."""
     if threads is not None:
         Range(1, MOST_THREADS).check("threads", threads, where="--threads", whole=True)
     parse_size(memory, where="--memory")
@@ -59,15 +56,12 @@ ReportFile = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """Values of the output flags; each field is a flag of the commands that take them."""
-
     report: ReportFile = None
     as_json: AsJson = False
     save: Save = True
     results: Results = RESULTS
 
     def give_out(self, found: SavedResult) -> None:
-        """Write the report of a result, save the result, and print it or its data."""
         if self.report is not None:
             found.report(self.report)
         save_and_print(

@@ -1,8 +1,4 @@
-"""Import and build each command of the command line when it is first used.
-
-Importing and building all commands takes longer than running most of them. The module
-``NAME_command`` has the function or the group of a command as ``COMMAND``, and ``EXAMPLES``.
-"""
+"""Import and build each command of the command line when it is first used."""
 
 from __future__ import annotations
 
@@ -34,38 +30,25 @@ PANELS = {
     **dict.fromkeys(("policies", "check", "data", "options"), "Data and policies"),
     **dict.fromkeys(("liq", "venues"), "Venues"),
 }
-"""All commands in the order of the help, each with the panel that lists it."""
 
 
 class Commands(Mapping[str, Any]):
-    """The commands of a group by name, in their order; each is built when it is first read.
-
-    Parameters
-    ----------
-    builders : mapping of str to callable
-        Returns the command of each name.
-    """
-
     def __init__(self, builders: Mapping[str, Callable[[], Any]]) -> None:
         self._builders = builders
         self._built: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        """Return a command."""
         if name not in self._built:
             self._built[name] = self._builders[name]()
         return self._built[name]
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is a command of this name, without building it."""
         return name in self._builders
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names."""
         return iter(self._builders)
 
     def __len__(self) -> int:
-        """Return the number of commands."""
         return len(self._builders)
 
 
@@ -127,7 +110,6 @@ def build_command(info: Any, root: typer.Typer) -> Any:
 def process_value(
     option: Any, validate: Callable[[Any, Any], Any], context: Any, value: Any
 ) -> Any:
-    """Return the value of an option: as it is, or validated by Typer."""
     kind, has_several = option.type_descriptor.annotation, option.multiple or option.nargs != 1
     if value is None and not option.required:
         value = () if has_several else None
@@ -141,19 +123,11 @@ def process_value(
 
 
 def is_readable(path: str | Path) -> bool:
-    """Return whether a path may be read, if there is anything."""
     return not os.path.lexists(path) or os.access(path, os.R_OK)
 
 
 class DirectOptions:
-    """A command or group that validates only options whose values need it.
-
-    Typer builds a validator for each option, given or not, and the first one imports pydantic: a
-    tenth of a short command.
-    """
-
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options and arguments."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc] # of the command
         for each in params:
             vars(each).setdefault("process_value", partial(process_value, each, each.process_value))
@@ -161,10 +135,7 @@ class DirectOptions:
 
 
 class StrictCommand(DirectOptions, typer.core.TyperCommand):
-    """A command that refuses two values of an option of which the parser would keep the last."""
-
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Check the options, and parse the arguments."""
         given = self.make_parser(ctx).parse_args(args=[*args])[2]
         for each, count in Counter(given).items():
             if count > 1 and each.nargs == 1 and not each.multiple:
@@ -173,7 +144,6 @@ class StrictCommand(DirectOptions, typer.core.TyperCommand):
 
 
 def check_repeated(option: Any, args: Sequence[str]) -> None:
-    """Raise if the arguments have several values of an option, or a flag and its opposite."""
     values = [word for word in args if option.is_flag and word in _spell(option)]
     if not option.is_flag:
         values = [after for word, after in pairwise(args) if word in option.opts]

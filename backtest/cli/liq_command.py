@@ -111,14 +111,12 @@ def liq(  # noqa: PLR0913 - one for each flag
 
 
 def describe_table_day(name: preset_files.PresetName, rules: Venue) -> str:
-    """Describe the day of the margin table, and warn if no table covers the requested day."""
     since = "" if rules.in_force is None else rules.in_force.since
     known = f" (none is known for {name.at}: this is the oldest)" if name.is_before(since) else ""
     return f", margin table of {since}{known}" if since else ""
 
 
 def print_calculation(rules: Venue, found: Calculation) -> None:
-    """Print the calculation, one line for each figure."""
     size = abs(found.quantity)
     contracts = "contract" if size == 1.0 else "contracts"
     what = f"{found.side} {size:.12g} {contracts} at {found.entry:.12g}, "
@@ -141,7 +139,6 @@ def print_calculation(rules: Venue, found: Calculation) -> None:
 
 
 def describe_distance(found: Calculation) -> str:
-    """Describe how far away the liquidation price is."""
     if math.isnan(found.distance):
         return "no price liquidates"
     text = format_percent(found.distance, 3, is_signed=True)
@@ -157,7 +154,6 @@ def describe_distance(found: Calculation) -> str:
 def calculate_file(
     file: Path, axes: str | None, span: float, picture: Path | None, *, as_json: bool
 ) -> None:
-    """Calculate the book of a file, with a map if one is asked for."""
     found = read_book_file(file)
     drawn = None if axes is None and picture is None else draw_map(found, axes, span)
     if picture is not None and drawn is not None:
@@ -176,7 +172,6 @@ def calculate_file(
 
 
 def draw_map(found: BookCalculation, axes: str | None, span: float) -> FailureMap:
-    """Return the map of two instruments, by default those of the largest notionals."""
     names = [] if axes is None else [name.strip() for name in axes.split(",")]
     if len(names) not in (0, 2):
         raise ParameterError(
@@ -189,7 +184,6 @@ def draw_map(found: BookCalculation, axes: str | None, span: float) -> FailureMa
 
 
 def write_picture(drawn: FailureMap, picture: Path) -> None:
-    """Write the map as an SVG file."""
     from backtest.report import draw_failure_svg  # noqa: PLC0415 - loads plotly
 
     if picture.suffix.lower() != ".svg":
@@ -202,7 +196,6 @@ def write_picture(drawn: FailureMap, picture: Path) -> None:
 
 
 def refuse_with_book(**given: object) -> None:
-    """Refuse the flags of one position beside those of a book."""
     flags = [f"--{name}" for name, value in given.items() if value is not None]
     if flags:
         raise ParameterError(
@@ -213,7 +206,6 @@ def refuse_with_book(**given: object) -> None:
 
 
 def refuse_without_book(axes: str | None, picture: Path | None) -> None:
-    """Refuse the flags of a book without one."""
     flags = [f for f, value in (("--map", axes), ("--picture", picture)) if value is not None]
     if flags:
         raise ParameterError(
@@ -224,7 +216,6 @@ def refuse_without_book(axes: str | None, picture: Path | None) -> None:
 
 
 def raise_missing(**given: object) -> NoReturn:
-    """Raise the error of flags that one position needs."""
     missing = ", ".join(f"--{name}" for name, value in given.items() if value is None)
     raise ParameterError(
         f"a position needs {missing}",

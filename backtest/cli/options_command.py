@@ -86,7 +86,6 @@ UNITS = {
     "volga": "per 1.00 of volatility, squared",
 }
 HEADLINE = "30d"
-"""Tenor of the figures of several snapshots."""
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -228,7 +227,6 @@ def show_surface(
 
 
 def print_fits(fits: pd.DataFrame) -> None:
-    """Print the quality of the fit of each expiry."""
     heads = ("expiry", "days", "forward", "quotes", "inside", "median", "worst",
              "crosses")  # fmt: skip
     rows = [
@@ -248,7 +246,6 @@ def print_fits(fits: pd.DataFrame) -> None:
 
 
 def show_surfaces(chain: Chain, model: str, *, as_json: bool) -> None:
-    """Print the surface of each snapshot in a line."""
     with show_progress("fitting surfaces", "snapshots") as progress:
         found = Surfaces.fit(chain, model, progress=progress)  # type: ignore[arg-type]
     table = measure_surfaces(found)
@@ -276,7 +273,6 @@ def show_surfaces(chain: Chain, model: str, *, as_json: bool) -> None:
 
 
 def measure_surfaces(found: Surfaces) -> pd.DataFrame:
-    """Return a row per surface: its figures of 30 days, and the quality of the fit."""
     rows = []
     for each in found.surfaces:
         arbitrage = each.arbitrage()
@@ -296,28 +292,23 @@ def measure_surfaces(found: Surfaces) -> pd.DataFrame:
 
 
 def show_percent(share: float) -> str:
-    """Return a share as a percentage, or a dash if there is none."""
     return "-" if math.isnan(share) else format_percent(share, 1)
 
 
 def show_points(volatility: float) -> str:
-    """Return a difference of volatilities in points, or a dash if there is none."""
     return "-" if math.isnan(volatility) else f"{100.0 * volatility:.2f} pt"
 
 
 def read_days(days: float) -> float:
-    """Return years, of days that were typed."""
     return check_range("days", days, where="--days", low=0.0) / YEAR_DAYS
 
 
 def check_typed(**numbers: float) -> None:
-    """Refuse numbers that were typed as nan."""
     for name, value in numbers.items():
         check_range(name, value, where=f"--{name}")
 
 
 def check_report(path: Path) -> None:
-    """Refuse a report of an unknown kind before anything is computed."""
     from backtest.report import choose_format  # noqa: PLC0415 - seldom used
 
     try:
@@ -327,12 +318,10 @@ def check_report(path: Path) -> None:
 
 
 def read_chain(file: Path | None, settlement: str | None) -> Chain:
-    """Return the chain of a file, or the sample."""
     return Chain.sample() if file is None else Chain.load(file, settlement=settlement)
 
 
 def to_rows(frame: pd.DataFrame) -> list[Any]:
-    """Return a frame as JSON data, times as text."""
     times = frame.select_dtypes(["datetimetz", "datetime"]).columns
     text = {name: frame[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name in times}
     return list(frame.assign(**text).to_dict("records"))

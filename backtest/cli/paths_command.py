@@ -80,12 +80,10 @@ def read_surfaces(draft: Draft) -> SimulatedSurface | dict[str, SimulatedSurface
 
 
 def is_table(entry: Any) -> bool:
-    """Return whether an entry is a table."""
     return isinstance(entry, Mapping)
 
 
 def read_surface(entries: Mapping[str, Any], where: str) -> SimulatedSurface:
-    """Return the model that a table describes, of one factor or two."""
     fields = dict(entries)
     factors = fields.pop("factors", 1)
     if factors not in (1, 2):
@@ -99,7 +97,6 @@ def read_surface(entries: Mapping[str, Any], where: str) -> SimulatedSurface:
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:
-    """Return the argument ``funding`` of ``simulate_paths``."""
     if given == "none":
         return None
     if given == "fitted" and isinstance(venue, Mapping):
@@ -113,7 +110,6 @@ def read_path_funding(given: float | str, venue: Any) -> Any:
 
 
 def find_capped_funding(venue: Any) -> FundingTerms | str:
-    """Return the funding terms of a venue with a cap; ``"fitted"`` for any other."""
     if not isinstance(venue, Venue) or venue.in_force is None:
         return "fitted"
     name, _, symbol = venue.in_force.preset.rpartition(":")
@@ -163,7 +159,6 @@ def paths(
 
 
 def describe_drawn(drawn: Paths) -> str:
-    """Return what draws the paths: how many, how long, by which model, and its numbers."""
     told = drawn.describe()
     model = dict(told["model"])
     name = model.pop("name")
@@ -183,17 +178,12 @@ def describe_drawn(drawn: Paths) -> str:
 
 
 def write_path(path: Market | Markets, folder: Path) -> None:
-    """Write a path as data; of several instruments, each into a folder of its name."""
     parts = as_markets(path)
     for name, label in label_names(parts).items():
         parts[name].save(folder / label)
 
 
 def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
-    """Return quantiles of the return of an instrument after 1, 7, 30 days and at the end.
-
-    The last column is its mean lowest price on the way.
-    """
     days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
     marks = [k for k in (1.0, 7.0, 30.0) if k < days[-1]]
     rows = {f"{day:g}": int(np.searchsorted(days, day)) for day in [*marks, float(days[-1])]}

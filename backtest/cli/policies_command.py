@@ -39,7 +39,6 @@ def policies(
 
 
 def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
-    """Print one policy: its title, its first line or whole docstring, and its parameters."""
     typer.secho(policy.title(), bold=True)
     text = inspect.getdoc(policy) if is_whole else policy.summary()
     for line in (text or "").splitlines():
@@ -53,7 +52,6 @@ def print_policy(policy: type[Policy], *, is_whole: bool) -> None:
 
 
 def format_parameter(parameter: Parameter) -> tuple[str, str, str]:
-    """Format the default, the range and the unit of a parameter."""
     space = parameter.space
     default = "" if parameter.default is None else f"{parameter.default}"
     if space is None:
@@ -62,7 +60,6 @@ def format_parameter(parameter: Parameter) -> tuple[str, str, str]:
 
 
 def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
-    """Return a policy as data, for forms and optimizers."""
     return {
         "name": policy.title(),
         "class": policy.__name__,
@@ -72,7 +69,6 @@ def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
 
 
 def parameter_to_dict(parameter: Parameter) -> dict[str, Any]:
-    """Return a parameter as data; in JSON, ``high`` is null if there is no limit."""
     space = {} if parameter.space is None else dataclasses.asdict(parameter.space)
     return {
         "name": parameter.name,

@@ -24,11 +24,9 @@ from backtest.base import BacktestError, ParameterError, to_json
 LONG_NAME = 9
 LONGEST_LINE = 10_000
 JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
-"""Where JSON is printed while everything else goes to stderr; None is stdout."""
 
 
 def format_help(function: Callable[..., None], examples: str) -> str:
-    """Format the help of a command: its docstring, and examples line by line."""
     return f"{inspect.getdoc(function)}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
 
 
@@ -44,8 +42,6 @@ def add_command(
 
 
 class Saveable(Protocol):
-    """A result that can be saved to a folder of its own."""
-
     def save(self, results: Path) -> Path:
         """Save it below a folder and return its own."""
 
@@ -56,11 +52,6 @@ def save_and_print(
     print_text: Callable[[], None],
     to_data: Callable[[str | None], object] | None,
 ) -> None:
-    """Save a result unless there is no folder, and print it as text, or as data if asked for.
-
-    If saving fails, the error is raised after the result is printed, so that a long run is not
-    lost.
-    """
     path, failure = None, None
     try:
         path = None if results is None else str(result.save(results))
@@ -78,7 +69,6 @@ def save_and_print(
 
 @contextmanager
 def reserve_stdout() -> Iterator[None]:
-    """Keep stdout for JSON: what a policy or a library prints goes to stderr."""
     token = JSON_OUTPUT.set(sys.stdout)
     try:
         with redirect_stdout(sys.stderr):
@@ -88,13 +78,11 @@ def reserve_stdout() -> Iterator[None]:
 
 
 def print_json(value: object) -> None:
-    """Print data as JSON; numbers that are not finite become null."""
     text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False)
     typer.echo(text, file=JSON_OUTPUT.get())
 
 
 def print_paragraph(text: str, *, indent: str = "  ") -> None:
-    """Print a text in lines of the terminal's width, at most 100, with a hanging indent."""
     width = min(shutil.get_terminal_size().columns, 100)
     lines = textwrap.wrap(
         text,
@@ -114,10 +102,6 @@ def print_table(
     right: Sequence[str] = (),
     squeezes: bool = False,
 ) -> None:
-    """Print a table as wide as the terminal, columns named in ``right`` aligned to the right.
-
-    Cells that do not fit are broken; with ``squeezes`` the gaps between columns are narrowed first.
-    """
     from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -137,13 +121,6 @@ def print_table(
 
 
 def break_name(name: str) -> str:
-    """Break the name of a column into lines if it is long.
-
-    Examples
-    --------
-    >>> break_name("max_drawdown").splitlines()
-    ['max_', 'drawdown']
-    """
     if len(name) <= LONG_NAME or " " in name:
         return name
     return re.sub(r"(?<=[._])(?=\w{4})", "\n", name)
@@ -154,23 +131,14 @@ LONGEST_MESSAGE = 2_000
 KEPT = 300
 """Characters printed from each end of a longer line."""
 PRINTERS = ("typer", "rich", "click")
-"""The libraries that write to the standard streams."""
 
 
 def print_message(text: str) -> None:
-    """Print a message on stderr; do nothing if stderr cannot be written."""
     with suppress(OSError):
         typer.echo(make_printable(text), err=True)
 
 
 def make_printable(text: str) -> str:
-    r"""Return a text that is safe on any terminal: control codes escaped, long lines clipped.
-
-    Examples
-    --------
-    >>> make_printable("a\x1b[2Jb\n\tc\udcff")
-    'a\\x1b[2Jb\n\tc\\udcff'
-    """
     shown = re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", _escape, text)
     return "\n".join(map(clip_line, shown.split("\n")))
 
@@ -181,14 +149,12 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def clip_line(line: str) -> str:
-    """Replace the middle of a line that is too long to read by its length."""
     if len(line) <= LONGEST_MESSAGE:
         return line
     return f"{line[:KEPT]} ... ({len(line):,} letters) ... {line[-KEPT:]}"
 
 
 def check_arguments(given: Sequence[str]) -> None:
-    """Raise an error for the first argument that is not UTF-8 or holds a NUL character."""
     for position, word in enumerate(given, start=1):
         if not re.search(r"[\0\ud800-\udfff]", word):
             continue
@@ -202,7 +168,6 @@ def check_arguments(given: Sequence[str]) -> None:
 
 
 def report_system_error(error: OSError) -> int:
-    """Print an error of the operating system; return the exit code."""
     reason = error.strerror or str(error)
     if error.errno == errno.EPIPE and is_about_output(error):  # the reader has seen enough
         return FAILED
@@ -219,14 +184,12 @@ def report_system_error(error: OSError) -> int:
 
 
 def is_about_output(error: OSError) -> bool:
-    """Return whether an error came from writing to the standard streams."""
     frames = list(traceback.walk_tb(error.__traceback__))
     module = str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
     return not frames or (error.filename is None and module.partition(".")[0] in PRINTERS)
 
 
 def flush_output(code: int) -> int:
-    """Flush the output; return the exit code, or that of the error if flushing fails."""
     if sys.stdout is None:
         return code
     try:

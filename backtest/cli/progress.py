@@ -39,10 +39,6 @@ STAGES = {
 def show_progress(
     what: str, unit: str = "bars", *, wait: str = COMPILES
 ) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function that takes the units done and the total; None without a terminal.
-
-    ``wait`` explains why nothing is done yet.
-    """
     meter = Meter(what, unit, wait)
     with draw(meter) as is_watched:
         yield meter.report if is_watched else None
@@ -50,17 +46,12 @@ def show_progress(
 
 @contextmanager
 def show_activity(what: str, patience: float | None = None) -> Iterator[None]:
-    """Show a spinner for work without a known length."""
     with draw(Meter(what, ""), patience):
         yield
 
 
 @contextmanager
 def show_phases(plan: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that takes a phase, the units of it that are done, and all of them.
-
-    ``plan`` says what the work does. Without a terminal, phases that take long say so on stderr.
-    """
     meter = PhaseMeter(plan)
     with draw(meter, EARLY) as is_watched:
         yield meter.report_phase if is_watched else meter.print_phase
@@ -70,10 +61,6 @@ def show_phases(plan: str) -> Iterator[Callable[[str, int, int], None]]:
 def show_download(
     what: str,
 ) -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[str], None]]]:
-    """Yield a function that takes the days done and the total, and one that takes notices.
-
-    Without a terminal the first is None, and the second prints lines to stderr.
-    """
     meter = Meter(what, "days", "asking the venue")
     with draw(meter) as is_watched:
         if is_watched:
@@ -84,15 +71,12 @@ def show_download(
 
 @contextmanager
 def show_search(what: str, objective: str) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a function that takes the progress of a search; None without a terminal."""
     meter = SearchMeter(what, objective)
     with draw(meter) as is_watched:
         yield meter.report_search if is_watched else None
 
 
 class Meter:
-    """The progress of some work, and how a terminal shows it."""
-
     def __init__(self, what: str, unit: str, wait: str = COMPILES) -> None:
         self.what = what
         self.unit = unit
@@ -101,16 +85,13 @@ class Meter:
         self.note = ""
 
     def set_note(self, text: str) -> None:
-        """Show a text until there is more progress."""
         self.note = text
 
     def report(self, done: int, total: int) -> None:
-        """Set how many units are done, and the total."""
         self.note = "" if done > self.done else self.note
         self.done, self.total = done, total
 
     def describe(self, speed: float | None = None) -> str:
-        """Describe the progress, the speed, and what the work waits for."""
         if not self.done:
             text = f"{self.what} ({self.wait})" if self.unit else self.what
             return f"{text} {self.note}".rstrip()
@@ -121,16 +102,10 @@ class Meter:
         return f"{text} {self.note}".rstrip()
 
     def draw_above(self) -> list[Any]:
-        """Return the renderables above the progress bar."""
         return []
 
 
 class PhaseMeter(Meter):
-    """The progress of work in phases: each has a line with its share, its time, and what is left.
-
-    ``clock`` returns seconds.
-    """
-
     def __init__(self, plan: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(plan, "")
         self.clock = clock
@@ -140,7 +115,6 @@ class PhaseMeter(Meter):
         self.over: list[str] = []
 
     def report_phase(self, phase: str, done: int, total: int) -> None:
-        """Set the progress of a phase; another one than before ends that."""
         if phase != self.phase:
             if self.phase:
                 self.over.append(f"{self.phase}: {self.done_units()}{self.took()}")
@@ -148,7 +122,6 @@ class PhaseMeter(Meter):
         self.report(done, total)
 
     def print_phase(self, phase: str, done: int, total: int) -> None:
-        """Set the progress of a phase, and print once that it will take long."""
         self.report_phase(phase, done, total)
         whole = self.estimate_seconds()
         if whole >= LONG and done < total and not self.is_announced:
@@ -157,21 +130,17 @@ class PhaseMeter(Meter):
             sys.stderr.flush()
 
     def done_units(self) -> str:
-        """Return the units of the phase that are done, if they are counted."""
         return f"{self.done:,}, " if self.total > 1 else ""
 
     def took(self) -> str:
-        """Return the time since the phase began."""
         return format_clock(self.clock() - self.began)
 
     def estimate_seconds(self) -> float:
-        """Return how long the whole phase takes at the speed so far; 0 if that is not known."""
         if not (self.done and self.total):
             return 0.0
         return (self.clock() - self.began) / self.done * self.total
 
     def describe(self, speed: float | None = None) -> str:  # noqa: ARG002 - phases have their own
-        """Describe the phase: units done, its share, its time, and what is left of it."""
         if not (self.done and self.total):
             return f"{self.phase} ({self.took()})" if self.phase else ""
         left = self.estimate_seconds() * (1.0 - self.done / self.total)
@@ -181,15 +150,12 @@ class PhaseMeter(Meter):
         )
 
     def draw_above(self) -> list[Any]:
-        """Return the plan and the phases that are over."""
         from rich.text import Text  # noqa: PLC0415 - most runs are over before
 
         return [Text(each) for each in (self.what, *self.over)]
 
 
 class SearchMeter(Meter):
-    """The progress of a search, and its best sets so far."""
-
     def __init__(self, what: str, objective: str) -> None:
         super().__init__(what, "sets")
         self.objective = objective
@@ -197,18 +163,15 @@ class SearchMeter(Meter):
         self.best: list[Progress] = []
 
     def report_search(self, now: Progress) -> None:
-        """Set the progress of the search."""
         if now.best_values and (not self.best or now.best_score > self.best[-1].best_score):
             self.best = [*self.best, now][-SHOWN:]
         self.stage = f", {STAGES.get(now.stage, now.stage)}"
         self.report(now.trials, now.total or 0)
 
     def describe(self, speed: float | None = None) -> str:
-        """Describe the progress and the stage of the search."""
         return super().describe(speed) + self.stage
 
     def draw_above(self) -> list[Any]:
-        """Return the table of the best sets so far, the latest at the bottom."""
         if not self.best:
             return []
         from rich import box  # noqa: PLC0415 - most searches are over before
@@ -227,7 +190,6 @@ class SearchMeter(Meter):
 
 @contextmanager
 def draw(meter: Meter, patience: float | None = None) -> Iterator[bool]:
-    """Draw a meter on stderr after some seconds; yield whether stderr is a terminal."""
     if not sys.stderr.isatty():
         yield False
         return
@@ -244,7 +206,6 @@ def draw(meter: Meter, patience: float | None = None) -> Iterator[bool]:
 
 
 def build_live(meter: Meter) -> Live:
-    """Build the live display of a meter, which is erased at the end."""
     from rich.console import Console, Group  # noqa: PLC0415 - most runs are over before
     from rich.live import Live  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TimeRemainingColumn  # noqa: PLC0415

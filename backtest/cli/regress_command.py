@@ -56,16 +56,10 @@ from backtest.regress.tolerances import BETTER_IF, WALK
 from backtest.regress.verdict_text import WIDTH
 
 OWN = frozenset({"backtest", "backtest_pytest"})
-"""Packages that are never unloaded, even if they lie beside a policy."""
 
 
 @contextmanager
 def isolated_imports() -> Iterator[None]:
-    """Unload, at the end, the modules that were imported from the folders of policies.
-
-    A policy may import files beside it. Without this, the ``helpers.py`` beside one policy would be
-    used for another policy, or in the version from before it was changed.
-    """
     path, modules = [*sys.path], {*sys.modules}
     importlib.invalidate_caches()
     try:
@@ -80,10 +74,6 @@ def isolated_imports() -> Iterator[None]:
 
 
 def find_home(name: str, folders: set[Path]) -> Path | None:
-    """Return the innermost of the folders that holds a module's file.
-
-    Libraries may be installed inside the folder of a policy; their own folder lies deeper.
-    """
     file = getattr(sys.modules[name], "__file__", None)
     if file is None:
         return None
@@ -171,7 +161,6 @@ def record(
 
 
 def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> None:
-    """Check that names are unique and that none has a baseline already."""
     check_unique_names(experiments, names)
     existing = {path.stem.casefold(): path for path in out.glob("*.json")}
     for name, file in zip(names, experiments, strict=True):
@@ -184,7 +173,6 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
 
 
 def run_experiment(file: Path) -> Result:
-    """Run an experiment file; modules that its policy imports are unloaded afterwards."""
     with ending_by_itself(file):
         experiment = build_experiment(draft_experiment(file, [], "backtest regress"))
         result: Result = run_with_progress(experiment)
@@ -192,14 +180,12 @@ def run_experiment(file: Path) -> Result:
 
 
 def walk_file(file: Path) -> backtest.WalkForward:
-    """Run the walk-forward of an experiment file; see :func:`run_experiment`."""
     with ending_by_itself(file):
         return walk_experiment(draft_experiment(file, [], "backtest regress"))
 
 
 @contextmanager
 def ending_by_itself(file: Path) -> Iterator[None]:
-    """Unload modules that a policy imports in the block, and refuse a policy that ends it."""
     try:
         with isolated_imports():
             yield
@@ -263,7 +249,6 @@ def check(
 
 
 def check_reason(reason: str | None, *, is_update: bool) -> None:
-    """Check that a reason is given if, and only if, baselines are rewritten."""
     if is_update and not (reason or "").strip():
         raise ParameterError(
             "rewriting a baseline needs a reason, got none",
@@ -279,7 +264,6 @@ def check_reason(reason: str | None, *, is_update: bool) -> None:
 
 
 def try_load(path: Path) -> Baseline | BacktestError:
-    """Load a baseline; return the error if it cannot be read."""
     try:
         return load_baseline(path)
     except BacktestError as error:
@@ -289,11 +273,6 @@ def try_load(path: Path) -> Baseline | BacktestError:
 def find_test_baselines(
     places: Sequence[Path], loaded: Mapping[Path, Baseline | BacktestError]
 ) -> set[Path]:
-    """Find the baselines of tests in folders that also hold baselines of experiments.
-
-    Those are skipped. A baseline of a test that is named itself, or that no baseline of an
-    experiment lies beside, is not among them: checking nothing must not pass.
-    """
     tests = {
         path
         for path, each in loaded.items()
@@ -305,7 +284,6 @@ def find_test_baselines(
 def check_baseline(
     path: Path, was: Baseline | BacktestError, terms: Mapping[str, Any], reason: str | None
 ) -> RegressVerdict:
-    """Check one baseline; rewrite it if a reason is given."""
     if isinstance(was, BacktestError):
         return report_failure(path.stem, was)
     try:
@@ -322,7 +300,6 @@ def check_baseline(
 
 
 def run_again(path: Path, was: Baseline) -> Baseline:
-    """Run the experiment of a baseline again."""
     if was.experiment is None:
         raise DataError(
             "a baseline must have an experiment to be run again, a test made the result of this",
@@ -337,7 +314,6 @@ def run_again(path: Path, was: Baseline) -> Baseline:
 def report_verdicts(
     verdicts: Sequence[RegressVerdict], junit: Path | None, summary: Path | None, *, as_json: bool
 ) -> None:
-    """Print verdicts, and write the files that were asked for."""
     from rich.console import Console  # noqa: PLC0415 - it loads slowly
 
     from backtest.regress import write_junit, write_markdown  # noqa: PLC0415 - only if asked for
@@ -358,7 +334,6 @@ def report_verdicts(
 
 
 def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -> None:
-    """Write a text to a file, or append it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_added:

@@ -26,7 +26,6 @@ backtest replay --data btc/ --fills trades.csv --begin account.json --capital 50
 backtest replay live.toml --fills trades.csv --ledger income.csv --json --no-save
 """
 KEPT = ("venue", "account", "sampling", "calendar")
-"""Terms of a run that a replay has too."""
 
 
 def replay(
@@ -70,14 +69,12 @@ def replay(
 
 
 def print_replay(found: Any, compared: Any) -> None:
-    """Print the summary of a replay, and the first difference from a ledger."""
     typer.echo(found.summary())
     if compared is not None:
         typer.echo(f"\n{compared}")
 
 
 def list_replay(found: Any, compared: Any, path: str | None) -> dict[str, Any]:
-    """Return a replay as data."""
     failed = [] if found.would_liquidate.empty else list_records(found.would_liquidate)
     data = {**result_to_dict(found, path), "would_liquidate": failed}
     if compared is not None:
@@ -87,7 +84,6 @@ def list_replay(found: Any, compared: Any, path: str | None) -> dict[str, Any]:
 
 
 def show_margins(found: Any) -> None:
-    """Print where a margin requirement failed, on stderr."""
     failed = found.would_liquidate
     if len(failed):
         first = failed.iloc[0]
@@ -99,7 +95,6 @@ def show_margins(found: Any) -> None:
 
 
 def read_ledger(path: Path) -> pd.DataFrame:
-    """Return the table of a CSV file."""
     try:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:

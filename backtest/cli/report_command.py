@@ -52,7 +52,6 @@ def report(
 
 
 def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path]:
-    """Return the path of the file for each report."""
     names = [f"{folder.resolve().name}.{format_}" for folder in folders]
     if out is None:
         return [Path(name) for name in names]

@@ -182,7 +182,6 @@ def compare(
 
 
 def load_runs(names: list[str], results: Path) -> dict[str, Any]:
-    """Load runs by label: the given label, else the one of :func:`backtest.store.name_saved`."""
     from backtest.store import load_saved, name_saved  # noqa: PLC0415 - loads much
 
     given = [split_label(each, results) for each in names]
@@ -207,13 +206,11 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
 
 
 def split_label(text: str, results: Path) -> tuple[str, str]:
-    """Return the label and the name of ``LABEL=RUN``; the label is empty if there is none."""
     label, equals, name = text.partition("=")
     return (label, name) if equals and not (results / text).exists() else ("", text)
 
 
 def find_run(name: str, results: Path) -> Path:
-    """Find the folder of a run; another kind of result is an error."""
     from backtest.store import read_usable  # noqa: PLC0415 - loads much
 
     folder, entry = read_usable(name, results)
@@ -227,7 +224,6 @@ def find_run(name: str, results: Path) -> Path:
 
 
 def warn_of_other_versions(named: dict[str, Any]) -> None:
-    """Print a warning for each run that was made with other versions than the first."""
     (first, one), *rest = named.items()
     versions = one.manifest["versions"]
     for name, result in rest:

@@ -103,7 +103,6 @@ def prune(
 
 
 def check_keep(keep: int | None, *, is_all: bool) -> None:
-    """Check ``--keep``, which must be given if no other flag says what to delete."""
     if keep is not None and keep < 0:
         raise ParameterError(
             f"--keep must be 0 or more, got {keep}", where="--keep", cure="give 10"
@@ -118,7 +117,6 @@ def check_keep(keep: int | None, *, is_all: bool) -> None:
 
 
 def confirm_deletion(n: int) -> bool:
-    """Ask whether to delete results; no answer is an error, so that a job does not look done."""
     try:
         return typer.confirm(f"delete {n:,} for good?", default=False)
     except typer.Abort as error:
@@ -139,7 +137,6 @@ def build_filter(
     since: str | None = None,
     before: str | None = None,
 ) -> Any:
-    """Return the filter that the flags describe; times are a date or an age."""
     from backtest.store import Filter, read_bound, read_kinds, read_time_or_age  # noqa: PLC0415
 
     now = time.time_ns()

@@ -47,23 +47,14 @@ SHOWN_COMMIT = 12
 
 
 def find_width() -> int:
-    """Return the width of text: that of the terminal, from 60 to 100."""
     return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, LEAST_WIDTH), WIDTH)
 
 
 def find_table_width() -> int:
-    """Return the width of a list: that of the terminal, at least 60; 160 if there is none."""
     return max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, LEAST_WIDTH)
 
 
 def clean(text: str) -> str:
-    r"""Return a text on one line, with control characters and direction marks escaped.
-
-    Examples
-    --------
-    >>> clean("a\nb\x1b[31m")
-    'a\\nb\\x1b[31m'
-    """
     if text.isascii() and text.isprintable():
         return text
     shown = escape_directions(text)
@@ -74,43 +65,21 @@ def clean(text: str) -> str:
 
 
 def fit(text: str, width: int) -> str:
-    """Return a text on one line, clipped to a width."""
     return clip(clean(text), width)
 
 
 def shorten_id(name: str) -> str:
-    """Return the first characters of the id in a folder's name, or the name if it has no id.
-
-    Examples
-    --------
-    >>> shorten_id("voltarget-0a1b2c3d4e5f6071"), shorten_id("mine")
-    ('0a1b2c3d', 'mine')
-    """
     tail = name.rpartition("-")[2]
     is_id = len(tail) == 16 and set(tail) <= set("0123456789abcdef") and "-" in name
     return tail[:SHOWN_ID] if is_id else name
 
 
 def list_measures(sort: str, asked: Sequence[str]) -> list[str]:
-    """Return the measures of a list: those sorted or filtered by, then the usual ones; up to four.
-
-    Examples
-    --------
-    >>> list_measures("calmar", ["sharpe"])
-    ['calmar', 'sharpe', 'cagr', 'max_drawdown']
-    """
     first = [] if sort in FIELDS else [sort]
     return list(dict.fromkeys([*first, *asked, *MEASURES]))[:4]
 
 
 def read_columns(text: str) -> list[str]:
-    """Parse the columns of a list, separated by commas; each must be known and named once.
-
-    Examples
-    --------
-    >>> read_columns("id, sharpe,commit")
-    ['id', 'sharpe', 'commit']
-    """
     names = [each.strip() for each in text.split(",")]
     for each in names:
         check_measure(each, where="--columns", others=tuple(CELLS))
@@ -139,13 +108,11 @@ CELLS: dict[str, Callable[[StoreEntry], str]] = {
     "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or "-",
     "dirty": lambda each: {None: "-", True: "yes", False: "no"}[each.is_dirty],
 }
-"""The columns of a list besides measures."""
 USUAL = ("id", "kind", "policy", "data")
 ALIGNED_RIGHT = ("size", "seconds")
 
 
 def describe_note(entry: StoreEntry) -> str:
-    """Return the note of a result; that of a validation also says that it is unfinished."""
     if entry.is_finished or not can_be_resumed(entry.kind):
         return entry.note
     return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
@@ -159,10 +126,6 @@ def format_list(
     total: int,
     folder: Path,
 ) -> str:
-    """Format a list of results as a table, followed by the unreadable ones.
-
-    ``found`` counts the results that pass the filter, ``total`` all readable ones.
-    """
     if not shown and not unread and not total:
         return f"no results in {clean(str(folder))}"
     parts = ["\n".join(format_rows(shown, columns))] if shown else ["no result matches"]
@@ -176,7 +139,6 @@ def format_list(
 
 
 def format_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a table; the policy is clipped if the line would be too long."""
     heads = [name.replace("_", " ") if name in CELLS else name_measure(name) for name in columns]
     rows = [[format_cell(name, each) for name in columns] for each in shown]
     widths = find_widths(heads, rows)
@@ -194,18 +156,15 @@ def format_rows(shown: Sequence[StoreEntry], columns: Sequence[str]) -> Iterator
 
 
 def find_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return the width of each column."""
     return [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
 
 
 def find_policy_width(columns: Sequence[str], widths: Sequence[int]) -> int:
-    """Return the width that the other columns leave for the policy; it may be negative."""
     others = [width for name, width in zip(columns, widths, strict=True) if name != "policy"]
     return find_table_width() - sum(others) - len(GAP) * (len(widths) - 1)
 
 
 def format_cell(name: str, entry: StoreEntry) -> str:
-    """Format one cell of a table; a dash if the result has no such measure."""
     if name in CELLS:
         return clean(CELLS[name](entry))
     value = entry.metrics.get(name, math.nan)
@@ -215,7 +174,6 @@ def format_cell(name: str, entry: StoreEntry) -> str:
 
 
 def format_unread(unread: Sequence[StoreEntry]) -> str:
-    """Format the results that cannot be read, each with the reason."""
     damaged = [each for each in unread if each.kind != "leftover"]
     left = [each for each in unread if each.kind == "leftover"]
     lines = []
@@ -233,7 +191,6 @@ def format_unread(unread: Sequence[StoreEntry]) -> str:
 
 
 def wrap(text: str, indent: str = "  ") -> str:
-    """Wrap a text to the width of the terminal, with a hanging indent."""
     return textwrap.fill(
         clean(text),
         find_width(),
@@ -250,7 +207,6 @@ def format_result(
     making: Making | None,
     origin: Origin,
 ) -> str:
-    """Format all facts of one result, its measures, and the command that makes it again."""
     seconds = [] if entry.seconds is None else [("made in", f"{entry.seconds:,.3f} s")]
     pairs = [
         ("folder", str(folder)),
@@ -285,7 +241,6 @@ def format_result(
 
 
 def list_terms(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the signal and the sampling, of results that have them."""
     terms = [("signal", str(facts["signal"]))] if "signal" in facts else []
     if "sampling" in facts:
         terms.append(("returns", f"per {facts['sampling']}, {facts['calendar']} days a year"))
@@ -293,13 +248,11 @@ def list_terms(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def list_hashes(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the hashes of the policies' sources."""
     policies = facts.get("policies") or ({"": facts["policy"]} if "policy" in facts else {})
     return [(f"source hash {name}".strip(), each["source_hash"]) for name, each in policies.items()]
 
 
 def list_code(making: Making | None) -> list[tuple[str, str]]:
-    """Return the commits of the code that made a result; a resumed study may have several."""
     states = [] if making is None else [*making.earlier, making.code]
     known = [state for state in states if state]
     if not known:
@@ -308,13 +261,6 @@ def list_code(making: Making | None) -> list[tuple[str, str]]:
 
 
 def format_code(code: Code) -> str:
-    """Describe the commits of code, with policies of the same commit together.
-
-    Examples
-    --------
-    >>> format_code({"backtest": None, "Mine": Checkout("0a1b2c3d4e5f6071", is_dirty=True)})
-    'backtest of no checkout; Mine at 0a1b2c3d4e5f with changes not committed'
-    """
     places: dict[Checkout | None, list[str]] = {}
     for name, each in code.items():
         places.setdefault(each, []).append(name)
@@ -323,7 +269,6 @@ def format_code(code: Code) -> str:
 
 
 def format_checkout(place: Checkout | None) -> str:
-    """Describe one checkout: its commit, and whether it had uncommitted changes."""
     if place is None:
         return "of no checkout"
     dirty = " with changes not committed" if place.is_dirty else ""
@@ -331,7 +276,6 @@ def format_checkout(place: Checkout | None) -> str:
 
 
 def format_measures(metrics: Mapping[str, float]) -> list[str]:
-    """Format measures in two columns, with their units."""
     cells = []
     for name, value in metrics.items():
         try:
@@ -347,7 +291,6 @@ def format_measures(metrics: Mapping[str, float]) -> list[str]:
 
 
 def format_checks(checks: Sequence[FolderCheck]) -> str:
-    """Format the findings of verify, by folder and file, and their count."""
     lines = []
     for each in checks:
         for word, found in (("DAMAGED", each.faults), ("note   ", each.remarks)):
@@ -362,13 +305,11 @@ def format_checks(checks: Sequence[FolderCheck]) -> str:
 
 
 def format_kept(each: KeptFolder) -> str:
-    """Explain why a folder is not deleted, and how to delete it by hand."""
     text = f"left, not known to be a result: {each.name}  {each.why}; by hand:"
     return f"{wrap(text)}\n    {clean(each.by_hand)}\n"
 
 
 def format_deletions(to_delete: Sequence[StoreEntry]) -> str:
-    """Format the results that would be deleted, and their size."""
     if not to_delete:
         return "nothing to delete"
     lines = [

@@ -78,7 +78,6 @@ def describe_start(draft: Draft) -> str:
 
 
 def describe_plan(drawn: Paths) -> str:
-    """Return what an estimate of the risk does, before its first figure."""
     return (
         f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars: the policy is "
         "checked, then taken through all paths; horizons at which under 1 % of them are liquidated "
@@ -87,7 +86,6 @@ def describe_plan(drawn: Paths) -> str:
 
 
 SEARCHED = ("find_leverage", "model", "paths", "horizon", "seed", "drift")
-"""Keys of ``[risk]`` and ``[paths]`` that a search for the leverage reads."""
 
 
 def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
@@ -142,10 +140,6 @@ def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]
 
 
 def read_direction(signal: Any, market: Market | Markets) -> float | dict[str, float] | None:
-    """Return a constant signal; one that changes cannot be known on paths.
-
-    Of several instruments, the last weights.
-    """
     if signal is None:
         return None
     if isinstance(signal, WeightRule):
@@ -165,5 +159,4 @@ USUAL = (
     "--data", "--policy", "--set", "--signal", "--venue", "--capital", "--margin", "--model",
     "--paths", "--horizons",
 )  # fmt: skip
-"""The flags that the help shows first."""
 COMMAND = take_experiment(risk, [*list_flags("paths"), *list_flags("risk")], usual=USUAL)

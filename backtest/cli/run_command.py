@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 
 PYTHON_START = "bt.run(start=...)"
-"""How a summary names the start of the account; the command line shows the flag instead."""
 
 EXAMPLES = """
 backtest run
@@ -121,7 +120,6 @@ def measure_cost(experiment: Experiment, result: Result) -> LimitCost:
 def print_summary(
     result: Result, cost: LimitCost | None, realized: Realization | None, trades: Trades | None
 ) -> None:
-    """Print the summary of a run, and what else was asked for."""
     typer.echo(result.summary().replace(PYTHON_START, "--start"))
     if cost is not None:
         typer.echo("\n" + "\n".join(format_paragraph("Limit", str(cost))))
@@ -150,12 +148,6 @@ def result_to_dict(
     realized: Realization | None = None,
     trades: Trades | None = None,
 ) -> dict[str, Any]:
-    """Return a result as data: its identity, its folder, what it ran on and its metrics.
-
-    Those of several positions are also given by instrument. ``cost``, that of the limit of
-    leverage, and ``realized`` gains are part of it if given; ``trades`` are the round trips
-    without others.
-    """
     manifest = result.manifest
     trades = result.trades if trades is None else trades
     counts = result.events["kind"].value_counts(sort=False)
@@ -189,7 +181,6 @@ ENDINGS = (".csv", ".parquet", ".json")
 
 
 def check_trades_file(path: Path | None, by: Any) -> None:
-    """Check the name of a file of trades and its view, before anything runs."""
     Choice(*VIEWS).check("trades_by", by, where="--trades-by")
     if path is None and by != "trip":
         raise ParameterError(
@@ -206,7 +197,6 @@ def check_trades_file(path: Path | None, by: Any) -> None:
 
 
 def write_trades(result: Result, path: Path, by: Any) -> Trades:
-    """Write the trades of a run to a file, and return them."""
     trades = result.trades.lots(by)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +211,6 @@ def write_trades(result: Result, path: Path, by: Any) -> Trades:
 
 
 def encode_trades(trades: pd.DataFrame, ending: str) -> bytes:
-    """Return a table of trades as the bytes of a file."""
     if ending == ".parquet":
         found: bytes = trades.to_parquet(index=False)
         return found
@@ -232,7 +221,6 @@ def encode_trades(trades: pd.DataFrame, ending: str) -> bytes:
 
 
 def describe_trades(trades: Trades) -> str:
-    """Return the measures of trades as a sentence."""
     found = trades.measures
     if not found["trades"]:
         return f"no closed trade, {found['open']:,.0f} open"

@@ -44,7 +44,6 @@ def stress(draft: Draft, *, output: Output) -> None:
 
 
 def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
-    """Return the episodes named, and the shock described; all episodes by default."""
     known = {each.name: each for each in backtest.crashes()}
     shocks = table.get("shocks")
     names = table.get("scenarios", [] if shocks else list(known))
@@ -63,14 +62,12 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
 
 
 def read_ladder(axes: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the axes of a ladder: ``low:high:n``, values with commas, or lists of a file."""
     if axes is None:
         return None
     return {name: read_axis(name, axis) for name, axis in axes.items()}
 
 
 def read_axis(name: str, axis: Any) -> Any:
-    """Return one axis of the argument ``ladder`` of :func:`backtest.stress`."""
     if not isinstance(axis, str):
         return axis if isinstance(axis, list) else [axis]
     try:

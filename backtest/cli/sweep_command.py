@@ -49,7 +49,6 @@ from backtest.sweep.set_evaluator import STREAMED
 DRAWS = 1_024
 """Default number of sets to draw."""
 ARGUMENTS = ("method", "seed", "metrics", "full", "accounts", "pool")
-"""The keys of ``[sweep]`` that are passed to :func:`backtest.sweep` unchanged."""
 MOST_SHOWN = 10_000
 
 EXAMPLES = """
@@ -114,7 +113,6 @@ def sweep(
 
 
 SHOWN = ("sharpe", "total_return", "max_drawdown", "liquidations", "turnover")
-"""Measures that are printed besides those that rank."""
 LEAST_COMPILED = 0.1
 """Seconds of compiling that are mentioned; the rate never counts them."""
 CURE = "--constraint 'cagr>=0' --constraint 'max_drawdown<=0.8' ranks such sets last"
@@ -123,16 +121,12 @@ GAP = 3
 
 
 class Ranking(NamedTuple):
-    """How sets are ranked: an objective and constraints; and how many of the best are printed."""
-
     objective: str | dict[str, float]
     constraints: dict[str, str]
     top: int
 
 
 class SweepReport:
-    """A sweep with the ranking of its sets, the seconds that it took, and those it compiled."""
-
     def __init__(
         self, sweep: Sweep, ranking: Ranking, draft: Draft, seconds: float, compiled: float
     ) -> None:
@@ -151,7 +145,6 @@ class SweepReport:
         self.failed: BoolArray = (errors != "").to_numpy()
 
     def count(self) -> dict[str, int]:
-        """Count the sets that were asked for and run, and those that failed or were ruined."""
         failed = self.failed
         ruined = ~failed & (self.sweep.metrics["ruined"] > 0.0)
         return {
@@ -164,11 +157,9 @@ class SweepReport:
         }
 
     def measures(self, row: int) -> dict[str, float]:
-        """Return the measures of the set at a place of the table."""
         return {name: float(values[row]) for name, values in self.sweep.metrics.items()}
 
     def build_rerun_command(self) -> str | None:
-        """Return the command that runs the best set again; None if all failed."""
         sweep, best = self.sweep, int(self.places[0])
         if self.failed[best]:
             return None
@@ -179,7 +170,6 @@ class SweepReport:
         return build_run_command(self.draft, values)
 
     def to_dict(self, path: str | None) -> dict[str, Any]:
-        """Return the report as data."""
         manifest = self.sweep.manifest
         rows = zip(self.top.index, self.top.to_dict("records"), strict=True)
         return {
@@ -203,14 +193,12 @@ class SweepReport:
 
 
 def format_dates(row: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return a row of the table with its dates as text."""
     dates = {name: row[name] for name in DATES if name in row}
     texts = {name: None if pd.isna(at) else format_time(at.value) for name, at in dates.items()}
     return {**row, **texts}
 
 
 def print_sweep(report: SweepReport) -> None:
-    """Print the sweep, its best sets, the counts, and the command that runs the best again."""
     typer.echo("\n".join(describe_sweep(report)))
     typer.echo("")
     columns, rows = tabulate_top(report)
@@ -221,7 +209,6 @@ def print_sweep(report: SweepReport) -> None:
 
 
 def describe_sweep(report: SweepReport) -> Iterator[str]:
-    """Yield a description of the sweep and of its ranking."""
     manifest, data = report.sweep.manifest, report.sweep.manifest["data"]
     asked = report.count()["asked"]
     names = ", ".join(report.sweep.parameters)
@@ -241,7 +228,6 @@ def describe_sweep(report: SweepReport) -> Iterator[str]:
 
 
 def tabulate_top(report: SweepReport) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of the best sets, with as many columns as fit the terminal."""
     top = report.top
     columns = {"row": [str(label) for label in top.index]}
     if not isinstance(report.ranking.objective, str):  # a weighted sum of measures
@@ -261,20 +247,17 @@ def tabulate_top(report: SweepReport) -> tuple[list[str], list[list[str]]]:
 
 
 def list_varying(sweep: Sweep) -> list[str]:
-    """Return the parameters that have several values; all of them if none has."""
     names = [name for name in sweep.parameters if sweep.table[name].nunique(dropna=False) > 1]
     return names or list(sweep.parameters)
 
 
 def calculate_width(columns: Mapping[str, list[str]]) -> int:
-    """Return how wide a table is when printed."""
     heads = {name: max(map(len, break_name(name).splitlines())) for name in columns}
     widths = (max(heads[name], *map(len, cells)) for name, cells in columns.items())
     return sum(width + GAP for width in widths) - GAP
 
 
 def describe_fate(report: SweepReport, row: int) -> str:
-    """Describe what speaks against a set: failed, ruined, over a bound, a loss; else empty."""
     if report.failed[row]:
         return "failed"
     cautions = find_cautions(report.measures(row))
@@ -283,7 +266,6 @@ def describe_fate(report: SweepReport, row: int) -> str:
 
 
 def describe_counts(report: SweepReport) -> Iterator[str]:
-    """Yield how many sets ran, how fast, how many failed, and a caution about luck."""
     n = report.count()
     done = f"{n['done']:,}" if n["done"] == n["asked"] else f"{n['done']:,} of {n['asked']:,}"
     rate = n["done"] / max(report.seconds - report.compiled, 1e-9)
@@ -304,8 +286,6 @@ def describe_counts(report: SweepReport) -> Iterator[str]:
 
 
 class SweepRequest(NamedTuple):
-    """The sets and other arguments of :func:`backtest.sweep`, and the ranking of its sets."""
-
     sets: dict[str, list[Any]] | int
     arguments: dict[str, Any]
     ranking: Ranking
@@ -357,7 +337,6 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
 
 
 def choose_objective(given: Any, where: str) -> str | dict[str, float]:
-    """Return the objective that sets are ranked by."""
     several = given if isinstance(given, list) else [given]
     if len(several) != 1:
         raise ParameterError(
@@ -370,7 +349,6 @@ def choose_objective(given: Any, where: str) -> str | dict[str, float]:
 
 
 def check_ranking(ranking: Ranking, arguments: Mapping[str, Any]) -> None:
-    """Check, before the sweep runs, that it will compute the measures of the ranking."""
     measured = CORE if arguments.get("metrics") == "core" else STREAMED
     names = (*measured, *(PATH if arguments.get("full") else ()))
     nothing = {name: np.zeros(1) for name in names}

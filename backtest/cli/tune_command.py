@@ -114,25 +114,16 @@ def needs_paths(draft: Draft, search: Mapping[str, Any]) -> bool:
 
 
 def read_fixed(given: Any) -> Any:
-    """Return a value, parsed if it is a text."""
     return parse_typed(given) if isinstance(given, str) else given
 
 
 def read_holdout(given: str | float) -> str | float | None:
-    """Parse a holdout: a share, a duration, or None.
-
-    Examples
-    --------
-    >>> read_holdout("25%"), read_holdout("0.25"), read_holdout("none")
-    ('25%', 0.25, None)
-    """
     value = read_fixed(given)
     is_nothing = value is None or (isinstance(value, int | float) and value == 0)
     return None if is_nothing else value
 
 
 def name_objective(objective: Any) -> str:
-    """Return the heading of the scores: the name of the first objective."""
     first = objective[0] if isinstance(objective, list) else objective
     return first if isinstance(first, str) else "score"
 
@@ -156,6 +147,5 @@ USUAL = (
     "--data", "--policy", "--set", "--venue", "--capital", "--objective", "--constraint", "--space",
     "--trials", "--seconds",
 )  # fmt: skip
-"""The flags that the help shows first."""
 PATH_FLAGS = [each for each in list_flags("paths") if each.name != "seed"]
 COMMAND = take_experiment(tune, [*list_flags("tune"), *PATH_FLAGS], usual=USUAL)

@@ -31,7 +31,6 @@ MOST_VALUES = 1_000_000
 
 
 def split_pair(name: str, text: str, example: str, *, form: str = "NAME=VALUE") -> tuple[str, str]:
-    """Split ``NAME=VALUE`` into name and value; ``form`` describes it in the error."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
@@ -43,13 +42,6 @@ def split_pair(name: str, text: str, example: str, *, form: str = "NAME=VALUE") 
 
 
 def parse_typed(text: str) -> Any:
-    """Parse a number, none, true or false; any other text stays as it is.
-
-    Examples
-    --------
-    >>> parse_typed("24"), parse_typed("0.5"), parse_typed("none"), parse_typed("isolated")
-    (24, 0.5, None, 'isolated')
-    """
     text = text.strip()
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
@@ -60,33 +52,18 @@ def parse_typed(text: str) -> Any:
 
 
 def parse_entries(given: Any) -> Any:
-    """Parse the texts of a table, and of the tables in it; other values stay as they are."""
     if isinstance(given, Mapping):
         return {name: parse_entries(each) for name, each in given.items()}
     return parse_typed(given) if isinstance(given, str) else given
 
 
 def format_typed(value: object) -> str:
-    """Format a value so that :func:`parse_typed` returns the same value.
-
-    Examples
-    --------
-    >>> format_typed(0.1), format_typed(48.0), format_typed(None), format_typed("isolated")
-    ('0.1', '48', 'none', 'isolated')
-    """
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return repr_given(value) if isinstance(value, float) else str(value)
 
 
 def read_values(given: Any, *, where: str) -> list[Any]:
-    """Parse values: a list is returned unchanged; or ``"24,72"``, ``"0.1:1:64"``, ``"log:1:9:5"``.
-
-    Examples
-    --------
-    >>> read_values("24,72,168", where="doc"), read_values("0:1:5", where="doc")
-    ([24, 72, 168], [0.0, 0.25, 0.5, 0.75, 1.0])
-    """
     if not isinstance(given, str):
         return list(given) if isinstance(given, list) else [given]
     parts, is_log = split_range(given)
@@ -101,13 +78,6 @@ def read_values(given: Any, *, where: str) -> list[Any]:
 
 
 def read_bounds(given: Any, *, where: str) -> Any:
-    """Parse the space of a parameter: bounds ``"0.1:1"``, ``"log:10:500"``, or options ``"a,b"``.
-
-    Examples
-    --------
-    >>> read_bounds("0.1:1", where="doc"), read_bounds("a,b", where="doc")
-    ((0.1, 1.0), ['a', 'b'])
-    """
     if not isinstance(given, str):
         return given if isinstance(given, list) else [given]
     parts, is_log = split_range(given)
@@ -119,14 +89,12 @@ def read_bounds(given: Any, *, where: str) -> Any:
 
 
 def split_range(text: str) -> tuple[list[str], bool]:
-    """Split a range at its colons; also return whether it is on a log scale."""
     parts = [part.strip() for part in text.split(":")]
     is_log = parts[0].lower() == "log" and len(parts) > 1
     return parts[is_log:], is_log
 
 
 def read_list(text: str, *, where: str) -> list[Any]:
-    """Parse the values between commas."""
     words = text.split(",")
     if not all(word.strip() for word in words):
         raise ParameterError(
@@ -138,7 +106,6 @@ def read_list(text: str, *, where: str) -> list[Any]:
 
 
 def read_numbers(parts: Sequence[str], n: int, text: str, *, where: str) -> list[float]:
-    """Parse the n finite numbers of a range."""
     numbers = [parse_typed(part) for part in parts]
     is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
     if len(numbers) != n or not all(is_number):
@@ -147,7 +114,6 @@ def read_numbers(parts: Sequence[str], n: int, text: str, *, where: str) -> list
 
 
 def range_error(text: str, n: int, *, where: str) -> ParameterError:
-    """Make the error for a range that cannot be parsed."""
     form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
     cure = "0.1:1:64, log:10:500:16 or 24,72,168" if n == 3 else "0.1:1, log:10:500 or a,b"
     return ParameterError(
@@ -158,13 +124,6 @@ def range_error(text: str, n: int, *, where: str) -> ParameterError:
 
 
 def read_objective(text: str, *, where: str) -> str | dict[str, float]:
-    """Parse an objective: the name of a measure, or the weights of ``"sharpe=1,turnover=-0.01"``.
-
-    Examples
-    --------
-    >>> read_objective("sharpe=1,turnover=-0.01", where="doc")
-    {'sharpe': 1.0, 'turnover': -0.01}
-    """
     if "=" not in text:
         return text
     weights = {}
@@ -182,7 +141,6 @@ def read_objective(text: str, *, where: str) -> str | dict[str, float]:
 
 
 def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Parse constraints such as ``"max_drawdown<=0.4"`` into measures and bounds."""
     seen = set()
     for text in texts:
         match = _BOUND.fullmatch(text)
@@ -223,10 +181,6 @@ def warn_of_fraction(flag: str, bps: float) -> None:
 
 
 def warn_of_large_costs(given: Mapping[str, object], where: str) -> None:
-    """Warn if a cost among the fields of a venue, by their dotted names, looks like a percentage.
-
-    ``where`` names the flag or the table that gave them.
-    """
     for name in COSTS:
         cost = given.get(name)
         if isinstance(cost, float) and MOST_COST <= abs(cost) < 1.0:
@@ -248,11 +202,6 @@ def warn_of_percentage(flag: str, volatility: float | None) -> None:
 
 
 def describe_bars(policy: Policy, market: Market | Markets) -> str | None:
-    """Describe how long the policy's defaults in bars are on a market; None if nothing is unusual.
-
-    The defaults of built-in policies are made for bars of an hour. Parameters that the user has
-    set, parameters not in use and policies of the user are left out.
-    """
     interval = market.decide or market.interval
     if interval * FAR > HOUR and interval < HOUR * FAR:
         return None
@@ -269,7 +218,6 @@ def describe_bars(policy: Policy, market: Market | Markets) -> str | None:
 
 
 def find_defaults(policy: Policy) -> Iterator[Parameter]:
-    """Yield the parameters in use that count bars and still have their default."""
     settings = policy.settings()
     for each in policy.parameters().values():
         space = each.space

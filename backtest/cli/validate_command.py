@@ -34,7 +34,6 @@ WALK = ("train", "test", "anchored", "gap", "carry", *TUNED)
 CROSS = ("groups", "test_groups", "embargo", *SEARCHED)
 SCHEDULES = ("train", "test", "baseline", *TUNED)
 FOLDS = ("train", "test", "anchored", "gap", "groups", "test_groups", "embargo")
-"""Keys of ``[validate]`` that each command uses."""
 MOST_ROWS = 100
 """Most rows of spans that are printed."""
 
@@ -52,8 +51,6 @@ Resume = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationFlags:
-    """How a validation works and where it goes; each field is a flag."""
-
     threads: flags.Threads = None
     memory: flags.Memory = flags.MEMORY
     cluster: flags.Cluster = None
@@ -99,7 +96,6 @@ def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
 
 
 def format_entry(value: object) -> str:
-    """Return an entry of a table of spans as text."""
     return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
 
 
@@ -143,7 +139,6 @@ def walk_experiment(draft: Draft) -> backtest.WalkForward:
 
 
 def print_validation(found: Any, results: Path | None, *, as_json: bool) -> None:
-    """Print a validation, and where it was saved."""
     path = None if results is None else str(results / name_result(found.manifest))
     if as_json:
         print_json(from_plain({"path": path, **found.to_dict()}))
@@ -173,7 +168,6 @@ def read_table(draft: Draft, names: Sequence[str]) -> dict[str, Any]:
 
 
 def read_one(name: str, value: Any) -> Any:
-    """Return an entry that must be a single value; an embargo of digits is a number of bars."""
     if isinstance(value, list):
         if name != "objective" or len(value) != 1:
             raise ParameterError(
@@ -186,13 +180,6 @@ def read_one(name: str, value: Any) -> Any:
 
 
 def read_many(value: Any) -> list[str]:
-    """Return a list of durations: a list, or a text with commas.
-
-    Examples
-    --------
-    >>> read_many("90d, all"), read_many(["30d"])
-    (['90d', 'all'], ['30d'])
-    """
     return [each.strip() for each in value.split(",")] if isinstance(value, str) else list(value)
 
 
@@ -213,7 +200,6 @@ def read_validation(draft: Draft, names: Sequence[str]) -> dict[str, Any]:
 
 
 def add(name: str, function: Callable[..., None], keys: Sequence[str]) -> None:
-    """Add a command that reads an experiment and takes some keys of ``[validate]`` as flags."""
     own: list[Key] = [key for key in list_flags("validate") if key.name in keys]
     taken = take_experiment(function, own, name=f"backtest validate {name}")
     add_command(app, name, taken, EXAMPLES)

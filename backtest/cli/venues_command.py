@@ -46,10 +46,7 @@ SMALL = 1e-3
 
 
 class ShowsByDefault(TyperGroup):
-    """A group of commands whose default command is ``show``."""
-
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the first word names, else ``show`` with all words."""
         known = args and (args[0] in self.commands or args[0].startswith("-"))
         return super().resolve_command(ctx, args if known else ["show", *args])
 
@@ -104,7 +101,6 @@ def venues(
 
 
 def list_limits(*, as_json: bool) -> None:
-    """List the limits of leverage by date, with their sources."""
     found = available_limits().values()
     if as_json:
         rows = [{**each._asdict(), "steps": [s._asdict() for s in each.steps]} for each in found]
@@ -121,7 +117,6 @@ def list_limits(*, as_json: bool) -> None:
 
 
 def list_margins(*, as_json: bool) -> None:
-    """List the margin rules of whole accounts, with the status and source of each figure."""
     found = list_presets()
     if as_json:
         print_json([each.to_dict() for each in found])
@@ -202,7 +197,6 @@ def show(
 def list_origins(
     name: preset_files.PresetName, dates: Sequence[str]
 ) -> list[preset_files.GroupSource]:
-    """Return the sources of a preset; those of every margin table if all are shown."""
     found = preset_files.origins(*name)
     if not preset_files.is_history(name.at):
         return found
@@ -212,7 +206,6 @@ def list_origins(
 
 
 def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.PresetName) -> str:
-    """Describe which margin table of a preset is shown, and which others there are."""
     if venue.earlier:
         return f"margin tables of {', '.join(dates)}; a run takes at each bar the one in force"
     since = dates[-1] if venue.in_force is None else venue.in_force.since
@@ -228,10 +221,6 @@ def describe_dates(venue: Venue, dates: tuple[str, ...], name: preset_files.Pres
 
 
 def calculate_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
-    """Calculate liquidation prices of small isolated positions, at each allowed leverage.
-
-    If none of ``LEVERAGES`` is allowed, the highest allowed leverage is used.
-    """
     is_inverse = venue.contract.kind == "inverse"
     unit = venue.contract.size / entry if is_inverse else venue.contract.size * entry
     notional = SMALL * min(venue.brackets[0].cap, 1e6)
@@ -249,7 +238,6 @@ def calculate_examples(venue: Venue, entry: float) -> list[dict[str, Any]]:
 
 
 def print_examples(examples: list[dict[str, Any]], entry: float) -> None:
-    """Print the liquidation prices of the example positions."""
     typer.secho(f"Liquidation prices of a small position, isolated, opened at {entry:g}", bold=True)
     columns = ("leverage", "long", "short")
     rows = [
@@ -261,7 +249,6 @@ def print_examples(examples: list[dict[str, Any]], entry: float) -> None:
 
 
 def print_rules(venue: Venue) -> None:
-    """Print the rules of a venue without its brackets, one line for each group."""
     content = {name: value for name, value in venue.to_dict().items() if name != "in_force"}
     for group, facts in content.items():
         if isinstance(facts, dict):
@@ -272,7 +259,6 @@ def print_rules(venue: Venue) -> None:
 
 
 def print_tables(venue: Venue) -> None:
-    """Print every margin table, with its day if there are several."""
     for day, brackets in zip(venue.days(), venue.tables(), strict=True):
         if venue.earlier:
             typer.secho(f"from {day}", bold=True)

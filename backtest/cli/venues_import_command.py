@@ -100,10 +100,6 @@ def import_tiers(
 
 
 def describe_whole_tiers(brackets: Sequence[Bracket]) -> str:
-    """Describe how much more a venue asks that charges a tier's rate on the whole position.
-
-    Empty for a table of one bracket.
-    """
     if len(brackets) == 1:
         return ""
     second = brackets[1]
@@ -140,11 +136,6 @@ BY_HAND = (
 
 
 def fetch_tiers(exchange: str, symbol: str, folder: Path) -> Path:
-    """Write the leverage tiers of a symbol, as ccxt returns them, to a JSON file; return its path.
-
-    Raises VenueError if ccxt is not installed or has no such exchange or no tiers of it, or if the
-    exchange does not answer.
-    """
     ccxt = import_ccxt()
     client = connect(ccxt, exchange)
     try:
@@ -166,7 +157,6 @@ def fetch_tiers(exchange: str, symbol: str, folder: Path) -> Path:
 
 
 def import_ccxt() -> Any:
-    """Return ccxt, which is imported only here."""
     try:
         return importlib.import_module("ccxt")
     except ModuleNotFoundError as error:
@@ -178,7 +168,6 @@ def import_ccxt() -> Any:
 
 
 def connect(ccxt: Any, exchange: str) -> Any:
-    """Return ccxt's client of an exchange that has leverage tiers."""
     if exchange not in ccxt.exchanges:
         raise VenueError(
             f"exchange must be one of ccxt, got {exchange!r}"

@@ -17,6 +17,5 @@ if TYPE_CHECKING:
     from backtest.compare.shared_terms import list_differences, name_uniquely
 
 RESULTS = ("Comparison",)
-"""The kinds of saved results, in the order of lists."""
 
 open_door(__name__)

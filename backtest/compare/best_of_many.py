@@ -17,18 +17,9 @@ if TYPE_CHECKING:
     from backtest.compare.comparison_record import ComparisonRecord
 
 GAINS = Choice("log_growth", "sharpe")
-"""The measures of the joint tests; more is better."""
 
 
 class SuperiorityTest(NamedTuple):
-    """The test for superior predictive ability: whether any account is better than the baseline.
-
-    ``p_value`` belongs to the hypothesis that none is, and lies between ``p_lower`` and
-    ``p_upper``; ``best`` is the account with the strongest evidence against it, None if none
-    differs. ``ruined`` accounts are left out. A ruined baseline is beaten by any account that was
-    not ruined, without a test: the p-values are NaN.
-    """
-
     measure: str
     baseline: str
     p_value: float
@@ -41,12 +32,6 @@ class SuperiorityTest(NamedTuple):
 
 
 class ConfidenceSet(NamedTuple):
-    """The accounts that may be the best.
-
-    ``members`` contains the best account with the stated confidence, highest log growth first. An
-    account is a member if its p-value exceeds 1 - confidence; that of ``ruined`` ones is 0.
-    """
-
     measure: str
     confidence: float
     members: tuple[str, ...]
@@ -58,7 +43,6 @@ class ConfidenceSet(NamedTuple):
 def run_superiority_test(
     comparison: ComparisonRecord, measure: str, baseline: str | None
 ) -> SuperiorityTest:
-    """Run the test of :meth:`Comparison.spa`."""
     where = "Comparison.spa"
     base = comparison.baseline
     base = base if baseline is None else check_baseline(baseline, comparison.names, where=where)
@@ -86,7 +70,6 @@ def run_superiority_test(
 
 
 def build_confidence_set(comparison: ComparisonRecord, measure: str) -> ConfidenceSet:
-    """Return the set of :meth:`Comparison.confidence_set`."""
     gains = read_gains(comparison, measure, "Comparison.confidence_set")
     p_values, block = dict.fromkeys(gains, 1.0), 0
     if len(gains) > 1:
@@ -100,10 +83,6 @@ def build_confidence_set(comparison: ComparisonRecord, measure: str) -> Confiden
 
 
 def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[str, FloatArray]:
-    """Return the series whose means are compared, for each account that has the measure.
-
-    Ruined accounts are left out; so are accounts with constant returns for the Sharpe ratio.
-    """
     GAINS.check("measure", measure, where=f"{where}, measure")
     names = [name for name in comparison.names if name not in comparison.ruined]
     sampled = comparison.sample(names)
@@ -118,7 +97,6 @@ def read_gains(comparison: ComparisonRecord, measure: str, where: str) -> dict[s
 
 
 def estimate_gains(sampled: Sampled, names: list[str], measure: str) -> dict[str, FloatArray]:
-    """Return the measure of each account plus the influence of each return on it."""
     statistic = STATISTICS[measure]
     found = statistic.estimate(statistic.read(sampled))
     gains = statistic.scale(sampled) * (found.value[:, None] + found.influence)

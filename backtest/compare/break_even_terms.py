@@ -17,9 +17,7 @@ from backtest.venue import Venue, check_no_column, list_numbers
 
 BPS = 1e-4
 FEE_STEPS = tuple(bps * BPS for bps in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0))
-"""Fees that are added to those of both accounts, or taken off while they stay at least 0."""
 FUNDING_STEPS = tuple(bps * BPS for bps in (0.25, 0.5, 1.0, 2.0, 5.0, 10.0))
-"""Rates that are added to each settlement of funding, or taken off."""
 LEAST_GAP = 1e-9
 """Log growths per year that differ by less than this are equal."""
 HALVINGS = 12
@@ -50,11 +48,6 @@ class BreakEven(NamedTuple):
 def find_turns(
     rows: Mapping[str, Row], results: Mapping[str, Result], baseline: str
 ) -> list[dict[str, Any]]:
-    """Return where each account changes order with the baseline, by fee and by funding.
-
-    Every step runs the accounts again. Notes: gaps are not monotonic in a cost, as fills and
-    liquidations change with it; the nearest change of sign among the steps is refined.
-    """
     grow = Growths(rows, results)
     found = []
     for name in (each for each in rows if each != baseline):
@@ -78,11 +71,9 @@ class Growths:
         }
 
     def gap(self, one: str, other: str, cost: str, added: float) -> float:
-        """Return the growth of one account less that of another; NaN if both were ruined."""
         return self.grow(one, cost, added) - self.grow(other, cost, added)
 
     def grow(self, name: str, cost: str, added: float) -> float:
-        """Return the growth of an account with a cost added."""
         key = (name, cost, added)
         if key not in self.known:
             row = self.rows[name]
@@ -98,7 +89,6 @@ def measure_growth(result: Result) -> float:
 
 
 def add_fee(row: Row, added: float) -> dict[str, Any]:
-    """Return the venue of an account, or each of several, with a rate added to its fees."""
     given = row.setting.venue
     if isinstance(given, Venue):
         return {"venue": change_fees(given, added)}
@@ -106,7 +96,6 @@ def add_fee(row: Row, added: float) -> dict[str, Any]:
 
 
 def change_fees(venue: Venue, added: float) -> Venue:
-    """Return a venue with a rate added to its taker and maker fees."""
     fees = venue.fees
     for name in ("taker", "maker"):
         check_no_column(getattr(fees, name), f"Fees.{name}")
@@ -124,7 +113,6 @@ def change_fees(venue: Venue, added: float) -> Venue:
 
 
 def add_funding(row: Row, added: float) -> dict[str, Any]:
-    """Return the market, or the markets, with a rate added to each settlement."""
     given = row.setting.market
     markets = as_markets(given)
     changed = {
@@ -135,7 +123,6 @@ def add_funding(row: Row, added: float) -> dict[str, Any]:
 
 
 def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
-    """Return the fee at which two accounts change order."""
     given = [grow.rows[name].setting.venue for name in (one, other)]
     venues = [each for own in given for each in list_values(own)]
     least = min(map(find_least_fee, venues))
@@ -145,14 +132,12 @@ def find_break_even_fee(grow: Growths, one: str, other: str) -> BreakEven:
 
 
 def find_least_fee(venue: Venue) -> float:
-    """Return the lowest taker rate of a venue."""
     check_no_column(venue.fees.taker, "Fees.taker")
     own: list[float] = list_numbers(venue.fees.taker).tolist()
     return float(min([*own, *(tier.taker for tier in venue.fees.tiers)]))
 
 
 def find_break_even_funding(grow: Growths, one: str, other: str) -> BreakEven:
-    """Return the rate per settlement at which two accounts change order."""
     markets = as_markets(grow.rows[one].setting.market)
     if not any(each.funding_time.size for each in markets.values()):
         gap = grow.gap(one, other, "funding", 0.0)
@@ -169,8 +154,6 @@ def search_break_even(
     up: tuple[float, ...],
     down: tuple[float, ...],
 ) -> BreakEven:
-    """Return the nearest change of sign of the gap among steps upward and downward."""
-
     def gap(added: float) -> float:
         return grow.gap(one, other, cost, added)
 
@@ -190,7 +173,6 @@ def search_break_even(
 
 
 def bisect(gap: Callable[[float], float], low: float, high: float, first: float) -> float:
-    """Return the cost between two at which the gap changes its sign."""
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         if gap(middle) * first < 0.0:

@@ -203,7 +203,6 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
 def describe_shared(
     results: Mapping[str, Any], setting: SharedTerms, *, is_separate: bool
 ) -> dict[str, Any]:
-    """Return data and terms of a comparison, for its manifest."""
     if not is_separate:
         return {"data": describe_shared_data(results, setting), **setting.describe()}
     market, first = setting.market, setting.first
@@ -213,7 +212,6 @@ def describe_shared(
 
 
 def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) -> dict[str, object]:
-    """Return the data of a comparison, as the manifest of its first account describes them."""
     span = next(iter(results.values())).span
     return describe_data(setting.market, setting.account, span.start, span.closes)
 
@@ -230,12 +228,6 @@ def compare_results(
     more: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare accounts that were run on the same market.
-
-    At equal risk, ``results`` are the scaled accounts and ``scaled`` has their scales. ``shared``
-    has data, venue, account, signal, sampling and calendar for the manifest, ``terms`` those of
-    each account where they differ, and ``more`` further entries.
-    """
     sampled = sample_returns(results, setting)
     table = tabulate_accounts(results, scaled)
     fallen = table["ruined"].to_numpy() != 0.0
@@ -262,7 +254,6 @@ def compare_results(
 
 
 def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
-    """Check the parameters of the tests."""
     where = {name: Place(name, of="bt.compare") for name in ("confidence", "draws", "seed")}
     level = check_range(
         "confidence", confidence, where=where["confidence"], low=0.5, high=1.0, open_high=True
@@ -280,7 +271,6 @@ def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
 
 
 def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
-    """Raise if the terms do not fit each other, or a result was made under other terms."""
     market, venue, account = setting.market, setting.venue, setting.account
     terms = (setting.sampling, setting.calendar)
     check_terms(end_expired(market, venue), Policy(), venue, account, *terms)
@@ -290,13 +280,11 @@ def check_setting(setting: SharedTerms, named: Mapping[str, Compared]) -> None:
 
 
 def count_accounts(progress: Progress | None, total: int) -> Callable[[], None]:
-    """Return a callback to call after each account."""
     done = iter(range(1, total + 1))
     return lambda: None if progress is None else progress(next(done), total)
 
 
 def require_terms(venue: object, venues: object, account: object, accounts: object) -> None:
-    """Require a venue and an account, or several."""
     for name, one, several in (("venue", venue, venues), ("account", account, accounts)):
         if one is None and several is None:
             raise ParameterError(
@@ -307,7 +295,6 @@ def require_terms(venue: object, venues: object, account: object, accounts: obje
 
 
 def check_break_even(rows: Mapping[str, Row], *, is_wanted: bool, equal_risk: bool) -> None:
-    """Refuse break-even costs where accounts cannot be run again with other costs."""
     loaded = [name for name, row in rows.items() if not isinstance(row.entry, Policy)]
     reasons = (
         (equal_risk, "need unscaled accounts, equal_risk scales them"),
@@ -323,7 +310,6 @@ def check_break_even(rows: Mapping[str, Row], *, is_wanted: bool, equal_risk: bo
 
 
 def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result | SeparateAccounts:
-    """Run a policy, or return a result unchanged; an error names the account."""
     entry = row.entry
     result: Result | SeparateAccounts
     try:
@@ -342,7 +328,6 @@ SHARED = ("venue", "account", "signal", "sampling", "calendar")
 
 
 def find_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> list[str]:
-    """Return the warnings of a comparison, one sentence each."""
     found = []
     if n < LEAST_SAMPLES:
         found.append(
@@ -369,10 +354,6 @@ def build_manifest(
     facts: Mapping[str, Any],
     terms: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return everything that the numbers of a comparison depend on, with an ``id`` of it.
-
-    ``terms`` are those of each account where they differ; the shared ones are the baseline's.
-    """
     manifest: dict[str, Any] = to_plain(
         {
             "kind": "comparison",

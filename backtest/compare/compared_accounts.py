@@ -1,14 +1,4 @@
-"""The accounts of a comparison: a row of measures each, and their returns.
-
-An account is a Result, or the :class:`backtest.compare.separate_accounts.SeparateAccounts` of one.
-
-A policy that only holds smaller positions has smaller losses and smaller gains, which is no merit.
-On request every account is therefore scaled to the volatility of the calmest one and run again,
-with its costs, funding and liquidations. The scale multiplies positions, not returns; the policy
-decides as before. The scale is known only afterwards: such an account could not have been traded,
-and serves only to compare. Lots and bands leave small differences in volatility; tests remove a
-rest of up to 1 % by scaling returns.
-"""
+"""The accounts of a comparison: a row of measures each, and their returns."""
 
 from __future__ import annotations
 
@@ -41,7 +31,6 @@ from backtest.measures.performance import LEAST_DEVIATION
 def tabulate_accounts(
     results: Mapping[str, Any], scaled: Mapping[str, ScaledAccount] | None
 ) -> pd.DataFrame:
-    """Return a row per account: log growth, all measures of a run, and its scale if any."""
     rows = {}
     for name, result in results.items():
         own = measure_account(result) if isinstance(result, Result) else result.metrics
@@ -67,11 +56,7 @@ def measure_account(result: Result) -> dict[str, float]:
 
 
 def measure_in_quote(result: Result) -> dict[str, float]:
-    """Return growth and deepest fall at closes in the quote currency, of an account in one coin.
-
-    The price of the coin is the mark of its inverse contract; both begin at its first close. NaN if
-    the account is worth nothing there.
-    """
+    """Return growth and deepest fall at closes in the quote currency, of an account in one coin."""
     inverse = [i for i, each in enumerate(result.list_venues()) if each.contract.kind == "inverse"]
     if not inverse or result.account.rates is not None:
         return {}
@@ -84,16 +69,12 @@ def measure_in_quote(result: Result) -> dict[str, float]:
 
 
 def count_years(result: Any) -> float:
-    """Return the length of a result in years."""
     years: float = (int(result.span.closes[-1]) - result.span.start) / (YEAR_DAYS * DAY)
     return years
 
 
 def find_growth(result: Any, years: float) -> float:
-    """Return the log growth of the unit value per year; -inf after ruin.
-
-    Of separate accounts it is the mean of theirs.
-    """
+    """Return the log growth of the unit value per year; -inf after ruin."""
     if not isinstance(result, Result):
         return float(result.metrics["log_growth"])
     if result.metrics["ruined"]:
@@ -122,7 +103,6 @@ def sample_returns(results: Mapping[str, Any], setting: SharedTerms) -> Sampled:
 
 
 def remove_residual_risk(sampled: Sampled, scaled: Mapping[str, ScaledAccount] | None) -> Sampled:
-    """Scale sampled returns so that no difference in volatility remains at equal risk."""
     if scaled is None:
         return sampled
     rest = np.array([each.rest for each in scaled.values()])
@@ -142,8 +122,6 @@ AS_THEY_ARE = Either("equal_risk=False", Phrase("leave out {}", Argument("equal_
 
 
 class ScaledAccount(NamedTuple):
-    """A scaled account: the scale of its positions, its volatility before, and the target."""
-
     result: Result
     scale: float
     volatility: float
@@ -151,15 +129,10 @@ class ScaledAccount(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """The relative distance of the volatility from the target."""
         return abs(self.result.metrics["volatility"] / self.target - 1.0)
 
     @property
     def rest(self) -> float:
-        """The factor that brings the volatility of the returns to the target, for tests.
-
-        It is 1 if the distance exceeds :data:`NEAR`, or if a scaled return would be -1 or less.
-        """
         rest = self.target / self.result.metrics["volatility"] if self.distance <= NEAR else 1.0
         return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
 
@@ -169,10 +142,6 @@ def equalize_risk(
     settings: Mapping[str, SharedTerms],
     on_done: Callable[[], None],
 ) -> dict[str, ScaledAccount]:
-    """Scale every account to the volatility of the calmest one; call ``on_done`` after each.
-
-    ``settings`` has the terms of each account.
-    """
     known = {name: result.metrics["volatility"] for name, result in results.items()}
     moving = [each for each in known.values() if each > LEAST_DEVIATION]
     if not moving:
@@ -218,13 +187,6 @@ def search_scale(name: str, given: ScaledAccount, setting: SharedTerms) -> Scale
 
 
 def run_scaled(name: str, result: Any, scale: float, setting: SharedTerms) -> Result:
-    """Run an account again with all positions multiplied by a scale in (0, 1].
-
-    The signal is scaled, after the bounds of policy and account, so that any leverage, even an
-    infinite one, is reduced by the scale. Bands, lots and minimum orders apply to the smaller
-    positions. The policies see the unscaled signal: one that estimates the risk of it would
-    otherwise lever up against the scale.
-    """
     policies = result.policies
     is_retuned = "switches" in result.manifest["policy"]
     if is_retuned or not policies:

@@ -17,25 +17,17 @@ WHERE = "bt.compare"
 
 
 class Row(NamedTuple):
-    """One account of a comparison: its policy or result, and the terms it is run under.
-
-    ``terms`` names the terms that differ between accounts, empty if all share them. With
-    ``is_separate`` there is an account in each market.
-    """
-
     entry: Compared
     setting: SharedTerms
     terms: str = ""
     is_separate: bool = False
 
     def list_settings(self) -> list[SharedTerms]:
-        """Return the terms of each account: one, or one for each market."""
         if not self.is_separate:
             return [self.setting]
         return [self.setting.take_market(name) for name in self.setting.market.names]
 
     def describe(self) -> dict[str, Any]:
-        """Return the terms that differ, for the manifest; nothing if all share them."""
         if not self.terms:
             return {}
         return {
@@ -46,11 +38,6 @@ class Row(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One value of a term, with its label in names and the words that describe it.
-
-    The label is empty if it is the only value, the words if it is that of the shared terms.
-    """
-
     label: str
     words: str
     value: Any
@@ -64,11 +51,6 @@ def list_rows(
     accounts: Mapping[str, Account] | None,
     margins: Sequence[str] | None,
 ) -> dict[str, Row]:
-    """Return the accounts by name: every policy under every combination of terms.
-
-    A name joins the labels of what there are several of. ``setting`` has the venue and the account
-    unless several are given.
-    """
     if venues is None and accounts is None and margins is None:
         return {name: Row(entry, setting) for name, entry in named.items()}
     refuse_results(named)
@@ -98,7 +80,6 @@ def list_rows(
 def read_terms(
     name: str, shared: Any, several: Mapping[str, Any] | None, kinds: tuple[type, ...]
 ) -> list[Term]:
-    """Return the values of a term by label: the shared one alone, or several."""
     place = Place(f"{name}s", of=WHERE)
     if several is None:
         return [Term("", "", shared)]
@@ -124,7 +105,6 @@ def read_terms(
 
 
 def read_margins(margins: Sequence[str] | None) -> list[Term]:
-    """Return the margin modes; that of the account alone if none are given."""
     if margins is None:
         return [Term("", "", None)]
     if isinstance(margins, str) or not margins or len(set(margins)) < len(margins):
@@ -140,7 +120,6 @@ def read_margins(margins: Sequence[str] | None) -> list[Term]:
 
 
 def replace_margin(account: Account, margin: Term) -> Account:
-    """Return an account with a margin mode; an error names the mode."""
     if margin.value is None:
         return account
     try:
@@ -151,7 +130,6 @@ def replace_margin(account: Account, margin: Term) -> Account:
 
 
 def refuse_results(named: Mapping[str, Compared]) -> None:
-    """Refuse results where terms differ: they have terms of their own."""
     given = [name for name, entry in named.items() if not isinstance(entry, Policy)]
     if given:
         raise ParameterError(

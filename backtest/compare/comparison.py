@@ -52,7 +52,6 @@ WHOLE_HEADS = {
     "options_spread_annual": Head("spread", "in it", "percent"),
     "ruined": Head("ruined", style="claim"),
 }
-"""The columns of the table of the whole run."""
 
 
 class Comparison(ComparisonRecord, SavedResult):
@@ -226,7 +225,6 @@ class Comparison(ComparisonRecord, SavedResult):
                              labels=Head("policy"), heads=WHOLE_HEADS, columns=names)  # fmt: skip
 
     def _show_markets(self) -> Iterator[Part]:
-        """Yield the measures in each market, of separate accounts."""
         if self.markets:
             columns = tuple(f"{name} {of}" for name in OF_EACH for of in self.markets)
             lead = f"{capitalize(SEPARATE.format(len(self.markets)))}."
@@ -235,7 +233,6 @@ class Comparison(ComparisonRecord, SavedResult):
             yield Part("markets", "In each market", lead, (table,))
 
     def _show_gaps(self, measure: str) -> tuple[Shown, Shown]:
-        """Return the chart and the table of the differences of a measure."""
         rows = self.differences[self.differences["measure"] == measure].set_index("policy")
         style = "signed" if measure == "sharpe" else "growth"
         title = f"Difference of {MEASURES[measure]}"
@@ -260,7 +257,6 @@ class Comparison(ComparisonRecord, SavedResult):
             yield from (type(each) for each in result.policies.values())
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as files hold them: returns by number, not by name."""
         returns = self.returns.set_axis(range(len(self.names)), axis=1)
         numbered = {str(name): returns[name] for name in returns}
         columns = {"time": returns.index, "risk_free": self.risk_free, **numbered}
@@ -277,7 +273,6 @@ class Comparison(ComparisonRecord, SavedResult):
         tables: Mapping[str, pd.DataFrame],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        """Return a comparison from its files."""
         table, returns = tables["table"].set_index("policy"), tables["returns"].set_index("time")
         free = returns.pop("risk_free")
         named = returns.set_axis(table.index.rename(None), axis=1)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 OF_EACH = ("log_growth", "sharpe", "total_return", "max_drawdown", "ruined")
-"""Measures that rows of separate accounts have of each market too, as ``"sharpe BTC"``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,14 +147,12 @@ BREAK_EVEN = (
 
 
 def describe_break_even(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield at which fee and funding each account changes order with the baseline."""
     lines = [explain_break_even(row) for row in comparison.break_even.to_dict("records")]
     if lines:
         yield from format_paragraph("Break-even", *lines)
 
 
 def explain_break_even(row: Mapping[Any, Any]) -> str:
-    """Return the cost that reverses the order of two accounts, as a sentence."""
     one, other, gap = row["policy"], row["against"], row["gap"]
     cost = "fee" if row["cost"] == "fee" else "funding per settlement"
     if row["note"] in (ALIKE_GROWTH, BOTH_LOST):
@@ -170,7 +167,6 @@ def explain_break_even(row: Mapping[Any, Any]) -> str:
 
 
 def show_break_even(table: pd.DataFrame) -> list[Part]:
-    """Return the section of the page on break-even costs; none if they were not asked for."""
     if table.empty:
         return []
     told = table.assign(told=[explain_break_even(row) for row in table.to_dict("records")])
@@ -187,11 +183,5 @@ def show_break_even(table: pd.DataFrame) -> list[Part]:
 
 
 def format_bps(rate: float) -> str:
-    """Format an added rate in basis points.
-
-    Examples
-    --------
-    >>> format_bps(0.000345), format_bps(-0.0005)
-    ('+3.45 bp', '-5 bp')
-    """
+    """Format an added rate in basis points."""
     return f"{1e4 * rate:+.4g} bp"

@@ -31,15 +31,12 @@ MOST_NAME = 24
 
 
 class SummaryColumn(NamedTuple):
-    """A column of a table: its heading, its width, and the function that formats its values."""
-
     title: str
     width: int
     write: Callable[[float], str]
 
 
 def format_count(value: float) -> str:
-    """Format a count, zero as a dash."""
     return f"{value:,.0f}" if value else "-"
 
 
@@ -98,17 +95,14 @@ COVERAGE = (
     "of log growth and Sharpe ratio in 93 to 97 % of cases, of volatility in 96 to 98 %, of ES in "
     "94 to 99 % (docs/compare.md)"
 )
-"""The coverage of the intervals, measured by ``benchmarks/intervals.py``."""
 
 LEAST_MEASURED = 500
 """Periods of a comparison under which nobody measured the coverage."""
 
 RUINED = {-math.inf: "below", math.inf: "above"}
-"""The words for an infinite difference, if one of two accounts was ruined."""
 
 
 def write_summary(comparison: ComparisonRecord) -> str:
-    """Return the sections of the summary: policies, accounts, costs, differences, conclusions."""
     parts = (
         describe_policies(comparison),
         describe_accounts(comparison),
@@ -123,7 +117,6 @@ def write_summary(comparison: ComparisonRecord) -> str:
 
 
 def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the policies, the data, and how risk was made equal."""
     manifest, data = comparison.manifest, comparison.manifest["data"]
     policies = manifest["policies"]
     named = [
@@ -144,7 +137,6 @@ def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the scale of each account, and a caution about its use."""
     table = comparison.table
     scales = [f"{name} x {table['scale'][name]:.4g}" for name in comparison.names]
     low, high = table["volatility"].min(), table["volatility"].max()
@@ -154,7 +146,6 @@ def describe_scales(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_accounts(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the table of measures, and a line for each account that was lost."""
     yield from format_rows(comparison, "Measures", PERFORMANCE)
     yield from describe_lost(comparison)
 
@@ -170,7 +161,6 @@ def describe_whole(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_lost(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield a line for each account that was lost, and that lost ones are not compared."""
     for name in comparison.ruined:
         yield f"  {name} was RUINED {tell_ruin(comparison, name)}: no trade since; {AFTER_RUIN}"
     for name in comparison.lost:
@@ -182,7 +172,6 @@ def describe_lost(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def tell_ruin(comparison: ComparisonRecord, name: str) -> str:
-    """Return when an account was ruined; in how many markets, of separate accounts."""
     row: Any = comparison.table.loc[name]
     days = f"after {float(row['ruin_time']):,.1f} days"
     if not comparison.markets:
@@ -191,7 +180,6 @@ def tell_ruin(comparison: ComparisonRecord, name: str) -> str:
 
 
 def describe_markets(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the Sharpe ratio in each market of separate accounts."""
     if names := comparison.markets:
         columns = {
             f"sharpe {name}": SummaryColumn(shorten_name(name), max(len(shorten_name(name)) + 3, 9),
@@ -216,7 +204,6 @@ def describe_costs(comparison: ComparisonRecord) -> Iterator[str]:
 def format_rows(
     comparison: ComparisonRecord, title: str, columns: Mapping[str, SummaryColumn]
 ) -> Iterator[str]:
-    """Yield the lines of a table with a row per account, highest log growth first."""
     width = find_width(comparison)
     rows = comparison.table.to_dict("index")
     heads = "".join(f"{column.title:>{column.width}}" for column in columns.values())
@@ -228,18 +215,10 @@ def format_rows(
 
 
 def find_width(comparison: ComparisonRecord) -> int:
-    """Return the width of the name column."""
     return max(14, *(len(shorten_name(name)) for name in comparison.names))
 
 
 def shorten_name(name: str) -> str:
-    """Return a name, shortened for a table.
-
-    Examples
-    --------
-    >>> shorten_name("vol-target half_life=24.0, power=1.0")
-    'vol-target half_life=2..'
-    """
     return name if len(name) <= MOST_NAME else f"{name[: MOST_NAME - 2]}.."
 
 
@@ -247,7 +226,6 @@ def shorten_name(name: str) -> str:
 
 
 def describe_differences(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the table of differences from the baseline, with their intervals."""
     records: list[dict[Any, Any]] = comparison.differences.to_dict("records")
     rows = {(row["policy"], row["measure"]): row for row in records}
     width = find_width(comparison)
@@ -267,7 +245,6 @@ def describe_differences(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def write_gap(row: Mapping[str, Any], column: SummaryColumn) -> str:
-    """Format a difference and half its interval, with a star if it is more than noise."""
     mark = " *" if row["distinguishable"] else "  "
     if row["basis"] == SAME:
         text = "alike"
@@ -284,22 +261,18 @@ def write_gap(row: Mapping[str, Any], column: SummaryColumn) -> str:
 
 
 def without_sign(text: str) -> str:
-    """Remove the sign of a formatted number that is rounded to zero, such as ``-0.00 %``."""
     return text if text.strip("-0.% ") else text.removeprefix("-")
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """Split a formatted number into number and unit."""
     return (text.removesuffix(" %"), " %") if text.endswith(" %") else (text, "")
 
 
 def format_confidence(comparison: ComparisonRecord) -> str:
-    """Return the confidence in percent."""
     return f"{100.0 * comparison.confidence:.6g} %"
 
 
 def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the explanation of stars and intervals."""
     blocks = comparison.manifest["blocks"]
     if not blocks:
         return
@@ -318,7 +291,6 @@ def explain_differences(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_coverage(comparison: ComparisonRecord) -> str:
-    """Return how often intervals held the truth where it was known, and whether that applies."""
     n = len(comparison.returns)
     if n >= LEAST_MEASURED:
         return COVERAGE
@@ -332,7 +304,6 @@ def describe_coverage(comparison: ComparisonRecord) -> str:
 
 
 def describe_conclusions(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield which differences are more than noise, and the outcomes of the joint tests."""
     found = comparison.differences
     if (found["basis"] == FEW).all():
         return
@@ -349,7 +320,6 @@ def describe_conclusions(comparison: ComparisonRecord) -> Iterator[str]:
 
 
 def describe_joint_tests(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield the test for superior ability and the confidence set, by log growth."""
     if comparison.baseline not in comparison.ruined:
         test = run_superiority_test(comparison, "log_growth", None)
         shown = f"{test.best} does" if test.is_beaten else "it is not shown that any does"
@@ -370,11 +340,9 @@ MEASURES = {
     "volatility": "volatility",
     "es_95": "ES 95 %",
 }
-"""The compared measures in words."""
 
 
 def write_verdict(comparison: ComparisonRecord) -> str:
-    """Return which differences from the baseline exceed noise."""
     table = comparison.differences
     clear = table[table["distinguishable"]]
     parts = []
@@ -390,7 +358,6 @@ def write_verdict(comparison: ComparisonRecord) -> str:
 
 
 def list_notices(comparison: ComparisonRecord) -> Iterator[str]:
-    """Yield what must be read before any number."""
     for name in comparison.ruined:
         yield f"{name} was ruined {tell_ruin(comparison, name)}: no trade since; {AFTER_RUIN}."
     if len(comparison.lost) > 1:

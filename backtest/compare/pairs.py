@@ -22,7 +22,6 @@ share of that of the returns."""
 
 TEST, SAME, RUIN, FEW, NONE = "test", "alike", "ruin", "too few returns", "undefined"
 LOST = "both lost"
-"""The basis of a row of differences."""
 
 COLUMNS = (
     "policy",
@@ -43,8 +42,6 @@ NO_GAP = "No difference could be measured: see the table for why."
 
 
 class BootstrapRules(NamedTuple):
-    """The parameters of the bootstrap tests."""
-
     confidence: float
     draws: int
     seed: int
@@ -58,11 +55,6 @@ def tabulate_pairs(
     rules: BootstrapRules,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return a row per measure and pair of accounts, and the mean block length by measure.
-
-    ``sampled``, ``names``, ``ruined`` and ``lost`` hold all k accounts, including ruined ones. Of
-    two lost accounts nothing is compared.
-    """
     pairs = np.array(list(combinations(range(len(names)), 2)), dtype=np.int64)
     bases = np.array([find_basis(sampled.returns, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
@@ -91,7 +83,6 @@ def tabulate_pairs(
 
 
 def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
-    """Return the basis of the differences between two accounts."""
     if ruined[pair].any():
         return RUIN
     one, other = returns[pair]
@@ -105,7 +96,6 @@ def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
 def offset_progress(
     progress: Callable[[int, int], None] | None, done: int, total: int
 ) -> Callable[[int], None] | None:
-    """Return a callback that adds the histories of earlier measures to the progress."""
     return None if progress is None else lambda more: progress(done + more, total)
 
 
@@ -117,7 +107,6 @@ def estimate_pairs(
     rules: BootstrapRules,
     on_draw: Callable[[int], None] | None,
 ) -> tuple[dict[str, FloatArray], int]:
-    """Return the columns of one measure, NaN if unknown, and the mean block length."""
     statistic = STATISTICS[measure]
     value = statistic.scale(sampled) * statistic.estimate(statistic.read(sampled)).value
     gap = pair_differences(value, pairs)
@@ -141,10 +130,6 @@ def estimate_pairs(
 
 
 def set_ruined_growth(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArray) -> None:
-    """Set the differences that involve ruined accounts, whose log growth is -inf.
-
-    The difference between two ruined accounts is NaN.
-    """
     growth = np.where(ruined, -np.inf, 0.0)
     with np.errstate(invalid="ignore"):
         gap = pair_differences(growth, pairs)
@@ -154,11 +139,6 @@ def set_ruined_growth(found: dict[str, FloatArray], ruined: BoolArray, pairs: In
 
 
 def correct_p_values(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Add corrected p-values, and whether each difference is more than noise.
-
-    The correction is Holm's, over the tests of one measure. If only one of two accounts was ruined,
-    they differ without a test.
-    """
     corrected = np.full(len(rows), np.nan)
     for measure in STATISTICS:
         family = ((rows["measure"] == measure) & (rows["basis"] == TEST)).to_numpy()
@@ -170,7 +150,6 @@ def correct_p_values(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the rows with one account, all as differences of the other account from it."""
     turned = pairs["policy"] == baseline
     rows = pairs[turned | (pairs["against"] == baseline)].copy()
     turned = turned[rows.index]
@@ -185,7 +164,6 @@ def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def show_gaps(
     key: str, title: str, rows: pd.DataFrame, style: str, before: tuple[str, ...] = ()
 ) -> tuple[Shown, Shown]:
-    """Return the chart and the table of differences by name; ``before`` are more columns."""
     known = rows[np.isfinite(rows["difference"])]
     chart = ShownChart(
         key, title, "Blue where it is more than noise, gray where it is not.",
@@ -210,7 +188,6 @@ def show_accounts(
     marks: tuple[float, ...] = (),
     more: str = "",
 ) -> ShownChart:
-    """Return the chart of the unit values of accounts over time; ``more`` ends its caption."""
     return ShownChart(
         "accounts", "The accounts over time", f"{ACCOUNTS} {more}".rstrip(), units, "accounts",
         colors, marks=marks, has_legend=True, height=560,
@@ -218,6 +195,5 @@ def show_accounts(
 
 
 def describe_decision(row: Mapping[Hashable, Any]) -> str:
-    """Return whether a difference exceeds noise, with the reason if it was not tested."""
     word = "yes" if row["distinguishable"] else "no"
     return word if row["basis"] == TEST else f"{word}, {row['basis']}"

@@ -38,17 +38,10 @@ class CommonSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class SeparateAccounts:
-    """The results of one policy by market, which read as one result where they are compared.
-
-    Measures are means over the markets. Returns are the mean of the returns of the markets in the
-    sampling periods that all of them have.
-    """
-
     results: Mapping[str, Result]
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The measures of a row of the comparison, by name."""
         rows = {name: measure_account(each) for name, each in self.results.items()}
         pooled = {
             name: pool_mean(name, [row[name] for row in rows.values()])
@@ -59,56 +52,47 @@ class SeparateAccounts:
 
     @cached_property
     def returns(self) -> pd.Series[float]:
-        """The mean return of each common sampling period, indexed as that of the first market."""
         return self.returns_by_market.mean(axis=1)
 
     @cached_property
     def returns_by_market(self) -> pd.DataFrame:
-        """The return of each market in each common sampling period."""
         rows = [each.returns.set_axis(number_periods(each)) for each in self.results.values()]
         table = pd.concat(rows, axis=1, join="inner", keys=list(self.results))
         stamps = pd.Series(next(iter(self.results.values())).returns.index, index=rows[0].index)
         return table.set_axis(pd.DatetimeIndex(stamps.loc[table.index]))
 
     def sample_free(self, setting: SharedTerms) -> FloatArray:
-        """Return the risk-free return of each common sampling period, that of the first market."""
         name, first = next(iter(self.results.items()))
         free = pd.Series(sample_free(setting.take_market(name)), index=first.returns.index)
         return np.asarray(free.loc[self.returns.index])
 
     @cached_property
     def span(self) -> CommonSpan:
-        """The time that all accounts have."""
         spans = [each.span for each in self.results.values()]
         end = min(int(each.closes[-1]) for each in spans)
         return CommonSpan(max(each.start for each in spans), np.array([end]))
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """The policy, and the identities of the results."""
         parts = [each.manifest for each in self.results.values()]
         return {"policy": parts[0]["policy"], "id": [each["id"] for each in parts]}
 
     @property
     def policies(self) -> Mapping[str, Policy]:
-        """The policy of each market."""
         return {name: next(iter(each.policies.values())) for name, each in self.results.items()}
 
 
 def pool_mean(name: str, values: Sequence[float]) -> float:
-    """Return the mean of a measure over markets; of ruins their number."""
     return float(pool_measure(name, np.array(values)[:, None], MEAN)[0])
 
 
 def number_periods(result: Result) -> IntArray:
-    """Return the number of the sampling period of each return, since 1970."""
     every = parse_duration(str(result.manifest["sampling"]), where=Place("sampling"))
     ends = result.time[result.ends_sample != 0.0]
     return np.asarray(ends // max(every, result.interval))
 
 
 def run_separate(setting: SharedTerms, entry: object) -> SeparateAccounts:
-    """Run a policy in every market."""
     if not isinstance(entry, Policy):
         raise ParameterError(
             "separate accounts are run by the comparison, got a result",
@@ -120,7 +104,6 @@ def run_separate(setting: SharedTerms, entry: object) -> SeparateAccounts:
 
 
 def describe_separate(setting: SharedTerms) -> dict[str, Any]:
-    """Return the terms of separate accounts, as data."""
     names = setting.market.names
     signals = dict.fromkeys(setting.take_market(name).describe_signal() for name in names)
     described = setting._replace(signal=None).describe()
@@ -128,7 +111,6 @@ def describe_separate(setting: SharedTerms) -> dict[str, Any]:
 
 
 def refuse_options(**given: Any) -> None:
-    """Refuse what compares single accounts only."""
     for name, value in given.items():
         if value:
             raise ParameterError(

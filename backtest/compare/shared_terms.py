@@ -36,11 +36,6 @@ ComparedPolicies: TypeAlias = "Mapping[str, Compared] | Sequence[Compared]"
 
 
 class SharedTerms(NamedTuple):
-    """The arguments of :func:`backtest.run` other than the policy.
-
-    ``market`` is a Market or Markets; of several instruments ``venue`` may be a mapping.
-    """
-
     market: Any
     venue: Any
     account: Account
@@ -53,14 +48,12 @@ class SharedTerms(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The index of the first bar of the accounts."""
         if self.start is None:
             return 0
         since = to_nanoseconds(self.start, where=Place("start", of="bt.compare"))
         return int(np.searchsorted(self.market.time, since))
 
     def read_directions(self) -> Directions:
-        """Return the values of the signal."""
         return read_directions(self.signal, self.market, first=self.first, where="bt.compare")
 
     @property
@@ -70,25 +63,21 @@ class SharedTerms(NamedTuple):
 
     @property
     def first_venue(self) -> Venue:
-        """The venue, or of several instruments that of the first: they agree on cash."""
         if isinstance(self.venue, Venue):
             return self.venue
         venue: Venue = next(iter(self.venue.values()))
         return venue
 
     def describe_venue(self) -> dict[str, Any]:
-        """Return the venue, or of several instruments that of each by name."""
         venues = {name: self.pick_venue(name).to_dict() for name in as_markets(self.market)}
         described: dict[str, Any] = as_given(venues, self.market)
         return described
 
     def pick_venue(self, name: str) -> Venue:
-        """Return the venue of one instrument."""
         venue: Venue = pick_value(self.venue, name)
         return venue
 
     def take_market(self, name: str) -> SharedTerms:
-        """Return the terms of an account of its own in one of the markets."""
         return self._replace(
             market=self.market[name],
             venue=pick(self.venue, name),
@@ -97,11 +86,9 @@ class SharedTerms(NamedTuple):
         )
 
     def describe_signal(self) -> str:
-        """Return the signal for the manifest."""
         return self.read_directions().describe()
 
     def run(self, policy: Policy, **changes: Any) -> Result:
-        """Run a policy, with some of the terms changed."""
         terms = {**self._asdict(), **changes}
         known = OF_EACH_RUN if changes else (LastPriceWarning,)  # already shown
         with warnings.catch_warnings():
@@ -111,7 +98,6 @@ class SharedTerms(NamedTuple):
             return result
 
     def describe(self) -> dict[str, Any]:
-        """Return the terms that the numbers depend on, as data; a preset rule as its figures."""
         market, rule = self.market, self.account.requirement
         account = replace(self.account, requirement=rule.resolve([*as_markets(market)]))
         facts: dict[str, Any] = to_plain(
@@ -130,13 +116,11 @@ class SharedTerms(NamedTuple):
 
 
 def find_overlay(result: Result) -> str:
-    """Return the overlay of a result as text; empty without one."""
     overlay = result.manifest.get("overlay") or {}
     return str(overlay.get("text", ""))
 
 
 def describe_result(result: Result) -> dict[str, Any]:
-    """Return the terms of a result, in the form of :meth:`SharedTerms.describe`."""
     manifest = result.manifest
     data = manifest["data"]
     names = ("venue", "account", "signal", "sampling", "calendar")
@@ -149,13 +133,6 @@ def describe_result(result: Result) -> dict[str, Any]:
 def list_differences(
     mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """Return the names of the values that differ, those of nested mappings joined by dots.
-
-    Examples
-    --------
-    >>> list_differences({"venue": {"kind": 1, "lot": 2}}, {"venue": {"kind": 1, "lot": 3}})
-    ['venue.lot']
-    """
     found = []
     for name in {**mine, **theirs}:
         one, other = mine.get(name), theirs.get(name)
@@ -167,7 +144,6 @@ def list_differences(
 
 
 def check_result(name: str, result: Result, setting: SharedTerms) -> None:
-    """Raise if a result was made under other terms."""
     differing = list_differences(setting.describe(), describe_result(result))
     if result.manifest["resumed_from"] is not None:
         differing.append("where it began (it was resumed)")
@@ -184,10 +160,6 @@ def check_result(name: str, result: Result, setting: SharedTerms) -> None:
 
 
 def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[str, Compared]:
-    """Return policies and results by name: as given, or by title and settings that differ.
-
-    There must be at least ``least``; one alone may be given as it is.
-    """
     where = "bt.compare, policies"
     if isinstance(policies, Policy | Result) and least == 1:
         named = name_uniquely([policies])
@@ -207,7 +179,6 @@ def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[
 
 
 def name_uniquely(entries: Sequence[Compared]) -> dict[str, Compared]:
-    """Return policies and results by title, with the settings that differ if titles repeat."""
     titles = [find_title(entry) for entry in entries]
     names = []
     for title, entry in zip(titles, entries, strict=True):
@@ -225,7 +196,6 @@ def name_uniquely(entries: Sequence[Compared]) -> dict[str, Compared]:
 
 
 def find_title(entry: Compared) -> str:
-    """Return the title of a policy, or of a result's policy."""
     if isinstance(entry, Policy):
         return type(entry).title()
     name = str(entry.manifest["policy"]["name"])
@@ -234,7 +204,6 @@ def find_title(entry: Compared) -> str:
 
 
 def find_settings(entry: Compared) -> Mapping[str, Any]:
-    """Return the settings of a policy, or of a result's policy."""
     if isinstance(entry, Result):
         found: Mapping[str, Any] = entry.manifest["policy"]["settings"]
         return found
@@ -242,7 +211,6 @@ def find_settings(entry: Compared) -> Mapping[str, Any]:
 
 
 def check_entry(entry: object, where: str) -> Compared:
-    """Check that an object is a policy or a result, and return it."""
     if isinstance(entry, Policy | Result):
         return entry
     cure = "pass VolTarget(...), or what bt.run gave"
@@ -256,7 +224,6 @@ def check_entry(entry: object, where: str) -> Compared:
 
 
 def entries_error(found: str) -> ParameterError:
-    """Return the error for policies that cannot be compared."""
     return ParameterError(
         f"a comparison needs two policies or more, each with a name of its own, {found}",
         where=Place("policies", of="bt.compare"),
@@ -267,7 +234,6 @@ def entries_error(found: str) -> ParameterError:
 def check_baseline(
     baseline: str | None, names: Sequence[str], *, where: str = Place("baseline", of="bt.compare")
 ) -> str:
-    """Check the name of the baseline, and return it; the first name by default."""
     if baseline is None:
         return names[0]
     if baseline not in names:

@@ -17,6 +17,5 @@ if TYPE_CHECKING:
     from backtest.crowd.simulated_market import SimulatedMarket
 
 RESULTS = ("Cascade", "Crowding", "SimulatedMarket")
-"""The kinds of saved results, in the order of lists."""
 
 open_door(__name__)

@@ -29,8 +29,6 @@ ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
 
 
 class ForcedRules(NamedTuple):
-    """What a venue does to accounts that fail: margin rules, mode, fee, slippage, step."""
-
     margin: MarginRules
     mode: str
     fee: float
@@ -40,7 +38,6 @@ class ForcedRules(NamedTuple):
 
 
 def read_forced_rules(venue: Venue) -> ForcedRules:
-    """Return the rules of a forced close; in a takeover, fee and slippage do not apply."""
     terms = venue.liquidation
     if terms.full_below_health > 0.0:
         raise ParameterError(
@@ -65,12 +62,10 @@ def read_forced_rules(venue: Venue) -> ForcedRules:
 
 
 def to_value(rules: MarginRules, price: Any) -> Any:
-    """Return the value u of one contract at prices."""
     return ARRAYS.compute_value(rules.size, rules.is_inverse, price)
 
 
 def to_price(rules: MarginRules, value: Any) -> Any:
-    """Return the prices of values u, NaN where u is 0."""
     return ARRAYS.compute_price(rules.size, rules.is_inverse, value)
 
 
@@ -81,11 +76,6 @@ def find_liquidation_prices(
     base: FloatArray,
     multiplier: float = 1.0,
 ) -> FloatArray:
-    """Return the liquidation price of each account, NaN where no price liquidates it.
-
-    ``entry`` is in u. An account that fails at its entry but has no such price counts as failing
-    there, as in :func:`backtest.margin.liquidation_price`.
-    """
     root = ARRAYS.compute_liquidation_value(rules, quantity, entry, base, multiplier)
     price = np.where(np.isnan(root), np.nan, to_price(rules, root))
     needed = ARRAYS.compute_maintenance(rules, np.abs(quantity * entry), multiplier)
@@ -97,14 +87,12 @@ def find_liquidation_prices(
 def find_bankruptcy_prices(
     rules: MarginRules, quantity: FloatArray, base: FloatArray
 ) -> FloatArray:
-    """Return the price at which each account has nothing left, NaN where there is none."""
     size = np.where(quantity == 0.0, np.nan, quantity)
     price = to_price(rules, -base / size)
     return np.asarray(np.where(price > 0.0, price, np.nan))
 
 
 def find_failing(quantity: FloatArray, liquidation: FloatArray, price: float) -> BoolArray:
-    """Return a mask of the accounts that fail at a price: at or through their liquidation price."""
     is_long = (quantity > 0.0) & (liquidation * (1.0 + TOLERANCE) >= price)
     is_short = (quantity < 0.0) & (liquidation * (1.0 - TOLERANCE) <= price)
     return np.asarray(is_long | is_short)
@@ -117,12 +105,6 @@ def choose_sizes(
     first: FloatArray,
     value: FloatArray,
 ) -> FloatArray:
-    """Return the signed contracts that one forced close takes from each failing account.
-
-    The whole position, or in a partial liquidation one step of it: see
-    :func:`backtest.account.liquidation.choose_reduction`. ``first`` is what was held at first,
-    ``value`` the u at which each account failed.
-    """
     if rules.mode != "partial":
         return quantity
     notional = np.abs(quantity * value)
@@ -139,6 +121,5 @@ def choose_sizes(
 
 
 def worsen_value(rules: ForcedRules, value: FloatArray, side: FloatArray) -> FloatArray:
-    """Return the u at which a forced order fills after slippage; ``side`` is that of the order."""
     price = to_price(rules.margin, value) * (1.0 + side * rules.slippage)
     return np.asarray(to_value(rules.margin, price))

@@ -1,7 +1,4 @@
-"""Kernel of the leverage cycle of a bank and a fund; see :class:`agents.LeverageCycle`.
-
-Written for numba without allocation: scratch space and results are arguments.
-"""
+"""Kernel of the leverage cycle of a bank and a fund; see :class:`agents.LeverageCycle`."""
 
 from __future__ import annotations
 
@@ -13,9 +10,7 @@ KERNELS = ("cycle_steps",)
 
 (TAU, DELTA, T_VAR, THETA, ETA, RHO, MU, W_BANK, ALPHA, POWER, SIGMA_0, EQUITY, A_0, A_1,
  B_1, OUTSIDE_BEFORE, OUTSIDE) = range(17)  # fmt: skip
-"""Rows of ``terms``; the last two: the shares that others hold before a step and after it."""
 RISK, W_FUND, PRICE, SHARE, DEBT, PRICE_BEFORE = range(6)
-"""Rows of ``state``: perceived variance, weight of the fund, price, share of the bank, its debt."""
 
 
 def cycle_steps(
@@ -54,12 +49,10 @@ def cycle_steps(
 
 
 def find_target(terms: FloatArray, state: FloatArray) -> float:
-    """Return the leverage that the bank aims at: ``alpha (sigma^2 + sigma_0^2)^b``."""
     return float(terms[ALPHA] * (state[RISK] + terms[SIGMA_0]) ** terms[POWER])
 
 
 def step_cycle(terms: FloatArray, state: FloatArray, shock: float) -> bool:
-    """Advance the state by a step; return if equity and price are positive, and shares below 1."""
     tau, w_bank = terms[TAU], terms[W_BANK]
     price, share, debt, w_fund = state[PRICE], state[SHARE], state[DEBT], state[W_FUND]
     assets = share * price / w_bank

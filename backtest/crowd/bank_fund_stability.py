@@ -19,7 +19,6 @@ NUDGE = 1e-3
 
 
 def list_cycle_terms(agents: LeverageCycle) -> FloatArray:
-    """Return the parameters in the order of the kernel."""
     return np.array(
         [
             agents.tau, agents.delta, agents.tau, agents.theta, agents.eta, agents.rho,
@@ -30,13 +29,6 @@ def list_cycle_terms(agents: LeverageCycle) -> FloatArray:
 
 
 def find_fixed_point(agents: LeverageCycle) -> FloatArray:
-    """Return the fixed point of the state.
-
-    Raises
-    ------
-    ParameterError
-        If the bank would own all of the asset.
-    """
     assets = agents.target * agents.equity
     share = assets * agents.bank_weight / agents.value
     if not share < 1.0:
@@ -51,18 +43,12 @@ def find_fixed_point(agents: LeverageCycle) -> FloatArray:
 
 
 def start_cycle(agents: LeverageCycle) -> FloatArray:
-    """Return the fixed point with a price slightly off, so that an unstable one is left."""
     state = find_fixed_point(agents)
     state[kernels.PRICE] *= 1.0 + NUDGE
     return state
 
 
 def measure_growth(agents: LeverageCycle) -> float:
-    """Return by how much a small deviation grows per step: under 1 the fixed point is stable.
-
-    The largest absolute eigenvalue of the map at its fixed point, less the one that is always 1:
-    the fund's weight may have any value.
-    """
     terms, point = list_cycle_terms(agents), find_fixed_point(agents)
     size = len(point)
     slope = np.empty((size, size))
@@ -80,13 +66,6 @@ def measure_growth(agents: LeverageCycle) -> float:
 
 
 def find_critical_leverage(agents: LeverageCycle) -> float:
-    """Return the leverage over which the fixed point is unstable, all else equal.
-
-    Raises
-    ------
-    ParameterError
-        If even the largest leverage that the market allows is stable.
-    """
     unit = agents.offset**agents.power
     most = 0.999 * agents.value / (agents.bank_weight * agents.equity)
     low, high = 1e-3, min(most, 1e4)

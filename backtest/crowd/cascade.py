@@ -58,8 +58,6 @@ WHERE = "bt.cascade"
 
 
 class Settings(NamedTuple):
-    """The checked arguments of a cascade."""
-
     shock: float
     insurance: float
     adl: str | None
@@ -207,7 +205,6 @@ def run_rounds(
     source: Any,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Round], list[RoundOutcome], float]:
-    """Run rounds until no account fails; return rows, changes, and the last price."""
     mark, pressure = terms.shocked, Pressure(0.0, terms.start)
     rows = [describe_start(state, terms)]
     outcomes: list[RoundOutcome] = []
@@ -242,7 +239,6 @@ def run_rounds(
 
 
 def describe_start(state: CascadeState, terms: CascadeTerms) -> Round:
-    """Return the row before the first round: the shock alone."""
     nothing = dict.fromkeys(Round._fields, 0.0)
     known = {"mark": terms.start, "price": terms.shocked, "insurance": state.fund}
     return Round(**{**nothing, **known, "accounts": 0, "multiplier": state.multiplier})  # type: ignore[arg-type] # by name
@@ -251,7 +247,6 @@ def describe_start(state: CascadeState, terms: CascadeTerms) -> Round:
 def describe_round(
     state: CascadeState, done: RoundOutcome, mark: float, price: float, accounts: int, off: float
 ) -> Round:
-    """Return the row of a round."""
     return Round(
         mark=mark,
         price=price,
@@ -272,7 +267,6 @@ def describe_round(
 
 
 def measure_reproduction(outcomes: list[RoundOutcome]) -> float:
-    """Return the notional that newly fails in the second round over that sold in the first."""
     if len(outcomes) < 2:
         return 0.0
     first = abs(outcomes[0].flow)
@@ -280,7 +274,6 @@ def measure_reproduction(outcomes: list[RoundOutcome]) -> float:
 
 
 def count_days_empty(rows: list[Round], round_time: str) -> float:
-    """Return the days of rounds that left the fund empty; 0 if there was none, or no end to it."""
     if not 0.0 < rows[0].insurance < math.inf:
         return 0.0
     length = parse_duration(round_time, where=Place("round_time", of=WHERE))
@@ -289,11 +282,6 @@ def count_days_empty(rows: list[Round], round_time: str) -> float:
 
 
 def find_clearing_prices(state: CascadeState, terms: CascadeTerms, shock: float) -> list[float]:
-    """Return all prices at which the market clears, the nearest first.
-
-    They hold for positions that are closed whole in the market, with an impact that stays. At most
-    100 are returned.
-    """
     side = 1.0 if shock < 0.0 else -1.0
     ladder = build_ladder(
         state.liquidation, state.quantity * terms.unit, terms.start, is_long=shock < 0.0
@@ -303,7 +291,6 @@ def find_clearing_prices(state: CascadeState, terms: CascadeTerms, shock: float)
 
 
 def tabulate_outcomes(state: CascadeState, n: int) -> pd.DataFrame:
-    """Return a row per account: its position, the round in which it failed, and its losses."""
     closed = state.closed[:n]
     with np.errstate(invalid="ignore", divide="ignore"):
         value = state.closed_money[:n] / closed
@@ -322,7 +309,6 @@ def tabulate_outcomes(state: CascadeState, n: int) -> pd.DataFrame:
 
 
 def check_arguments(crowd: object, venue: object) -> None:
-    """Require a Crowd and a Venue."""
     for name, value, kind in (("crowd", crowd, Crowd), ("venue", venue, Venue)):
         if not isinstance(value, kind):
             raise ParameterError(
@@ -346,7 +332,6 @@ def read_settings(
     round_time: str,
     curve: ImpactCurve,
 ) -> Settings:
-    """Check the numbers and words."""
     Number(-1.0, 10.0, open_low=True).check("shock", shock, where=Place("shock", of=WHERE))
     fund = check_range("insurance", insurance, where=Place("insurance", of=WHERE), low=0.0)
     if adl is not None:

@@ -32,7 +32,6 @@ PAYERS = {
     "haircuts": "haircuts on profits",
     "unpaid": "unpaid: the venue owes it",
 }
-"""Who paid for what bankrupt accounts lacked; the sum is the deficit."""
 
 
 class Cascade(CrowdRecord):
@@ -285,7 +284,6 @@ class Cascade(CrowdRecord):
 def build_cascade_manifest(
     crowd: Crowd, venue: Venue, outcome: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the manifest of a cascade."""
     source = repr(crowd) if crowd.market is None else repr(crowd.market)
     content = crowd.content_hash
     known = content if crowd.market is None else crowd.market.content_hash

@@ -22,15 +22,6 @@ SLACK = 1e-9
 
 @dataclass
 class CascadeState:
-    """The state of a cascade; rounds change it in place.
-
-    ``base`` is the equity behind the position without the position's value, ``safe`` the money that
-    backs nothing. ``liquidation`` holds prices. ``fund`` may be infinite: then only what it paid,
-    ``fund_paid``, counts. ``unpaid`` is what bankrupt accounts owe and nobody covered. ``closed``
-    and ``closed_money`` are contracts and the sum of contracts times u at which they were closed;
-    ``last`` is the price at which an account failed last.
-    """
-
     rules: MarginRules
     quantity: FloatArray
     entry: FloatArray
@@ -56,15 +47,12 @@ class CascadeState:
 
     @property
     def fund(self) -> float:
-        """What is left in the insurance fund."""
         return self.insurance - self.fund_paid
 
     def equity(self, value: float) -> FloatArray:
-        """Return the equity of each account at u, with the money that backs nothing."""
         return self.base + self.quantity * value + self.safe
 
     def recompute(self, rows: IntArray | BoolArray | slice) -> None:
-        """Compute the liquidation prices of some accounts again."""
         self.liquidation[rows] = find_liquidation_prices(
             self.rules, self.quantity[rows], self.entry[rows], self.base[rows], self.multiplier
         )
@@ -73,7 +61,6 @@ class CascadeState:
 def open_state(
     crowd: Crowd, rules: MarginRules, insurance: float, multiplier: float, start: float
 ) -> CascadeState:
-    """Return the state of a cascade at its start; the liquidity account offsets all positions."""
     n = len(crowd)
     entry = np.asarray(to_value(rules, crowd.entry))
     net = float(np.sum(crowd.quantity))
@@ -101,20 +88,12 @@ def open_state(
 
 
 def sum_money(state: CascadeState, value: float) -> float:
-    """Return all money at u: it is the same after every round."""
     accounts = float(np.sum(state.equity(value)))
     liquidity = state.liquidity_base + state.liquidity_quantity * value
     return accounts + liquidity - state.fund_paid + state.fees - state.unpaid
 
 
 def check_conservation(state: CascadeState, value: float, before: float, where: str) -> float:
-    """Return by how much the books are off, as a share of what is in them.
-
-    Raises
-    ------
-    AccountingError
-        If longs and shorts, or the money, do not balance to 1e-9.
-    """
     size = float(np.sum(np.abs(state.first_quantity)))
     gap = abs(float(np.sum(state.quantity)) + state.liquidity_quantity) / max(size, 1.0)
     money = max(float(np.sum(np.abs(state.first_equity))), size * abs(value), 1.0)

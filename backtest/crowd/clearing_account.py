@@ -1,9 +1,4 @@
-"""The account of a policy among the agents of a simulated market.
-
-What the account holds at a close is missing from what the agents share, so its orders move the
-price at which they fill. The market is simulated without the account; the policy runs in it; the
-market is simulated anew beside what the account held; until nothing changes.
-"""
+"""The account of a policy among the agents of a simulated market."""
 
 from __future__ import annotations
 
@@ -39,8 +34,6 @@ MOST_HELD = 0.5
 
 
 class Member(NamedTuple):
-    """A policy with the terms of its account."""
-
     policy: Policy
     venue: Venue
     account: Account
@@ -49,13 +42,6 @@ class Member(NamedTuple):
 def choose_terms(
     agents: Thurner | LeverageCycle, policy: Policy, venue: Venue | None, account: Account | None
 ) -> Member:
-    """Return a policy with its terms, or their defaults.
-
-    Raises
-    ------
-    ParameterError
-        If the orders of the account do not fill at the prices that clear.
-    """
     if venue is None:
         steps = {"lot": 0.0, "min_notional": 0.0, "tick": 1e-6}
         venue = Venue.preset(*PRESET).override(contract=steps)
@@ -86,16 +72,6 @@ def simulate_with(
     is_compiled: bool,
     progress: Callable[[int, int], None] | None,
 ) -> SimulatedMarket:
-    """Return the market that agents and one account make.
-
-    ``simulate`` takes the shares that the account holds at each close, (steps,), and leverage to
-    record by name; there are ``shares`` in all.
-
-    Raises
-    ------
-    ParameterError
-        If no prices are those that agents and account make.
-    """
     leverage = np.zeros(steps)
 
     def hold(held: FloatArray) -> FloatArray:
@@ -136,13 +112,6 @@ def simulate_policies(
     is_compiled: bool,
     progress: Callable[[int, int], None] | None,
 ) -> SimulatedMarket:
-    """Simulate the market that policies make out of ``Market.sample``.
-
-    Raises
-    ------
-    ParameterError
-        If no prices are those that the policies' flows make.
-    """
     base = Market.sample(bars=steps, seed=seed, interval=agents.interval)
     venue = Venue.preset(*PRESET) if agents.venue is None else agents.venue
     account = Account() if agents.account is None else agents.account

@@ -91,34 +91,6 @@ def combine_losses(
     horizons: Sequence[str] = HORIZONS,
     cap: float | Mapping[str, float] = math.inf,
 ) -> pd.DataFrame:
-    """Return the distribution of the loss at several venues that default independently.
-
-    Parameters
-    ----------
-    venues : mapping of str to Counterparty
-        The venues by name, 16 at most.
-    balances : mapping of str to float
-        The money at each.
-    horizons : sequence of str
-        Durations such as ``"365d"``.
-    cap : float or mapping of str to float
-        The most that is kept at each venue.
-
-    Returns
-    -------
-    DataFrame
-        As :meth:`Counterparty.losses`, of all venues together; ``probability`` is that of any
-        default, and ``loss_at_default`` the mean loss if there is one.
-
-    Raises
-    ------
-    ParameterError
-        If the names differ, or a balance or cap is negative.
-
-    Notes
-    -----
-    Every set of defaults is enumerated, so the distribution is exact.
-    """
     where = "bt.Counterparty, losses"
     names = list(venues)
     if set(names) != set(balances) or not 0 < len(names) <= MOST_VENUES:
@@ -137,7 +109,6 @@ def read_exposure(
     venue: Counterparty, name: str, balances: Mapping[str, float],
     cap: float | Mapping[str, float],
 ) -> float:  # fmt: skip
-    """Return what a default of one venue loses."""
     where = f"bt.Counterparty, {name}"
     most = cap.get(name, math.inf) if isinstance(cap, Mapping) else cap
     check_range("cap", most, where=where, low=0.0)
@@ -148,7 +119,6 @@ def read_exposure(
 def describe_losses(
     venues: Mapping[str, Counterparty], lost: FloatArray, years: float
 ) -> dict[str, float]:
-    """Return the measures of the loss within some years; ``lost`` is that of each default."""
     n = len(lost)
     chance = np.array([each.default_probability(years) for each in venues.values()])
     fails = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
@@ -174,5 +144,4 @@ def describe_losses(
 
 
 def read_years(horizon: str, where: str) -> float:
-    """Return a duration in years of 365 days."""
     return parse_duration(horizon, where=f"{where}, horizon") / (YEAR_DAYS * DAY)

@@ -329,7 +329,6 @@ class Crowd:
 
 
 def check_frame(frame: object, where: str) -> None:
-    """Require a DataFrame with the columns of positions."""
     missing = [name for name in COLUMNS if not isinstance(frame, pd.DataFrame) or name not in frame]
     if missing:
         raise ParameterError(
@@ -341,7 +340,6 @@ def check_frame(frame: object, where: str) -> None:
 
 
 def read_sides(sides: pd.Series[Any], where: str) -> FloatArray:
-    """Return sides as 1 and -1."""
     words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
     found = [words.get(each) for each in sides.tolist()]
     if None in found:
@@ -355,7 +353,6 @@ def read_sides(sides: pd.Series[Any], where: str) -> FloatArray:
 
 
 def read_column(frame: pd.DataFrame, name: str, where: str) -> FloatArray:
-    """Return a column of positive finite numbers."""
     try:
         values = frame[name].to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -374,7 +371,6 @@ def read_column(frame: pd.DataFrame, name: str, where: str) -> FloatArray:
 
 
 def find_price(price: float | None, market: Market | None, entries: object, where: str) -> float:
-    """Return the price now: the one given, the last close of a market, or a single entry."""
     if price is None and market is not None:
         return float(market.close[-1])
     known = entries if price is None and isinstance(entries, int | float) else price
@@ -388,7 +384,6 @@ def find_price(price: float | None, market: Market | None, entries: object, wher
 
 
 def draw_leverage(leverage: object, n: int, rng: np.random.Generator) -> FloatArray:
-    """Return the leverage of each account."""
     known = read_leverage(leverage)
     if isinstance(known, Distribution):
         return known.draw(n, rng)
@@ -405,7 +400,6 @@ def find_entries(
     market: Market | None, entries: object, leverage: FloatArray, is_long: Any, lookback: str,
     now: float, rng: np.random.Generator, margin: float,
 ) -> FloatArray:  # fmt: skip
-    """Return the entry price of each account."""
     if market is not None:
         return draw_entries(market, leverage, is_long, lookback, rng, margin)
     frame = pd.DataFrame({"entry": np.broadcast_to(np.asarray(now if entries is None else entries),
@@ -414,7 +408,6 @@ def find_entries(
 
 
 def spread_open_interest(open_interest: float, is_long: Any, long_share: float) -> FloatArray:
-    """Return the notional of each account; each side has its share of the open interest."""
     longs = int(np.sum(is_long))
     shorts = len(is_long) - longs
     long_each = open_interest * long_share / max(longs, 1)
@@ -423,7 +416,6 @@ def spread_open_interest(open_interest: float, is_long: Any, long_share: float) 
 
 
 def read_contract(contract: Contract) -> MarginRules:
-    """Return the margin rules of a contract without a requirement."""
     return MarginRules(
         floors=(0.0,),
         caps=(np.inf,),

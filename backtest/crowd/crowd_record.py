@@ -58,7 +58,6 @@ class CrowdRecord(SavedResult):
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
-        """Return what a list shows of a saved result: policy, title and note."""
         found = cls({}, manifest)
         policy = str(manifest.get("policy", {}).get("name", found.title))
         return {"policy": policy, "title": found.title, "note": found.note}
@@ -77,7 +76,6 @@ class CrowdRecord(SavedResult):
         return data
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as files hold them."""
         return {name: self.tables[name] for name in self.table_names}
 
     @classmethod
@@ -87,20 +85,17 @@ class CrowdRecord(SavedResult):
         tables: Mapping[str, pd.DataFrame],
         folder: Path,  # noqa: ARG003
     ) -> Self:
-        """Return a result from its manifest and its tables."""
         for name, index in cls.index_names.items():
             tables[name].index.name = index
         return cls(tables, manifest)
 
 
 def describe_crowd_data(market: Market | None, source: str, content: str) -> dict[str, Any]:
-    """Return the data of a result, as the manifest of a run describes them."""
     return {**describe_history(market), "source": source, "content_hash": content}
 
 
 def build_crowd_manifest(
     kind: str, data: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return everything that the numbers depend on, and the numbers, with an ``id``."""
     manifest = to_plain({"kind": kind, "data": data, **parts, "versions": find_versions()})
     return {"id": compute_id(manifest), **manifest}

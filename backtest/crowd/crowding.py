@@ -164,7 +164,6 @@ def crowding(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def read_shares(shares: Sequence[float]) -> list[float]:
-    """Return the shares, checked."""
     if isinstance(shares, str) or not isinstance(shares, Sequence) or not len(shares):
         raise ParameterError(
             f"shares must be numbers from 0 to 1, got {shares!r:.60}",
@@ -180,7 +179,6 @@ def read_setting(
     impact: Impact, recovery: str | None, volume: float | None, terms: dict[str, Any],
     starts: int, horizon: str,
 ) -> SharedTerms:  # fmt: skip
-    """Check the arguments that all shares have in common."""
     check_range("open_interest", open_interest, where=Place("open_interest", of=WHERE), low=0.0,
                 high=1e300, open_low=True)  # fmt: skip
     n = int(Range(0, 10_000).check("starts", starts, where=Place("starts", of=WHERE), whole=True))
@@ -210,14 +208,12 @@ def read_setting(
 
 
 def find_decay(recovery: str | None, interval: int) -> float:
-    """Return what a bar leaves of the impact, for a half-life."""
     if recovery is None:
         return 1.0
     return float(0.5 ** (interval / parse_duration(recovery, where=Place("recovery", of=WHERE))))
 
 
 def find_accounts(result: Result, money: float) -> float:
-    """Return how many accounts like that of a run have a mean notional of ``money``."""
     position = result.of_positions("quantity")[:, 0]
     notional = np.abs(position * value_of(result.venue, result.close))
     held = notional[notional > 0.0]
@@ -236,7 +232,6 @@ def find_accounts(result: Result, money: float) -> float:
 def measure_share(
     setting: SharedTerms, share: float, solved: Solved, reproduction: float
 ) -> dict[str, Any]:
-    """Return the row of a share."""
     known = {"share": share, "reproduction": reproduction, "clears": solved.found.clears,
              "rounds": solved.found.rounds}  # fmt: skip
     nothing = dict.fromkeys(
@@ -266,7 +261,6 @@ def measure_growth(result: Result) -> float:
 
 
 def measure_liquidations(setting: SharedTerms, market: Market) -> float:
-    """Return the share of accounts that are liquidated within the horizon of their start."""
     if not len(setting.starts):
         return math.nan
     hit = 0
@@ -279,7 +273,6 @@ def measure_liquidations(setting: SharedTerms, market: Market) -> float:
 
 
 def slice_signal(terms: dict[str, Any], part: Market) -> dict[str, Any]:
-    """Return the terms of a run on the first bars of the market."""
     signal = terms["signal"]
     if isinstance(signal, pd.Series):
         times = pd.DatetimeIndex(signal.index)
@@ -289,11 +282,6 @@ def slice_signal(terms: dict[str, Any], part: Market) -> dict[str, Any]:
 
 
 def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
-    """Return the mean notional that one account sells after a sudden fall by ``shock``.
-
-    The price falls at the open of some bars, and stays there; what the account holds a bar later is
-    compared with what it would have held.
-    """
     market = setting.market
     position = base.of_positions("quantity")[:, 0]
     held = np.flatnonzero(position[:-2] != 0.0)
@@ -311,15 +299,10 @@ def measure_answer(setting: SharedTerms, base: Result, shock: float) -> float:
 
 
 def find_reproduction(curve: ImpactCurve, sold: float, shock: float) -> float:
-    """Return the fall that a sale makes over the fall that caused it; negative if it is bought."""
     return float(curve.fall(sold)) / shock
 
 
 def find_critical_share(curve: ImpactCurve, answer: float, shock: float) -> float:
-    """Return the share at which the reproduction number is 1; infinite if none is.
-
-    ``answer`` is what the crowd sells at a share of 1.
-    """
     if answer <= 0.0 or curve.factor == 0.0:
         return math.inf
     return curve.flow_of(shock) / answer

@@ -128,7 +128,6 @@ class Crowding(CrowdRecord):
 
 
 def describe_critical_share(share: float) -> str:
-    """Describe the share at which the crowd becomes unstable."""
     if math.isinf(share):
         return "The crowd does not sell after falls: it is stable at any share."
     more = "" if share <= 1.0 else ", more than all of it"
@@ -138,7 +137,6 @@ def describe_critical_share(share: float) -> str:
 def build_crowding_manifest(
     base: Result, outcome: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the manifest; ``base`` is the run without impact."""
     shared = {name: base.manifest[name] for name in KEPT}
     parts = {**shared, "arguments": dict(arguments), "outcome": dict(outcome)}
     return build_crowd_manifest("crowding", base.manifest["data"], parts)

@@ -1,11 +1,4 @@
-"""The prices at which failing accounts trade: one after the other along the way of the price.
-
-The price is a level, which the shock moves from the start to its end, less the fall that the flow
-so far has made. The accounts of the losing side trade in the order of their liquidation prices:
-each one at the level at which it fails, or at which the one before it traded if that is farther,
-less the average fall of its own trade. Without impact an account trades at its liquidation price,
-as in a bar of :func:`backtest.run`. A shock that is a jump has one level: its end.
-"""
+"""The prices at which failing accounts trade: one after the other along the way of the price."""
 
 from __future__ import annotations
 
@@ -27,13 +20,6 @@ LEAST_PRICE = 1e-6
 
 
 class CascadeTerms(NamedTuple):
-    """What does not change in a cascade.
-
-    ``start`` is the price before the shock, ``shocked`` the price after it without any impact.
-    ``unit`` is the notional of a contract at the start. ``adl`` is ``"queue"``, ``"pro-rata"`` or
-    None. ``decay`` is what a round leaves of the impact. ``is_jump``: nobody trades on the way.
-    """
-
     rules: ForcedRules
     curve: ImpactCurve
     start: float
@@ -45,23 +31,15 @@ class CascadeTerms(NamedTuple):
 
     @property
     def losing_side(self) -> float:
-        """1 if the shock is a fall and longs lose, -1 if it is a rise."""
         return 1.0 if self.shocked <= self.start else -1.0
 
 
 class Pressure(NamedTuple):
-    """What earlier rounds left: the cumulative flow in the price, and the level of the price."""
-
     flow: float
     level: float
 
 
 class Queue(NamedTuple):
-    """Accounts in the order in which they trade: trigger prices, flows, positions and money.
-
-    ``flows`` are signed notionals at the start price, sales positive.
-    """
-
     triggers: FloatArray
     flows: FloatArray
     quantity: FloatArray
@@ -69,8 +47,6 @@ class Queue(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The levels at which some accounts trade, and their prices before and in their trade."""
-
     level: FloatArray
     before: FloatArray
     average: FloatArray
@@ -82,7 +58,6 @@ def find_price(terms: CascadeTerms, fall: float) -> float:
 
 
 def order_accounts(state: CascadeState, terms: CascadeTerms, rows: IntArray) -> IntArray:
-    """Return failing accounts in the order in which they trade: the losing side, nearest first."""
     is_other = np.sign(state.quantity[rows]) != terms.losing_side
     distance = -terms.losing_side * state.liquidation[rows]
     return rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
@@ -91,11 +66,6 @@ def order_accounts(state: CascadeState, terms: CascadeTerms, rows: IntArray) -> 
 def find_triggers(
     state: CascadeState, terms: CascadeTerms, rows: IntArray, mark: float
 ) -> FloatArray:
-    """Return the prices at which accounts fail: on the way from the start to the mark.
-
-    An account of the other side fails at the start. One that has failed before fails at the price
-    of that time, or farther.
-    """
     if terms.is_jump:
         return np.full(len(rows), mark)
     low, high = min(terms.start, mark), max(terms.start, mark)
@@ -109,11 +79,6 @@ def find_triggers(
 def trace_path(
     terms: CascadeTerms, triggers: FloatArray, flows: FloatArray, pressure: float, level: float
 ) -> Path:
-    """Return the levels and prices of accounts that trade one after the other.
-
-    ``flows`` are signed notionals, sales positive, after a cumulative flow ``pressure``. ``level``
-    is the level so far.
-    """
     after = pressure + np.cumsum(flows)
     before = after - flows
     fall = terms.start * terms.curve.fall(before)
@@ -132,11 +97,6 @@ def trace_path(
 def decide_in_turn(
     terms: CascadeTerms, queue: Queue, pressure: Pressure, fund: float
 ) -> FloatArray:
-    """Return the bad debt of each account of a queue that is not sold; 0 for those sold.
-
-    Each account meets the price and the fund that those sold before it have left. It is not sold
-    if the fund cannot cover what it would lack.
-    """
     flow, level = pressure
     rules = terms.rules
     lacks = np.zeros(len(queue.flows))
@@ -157,7 +117,6 @@ def decide_in_turn(
 
 
 def find_level(terms: CascadeTerms, own: float, level: float) -> float:
-    """Return the level at which one account trades, given its own and that of the one before."""
     if terms.is_jump:
         return terms.shocked
     if terms.losing_side > 0.0:

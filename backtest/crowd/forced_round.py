@@ -1,16 +1,4 @@
-"""The rounds of a cascade: failing accounts, prices of forced trades, and payment of deficits.
-
-A round takes the accounts that fail at the price that the round before has left. They are closed
-by the venue's mode, one after the other along the impact curve; see
-:mod:`backtest.crowd.forced_prices`. A position that is worth less than nothing goes to the
-insurance fund. What the fund cannot cover is closed against winners of the other side at the
-bankruptcy price (auto-deleveraging). A shortfall that is left after that is taken from profits (a
-haircut), and beyond them the venue owes it.
-
-In auto-deleveraging the bankrupt account ends with nothing; the others close at its bankruptcy
-price instead of the market's, and so pay for what it lacks. Without a queue every account of the
-other side gives the same share of its position.
-"""
+"""The rounds of a cascade: failing accounts, prices of forced trades, and payment of deficits."""
 
 from __future__ import annotations
 
@@ -37,15 +25,6 @@ if TYPE_CHECKING:
 
 
 class Round(NamedTuple):
-    """One round: prices before and after, notionals at the start price, and money.
-
-    ``long`` and ``short`` are what was liquidated in the market, ``adl`` what was closed against
-    winners. ``insurance`` is the fund afterwards. ``deficit`` is what bankrupt accounts lacked; it
-    is the sum of what the fund paid, what winners lost by auto-deleveraging (``adl_paid``), what
-    was taken from profits (``haircuts``), and what nobody covered (``unpaid``). ``off`` is the
-    error of the books.
-    """
-
     mark: float
     price: float
     accounts: int
@@ -64,12 +43,6 @@ class Round(NamedTuple):
 
 
 class RoundOutcome(NamedTuple):
-    """What a round did: flow and notionals at the start price, and money.
-
-    ``flow`` is sales less purchases; ``level`` is where the price stood without impact when the
-    last account traded. ``fresh`` is the notional of accounts that failed for the first time.
-    """
-
     flow: float
     level: float
     fresh: float
@@ -92,10 +65,6 @@ def do_round(
     pressure: Pressure,
     number: int,
 ) -> RoundOutcome:
-    """Close the accounts that fail at the mark price; ``rows`` are their indexes.
-
-    ``number`` counts rounds from 1.
-    """
     value = float(to_value(terms.rules.margin, mark))
     rows = order_accounts(state, terms, rows)
     is_new = state.first_round[rows] == 0
@@ -136,7 +105,6 @@ def do_round(
 def size_closes(
     state: CascadeState, terms: CascadeTerms, rows: IntArray, triggers: FloatArray
 ) -> FloatArray:
-    """Return the signed contracts that the venue closes of each failing account."""
     return choose_sizes(
         terms.rules,
         state.quantity[rows],
@@ -149,10 +117,6 @@ def size_closes(
 def find_uncovered(
     state: CascadeState, terms: CascadeTerms, queue: Queue, pressure: Pressure
 ) -> FloatArray:
-    """Return the bad debt of failing accounts beyond the fund; 0 for all others.
-
-    Without auto-deleveraging all are sold in the market.
-    """
     nobody = np.zeros(len(queue.flows))
     if terms.adl is None:
         return nobody
@@ -172,10 +136,6 @@ def close_in_market(
     prices: FloatArray,
     triggers: FloatArray,
 ) -> tuple[float, float]:
-    """Close signed sizes against the liquidity account; return fees and shortfalls.
-
-    A fee takes at most what is left at the trigger price. In a takeover the fund owns what is left.
-    """
     filled = worsen_value(rules, np.asarray(to_value(rules.margin, prices)), -np.sign(sizes))
     state.base[rows] += sizes * filled
     state.quantity[rows] -= sizes
@@ -194,7 +154,6 @@ def close_in_market(
 
 
 def take_what_is_left(state: CascadeState, rules: ForcedRules, rows: IntArray) -> float:
-    """Clear the accounts that hold nothing any more; return the sum of their shortfalls."""
     flat = rows[state.quantity[rows] == 0.0]
     gaps = float(np.sum(np.maximum(-state.base[flat], 0.0)))
     if rules.mode == "takeover":
@@ -208,7 +167,6 @@ def take_what_is_left(state: CascadeState, rules: ForcedRules, rows: IntArray) -
 def cover_shortfall(
     state: CascadeState, missing: float, value: float
 ) -> tuple[float, float, float]:
-    """Pay a shortfall from the fund, then from profits, then owe it; return the three parts."""
     paid = min(missing, max(state.fund, 0.0))
     state.fund_paid += paid
     rest = missing - paid
@@ -228,8 +186,6 @@ def cover_shortfall(
 
 
 class Deleveraged(NamedTuple):
-    """Outcome of deleveraging: closed contracts, losses of bankrupts and of counterparties."""
-
     quantity: float
     shortfall: float
     missing: float
@@ -238,10 +194,6 @@ class Deleveraged(NamedTuple):
 def deleverage(
     state: CascadeState, rows: IntArray, lacks: FloatArray, value: float, adl: str | None
 ) -> Deleveraged:
-    """Close bankrupt accounts against the other side, in the order of the queue or pro rata.
-
-    ``lacks`` is what each would lack if it were sold in the market; ranks are taken at u, the mark.
-    """
     found = Deleveraged(0.0, 0.0, 0.0)
     for side in (1.0, -1.0):
         is_chosen = side * state.quantity[rows] > 0.0
@@ -260,7 +212,6 @@ def close_side(
     value: float,
     adl: str | None,
 ) -> Deleveraged:
-    """Close the bankrupt accounts of one side at their mean bankruptcy price."""
     quantity = state.quantity[bankrupt]
     total = float(np.sum(quantity))
     price = -float(np.sum(state.base[bankrupt])) / total
@@ -283,7 +234,6 @@ def close_side(
 
 
 def choose_queue(state: CascadeState, rows: IntArray, total: float, value: float) -> FloatArray:
-    """Return the contracts that each account gives up, the highest rank first."""
     order = np.argsort(-rank_accounts(state, rows, value), kind="stable")
     size = np.abs(state.quantity[rows][order])
     before = np.cumsum(size) - size
@@ -293,7 +243,6 @@ def choose_queue(state: CascadeState, rows: IntArray, total: float, value: float
 
 
 def rank_accounts(state: CascadeState, rows: IntArray, value: float) -> FloatArray:
-    """Return the rank for auto-deleveraging: return times leverage, of losers return over it."""
     quantity, entry = state.quantity[rows], state.entry[rows]
     gain = quantity * (value - entry) / np.abs(quantity * entry)
     equity = np.maximum(state.base[rows] + quantity * value, 1e-12 * np.abs(quantity * entry))
@@ -302,10 +251,6 @@ def rank_accounts(state: CascadeState, rows: IntArray, value: float) -> FloatArr
 
 
 def choose_pro_rata(state: CascadeState, rows: IntArray, total: float) -> FloatArray:
-    """Return the contracts that each account gives up: the same share of each position.
-
-    The liquidity account shares if it is on their side.
-    """
     size = np.abs(state.quantity[rows])
     held = float(np.sum(size))
     side = np.sign(state.quantity[rows[0]]) if len(rows) else 0.0
@@ -314,7 +259,6 @@ def choose_pro_rata(state: CascadeState, rows: IntArray, total: float) -> FloatA
 
 
 def take_positions(state: CascadeState, rows: IntArray, taken: FloatArray, price: float) -> float:
-    """Close signed contracts of some accounts; return the bad debt of accounts then flat."""
     state.base[rows] += taken * price
     state.quantity[rows] -= taken
     size = np.abs(taken)

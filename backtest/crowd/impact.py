@@ -27,8 +27,6 @@ WINDOW_DAYS = 30.0
 
 
 class ImpactCurve(NamedTuple):
-    """The fall that a flow makes: ``factor (|Q| / volume)^exponent``, with the sign of the flow."""
-
     factor: float
     exponent: float
     volume: float
@@ -39,21 +37,15 @@ class ImpactCurve(NamedTuple):
         return np.asarray(np.sign(flow) * self.factor * share**self.exponent)
 
     def fall_of(self, flow: float) -> float:
-        """Return the fall of one cumulative flow; see :meth:`fall`."""
         return math.copysign(self.factor * (abs(flow) / self.volume) ** self.exponent, flow)
 
     def flow_of(self, fall: float) -> float:
-        """Return the cumulative flow that makes a fall; 0 if there is no impact."""
         if self.factor == 0.0:
             return 0.0
         share = (abs(fall) / self.factor) ** (1.0 / self.exponent)
         return math.copysign(share * self.volume, fall)
 
     def mean_falls(self, starts: FloatArray, flows: FloatArray) -> FloatArray:
-        """Return the average falls at which flows trade, each after a cumulative flow.
-
-        The mean of ``fall(Q)`` for ``Q`` from ``start`` to ``start + flow``.
-        """
         area = self._areas(starts + flows) - self._areas(starts)
         is_flow = np.abs(flows) > 1e-9 * np.abs(starts)  # else the difference is rounding
         size = np.where(is_flow, flows, 1.0)
@@ -144,7 +136,6 @@ Impact = SquareRoot | Linear
 
 
 def check_impact(impact: object, *, where: str) -> Impact:
-    """Return an impact law; raise ParameterError for anything else."""
     if isinstance(impact, SquareRoot | Linear):
         return impact
     raise ParameterError(
@@ -157,7 +148,6 @@ def check_impact(impact: object, *, where: str) -> Impact:
 def find_volume(
     volume: float | None, market: Market | None, contract: Contract | None = None
 ) -> float:
-    """Return a daily volume in money: the one given, or the mean of a market's last 30 days."""
     if volume is not None:
         return check_range("volume", volume, where="volume", low=0.0, open_low=True)
     if market is None or not np.any(market.volume > 0.0):
@@ -181,7 +171,6 @@ def measure_volume(market: Market, contract: Contract | None = None) -> float:
 
 
 def measure_volatility(market: Market) -> float:
-    """Return the daily standard deviation of log returns of a market's last 30 days."""
     closes = market.close[find_window(market) :]
     steps = np.diff(np.log(closes))
     if len(steps) < 2:
@@ -194,6 +183,5 @@ def measure_volatility(market: Market) -> float:
 
 
 def find_window(market: Market) -> int:
-    """Return the first bar of the last 30 days, or of the last 30 bars if they are longer."""
     bars = max(int(WINDOW_DAYS * DAY / market.interval), int(WINDOW_DAYS))
     return max(0, market.n_bars - bars)

@@ -1,9 +1,4 @@
-"""The market that policies make when their own flow moves its price.
-
-Each policy runs in the market; what it trades at each open, scaled to its crowd, moves that open;
-the policies run again in the market so moved, until nothing changes. A liquidation inside a bar
-moves the next open. The result is a market in which the flows of its runs make its prices.
-"""
+"""The market that policies make when their own flow moves its price."""
 
 from __future__ import annotations
 
@@ -35,18 +30,11 @@ LARGEST_FALL, LARGEST_RISE = 0.999, 100.0
 
 
 class Crowded(NamedTuple):
-    """A policy, and the number of accounts like that of its run that trade as it does."""
-
     policy: Policy
     accounts: float
 
 
 class Unchanged(NamedTuple):
-    """Values that a function returns unchanged, if ``clears``, or else the last tried.
-
-    ``last_change`` is the largest change of a value in the last round.
-    """
-
     values: FloatArray
     rounds: int
     clears: bool
@@ -54,11 +42,6 @@ class Unchanged(NamedTuple):
 
 
 class Solved(NamedTuple):
-    """The market with impact and the runs in it; ``found.clears``: the flows make its prices.
-
-    ``found`` has the fall of each bar's prices, as a share.
-    """
-
     market: Market
     results: list[Result]
     found: Unchanged
@@ -72,10 +55,6 @@ def find_unchanged(
     *,
     is_damped: bool = True,
 ) -> Unchanged:
-    """Return values that a function returns unchanged, from the given ones on.
-
-    It ends without them after 200 rounds, or where values are not sound.
-    """
     change = np.inf
     for number in range(MOST_ROUNDS):
         after = respond(values)
@@ -98,12 +77,6 @@ def solve_market(
     terms: Mapping[str, Any],
     on_round: Callable[[int], None] | None = None,
 ) -> Solved:
-    """Run policies in a market that their flows move.
-
-    ``terms`` are those of :func:`backtest.run`; ``decay`` is what a bar leaves of the impact. A
-    crowd of many accounts has no lots, so its flow is that of runs without them. If the prices do
-    not settle within 200 rounds, or run away, the market does not clear.
-    """
     contract = {"lot": 0.0, "min_notional": 0.0}
     smooth = {**terms, "venue": terms["venue"].override(contract=contract)}
     moved, results = market, []
@@ -124,12 +97,10 @@ def solve_market(
 
 
 def has_prices(fall: FloatArray) -> bool:
-    """Return if impact has a meaning: no price falls or rises beyond all bounds."""
     return bool(-LARGEST_RISE < np.min(fall) <= np.max(fall) < LARGEST_FALL)
 
 
 def sell_flow(result: Result, accounts: float, market: Market) -> FloatArray:
-    """Return the notional that a crowd sells at each open of the market, at its own prices."""
     position = result.of_positions("quantity")[:, 0]
     fills = filled_changes(result.entries, result.time, result.span.first)
     changes = np.diff(position, prepend=0.0)
@@ -142,7 +113,6 @@ def sell_flow(result: Result, accounts: float, market: Market) -> FloatArray:
 
 
 def follow(flow: FloatArray, curve: ImpactCurve, decay: float) -> FloatArray:
-    """Return the fall of each bar under a flow."""
     out = np.zeros(len(flow))
     compile_module(flow_kernels).follow_flow(
         curve.factor, curve.exponent, curve.volume, decay, flow, out

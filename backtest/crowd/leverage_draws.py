@@ -18,14 +18,11 @@ ROUNDS = 64
 
 
 class Distribution(NamedTuple):
-    """A distribution of leverage: ``loguniform`` or ``uniform`` from low to high."""
-
     name: str
     low: float
     high: float
 
     def draw(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Return n draws."""
         share = rng.random(n)
         if self.name == "loguniform":
             return np.asarray(self.low * (self.high / self.low) ** share)
@@ -33,7 +30,6 @@ class Distribution(NamedTuple):
 
 
 def read_leverage(leverage: object) -> Distribution | FloatArray:
-    """Return the distribution that a text or a number names, or an array of leverages."""
     if isinstance(leverage, str):
         return read_distribution(leverage)
     try:
@@ -46,7 +42,6 @@ def read_leverage(leverage: object) -> Distribution | FloatArray:
 
 
 def read_distribution(text: str) -> Distribution:
-    """Return the distribution of a text such as ``"loguniform:1:50"``."""
     name, _, rest = text.partition(":")
     parts = rest.split(":")
     try:
@@ -61,7 +56,6 @@ def read_distribution(text: str) -> Distribution:
 
 
 def leverage_error(found: object) -> ParameterError:
-    """Return the error for a leverage that cannot be read."""
     return ParameterError(
         "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X', a positive "
         f"number or an array of them, got {repr_plain(found)}",
@@ -78,13 +72,6 @@ def draw_entries(
     rng: np.random.Generator,
     margin: float = 0.0,
 ) -> FloatArray:
-    """Return entry prices: closes of the last bars, drawn in proportion to their volume.
-
-    An account that would have failed since its entry is not there any more: its entry is drawn
-    again, up to 64 times, and then is the last close. So the distribution of leverage stays as
-    given, and accounts with a high leverage have recent entries. ``margin`` is the maintenance
-    rate; with 0, accounts fail when they have lost everything.
-    """
     first = find_first(market, lookback)
     close, weight = market.close[first:], market.volume[first:].astype(np.float64)
     weight = weight if weight.sum() > 0.0 else np.ones(len(close))
@@ -110,13 +97,11 @@ def draw_entries(
 
 
 def find_first(market: Market, lookback: str) -> int:
-    """Return the first bar within a duration of the end."""
     length = parse_duration(lookback, where=Place("lookback", of=WHERE))
     return max(0, market.n_bars - max(1, length // market.interval))
 
 
 def find_later_extreme(prices: FloatArray, reduce: np.ufunc) -> FloatArray:
-    """Return at each bar the extreme of all later bars; infinite after the last."""
     none = np.inf if reduce is np.minimum else -np.inf
     later = np.append(prices[1:], none)
     return np.asarray(reduce.accumulate(later[::-1])[::-1])

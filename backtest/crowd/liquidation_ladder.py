@@ -1,10 +1,4 @@
-"""The ladder of liquidations: what is sold or bought at which price, and where a cascade ends.
-
-A ladder holds one side of a crowd, sorted by how soon the price reaches each account. Where the
-impact of what was liquidated carries the price to the next rung, the cascade goes on; it ends at
-the first rung that the price does not reach. That is exact for positions that are closed whole,
-with an impact that adds up and does not recover.
-"""
+"""The ladder of liquidations: what is sold or bought at which price, and where a cascade ends."""
 
 from __future__ import annotations
 
@@ -50,10 +44,6 @@ class LadderEnd(NamedTuple):
 def build_ladder(
     liquidation: FloatArray, notional: FloatArray, price: float, *, is_long: bool
 ) -> Ladder:
-    """Return the ladder of one side; accounts that no price liquidates are left out.
-
-    ``notional`` is signed and taken at ``price``.
-    """
     side = 1.0 if is_long else -1.0
     rows = (side * notional > 0.0) & ~np.isnan(liquidation)
     distance = side * (1.0 - liquidation[rows] / price)
@@ -87,7 +77,6 @@ def sweep_ladder(ladder: Ladder, shock: float, curve: ImpactCurve) -> LadderEnd:
 def measure_reproduction(
     ladder: Ladder, forced: FloatArray, shock: float, curve: ImpactCurve
 ) -> float:
-    """Return the notional of the second round over that of the first."""
     first = forced[np.searchsorted(ladder.distance, shock * (1.0 + TOLERANCE), side="right")]
     if first == 0.0:
         return np.nan
@@ -99,7 +88,6 @@ def measure_reproduction(
 def tabulate_ladder(
     liquidation: FloatArray, notional: FloatArray, price: float, bins: int, span: float
 ) -> pd.DataFrame:
-    """Return the notional liquidated by level of price, longs and shorts."""
     edges = price * np.linspace(max(1.0 - span, 0.0), 1.0 + span, bins + 1)
     known = ~np.isnan(liquidation)
     found = {}

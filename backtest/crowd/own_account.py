@@ -25,15 +25,12 @@ WHERE = "bt.cascade, me"
 
 
 class OwnAccount(NamedTuple):
-    """A position as a row of a crowd."""
-
     quantity: float
     entry: float
     collateral: float
     equity: float
 
     def join(self, crowd: Crowd) -> Crowd:
-        """Return the crowd with this account as its last row."""
         return replace(
             crowd,
             quantity=np.append(crowd.quantity, self.quantity),
@@ -43,14 +40,12 @@ class OwnAccount(NamedTuple):
         )
 
     def describe(self) -> dict[str, float]:
-        """Return the account as data."""
         return self._asdict()
 
 
 def read_own_account(
     me: Result | Account | Mapping[str, Any] | None, venue: Venue, price: float
 ) -> OwnAccount | None:
-    """Return the row of one's own account; None if there is none."""
     if me is None:
         return None
     if isinstance(me, Result):
@@ -69,7 +64,6 @@ def read_own_account(
 
 
 def read_result(result: Result) -> OwnAccount:
-    """Return the position of a run at its last close; in cross margin all cash backs it."""
     rules = read_rules(result.venue)
     last = {name: float(values[-1]) for name, values in result.record.of_one().items()}
     quantity, entry = last["quantity"], last["entry"]
@@ -88,7 +82,6 @@ def read_result(result: Result) -> OwnAccount:
 
 
 def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:
-    """Return an account that is long at the price, with all its capital at its leverage."""
     leverage = account.venue_leverage
     leverage = find_least(account.max_leverage) if leverage is None else leverage
     if not 0.0 < leverage < math.inf:
@@ -104,7 +97,6 @@ def read_account(account: Account, venue: Venue, price: float) -> OwnAccount:
 
 
 def describe_own_account(state: CascadeState, start: float, final: float) -> dict[str, Any]:
-    """Return what became of the last account, with prices and money."""
     before = float(state.first_equity[-1] + state.first_quantity[-1] * (
         float(to_value(state.rules, start)) - state.entry[-1]))  # fmt: skip
     after = float(state.equity(float(to_value(state.rules, final)))[-1])

@@ -132,7 +132,6 @@ def simulate_market(
 
 
 def refuse_terms(**terms: Any) -> None:
-    """Raise if there are terms of an account without its policy."""
     for name, value in terms.items():
         if value is not None:
             raise ParameterError(
@@ -143,7 +142,6 @@ def refuse_terms(**terms: Any) -> None:
 
 
 def describe_agents(agents: Thurner | LeverageCycle) -> dict[str, Any]:
-    """Return the agents as data."""
     name = type(agents).__name__
     described: dict[str, Any] = to_plain(
         {"name": name, "text": f"bt.agents.{agents!r}", **agents.to_dict()}
@@ -152,7 +150,6 @@ def describe_agents(agents: Thurner | LeverageCycle) -> dict[str, Any]:
 
 
 def find_interval(agents: Thurner | LeverageCycle, n: int) -> str:
-    """Return the length of a bar; raise if n of them do not fit into the calendar."""
     interval = agents.interval
     length = parse_duration(interval, where=Place("agents", of=WHERE))
     if n * length > SPAN_DAYS * DAY:
@@ -165,7 +162,6 @@ def find_interval(agents: Thurner | LeverageCycle, n: int) -> str:
 
 
 def find_kernel(module: Any, name: str, is_compiled: bool) -> Callable[..., None]:
-    """Return a kernel, compiled or plain."""
     kernel: Callable[..., None] = getattr(compile_module(module) if is_compiled else module, name)
     return kernel
 
@@ -179,7 +175,6 @@ def simulate_funds(
     described: dict[str, Any],
     is_compiled: bool,
 ) -> SimulatedMarket:
-    """Simulate the market of value funds."""
     n, k = len(noise), agents.funds
     beta = np.linspace(agents.beta_low, agents.beta_high, k)
     terms = np.array(
@@ -220,7 +215,6 @@ def simulate_cycle(
     described: dict[str, Any],
     is_compiled: bool,
 ) -> SimulatedMarket:
-    """Simulate the leverage cycle of a bank and a fund."""
     n = len(noise)
     terms, state = list_cycle_terms(agents), start_cycle(agents)
     failed = np.zeros(1, dtype=np.int64)

@@ -29,7 +29,6 @@ BTC = {
     "BTC hourly": {"std": 0.00730, "kurtosis": 61.0, "hill": 2.46, "acf_abs_1": 0.292},
     "BTC daily": {"std": 0.0361, "kurtosis": 30.6, "hill": 2.50, "acf_abs_1": 0.149},
 }
-"""Facts of the closes of the BTCUSDT perpetual at Binance, 2019-09 to 2023-12."""
 NAMES = {
     "std": "standard deviation of a step",
     "kurtosis": "kurtosis (normal: 3)",
@@ -151,7 +150,6 @@ def build_simulation(
     counts: Mapping[str, float],
     value: float = math.inf,
 ) -> SimulatedMarket:
-    """Return a simulated market of prices at the ends of steps; ``first`` is that before them."""
     opens = np.concatenate(([first], price[:-1]))
     bars = pd.DataFrame(
         {
@@ -173,7 +171,6 @@ def record_simulation(
     counts: Mapping[str, float],
     value: float = math.inf,
 ) -> SimulatedMarket:
-    """Return a simulated market of bars by time, with its facts and manifest."""
     everyone = np.concatenate([np.asarray(each) for each in leverage.values()])
     known = everyone[np.isfinite(everyone)]
     facts = {
@@ -195,14 +192,12 @@ def record_simulation(
 
 
 def frame_market(bars: pd.DataFrame, source: str) -> Market:
-    """Return bars as a synthetic market."""
     index = pd.DatetimeIndex(bars.index)
     market = Market.from_frames(bars.set_axis(index, axis=0), instrument="SIMULATED")
     return replace(market, synthetic=True, source=source)
 
 
 def find_times(n: int, interval: str) -> pd.DatetimeIndex:
-    """Return the open times of n bars from 1970 on."""
     length = parse_duration(interval, where="the interval of the agents")
     return utc_index(length * np.arange(n, dtype=np.int64))
 
@@ -222,18 +217,6 @@ def find_price_facts(price: FloatArray, value: float = math.inf) -> dict[str, fl
     value : float
         The tail exponent ``hill`` is that of steps that begin under this price. In a market of
         value funds these are the steps in which funds hold anything.
-
-    Returns
-    -------
-    dict of str to float
-        ``std`` per step; ``kurtosis`` (3 for a normal distribution); ``hill``, the tail exponent of
-        the largest 5 % of losses; ``acf_abs_1``, the autocorrelation of absolute returns at lag 1;
-        ``hill_all``, the tail exponent of all steps.
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than 100 prices.
     """
     if len(price) < LEAST:
         raise ParameterError(
@@ -252,7 +235,6 @@ def find_price_facts(price: FloatArray, value: float = math.inf) -> dict[str, fl
 
 
 def measure_kurtosis(values: FloatArray) -> float:
-    """Return the fourth moment over the square of the second; NaN if nothing varies."""
     off = values - np.mean(values)
     variance = float(np.mean(off**2))
     return float(np.mean(off**4)) / variance**2 if variance > 0.0 else math.nan
@@ -272,14 +254,12 @@ def estimate_hill(losses: FloatArray, share: float = TAIL) -> float:
 
 
 def correlate_with_next(values: FloatArray) -> float:
-    """Return the autocorrelation at lag 1; NaN if nothing varies."""
     off = values - np.mean(values)
     variance = float(np.sum(off**2))
     return float(np.sum(off[1:] * off[:-1])) / variance if variance > 0.0 else math.nan
 
 
 def measure_skew(values: FloatArray) -> float:
-    """Return the third standardized moment; NaN if nothing varies."""
     known = values[np.isfinite(values)]
     if len(known) < 3:
         return math.nan

@@ -1,8 +1,4 @@
-"""The multiplier of maintenance margin in a cascade: fixed, or by a rule that sees the rounds.
-
-A rule of :mod:`backtest.margin_rules` raises the requirement after large moves. In a cascade the
-moves are those of the liquidations themselves, so more accounts fail: a margin spiral.
-"""
+"""The multiplier of maintenance margin in a cascade: fixed, or by a rule that sees the rounds."""
 
 from __future__ import annotations
 
@@ -26,8 +22,6 @@ MOST_BARS = 2_000
 
 
 class FixedMargin:
-    """One multiplier for all rounds."""
-
     def __init__(self, multiplier: float) -> None:
         self.first = multiplier
 
@@ -35,16 +29,10 @@ class FixedMargin:
         """Leave the multiplier as it is."""
 
     def describe(self) -> float:
-        """Return the multiplier."""
         return self.first
 
 
 class SpiralMargin:
-    """A rule, applied again before each round to the market with the rounds so far.
-
-    A round counts as one bar of the market.
-    """
-
     def __init__(self, rule: MarginRule, market: Market) -> None:
         self.rule = rule
         self.market = market
@@ -52,7 +40,6 @@ class SpiralMargin:
         self.first = self.compute()
 
     def update(self, state: CascadeState, mark: float) -> None:
-        """Add a bar at the mark price, and set the multiplier that the rule gives after it."""
         self.marks.append(mark)
         found = self.compute()
         if found != state.multiplier:
@@ -60,7 +47,6 @@ class SpiralMargin:
             state.recompute(slice(None))
 
     def compute(self) -> float:
-        """Return the multiplier of the bar after the last."""
         market = self.market
         n = min(market.n_bars, MOST_BARS)
         last = float(market.close[-1])
@@ -83,12 +69,10 @@ class SpiralMargin:
         )  # fmt: skip
 
     def describe(self) -> str:
-        """Return the name of the rule."""
         return str(getattr(self.rule, "__qualname__", type(self.rule).__name__))
 
 
 def read_margin_source(margin: MarginSource, market: Market | None) -> FixedMargin | SpiralMargin:
-    """Return the source of the multiplier."""
     if margin is None:
         return FixedMargin(1.0)
     if not callable(margin):

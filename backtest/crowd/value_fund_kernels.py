@@ -1,7 +1,4 @@
-"""Kernel of the market of value funds with leverage; see :class:`backtest.crowd.agents.Thurner`.
-
-Written for numba without allocation: scratch space and results are arguments.
-"""
+"""Kernel of the market of value funds with leverage; see :class:`backtest.crowd.agents.Thurner`."""
 
 from __future__ import annotations
 
@@ -12,11 +9,8 @@ from backtest.base import FloatArray, IntArray
 KERNELS = ("trade_funds",)
 
 VALUE, SHARES, RHO, SIGMA, WEALTH, SMOOTHING, FLOW, BENCHMARK, DEATH, AWAY = range(10)
-"""Rows of ``terms``."""
 HELD, CASH, PERFORMANCE, TIMER, LAST_FLOW = range(5)
-"""Rows of ``state`` by fund."""
 SEVERAL, CALLS, DEATHS, FAILED = range(4)
-"""Rows of ``counts``."""
 
 
 def trade_funds(
@@ -73,11 +67,6 @@ def trade_funds(
 def sort_edges(
     beta: FloatArray, cap: float, worth: float, state: FloatArray, edges: FloatArray
 ) -> int:
-    """Write the prices at which the demand of some fund changes its form, rising; return how many.
-
-    The value itself, the price at which a fund reaches its cap, and the price under which it has
-    nothing left.
-    """
     edges[0] = worth
     n = 1
     for h in range(len(beta)):
@@ -92,7 +81,6 @@ def sort_edges(
 
 
 def insert_edge(edges: FloatArray, n: int, value: float) -> int:
-    """Insert a price among n sorted ones; return their number."""
     row = n
     while row > 0 and edges[row - 1] > value:
         edges[row] = edges[row - 1]
@@ -112,10 +100,6 @@ def find_clearing_price(
     edges: FloatArray,
     n_edges: int,
 ) -> tuple[float, int]:
-    """Return the clearing price nearest to the last one, and how many clear.
-
-    Between two edges the excess demand times the price is ``a p^2 + b p + c``.
-    """
     best, roots, before = -1.0, 0, -1.0
     for segment in range(n_edges + 1):
         low = edges[segment - 1] if segment > 0 else 0.0
@@ -139,7 +123,6 @@ def find_clearing_price(
 def add_demand(
     middle: float, beta: FloatArray, cap: float, worth: float, state: FloatArray
 ) -> tuple[float, float, float]:
-    """Return a, b, c of the funds' demand times the price, in the form it has at a price."""
     a, b, c = 0.0, 0.0, 0.0
     for h in range(len(beta)):
         held, cash = state[HELD, h], state[CASH, h]
@@ -156,7 +139,6 @@ def add_demand(
 
 
 def solve_quadratic(a: float, b: float, c: float, which: int) -> float:
-    """Return one root of ``a p^2 + b p + c``, the lower for 0, the higher for 1; -1 if none."""
     if abs(a) < 1e-14 * (abs(b) + abs(c)):
         return -c / b if which == 0 and b != 0.0 else -1.0
     inner = b * b - 4.0 * a * c
@@ -178,7 +160,6 @@ def settle_fund(
     state: FloatArray,
     counts: IntArray,
 ) -> float:
-    """Trade a fund at the new price, then its investors' flow; return the shares it traded."""
     if state[TIMER, h] > 0.0:
         state[TIMER, h] -= 1.0
         return 0.0
@@ -206,7 +187,6 @@ def settle_fund(
 
 
 def measure_leverage(h: int, now: float, state: FloatArray) -> float:
-    """Return the leverage of a fund; NaN while it is away."""
     if state[TIMER, h] > 0.0:
         return math.nan
     held = float(state[HELD, h])

@@ -1,7 +1,4 @@
-"""One account through its markets: inputs, the loops, ``run``, and its ``Result``.
-
-``lookahead/`` checks that policies do not read the future; ``compile/`` compiles the loop.
-"""
+"""One account through its markets: inputs, the loops, ``run``, and its ``Result``."""
 
 from typing import TYPE_CHECKING
 

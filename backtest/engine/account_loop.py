@@ -43,8 +43,6 @@ from backtest.venue import Brackets, OwnMargin
 
 
 class Switch(NamedTuple):
-    """First bar of other policies, with their columns; last the overlay, if there is one."""
-
     bar: int
     observed: list[ObservedPolicy]
 
@@ -56,10 +54,6 @@ def run_account(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    """Simulate the account and return its loop outcome; one position takes the fast loop.
-
-    Each of the ``switches`` replaces the policies from its bar on.
-    """
     run = live_one if setup.is_of_fast_loop else live
     return run(setup, is_compiled=is_compiled, progress=progress, switches=switches)
 
@@ -67,7 +61,6 @@ def run_account(
 def live_one(
     setup: Setup, *, is_compiled: bool, progress: Progress | None, switches: Sequence[Switch]
 ) -> Outcome:
-    """Take an account with one position through its market."""
     stops = [*(each.bar for each in switches), setup.markets.n_bars]
     outcomes: list[Outcome] = []
     for part, stop in zip([Switch(setup.first, setup.observed), *switches], stops, strict=True):
@@ -91,14 +84,12 @@ def live_one(
 
 
 def start_numbers(policy: Policy) -> tuple[float, ...]:
-    """Return the numbers that a policy remembers at first."""
     return tuple(map(float, start_memory(policy) or ()))
 
 
 def find_loop_start(
     resume: RunRecord | None, account: Account, policy: Policy, first: int
 ) -> LoopStart:
-    """Return where the loop begins: a fresh account, or the end of an earlier result."""
     if resume is None:
         return LoopStart(start_state(account), start_numbers(policy), first)
     state = resume.state._replace(funding_next=0, flow_next=0)
@@ -112,7 +103,6 @@ def live(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    """Simulate the account; plain Python serves a short run while its loop is compiled."""
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return take(setup, is_compiled=False, progress=progress, switches=switches)
     order = order_loop(None, list_kernel_arguments(*begin(setup)))
@@ -129,7 +119,6 @@ def live(
 
 
 def begin(setup: Setup) -> tuple[PortfolioInputs, AccountState, Deciders, Tally]:
-    """Return the inputs of the loop, and the account, the policies and the tally at its start."""
     inputs, resume = setup.inputs, setup.resume
     if resume is None:
         state = start_account_state(
@@ -147,25 +136,21 @@ def begin(setup: Setup) -> tuple[PortfolioInputs, AccountState, Deciders, Tally]
 
 
 def gather_deciders(setup: Setup, observed: list[ObservedPolicy]) -> Deciders:
-    """Return the deciders of the policies of a run."""
     width = setup.inputs.terms.rules.brackets.floors.shape[1]
     return make_deciders(observed, setup.markets, started=setup.inputs.started, width=width)
 
 
 def list_policies(observed: Sequence[ObservedPolicy]) -> list[tuple[Policy, tuple[str, ...]]]:
-    """Return the policies of a run, each with the names of its columns."""
     return [(each.policy, tuple(each.columns)) for each in observed]
 
 
 def copy_state(state: AccountState) -> AccountState:
-    """Return the state of an account at the end of a run, at the first events of what follows."""
     copied: AccountState = copy_arrays(state)
     copied.cursor[:] = 0
     return copied
 
 
 def copy_arrays(record: Any) -> Any:
-    """Return a copy of a record of arrays and of other records."""
     return type(record)._make(
         copy_arrays(each) if isinstance(each, tuple) else each.copy() for each in record
     )
@@ -178,7 +163,6 @@ def take(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    """Run the loop of several positions over all bars; return its arrays and events."""
     account = setup.account
     inputs, state, deciders, tally = begin(setup)
     legs = Legs({}, {}, set())
@@ -201,13 +185,11 @@ def take(
 
 
 def start_policies(setup: Setup, switch: Switch, deciders: Deciders, legs: Legs) -> PolicySwitch:
-    """Return the policies of a part of a run as its loop takes them."""
     trader = find_trader(setup, switch.observed, legs)
     return PolicySwitch(switch.bar, deciders, list_policies(switch.observed), trader)
 
 
 def find_trader(setup: Setup, observed: list[ObservedPolicy], legs: Legs) -> OptionTrader | None:
-    """Return the policies of a run that trade options, if any."""
     may_sell = not isinstance(setup.account.requirement, Brackets)
     return make_trader(
         setup.markets,

@@ -36,7 +36,6 @@ MOST_CASES = 5
 
 
 def summarize_account(result: RunRecord) -> Iterator[str]:
-    """Yield the statement of the account: from the first equity to the last, with every cost."""
     final = result.metrics["final_equity"]
     start = find_start(result)
     decimals = choose_decimals(start)
@@ -56,10 +55,7 @@ def summarize_account(result: RunRecord) -> Iterator[str]:
 
 
 def list_statement(result: RunRecord) -> Iterator[tuple[str, float, float | None]]:
-    """Yield the change of equity term by term: words, amount, and rate per year of some costs.
-
-    Deposits and top-ups come last. Rarer terms are left out where they are 0.
-    """
+    """Yield the change of equity term by term: words, amount, and rate per year of some costs."""
     metrics = result.metrics
     for term in MONEY_TERMS:
         amount = term.sign * metrics.get(term.name, 0.0)
@@ -73,14 +69,12 @@ def list_statement(result: RunRecord) -> Iterator[tuple[str, float, float | None
 
 
 def find_start(result: RunRecord) -> float:
-    """Return the equity before the first bar, computed back from the first bar."""
     first = result.bars.iloc[0]
     gains = sum(sign * first[name] for name, sign in SIGNS.items() if name in first)
     return float(first["equity"] - gains)
 
 
 def summarize_events(result: RunRecord) -> Iterator[str]:
-    """Yield liquidations, then stops, margin calls, bad debt and ruin."""
     metrics = result.metrics
     yield from summarize_liquidations(result)
     yield from format_paragraph("Other events", ", ".join(list_other_events(result)))
@@ -99,7 +93,6 @@ def summarize_events(result: RunRecord) -> Iterator[str]:
 
 
 def summarize_liquidations(result: RunRecord) -> Iterator[str]:
-    """Yield the liquidations of the pool with their causes, or else one by one."""
     count, loss = int(result.metrics["liquidations"]), result.metrics["liquidation_loss"]
     cases = [*list_cases(result)]
     decimals = choose_decimals(result.account.capital)
@@ -116,11 +109,9 @@ COUNTED = {
     "margin_refused": "margin refused",
     "transfer_out": "transfers between currencies",
 }
-"""Events that the summary counts where there are any, and its words for them."""
 
 
 def list_other_events(result: RunRecord) -> list[str]:
-    """Return stops, margin calls and what else happened, a few words each."""
     metrics, kinds = result.metrics, result.events["kind"]
     failed = metrics["calls_failed"]
     more = f" ({failed:.0f} failed)" if failed > 0.0 else ""
@@ -147,7 +138,6 @@ def list_other_events(result: RunRecord) -> list[str]:
 
 
 def list_cases(result: RunRecord) -> Iterator[str]:
-    """Yield the liquidations of the pool in words: their causes, and who closed in profit."""
     groups = list(result.contagion().groupby("liquidation", sort=True))
     for number, causes in groups[:MOST_CASES]:
         yield f"liquidation {number}, {describe_case(causes)}"
@@ -156,7 +146,6 @@ def list_cases(result: RunRecord) -> Iterator[str]:
 
 
 def describe_case(causes: pd.DataFrame) -> str:
-    """Return one liquidation in words."""
     when = causes["time"].iloc[0].strftime("%Y-%m-%d %H:%M")
     fallen = causes[causes["share"] > 0.0].sort_values("share", ascending=False, kind="stable")
     shares = ", ".join(
@@ -169,7 +158,6 @@ def describe_case(causes: pd.DataFrame) -> str:
 
 
 def describe_left(result: RunRecord) -> str:
-    """Return the final equity of a ruined account, and its threshold of ruin if any."""
     left = result.metrics["final_equity"]
     text = f"equity {left:,.2f}" if left >= 0.005 else "equity 0"
     line = result.account.ruin_at
@@ -177,7 +165,6 @@ def describe_left(result: RunRecord) -> str:
 
 
 def list_liquidations(result: RunRecord) -> Iterator[str]:
-    """Yield one line per liquidation: bar, price, notional, loss and equity."""
     events = result.events
     rows = np.flatnonzero(events["kind"] == "liquidation")
     if len(rows) == 0:
@@ -200,12 +187,10 @@ def list_liquidations(result: RunRecord) -> Iterator[str]:
 
 
 def count_boundless(result: RunRecord) -> int:
-    """Return the number of closes at which a policy asked for an infinite leverage."""
     return int(np.isinf(result.of_positions("target")).any(axis=1).sum())
 
 
 def describe_options(result: RunRecord, options: RunOptions) -> Iterator[str]:
-    """Yield their leverage and decay, the profit explained, and what is left out."""
     metrics, decay = result.metrics, result.metrics["premium_decay"]
     turns = [format_number(metrics[f"{name}_options_leverage"]) for name in ("mean", "peak")]
     does = "lose" if decay > 0.0 else "earn"
@@ -227,7 +212,6 @@ def describe_options(result: RunRecord, options: RunOptions) -> Iterator[str]:
 
 
 def describe_rolls(result: RunRecord, options: RunOptions) -> Iterator[str]:
-    """Yield the cost of each leg, and of several together."""
     table = tabulate_rolls(result, options, "leg")
     for leg, row in table.iloc[: -1 if len(table) == 2 else None].iterrows():
         n = int(row["rolls"])
@@ -243,7 +227,6 @@ def describe_rolls(result: RunRecord, options: RunOptions) -> Iterator[str]:
 
 
 def describe_hedging(result: RunRecord) -> Iterator[str]:
-    """Yield the hedging error of each instrument that was hedged."""
     places = choose_decimals(result.account.capital)
     for name, row in result.hedging_error().iterrows():
         yield (
@@ -256,7 +239,6 @@ def describe_hedging(result: RunRecord) -> Iterator[str]:
 
 
 def list_option_events(kinds: pd.Series) -> list[str]:
-    """Return how many options expired, and how many orders found no quote."""
     counts = kinds.value_counts()
     words = {"expiry": "expiries", "unquoted": "orders without a quote"}
     return [f"{words[kind]} {counts[kind]:,}" for kind in words if counts.get(kind, 0)]

@@ -1,8 +1,4 @@
-"""The bar loop: for each bar, update the account, check the books, ask the policy, record.
-
-``decide`` is a placeholder: the compiler binds it to a policy's compiled formula, plain Python to
-the policy itself. Everything else is the same for both.
-"""
+"""The bar loop: for each bar, update the account, check the books, ask the policy, record."""
 
 from __future__ import annotations
 
@@ -32,18 +28,13 @@ if TYPE_CHECKING:
     from backtest.engine.record import Record
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)
-"""Why the loop stopped: it is done, the log is full, the books do not balance, a bad decision."""
 
 IDENTITY_TOLERANCE = 1e-9
 DAY_NS = 86_400_000_000_000.0
 
 
 class Seen(NamedTuple):
-    """The market as policies see it, arrays of shape (n_bars,); times in int64 ns.
-
-    ``rows`` says at which bars of the account policies decide, and which of these bars is the last
-    one then, as :class:`backtest.market.policy_clock.PolicyClock` does.
-    """
+    """The market as policies see it, arrays of shape (n_bars,); times in int64 ns."""
 
     time: IntArray
     open: FloatArray
@@ -58,20 +49,12 @@ class Seen(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A policy's parameters and columns; ``wants_root`` is None unless it asks for the root."""
-
     params: Any
     columns: Any
     wants_root: bool | None
 
 
 class Tape(NamedTuple):
-    """What the loop writes to.
-
-    The ``record`` begins at bar ``cursor[1]``; ``cursor[0]`` is the current bar, which locates an
-    exception.
-    """
-
     log: Log
     record: Record
     cursor: IntArray
@@ -80,17 +63,14 @@ class Tape(NamedTuple):
 def decide(
     params: Any, columns: Any, memory: Any, seen: Seen, account: AccountView, funding: float, t: int
 ) -> Any:
-    """Return the leverage decided at the close of bar t and the policy's memory: a placeholder."""
     raise NotImplementedError
 
 
 def find_seen(seen: Seen, t: int) -> int:
-    """Return the last bar that policies see at the close of bar t; negative: none decides then."""
     return t if len(seen.rows) == 1 else seen.rows[as_index(t)]
 
 
 def count_days(seen: Seen, t: int) -> float:
-    """Return the days from the account's start to the close of bar t of ``seen``."""
     days: float = (seen.time[t] + seen.interval - seen.start) / DAY_NS
     return days
 
@@ -98,7 +78,6 @@ def count_days(seen: Seen, t: int) -> float:
 def show_account(
     rules: Rules, state: State, quote: Quote, days: float, wants_root: bool | None
 ) -> AccountView:
-    """Return the policy's view of the account at a close, ``days`` after its start."""
     instrument, balances, position = rules.instrument, state.balances, state.balances.positions[0]
     margin = instrument.margin
     needed, ratio, root, leverage = 0.0, 0.0, math.nan, 0.0
@@ -138,7 +117,6 @@ def show_account(
 
 
 def with_multipliers(margin: MarginRules, multiplier: float, initial: float) -> MarginRules:
-    """Return margin rules under the multipliers of maintenance and initial margin."""
     if margin.multiplier == multiplier and margin.initial_multiplier == initial:
         return margin
     return MarginRules(
@@ -160,16 +138,10 @@ def with_multipliers(margin: MarginRules, multiplier: float, initial: float) -> 
 
 
 def with_decision(state: State, leverage: float, signal: float) -> State:
-    """Return the state with a decision waiting for the next open."""
     return with_counts(state, leverage, signal, state.peak, state.since, state.since_stop)
 
 
 def hold_counts(state: State, peak: float, k: int) -> State:
-    """Return the state at a close at which no policy decides (k < 0): what they count stands still.
-
-    ``peak`` is the highest unit value before. An event of this bar is one of the next bar that
-    policies see.
-    """
     if k >= 0:
         return state
     since = state.since - 1.0 if state.since > 0.0 else -1.0
@@ -180,7 +152,6 @@ def hold_counts(state: State, peak: float, k: int) -> State:
 def with_counts(
     state: State, leverage: float, signal: float, peak: float, since: float, since_stop: float
 ) -> State:
-    """Return the state with a decision, and with what policies count."""
     return State(
         balances=state.balances,
         equity=state.equity,
@@ -208,14 +179,12 @@ def with_counts(
 
 
 def sum_terms(ledger: Ledger) -> float:
-    """Return the change of equity that the terms of the ledger add up to."""
     costs = ledger.fees + ledger.slippage + ledger.impact + ledger.funding + ledger.interest
     gains = ledger.price_pnl + ledger.flows + ledger.top_up + ledger.bad_debt
     return gains - costs - ledger.liquidation_loss
 
 
 def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bool:
-    """Return whether the change of equity is the sum of its terms, to a relative 1e-9."""
     gap = abs(after.equity - before.equity - sum_terms(ledger))
     notional = abs(after.balances.positions[0].quantity * quote.mark_close)
     scale = max(before.equity, after.equity, ledger.traded, notional)
@@ -223,10 +192,6 @@ def is_balanced(before: State, after: State, ledger: Ledger, quote: Quote) -> bo
 
 
 def record_bar(record: Record, state: State, ledger: Ledger, t: int) -> None:
-    """Write bar t into a record of zeros; the money of the position is that of the account.
-
-    Rare terms are written only if they are not 0: untouched pages take no memory.
-    """
     account, held, position = record.account, record.positions, state.balances.positions[0]
     account.equity[t] = state.equity
     account.cash[t] = state.balances.cash
@@ -250,7 +215,6 @@ def record_bar(record: Record, state: State, ledger: Ledger, t: int) -> None:
 
 
 def write_if_any(column: FloatArray, t: int, value: float) -> None:
-    """Write a value unless it is 0."""
     if value != 0.0:
         column[t] = value
 
@@ -269,10 +233,6 @@ def simulate(
     start: int,
     stop: int,
 ) -> tuple[State, Tally, Any, int, int]:
-    """Take the account through bars ``start`` to ``stop``.
-
-    Returns state, tally and memory after the last good bar, the bar reached, and why it stopped.
-    """
     log, cursor = tape.log, tape.cursor
     offset = cursor[1]
     for t in range(start, stop):

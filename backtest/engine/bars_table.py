@@ -21,25 +21,6 @@ if TYPE_CHECKING:
 
 
 def bars_table(run: RunCloses) -> pd.DataFrame:
-    """Return the table by bar of a run, indexed by open time.
-
-    Columns of the account: ``equity``; ``gross_leverage`` and ``net_leverage`` of the positions;
-    ``backing`` (M), ``requirement`` (times the level) and ``margin_ratio`` of the cross positions;
-    ``balance`` (B); ``collateral`` in full and ``collateral_at_rate``; the terms of the identity
-    (``price_pnl``, costs positive, ``flows`` with top-ups); ``top_up``, ``cash`` (the wallet, if
-    the only position is isolated), ``reserve``, ``overlay``; ``unit`` value (1 at the start of the
-    account; of a resumed one with collateral, at its earlier peak) and ``drawdown`` free of flows;
-    with several currencies ``fx_pnl``, what changes of their rates gained; with options
-    ``options_value``, ``options_leverage`` and ``net_delta`` of :attr:`Result.greeks`;
-    and the use of capital (docs/accounting.md, section 3): ``initial_margin``, ``available``,
-    ``margin_used``, ``realized_pnl`` and ``unrealized_pnl``.
-
-    One instrument adds its own: ``close`` and ``mark`` (prices at the close); ``position`` in
-    contracts; signed ``leverage``; ``maintenance``, and ``margin_ratio`` of its own margin;
-    ``liquidation_price`` and average ``entry`` as prices; ``liquidation_probability``, the forecast
-    for the day to come (docs/metrics.md); ``margin``; ``target``, the leverage decided at the
-    close; ``position_leverage``, and with ``interest_on="loan"`` ``health_factor`` and ``ltv``.
-    """
     account = tabulate_account(run)
     has_quotes = len(run.quotes.close) > 0  # earlier versions left out those of several
     own = tabulate_position(run) if run.has_one_instrument and has_quotes else {}
@@ -47,7 +28,6 @@ def bars_table(run: RunCloses) -> pd.DataFrame:
 
 
 def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
-    """Return the columns of the account."""
     account, closes, path = run.record.account, run.closes, run.read_path(slice(None))
     needed, backing, equity = closes.requirement, closes.backing, account.equity
     notionals = run.notionals
@@ -83,7 +63,6 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
 
 
 def tabulate_position(run: RunCloses) -> dict[str, FloatArray]:
-    """Return the columns of the only position."""
     fields, initial, equity = run.record.of_one(), run.closes.initial, run.record.account.equity
     quantity, value = fields["quantity"], value_of(run.venue, run.mark)
     is_held, is_isolated = quantity != 0.0, run.modes[0] == "isolated"

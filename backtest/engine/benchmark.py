@@ -24,15 +24,11 @@ from backtest.measures import sample_moves
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
-"""What callers may give as the benchmark of a run."""
 PLACE = Place("benchmark", of="bt.run")
 
 
 class Benchmark(NamedTuple):
-    """What it is, and its simple returns by bar of the market, of shape (n_bars,).
-
-    ``text`` may end in a hash of the values. The first return is that of the first bar.
-    """
+    """What it is, and its simple returns by bar of the market, of shape (n_bars,)."""
 
     text: str
     moves: FloatArray
@@ -41,23 +37,6 @@ class Benchmark(NamedTuple):
 def read_benchmark(
     given: BenchmarkLike, markets: Markets, venues: Mapping[str, Venue], first: int
 ) -> Benchmark:
-    """Return the benchmark that a user described.
-
-    Parameters
-    ----------
-    given : str, DataFrame, mapping or Series
-        An instrument; weights, whose index is the benchmark (:meth:`Markets.index`); or prices at
-        the closes of the bars that open at the times of a Series.
-    markets, venues : Markets, mapping of str to Venue
-        Those of the run.
-    first : int
-        The first bar of the account.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of these, names no instrument, or does not fit the bars.
-    """
     if isinstance(given, pd.Series):
         moves = read_prices(given, markets, first)
         return Benchmark(f"{given.name or 'series'} {hash_values(moves[first:])}", moves)
@@ -79,10 +58,6 @@ def read_benchmark(
 def read_own_benchmark(
     given: BenchmarkLike, market: Market, venue: Venue, name: str, first: int
 ) -> Benchmark | None:
-    """Return the benchmark of a run of one instrument; None if it is its market.
-
-    ``name`` is that of the instrument among several markets, empty if it was given alone.
-    """
     name = name or market.instrument or "market"
     if given is None or (isinstance(given, str) and given == name):
         return None
@@ -92,12 +67,6 @@ def read_own_benchmark(
 def index_traded(
     markets: Markets, venues: Mapping[str, Venue], signal: FloatArray, first: int
 ) -> Benchmark:
-    """Return the index of what is traded: weights abs(s_i) / sum abs(s) of the signal by bar.
-
-    A bar without a signal keeps the weights of the last one that has any; those before the first
-    have its weights. Without any signal, all instruments have equal weights. The benchmark of one
-    instrument is itself. ``first`` is the first bar of the account.
-    """
     weights = spread_weights(signal, markets)
     own = weights[:, first:]
     names = [name for name, row in zip(markets.names, own, strict=True) if row.any()]
@@ -143,26 +112,17 @@ def measure_moves(markets: Markets, venues: Mapping[str, Venue], weights: FloatA
 def sample_benchmark(
     moves: FloatArray, ends_sample: FloatArray, name: str, venues: Mapping[str, Venue]
 ) -> FloatArray:
-    """Return the simple returns of a benchmark per sampling period, from those of bars.
-
-    Returns of one inverse contract add up as its value -1 / P does: 1 - P / P' over any period.
-    """
     side = -1.0 if name in venues and is_inverse(venues[name]) else 1.0
     return side * sample_moves(side * moves, ends_sample)
 
 
 def begin_moves(moves: FloatArray, first: int, *, is_resumed: bool) -> FloatArray:
-    """Return the returns from the first bar of an account on; its own is 0 unless it was resumed.
-
-    The market at 1x begins at the first close of an account.
-    """
     own = moves[first:].copy()
     own[0] = own[0] if is_resumed else 0.0
     return own
 
 
 def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> FloatArray:
-    """Return the returns of one contract of an instrument at mark closes, 0 where it has none."""
     value = value_of(venues[name], markets.panel().mark_close[markets.names.index(name)])
     before = np.concatenate((value[:1], value[:-1]))
     return np.nan_to_num((value - before) / np.abs(before))
@@ -171,7 +131,6 @@ def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) 
 def add_gains(
     held: FloatArray, price: FloatArray, base: FloatArray, inverse: Sequence[bool]
 ) -> FloatArray:
-    """Return sum_i w_i (u(P_i) - u(B_i)) / abs(u(B_i)) by bar, without what is not held."""
     total = np.zeros(held.shape[1])
     for weight, one, other, is_coin in zip(held, price, base, inverse, strict=True):
         gain = 1.0 - other / one if is_coin else one / other - 1.0
@@ -180,7 +139,6 @@ def add_gains(
 
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> FloatArray:
-    """Return the returns of a Series of prices by bar; it must have the bars of the account."""
     stamps = read_stamps(prices.index, PLACE)
     values = pd.Series(prices.to_numpy(dtype=np.float64), index=stamps).reindex(markets.time)
     own = values.to_numpy()[first:]
@@ -197,7 +155,6 @@ def read_prices(prices: pd.Series, markets: Markets, first: int) -> FloatArray:
 
 
 def describe_benchmark(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-    """Return what the benchmark is, and how the account compares with it, in a sentence."""
     beta, alpha = metrics["beta"], metrics["alpha"]
     return (
         f"{name_benchmark(manifest)}; beta {format_number(beta)} ± "
@@ -207,27 +164,20 @@ def describe_benchmark(manifest: Mapping[str, Any], metrics: Mapping[str, float]
 
 
 def explain_measures(manifest: Mapping[str, Any]) -> str:
-    """Return what a table of all measures has, and what some of them compare with."""
     name = name_benchmark(manifest)
     return f"Every number of result.metrics. Alpha, beta and the break-evens compare with: {name}."
 
 
 def name_benchmark(manifest: Mapping[str, Any]) -> str:
-    """Return what the benchmark of a run is, without the hash of its values."""
     return find_benchmark(manifest).partition(" sha256")[0]
 
 
 def find_benchmark(manifest: Mapping[str, Any]) -> str:
-    """Return the benchmark of a run from its manifest, or the default.
-
-    Earlier versions had equal weights for all runs of several positions.
-    """
     default = "index of equal weights" if "kind" in manifest else "the market at 1x"
     return str(manifest.get("benchmark", manifest.get("compared_with", default)))
 
 
 def check_name(name: str, markets: Markets) -> str:
-    """Return the name of an instrument, or raise a ParameterError."""
     if name not in markets:
         raise ParameterError(
             f"a benchmark must be an instrument of the run, got {name!r}"
@@ -239,5 +189,4 @@ def check_name(name: str, markets: Markets) -> str:
 
 
 def hash_values(values: FloatArray) -> str:
-    """Return a hash of numbers, for the manifest."""
     return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"

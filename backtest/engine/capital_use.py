@@ -53,10 +53,6 @@ def find_available(
     modes: Sequence[str],
     venues: Sequence[Venue],
 ) -> FloatArray:
-    """Return the money for new orders at each close: that of the cross pool, without its margin.
-
-    With isolated positions only, the pool is the wallet.
-    """
     (backing, initial), held = pool, record.held
     is_own = np.array([mode == "isolated" for mode in modes])
     kept = np.array([1.0 - venue.profit_share() for venue in venues])
@@ -72,7 +68,6 @@ def find_available(
 
 
 def sum_pools(record: Record) -> FloatArray:
-    """Return what backs cross positions in all pools over their initial margin."""
     pools: Any = record.pools
     free = np.maximum(pools.backing - pools.initial, 0.0)
     return np.asarray((free * pools.rate).sum(axis=1))
@@ -94,10 +89,6 @@ def find_realized(
 
 
 def measure_change(record: Record, profits: FloatArray, first: FloatArray) -> FloatArray:
-    """Return how the unrealized profits changed in each bar.
-
-    In several currencies, at the rates of the open: what rates change is ``fx_pnl``.
-    """
     if not record.has_pools:
         return np.diff(profits.sum(axis=1), prepend=float(np.sum(first)))
     rate, opened = record.held["rate"], record.held["rate_open"]
@@ -108,11 +99,6 @@ def measure_change(record: Record, profits: FloatArray, first: FloatArray) -> Fl
 def compute_loan_columns(
     venue: Venue, record: Record, mark: FloatArray, maintenance: FloatArray, *, is_isolated: bool
 ) -> dict[str, FloatArray]:
-    """Return health factor and loan-to-value ratio at each close, where money is borrowed.
-
-    The collateral is what the position's account owns (a long position, cash), the debt what it
-    owes (borrowed cash, a short position).
-    """
     fields = record.of_one()
     quantity, cash = fields["quantity"], fields["cash"]
     owned = np.where(quantity != 0.0, quantity * value_of(venue, mark), 0.0)

@@ -1,7 +1,4 @@
-"""What follows from the account of one position and its market at each close, on arrays.
-
-The formulas are those of the loop, so their bits are those that a policy sees.
-"""
+"""What follows from the account of one position and its market at each close, on arrays."""
 
 from __future__ import annotations
 
@@ -23,15 +20,12 @@ if TYPE_CHECKING:
 
 
 class TableSpan(NamedTuple):
-    """Margin rules, and the bars of a run to which they apply, ``first`` up to ``stop``."""
-
     first: int
     stop: int
     rules: MarginRules
 
 
 def list_tables(venue: Venue, account: Account, time: IntArray) -> list[TableSpan]:
-    """Return the margin rules of a run, under the account's setting."""
     setting = account.venue_leverage or 0.0
     return [
         TableSpan(each.first, each.stop, read_rules(venue.with_table(each), setting))
@@ -48,11 +42,6 @@ def compute_pool(
     tables: Sequence[TableSpan],
     first: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the backing of cross positions (in isolated margin the wallet), and initial margin.
-
-    ``x`` is the multiplier of initial margin of each bar, ``tables`` are the margin tables in use.
-    ``first`` is the number of the first of these bars in the run.
-    """
     quantity = record.positions.quantity[:, 0]
     if account.margin == "isolated":
         return record.account.cash, np.where(quantity != 0.0, record.positions.margin[:, 0], 0.0)
@@ -67,7 +56,6 @@ def compute_pool(
 
 
 def compute_initial(rules: MarginRules, notional: FloatArray, x: FloatArray) -> FloatArray:
-    """Return the initial margin of notionals, from the brackets that they reach."""
     n = int(np.searchsorted(rules.caps, np.max(notional))) + 1
     reached = rules._replace(caps=rules.caps[:n], leverages=rules.leverages[:n])
     return np.asarray(ARRAYS.compute_initial(reached, notional, x))
@@ -81,10 +69,6 @@ def compute_needed(
     x: FloatArray,
     tables: Sequence[TableSpan],
 ) -> FloatArray:
-    """Return the maintenance margin of a position by its own brackets, at each close.
-
-    ``x`` is the multiplier of maintenance margin, ``tables`` are the margin tables in use.
-    """
     tested = np.abs(quantity) * np.abs(value_of(venue, mark))
     if venue.maintenance_at == "entry":
         tested = np.abs(quantity * entry)
@@ -104,10 +88,6 @@ def compute_closes(
     tables: Sequence[TableSpan],
     pool: tuple[FloatArray, FloatArray],
 ) -> Closes:
-    """Return what follows at each close; ``x`` is the multiplier of maintenance margin.
-
-    ``pool`` are the backing and the initial margin of :func:`compute_pool`.
-    """
     fields = record.of_one()
     quantity, entry, cash = fields["quantity"], fields["entry"], fields["cash"]
     is_held, is_isolated = quantity != 0.0, account.margin == "isolated"

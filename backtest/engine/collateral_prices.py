@@ -30,7 +30,6 @@ def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
 
 
 def find_prices(asset: Collateral, markets: Markets) -> Market | float:
-    """Return the market of an asset, which may be that of an instrument, or its constant price."""
     prices = asset.prices
     if isinstance(prices, str) and prices in markets:
         return markets[prices]
@@ -45,7 +44,6 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
 
 
 def find_rows(prices: Market, markets: Markets, what: str, where: str) -> IntArray:
-    """Return the bar of a market of prices at each bar of the clock; ``what`` has these prices."""
     rows = np.searchsorted(prices.time, markets.time)
     inside = np.minimum(rows, prices.n_bars - 1)
     missing = np.flatnonzero(prices.time[inside] != markets.time)

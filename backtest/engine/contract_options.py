@@ -62,7 +62,6 @@ def list_options(market: Market, end: int, *, is_coin: bool) -> Markets:
 
 
 def hold_options(venue: Venue, account: Account) -> tuple[Venue, Account]:
-    """Return a venue with costs of options, and an account that may hold and sell them."""
     rule: Any = "deribit-standard"
     own = replace(account, margin="cross", venue_leverage=None, requirement=rule)
     return venue.override({"option_costs": COSTS}), own

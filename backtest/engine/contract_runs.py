@@ -1,7 +1,4 @@
-"""Checks of a policy's runs: finite, repeatable, the same compiled, without lookahead.
-
-Each check returns what it found, or raises :class:`BrokenContractError`.
-"""
+"""Checks of a policy's runs: finite, repeatable, the same compiled, without lookahead."""
 
 from __future__ import annotations
 
@@ -31,7 +28,6 @@ SAMPLES = (600, 2400, 8760)
 """Bars of the sample market: the first of these on which the policy is warm half of the time."""
 
 ACCOUNTS = ("cross", "isolated", "inverse")
-"""The first words of the names of :func:`make_situations`."""
 
 
 class BrokenContractError(Exception):
@@ -49,25 +45,20 @@ class Situation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ContractTrial:
-    """A policy class with the market and the kinds of accounts that it is checked on."""
-
     cls: type[Policy]
     market: Market
     accounts: tuple[str, ...] = ACCOUNTS
 
     @cached_property
     def policy(self) -> Policy:
-        """The policy with its defaults."""
         return self.cls()
 
     @cached_property
     def columns(self) -> dict[str, FloatArray]:
-        """The columns of the policy."""
         return observe(self.policy, self.market)
 
     @cached_property
     def is_warm(self) -> npt.NDArray[np.bool_]:
-        """Whether all columns are known at each bar's close."""
         is_warm = np.ones(self.market.n_bars, dtype=np.bool_)
         for column in self.columns.values():
             is_warm &= np.isfinite(column)
@@ -75,7 +66,6 @@ class ContractTrial:
 
     @cached_property
     def situations(self) -> tuple[Situation, ...]:
-        """The accounts in which the policy runs."""
         every = make_situations(self.market.n_bars)
         if sets_margin(self.cls):  # of positions with a margin of their own
             terms: dict[str, Any] = {"margin": "isolated", "venue_leverage": 20.0}
@@ -89,11 +79,9 @@ class ContractTrial:
 
     @cached_property
     def plain(self) -> Result:
-        """The run in the first situation, in plain Python."""
         return self.run(self.market, self.situations[0])
 
     def run(self, market: Market, situation: Situation, *, is_compiled: bool = False) -> Result:
-        """Return a run of the policy."""
         signal, is_coin = situation.signal, situation.venue.contract.kind == "inverse"
         return run(
             list_options(market, self.market.end, is_coin=is_coin)
@@ -108,12 +96,10 @@ class ContractTrial:
         )
 
     def name_bar(self, t: int) -> str:
-        """Return the number and the time of bar t, for messages."""
         return f"bar {t}, {format_time(int(self.market.time[t]))}"
 
 
 def make_situations(n_bars: int) -> tuple[Situation, ...]:
-    """Return accounts for which the engine compiles different code."""
     venue = Venue.preset("binance-usdm", "BTCUSDT")
     coin = Venue(
         contract=Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
@@ -132,7 +118,6 @@ def make_situations(n_bars: int) -> tuple[Situation, ...]:
 
 
 def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
-    """Return the market to check on: the given one, or the shortest sample with enough bars."""
     if market is not None:
         return market.prefix(min(market.n_bars, SAMPLES[-1]))
     for bars in SAMPLES:
@@ -147,7 +132,6 @@ def choose_market(policy_class: type[Policy], market: Market | None) -> Market:
 
 
 def make_sample(bars: int) -> Market:
-    """Return the sample market, with a column of implied volatility for policies that need it."""
     market = Market.sample(bars=bars)
     return market.with_columns(implied_volatility=0.5 + 10.0 * np.log(market.high / market.low))
 
@@ -156,7 +140,6 @@ def make_sample(bars: int) -> Market:
 
 
 def check_columns(trial: ContractTrial) -> str:
-    """Require the same columns in two calls, known before the market ends."""
     if not trial.columns:
         return "observes nothing"
     again = observe(trial.policy, trial.market)
@@ -177,7 +160,6 @@ def check_columns(trial: ContractTrial) -> str:
 
 
 def check_causal_columns(trial: ContractTrial) -> str:
-    """Require that columns up to bar t do not depend on later bars."""
     causality = check_causality(trial.policy, trial.market, trial.columns, plan=FULL)
     rng = np.random.default_rng(0)
     for t in choose_ends(trial):
@@ -202,7 +184,6 @@ def check_causal_columns(trial: ContractTrial) -> str:
 
 
 def choose_ends(trial: ContractTrial) -> list[int]:
-    """Return bars after which the future is changed: the first warm one, and some later ones."""
     n = trial.market.n_bars
     warm = int(np.argmax(trial.is_warm))
     cuts = {warm + 1, *(warm + (n - warm) * k // 4 for k in (1, 2, 3)), n - 2}
@@ -213,7 +194,6 @@ def choose_ends(trial: ContractTrial) -> list[int]:
 
 
 def check_runs(trial: ContractTrial) -> str:
-    """Require that the policy runs in every situation, in plain Python."""
     results = [trial.plain, *(trial.run(trial.market, each) for each in trial.situations[1:])]
     return ", ".join(
         f"{situation.name}: mean leverage {result.metrics['mean_leverage']:.3g}"
@@ -222,7 +202,6 @@ def check_runs(trial: ContractTrial) -> str:
 
 
 def check_finite(trial: ContractTrial) -> str:
-    """Require finite decisions once the columns are known."""
     target, equity = trial.plain.of_positions("target")[:, 0], trial.plain.of_account("equity")
     asked = trial.is_warm & (equity > 0.0)
     infinite = np.flatnonzero(asked & np.isinf(target))
@@ -240,7 +219,6 @@ def check_finite(trial: ContractTrial) -> str:
 
 
 def check_repeatable(trial: ContractTrial) -> str:
-    """Require the same bits in a second run."""
     again = ContractTrial(trial.cls, trial.market, trial.accounts)
     targets = (each.plain.of_positions("target")[:, 0] for each in (again, trial))
     bad = find_difference(*targets)
@@ -252,7 +230,6 @@ def check_repeatable(trial: ContractTrial) -> str:
 
 
 def check_compiled(trial: ContractTrial) -> str:
-    """Require the same bits compiled and in plain Python, or one warning with the reason."""
     for situation in trial.situations:
         with warnings.catch_warnings(record=True) as caught, compiling_first():
             warnings.simplefilter("always")
@@ -272,7 +249,6 @@ def check_compiled(trial: ContractTrial) -> str:
 def compare_runs(
     trial: ContractTrial, situation: Situation, compiled: Result, plain: Result
 ) -> None:
-    """Require two runs with the same bits in record, events and measures."""
     advice = (
         "in leverage use math.log, math.exp, math.sqrt and so on rather than numpy's functions or "
         "** 0.5, whose last bit may differ once compiled"
@@ -299,7 +275,6 @@ def compare_runs(
 
 
 def check_causal_decisions(trial: ContractTrial) -> str:
-    """Require that decisions up to bar t do not depend on later bars."""
     rng = np.random.default_rng(1)
     situation = trial.situations[0]
     for t in choose_ends(trial)[1::2]:
@@ -317,7 +292,6 @@ def check_causal_decisions(trial: ContractTrial) -> str:
 
 
 def compare_held(trial: ContractTrial, result: Result, t: int, what: str) -> None:
-    """Require that options held up to bar t are the same in a run with another future."""
     if not trades_options(trial.cls):
         return
     columns, end = ["time", "instrument", "quantity"], trial.plain.bars.index[t]
@@ -331,12 +305,10 @@ def compare_held(trial: ContractTrial, result: Result, t: int, what: str) -> Non
 
 
 def list_measures(result: Result) -> FloatArray:
-    """Return the numbers of a run's tally."""
     return np.array(list(flatten_tally(result.tally).values()), dtype=float)
 
 
 def find_difference(one: FloatArray, other: FloatArray) -> int | None:
-    """Return the first index at which two arrays differ in a bit (all NaN are equal), or None."""
     n = min(len(one), len(other))
     x, y = one[:n], other[:n]
     is_same = (x.view(np.int64) == y.view(np.int64)) | (np.isnan(x) & np.isnan(y))

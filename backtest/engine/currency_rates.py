@@ -26,7 +26,6 @@ from backtest.venue import Holdings, Venue
 
 
 def number_pools(markets: Markets, venues: Mapping[str, Venue], account: Account) -> IntArray:
-    """Return the pool of each instrument, and then of each collateral."""
     currencies = list_currencies(account)
     if not currencies:
         return np.zeros(len(markets.names) + len(account.collateral), np.int64)
@@ -39,7 +38,6 @@ def number_pools(markets: Markets, venues: Mapping[str, Venue], account: Account
 
 
 def read_rates(markets: Markets, venues: Mapping[str, Venue], account: Account) -> dict[str, Any]:
-    """Return the prices of the currencies, and the interest rates of the pools, by bar."""
     currencies = list_currencies(account)
     if not currencies:
         return {
@@ -58,10 +56,7 @@ def read_rates(markets: Markets, venues: Mapping[str, Venue], account: Account) 
 
 
 def read_interest(markets: Markets, venues: Mapping[str, Venue], account: Account) -> FloatArray:
-    """Return what is paid and earned on the balances of the pools: (3, n_bars or 1, P).
-
-    A pool without an instrument pays and earns what that of the account does.
-    """
+    """Return what is paid and earned on the balances of the pools: (3, n_bars or 1, P)."""
     pools, n_pools = check_pools(markets, venues, account), len(list_currencies(account))
     default = next((n for n in markets.names if pools[n] == 0), markets.names[0])
     found = []
@@ -78,10 +73,7 @@ RATES = ("borrow_rate", "cash_rate", "short_rate")
 
 
 def place_rate(given: Any, markets: Markets, currency: str) -> tuple[Any, Any]:
-    """Return the price of a currency at each open, and at each close of the clock.
-
-    Opens are last prices, closes are marks.
-    """
+    """Return the price of a currency at each open, and at each close of the clock."""
     if isinstance(given, float):
         return given, given
     where = f"Account.rates, {currency}"
@@ -99,7 +91,6 @@ def place_rate(given: Any, markets: Markets, currency: str) -> tuple[Any, Any]:
 def start_pools(
     pools: FloatArray, inputs: Any, account: Account, held: Holdings, first: int
 ) -> float:
-    """Write the pools before the first bar, at its opens; return the equity of the account."""
     currencies, rates = list_currencies(account), inputs.feed.rate_open[first]
     n, terms = len(held.quantities), inputs.terms
     equity = 0.0

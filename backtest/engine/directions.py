@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 class Directions:
     """A signal as it was given, and its values at the bars of a market.
 
-    The class says what a signal of one market is, a subclass what it is of several.
-
     Attributes
     ----------
     given : Any
@@ -44,32 +42,26 @@ class Directions:
 
     @staticmethod
     def follow(rule: SignalRule, market: Any) -> Any:
-        """Return the signal of a rule, checked for lookahead."""
         return rule.apply(market)
 
     @staticmethod
     def list_columns(market: Any) -> Mapping[str, FloatArray]:
-        """Return the columns of the bars that a signal may name."""
         columns: Mapping[str, FloatArray] = market.columns
         return columns
 
     @staticmethod
     def read(signal: Any, market: Any, *, first: int, where: str) -> FloatArray:  # noqa: ARG004
-        """Return the values of a signal, checked; an array may begin at the bar ``first``."""
         return read_signal(signal, market, first)
 
     def describe(self) -> str:
-        """Return the signal as text, with a hash of its values."""
         return describe_signal(self.given, self.values)
 
     def keep_times(self) -> Any:
-        """Return a signal that works for any part of the market: by time, or a constant."""
         if len(self.values) == 1:
             return float(self.values[0])
         return keep_note(self.given, pd.Series(self.values, index=self.market.times))
 
     def take_first(self, stop: int) -> Any:
-        """Return the signal of the account's bars before ``stop``."""
         if self.is_slow:
             return self.keep_times()
         return float(self.values[0]) if len(self.values) == 1 else self.values[:stop]
@@ -82,32 +74,26 @@ class WeightedDirections(Directions):
 
     @staticmethod
     def follow(rule: SignalRule, market: Any) -> Any:
-        """Return the weights of a rule, checked for lookahead."""
         return rule.weigh(market)
 
     @staticmethod
     def list_columns(market: Any) -> Mapping[str, FloatArray]:
-        """Return no column: each instrument has its own."""
         del market
         return {}
 
     @staticmethod
     def read(signal: Any, market: Any, *, first: int, where: str) -> FloatArray:
-        """Return weights, checked; an array may begin at the bar ``first``."""
         return read_weights(signal, market, where=where, first=first)
 
     def describe(self) -> str:
-        """Return the weights as text, with a hash of their values."""
         return describe_weights(self.given, self.values)
 
     def keep_times(self) -> Any:
-        """Return weights by time; equal weights are those of the whole panel in each part."""
         if self.given is None:
             return None
         return keep_note(self.given, weights_to_frame(self.values, self.market))
 
     def take_first(self, stop: int) -> Any:
-        """Return the weights by time, which any part takes its own from."""
         del stop
         return self.keep_times()
 
@@ -115,15 +101,10 @@ class WeightedDirections(Directions):
 def read_directions(
     signal: Any, market: Market | Markets, *, first: int = 0, where: str = "bt.run"
 ) -> Directions:
-    """Return the values of a signal, checked: one that was resolved already.
-
-    An array may begin at the bar ``first``; ``where`` names the function in errors.
-    """
     clock, form = find_clock(market), choose_directions(market)
     values = form.read(signal, clock.seen, first=clock.at(first), where=where)
     return form(signal, values, clock.seen, not clock.is_every)
 
 
 def choose_directions(market: Market | Markets) -> type[Directions]:
-    """Return what a signal is: a direction of one market, weights of several."""
     return WeightedDirections if isinstance(market, Markets) else Directions

@@ -1,9 +1,4 @@
-"""Fees by the account's own volume: the traded notional by UTC day, and the rates it leads to.
-
-The volume of the last 30 days does not include the current day, so the rates are the same from the
-first bar of a day to its last. Sweeps do the same for lanes side by side:
-:mod:`backtest.sweep.lanes.lane_fees`.
-"""
+"""Fees by the account's own volume: the traded notional by UTC day, and the rates it leads to."""
 
 from __future__ import annotations
 
@@ -25,7 +20,6 @@ if TYPE_CHECKING:
     from backtest.venue import FeeTier, Venue
 
 FEE, TAKER = NUMBERS.index("fee"), NUMBERS.index("taker")
-"""Columns of the numbers of an instrument."""
 WINDOW = 30
 """Days of the volume that chooses a tier."""
 ROUNDING = 1e-9
@@ -43,7 +37,6 @@ class TradedDays(NamedTuple):
     past: FloatArray
 
     def at(self, day: int) -> TradedDays:
-        """Return the volumes as of a later day."""
         passed = min(day - self.day, WINDOW + 1)
         if passed <= 0:
             return self
@@ -51,64 +44,46 @@ class TradedDays(NamedTuple):
         return TradedDays(day, 0.0, rows[-WINDOW:])
 
     def add(self, amount: float) -> TradedDays:
-        """Return the volumes after more was traded today."""
         return self._replace(today=self.today + amount)
 
     def sum_past(self) -> float:
-        """Return the volume of the 30 days, added up from the oldest."""
         total = 0.0  # not sum(), which rounds in another way from Python 3.12 on
         for amount in self.past.tolist():
             total += amount
         return total
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the volumes as data."""
         return {"day": self.day, "today": self.today, "past": self.past.tolist()}
 
 
 def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
-    """Return the volumes that :meth:`TradedDays.to_dict` wrote."""
     if data is None:
         return None
     return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
 
 
 def start_day(day: IntArray, traded: TradedDays | None, t: int) -> tuple[TradedDays, int]:
-    """Return the volumes as of the day of bar t, and the first bar after that day.
-
-    ``day`` has the day of every bar; ``traded`` is None for an account that has not traded.
-    """
     now, end = int(day[t]), int(np.searchsorted(day, day[t], side="right"))
     return (TradedDays(now, 0.0, np.zeros(WINDOW)) if traded is None else traded.at(now)), end
 
 
 class Rates(NamedTuple):
-    """Fee rates of an account."""
-
     taker: float
     maker: float
     maker_share: float
 
     @property
     def blended(self) -> float:
-        """The rate of an ordinary trade."""
         return self.taker * (1.0 - self.maker_share) + self.maker * self.maker_share
 
 
 class FeeSchedule(NamedTuple):
-    """The fee tiers of a venue, and the UTC day of every bar.
-
-    ``first`` are the rates below the first tier. After a run, ``charged`` has the rate of ordinary
-    trades from some bars on.
-    """
-
     day: IntArray
     tiers: tuple[FeeTier, ...]
     first: Rates
     charged: tuple[tuple[int, float], ...] = ()
 
     def choose(self, traded: TradedDays) -> Rates:
-        """Return the rates of a day."""
         rates = self.first
         volume = traded.sum_past() * (1.0 + ROUNDING)
         for tier in self.tiers:
@@ -118,7 +93,6 @@ class FeeSchedule(NamedTuple):
 
 
 def list_fees(schedule: FeeSchedule | None, fee: float, bar: IntArray) -> FloatArray:
-    """Return the rate of ordinary trades in some bars of a run; ``fee`` without tiers."""
     if schedule is None:
         return np.full(len(bar), fee)
     firsts, rates = (np.array(column) for column in zip(*schedule.charged, strict=True))
@@ -127,7 +101,6 @@ def list_fees(schedule: FeeSchedule | None, fee: float, bar: IntArray) -> FloatA
 
 
 def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
-    """Return the fee tiers of a venue for bars that open at some times; None if it has none."""
     fees = venue.fees
     if not fees.tiers:
         return None
@@ -136,7 +109,6 @@ def read_schedule(venue: Venue, time: IntArray) -> FeeSchedule | None:
 
 
 def with_fees(rules: Rules, rates: Rates) -> Rules:
-    """Return the rules of one account under other fee rates."""
     instrument = rules.instrument
     margin = instrument.margin._replace(taker=rates.taker)
     return rules._replace(
@@ -148,13 +120,10 @@ def with_fees(rules: Rules, rates: Rates) -> Rules:
 
 
 class PortfolioFees(NamedTuple):
-    """The fee tiers of each instrument, None without any, and the UTC day of each bar."""
-
     schedules: tuple[FeeSchedule | None, ...]
     day: IntArray
 
     def write(self, terms: Terms, traded: TradedDays) -> Terms:
-        """Return the terms with the rates of a day."""
         for i, schedule in enumerate(self.schedules):
             if schedule is not None:
                 terms = write_rates(terms, i, schedule.choose(traded))
@@ -162,13 +131,11 @@ class PortfolioFees(NamedTuple):
 
 
 def read_portfolio_fees(venues: Sequence[Venue], time: IntArray) -> PortfolioFees | None:
-    """Return the fee tiers of the venues for bars that open at some times; None if none has any."""
     schedules = tuple(read_schedule(venue, time) for venue in venues)
     return PortfolioFees(schedules, time // DAY) if any(schedules) else None
 
 
 def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:
-    """Return the terms with other fee rates of one instrument."""
     own, numbers = list(terms.instruments), terms.numbers.copy()
     makers = terms.makers.copy()
     makers[i] = rates.maker
@@ -182,10 +149,6 @@ def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:
 
 
 def find_fee_dates(time: IntArray, account: Account, started: int) -> IntArray:
-    """Return 1 for the first bar of each period of the performance fee after the start; else 0.
-
-    A single 0 without a performance fee.
-    """
     if account.performance_fee == 0.0:
         return np.zeros(1, np.int64)
     days = pd.DatetimeIndex(time.astype("datetime64[ns]"))

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 
 def check_contract(market: Market, venue: Venue) -> None:
-    """Require prices of at least one tick where they are rounded to it, and linear dividends."""
     lowest, tick = float(market.low.min()), venue.contract.tick
     if venue.contract.round_to_tick and not tick <= lowest:
         raise ParameterError(
@@ -49,7 +48,6 @@ def check_contract(market: Market, venue: Venue) -> None:
 
 
 def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
-    """Return the multipliers of initial and of maintenance margin by bar, or one for all bars."""
     given = {
         name: as_of(rate, market.time, f"Venue.{name}")
         for name, rate in choose_multipliers(venue).items()
@@ -62,7 +60,6 @@ def read_multipliers(market: Market, venue: Venue) -> tuple[FloatArray, FloatArr
 
 
 def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> FloatArray:
-    """Return the multiplier of initial margin by bar, from the open interest a bar before."""
     where = "Venue.open_interest_margin"
     interest = read_open_interest(market, rising.column, where=where)
     known = np.concatenate([[0.0], interest[:-1]])
@@ -75,10 +72,6 @@ def raise_initial(market: Market, venue: Venue, rising: OpenInterestMargin) -> F
 
 
 def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:
-    """Return the fields of the feed that depend on the venue and settings of an instrument.
-
-    Raises ParameterError if the market does not fit the contract.
-    """
     check_contract(market, venue)
     sigma, adv = measure_impact(market, venue)
     initial, maintenance = read_multipliers(market, venue)
@@ -98,7 +91,6 @@ def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str,
 def read_cash(
     market: Market, venue: Venue, account: Account, first: int, started: int
 ) -> dict[str, Any]:
-    """Return the fields of the feed for carry: interest rates, years between opens, and flows."""
     flow_bar, flow_amount = place_flows(market, account, first, started)
     return {
         "years": measure_years(market, venue, first, started),
@@ -109,11 +101,6 @@ def read_cash(
 
 
 def measure_years(market: Market, venue: Venue, first: int, started: int) -> FloatArray:
-    """Return the day-counted years since the previous open, one entry where all are the same.
-
-    They are 0 in an account's very first bar, ``first`` if it ``started`` there: it owes no
-    interest yet.
-    """
     year = venue.day_count * DAY
     if has_gaps(market):
         years = np.diff(market.time, prepend=market.time[0]) / year
@@ -127,7 +114,6 @@ def measure_years(market: Market, venue: Venue, first: int, started: int) -> Flo
 
 
 def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArray:
-    """Return what cash earns in each bar, at the rate of the bar before; 0 in the first."""
     free = np.zeros(n_bars)
     if np.any(cash_rate != 0.0):
         rates, spans = (np.broadcast_to(each, free.shape) for each in (cash_rate, years))
@@ -152,11 +138,6 @@ def as_of(rate: float | pd.Series, time: IntArray, where: str) -> FloatArray:
 
 
 def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
-    """Assign each funding event to a bar, to its open within the jitter; return fields of the feed.
-
-    Dividends are events at the open of their bar. Events of bars before ``first``, and those of the
-    open after the last bar, are left out.
-    """
     jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
     settled = read_settlements(market)
     bar, is_open = place_on_bars(settled.time, market.time, market.interval, jitter)
@@ -172,11 +153,6 @@ def place_funding(market: Market, venue: Venue, first: int) -> dict[str, Any]:
 def place_flows(
     market: Market, account: Account, first: int, started: int
 ) -> tuple[IntArray, FloatArray]:
-    """Return the bar of each flow (the first open at or after its stamp) and its amount.
-
-    Flows after the last open are left to a later run (the manifest counts them); flows of bars
-    before ``first`` have been made.
-    """
     if account.flows is None:
         return np.empty(0, np.int64), np.empty(0)
     stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
@@ -194,7 +170,6 @@ def place_flows(
 
 
 def read_scales(market: Market, account: Account) -> dict[str, Any]:
-    """Return what multiplies the distance of each stop in each bar: fields of the feed."""
     stops = (account.stop_loss, account.take_profit, account.trailing_stop)
     names = ("stop_scale", "profit_scale", "trail_scale")
     wheres = ("stop_loss", "take_profit", "trailing_stop")
@@ -205,10 +180,6 @@ def read_scales(market: Market, account: Account) -> dict[str, Any]:
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
-    """Return daily sigma and ADV known at the open of each bar, NaN until the window is full.
-
-    In a market of bars of two lengths they are those of the bars that policies see.
-    """
     if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
         return np.zeros(1), np.zeros(1)
     if not market.sessions and has_gaps(market):  # bars of two lengths

@@ -1,7 +1,4 @@
-"""What each decision met when it filled: the account just before, the prices, and the limits.
-
-Recomputed from the recorded bars, for :mod:`backtest.engine.target_cuts`.
-"""
+"""What each decision met when it filled: the account just before, the prices, and the limits."""
 
 from __future__ import annotations
 
@@ -21,13 +18,7 @@ if TYPE_CHECKING:
 
 
 class AtOpen(NamedTuple):
-    """Account and quote at the opens, or closes, where decisions fill: shape (n_decisions,).
-
-    ``unit`` is the absolute value of one contract, ``side`` the direction of the signal, ``held``
-    the notional along it, ``change`` the contracts that the fill traded, ``order_fee`` its fixed
-    fee, ``multiplier`` that of initial margin, ``limit`` the account's largest leverage, ``fee``
-    the fee rate.
-    """
+    """Account and quote at the opens, or closes, where decisions fill: shape (n_decisions,)."""
 
     bar: IntArray
     value: FloatArray
@@ -48,16 +39,13 @@ class AtOpen(NamedTuple):
 
     @property
     def held(self) -> FloatArray:
-        """Notional held along the side of the signal, negative on the other side."""
         return np.asarray(self.quantity * self.side * self.unit)
 
     def take(self, rows: BoolArray | IntArray) -> AtOpen:
-        """Return some of the rows."""
         return AtOpen._make(values[rows] for values in self)
 
 
 def read_opens(inputs: Inputs, record: Record, entries: FloatArray, first: int) -> AtOpen:
-    """Return the account before each fill: the steps of the bar that come before it are done."""
     series = record.of_one()
     feed, rules = inputs.feed, inputs.rules.instrument
     n = record.n_bars
@@ -97,7 +85,6 @@ def read_opens(inputs: Inputs, record: Record, entries: FloatArray, first: int) 
 
 
 def take_fill_prices(inputs: Inputs, bar: IntArray) -> FloatArray:
-    """Return the prices, before worsening, at which decisions fill in bars."""
     feed, rules = inputs.feed, inputs.rules.instrument
     if rules.fills_early is not None:
         return np.asarray(feed.close[bar - 1])
@@ -105,17 +92,12 @@ def take_fill_prices(inputs: Inputs, bar: IntArray) -> FloatArray:
 
 
 def take_bars(values: FloatArray, bar: IntArray) -> FloatArray:
-    """Return the values of bars; a single entry stands for all of them."""
     return np.asarray(values[np.minimum(bar, len(values) - 1)])
 
 
 def carry_over(
     inputs: Inputs, series: Mapping[str, FloatArray], rows: IntArray, bar: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return cash and margin before the fill.
-
-    Steps 1 to 3 of the bar come before a fill at the open, and step 6 too before one at its close.
-    """
     rules, quantity = inputs.rules.instrument, series["quantity"][rows]
     if rules.fills_early is not None:
         return series["cash"][rows], series["margin"][rows]
@@ -136,10 +118,7 @@ def carry_over(
 
 
 def sum_margin_added(inputs: Inputs, entries: FloatArray, first: int, n_bars: int) -> FloatArray:
-    """Return the margin that the wallet added before the fill of each bar, of shape (n_bars,).
-
-    Without a fill, what was added at the mark open.
-    """
+    """Return the margin that the wallet added before the fill of each bar, of shape (n_bars,)."""
     bars, kinds = entries[:, 0].astype(np.int64) - first, entries[:, 1]
     fills = np.full(n_bars, len(entries))
     is_fill = kinds == FILL
@@ -152,7 +131,6 @@ def sum_margin_added(inputs: Inputs, entries: FloatArray, first: int, n_bars: in
 
 
 def value_prices(inputs: Inputs, price: FloatArray) -> FloatArray:
-    """Return the values u of prices."""
     margin = inputs.rules.instrument.margin
     return np.asarray(ARRAYS.compute_value(margin.size, margin.is_inverse, price))
 
@@ -160,7 +138,6 @@ def value_prices(inputs: Inputs, price: FloatArray) -> FloatArray:
 def charge_wallet(
     cash: FloatArray, margin: FloatArray, quantity: FloatArray, amount: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Take a cost from the wallet, and from the margin once the wallet is empty."""
     left = cash - amount
     missing = np.where((left < 0.0) & (quantity != 0.0), left, 0.0)
     return left - missing, margin + missing

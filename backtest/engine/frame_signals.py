@@ -1,8 +1,4 @@
-"""Weight frames for the signal of several instruments: read, computed, and checked for lookahead.
-
-A weight is direction times size, decided at a bar's close. :mod:`backtest.engine.signals` offers
-these functions to users.
-"""
+"""Weight frames for the signal of instruments: read, computed, and checked for lookahead."""
 
 from __future__ import annotations
 
@@ -53,13 +49,6 @@ def compute_frame(
     name: str = "",
     plan: CutPlan | None = PLAN,
 ) -> pd.DataFrame:
-    """Return the weights that a function computes from a panel, checked for lookahead.
-
-    The values up to a cut must be the same whether the panel ends there or goes on. ``plan`` says
-    how many cuts are made, None that there is no check; ``name`` replaces that of the function.
-    Raises PolicyError if the function raises,
-    looks ahead or returns something else, and ParameterError if a value is not finite.
-    """
     name = name or getattr(function, "__name__", type(function).__name__)
     with measure_work(WorkMeter()) as meter:
         answer = _call(function, markets, name)
@@ -78,7 +67,6 @@ def compute_frame(
 def compute_part(
     function: Function, name: str, names: Sequence[str], part: Markets
 ) -> dict[str, FloatArray] | None:
-    """Return what a function computes for ``names`` in a part of a panel; None if it raises."""
     try:
         again = function(part)
     except Exception:
@@ -90,11 +78,6 @@ def compute_part(
 def read_frame(
     markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
 ) -> pd.DataFrame:
-    """Return a frame by UTC time and instrument as weights by the bars of the panel.
-
-    Without ``carry`` the stamps are opens of bars. With it, each is the moment from which its row
-    is known, and a bar takes the last row stamped before its close.
-    """
     where = "bt.signals.from_frame"
     require_panel(markets, where=where)
     if not isinstance(frame, pd.DataFrame):
@@ -110,10 +93,6 @@ def read_frame(
 
 
 def describe_weights(signal: Weights, weights: FloatArray) -> str:
-    """Return weights for the manifest: that they are equal, or a hash of their values.
-
-    Those of a rule begin with its text.
-    """
     if signal is None:
         return "equal weights"
     name = find_name(signal) or "frame"
@@ -151,7 +130,6 @@ def _call(function: Function, markets: Markets, name: str) -> Any:
 
 
 def _read_answer(answer: Any, markets: Markets, name: str) -> FloatArray:
-    """Return the answer of a function as weights; a frame must have all bars."""
     if not isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
         raise PolicyError(
             f"the signal {name} must return weights, returned a {type(answer).__name__}",
@@ -173,7 +151,6 @@ def _has_all_bars(frame: pd.DataFrame, markets: Markets) -> bool:
 
 
 def _name_columns(answer: Any, markets: Markets, names: Sequence[str]) -> dict[str, FloatArray]:
-    """Return what a function answered for each of ``names``, flat outside its span in the part."""
     values = _list_values(answer, markets)
     columns = {name: np.zeros(markets.n_bars) for name in names}
     for name, (first, stop) in zip(markets.names, markets.spans, strict=True):

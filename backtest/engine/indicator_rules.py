@@ -16,7 +16,6 @@ from backtest.market import Market, Markets, find_clock
 
 Window = Annotated[int, Range(1, 100_000, "bars", log=True)]
 TradedSides = Annotated[str, Choice("both", "long", "short")]
-"""The sides to trade: with ``"long"``, short values become flat; with ``"short"``, long ones."""
 
 
 class MaCross(SignalRule):
@@ -115,29 +114,24 @@ class Breakout(SignalRule):
 RULES: dict[str, type[SignalRule]] = {
     each.title(): each for each in (MaCross, Rsi, Bollinger, Breakout)
 }
-"""The rules that a text may name."""
 
 
 def closes(market: Market) -> pd.Series:
-    """Return the closes without times."""
     return pd.Series(market.close)
 
 
 def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
-    """Return a moving average, NaN until the window is full."""
     if ewm:
         return values.ewm(span=window, adjust=False, min_periods=window).mean()
     return values.rolling(window).mean()
 
 
 def hold_between(enter: Any, leave: Any) -> FloatArray:
-    """Return 1 from each bar that enters up to the next that leaves, 0 elsewhere."""
     events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
     return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
 
 
 def keep_sides(values: FloatArray, sides: str) -> FloatArray:
-    """Return a direction on the traded sides only, 0 elsewhere."""
     low, high = {"both": (-1.0, 1.0), "long": (0.0, 1.0), "short": (-1.0, 0.0)}[sides]
     return np.clip(values, low, high)
 
@@ -146,11 +140,6 @@ WHERE = Place("signal", of="bt.run")
 
 
 def resolve_signal(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
-    """Return a signal given by name as a Series by the bars of a market; others as they are.
-
-    The bars are those that policies see. A text is a column of the bars, or else the text of a
-    rule. A rule is checked for lookahead. Of several instruments, it gives a frame of weights.
-    """
     market = find_clock(market).seen
     named = read_text(signal, market, where=where) if isinstance(signal, str) else signal
     if not isinstance(named, SignalRule):
@@ -159,14 +148,12 @@ def resolve_signal(signal: Any, market: Market | Markets, *, where: str = WHERE)
 
 
 def read_named(signal: Any, market: Market | Markets, *, where: str = WHERE) -> Any:
-    """Return the column or the rule that a text names; other values unchanged."""
     if not isinstance(signal, str):
         return signal
     return read_text(signal, find_clock(market).seen, where=where)
 
 
 def read_text(text: str, seen: Market | Markets, *, where: str) -> Any:
-    """Return the column that a text names in the bars of policies, or else its rule."""
     columns = choose_directions(seen).list_columns(seen)
     if text in columns:
         values = pd.Series(columns[text], index=seen.times, name="signal")
@@ -181,11 +168,6 @@ def read_rule(
     columns: Mapping[str, object] | None = None,
     where: str = WHERE,
 ) -> SignalRule:
-    """Return the rule that a text names, with its parameters in order: ``rsi:14:30:70``.
-
-    ``settings`` are parameters by name, which replace those of the text. ``columns`` are the names
-    of a market's columns, for the error.
-    """
     name, *words = text.split(":")
     if name not in RULES:
         known = ", ".join(columns or ()) or "none"
@@ -211,5 +193,4 @@ def read_rule(
 
 
 def change_rule(rule: SignalRule, settings: Mapping[str, Any]) -> SignalRule:
-    """Return a rule with some of its parameters changed, and checked again."""
     return type(rule)(**{**rule.settings(), **settings})

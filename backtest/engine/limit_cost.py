@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 WHERE = "Result.limit_cost"
 REPEATED = (BandWarning, InfiniteLeverageWarning, LastPriceWarning, VenueDateWarning)
-"""Warnings that the first run has given."""
 
 
 class LimitCost(NamedTuple):
@@ -64,7 +63,6 @@ class LimitCost(NamedTuple):
 def measure_limit_cost(
     result: RunRecord, run: Callable[..., RunRecord], *, is_compiled: bool
 ) -> LimitCost:
-    """Return what ``max_leverage`` cost; ``run`` is :func:`backtest.run`."""
     again, markets = None, result.markets
     if markets is not None:
         weights = np.broadcast_to(result.setup.signal, (len(markets), markets.n_bars))
@@ -77,7 +75,6 @@ def measure_limit_cost(
 def compare_without(
     result: RunRecord, again: Callable[..., Any] | None, *, is_compiled: bool
 ) -> LimitCost:
-    """Run an account ``again`` without its ``max_leverage``, and compare."""
     check_limited(result.account)
     check_whole(result)
     if again is None:
@@ -102,7 +99,6 @@ def compare_without(
 
 
 def check_limited(account: Account) -> None:
-    """Require an account with a limit of leverage."""
     limits = list_values(account.max_leverage)
     if not any(isinstance(each, pd.Series) or math.isfinite(each) for each in limits):
         raise ParameterError(
@@ -113,7 +109,6 @@ def check_limited(account: Account) -> None:
 
 
 def check_whole(result: RunRecord) -> None:
-    """Require a run of one policy that was not resumed."""
     is_resumed = result.manifest.get("resumed_from") is not None
     if is_resumed or "switches" in result.manifest["policy"]:
         raise ParameterError(
@@ -133,7 +128,6 @@ def find_growth(metrics: Mapping[str, float], span: RunSpan) -> float:
 
 
 def count_limit_days(result: RunRecord) -> tuple[int, float]:
-    """Return the UTC days on which ``max_leverage`` cut a target, and their share."""
     of_all = [row for row in result.target_cut_rows if row.get("instrument", "all") == "all"]
     rows = {row["cause"]: row for row in of_all}
     total = int(rows["all"]["days"])

@@ -33,7 +33,6 @@ class LimitOrders(NamedTuple):
 
 
 def list_limit_orders(run: RunRecord) -> pd.DataFrame:
-    """Return a row for each limit order; see :attr:`backtest.Result.limit_orders`."""
     events = run.events
     kinds = events["kind"].astype(str).to_numpy()
     if "limit_order" not in kinds:
@@ -58,10 +57,6 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
 
 
 def match_fills(keys: IntArray, placed: IntArray, fills: IntArray) -> BoolArray:
-    """Return whether a fill of the same bar and instrument follows each order placed.
-
-    ``keys`` tell bar and instrument of each entry; the others are rows of entries, in order.
-    """
     last = dict(zip(keys[fills].tolist(), fills.tolist(), strict=True))
     rows = zip(keys[placed].tolist(), placed.tolist(), strict=True)
     return np.array([last.get(key, -1) > row for key, row in rows], dtype=np.bool_)
@@ -80,7 +75,6 @@ def find_unfilled(entries: FloatArray, first: int, n: int, n_bars: int) -> BoolA
 def find_next_moves(
     run: RunRecord, bar: IntArray, who: IntArray, quantity: FloatArray
 ) -> FloatArray:
-    """Return the move of the mark against each order in the bar after its own, NaN at the end."""
     marks = run.marks
     after = np.minimum(bar + 1, len(marks) - 1)
     move = marks[after, who] / marks[bar, who] - 1.0
@@ -88,14 +82,12 @@ def find_next_moves(
 
 
 def collect_limit_orders(run: RunRecord) -> dict[str, dict[str, float]]:
-    """Return how many limit orders filled, and the moves after them; nothing without any."""
     if run.account.fill != "limit":
         return {}
     return {"limit_orders": count_limit_orders(list_limit_orders(run))._asdict()}
 
 
 def count_limit_orders(orders: pd.DataFrame) -> LimitOrders:
-    """Return how many orders filled, and the mean moves after them."""
     is_filled = orders["is_filled"].to_numpy(dtype=np.bool_)
     moves = orders["next_move"].to_numpy(dtype=np.float64)
     known = ~np.isnan(moves)
@@ -107,7 +99,6 @@ def count_limit_orders(orders: pd.DataFrame) -> LimitOrders:
 
 
 def describe_limit_orders(orders: pd.DataFrame) -> str:
-    """Describe how many orders filled, and where the price went in the next bar."""
     found = count_limit_orders(orders)
     text = f"{count_nouns(found.placed, 'order')}, {found.filled:,} filled and "
     text += f"{found.placed - found.filled:,} not"
@@ -122,6 +113,5 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
 
 
 def describe_move(against: float) -> str:
-    """Describe a move by its size and whom it favors."""
     size = format_percent(abs(against), 3)
     return f"{size} against" if against > 0.0 else f"{size} in favor of"

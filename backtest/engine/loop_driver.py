@@ -62,12 +62,6 @@ Progress = Callable[[int, int], None]
 
 
 class LoopStart(NamedTuple):
-    """Where the loop begins: the account's state, the policy's memory, and the bar.
-
-    ``traded`` are the volumes that choose fee tiers; None if the venue has none, or none yet.
-    ``tally`` is that of the bars before, if the measures go on; None if they begin here.
-    """
-
     state: State
     memory: Any
     first: int
@@ -75,24 +69,16 @@ class LoopStart(NamedTuple):
     tally: Tally | None = None
 
     def start_tally(self) -> Tally:
-        """Return the tally of the bars before, or one of an account that was not measured yet."""
         if self.tally is not None:
             return self.tally
         return start_tally(self.state.unit, self.state.equity, self.first)
 
 
 def go_on(before: Outcome, memory: tuple[float, ...], first: int) -> LoopStart:
-    """Return where another policy begins in the same account, at bar ``first``."""
     return LoopStart(before.state, memory, first, before.traded, before.tally)
 
 
 class LoopRunner(NamedTuple):
-    """The loop with all arguments that stay the same from chunk to chunk.
-
-    ``inputs`` are the loop's arguments, ``plain`` the same for plain Python, ``columns`` the
-    policy's by name.
-    """
-
     simulate: Callable[..., Any]
     policy: Policy
     inputs: Inputs
@@ -102,13 +88,11 @@ class LoopRunner(NamedTuple):
     pack: Callable[[MarginRules], MarginRules]
 
     def at(self, t: int, stop: int) -> tuple[LoopRunner, int]:
-        """Return the loop under the margin table of bar t, and the bar at which it must stop."""
         changes = dict(self.plain.changes)
         stop = min(stop, *(bar for bar in changes if bar > t), stop)
         return (self.with_table(changes[t]) if t in changes else self), stop
 
     def with_table(self, table: MarginRules) -> LoopRunner:
-        """Return the loop under another margin table."""
         plain, inputs = self.plain.rules, self.inputs.rules
         return self._replace(
             plain=self.plain._replace(rules=plain.with_margin(table)),
@@ -116,10 +100,6 @@ class LoopRunner(NamedTuple):
         )
 
     def with_fees(self, traded: TradedDays | None, t: int) -> tuple[LoopRunner, Any, int]:
-        """Return the loop under the fee tier of bar t, the volumes, and where its day ends.
-
-        Nothing changes at a venue without tiers.
-        """
         schedule = self.plain.fees
         if schedule is None:
             return self, None, len(self.plain.feed.time)
@@ -134,7 +114,6 @@ class LoopRunner(NamedTuple):
 def pack_inputs(
     recipe: Recipe, policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]
 ) -> tuple[Inputs, Formula]:
-    """Return the inputs and the formula's arguments in the form of the compiled loop."""
     packed = inputs.rules.with_margin(pack_brackets(inputs.rules.instrument.margin))
     formula = Formula(
         params=tuple(policy.settings().values()) or (0.0,),
@@ -147,7 +126,6 @@ def pack_inputs(
 def build_compiled(
     policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray], recipe: Recipe
 ) -> LoopRunner:
-    """Return the loop compiled around the policy; numba compiles it at the first call."""
     from backtest.engine.compile import loop_compiler  # noqa: PLC0415 - loads numba
 
     simulate = loop_compiler.load_policy_loop(recipe)
@@ -156,7 +134,6 @@ def build_compiled(
 
 
 def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray]) -> LoopRunner:
-    """Return the loop as ordinary Python around the policy, with lists, which are faster there."""
     lists = inputs._replace(
         feed=type(inputs.feed)(*(array.tolist() for array in inputs.feed)),
         clock=type(inputs.clock)(True, *(array.tolist() for array in inputs.clock[1:])),
@@ -169,7 +146,6 @@ def build_plain(policy: Policy, inputs: Inputs, columns: Mapping[str, FloatArray
 
 
 def bind_simulate(policy: Policy, columns: Mapping[str, FloatArray]) -> Callable[..., Any]:
-    """Return the loop as ordinary Python that asks the policy itself."""
     bound = bind_functions(loop, decide=bind_plain(policy, tuple(columns)))
     simulate: Callable[..., Any] = bound["simulate"]
     return simulate
@@ -185,7 +161,6 @@ def run_loop(
     is_compiled: bool,
     progress: Progress | None,
 ) -> Outcome:
-    """Take the account up to bar ``stop``, in compiled code where the policy compiles."""
     because = "compile=False"
     if is_compiled:
         recipe = write_recipe(policy, tuple(columns))
@@ -216,7 +191,6 @@ def order_compiled(
     columns: Mapping[str, FloatArray],
     begin: LoopStart,
 ) -> LoopOrder:
-    """Return the order of the compiled loop for a run."""
     state, memory, first = begin.state, begin.memory, begin.first
     packed, formula = pack_inputs(recipe, policy, inputs, columns)
     given = (packed.rules, packed.plan, packed.feed, packed.clock, packed.seen, formula)
@@ -225,7 +199,6 @@ def order_compiled(
 
 
 def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:
-    """Compile the loop by running it over no bars; return why that fails, or nothing."""
     state, memory, first = begin.state, begin.memory, begin.first
     try:
         tape = new_tape(1, 1, first)
@@ -236,11 +209,6 @@ def try_compiled(runner: LoopRunner, begin: LoopStart) -> str:
 
 
 def explain_refusal(refusal: Exception, policy: Policy) -> str:
-    """Return the line and the reason for which numba refused a policy, in one line.
-
-    A combinator's formula is generated: the line is that of its own ``combine``, or of its policy
-    that does not compile.
-    """
     from backtest.engine.compile.loop_compiler import explain_compile_error  # noqa: PLC0415 - loads numba
 
     reason = explain_compile_error(refusal, policy)
@@ -249,7 +217,6 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
 
 
 def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
-    """Return an empty tape for ``n_bars`` bars from bar ``first``."""
     log = Log(True, np.empty((capacity, 8)), np.zeros(1, dtype=np.int64))
     return Tape(log, new_record_of_one(n_bars), np.array([first, first], dtype=np.int64))
 
@@ -257,7 +224,6 @@ def new_tape(n_bars: int, capacity: int, first: int) -> Tape:
 def run_bars(
     runner: LoopRunner, state: State, tally: Tally, memory: Any, tape: Tape, start: int, stop: int
 ) -> tuple[State, Tally, Any, int, int]:
-    """Take the account through some bars; numpy's rules hold for divisions by zero."""
     rules, plan, feed, clock, seen = runner.inputs[:5]
     given = (rules, plan, feed, clock, seen, runner.formula)
     is_plain = isinstance(runner.simulate, types.FunctionType)
@@ -276,7 +242,6 @@ def run_chunks(
     because: str,
     chunk: int = QUICK_CHUNK,
 ) -> Outcome:
-    """Run chunk by chunk up to bar ``total``."""
     state, memory, first, traded, _ = begin
     tape = new_tape(total - first, min(2 * total + 256, LOGGED), first)
     tally = begin.start_tally()
@@ -316,13 +281,11 @@ def run_chunks(
 
 
 def enlarge(log: Log) -> Log:
-    """Return a log with the same events and room for as many again."""
     room = np.empty_like(log.entries)
     return log._replace(entries=np.concatenate((log.entries, room)))
 
 
 def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> TradedDays | None:
-    """Return the volumes after some bars; None without fee tiers."""
     if traded is None:
         return None
     return traded.add(after.money.traded - before.money.traded)
@@ -331,10 +294,6 @@ def add_traded(traded: TradedDays | None, before: Tally, after: Tally) -> Traded
 def find_fault(
     runner: LoopRunner, begun: tuple[State, Tally, Any], start: int, t: int, error: Exception
 ) -> Exception:
-    """Return the policy's error at bar t with what it saw, by running up to that bar again.
-
-    Bar t itself runs in plain Python, on the arrays of the compiled loop.
-    """
     if t > start:
         tape = new_tape(t - start, 8 * (t - start) + 4096, start)
         begun = run_bars(runner, *begun, tape, start, t)[:3]
@@ -352,7 +311,6 @@ def find_fault(
 
 
 def report_imbalance(runner: LoopRunner, state: State, t: int) -> AccountingError:
-    """Return the error of books that do not balance at bar t, with both sides."""
     inputs, log = runner.plain, new_tape(0, 1, t).log._replace(is_on=None)
     after, ledger, _ = live_bar(inputs.rules, inputs.plan, inputs.feed, state, log, t)
     terms = {name: float(value) for name, value in ledger._asdict().items() if value != 0.0}

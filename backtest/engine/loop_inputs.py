@@ -62,17 +62,10 @@ MARKET_FIELDS = (
     "open", "high", "low", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
     "close",
 )  # fmt: skip
-"""The fields of the feed that are arrays of the market."""
 MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
 
 
 class Inputs(NamedTuple):
-    """Everything that the loop needs besides the policy.
-
-    ``changes`` are the later margin rules, each with the bar from which it applies. ``fees`` are
-    the fee tiers, None if the venue has none.
-    """
-
     rules: Rules
     plan: Plan
     feed: Feed
@@ -82,7 +75,6 @@ class Inputs(NamedTuple):
     fees: FeeSchedule | None
 
     def at(self, t: int) -> Inputs:
-        """Return the inputs with the margin rules in force before bar t."""
         rules = self.rules
         for bar, margin in self.changes:
             rules = rules.with_margin(margin) if bar < t else rules
@@ -90,7 +82,6 @@ class Inputs(NamedTuple):
 
 
 def check_known(venue: Venue, account: Account) -> None:
-    """Refuse terms of the loop of several positions, which a set among others may have."""
     if account.fill == "limit" or list_dated(venue):
         what = "fill='limit'" if account.fill == "limit" else "costs over time"
         raise ParameterError(
@@ -101,10 +92,6 @@ def check_known(venue: Venue, account: Account) -> None:
 
 
 def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> Rules:
-    """Return the rules of venue and account as plain numbers, under the margin rules in force.
-
-    Costs that change over time are the newest; the loop of several positions writes those of a bar.
-    """
     taker, maker, slippage, spread, liquidation_fee, worsening = (
         find_newest(pick_cost(venue, name)) for name in DATED
     )
@@ -160,7 +147,6 @@ def read_account_rules(venue: Venue, account: Account, margin: MarginRules) -> R
 
 
 def read_whole(venue: Venue, account: Account) -> AccountRules:
-    """Return the rules of the account as a whole."""
     return AccountRules(
         has_interest=True if has_interest(venue) else None,
         is_loan=venue.interest_on == "loan",
@@ -170,33 +156,27 @@ def read_whole(venue: Venue, account: Account) -> AccountRules:
 
 
 def has_interest(venue: Venue) -> bool:
-    """Return whether a venue ever charges or pays interest."""
     return bool(find_charged(venue.rates()))
 
 
 def has_order_fee(venue: Venue) -> bool:
-    """Return whether an order at a venue may ever cost a fixed fee."""
     return bool(np.any(np.asarray(venue.fees.per_order) > 0.0))
 
 
 def has_rounding(venue: Venue) -> bool:
-    """Return whether a venue may fill an order in another size than requested."""
     contract, most = venue.contract, venue.slippage.max_participation
     return contract.lot > 0.0 or (contract.min_notional or 0.0) > 0.0 or most is not None
 
 
 def has_limits(account: Account) -> bool:
-    """Return whether the largest leverage of an account changes with time."""
     return isinstance(account.max_leverage, pd.Series)
 
 
 def find_constant(limit: Rate) -> float:
-    """Return a limit of leverage that is one number; infinite if it changes with time."""
     return math.inf if isinstance(limit, pd.Series) else limit
 
 
 def read_plan(venue: Venue, account: Account) -> Plan:
-    """Return how the account reacts to margin calls and liquidations."""
     return Plan(
         margin_call=account.margin_call,
         has_top_up=account.top_up_to is not None,
@@ -207,7 +187,6 @@ def read_plan(venue: Venue, account: Account) -> Plan:
 
 
 def start_state(account: Account) -> State:
-    """Return the state of an account before its first bar."""
     return State(
         balances=Balances(account.capital, (Position(0.0, 0.0, 0.0, 0.0),)),
         equity=account.capital,
@@ -248,11 +227,6 @@ def read_inputs(
 
     ``signal`` is that of each bar. ``started`` is when the account began, in ns. Funding and flows
     before bar ``first`` are left out: an earlier run has paid them.
-
-    Raises
-    ------
-    ParameterError
-        If a set of a sweep has terms that this loop does not know.
     """
     check_known(venue, account)
     clock = find_clock(market)
@@ -279,7 +253,6 @@ def read_inputs(
 
 
 def show_market(clock: PolicyClock, started: int) -> Seen:
-    """Return the market as policies see it."""
     market = clock.seen
     names = [name for name in Seen._fields if name not in {"mark", "start", "rows"}]
     shown = {name: getattr(market, name) for name in names}
@@ -289,7 +262,6 @@ def show_market(clock: PolicyClock, started: int) -> Seen:
 def read_margin_tables(
     venue: Venue, account: Account, time: IntArray, first: int
 ) -> list[tuple[int, MarginRules]]:
-    """Return the margin rules in force at bar ``first`` and after it, each with its first bar."""
     setting, is_isolated = account.venue_leverage or 0.0, account.margin == "isolated"
     return [
         (first + table.first, read_rules(venue.with_table(table), setting, is_isolated))
@@ -306,10 +278,6 @@ def read_clock(market: Market, feed: Feed, sampling: str, *, is_inverse: bool) -
 
 
 def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
-    """Return the log returns of one contract; NaN in the first bar and where they are not finite.
-
-    That of an inverse contract does not exist if the price more than halved.
-    """
     returns = np.full(len(price), np.nan)
     before, after = price[:-1], price[1:]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -319,12 +287,10 @@ def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
 
 
 def mark_samples(market: Market, sampling: str) -> FloatArray:
-    """Return 1 at the last bar of each sampling period, else 0."""
     return mark_ends(market, max(parse_duration(sampling, where=Place("sampling")), 1))
 
 
 def mark_ends(market: Market, period: int) -> FloatArray:
-    """Return 1 at the last bar of each period of UTC time, and at the last bar, else 0."""
     ends = np.zeros(market.n_bars)
     if period % market.interval == 0 and not has_gaps(market):
         step = period // market.interval

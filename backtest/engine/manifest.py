@@ -33,20 +33,13 @@ if TYPE_CHECKING:
     from backtest.venue import InUse, Venue
 
 PORTFOLIO = "portfolio"
-"""The kind of a run of several positions."""
 NOT_IN_ID = (
     "id", "policy_module", "compared_with", "compiled", "causality", "margin_table",
     "margin_tables",
 )  # fmt: skip
-"""Entries of a manifest that its id does not depend on."""
 
 
 class RunTerms(NamedTuple):
-    """What a run is made of; ``signal`` is its text.
-
-    ``is_panel``: the account may hold several positions.
-    """
-
     is_panel: bool
     markets: Markets
     policies: Mapping[str, Policy]
@@ -68,12 +61,6 @@ def write_manifest(
     benchmark: str | None,
     compared_with: str,
 ) -> dict[str, Any]:
-    """Return everything that decides the numbers, with an ``id`` made of it.
-
-    That of a run of one position has neither kind nor overlay, and names no instruments.
-    ``benchmark`` is the one that was given. One that was not given follows from the rest:
-    ``compared_with`` is no part of the id.
-    """
     is_panel, markets, venues, account = terms.is_panel, terms.markets, terms.venues, terms.account
     market: Market | Markets = markets if is_panel else next(iter(markets.values()))
     above = None if terms.overlay is None else describe_policy(terms.overlay)
@@ -110,7 +97,6 @@ def write_manifest(
 
 
 def change_policy(manifest: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of the same run of a policy that is described otherwise."""
     facts = {name: value for name, value in manifest.items() if name not in NOT_IN_ID}
     plain: dict[str, Any] = to_plain({**facts, "policy": {**manifest["policy"], **changes}})
     aside = {name: manifest[name] for name in NOT_IN_ID[1:] if name in manifest}
@@ -120,7 +106,6 @@ def change_policy(manifest: Mapping[str, Any], changes: Mapping[str, Any]) -> di
 def describe_data(
     market: Market | Markets, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
-    """Return the source, the content and the bars of the data, of markets also of each."""
     if isinstance(market, Market):
         return describe_instrument(market, account, start, closes)
     return {
@@ -137,7 +122,6 @@ def describe_data(
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
-    """Return the source, the content and the bars of one market."""
     paid = 0 if market.funding_time.size else len(read_settlements(market).time)
     return {
         **describe_bars(market, start, closes),
@@ -151,7 +135,6 @@ def describe_instrument(
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
-    """Return one policy for the manifest."""
     return {
         "text": repr(policy),
         "name": type(policy).__name__,
@@ -161,7 +144,6 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 
 
 def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
-    """Return the policies: one entry if all instruments have the same."""
     distinct = list(dict.fromkeys(map(repr, policies.values())))
     first = next(iter(policies.values()))
     if len(distinct) == 1:
@@ -177,14 +159,12 @@ def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
 
 
 def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
-    """Return the venue, or the venue of each instrument."""
     if isinstance(venue, Mapping):
         return {name: each.to_dict() for name, each in venue.items()}
     return venue.to_dict()
 
 
 def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
-    """Return the data of a result, as the manifest of a run describes them."""
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
         return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
@@ -193,7 +173,6 @@ def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
 
 
 def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dict[str, Any]:
-    """Return what identifies data: source, content, and the bars from ``start`` to closes."""
     return {
         "source": repr(market),
         "instrument": market.instrument,
@@ -207,7 +186,6 @@ def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dic
 
 
 def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -> str:
-    """Return whether the venue's margin tables are known to hold for the bars of the run."""
     changes = venue.describe_changes(start, end)
     changed = f"the margin table changed on {changes}" if changes else ""
     misfit = "" if market.synthetic else venue.describe_misfit(start, end)
@@ -219,10 +197,6 @@ def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -
 
 
 def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
-    """Return the date of each margin table that was used, its first bar and its number of bars.
-
-    ``of`` is None for the first table of a venue that is no preset.
-    """
     return [
         {
             "of": table.since,
@@ -234,10 +208,6 @@ def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
 
 
 def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
-    """Return the margin tables that runs used, from their manifest.
-
-    The manifest of a run lists them; any other has the first and the last time.
-    """
     if "margin_tables" in manifest:
         stamps = [
             to_nanoseconds(each["from"], where="manifest") for each in manifest["margin_tables"]
@@ -251,7 +221,6 @@ def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]
 
 
 def count_later_flows(market: Market, account: Account) -> int:
-    """Return the number of flows after the last open, which are not made."""
     if account.flows is None:
         return 0
     last = utc_index(market.time[-1:])[0]
@@ -259,11 +228,6 @@ def count_later_flows(market: Market, account: Account) -> int:
 
 
 def hash_source(cls: type[Policy]) -> str:
-    """Return a hash of a policy's code: its formula, observe, start, and all they refer to.
-
-    Properties, class methods, static methods and constants are included; the defaults of parameters
-    are not, they are settings. The hash of a combinator includes its policies.
-    """
     texts = [f"{cls.__module__}.{cls.__qualname__}"]
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] in ("backtest", "builtins"):
@@ -277,7 +241,6 @@ def hash_source(cls: type[Policy]) -> str:
 
 
 def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str]:
-    """Yield the code or the value of each attribute that is no plain method or parameter."""
     for name, value in vars(base).items():
         if name in parameters or isinstance(value, FunctionType):
             continue
@@ -288,13 +251,11 @@ def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str
 
 
 def is_constant(value: Any) -> bool:
-    """Return whether a value is a number, a text, or a tuple of these."""
     if isinstance(value, tuple):
         return all(is_constant(each) for each in value)
     return isinstance(value, (bool, int, float, complex, str, bytes, type(None), np.generic))
 
 
 def find_functions(value: Any) -> Iterator[FunctionType]:
-    """Yield the functions inside a property, class method, static method or cached property."""
     inner = (getattr(value, name, None) for name in ("fget", "__func__", "func"))
     yield from (each for each in inner if isinstance(each, FunctionType))

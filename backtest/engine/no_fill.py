@@ -19,21 +19,15 @@ if TYPE_CHECKING:
 
 
 def is_filled(outcome: Outcome) -> bool:
-    """Return whether a run filled an order, or carried a position from an earlier run."""
     has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
     return bool(has_fill or (outcome.of_positions("quantity") != 0.0).any())
 
 
 def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
-    """Return whether a policy that computes nothing from the market asked for 0 at every close.
-
-    This is ``Constant(0.0)``, which holds cash on purpose.
-    """
     return not columns and not target.any()
 
 
 def find_columns(setup: Setup) -> dict[str, FloatArray]:
-    """Return the columns of all policies, by name and, of several, by instrument."""
     labels = label_names(setup.markets).values()
     return {
         f"{column} of {label}" if label else column: values
@@ -43,10 +37,6 @@ def find_columns(setup: Setup) -> dict[str, FloatArray]:
 
 
 def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return why a run filled no order, without a full stop.
-
-    ``rows`` are those of ``target_cuts``.
-    """
     level, total = outcome.of_positions("target"), rows[0]
     asked, n = level[:-1], int(total["decisions"])
     if np.isnan(asked).all():
@@ -68,7 +58,6 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
 
 
 def explain_nan(n: int, columns: Mapping[str, FloatArray]) -> str:
-    """Return why a policy returned NaN at each of ``n`` closes but the last."""
     unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
     if unknown:
         names = ", ".join(unknown)
@@ -86,7 +75,6 @@ def explain_nan(n: int, columns: Mapping[str, FloatArray]) -> str:
 def explain_limit(
     setup: Setup, total: Mapping[str, Any], limits: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Return which limit prevented the orders: the one that cut most."""
     if not limits:
         return "no limit explains it: look at result.positions"
     worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
@@ -110,17 +98,14 @@ def explain_limit(
 
 
 def list_values(values: Sequence[float]) -> str:
-    """Return different values in words."""
     return " or ".join(f"{each:g}" for each in dict.fromkeys(values))
 
 
 def count_unfilled(metrics: Mapping[str, FloatArray]) -> int:
-    """Return the number of sets that filled no order: those whose turnover is 0."""
     return int((np.asarray(metrics["turnover"]) == 0.0).sum())
 
 
 def warn_of_unfilled(metrics: Mapping[str, FloatArray]) -> None:
-    """Warn about the sets of a sweep that filled no order."""
     n, total = count_unfilled(metrics), len(metrics["turnover"])
     if n:
         warn_caller(

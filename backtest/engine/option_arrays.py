@@ -21,16 +21,11 @@ if TYPE_CHECKING:
     from backtest.engine.run_options import RunOptions
 
 BY_BAR = ("years", "volatilities", "bases", "indices", "values", "marks")
-"""The fields of positions that each bar writes."""
 
 
 def name_groups(
     rule: MarginRule, feed: OptionFeed, names: Sequence[str]
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return the names of the groups of a margin rule, and that of each option.
-
-    An option is in the group of its underlying; without portfolio margin each underlying is one.
-    """
     found = [names[i] for i in feed.instruments]
     if not isinstance(rule, ScenarioMargin):
         return tuple(dict.fromkeys(found)), found
@@ -40,7 +35,6 @@ def name_groups(
 
 
 def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
-    """Return the contracts of a feed, none of them held."""
     n = len(feed.signs)
     return OptionPositions(
         signs=feed.signs,
@@ -57,7 +51,6 @@ def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
 
 
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
-    """Return the rules of the options of a feed; ``names`` are those of the instruments."""
     groups, found = name_groups(rule, feed, names)
     used = rule if len(feed.signs) else MarginRule()
     positions = pack_positions(feed, index_names(found, groups))
@@ -74,7 +67,6 @@ def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) 
 
 
 def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
-    """Return the state of options, none of them held."""
     n = len(feed.signs)
     empty: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
     targets: dict[str, Any] = {"targets": np.full(n, np.nan)}
@@ -84,10 +76,6 @@ def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
 
 
 def resume_options(inputs: Any, names: Sequence[str], held: RunOptions | None) -> OptionState:
-    """Return the state of options, with what an earlier run held of them at its end.
-
-    ``inputs`` are the ``PortfolioInputs`` of the run, ``names`` those of its contracts.
-    """
     found = start_options(inputs.terms.options, inputs.feed.options)
     if held is None:
         return found
@@ -109,6 +97,5 @@ def resume_options(inputs: Any, names: Sequence[str], held: RunOptions | None) -
 
 
 def no_options() -> OptionState:
-    """Return the state of an account without options."""
     feed = make_option_feed(0, 1)
     return start_options(pack_option_terms(MarginRule(), feed, ()), feed)

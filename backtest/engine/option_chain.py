@@ -16,7 +16,6 @@ from backtest.engine.option_inputs import CloseQuotes
 from backtest.venue import Option
 
 SCHEDULED, TOTAL = "schedule", "total"
-"""Names that no leg may have: what a schedule of quantities held, and all legs together."""
 
 
 class ListedOption(NamedTuple):
@@ -51,12 +50,10 @@ class ListedOption(NamedTuple):
 
     @property
     def days(self) -> float:
-        """Days to expiry."""
         return round(YEAR_DAYS * self.years, 9)
 
     @property
     def is_quoted(self) -> bool:
-        """Whether it has a bid or an ask."""
         return not (math.isnan(self.bid) and math.isnan(self.ask))
 
     @property
@@ -93,8 +90,6 @@ class Legs(NamedTuple):
 
 
 class Lister(Protocol):
-    """What lists contracts as rules choose them, in the place of contracts that are listed."""
-
     def look(self, t: int) -> None:
         """Write what is known of the listed contracts at the close of bar t."""
 
@@ -105,11 +100,6 @@ class Lister(Protocol):
 
 
 class ListedContracts(NamedTuple):
-    """All contracts of a run: what they are, and what is known of them at each close.
-
-    With a ``lister`` there are more as the run goes on.
-    """
-
     names: Sequence[str]
     options: Sequence[Option]
     expiries: Sequence[pd.Timestamp]
@@ -120,16 +110,6 @@ class ListedContracts(NamedTuple):
 
 
 class OptionChain(Mapping[str, ListedOption]):
-    """The listed contracts at the close of a bar, by name.
-
-    Attributes
-    ----------
-    instrument : str
-        The instrument whose policy sees it, empty for an overlay.
-    rolled : dict of str to float
-        The legs that the policy asked :meth:`roll` about at this close, with their ``roll`` days.
-    """
-
     def __init__(
         self,
         listed: ListedContracts,
@@ -177,7 +157,6 @@ class OptionChain(Mapping[str, ListedOption]):
 
     @property
     def is_quoted(self) -> bool:
-        """Whether any contract has a bid or an ask: a snapshot is fresh, or none is needed."""
         if self._listed.lister is not None:
             return True
         numbers = self._numbers
@@ -189,29 +168,20 @@ class OptionChain(Mapping[str, ListedOption]):
         return np.fromiter(self._contracts.values(), np.int64, len(self._contracts))
 
     def held(self, leg: str) -> ListedOption | None:
-        """Return the contract that a leg of this policy holds; None if it holds none."""
         k = self._listed.legs.held.get((self._policy, leg), -1)
         name = self._listed.names[k] if k >= 0 else ""
         is_held = name in self._contracts and self._quantities[k] != 0.0
         return self[name] if is_held else None
 
     def quantity_of(self, k: int) -> float:
-        """Return the signed contracts that are held of a number."""
         return float(self._quantities[k])
 
     def positions(self) -> list[ListedOption]:
-        """Return all contracts that are held."""
         return [self[name] for name, k in self._contracts.items() if self._quantities[k] != 0.0]
 
     def choose(
         self, kind: str, delta: float, side: float, tenor: float, roll: float
     ) -> ListedOption | None:
-        """Return the contract nearest to a tenor and an absolute delta; None if none is quoted.
-
-        Of the contracts of a kind that have an ask, those to be sold (``side`` < 0) also a bid, and
-        more than ``roll`` days left: the expiry nearest to ``tenor`` days, then the absolute Black
-        delta nearest to that of ``delta``; ties to the earlier and the lower.
-        """
         if self._listed.lister is not None:
             terms = (self.instrument, self._t, kind, delta, tenor, roll)
             self._contracts.update(self._listed.lister.list_nearest(*terms))
@@ -239,12 +209,6 @@ class OptionChain(Mapping[str, ListedOption]):
     def roll(
         self, legs: Mapping[str, tuple[str, float, float]], tenor: float, roll: float
     ) -> dict[str, ListedOption]:
-        """Return the new contract of each leg if a roll is due, else nothing.
-
-        ``legs`` has kind, delta and side (-1: sold) of each. They roll together: when one holds
-        nothing, has at most ``roll`` days left, or is no longer quoted. Without fresh quotes, or if
-        a leg finds no contract, nothing rolls.
-        """
         self.rolled |= dict.fromkeys(legs, roll)
         if not self.is_quoted:
             return {}

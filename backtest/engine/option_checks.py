@@ -30,10 +30,6 @@ SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 def check_options(
     markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
 ) -> None:
-    """Refuse an account that cannot hold the options of its markets.
-
-    ``own`` is the account of each instrument.
-    """
     if not markets.options:
         return
     check_fills(account)
@@ -52,7 +48,6 @@ def check_options(
 
 
 def check_traders(policies: Mapping[str, object], overlay: object, markets: Markets) -> None:
-    """Refuse policies that trade options where none is listed, and those inside another policy."""
     for name, policy in (*policies.items(), ("the overlay", overlay)):
         if not trades_options(policy):
             continue
@@ -77,7 +72,6 @@ def check_traders(policies: Mapping[str, object], overlay: object, markets: Mark
 def warn_of_options(
     markets: Markets, feed: OptionFeed, policies: Mapping[str, object], overlay: object
 ) -> None:
-    """Warn of assumptions about options that are traded: settlement prices, flat volatility."""
     listing = markets.listing
     is_traded = trades_options(policies) or trades_options(overlay)
     if not markets.options or not (is_traded or listing.quantities is not None):
@@ -100,7 +94,6 @@ def warn_of_options(
 
 
 def warn_of_dropped_orders(markets: Markets, feed: OptionFeed) -> None:
-    """Warn of contracts of a schedule whose orders all come after the expiry."""
     frame = markets.listing.quantities
     for name in () if frame is None else frame.columns:
         k = [*markets.options].index(name)
@@ -111,14 +104,12 @@ def warn_of_dropped_orders(markets: Markets, feed: OptionFeed) -> None:
 
 
 def is_before_first(markets: Markets, name: str) -> bool:
-    """Return whether an option expires before the first expiry of a surface that values it."""
     surfaces = markets.listing.surfaces[markets.listing.underlyings[name]]
     end = int(markets.time[-1])
     return bool(surfaces.is_flat_before(find_expiry(markets.options[name]), end))
 
 
 def check_fills(account: Account) -> None:
-    """Refuse options beside other fills than at the next open, and in several currencies."""
     if account.fill != "next_open":
         raise ParameterError(
             f"options fill at the next open, got {account.fill!r}",
@@ -135,7 +126,6 @@ def check_fills(account: Account) -> None:
 
 
 def check_rule(account: Account, markets: Markets) -> None:
-    """Refuse margin rules that do not know options, or not these."""
     rule = account.requirement
     if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
         found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__

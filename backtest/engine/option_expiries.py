@@ -16,18 +16,12 @@ HOUR = 3_600 * 10**9
 
 
 class Expiry(NamedTuple):
-    """The bar of an expiry, -1 if it is not in the data, and the settlement price."""
-
     bar: int
     is_inside: bool
     price: float
 
 
 def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Expiry:
-    """Return where an option expires: at the open of a bar, as funding is snapped, or inside it.
-
-    One that expires between two sessions expires at the next open.
-    """
     expiry, time = find_expiry(option), markets.time
     jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
     listed, gone = markets.spans[markets.names.index(owner)].tolist()
@@ -50,7 +44,6 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
 
 
 def check_inside(markets: Markets, option: Option, owner: str, bar: int) -> None:
-    """Refuse an expiry inside a long bar whose settlement price is unknown."""
     if option.settlement_price is None and markets.interval > HOUR:
         raise DataError(
             f"an option that expires inside a bar of over an hour needs its settlement price, got "
@@ -62,10 +55,6 @@ def check_inside(markets: Markets, option: Option, owner: str, bar: int) -> None
 
 
 def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: int) -> float:
-    """Return the settlement price: the one given, the mean of mark closes, or the mark open.
-
-    The mean is that of the bars that close in the venue's window before the expiry.
-    """
     if option.settlement_price is not None:
         return option.settlement_price
     market, expiry = markets[owner], find_expiry(option)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 BY_BAR = ("opened", "entries", "settled", "ages")
-"""Arrays by bar of the options besides their record and their quotes."""
 DTYPES: Mapping[str, Any] = {
     "are_coin": np.bool_, "instruments": np.int64, "expiries": np.int64,
 }  # fmt: skip
@@ -31,7 +30,6 @@ def list_arrays(options: RunOptions) -> dict[str, FloatArray]:
 
 
 def list_option_columns(options: RunOptions | None) -> dict[str, FloatArray]:
-    """Return the arrays of the options as columns named ``option field``."""
     if options is None:
         return {}
     arrays = list_arrays(options)
@@ -43,7 +41,6 @@ def list_option_columns(options: RunOptions | None) -> dict[str, FloatArray]:
 
 
 def pack_options(options: RunOptions | None) -> dict[str, Any]:
-    """Return what the options are as plain data; nothing without any."""
     if options is None:
         return {}
     terms = {
@@ -56,7 +53,6 @@ def pack_options(options: RunOptions | None) -> dict[str, Any]:
 
 
 def read_options(stored: Mapping[str, Any] | None, wide: pd.DataFrame) -> RunOptions | None:
-    """Return the options of a saved result from its files; None if it held none."""
     if stored is None:
         return None
     names = tuple(stored["names"])

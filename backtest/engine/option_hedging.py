@@ -18,23 +18,15 @@ if TYPE_CHECKING:
     from backtest.engine.run_options import RunOptions
 
 HedgeSplit: TypeAlias = Literal["instrument", "bar"]
-"""What the hedging error may be split by."""
 HEDGE_SPLITS = Choice("instrument", "bar")
 MONEY = ("options", "hedge", "profit", "theory", "error")
 COLUMNS = (
     *MONEY, "deviation", "expected_deviation", "volatility", "implied_volatility", "costs", "bars",
 )  # fmt: skip
 PAID = ("fees", "slippage", "impact", "funding", "liquidation_loss")
-"""What the hedge costs beside its price."""
 
 
 class Hedge(NamedTuple):
-    """The money of the options on an instrument and of its position, by bar, and what they moved.
-
-    ``weights`` are G S^2 dt of all options together, ``implied`` the same times their variances;
-    ``costs`` are what the hedge paid beside its price.
-    """
-
     money: dict[str, FloatArray]
     weights: FloatArray
     implied: FloatArray
@@ -44,7 +36,6 @@ class Hedge(NamedTuple):
 
 
 def tabulate_hedging(run: RunCloses, options: RunOptions | None, by: HedgeSplit) -> pd.DataFrame:
-    """Return the hedging error of what was hedged; see ``Result.hedging_error``."""
     hedges = {} if options is None else follow_hedges(run, options)
     if by == "instrument":
         rows = [describe_hedge(each) for each in hedges.values()]
@@ -56,7 +47,6 @@ def tabulate_hedging(run: RunCloses, options: RunOptions | None, by: HedgeSplit)
 
 
 def follow_hedges(run: RunCloses, options: RunOptions) -> dict[str, Hedge]:
-    """Return what options and hedge made on each instrument, and what gamma says they make."""
     given = (options.terms, options.quotes, options.carried, options.opened)
     weights, implied = weigh_gamma(*given)
     is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
@@ -76,10 +66,7 @@ def follow_hedges(run: RunCloses, options: RunOptions) -> dict[str, Hedge]:
 
 
 def measure_variance(run: RunCloses, i: int, is_exposed: BoolArray) -> float:
-    """Return the variance per year of an instrument while options on it were held.
-
-    Of the log returns of its mark from close to close, about 0.
-    """
+    """Return the variance per year of an instrument while options on it were held."""
     marks, ends = run.marks[:, i], run.span.closes
     moves, years = np.diff(np.log(marks)), np.diff(ends) / (YEAR_DAYS * DAY)
     rows = is_exposed[1:] & np.isfinite(moves)
@@ -87,7 +74,6 @@ def measure_variance(run: RunCloses, i: int, is_exposed: BoolArray) -> float:
 
 
 def describe_hedge(hedge: Hedge) -> dict[str, float]:
-    """Return the row of an instrument."""
     sums = {name: float(each.sum()) for name, each in hedge.money.items()}
     errors, n = hedge.money["error"][hedge.is_held], int(hedge.is_held.sum())
     weight = float(np.abs(hedge.weights).sum())

@@ -1,8 +1,4 @@
-"""The options of a run as arrays: what values them at open and close of each bar, and orders.
-
-Nothing of a bar depends on a later snapshot: its open has the last surface and the last rows
-stamped at or before it, its close those stamped strictly before it.
-"""
+"""The options of a run as arrays: what values them at open and close of each bar, and orders."""
 
 from __future__ import annotations
 
@@ -24,11 +20,6 @@ YEAR = YEAR_DAYS * DAY
 
 
 class Instant(NamedTuple):
-    """The opens or the closes of all bars: times, and the marks of the instruments then.
-
-    ``side`` says which stamps are known: those at or before a time ("right"), or before ("left").
-    """
-
     name: str
     time: IntArray
     marks: FloatArray
@@ -36,8 +27,6 @@ class Instant(NamedTuple):
 
 
 class Contract(NamedTuple):
-    """A contract of a run: its name, terms and costs, instrument, expiry and what values it."""
-
     name: str
     option: Option
     costs: OptionCosts
@@ -48,7 +37,6 @@ class Contract(NamedTuple):
 
 
 def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel) -> OptionFeed:
-    """Return the options of markets as the loop takes them."""
     listing = markets.listing
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
@@ -77,7 +65,6 @@ def list_instants(
 def write_contract(
     feed: OptionFeed, k: int, contract: Contract, settled: Expiry, instants: Sequence[Instant]
 ) -> None:
-    """Write contract k, the last one so far: what it is, and what its surfaces say."""
     write_terms(feed, k, contract)
     write_expiry(feed, k, settled)
     for instant in instants:
@@ -87,7 +74,6 @@ def write_contract(
 
 
 def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contract]:
-    """Return the contracts of markets in the order of their listing."""
     listing: Any = markets.listing
     return [
         Contract(
@@ -105,7 +91,6 @@ def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contra
 
 
 def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
-    """Write what a contract is, and what it costs."""
     option, costs = contract.option, contract.costs
     terms: dict[str, Any] = {
         "signs": option.sign,
@@ -128,14 +113,12 @@ def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
 
 
 def write_expiry(feed: OptionFeed, k: int, expiry: Expiry) -> None:
-    """Write when a contract expires, and at which price."""
     feed.expiry_bars[k] = expiry.bar
     feed.are_inside[k] = 1 if expiry.is_inside else 0
     feed.expiry_spots[k] = expiry.price
 
 
 def number_contracts(feed: OptionFeed, n: int) -> None:
-    """Write numbers of the expiries, and of the pairs of strike and expiry, of n contracts."""
     keys = list(zip(feed.instruments[:n].tolist(), feed.expiry_times[:n].tolist(), strict=True))
     feed.expiries[:n] = number_each(keys)
     feed.pairs[:n] = number_each(list(zip(keys, feed.strikes[:n].tolist(), strict=True)))
@@ -145,7 +128,6 @@ def number_contracts(feed: OptionFeed, n: int) -> None:
 
 
 def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> None:
-    """Write time left, volatility and basis of a contract at the opens or the closes."""
     spots = at.marks[contract.instrument]
     left = (contract.expiry - at.time) / YEAR
     rows = contract.surfaces.locate(at.time, at.side)
@@ -162,7 +144,6 @@ def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> N
 
 
 def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -> None:
-    """Refuse surfaces that are too old while a contract is listed."""
     listing: Any = markets.listing
     old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
     if len(old):
@@ -183,7 +164,6 @@ def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -
 def write_rows(
     feed: OptionFeed, k: int, markets: Markets, contract: Contract, instants: Sequence[Instant]
 ) -> None:
-    """Write what the rows of a contract in its chain say: marks, quotes, spreads."""
     listing: Any = markets.listing
     chain = listing.chains.get(contract.owner)
     if chain is None:
@@ -205,7 +185,6 @@ def write_rows(
 
 
 def write_quotes(feed: OptionFeed, k: int, rows: QuoteRows, found: IntArray, is_known: Any) -> None:
-    """Write bids and asks at the opens that have a row of the contract."""
     here = np.flatnonzero(is_known)
     feed.has_quotes[here, k] = 1
     feed.bids[here, k] = rows.bid[found[here]]
@@ -213,11 +192,7 @@ def write_quotes(feed: OptionFeed, k: int, rows: QuoteRows, found: IntArray, is_
 
 
 class CloseQuotes(NamedTuple):
-    """What is known of the contracts at each close, (n_bars, K).
-
-    Forwards, marks, quotes and Black deltas. Without a chain the quotes are those of the model:
-    half the spread and at least a tick from the mark, or the mark where no spread is known.
-    """
+    """What is known of the contracts at each close, (n_bars, K)."""
 
     forwards: FloatArray
     marks: FloatArray
@@ -227,7 +202,6 @@ class CloseQuotes(NamedTuple):
 
 
 def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
-    """Return what is known of the contracts at each close."""
     listing: Any = markets.listing
     found = CloseQuotes(*np.full((5, markets.n_bars, len(listing.options)), np.nan))
     age, closes = listing.quote_age or markets.interval, markets.time + markets.interval
@@ -258,10 +232,6 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
 
 
 def write_targets(feed: OptionFeed, markets: Markets) -> None:
-    """Write scheduled contracts: those decided at a close fill at the next open.
-
-    What is decided for an option after its expiry is dropped.
-    """
     listing: Any = markets.listing
     if listing.quantities is None:
         return
@@ -279,10 +249,6 @@ def write_targets(feed: OptionFeed, markets: Markets) -> None:
 
 
 def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
-    """Refuse an order of bar t whose price may be unknown: no quote says a spread, nor the venue.
-
-    Once known, a spread stays known.
-    """
     if feed.are_listed[t, k] and np.isnan(feed.half_spreads[t, k]):
         raise DataError(
             f"an option that is traded needs a spread in volatility, got none for "

@@ -15,12 +15,6 @@ CACHE = "_implied_rows"
 
 
 class QuoteRows(NamedTuple):
-    """The rows of a contract by time: its marks, quotes and volatilities of the mark.
-
-    ``spreads`` and ``price_spreads`` are times and halves of the spread in volatility and in price:
-    of its two-sided quotes, and of the nearest quoted contract in each snapshot before the first.
-    """
-
     stamps: IntArray
     bid: FloatArray
     ask: FloatArray
@@ -38,27 +32,22 @@ class QuoteRows(NamedTuple):
         return np.where((rows >= 0) & is_young, rows, -1)
 
     def pick(self, field: str, rows: IntArray) -> FloatArray:
-        """Return a field of some rows, NaN for -1."""
         values = np.append(getattr(self, field), np.nan)
         return np.asarray(values[rows])
 
     def find_half_spreads(self, times: IntArray) -> FloatArray:
-        """Return the last known half of the spread at each time, in volatility; else NaN."""
         return find_last(*self.spreads, times)
 
     def find_half_prices(self, times: IntArray) -> FloatArray:
-        """Return the last known half of the spread at each time, in price; else NaN."""
         return find_last(*self.price_spreads, times)
 
 
 def find_last(stamps: IntArray, values: FloatArray, times: IntArray) -> FloatArray:
-    """Return the last value stamped at or before each time; NaN before the first."""
     rows = np.searchsorted(stamps, times, side="right") - 1
     return np.asarray(np.append(values, np.nan)[rows])
 
 
 def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
-    """Return the rows of a contract in a chain."""
     rows = list_implied(chain)
     if len(chain.underlyings) > 1:
         rows = rows[rows["underlying"] == option.underlying]
@@ -84,7 +73,6 @@ def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
 
 
 def list_implied(chain: Chain) -> pd.DataFrame:
-    """Return the quotes of a chain with volatilities, computed once and kept with it."""
     kept = chain.__dict__.get(CACHE)
     if kept is None:
         kept = chain.implied()
@@ -101,20 +89,17 @@ def read_stamps(rows: pd.DataFrame) -> IntArray:
 
 
 def select_quoted(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Timestamp]:
-    """Return the rows with a spread, and the time of the first: the far end if there is none."""
     known = rows[rows[name] >= 0.0]
     return known, known["time"].iloc[0] if len(known) else pd.Timestamp.max.tz_localize("UTC")
 
 
 def join_spreads(name: str, own: pd.DataFrame, others: pd.DataFrame) -> tuple[IntArray, FloatArray]:
-    """Return times and halves of the spread of a contract: its own, and others' before them."""
     known, begin = select_quoted(own, name)
     found = pd.concat([others[others["time"] < begin], known])
     return read_stamps(found), found[name].to_numpy(dtype=np.float64)
 
 
 def find_nearest(rows: pd.DataFrame, option: Option, expiry: pd.Timestamp) -> pd.DataFrame:
-    """Return the nearest quoted contract in each snapshot: the expiry, then the strike."""
     quoted = rows[rows["half_spread"] >= 0.0]
     ranked = quoted.assign(
         days=(quoted["expiry"] - expiry).abs(),

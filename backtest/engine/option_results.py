@@ -21,21 +21,16 @@ if TYPE_CHECKING:
     from backtest.engine.run_options import RunOptions
 
 OptionSplit: TypeAlias = Literal["option", "bar"] | Period
-"""What the explained profit may be split by."""
 SPLITS = Choice("option", "bar", *CALENDAR_PERIODS)
 GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")
-"""The Greeks in money, in the order of the tables."""
 OF_OPTIONS = ("value", *GREEKS, "volatility", "days", "surface_age")
-"""Columns of the positions that only accounts with options have."""
 MEASURES = (
     "mean_options_leverage", "peak_options_leverage", "premium_decay", "unexplained_share",
     *OPTION_COSTS,
 )  # fmt: skip
-"""The measures of accounts with options."""
 
 
 def tabulate_options(run: RunCloses, options: RunOptions) -> list[pd.DataFrame]:
-    """Return the rows of the positions table of each option, from its first fill on."""
     held, quotes = options.record, options.quotes
     equity, nothing = run.of_account("equity"), np.zeros(len(run.time))
     prices = run.liquidation_prices[:, options.terms.instruments]
@@ -74,13 +69,11 @@ def tabulate_options(run: RunCloses, options: RunOptions) -> list[pd.DataFrame]:
 
 
 def divide(values: FloatArray, equity: FloatArray) -> FloatArray:
-    """Return values in turns of the equity, 0 where there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(equity > 0.0, values / equity, 0.0)
 
 
 def sum_greeks(run: RunCloses, options: RunOptions) -> dict[str, FloatArray]:
-    """Return the columns of :func:`tabulate_greeks`."""
     equity, held = run.of_account("equity"), options.record
     delta = options.sum_by_underlying(options.greeks["delta"], len(run.names))
     total = {name: options.greeks[name].sum(axis=1) for name in GREEKS}
@@ -95,7 +88,6 @@ def sum_greeks(run: RunCloses, options: RunOptions) -> dict[str, FloatArray]:
 
 
 def list_held(run: RunCloses) -> tuple[tuple[str, ...], dict[str, FloatArray]]:
-    """Return the names of instruments and options, and what each of them made in each bar."""
     held, options = run.record.positions._asdict(), run.options
     if options is None:
         return run.names, held
@@ -121,7 +113,6 @@ def tabulate_greeks(run: RunCloses, options: RunOptions | None) -> pd.DataFrame:
 
 
 def pick_columns(run: RunCloses, options: RunOptions) -> dict[str, FloatArray]:
-    """Return the columns of the table by bar: value, leverage and delta."""
     found = sum_greeks(run, options)
     return {name: found[name] for name in ("options_value", "options_leverage", "net_delta")}
 
@@ -149,7 +140,6 @@ def measure_options(run: RunCloses, options: RunOptions) -> dict[str, float]:
 
 
 def measure_equity(run: RunCloses) -> float:
-    """Return mean equity times years: what sums of money are divided by."""
     years = (int(run.span.closes[-1]) - run.span.start) / (YEAR_DAYS * DAY)
     return float(run.of_account("equity").mean()) * years
 
@@ -164,7 +154,6 @@ def measure_costs(run: RunCloses, options: RunOptions) -> tuple[float, float]:
 
 
 def explain_options(run: RunCloses, options: RunOptions | None, by: OptionSplit) -> pd.DataFrame:
-    """Return the price profit of the options by its parts; see ``Result.explained``."""
     columns = [*EXPLAINED, "price_pnl"]
     if options is None:
         return pd.DataFrame({name: [] for name in columns}, dtype=np.float64)

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
 
 RollSplit: TypeAlias = Literal["roll", "leg"]
-"""What the cost of options may be split by."""
 ROLL_SPLITS = Choice("roll", "leg")
 COSTS = ("premium", "proceeds", "fees", "spread", "cost")
-"""The money of a roll. Cost is premium less proceeds, and fees; both prices contain the spread."""
 COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
 
 
@@ -38,24 +36,6 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
         ``"roll"``: a row for each contract from its first fill to its last, in the settlement
         currency. ``"leg"``: a row for each leg and their ``total``, with the number of ``rolls``,
         as fractions of the mean equity per year.
-
-    Returns
-    -------
-    DataFrame
-        ``leg`` (``schedule`` without a policy), ``contract``, ``side``, ``opened`` and ``closed``
-        (opens of the bars), how it ``ended``, ``quantity``; ``premium`` paid for it, ``proceeds``
-        at its end (of an open one its mark), both negative for what was sold; ``fees``; ``spread``,
-        what fills were worse than marks, which the prices contain; and ``cost`` = premium -
-        proceeds + fees. An account that held no options has no rolls.
-
-    Raises
-    ------
-    ParameterError
-        If ``by`` is another word.
-
-    Notes
-    -----
-    A run that was resumed does not know what an earlier one paid for what it holds: NaN.
     """
     ROLL_SPLITS.check("by", by, where="Result.rolls, by")
     parts = [] if options is None else list_rolls(run, options)
@@ -66,7 +46,6 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
 
 
 def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
-    """Return the rolls of each contract."""
     entries, parts = read_entries(run), []
     pairs = zip(hold_options(options), options.legs, options.terms.names, strict=True)
     for held, leg, contract in pairs:
@@ -94,10 +73,7 @@ def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
 
 
 def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
-    """Return what each leg cost, and all of them, as fractions of the mean equity per year.
-
-    NaN where it is unknown of a roll.
-    """
+    """Return what each leg cost, and all of them, as fractions of the mean equity per year."""
     legs = rolls.groupby("leg", sort=False)[list(COSTS)]
     sums = legs.sum().where(legs.count().eq(legs.size(), axis=0))
     counts = rolls.groupby("leg", sort=False)["contract"].count()
@@ -108,7 +84,6 @@ def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect_options(run: RunRecord) -> dict[str, Any]:
-    """Return the numbers of the options, for JSON; nothing without any."""
     if run.options is None:
         return {}
     last = run.greeks.iloc[-1]

@@ -21,7 +21,6 @@ WHERE = "bt.run, option_quantities"
 
 
 def schedule_options(market: Any, given: Any) -> Any:
-    """Return markets whose options are held as a frame says, or as they are without one."""
     if given is None:
         return market
     if not as_markets(market, where=WHERE).options:
@@ -43,12 +42,10 @@ def schedule_options(market: Any, given: Any) -> Any:
 
 
 def refuse(problem: str, cure: str) -> NoReturn:
-    """Raise the error of a schedule."""
     raise ParameterError(problem, where=WHERE, cure=cure)
 
 
 def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
-    """Refuse columns that are no listed contracts, each once."""
     for name in frame.columns:
         if name not in names:
             refuse(
@@ -61,7 +58,6 @@ def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
 
 
 def check_times(index: pd.Index, markets: Markets) -> None:
-    """Refuse an index that is not of opens of bars at whose closes orders are decided."""
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
         found = "no time zone" if isinstance(index, pd.DatetimeIndex) else type(index).__name__
         refuse(f"rows must be indexed by time in UTC, got {found}", "frame.tz_localize('UTC')")
@@ -87,7 +83,6 @@ def check_times(index: pd.Index, markets: Markets) -> None:
 
 
 def read_values(frame: pd.DataFrame) -> FloatArray:
-    """Return the quantities as numbers; NaN leaves a contract as it is."""
     try:
         values = frame.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:

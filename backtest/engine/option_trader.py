@@ -53,8 +53,6 @@ BAR = ("open", "high", "low", "close", "mark", "volume", "funding")
 
 
 class Trade(NamedTuple):
-    """A policy that trades options: its number, and the contracts that it sees by name."""
-
     i: int
     policy: Policy
     columns: tuple[str, ...]
@@ -62,11 +60,6 @@ class Trade(NamedTuple):
 
 
 class OptionTrader(NamedTuple):
-    """The policies of a run that trade options, and what they see at each close.
-
-    ``waits`` are those of policies that order at rolls alone; they change.
-    """
-
     markets: Markets
     listed: ListedContracts
     trades: tuple[Trade, ...]
@@ -74,7 +67,6 @@ class OptionTrader(NamedTuple):
     waits: dict[int, Wait]
 
     def name_legs(self) -> list[tuple[int, str]]:
-        """Return the contracts that were ordered by number, with the names of their legs."""
         return [(k, leg) for k, (_, leg) in self.listed.legs.owners.items()]
 
 
@@ -88,11 +80,6 @@ def make_trader(
     lister: Any = None,
     resume: RunOptions | None = None,
 ) -> OptionTrader | None:
-    """Return the policies that trade options, those of the instruments and last the overlay.
-
-    ``legs`` are those of the whole run, at first those of the run that it goes on from. A
-    ``lister`` lists contracts as policies choose them; without one the markets do.
-    """
     trades = [
         Trade(
             i,
@@ -125,7 +112,6 @@ def make_trader(
 
 
 def resume_legs(legs: Legs, trades: Sequence[Trade], before: RunOptions) -> None:
-    """Write the legs of an earlier run; the current contract of each is the last that it opened."""
     held = before.record.quantity
     changed = np.diff(held != 0.0, axis=0, prepend=False)
     opened = [np.flatnonzero(each)[-1] if each.any() else -1 for each in changed.T]
@@ -140,7 +126,6 @@ def resume_legs(legs: Legs, trades: Sequence[Trade], before: RunOptions) -> None
 
 
 def list_contracts(markets: Markets, i: int) -> dict[str, int]:
-    """Return the numbers of the contracts on instrument i; of the overlay, of all."""
     owners = markets.listing.underlyings
     wanted = markets.names[i : i + 1] or markets.names
     return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
@@ -157,7 +142,6 @@ def ask_trader(
     tape: RunTape,
     t: int,
 ) -> None:
-    """Ask the policies at the close of bar t, and write their orders for the next open."""
     if trader is None:
         return
     n = len(state.margin)
@@ -199,7 +183,6 @@ def order(
     scratch: Scratch,
     t: int,
 ) -> None:
-    """Ask one policy at the close of bar t, and write its orders."""
     is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
     name = trader.markets.names[trade.i] if is_own else ""
     chain = OptionChain(trader.listed, trade.contracts, quantities, trade.i, name, t)
@@ -217,7 +200,6 @@ def order(
 
 
 def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape, t: int) -> CloseFacts:
-    """Return what the close of bar t looked like, as it was recorded."""
     closes, row, gross = tape.record.closes, t - tape.cursor[1], 0.0
     for i in np.flatnonzero(state.held.quantities):
         gross += abs(state.held.quantities[i]) * abs(quotes.mark_close[i])
@@ -233,14 +215,11 @@ def recall_close(state: AccountState, quotes: MarketBar, tape: RunTape, t: int) 
 
 
 class SeenBar:
-    """The closed bar that a policy orders options on: its fields, and the policy's columns."""
-
     def __init__(self, **fields: Any) -> None:
         self.__dict__.update(fields)
 
 
 def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SeenBar:
-    """Return the bar of a policy with its columns."""
     at, length = int(deciders.columns_at[trade.i]), int(deciders.lengths[trade.i])
     columns = {
         name: deciders.columns[at + j * length + local] for j, name in enumerate(trade.columns)
@@ -249,7 +228,6 @@ def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SeenBar
 
 
 def read_account(deciders: Deciders, terms: Any, quotes: MarketBar, i: int) -> AccountView:
-    """Return the account that a policy sees."""
     rules = pick_instrument(terms, i).margin._replace(
         multiplier=float(quotes.multiplier[i]), initial_multiplier=float(quotes.initial[i])
     )
@@ -260,7 +238,6 @@ def read_account(deciders: Deciders, terms: Any, quotes: MarketBar, i: int) -> A
 
 
 def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: OptionChain) -> Any:
-    """Return what a policy orders; what it raises becomes a PolicyError."""
     policy: Any = trade.policy
     try:
         return policy.option_orders(bar, account, chain)
@@ -275,7 +252,6 @@ def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: OptionChain) ->
 
 
 def place(bar: SeenBar) -> str:
-    """Return the close of a bar as text."""
     time: int = bar.time  # type: ignore[attr-defined] # a field
     return f"close of the bar of {format_time(int(time))} UTC"
 
@@ -289,10 +265,6 @@ def write_orders(
     t: int,
     where: str,
 ) -> None:
-    """Write what a policy ordered at the close of bar t, checked, for the next open.
-
-    What is ordered of a contract that has expired by then is dropped.
-    """
     for leg, order in orders:
         name, quantity = read_order(leg, order, trader, trade, where)
         if math.isnan(quantity):
@@ -320,10 +292,6 @@ def order_instrument(
     i: int,
     where: str,
 ) -> tuple[list[tuple[str, Any]], bool]:
-    """Order contracts of the instrument itself for the next open; return the orders of options.
-
-    They take the place of the leverage that its policy decided. Last comes whether there were any.
-    """
     rest, is_ordered = [], False
     for leg, order in orders:
         if not isinstance(order, tuple | list) or len(order) != 2 or order[0] != name:
@@ -336,7 +304,6 @@ def order_instrument(
 
 
 def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:
-    """Return the legs and their orders."""
     if not isinstance(orders, Mapping):
         raise PolicyError(
             f"option_orders must return a dict of legs, got {repr_plain(orders)}",
@@ -356,7 +323,6 @@ def read_orders(orders: Any, where: str) -> list[tuple[str, Any]]:
 def read_order(
     leg: str, order: Any, trader: OptionTrader, trade: Trade, where: str
 ) -> tuple[str, float]:
-    """Return the name of a contract and the quantity of an order."""
     if not isinstance(order, tuple | list) or len(order) != 2:
         raise PolicyError(
             f"the order of a leg must be (contract, quantity), got {repr_plain(order)} for {leg!r}",
@@ -367,7 +333,6 @@ def read_order(
 
 
 def read_quantity(leg: str, quantity: Any, where: str) -> float:
-    """Return the quantity of an order."""
     if isinstance(quantity, bool) or not isinstance(quantity, int | float | np.number):
         raise PolicyError(
             f"a quantity must be a number of contracts, got {repr_plain(quantity)} for {leg!r}",
@@ -384,7 +349,6 @@ def read_quantity(leg: str, quantity: Any, where: str) -> float:
 
 
 def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> str:
-    """Return the name under which a contract is listed; refuse one that this policy cannot see."""
     if isinstance(contract, Option):
         listed = zip(trader.listed.names, trader.listed.options, strict=True)
         found = next((name for name, each in listed if each == contract), None)
@@ -402,14 +366,12 @@ def find_name(contract: Any, trader: OptionTrader, trade: Trade, where: str) -> 
 
 
 def truncate(quantity: float, lot: float) -> float:
-    """Return a quantity in whole lots, toward 0; 0.3 is three lots of 0.1."""
     if lot == 0.0:
         return quantity
     return math.copysign(math.floor(abs(quantity) / lot * (1.0 + TOLERANCE)) * lot, quantity)
 
 
 def enter_leg(listed: ListedContracts, trade: Trade, leg: str, k: int, where: str) -> None:
-    """Give a contract to a leg, from now on its current one; refuse one of another leg."""
     owner = listed.legs.owners.setdefault(k, (trade.i, leg))
     if owner != (trade.i, leg):
         raise PolicyError(
@@ -424,10 +386,6 @@ def enter_leg(listed: ListedContracts, trade: Trade, leg: str, k: int, where: st
 def sell_leftovers(
     trader: OptionTrader, trade: Trade, feed: OptionFeed, chain: OptionChain, t: int
 ) -> None:
-    """Order the end of contracts that a leg holds besides its current one.
-
-    The side that closes them must be quoted, or the order would not fill.
-    """
     legs = trader.listed.legs
     for each in chain.positions():
         k = trade.contracts[each.name]

@@ -1,7 +1,4 @@
-"""When policies that trade options are asked: at each close, or where a roll may be due.
-
-A ``trader`` is an :class:`backtest.engine.option_trader.OptionTrader`, a ``trade`` one of its own.
-"""
+"""When policies that trade options are asked: at each close, or where a roll may be due."""
 
 from __future__ import annotations
 
@@ -19,14 +16,11 @@ if TYPE_CHECKING:
 
 
 class Wait(NamedTuple):
-    """The next bar at whose close a policy may order, as long as it holds its contracts."""
-
     bar: int
     contracts: tuple[int, ...]
 
 
 def find_next_stop(trader: Any, deciders: Deciders, t: int, stop: int) -> int:
-    """Return one past the next bar at whose close options may be ordered, at most ``stop``."""
     if trader is None:
         return stop
     waits = [trader.waits[each.i].bar if each.i in trader.waits else t for each in trader.trades]
@@ -38,10 +32,6 @@ def find_next_stop(trader: Any, deciders: Deciders, t: int, stop: int) -> int:
 
 
 def find_lost(trader: Any, tape: RunTape, t: int, stop: int) -> int:
-    """Return the first of the bars t to ``stop`` at whose close a policy lost what it waits with.
-
-    The last one does not count: it is asked there in any case. -1: none.
-    """
     if trader is None or not trader.waits:
         return -1
     kept = sorted({k for each in trader.waits.values() for k in each.contracts})
@@ -53,12 +43,6 @@ def find_lost(trader: Any, tape: RunTape, t: int, stop: int) -> int:
 def wait_for_roll(
     trader: Any, trade: Any, chain: OptionChain, t: int, *, has_ordered: bool
 ) -> None:
-    """Note the next bar at which a policy may order, if it orders at rolls alone.
-
-    That is the first close at which a contract that it holds has its ``roll`` days left, or nothing
-    values it. Where venues quote (chains), it is asked at each close. A policy that orders 0
-    contracts at each roll, and holds none, is not asked again.
-    """
     if not chain.rolled or not orders_at_rolls(trade.policy):
         return
     feed, due = trader.listed.feed, len(trader.markets.time)
@@ -80,6 +64,5 @@ def wait_for_roll(
 
 
 def has_chains(trader: Any) -> bool:
-    """Return whether quotes of a venue say which contracts can be traded."""
     listing = trader.markets.listing
     return listing is not None and bool(listing.chains)

@@ -14,7 +14,6 @@ from backtest.venue.dated_costs import DATED
 from backtest.venue.fee_tiers import MAKER
 
 FEE, TAKER, SLIPPAGE, LIQUIDATION_FEE, LIQUIDATION_SLIPPAGE, MAKER_FEE = range(6)
-"""Rows of the costs of a bar: :data:`backtest.account.portfolio_records.DATED_ROWS`, then maker."""
 
 
 def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
@@ -38,15 +37,7 @@ def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
 
 
 def read_cost(cost: Cost, market: Market, where: str) -> FloatArray:
-    """Return a cost by bar, of shape (n_bars,), or (1,) for a constant.
-
-    A column holds from the bar after it; where it is missing (NaN) the value before goes on.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, begins with a missing value, or has a value that is no cost.
-    """
+    """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
     if not isinstance(cost, str):
         return as_of(cost, market.time, where)
     values = pd.Series(find_column(market, cost, where)).ffill().to_numpy()

@@ -1,8 +1,4 @@
-"""The contract of policies, and its checks on a policy class: what ``backtest check`` runs.
-
-Each check returns what it found, or raises what is wrong. A policy's own code may raise anything:
-every exception becomes a finding.
-"""
+"""The contract of policies, and its checks on a policy class: what ``backtest check`` runs."""
 
 from __future__ import annotations
 
@@ -30,41 +26,30 @@ from backtest.policy import (
 
 
 class Finding(NamedTuple):
-    """Result of one check; ``detail`` has the finding, or the fault and its cure."""
-
     name: str
     passed: bool
     detail: str
 
 
 class ProbeMemory(NamedTuple):
-    """The last decision of the probe."""
-
     leverage: float
 
 
 class Probe(Policy):
-    """A policy with a column and a memory: lower leverage after large moves."""
-
     most: Annotated[float, Range(0.1, 10.0, "turns of equity")] = 2.0
 
     def observe(self, market: Any) -> dict[str, FloatArray]:
-        """Return the log range of each bar."""
         return {"move": np.log(market.high / market.low)}
 
     def start(self) -> ProbeMemory:
-        """Return a memory of 1x."""
         return ProbeMemory(1.0)
 
     def leverage(self, bar: Any, account: Any, memory: ProbeMemory) -> tuple[float, ProbeMemory]:  # noqa: ARG002 - the signature of a formula
-        """Return the mean of the last decision and of the most over 1 + 100 moves."""
         decided = 0.5 * memory.leverage + 0.5 * self.most / (1.0 + 100.0 * bar.move)
         return decided, ProbeMemory(decided)
 
 
 class ContractCheck(NamedTuple):
-    """One check; if a gate fails, the checks after it are skipped."""
-
     name: str
     test: Callable[[ContractTrial], str]
     is_gate: bool
@@ -76,30 +61,6 @@ def check_policy(
     *,
     accounts: Sequence[str] = ACCOUNTS,
 ) -> list[Finding]:
-    """Check a policy class against the contract; return findings in the order of :data:`CHECKS`.
-
-    Parameters
-    ----------
-    policy_class : type
-        A subclass of Policy whose parameters all have defaults. A combinator without policies is
-        checked over :class:`Probe`.
-    market : Market or Markets, optional
-        The market of the checks, cut to 8,760 bars. Of several, each is checked, and a finding is
-        the first that failed. Default: a synthetic perpetual future, long
-        enough for the policy to warm up.
-    accounts : sequence of str
-        Kinds of accounts, of ``"cross"``, ``"isolated"`` and ``"inverse"``; each compiles.
-
-    Returns
-    -------
-    list of Finding
-        It ends early if a check fails that later ones depend on. Nothing is raised.
-
-    Notes
-    -----
-    The first time in a new version of the engine this takes a minute: the rules compile. After
-    that, some seconds.
-    """
     given: Mapping[str, Market | None] = {"": None} if market is None else as_markets(market)
     return join_findings(
         {
@@ -112,7 +73,6 @@ def check_policy(
 def list_findings(
     policy_class: type[Policy], market: Market | None, accounts: Sequence[str]
 ) -> list[Finding]:
-    """Return the findings on one market, up to the first failed check that later ones need."""
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
         probes = [Probe] * policy_class.takes[0]
         policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
@@ -128,7 +88,6 @@ def list_findings(
 
 
 def join_findings(found: Mapping[str, list[Finding]]) -> list[Finding]:
-    """Return the finding of each check on several markets: the first that failed, or the first."""
     joined: dict[str, Finding] = {}
     for name, findings in found.items():
         for each in findings:
@@ -139,7 +98,6 @@ def join_findings(found: Mapping[str, list[Finding]]) -> list[Finding]:
 
 
 def run_check(check: ContractCheck, trial: ContractTrial) -> Finding:
-    """Return the finding of one check."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -154,7 +112,6 @@ def run_check(check: ContractCheck, trial: ContractTrial) -> Finding:
 
 
 def check_class(trial: ContractTrial) -> str:
-    """Require a subclass of Policy that defines leverage with the right arguments."""
     cls = trial.cls
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
         raise BrokenContractError(f"must be a subclass of bt.Policy, got {cls!r}")
@@ -180,7 +137,6 @@ def check_class(trial: ContractTrial) -> str:
 
 
 def check_docstring(trial: ContractTrial) -> str:
-    """Require a docstring: lists show its first line."""
     made = tuple(f"{name}(" for name in written_names(trial.cls))  # dataclasses write these
     line = (inspect.getdoc(trial.cls) or "").strip().partition("\n")[0]
     if not line or line.startswith(made):
@@ -191,12 +147,10 @@ def check_docstring(trial: ContractTrial) -> str:
 
 
 def check_defaults(trial: ContractTrial) -> str:
-    """Require that the policy constructs without arguments."""
     return repr(trial.policy)
 
 
 def check_repr(trial: ContractTrial) -> str:
-    """Require that the repr evaluates to an equal policy."""
     text = repr(trial.policy)
     names = {**written_names(trial.cls), "inf": math.inf}
     again = eval(text, names)  # the text of the policy that is being checked
@@ -206,7 +160,6 @@ def check_repr(trial: ContractTrial) -> str:
 
 
 def check_ranges(trial: ContractTrial) -> str:
-    """Require that every parameter rejects, by name, the values that its declaration excludes."""
     count = 0
     for name, value in list_invalid(trial.cls):
         count += 1
@@ -226,7 +179,6 @@ def check_ranges(trial: ContractTrial) -> str:
 
 
 def list_invalid(cls: type[Policy]) -> Iterator[tuple[str, object]]:
-    """Yield names of parameters with values that they must reject."""
     for parameter in cls.parameters().values():
         if parameter.space is None:
             invalid: Iterable[object] = (None, "True", 1)
@@ -236,7 +188,6 @@ def list_invalid(cls: type[Policy]) -> Iterator[tuple[str, object]]:
 
 
 def check_settings(trial: ContractTrial) -> str:
-    """Require that the settings, as values and as text, make an equal policy."""
     settings = trial.policy.settings()
     texts = {name: str(value) for name, value in settings.items()}
     for given in (settings, texts):
@@ -247,13 +198,11 @@ def check_settings(trial: ContractTrial) -> str:
 
 
 def describe_parameter(parameter: Parameter) -> str:
-    """Return a parameter with its range or choices, as text."""
     kind = "one of " if isinstance(parameter.space, Choice) else ""
     return f"{parameter.name} {kind}{parameter.space or 'True or False'}"
 
 
 def check_memory(trial: ContractTrial) -> str:
-    """Require that ``start`` returns a NamedTuple of floats."""
     if not hasattr(trial.policy, "start"):
         return "remembers nothing"
     memory: Any = trial.policy.start()
@@ -286,4 +235,3 @@ CHECKS = (
     ContractCheck("compiled equals plain", contract_runs.check_compiled, False),
     ContractCheck("decisions know the past only", contract_runs.check_causal_decisions, False),
 )
-"""All checks, in their order."""

@@ -15,7 +15,6 @@ from backtest.engine.collateral_prices import ASSET
 
 
 def new_quotes(n: int, assets: int) -> MarketBar:
-    """Return an empty quotes."""
     flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
     own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
     prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
@@ -23,7 +22,6 @@ def new_quotes(n: int, assets: int) -> MarketBar:
 
 
 def new_scratch(n: int, assets: int, n_pools: int = 1) -> Scratch:
-    """Return arrays to compute in."""
     sizes = {
         "price": assets,
         "price_end": assets,
@@ -43,10 +41,8 @@ def new_scratch(n: int, assets: int, n_pools: int = 1) -> Scratch:
 
 
 def new_ledger_array(n: int) -> FloatArray:
-    """Return an empty ledger."""
     return np.zeros((N_TERMS, n + 1))
 
 
 def new_event_log(capacity: int) -> EventLog:
-    """Return an empty log."""
     return EventLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))

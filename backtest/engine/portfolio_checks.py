@@ -44,14 +44,9 @@ from backtest.venue import (
 from backtest.venue.spot_rules import ACCOUNT_FIELDS
 
 OF_POOL = ("borrow_rate", "cash_rate", "short_rate")
-"""Fields of a venue that belong to a pool: they may differ between currencies."""
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
-    """Describe missing and unknown instruments of a table; empty if there are none.
-
-    It must have an entry for each of ``names``, and may have others that are ``known``.
-    """
     given = [*table]
     unknown = [f"{each!r}{did_you_mean(str(each), known)}" for each in given if each not in known]
     if unknown:
@@ -61,7 +56,6 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
 
 
 def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
-    """Require that a table names the instruments of the run, all of them and no others."""
     if not isinstance(value, FrozenTable):
         return
     found = find_misfit(value, names, names)
@@ -74,10 +68,6 @@ def check_instruments(value: Any, names: Sequence[str], *, where: str) -> None:
 
 
 def give_each(value: object, markets: Markets, *, one: str, several: str) -> dict[str, Any]:
-    """Return the value of each instrument: one for all, or one by name.
-
-    ``one`` and ``several`` are the noun of the argument, for errors.
-    """
     given = name_values(value, markets.names)
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
@@ -90,7 +80,6 @@ def give_each(value: object, markets: Markets, *, one: str, several: str) -> dic
 
 
 def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
-    """Return the venue of each instrument: one for all, or one by name."""
     venues = give_each(venue, markets, one="venue", several="venues")
     for name, each in venues.items():
         if not isinstance(each, Venue):
@@ -103,7 +92,6 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
 
 
 def check_account_kind(account: object) -> None:
-    """Require an account."""
     if not isinstance(account, Account):
         raise ParameterError(
             f"account must be an Account, got {repr_plain(account)}",
@@ -113,7 +101,6 @@ def check_account_kind(account: object) -> None:
 
 
 def check_maker_shares(venues: Mapping[str, Venue]) -> None:
-    """Refuse a share of every trade at the maker rate beside orders that are maker or taker."""
     for name, venue in venues.items():
         if venue.fees.maker_share > 0.0:
             raise ParameterError(
@@ -125,7 +112,6 @@ def check_maker_shares(venues: Mapping[str, Venue]) -> None:
 
 
 def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
-    """Require settings of venues and account that fit together, and are supported."""
     pools = check_pools(markets, venues, account)
     check_agreement(markets.names, venues, pools)
     check_order(venues[markets.names[0]], markets)
@@ -146,7 +132,6 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
 
 
 def check_expiry(market: Market, venue: Venue) -> None:
-    """Require that a market ends when its contract expires."""
     text = venue.contract.expires
     if text is not None and int(market.time[-1]) >= to_nanoseconds(text, where="Contract.expires"):
         last = format_time(int(market.time[-1]))
@@ -193,7 +178,6 @@ def check_own_currency(account: Account, settled: str) -> None:
 
 
 def check_listing(asset: Collateral, currencies: Sequence[str]) -> None:
-    """Require that collateral serves a pool of the account."""
     if asset.currency is not None and asset.currency not in currencies:
         listed = ", ".join(filter(None, currencies)) or "none that is named"
         raise ParameterError(
@@ -204,7 +188,6 @@ def check_listing(asset: Collateral, currencies: Sequence[str]) -> None:
 
 
 def check_transfers_used(account: Account, own: Mapping[str, Account]) -> None:
-    """Refuse transfers where no pool has a cross position to cover."""
     if account.transfers is not None and all(e.margin == "isolated" for e in own.values()):
         raise ParameterError(
             "transfers cover the initial margin of cross positions, got only isolated ones",
@@ -229,10 +212,6 @@ def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
 def check_agreement(
     names: Sequence[str], venues: Mapping[str, Venue], pools: Mapping[str, int]
 ) -> None:
-    """Require that the venues agree about what belongs to the account.
-
-    Rates of interest belong to a pool.
-    """
     for name in names[1:]:
         of_pool = next(each for each in names if pools[each] == pools[name])
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
@@ -248,7 +227,6 @@ def check_agreement(
 
 
 def check_order(venue: Venue, markets: Markets) -> None:
-    """Require that the order of a partial liquidation names instruments of the markets."""
     order, known = venue.liquidation.order, markets.names_of_whole
     names = () if order is None or isinstance(order, str) else order
     unknown = [f"{each!r}{did_you_mean(each, known)}" for each in names if each not in known]
@@ -261,7 +239,6 @@ def check_order(venue: Venue, markets: Markets) -> None:
 
 
 def read_field(venue: Venue, field: str) -> Any:
-    """Return a field of a venue, or of a part of it."""
     value: Any = venue
     for part in field.split("."):
         value = getattr(value, part)
@@ -269,7 +246,6 @@ def read_field(venue: Venue, field: str) -> Any:
 
 
 def is_equal(mine: object, theirs: object) -> bool:
-    """Return whether two settings are equal, also where they are series."""
     if isinstance(mine, pd.Series) and isinstance(theirs, pd.Series):
         return mine.equals(theirs)
     is_mixed = isinstance(mine, pd.Series) or isinstance(theirs, pd.Series)
@@ -277,12 +253,10 @@ def is_equal(mine: object, theirs: object) -> bool:
 
 
 def describe(value: object) -> str:
-    """Return a setting in a few characters."""
     return "a series" if isinstance(value, pd.Series) else repr(value)
 
 
 def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None:
-    """Require that the cross positions, which are one pool, are liquidated in one mode."""
     cross = [name for name, account in own.items() if account.margin == "cross"]
     for name in cross[1:]:
         mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
@@ -296,7 +270,6 @@ def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None
 
 
 def check_health(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
-    """Refuse a health factor where positions have no requirement of their own."""
     for name in names:
         health = venues[name].liquidation.full_below_health
         if health > 0.0 and not isinstance(account.requirement, Brackets):
@@ -311,10 +284,6 @@ def check_health(names: Sequence[str], venues: Mapping[str, Venue], account: Acc
 def check_spot_legs(
     markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
 ) -> None:
-    """Refuse what a spot leg cannot have: isolated margin, its coin as collateral, health factors.
-
-    It has no margin of its own, a coin backs positions once, and debts are those of the account.
-    """
     legs = [name for name in markets.names if venues[name].contract.is_spot]
     health = next((n for n in venues if venues[n].liquidation.full_below_health > 0.0), None)
     if legs and health is not None:
@@ -342,7 +311,6 @@ def check_spot_legs(
 
 
 def is_same_coin(asset: Collateral, name: str, markets: Markets) -> bool:
-    """Return whether collateral is the coin of an instrument, by its market or by its name."""
     market, prices = markets[name], asset.prices
     is_its_market = prices is market or (isinstance(prices, str) and prices == name)
     coins = {find_coin(name), find_coin(market.instrument)} - {""}
@@ -369,7 +337,6 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
 
 
 def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> None:
-    """Warn of instruments that were closed because their history ends."""
     found = sorted({int(row[8]) for row in entries if row[1] == delisted})
     if found:
         names = ", ".join(markets.names[i] for i in found)
@@ -380,7 +347,6 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> N
 
 
 def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
-    """Require a calendar and a sampling period that fit the market."""
     if not isinstance(calendar, str) or calendar not in ("365", "252"):
         raise ParameterError(
             f"calendar must be '365' or '252', got {repr_plain(calendar)}",

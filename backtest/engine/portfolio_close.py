@@ -44,11 +44,6 @@ from backtest.venue import (
 
 
 def look_at_close(bar: AccountBar, has_prices: bool) -> CloseFacts:
-    """Return what a close looks like, and write where each position fails, the others frozen.
-
-    The state is valued at the mark closes. Without ``has_prices``, positions that are certainly not
-    near failure are passed over.
-    """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     gross, needed, backing = 0.0, 0.0, 1.0
     has_pool = count_cross(terms, state) > 0
@@ -93,7 +88,6 @@ def is_any_near(
     excess: float,
     has_prices: bool,
 ) -> bool:
-    """Return whether the price at which an instrument fails is needed: wanted, or perhaps near."""
     if is_walking(terms, state) and not is_isolated(terms, i):
         if not is_moved_by(terms, state, i):
             return False
@@ -105,11 +99,6 @@ def is_any_near(
 
 
 def is_far(terms: Terms, state: AccountState, i: int, notional: float, excess: float) -> bool:
-    """Return whether a position is certainly not near failure; ``excess`` is D of the pool.
-
-    A move by a share of its notional costs that, and adds at most as much times the level to the
-    requirement. Near is within a tenth of the price.
-    """
     level = terms.rules.level
     if is_isolated(terms, i):
         level = 1.0
@@ -119,7 +108,6 @@ def is_far(terms: Terms, state: AccountState, i: int, notional: float, excess: f
 
 
 def is_near_failure(quotes: MarketBar, i: int, value: float) -> bool:
-    """Return whether the mark close is within a tenth of the price at which a position fails."""
     close = quotes.mark_close[i]
     ratio = value / close if close > 0.0 else close / value
     if math.isnan(ratio):
@@ -164,7 +152,6 @@ def find_failure_value(
 def find_nearer_value(
     terms: Terms, state: AccountState, scratch: Scratch, i: int, excess: float
 ) -> float:
-    """Return the nearer of the two prices at which an account with options fails; NaN if none."""
     value = state.held.values[i]
     left = excess - TOLERANCE * abs(compute_pool(terms, state) - excess)
     down = find_value_with_options(terms, state, scratch, i, False, left)

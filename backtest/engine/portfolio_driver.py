@@ -46,16 +46,9 @@ from backtest.policy import Policy
 from backtest.venue import OwnMargin, make_own_twins
 
 Formulas = list[tuple[Policy, tuple[str, ...]]]
-"""Policies, each with the names of its columns."""
 
 
 class PolicySwitch(NamedTuple):
-    """First bar of the policies, or of new parameters of them, with their deciders.
-
-    ``policies`` are those of the deciders, each with the names of its columns, ``trader`` those of
-    them that trade options.
-    """
-
     bar: int
     deciders: Deciders
     policies: Formulas
@@ -65,7 +58,6 @@ class PolicySwitch(NamedTuple):
 def find_simulate(
     *, is_compiled: bool, own: OwnMargin | None = None, names: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """Return the loop, compiled or in plain Python; with a requirement of one's own it is plain."""
     if own is not None:
         from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
 
@@ -92,11 +84,6 @@ def run_portfolio_loop(
     names: Sequence[str] = (),
     traded: TradedDays | None = None,
 ) -> Outcome:
-    """Run the account to the end of the markets, with a requirement of the user if there is one.
-
-    From the bar of each of the ``parts`` on, in their order, its policies decide. An overlay keeps
-    its memory.
-    """
     inputs = renew_targets(inputs) if any(each.trader for each in parts) else inputs
     first, deciders = parts[0].bar, parts[0].deciders
     asked = [(each.deciders, each.policies) for each in parts]
@@ -142,10 +129,6 @@ def advance_portfolio(
     names: Sequence[str],
     is_compiled: bool,
 ) -> tuple[Counts, float]:
-    """Take an account up to bar ``stop``; return the counts, and the flows of the first bar.
-
-    State and memory change in place.
-    """
     own = requirement if isinstance(requirement, OwnMargin) else None
     loop = bind_loop([(deciders, policies)], is_compiled=is_compiled, own=own, names=names)
     n, chunk = len(state.margin), PLAIN_CHUNK if loop.plain_because else CHUNK
@@ -158,8 +141,6 @@ def advance_portfolio(
 
 
 class Counts(NamedTuple):
-    """What a run adds up: its measures, and the volumes that choose fee tiers, if there are any."""
-
     tally: Tally
     traded: TradedDays | None
 
@@ -178,12 +159,6 @@ def drive(
     chunk: int,
     progress: Progress | None,
 ) -> tuple[Counts, FloatArray]:
-    """Take the account up to bar ``total`` in chunks; return the counts and the events.
-
-    ``pack`` gives the terms the form that the loop takes, ``bound`` are the deciders that it asks,
-    and ``deciders`` those whose memory it changes. State and tape change in place. With a trader
-    the loop stops at each close at which options may be ordered.
-    """
     n, assets = len(state.margin), len(state.priced)
     scratch = new_scratch(n, assets, len(state.pools))
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
@@ -242,19 +217,16 @@ def drive(
 
 
 def widen_log(tape: RunTape) -> RunTape:
-    """Return a tape with room for twice as many events."""
     return tape._replace(log=new_event_log(2 * len(tape.log.entries)))
 
 
 def renew_targets(inputs: PortfolioInputs) -> PortfolioInputs:
-    """Return inputs whose orders of options may be written."""
     options = inputs.feed.options
     options = options._replace(targets=options.targets.copy())
     return inputs._replace(feed=inputs.feed._replace(options=options))
 
 
 def read_tables(inputs: PortfolioInputs, first: int) -> Terms:
-    """Return the terms with the margin tables in force before bar ``first``."""
     terms = inputs.terms
     for bar, i, margin in inputs.changes:
         terms = write_table(terms, i, margin) if bar < first else terms
@@ -262,8 +234,6 @@ def read_tables(inputs: PortfolioInputs, first: int) -> Terms:
 
 
 class PortfolioSummary(NamedTuple):
-    """Where a run without a record ended; ``units`` are the unit values at closes, if wanted."""
-
     state: AccountState
     tally: Tally
     units: FloatArray
@@ -280,10 +250,6 @@ def summarize_portfolio(
     is_compiled: bool,
     progress: Progress | None,
 ) -> PortfolioSummary:
-    """Take the account to the end of the markets without recording its bars.
-
-    For compiled code, ``deciders`` have the addresses of compiled formulas.
-    """
     pack = pack_terms if is_compiled else None
     tape = new_tape(len(state.margin), 0, first, 0)
     tape.is_on[0] = 0
@@ -296,8 +262,6 @@ def summarize_portfolio(
 
 
 class BoundLoop(NamedTuple):
-    """The loop with the forms in which it takes terms and deciders; why it is plain, if it is."""
-
     simulate: Callable[..., Any]
     pack: Callable[[Terms], Terms] | None
     deciders: list[Deciders]
@@ -311,7 +275,6 @@ def bind_loop(
     own: OwnMargin | None = None,
     names: Sequence[str] = (),
 ) -> BoundLoop:
-    """Return the loop for deciders with their policies, compiled where numba takes all formulas."""
     bound, pack = [deciders for deciders, _ in asked], None
     because = "the requirement is a Python object" if own is not None else ""
     because = because or ("" if is_compiled else "compile=False")
@@ -333,7 +296,6 @@ def bind_loop(
 
 
 def find_refused(asked: Sequence[tuple[Deciders, Formulas]]) -> Policy | None:
-    """Return the first policy whose formula numba refuses."""
     from backtest.engine.compile.general_compiler import compile_formula  # noqa: PLC0415 - numba
 
     for deciders, policies in asked:
@@ -346,7 +308,6 @@ def find_refused(asked: Sequence[tuple[Deciders, Formulas]]) -> Policy | None:
 
 
 def keep_overlay(before: Deciders, deciders: Deciders) -> None:
-    """Give the overlay of new deciders the memory that it has in those before."""
     n = len(deciders.asks) - 1
     if len(deciders.rows) > 1:
         deciders.memory[-1] = before.memory[-1]
@@ -357,7 +318,6 @@ def keep_overlay(before: Deciders, deciders: Deciders) -> None:
 def list_kernel_arguments(
     inputs: PortfolioInputs, state: AccountState, deciders: Deciders, tally: Tally
 ) -> Any:
-    """Return arguments of the types that the compiled loop is called with."""
     n, assets = len(state.margin), len(state.priced)
     return (
         pack_terms(inputs.terms),
@@ -379,7 +339,6 @@ def list_kernel_arguments(
 def new_tape(
     n: int, n_bars: int, first: int, capacity: int, n_pools: int = 1, n_options: int = 0
 ) -> RunTape:
-    """Return an empty tape for ``n_bars`` bars of n instruments from bar ``first``."""
     return RunTape(
         log=new_event_log(capacity),
         record=new_record(n_bars, n, has_closes=True, n_pools=n_pools, n_options=n_options),
@@ -391,18 +350,15 @@ def new_tape(
 
 
 def list_arrays(state: AccountState, deciders: Deciders) -> list[Any]:
-    """Return the arrays that a run changes."""
     return [*flatten(state), deciders.memory]
 
 
 def flatten(record: Any) -> list[Any]:
-    """Return the arrays of a record, and of the records in it."""
     parts = (flatten(each) if isinstance(each, tuple) else [each] for each in record)
     return [each for part in parts for each in part]
 
 
 def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
-    """Write the copies back."""
     for each, copy in zip(arrays, saved, strict=True):
         each[...] = copy
 
@@ -410,7 +366,6 @@ def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
 def report_portfolio_imbalance(
     change: float, ledger: FloatArray, inputs: PortfolioInputs, t: int
 ) -> AccountingError:
-    """Return the error of books that do not balance at bar t, with both sides."""
     terms = float(sum_ledger_terms(ledger))
     return AccountingError(
         f"equity changed by {change!r}, its terms add up to {terms!r}, "
@@ -423,10 +378,6 @@ def report_portfolio_imbalance(
 def find_bad_decision(
     given: tuple[Any, ...], inputs: PortfolioInputs, t: int, *, is_compiled: bool
 ) -> PolicyError:
-    """Return the error of a decision that is not allowed, with what its policy saw.
-
-    After a compiled loop, bar t runs once more in plain Python, on the same arrays.
-    """
     try:
         if is_compiled:
             with np.errstate(all="ignore"):
@@ -437,7 +388,6 @@ def find_bad_decision(
 
 
 def report_bad_decision(inputs: PortfolioInputs, t: int) -> PolicyError:
-    """Return the error of a decision that is not allowed."""
     return PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
         "finite",

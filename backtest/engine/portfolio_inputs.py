@@ -96,13 +96,6 @@ ON_CLOCK = (
 
 
 class PortfolioInputs(NamedTuple):
-    """Everything that the loop needs besides the policies and the state.
-
-    ``changes`` are the later margin tables: bar, instrument, rules. ``fees`` are fee tiers, if a
-    venue has any, ``trader`` an :class:`backtest.engine.option_trader.OptionTrader`, if a policy
-    trades options.
-    """
-
     terms: Terms
     feed: MarketFeed
     clock: Clock
@@ -124,11 +117,7 @@ def read_portfolio_inputs(
     started: int,
     like: PortfolioInputs | None = None,
 ) -> PortfolioInputs:
-    """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars).
-
-    ``like`` are inputs of another account for the same markets, signal and sampling, whose arrays
-    are shared.
-    """
+    """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars)."""
     own = {name: account.for_instrument(name) for name in markets.names}
     tables = [
         read_margin_tables(venues[name], own[name], markets.time, first) for name in markets.names
@@ -162,7 +151,6 @@ def read_terms(
     width: int,
     options: OptionFeed,
 ) -> Terms:
-    """Return the rules of the account and its instruments."""
     names, venue = markets.names, venues[markets.names[0]]
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
     packed = account.requirement.pack(margins, account.collateral, width)
@@ -213,7 +201,6 @@ def read_terms(
 
 
 def has_interest(whole: Any, venues: Mapping[str, Venue], account: Account) -> bool:
-    """Return whether any interest may be due; in several currencies each has rates of its own."""
     if account.rates is not None:
         each = [read_whole(venue, account) for venue in venues.values()]
         return any(rules.has_interest is not None for rules in each) or pays_for_coins(venues)
@@ -229,7 +216,6 @@ def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
 
 
 def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
-    """Return the order of a partial liquidation, and the rank of each instrument by name."""
     order = venue.liquidation.order
     ranks = np.arange(len(names), dtype=np.int64)
     if order is None:
@@ -243,10 +229,6 @@ def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[in
 
 
 def number_markets(markets: Markets, account: Account) -> IntArray:
-    """Return numbers of what moves together under ``"worst"``: instruments, then collateral.
-
-    Under scenarios the groups; otherwise the same market under several names.
-    """
     paths: list[object] = [id(markets[name]) for name in markets.names]
     assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
     if isinstance(account.requirement, ScenarioMargin):
@@ -338,13 +320,11 @@ def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray
 
 
 def pays_for_coins(venues: Mapping[str, Venue]) -> bool:
-    """Return whether a short of any spot leg ever pays for its coins."""
     rates = [each.contract.borrow_rate for each in venues.values()]
     return any(bool(np.any(np.asarray(rate) > 0.0)) for rate in rates if rate is not None)
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
-    """Return arrays of the instruments' bars on the clock, or one row if none changes."""
     if all(len(each) == 1 for each in values):
         return np.array(values, dtype=np.float64).reshape(1, len(values))
     found = np.full((markets.n_bars, len(values)), np.nan)
@@ -360,7 +340,6 @@ def read_portfolio_clock(
     terms: Terms,
     like: PortfolioInputs | None,
 ) -> tuple[Clock, FloatArray]:
-    """Return ends of samples and the risk-free rate by bar, and log mark returns (bars, n)."""
     free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
     inverse = terms.rules.brackets.are_inverse
     if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, inverse):
@@ -380,7 +359,6 @@ def read_portfolio_clock(
 def start_account_state(
     inputs: PortfolioInputs, account: Account, first: int, *, has_overlay: bool
 ) -> AccountState:
-    """Return the state of an account before its first bar; collateral counts at its open."""
     n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
@@ -440,7 +418,6 @@ def start_account_state(
 
 
 def write_table(terms: Terms, i: int, margin: MarginRules) -> Terms:
-    """Return the terms with another margin table of one instrument."""
     own = list(terms.instruments)
     own[i] = own[i]._replace(margin=margin)
     width = terms.rules.brackets.floors.shape[1]

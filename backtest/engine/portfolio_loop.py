@@ -1,8 +1,4 @@
-"""The bar loop of several positions: update the account, check the books, ask the policies, record.
-
-``ask`` is a placeholder: plain Python binds it to the policies' methods, the compiler to a call of
-their compiled formulas.
-"""
+"""Bar loop of several positions: update the account, check the books, ask the policies, record."""
 
 from __future__ import annotations
 
@@ -70,10 +66,6 @@ if TYPE_CHECKING:
     SHOWN_WALLET, SHOWN_RESERVE, SHOWN_MAINTENANCE, SHOWN_RATIO, SHOWN_PRICE, SHOWN_SINCE,
     SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET, SHOWN_POOL_RATIO,
 ) = range(17)  # fmt: skip
-"""The fields of :class:`AccountView` without ``venue``, in order: what ``ask`` reads.
-
-Last the margin ratio of the pool, which is shown for all cross positions.
-"""
 N_SHOWN = 16
 SETTING = 17
 """Entry of ``shown`` into which a policy writes the venue leverage that it decides."""
@@ -82,7 +74,6 @@ SETTING = 17
 def ask(
     deciders: Deciders, terms: Terms, quotes: MarketBar, i: int, time: int, local: int
 ) -> float:
-    """Return the leverage that policy i decides: a placeholder."""
     raise NotImplementedError
 
 
@@ -101,10 +92,6 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
     start: int,
     stop: int,
 ) -> tuple[Tally, int, int]:
-    """Take the account through bars ``start`` to ``stop``; the state and the tape change in place.
-
-    Returns the tally, the bar reached, and why it stopped.
-    """
     terms, feed, deciders, state = share(terms), share(feed), share(deciders), share(state)
     quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
     bar = AccountBar(
@@ -148,7 +135,6 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
 
 
 def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: AccountState) -> bool:
-    """Return whether bars may take the fast path; write the settings that policies decide."""
     begin_peak(deciders, state)
     if is_any_set(deciders.sets_margin):
         write_settings(terms, state)
@@ -157,13 +143,11 @@ def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: Accoun
 
 
 def begin_peak(deciders: Deciders, state: AccountState) -> None:
-    """Begin the highest unit value at a decision, if policies do not decide at each close."""
     if len(deciders.rows) > 1 and deciders.memory[-1] == 0.0:
         deciders.memory[-1] = state.wallet[PEAK]
 
 
 def is_any_set(flags: IntArray) -> bool:
-    """Return whether any flag is 1."""
     found = False
     for i in range(len(flags)):
         found = found or flags[i] == 1
@@ -171,7 +155,6 @@ def is_any_set(flags: IntArray) -> bool:
 
 
 def remember_marks(tape: RunTape, terms: Terms, feed: MarketFeed, t: int) -> None:
-    """Keep the marks of the close before bar t for the tally, also of what is not held then."""
     brackets, last = terms.rules.brackets, max(t - 1, 0)
     for i in range(len(tape.before)):
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
@@ -181,7 +164,6 @@ def remember_marks(tape: RunTape, terms: Terms, feed: MarketFeed, t: int) -> Non
 def is_portfolio_balanced(
     before: float, state: AccountState, change: float, traded: float, gross: float
 ) -> bool:
-    """Return whether the equity changed by ``change``, the sum of its terms, to a relative 1e-9."""
     after = state.wallet[EQUITY]
     gap = abs(after - before - change)
     return bool(gap <= IDENTITY_TOLERANCE * max(before, after, traded, gross))
@@ -191,7 +173,6 @@ def is_portfolio_balanced(
 
 
 def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
-    """Ask all policies at the close of bar t; False if an answer is not allowed."""
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     n, k = len(state.margin), find_seen_bar(deciders, state, t)
     if k < 0:
@@ -218,7 +199,6 @@ def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -
 
 
 def find_seen_bar(deciders: Deciders, state: AccountState, t: int) -> int:
-    """Return the last bar that policies see at the close of bar t; negative: none decides then."""
     k = t
     if len(deciders.rows) > 1:
         k = deciders.rows[t]
@@ -228,16 +208,11 @@ def find_seen_bar(deciders: Deciders, state: AccountState, t: int) -> int:
 
 
 def open_of(deciders: Deciders, feed: MarketFeed, k: int) -> int:
-    """Return the open of bar k that policies see."""
     time: int = deciders.seen_time[k] if len(deciders.rows) > 1 else feed.time[k]
     return time
 
 
 def hold_all(state: AccountState) -> None:
-    """Leave all positions as they are at a close at which no policy decides.
-
-    What policies count stands still: an event of this bar is one of the next bar that they see.
-    """
     for i in range(len(state.margin)):
         state.leverage[i], state.asked[i], state.is_pending[i] = math.nan, math.nan, 0
         state.signal[i] = 1.0
@@ -247,12 +222,10 @@ def hold_all(state: AccountState) -> None:
 
 
 def hold_count(since: float) -> float:
-    """Return a number of bars since an event, at a close that does not count."""
     return since - 1.0 if since > 0.0 else -1.0
 
 
 def decide(bar: AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
-    """Write the decision of one instrument at the close of bar t, of which policies see bar k."""
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     state.leverage[i], state.is_pending[i] = math.nan, 0
     state.asked[i] = math.nan
@@ -282,7 +255,6 @@ def show_account_totals(
     close: CloseFacts,
     days: float,
 ) -> None:
-    """Write what all policies see of the account."""
     shown, equity = deciders.shown, state.wallet[EQUITY]
     net = 0.0
     for i in range(len(state.margin)):
@@ -311,10 +283,6 @@ def show_position(
     scratch: Scratch,
     i: int,
 ) -> None:
-    """Write what the policy of one instrument sees of its position.
-
-    Leverage and maintenance are divided by the overlay of the last fill.
-    """
     shown, equity = deciders.shown, state.wallet[EQUITY]
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
@@ -341,7 +309,6 @@ def show_position(
 
 
 def show_own_pool(terms: Terms, deciders: Deciders, state: AccountState, i: int) -> None:
-    """Write the balance and the margin ratio of the pool of an instrument, in account money."""
     own, shown = state.pools[terms.pools[i]], deciders.shown
     shown[SHOWN_WALLET] = own[OWN_BALANCE] * own[OWN_RATE]
     shown[SHOWN_POOL_RATIO] = 0.0
@@ -354,7 +321,6 @@ def show_own_pool(terms: Terms, deciders: Deciders, state: AccountState, i: int)
 def show_portfolio(
     terms: Terms, deciders: Deciders, state: AccountState, close: CloseFacts
 ) -> None:
-    """Write what the overlay sees: the totals of the account, no position."""
     shown = deciders.shown
     shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
     shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = math.nan, math.nan
@@ -373,7 +339,6 @@ def show_portfolio(
 def show_bar(
     deciders: Deciders, feed: MarketFeed, state: AccountState, i: int, t: int, k: int
 ) -> None:
-    """Write the bar that the policy of one instrument sees, without its time."""
     bar = deciders.bar
     if len(deciders.rows) > 1:
         for j in range(6):
@@ -386,6 +351,5 @@ def show_bar(
 
 
 def show_index(deciders: Deciders, t: int) -> None:
-    """Write the bar of the portfolio index that the overlay sees."""
     for k in range(7):
         deciders.bar[k] = deciders.index_bars[k, t]

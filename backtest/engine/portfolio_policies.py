@@ -29,11 +29,6 @@ BAR_NUMBERS = ("open", "high", "low", "close", "mark", "volume", "funding")
 
 
 class ObservedPolicy(NamedTuple):
-    """One policy of a run: its market, its columns, and the bar of the clock at which they begin.
-
-    ``causality`` says how its columns were checked for lookahead.
-    """
-
     policy: Policy
     market: Market
     columns: dict[str, FloatArray]
@@ -44,7 +39,6 @@ class ObservedPolicy(NamedTuple):
 def assign_policies(
     policy: object, markets: Markets, overlay: object
 ) -> tuple[dict[str, Policy], Policy | None]:
-    """Return the policy of each instrument and the overlay, checked."""
     policies = give_each(policy, markets, one="policy", several="policies")
     for name, each in policies.items():
         check_policy(each, f"policy of {name}")
@@ -52,7 +46,6 @@ def assign_policies(
 
 
 def check_policy(policy: object, name: str) -> Policy:
-    """Return a policy that was given under a name, checked."""
     if isinstance(policy, Policy):
         return policy
     cure = "pass an instance of a class derived from bt.Policy"
@@ -64,7 +57,6 @@ def check_policy(policy: object, name: str) -> Policy:
 
 
 def check_overlay(given: object) -> Policy | None:
-    """Return the overlay, if any; refuse one that reads what only a position has."""
     if given is None:
         return None
     overlay = check_policy(given, "overlay")
@@ -88,7 +80,6 @@ def check_overlay(given: object) -> Policy | None:
 
 
 def find_names(policy: Policy) -> frozenset[str]:
-    """Return the names that a policy's formula refers to."""
     from backtest.base import describe_function  # noqa: PLC0415 - heavy
 
     columns: tuple[str, ...] = ()
@@ -106,12 +97,6 @@ def observe_policies(
     *,
     is_checked: bool = True,
 ) -> list[ObservedPolicy]:
-    """Return the policies with their columns: of each instrument, and last of the overlay.
-
-    An instrument's market carries its signal, the overlay's market is the portfolio index from the
-    first weight on: its columns are NaN before. Without ``is_checked`` columns are not checked for
-    looking ahead, as they were before.
-    """
     look = observe_checked if is_checked else observe_again
     found = []
     for i, name in enumerate(markets.names):
@@ -125,7 +110,6 @@ def observe_policies(
 def observe_overlay(
     overlay: Policy | None, markets: Markets, signal: FloatArray, *, is_checked: bool = True
 ) -> list[ObservedPolicy]:
-    """Return the overlay with its columns on the portfolio index, if there is one."""
     if overlay is None:
         return []
     index = markets.index(signal.T)
@@ -137,22 +121,18 @@ def observe_overlay(
 
 
 def find_first_weight(signal: FloatArray) -> int:
-    """Return the bar at whose close the first weight is decided; 0 if there is none."""
     return int(np.argmax(np.any(signal != 0.0, axis=0)))
 
 
 def pad(values: FloatArray, count: int) -> FloatArray:
-    """Return a column with unknown bars in front."""
     return np.concatenate([np.full(count, np.nan), values]) if count else values
 
 
 def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
-    """Return the columns of a policy that was checked on another market."""
     return observe(policy, market), "checked before"
 
 
 def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
-    """Return flat arrays joined into one, and where each begins."""
     at = np.cumsum([0, *map(len, parts)]).astype(np.int64)
     return (np.concatenate(parts) if parts else np.zeros(0)), at[:-1].copy()
 
@@ -165,7 +145,6 @@ def make_deciders(
     width: int,
     memories: list[tuple[float, ...]] | None = None,
 ) -> Deciders:
-    """Return the deciders of the policies; the overlay's place is empty if there is none."""
     n = len(markets)
     memory = memories or [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
     params, params_at = flatten_settings(observed)
@@ -217,10 +196,6 @@ def read_seen(clock: PolicyClock) -> tuple[IntArray, FloatArray]:
 def replace_policies(
     deciders: Deciders, observed: list[ObservedPolicy], columns: FloatArray
 ) -> Deciders:
-    """Return the deciders of policies that differ from others in numbers alone.
-
-    ``columns`` are theirs as :func:`flatten_columns` returns them. For compiled code only.
-    """
     memory = [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
     return deciders._replace(
         methods=0,
@@ -235,23 +210,19 @@ def replace_policies(
 
 
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
-    """Return the parameters of the policies as numbers, and where those of each begin."""
     settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in observed]
     return flatten([np.array(each, dtype=np.float64) for each in settings])
 
 
 def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
-    """Return the columns of the policies one after another, and where those of each begin."""
     return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in observed])
 
 
 def as_number(value: object) -> float:
-    """Return a parameter as a number for compiled code; a text has none."""
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def wants_price(policy: Policy) -> bool:
-    """Return whether a policy may read the liquidation price."""
     return "liquidation_price" in find_names(policy)
 
 
@@ -271,7 +242,6 @@ def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArra
 
 
 def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
-    """Return a plain-Python policy that reads account and bar and keeps its memory between bars."""
     decide = bind_plain(policy.policy, tuple(policy.columns))
     columns = tuple(policy.columns.values())
 
@@ -290,8 +260,6 @@ def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
 
 
 class Glimpse:
-    """The bar of one policy in the place of the arrays that a policy's bar is read from."""
-
     def __init__(self, time: int, local: int, bar: FloatArray) -> None:
         self.time = {local: np.int64(time)}
         for name, value in zip(BAR_NUMBERS[:-1], bar, strict=False):
@@ -299,7 +267,6 @@ class Glimpse:
 
 
 def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
-    """Return the leverage that policy i decides, in plain Python."""
     rules = pick_instrument(terms, min(i, len(terms.instruments) - 1)).margin
     if i < len(terms.instruments):
         rules = rules._replace(

@@ -79,7 +79,6 @@ def look_at_account(bar: AccountBar, t: int, has_prices: bool) -> CloseFacts:
 
 
 def compute_all_initial(terms: Terms, state: AccountState) -> float:
-    """Return the initial margin of the cross positions, and what is posted for isolated ones."""
     found = compute_initial_needed(terms, state)
     for i in range(len(state.margin)):
         if is_isolated(terms, i):
@@ -90,7 +89,6 @@ def compute_all_initial(terms: Terms, state: AccountState) -> float:
 def count_held(
     terms: Terms, feed: MarketFeed, held: FloatArray, counted: FloatArray, t: int
 ) -> FloatArray:
-    """Return the quantities held over the bar; of several pools, times the rates of the open."""
     if terms.n_pools == 1:
         return held
     for i in range(len(held)):

@@ -39,13 +39,6 @@ if TYPE_CHECKING:
 
 
 class RunTape(NamedTuple):
-    """What the loop writes to: the log of events, and the record.
-
-    ``cursor[0]`` is the current bar, ``cursor[1]`` the first one. ``before`` are the marks of the
-    last close, ``is_on[0]`` is 1 if bars and events are recorded, and ``units`` has the unit value
-    by bar (empty: it is not wanted).
-    """
-
     log: EventLog
     record: Any
     cursor: IntArray
@@ -55,7 +48,6 @@ class RunTape(NamedTuple):
 
 
 def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) -> None:
-    """Write bar t into a record of zeros."""
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
     account.equity[t], account.cash[t] = wallet[EQUITY], wallet[CASH]
@@ -83,14 +75,12 @@ def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) 
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
-    """Write the sum of a term unless it is 0: untouched pages take no memory."""
     value = total(ledger, term)
     if value != 0.0:
         column[t] = value
 
 
 def record_position(tape: RunTape, state: AccountState, ledger: FloatArray, i: int, t: int) -> None:
-    """Write one position of a bar into the record."""
     held = tape.record.positions
     held.quantity[t, i], held.entry[t, i] = state.held.quantities[i], state.held.entries[i]
     held.margin[t, i], held.target[t, i] = state.margin[i], state.leverage[i]
@@ -101,7 +91,6 @@ def record_position(tape: RunTape, state: AccountState, ledger: FloatArray, i: i
 
 
 def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:
-    """Write one option of a bar into the record."""
     own, options = state.options, tape.record.options
     options.quantity[t, k], options.value[t, k] = own.positions.quantities[k], own.priced[k]
     options.price_pnl[t, k], options.fees[t, k] = own.profits[k], own.fees[k]
@@ -111,7 +100,6 @@ def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:
 def record_close(
     tape: RunTape, terms: Terms, state: AccountState, scratch: Scratch, close: CloseFacts, t: int
 ) -> None:
-    """Write what follows from the account and the market at the close of a bar."""
     closes = tape.record.closes
     closes.requirement[t] = close.needed
     if terms.n_pools > 1:

@@ -41,12 +41,6 @@ from backtest.venue import ScenarioMargin, Venue
 
 
 class Setup(NamedTuple):
-    """A run before its loop: everything that its parameters decide.
-
-    ``given`` is the signal as it was given. A :class:`backtest.engine.run_setup.FastSetup` is that
-    of a run in the loop of one position. A ``lister`` lists options as policies choose them.
-    """
-
     markets: Markets
     policies: dict[str, Policy]
     overlay: Policy | None
@@ -66,24 +60,19 @@ class Setup(NamedTuple):
 
     @property
     def is_of_fast_loop(self) -> bool:
-        """Whether the loop of one position runs."""
         return False
 
     def find_benchmark(self) -> Benchmark | None:
-        """Return what the measures compare with: by default the index of what is traded."""
         traded = (self.markets, self.venues, self.signal, self.first)
         return index_traded(*traded) if self.benchmark is None else self.benchmark
 
     def describe_signal(self) -> str:
-        """Return the signal for the manifest."""
         return describe_weights(self.given, find_clock(self.markets).pick(self.signal))
 
     def charge(self, outcome: Outcome) -> Self:  # noqa: ARG002 - for the loop of one position
-        """Return the setup with the fees that a run was charged."""
         return self
 
     def measure_cuts(self, run: Any) -> Sequence[Mapping[str, Any]]:
-        """Return the rows of ``target_cuts`` of a run, which is slower than the run itself."""
         return measure_portfolio_cuts(self, run)
 
     def quote(self, name: str) -> FloatArray:
@@ -94,7 +83,6 @@ class Setup(NamedTuple):
         return values
 
     def extend(self, markets: Markets, account: Account, signal: FloatArray, first: int) -> Self:
-        """Return the setup on longer markets, with its arrays from bar ``first`` on."""
         given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
         inputs = read_portfolio_inputs(
             markets, self.venues, account, sampling=self.sampling, **given
@@ -102,10 +90,6 @@ class Setup(NamedTuple):
         return self._replace(markets=markets, account=account, inputs=inputs, first=first)
 
     def scale(self, scale: float) -> Self:
-        """Return the setup with another size of all positions; policies see the signal as before.
-
-        The account is new: one that went on from a result begins again.
-        """
         signal = self.signal * scale
         scaled = self.extend(self.markets, self.account, signal, self.first)
         given = float(signal[0]) if signal.size == 1 else signal
@@ -116,7 +100,6 @@ class Setup(NamedTuple):
         return self._replace(inputs=self.inputs._replace(started=started), started=started)
 
     def warn(self, outcome: Outcome) -> None:
-        """Warn of weights that trade little, and of instruments that were delisted."""
         level, weights = outcome.of_positions("target"), self.signal.T[self.first :]
         targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
         warn_of_band(self.account, self.markets, targets)
@@ -138,7 +121,6 @@ def set_up(
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
-    """Check and read everything that a run needs; ``observed`` are its policies if known."""
     policies, above = assign_policies(policy, markets, overlay)
     venues, account = check_panel(markets, account, venue)
     check_margin_policies(policies, account)
@@ -188,7 +170,6 @@ def observe_unchecked(
     signal: Any,
     start: TimeLike | None,
 ) -> list[ObservedPolicy]:
-    """Return the policies of a run that was made before; their columns are not checked again."""
     policies, above = assign_policies(policy, markets, overlay)
     clock = find_clock(markets)
     first = clock.at(find_start_bar(markets, start))
@@ -202,10 +183,6 @@ def set_up_like(
     account: Account,
     observed: list[ObservedPolicy],
 ) -> Setup:
-    """Return another account's run on the same markets with the same signal; arrays are shared.
-
-    ``observed`` are its policies with their columns.
-    """
     venues, account = check_panel(other.markets, account, venue)
     check_margin_policies(other.policies, account)
     inputs = read_portfolio_inputs(
@@ -228,7 +205,6 @@ def set_up_like(
 def check_panel(
     markets: Markets, account: Account, venue: Venue | Mapping[str, Venue]
 ) -> tuple[dict[str, Venue], Account]:
-    """Return the venue of each instrument, and the account with its requirement, both checked."""
     venues = read_venues(venue, markets)
     account = drop_other_instruments(account, markets)
     account = replace(account, requirement=account.requirement.resolve(markets.names))
@@ -237,7 +213,6 @@ def check_panel(
 
 
 def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
-    """Refuse policies that move the margin of a position that has none of its own."""
     for name, policy in policies.items():
         if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
             raise ParameterError(
@@ -282,11 +257,6 @@ def set_up_again(
 
 
 def drop_other_instruments(account: Account, markets: Markets) -> Account:
-    """Drop per-instrument settings of instruments that are not in the markets.
-
-    Tables by instrument and groups of scenarios lose their entries. Collateral that cancels risk in
-    a group of which nothing is left cancels none.
-    """
     gone = {name for name in markets.names_of_whole if name not in markets}
     if not gone:
         return account
@@ -309,7 +279,6 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
 
 
 def end_expired(market: Any, venue: Any) -> Any:
-    """Return a panel in which contracts are delisted when they expire; one market as it is."""
     if not isinstance(market, Markets):
         return market
     found = {}

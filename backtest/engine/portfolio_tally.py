@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 
 
 class CloseFacts(NamedTuple):
-    """What a tally needs of a close: gross notional, backing, requirement, nearness.
-
-    ``backing`` and ``needed`` are those of the cross pool, ``worst_backing`` and ``worst_needed``
-    of the pool or the isolated position with the highest margin ratio. ``is_near``: a move of a
-    tenth of the price of one instrument would liquidate something.
-    """
-
     gross: float
     backing: float
     needed: float
@@ -90,7 +83,6 @@ def count_portfolio_bar(
 
 
 def expose(exposure: Exposure, close: CloseFacts, inverse: float, cap: float) -> Exposure:
-    """Return the exposure updated with a close; leverage is gross."""
     leverage = close.gross * inverse
     needed, backing = raise_ratio(
         exposure.peak_needed,
@@ -110,7 +102,6 @@ def expose(exposure: Exposure, close: CloseFacts, inverse: float, cap: float) ->
 
 
 def is_over_cap(leverage: float, cap: float) -> bool:
-    """Return whether gross leverage is above its cap, by more than rounding."""
     return leverage > cap * (1.0 + TOLERANCE)
 
 
@@ -124,7 +115,6 @@ def decay_portfolio(
     inverse: float,
     t: int,
 ) -> Decay:
-    """Return the decay after bar t: of the portfolio, sum l_i ln(1 + r_i) - ln(1 + sum l_i r_i)."""
     held, log, product = decay.decay_held, decay.decay_log, decay.decay_product
     if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
         drift, grown = 0.0, 1.0

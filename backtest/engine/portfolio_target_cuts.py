@@ -1,10 +1,4 @@
-"""Compute from the record of a run of several positions how far limits cut its targets.
-
-A decision for an instrument asks for ``signal * leverage * overlay`` turns of the equity at the
-opens. The account's least and most leverage are clipped off first, and the cap of gross leverage
-scales what is left. What is then missing after the fill is the cut of one limit: the first of
-:data:`CAUSES` that explains it.
-"""
+"""Compute from the record of a run of several positions how far limits cut its targets."""
 
 from __future__ import annotations
 
@@ -35,15 +29,12 @@ CAUSES = (
     "min_leverage", "max_leverage", "max_gross_leverage", "band", "unfilled", "min_notional", "lot",
     "participation", "wallet", "initial_margin",
 )  # fmt: skip
-"""The limits; ``wallet`` is any limit of an isolated order, ``initial_margin`` includes caps."""
 LEAST = 1e-4
 """A limit binds if it moves a target by more than this share of it."""
 FORCED = (*ledger.STOP_KINDS, ledger.LIQUIDATED)
 
 
 class RunSetup(Protocol):
-    """What the cuts need of the setup of a run."""
-
     @property
     def markets(self) -> Markets:
         """The instruments."""
@@ -62,12 +53,7 @@ class RunSetup(Protocol):
 
 
 class PortfolioDecisions(NamedTuple):
-    """The decisions that reached a fill, arrays of shape (n_decisions,).
-
-    ``asked`` and ``held`` are in turns of the account's equity at the fill, positive along the
-    signal; infinite targets are left out. ``cuts`` is what each limit took away, negative where it
-    left more than was asked. ``bar`` is the bar of the fill.
-    """
+    """The decisions that reached a fill, arrays of shape (n_decisions,)."""
 
     asked: FloatArray
     held: FloatArray
@@ -77,11 +63,7 @@ class PortfolioDecisions(NamedTuple):
 
 
 class AtOpens(NamedTuple):
-    """The account before and after the fills of each bar but the first, of shape (n_bars - 1, n).
-
-    ``before`` and ``traded`` are contracts, ``unit`` the value of one; ``equity`` has one column.
-    ``is_unfilled``: a limit order did not fill.
-    """
+    """Account before and after the fills of each bar from the second, of shape (n_bars - 1, n)."""
 
     before: FloatArray
     traded: FloatArray
@@ -92,7 +74,6 @@ class AtOpens(NamedTuple):
 
 
 def measure_portfolio_cuts(setup: RunSetup, outcome: Outcome) -> list[dict[str, Any]]:
-    """Return the rows of ``Result.target_cuts``: all instruments, then each of them."""
     found = find_portfolio_decisions(setup, outcome)
     day = setup.markets.time[found.bar] // DAY
     rows = list_rows("all", found, day, np.ones(len(found.bar), dtype=np.bool_))
@@ -104,7 +85,6 @@ def measure_portfolio_cuts(setup: RunSetup, outcome: Outcome) -> list[dict[str, 
 def list_rows(
     name: str, found: PortfolioDecisions, day: IntArray, chosen: BoolArray
 ) -> list[dict[str, Any]]:
-    """Return the row of some decisions, then a row for each limit that cut some of them."""
     parts = [("all", found.asked - found.held, chosen)]
     parts += [(cause, cut, chosen & (cut != 0.0)) for cause, cut in found.cuts.items()]
     n = int(chosen.sum())
@@ -117,7 +97,6 @@ def list_rows(
 
 
 def find_portfolio_decisions(setup: RunSetup, outcome: Outcome) -> PortfolioDecisions:
-    """Return every decision that reached an open, with what each limit took of it."""
     terms, feed, first = setup.inputs.terms, setup.inputs.feed, setup.first
     n = outcome.record.n_bars
     at = read_portfolio_opens(setup, outcome)
@@ -155,10 +134,6 @@ def find_portfolio_decisions(setup: RunSetup, outcome: Outcome) -> PortfolioDeci
 def find_cap_factors(
     cap: float, at: AtOpens, reach: FloatArray, has_target: BoolArray
 ) -> FloatArray:
-    """Return the factor by which the cap of gross leverage scaled the targets of each bar.
-
-    1 in bars with an infinite target, whose size is not recorded.
-    """
     held = np.nan_to_num(np.abs(at.before * at.unit) / at.equity)
     wanted = np.where(has_target, reach, 0.0).sum(axis=1)
     rest = np.where(has_target, 0.0, held).sum(axis=1)
@@ -169,7 +144,6 @@ def find_cap_factors(
 def split_rest(
     setup: RunSetup, at: AtOpens, reach: FloatArray, held: FloatArray
 ) -> dict[str, FloatArray]:
-    """Return what is missing of targets within the account's leverage, by the limit that bound."""
     terms, first = setup.inputs.terms, setup.first
     numbers = dict(zip(NUMBERS, terms.numbers, strict=True))
     volume = setup.inputs.feed.volume[first : first + len(reach)]
@@ -204,12 +178,6 @@ def split_rest(
 
 
 def read_portfolio_opens(setup: RunSetup, outcome: Outcome) -> AtOpens:
-    """Return the account before and after the fills of each bar but the first.
-
-    Limit orders are sized at the close before. Flows, interest and the funding at the open come
-    before, at the bar's close that inside the bar too, and nothing at the close before; a
-    conversion of collateral is left out.
-    """
     first, n = setup.first, outcome.record.n_bars
     feed, names, mode = setup.inputs.feed, setup.markets.names, setup.inputs.terms.fill
     before_fill, venues = slice(first, first + n - 1), [setup.venues[name] for name in names]

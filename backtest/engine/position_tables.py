@@ -28,9 +28,7 @@ Fields = Mapping[str, FloatArray]
 SHOWN = (
     "price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "margin",
 )  # fmt: skip
-"""Fields of a position that its table shows as they are."""
 OWN = tuple(name for name in TERMS if name in PositionFields._fields)
-"""The terms of the identity of equity that belong to a position."""
 
 
 def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
@@ -48,7 +46,6 @@ def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) ->
 
 
 def sum_positions(values: FloatArray) -> FloatArray:
-    """Return the sum over positions at each close; that of one is quicker without a sum."""
     return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
 
 
@@ -151,13 +148,6 @@ def realize_by_instrument(
 def contagion_table(
     time: IntArray, names: Sequence[str], entries: FloatArray, first: int
 ) -> pd.DataFrame:
-    """Return a row per cause of each liquidation of the cross pool.
-
-    Columns: ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``,
-    ``flows`` or ``rules``), ``share`` of the fall since the last high (they sum to 1),
-    ``quantity`` held, and ``profit``: what a position in profit had gained since its entry when
-    this liquidation closed or reduced it, else 0.
-    """
     labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
     is_cause, numbers = entries[:, 1] == CAUSED, number_liquidations(entries)
     pairs = numbers * len(labels) + entries[:, 8]
@@ -179,7 +169,6 @@ def contagion_table(
 
 
 def number_liquidations(entries: FloatArray) -> IntArray:
-    """Return the number of the last liquidation up to each entry: 0 before the first."""
     is_cause = entries[:, 1] == CAUSED
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
     falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
@@ -189,11 +178,7 @@ def number_liquidations(entries: FloatArray) -> IntArray:
 def count_assets(
     final: FloatArray, entries: FloatArray, n: int, first: int, n_bars: int
 ) -> FloatArray:
-    """Return the amounts of collateral at each close, of shape (n_bars, C).
-
-    ``final`` are those at the last close; entries of assets, numbered from ``n`` on, say what was
-    sold or lost in each bar.
-    """
+    """Return the amounts of collateral at each close, of shape (n_bars, C)."""
     found = np.tile(final, (n_bars, 1))
     is_asset = (entries[:, 8] >= n) & (entries[:, 8] < n + len(final))
     for entry in entries[is_asset & (entries[:, 1] != CAUSED)]:
@@ -202,7 +187,6 @@ def count_assets(
 
 
 def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd.DataFrame:
-    """Return the money of each instrument by term, of the account's own terms, and their sum."""
     rows: dict[str, dict[str, float]] = {
         name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
     }
@@ -226,7 +210,6 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
 def attribute_money(
     names: Sequence[str], account: Fields, held: Fields, starts: pd.DatetimeIndex
 ) -> pd.DataFrame:
-    """Return :func:`attribution_table` of each period; ``starts`` are those of the bars."""
     found = {}
     for start in starts.unique():
         rows = np.flatnonzero(starts == start)
@@ -240,7 +223,6 @@ def attribute_money(
 
 
 def mean_of(values: Mapping[str, FloatArray]) -> dict[str, float]:
-    """Return the mean of each array over its known values; NaN if there are none."""
     return {
         name: float(np.nanmean(each)) if np.any(np.isfinite(each)) else float("nan")
         for name, each in values.items()

@@ -1,8 +1,4 @@
-"""The record of a run: what the bar loop writes at each close, by name.
-
-Both loops write the same fields. Their arrays lie one after another, a field at a time, so that
-memory of fields that stay 0 is never touched.
-"""
+"""The record of a run: what the bar loop writes at each close, by name."""
 
 from __future__ import annotations
 
@@ -19,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class AccountFields(NamedTuple):
-    """The account at each close, arrays of shape (n_bars,).
-
-    ``overlay`` is the leverage that the overlay decided, the fields after it are the money of the
-    bar. ``flows`` include top-ups. The optional terms of :mod:`backtest.account.terms` are last.
-    """
+    """The account at each close, arrays of shape (n_bars,)."""
 
     equity: FloatArray
     cash: FloatArray
@@ -47,11 +39,7 @@ class AccountFields(NamedTuple):
 
 
 class PositionFields(NamedTuple):
-    """The positions at each close, arrays of shape (n_bars, n).
-
-    ``entry`` is in u, ``target`` the leverage that was decided, and ``price_pnl`` to ``bad_debt``
-    are the money of the bar.
-    """
+    """The positions at each close, arrays of shape (n_bars, n)."""
 
     quantity: FloatArray
     entry: FloatArray
@@ -113,11 +101,7 @@ class PoolFields(NamedTuple):
 
 
 class OptionFields(NamedTuple):
-    """The options at each close, arrays of shape (n_bars, K), of no width without any.
-
-    ``quantity`` is in signed contracts, ``value`` what one is worth at its mark. The others are the
-    money of the bar; ``fees`` include those of an expiry.
-    """
+    """The options at each close, arrays of shape (n_bars, K), of no width without any."""
 
     quantity: FloatArray
     value: FloatArray
@@ -128,12 +112,6 @@ class OptionFields(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The record of a run; ``closes`` is None if they are computed afterwards.
-
-    ``pools`` is None for the loop of one position, and has no pools where there is one. So are
-    ``options``.
-    """
-
     account: AccountFields
     positions: PositionFields
     closes: Closes | None = None
@@ -142,7 +120,6 @@ class Record(NamedTuple):
 
     @property
     def n_bars(self) -> int:
-        """The number of bars."""
         return len(self.account.equity)
 
     @property
@@ -154,7 +131,6 @@ class Record(NamedTuple):
 
     @property
     def held(self) -> dict[str, FloatArray]:
-        """The fields of the positions; of several pools with the prices of their currencies."""
         fields = self.positions._asdict()
         if self.pools is not None and self.has_pools:
             fields |= {"rate": self.pools.position_rate, "rate_open": self.pools.position_open}
@@ -162,7 +138,6 @@ class Record(NamedTuple):
 
     @property
     def has_pools(self) -> bool:
-        """Whether the account settles in several currencies."""
         return self.pools is not None and self.pools.rate.shape[1] > 0
 
     def of_one(self) -> dict[str, FloatArray]:
@@ -171,19 +146,16 @@ class Record(NamedTuple):
         return {**own, **self.account._asdict()}
 
     def take(self, rows: slice) -> Record:
-        """Return the record of some bars."""
         return Record(*(take_rows(each, rows) for each in self))
 
 
 def take_rows(fields: Any, rows: slice) -> Any:
-    """Return some bars of a part of the record."""
     return None if fields is None else type(fields)._make(each[rows] for each in fields)
 
 
 def new_record(
     n_bars: int, n: int, *, has_closes: bool, n_pools: int = 1, n_options: int = 0
 ) -> Record:
-    """Return an empty record of several positions."""
     account = AccountFields(*np.zeros((len(AccountFields._fields), n_bars)))
     positions = PositionFields(*np.zeros((len(PositionFields._fields), n_bars, n)))
     if not has_closes:
@@ -198,7 +170,6 @@ def new_record(
 
 
 def new_record_of_one(n_bars: int) -> Record:
-    """Return an empty record of one position, whose money is that of the account."""
     own = [name for name in PositionFields._fields if name not in AccountFields._fields]
     names = (*AccountFields._fields, *own)
     columns = dict(zip(names, np.zeros((len(names), n_bars)), strict=True))
@@ -210,12 +181,10 @@ def new_record_of_one(n_bars: int) -> Record:
 
 
 def join_records(parts: Sequence[Record]) -> Record:
-    """Return records one after another."""
     return Record(*map(join_fields, zip(*parts, strict=True)))
 
 
 def join_fields(parts: Sequence[Any]) -> Any:
-    """Return a part of several records, one after another."""
     if parts[0] is None:
         return None
     return type(parts[0])._make(map(np.concatenate, zip(*parts, strict=True)))
@@ -250,7 +219,6 @@ class Outcome(NamedTuple):
 
 
 def join_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return one outcome of an account that went on from one to the next."""
     if len(outcomes) == 1:
         return outcomes[0]
     return outcomes[-1]._replace(

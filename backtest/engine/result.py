@@ -63,7 +63,6 @@ from backtest.measures import (
 
 PERIODS = Choice("instrument", "day", "week", "month", "quarter", "year")
 Split: TypeAlias = Period | Literal["instrument"]
-"""What an attribution may be split by."""
 
 
 class Result(RunRecord, Reportable):
@@ -367,7 +366,6 @@ class Result(RunRecord, Reportable):
         return profile_run(self, self._read_leverage(), horizon, groups, depth, window)
 
     def _read_leverage(self) -> tuple[FloatArray, FloatArray, BoolArray, int]:
-        """Return leverage over bars, returns of the market, which bars count, and the first."""
         if self.has_one_position:
             life = self._life
             start = 0 if math.isfinite(self.first_mark) else 1

@@ -31,7 +31,6 @@ def calibrate_run(
     bins: int | Sequence[float],
     degrees_of_freedom: float | None,
 ) -> Calibration:
-    """Compare forecasts with what happened; see :meth:`backtest.Result.calibration`."""
     where = "Result.calibration"
     ends = check_bins(bins, where=f"{where}, bins")
     sigma, trails = result.volatilities
@@ -83,10 +82,6 @@ def profile_run(
     depth: float,
     window: str,
 ) -> LeverageProfile:
-    """Return how leverage was used; see :meth:`backtest.Result.leverage_profile`.
-
-    ``use`` are the leverage over bars, the returns of the market, which bars count, and the first.
-    """
     where = "Result.leverage_profile"
     whole = Range(2, 1000).check("groups", groups, where=f"{where}, groups", whole=True)
     least = check_range(

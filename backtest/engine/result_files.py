@@ -1,9 +1,4 @@
-"""Save results as Parquet and JSON, and load them again; nothing in them is code.
-
-A result of one position has four files. Those of its bars and events hold the tables that
-``Result.bars`` and ``events`` show, and what only loading needs. With several positions they hold
-the record itself, and a fifth file that of the positions.
-"""
+"""Save results as Parquet and JSON, and load them again; nothing in them is code."""
 
 from __future__ import annotations
 
@@ -63,49 +58,38 @@ Loaded = TypeVar("Loaded", bound=RunRecord)
 
 RUN = "result"
 FORMATS = {RUN: 2, PORTFOLIO: 1}
-"""The number of the format of a run of one position, and of several."""
 FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
 POSITIONS = "positions.parquet"
 FILES_OF = {RUN: FILES, PORTFOLIO: (BARS, POSITIONS, EVENTS, STATE, METRICS)}
 HASHED = (MANIFEST, METRICS, STATE)
-"""The files whose hashes a list compares."""
 ARRAYS = (
     "mark_low", "mark_high", "low", "high", "signal", "multiplier", "initial_multiplier",
     "ends_sample",
 )  # fmt: skip
 HIDDEN = ("entry_value", "unit_value", *ARRAYS)
-"""Columns of the bars of one position that only loading needs."""
 REPEATED = (
     "gross_leverage", "net_leverage", "backing", "requirement", "balance", "collateral",
     "collateral_at_rate", "collateral_pnl", "conversion", "overlay",
 )  # fmt: skip
-"""Columns of the bars of one position that follow from the others."""
 OF_GENERAL = ("collateral_pnl", "conversion", *OPTIONAL)
-"""Terms that only runs of the general loop have."""
 KEPT = ("interval", "is_session", "first_peak", "started")
-"""Fields of a run that are stored beside its state."""
 WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused")
-"""Arrays of the state of several positions that hold whole numbers."""
 NO_WATCH = {"best": 0.0, "highest": 0.0}
-"""What stops compare with, in results of accounts that had none but a stop-loss."""
 
 
 def find_kind(manifest: object) -> str:
-    """Return what the folder of a run holds: one position, or several."""
     is_panel = isinstance(manifest, Mapping) and manifest.get("kind") == PORTFOLIO
     return PORTFOLIO if is_panel else RUN
 
 
 def name_result(manifest: Mapping[str, Any]) -> str:
-    """Return the name of the folder of a result."""
     policy = str(manifest["policy"]["name"])
     is_named = find_kind(manifest) == RUN or policy == PORTFOLIO
     return name_folder(policy if is_named else f"{policy}-{PORTFOLIO}", manifest["id"])
 
 
 def save_result(result: RunRecord, folder: Path) -> Path:
-    """Write a result into a folder of its own; it appears whole or not at all."""
     manifest = result.manifest
     name, kind = name_result(manifest), find_kind(manifest)
     policies = [type(each) for each in (*result.policies.values(), result.overlay) if each]
@@ -127,7 +111,6 @@ def save_result(result: RunRecord, folder: Path) -> Path:
 def describe_line(
     folder: Path, manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """Return a result's line in a list of results, with the sizes and hashes that keep it valid."""
     return {
         "run_format": FORMATS[RUN],
         "shows": describe_run(manifest, metrics),
@@ -139,7 +122,6 @@ def describe_line(
 def describe_run(
     manifest: Mapping[str, Any], metrics: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """Return the fields of a run that a list of results shows."""
     data = manifest["data"]
     return {
         "policy": str(manifest["policy"]["text"]),
@@ -151,7 +133,6 @@ def describe_run(
 
 
 def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Return measures for JSON, with None for those that are not finite."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
@@ -171,7 +152,6 @@ def _write(result: RunRecord, folder: Path) -> None:
 
 
 def _widen_bars(result: RunRecord) -> pd.DataFrame:
-    """Return the bars of one position, with the columns that only loading needs."""
     bars = result.bars.drop(columns=[*REPEATED]).reset_index()
     arrays = {name: each[:, 0] for name, each in result.quotes._asdict().items()}
     arrays["ends_sample"] = result.ends_sample
@@ -185,7 +165,6 @@ def _widen_bars(result: RunRecord) -> pd.DataFrame:
 
 
 def _list_account(result: RunRecord) -> pd.DataFrame:
-    """Return the record of an account with several positions, its benchmark and collateral."""
     time = pd.DatetimeIndex(result.time, tz="UTC")
     bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **list_closes(result, 1)})
     bars = bars.assign(ends_sample=result.ends_sample, market_return=result.benchmark)
@@ -199,7 +178,6 @@ def _list_account(result: RunRecord) -> pd.DataFrame:
 
 
 def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
-    """Return the record of the positions and their quotes as columns named ``instrument field``."""
     n = len(result.time)
     fields = {**result.record.held, **list_closes(result, 2)}
     found: dict[str, FloatArray] = {}
@@ -211,7 +189,6 @@ def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
 
 
 def list_closes(result: RunRecord, dimensions: int) -> dict[str, FloatArray]:
-    """Return what follows at each close: of the account (1), or by instrument (2)."""
     return {name: each for name, each in result.closes._asdict().items() if each.ndim == dimensions}
 
 
@@ -252,7 +229,6 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
 
 
 FILED = {"balances": "books"}
-"""Fields of the state that have another name in files."""
 
 
 def _pack_position(state: State) -> dict[str, Any]:
@@ -269,18 +245,15 @@ def _pack_positions(state: AccountState) -> dict[str, Any]:
 
 
 def find_paid_in(account: Account, events: pd.DataFrame) -> float:
-    """Return the capital paid in, without withdrawals, for results saved before it was stored."""
     flows = events.loc[events["kind"] == "flow", "amount"]
     return account.capital + account.reserve + float(flows[flows > 0.0].sum())
 
 
 def find_first_unrealized(manifest: Mapping[str, Any]) -> float:
-    """Return the unrealized profit before the first bar: NaN if another result came before."""
     return 0.0 if manifest.get("resumed_from") is None else math.nan
 
 
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
-    """Read a saved result into an object of the given class."""
     path = folder / MANIFEST
     found = find_kind(read_json_file(path)) if path.is_file() else RUN
     cure = "give the folder that Result.save returned"
@@ -316,7 +289,6 @@ def _read_one(
     stored: Mapping[str, Any],
     bars: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Return the fields of a result of one position."""
     venue = Venue.from_dict(manifest["venue"], where=f"{folder / MANIFEST}, venue")
     events = pq.read_table(folder / EVENTS).to_pandas()
     values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
@@ -366,7 +338,6 @@ def _read_several(
     stored: Mapping[str, Any],
     bars: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Return the fields of a result of several positions."""
     names, where = tuple(stored["names"]), str(folder / MANIFEST)
     wide = pq.read_table(folder / POSITIONS).to_pandas()
 

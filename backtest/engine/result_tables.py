@@ -73,12 +73,10 @@ ORDER = (
     "ruin", "call_met", "call_partly_met", "call_failed", "margin_added",
     "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
-"""The kinds of events: the categories of the events table."""
 OF_SEVERAL = (
     "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", *OPTIONAL,
     "limit_order", "transfer_out", "transfer_in", "expiry", "unquoted",
 )  # fmt: skip
-"""The kinds of events that only accounts with several positions have."""
 OWNER = 8
 """The column of entries that says whose they are: an instrument, then collateral; -1 the account.
 
@@ -88,29 +86,21 @@ WITHOUT_PRICE = (
     ledger.CALL_PARTLY_MET, ledger.CALL_FAILED, MOVED_OUT, MOVED_IN,
     *(each.kind for each in OPTIONAL_TERMS),
 )  # fmt: skip
-"""Kinds of entries of an account with several positions that have no price."""
 DIVIDEND = "dividend"
-"""The kind of a payment for shares held at the open of an ex-date."""
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
-"""The kinds of events that close a position without a decision."""
 TRADES = ("fill", *FORCED, "delisted", "expiry")
-"""The kinds of events that change a position."""
 ARRAYS = make_array_twins(contract_value, requirement, liquidation_price)
-"""The formulas of value and margin, on arrays."""
 
 
 def price_of(venue: Venue, value: FloatArray) -> FloatArray:
-    """Return prices of values u, NaN where u is 0."""
     return np.asarray(ARRAYS.compute_price(venue.contract.size, is_inverse(venue), value))
 
 
 def value_of(venue: Venue, price: FloatArray) -> FloatArray:
-    """Return the value u of one contract at each price."""
     return np.asarray(ARRAYS.compute_value(venue.contract.size, is_inverse(venue), price))
 
 
 def is_inverse(venue: Venue) -> bool:
-    """Return whether the contract is an inverse one."""
     return venue.contract.kind == "inverse"
 
 
@@ -125,26 +115,6 @@ def events_table(
     currencies: Sequence[str] = (),
     options: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the ledger, one row per event: time, kind, price, quantity, amount.
-
-    ``time`` is the open of the bar in which it happened; with ``fill="same_close"``, the end of the
-    close at which a decision filled. ``amount`` is the notional of a fill, stop, liquidation or
-    ruin; the money of a cost (positive is paid); the margin ratio of a margin call and of its end;
-    the money that ``margin_added`` moves from the wallet and ``margin_returned`` to it, and that
-    ``margin_refused`` did not move. The price of a liquidation is the one
-    that triggered it, of a fill or stop the one it traded at. A ruin closes what the account holds
-    at the mark close of its bar. The costs of an event follow it as rows of their own. Payments of
-    instruments with dividends, those named in ``paying``, are of the kind ``dividend``, at the
-    close before the ex-date.
-
-    Entries of several positions say whose they are. Their table has a column ``instrument``: also
-    the collateral of a ``conversion``, or nothing for an event of the account, which has no price.
-    ``options`` are the names of options by their numbers in the log. Their prices are those of one
-    contract; of an ``expiry`` it is what it paid, and ``unquoted`` is an order that found no quote
-    on its side.
-    In several currencies, money is in that of the pool, and the events of other pools than the
-    first have the name of their ``currencies``.
-    """
     is_panel = entries.shape[1] > OWNER
     shown = entries[entries[:, 1] != CAUSED]
     price = find_prices(shown, venues) if is_panel else price_of(venues[0], shown[:, 2])
@@ -175,7 +145,6 @@ def events_table(
 
 
 def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
-    """Return the costs of events: name, which entries may have one, and its column."""
     trades = np.isin(kinds, (ledger.FILL, *ledger.STOP_KINDS, DELISTED, EXPIRED))
     liquidations = kinds == ledger.LIQUIDATED
     return (
@@ -187,7 +156,6 @@ def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
 
 
 def find_prices(entries: FloatArray, venues: Sequence[Venue]) -> FloatArray:
-    """Return the prices of entries of the log; those of collateral are prices already."""
     price = np.full(len(entries), np.nan)
     who, kinds = entries[:, OWNER].astype(np.int64), entries[:, 1].astype(np.int64)
     has_price = ~np.isin(kinds, WITHOUT_PRICE)
@@ -200,22 +168,16 @@ def find_prices(entries: FloatArray, venues: Sequence[Venue]) -> FloatArray:
 
 
 def forced_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
-    """Return the contracts that stops, liquidations and ruin closed in each bar.
-
-    ``entries`` are the log of a run or its events table, ``first`` the number of its first bar.
-    """
     return sum_changes(entries, FORCED, time, first)
 
 
 def filled_changes(entries: FloatArray | pd.DataFrame, time: IntArray, first: int) -> FloatArray:
-    """Return the contracts that decisions traded in each bar, as :func:`forced_changes`."""
     return sum_changes(entries, ("fill",), time, first)
 
 
 def sum_changes(
     entries: FloatArray | pd.DataFrame, names: tuple[str, ...], time: IntArray, first: int
 ) -> FloatArray:
-    """Return the contracts that events of some kinds, by name, traded in each bar."""
     if not isinstance(entries, pd.DataFrame):
         kinds = tuple(kind for kind, name in KINDS.items() if name in names)
         return sum_contracts(entries, kinds, first, len(time))
@@ -259,7 +221,6 @@ def _rows(
 
 
 def check_not_resumed(manifest: Mapping[str, Any], where: str) -> None:
-    """Refuse a resumed result: the entries of its positions are in the earlier one."""
     if manifest["resumed_from"] is not None:
         raise ParameterError(
             "realized gains need the entry of every position, this result was resumed",

@@ -56,14 +56,10 @@ MEASURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("VaR 99 %", "var_99", format_percent),
     ("ES 99 %", "es_99", format_percent),
 )
-"""The rows of the table of measures: label, measure and format."""
 RATIOS = ("sharpe", "sortino")
-"""Measures that are marked if the account was ruined: returns after the ruin count as 0."""
 
 
 class Held(NamedTuple):
-    """Measures of holding the market unlevered: price only, no costs; its name, and a sentence."""
-
     name: str
     text: str
     total_return: float
@@ -87,7 +83,6 @@ def write_summary(result: RunRecord) -> str:
 
 
 def compare_measures(result: RunRecord) -> Iterator[str]:
-    """Yield the account's measures next to those of the market at 1x."""
     held = measure_holding(result)
     yield f"{'':28}{'account':>14}{held.name:>20}"
     for label, name, format_value in MEASURES:
@@ -99,13 +94,11 @@ def compare_measures(result: RunRecord) -> Iterator[str]:
 
 
 def label_measure(label: str, name: str, result: RunRecord) -> str:
-    """Return the label of a measure; marked if returns after ruin count as 0 in it."""
     text = label.format(result.manifest["sampling"])
     return f"{text} (0 after ruin)" if name in RATIOS and result.metrics["ruined"] else text
 
 
 def describe_sample(result: RunRecord) -> Iterator[str]:
-    """Yield cautions: days after ruin count, and yearly figures are extrapolated."""
     if result.metrics["ruined"]:
         yield f"  {capitalize(AFTER_RUIN)}."
     days = (int(result.span.closes[-1]) - result.span.start) / DAY
@@ -137,7 +130,6 @@ def measure_holding(result: RunRecord) -> Held:
 
 
 def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
-    """Return what the market at 1x is called, a sentence on it, and its value by bar."""
     if not result.has_one_position:
         unit = np.cumprod(1.0 + result.market_returns)
         text = f"the {name_benchmark(result.manifest)} at 1x; price only, no costs"
@@ -149,7 +141,6 @@ def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
 
 
 def summarize_risk(result: RunRecord) -> Iterator[str]:
-    """Yield the worst drawdown with its dates, the leverage, the targets, and the trading."""
     metrics = result.metrics
     yield from format_paragraph("Drawdown", describe_drawdown(result))
     yield from format_paragraph("Leverage", *describe_use(result))
@@ -175,7 +166,6 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
 
 
 def describe_use(result: RunRecord) -> Iterator[str]:
-    """Yield the leverage, what it cost in growth, the margin used, and how a cap was kept."""
     metrics = result.metrics
     mean = format_number(metrics["mean_leverage"])
     if diversity := result.diversity:
@@ -198,7 +188,6 @@ def describe_use(result: RunRecord) -> Iterator[str]:
 
 
 def describe_own_targets(result: RunRecord) -> Iterator[str]:
-    """Yield the targets, and which of several instruments had none but 0."""
     rows = result.target_cut_rows
     total = [row for row in rows if row.get("instrument", "all") == "all"]
     yield from describe_targets(total, " per instrument" if result.diversity else "")
@@ -214,7 +203,6 @@ def describe_own_targets(result: RunRecord) -> Iterator[str]:
 
 
 def describe_drawdown(result: RunRecord) -> str:
-    """Return the depth of the worst drawdown, its dates, its length and whether it is over."""
     fall, metrics, span = result.tally.drawdown, result.metrics, result.span
     if fall.low == fall.low_peak:
         return "none"
@@ -228,7 +216,6 @@ def describe_drawdown(result: RunRecord) -> str:
 
 
 def describe_trades(result: RunRecord) -> Iterator[str]:
-    """Yield the measures of the closed round trips, if there are any."""
     trades = list_run_trades(result, "trip").measures
     count = int(trades["trades"])
     if count:
@@ -243,7 +230,6 @@ def describe_trades(result: RunRecord) -> Iterator[str]:
 
 
 def describe_cap(cap: float, metrics: Mapping[str, float]) -> Iterator[str]:
-    """Yield how far prices carried the gross leverage over its cap; nothing without a cap."""
     if cap == math.inf:
         return
     if metrics["gross_over_cap"] > 0.0:
@@ -257,7 +243,6 @@ def describe_cap(cap: float, metrics: Mapping[str, float]) -> Iterator[str]:
 
 
 def summarize_instruments(result: RunRecord) -> Iterator[str]:
-    """Yield the money of each of several instruments by term."""
     if not result.diversity:
         return
     names, held = list_held(result)
@@ -273,7 +258,6 @@ def summarize_instruments(result: RunRecord) -> Iterator[str]:
 
 
 def summarize_checks(result: RunRecord) -> Iterator[str]:
-    """Yield which data were filled in, and what was checked."""
     data = result.manifest["data"]
     each = data.get("instruments", {"": data})
     notes = {f"{name}, " if name else "": one.get("filled", {}) for name, one in each.items()}
@@ -283,11 +267,6 @@ def summarize_checks(result: RunRecord) -> Iterator[str]:
 def describe_checks(
     manifest: Mapping[str, Any], notes: Mapping[str, Mapping[str, str]]
 ) -> Iterator[str]:
-    """Yield the last lines of a summary.
-
-    ``notes`` are those of ``Market.filled`` by what their lines begin with: the instrument and a
-    comma, or nothing.
-    """
     filled: list[str] = []
     chosen: list[str] = []
     for start, of_market in notes.items():

@@ -37,7 +37,6 @@ WHERE = Place("resume", of="bt.run")
 
 
 def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
-    """Return the bar at which an account begins: the first that opens at ``start`` or later."""
     first, where = 0, Place("start", of="bt.run")
     if start is not None:
         first = int(np.searchsorted(market.time, to_nanoseconds(start, where=where)))
@@ -66,18 +65,11 @@ class History(NamedTuple):
 
 
 def join_market(resume: RunRecord, market: Market) -> History:
-    """Return the market of a resumed run of one position, as :func:`join_resumed` does."""
     markets, first = join_resumed(resume, Markets({resume.names[0]: market}))
     return History(markets[resume.names[0]], first, resume.started)
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
-    """Return the markets of a resumed run, and its first bar.
-
-    Those that begin later than in the earlier run get its bars in front, if it still has them. An
-    instrument that is held and has no further bar gets one at its last prices, in which its
-    position is closed.
-    """
     last, markets = resume.last_time, put_before(resume, markets)
     first = int(np.searchsorted(markets.time, last, side="right"))
     is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
@@ -96,7 +88,6 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 
 def put_before(resume: RunRecord, markets: Markets) -> Markets:
-    """Return the markets with the bars of the earlier run in front of those that begin later."""
     if not is_same_account(markets.names, resume.names):
         raise ParameterError(
             f"a resumed run must have the same instruments, {', '.join(resume.names)}, "
@@ -114,19 +105,16 @@ def put_before(resume: RunRecord, markets: Markets) -> Markets:
 
 
 def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
-    """Return whether two accounts hold the same instruments; one of each, whatever its name."""
     return names == others or len(names) == len(others) == 1
 
 
 def replace_markets(markets: Markets, changed: dict[str, Market]) -> Markets:
-    """Return a copy of markets with some of them replaced."""
     if not changed:
         return markets
     return remake(markets, {**markets, **changed})
 
 
 def check_marks(resume: RunRecord, markets: Markets, first: int) -> None:
-    """Require the marks on which the earlier run ended."""
     for mark, (name, market), (listed, gone) in zip(
         resume.marks[-1].tolist(), markets.items(), markets.spans.tolist(), strict=True
     ):
@@ -143,7 +131,6 @@ def check_marks(resume: RunRecord, markets: Markets, first: int) -> None:
 
 
 def close_ended(resume: RunRecord, markets: Markets, first: int) -> Markets:
-    """Return the markets with a last bar for each instrument that is held and has no more."""
     held = resume.of_positions("quantity")[-1].tolist()
     ended = {
         name: append_last_bar(market, int(markets.time[first]))
@@ -156,7 +143,6 @@ def close_ended(resume: RunRecord, markets: Markets, first: int) -> Markets:
 
 
 def _concatenate(before: Market, after: Market) -> Market:
-    """Return one market of both; where they overlap, the later one counts."""
     kept = int(np.searchsorted(before.time, after.start))
     if after.interval != before.interval or set(after.columns) != set(before.columns):
         raise DataError(
@@ -198,10 +184,6 @@ def _concatenate(before: Market, after: Market) -> Market:
 def append_last_bar(
     market: Market, time: int, price: float | None = None, mark: float | None = None
 ) -> Market:
-    """Return a market with one more bar that stands still, without volume and dividend.
-
-    It stands at a price and a mark, by default the last ones.
-    """
     last = float(market.close[-1]) if price is None else price
     marked = float(market.mark_close[-1]) if mark is None else mark
     rows = {"time": time, **dict.fromkeys(("open", "high", "low", "close"), last), "volume": 0.0}
@@ -228,7 +210,6 @@ def append_last_bar(
 def read_resume(
     resume: object, start: TimeLike | None, *, is_of_fast_loop: bool
 ) -> RunRecord | None:
-    """Return the earlier result; refuse what is none, and a start besides it."""
     if resume is None:
         return None
     if not isinstance(resume, RunRecord) or resume.is_of_fast_loop != is_of_fast_loop:
@@ -254,7 +235,6 @@ def check_rules(
     venues: Mapping[str, Venue],
     account: Account,
 ) -> None:
-    """Require the rules of the earlier run; only flows after its end may be added."""
     if resume is None:
         return
     above = None if overlay is None else describe_policy(overlay)
@@ -275,7 +255,6 @@ def check_rules(
 
 
 def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dict[str, Any]:
-    """Return the rules of a run by name: flows up to a time, and no rule that has no effect."""
     rules = {f"account.{name}": x for name, x in describe_account(account, until).items()}
     for instrument, label in label_names(venues).items():
         venue, of = venues[instrument], f" of {label}" * bool(label)
@@ -287,7 +266,6 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
 
 
 def describe_account(account: Account, until: int) -> dict[str, Any]:
-    """Return an account as data: flows up to a time, markets of collateral by their names."""
     found = replace(account, flows=None).to_dict()
     for each in found.get("collateral", ()):
         if isinstance(each["prices"], Mapping):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 def tabulate_parts(result: RunRecord, by: MarketState) -> pd.DataFrame:
-    """Return the measures of the parts of a run, as :meth:`Result.measures_by` does."""
     Choice("phase", "volatility").check("by", by, where="Result.measures_by, by")
     names = PHASES if by == "phase" else THIRDS
     group = find_phase(result) if by == "phase" else find_volatility(result)
@@ -43,27 +42,23 @@ def tabulate_parts(result: RunRecord, by: MarketState) -> pd.DataFrame:
 
 
 def find_phase(result: RunRecord) -> IntArray:
-    """Return the phase of the market at the last bar of each sampling period."""
     is_bull = find_bulls(read_level(result))[result.ends_sample != 0.0]
     return np.where(is_bull, 0, 1)
 
 
 def find_volatility(result: RunRecord) -> IntArray:
-    """Return the third of the volatility forecast at the close before each sampling period."""
     ends = np.flatnonzero(result.ends_sample)
     before = np.concatenate(([np.nan], read_forecast(result)[ends[:-1]]))
     return find_thirds(before)
 
 
 def read_level(result: RunRecord) -> FloatArray:
-    """Return the level of the market: the mark of the only instrument, or the benchmark index."""
     if result.has_one_instrument:
         return result.mark
     return np.asarray(np.cumprod(1.0 + result.market_returns), dtype=np.float64)
 
 
 def read_forecast(result: RunRecord) -> FloatArray:
-    """Return the volatility forecast of the market at each close."""
     if result.has_one_instrument:
         return result.volatilities[0][:, 0]
     given = (NO_BARS_SEEN, result.time, read_level(result), result.interval)
@@ -71,7 +66,6 @@ def read_forecast(result: RunRecord) -> FloatArray:
 
 
 def gather_bars(result: RunRecord) -> RunBars:
-    """Return what the measures of parts need of a run."""
     series = {name: result.of_account(name) for name in (*MONEY, "unit", "equity", "top_up")}
     unit = np.concatenate(([result.tally.first_unit], series["unit"]))
     closes = np.concatenate(([result.span.start], result.span.closes))
@@ -95,7 +89,6 @@ def gather_bars(result: RunRecord) -> RunBars:
 
 
 def count_events(result: RunRecord) -> dict[str, FloatArray]:
-    """Return the events of each bar by kind, the traded notional, and closes near liquidation."""
     events, n = result.events, len(result.time)
     kind = events["kind"].astype(str).to_numpy()
     rows = np.searchsorted(result.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
@@ -124,7 +117,6 @@ def count_events(result: RunRecord) -> dict[str, FloatArray]:
 
 
 def measure_ratios(result: RunRecord) -> FloatArray:
-    """Return the largest margin ratio at each close: of the pool and of isolated positions."""
     ratio = result.bars["margin_ratio"].to_numpy()
     for i, mode in enumerate(result.modes):
         if mode == "isolated":
@@ -135,11 +127,6 @@ def measure_ratios(result: RunRecord) -> FloatArray:
 def measure_decay(
     result: RunRecord, series: dict[str, FloatArray], is_cut: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the log growth that each bar lost to volatility and to carry.
-
-    ``is_cut`` marks bars with a stop or liquidation, which have no volatility drag. With several
-    positions l_i it is that of the portfolio, sum l_i ln(1 + r_i) - ln(1 + sum l_i r_i).
-    """
     equity = np.concatenate(([np.nan], series["equity"][:-1]))
     more = result.of_account("collateral_pnl") - result.of_account("conversion")
     more = more - sum(result.of_account(name) for name in OPTIONAL)

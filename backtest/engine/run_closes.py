@@ -34,7 +34,6 @@ class RunCloses(RunData):
         )  # fmt: skip
 
     def _read_moves(self, rows: slice) -> FloatArray:
-        """Return the returns of the benchmark over some bars; without one, of the only market."""
         if self.benchmark is not None:
             return self.benchmark[rows]
         first, stop, _ = rows.indices(len(self.mark))
@@ -43,7 +42,6 @@ class RunCloses(RunData):
         return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
     def _read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
-        """Return the backing of cross positions and the initial margin of all at some closes."""
         record = self.record.take(rows)
         if record.closes is not None:
             return record.closes.backing, record.closes.initial

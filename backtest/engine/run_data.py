@@ -36,12 +36,7 @@ T = TypeVar("T")
 
 
 class Quotes(NamedTuple):
-    """Prices, signals and margin multipliers at closes, of shape (n_bars, n).
-
-    ``low`` and ``high`` are the extremes of last prices in each bar. Those that stay the same may
-    have one row. A result of several positions that an earlier version saved has marks only; the
-    others have no rows.
-    """
+    """Prices, signals and margin multipliers at closes, of shape (n_bars, n)."""
 
     close: FloatArray
     mark: FloatArray
@@ -55,11 +50,7 @@ class Quotes(NamedTuple):
 
 
 class Before(NamedTuple):
-    """What a run knew at the close before its first bar, by instrument, of shape (n,).
-
-    ``mark`` is NaN unless the run went on from an earlier one. ``trails`` are the states of the
-    volatility forecasts.
-    """
+    """What a run knew at the close before its first bar, by instrument, of shape (n,)."""
 
     mark: FloatArray
     signal: FloatArray
@@ -265,7 +256,6 @@ class RunData:
 
 
 def read_field(fields: Mapping[str, FloatArray], name: object, where: str) -> FloatArray:
-    """Return a field of a record by its name."""
     if not isinstance(name, str) or name not in fields:
         raise ParameterError(
             f"name must be a field of the record, got {repr_plain(name)}",

@@ -25,21 +25,16 @@ STOPS = ("stop", "trailing_stop", "equity_stop", "take_profit", "time_stop")
 CHANGES = (
     "fill", *STOPS, "liquidation", "delisted", "ruin", "conversion", "bad_debt", "expiry",
 )  # fmt: skip
-"""Kinds of events that are rows of the fills."""
 WORSENING = ("slippage", "impact")
 CHARGES = ("fee", "liquidation_loss")
 STEPS = {
     "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3, **dict.fromkeys(OPTIONAL, 3),
     "unquoted": 5,
 }  # fmt: skip
-"""The step of the bar that an event shows, see docs/accounting.md, section 2."""
 DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
-"""The step at which decisions fill."""
 
 
 class Settled(NamedTuple):
-    """The settlements of an instrument in one bar: stamps, and which are at the open."""
-
     stamps: list[int]
     n_open: int
 
@@ -61,7 +56,6 @@ def tabulate_fills(result: RunData, events: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_fills(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the fills in the order of the ledger."""
     settled, scan = find_settlements(result), Scan(result)
     row: dict[str, Any] | None = None
     for event in list_events(result, events):
@@ -80,7 +74,6 @@ def list_fills(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any]
 
 
 def list_events(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the events of a run, each with its instrument; the only one where none is told."""
     who = (
         events["instrument"].astype(str)
         if "instrument" in events
@@ -100,8 +93,6 @@ def list_events(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any
 
 
 class Scan:
-    """The step of the bar that the events have reached, and the positions so far."""
-
     def __init__(self, result: RunData) -> None:
         self.fill = DECIDED.get(result.account.fill, 5)  # a limit order may fill later
         self.time, self.step, self.last = -1, 0, ""
@@ -112,7 +103,6 @@ class Scan:
         self.held: dict[str, float] = defaultdict(float)
 
     def read(self, event: Mapping[str, Any], settled: Mapping[tuple[str, int], Settled]) -> None:
-        """Go on to an event."""
         kind, name = event["kind"], event["instrument"]
         if event["time"] != self.time:
             self.time, self.step, self.last, self.paid = event["time"], 0, "", {}
@@ -129,7 +119,6 @@ class Scan:
             self.held[name] += event["quantity"]
 
     def _find_step(self, kind: str, name: str) -> int:
-        """Return the step of an event other than a settlement."""
         if kind == "fill":
             return 7 if name in self.resting else self.fill
         if kind in ("delisted", "ruin"):
@@ -162,7 +151,6 @@ def find_option_expiries(result: RunData) -> dict[str, int]:
 
 
 def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
-    """Return the settlements by instrument and open; none of a result that was loaded."""
     found: dict[tuple[str, int], Settled] = {}
     for name, market in (result.markets or {}).items():
         placed = place_funding(market, result.venues[name], 0)
@@ -177,7 +165,6 @@ def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
 
 
 def place_stamps(market: Any, venue: Any) -> list[int]:
-    """Return the stamps of the settlements that belong to a bar of the market."""
     jitter = parse_duration(venue.funding_jitter, where="Venue.funding_jitter")
     time = read_settlements(market).time
     bar, _ = place_on_bars(time, market.time, market.interval, jitter)
@@ -186,7 +173,6 @@ def place_stamps(market: Any, venue: Any) -> list[int]:
 
 
 def make_row(result: RunData, event: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
-    """Return the row of a fill without its costs."""
     kind, name = event["kind"], event["instrument"]
     quantity, price, fee, reference = event["quantity"], event["price"], 0.0, event["price"]
     if kind == "bad_debt":
@@ -212,7 +198,6 @@ def find_stamp(result: RunData, scan: Scan) -> int:
 
 
 def name_kind(result: RunData, event: Mapping[str, Any]) -> str:
-    """Return the kind of a fill."""
     kind, venue = event["kind"], result.venues.get(event["instrument"])
     if kind == "fill" or kind in STOPS:
         return "order" if kind == "fill" else "stop"
@@ -225,7 +210,6 @@ def name_kind(result: RunData, event: Mapping[str, Any]) -> str:
 
 
 def add_cost(result: RunData, row: dict[str, Any] | None, event: Mapping[str, Any]) -> None:
-    """Add a cost that follows a fill to its row: to the fee, or to how far its price is worse."""
     if row is None or row["kind"] == "conversion":
         return
     if event["kind"] in CHARGES:

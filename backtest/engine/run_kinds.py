@@ -17,7 +17,6 @@ RUN = "run"
 
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a list shows of a run, without reading its tables."""
     for name in (result_files.METRICS, result_files.STATE):
         if hash_file(folder / name) != manifest["files"][name]:
             raise damage_error(folder / name, "was changed")
@@ -27,7 +26,6 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """Return saved measures as numbers, NaN for null."""
     return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
 
 

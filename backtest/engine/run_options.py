@@ -55,35 +55,29 @@ class RunOptions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the contracts, after those of their legs: ``tail:BTC-26JUN26-60000-P``."""
         pairs = zip(self.legs, self.terms.names, strict=True)
         return tuple(f"{leg}:{name}" if leg else name for leg, name in pairs)
 
     @property
     def named(self) -> dict[int, str]:
-        """The names of the contracts by their numbers in the log."""
         return dict(zip(self.owners.tolist(), self.names, strict=True))
 
     @property
     def profits(self) -> FloatArray:
-        """The unrealized profits at each close."""
         held = self.record.quantity
         return multiply(held, self.record.value - self.entries)
 
     @property
     def carried(self) -> FloatArray:
-        """Signed contracts at the last close."""
         held = self.record.quantity
         return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
 
     @cached_property
     def greeks(self) -> dict[str, FloatArray]:
-        """The Greeks in money of what is held at each close."""
         return measure_greeks(self.terms, self.quotes, self.record.quantity)
 
     @cached_property
     def parts(self) -> dict[str, FloatArray]:
-        """The price profit of each bar, explained by the Greeks."""
         return explain_profit(
             self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
             self.record.price_pnl, self.settled,
@@ -111,11 +105,6 @@ def read_options(
     legs: Mapping[int, str] = MappingProxyType({}),
     hedged: Iterable[int] = (),
 ) -> RunOptions | None:
-    """Return the options that a run held; None if it held none.
-
-    ``setup`` is the ``Setup`` of the run; ``outcome`` has its record and its entries. ``legs`` are
-    those of the contracts by number, ``hedged`` as in :class:`RunOptions`.
-    """
     record: Any = outcome.record.options
     listed: Any = getattr(setup.markets, "options", {})
     if not listed or record is None:
@@ -155,7 +144,6 @@ def read_options(
 
 
 def read_terms(feed: OptionFeed, kept: IntArray, names: tuple[str, ...]) -> OptionTerms:
-    """Return what the options are."""
     return OptionTerms(
         names=names,
         signs=feed.signs[kept],
@@ -171,7 +159,6 @@ def read_terms(feed: OptionFeed, kept: IntArray, names: tuple[str, ...]) -> Opti
 def find_expiries(
     feed: OptionFeed, kept: IntArray, first: int, shape: tuple[int, ...]
 ) -> tuple[FloatArray, FloatArray]:
-    """Return where contracts expire: at the open of a bar, and inside it."""
     found = np.zeros((2, *shape), dtype=bool)
     for place, k in enumerate(kept):
         bar = int(feed.expiry_bars[k]) - first
@@ -189,7 +176,6 @@ def read_quotes(
     expired: FloatArray,
     first: int,
 ) -> OptionQuotes:
-    """Return what the options are valued at; an expiry at an open counts there."""
     spots = feed.expiry_spots[kept]
     index = np.where(expired, spots, opens[:, terms.instruments])
     bases = np.where(expired, 1.0, feed.bases_open[first:, kept])
@@ -218,7 +204,6 @@ def value_state(
     years: FloatArray,
     marks: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return volatilities, years and values of one contract; a mark of its own says both."""
     bars, options = np.nonzero(years >= 0.0)
     state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
     value, found = np.full(forward.shape, np.nan), volatility.copy()
@@ -244,7 +229,6 @@ def find_opened(
 
 
 def find_entries(entries: FloatArray, held: FloatArray, owners: IntArray, first: int) -> FloatArray:
-    """Return the average price at which the contracts held at each close were entered; else NaN."""
     found = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):
         own = entries[(entries[:, OWNER] == owner) & (entries[:, 3] != 0.0)]
@@ -256,7 +240,6 @@ def find_entries(entries: FloatArray, held: FloatArray, owners: IntArray, first:
 
 
 def enter(quantity: float, average: float, added: float, price: float) -> tuple[float, float]:
-    """Return the contracts and their average price after a fill."""
     after = quantity + added
     if quantity * added > 0.0:
         return after, (quantity * average + added * price) / after

@@ -130,7 +130,6 @@ class RunRecord(RunCloses):
     def _compute_weights(
         self, half_life: float, rows: IntArray | slice, *, collateral: bool
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the weights and the covariances of the positions at the closes of some bars."""
         marks, notionals = self.marks, self.notionals
         if collateral:
             marks = np.concatenate((marks, self.asset_marks), axis=1)
@@ -393,5 +392,4 @@ def sample_market(result: RunRecord) -> FloatArray:
 
 
 def add_up(values: FloatArray) -> float:
-    """Return a sum taken bar by bar, as a loop without a record takes it."""
     return float(np.add.accumulate(values)[-1])

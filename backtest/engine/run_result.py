@@ -35,11 +35,9 @@ QUOTES = (
     "close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial", "low",
     "high",
 )  # fmt: skip
-"""The fields of :class:`Quotes`, by the names of the loop."""
 
 
 def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
-    """Return the result of a run whose loop has ended, and warn of what came out."""
     markets, first = setup.markets, setup.first
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
@@ -85,7 +83,6 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
 def describe_run(
     setup: Setup, outcome: Any, span: RunSpan, benchmark: Benchmark | None, calendar: str
 ) -> dict[str, Any]:
-    """Return the manifest of a run."""
     compared = "" if benchmark is None else benchmark.text
     checks = "; ".join(dict.fromkeys(each.causality for each in setup.observed))
     terms = RunTerms(
@@ -111,7 +108,6 @@ def describe_run(
 
 
 def explain(setup: Setup, outcome: Outcome, closes: IntArray) -> str:
-    """Warn of what a run did; return why it filled no order."""
     level, no_fill = outcome.of_positions("target"), ""
     setup.warn(outcome)
     if not is_filled(outcome):
@@ -124,7 +120,6 @@ def explain(setup: Setup, outcome: Outcome, closes: IntArray) -> str:
 
 
 def name_boundless(setup: Setup, level: FloatArray) -> str:
-    """Return the policies for a warning; those that asked for an infinite leverage, if any did."""
     is_boundless = np.atleast_1d(np.isinf(level).any(axis=0))
     chosen = [
         (name, type(setup.policies[name]).__name__)
@@ -137,7 +132,6 @@ def name_boundless(setup: Setup, level: FloatArray) -> str:
 
 
 def find_peak(setup: Setup, prices: FloatArray) -> float:
-    """Return the highest unit value before the first bar, at whose open collateral has prices."""
     account, resume = setup.account, setup.resume
     if resume is not None:
         return max(resume.first_peak, float(resume.of_account("unit").max()))
@@ -157,7 +151,6 @@ def read_quotes(setup: Setup) -> Quotes:
 
 
 def find_before(resume: RunRecord | None, markets: Markets, first: int) -> Before:
-    """Return what was known before bar ``first``: by an earlier run, or of the markets alone."""
     n = len(markets)
     if resume is None:
         trails = tuple(start_trail(markets, i, first) for i in range(n))
@@ -176,7 +169,6 @@ def find_signals(result: RunRecord) -> FloatArray:
 
 
 def start_trail(markets: Markets, i: int, first: int) -> VolatilityState:
-    """Return the state of the volatility forecast of an instrument after the bars before a run."""
     market = markets[markets.names[i]]
     seen = max(min(first, int(markets.spans[i, 1])) - int(markets.spans[i, 0]), 0)
     return forecast_volatility(

@@ -1,8 +1,4 @@
-"""What a run needs, checked and read from its arguments, and which loop will run it.
-
-The fast loop knows one position with the settings of a plain account. The general loop lives
-everything else, also on a single market.
-"""
+"""What a run needs, checked and read from its arguments, and which loop will run it."""
 
 from __future__ import annotations
 
@@ -52,19 +48,15 @@ class FastSetup(Setup):
 
     @property
     def is_of_fast_loop(self) -> bool:
-        """Whether the loop of one position runs."""
         return True
 
     def find_benchmark(self) -> Benchmark | None:
-        """Return what the measures compare with; None is the market itself."""
         return self.benchmark
 
     def describe_signal(self) -> str:
-        """Return the signal for the manifest."""
         return describe_signal(self.given, find_clock(self.markets).pick(self.signal))
 
     def charge(self, outcome: Outcome) -> Self:
-        """Return the setup with the fee tiers that a run was charged."""
         fees = self.inputs.fees
         if fees is None:
             return self
@@ -72,18 +64,15 @@ class FastSetup(Setup):
         return self._replace(inputs=self.inputs._replace(fees=charged))
 
     def measure_cuts(self, run: Any) -> Sequence[Mapping[str, Any]]:
-        """Return the rows of ``target_cuts`` of a run."""
         return measure_cuts(self.inputs, run.record, run.entries, self.first)
 
     def quote(self, name: str) -> FloatArray:
-        """Return a field of the market data; the signal of all bars also where it is constant."""
         values = super().quote(name)
         if name == "signal":
             values = np.broadcast_to(values, self.markets.n_bars)
         return values[:, None]
 
     def extend(self, markets: Markets, account: Account, signal: FloatArray, first: int) -> Self:
-        """Return the setup on longer markets, with its arrays from bar ``first`` on."""
         (name,) = markets.names
         given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
         own = (markets[name], self.venues[name], account)
@@ -113,7 +102,6 @@ def set_up_run(
     resume: Any = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
-    """Check and read everything that a run needs, and choose its loop."""
     market, signal = widen_market(
         market, signal, policy=policy, venue=venue, account=account, overlay=overlay
     )
@@ -170,7 +158,6 @@ def set_up_one(
     resume: Result | None,
     benchmark: BenchmarkLike,
 ) -> Setup:
-    """Read everything that a run of one position needs."""
     (name,) = markets.names
     check_rules(resume, {name: policy}, None, {name: venue}, account)
     if resume is None:
@@ -217,7 +204,6 @@ def set_up_one(
 def take_only(
     markets: Markets, policy: object, venue: object, account: Account, signal: Any
 ) -> tuple[Policy, Venue, Account, Any]:
-    """Return policy, venue, account and signal of the only instrument."""
     (name,), account = markets.names, drop_other_instruments(account, markets)
     policies, _ = assign_policies(policy, markets, None)
     for field in BY_INSTRUMENT:
@@ -231,10 +217,6 @@ def take_only(
 
 
 def take_markets(market: Any, policy: object, venue: Any, account: Any, resume: object) -> Markets:
-    """Return the markets of a run, one market as the only one; refuse arguments of wrong kinds.
-
-    Of markets, a contract that expires ends with it; one market must end before.
-    """
     if isinstance(market, Markets):
         check_account_kind(account)
         ended: Markets = end_expired(market, venue)
@@ -247,7 +229,6 @@ def take_markets(market: Any, policy: object, venue: Any, account: Any, resume: 
 def check_kinds(
     market: object, policy: object, venue: object, account: object, resume: object
 ) -> None:
-    """Require arguments of the right classes."""
     by_name = isinstance(market, Mapping)
     loaded = "pass bt.Market.load(...), from_frames(...) or sample()"
     wanted: tuple[tuple[str, object, type, str], ...] = (
@@ -269,7 +250,6 @@ def check_kinds(
 def check_settings(
     market: Market, account: Account, venue: Venue, sampling: str, calendar: str
 ) -> None:
-    """Require settings that fit together."""
     check_account(account, venue)
     check_periods(market, sampling, calendar)
     check_expiry(market, venue)
@@ -278,17 +258,12 @@ def check_settings(
 def fits_one_position(
     markets: Markets, policy: object, venue: object, account: Account, overlay: object
 ) -> bool:
-    """Return whether the fast loop serves: one instrument, no options, and terms that it knows."""
     fresh = all(getattr(account, name) == value for name, value in WHOLE.items())
     is_general = needs_general_loop(policy, venue, account) or bool(markets.options)
     return len(markets) == 1 and fresh and overlay is None and not is_general
 
 
 def needs_general_loop(policy: object, venue: object, account: object) -> bool:
-    """Return whether a policy, a venue or an account has terms that only the general loop knows.
-
-    Policies and venues are those of one instrument, or a mapping of them by name.
-    """
     return any(
         [
             has_general_account(account),
@@ -300,7 +275,6 @@ def needs_general_loop(policy: object, venue: object, account: object) -> bool:
 
 
 def has_general_account(account: object) -> bool:
-    """Return whether an account has settings that only the general loop knows."""
     if not isinstance(account, Account):
         return False
     is_general = any(getattr(account, name) != value for name, value in GENERAL.items())
@@ -308,10 +282,6 @@ def has_general_account(account: object) -> bool:
 
 
 def has_general_venue(venue: object) -> bool:
-    """Return whether a venue has what only the general loop knows.
-
-    That is spot contracts, and costs that change over time.
-    """
     is_spot = getattr(getattr(venue, "contract", None), "kind", "") == "spot"
     return is_spot or (isinstance(venue, Venue) and bool(list_dated(venue)))
 
@@ -319,11 +289,6 @@ def has_general_venue(venue: object) -> bool:
 def widen_market(
     market: Any, signal: Any, *, policy: object, venue: object, account: object, overlay: object
 ) -> tuple[Any, Any]:
-    """Return a market and its signal as those of several where the general loop lives the account.
-
-    It does with an overlay, with settings that the fast loop does not know, and where weights,
-    policies or venues are given by instrument.
-    """
     by_name = any(isinstance(each, Mapping | pd.DataFrame) for each in (signal, policy, venue))
     is_wide = by_name or overlay is not None or needs_general_loop(policy, venue, account)
     is_wide = is_wide or (isinstance(account, Account) and bool(list_shared_settings(account)))
@@ -334,7 +299,6 @@ def widen_market(
 
 
 def widen_signal(signal: Any, markets: Markets) -> Any:
-    """Return the signal of the only instrument as weights; a rule, or weights, as they are."""
     if signal is None or isinstance(signal, SignalRule | Mapping | pd.DataFrame):
         return signal
     (name,) = markets.names

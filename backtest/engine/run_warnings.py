@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from backtest.policy import Policy
 
 OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning, BandWarning, WeightWarning)
-"""Warnings that a sweep, a search or a comparison does not repeat for each of its runs."""
 
 
 @contextlib.contextmanager
 def warn_once(*, is_first: bool) -> Iterator[None]:
-    """Show the warnings that every run of a comparison would repeat for its first run only."""
     with warnings.catch_warnings():
         for category in () if is_first else (*OF_EACH_RUN, VenueDateWarning):
             warnings.simplefilter("ignore", category)
@@ -45,10 +43,6 @@ def warn_once(*, is_first: bool) -> Iterator[None]:
 
 
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:
-    """Warn of bars outside the dates of a venue's margin tables, and of missing mark prices.
-
-    ``venue`` is one for all markets, or a venue by name; ``first`` is the account's first bar.
-    """
     markets = as_markets(market)
     warn_of_other_days(markets, venue, first)
     warn_of_thin_bars(markets)
@@ -56,7 +50,6 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
 
 
 def warn_of_thin_bars(markets: Markets) -> None:
-    """Warn of longer bars at whose closes policies decide that lack a tenth of their bars."""
     for name, label in label_names(markets).items():
         found = describe_clock(markets[name])
         if "thin_bars" in found:
@@ -69,7 +62,6 @@ def warn_of_thin_bars(markets: Markets) -> None:
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
-    """Warn of weights, as they were given, that leave bars or instruments flat unsaid."""
     if isinstance(signal, pd.DataFrame):
         warn_of_missing_rows(signal, find_clock(markets).seen)
         warn_of_unknown_weights(signal)
@@ -78,7 +70,6 @@ def warn_of_weights(signal: object, markets: Markets) -> None:
 
 
 def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
-    """Warn if bars after the first row have none, other than the last bar, which fills nothing."""
     times = markets.times[:-1]
     has_row = np.asarray(times.isin(frame.index))
     if not has_row.any():
@@ -96,7 +87,6 @@ def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
 
 
 def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
-    """Warn of instruments whose weights are all NaN, so that they are never traded."""
     unknown = [str(name) for name in frame.columns[frame.isna().all()]]
     if unknown and len(frame):
         warn_caller(
@@ -107,16 +97,11 @@ def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
 
 
 def list_spot(markets: Markets, venue: Any) -> list[str]:
-    """Return the spot legs among some markets: a coin has no mark price."""
     own = name_values(venue, markets)
     return [name for name in markets if own[name].contract.is_spot]
 
 
 def warn_of_last_prices(markets: Markets, spot: Sequence[str] = ()) -> None:
-    """Warn if there are no mark prices, so that liquidations are tested on last prices.
-
-    ``spot`` are the names of markets that need none.
-    """
     labels = label_names(markets)
     lacking = [
         labels[name] or "the market"
@@ -134,10 +119,6 @@ def warn_of_last_prices(markets: Markets, spot: Sequence[str] = ()) -> None:
 
 
 def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
-    """Warn if bars from the first on lie outside the dates of a venue's margin tables.
-
-    ``venue`` is one for all markets, or a venue by name.
-    """
     found: dict[str, list[str]] = {}
     start, labels = int(markets.time[first]), label_names(markets)
     for name, each in markets.items():
@@ -156,7 +137,6 @@ def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
 
 
 def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
-    """Warn if policies that trade options held none."""
     for name in dict.fromkeys(type(each).__name__ for each in policies if trades_options(each)):
         warn_caller(
             f"{name} held no option: it ordered none, or none with a quote at the next open; what "

@@ -30,12 +30,10 @@ FILLS = {
     "next_close": "fills at the next close",
     "same_close": "fills at the close of the decision (optimistic: at a price known before)",
 }
-"""When decisions fill, if not at the next open."""
 CLOSINGS = {
     "market": "closings and reductions at the next open",
     "limit": "closings and reductions as limit orders too",
 }
-"""How closings and reductions fill with limit orders."""
 SETTINGS = {
     "min_leverage": "least leverage",
     "band": "band",
@@ -58,14 +56,11 @@ SETTINGS = {
     "transfers": "transfers",
     "transfer_cost": "cost of transfers",
 }
-"""Settings of an account in words; the others have sentences of their own."""
 FRESH: Mapping[str, Any] = {each.name: each.default for each in fields(Account)}
 ALWAYS_LONG = ("constant 1", "equal weights")
-"""Signals that are not worth a line of an account with one instrument."""
 
 
 def summarize_setting(result: RunRecord) -> Iterator[str]:
-    """Yield the policies, the data, the venues and the account, a paragraph each."""
     manifest = result.manifest
     if result.no_fill:
         yield from format_paragraph("NO FILL", f"no order was filled: {result.no_fill}")
@@ -80,7 +75,6 @@ def summarize_setting(result: RunRecord) -> Iterator[str]:
 
 
 def describe_own_signal(result: RunRecord) -> str:
-    """Return the signal of a run; empty if its only instrument is held long throughout."""
     signal = str(result.manifest["signal"]).partition(" sha256")[0]
     if signal in ALWAYS_LONG and not result.diversity:
         return ""
@@ -88,7 +82,6 @@ def describe_own_signal(result: RunRecord) -> str:
 
 
 def describe_data(result: RunRecord) -> Iterator[str]:
-    """Yield the instruments and their span, and the caveats of the data."""
     data = result.manifest["data"]
     name = ", ".join(result.names) if "instruments" in data else data["instrument"]
     span = format_span(data)
@@ -116,19 +109,16 @@ def describe_data(result: RunRecord) -> Iterator[str]:
 
 
 def name_those(names: Sequence[str]) -> str:
-    """Return the names of the instruments concerned; empty for an account with one."""
     return f" of {', '.join(names)}" if any(names) else ""
 
 
 def describe_venues(result: RunRecord) -> Iterator[str]:
-    """Yield the rules of each venue once, with its instruments, and tables of other days."""
     said = {name: describe_venue(result.manifest, result.venues[name]) for name in result.names}
     yield from join_same(said, always=False)
     yield from list_other_days(result)
 
 
 def list_other_days(result: RunRecord) -> Iterator[str]:
-    """Yield the margin tables of other days than those of the run, each with its instruments."""
     tables = result.manifest.get("margin_table", "")
     days = name_values(tables, result.names)
     starts = ("the margin table", "the oldest")
@@ -137,17 +127,12 @@ def list_other_days(result: RunRecord) -> Iterator[str]:
 
 
 def join_same(said: Mapping[str, str], *, always: bool) -> Iterator[str]:
-    """Yield each text once, with its instruments; without them where all have the same one.
-
-    ``always`` names the instruments also then.
-    """
     found = group_names(said)
     for text, names in found.items():
         yield f"{', '.join(names)}: {text}" if always or len(found) > 1 else text
 
 
 def describe_slippage(venue: Venue) -> list[str]:
-    """Return what worsens the price of a fill, in parts of a sentence."""
     own = venue.slippage
     parts = [f"slippage {format_bps(own.rate)}"]
     if has_spread(venue):
@@ -156,7 +141,6 @@ def describe_slippage(venue: Venue) -> list[str]:
 
 
 def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
-    """Return the preset, contract, brackets, costs and liquidation rules, in one sentence."""
     tables = read_tables_in_use(manifest, venue)
     parts = [
         "rules of your own" if venue.in_force is None else venue.in_force.preset,
@@ -186,7 +170,6 @@ def describe_venue(manifest: Mapping[str, Any], venue: Venue) -> str:
 
 
 def describe_contract(contract: Contract) -> str:
-    """Return the kind of a contract, and the terms of a spot leg."""
     if not contract.is_spot:
         return f"{contract.kind} contract"
     rate = format_rate(contract.borrow_rate)
@@ -197,14 +180,12 @@ def describe_contract(contract: Contract) -> str:
 
 
 def describe_brackets(table: InUse) -> str:
-    """Return the size and the date of a margin table, in a few words."""
     count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
     day = "" if table.since is None else f" of {table.since}"
     return f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
 
 
 def describe_account(result: RunRecord) -> Iterator[str]:
-    """Yield margin mode and capital, every setting that is not the default, and what backs what."""
     account, names = result.account, result.names
     modes = group_names({name: account.for_instrument(name).margin for name in names})
     margin = ", ".join(
@@ -222,7 +203,6 @@ def describe_account(result: RunRecord) -> Iterator[str]:
 
 
 def describe_money(account: Account) -> str:
-    """Return the money at the start, in all currencies of the account."""
     own = f"{account.capital:,.10g}"
     if account.currency is None:
         return own
@@ -231,7 +211,6 @@ def describe_money(account: Account) -> str:
 
 
 def list_rates(account: Account) -> Iterator[str]:
-    """Yield the currencies of an account, and where their prices come from."""
     if account.rates is not None:
         each = [f"{name} at {describe_rate(rate)}" for name, rate in account.rates.items()]
         yield f"a pool for each currency: {account.currency}, {', '.join(each)}"
@@ -245,7 +224,6 @@ def describe_rate(rate: Any) -> str:
 
 
 def list_backing(account: Account, names: Sequence[str]) -> Iterator[str]:
-    """Yield what backs the isolated positions, with their instruments unless all are alike."""
     said = {name: describe_isolated(account.for_instrument(name)) for name in names}
     for text, of in group_names(said).items():
         if text:
@@ -253,7 +231,6 @@ def list_backing(account: Account, names: Sequence[str]) -> Iterator[str]:
 
 
 def group_names(said: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the names of the instruments by what is said of them."""
     found: dict[str, list[str]] = {}
     for name, text in said.items():
         found.setdefault(text, []).append(name)
@@ -261,7 +238,6 @@ def group_names(said: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def list_settings(account: Account) -> Iterator[str]:
-    """Yield every setting that is not the default, in words."""
     yield "venue leverage " + describe_value(account.venue_leverage, "as needed", "x")
     for name, words in SETTINGS.items():
         value = getattr(account, name)
@@ -279,7 +255,6 @@ def list_settings(account: Account) -> Iterator[str]:
 
 
 def describe_fill_mode(account: Account) -> Iterator[str]:
-    """Yield when decisions fill, if not at the next open."""
     if account.fill in FILLS:
         yield FILLS[account.fill]
     if account.fill == "limit":
@@ -288,7 +263,6 @@ def describe_fill_mode(account: Account) -> Iterator[str]:
 
 
 def describe_most(limit: Any) -> str:
-    """Return the limits of leverage, by instrument if they are; empty if there is none."""
     if not isinstance(limit, FrozenTable):
         return describe_limit(limit)
     each = {name: describe_limit(limit[name]) for name in limit}
@@ -296,7 +270,6 @@ def describe_most(limit: Any) -> str:
 
 
 def describe_value(value: Any, default: str = "", unit: str = "") -> str:
-    """Return a setting: a number with its unit, a text, or one of them by instrument."""
     if isinstance(value, FrozenTable):
         each = (f"{name} {describe_value(value[name], default, unit)}" for name in value)
         return ", ".join(each)

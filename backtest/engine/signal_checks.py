@@ -42,30 +42,22 @@ if TYPE_CHECKING:
 SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
 
 KEY = "backtest.causality"
-"""The key of the record in the ``attrs`` of a Series or frame."""
 TEXT = "backtest.signal"
-"""The key of the text that a signal was made from."""
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
 def mark_checked(signal: SignalT, cuts: int, fresh: str) -> SignalT:
-    """Record on a signal how it was checked, with a hash of its values.
-
-    That is the number of cuts, and how it compares with that of a fresh process.
-    """
     digest = hash_values(signal.to_numpy())
     signal.attrs[KEY] = {"cuts": cuts, "fresh": fresh, "sha256": digest}
     return signal
 
 
 def name_signal(signal: SignalT, text: str) -> SignalT:
-    """Record the text that a signal was made from, with a hash of its values."""
     signal.attrs[TEXT] = {"text": text, "sha256": hash_values(signal.to_numpy())}
     return signal
 
 
 def find_name(signal: object) -> str:
-    """Return the text that a signal was made from; empty if there is none, or if values changed."""
     if not isinstance(signal, pd.Series | pd.DataFrame):
         return ""
     note = signal.attrs.get(TEXT)
@@ -76,11 +68,6 @@ def find_name(signal: object) -> str:
 
 
 def describe_signal_check(signal: object) -> str:
-    """Return how a signal was checked; empty for none, for a constant and for constants by name.
-
-    A Series or frame keeps its record through most operations of pandas. The record holds only
-    for the values that were checked, and for their negatives.
-    """
     if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
         return ""
     if not isinstance(signal, pd.Series | pd.DataFrame):
@@ -96,27 +83,22 @@ def describe_signal_check(signal: object) -> str:
 
 
 def keep_note(signal: object, copy: SignalT) -> SignalT:
-    """Copy the records of a signal to a copy of its values."""
     if isinstance(signal, pd.Series | pd.DataFrame):
         copy.attrs.update({key: signal.attrs[key] for key in (KEY, TEXT) if key in signal.attrs})
     return copy
 
 
 def join_checks(columns: object, signal: object) -> str:
-    """Return for a manifest how columns and a signal were checked."""
     return "; ".join(filter(None, (str(columns), describe_signal_check(signal))))
 
 
 def hash_values(values: FloatArray) -> str:
-    """Return a hash of numbers, the same for 0 and -0."""
     return hashlib.sha256((np.asarray(values, dtype=np.float64) + 0.0).tobytes()).hexdigest()
 
 
 Sides: TypeAlias = Literal["both", "long", "short"]
-"""The sides to trade: with ``"long"``, short values become flat; with ``"short"``, long ones."""
 
 PLAN = CutPlan(chains=16, links=3, prefixes=8, wanted=56, budget=2.0)
-"""Twice the cuts of a policy's columns: a signal is computed once and used in many runs."""
 
 
 def read_stamps(series: object, *, where: str) -> IntArray:
@@ -141,7 +123,6 @@ def read_stamps(series: object, *, where: str) -> IntArray:
 
 
 def require_time_zone(index: pd.DatetimeIndex, name: str, *, where: str) -> None:
-    """Require an index with a time zone; ``name`` is that of its Series."""
     if index.tz is None:
         raise ParameterError(
             "a signal's index must be in UTC, has no time zone",
@@ -151,7 +132,6 @@ def require_time_zone(index: pd.DatetimeIndex, name: str, *, where: str) -> None
 
 
 def read_numbers(values: object, *, where: str) -> FloatArray:
-    """Return numbers as a new float64 array."""
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -163,7 +143,6 @@ def read_numbers(values: object, *, where: str) -> FloatArray:
 def align_to_opens(
     market: Market, stamps: IntArray, values: FloatArray, *, where: str
 ) -> FloatArray:
-    """Return the values at the bars whose opens they are stamped with, NaN at the others."""
     inside = (stamps >= market.start) & (stamps < market.end)
     bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
     odd = np.flatnonzero(market.time[bars] != stamps[inside])
@@ -187,7 +166,6 @@ def align_to_opens(
 
 
 def make_signal(market: Market, raw: FloatArray, sides: Sides, *, where: str) -> pd.Series:
-    """Return a signal's values as a Series; NaN and sides that are not traded become 0."""
     Choice("both", "long", "short").check("sides", sides, where=where)
     bad = np.flatnonzero(np.abs(raw) > 1.0)
     if len(bad):
@@ -210,12 +188,6 @@ def compute_signal(
     name: str,
     plan: CutPlan | None = PLAN,
 ) -> pd.Series:
-    """Return the signal that a function computes from a market, checked for lookahead.
-
-    ``plan`` says how many cuts are made, None that there is no check. Raises PolicyError if the
-    function raises, looks ahead or returns something else, and ParameterError if a value does not
-    lie in [-1, 1].
-    """
     raw = call_function(function, market, name)
     found = None if plan is None else check_past(function, market, raw, name, plan)
     signal = make_signal(market, raw, sides, where=f"the signal {name}")
@@ -254,11 +226,6 @@ def read_answer(answer: Any, market: Market, name: str) -> FloatArray:
 def check_past(
     function: Callable[[Market], Any], market: Market, signal: FloatArray, name: str, plan: CutPlan
 ) -> Causality:
-    """Require that a function's past values stay the same when the market goes on.
-
-    Returns how they were compared. Cuts are a sample, not a proof: see
-    :mod:`backtest.engine.lookahead.causality_checker`.
-    """
     title, subject = f"the signal {name}", functools.partial(compute_part, function, name)
     with measure_work(WorkMeter()) as meter:
         checker = CausalityChecker(title, title, subject, market, {"": signal}, plan, meter)
@@ -269,7 +236,6 @@ def check_past(
 def compute_part(
     function: Callable[[Market], Any], name: str, part: Market
 ) -> dict[str, FloatArray] | None:
-    """Return what a function computes for a part of a market; None if it raises."""
     try:
         answer = function(part)
     except Exception:
@@ -278,20 +244,17 @@ def compute_part(
 
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:
-    """Return the line of a function where an error was raised; its repr if it has no source."""
     inner = function.func if isinstance(function, functools.partial) else function
     return format_location(error, inner) if hasattr(inner, "__code__") else repr_plain(function)
 
 
 def is_by_bars(series: pd.Series, market: Market) -> bool:
-    """Return whether a Series is indexed by the opens of the bars, or by their numbers."""
     if isinstance(series.index, pd.DatetimeIndex):
         return series.index.equals(market.times)
     return isinstance(series.index, pd.RangeIndex)
 
 
 def check_density(market: Market, stamps: IntArray, *, where: str) -> None:
-    """Require a value for at least half of the bars from the first stamp to the last."""
     if len(stamps) < 2:
         return
     inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
@@ -343,7 +306,6 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
 
 
 def align_signal(signal: pd.Series, market: Market) -> FloatArray:
-    """Return a Series by time at the bars of the market, NaN where it has none."""
     index = pd.DatetimeIndex(signal.index)
     require_time_zone(index, "signal", where=WHERE)
     if index.has_duplicates or index.hasnans:
@@ -358,10 +320,6 @@ def align_signal(signal: pd.Series, market: Market) -> FloatArray:
 def recall_signal(
     directions: FloatArray, market: Market, resume: Result | None, first: int
 ) -> FloatArray:
-    """Return the signal as policies see it, with that of an earlier run up to its last close.
-
-    Before the start of a run it has the values given for those bars, or NaN.
-    """
     if resume is None or resume.market is None:
         return directions
     whole = np.array(np.broadcast_to(directions, market.n_bars))
@@ -372,10 +330,6 @@ def recall_signal(
 
 
 def describe_signal(signal: object, values: FloatArray) -> str:
-    """Return the signal for the manifest: its constant, or what it is and a hash of its values.
-
-    What it is: the text of a rule, ``column NAME``, or ``series``.
-    """
     if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
         return f"constant {values[-1]:g}"
     name = find_name(signal) or "series"

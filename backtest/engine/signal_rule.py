@@ -153,13 +153,6 @@ class SignalRule:
 
 
 def write_word(value: object) -> str:
-    """Return a parameter's value as a word without superfluous digits.
-
-    Examples
-    --------
-    >>> write_word(30.0), write_word(14), write_word(True), write_word("long")
-    ('30', '14', 'true', 'long')
-    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

@@ -221,7 +221,6 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
 
 
 def _apply(rule: SignalRule, market: Market | Markets, *, where: str) -> pd.Series | pd.DataFrame:
-    """Return the signal of a rule; of several instruments the direction of each times 1/n."""
     as_markets(market, where=where)  # refuses what is none
     found: pd.Series | pd.DataFrame = resolve_signal(rule, market)
     return found

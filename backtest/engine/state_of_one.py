@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 def read_state(result: RunRecord) -> AccountState:
-    """Return where an account ended, with arrays by instrument whichever loop it ran in."""
     state = result.state
     if not isinstance(state, State):
         found: AccountState = state
@@ -44,22 +43,16 @@ def read_state(result: RunRecord) -> AccountState:
 
 
 def read_memory(result: RunRecord) -> FloatArray:
-    """Return what the policies remember, one after another, each with a spare entry."""
     if isinstance(result.state, State):
         return np.array([*result.memory, 0.0])
     return np.asarray(result.memory)
 
 
 def generalize(result: Any) -> Any:
-    """Return a result to go on from in the loop of several positions."""
     return replace(result, state=read_state(result), memory=read_memory(result))
 
 
 def convert_state(state: State, *, is_isolated: bool, setting: float) -> AccountState:
-    """Return the state of one position as arrays with one entry.
-
-    A margin call is about the position where it is isolated, and else about the pool.
-    """
     (position,), is_over = state.balances.positions, np.int64(state.is_over)
     wallet = np.zeros(N_WALLET)
     wallet[[CASH, RESERVE, EQUITY, HIGHEST]] = (

@@ -32,11 +32,6 @@ LEAST = 2
 
 
 class Segment(NamedTuple):
-    """Bars ``first`` up to ``stop`` under one policy, or one by instrument.
-
-    ``rule`` is that of the signal if it changes, ``overlay`` the overlay if that changes.
-    """
-
     first: int
     stop: int
     policy: Policy | Mapping[str, Policy]
@@ -44,7 +39,6 @@ class Segment(NamedTuple):
     overlay: Policy | None = None
 
     def find_policy(self, name: str) -> Policy:
-        """Return the policy of an instrument."""
         policy: Policy = pick_value(self.policy, name)
         return policy
 
@@ -61,23 +55,6 @@ def run_switched(
     calendar: str = "365",
     compile: bool = True,  # noqa: A002 - as that of bt.run
 ) -> Result:
-    """Run one account through consecutive segments of bars, each under its own policy.
-
-    All instruments have the policy of the segment, or each its own. The segments are in order and
-    without holes, up to the last bar; neighbors with equal policies count as one. The other
-    arguments are those of :func:`backtest.run`.
-
-    Returns
-    -------
-    Result
-        Of an account that was never closed at a boundary: what it holds there goes on, and the
-        next decision trades from it, at its costs. A decision at the last close of a segment
-        fills in the next one. The memory of a policy begins anew where its parameters or those of
-        the signal change; its columns are computed on the bars up to the end of its segment, with
-        the signal of its rule. An overlay that does not change stays, with its memory. ``policies``
-        are the last ones.
-        Without a change the result is that of one run, bit for bit.
-    """
     given = resolve_signal(signal, market)
     return run_segments(
         end_expired(as_markets(market), venue),
@@ -93,7 +70,6 @@ def run_switched(
 
 
 def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
-    """Return segments with neighbors of equal policies and rules joined."""
     merged: list[Segment] = []
     for each in segments:
         if merged and merged[-1][2:] == each[2:]:
@@ -112,7 +88,6 @@ def run_segments(
     compile: bool,  # noqa: A002 - as that of bt.run
     **terms: Any,
 ) -> Result:
-    """Run an account through segments one by one."""
     weights = [find_weights(markets, each) for each in segments]
     start: TimeLike = utc_index(markets.time)[segments[0].first]
     setup = set_up_run(
@@ -143,11 +118,7 @@ def run_segments(
 
 
 def find_weights(markets: Markets, segment: Segment) -> FloatArray:
-    """Return the weights of the rule of a segment, (n_instruments, n_seen); empty if none.
-
-    They are by the bars that policies see. The rule was checked for lookahead when its parameters
-    were searched.
-    """
+    """Return the weights of the rule of a segment, (n_instruments, n_seen); empty if none."""
     if segment.rule is None:
         return np.empty((len(markets), 0))
     seen = find_clock(markets).seen
@@ -155,7 +126,6 @@ def find_weights(markets: Markets, segment: Segment) -> FloatArray:
 
 
 def join_rules(weights: Sequence[FloatArray], segments: Sequence[Segment], markets: Markets) -> Any:
-    """Return the weights of the rules one after another; before the first, those of its rule."""
     joined, clock = weights[0].copy(), find_clock(markets)
     for each, segment in zip(weights[1:], segments[1:], strict=True):
         first = clock.count(segment.first)
@@ -165,17 +135,12 @@ def join_rules(weights: Sequence[FloatArray], segments: Sequence[Segment], marke
 
 
 def describe_rules(segments: Sequence[Segment]) -> str:
-    """Return the rules of segments in words."""
     texts = [each.rule.text() for each in segments if each.rule is not None]
     different = len(dict.fromkeys(texts))
     return texts[0] if different == 1 else f"{texts[0]} (and {different - 1} others)"
 
 
 def observe_segment(setup: Setup, segment: Segment, weights: FloatArray) -> list[ObservedPolicy]:
-    """Return the policies of a segment, with columns of the bars up to its end; then the overlay.
-
-    Columns of bars after the end are NaN: they are never read.
-    """
     n, clock = len(setup.markets), find_clock(setup.markets)
     found = []
     for row, (each, span) in enumerate(zip(setup.observed[:n], clock.seen.spans, strict=True)):
@@ -201,14 +166,12 @@ def observe_segment(setup: Setup, segment: Segment, weights: FloatArray) -> list
 def describe_switches(
     manifest: Mapping[str, Any], time: IntArray, segments: Sequence[Segment]
 ) -> dict[str, Any]:
-    """Return the manifest of a run whose parameters change, with the time of each change."""
     switches = [describe_segment(each, time) for each in segments]
     text = f"{manifest['policy']['name']}(re-tuned {len(segments) - 1} times)"
     return change_policy(manifest, {"text": text, "switches": switches})
 
 
 def describe_segment(segment: Segment, time: IntArray) -> dict[str, Any]:
-    """Return the start and the parameters of a segment."""
     rule = {} if segment.rule is None else {"signal": segment.rule.text()}
     start = format_time(int(time[segment.first]))
     policy = segment.policy

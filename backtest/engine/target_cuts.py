@@ -1,11 +1,4 @@
-"""Compute from the record of a run how far each limit cut each target leverage.
-
-Each decision passes the limits in the order of :mod:`backtest.account.orders`, whose functions are
-called on arrays, with and without a limit: the account's least and most leverage, the band, initial
-margin, the wallet, participation, lots and the least notional. The amount that a limit takes away
-is its shortfall; the shortfalls of a decision add up to the target less the leverage held after the
-fill.
-"""
+"""Compute from the record of a run how far each limit cut each target leverage."""
 
 from __future__ import annotations
 
@@ -33,19 +26,12 @@ CAUSES = (
     "min_leverage", "max_leverage", "band", "initial_margin", "venue_leverage", "wallet",
     "participation", "lot", "min_notional", "margin_call",
 )  # fmt: skip
-"""The limits in the order in which they apply to a decision."""
 LEAST = 1e-9
 """A limit binds if it changes the position by more than this share."""
 
 
 class Decisions(NamedTuple):
-    """The decisions of a run that reached a fill, arrays of shape (n_decisions,).
-
-    ``asked`` and ``held`` are leverages at the price where the decision fills, in turns of the
-    equity before the costs of the fill, positive along the signal. ``cuts`` holds, by cause, what
-    each limit took away: negative where it left more than was asked, 0 where it did not bind.
-    ``bar`` is the bar of the fill.
-    """
+    """The decisions of a run that reached a fill, arrays of shape (n_decisions,)."""
 
     asked: FloatArray
     held: FloatArray
@@ -57,7 +43,6 @@ class Decisions(NamedTuple):
 
 
 def find_decisions(inputs: Inputs, record: Record, entries: FloatArray, first: int) -> Decisions:
-    """Return the target of every decision, the leverage held after its fill, and the cuts."""
     with np.errstate(all="ignore"):
         at = read_opens(inputs, record, entries, first)
         asked, cuts, final = cut_targets(inputs, at)
@@ -74,11 +59,6 @@ def find_decisions(inputs: Inputs, record: Record, entries: FloatArray, first: i
 def find_dropped(
     rules: InstrumentRules, at: AtOpen, entries: FloatArray, is_off: BoolArray
 ) -> BoolArray:
-    """Return which decisions a stop or liquidation dropped before they filled.
-
-    One at the bar's close is dropped by any of them, one at the open by those that kept it from
-    filling, and one at the close before the bar by none.
-    """
     forced = np.isin(at.bar, entries[np.isin(entries[:, 1], (*STOP_KINDS, LIQUIDATED)), 0])
     if rules.fills_early is not None:
         return np.zeros_like(forced)
@@ -88,7 +68,6 @@ def find_dropped(
 
 
 def differ(one: FloatArray, other: FloatArray) -> BoolArray:
-    """Return where two amounts differ by more than rounding."""
     return np.asarray(np.abs(one - other) > LEAST * np.maximum(np.abs(one), np.abs(other)))
 
 
@@ -96,7 +75,6 @@ def differ(one: FloatArray, other: FloatArray) -> BoolArray:
 
 
 def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, FloatArray], FloatArray]:
-    """Return the targets, the cut of each limit, and the contracts that should be held."""
     rules = inputs.rules.instrument._replace(order_fee=0.0)  # it is that of the quote
     kernels, along = bind_orders(), at.side * at.unit
     stated, over, reach = clip_leverage(
@@ -141,7 +119,6 @@ def cut_targets(inputs: Inputs, at: AtOpen) -> tuple[FloatArray, dict[str, Float
 
 @functools.cache
 def bind_orders() -> Any:
-    """Return the kernels of orders on arrays."""
     return make_array_twins(contract_value, requirement, position, balances, orders)
 
 
@@ -163,7 +140,6 @@ def clip_leverage(
     least: FloatArray | float, most: FloatArray, equity: FloatArray | float,
     leverage: FloatArray, scale: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:  # fmt: skip
-    """Return the notional that is asked for, that over the least leverage, and that within both."""
     asked, over, within = (
         bind_orders().compute_target(
             SimpleNamespace(min_leverage=low, has_limits=True), SimpleNamespace(limit=high),
@@ -175,7 +151,6 @@ def clip_leverage(
 
 
 def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, MarginRules]]:
-    """Yield the rows under each margin table, with the table."""
     starts = [0, *(first for first, _ in inputs.changes), np.iinfo(np.int64).max]
     tables = [inputs.rules.instrument.margin, *(table for _, table in inputs.changes)]
     for begin, end, table in zip(starts[:-1], starts[1:], tables, strict=True):
@@ -185,7 +160,6 @@ def split_tables(inputs: Inputs, bar: IntArray) -> Iterator[tuple[IntArray, Marg
 
 
 def find_inside(rules: InstrumentRules, at: AtOpen, reach: FloatArray) -> BoolArray:
-    """Return whether a target lies inside the band; one that was filled never does."""
     width = np.where(reach == 0.0, 0.0, rules.band * at.equity)
     is_inside = np.abs(reach - at.held) <= width * (1.0 + LEAST)
     return np.asarray(is_inside & (at.change == 0.0))
@@ -194,10 +168,6 @@ def find_inside(rules: InstrumentRules, at: AtOpen, reach: FloatArray) -> BoolAr
 def size_orders(
     rules: InstrumentRules, at: AtOpen, quote: Any, reach: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the target notional, that within initial margin, and the contracts of both limits.
-
-    An infinite target is as much as initial margin allows.
-    """
     kernels = bind_orders()
     owned = kernels.Position(at.quantity, at.entry, at.margin, at.value)
     held = kernels.make_balances(at.cash, owned)

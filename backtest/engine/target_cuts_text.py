@@ -31,7 +31,6 @@ WORDS = {
     "max_gross_leverage": "the account's max_gross_leverage",
     "margin_call": "an unmet margin call",
 }
-"""The causes of :data:`backtest.engine.target_cuts.CAUSES`, in words."""
 LEAST_SHARE = 0.05
 """Limits are mentioned if they moved the decisions that they touched by this share on average."""
 EITHER_WAY = 0.5
@@ -39,11 +38,6 @@ EITHER_WAY = 0.5
 
 
 def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Iterator[str]:
-    """Yield mean asked against mean held leverage, then each limit that mattered.
-
-    ``rows`` are those of ``Result.target_cuts``; empty if a result was saved without them.
-    ``noun`` is what a target is of, such as ``" per instrument"``.
-    """
     if not rows:
         yield "not measured: of several currencies, or saved by an earlier version"
         return
@@ -62,13 +56,11 @@ def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Itera
 
 
 def is_large(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
-    """Return whether a limit moved its decisions by enough to be mentioned."""
     asked = max(abs(float(row["mean_asked"])), abs(float(total["mean_asked"])))
     return bool(row["mean_distance"] >= LEAST_SHARE * asked)
 
 
 def describe_cut(row: Mapping[str, Any]) -> str:
-    """Return how often and how far one limit moved targets."""
     often = f"at {row['decisions']:,} decisions ({format_percent(row['share'], 1)})"
     means = f"asked {format_leverage(row['mean_asked'])}, held {format_leverage(row['mean_held'])}"
     words = WORDS[row["cause"]]
@@ -85,12 +77,10 @@ def describe_cut(row: Mapping[str, Any]) -> str:
 
 
 def count_days(days: int) -> str:
-    """Return a number of days in words."""
     return f"{days:,} day{'s' * (days != 1)}"
 
 
 def describe_isolated(account: Account) -> str:
-    """Return what backs an isolated position; empty in cross margin."""
     if account.margin != "isolated":
         return ""
     setting = account.venue_leverage or 1.0
@@ -104,10 +94,6 @@ def describe_isolated(account: Account) -> str:
 def measure_cuts(
     inputs: Inputs, record: Record, entries: FloatArray, first: int
 ) -> list[dict[str, Any]]:
-    """Return the table of :meth:`backtest.Result.target_cuts` as rows.
-
-    ``record`` and ``entries`` are those of the run, which began at bar ``first`` of its market.
-    """
     found = find_decisions(inputs, record, entries, first)
     whole = found.asked - found.held
     day = inputs.feed.time[found.bar] // DAY
@@ -122,14 +108,12 @@ def measure_cuts(
 def average_cuts(
     cause: str, cut: FloatArray, rows: BoolArray, of: Decisions, day: IntArray
 ) -> dict[str, Any]:
-    """Return one row of the table: the decisions, the means over them, and their UTC days."""
     return average_row(cause, cut[rows], of.asked[rows], of.held[rows], day[rows], len(rows))
 
 
 def average_row(
     cause: str, cut: FloatArray, asked: FloatArray, held: FloatArray, day: IntArray, total: int
 ) -> dict[str, Any]:
-    """Return a row of the decisions that a limit cut, out of ``total``."""
     columns = {
         "mean_asked": asked,
         "mean_held": held,

@@ -21,7 +21,6 @@ def check_terms(
     sampling: str,
     calendar: str,
 ) -> None:
-    """Require arguments of the right kinds, and settings that fit together."""
     if isinstance(market, Markets):
         check_one_policy(policy)
         check_account_kind(account)
@@ -34,7 +33,6 @@ def check_terms(
 
 
 def check_one_policy(policy: object) -> None:
-    """Require one policy for all of several instruments."""
     if not isinstance(policy, Policy) and not (
         isinstance(policy, type) and issubclass(policy, Policy)
     ):

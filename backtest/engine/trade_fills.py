@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CARRIED, OPEN = -1, -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
 TRADED = (ledger.FILL, *ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED, DELISTED, EXPIRED)
-"""Kinds of entries that change a position."""
 NUMBERS = {name: kind for kind, name in KINDS.items()} | {DIVIDEND: ledger.FUNDING}
 
 
@@ -51,7 +50,6 @@ class Holding(NamedTuple):
 
 
 def list_holdings(run: RunRecord) -> list[Holding]:
-    """Return the instruments of a run, and the options that it held."""
     before = run.before.mark.tolist()  # earlier versions saved none of several positions
     before += [math.nan] * (len(run.names) - len(before))
     found = [
@@ -70,7 +68,6 @@ def list_holdings(run: RunRecord) -> list[Holding]:
 
 
 def hold_options(options: RunOptions) -> Iterator[Holding]:
-    """Yield the options that a run held."""
     own, delta = options.record, np.abs(options.greeks["delta"])
     for k, (owner, name) in enumerate(options.named.items()):
         numbers = (own.quantity[:, k], own.value[:, k], delta[:, k], math.nan)
@@ -86,10 +83,7 @@ class InstrumentFills(NamedTuple):
 
 
 def read_entries(run: RunRecord) -> FloatArray:
-    """Return the entries of the ledger, of shape (n, 8 or more), with bars counted from 0.
-
-    A result of one position that was loaded has its events table only.
-    """
+    """Return the entries of the ledger, of shape (n, 8 or more), with bars counted from 0."""
     if not isinstance(run.entries, pd.DataFrame):
         entries = run.entries.copy()
         entries[:, 0] -= run.span.first
@@ -113,12 +107,6 @@ def read_entries(run: RunRecord) -> FloatArray:
 
 
 def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> InstrumentFills:
-    """Return the fills of an instrument, or of an option.
-
-    The first is what an earlier run held, at its last mark, and the last closes what is held at the
-    end, at the last mark; neither has costs. What a short spot leg pays for its coins is interest
-    of the instrument, and counts as its funding.
-    """
     has_owner = entries.shape[1] > OWNER
     own = entries[:, OWNER] == held.owner if has_owner else np.ones(len(entries), dtype=bool)
     is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
@@ -152,7 +140,6 @@ def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> Instrument
 
 
 def make_entry(bar: int, kind: int, width: int, value: float, quantity: float) -> FloatArray:
-    """Return an entry of the ledger that changes a position without costs."""
     entry = np.zeros((1, width))
     entry[0, :4] = bar, kind, value, quantity
     return entry

@@ -27,12 +27,6 @@ def measure_margin(
     *,
     whole: bool,
 ) -> FloatArray:
-    """Return the largest initial margin of each trade: at its entry, and at closes.
-
-    ``whole``: of the position; else of the trade's contracts. An isolated position holds the margin
-    that was posted; under a requirement of the whole account, the position has its part by
-    notional.
-    """
     fills, held = read.fills, np.abs(run.of_positions("quantity")[:, i])
     after = np.abs(fills.turns.after)
     at_close = find_margins(run, i, held)
@@ -47,7 +41,6 @@ def measure_margin(
 
 
 def find_margins(run: RunCloses, i: int, held: FloatArray) -> FloatArray:
-    """Return the initial margin of a position at each close."""
     if run.modes[i] == "isolated":
         return np.where(held > 0.0, run.of_positions("margin")[:, i], 0.0)
     size = np.abs(run.own_notionals)
@@ -61,7 +54,6 @@ def find_margins(run: RunCloses, i: int, held: FloatArray) -> FloatArray:
 
 
 def compute_margins(run: RunCloses, i: int, notional: FloatArray, bar: IntArray) -> FloatArray:
-    """Return the initial margin of notionals in some bars, by the instrument's own brackets."""
     name, known = run.names[i], run.quotes.initial_multiplier
     if not known.size or not len(bar):
         return np.full(len(bar), np.nan)

@@ -54,17 +54,10 @@ ENDINGS = {kind: name for kind, name in KINDS.items() if kind in ledger.STOP_KIN
     ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
     DELISTED: "delisting", EXPIRED: "expiry", OPEN: "open",
 }  # fmt: skip
-"""How a trade ended, by the kind of its last fill; at its expiry, a contract's is ``expiry``."""
 UNALLOCATED = tuple(x.name for x in MONEY_TERMS[:-1] if not x.in_trades and x.name != "flows")
-"""The terms of the identity of equity that belong to no trade."""
 
 
 class Trades(pd.DataFrame):
-    """Trades of a run, a row each, with their measures.
-
-    What is cut from it is a plain table.
-    """
-
     _metadata = ["_run", "view"]  # noqa: RUF012 - the name that pandas reads
     _run: RunRecord
     view: TradeView
@@ -75,13 +68,6 @@ class Trades(pd.DataFrame):
 
     @property
     def unallocated(self) -> pd.Series:
-        """The money of no trade by term: with the profits, the change of equity without flows.
-
-        ``interest`` of the account's cash or loan, ``bad_debt`` that the venue bore,
-        ``collateral_pnl`` and ``conversion`` of the collateral, the fees of a fund,
-        ``liquidation_loss`` of collateral; gains are positive. In several currencies ``fx_pnl`` is
-        the rest: what their rates changed, but for what is in the trades.
-        """
         account, positions = self._run.record.account, self._run.record.positions
         hidden = {*OPTIONAL} - {*list_optional(self._run.account)}
         terms = [name for name in UNALLOCATED if name not in hidden]
@@ -99,44 +85,15 @@ class Trades(pd.DataFrame):
 
     @property
     def measures(self) -> pd.Series:
-        """The measures of closed trades, ``open`` ones by number, and ``time_in_market``."""
         return pd.Series(self._measure(np.ones(len(self), dtype=bool)), name=self.view)
 
     @checked
     def lots(self, by: TradeView = "fifo") -> Trades:
-        """Return the trades of the same run by lots.
-
-        Parameters
-        ----------
-        by : str
-            ``"fifo"``: a trade for each lot, or part of one, that a fill closes, the oldest first.
-            ``"average"``: a trade for each fill that closes contracts, at the average entry.
-            ``"trip"``: from flat to flat, as ``Result.trades``.
-
-        Raises
-        ------
-        ParameterError
-            If ``by`` is another word.
-        """
         Choice(*VIEWS).check("by", by, where="Result.trades.lots, by")
         return list_run_trades(self._run, by)
 
     @checked
     def measures_by(self, by: Group) -> pd.DataFrame:
-        """Return the measures of groups of trades, a row each.
-
-        Parameters
-        ----------
-        by : str
-            ``"year"``, ``"quarter"``, ``"month"``, ``"week"`` or ``"day"`` of the exit;
-            ``"phase"``: bull or bear market at the entry, by the 20 % rule in hindsight;
-            ``"instrument"``, ``"side"``, or ``"ended"``, the way they ended.
-
-        Raises
-        ------
-        ParameterError
-            If ``by`` is another word.
-        """
         GROUPS.check("by", by, where="Result.trades.measures_by, by")
         group = self._find_groups(by)
         rows = {each: self._measure((group == each).to_numpy()) for each in sorted(set(group))}
@@ -174,7 +131,6 @@ class Trades(pd.DataFrame):
 
 
 def sum_terms(run: RunRecord) -> float:
-    """Return the change of equity without flows."""
     account = run.record.account
     gains = sum(float(each.sum()) for each in run.list_fx().values())
     terms = [name for name in (*TERMS, *OPTIONAL) if name != "flows"]
@@ -187,12 +143,10 @@ def find_exit_rates(run: RunRecord, held: Holding, bars: IntArray) -> FloatArray
 
 
 def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
-    """Return prices of values u; those of an option are values."""
     return value if held.place is None else price_of(run.list_venues()[held.place], value)
 
 
 def sum_coin_interest(run: RunRecord) -> float:
-    """Return the interest of short spot legs, which is a cost of their trades."""
     entries = read_entries(run)
     if entries.shape[1] <= OWNER:
         return 0.0
@@ -235,7 +189,6 @@ def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
 def tabulate_trades(
     run: RunRecord, held: Holding, read: InstrumentFills, view: TradeView
 ) -> pd.DataFrame:
-    """Return the trades of one instrument, or of an option."""
     rows = list_trades(read.fills, view)
     costs = rows.fees + rows.slippage + rows.impact + rows.loss + rows.funding
     price_pnl = rows.gain + rows.slippage + rows.impact
@@ -278,7 +231,6 @@ def tabulate_trades(
 
 
 def find_held(read: InstrumentFills, rows: TradeRows) -> tuple[IntArray, IntArray]:
-    """Return the closes at which each trade was open: the first, and the one after the last."""
     first, last = read.bar[rows.entry], read.bar[rows.exit]
     return first, last + (read.kind[rows.exit] == OPEN)
 
@@ -286,7 +238,6 @@ def find_held(read: InstrumentFills, rows: TradeRows) -> tuple[IntArray, IntArra
 def find_endings(
     run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows
 ) -> FloatArray:
-    """Return how each trade ended."""
     kind = read.kind[rows.exit]
     expires = None if held.place is None else run.venues[held.name].contract.expires
     names = np.array([ENDINGS[each] for each in kind.tolist()], dtype=object)
@@ -305,7 +256,6 @@ def find_peaks(
     first: IntArray,
     stop: IntArray,
 ) -> FloatArray:
-    """Return the highest leverage of the position at closes; at the fill if it saw no close."""
     equity = run.of_account("equity")
     before = np.concatenate(([run.account.capital], equity[:-1]))[read.bar[rows.entry]]
     fills = read.fills
@@ -321,13 +271,6 @@ def find_peaks(
 def measure_excursions(
     run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows, entry: FloatArray
 ) -> dict[str, FloatArray]:
-    """Return the columns ``mae_mark``, ``mfe_mark``, ``mae_last`` and ``mfe_last``.
-
-    Moves from the entry price to the lowest and the highest price from the entry fill to the exit
-    fill, as returns of 1x; MAE is 0 or negative. Whole bars count, from that of the entry on; of
-    the bar of the exit only the price of the exit, unless it was at the close. Options are seen at
-    closes, and have no last prices.
-    """
     first, stop = find_whole_bars(run, read, rows)
     end = read.fills.value[rows.exit]
     if held.place is not None:
@@ -349,7 +292,6 @@ def measure_excursions(
 def find_whole_bars(
     run: RunRecord, read: InstrumentFills, rows: TradeRows
 ) -> tuple[IntArray, IntArray]:
-    """Return the bars that each trade saw whole: the first, and the one after the last."""
     at_close = np.isin(read.kind, (ledger.RUINED, DELISTED, OPEN))
     late = (read.kind == ledger.FILL) & (run.account.fill == "next_close")
     first = read.bar[rows.entry] + late[rows.entry]
@@ -359,7 +301,6 @@ def find_whole_bars(
 def read_extremes(
     run: RunRecord, held: Holding, low: str, high: str
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the lowest and the highest price of each bar, NaN if a saved result lacks them."""
     shape, i = (run.record.n_bars,), held.place
     if i is None:
         seen = held.value if low == "mark_low" else np.full(shape, np.nan)

@@ -24,7 +24,6 @@ RETURNS = "use result.to_vectorbt() for the returns of the account, which includ
 
 
 def convert(result: RunRecord, unit: FloatArray, kind: str) -> Any:
-    """Return a result as an object of vectorbt; ``unit`` is its unit value before and at closes."""
     KINDS.check("kind", kind, where=f"{WHERE}, kind")
     if kind == "portfolio":
         return build_portfolio(result)
@@ -37,12 +36,6 @@ def convert(result: RunRecord, unit: FloatArray, kind: str) -> Any:
 
 
 def build_portfolio(result: RunRecord) -> Any:
-    """Return the vectorbt Portfolio that holds what the account held, worth its equity at closes.
-
-    Every trade is an order of its quantity at its price, with its fee as a fixed amount; values
-    are at mark closes. Raises ParameterError if a Portfolio cannot hold the account, with the
-    reason.
-    """
     reasons = list(find_obstacles(result))
     if reasons:
         raise ParameterError(
@@ -83,7 +76,6 @@ def build_portfolio(result: RunRecord) -> Any:
 
 
 def find_obstacles(result: RunRecord) -> Iterator[str]:
-    """Yield why a Portfolio cannot hold the account."""
     bars, account, kinds = result.bars, result.account, set(result.events["kind"])
     trades = result.events[result.events["kind"].isin(TRADES)]
     worth = np.nansum(result.of_positions("quantity") * result.marks, axis=1)
@@ -109,7 +101,6 @@ def find_obstacles(result: RunRecord) -> Iterator[str]:
 
 
 def read_orders(result: RunRecord) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the order of each bar and instrument: signed quantity (NaN for none), price, fee."""
     shape = len(result.time), len(result.names)
     size, price, fees = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape)
     events = result.events
@@ -127,12 +118,10 @@ def read_orders(result: RunRecord) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def naive_index(result: RunRecord) -> pd.DatetimeIndex:
-    """Return the opens in UTC without a zone, with which vectorbt is ten times slower."""
     return utc_index(result.time).tz_localize(None)
 
 
 def import_vectorbt() -> Any:
-    """Import vectorbt, which takes two seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import vectorbt  # noqa: PLC0415 - only where asked for
@@ -143,7 +132,6 @@ Fills: TypeAlias = Literal["close", "open"]
 
 
 def read_portfolio(portfolio: Any, fills: Fills, *, sized: bool) -> pd.Series:
-    """Return what a portfolio of vectorbt held as a signal; see ``bt.signals.from_vectorbt``."""
     where = "bt.signals.from_vectorbt"
     Choice("close", "open").check("fills", fills, where=f"{where}, fills")
     if not (hasattr(portfolio, "asset_value") and hasattr(portfolio, "wrapper")):

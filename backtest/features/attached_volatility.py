@@ -8,9 +8,7 @@ from backtest.base import DataError, FloatArray, checked, format_time
 from backtest.market import Market
 
 IMPLIED = "implied_volatility"
-"""Volatility implied by options, such as DVOL or VIX, divided by 100."""
 REALISED = "realised_volatility"
-"""Result of :func:`backtest.features.realised_volatility` for these bars."""
 MOST = 10.0
 """Largest plausible volatility: a larger number is in percent."""
 

@@ -58,12 +58,7 @@ class BookMove(NamedTuple):
 
 
 class BookOption(NamedTuple):
-    """One option of a book, in the settlement currency.
-
-    ``price`` is the index, ``mark`` the price of a contract and ``value`` that of all. ``delta`` is
-    in units of the underlying, N(d1) times size and quantity, and ``exposure`` what that is worth;
-    NaN without a volatility.
-    """
+    """One option of a book, in the settlement currency."""
 
     option: str
     group: str
@@ -77,7 +72,6 @@ class BookOption(NamedTuple):
 
 
 def describe_options(book: CheckedBook) -> tuple[BookOption, ...]:
-    """Return the options of a book at its prices."""
     account = book.value_options()
     if account is None:
         return ()
@@ -101,19 +95,16 @@ def describe_options(book: CheckedBook) -> tuple[BookOption, ...]:
 
 
 def count_value(book: CheckedBook) -> float:
-    """Return the value of options that backs positions."""
     account = book.value_options()
     return 0.0 if account is None else account.counted_value()
 
 
 def count_withheld(book: CheckedBook) -> float:
-    """Return the value of options that is in the equity and does not back positions."""
     account = book.value_options()
     return 0.0 if account is None else account.full_value() - account.counted_value()
 
 
 def find_option_exposure(rows: Sequence[BookOption]) -> float:
-    """Return the sum over underlyings of the absolute net exposure of their options."""
     groups = dict.fromkeys(row.group for row in rows)
     return sum(abs(sum(row.exposure for row in rows if row.group == group)) for group in groups)
 
@@ -273,21 +264,18 @@ def calculate_book(
 
 
 def find_ratio(book: CheckedBook, threshold: float, backing: float) -> float:
-    """Return the margin ratio: 0 when flat, infinite without backing."""
     if book.is_flat():
         return 0.0
     return threshold / backing if backing > 0.0 else math.inf
 
 
 def divide(amount: float, equity: float) -> float:
-    """Return an amount in turns of equity; 0 of 0, infinite without equity."""
     if amount == 0.0:
         return 0.0
     return amount / equity if equity > 0.0 else math.inf
 
 
 def describe_positions(book: CheckedBook, shares: Mapping[str, float]) -> Iterator[BookPosition]:
-    """Yield the positions with what each needs, and the moves of its price alone that fail."""
     for name, quantity in book.quantities.items():
         down, up = find_moves(book, (name,))
         nearest = choose_nearest(down, up)
@@ -307,7 +295,6 @@ def describe_positions(book: CheckedBook, shares: Mapping[str, float]) -> Iterat
 
 
 def find_shares(book: CheckedBook) -> tuple[dict[str, float], float]:
-    """Return the Euler share of each position in the requirement, and that of all collateral."""
     if not isinstance(book.rule, MarginRule) or book.options is not None:
         return dict.fromkeys(book.quantities, math.nan), 0.0
     held = book.hold()
@@ -318,7 +305,6 @@ def find_shares(book: CheckedBook) -> tuple[dict[str, float], float]:
 
 
 def describe_moves(book: CheckedBook) -> Iterator[BookMove]:
-    """Yield the moves of each group with several instruments, and of all instruments together."""
     names = tuple(book.quantities)
     rule = book.rule.resolve(names) if isinstance(book.rule, MarginRule) else None
     groups: dict[str, tuple[str, ...]] = getattr(rule, "list_groups", lambda _: {})(names)
@@ -334,10 +320,6 @@ def describe_moves(book: CheckedBook) -> Iterator[BookMove]:
 
 
 def find_moves(book: CheckedBook, moving: Sequence[str]) -> tuple[float, float]:
-    """Return the moves down and up of some prices by one ratio that fail the book; NaN if none.
-
-    Both are 0 if it fails now.
-    """
     if book.is_flat():
         return math.nan, math.nan
     if book.is_failing():
@@ -352,7 +334,6 @@ def find_moves(book: CheckedBook, moving: Sequence[str]) -> tuple[float, float]:
 
 
 def find_root(left: Callable[[float], float], first: float) -> float:
-    """Return the ratio nearest to 1 in the direction of ``first`` where the distance is 0."""
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
 
     sound, ratio = 1.0, first
@@ -364,10 +345,6 @@ def find_root(left: Callable[[float], float], first: float) -> float:
 
 
 def scan_root(left: Callable[[float], float], side: float) -> float:
-    """Return the ratio nearest to 1 on one side where the distance is 0, within 90 %; NaN if none.
-
-    With options the distance may fall and rise again, so that it is tested at many ratios.
-    """
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
 
     sound = 1.0
@@ -380,13 +357,11 @@ def scan_root(left: Callable[[float], float], side: float) -> float:
 
 
 def choose_nearest(down: float, up: float) -> float:
-    """Return the smaller of two moves, NaN if there is none."""
     moves = [move for move in (down, up) if not math.isnan(move)]
     return min(moves, key=abs, default=math.nan)
 
 
 def find_first(rows: Sequence[BookPosition]) -> str | None:
-    """Return the instrument that needs the smallest move on its own to liquidate the account."""
     moves = {row.instrument: abs(choose_nearest(row.down, row.up)) for row in rows}
     known = {name: move for name, move in moves.items() if not math.isnan(move)}
     return min(known, key=lambda name: known[name], default=None)

@@ -82,7 +82,6 @@ def find_decay(half_lives: Iterable[float]) -> FloatArray:
 
 
 def read_half_lives(half_life: OneOrMany, *, where: str) -> list[float]:
-    """Return one half-life or many as a list of numbers, checked to be over 0."""
     return [
         check_range("half_life", bars, where=where, low=0.0, open_low=True)
         for bars in list_lanes(half_life)
@@ -90,6 +89,5 @@ def read_half_lives(half_life: OneOrMany, *, where: str) -> list[float]:
 
 
 def read_windows(window: OneOrMany, *, where: str) -> IntArray:
-    """Return one window or many as whole numbers of returns, checked to be at least 2."""
     check_bars("window", window, where=where, low=2.0)
     return np.atleast_1d(window).astype(np.int64)

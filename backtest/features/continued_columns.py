@@ -11,7 +11,6 @@ from backtest.base import FloatArray
 from backtest.market import Market
 
 CONTINUED = "continued"
-"""Where a market keeps how its columns go on."""
 
 
 class Continuation(NamedTuple):
@@ -27,7 +26,6 @@ class Continuation(NamedTuple):
 
 
 def keep_continuations(market: Market) -> list[Continuation]:
-    """Make a market keep how the columns that are computed from it go on; return where."""
     kept: list[Continuation] = vars(market)["facts"].setdefault(CONTINUED, [])
     return kept
 
@@ -35,14 +33,12 @@ def keep_continuations(market: Market) -> list[Continuation]:
 def add_continuation(
     market: Market, column: FloatArray, extend: Callable[[FloatArray], FloatArray]
 ) -> None:
-    """Keep how a column of a market goes on, if the market keeps that."""
     kept = vars(market)["facts"].get(CONTINUED)
     if kept is not None:
         kept.append(Continuation(column, extend))
 
 
 def find_continuation(kept: list[Continuation], column: FloatArray) -> Continuation | None:
-    """Return the continuation of a column, or None if it is not one as an estimator returned it."""
     return next(
         (
             each

@@ -58,7 +58,6 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
 
 
 def rolling_mean(values: FloatArray, window: int) -> FloatArray:
-    """Return means of the last ``window`` values, NaN if one of them is unknown."""
     known = ~np.isnan(values)
     totals = np.cumsum(np.where(known, values, 0.0))
     counts = np.cumsum(known)

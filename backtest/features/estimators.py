@@ -24,10 +24,8 @@ from backtest.features.returns import OneOrMany, bars_per_year
 from backtest.market import Market
 
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "rogers-satchell", "yang-zhang")
-"""Estimators with a half-life."""
 
 VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "gjr", "har")
-"""Estimators that need only bars."""
 
 Estimator: TypeAlias = Callable[[Market, FloatArray], FloatArray]
 
@@ -99,7 +97,6 @@ def _find_estimator(name: object) -> Estimator:
 
 
 def _average_variances(variance: Callable[[Market], FloatArray]) -> Estimator:
-    """Return the estimator that averages the known variances of bars."""
     return lambda market, half_lives: weighted_root(
         variance(market), find_decay(half_lives), bars_per_year(market)
     )
@@ -115,7 +112,6 @@ def _average_realised(market: Market, half_lives: FloatArray) -> FloatArray:
 
 
 def _repeat_for_lanes(forecast: Callable[[Market], FloatArray]) -> Estimator:
-    """Return an estimator with the same column for every half-life."""
     return lambda market, half_lives: np.repeat(
         forecast(market)[:, np.newaxis], len(half_lives), axis=1
     )

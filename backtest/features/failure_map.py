@@ -39,7 +39,6 @@ class FailureMap(NamedTuple):
     distance: FloatArray
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the map as plain data."""
         return self._asdict()
 
 
@@ -58,11 +57,6 @@ def map_failure(
         The largest move on either side, a fraction below 1.
     points : int
         Moves of x, odd so that 0 is one of them.
-
-    Raises
-    ------
-    ParameterError
-        If an instrument is not in the book, both are one, or the span is out of its range.
     """
     if len(book.quantities) < 2:
         raise ParameterError(
@@ -91,7 +85,6 @@ def map_failure(
 
 
 def check_axis(book: CheckedBook, axis: str, name: str) -> None:
-    """Check that an axis is an instrument of the book."""
     if name not in book.quantities:
         raise ParameterError(
             f"{axis} must be an instrument of the book, got {name!r}"
@@ -102,14 +95,12 @@ def check_axis(book: CheckedBook, axis: str, name: str) -> None:
 
 
 def left(book: CheckedBook, x: str, y: str, a: float, b: float) -> float:
-    """Return what is left over the requirement after two moves."""
     return book.move({x: 1.0 + a, y: 1.0 + b}).distance()
 
 
 def find_range(
     book: CheckedBook, x: str, y: str, a: float, moves: FloatArray, column: FloatArray
 ) -> tuple[float, float]:
-    """Return the moves of y between which the book holds, at one move of x."""
     sound = np.flatnonzero(column > 0.0)
     if not book.held():
         return float(moves[0]), float(moves[-1])
@@ -126,7 +117,6 @@ def find_range(
 
 
 def find_zero(function: Callable[[float], float], start: float, end: float) -> float:
-    """Return the root of a function between two places."""
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
 
     return float(brentq(function, start, end, xtol=1e-12))

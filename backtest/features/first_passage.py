@@ -3,10 +3,6 @@
 The logarithm of the price is modeled as a Brownian motion, ``ln P_t = ln P_0 + drift t + sigma
 W_t``, observed continuously. Distances are logarithms of price ratios, sigma and drift are annual,
 horizons are in years. Numbers and arrays broadcast as in numpy.
-
-Fat tails: with finite ``degrees_of_freedom`` nu, sigma^2 is multiplied by a random V, drawn once
-for the horizon; ``(nu - 2) / V`` is chi-squared with nu degrees. V has mean 1, and the return over
-the horizon is Student's t with the same variance. Infinite degrees mean a normal distribution.
 """
 
 from __future__ import annotations
@@ -103,7 +99,6 @@ def liquidation_probability(
 
 
 def _find_distance(turns: FloatArray, rate: FloatArray, amount: FloatArray) -> FloatArray:
-    """Return ln x of a linear contract: infinite if no price liquidates, 0 if every price does."""
     ratio = (turns - 1.0 - amount) / (turns - rate * np.abs(turns))
     is_failing = np.where(turns > 0.0, ratio >= 1.0, (ratio <= 1.0) & (turns < 0.0))
     distance = np.log(np.where(ratio > 0.0, ratio, np.nan))
@@ -270,7 +265,6 @@ def _touch(
     degrees: OneOrMany,
     where: str,
 ) -> Any:
-    """Check the arguments and return the probability of a touch."""
     _check_each("distance", distance, where, _accept_all, "a number")
     _check_each("drift", drift, where, np.isinf, "finite")
     spread = _find_spread(sigma, horizon, where)
@@ -285,7 +279,6 @@ def _touch(
 
 
 def _touch_any(freedom: FloatArray, a: FloatArray, away: FloatArray, s: FloatArray) -> FloatArray:
-    """Return the probability of a touch under normal or Student's t returns."""
     if np.isinf(freedom).all():
         return np.broadcast_to(_touch_normal(a, away, s), np.broadcast(freedom, a).shape)
     finite = np.where(np.isinf(freedom), 1e6, freedom)
@@ -353,14 +346,12 @@ def _touch_averaged(
 
 
 def _find_factor(probability: FloatArray, degrees: OneOrMany, where: str) -> FloatArray:
-    """Return the distance, in units of sigma sqrt(horizon), touched with a probability."""
     chances, freedom = np.broadcast_arrays(probability, _check_degrees(degrees, where))
     rows = zip(chances.ravel().tolist(), freedom.ravel().tolist(), strict=True)
     return np.array([_find_quantile(*row) for row in rows]).reshape(chances.shape)
 
 
 def _find_quantile(probability: float, freedom: float) -> float:
-    """Return the a at which 2 Phi(-a), or 2 T(-a) of unit variance, equals a probability."""
     if probability in (0.0, 1.0):
         return 0.0 if probability == 1.0 else math.inf
     if math.isinf(freedom):
@@ -371,14 +362,12 @@ def _find_quantile(probability: float, freedom: float) -> float:
 
 
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany, where: str) -> FloatArray:
-    """Return sigma sqrt(horizon), checked; NaN if one of them is."""
     for name, value in (("sigma", sigma), ("horizon", horizon)):
         _check_each(name, value, where, _is_negative, "at least 0 and finite")
     return np.asarray(_as_floats(sigma) * np.sqrt(_as_floats(horizon)))
 
 
 def _check_degrees(degrees: OneOrMany, where: str) -> FloatArray:
-    """Return degrees of freedom, checked to be over 2."""
     _check_each("degrees_of_freedom", degrees, where, lambda numbers: ~(numbers > 2.0), "over 2")
     return _as_floats(degrees)
 
@@ -398,7 +387,6 @@ def _is_no_rate(numbers: FloatArray) -> Any:
 def _check_each(
     name: str, value: OneOrMany, where: str, is_bad: Callable[[FloatArray], Any], rule: str
 ) -> None:
-    """Raise a ParameterError if a value is not a number, or bad."""
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
         raise ParameterError(
@@ -415,7 +403,6 @@ def _check_each(
 
 
 def _erfc(values: FloatArray) -> FloatArray:
-    """Return erfc of each number, without loading scipy, which takes longer than this loop."""
     return np.array([math.erfc(x) for x in values.ravel().tolist()]).reshape(values.shape)
 
 

@@ -1,9 +1,4 @@
-"""Volatility of GARCH models: refitted at certain bars on all past returns, filtered in between.
-
-The bars of the fits depend only on their number, counted from the start of the market. After a fit,
-the recursion runs with its parameters from the first return on, so each forecast is that of a
-single model.
-"""
+"""Volatility of GARCH models: refitted at certain bars on all past returns, filtered in between."""
 
 from __future__ import annotations
 
@@ -124,13 +119,6 @@ def _forecast_volatility(
 
 
 def find_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
-    """Return the bars at whose close a model is fitted. Bar t has t returns.
-
-    Examples
-    --------
-    >>> find_fit_bars(1400, 1000, 0.1)
-    [1000, 1100, 1210, 1331]
-    """
     bars = []
     while first < n_bars:
         bars.append(first)
@@ -139,13 +127,11 @@ def find_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
 
 
 def find_backcast(squares: FloatArray) -> float:
-    """Return the weighted mean of the first squares, as ``arch`` starts its recursion from it."""
     weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
     return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
 
 
 def fit_all(returns: FloatArray, bars: list[int], is_asymmetric: bool) -> Iterator[GarchFit | None]:
-    """Yield the model in force from each of these bars on; None until a fit succeeds."""
     digest = hashlib.blake2b(bytes([is_asymmetric]))
     seen, last = 1, None
     for bar in bars:
@@ -160,7 +146,6 @@ _lock = threading.Lock()
 
 
 def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit | None:
-    """Return the fit of these returns, cached in the process under ``key``, a digest of both."""
     count_work(key, FIT_COST * len(returns))
     with _lock:
         if key not in _kept:
@@ -171,10 +156,7 @@ def fit_once(key: bytes, returns: FloatArray, is_asymmetric: bool) -> GarchFit |
 
 
 def fit_garch(returns: FloatArray, *, is_asymmetric: bool = False) -> GarchFit | None:
-    """Return the most likely GARCH(1,1), or GJR-GARCH(1,1), of returns of shape (n,) with mean 0.
-
-    None if the optimizer does not converge, or the returns do not vary.
-    """
+    """Fit a GARCH(1,1) or GJR-GARCH(1,1) to returns of shape (n,) with mean 0."""
     from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
     deviation = float(np.std(returns))

@@ -100,11 +100,6 @@ def _check_days(name: str, value: int, *, low: int) -> int:
 
 
 def find_daily_variance(market: Market) -> DailyVariance:
-    """Return the realised variance of each UTC day but the first, and when it is known.
-
-    A bar belongs to the day in which it opens. A day is over once a bar closes at its end or later.
-    In a market with sessions this is usually the first bar of the next session.
-    """
     day = market.time // DAY
     number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
     is_over = (market.time + market.interval) // DAY > day
@@ -117,17 +112,13 @@ def find_daily_variance(market: Market) -> DailyVariance:
 
 @functools.lru_cache(maxsize=MOST_KEPT)
 def _forecast_once(days: bytes, lengths: tuple[int, ...], first: int, refit: int) -> FloatArray:
-    """Return the forecasts of :func:`forecast_har`, kept for the next calls with these days."""
     return forecast_har(np.frombuffer(days), lengths, first, refit)
 
 
 def forecast_har(
     variance: FloatArray, lengths: tuple[int, ...], first: int, refit: int
 ) -> FloatArray:
-    """Return the forecast at the end of each day for the next, of shape (n_days,).
-
-    NaN until ``first`` days with a whole month before them are known.
-    """
+    """Return the forecast at the end of each day for the next, of shape (n_days,)."""
     forecasts = np.full(len(variance), np.nan)
     month = max(lengths)
     inputs = find_components(variance, lengths)
@@ -167,9 +158,6 @@ def fit_expanding(inputs: FloatArray, outputs: FloatArray, first: int) -> FloatA
     """Return the least squares coefficients of the ``first`` rows, of one row more, ... of all.
 
     Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
-
-    If several fit equally well, the smallest. Solved by the normal equations, in units of the first
-    day's variance.
     """
     scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
     scaled = inputs / scale

@@ -32,19 +32,12 @@ def shape_as(columns: FloatArray, *values: Any) -> FloatArray:
 
 
 def list_lanes(value: Any) -> list[Any]:
-    """Return one value, or an array of shape (k,), as a list of Python objects.
-
-    Examples
-    --------
-    >>> list_lanes(2.0), list_lanes(np.array([1, 3]))
-    ([2.0], [1, 3])
-    """
+    """Return one value, or an array of shape (k,), as a list of Python objects."""
     found = np.asarray(value, dtype=object).tolist()
     return found if isinstance(found, list) else [found]
 
 
 def list_row(name: str, value: Any, *, where: str) -> list[Any]:
-    """Return the values of a parameter, one or a row of them, as a list."""
     if np.ndim(value):
         check_shape(name, value, (-1,), where=where)
     return list_lanes(value)
@@ -59,7 +52,6 @@ def check_lanes(
     high: float = math.inf,
     open_low: bool = False,
 ) -> None:
-    """Raise a ParameterError that names the parameter and its first value out of range, if any."""
     for each in list_row(name, value, where=where):
         check_range(name, each, where=where, low=low, high=high, open_low=open_low)
 
@@ -67,7 +59,6 @@ def check_lanes(
 def check_bars(
     name: str, value: OneOrMany, *, where: str, low: float = 1.0, or_infinite: bool = False
 ) -> None:
-    """Check that every value is a whole number of bars from ``low`` to 2^26."""
     for each in list_row(name, value, where=where):
         if not (or_infinite and each == math.inf):
             check_range(name, each, where=where, low=low, high=MOST_BARS)

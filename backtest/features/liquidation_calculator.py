@@ -160,7 +160,6 @@ def _find_size(
     venue: Venue,
     entry: float,
 ) -> float:
-    """Return the number of contracts, positive."""
     if quantity is not None:
         return float(quantity)
     if capital is not None:
@@ -170,7 +169,6 @@ def _find_size(
 
 
 def _check_notional(venue: Venue, notional: float, name: str) -> None:
-    """Check that the venue's table covers the notional, which results from argument ``name``."""
     if notional * (1.0 - TOLERANCE) > venue.brackets[-1].cap:
         raise ParameterError(
             f"the notional must be at most {venue.brackets[-1].cap:,.12g}, where the venue's table "
@@ -181,7 +179,6 @@ def _check_notional(venue: Venue, notional: float, name: str) -> None:
 
 
 def _check_leverage(venue: Venue, notional: float, leverage: float, multiplier: float) -> None:
-    """Check that the venue allows the leverage for a notional."""
     room = notional * (1.0 - TOLERANCE)
     allowed = [row.max_leverage / multiplier for row in venue.brackets if row.cap >= room]
     if leverage * (1.0 - TOLERANCE) > allowed[0]:
@@ -203,7 +200,6 @@ def _check_capital(initial: float, capital: float | None) -> None:
 
 
 def _find_odds(distance: float, sigma: float, days: float) -> float:
-    """Return the probability of a liquidation within days; 0 if no price liquidates."""
     if math.isnan(sigma):
         return math.nan
     if math.isnan(distance):

@@ -1,8 +1,4 @@
-"""Forecast of liquidation at each close, and the volatility forecast it uses.
-
-The volatility is that of :func:`backtest.features.ewma_volatility`, updated from close to close. A
-resumed run has the same forecasts as one uninterrupted run, bit for bit.
-"""
+"""Forecast of liquidation at each close, and the volatility forecast it uses."""
 
 from __future__ import annotations
 
@@ -25,9 +21,7 @@ from backtest.features.first_passage import touch_probability
 from backtest.features.returns import SESSIONS
 
 HORIZON = "1d"
-"""Horizon of the column in the table by bar."""
 HALF_LIFE = "3d"
-"""Half-life of the returns in the volatility, at least one bar."""
 DEGREES = 4.0
 """Degrees of freedom of Student's t for a day. On hourly Bitcoin prices of 2020 and 2021, with
 half-lives of 1, 2, 3, 5, 10 and 20 days, forecasts had a better log score with 4 than with 3, 5, 6,
@@ -36,24 +30,10 @@ than 1.3 standard errors. ``python benchmarks/forecast.py FOLDER`` prints the sc
 
 
 def degrees_for(days: float) -> float:
-    """Return the degrees of freedom for a horizon: 4 for a day or less, 7.7 for 7 and 12 for 30.
-
-    The sum of many moves is nearer to normal than that of few: ``4 days^(1/3)``. Of 4, 5, 6, 8 and
-    12, these had the best Brier scores on 2020 and 2021: with 4 throughout, forecasts of 7 days
-    are too low. ``python benchmarks/forecast_models.py FOLDER...`` prints the scores.
-    """
     return float(DEGREES * max(days, 1.0) ** (1.0 / 3.0))
 
 
 class VolatilityState(NamedTuple):
-    """State of the volatility forecast after a close.
-
-    ``weighted`` is the weighted sum of squared log returns, ``weight`` the sum of the weights, and
-    ``close`` the last price. The other fields count the bars of a session: ``bars`` so far, ``day``
-    the UTC day of the last bar, ``days`` the changes of day so far (or the days passed, if bars are
-    longer than a day), ``whole`` the bars before the last change.
-    """
-
     weighted: float
     weight: float
     close: float
@@ -96,7 +76,6 @@ def forecast_volatility(
 
 
 def _decayed_sums(state: float, decay: float, values: list[float] | repeat[float]) -> FloatArray:
-    """Return the sums ``decay * previous sum + value`` of each value in turn, from ``state`` on."""
     sums = accumulate(values, lambda before, value: decay * before + value, initial=state)
     return np.array(list(sums)[1:])
 
@@ -104,10 +83,7 @@ def _decayed_sums(state: float, decay: float, values: list[float] | repeat[float
 def _count_bars(
     trail: VolatilityState, time: IntArray, interval: int, *, is_session: bool
 ) -> tuple[FloatArray, VolatilityState]:
-    """Return the bars per year known at each close, and the state with its counts updated.
-
-    As in :func:`backtest.features.bars_per_year`.
-    """
+    """Return the bars per year known at each close, and the state with its counts updated."""
     days = time // DAY
     since = np.diff(days, prepend=trail.day if trail.bars else days[0])
     starts = since != 0
@@ -129,11 +105,6 @@ def _count_bars(
 
 
 def count_years(horizon: str, interval: int, *, is_session: bool, where: str) -> float:
-    """Return a horizon in years of 365 days, or of 252 in a market with sessions.
-
-    In a market with sessions a day is one session, unless bars are longer than a day: they count by
-    calendar time.
-    """
     length = parse_duration(horizon, where=where)
     is_in_sessions = is_session and interval <= DAY
     return length / DAY / (SESSIONS if is_in_sessions else YEAR_DAYS)
@@ -142,10 +113,6 @@ def count_years(horizon: str, interval: int, *, is_session: bool, where: str) ->
 def count_horizon(
     trail: VolatilityState, horizon: str, interval: int, *, is_session: bool, where: str
 ) -> int:
-    """Return the number of bars in a horizon; in a market with sessions a day is one session.
-
-    ``trail`` is the state after the last bar, which knows the mean number of bars in a session.
-    """
     length = parse_duration(horizon, where=where)
     if is_session and interval < DAY:
         n = length / DAY * (trail.whole / trail.days if trail.days else trail.bars)
@@ -191,11 +158,6 @@ def find_touches(
     mark_high: FloatArray,
     bars: int,
 ) -> tuple[BoolArray, BoolArray]:
-    """Return whether the mark touched each close's liquidation price within the next ``bars``.
-
-    Counts touches also if the position was changed or closed before. The second array tells
-    whether the answer is known: there was a liquidation price, and enough bars follow.
-    """
     low = pd.Series(mark_low).rolling(bars).min().shift(-bars).to_numpy()
     high = pd.Series(mark_high).rolling(bars).max().shift(-bars).to_numpy()
     is_known = ~np.isnan(low) & ~np.isnan(liquidation_price) & (position != 0.0)

@@ -266,7 +266,6 @@ def largest(*multipliers: Multiplier) -> Multiplier:
 
 
 def _from_closes(market: Market, known: FloatArray, first: float) -> Multiplier:
-    """Return values known at closes as a series by the opens from which they apply."""
     values = np.concatenate([[first], known[:-1]])
     return pd.Series(values, index=market.times)
 

@@ -34,13 +34,6 @@ WHERE = "bt.calculate_book"
 
 
 class CheckedBook(NamedTuple):
-    """A checked book: its positions by name, its money, rule, and collateral.
-
-    ``packed`` is the rules as arrays, of brackets if the rule is the user's own. ``linked`` is the
-    instrument whose price a collateral has, by the name of the collateral. ``options`` are those of
-    the account, and ``ratios`` what the indices of their groups are multiplied by.
-    """
-
     rules: Mapping[str, MarginRules]
     packed: PortfolioRules
     quantities: Mapping[str, float]
@@ -56,19 +49,12 @@ class CheckedBook(NamedTuple):
 
     @property
     def level(self) -> float:
-        """The level of the requirement at which the book fails."""
         return float(getattr(self.rule, "level", 1.0))
 
     def value_of(self, name: str, price: float) -> float:
-        """Return the value u of one contract."""
         return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
 
     def move(self, ratios: Mapping[str, float]) -> CheckedBook:
-        """Return the book at prices multiplied by ratios; collateral of an instrument follows.
-
-        The index of a group of options is moved by its own name, or by an instrument's that moves
-        with it.
-        """
         prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
         collateral = tuple(
             price * ratios.get(self.linked.get(each.name, ""), 1.0)
@@ -79,7 +65,6 @@ class CheckedBook(NamedTuple):
         )
 
     def find_ratios(self, ratios: Mapping[str, float]) -> dict[str, float]:
-        """Return what the index of each group of options is multiplied by."""
         if self.options is None:
             return {}
         found = {}
@@ -89,13 +74,11 @@ class CheckedBook(NamedTuple):
         return found
 
     def value_options(self) -> OptionAccount | None:
-        """Return the options, valued at the indices of the book."""
         if self.options is not None:
             self.options.move(self.ratios)
         return self.options
 
     def hold(self) -> Holdings:
-        """Return what is held as arrays."""
         return pack_holdings(
             quantities=list(self.quantities.values()),
             values=[self.value_of(name, price) for name, price in self.prices.items()],
@@ -105,16 +88,13 @@ class CheckedBook(NamedTuple):
         )
 
     def held(self) -> dict[str, float]:
-        """Return the quantities that are not 0."""
         return {name: quantity for name, quantity in self.quantities.items() if quantity != 0.0}
 
     def profit_of(self, name: str) -> float:
-        """Return the unrealized profit of one position."""
         gained = self.value_of(name, self.prices[name]) - self.value_of(name, self.entries[name])
         return self.quantities[name] * gained
 
     def backing(self) -> float:
-        """Return M, what backs the positions: spot legs, which are paid, by their value."""
         profit = sum(self.profit_of(name) for name in self.quantities)
         paid = sum(
             self.quantities[name] * self.value_of(name, self.entries[name])
@@ -126,15 +106,12 @@ class CheckedBook(NamedTuple):
         return self.balance + profit + paid + self.collateral_value() - self.haircuts() + counted
 
     def haircuts(self) -> float:
-        """Return what of the value of long spot legs does not back the positions."""
         return float(compute_haircuts(self.packed, self.hold()))
 
     def collateral_value(self) -> float:
-        """Return the value of all collateral at its rates."""
         return float(compute_collateral_value(self.packed.collateral, self.hold()))
 
     def requirement(self) -> float:
-        """Return R."""
         options = self.value_options()
         if options is not None:
             return options.requirement(self.packed, self.hold())
@@ -143,7 +120,6 @@ class CheckedBook(NamedTuple):
         return ask_rule(self.rule, "requirement", self.held(), self.prices)
 
     def initial(self) -> float:
-        """Return the initial margin of the book."""
         options = self.value_options()
         if options is not None:
             return options.requirement(self.packed, self.hold(), is_initial=True)
@@ -152,16 +128,13 @@ class CheckedBook(NamedTuple):
         return ask_rule(self.rule, "initial", self.held(), self.prices)
 
     def distance(self) -> float:
-        """Return M - level R, negative where the book fails."""
         return self.backing() - self.level * self.requirement()
 
     def is_failing(self) -> bool:
-        """Return whether the book fails: it holds positions, and M is at most level R."""
         needed = self.level * self.requirement()
         return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
 
     def is_flat(self) -> bool:
-        """Return whether nothing is held."""
         options = () if self.options is None else self.options.given
         return not self.held() and all(each.quantity == 0.0 for each in options)
 
@@ -177,7 +150,6 @@ def read_arguments(
     collateral_prices: cross_margin.Numbers | None,
     options: cross_margin.Options = (),
 ) -> CheckedBook:
-    """Return the book of checked arguments."""
     found = cross_margin.read_positions(venues, quantities, prices, WHERE)
     names = list(found.rules)
     entered = found.prices
@@ -221,7 +193,6 @@ def read_arguments(
 
 
 def link_collateral(assets: Sequence[Collateral], names: Sequence[str]) -> dict[str, str]:
-    """Return the instrument that each collateral takes its price from, if it names one."""
     linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
     unknown = [name for name, instrument in linked.items() if instrument not in names]
     if unknown:

@@ -1,7 +1,4 @@
-"""Kernels for estimators that use open, high, low, and close, for many parameter values at once.
-
-See :mod:`backtest.features.rolling_kernels` for lanes and rounding.
-"""
+"""Kernels for estimators that use open, high, low, and close, for many parameter values at once."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""Volatility from the open, high, low, and close of each bar, annualized, from closed bars only.
-
-The range of a bar says more about its variance than its close: over the same window the estimate
-has a fifth of the variance, or less. All estimators assume that prices move, and are observed,
-continuously. With few trades the high is too low, and so is the estimate. A spike that is reversed
-counts in full, so after volatile hours the estimate is above that of closes.
-"""
+"""Volatility from the open, high, low, and close of each bar, annualized, from closed bars only."""
 
 from __future__ import annotations
 
@@ -134,10 +128,7 @@ def rogers_satchell_variance(market: Market) -> FloatArray:
 
 
 def yang_zhang_parts(market: Market) -> FloatArray:
-    """Return ln(O_t / C_{t-1}), ln(C_t / O_t) and the Rogers-Satchell variance, (3, n_bars).
-
-    The first opening jump is unknown: NaN.
-    """
+    """Return ln(O_t / C_{t-1}), ln(C_t / O_t) and the Rogers-Satchell variance, (3, n_bars)."""
     parts = np.full((3, market.n_bars), np.nan)
     parts[0, 1:] = np.log(market.open[1:] / market.close[:-1])
     parts[1] = np.log(market.close / market.open)

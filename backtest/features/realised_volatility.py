@@ -117,7 +117,6 @@ def _check_places(market: Market, finer: Market, bar: IntArray, inside: BoolArra
 
 
 def _check_prices(market: Market, close: FloatArray, bar: IntArray, is_covered: BoolArray) -> None:
-    """Check that the finer bars have the closes of the market, so the same instrument and time."""
     last = np.flatnonzero(np.append(bar[1:] != bar[:-1], True) & is_covered[bar])
     off = np.abs(np.log(close[last] / market.close[bar[last]]))
     moves = np.abs(log_returns(market)[1:])

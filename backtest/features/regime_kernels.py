@@ -1,8 +1,4 @@
-"""Kernels for two hidden regimes, calm and stress, for many parameter values at once.
-
-See ``rolling_kernels`` for lanes. One probability, that of stress, describes both states. A step
-takes one exponential, of the logarithm of the likelihood ratio.
-"""
+"""Kernels for two hidden regimes, calm and stress, for many parameter values at once."""
 
 from __future__ import annotations
 
@@ -72,10 +68,6 @@ def learn_lanes(
     weight of a new bar, once there are many. ``leave`` (2, k) is the probability of leaving calm,
     and stress, after a bar. ``filtered`` (n_bars, k) is NaN until ``WARM`` returns count. ``calm``
     and ``stress``, of shape (n_bars, k), or (0, k) if they are not wanted, receive both variances.
-
-    ``state`` (SLOTS, k) is scratch space: the probabilities of stress now and one bar ahead, the
-    variances of calm and stress, and three means by Cappe's recursion for smoothed sums (time in
-    stress, squares in calm, squares in stress), each given that the last bar was calm or stress.
     """
     n, k = filtered.shape
     if n > START:
@@ -113,7 +105,6 @@ def learn_lanes(
 
 
 def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
-    """Set the state after ``START`` returns: half and four times their mean square."""
     total = 0.0
     for t in range(1, START + 1):
         total += squares[t]
@@ -129,20 +120,10 @@ def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) ->
 def propagate(
     calm: float, stress: float, from_0: float, from_1: float, keep: float
 ) -> tuple[float, float]:
-    """Return a mean of the past given that this bar is calm, and given that it is stress.
-
-    ``calm`` and ``stress`` are the same means one bar earlier. ``from_0`` and ``from_1`` are the
-    probabilities that the bar before was stress, if this one is calm or stress.
-    """
     return keep * average_states(calm, stress, from_0), keep * average_states(calm, stress, from_1)
 
 
 def split_variances(low: float, high: float, share: float) -> tuple[float, float]:
-    """Return the variances of calm and stress from their parts of the mean square.
-
-    ``share`` is the share of time in stress. If the ratio of the variances would be too small, both
-    are changed such that the overall mean square stays.
-    """
     calm = max(low / (1.0 - share), LEAST_VARIANCE)
     stress = high / share
     if stress < LEAST_RATIO * calm:
@@ -161,10 +142,8 @@ def update_stress(ahead: float, root: float, exponent: float) -> float:
 
 
 def predict_stress(now: float, leave_calm: float, leave_stress: float) -> float:
-    """Return the probability of stress one bar ahead."""
     return now * (1.0 - leave_stress) + (1.0 - now) * leave_calm
 
 
 def average_states(calm: float, stress: float, probability: float) -> float:
-    """Return the mean of two values, stress with this probability."""
     return (1.0 - probability) * calm + probability * stress

@@ -1,8 +1,4 @@
-"""Two hidden regimes, calm and stress: the probability that a market is in each.
-
-Only filtered and predicted probabilities are returned, which use returns up to a close. Smoothed
-probabilities would use later returns.
-"""
+"""Two hidden regimes, calm and stress: the probability that a market is in each."""
 
 from __future__ import annotations
 

@@ -73,7 +73,6 @@ def traded_returns(market: Market) -> FloatArray:
 
 
 def returns_of_signal(market: Market, signal: FloatArray) -> FloatArray:
-    """Return the returns by bar of a position of 1x in the direction decided at each close."""
     bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
     known = find_known_bars(market)
     is_carried = is_open & (bar == known)
@@ -102,7 +101,6 @@ def settled_funding(market: Market) -> FloatArray:
 
 
 def find_known_bars(market: Market) -> IntArray:
-    """Return the bar at whose close each settlement is known: the first that closes after it."""
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
@@ -140,12 +138,6 @@ def count_by_calendar(time: IntArray, interval: int) -> FloatArray:
     For bars longer than a day in a market with sessions. ``time`` holds their opens, UTC ns.
     ``interval`` is their smallest distance, used for the first bar: 28 days for months, 6 days for
     weeks that begin on a Tuesday after a holiday.
-
-    Examples
-    --------
-    >>> months = np.array(["2023-01", "2023-02", "2023-03", "2024-01"], dtype="datetime64[ns]")
-    >>> count_by_calendar(months.astype(np.int64), 28 * DAY).round(2)
-    array([13.04, 11.77, 12.37,  3.  ])
     """
     days = time // DAY - time[0] // DAY
     counts = np.full(len(time), YEAR_DAYS * DAY / interval)

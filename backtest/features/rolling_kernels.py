@@ -1,10 +1,5 @@
 """Kernels for rolling and exponentially weighted moments, for many parameter values at once.
 
-Plain functions of arrays, compiled by :mod:`backtest.base.kernels`. Each value of a parameter
-is a lane. Lanes share no numbers, and every operation is rounded according to IEEE 754. So a lane
-has the same bits alone as among 64 lanes, and the first bars have the same bits whatever follows.
-``KERNELS`` names the functions that are called from outside. They write into their last arguments.
-
 A window is the difference of two running sums. Each sum carries its rounding error in a second
 float, some 32 digits together. So errors do not accumulate, and the variance of a window is exact
 to the last digits. Sources: Knuth, The Art of Computer Programming 2, 4.2.2, theorem B (the error
@@ -42,10 +37,6 @@ def ewma_lanes(
     ``out[t]`` is sqrt(mean * scale[t]), NaN until two numbers count. ``squares`` (n_bars,) is
     averaged; its first value does not count. ``decay`` (k,) is the weight of a bar relative to the
     next one. ``state`` (3, k) is scratch space and must be zero.
-
-    The sum of the weights reaches its limit after some 50 half-lives, to the last bit. It is not
-    updated after that. With few columns, roots are taken of several bars at once, to fill a vector
-    register.
     """
     weighted, weight, inverse = state[0], state[1], state[2]
     n, k = out.shape
@@ -69,7 +60,6 @@ def ewma_lanes(
 
 
 def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) -> int:
-    """Update the sums of weights and their inverses for the next bar; return how many changed."""
     moved = 0
     for j in range(len(decay)):
         after = decay[j] * weight[j] + 1.0
@@ -101,7 +91,6 @@ def ewma_paths(
 
 
 def root_in_place(numbers: FloatArray) -> None:
-    """Replace each number by its square root."""
     for i in range(len(numbers)):
         numbers[i] = math.sqrt(numbers[i])
 
@@ -152,10 +141,6 @@ def sharpe_lanes(
     ratio: FloatArray,
     error: FloatArray,
 ) -> None:
-    """Write rolling Sharpe ratios and their standard errors, both times ``root``.
-
-    Arguments as in :func:`deviation_lanes`. NaN until a window is full, and without deviation.
-    """
     n, k = ratio.shape
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
@@ -183,10 +168,6 @@ def transpose_tile(tile: FloatArray, out: FloatArray, start: int, stop: int) -> 
 def window_moments(
     sums: FloatArray, window: int, start: int, stop: int, mean: FloatArray, variance: FloatArray
 ) -> None:
-    """Write the means and sample variances of the windows that end at bars ``start`` to ``stop``.
-
-    The variance of equal returns is 0. NaN until the window is full.
-    """
     first = min(max(start, window), stop)
     for i in range(first - start):
         mean[i], variance[i] = math.nan, math.nan
@@ -212,32 +193,24 @@ def window_moments(
 
 
 def scaled_variance(n: float, s: float, s_low: float, q: float, q_low: float) -> float:
-    """Return n q - s^2, for a sum s and a sum of squares q with their errors.
-
-    The two nearly cancel if the mean is large relative to the deviation. So their leading halves
-    are subtracted exactly: a half of q times n, which has at most 26 bits, is exact.
-    """
     square, square_low = exact_square(s)
     high, low = split_bits(q)
     return (n * high - square) + n * low + (n * q_low - square_low - s_low * (2.0 * s + s_low))
 
 
 def exact_sum(a: float, b: float) -> tuple[float, float]:
-    """Return a + b rounded, and the rounding error."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def exact_square(a: float) -> tuple[float, float]:
-    """Return a^2 rounded, and the rounding error."""
     high, low = split_bits(a)
     square = a * a
     return square, ((high * high - square) + 2.0 * high * low) + low * low
 
 
 def split_bits(a: float) -> tuple[float, float]:
-    """Return two numbers of 26 bits whose sum is a."""
     scaled = SPLITTER * a
     high = scaled - (scaled - a)
     return high, a - high

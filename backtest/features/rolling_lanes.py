@@ -9,11 +9,7 @@ from backtest.features import rolling_kernels
 
 
 def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
-    """Return roots of weighted means of squares, of shape (n_bars, k) for k decays.
-
-    See :func:`backtest.features.rolling_kernels.ewma_lanes`; ``scale`` is one number, or one per
-    bar.
-    """
+    """Return roots of weighted means of squares, of shape (n_bars, k) for k decays."""
     out = np.empty((len(returns), len(decay)))
     state = np.zeros((3, len(decay)))
     compile_module(rolling_kernels).ewma_lanes(
@@ -61,11 +57,7 @@ def rolling_deviation(
 def rolling_ratio(
     returns: FloatArray, windows: IntArray, root: float | FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return Sharpe ratios and their errors, of shape (n_bars, k) each for k windows.
-
-    See :func:`backtest.features.rolling_kernels.sharpe_lanes`; ``root`` is one number, or one per
-    bar.
-    """
+    """Return Sharpe ratios and their errors, of shape (n_bars, k) each for k windows."""
     ratio, error = np.empty((2, len(returns), len(windows)))
     sums, tiles = prepare_windows(returns, len(windows))
     compile_module(rolling_kernels).sharpe_lanes(
@@ -75,7 +67,6 @@ def rolling_ratio(
 
 
 def prepare_windows(returns: FloatArray, lanes: int) -> tuple[FloatArray, FloatArray]:
-    """Return the running sums of returns, and scratch space for a tile of bars."""
     sums = np.empty((5, len(returns)))
     compile_module(rolling_kernels).add_up(returns, sums)
     return sums, np.empty((2, lanes, rolling_kernels.BLOCK))

@@ -1,13 +1,4 @@
-"""Kernels for tail estimators: rolling quantiles and higher moments, for many values at once.
-
-See :mod:`backtest.features.rolling_kernels` for lanes and rounding.
-
-One heap keeps the largest losses of a window (the tail), with the least of them at its root. A
-second heap keeps all others, with the largest at its root. A new loss replaces the oldest one in
-O(log window). Both heaps share the array ``order`` of slots, the tail first. ``place`` is the
-position of each slot in it, and ``held`` the loss in each slot. The sum of the tail carries its
-rounding error.
-"""
+"""Kernels for tail estimators: rolling quantiles and higher moments, for many values at once."""
 
 from __future__ import annotations
 
@@ -18,7 +9,6 @@ from backtest.features.rolling_kernels import BLOCK, exact_sum, transpose_tile, 
 
 KERNELS = ("tail_lane", "add_up_powers", "cornish_fisher_lanes")
 LARGEST_SKEW = 6.0 * (math.sqrt(2.0) - 1.0)
-"""Largest skewness for which the expansion can be monotone."""
 
 
 def tail_lane(
@@ -62,7 +52,6 @@ def tail_lane(
 def replace_loss(
     order: IntArray, place: IntArray, held: FloatArray, m: int, slot: int, loss: float
 ) -> tuple[float, float]:
-    """Put a loss into a slot; return the losses that entered and left the tail of m losses."""
     before, at = held[slot], place[slot]
     held[slot] = loss
     was_tail = at < m
@@ -80,7 +69,6 @@ def replace_loss(
 
 
 def sift_slot(order: IntArray, place: IntArray, held: FloatArray, m: int, at: int) -> None:
-    """Move the slot at one place of a heap up or down to where it belongs."""
     base, stop, sign = (0, m, 1.0) if at < m else (m, len(order), -1.0)
     slot = order[at]
     key = sign * held[slot]
@@ -100,7 +88,6 @@ def sift_slot(order: IntArray, place: IntArray, held: FloatArray, m: int, at: in
 
 
 def set_slot(order: IntArray, place: IntArray, at: int, slot: int) -> None:
-    """Put a slot at a place."""
     order[at], place[slot] = slot, at
 
 
@@ -164,7 +151,6 @@ def cornish_fisher_lanes(
 def window_shape(
     sums: FloatArray, powers: FloatArray, window: int, t: int, mean: float, variance: float
 ) -> tuple[float, float, float]:
-    """Return variance (ddof 0), skewness and excess kurtosis of the window that ends at bar t."""
     n = float(window)
     second = variance * (n - 1.0) / n
     if not second > 0.0:
@@ -179,7 +165,6 @@ def window_shape(
 
 
 def window_sum(sums: FloatArray, lows: FloatArray, t: int, window: int) -> float:
-    """Return the sum over the window that ends at bar t."""
     total, lost = exact_sum(sums[t], -sums[t - window])
     whole: float = total + (lost + (lows[t] - lows[t - window]))
     return whole
@@ -198,7 +183,6 @@ def clip_moments(skew: float, kurtosis: float) -> tuple[float, float]:
 
 
 def expand_quantile(z: float, skew: float, kurtosis: float) -> float:
-    """Return the quantile of the expansion that belongs to a normal quantile z."""
     square = z * z
     return (
         z

@@ -32,7 +32,6 @@ def read_tail_parameters(
     window: OneOrMany = 2,
     half_life: OneOrMany = 1.0,
 ) -> TailParameters:
-    """Return the parameters of a tail, checked."""
     for each in list_lanes(level):
         check_range("level", each, where=where, low=0.5, high=1.0, open_low=True, open_high=True)
     check_bars("horizon", horizon, where=where)
@@ -42,7 +41,6 @@ def read_tail_parameters(
 
 
 def check_windows(lanes: TailParameters, *, where: str) -> None:
-    """Raise a ParameterError if a window is too short to hold a loss as rare as its level."""
     short = np.flatnonzero(find_quantile_place(lanes) < 1.0)
     if len(short):
         window, level = int(lanes.window[short[0]]), float(lanes.level[short[0]])
@@ -55,7 +53,6 @@ def check_windows(lanes: TailParameters, *, where: str) -> None:
 
 
 def find_quantile_place(lanes: TailParameters) -> FloatArray:
-    """Return the rank of each quantile in its window from the largest, (n + 1) (1 - level)."""
     return np.round((lanes.window + 1.0) * (1.0 - lanes.level), 9)
 
 
@@ -68,7 +65,6 @@ def find_normal(level: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def find_side(market: Market) -> FloatArray:
-    """Return -1 at closes with a negative signal, 1 at all others."""
     return np.where(market.signal < 0.0, -1.0, 1.0)
 
 
@@ -88,7 +84,6 @@ def held_returns(market: Market, horizon: int) -> FloatArray:
 
 
 def scale_to_forecast(earned: FloatArray, sigma: FloatArray, horizon: int) -> FloatArray:
-    """Return returns divided by the volatility forecast before them; NaN if it is 0 or unknown."""
     scaled = np.full_like(earned, np.nan)
     forecast = sigma[:-horizon]
     known = forecast > 0.0

@@ -269,8 +269,6 @@ def _hold_returns(market: Market, lanes: TailParameters) -> list[FloatArray]:
 
 
 class TailModel(NamedTuple):
-    """A model of :func:`tail_losses`; ``has_ranks`` if windows must hold the rank of a level."""
-
     find: Callable[[Market, TailParameters], Tail]
     has_ranks: bool = False
 
@@ -283,7 +281,6 @@ MODELS = {
 }
 
 TAIL_MODELS = tuple(MODELS)
-"""Models of :func:`tail_losses`."""
 
 
 @checked
@@ -342,7 +339,6 @@ def tail_losses(
 
 
 def find_model(name: object) -> TailModel:
-    """Return the model of a name."""
     if name not in MODELS:
         raise ParameterError(
             f"model must be one of {', '.join(MODELS)}, got {name!r}"

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "margin_call", "max_gross_leverage")
-"""Limits that belong to margin, not to a choice of the account."""
 
 FAR, TOO_FAR = 0.1, 0.5
 """Moves from the last price that are named, and that look like a slip of the pen."""
@@ -37,7 +36,6 @@ MOST_FUNDING = 0.05
 
 
 def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
-    """Yield that the market ends more than a bar before now."""
     end, interval = int(setup.markets.time[-1]) + setup.markets.interval, setup.markets.interval
     if now is not None and now - end > interval:
         text = (
@@ -51,7 +49,6 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
 
 
 def find_wait(setup: Setup) -> Iterator[Caution]:
-    """Yield that policies do not decide at the last close."""
     markets = setup.markets
     if not find_clock(markets).is_at_close(markets.n_bars - 1):
         every = format_duration(markets.decide)
@@ -59,7 +56,6 @@ def find_wait(setup: Setup) -> Iterator[Caution]:
 
 
 def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
-    """Yield stated prices far from the last ones, and rates of funding over those of venues."""
     for name, market in setup.markets.items():
         last = (float(market.close[-1]), float(market.mark_close[-1]))
         stated_prices = find_price(market, name, stated)
@@ -79,7 +75,6 @@ def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
 
 
 def find_cold_columns(setup: Setup) -> Iterator[Caution]:
-    """Yield the columns of policies that are not known at the last close."""
     for policy in setup.observed:
         last = policy.market.n_bars - 1
         cold = [name for name, values in policy.columns.items() if np.isnan(values[last])]
@@ -92,7 +87,6 @@ def find_cold_columns(setup: Setup) -> Iterator[Caution]:
 
 
 def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caution]:
-    """Yield positions outside the markets, other margin modes, and another time."""
     names = setup.markets.names
     others = [n for n, x in snapshot.positions.items() if n not in names and x.quantity != 0.0]
     if others:
@@ -115,13 +109,11 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
 
 
 def find_assumed(completed: Completed) -> Iterator[Caution]:
-    """Yield what was assumed; it stops where a policy reads it."""
     for text in completed.texts:
         yield Caution(text, stops=completed.is_read)
 
 
 def find_margin(setup: Setup, ratio: float) -> Iterator[Caution]:
-    """Yield a margin ratio over the call."""
     call = setup.account.margin_call or 1.0
     if ratio >= call:
         text = (
@@ -131,7 +123,6 @@ def find_margin(setup: Setup, ratio: float) -> Iterator[Caution]:
 
 
 def find_blocked(setup: Setup, filled: Filled, leverage: Any) -> Iterator[Caution]:
-    """Yield positions that are closed by force at the price, and orders that margin cut to 0."""
     for i, name in enumerate(setup.markets.names):
         if filled.is_forced(i):
             text = f"{name} is stopped or liquidated at this price, which drops the decision"
@@ -148,45 +139,33 @@ CAPACITY = 4_096
 """Entries that the log of one bar may have."""
 OWNER = 8
 ORDERS = (ledger.FILL, ledger.TIME_STOPPED)
-"""Kinds of entries that are orders to send: no venue knows ``max_holding``."""
 FORCED = (*(kind for kind in ledger.STOP_KINDS if kind not in ORDERS), ledger.LIQUIDATED)
 
 
 class Filled(NamedTuple):
-    """The bar after the last close: its events, and the account at its close.
-
-    ``cuts`` has, for each instrument, the leverage that was asked for and the amount that each
-    limit took away from it; None where no decision reached a fill.
-    """
-
     entries: FloatArray
     views: tuple[AccountView, ...]
     equity: float
     cuts: tuple[CutsOfOne | None, ...]
 
     def sum_fills(self, i: int) -> float:
-        """Return the contracts that an instrument trades by order, or rests for."""
         return float(sum(self._find_orders(i)[:, 3].tolist()))
 
     def find_value(self, i: int) -> float:
-        """Return the value u at which the order of an instrument fills, NaN without one."""
         rows = self._find_orders(i)
         traded = rows[rows[:, 3] != 0.0]
         return float(traded[-1, 2]) if len(traded) else float("nan")
 
     def sum_costs(self, i: int) -> dict[str, float]:
-        """Return the costs of the order of an instrument."""
         rows = self._of(i)
         filled = rows[np.isin(rows[:, 1], ORDERS)]
         names = ("fee", "slippage", "impact")
         return {name: float(filled[:, 5 + k].sum()) for k, name in enumerate(names)}
 
     def is_forced(self, i: int) -> bool:
-        """Return whether a stop or a liquidation acts on an instrument in this bar."""
         return bool(np.isin(self._of(i)[:, 1], FORCED).any())
 
     def _find_orders(self, i: int) -> FloatArray:
-        """Return the fills of the decision; of a limit order what it rests for, filled or not."""
         rows = self._of(i)
         resting = np.flatnonzero(rows[:, 1] == RESTED)
         last = resting[0] if len(resting) else len(rows)
@@ -199,15 +178,12 @@ class Filled(NamedTuple):
 
 
 class CutsOfOne(NamedTuple):
-    """The leverage asked for and held after the fill, and what each limit that bound took away."""
-
     asked: float
     held: float
     cuts: Mapping[str, float]
 
 
 def pick_cuts(found: Any, whose: IntArray, t: int, n: int) -> tuple[CutsOfOne | None, ...]:
-    """Return the cuts of the decisions that fill in bar t, by instrument."""
     picked: list[CutsOfOne | None] = [None] * n
     for row in np.flatnonzero(found.bar == t).tolist():
         own = {name: float(cut[row]) for name, cut in found.cuts.items() if cut[row] != 0.0}

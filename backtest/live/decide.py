@@ -54,8 +54,6 @@ GAPS = (-0.01, 0.0, 0.01)
 
 
 class Decided(NamedTuple):
-    """An account at the last close with its decision, and what was noticed on the way."""
-
     state: Any
     traded: TradedDays | None
     cautions: tuple[Caution, ...]
@@ -144,7 +142,6 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
 
 
 def check_state(state: object) -> None:
-    """Require a snapshot or a result."""
     if not isinstance(state, AccountSnapshot | Result):
         raise ParameterError(
             f"state must be an AccountSnapshot or a Result, got {repr_plain(state)}",
@@ -163,7 +160,6 @@ def find_start(snapshot: AccountSnapshot, assume: Any) -> int | None:
 
 
 def refuse_with_result(**given: object) -> None:
-    """Refuse what a result knows itself."""
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise ParameterError(
@@ -176,7 +172,6 @@ def refuse_with_result(**given: object) -> None:
 def start(
     setup: Setup, snapshot: AccountSnapshot, file: Path | None, assume: Mapping[str, Any] | None
 ) -> Decided:
-    """Ask the policies of an account whose facts are known."""
     completed = complete(setup, snapshot, assume)
     remembered = recall(setup, file)
     traded = find_traded(setup, completed.snapshot)
@@ -192,7 +187,6 @@ def start(
 
 
 def choose_loop(setup: Setup) -> Any:
-    """Return the module that asks and fills by the loop of a setup."""
     return one_position if setup.is_of_fast_loop else several_positions
 
 
@@ -200,7 +194,6 @@ def go_on(
     setup: Setup, result: Result, market: Any, policy: Any, venue: Any, account: Account,
     signal: Any, overlay: Policy | None,
 ) -> Decided:  # fmt: skip
-    """Return where a result ends, continued to the last close of the market."""
     last = int(setup.markets.time[-1])
     if result.last_time > last:
         raise ParameterError(
@@ -223,7 +216,6 @@ def go_on(
 
 
 def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
-    """Return the decision of an account, with its order at the stated prices."""
     names, state = setup.markets.names, decided.state
     filled = fill_at(setup, decided, stated)
     leverage, target = read_decision(setup, state)
@@ -254,25 +246,21 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
 
 
 def fill_at(setup: Setup, decided: Decided, stated: Stated) -> Filled:
-    """Take the account through the next bar at stated prices."""
     later = look_ahead(setup, stated)
     filled: Filled = choose_loop(setup).fill(setup, later, decided.state, decided.traded)
     return filled
 
 
 def view(setup: Setup, decided: Decided) -> tuple[Any, ...]:
-    """Return the view of the account at the last close, for each instrument."""
     views: tuple[Any, ...] = choose_loop(setup).view_close(setup, decided.state, decided.traded)
     return views
 
 
 def find_ratio(views: tuple[Any, ...]) -> float:
-    """Return the largest margin ratio."""
     return max(float(each.margin_ratio) for each in views)
 
 
 def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the leverage and the signed target share of each instrument."""
     names, loop = setup.markets.names, choose_loop(setup)
     levels, signals = np.atleast_1d(state.leverage).tolist(), np.atleast_1d(state.signal).tolist()
     overlay = loop.read_overlay(state)
@@ -285,13 +273,11 @@ def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str,
 
 
 def read_settings(setup: Setup, state: Any) -> dict[str, float]:
-    """Return the venue leverage that the policy of each instrument decided, NaN for none."""
     asked = choose_loop(setup).read_settings(state)
     return dict(zip(setup.markets.names, asked, strict=True))
 
 
 def price_fill(setup: Setup, filled: Filled, i: int) -> float:
-    """Return the price at which an order fills, NaN without one."""
     contract, value = setup.venues[setup.markets.names[i]].contract, filled.find_value(i)
     if math.isnan(value):
         return value
@@ -299,7 +285,6 @@ def price_fill(setup: Setup, filled: Filled, i: int) -> float:
 
 
 def list_cuts(names: tuple[str, ...], filled: Filled) -> tuple[Cut, ...]:
-    """Return the cuts of all instruments."""
     return tuple(
         Cut(name, cause, amount, own.asked)
         for name, own in zip(names, filled.cuts, strict=True)
@@ -309,7 +294,6 @@ def list_cuts(names: tuple[str, ...], filled: Filled) -> tuple[Cut, ...]:
 
 
 def vary_gap(setup: Setup, decided: Decided, stated: Stated, filled: Filled) -> pd.DataFrame:
-    """Return the orders if all prices open 1 % lower, as stated, and 1 % higher."""
     names, rows = setup.markets.names, {}
     for gap in GAPS:
         found = filled
@@ -325,7 +309,6 @@ def vary_gap(setup: Setup, decided: Decided, stated: Stated, filled: Filled) -> 
 
 
 def tabulate(names: tuple[str, ...], before: tuple[Any, ...], filled: Filled) -> pd.DataFrame:
-    """Return position, leverage and liquidation price of each instrument before and after."""
     fields = {"position": "position", "leverage": "leverage", "liquidation": "liquidation_price"}
     rows = {
         f"{name}_{when}": [float(getattr(each, field)) for each in views]
@@ -336,11 +319,6 @@ def tabulate(names: tuple[str, ...], before: tuple[Any, ...], filled: Filled) ->
 
 
 def list_due(setup: Setup, before: tuple[Any, ...], filled: Filled) -> Iterator[FundingDue]:
-    """Yield the next settlement of each instrument with funding.
-
-    It comes one usual distance of settlements after the last one, at the predicted rate where the
-    data have one, else at the last rate.
-    """
     for i, (name, market) in enumerate(setup.markets.items()):
         if not market.funding_time.size:
             continue

@@ -22,8 +22,6 @@ ORDERS_NOTHING = "no order was sent"
 
 
 class Cut(NamedTuple):
-    """What one limit took away from a decision, in turns of the equity."""
-
     instrument: str
     cause: str
     turns: float
@@ -38,8 +36,6 @@ class Cut(NamedTuple):
 
 
 class Caution(NamedTuple):
-    """Something to know before acting; ``stops`` if the order must not be acted on."""
-
     text: str
     stops: bool
 
@@ -48,11 +44,6 @@ class Caution(NamedTuple):
 
 
 class FundingDue(NamedTuple):
-    """The next settlement: when, the rate known now, and the payment before and after the order.
-
-    ``is_predicted`` says whether the venue published the rate; else it is the last one paid.
-    """
-
     instrument: str
     time: pd.Timestamp
     rate: float
@@ -63,40 +54,6 @@ class FundingDue(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Decision:
-    """The decision of a policy at the last close, and its order at a stated price.
-
-    Attributes
-    ----------
-    time : Timestamp
-        The close at which it is taken, in UTC.
-    leverage : dict of str to float
-        Leverage that the policy returned, by instrument; NaN leaves the position.
-    venue_leverage : dict of str to float
-        Leverage to set at the venue, by instrument; NaN where the policy decides none.
-    target : dict of str to float
-        Signed target share of the equity: signal times leverage times overlay.
-    order : dict of str to float
-        Signed contracts to trade, after band, limits, lots and margin; 0 for none.
-    price : dict of str to float
-        Stated price of the order.
-    fill_price : dict of str to float
-        Price with slippage and impact, NaN without an order.
-    costs : dict of str to dict
-        Fee, slippage and impact of each order.
-    cuts : tuple of Cut
-        What each limit took away.
-    warnings : tuple of Caution
-        What to know before acting.
-    by_gap : DataFrame
-        The order if prices open 1 % lower, as stated, and 1 % higher.
-    account : DataFrame
-        By instrument: position, leverage and liquidation price before and after the order.
-    equity, margin_ratio : tuple of float
-        Before and after the order.
-    funding_due : tuple of FundingDue
-        Next settlement of each instrument with funding.
-    """
-
     time: pd.Timestamp
     leverage: Mapping[str, float]
     venue_leverage: Mapping[str, float]
@@ -115,17 +72,14 @@ class Decision:
 
     @property
     def may_act(self) -> bool:
-        """Whether nothing speaks against sending the order."""
         return not any(each.stops for each in self.warnings)
 
     @property
     def order_per_percent(self) -> dict[str, float]:
-        """Change of each order per 1 % that prices open higher."""
         _, same, up = self.by_gap.to_numpy()
         return dict(zip(map(str, self.by_gap.columns), (up - same).tolist(), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the decision as data for JSON; numbers that are not finite are null."""
         found = {
             "time": self.time.isoformat(),
             "may_act": self.may_act,
@@ -157,7 +111,6 @@ class Decision:
 
 
 def describe_orders(decision: Decision) -> str:
-    """Describe the orders in a few words."""
     words = [
         f"{'buy' if size > 0.0 else 'sell'} {abs(size):.12g} {name}"
         for name, size in decision.order.items()
@@ -167,7 +120,6 @@ def describe_orders(decision: Decision) -> str:
 
 
 def write_decision(decision: Decision) -> Iterator[str]:
-    """Yield the lines of a decision as text."""
     orders = describe_orders(decision)
     yield f"Decision at the close of {decision.time:%Y-%m-%d %H:%M} UTC: {orders}"
     for name in decision.order:
@@ -187,7 +139,6 @@ def write_decision(decision: Decision) -> Iterator[str]:
 
 
 def write_instrument(decision: Decision, name: str) -> Iterator[str]:
-    """Yield the lines of one instrument."""
     level, target = decision.leverage[name], decision.target[name]
     asked = "leave the position" if math.isnan(level) else format_leverage(level)
     share = "" if math.isnan(target) else f", target {format_signed(target)} x equity"
@@ -203,12 +154,10 @@ def write_instrument(decision: Decision, name: str) -> Iterator[str]:
 
 
 def write_price(price: float) -> str:
-    """Return a price as text, or that there is none."""
     return "none" if math.isnan(price) else format_price(price)
 
 
 def write_funding(due: FundingDue) -> str:
-    """Return the line of the next settlement."""
     known = "published" if due.is_predicted else "the last one paid"
     return (
         f"{due.instrument}: funding due {due.time:%Y-%m-%d %H:%M} UTC at {due.rate:.6%} ({known}): "
@@ -217,5 +166,4 @@ def write_funding(due: FundingDue) -> str:
 
 
 def write_flow(paid: float) -> str:
-    """Return what a settlement pays or receives."""
     return f"{'receives' if paid < 0.0 else 'pays'} {format_money(abs(paid))}"

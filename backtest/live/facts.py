@@ -29,19 +29,14 @@ BEHIND = {
     "bars_since_stop": ("bars_since_stop",),
     "days": ("started",),
 }
-"""The facts of the account behind each field that a policy may read; all others are always known.
-"""
 OF_RULES = {
     "trailing_stop": ("best_price", "compares with it"),
     "equity_stop": ("highest_equity", "compares with it"),
     "max_holding": ("opened", "counts from it"),
     "performance_fee": ("high_water", "is charged above it"),
 }
-"""The fact that a setting of the account reads, and what it does with it."""
 OF_HELD = ("best_price", "opened")
-"""Facts that each open position has of its own."""
 OF_POSITIONS = ("bars_since_liquidation", "bars_since_stop")
-"""Facts that each position may have of its own."""
 ASSUMABLE = (
     "peak_equity", "reserve", "bars_since_liquidation", "bars_since_stop", "started",
     "highest_equity", "high_water", "best_price", "opened", "overlay",
@@ -49,15 +44,12 @@ ASSUMABLE = (
 
 
 class Need(NamedTuple):
-    """A fact that a decision needs, and the reader that needs it."""
-
     fact: str
     reader: str
     is_policy: bool
 
 
 def find_account_reads(policy: Policy) -> frozenset[str]:
-    """Return the fields of the account that a policy's formula may read."""
     fields = AccountView._fields
     if isinstance(policy, Combinator):
         rule: Any = combinator_of(type(policy)).combine
@@ -70,7 +62,6 @@ def find_account_reads(policy: Policy) -> frozenset[str]:
 
 
 def list_needs(setup: Setup) -> Iterator[Need]:
-    """Yield the facts that the policies and the rules of an account read."""
     for policy in setup.observed:
         reads = find_account_reads(policy.policy)
         kind = type(policy.policy).__name__
@@ -86,7 +77,6 @@ def list_needs(setup: Setup) -> Iterator[Need]:
 
 
 def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
-    """Return whether a snapshot has a fact, of the account or of each instrument."""
     if fact == "peak_equity" and snapshot.unit is not None:
         return True
     held = {name: each for name, each in snapshot.positions.items() if each.quantity != 0.0}
@@ -103,12 +93,6 @@ def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
 
 
 class Completed(NamedTuple):
-    """A snapshot with what was assumed, and a sentence for each assumption.
-
-    ``as_equity`` are the facts assumed to be the equity, and ``is_read`` says whether a policy
-    reads an assumed fact.
-    """
-
     snapshot: AccountSnapshot
     as_equity: frozenset[str]
     texts: tuple[str, ...]
@@ -118,7 +102,6 @@ class Completed(NamedTuple):
 def complete(
     setup: Setup, snapshot: AccountSnapshot, assume: Mapping[str, Any] | None
 ) -> Completed:
-    """Return the snapshot with assumed facts; raise one error for all that is missing."""
     assumed = check_assumptions(assume)
     needs = list(list_needs(setup))
     lacking = [
@@ -145,7 +128,6 @@ def complete(
 
 
 def report_lacking(lacking: Sequence[Need]) -> ParameterError:
-    """Return the error of a snapshot without facts that a decision needs."""
     facts = ", ".join(dict.fromkeys(each.fact for each in lacking))
     readers = "; ".join(dict.fromkeys(each.reader for each in lacking))
     example = {each.fact: "..." for each in lacking}
@@ -160,7 +142,6 @@ def report_lacking(lacking: Sequence[Need]) -> ParameterError:
 
 
 def assume_best(snapshot: AccountSnapshot, value: Any) -> AccountSnapshot:
-    """Return a snapshot with the best price of each position: its entry, or a number."""
     held = {
         name: replace(
             each,
@@ -173,7 +154,6 @@ def assume_best(snapshot: AccountSnapshot, value: Any) -> AccountSnapshot:
 
 
 def assume_opened(snapshot: AccountSnapshot, time: Any) -> AccountSnapshot:
-    """Return a snapshot whose positions were opened at a time, unless it has their own."""
     held = {
         name: each if each.opened is not None else replace(each, opened=time)
         for name, each in snapshot.positions.items()
@@ -182,7 +162,6 @@ def assume_opened(snapshot: AccountSnapshot, time: Any) -> AccountSnapshot:
 
 
 def check_assumptions(assume: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return assumptions by fact: numbers, times, or the words equity and entry."""
     if assume is None:
         return {}
     where = Place("assume", of="bt.decide")
@@ -199,7 +178,6 @@ def check_assumptions(assume: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check_assumption(fact: str, value: Any, where: str) -> Any:
-    """Return one assumed value."""
     if fact not in ASSUMABLE:
         raise ParameterError(
             f"{fact!r} cannot be assumed{did_you_mean(fact, ASSUMABLE)}",

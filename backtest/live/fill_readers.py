@@ -28,14 +28,11 @@ WHERE = "bt.read_fills"
 BYBIT_KINDS = {"BustTrade": "takeover", "Delivery": "expiry", "Settle": "expiry"}
 BYBIT_TRADES = ("Trade", "AdlTrade", "BlockTrade", *BYBIT_KINDS)
 OKX_LIQUIDATIONS = tuple(range(100, 108))
-"""Sub-types of OKX bills: partial and full liquidations."""
 OKX_DELIVERIES = (112, 113)
 FREQTRADE_STOPS = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "emergency_exit")
 
 
 class Layout(NamedTuple):
-    """A layout of fills: the columns that it must have, and its reader."""
-
     name: str
     needs: tuple[str, ...]
     read: Callable[[pd.DataFrame], pd.DataFrame]
@@ -92,7 +89,6 @@ def read_fills(
 
 
 def open_table(source: Any) -> pd.DataFrame:
-    """Return the rows of a file, a table or a list."""
     if isinstance(source, pd.DataFrame):
         return source.reset_index() if source.index.name is not None else source.copy()
     if isinstance(source, str | Path):
@@ -117,20 +113,12 @@ def open_table(source: Any) -> pd.DataFrame:
 
 
 def strip(symbol: str) -> str:
-    """Return the instrument of a symbol.
-
-    Examples
-    --------
-    >>> strip("BTC/USDT:USDT"), strip("BTC-USDT-SWAP"), strip("BTCUSDT")
-    ('BTCUSDT', 'BTCUSDT', 'BTCUSDT')
-    """
     if "/" in symbol:
         return shorten(symbol)
     return symbol.removesuffix("-SWAP").replace("-", "") if symbol.endswith("-SWAP") else symbol
 
 
 def to_time(values: pd.Series) -> pd.Series:
-    """Return stamps in ms, or dates, as UTC times."""
     is_date = pd.api.types.is_datetime64_any_dtype(values)
     numbers = pd.Series(np.nan, values.index) if is_date else pd.to_numeric(values, errors="coerce")
     if len(values) and numbers.notna().all():
@@ -141,7 +129,6 @@ def to_time(values: pd.Series) -> pd.Series:
 
 
 def sign(size: pd.Series, side: pd.Series) -> pd.Series:
-    """Return sizes, negative for a sell."""
     sizes, known = size.astype(np.float64), {"buy": 1.0, "sell": -1.0}
     found = side.astype(str).str.lower().map(known)
     if found.isna().any():
@@ -163,7 +150,6 @@ def make(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 
 
 def read_own(table: pd.DataFrame) -> pd.DataFrame:
-    """Read the columns of ``Result.fills``."""
     known = {name: table[name] for name in (*COLUMNS, "reference", "step") if name in table}
     warn_without_fees(0 if "fee" in table else len(table))
     fee = known.pop("fee", 0.0)
@@ -173,7 +159,6 @@ def read_own(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_ccxt_trades(table: pd.DataFrame) -> pd.DataFrame:
-    """Read what ``fetch_my_trades`` returns."""
     given: Any = table["fee"] if "fee" in table else [{}] * len(table)
     fees = [each if isinstance(each, Mapping) else {} for each in given]
     warn_without_fees(sum(each.get("cost") is None for each in fees))
@@ -189,7 +174,6 @@ def read_ccxt_trades(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_binance(table: pd.DataFrame) -> pd.DataFrame:
-    """Read the account trade list of Binance; a commission is positive where it is paid."""
     return make(
         table,
         time=to_time(table["time"]),
@@ -202,7 +186,6 @@ def read_binance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_bybit(table: pd.DataFrame) -> pd.DataFrame:
-    """Read the execution list of Bybit without the rows of funding."""
     kinds = table["execType"] if "execType" in table else pd.Series("Trade", table.index)
     kept = table[kinds.isin(BYBIT_TRADES)]
     kinds = kinds[kept.index]
@@ -219,7 +202,6 @@ def read_bybit(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_okx(table: pd.DataFrame) -> pd.DataFrame:
-    """Read the fills of OKX, whose fees are negative where they are paid."""
     subtypes = pd.to_numeric(table.get("subType", pd.Series(1, table.index)), errors="coerce")
     kinds = np.where(subtypes.isin(OKX_LIQUIDATIONS), "liquidation", "order")
     kinds = np.where(subtypes.isin(OKX_DELIVERIES), "expiry", kinds)
@@ -236,7 +218,6 @@ def read_okx(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_vectorbt(table: pd.DataFrame) -> pd.DataFrame:
-    """Read ``orders.records_readable`` of vectorbt."""
     time = table["Timestamp"] if "Timestamp" in table else table["Index"]
     return make(
         table,
@@ -249,7 +230,6 @@ def read_vectorbt(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_freqtrade(table: pd.DataFrame) -> pd.DataFrame:
-    """Read the trades of freqtrade: each is an entry, and an exit where it is closed."""
     side = np.where(table.get("is_short", pd.Series(False, table.index)).astype(bool), -1.0, 1.0)
     amount = table["amount"].to_numpy(dtype=np.float64)
     reason = table.get("exit_reason", pd.Series("", table.index)).astype(str)
@@ -270,8 +250,6 @@ def read_freqtrade(table: pd.DataFrame) -> pd.DataFrame:
 def read_web(
     read: Callable[[pd.DataFrame], dict[str, Any]], column: str
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Return the reader of a file that a web site exports; ``column`` says what a row is."""
-
     def read_table(table: pd.DataFrame) -> pd.DataFrame:
         kept = keep_fills(table, column)
         return make(kept, **read(kept))

@@ -30,16 +30,10 @@ KINDS = (
     "bad_debt",
 )  # fmt: skip
 WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
-"""Kinds whose price is a mark, or none."""
 WHERE = Place("fills", of="bt.replay")
 
 
 class Fact(NamedTuple):
-    """One fill: ``value`` and ``filled`` are its reference and its price as values u.
-
-    ``place`` is the number of the instrument, then of the collateral; ``step`` is -1 unless said.
-    """
-
     time: int
     place: int
     name: str
@@ -53,13 +47,11 @@ class Fact(NamedTuple):
     filled: float
 
     def is_by(self, name: str, step: int, due: int) -> bool:
-        """Return whether a settlement of an instrument forced this fill."""
         is_own = self.name == name or self.kind == "bad_debt"
         return is_own and self.step == step and (step == 2 or self.time == due)
 
 
 def read_fills(setup: Setup, given: Any, tolerance: float) -> dict[int, list[Fact]]:
-    """Return the fills of a table by bar, in their order, checked."""
     table = check_table(given)
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     only = setup.markets.names[0]
@@ -80,7 +72,6 @@ def read_fills(setup: Setup, given: Any, tolerance: float) -> dict[int, list[Fac
 
 
 def check_table(given: Any) -> pd.DataFrame:
-    """Return a table with the columns that fills need."""
     if not isinstance(given, pd.DataFrame):
         raise ParameterError(
             f"fills must be a DataFrame, got {repr_plain(given)}",
@@ -114,7 +105,6 @@ def read_times(table: pd.DataFrame) -> IntArray:
 
 
 def read_names(table: pd.DataFrame, names: tuple[str, ...], only: str) -> list[str]:
-    """Return the instrument of each fill; the only one where the table names none."""
     if "instrument" not in table:
         return [only] * len(table)
     found = table["instrument"].astype(str).tolist()
@@ -131,13 +121,11 @@ def read_names(table: pd.DataFrame, names: tuple[str, ...], only: str) -> list[s
 
 
 def warn_without_fees(count: int) -> None:
-    """Warn that some fills have no fee."""
     if count:
         warnings.warn(f"{count:,} fills have no fee, and pay none", stacklevel=2)
 
 
 def read_numbers(table: pd.DataFrame) -> tuple[list[float], ...]:
-    """Return quantities, prices, references and fees, checked."""
     columns: dict[str, FloatArray] = {}
     warn_without_fees(0 if "fee" in table else len(table))
     for name in ("quantity", "price", "reference", "fee"):
@@ -167,7 +155,6 @@ def read_numbers(table: pd.DataFrame) -> tuple[list[float], ...]:
 
 
 def read_kinds(table: pd.DataFrame) -> list[str]:
-    """Return the kind of each fill."""
     if "kind" not in table:
         return ["order"] * len(table)
     found = table["kind"].astype(str).tolist()
@@ -182,7 +169,6 @@ def read_kinds(table: pd.DataFrame) -> list[str]:
 
 
 def read_steps(table: pd.DataFrame) -> list[int]:
-    """Return the step of the bar of each fill, -1 where it is not said."""
     if "step" not in table:
         return [-1] * len(table)
     values = pd.to_numeric(table["step"], errors="coerce").fillna(-1)
@@ -205,7 +191,6 @@ def check_currency(table: pd.DataFrame, setup: Setup) -> None:
 
 
 def raise_row(rule: str, found: str, k: int) -> None:
-    """Raise the error of one row."""
     raise ParameterError(f"{rule}, got {found}", where=f"{WHERE}, row {k}", cure="correct the row")
 
 
@@ -213,7 +198,6 @@ def make_fact(
     setup: Setup, names: tuple[str, ...], time: int, name: str, quantity: float, price: float,
     reference: float, fee: float, kind: str, step: int,
 ) -> Fact:  # fmt: skip
-    """Return a fill with its prices as values u."""
     place = names.index(name) if name in names else 0
     value, filled = reference, price
     if place < len(setup.markets) and kind != "bad_debt":
@@ -225,7 +209,6 @@ def make_fact(
 
 
 def place_on_bar(setup: Setup, fact: Fact, k: int) -> int:
-    """Return the bar in which a fill was made."""
     time = setup.markets.time
     bar = int(np.searchsorted(time, fact.time, side="right")) - 1
     if bar < setup.first or fact.time >= int(time[-1]) + setup.markets.interval:
@@ -241,7 +224,6 @@ def place_on_bar(setup: Setup, fact: Fact, k: int) -> int:
 def check_range(
     setup: Setup, fact: Fact, bar: int, k: int, tolerance: float, *, has_reference: bool
 ) -> None:
-    """Refuse a fill outside the range of its bar, the close before an open included."""
     if fact.kind in WITHOUT_RANGE or fact.place >= len(setup.markets):
         return
     feed, i = setup.inputs.feed, fact.place
@@ -262,7 +244,6 @@ def check_range(
 
 
 def sort_facts(own: list[Fact], *, late: bool, setup: Setup, bar: int) -> list[Fact]:
-    """Return the fills of a bar by stamp; with ``late`` those at the open come before all else."""
     opened = int(setup.markets.time[bar])
 
     def step(fact: Fact) -> Fact:

@@ -31,15 +31,12 @@ RATE = Number(-1.0, 1.0)
 
 
 class Stated(NamedTuple):
-    """The prices, marks and funding rates of the next bar by name, as far as they are stated."""
-
     at: dict[str, float]
     mark: dict[str, float]
     funding: dict[str, pd.DataFrame]
 
 
 def read_stated(setup: Setup, at: Any, mark: Any, funding: Any) -> Stated:
-    """Return what is stated of the next bar, checked."""
     assets = [each.name for each in setup.account.collateral]
     names = setup.markets.names
     stated = Stated(
@@ -55,7 +52,6 @@ def read_stated(setup: Setup, at: Any, mark: Any, funding: Any) -> Stated:
 
 
 def check_marks(setup: Setup, stated: Stated) -> None:
-    """Refuse a mark besides the price where the market has no marks."""
     for name, market in setup.markets.items():
         price, mark = find_price(market, name, stated)
         if not market.has_mark and mark != price:
@@ -68,10 +64,6 @@ def check_marks(setup: Setup, stated: Stated) -> None:
 
 
 def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
-    """Return the settlements of the next bar by instrument: frames of rate and mark by stamp.
-
-    A number is the rate of one at the next open.
-    """
     names, time = setup.markets.names, int(setup.markets.time[-1]) + setup.markets.interval
     by_name = name_given("funding", given, names, len(names))
     frames = {n: x for n, x in by_name.items() if isinstance(x, pd.DataFrame)}
@@ -88,7 +80,6 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
 
 
 def check_new(market: Market, frame: pd.DataFrame) -> None:
-    """Refuse a settlement that the market has already, some moments before the open."""
     known, stamps = market.funding_time[-1:], pd.DatetimeIndex(frame.index).as_unit("ns").asi8
     if len(known) and len(stamps) and stamps[0] - known[0] < JITTER:
         raise ParameterError(
@@ -100,7 +91,6 @@ def check_new(market: Market, frame: pd.DataFrame) -> None:
 
 
 def check_frame(frame: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
-    """Return a frame of settlements, whose stamps must lie in the next bar."""
     where = Place("funding", of="bt.decide")
     if "rate" not in frame or not isinstance(frame.index, pd.DatetimeIndex):
         raise ParameterError(
@@ -120,7 +110,6 @@ def check_frame(frame: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
 
 
 def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dict[str, float]:
-    """Return one number for the only instrument, or numbers by name."""
     where, by_name = Place(name, of="bt.decide"), isinstance(given, Mapping)
     return {
         each: kind.check(f"{name} of {each}" if by_name else name, x, where=where)
@@ -129,7 +118,6 @@ def read_by_name(name: str, given: Any, names: Any, kind: Number, n: int) -> dic
 
 
 def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[str, Any]:
-    """Return what is given by name; for the only instrument it may be given alone."""
     where = Place(name, of="bt.decide")
     if given is None:
         return {}
@@ -153,7 +141,6 @@ def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[s
 
 
 def check_same_close(setup: Setup, stated: Stated) -> None:
-    """Refuse another price where decisions fill at the close at which they are taken."""
     for name, price in stated.at.items():
         if name in setup.markets and price != float(setup.markets[name].close[-1]):
             raise ParameterError(
@@ -165,10 +152,6 @@ def check_same_close(setup: Setup, stated: Stated) -> None:
 
 
 def find_price(market: Market, name: str, stated: Stated) -> tuple[float, float]:
-    """Return the price and the mark at which the next bar stands still.
-
-    An unknown mark keeps its ratio to the last price.
-    """
     last, marked = float(market.close[-1]), float(market.mark_close[-1])
     price = stated.at.get(name, last)
     if name in stated.mark:
@@ -179,7 +162,6 @@ def find_price(market: Market, name: str, stated: Stated) -> tuple[float, float]
 
 
 def extend_market(market: Market, name: str, time: int, stated: Stated) -> Market:
-    """Return a market with the next bar, and the settlement at its open if its rate is stated."""
     price, mark = find_price(market, name, stated)
     longer = append_last_bar(market, time, price, mark)
     if not market.has_mark and mark != price:
@@ -198,7 +180,6 @@ def extend_market(market: Market, name: str, time: int, stated: Stated) -> Marke
 
 
 def open_at(market: Market, price: float) -> Market:
-    """Return a market without marks whose last bar opens at another price than its close."""
     changes = {}
     for field, choose in (("open", None), ("high", max), ("low", min)):
         for name in (field, f"mark_{field}"):
@@ -209,7 +190,6 @@ def open_at(market: Market, price: float) -> Market:
 
 
 def extend_markets(setup: Setup, stated: Stated) -> Markets:
-    """Return the markets with the next bar of every instrument that has not ended."""
     markets = setup.markets
     time = int(markets.time[-1]) + markets.interval
     extended = {
@@ -220,7 +200,6 @@ def extend_markets(setup: Setup, stated: Stated) -> Markets:
 
 
 def extend_account(account: Account, markets: Markets, stated: Stated) -> Account:
-    """Return the account whose collateral has a price in the next bar."""
     time, changed = int(markets.time[-1]), []
     for each in account.collateral:
         prices: Any = each.prices
@@ -231,7 +210,6 @@ def extend_account(account: Account, markets: Markets, stated: Stated) -> Accoun
 
 
 def look_ahead(setup: Setup, stated: Stated) -> Setup:
-    """Return the setup of the account on the markets with the next bar, from the last bar on."""
     markets, first = extend_markets(setup, stated), setup.markets.n_bars
     account = extend_account(setup.account, markets, stated)
     signal = setup.signal  # one entry is that of all bars

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 
 def read_rules(inputs: Inputs, traded: TradedDays | None, t: int) -> Rules:
-    """Return the rules of bar t, under the margin table and the fee tier of its day."""
     rules = inputs.at(t + 1).rules
     if inputs.fees is None:
         return rules
@@ -40,12 +39,10 @@ def read_rules(inputs: Inputs, traded: TradedDays | None, t: int) -> Rules:
 
 
 def start(setup: Setup, completed: Completed, traded: TradedDays | None) -> State:  # noqa: ARG001 - as several
-    """Return the state of an account at the last close."""
     return start_one(setup, completed)
 
 
 def view_close(setup: Setup, state: State, traded: TradedDays | None) -> tuple[AccountView]:
-    """Return the policy's view of the account at the last close."""
     t, inputs = setup.markets.n_bars - 1, setup.inputs
     rules = read_rules(inputs, traded, t)
     with np.errstate(all="ignore"):
@@ -61,7 +58,6 @@ def count_days_to(end: int, inputs: Inputs) -> float:
 def ask(
     setup: Setup, state: State, memory: list[tuple[float, ...]], traded: TradedDays | None
 ) -> tuple[State, list[tuple[float, ...]]]:
-    """Return the state with the decision of the last close, and what the policy remembers."""
     t, inputs, (policy,) = setup.markets.n_bars - 1, setup.inputs, setup.observed
     (numbers,) = memory
     signal = float(inputs.feed.signal[min(t, len(inputs.feed.signal) - 1)])
@@ -77,17 +73,14 @@ def ask(
 
 
 def read_overlay(state: State) -> float:  # noqa: ARG001 - as several
-    """Return the leverage of the overlay that scales the next targets: there is none."""
     return 1.0
 
 
 def read_settings(state: State) -> list[float]:  # noqa: ARG001 - as several
-    """Return the venue leverage that the policy decided: none."""
     return [float("nan")]
 
 
 def fill(setup: Setup, later: Setup, state: State, traded: TradedDays | None) -> Filled:
-    """Take the account through the bar after the last one, which ``later`` has."""
     t, ahead = setup.markets.n_bars, later.inputs
     rules = read_rules(ahead, traded, t)
     log = Log(True, np.empty((CAPACITY, 8)), np.zeros(1, np.int64))

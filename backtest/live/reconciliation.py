@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from backtest.engine import Result
 
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
-"""Terms of a ledger that a replay has by bar, and the sign of what is received."""
 BINANCE = {
     "COMMISSION": "fees", "FUNDING_FEE": "funding", "TRANSFER": "flows",
     "INSURANCE_CLEAR": "liquidation_loss",
 }  # fmt: skip
 OKX = {"1": "flows", "7": "interest", "8": "funding"}
-"""Types of OKX bills: transfer, interest, funding."""
 LEVELS = ("equity", "balance")
 NEAR = 0.01
 """A cause explains a difference if it is off by less than this share of it."""
@@ -38,14 +36,6 @@ WHERE = Place("ledger", of="Replay.reconcile")
 
 
 class Reconciliation(NamedTuple):
-    """The first difference between a replay and a venue.
-
-    ``time`` is the open of its bar, None if there is no difference. ``term`` is a term of the
-    ledger, or equity or balance; without a difference, all terms that were compared. ``ours`` and
-    ``theirs`` are the amounts of the bar, or the levels at its close. ``causes`` would explain the
-    difference; which one it was, is not said.
-    """
-
     time: pd.Timestamp | None
     term: str
     ours: float
@@ -55,7 +45,6 @@ class Reconciliation(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Theirs less ours."""
         return self.theirs - self.ours
 
     def __str__(self) -> str:
@@ -69,7 +58,6 @@ class Reconciliation(NamedTuple):
 
 
 def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconciliation:
-    """Return the first difference from a ledger, or from balances or equity."""
     Number(0.0, 1.0).check("tolerance", tolerance, where="Replay.reconcile, tolerance")
     if isinstance(given, pd.Series):
         given = given.rename("equity").rename_axis("time").reset_index()
@@ -95,7 +83,6 @@ def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconcilia
 
 
 def rename(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a ledger of Binance or OKX with our columns; any other as it is."""
     if {"incomeType", "income", "time"} <= set(table.columns):
         return pd.DataFrame(
             {
@@ -110,7 +97,6 @@ def rename(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def rename_okx(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the bills of OKX: the fee of each trade, and the change of all others."""
     time = pd.to_datetime(table["ts"].astype(np.int64), unit="ms", utc=True)
     kinds = table["type"].astype(str)
     fee = table["fee"].astype(np.float64)
@@ -120,10 +106,6 @@ def rename_okx(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_bars(replay: Result, table: pd.DataFrame, *, at_close: bool) -> IntArray:
-    """Return the bar of each row: that of its stamp, or the last one closed by then.
-
-    A row before or after the replay has -1; at least one lies within.
-    """
     try:
         stamps = pd.DatetimeIndex(pd.to_datetime(table["time"], utc=True)).as_unit("ns").asi8
     except (ValueError, TypeError) as error:
@@ -146,7 +128,6 @@ def find_bars(replay: Result, table: pd.DataFrame, *, at_close: bool) -> IntArra
 
 
 def read_amounts(table: pd.DataFrame, column: str) -> FloatArray:
-    """Return a column of numbers."""
     amounts = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(amounts).all():
         k = int(np.argmin(np.isfinite(amounts)))
@@ -161,7 +142,6 @@ def read_amounts(table: pd.DataFrame, column: str) -> FloatArray:
 def compare_level(
     replay: Result, table: pd.DataFrame, level: str, tolerance: float
 ) -> Reconciliation:
-    """Return the first close at which the equity, or the balance, differs."""
     bars = find_bars(replay, table, at_close=True)
     ours = replay.of_account("equity") if level == "equity" else replay.closes.balance
     bars, theirs = bars[bars >= 0], read_amounts(table, level)[bars >= 0]
@@ -184,7 +164,6 @@ def compare_level(
 
 
 def compare_terms(replay: Result, table: pd.DataFrame, tolerance: float) -> Reconciliation:
-    """Return the first bar in which a term of a ledger differs."""
     bars = find_bars(replay, table, at_close=False)
     amounts = read_amounts(table, "amount")
     n, equity = replay.record.n_bars, np.abs(replay.of_account("equity")) + 1e-300
@@ -206,7 +185,6 @@ def compare_terms(replay: Result, table: pd.DataFrame, tolerance: float) -> Reco
 
 
 def check_terms(terms: pd.Series) -> pd.Series:
-    """Return the terms of a ledger, which are known or ``other``."""
     unknown = terms[~terms.isin([*TERMS, "other"])]
     for name in unknown[:1]:
         raise ParameterError(
@@ -218,19 +196,16 @@ def check_terms(terms: pd.Series) -> pd.Series:
 
 
 def stamp(replay: Result, t: int) -> pd.Timestamp:
-    """Return the open of a bar."""
     return pd.Timestamp(int(replay.time[t]), tz="UTC")
 
 
 def list_causes(replay: Result, t: int, change: float) -> Iterator[str]:
-    """Yield what would explain that the other account changed by so much more in a bar."""
     for text, effect in list_effects(replay, t):
         if abs(effect - change) <= NEAR * abs(change):
             yield text
 
 
 def list_effects(replay: Result, t: int) -> Iterator[tuple[str, float]]:
-    """Yield errors that are common, each with what it adds to the other account in a bar."""
     opened = int(replay.time[t])
     fills = replay.fills
     stamps = pd.DatetimeIndex(fills["time"]).as_unit("ns").asi8
@@ -257,10 +232,6 @@ def list_effects(replay: Result, t: int) -> Iterator[tuple[str, float]]:
 
 
 def list_missing(replay: Result, t: int, change: float) -> Iterator[str]:
-    """Yield fills at the last close, one for each instrument, that would explain a change.
-
-    They cost what fills of the instrument usually do, and are at most as large as the equity.
-    """
     fills = replay.fills
     for i, name in enumerate(replay.names if t > 0 else ()):
         venue = replay.venues[name]

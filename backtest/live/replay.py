@@ -62,39 +62,17 @@ TOLERANCE_OF_SUM = 1e-9
 
 
 class Own(Policy):
-    """The owner of the account, who traded by hand: no decision of ours."""
-
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - as of any policy
-        """Leave every position."""
         return float("nan")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Replay(Result):
-    """The result of a replay: a :class:`Result` whose orders are the fills that were given.
-
-    Attributes
-    ----------
-    would_liquidate : DataFrame
-        Where a margin requirement failed: ``time``, ``instrument`` (empty: all cross positions),
-        ``price`` and ``shortfall``. The replay goes on.
-    """
-
     would_liquidate: pd.DataFrame | None = None
 
     def reconcile(
         self, ledger: pd.DataFrame | pd.Series, *, tolerance: float = 1e-6
     ) -> Reconciliation:
-        """Compare the replay with what the venue says, and return the first difference.
-
-        Parameters
-        ----------
-        ledger : DataFrame or Series
-            A ledger with ``time``, ``term`` (fees, funding, interest, flows, price_pnl) and
-            ``amount``, positive is received; or the equity by time.
-        tolerance : float
-            The largest difference that is none, as a share of the equity.
-        """
         from backtest.live.reconciliation import reconcile_replay  # noqa: PLC0415 - only there
 
         return reconcile_replay(self, ledger, tolerance)
@@ -164,7 +142,6 @@ def replay(
 def set_up_replay(
     market: Any, venue: Any, account: Account, start: Any, sampling: str, calendar: str
 ) -> Setup:
-    """Return the setup of an account that decides nothing, in the loop of several positions."""
     if not isinstance(start, AccountSnapshot | str | pd.Timestamp | None):
         raise ParameterError(
             f"start must be an AccountSnapshot or a time, got {repr_plain(start)}",
@@ -185,7 +162,6 @@ def set_up_replay(
 
 
 def read_top_ups(setup: Setup, top_ups: pd.Series | None) -> dict[int, float]:
-    """Return the money that came from the reserve by bar; it must not be more than the reserve."""
     if top_ups is None or (isinstance(top_ups, pd.Series) and top_ups.empty):
         return {}
     where = Place("top_ups", of="bt.replay")
@@ -206,7 +182,6 @@ def read_top_ups(setup: Setup, top_ups: pd.Series | None) -> dict[int, float]:
 
 
 def find_start(setup: Setup, start: Any) -> AccountState:
-    """Return the account at its start: of the terms, or of a snapshot at the close before it."""
     if not isinstance(start, AccountSnapshot):
         return start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
     if setup.first == 0:
@@ -226,7 +201,6 @@ def find_start(setup: Setup, start: Any) -> AccountState:
 def live_through(
     setup: Setup, state: AccountState, facts: dict[int, list[Fact]], drawn: dict[int, float]
 ) -> tuple[Outcome, Replayer]:
-    """Take the account through all bars by its fills."""
     inputs, n, first = setup.inputs, len(setup.markets), setup.first
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     replayer = Replayer(

@@ -1,7 +1,4 @@
-"""One bar of a replay: flows, funding and interest as in a run, and fills that are facts.
-
-Nothing here trades. Where a margin requirement fails, that is noted.
-"""
+"""One bar of a replay: flows, funding and interest as in a run, and fills that are facts."""
 
 from __future__ import annotations
 
@@ -78,17 +75,11 @@ ENTRIES = {
 }  # fmt: skip
 BY_VENUE = ("liquidation", "takeover")
 ENDING = ("stop", *BY_VENUE)
-"""Kinds of fills that the price itself brings about."""
 DUST = 1e-9
 """A position is closed if less than this share of it or of the fill would be left."""
 
 
 class Would(NamedTuple):
-    """A requirement that failed: when, whose, at which price, and what was missing.
-
-    ``instrument`` is empty for the cross pool.
-    """
-
     time: int
     instrument: str
     price: float
@@ -142,7 +133,6 @@ class Replayer:
         )
 
     def live(self, bar: AccountBar, t: int) -> None:
-        """Take the account through bar t, up to its close."""
         terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
         self._t = t
         portfolio_bar.set_quotes(terms, feed, quotes, t)
@@ -178,7 +168,6 @@ class Replayer:
         self.kernel.close(bar, t, wealth)
 
     def _top_up(self, bar: AccountBar) -> None:
-        """Move what came from the reserve into the balance."""
         moved = min(self.drawn.get(self._t, 0.0), float(bar.state.wallet[RESERVE]))
         if moved > 0.0:
             bar.state.wallet[RESERVE] -= moved
@@ -187,12 +176,10 @@ class Replayer:
             note(bar.log, self._t, -1, kinds.TOP_UP, 1.0, 0.0, moved)
 
     def _is_next_due(self, *given: Any) -> bool:
-        """Return whether a settlement is due, and was not just paid."""
         self._allowed -= 1
         return self._allowed >= 0 and portfolio_payments.is_portfolio_funding_due(*given)
 
     def _pay(self, bar: AccountBar, left: list[Fact], is_open: int) -> list[Fact]:
-        """Pay the settlements of the bar one by one; fills stamped before one come before it."""
         feed, state, t = bar.feed, bar.state, self._t
         while portfolio_payments.is_portfolio_funding_due(feed, state, t, is_open):
             event = int(state.cursor[FUNDING_NEXT])
@@ -213,11 +200,6 @@ class Replayer:
     def _apply(
         self, bar: AccountBar, left: list[Fact], chosen: Any, *, is_first: bool = False
     ) -> Any:
-        """Apply the fills that are chosen, in order; return the others.
-
-        With ``is_first`` only a run of them at the beginning, with the bad debt that follows.
-        Requirements are tested after all fills of one stamp, at their prices.
-        """
         taken, kept = [], []
         for k, fact in enumerate(left):
             if chosen(fact):
@@ -248,7 +230,6 @@ class Replayer:
     # ------------------------------------------------------------------------------ tests
 
     def _test_at(self, bar: AccountBar, facts: list[Fact], time: int) -> None:
-        """Test the requirements at the prices of fills, and at the marks of all else."""
         quotes = bar.quotes
         is_close = time >= int(self.time[self._t]) + self.interval - 1
         values = (quotes.mark_close if is_close else quotes.mark_open).copy()
@@ -259,10 +240,6 @@ class Replayer:
         self._test(bar, values, prices, time)
 
     def _test(self, bar: AccountBar, values: FloatArray, prices: FloatArray, time: int) -> None:
-        """Note the requirements that fail, once the wallet has added margin.
-
-        At some values u of the instruments, and prices of the collateral.
-        """
         terms, state = bar.terms, bar.state
         value_at(state, values, prices)
         if count_cross(terms, state) > 0 and is_pool_short(terms, state):
@@ -277,7 +254,6 @@ class Replayer:
                     self._note(time, self.names[i], price, missing)
 
     def _find_missing(self, bar: AccountBar, i: int) -> float | None:
-        """Return what an isolated position lacks of its requirement, or None if it holds."""
         needed = compute_pool_needed(bar.terms, bar.state, bar.quotes, i)
         missing = needed - compute_pool_backing(bar.terms, bar.state, i)
         return missing if missing >= -TOLERANCE * needed else None
@@ -291,10 +267,6 @@ class Replayer:
             self.would.append(Would(time, name, price, float(shortfall)))
 
     def _test_extremes(self, bar: AccountBar, time: int, ahead: list[Fact]) -> None:
-        """Test the requirements at the two extremes of the bar, in the order of the path.
-
-        A position that a stop or the venue closes later is valued no worse than there.
-        """
         quotes = bar.quotes
         is_up = quotes.close >= quotes.open
         low, high = quotes.mark_low.copy(), quotes.mark_high.copy()
@@ -313,7 +285,6 @@ class Replayer:
             self._test(bar, values, prices, time)
 
     def _check_debt(self, bar: AccountBar, t: int) -> None:
-        """Refuse an equity under 0 that no bad debt explains."""
         state, equity = bar.state, compute_account_equity(bar.terms, bar.state)
         scale = max(abs(state.wallet[CASH]), float(abs(state.wallet[EQUITY])), 1e-300)
         if equity < -DUST * scale:
@@ -332,7 +303,6 @@ def _do_nothing(*_: Any) -> None:
 
 
 def add_margin(bar: AccountBar, t: int, i: int, value: float) -> bool:
-    """Let the wallet add margin to a position that fails at u, if the account says so."""
     rules, before = pick_instrument(bar.terms, i), pick_balances(bar.terms, bar.state, i)
     if not can_add(rules, before):
         return False
@@ -344,7 +314,6 @@ def add_margin(bar: AccountBar, t: int, i: int, value: float) -> bool:
 
 
 def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
-    """Sell collateral at a price, or give it up for its value, which a liquidation takes."""
     state, ledger, c = bar.state, bar.ledger, fact.place - n
     sold = -fact.quantity
     ledger[COLLATERAL_PNL, n] += sold * (fact.reference - state.priced[c])
@@ -357,7 +326,6 @@ def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
 
 
 def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
-    """Change a position by a fill at its price, with its fee."""
     terms, state, ledger, i = bar.terms, bar.state, bar.ledger, fact.place
     rules, before = pick_instrument(terms, i), pick_balances(terms, state, i)
     (position,) = before.positions

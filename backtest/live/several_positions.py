@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 
 def find_functions(setup: Setup) -> Any:
-    """Return the functions of the loop in plain Python, with a requirement of the user's own."""
     own = setup.account.requirement
     if isinstance(own, OwnMargin):
         from backtest.engine.compile.general_compiler import MODULES  # noqa: PLC0415 - numba
@@ -65,7 +64,6 @@ def find_functions(setup: Setup) -> Any:
 
 
 def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Terms:
-    """Return the terms of bar t, under its margin tables and the fee tiers of its day."""
     terms = read_tables(inputs, t + 1)
     if inputs.fees is None:
         return terms
@@ -75,7 +73,6 @@ def read_terms(inputs: PortfolioInputs, traded: TradedDays | None, t: int) -> Te
 def new_bar(
     setup: Setup, inputs: PortfolioInputs, state: AccountState, traded: TradedDays | None, t: int
 ) -> AccountBar:
-    """Return bar t of a copy of an account, under the venue leverages that policies have set."""
     terms, n, assets = read_terms(inputs, traded, t), len(state.margin), len(state.priced)
     if any(sets_margin(policy) for policy in setup.policies.values()):
         write_settings(terms, state)
@@ -86,26 +83,22 @@ def new_bar(
 
 
 def start(setup: Setup, completed: Completed, traded: TradedDays | None) -> AccountState:
-    """Return the state of an account at the last close."""
     return start_several(
         setup, completed, read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
     )
 
 
 def read_settings(state: AccountState) -> list[float]:
-    """Return the venue leverage that the policy of each instrument decided, NaN for none."""
     return list(state.asked.tolist())
 
 
 def read_overlay(state: AccountState) -> float:
-    """Return the leverage of the overlay that scales the next targets; 1 without one."""
     return float(state.wallet[OVERLAY])
 
 
 def show(
     functions: Any, setup: Setup, bar: AccountBar, deciders: Deciders, t: int
 ) -> tuple[AccountView, ...]:
-    """Return the view of the account at the close of bar t, for each instrument."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     close = functions.look_at_close(bar, True)
     days = (bar.feed.time[t] + setup.markets.interval - deciders.start) / DAY_NS
@@ -119,7 +112,6 @@ def show(
 
 
 def set_close(bar: AccountBar, t: int) -> None:
-    """Write the quotes of bar t, and value the account at its mark closes."""
     set_quotes(bar.terms, bar.feed, bar.quotes, t)
     value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
 
@@ -127,7 +119,6 @@ def set_close(bar: AccountBar, t: int) -> None:
 def view_close(
     setup: Setup, state: AccountState, traded: TradedDays | None
 ) -> tuple[AccountView, ...]:
-    """Return the view of the account at the last close, for each instrument."""
     t = setup.markets.n_bars - 1
     bar = new_bar(setup, setup.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
@@ -139,7 +130,6 @@ def view_close(
 def ask(
     setup: Setup, state: AccountState, memory: list[tuple[float, ...]], traded: TradedDays | None
 ) -> tuple[AccountState, list[tuple[float, ...]]]:
-    """Return the state with the decisions of the last close, and what the policies remember."""
     t, functions = setup.markets.n_bars - 1, find_functions(setup)
     bar = new_bar(setup, setup.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
@@ -155,7 +145,6 @@ def ask(
 
 
 def split(slots: FloatArray, numbers: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Return what each policy remembers of all slots; each has a spare one."""
     found, at = [], 0
     for each in numbers:
         found.append(tuple(slots[at : at + len(each)].tolist()))
@@ -164,7 +153,6 @@ def split(slots: FloatArray, numbers: list[tuple[float, ...]]) -> list[tuple[flo
 
 
 def fill(setup: Setup, later: Setup, state: AccountState, traded: TradedDays | None) -> Filled:
-    """Take the account through the bar after the last one, which ``later`` has."""
     t, functions, n = setup.markets.n_bars, find_functions(setup), len(state.margin)
     bar = new_bar(setup, later.inputs, state, traded, t)
     after, log = bar.state, bar.log

@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from backtest.engine import Result
 
 MONEY = ("cash", "wallet", "equity")
-"""Fields for the money; a snapshot has exactly one of them."""
 SIGNED = ("cash", "wallet", "equity", "quantity", "entry_value", "best_value", "margin", "overlay")
-"""Fields that may be negative; the others are at least 0."""
 ENDLESS = ("bars_since_liquidation", "bars_since_stop")
-"""Fields that may be infinite: never."""
 TIMES = ("time", "started", "opened")
 MODES = ("cross", "isolated")
 WHERE = "bt.AccountSnapshot"
@@ -40,34 +37,6 @@ WHERE = "bt.AccountSnapshot"
 
 @dataclass(frozen=True, kw_only=True)
 class HeldPosition:
-    """One position of a snapshot.
-
-    Parameters
-    ----------
-    quantity : float
-        Signed contracts of the venue.
-    entry : float, optional
-        Average entry price.
-    margin : float
-        What is posted for the position in isolated margin.
-    mode : str, optional
-        ``"cross"`` or ``"isolated"``, if known.
-    best_price : float, optional
-        Best last price since the position was opened, for a trailing stop.
-    opened : str or Timestamp, optional
-        When the position was opened from flat, in UTC, for ``max_holding``.
-    bars_since_liquidation, bars_since_stop : float, optional
-        Bars since these events of this position; infinite: never.
-    overlay : float, optional
-        Overlay of the last fill.
-    halted : bool
-        Whether a liquidation ended trading in this instrument.
-    venue_leverage : float, optional
-        Leverage set at the venue, if a policy decides it. Default: that of the account's terms.
-    entry_value, best_value : float, optional
-        ``entry`` and ``best_price`` as values u of one contract; runs write them to keep all bits.
-    """
-
     quantity: float
     entry: float | None = None
     margin: float = 0.0
@@ -285,18 +254,15 @@ class AccountSnapshot:
 
 
 def drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that are known."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def write_held(held: HeldPosition) -> dict[str, Any]:
-    """Return a position as data."""
     opened = None if held.opened is None else held.opened.isoformat()
     return {**vars(held), "opened": opened}
 
 
 def choose_row(data: dict[str, Any], name: str, who: object) -> tuple[dict[str, Any], str]:
-    """Return the table that a row belongs to, and its key there."""
     if not (isinstance(who, str) and who.strip()):
         return data, name
     if name == "collateral":
@@ -305,7 +271,6 @@ def choose_row(data: dict[str, Any], name: str, who: object) -> tuple[dict[str, 
 
 
 def read_cell(value: Any) -> Any:
-    """Return the value of a cell: a number, or a text if it is none."""
     text = str(value).strip()
     try:
         return float(text)
@@ -314,7 +279,6 @@ def read_cell(value: Any) -> Any:
 
 
 def read_position(name: object, given: Any) -> HeldPosition:
-    """Return a position, checked."""
     where = f"{WHERE}, position {name}"
     if isinstance(given, Mapping):
         check_names(given, [each.name for each in fields(HeldPosition)], where)
@@ -343,7 +307,6 @@ def read_position(name: object, given: Any) -> HeldPosition:
 
 
 def read_amounts(given: Any) -> dict[str, float]:
-    """Return amounts of collateral by name, checked."""
     if not isinstance(given, Mapping):
         raise_kind("collateral", "a mapping of amounts by name", given)
     where = f"{WHERE}, collateral"
@@ -351,7 +314,6 @@ def read_amounts(given: Any) -> dict[str, float]:
 
 
 def read_times(record: Any, where: str) -> None:
-    """Make time stamps of the times of a record."""
     for name in TIMES:
         if getattr(record, name, None) is not None:
             stamp = to_nanoseconds(getattr(record, name), where=f"{where}, {name}")
@@ -359,7 +321,6 @@ def read_times(record: Any, where: str) -> None:
 
 
 def check_fields(record: Any, where: str) -> None:
-    """Check the numbers of a record, and make floats of them."""
     for each in fields(record):
         value = getattr(record, each.name)
         if each.name == "halted":
@@ -376,7 +337,6 @@ def check_fields(record: Any, where: str) -> None:
 
 
 def check_halted(value: object, where: str) -> bool:
-    """Return a flag; a cell of a table holds it as a text."""
     known = {"true": True, "false": False, "1.0": True, "0.0": False}
     found = known.get(str(value).lower())
     if found is None:
@@ -385,7 +345,6 @@ def check_halted(value: object, where: str) -> bool:
 
 
 def check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    """Refuse a field that a snapshot does not have."""
     for name in given:
         if name not in known:
             raise ParameterError(
@@ -396,7 +355,6 @@ def check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> N
 
 
 def check_money(snapshot: AccountSnapshot) -> None:
-    """Require one statement of the money, and both parts of a unit value."""
     given = [name for name in MONEY if getattr(snapshot, name) is not None]
     if len(given) != 1:
         raise ParameterError(
@@ -417,7 +375,6 @@ def check_money(snapshot: AccountSnapshot) -> None:
 
 
 def raise_kind(name: str, rule: str, value: object, where: str = WHERE) -> NoReturn:
-    """Raise the error of a value of the wrong kind."""
     raise ParameterError(
         f"{name} must be {rule}, got {repr_plain(value)}", where=where, cure=f"correct {name}"
     )

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 
 def read_snapshot(result: Result) -> dict[str, Any]:
-    """Return the fields of the snapshot of a run at its last close."""
     state = read_state(result)
     wallet = state.wallet
     overlay = float(wallet[OVERLAY])
@@ -59,7 +58,6 @@ def read_snapshot(result: Result) -> dict[str, Any]:
 
 
 def read_held(result: Result, state: AccountState, i: int, name: str) -> dict[str, Any]:
-    """Return the position of a run in one instrument."""
     opened = float(state.opened[i])
     contract, entry, best = result.venues[name].contract, state.held.entries[i], state.best[i]
 
@@ -94,7 +92,6 @@ def read_ccxt(
     total: str,
     names: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return the fields of a snapshot that a balance and the positions give."""
     Choice("equity", "wallet").check("total", total, where=f"{WHERE}, total")
     own = balance.get(currency)
     if not isinstance(own, Mapping) or own.get("total") is None:
@@ -112,20 +109,12 @@ def read_ccxt(
 
 
 def shorten(symbol: str) -> str:
-    """Return the instrument of a unified symbol.
-
-    Examples
-    --------
-    >>> shorten("BTC/USDT:USDT"), shorten("ETH/USD:ETH-251226")
-    ('BTCUSDT', 'ETHUSD-251226')
-    """
     pair, _, settled = symbol.partition(":")
     _, dash, expiry = settled.partition("-")
     return pair.replace("/", "") + dash + expiry
 
 
 def read_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:
-    """Return the fields of one position; ccxt gives its size without a sign."""
     side = {"long": 1.0, "short": -1.0}.get(str(given.get("side")))
     if side is None:
         raise ParameterError(
@@ -143,7 +132,6 @@ def read_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:
 
 
 def find_margin(given: Mapping[str, Any]) -> float:
-    """Return what is posted: the collateral without its profit, or else the initial margin."""
     collateral, profit = given.get("collateral"), given.get("unrealizedPnl")
     if collateral is not None and profit is not None:
         return float(collateral) - float(profit)

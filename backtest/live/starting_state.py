@@ -71,12 +71,10 @@ FLAT = HeldPosition(quantity=0.0)
 
 
 def list_held(setup: Setup, snapshot: AccountSnapshot) -> list[HeldPosition]:
-    """Return the position in each instrument, flat where the snapshot has none."""
     return [snapshot.positions.get(name, FLAT) for name in setup.markets.names]
 
 
 def value_price(setup: Setup, i: int, price: float | None, value: float | None) -> float:
-    """Return a price as the value u of one contract, or the value itself where it is known."""
     if value is not None:
         return value
     contract = setup.venues[setup.markets.names[i]].contract
@@ -86,7 +84,6 @@ def value_price(setup: Setup, i: int, price: float | None, value: float | None) 
 
 
 def list_entries(setup: Setup, held: list[HeldPosition]) -> list[float]:
-    """Return the average entries of positions as values u, 0 where they are flat."""
     return [
         value_price(setup, i, each.entry, each.entry_value) if each.quantity != 0.0 else 0.0
         for i, each in enumerate(held)
@@ -94,7 +91,6 @@ def list_entries(setup: Setup, held: list[HeldPosition]) -> list[float]:
 
 
 def list_marks(setup: Setup) -> list[float]:
-    """Return the values u at the last mark closes of the markets."""
     found = []
     for i, (market, (_, stop)) in enumerate(
         zip(setup.markets.values(), setup.markets.spans.tolist(), strict=True)
@@ -109,7 +105,6 @@ def list_marks(setup: Setup) -> list[float]:
 def find_cash(
     setup: Setup, snapshot: AccountSnapshot, entries: list[float], collateral: float
 ) -> float:
-    """Return the cash after paying for cross positions."""
     if snapshot.cash is not None:
         return snapshot.cash
     held, marks = list_held(setup, snapshot), list_marks(setup)
@@ -126,7 +121,6 @@ def find_cash(
 
 
 def find_unit(completed: Completed, equity: float) -> tuple[float, float]:
-    """Return the unit value and its peak."""
     snapshot = completed.snapshot
     if snapshot.unit is not None and snapshot.unit_peak is not None:
         return snapshot.unit, snapshot.unit_peak
@@ -136,16 +130,11 @@ def find_unit(completed: Completed, equity: float) -> tuple[float, float]:
 
 
 def find_since(snapshot: AccountSnapshot, each: HeldPosition, name: str) -> float:
-    """Return the bars since an event of a position, or of the account."""
     own, whole = getattr(each, name), getattr(snapshot, name)
     return float(own if own is not None else math.inf if whole is None else whole)
 
 
 def find_last_funding(setup: Setup, whose: IntArray) -> list[float]:
-    """Return the rate of each instrument's last settlement by the last close, NaN without one.
-
-    ``whose`` is the instrument of each settlement.
-    """
     feed, rates = setup.inputs.feed, [math.nan] * len(setup.markets)
     for i, rate in zip(whose.tolist(), feed.funding_rate.tolist(), strict=True):
         rates[i] = rate
@@ -153,7 +142,6 @@ def find_last_funding(setup: Setup, whose: IntArray) -> list[float]:
 
 
 def find_traded(setup: Setup, snapshot: AccountSnapshot) -> TradedDays | None:
-    """Return the volumes that choose fee tiers; None where there are none."""
     if setup.inputs.fees is None:
         return None
     past = np.zeros(WINDOW)
@@ -162,7 +150,6 @@ def find_traded(setup: Setup, snapshot: AccountSnapshot) -> TradedDays | None:
 
 
 def start_one(setup: Setup, completed: Completed) -> State:
-    """Return the state of an account with one position."""
     snapshot, rules = completed.snapshot, setup.inputs.rules.instrument
     funded = setup.inputs.feed.funding_rate
     (held,) = list_held(setup, snapshot)
@@ -201,13 +188,11 @@ def start_one(setup: Setup, completed: Completed) -> State:
 
 
 def find_highest(completed: Completed, equity: float) -> float:
-    """Return the highest equity at a close."""
     known = completed.snapshot.highest_equity
     return equity if known is None else known
 
 
 def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountState:
-    """Return the state of an account with several positions."""
     snapshot, feed, t = completed.snapshot, setup.inputs.feed, setup.markets.n_bars - 1
     has_overlay = setup.overlay is not None
     state = start_account_state(setup.inputs, setup.account, t, has_overlay=has_overlay)
@@ -247,7 +232,6 @@ def find_opened(held: HeldPosition) -> float:
 
 
 def list_best(setup: Setup, held: list[HeldPosition]) -> list[float]:
-    """Return the best prices of positions as values u, 0 where they are flat or unknown."""
     return [
         value_price(setup, i, each.best_price, each.best_value) if each.quantity != 0.0 else 0.0
         for i, each in enumerate(held)
@@ -257,7 +241,6 @@ def list_best(setup: Setup, held: list[HeldPosition]) -> list[float]:
 def write_wallet(
     setup: Setup, completed: Completed, state: AccountState, terms: Terms, entries: list[float]
 ) -> None:
-    """Write the numbers of the account as a whole into a state whose positions are known."""
     snapshot, wallet = completed.snapshot, state.wallet
     assets = float(np.sum(state.held.amounts * state.held.prices))
     wallet[CASH] = find_cash(setup, snapshot, entries, assets)
@@ -281,25 +264,20 @@ Numbers = list[tuple[float, ...]]
 
 
 class Remembered(NamedTuple):
-    """What each policy remembers before the decision of the last close, and how it is known."""
-
     numbers: Numbers
     text: str
 
 
 def start_numbers(setup: Setup) -> Numbers:
-    """Return what the policies remember at first."""
     return [tuple(map(float, start_memory(p.policy) or ())) for p in setup.observed]
 
 
 def name_policies(setup: Setup) -> list[str]:
-    """Return a name for each policy: its instrument, or the overlay."""
     names = list(setup.markets.names)
     return [*names, "overlay"][: len(setup.observed)]
 
 
 def recall(setup: Setup, file: Path | None) -> Remembered:
-    """Return what the policies remember before the decision of the last close."""
     first = start_numbers(setup)
     if not any(first):
         return Remembered(first, "")
@@ -322,12 +300,10 @@ def recall(setup: Setup, file: Path | None) -> Remembered:
 
 
 def reads(policy: ObservedPolicy) -> bool:
-    """Return whether a policy reads anything of the account that its market does not give."""
     return bool(find_account_reads(policy.policy) - {"venue"})
 
 
 def rebuild(setup: Setup, i: int) -> tuple[float, ...]:
-    """Return what a policy remembers that was asked at every close but the last one."""
     policy = setup.observed[i]
     decide = bind_plain(policy.policy, tuple(policy.columns))
     columns, kept = tuple(policy.columns.values()), start_memory(policy.policy)
@@ -359,7 +335,6 @@ def list_bars(setup: Setup, i: int) -> FloatArray:
 
 
 def read_memory(setup: Setup, file: Path, first: Numbers) -> Numbers:
-    """Return what a file says the policies remember before the decision of the last close."""
     last = int(setup.markets.time[-1])
     data = load(file)
     stamp, names = int(data["time"]), name_policies(setup)
@@ -383,7 +358,6 @@ def read_memory(setup: Setup, file: Path, first: Numbers) -> Numbers:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Return the content of a file of memory."""
     try:
         data: dict[str, Any] = from_plain(json.loads(file.read_text(encoding="utf-8")))
         is_whole = {"time", "before", "after"} <= set(data)
@@ -395,7 +369,6 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def report_file(file: Path, found: object) -> ParameterError:
-    """Return the error of a file that holds no memory."""
     return ParameterError(
         f"the memory of policies must be a file that bt.decide wrote, got {found}",
         where=str(file),
@@ -404,7 +377,6 @@ def report_file(file: Path, found: object) -> ParameterError:
 
 
 def keep_memory(setup: Setup, file: Path, before: Numbers, after: Numbers) -> None:
-    """Write what the policies remember before and after the decision of the last close."""
     names = name_policies(setup)
     data = {
         "time": int(setup.markets.time[-1]),

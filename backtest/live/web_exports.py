@@ -1,8 +1,4 @@
-"""Fills in the files that the web sites of Binance, Bybit and OKX export.
-
-Layouts: trade history of Binance futures (amounts with their coin), trade history of Bybit
-derivatives and its transaction log, trading history of OKX, with its time zone in the first line.
-"""
+"""Fills in the files that the web sites of Binance, Bybit and OKX export."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 CLOCK_FIRST = re.compile(r"(\d\d:\d\d(?::\d\d)?) (\d{4}-\d\d-\d\d)")
-"""A time before its date, as in ``22:55 2026-05-17``."""
 SHORT_YEAR = re.compile(r"^(\d\d-\d\d-\d\d) ")
 DAY_FIRST = re.compile(r"^(\d\d)/(\d\d)/(\d{4}) ")
 ZONE = re.compile(r"\(?(?:UTC|GMT)\s*([+-]\d{1,2})?(?::?(\d\d))?\)?")
@@ -32,7 +27,6 @@ KINDS = {
 
 
 def read_rows(text: str) -> pd.DataFrame:
-    """Return the rows of a CSV; a first line that names a time zone is read into the heads."""
     plain = text.replace("\ufeff", "")
     first, _, rest = plain.partition("\n")
     if not first.startswith("UID:"):
@@ -43,7 +37,6 @@ def read_rows(text: str) -> pd.DataFrame:
 
 
 def read_binance_web(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the columns of Binance's trade history of futures; a fee is positive where paid."""
     fees = [split_amount(each) for each in table["Fee"].astype(str)]
     coins = table["Quote Asset"] if "Quote Asset" in table else [coin for _, coin in fees]
     return {
@@ -57,7 +50,6 @@ def read_binance_web(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def read_bybit_web(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the columns of Bybit's trade history of derivatives, without funding."""
     return {
         "time": find_times(table, "Transaction Time"),
         "instrument": table["Contracts"],
@@ -69,7 +61,6 @@ def read_bybit_web(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def read_bybit_log(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the columns of Bybit's transaction log, whose fees are negative where paid."""
     return {
         "time": find_times(table, "Time"),
         "instrument": table["Contract"],
@@ -82,7 +73,6 @@ def read_bybit_log(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def read_okx_web(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the columns of OKX's trading history, whose fees are negative where paid."""
     if (table["Trade Type"].astype(str).str.lower() == "spot").any():
         raise ValueError("spot trades have a row for each coin: leave them out")
     actions = table["Action"].astype(str).str.lower()
@@ -102,16 +92,11 @@ def read_okx_web(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def keep_fills(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the rows that are no transfer and no funding."""
     words = table[column].fillna("").astype(str).str.strip().str.lower()
     return table[~words.isin(NO_FILLS) & ~words.str.startswith("transfer")]
 
 
 def find_times(table: pd.DataFrame, *stems: str) -> pd.Series:
-    """Return the times of the column with one of these names, in the zone in its brackets.
-
-    Without a zone they are UTC.
-    """
     found = [str(each) for each in table if str(each).partition("(")[0].strip() in stems]
     if not found:
         raise KeyError(f"no column {' or '.join(stems)}")
@@ -124,13 +109,6 @@ def find_times(table: pd.DataFrame, *stems: str) -> pd.Series:
 
 
 def find_offset(head: str) -> pd.Timedelta:
-    """Return the offset from UTC that the head of a column names.
-
-    Examples
-    --------
-    >>> find_offset("Time(UTC+10)"), find_offset("Time(UTC)"), find_offset("Time")
-    (Timedelta('0 days 10:00:00'), Timedelta('0 days 00:00:00'), Timedelta('0 days 00:00:00'))
-    """
     _, bracket, zone = head.partition("(")
     named = ZONE.fullmatch(zone.rstrip(")").strip()) if bracket else None
     if bracket and named is None:
@@ -141,13 +119,6 @@ def find_offset(head: str) -> pd.Timedelta:
 
 
 def split_amount(text: str) -> tuple[float, str]:
-    """Return an amount and its coin.
-
-    Examples
-    --------
-    >>> split_amount("0.2952 USDC"), split_amount("0.1BNB"), split_amount("0.4")
-    ((0.2952, 'USDC'), (0.1, 'BNB'), (0.4, ''))
-    """
     found = AMOUNT.fullmatch(text.strip().replace(",", ""))
     if found is None:
         raise ValueError(f"a fee must be an amount, got {text!r}")
@@ -155,12 +126,10 @@ def split_amount(text: str) -> tuple[float, str]:
 
 
 def read_numbers(values: pd.Series) -> pd.Series:
-    """Return numbers, also those with commas between thousands."""
     return values.astype(str).str.replace(",", "").astype(np.float64)
 
 
 def sign_words(words: pd.Series) -> pd.Series:
-    """Return 1 for what buys and -1 for what sells."""
     found = words.astype(str).str.strip().str.lower().map(SIDES)
     if found.isna().any():
         known = ", ".join(SIDES)
@@ -169,7 +138,6 @@ def sign_words(words: pd.Series) -> pd.Series:
 
 
 def name_kinds(words: pd.Series) -> pd.Series:
-    """Return the kinds of fills that a venue names."""
     found = words.astype(str).str.strip().str.lower().map(KINDS)
     if found.isna().any():
         known = ", ".join(KINDS)

@@ -1,9 +1,4 @@
-"""Market data: bars, mark prices, and funding, read, checked, aligned, and repaired on request.
-
-``Market`` is what the rest of the package reads, ``Markets`` several of them on one clock.
-``import_market`` and ``quality`` make one from files and judge what it is fit for; ``fetch``
-downloads files.
-"""
+"""Market data: bars, mark prices, and funding, read, checked, aligned, and repaired on request."""
 
 from typing import TYPE_CHECKING
 

@@ -11,7 +11,6 @@ from backtest.market.market import Market
 
 MAKERS = ("load", "sample")
 STEPS = ("between", "prefix", "resample")
-"""The methods that may be called again: they take plain values and have no side effects."""
 _CURE = "load the data by hand: bt.quality(market) reports on them"
 _SEVERAL = "inspect them with `backtest data inspect FOLDER FOLDER`"
 
@@ -19,17 +18,6 @@ Call = tuple[str, list[Any], dict[str, Any]]
 
 
 def take_apart(text: str) -> list[Call]:
-    """Return the calls of a method chain in order: name, values, and named values.
-
-    Nothing in the text is run.
-
-    Raises ValueError if the text is not a chain of calls with plain values.
-
-    Examples
-    --------
-    >>> take_apart("Market.load('btc', interval='1h').resample('1d')")
-    [('Market.load', ['btc'], {'interval': '1h'}), ('resample', ['1d'], {})]
-    """
     try:
         return list(_take_apart(ast.parse(text, mode="eval").body))
     except (SyntaxError, RecursionError, MemoryError) as error:
@@ -50,17 +38,6 @@ def _take_apart(node: ast.expr) -> Iterator[Call]:
 
 
 def load_again(source: str, content_hash: str) -> Market:
-    """Load the market of a source expression again, if its content is unchanged.
-
-    Parameters
-    ----------
-    source : str
-        ``repr(market)``, as a manifest keeps it.
-    content_hash : str
-        The ``content_hash`` that the market had.
-
-    Raises DataError if the market was made in Python, cannot be loaded, or has other content.
-    """
     try:
         (name, given, named), *steps = take_apart(source)
     except ValueError:

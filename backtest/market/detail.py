@@ -36,11 +36,6 @@ SPANS_TOLD = 5
 
 
 def with_clock(market: Any, decide: str | None, detail: Any, *, call: str) -> Any:
-    """Return the market that an account lives: with shorter bars, and with a clock of policies.
-
-    ``detail`` is a market of shorter bars, several by name, or a folder with them. Policies then
-    decide at the closes of ``market``, or at those of ``decide``.
-    """
     if decide is None and detail is None:
         return market
     market = as_given(as_markets(market, where=Place("market", of=call)), market)
@@ -60,7 +55,6 @@ def with_clock(market: Any, decide: str | None, detail: Any, *, call: str) -> An
 
 
 def refine(market: Any, detail: Any, *, where: str) -> Any:
-    """Return a market, or several, with the bars of ``detail`` where these are known."""
     markets = as_markets(market)
     found = read_detail(markets, detail, where)
     parts = {name: match(name, each, found[name], where) for name, each in markets.items()}
@@ -75,7 +69,6 @@ def refine(market: Any, detail: Any, *, where: str) -> Any:
 
 
 def read_detail(markets: Markets, detail: Any, where: str) -> Mapping[str, Market]:
-    """Return the shorter bars of each instrument."""
     given = load_detail(markets, Path(detail)) if isinstance(detail, str | Path) else detail
     if isinstance(given, Market):
         given = dict(zip(markets.names, [given], strict=False))
@@ -96,7 +89,6 @@ def read_detail(markets: Markets, detail: Any, where: str) -> Mapping[str, Marke
 
 
 def load_detail(markets: Markets, folder: Path) -> Market | Markets:
-    """Return the shorter bars in a folder; funding is that of the longer ones."""
     if not is_panel([folder], markets.names):
         return Market.load(folder, funding_gaps="zero")
     return Markets.load(folder, instruments=list(markets.names), funding_gaps="zero")
@@ -115,7 +107,6 @@ class Part(NamedTuple):
 
 
 def match(name: str, market: Market, detail: Market, where: str) -> Part:
-    """Return the shorter bars that stand for bars of a market, checked."""
     if detail.interval >= market.interval or market.interval % detail.interval:
         raise ParameterError(
             f"detail must have shorter bars, of which {format_duration(market.interval)} is a "
@@ -148,7 +139,6 @@ def match(name: str, market: Market, detail: Market, where: str) -> Part:
 
 
 def join_known(parts: Mapping[str, Part]) -> IntArray:
-    """Return the opens at which every instrument has its shorter bars."""
     known, *others = (part.opens for part in parts.values())
     for each in others:
         known = np.intersect1d(known, each)
@@ -156,7 +146,6 @@ def join_known(parts: Mapping[str, Part]) -> IntArray:
 
 
 def join(market: Market, part: Part, chosen: BoolArray, where: str) -> Market:
-    """Return a market with shorter bars in the place of some of its own."""
     detail, opens, rows = part.detail, part.opens[chosen], part.rows[chosen]
     has_mark = market.has_mark and detail.has_mark
     fields = (*PRICES, *MARKS) if has_mark else PRICES
@@ -189,10 +178,6 @@ def join(market: Market, part: Part, chosen: BoolArray, where: str) -> Market:
 
 
 def spread(name: str, values: FloatArray, market: Market, time: IntArray) -> FloatArray:
-    """Return a column of the longer bars by the joined ones, as known at their closes.
-
-    A value is known at the close of its bar: at its last shorter one. Dividends are due at opens.
-    """
     ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
     found = np.full(len(time), np.nan)
     if name == DIVIDEND:
@@ -206,10 +191,6 @@ def compare(
     market: Market, detail: Market, opens: IntArray, rows: IntArray, fields: tuple[str, ...],
     where: str,
 ) -> dict[str, str]:  # fmt: skip
-    """Return a note of longer bars that their shorter ones do not make; refuse large differences.
-
-    The shorter bars count.
-    """
     if not len(opens):
         return {}
     at, worst = np.searchsorted(market.time, opens), np.zeros(len(opens))
@@ -242,7 +223,6 @@ def compare(
 
 
 def describe(market: Market, detail: Market, opens: IntArray) -> str:
-    """Describe which spans have shorter bars."""
     length = market.interval
     begins = np.flatnonzero(np.diff(opens, prepend=opens[:1] - 2 * length) > length)
     spans = [

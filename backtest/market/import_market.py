@@ -102,7 +102,6 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
 
 
 def _list_files(paths: Paths) -> list[Path]:
-    """Return files, and those in folders in the order of their names."""
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(path.iterdir()) if path.is_dir() else [path]

@@ -14,24 +14,20 @@ from backtest.market.markets import Markets
 
 
 def lend(market: Market | Markets) -> Any:
-    """Return a copy with the same arrays: attributes that are set on it are its own."""
     return copy_each(market, lend_one)
 
 
 def detach(market: Market | Markets) -> Any:
-    """Return a copy with its own arrays, so that views do not expose the whole market."""
     return copy_each(market, detach_one)
 
 
 def copy_each(market: Market | Markets, copy: Callable[[Market], Market]) -> Any:
-    """Return a copy of a market, or of each of several."""
     if isinstance(market, Markets):
         return market.with_markets({name: copy(each) for name, each in market.items()})
     return copy(market)
 
 
 def lend_one(market: Market) -> Market:
-    """Return a copy of one market with the same arrays."""
     copy: Market = object.__new__(type(market))
     fields = {**vars(market), "columns": MappingProxyType(dict(market.columns))}
     vars(copy).update(fields)
@@ -39,7 +35,6 @@ def lend_one(market: Market) -> Market:
 
 
 def detach_one(market: Market) -> Market:
-    """Return a copy of one market with arrays of its own."""
     copies: dict[int, Any] = {}  # without mark prices, two fields share one array
 
     def copy(value: Any) -> Any:

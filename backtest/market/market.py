@@ -1,8 +1,4 @@
-"""Market: the aligned, immutable history of one instrument that everything else reads.
-
-Its content has been checked: :meth:`Market.from_frames`, :meth:`Market.load` and
-:meth:`Market.sample` refuse data with defects and list all of them.
-"""
+"""Market: the aligned, immutable history of one instrument that everything else reads."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Markets: the aligned histories of several instruments on one clock.
-
-It is a mapping of names to :class:`backtest.Market`. The clock is the union of the opens; an
-instrument may be listed later than others and delisted earlier.
-"""
+"""Markets: the aligned histories of several instruments on one clock."""
 
 from __future__ import annotations
 
@@ -369,11 +365,6 @@ class Markets(PanelData):
 
 
 def as_markets(market: Market | Mapping[str, Market], *, where: str | Place = "market") -> Markets:
-    """Return markets as they are, and one market as the only instrument of markets.
-
-    Its name is that of its instrument, ``"market"`` if it has none. Anything but a market, or
-    markets by name, is refused; ``where`` names the argument.
-    """
     if isinstance(market, Mapping):
         return market if isinstance(market, Markets) else Markets(market)
     if not isinstance(market, Market):
@@ -392,7 +383,6 @@ def unwrap_market(
     problem: str = "one market is needed",
     cure: str = "choose one: markets['NAME']",
 ) -> Market:
-    """Return a market, or the market of markets of one instrument; several are refused."""
     markets = as_markets(market, where=where)
     if len(markets) > 1:
         raise ParameterError(f"{problem}, got {', '.join(markets.names)}", where=where, cure=cure)
@@ -400,15 +390,10 @@ def unwrap_market(
 
 
 def as_given(values: Mapping[str, object], market: Market | Mapping[str, Market]) -> Any:
-    """Return values by instrument in the form of a market that was given.
-
-    Of markets they stay as they are; of one market the only value is returned.
-    """
     return next(iter(values.values())) if isinstance(market, Market) else values
 
 
 def label_names(names: Collection[str]) -> dict[str, str]:
-    """Return what texts call instruments, by name: the only one needs no name."""
     return {name: name if len(names) > 1 else "" for name in names}
 
 
@@ -427,7 +412,6 @@ def remake(markets: Markets, found: Mapping[str, Market]) -> Markets:
 def rebuild(
     markets: dict[str, Market], currency: str, source: str, lasts: Mapping[str, int], listing: Any
 ) -> Markets:
-    """Return a part of a panel, which keeps where the instruments of the whole end."""
     part = Markets.__new__(Markets)
     part._fill(markets, currency or None, source, lasts, listing)
     return part

@@ -1,8 +1,4 @@
-"""The arrays of several markets on one clock: prices by instrument and bar, funding in time order.
-
-The clock is the union of the opens of all instruments. The span of an instrument is the part of the
-clock between its first and its last bar; in it, it has every bar.
-"""
+"""Arrays of several markets on one clock: prices by instrument and bar, funding in time order."""
 
 from __future__ import annotations
 
@@ -73,7 +69,6 @@ def _align(markets: Sequence[MarketData], spans: IntArray, n_bars: int, name: st
 
 
 def _place_funding(markets: Sequence[MarketData], spans: IntArray, jitter: int) -> dict[str, Any]:
-    """Return the fields of the settlements; those outside the bars of their instrument are left."""
     parts = [
         _place_events(market, instrument, int(first), jitter)
         for instrument, (market, (first, _)) in enumerate(zip(markets, spans, strict=True))

@@ -33,13 +33,11 @@ from backtest.market.tables.read_options import time_text
 from backtest.market.tables.settlements import JITTER
 
 MAX_AGE = "14d"
-"""Largest age of the last surface of an option."""
 read_listing = call_later("backtest.options.option_listing", "read_listing")
 WHERE = "bt.Markets"
 
 
 def check_markets(markets: object) -> None:
-    """Raise unless the argument maps at least one name to a market."""
     if not isinstance(markets, Mapping):
         raise ParameterError(
             f"markets must be a mapping of names to markets, got {type(markets).__name__}",
@@ -70,7 +68,6 @@ def _check_entry(name: object, market: object) -> None:
 
 
 def check_frames(bars: object, **more: object) -> None:
-    """Refuse bars, mark or funding that are not mappings of the same names to frames."""
     for key, frames in (("bars", bars), *more.items()):
         if not isinstance(frames, Mapping) and (key == "bars" or frames is not None):
             raise ParameterError(
@@ -89,7 +86,6 @@ def check_frames(bars: object, **more: object) -> None:
 
 
 def check_known(name: str, names: Collection[str], *, where: str) -> None:
-    """Refuse a name that is not one of the panel."""
     if not isinstance(name, str) or name not in names:
         raise ParameterError(
             f"an instrument must be one of the panel, got {repr_plain(name)}"
@@ -100,7 +96,6 @@ def check_known(name: str, names: Collection[str], *, where: str) -> None:
 
 
 def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) -> None:
-    """Refuse a market that has other bars than the one of this name."""
     check_known(name, markets, where="Markets.with_markets")
     _check_entry(name, market)
     if not np.array_equal(market.time, markets[name].time):
@@ -112,7 +107,6 @@ def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) 
 
 
 def check_same_terms(markets: Mapping[str, Market]) -> None:
-    """Refuse markets of several intervals, or some that close and some that never do."""
     lengths = {name: format_duration(market.interval) for name, market in markets.items()}
     if len({*lengths.values()}) > 1:
         raise DataError(
@@ -148,11 +142,7 @@ def read_currency(given: object) -> str:
 
 
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
-    """Return the settlement currency of markets, empty if unknown or if there are several.
-
-    ``said`` holds currencies by name that the files say; otherwise the name of the instrument or
-    else that of the market counts. A name that says none agrees with all.
-    """
+    """Return the settlement currency of markets, empty if unknown or if there are several."""
     found = {
         name: said.get(name) or find_currency(market.instrument) or find_currency(name)
         for name, market in markets.items()
@@ -162,10 +152,7 @@ def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> st
 
 
 def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
-    """Return the union of the opens, of shape (n_bars,), and the spans, of shape (n, 2).
-
-    Raises DataError if an instrument lacks a bar inside its span, or spans do not overlap.
-    """
+    """Return the union of the opens, of shape (n_bars,), and the spans, of shape (n, 2)."""
     times = [market.time for market in markets.values()]
     is_shared = all(np.array_equal(each, times[0]) for each in times[1:])
     time = times[0] if is_shared else np.unique(np.concatenate(times))
@@ -179,7 +166,6 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
 
 
 def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[str, Market]) -> None:
-    """Refuse an instrument without a bar at a time at which another has one, inside its span."""
     if clock.size == market.time.size:
         return
     missing = np.setdiff1d(clock, market.time, assume_unique=True)
@@ -195,7 +181,6 @@ def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[st
 
 
 def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
-    """Refuse instruments that share no bar with those before them in time."""
     order = np.argsort(spans[:, 0], kind="stable")
     reach, latest = -1, ""
     for row in order:
@@ -213,14 +198,12 @@ def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
 
 
 def _list_both(values: Mapping[str, str]) -> str:
-    """Return two names with different values, as text."""
     first = next(iter(values.items()))
     other = next(item for item in values.items() if item[1] != first[1])
     return " and ".join(f"{value} for {name!r}" for name, value in (first, other))
 
 
 def require_panel(markets: object, *, where: str) -> None:
-    """Raise unless the argument is a panel of markets."""
     if not isinstance(markets, PanelData):
         raise ParameterError(
             f"markets must be a Markets, got {type(markets).__name__}",
@@ -230,7 +213,6 @@ def require_panel(markets: object, *, where: str) -> None:
 
 
 def has_others(markets: Mapping[str, Any]) -> bool:
-    """Return whether a mapping holds what is no market."""
     return any(not isinstance(each, Market) for each in markets.values())
 
 
@@ -272,10 +254,6 @@ class PanelData(Mapping[str, Market], BarClock):
         lasts: Mapping[str, int],
         listing: Any,
     ) -> None:
-        """Set the fields; ``lasts`` holds the last open of each instrument in the whole panel.
-
-        ``listing`` is an :class:`backtest.options.option_listing.OptionListing`, or None.
-        """
         check_same_terms(markets)
         self.listing = None if listing is None else listing.keep(markets)
         self._lasts = dict(lasts)

@@ -35,19 +35,12 @@ from backtest.market.tables.timed_table import TimedTable, distinct, in_order
 
 ALONE = "correct their defects, which are reported for each of them, or cut the panel"
 FITS: tuple[Fit, ...] = ("yes", "with care", "no")
-"""The verdicts on a use, the best first."""
 LEAST_RETURNS = 10
 """Returns in common from which a correlation is shown."""
 
 
 @dataclass(frozen=True)
 class InstrumentSpan:
-    """The bars of one instrument on the clock of all.
-
-    ``missing`` counts the bars between its first and its last that others have and it lacks;
-    ``first_missing`` is the first of them, and ``beside`` an instrument that has it.
-    """
-
     name: str
     start: str
     end: str
@@ -94,7 +87,6 @@ class PanelQuality:
 
 
 def inspect_markets(markets: Markets) -> PanelQuality:
-    """Return the report on markets that are loaded."""
     tables = {
         name: TimedTable("bars", each.time, {"close": each.close}) for name, each in markets.items()
     }
@@ -105,14 +97,6 @@ def inspect_markets(markets: Markets) -> PanelQuality:
 def inspect_panel(
     paths: Sequence[str | Path], instruments: Sequence[str] | None = None, **options: Any
 ) -> PanelQuality:
-    """Return the report on each market in folders of several, and on the panel of them.
-
-    The data are read even if they do not load. ``options`` are interval, funding_interval,
-    timezone and sessions, as in :meth:`Markets.load`.
-
-    Raises DataError if there is no such path, or it holds no market, and ParameterError if an
-    argument is unknown or unreadable.
-    """
     sources = find_sources([Path(path) for path in paths], instruments)
     reports: dict[str, Quality] = {}
     tables: dict[str, TimedTable] = {}
@@ -133,7 +117,6 @@ def inspect_panel(
 def _find_refusal(
     paths: Sequence[str | Path], instruments: Sequence[str] | None, options: Mapping[str, Any]
 ) -> tuple[str, str]:
-    """Return why markets that load by themselves do not load together, and the cure."""
     try:
         Markets.load(*paths, instruments=instruments, **options)
     except BacktestError as error:
@@ -142,7 +125,6 @@ def _find_refusal(
 
 
 def measure_panel(tables: Mapping[str, TimedTable]) -> PanelQuality:
-    """Return the spans, holes and correlations of ordered bars by name."""
     times = {name: distinct(table.time) for name, table in tables.items()}
     clock = np.unique(np.concatenate([*times.values(), np.empty(0, np.int64)]))
     step = max((spacing(time) or 0 for time in times.values()), default=0)
@@ -198,13 +180,11 @@ def correlate(tables: Mapping[str, TimedTable], period: int) -> dict[str, dict[s
 
 
 def _take_logs(closes: FloatArray) -> FloatArray:
-    """Return logarithms, NaN where a price is not positive."""
     with np.errstate(all="ignore"):
         return np.where(closes > 0.0, np.log(closes), np.nan)
 
 
 def _take_last(table: TimedTable, period: int) -> pd.Series:
-    """Return the last close of each stretch of UTC time."""
     close: FloatArray = table.columns.get("close", np.full(table.time.size, np.nan))
     stretch = table.time // period
     last = np.flatnonzero(np.diff(stretch, append=stretch[-1] + 1))

@@ -44,24 +44,19 @@ class PolicyClock(NamedTuple):
 
     @property
     def is_every(self) -> bool:
-        """Whether policies decide at each close."""
         return len(self.rows) == 1
 
     def at(self, t: int) -> int:
-        """Return the bar of ``seen`` whose close is the first at or after that of bar t."""
         row = t if self.is_every else int(self.rows[min(t, len(self.rows) - 1)])
         return row if row >= 0 else -row - 1
 
     def count(self, stop: int) -> int:
-        """Return how many bars of ``seen`` close before bar ``stop`` opens."""
         return stop if self.is_every else int(np.searchsorted(self.find_closes(), stop))
 
     def is_at_close(self, t: int) -> bool:
-        """Return whether policies decide at the close of bar t."""
         return self.is_every or bool(self.rows[t] >= 0)
 
     def find_closes(self) -> IntArray:
-        """Return the bars at whose close policies decide."""
         return np.flatnonzero(self.rows >= 0)
 
     def hold(self, values: FloatArray) -> FloatArray:
@@ -75,16 +70,12 @@ class PolicyClock(NamedTuple):
         return np.where(known >= 0, values[..., np.maximum(known, 0)], 0.0)
 
     def pick(self, values: FloatArray) -> FloatArray:
-        """Return values of the market's bars, (..., n_bars), at the closes of ``seen``."""
         if self.is_every or values.shape == (1,):
             return values
         return np.ascontiguousarray(values[..., self.find_closes()])
 
     def ignore_between(self, signal: FloatArray) -> FloatArray:
-        """Return a signal of the market's bars, of shape (n_bars,) or (n_bars, n), for its account.
-
-        It is 1 where no policy decides: nothing is closed there because it was 0 before.
-        """
+        """Return a signal of shape (n_bars,) or (n_bars, n) for the account."""
         if self.is_every:
             return signal
         signal = np.broadcast_to(signal, (len(self.rows), *signal.shape[1:]))
@@ -136,7 +127,6 @@ def decide_every(market: Any, length: str) -> Any:
 
 
 def with_decide(market: Any, decide: str, *, where: str) -> Any:
-    """Return :func:`decide_every` of a market; ``where`` names the argument."""
     length = parse_duration(decide, where=where)
     if length % market.interval:
         fine = format_duration(market.interval)
@@ -182,14 +172,12 @@ def name_clock(market: Market | Markets, length: int) -> str:
 
 
 def find_clock(market: Any) -> PolicyClock:
-    """Return what policies see of a market, or of several, and when they decide."""
     if not market.decide:
         return PolicyClock(market, np.zeros(1, np.int64))
     return compute_once(market, "policy clock", lambda: make_clock(market))
 
 
 def show_signal(market: Market, clock: PolicyClock) -> Market:
-    """Return what policies see of a market, with the signal that it has at their closes."""
     if clock.is_every:
         return market
     signal, seen = market.signal, clock.seen
@@ -199,8 +187,6 @@ def show_signal(market: Market, clock: PolicyClock) -> Market:
 
 
 def combine(market: Market) -> Market:
-    """Return the longer bars of a market, those at whose closes its policies decide."""
-
     def compute() -> Market:
         groups = group_known(market.time, market.interval, market.decide)
         data = resample_data(market, market.decide, groups)
@@ -211,7 +197,6 @@ def combine(market: Market) -> Market:
 
 
 def make_clock(market: Market | Markets) -> PolicyClock:
-    """Return what policies see of a market, or of several, that has a clock for them."""
     markets = as_markets(market)
     length, origin = markets.decide, grid_origin(markets.decide)
     ahead = 0 if has_gaps(markets) else markets.interval
@@ -238,16 +223,11 @@ def number_closes(time: IntArray, opens: IntArray, interval: int, length: int) -
 
 
 def has_gaps(market: Any) -> bool:
-    """Return whether bars of a market are further apart than its interval."""
     span = int(market.time[-1]) - int(market.time[0])
     return bool(market.sessions) or span != (market.n_bars - 1) * int(market.interval)
 
 
 def find_thin(market: Market) -> BoolArray:
-    """Return which longer bars have under 90 % of their bars; of a market that closes, of usual.
-
-    None where longer bars stand beside their detail, which has as many or is left out.
-    """
     if "detail" in market.filled:
         return np.zeros(1, np.bool_)
     opens = combine(market).time
@@ -259,7 +239,6 @@ def find_thin(market: Market) -> BoolArray:
 
 
 def describe_clock(market: Market) -> dict[str, Any]:
-    """Return the clock of the policies of a market for a manifest; nothing if it is its own."""
     if not market.decide:
         return {}
     thin = find_thin(market)

@@ -66,9 +66,6 @@ def group_bars(time: IntArray, interval: int, length: int) -> BarGroups:
     """Return the groups of bars that fill a UTC-aligned stretch of ``length`` ns.
 
     ``time`` holds the opens, UTC ns, ``interval`` apart.
-
-    Raises ParameterError if length is not a multiple of interval, bars are off the UTC grid, or no
-    group is complete.
     """
     here = _locate(length)
     if length % interval:
@@ -97,13 +94,7 @@ def group_bars(time: IntArray, interval: int, length: int) -> BarGroups:
 
 
 def group_sessions(time: IntArray, interval: int, length: int) -> BarGroups:
-    """Return the groups of bars that open in the same UTC-aligned stretch of ``length`` ns.
-
-    A group at either end is complete if it begins (ends) as its neighbors usually do.
-
-    Raises ParameterError if bars are longer than the stretches, reach from one into the next, or
-    fill none.
-    """
+    """Return the groups of bars that open in the same UTC-aligned stretch of ``length`` ns."""
     here = _locate(length)
     since = time - grid_origin(length)
     stretch = since // length
@@ -122,11 +113,6 @@ def group_sessions(time: IntArray, interval: int, length: int) -> BarGroups:
 
 
 def group_known(time: IntArray, interval: int, length: int) -> BarGroups:
-    """Return the groups of bars whose beginning is there and whose end has passed.
-
-    As :func:`group_bars`; of bars with gaps, a group is kept if its first bar opens with it, and a
-    later bar follows or its last bar ends with it. Whether it is kept depends on no later group.
-    """
     if len(time) < 2 or int(np.diff(time).max()) == interval:
         return group_bars(time, interval, length)
     here = _locate(length)
@@ -203,13 +189,7 @@ def slice_fields(
 
 
 def resample_data(data: MarketData, length: int, groups: BarGroups | None = None) -> MarketData:
-    """Return a market of bars of ``length`` ns, aligned to UTC, with the same funding.
-
-    The bars are grouped as :meth:`backtest.Market.resample` does, or as ``groups`` say.
-
-    Raises ParameterError if length is not a multiple of the interval, or no group of bars is
-    complete; in a market with sessions, if a bar reaches from one group into the next.
-    """
+    """Return a market of bars of ``length`` ns, aligned to UTC, with the same funding."""
     if groups is None:
         find = group_sessions if data.sessions else group_bars
         groups = find(data.time, data.interval, length)
@@ -235,7 +215,6 @@ def resample_data(data: MarketData, length: int, groups: BarGroups | None = None
 
 
 def _describe_resampling(groups: BarGroups, columns: Mapping[str, FloatArray]) -> dict[str, str]:
-    """Return a note of the bars that were dropped, and of dividends that no open follows."""
     notes = [groups.note] if groups.note else []
     if DIVIDEND in columns and split_dividends(groups, columns[DIVIDEND])[1][-1] > 0.0:
         notes.append("dividends inside the last bar dropped, as no open follows them")
@@ -243,7 +222,6 @@ def _describe_resampling(groups: BarGroups, columns: Mapping[str, FloatArray]) -
 
 
 def _combine(groups: BarGroups, name: str, values: FloatArray) -> FloatArray:
-    """Return the last value of each group; of dividends those due at its open."""
     if name != DIVIDEND:
         return groups.last(values)
     at_open, later = split_dividends(groups, values)
@@ -252,10 +230,6 @@ def _combine(groups: BarGroups, name: str, values: FloatArray) -> FloatArray:
 
 
 def split_dividends(groups: BarGroups, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the dividends of the first bar of each group, and the sum of those of its other bars.
-
-    A longer bar is held from its open on, so the others are due at the open of the next one.
-    """
     paid = np.nan_to_num(values)
     later = paid.copy()
     later[groups.starts] = 0.0

@@ -1,9 +1,4 @@
-"""A synthetic perpetual future: regimes, jumps, crashes, a mark price and funding.
-
-Prices are rounded to the tick and rates to 1e-8, so that they do not depend on the last bits of a
-processor's exp. Every random quantity has a stream of its own and is generated forward in time: a
-shorter sample of the same seed and interval is the beginning of a longer one.
-"""
+"""A synthetic perpetual future: regimes, jumps, crashes, a mark price and funding."""
 
 from __future__ import annotations
 
@@ -48,10 +43,6 @@ class _Path(NamedTuple):
 
 
 def generate_sample(*, bars: int, seed: int, interval: str) -> MarketData:
-    """Return the data of ``Market.sample``: bars as generated, or hours resampled to longer bars.
-
-    Raises ParameterError unless the interval divides 8 hours, or is whole hours that divide a day.
-    """
     length = parse_duration(interval, where="Market.sample, interval")
     if _FUNDING_EVERY % length == 0:
         return generate(bars=bars, seed=seed, interval=length)
@@ -103,7 +94,6 @@ def generate(*, bars: int, seed: int, interval: int) -> MarketData:
 
 
 def _walk(streams: dict[str, np.random.Generator], bars: int, days: float) -> _Path:
-    """Return log prices: stochastic volatility, jumps, crashes, a weak pull to the first price."""
     level = _regimes(streams["regime"], bars, days)
     noise = streams["volatility"].standard_normal(bars)
     swing = _autoregression(noise, _VOLATILITY_SPREAD, _VOLATILITY_HALF_LIFE / days)
@@ -132,14 +122,12 @@ def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
 
 
 def _jumps(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
-    """Return log moves of jumps, up as often as down, of Rayleigh size."""
     happens, size, side = rng.random((bars, 3)).T
     move = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size)) * np.where(side < 0.5, -1.0, 1.0)
     return np.where(happens < _JUMPS_A_YEAR * days / YEAR_DAYS, move, 0.0)
 
 
 def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
-    """Return log moves of crashes: one bar falls, the next two days recover a part."""
     moves = np.zeros(bars)
     back = max(1, round(2.0 / days))
     row = 0
@@ -156,11 +144,6 @@ def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
 def _candles(
     rng: np.random.Generator, path: _Path
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return open, high, low, close, rounded to the tick.
-
-    The extremes are those of a Brownian bridge between open and close (exactly for each alone);
-    a crash overshoots its close by up to two thirds.
-    """
     before = np.concatenate([[0.0], path.log[:-1]])
     move = path.log - before
     draws = rng.random((path.log.size, 3))
@@ -176,7 +159,6 @@ def _candles(
 
 
 def _premium(rng: np.random.Generator, path: _Path, days: float) -> FloatArray:
-    """Return (last - index) / index at each close: persistent, follows the trend and crashes."""
     noise = rng.standard_normal(path.log.size)
     calm = _autoregression(noise, _PREMIUM_SPREAD, _PREMIUM_HALF_LIFE / days)
     fade = 0.5 ** (days / 3.0)
@@ -190,7 +172,6 @@ def _mark(
     last: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
     premium: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return mark open, high, low, close: nearer the index than last, and with shorter wicks."""
     opens, highs, lows, closes = last
     shares = rng.random((opens.size, 2)) * 0.5 + 0.35
     basis = 1.0 - premium / 2
@@ -203,11 +184,7 @@ def _mark(
 
 
 def _funding(premium: FloatArray, interval: int) -> tuple[IntArray, FloatArray]:
-    """Return stamps and rates: F = P + clamp(interest - P, +-0.05 %), capped at +-0.75 %.
-
-    P is the mean premium of the 8 hours before the stamp; the first event has none and pays the
-    interest.
-    """
+    """Return stamps and rates: F = P + clamp(interest - P, +-0.05 %), capped at +-0.75 %."""
     size = _FUNDING_EVERY // interval
     events = 1 + (premium.size - 1) // size
     means = premium[: (events - 1) * size].reshape(-1, size).mean(axis=1)
@@ -218,7 +195,6 @@ def _funding(premium: FloatArray, interval: int) -> tuple[IntArray, FloatArray]:
 
 
 def _volume(rng: np.random.Generator, path: _Path, days: float) -> FloatArray:
-    """Return volume in base units, about 250,000 a day, more where prices move more."""
     move = np.abs(np.diff(path.log, prepend=0.0)) / (0.55 * math.sqrt(days / YEAR_DAYS))
     noise = np.exp(0.35 * rng.standard_normal(path.log.size))
     return np.round(250_000.0 * days * (0.35 + 0.65 * move) * noise, 3)
@@ -232,5 +208,4 @@ def _autoregression(noise: FloatArray, spread: float, half_life: float) -> Float
 
 
 def _ticks(log: FloatArray) -> FloatArray:
-    """Return prices from log prices relative to the first, rounded to whole ticks, at least one."""
     return np.maximum(np.round(_FIRST_PRICE * np.exp(log) / _TICK), 1.0) / 10.0

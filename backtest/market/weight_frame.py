@@ -33,7 +33,6 @@ from backtest.market.tables.timed_table import to_floats
 from backtest.market.tables.times import find_stamps, to_utc
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
-"""What callers may give as the signal of several instruments."""
 CARRY = Either("bt.signals.from_frame(markets, frame, carry=True)", "--carry-weights")
 
 
@@ -65,11 +64,6 @@ def read_weights(
     -------
     FloatArray of shape (n_instruments, n_bars)
         0 where flat, unknown (NaN) or not tradable.
-
-    Raises
-    ------
-    ParameterError
-        If names are unknown, times have no zone or fit no bar, or a value is not finite.
     """
     tradable = markets.tradable()
     if signal is None:
@@ -89,16 +83,11 @@ def read_weights(
 
 
 def name_as_panel(frame: pd.DataFrame, markets: PanelData) -> pd.DataFrame:
-    """Return a frame whose columns have the names of the panel; instruments' own count too."""
     aliases = find_aliases(frame.columns, markets)
     return frame.rename(columns=aliases) if aliases else frame
 
 
 def find_aliases(given: Iterable[object], markets: PanelData) -> dict[object, str]:
-    """Return the panel's names of those that are instruments of its markets, once each.
-
-    A panel may name its markets by their folders, and a market its instrument.
-    """
     found: dict[object, list[str]] = {}
     for name, market in markets.items():
         found.setdefault(market.instrument, []).append(name)
@@ -128,7 +117,6 @@ def _read_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> FloatA
 
 
 def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> None:
-    """Refuse columns that are not instruments of the panel, each once."""
     check_names(frame.columns, markets, place)
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
@@ -142,7 +130,6 @@ def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, place: Place
 
 
 def check_names(names: Any, markets: PanelData, place: Place) -> None:
-    """Refuse names that are not of instruments of the panel, or of that it was cut from."""
     known = markets.names_of_whole
     for name in names:
         if name not in known:
@@ -181,7 +168,6 @@ def read_stamps(index: pd.Index, place: Place) -> IntArray:
 
 
 def _find_bars(stamps: Any, markets: PanelData, place: Place) -> Any:
-    """Return the bar of each stamp, -1 outside the panel; refuse stamps that are no open."""
     inside = (stamps >= markets.start) & (stamps < markets.end)
     if not inside.any():
         raise ParameterError(
@@ -204,7 +190,6 @@ def _find_bars(stamps: Any, markets: PanelData, place: Place) -> Any:
 
 
 def _check_density(bars: Any, place: Place) -> None:
-    """Refuse rows for fewer than half of the bars that they span: they are of longer bars."""
     spanned = int(bars.max() - bars.min()) + 1
     if 2 * len(bars) < spanned:
         raise ParameterError(
@@ -279,13 +264,6 @@ def _check_finite(values: FloatArray, markets: PanelData, place: Place) -> None:
 
 
 def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
-    """Return a CSV, Parquet, Feather or JSON file as a frame by UTC time and instrument.
-
-    The times stand in the index or in a column named as that of bars (time, date, ...); empty
-    cells become NaN. ``timezone`` is that of stamps that carry none.
-
-    Raises DataError if the file is missing or damaged, or a cell is not a number or a time.
-    """
     if not path.is_file():
         raise DataError(
             f"a file of weights must exist, {str(path)!r} does not",
@@ -356,7 +334,6 @@ def make_index(markets: PanelData, weights: FloatArray) -> Market:
 
 
 def _hold(weights: FloatArray) -> FloatArray:
-    """Return the weights that each bar holds: those of the bar before."""
     held = np.zeros_like(weights)
     held[:, 1:] = weights[:, :-1]
     return held
@@ -371,7 +348,6 @@ def _add(held: FloatArray, price: FloatArray, base: FloatArray) -> FloatArray:
 
 
 def _follow(panel: Panel, held: FloatArray) -> dict[str, FloatArray]:
-    """Return the gains since the open at the open, highest, lowest and close, last and mark."""
     found: dict[str, FloatArray] = {}
     is_low_first = panel.close >= panel.open
     for lead in ("", "mark_"):
@@ -387,7 +363,6 @@ def _follow(panel: Panel, held: FloatArray) -> dict[str, FloatArray]:
 
 
 def _chain(panel: Panel, held: FloatArray) -> FloatArray:
-    """Return the value at each open, 1 at the first."""
     following = np.roll(panel.open, -1, axis=1)
     following[:, -1] = np.nan
     following = np.where(np.isnan(following), panel.close, following)
@@ -396,10 +371,6 @@ def _chain(panel: Panel, held: FloatArray) -> FloatArray:
 
 
 def _sum_settlements(panel: Panel, held: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Return stamps and rates of the settlements, those of one moment added up.
-
-    What is paid at an open is paid by the weights held before it.
-    """
     bar = panel.funding_bar - panel.funding_is_open
     weight = np.where(bar >= 0, held[panel.funding_instrument, np.maximum(bar, 0)], 0.0)
     moments = np.stack(
@@ -413,7 +384,6 @@ def _sum_settlements(panel: Panel, held: FloatArray) -> tuple[IntArray, FloatArr
 
 
 def _check_positive(prices: dict[str, Any], markets: PanelData, weights: FloatArray) -> None:
-    """Refuse an index that reaches 0: an account that holds these weights is ruined there."""
     lowest = np.minimum(prices["low"], prices["mark_low"])
     bad = np.flatnonzero(~(lowest > 0.0))
     if not bad.size:

@@ -37,7 +37,6 @@ MEANINGS = {
     "bad_debt": "the venue's loss",
     "ruin": "nothing is left to grow",
 }
-"""Terms of log growth, in order, and their meanings."""
 TERMS = tuple(MEANINGS)
 
 
@@ -231,7 +230,6 @@ def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFra
 
 
 def find_periods(time: IntArray, by: Period) -> pd.DatetimeIndex:
-    """Return the start of the period of UTC time in which each bar opens."""
     naive = utc_index(time).tz_localize(None)
     return naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
 
@@ -256,9 +254,6 @@ def read_account_history(
     ``first_signal`` are those of the close before the first bar. ``ruin`` is the row of the bar of
     ruin: negative if it was earlier, ``n_bars`` or more without ruin. ``late`` are the contracts
     that decisions traded at the close of each bar; None if they fill before the bar's prices.
-
-    The direction of a bar is the sign of the signal decided at the previous close, or one close
-    earlier if decisions fill late; if that is 0, the sign of the position still held.
     """
     after = series["equity"] + series["reserve"]
     gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in COST_TERMS)

@@ -96,7 +96,6 @@ def break_even_leverage(
 def find_leverage(
     pieces: Sequence[FloatArray], years: float, carry_per_turn: float, leverage: float
 ) -> float:
-    """Return the break-even leverage of a path that comes in pieces; small ones are faster."""
     if leverage == 0.0 or math.isnan(leverage) or math.isnan(carry_per_turn):
         return math.nan
     square = sum(float(np.sum(piece * piece)) for piece in pieces)
@@ -116,11 +115,6 @@ def find_leverage(
 def solve_growth(
     pieces: Sequence[FloatArray], side: float, carry: float, most: float, guess: float
 ) -> float:
-    """Return the root l > 0 of sum ln(1 + side·l·r) - l·carry; it lies under ``most``.
-
-    Newton's method. A tangent of a concave function lies above it, so that every step from the
-    falling part ends at the root or beyond it, and then comes closer from there.
-    """
     at = guess if guess < most else 0.5 * most
     for _ in range(MOST_STEPS):
         growth, slope = measure_growth(pieces, side * at)
@@ -135,7 +129,6 @@ def solve_growth(
 
 
 def measure_growth(pieces: Sequence[FloatArray], leverage: float) -> tuple[float, float]:
-    """Return the log growth at a constant signed leverage, and its slope there."""
     growth, slope = 0.0, 0.0
     for moves in pieces:
         grown = 1.0 + leverage * moves
@@ -145,12 +138,5 @@ def measure_growth(pieces: Sequence[FloatArray], leverage: float) -> tuple[float
 
 
 def sum_logs(factors: FloatArray) -> float:
-    """Return the sum of the logarithms of factors; it is taken of products of 16 of them.
-
-    Examples
-    --------
-    >>> round(sum_logs(np.full(20, 1.01)) / 20, 12) == round(math.log(1.01), 12)
-    True
-    """
     products = np.multiply.reduceat(factors, np.arange(0, len(factors), 16))
     return float(np.sum(np.log(products)))

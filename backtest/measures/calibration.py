@@ -22,7 +22,6 @@ from backtest.base import (
 )
 
 VOLATILITY_PERIODS = ("calm", "normal", "stress")
-"""Thirds of the closes by the volatility forecast at the close."""
 SCORES = (
     "forecast",
     "frequency",
@@ -84,7 +83,6 @@ class Calibration:
 
 
 def _format_table(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[str]) -> str:
-    """Return a table as text, with shares in percent."""
     shown = pd.DataFrame({"closes": [f"{value:,.0f}" for value in table["count"]]}, table.index)
     for name in shares:
         shown[name] = [
@@ -167,7 +165,6 @@ def calibrate(
 
 
 def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[float]:
-    """Return a number of bins, or their edges, checked to rise from 0 to 1."""
     if np.ndim(bins) == 0:
         return int(Range(1, 1000).check("bins", bins, where=where, whole=True))
     ends = [check_range("an edge of a bin", end, where=where) for end in bins]  # type: ignore[union-attr] # it has a dimension
@@ -182,14 +179,12 @@ def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[flo
 
 
 def _select_periods(period: IntArray) -> Iterator[tuple[str, BoolArray]]:
-    """Yield the name of each period with its closes; "all" comes first."""
     yield "all", np.ones(len(period), dtype=np.bool_)
     for k, name in enumerate(VOLATILITY_PERIODS):
         yield name, period == k
 
 
 def find_bin_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
-    """Return the edges of bins: as given, or such that bins have equal counts."""
     if not isinstance(bins, int):
         return np.array(bins, dtype=np.float64)
     if not forecast.size:
@@ -201,7 +196,6 @@ def find_bin_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatAr
 def tabulate_reliability(
     forecast: FloatArray, outcome: FloatArray, place: IntArray, edges: FloatArray, bars: int
 ) -> pd.DataFrame:
-    """Return the reliability table: one row per bin that holds forecasts."""
     n = len(edges) - 1
     count = np.bincount(place, minlength=n).astype(np.float64)
     kept = count > 0.0
@@ -225,7 +219,6 @@ def tabulate_reliability(
 
 
 def score_forecasts(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[str, float]:
-    """Return means, the Brier score, its parts, and its skill; NaN without a forecast."""
     if not forecast.size:
         return dict.fromkeys(SCORES, np.nan)
     count = np.maximum(np.bincount(place), 1)

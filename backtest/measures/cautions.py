@@ -15,24 +15,13 @@ LEFT = 0.01
 """An account is lost if at most this share of its unit value is left at the end."""
 
 AFTER_RUIN = "returns after the ruin count as 0 in Sharpe, Sortino, volatility, VaR and ES"
-"""What the measures of the returns of a ruined account include."""
 
 
 def is_lost(metrics: Mapping[Any, float]) -> bool:
-    """Return whether an account was ruined, or 99 % of its unit value is gone at the end."""
     return metrics["ruined"] > 0.0 or metrics["total_return"] <= LEFT - 1.0
 
 
 def find_cautions(metrics: Mapping[Any, float] | pd.Series) -> str:
-    """Return in a few words what speaks against an account; empty if nothing does.
-
-    Examples
-    --------
-    >>> find_cautions({"ruined": 0.0, "cagr": -0.51, "max_drawdown": 0.994})
-    'negative growth, drawdown over 80 %'
-    >>> find_cautions({"ruined": 1.0, "ruin_time": 12.3, "cagr": -1.0, "max_drawdown": 1.0})
-    'ruined, day 12'
-    """
     if metrics.get("ruined", 0.0) > 0.0:
         day = metrics.get("ruin_time", math.nan)
         return "ruined" if math.isnan(day) else f"ruined, day {day:.0f}"
@@ -46,18 +35,10 @@ def _is_deep(metrics: Mapping[Any, float] | pd.Series) -> bool:
 
 
 def name_sharpe(metrics: Mapping[Any, float]) -> str:
-    """Return the name of the Sharpe ratio, with what a ruined account adds to it."""
     return "Sharpe (0 after ruin)" if metrics["ruined"] > 0.0 else "Sharpe"
 
 
 def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
-    """Return how many of the sets of a table are marked, the best first; empty if none is.
-
-    Examples
-    --------
-    >>> count_cautions([{"cagr": -0.1}, {"cagr": 0.2}])
-    '1 of these 2 sets, the best one among them, has negative growth or a drawdown over 80 %'
-    """
     marks = [each.get("ruined", 0.0) > 0.0 or find_cautions(each) != "" for each in metrics]
     n = sum(marks)
     if not n:
@@ -69,7 +50,6 @@ def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
 
 
 def describe_left_out(facts: Mapping[str, Any]) -> str:
-    """Return how markets that were left out after their results were seen count."""
     n = int(facts.get("markets_left_out", 0))
     if not n:
         return "no market was left out after its results were seen: such ones would be trials"

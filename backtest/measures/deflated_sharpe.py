@@ -252,10 +252,6 @@ def min_track_record_length(
 
 
 def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: str) -> float:
-    """Return n - 1 times the variance of an estimated Sharpe ratio, at least 0.
-
-    The kurtosis of every distribution is at least 1 + skew^2; a smaller one is often an excess one.
-    """
     least = 1.0 + check_finite("skew", skew, where) ** 2
     if check_finite("kurtosis", kurtosis, where) < least * (1.0 - 1e-9):
         raise ParameterError(
@@ -267,7 +263,6 @@ def estimation_variance(sharpe: float, skew: float, kurtosis: float, *, where: s
 
 
 def check_finite(name: str, value: float, where: str) -> float:
-    """Return a number that is neither NaN nor infinite."""
     return check_range(name, value, where=where, open_low=True, open_high=True)
 
 

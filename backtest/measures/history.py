@@ -20,7 +20,6 @@ from backtest.base.units import DAY, TOLERANCE
 from backtest.measures.performance import LEAST_DEVIATION
 
 YEAR = "year"
-"""Name of the column of whole years."""
 
 
 @checked
@@ -60,7 +59,6 @@ def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.D
 
 
 def change_of(values: FloatArray, first: float) -> FloatArray:
-    """Return the relative change from each value to the next; NaN from 0."""
     before = np.concatenate([[first], values[:-1]])
     growth: FloatArray = np.divide(
         values, before, out=np.full(len(values), np.nan), where=before > 0.0
@@ -104,7 +102,6 @@ def worst_drawdowns(
 
 
 def find_falls(fall: FloatArray) -> tuple[IntArray, IntArray]:
-    """Return the first row of each drawdown, and the row after its last, from falls by bar."""
     steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
     return np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
 
@@ -117,7 +114,6 @@ def tabulate_falls(
     closes: IntArray,
     start: int,
 ) -> pd.DataFrame:
-    """Return a table of drawdowns, given by the rows of their begin, trough, and end."""
     times = np.concatenate([[start], closes])
     peak, trough, end = times[begins], times[troughs + 1], times[np.minimum(ends + 1, len(closes))]
     is_over = ends < len(closes)

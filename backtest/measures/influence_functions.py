@@ -1,8 +1,4 @@
-"""Measures of sampled returns, and the influence of each return on them.
-
-To first order, the measure of another sample differs by the mean influence of its returns. So the
-standard error of a measure follows from its influence.
-"""
+"""Measures of sampled returns, and the influence of each return on them."""
 
 from __future__ import annotations
 
@@ -33,8 +29,6 @@ class Sampled(NamedTuple):
 
 
 class StatisticInfluence(NamedTuple):
-    """Statistic of each of k series, and the influence of each of their n returns on it."""
-
     value: FloatArray
     """Of shape (k,)."""
     influence: FloatArray
@@ -42,10 +36,7 @@ class StatisticInfluence(NamedTuple):
 
 
 class Statistic(NamedTuple):
-    """Measure as a statistic of a series, with the factor that annualizes it.
-
-    ``is_risk`` marks measures of volatility, which persists for longer than a block.
-    """
+    """Measure as a statistic of a series, with the factor that annualizes it."""
 
     read: Callable[[Sampled], FloatArray]
     estimate: Callable[[FloatArray], StatisticInfluence]
@@ -60,10 +51,6 @@ def estimate_mean(x: FloatArray) -> StatisticInfluence:
 
 
 def estimate_sharpe(x: FloatArray) -> StatisticInfluence:
-    """Return mean over standard deviation (ddof 1); NaN without deviation.
-
-    Influence: z - S/2 (z^2 - 1), z the standardized return.
-    """
     deviation = np.std(x, axis=1, ddof=1)
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     ratio = np.mean(x, axis=1) / known
@@ -72,17 +59,13 @@ def estimate_sharpe(x: FloatArray) -> StatisticInfluence:
 
 
 def estimate_deviation(x: FloatArray) -> StatisticInfluence:
-    """Return the standard deviations (ddof 1). Influence: s/2 (z^2 - 1)."""
     deviation = np.std(x, axis=1, ddof=1)
     z = standardise(x, np.maximum(deviation, LEAST_DEVIATION))
     return StatisticInfluence(deviation, 0.5 * deviation[:, None] * (z * z - 1.0))
 
 
 def estimate_shortfall(x: FloatArray) -> StatisticInfluence:
-    """Return the mean of the losses at or beyond their quantile, positive = loss.
-
-    Influence: q + (loss - q)^+ n / m - ES, m the number of losses at or beyond the quantile q.
-    """
+    """Return the mean of the losses at or beyond their quantile, positive = loss."""
     losses, n = -x, x.shape[1]
     place = math.ceil(TAIL * (n - 1))
     quantile = np.partition(losses, place, axis=1)[:, place, None]
@@ -94,7 +77,6 @@ def estimate_shortfall(x: FloatArray) -> StatisticInfluence:
 
 
 def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:
-    """Return series with mean 0 and mean square 1, given their deviations (ddof 1)."""
     n = x.shape[1]
     whole = deviation * math.sqrt((n - 1) / n)
     return np.asarray((x - np.mean(x, axis=1)[:, None]) / whole[:, None])
@@ -125,4 +107,3 @@ STATISTICS = {
         lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, is_risk=True
     ),
 }
-"""The measures whose differences are tested, by name."""

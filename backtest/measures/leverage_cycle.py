@@ -89,12 +89,6 @@ class LeverageProfile:
 
 
 class DrawdownEpisode(NamedTuple):
-    """One drawdown in rows: its peak (-1: before the first bar), trough, and recovery (-1: none).
-
-    ``back`` and ``half`` count bars, from the first bar after the trough, until leverage is back at
-    its former level, or halfway back; NaN if never.
-    """
-
     peak: int
     trough: int
     recovery: int
@@ -106,13 +100,6 @@ class DrawdownEpisode(NamedTuple):
 
 
 def skewness(values: FloatArray) -> float:
-    """Return the third standardized moment; NaN if all values are equal.
-
-    Examples
-    --------
-    >>> round(skewness(np.array([0.0, 0.0, 0.0, 4.0])), 4)
-    1.1547
-    """
     if len(values) == 0:
         return math.nan
     step = values - np.mean(values)
@@ -123,11 +110,6 @@ def skewness(values: FloatArray) -> float:
 
 
 def time_by_leverage(leverage: FloatArray, days: float) -> pd.DataFrame:
-    """Return how long each leverage was held, up to the highest that was held.
-
-    Indexed by interval of leverage: 0 alone as (-inf, 0], then open below and closed above. Columns
-    ``bars``, ``days`` and ``share`` of the time. ``days`` is the time that all bars cover.
-    """
     bounds = np.array([-math.inf, *LEVELS, math.inf])
     row = np.searchsorted(bounds[1:-1], leverage, side="left")
     count = np.bincount(row, minlength=len(bounds) - 1)
@@ -160,12 +142,6 @@ def pair_with_next(
 
 
 def group_by_leverage(ahead: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """Return what followed low and high leverage, from :func:`pair_with_next`.
-
-    One row per quantile group of leverage, the lowest first (fewer if leverage repeats):
-    ``leverage`` (mean), ``periods``, ``next_return`` (mean), ``next_return_error`` (its standard
-    error) and ``next_volatility`` (root mean square).
-    """
     edges = np.unique(ahead["leverage"].quantile(np.arange(1, groups) / groups))
     group = np.searchsorted(edges, ahead["leverage"].to_numpy(), side="left")
     parts = ahead.groupby(pd.Series(group, index=ahead.index, name="group"))
@@ -205,11 +181,6 @@ def correlate(x: FloatArray, y: FloatArray) -> tuple[float, float]:
 def find_episodes(
     leverage: FloatArray, unit: FloatArray, first_peak: float, depth: float, window: int
 ) -> list[DrawdownEpisode]:
-    """Return the drawdowns of at least ``depth``, with how leverage came back after each.
-
-    ``first_peak`` is the highest unit value before the first bar. The former level of leverage is
-    its median over the ``window`` bars up to the peak.
-    """
     peak = np.maximum.accumulate(np.maximum(unit, first_peak))
     fall = 1.0 - unit / peak
     return [
@@ -241,7 +212,6 @@ def _build_episode(
 
 
 def _bars_until(leverage: FloatArray, level: float) -> float:
-    """Return the bars until leverage first reaches a level; NaN if it never does."""
     reached = np.flatnonzero(leverage >= level * BACK)
     return float(reached[0]) if len(reached) else math.nan
 
@@ -263,7 +233,6 @@ def tabulate_episodes(episodes: list[DrawdownEpisode], closes: IntArray) -> pd.D
 
 
 def _time_at(closes: IntArray, row: npt.ArrayLike) -> FloatArray:
-    """Return the days from the first close to that of each row; NaN for NaN."""
     rows = np.asarray(row, dtype=np.float64)
     days: FloatArray = np.interp(rows, np.arange(len(closes)), (closes - closes[0]) / DAY)
     return days

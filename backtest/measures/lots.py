@@ -1,8 +1,4 @@
-"""Lots: what each trade of one instrument opens and closes, first in first out or at average cost.
-
-Arrays have a row per trade, in order. Contracts are signed where a name says ``quantity``,
-``before`` or ``after``, else positive.
-"""
+"""Lots: what each trade opens and closes, first in first out or at average cost."""
 
 from __future__ import annotations
 
@@ -19,11 +15,7 @@ FLAT = 1e-10
 
 
 class Turns(NamedTuple):
-    """Trades split into what they close and what they open, arrays of shape (n_trades,).
-
-    ``before`` and ``after`` are the position. A trade that turns it to the other side closes and
-    opens.
-    """
+    """Trades split into what they close and what they open, arrays of shape (n_trades,)."""
 
     quantity: FloatArray
     before: FloatArray
@@ -33,27 +25,22 @@ class Turns(NamedTuple):
 
     @property
     def starts(self) -> BoolArray:
-        """Whether each trade begins a position, from flat or from the other side."""
         found: BoolArray = (self.opened > 0.0) & ((self.before == 0.0) | (self.closed > 0.0))
         return found
 
     @property
     def shares(self) -> tuple[FloatArray, FloatArray]:
-        """The shares of each trade that close, and that open."""
         size = np.abs(self.quantity)
         return self.closed / size, self.opened / size
 
 
 class Pieces(NamedTuple):
-    """Contracts of lots: the trades that opened and closed them, and how many."""
-
     opened: IntArray
     closed: IntArray
     contracts: FloatArray
 
 
 def split_trades(quantity: FloatArray) -> Turns:
-    """Return what signed trades, none of them 0, close and open."""
     after, held = np.empty(len(quantity)), 0.0
     for k, traded in enumerate(quantity.tolist()):
         total = held + traded
@@ -68,7 +55,6 @@ def split_trades(quantity: FloatArray) -> Turns:
 
 
 def match_first_in(turns: Turns) -> Pieces:
-    """Return the lots that trades closed, the oldest first; those left open are not among them."""
     lots = deque[tuple[int, float]]()
     found: list[tuple[int, int, float]] = []
     is_whole = (turns.after == 0.0) | (turns.opened > 0.0)
@@ -91,11 +77,6 @@ def match_first_in(turns: Turns) -> Pieces:
 def average_costs(
     turns: Turns, opening: FloatArray, holding: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return what closing trades take of an amount, and what is left after each trade.
-
-    The position carries the amount evenly on all its contracts. ``opening`` is what the opening
-    part of each trade adds to it, ``holding`` what was added since the trade before.
-    """
     taken, left = np.zeros(len(opening)), np.zeros(len(opening))
     share = np.divide(
         turns.closed, np.abs(turns.before), out=np.zeros(len(opening)), where=turns.before != 0.0
@@ -112,7 +93,6 @@ def average_costs(
 
 
 def average_entries(turns: Turns, value: FloatArray) -> FloatArray:
-    """Return the average entry after each trade at values u; NaN when flat."""
     _, left = average_costs(turns, turns.opened * value)
     size = np.abs(turns.after)
     return np.asarray(np.divide(left, size, out=np.full(len(size), np.nan), where=size > 0.0))
@@ -121,17 +101,6 @@ def average_entries(turns: Turns, value: FloatArray) -> FloatArray:
 def reduce_spans(
     values: FloatArray, first: IntArray, stop: IntArray, reduce: np.ufunc
 ) -> FloatArray:
-    """Return ``reduce`` (``np.fmin``, ``np.fmax``) of values[first:stop] by span, NaN if empty.
-
-    Spans of at least 2^k values are two overlapping ones of that length, whose reductions one table
-    has for all places; so the time does not depend on how long the spans are, or overlap.
-
-    Examples
-    --------
-    >>> values = np.array([3.0, 1.0, 2.0, 5.0])
-    >>> reduce_spans(values, np.array([0, 1, 3]), np.array([3, 4, 3]), np.fmax)
-    array([ 3.,  5., nan])
-    """
     found = np.full(len(first), np.nan)
     level = np.frexp(np.maximum(stop - first, 0).astype(np.float64))[1] - 1
     table = values

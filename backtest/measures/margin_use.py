@@ -10,7 +10,6 @@ from backtest.base import FloatArray, check_lengths, check_range, checked
 
 
 def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
-    """Return money over equity, 0 where there is no equity."""
     if np.min(equity, initial=np.inf) > 0.0:  # usual, and faster
         return money / equity
     return np.divide(money, equity, out=np.zeros(len(equity)), where=equity > 0.0)
@@ -19,19 +18,12 @@ def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
 def count_available(
     backing: FloatArray, initial: FloatArray | float, uncounted: FloatArray | float
 ) -> FloatArray:
-    """Return the money that may back a new order at each close, of shape (n_bars,).
-
-    ``backing`` is what backs the cross positions (in isolated margin the wallet), ``initial`` their
-    initial margin, ``uncounted`` their unrealized profit that backs no order.
-    """
+    """Return the money that may back a new order at each close, of shape (n_bars,)."""
     return np.maximum(backing - uncounted - initial, 0.0)
 
 
 def margin_used(initial: FloatArray, equity: FloatArray) -> FloatArray:
-    """Return initial margin over equity at each close, of shape (n_bars,).
-
-    0 without a position; infinite if a position is held without equity.
-    """
+    """Return initial margin over equity at each close, of shape (n_bars,)."""
     share = divide_by_equity(initial, equity)
     if not np.min(equity, initial=np.inf) > 0.0:
         share[(initial > 0.0) & ~(equity > 0.0)] = np.inf

@@ -78,11 +78,6 @@ def choose_lags(n: int) -> int:
 
     The rule of thumb of Newey and West (1994), Automatic Lag Selection in Covariance Matrix
     Estimation, Review of Economic Studies 61(4).
-
-    Examples
-    --------
-    >>> choose_lags(100), choose_lags(1000)
-    (4, 6)
     """
     return min(int(4.0 * (n / 100.0) ** (2.0 / 9.0)), n - 1)
 

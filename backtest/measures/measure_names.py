@@ -8,19 +8,12 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """Unit, direction, and short meaning of a measure.
-
-    ``better`` is 1 if more is better, -1 if less is better, and 0 if neither is.
-    """
-
     unit: str
     better: int
     meaning: str
 
 
 class MeasureNames(dict[str, Metric]):
-    """What measures are, by name; a certainty equivalent also with its risk aversion."""
-
     def __missing__(self, name: str) -> Metric:
         if read_aversion(name) is None:
             raise KeyError(name)
@@ -28,14 +21,6 @@ class MeasureNames(dict[str, Metric]):
 
 
 def read_aversion(name: str) -> float | None:
-    """Return the risk aversion in the name of a certainty equivalent; None of other names.
-
-    Examples
-    --------
-    >>> read_aversion("certainty_equivalent_5"), read_aversion("certainty_equivalent_0.5")
-    (5.0, 0.5)
-    >>> read_aversion("certainty_equivalent")
-    """
     found = re.fullmatch(r"certainty_equivalent_(\d+(?:\.\d+)?)", name)
     return None if found is None else float(found[1])
 
@@ -150,17 +135,9 @@ ABOUT = MeasureNames(
         "interest_annual": Metric("fraction per year", -1, "interest over mean equity"),
     }
 )
-"""All measures of a run, in their order."""
 
 
 def name_measure(name: str) -> str:
-    """Return the name of a measure in words.
-
-    Examples
-    --------
-    >>> name_measure("var_95"), name_measure("max_drawdown"), name_measure("price_1x")
-    ('VaR 95 %', 'max drawdown', 'price at 1x')
-    """
     short, _, level = name.partition("_")
     if short in ("var", "es"):
         return f"{'VaR' if short == 'var' else 'ES'} {level} %"
@@ -175,13 +152,6 @@ LARGEST = "max_leverage"
 
 
 class RiskMeasure(NamedTuple):
-    """Measure of a policy on simulated paths.
-
-    ``kind`` is ``"liquidation"`` or ``"ruin"``, a probability within ``horizon``; or
-    ``"max_leverage"``, the largest factor on the policy at which the probability of liquidation
-    within the horizon of the paths is at most ``probability``.
-    """
-
     name: str
     kind: str
     horizon: str = ""
@@ -189,16 +159,6 @@ class RiskMeasure(NamedTuple):
 
 
 def read_risk_name(name: str) -> RiskMeasure | None:
-    """Return the measure on paths that a name means; None if it means none.
-
-    Examples
-    --------
-    >>> read_risk_name("p_liquidation_30d").horizon
-    '30d'
-    >>> read_risk_name("max_leverage_at_1pct").probability
-    0.01
-    >>> read_risk_name("sharpe")
-    """
     if chance := _CHANCE.fullmatch(name):
         return RiskMeasure(name, chance[1], horizon=chance[2])
     if largest := _LARGEST.fullmatch(name):

@@ -16,7 +16,6 @@ from backtest.options import greeks, implied_volatility, price
 from backtest.options.pricing import SCALES
 
 EXPLAINED = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rest")
-"""The parts of an option's profit, in the order of the formula."""
 STEPS = 80
 """Bisections that find a forward to the last places of a float."""
 
@@ -90,7 +89,6 @@ def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> 
 def compute_volatilities(
     terms: OptionTerms, options: IntArray, forward: FloatArray, marks: FloatArray, years: FloatArray
 ) -> FloatArray:
-    """Return the volatilities that give marks per unit of the underlying; NaN where none does."""
     state = np.stack([forward, marks, years])
     found: FloatArray = evaluate_rows(invert, terms, options, state)[0]
     return found
@@ -99,7 +97,6 @@ def compute_volatilities(
 def invert(
     kind: Any, forward: Any, strike: Any, years: Any, mark: Any, rate: Any, settlement: Any
 ) -> Any:
-    """Return an implied volatility, with the mark in the place of a volatility."""
     return implied_volatility(kind, mark, forward, strike, years, rate, settlement)
 
 
@@ -125,10 +122,7 @@ def evaluate_rows(
 def measure_greeks(
     terms: OptionTerms, quotes: OptionQuotes, quantities: FloatArray
 ) -> dict[str, FloatArray]:
-    """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name.
-
-    They are 0 where a contract is not held.
-    """
+    """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name."""
     bars, options = np.nonzero(quantities)
     state = np.stack([each[bars, options] for each in pick_close(quotes)])
     found = compute_greeks(terms, options, state)
@@ -141,12 +135,10 @@ def measure_greeks(
 
 
 def pick_close(quotes: OptionQuotes) -> tuple[FloatArray, ...]:
-    """Return forward, volatility and years at the closes."""
     return quotes.forward_close, quotes.volatility_close, quotes.years_close
 
 
 def pick_open(quotes: OptionQuotes) -> tuple[FloatArray, ...]:
-    """Return forward, volatility and years at the opens."""
     return quotes.forward_open, quotes.volatility_open, quotes.years_open
 
 
@@ -178,18 +170,6 @@ def explain_profit(
         The price profit of the bar.
     settled : FloatArray of shape (n_bars, K)
         The price at which a contract expires inside the bar, else NaN.
-
-    Returns
-    -------
-    dict
-        ``delta`` D dF, ``gamma`` G dF^2 / 2, ``vega`` v ds, ``theta`` t dt, ``vanna`` dF ds,
-        ``volga`` ds^2 / 2, each times its Greek, and ``rest``. They add up to the profit.
-
-    Notes
-    -----
-    The Greeks are those at the start of each move, s is the contract's own implied volatility. A
-    bar has two moves: from the last close to the open, and from there to the close. What is closed
-    inside a bar moves from the open to the price at which its profit was made, in forward alone.
     """
     before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
     made = profit - multiply(carried, quotes.value_open - before)
@@ -204,7 +184,6 @@ def explain_profit(
 
 
 def multiply(quantities: FloatArray, values: FloatArray) -> FloatArray:
-    """Return products, 0 where nothing is held: values may be unknown there."""
     return np.asarray(np.where(quantities != 0.0, quantities * values, 0.0))
 
 
@@ -227,7 +206,6 @@ def expand(terms: OptionTerms, moves: Moves) -> FloatArray:
 
 
 def follow_gap(quotes: OptionQuotes, carried: FloatArray) -> Moves:
-    """Return the moves from the last close to the open."""
     bars, options = np.nonzero(carried[1:])
     start = np.stack([each[bars, options] for each in pick_close(quotes)])
     end = np.stack([each[bars + 1, options] for each in pick_open(quotes)])
@@ -235,7 +213,6 @@ def follow_gap(quotes: OptionQuotes, carried: FloatArray) -> Moves:
 
 
 def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
-    """Return the moves from the open to the close."""
     bars, options = np.nonzero(held)
     start = np.stack([each[bars, options] for each in pick_open(quotes)])
     end = np.stack([each[bars, options] for each in pick_close(quotes)])
@@ -249,7 +226,6 @@ def follow_endings(
     made: FloatArray,
     settled: FloatArray,
 ) -> Moves:
-    """Return the moves of what was closed inside bars, which ``made`` some money."""
     bars, options = np.nonzero(quantities)
     start = np.stack([each[bars, options] for each in pick_open(quotes)])
     held, at = quantities[bars, options], settled[bars, options]

@@ -1,8 +1,4 @@
-"""Probability of backtest overfitting, by combinatorially symmetric cross-validation.
-
-Returns whose deviation is below 1e-12 have a Sharpe ratio of 0 here, so that a trial that never
-traded can be ranked. No result is NaN.
-"""
+"""Probability of backtest overfitting, by combinatorially symmetric cross-validation."""
 
 from __future__ import annotations
 
@@ -93,7 +89,6 @@ def probability_of_backtest_overfitting(
 
 
 def compare_halves(table: FloatArray, splits: int, metric: Figure) -> Iterator[FloatArray]:
-    """Yield the result of :func:`follow_best` for every half and its complement."""
     blocks = sum_blocks(table, splits)
     for mask in choose_halves(splits, max(1, CHUNK // table.shape[1])):
         chosen, left = (
@@ -127,13 +122,10 @@ class Blocks(NamedTuple):
     level: FloatArray
     """The mean of all returns of a trial, of shape (n_trials,)."""
     sums: FloatArray
-    """Of returns less their level."""
     squares: FloatArray
-    """Of returns less their level."""
 
 
 def sum_blocks(table: FloatArray, splits: int) -> Blocks:
-    """Return the sums over blocks of consecutive samples that differ in length by at most one."""
     starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
     level = np.mean(table, axis=0)
     centered = table - level
@@ -156,10 +148,7 @@ def choose_halves(splits: int, rows: int) -> Iterator[FloatArray]:
 
 
 def compute_figures(mask: FloatArray, blocks: Blocks, metric: Figure) -> FloatArray:
-    """Return every trial's figure over the blocks of a mask (m, n_splits), of shape (m, n_trials).
-
-    The Sharpe ratio is 0 if returns do not deviate.
-    """
+    """Compute figures of trials over the blocks of a mask (m, n_splits), of shape (m, n_trials)."""
     n = (mask @ blocks.n)[:, None]
     sums, squares = mask @ blocks.sums, mask @ blocks.squares
     mean = sums / n
@@ -179,7 +168,6 @@ def fit_slope(x: FloatArray, y: FloatArray) -> float:
 
 
 def check_splits(n_splits: int, *, where: str) -> int:
-    """Return the number of blocks, checked to be even and from 2 to 20."""
     splits = int(check_number("n_splits", n_splits, where=where, whole=True))
     if splits % 2 or not 2 <= splits <= MOST_SPLITS:
         raise ParameterError(

@@ -1,12 +1,4 @@
-"""Paired bootstrap: differences of measures between accounts, with intervals and p-values.
-
-Accounts on one market rise and fall together, so their difference is known far better than either
-measure. Returns of all accounts are resampled together, in blocks of consecutive samples.
-
-If volatility persists for months, a year has few independent observations. A block of days does not
-capture this, so the error of the mean of such series, squared returns for example, is estimated
-from the spectrum of the whole series.
-"""
+"""Paired bootstrap: differences of measures between accounts, with intervals and p-values."""
 
 from __future__ import annotations
 
@@ -109,12 +101,10 @@ def compare_pairs(
 
 
 def pair_differences(values: FloatArray, pairs: IntArray) -> FloatArray:
-    """Return the first less the second of each pair, along the first axis."""
     return np.asarray(values[pairs[:, 0]] - values[pairs[:, 1]])
 
 
 def studentize(gap: FloatArray, error: FloatArray) -> FloatArray:
-    """Return |gap| / error: 0 without a difference, infinite if it is undefined."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(gap == 0.0, 0.0, np.abs(gap) / error)
     return np.where(np.isnan(ratio), np.inf, ratio)
@@ -145,7 +135,6 @@ def compute_intervals(
 
 
 def find_p_value(gap: float, ratios: FloatArray, error: FloatArray, weight: FloatArray) -> float:
-    """Return the p-value of a difference, given sorted ratios and its weighted errors."""
     found = studentize(np.full(len(error), gap), error)
     beyond = len(ratios) - np.searchsorted(ratios, found, side="left")
     return min(1.0, (1.0 + float(np.sum(weight * beyond))) / (len(ratios) + 1.0))
@@ -154,10 +143,6 @@ def find_p_value(gap: float, ratios: FloatArray, error: FloatArray, weight: Floa
 def find_half_width(
     ratios: FloatArray, error: FloatArray, weight: FloatArray, level: float
 ) -> float:
-    """Return the largest difference whose p-value exceeds a level, to the last bit.
-
-    Infinite if too many ratios are infinite; 0 without a difference.
-    """
     if not error.any():
         return 0.0
     finite = ratios[np.isfinite(ratios)]
@@ -175,7 +160,6 @@ def find_half_width(
 def draw_histories(
     n: int, block: int, draws: int, rng: np.random.Generator
 ) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield the samples of each history, and the positions where its blocks begin."""
     from arch.bootstrap import StationaryBootstrap  # noqa: PLC0415 - it takes a second to import
 
     for drawn, _ in StationaryBootstrap(block, np.arange(n), seed=rng).bootstrap(draws):
@@ -261,12 +245,9 @@ class Errors(NamedTuple):
 
     error: FloatArray
     weight: FloatArray
-    """Sums to 1 over the g errors of a mean."""
 
 
 class Spectra(NamedTuple):
-    """Grid of g spectra of series of n samples; the first is that of independent samples."""
-
     decay: FloatArray
     """Autocorrelation of the persistent part from one sample to the next, of shape (g,)."""
     share: FloatArray
@@ -277,10 +258,6 @@ class Spectra(NamedTuple):
 
 def estimate_errors(influence: FloatArray, activity: FloatArray) -> Errors:
     """Return the possible standard errors of means of series (p, n), weighted by the data.
-
-    ``influence`` (p, n) holds the series; constant ones have error 0. ``activity`` (p, n), sums of
-    absolute standardized returns, shows how long volatility persists. It does so more clearly than
-    the influence on an expected shortfall, to which few samples contribute.
 
     Notes
     -----
@@ -305,10 +282,6 @@ def estimate_errors(influence: FloatArray, activity: FloatArray) -> Errors:
 
 
 def make_spectra(n: int) -> Spectra:
-    """Return the grid for series of n samples.
-
-    Decay times are spaced evenly in their logarithm, from that of 1/2 to n samples, as are shares.
-    """
     decays = 1.0 - np.geomspace(1.0 - SHORTEST, 1.0 / n, SPEEDS)
     shares = np.geomspace(LEAST_SHARE, 1.0, SHARES)
     decay = np.append(SHORTEST, np.tile(decays, SHARES))
@@ -343,10 +316,7 @@ def split_densities(n: int, spectra: Spectra) -> Iterator[tuple[slice, FloatArra
 
 
 def decay_weights(likelihood: FloatArray) -> FloatArray:
-    """Return the weights of spectra by the decay that the activity shows, of shape (p, g).
-
-    All shares are equally probable.
-    """
+    """Return the weights of spectra by the decay that the activity shows, of shape (p, g)."""
     size = SPEEDS * SHARES
     prior = np.append(math.log(CALM), np.full(size, math.log((1.0 - CALM) / size)))
     found = normalize_weights(likelihood + prior)
@@ -356,6 +326,5 @@ def decay_weights(likelihood: FloatArray) -> FloatArray:
 
 
 def normalize_weights(log_weights: FloatArray) -> FloatArray:
-    """Return weights that sum to 1 along the second axis, given their logarithms."""
     weights = np.exp(log_weights - np.max(log_weights, axis=1)[:, None])
     return np.asarray(weights / np.sum(weights, axis=1)[:, None])

@@ -26,23 +26,13 @@ WHOLE_ONLY = (
     "drawdown_days", "recovered", "time_to_recovery", "ruin_time", "time_to_first_liquidation",
     "final_equity", "liquidated_after_call", "time_to_liquidation_after_call",
 )  # fmt: skip
-"""Measures that only a whole run has."""
 PART_METRICS = tuple(name for name in METRICS if name not in WHOLE_ONLY)
-"""Measures of a part of a run, in their order."""
 MONEY = ("price_pnl", *COSTS, "liquidation_loss", "bad_debt", "flows")
 COUNTS = ("liquidations", "stops", "take_profits", "margin_calls", "calls_met", "calls_failed")
 
 
 class RunBars(NamedTuple):
-    """What the measures of parts need of a run, arrays by bar of shape (n_bars,).
-
-    ``growth`` is the factor of the unit value, ``years`` the time of each bar. ``series`` maps
-    names to money: :data:`MONEY` and ``top_up``. ``counts`` maps :data:`COUNTS`, ``traded`` (the
-    traded notional), ``near`` and ``ruined`` to numbers. ``margin_ratio`` is that at closes,
-    ``drag`` and ``carry`` are the log growth that each bar lost to volatility and to carry.
-    ``sample`` is the number of the sampling period of each bar. ``gross`` is the gross leverage at
-    closes, and ``over_cap`` of ``counts`` is 1 where it is above its cap.
-    """
+    """What the measures of parts need of a run, arrays by bar of shape (n_bars,)."""
 
     samples: Samples
     path: AccountPath
@@ -89,7 +79,6 @@ def measure_part(run: RunBars, samples: BoolArray, periods: float) -> dict[str, 
 
 
 def take_part(run: RunBars, samples: BoolArray) -> RunBars:
-    """Return the bars of some sampling periods."""
     rows = samples[run.sample]
     growth = run.growth[rows]
     path = AccountPath(*(each[rows] for each in run.path))
@@ -109,7 +98,6 @@ def take_part(run: RunBars, samples: BoolArray) -> RunBars:
 
 
 def measure_growth(part: RunBars, years: float, periods: float, ruined: float) -> dict[str, float]:
-    """Return the measures of growth, volatility and drawdown by name."""
     returns, free = part.samples.returns, part.samples.risk_free
     excess, has_spread = returns - free, len(returns) > 1
     unit = np.concatenate(([1.0], part.path.unit))
@@ -130,7 +118,6 @@ def measure_growth(part: RunBars, years: float, periods: float, ruined: float) -
 
 
 def spread_of(returns: FloatArray) -> float:
-    """Return the standard deviation (ddof 1); NaN for fewer than two returns."""
     return float(np.std(returns, ddof=1)) if len(returns) > 1 else math.nan
 
 
@@ -143,7 +130,6 @@ def measure_rates(part: RunBars, money: Mapping[str, float], years: float) -> di
 
 
 def measure_leverage(part: RunBars, years: float, ruined: float) -> dict[str, float]:
-    """Return the measures of leverage and its decay by name."""
     mean, peak = float(np.mean(part.gross)), float(np.max(part.gross))
     drag = math.nan if ruined else float(np.sum(part.drag)) / years
     carry = math.nan if ruined else float(np.sum(part.carry)) / years

@@ -29,29 +29,22 @@ if TYPE_CHECKING:
     from backtest.measures.tally import Drawdown, Tally
 
 PAID = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
-"""Measures of what an account paid."""
 
 OF_RETURNS = (
     "var_95", "es_95", "var_99", "es_99", "skewness", "kurtosis", "omega", "tail_ratio",
     "sharpe_error", "probabilistic_sharpe", "alpha", "beta", "alpha_error", "beta_error",
 )  # fmt: skip
-"""Measures of sampled returns alone."""
 
 PATH = (
     "drawdown_days", "recovered", "time_to_recovery", "ulcer_index", *OF_RETURNS,
     "break_even_drift", "break_even_leverage",
     "mean_margin_used", "peak_margin_used", "return_on_margin", "idle_cash",
 )  # fmt: skip
-"""Measures that need the path of an account, not only its tally."""
 DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
-"""Dates of the deepest drawdown, which sweeps add to :data:`PATH`."""
 
 
 class Samples(NamedTuple):
-    """Simple returns per sampling period, each of shape (n_samples,).
-
-    Those of the account, the risk-free ones, and those of the market at 1x.
-    """
+    """Simple returns per sampling period, each of shape (n_samples,)."""
 
     returns: FloatArray
     risk_free: FloatArray
@@ -59,13 +52,7 @@ class Samples(NamedTuple):
 
 
 class AccountPath(NamedTuple):
-    """The path of an account, or a piece of it, arrays by bar of shape (n_bars,).
-
-    ``unit`` is the unit value at closes, ``equity`` the equity, ``initial``, ``available`` and
-    ``used`` the initial margin, the money for new orders and the margin used, ``leverage`` the
-    signed leverage at closes. ``moves`` are the simple returns of the market at 1x, NaN where
-    unknown.
-    """
+    """The path of an account, or a piece of it, arrays by bar of shape (n_bars,)."""
 
     unit: FloatArray
     equity: FloatArray
@@ -77,13 +64,6 @@ class AccountPath(NamedTuple):
 
 
 class PathSums(NamedTuple):
-    """Sums of a path over bars.
-
-    ``peak`` is the running peak of the unit value and ``falls`` the sum of its squared drawdowns,
-    ``idle`` the sum of available money over equity in the ``living`` bars that have equity.
-    ``growth`` is the log growth of the market at 1x, ``moves`` are its returns, by piece.
-    """
-
     n: int
     peak: float
     falls: float
@@ -98,10 +78,6 @@ class PathSums(NamedTuple):
 
 
 def sum_path(pieces: Iterable[AccountPath], first_peak: float) -> PathSums:
-    """Return the sums of a path that comes in pieces; small ones stay in the cache.
-
-    ``first_peak`` is the highest unit value before the first bar.
-    """
     sums = PathSums(0, first_peak, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, ())
     for piece in pieces:
         sums = add_piece(sums, piece)
@@ -109,7 +85,6 @@ def sum_path(pieces: Iterable[AccountPath], first_peak: float) -> PathSums:
 
 
 def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
-    """Return the sums with another piece of the path."""
     peak, top = np.array([sums.peak]), float(np.max(piece.unit))
     if top > sums.peak:  # else no new peak, which is faster
         peak = np.maximum.accumulate(np.maximum(piece.unit, sums.peak))
@@ -136,7 +111,6 @@ def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
 def measure_path(
     tally: Tally, span: RunSpan, samples: Samples, sums: PathSums, known: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return the measures of :data:`PATH` of a run; ``known`` are those of its tally."""
     fall = tally.drawdown
     is_over = fall.low == fall.low_peak or fall.recovered >= 0
     return {
@@ -149,7 +123,6 @@ def measure_path(
 
 
 def measure_sums(sums: PathSums, years: float, known: Mapping[str, float]) -> dict[str, float]:
-    """Return the measures of the sums of a path by name; ``known`` are those of its tally."""
     leverage, factor = sums.leverage / sums.n, known["total_return"] + 1.0
     growth = math.log(factor) / years if factor > 0.0 and not known["ruined"] else math.nan
     costs = sum(known[name] for name in PAID)
@@ -167,7 +140,6 @@ def measure_sums(sums: PathSums, years: float, known: Mapping[str, float]) -> di
 
 
 def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
-    """Return the measures of sampled returns by name."""
     returns, excess = samples.returns, samples.returns - samples.risk_free
     measured = {
         f"{name}_{level}": measure(returns, level / 100)
@@ -189,7 +161,6 @@ def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
 
 
 def drawdown_days(fall: Drawdown, span: RunSpan) -> float:
-    """Return the days from the peak of the deepest drawdown to its recovery, or to the end."""
     if fall.low == fall.low_peak:
         return 0.0
     is_over = fall.recovered >= 0
@@ -198,10 +169,6 @@ def drawdown_days(fall: Drawdown, span: RunSpan) -> float:
 
 
 def recovery_days(fall: Drawdown, span: RunSpan) -> float:
-    """Return the days from the trough of the deepest drawdown to its recovery; NaN if none.
-
-    0 without a drawdown.
-    """
     if fall.low == fall.low_peak:
         return 0.0
     if fall.recovered < 0:
@@ -210,11 +177,7 @@ def recovery_days(fall: Drawdown, span: RunSpan) -> float:
 
 
 def drawdown_dates(fall: Drawdown, span: RunSpan) -> dict[str, float]:
-    """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds.
-
-    Closes are named as in :attr:`RunSpan.named`, bars of a day or longer by their dates. NaN
-    without a drawdown, or if it was not over by the end. Whole seconds are exact in a double.
-    """
+    """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds."""
     if fall.low == fall.low_peak:
         return dict.fromkeys(DATES, math.nan)
     over = span.name_of(fall.recovered) if fall.recovered >= 0 else math.nan

@@ -25,7 +25,6 @@ def compound_growth(growth: float, years: float) -> float:
 
 
 def find_growth_rate(growth: float, years: float) -> float:
-    """Return :func:`compound_growth` of numbers that need no check."""
     if growth <= 0.0:
         return -1.0
     exponent = math.log(growth) / years

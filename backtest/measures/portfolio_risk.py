@@ -1,7 +1,5 @@
 """Risk of a portfolio: shares by instrument, diversification ratio, effective number of bets.
 
-All are functions of weights (signed notionals over equity) and of a covariance of returns.
-
 Sources: Choueifaty and Coignard (2008), Toward Maximum Diversification, J. Portfolio Management
 35(1); Meucci, Santangelo and Deguest (2015), Risk Budgeting and Diversification Based on Optimized
 Uncorrelated Factors, Risk 28(11).
@@ -34,10 +32,6 @@ def average_covariances(
         In bars.
     rows : IntArray of shape (n_rows,) or slice
         The bars whose covariances are wanted. Default: all.
-
-    Notes
-    -----
-    Means are taken as 0. The value of bar t uses returns up to bar t.
     """
     known = np.ascontiguousarray(np.nan_to_num(returns, nan=0.0).T)
     n = len(known)
@@ -51,18 +45,7 @@ def average_covariances(
 
 
 def risk_shares(weights: FloatArray, covariance: FloatArray) -> FloatArray:
-    """Return the share of each position in the variance of the portfolio, of the weights' shape.
-
-    Notes
-    -----
-    w_i (C w)_i / w'C w; they add up to 1, and one is negative where the position hedges. NaN
-    without variance.
-
-    Examples
-    --------
-    >>> risk_shares(np.array([0.5, 0.5]), np.diag([0.04, 0.01])).round(9).tolist()
-    [0.8, 0.2]
-    """
+    """Return the share of each position in the variance of the portfolio, of the weights' shape."""
     marginal = np.einsum("...ij,...j->...i", covariance, weights)
     parts = weights * marginal
     total = parts.sum(axis=-1, keepdims=True)
@@ -71,13 +54,6 @@ def risk_shares(weights: FloatArray, covariance: FloatArray) -> FloatArray:
 
 
 def diversification_ratio(weights: FloatArray, covariance: FloatArray) -> FloatArray:
-    """Return the sum of the positions' volatilities over that of the portfolio; NaN without.
-
-    Examples
-    --------
-    >>> round(float(diversification_ratio(np.array([0.5, 0.5]), np.diag([0.04, 0.04]))), 6)
-    1.414214
-    """
     alone = np.sum(np.abs(weights) * np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1)), axis=-1)
     variance = np.einsum("...i,...ij,...j->...", weights, covariance, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -86,22 +62,6 @@ def diversification_ratio(weights: FloatArray, covariance: FloatArray) -> FloatA
 
 
 def effective_bets(weights: FloatArray, covariance: FloatArray) -> FloatArray:
-    """Return the effective number of uncorrelated bets: from 1 to n; NaN without variance.
-
-    Notes
-    -----
-    exp of the entropy of the shares of n uncorrelated factors in the variance of the portfolio. The
-    factors are the minimum-torsion bets: of all uncorrelated ones those that track the n returns
-    with the least error, each in units of its own deviation. With C the correlations, y the weights
-    times the deviations, c the symmetric root of C, and q the rotation of :func:`find_rotation`,
-    the shares are (q c y)_k^2 / y'C y. Two instruments of equal risk are two bets for any
-    correlation between -1 and 1.
-
-    Examples
-    --------
-    >>> round(float(effective_bets(np.array([1.0, 1.0]), np.diag([0.04, 0.04]))), 6)
-    2.0
-    """
     deviation = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     unit = np.where(deviation > 0.0, deviation, 1.0)
     correlation = covariance / (unit[..., :, None] * unit[..., None, :])

@@ -1,8 +1,4 @@
-"""Objectives, constraints, and the order of parameter sets under them.
-
-A ruined set ranks below every other set, whatever its objective: its Sharpe ratio before
-ruin is meaningless.
-"""
+"""Objectives, constraints, and the order of parameter sets under them."""
 
 from __future__ import annotations
 
@@ -35,10 +31,8 @@ MetricArrays: TypeAlias = Mapping[str, FloatArray]
 ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, float]], float]"
 
 TINY = float(np.finfo(np.float64).tiny)
-"""Violation of a strict bound that is met exactly."""
 
 NEVER = ("time_to_first_liquidation", "ruin_time")
-"""Times of an event, NaN if it never came: then it is later than every bound."""
 
 _CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
 
@@ -59,8 +53,6 @@ class Objective:
 
 
 class Constraint(NamedTuple):
-    """Bound on a measure: ``operator`` is one of <=, >=, ==, <, >."""
-
     name: str
     operator: str
     bound: float
@@ -69,11 +61,6 @@ class Constraint(NamedTuple):
         return f"{self.name} {self.operator} {self.bound:g}"
 
     def violation(self, metrics: MetricArrays) -> FloatArray:
-        """Return by how much each set violates it: 0 if it does not, infinite for NaN.
-
-        In units of the bound, or of the measure if the bound is 0. An event that never came (a
-        first liquidation, a ruin) counts as later than any bound, unless the set failed.
-        """
         values = select_measure(metrics, self.name)
         if self.name in NEVER:
             has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
@@ -93,11 +80,9 @@ GIVE_PATHS = Either(
     "bt.tune(..., paths=bt.simulate_paths(market, ...))", "backtest tune --paths 2000"
 )
 RUIN = Constraint("ruined", "==", 0.0)
-"""Constraint that always applies."""
 
 
 def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
-    """Return one measure of all sets, or raise a ParameterError if it was not measured."""
     if name in metrics:
         return metrics[name]
     is_known = name in METRICS
@@ -120,30 +105,6 @@ def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
 
 
 def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) -> Objective:
-    """Return the objective that a user described.
-
-    Parameters
-    ----------
-    objective : str, mapping or callable
-        A measure, with its sign reversed if less is better (``"max_drawdown"``); with a leading
-        minus its negative (``"-turnover"``). A mapping is a weighted sum:
-        ``{"sharpe": 1.0, "turnover": -0.01}``. A callable takes the measures of one set and returns
-        a number; if it divides by zero, the set has no score.
-    on_paths : collection of str
-        Names of measures on simulated paths that will be measured too.
-
-    Raises
-    ------
-    ParameterError
-        If it is none of these, or names no measure.
-
-    Examples
-    --------
-    >>> read_objective("max_drawdown").name
-    '-max_drawdown'
-    >>> read_objective("sharpe").score({"sharpe": np.array([1.0, 2.0])})
-    array([1., 2.])
-    """
     if isinstance(objective, str):
         return _read_name(objective, on_paths)
     if isinstance(objective, Mapping) and objective:
@@ -161,7 +122,6 @@ def read_objective(objective: ObjectiveLike, *, on_paths: Collection[str] = ()) 
 def read_objectives(
     objectives: ObjectiveLike | Sequence[ObjectiveLike], *, on_paths: Collection[str] = ()
 ) -> tuple[Objective, ...]:
-    """Return one objective, or those of a list, as a tuple."""
     is_list = isinstance(objectives, Sequence) and not isinstance(objectives, str)
     several: Any = objectives if is_list and objectives else [objectives]
     return tuple(read_objective(each, on_paths=on_paths) for each in several)
@@ -177,7 +137,6 @@ def _read_name(text: str, on_paths: Collection[str]) -> Objective:
 
 
 def find_direction(name: str) -> int:
-    """Return 1 if more of a measure is better, -1 if less is, 0 if neither."""
     risk = read_risk_name(name)
     if risk is None:
         return ABOUT[name].better
@@ -204,13 +163,6 @@ def _read_sum(weights: Mapping[str, float], on_paths: Collection[str]) -> Object
 
 
 def write_sum(weights: Mapping[str, float]) -> str:
-    """Return a weighted sum of measures as text.
-
-    Examples
-    --------
-    >>> write_sum({"calmar": 1.0, "turnover": -0.001}), write_sum({"sharpe": 2.0, "cagr": -1.0})
-    ('calmar - 0.001 * turnover', '2 * sharpe - cagr')
-    """
     terms = []
     for name, weight in weights.items():
         size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
@@ -249,20 +201,6 @@ def _call_objective(
 def read_constraints(
     constraints: Mapping[str, str] | None = None, *, on_paths: Collection[str] = ()
 ) -> tuple[Constraint, ...]:
-    """Return the constraints of a mapping such as ``{"max_drawdown": "<= 0.4"}``, and no ruin.
-
-    ``on_paths`` are names of measures on simulated paths that will be measured too.
-
-    Raises
-    ------
-    ParameterError
-        If they are no mapping, a measure is unknown, or a text is no bound.
-
-    Examples
-    --------
-    >>> [str(each) for each in read_constraints({"max_drawdown": "<= 0.4"})]
-    ['ruined == 0', 'max_drawdown <= 0.4']
-    """
     if constraints is not None and not isinstance(constraints, Mapping):
         raise ParameterError(
             f"constraints must be a mapping of measures to bounds, got {constraints!r}",
@@ -291,7 +229,6 @@ def _read_constraint(name: str, text: str, on_paths: Collection[str]) -> Constra
 
 
 def check_metric(name: str, *, where: str, on_paths: Collection[str] = ()) -> None:
-    """Raise a ParameterError that suggests the nearest name if there is no such measure."""
     if name in on_paths:
         return
     if read_risk_name(name) is not None:
@@ -344,7 +281,6 @@ def rank_by_objective(
     constraints: Mapping[str, str] | None,
     failed: BoolArray,
 ) -> IntArray:
-    """Return the rows of all sets under an objective and constraints, the best first."""
     return order_sets(
         read_objective(objective).score(metrics),
         total_violation(read_constraints(constraints), metrics),
@@ -363,11 +299,6 @@ def pareto(scores: FloatArray, feasible: BoolArray) -> IntArray:
         Larger is better; sets with a NaN are left out.
     feasible : bool array of shape (n_sets,)
         Sets that satisfy all constraints.
-
-    Examples
-    --------
-    >>> pareto(np.array([[1.0, 1.0], [2.0, 0.0], [0.5, 0.5]]), np.array([True, True, True]))
-    array([0, 1])
     """
     left = np.flatnonzero(feasible & ~np.isnan(scores).any(axis=1))
     left = left[np.argsort(-_rank_sums(scores[left]), kind="stable")]
@@ -381,7 +312,6 @@ def pareto(scores: FloatArray, feasible: BoolArray) -> IntArray:
 
 
 def _rank_sums(scores: FloatArray) -> FloatArray:
-    """Return the sum of the ranks of each row, which is larger for a row that beats another."""
     if not len(scores):
         return np.empty(0)
     ranks = [np.unique(column, return_inverse=True)[1] for column in scores.T]

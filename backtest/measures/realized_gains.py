@@ -78,8 +78,6 @@ class Realization:
 
 
 class GainCounts(NamedTuple):
-    """Positions by bar: realized and kept, at gains and at losses."""
-
     realized_gains: float = 0.0
     paper_gains: float = 0.0
     realized_losses: float = 0.0
@@ -147,7 +145,6 @@ def count_realized(
     *,
     is_inverse: bool,
 ) -> tuple[GainCounts, pd.DataFrame]:
-    """Return positions by bar, and the lots that were closed; arguments of :func:`realization`."""
     is_trade = quantity != 0.0
     traded_at, quantity, price = traded_at[is_trade], quantity[is_trade], price[is_trade]
     turns, value = split_trades(quantity), -1.0 / price if is_inverse else price
@@ -185,7 +182,6 @@ def share_closed(
 
 
 def list_closed(turns: Turns, traded_at: IntArray, price: FloatArray) -> pd.DataFrame:
-    """Return the lots that trades closed, the oldest first."""
     opened, closed, contracts = match_first_in(turns)
     side = np.sign(turns.after[opened])
     begin, end = traded_at[opened], traded_at[closed]
@@ -195,7 +191,6 @@ def list_closed(turns: Turns, traded_at: IntArray, price: FloatArray) -> pd.Data
 
 
 def join_realized(parts: Mapping[str, tuple[GainCounts, pd.DataFrame]]) -> Realization:
-    """Return the realization of several instruments: each position counts for itself."""
     counts = GainCounts(
         *(sum(column) for column in zip(*(each[0] for each in parts.values()), strict=True))
     )
@@ -205,7 +200,6 @@ def join_realized(parts: Mapping[str, tuple[GainCounts, pd.DataFrame]]) -> Reali
 
 
 def summarize(counts: GainCounts, lots: pd.DataFrame) -> Realization:
-    """Return the shares and the holding times."""
     weight = (lots["quantity"] * lots["entry"]).abs()
     gains = counts.realized_gains + counts.paper_gains
     losses = counts.realized_losses + counts.paper_losses
@@ -222,5 +216,4 @@ def summarize(counts: GainCounts, lots: pd.DataFrame) -> Realization:
 
 
 def divide(part: float, whole: float) -> float:
-    """Return part / whole, NaN where there is nothing."""
     return part / whole if whole else math.nan

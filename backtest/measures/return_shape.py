@@ -84,12 +84,10 @@ def kurtosis(returns: FloatArray) -> float:
 
 
 def has_spread(returns: FloatArray) -> bool:
-    """Return whether the standard deviation of two returns or more is at least 1e-12."""
     return len(returns) > 1 and bool(np.std(returns, ddof=1) >= LEAST_DEVIATION)
 
 
 def central_moments(returns: FloatArray) -> tuple[float, float, float]:
-    """Return the second, third and fourth central moment."""
     centred = returns - np.mean(returns)
     square = centred * centred
     return (
@@ -234,12 +232,6 @@ def probability_of_skill(excess: FloatArray) -> float:
     ----------
     excess : array of shape (n,)
         Simple returns per sampling period, in excess of the risk-free rate.
-
-    Returns
-    -------
-    float
-        :func:`probabilistic_sharpe` of the returns' own moments, against 0. NaN if there is no
-        Sharpe ratio: fewer than 2 returns, or a deviation below 1e-12.
     """
     if not has_spread(excess):
         return math.nan

@@ -86,7 +86,6 @@ METRICS = (
     "final_equity",
     *(f"{name}_annual" for name in COSTS),
 )
-"""All measures of a run, in their order."""
 
 
 CORE = (
@@ -104,9 +103,7 @@ CORE = (
     "final_equity",
     *(f"{name}_annual" for name in COSTS),
 )
-"""Measures of a sweep with ``metrics="core"``."""
 OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
-"""Further measures of accounts with options, in tables of sets too."""
 
 
 def measure_run(
@@ -128,12 +125,7 @@ def measure_run(
 def measure_accounts(
     tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray
 ) -> dict[str, FloatArray]:
-    """Return the measures of many accounts, each array of shape (n_accounts,).
-
-    ``tally`` maps the fields of a :class:`Tally` to arrays; with the core's fields only, the result
-    has the core's measures. ``unit`` and ``equity`` are values at the end. Logarithms and
-    exponentials are taken one by one, so that an account has the same bits alone and among others.
-    """
+    """Return the measures of many accounts, each array of shape (n_accounts,)."""
     years = span.years
     with np.errstate(all="ignore"):
         measured = measure_core(tally, span, unit, equity, years)
@@ -145,7 +137,6 @@ def measure_accounts(
 def measure_core(
     tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray, years: float
 ) -> dict[str, FloatArray]:
-    """Return the measures of the core."""
     growth = unit / tally["first_unit"]
     is_ruined = tally["ruin"] >= 0
     cagr = np.array([find_growth_rate(each, years) for each in growth.tolist()])
@@ -177,7 +168,6 @@ def measure_core(
 def measure_rest(
     tally: Mapping[str, Any], span: RunSpan, years: float, is_ruined: BoolArray
 ) -> dict[str, FloatArray]:
-    """Return the accumulated measures outside the core."""
     n = tally["samples"]
     downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
     logs = np.array([math.log(each) for each in tally["decay_product"].tolist()])
@@ -228,7 +218,6 @@ def find_equivalents(disutility: FloatArray, periods: float) -> FloatArray:
 
 
 def as_floats(values: object) -> FloatArray:
-    """Return a copy as float64."""
     return np.array(values, dtype=np.float64)
 
 
@@ -239,7 +228,6 @@ def annualize_ratios(mean: FloatArray, deviation: FloatArray, periods: float) ->
 
 
 def days_since(span: RunSpan, bar: IntArray) -> FloatArray:
-    """Return the days from the start to the close of each bar; NaN for -1 (never)."""
     row = np.maximum(bar - span.first, 0).astype(np.int64)
     days = (span.closes[row] - span.start) / DAY
     return np.where(bar >= 0, days, np.nan)

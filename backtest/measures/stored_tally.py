@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 LATER = (
     "disutility", "carry", "calls_met", "calls_failed", "liquidated_calls", "call_days", "over_cap",
 )  # fmt: skip
-"""Sums that results of earlier versions do not have."""
 
 
 def flatten_tally(tally: Tally) -> dict[str, float]:
-    """Return all numbers of a tally by name, as results store them."""
     flat: dict[str, Any] = {}
     for name, value in tally._asdict().items():
         flat |= value._asdict() if hasattr(value, "_asdict") else {name: value}
@@ -26,10 +24,6 @@ def flatten_tally(tally: Tally) -> dict[str, float]:
 
 
 def read_tally(flat: Mapping[str, Any]) -> Tally:
-    """Return the tally that :func:`flatten_tally` has made numbers of.
-
-    A sum of :data:`LATER`, which an earlier version did not store, is NaN.
-    """
     flat = {**dict.fromkeys(LATER, math.nan), **flat}
 
     def read(record: Any) -> Any:

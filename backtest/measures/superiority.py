@@ -1,8 +1,4 @@
-"""Tests over many accounts: whether any beats a baseline, and which may be the best.
-
-Gains are series whose means are compared: a measure plus the influence of each return on it. For
-log growth they are the log returns.
-"""
+"""Tests over many accounts: whether any beats a baseline, and which may be the best."""
 
 from __future__ import annotations
 

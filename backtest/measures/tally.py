@@ -1,9 +1,4 @@
-"""Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps.
-
-All arithmetic is scalar, on named tuples, in the order of bars, so plain Python and compiled code
-give the same bits. Returns are those of the unit value, sampled at the bars that ``ends_sample``
-marks.
-"""
+"""Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps."""
 
 from __future__ import annotations
 
@@ -37,12 +32,7 @@ FARTHEST = 1.01 / (1.0 - NEAR)
 
 
 class Clock(NamedTuple):
-    """Inputs of the tally by bar, arrays of shape (n_bars,).
-
-    ``is_on`` is None if nothing is measured. ``ends_sample`` is 1 at the last bar of each sampling
-    period, ``log_return`` the logarithmic mark return of one contract (NaN if it has none), and
-    ``risk_free`` the simple rate earned over the bar.
-    """
+    """Inputs of the tally by bar, arrays of shape (n_bars,)."""
 
     is_on: bool | None
     ends_sample: FloatArray
@@ -51,12 +41,6 @@ class Clock(NamedTuple):
 
 
 class Drawdown(NamedTuple):
-    """The running peak of the unit value and the deepest fall so far.
-
-    ``peak`` is the running peak. ``low`` and ``low_peak`` are the deepest trough and its peak,
-    followed by the bars of that peak, the trough, and the recovery (-1: none).
-    """
-
     peak: float
     low: float
     low_peak: float
@@ -67,13 +51,6 @@ class Drawdown(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Moments of sampled returns so far, and the start of the current sample.
-
-    ``mean`` and ``squares`` are Welford's moments of the returns, ``excess_*`` those of returns
-    over the risk-free rate, ``downside`` the sum of squared negative ones. ``disutility`` is the
-    sum of (1 + r)^-2, the negative utility of an investor with a relative risk aversion of 3.
-    """
-
     sample_unit: float
     sample_free: float
     samples: int
@@ -86,11 +63,6 @@ class Sample(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """Leverage and margin use at closes; the peak margin ratio is peak_needed / peak_backing.
-
-    ``over_cap`` counts closes above the cap of gross leverage.
-    """
-
     near: int
     over_cap: int
     leverage: float
@@ -100,13 +72,6 @@ class Exposure(NamedTuple):
 
 
 class Decay(NamedTuple):
-    """Growth lost to volatility, as sums of l ln(1 + r) and of ln(1 + l r), and to carry.
-
-    ``decay_held`` is the first sum. The second is ``decay_log`` plus the logarithm of
-    ``decay_product``, which is only taken before the product would leave the range of float64.
-    ``carry`` is the sum of funding, interest and fees, each over the equity before its bar.
-    """
-
     decay_held: float
     decay_log: float
     decay_product: float
@@ -114,12 +79,6 @@ class Decay(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Sums and extremes so far.
-
-    ``money`` sums the ledgers of all bars, ``equity`` the equity at closes. ``first_liquidation``
-    and ``ruin`` are bars (-1: none). ``inverse`` is 1 / equity at the last close.
-    """
-
     first_unit: float
     drawdown: Drawdown
     sample: Sample
@@ -134,10 +93,6 @@ class Tally(NamedTuple):
 
 
 def start_tally(unit: float, equity: float, t: int) -> Tally:
-    """Return an empty tally for an account of this unit value and equity before bar t.
-
-    The first peak is the start itself, counted as bar t - 1.
-    """
     return Tally(
         first_unit=unit,
         drawdown=Drawdown(
@@ -183,7 +138,6 @@ def count_bar(
     quote: Quote,
     t: int,
 ) -> Tally:
-    """Return the tally with bar t added."""
     sample = add_free(clock, tally.sample, t)
     if clock.ends_sample[as_index(t)] != 0.0:
         sample, _ = finish_sample(sample, after.unit)
@@ -214,7 +168,6 @@ def count_bar(
 
 
 def mark_drawdown(drawdown: Drawdown, unit: float, t: int) -> Drawdown:
-    """Return the drawdown updated with the unit value at the close of bar t."""
     if unit < drawdown.peak and not is_deeper(drawdown.peak, drawdown.low, drawdown.low_peak, unit):
         return drawdown
     peak_bar, recovered = drawdown.peak_bar, drawdown.recovered
@@ -238,19 +191,16 @@ def mark_drawdown(drawdown: Drawdown, unit: float, t: int) -> Drawdown:
 
 
 def invert(equity: float) -> float:
-    """Return 1 / equity, or 0 without equity, which then counts as no leverage."""
     return 1.0 / equity if equity > 0.0 else 0.0
 
 
 def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
-    """Return whether a unit value is further under its peak than the deepest so far."""
     return unit * low_peak < low * peak
 
 
 def update_drawdown(
     peak: float, low: float, low_peak: float, unit: float
 ) -> tuple[float, float, float]:
-    """Return the running peak and the deepest fall, updated with a unit value."""
     peak = max(peak, unit)
     if is_deeper(peak, low, low_peak, unit):
         return peak, unit, peak
@@ -258,7 +208,6 @@ def update_drawdown(
 
 
 def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
-    """Return the sample with the risk-free rate of bar t earned."""
     free = grow_free(sample.sample_free, clock.risk_free[as_index(t)])
     if free == sample.sample_free:
         return sample
@@ -276,12 +225,10 @@ def add_free(clock: Clock, sample: Sample, t: int) -> Sample:
 
 
 def grow_free(free: float, rate: float) -> float:
-    """Return the risk-free return so far, compounded with one more bar."""
     return free + rate * (1.0 + free)
 
 
 def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
-    """Return the moments updated with the sample that ends here, and its return."""
     change = unit / sample.sample_unit - 1.0 if sample.sample_unit > 0.0 else 0.0
     excess = change - sample.sample_free
     n = sample.samples + 1
@@ -305,7 +252,6 @@ def finish_sample(sample: Sample, unit: float) -> tuple[Sample, float]:
 
 
 def find_disutility(growth: float) -> float:
-    """Return growth^-2, infinite where nothing is left."""
     square = growth * growth
     return 1.0 / square if square > 0.0 else math.inf
 
@@ -320,10 +266,6 @@ def grow_decay(
     quote: Quote,
     t: int,
 ) -> Decay:
-    """Return the decay after bar t, over which some contracts were held.
-
-    ``inverse`` is 1 / equity before the bar, after flows.
-    """
     held, log, product = decay.decay_held, decay.decay_log, decay.decay_product
     if ledger.liquidations + ledger.stops + ledger.take_profits == 0:
         move, value = clock.log_return[as_index(t)], before.balances.positions[0].value
@@ -334,7 +276,6 @@ def grow_decay(
 
 
 def add_carry(carry: float, ledger: Ledger, inverse: float) -> float:
-    """Return the carry with the costs of a bar; ``inverse`` is 1 / equity before it."""
     carry = carry + ledger.funding * inverse
     carry = carry + ledger.interest * inverse
     return carry + ledger.fees * inverse
@@ -349,7 +290,6 @@ def add_decay(
     quote: Quote,
     move: float,
 ) -> tuple[float, float]:
-    """Return the decay's sum and product after a bar; ``inverse`` and ``value`` precede it."""
     is_known = not math.isnan(move)
     rise = quote.mark_close - value if is_known else 0.0
     drift = abs(value) * move if is_known else 0.0
@@ -360,12 +300,10 @@ def add_decay(
 
 
 def needs_folding(product: float) -> bool:
-    """Return whether a product is about to leave the range of float64."""
     return product > 1e100 or product < 1e-100
 
 
 def fold_product(log: float, product: float) -> tuple[float, float]:
-    """Return logarithm and product; a product out of range moves to the logarithm."""
     if needs_folding(product):
         return log + math.log(product), 1.0
     return log, product
@@ -374,7 +312,6 @@ def fold_product(log: float, product: float) -> tuple[float, float]:
 def add_exposure(
     rules: InstrumentRules, exposure: Exposure, balances: Balances, inverse: float, quote: Quote
 ) -> Exposure:
-    """Return the exposure updated with a close."""
     leverage, needed, backing = update_peaks(rules, exposure, balances, inverse, quote)
     notional = abs(balances.positions[0].quantity) * abs(quote.mark_close)
     return Exposure(
@@ -390,10 +327,6 @@ def add_exposure(
 def update_peaks(
     rules: InstrumentRules, exposure: Exposure, balances: Balances, inverse: float, quote: Quote
 ) -> tuple[float, float, float]:
-    """Return the peaks of leverage and of needed margin with its backing, updated with a close.
-
-    A second call changes nothing.
-    """
     position = balances.positions[0]
     leverage = abs(position.quantity) * abs(quote.mark_close) * inverse
     backing = compute_backing(rules, balances, quote.mark_close)
@@ -408,10 +341,6 @@ def update_peaks(
 def raise_ratio(
     peak_needed: float, peak_backing: float, needed: float, backing: float, is_held: bool
 ) -> tuple[float, float]:
-    """Return the higher of two margin ratios, as requirement and backing.
-
-    That of a position without backing is infinite: 1 over 0.
-    """
     if is_held and not backing > 0.0:
         return 1.0, 0.0
     if needed * peak_backing > peak_needed * backing:
@@ -420,14 +349,12 @@ def raise_ratio(
 
 
 def is_near(rules: InstrumentRules, balances: Balances, quote: Quote) -> bool:
-    """Return whether the mark close is within a tenth of the liquidation price."""
     lower, upper = find_near(rules, quote)
     value = find_adverse(balances.positions[0], lower, upper)
     return is_failing(rules, balances, value, quote.multiplier)
 
 
 def find_near(rules: InstrumentRules, quote: Quote) -> tuple[float, float]:
-    """Return the values at which a long and a short are checked for being near."""
     close = quote.mark_close
     lower = worsen(rules, close, 1.0, 1.0 / (1.0 + NEAR) - 1.0)
     upper = worsen(rules, close, 1.0, 1.0 / (1.0 - NEAR) - 1.0)

@@ -24,15 +24,10 @@ TRADE_MEASURES = {
     "longest_losing_run": Metric("number", -1, "most losers in a row, by their exits"),
     "mean_days": Metric("days", 0, "mean time from entry to exit"),
 }
-"""Unit, direction and meaning of the measures of trades, in their order."""
 
 
 def measure_trades(profit: FloatArray, days: FloatArray) -> dict[str, float]:
     """Return the measures of closed trades, in the order in which they ended.
-
-    ``trades`` is their number, ``win_rate`` the share with a profit, ``profit_factor`` what the
-    winners made over what the losers lost (NaN without a loser), ``expectancy`` the mean profit.
-    ``longest_losing_run`` is the largest number of losers in a row. NaN where there is no trade.
 
     Parameters
     ----------
@@ -40,12 +35,6 @@ def measure_trades(profit: FloatArray, days: FloatArray) -> dict[str, float]:
         Profits after costs, in the settlement currency.
     days : FloatArray of shape (n_trades,)
         How long each was held.
-
-    Examples
-    --------
-    >>> found = measure_trades(np.array([3.0, -1.0, -1.0, 1.0]), np.ones(4))
-    >>> found["win_rate"], found["profit_factor"], found["expectancy"], found["longest_losing_run"]
-    (0.5, 2.0, 0.5, 2.0)
     """
     wins, losses = profit[profit > 0.0], profit[profit < 0.0]
     lost = -float(losses.sum())
@@ -64,11 +53,9 @@ def measure_trades(profit: FloatArray, days: FloatArray) -> dict[str, float]:
 
 
 def average(values: FloatArray) -> float:
-    """Return the mean, NaN of nothing."""
     return float(values.mean()) if len(values) else math.nan
 
 
 def count_longest(profit: FloatArray) -> int:
-    """Return the largest number of losses in a row."""
     ends = np.concatenate(([-1], np.flatnonzero(~(profit < 0.0)), [len(profit)]))
     return int(np.diff(ends).max()) - 1

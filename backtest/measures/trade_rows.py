@@ -20,11 +20,7 @@ VIEWS = ("trip", "fifo", "average")
 
 
 class Fills(NamedTuple):
-    """Fills of one instrument, arrays of shape (n_fills,), and the funding between them.
-
-    ``value`` is the u filled. ``loss`` is that of liquidations. ``funding`` is what the position
-    paid since the fill before, ``rate`` the same per contract.
-    """
+    """Fills of one instrument, arrays of shape (n_fills,), and the funding between them."""
 
     turns: Turns
     value: FloatArray
@@ -37,12 +33,6 @@ class Fills(NamedTuple):
 
 
 class TradeRows(NamedTuple):
-    """Trades: the fills at which they began and ended, and their money.
-
-    ``entry_value`` and ``exit_value`` are averages by quantity; ``gain`` is the profit between
-    them, at the prices filled.
-    """
-
     entry: IntArray
     exit: IntArray
     side: FloatArray
@@ -58,21 +48,12 @@ class TradeRows(NamedTuple):
 
 
 def list_trades(fills: Fills, view: TradeView) -> TradeRows:
-    """Return the trades of one instrument.
-
-    ``"trip"``: from flat to flat; a fill that turns the position ends one and begins the next.
-    ``"fifo"``: a trade for each lot, or part of a lot, that a fill closes, the oldest first.
-    ``"average"``: a trade for each fill that closes contracts, at the average costs of all held.
-    The fee of a fill is shared by quantity, funding by the contracts held when it was paid; at
-    average costs, each contract carries the same part of what is paid up to the fill.
-    """
     if view == "trip":
         return list_trips(fills)
     return list_lots(fills) if view == "fifo" else list_average(fills)
 
 
 def list_trips(fills: Fills) -> TradeRows:
-    """Return the trades from flat to flat."""
     turns, starts = fills.turns, fills.turns.starts
     after = np.cumsum(starts) - 1
     before, n = after - starts, int(starts.sum())
@@ -109,7 +90,6 @@ def list_trips(fills: Fills) -> TradeRows:
 
 
 def list_lots(fills: Fills) -> TradeRows:
-    """Return a trade for each lot that was closed, first in first out."""
     turns = fills.turns
     entry, exit_, contracts = match_first_in(turns)
     part_in = contracts / np.abs(turns.quantity[entry])
@@ -136,7 +116,6 @@ def list_lots(fills: Fills) -> TradeRows:
 
 
 def list_average(fills: Fills) -> TradeRows:
-    """Return a trade for each fill that closed contracts, at average costs."""
     turns, (closes, opens) = fills.turns, fills.turns.shares
     exit_ = np.flatnonzero(turns.closed > 0.0)
     began = np.maximum.accumulate(np.where(turns.starts, np.arange(len(closes)), 0))

@@ -37,7 +37,6 @@ class TrialLuck(NamedTuple):
     deviation: float
 
     def find_deviation(self, n_returns: int, periods: float = 1.0) -> float:
-        """Return the deviation for ratios of ``n_returns`` returns, ``periods`` of them a year."""
         return self.deviation * math.sqrt(periods / (n_returns - 1))
 
 
@@ -83,7 +82,6 @@ def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> flo
 
 
 def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialLuck:
-    """Return what the best of several trials shows without skill; see :func:`effective_trials`."""
     where = "effective_trials"
     table = check_returns(returns, where=where, samples=2)
     k = table.shape[1]
@@ -104,10 +102,6 @@ def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialL
 
 
 def find_root(table: FloatArray) -> FloatArray:
-    """Return the symmetric square root of the correlations of columns.
-
-    It is continuous in them, so that rounding errors cannot turn it.
-    """
     centered = table - np.mean(table, axis=0)
     moves = np.std(table, axis=0) >= LEAST_DEVIATION
     norms = np.sqrt(np.sum(centered**2, axis=0))
@@ -118,7 +112,6 @@ def find_root(table: FloatArray) -> FloatArray:
 
 
 def match_draws(draws: FloatArray) -> tuple[float, float]:
-    """Return the number of independent trials whose highest is as many deviations, and its mean."""
     k = draws.shape[1]
     spread = float(np.mean(np.std(draws, axis=1, ddof=1))) if k > 1 else 0.0
     if spread < LEAST_SPREAD:
@@ -128,7 +121,6 @@ def match_draws(draws: FloatArray) -> tuple[float, float]:
 
 
 def count_normals(height: float, most: int) -> float:
-    """Return how many independent standard normals have this expected maximum, at most ``most``."""
     from scipy.special import ndtr  # noqa: PLC0415 - loads where it is used
 
     x, step = np.linspace(0.0, 9.0, 1_801, retstep=True)
@@ -148,5 +140,4 @@ def count_normals(height: float, most: int) -> float:
 
 
 def round_figures(value: float) -> float:
-    """Return a number rounded to a few significant digits."""
     return float(f"{value:.{FIGURES}g}")

@@ -1,11 +1,4 @@
-"""Tests that violations of a value at risk have the right frequency, and are independent.
-
-A violation is a loss over the forecast value at risk. Under a correct model violations are
-independent, each with probability 1 - level. Losses must not overlap: daily losses at every hour
-are not independent trials. P-values are asymptotic, for many violations. The test of independence
-converges slowly: at a level of 99 % it rejects 10 % of correct models, rather than 5 %, even after
-20,000 bars.
-"""
+"""Tests that violations of a value at risk have the right frequency, and are independent."""
 
 from __future__ import annotations
 
@@ -26,8 +19,6 @@ class LikelihoodRatio(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """Counts of pairs of consecutive observations, 1 for a violation and 0 for none."""
-
     n00: int
     n01: int
     n10: int
@@ -127,13 +118,6 @@ def conditional_coverage(violations: npt.ArrayLike, level: float) -> LikelihoodR
 
 
 def count_transitions(violations: npt.ArrayLike) -> Transitions:
-    """Return how often each pair of consecutive observations occurs.
-
-    Examples
-    --------
-    >>> count_transitions([0, 0, 1, 1, 0])
-    Transitions(n00=1, n01=1, n10=1, n11=1)
-    """
     hits = read_violations(violations, "independence", least=2)
     pairs = 2 * hits[:-1].astype(np.int64) + hits[1:]
     return Transitions(*np.bincount(pairs, minlength=4).tolist())
@@ -149,7 +133,6 @@ def log_likelihood(misses: int, hits: int, probability: float | None = None) -> 
 
 
 def chi_squared_test(statistic: float, *, degrees: int) -> LikelihoodRatio:
-    """Return a statistic, at least 0, with its p-value under chi-squared of 1 or 2 degrees."""
     x = max(0.0, statistic)
     p_value = math.erfc(math.sqrt(0.5 * x)) if degrees == 1 else math.exp(-0.5 * x)
     return LikelihoodRatio(x, p_value)

@@ -1,7 +1,4 @@
-"""Black-Scholes prices of European options on a spot price with a dividend yield.
-
-Like :mod:`backtest.options.pricing`, for scalars, arrays and compiled policies.
-"""
+"""Black-Scholes prices of European options on a spot price with a dividend yield."""
 
 from __future__ import annotations
 

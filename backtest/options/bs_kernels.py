@@ -16,7 +16,6 @@ PLAIN_SECONDS = {"fill_bs": 1e-5, "fill_bs_greeks": 2e-5, "fill_bs_volatilities"
 
 
 def scalar_growth(years: float, rate: float, dividend: float) -> float:
-    """Return the forward over the spot price, NaN where that does not fit into a float."""
     carry = (rate - dividend) * years
     return math.exp(carry) if abs(carry) <= MOST_CARRY else math.nan
 
@@ -30,7 +29,6 @@ def scalar_bs(
     rate: float,
     dividend: float,
 ) -> float:
-    """Return the Black-Scholes price; ``sign`` is 1 for a call, -1 for a put."""
     forward = spot * scalar_growth(years, rate, dividend)
     return scalar_price(sign, forward, strike, years, volatility, rate, False)
 
@@ -44,7 +42,6 @@ def scalar_bs_greeks(
     rate: float,
     dividend: float,
 ) -> Greeks:
-    """Return the Greeks by the spot price; rho is at a fixed spot."""
     growth = scalar_growth(years, rate, dividend)
     forward = spot * growth
     found = scalar_greeks(sign, forward, strike, years, volatility, rate, False)
@@ -70,16 +67,11 @@ def scalar_bs_implied(
     rate: float,
     dividend: float,
 ) -> float:
-    """Return the volatility at which Black-Scholes gives a price; NaN where there is none."""
     forward = spot * scalar_growth(years, rate, dividend)
     return scalar_implied(sign, price, forward, strike, years, rate, False)
 
 
 def fill_bs(terms: FloatArray, out: FloatArray) -> None:
-    """Write the price of each option to ``out``.
-
-    ``terms`` (7, n) holds the numbers of :func:`scalar_bs`, in its order.
-    """
     for i in range(len(out)):
         out[i] = scalar_bs(
             terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i],
@@ -99,7 +91,6 @@ def fill_bs_greeks(terms: FloatArray, out: FloatArray) -> None:
 
 
 def fill_bs_volatilities(terms: FloatArray, out: FloatArray) -> None:
-    """Write the implied volatility of each price to ``out``; see :func:`fill_bs`."""
     for i in range(len(out)):
         out[i] = scalar_bs_implied(
             terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i],

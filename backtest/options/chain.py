@@ -39,7 +39,6 @@ from backtest.venue import Option
 
 SETTLEMENTS = ("cash", "coin")
 UNNAMED = "unnamed underlying"
-"""What stands in for the name of an underlying where a table has none."""
 MOST_NAMES = 5
 """Number of names that a message lists."""
 
@@ -131,7 +130,6 @@ class Chain:
 
     @classmethod
     def _join(cls, chains: Sequence[Chain], source: str) -> Chain:
-        """Return one chain of the quotes of several, by time."""
         settlements = {each.settlement for each in chains}
         if len(settlements) > 1:
             raise DataError(
@@ -318,7 +316,6 @@ class Chain:
 
 
 def find_files(path: Path) -> list[Path]:
-    """Return the file, or the readable files of a folder by name."""
     if not path.exists():
         raise DataError(
             f"a file or folder of quotes must exist, {str(path)!r} does not",
@@ -338,42 +335,33 @@ def find_files(path: Path) -> list[Path]:
 
 
 def name_underlying(name: str) -> str:
-    """Return the name of an underlying, or what stands in for it where a table has none."""
     return name or UNNAMED
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
     shown = ", ".join(map(name_underlying, names[:MOST_NAMES]))
     return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
 def match_start(given: object, names: Sequence[str]) -> str:
-    """Return ``"; did you mean 'ETH'?"`` for a name that is longer, shorter or in small letters."""
     word = str(given).upper()
     near = [each for each in names if each and (each.upper() in word or word in each.upper())]
     return f"; did you mean {near[0]!r}?" if len(near) == 1 and word else ""
 
 
 def years_between(time: pd.Series, expiry: pd.Series) -> FloatArray:
-    """Return the years of 365 days from times to expiries."""
     days = (expiry - time).dt.total_seconds().to_numpy() / 86_400.0
     return np.asarray(days / YEAR_DAYS, dtype=np.float64)
 
 
 TIME = pd.Timestamp("2023-01-01 12:00", tz="UTC")
-"""Half a day after the sample market begins."""
 SPOT = 100_000.0
 DAYS = (2.0, 7.0, 30.0, 90.0, 180.0)
 SPREAD = 0.01
 
 
 def write_sample() -> pd.DataFrame:
-    """Return quotes of one underlying around a known smile, in coins.
-
-    Volatility is ``0.5 - 0.05 z + 0.02 z^2`` at z standard deviations of log-moneyness, bids and
-    asks a point below and above it.
-    """
+    """Return quotes of one underlying around a known smile, in coins."""
     parts = []
     for days in DAYS:
         years = days / 365.0

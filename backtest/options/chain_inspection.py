@@ -16,7 +16,6 @@ AGREEMENT = 1e-4
 """Largest difference between a mark and the price of its volatility, in coins or parts of the
 forward, and between forwards of one expiry, relative."""
 STALE = pd.Timedelta("5min")
-"""Age of a row's own stamp (``quoted``) at the snapshot, above which it is stale."""
 
 CHECKS: dict[str, str] = {
     "crossed": "the bid is above the ask",
@@ -76,7 +75,6 @@ class Inspection:
 
 
 def inspect_quotes(rows: pd.DataFrame, settlement: str) -> Inspection:
-    """Return the defects of the quotes of a chain, given with their ``years`` to expiry."""
     found = {name: check(rows, settlement) for name, check in FINDERS.items()}
     counts = rows[KEYS].assign(quotes=1, two_sided=(rows["bid"].notna() & rows["ask"].notna()) * 1)
     for name, (bad, _) in found.items():
@@ -90,17 +88,14 @@ def inspect_quotes(rows: pd.DataFrame, settlement: str) -> Inspection:
 
 
 Found = tuple[pd.Series, pd.Series]
-"""The rows that a check finds, and what it found in each row, as text."""
 
 
 def is_crossed(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find bids above asks."""
     del settlement
     return rows["bid"] > rows["ask"], write(rows, "bid {bid:g}, ask {ask:g}")
 
 
 def is_outside(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find quotes that give away money whatever happens."""
     sign = np.where(rows["kind"] == "call", 1.0, -1.0)
     unit = rows["forward"] if settlement == "coin" else 1.0
     least = np.maximum(sign * (rows["forward"] - rows["strike"]), 0.0) / unit
@@ -111,7 +106,6 @@ def is_outside(rows: pd.DataFrame, settlement: str) -> Found:
 
 
 def disagrees(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find marks that are not the price of their own volatility."""
     known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
     model = np.full(len(rows), np.nan)
     given = rows[known]
@@ -125,27 +119,23 @@ def disagrees(rows: pd.DataFrame, settlement: str) -> Found:
 
 
 def is_duplicated(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find contracts that stand more than once in a snapshot."""
     del settlement
     keys = [*KEYS, "expiry", "strike", "kind"]
     return rows.duplicated(keys), write(rows, "strike {strike:g}")
 
 
 def has_no_future(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find forwards that are no prices of futures."""
     del settlement
     bad = rows["forward_source"].isin(["parity", "index"])
     return bad, write(rows, "forward {forward:g} by {forward_source}")
 
 
 def has_no_forward(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find rows without any forward."""
     del settlement
     return rows["forward"].isna(), write(rows, "expiry {expiry:%Y-%m-%d}")
 
 
 def has_other_forward(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find forwards that differ from the median of their expiry, as those of other instants do."""
     del settlement
     usual = rows.groupby([*KEYS, "expiry"])["forward"].transform("median")
     bad = (rows["forward"] / usual - 1.0).abs() > AGREEMENT
@@ -153,25 +143,20 @@ def has_other_forward(rows: pd.DataFrame, settlement: str) -> Found:
 
 
 def is_stale(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find rows whose own stamp is old."""
     del settlement
     return rows["time"] - rows["quoted"] > STALE, write(rows, "quoted {quoted:%Y-%m-%d %H:%M}")
 
 
 def is_expired(rows: pd.DataFrame, settlement: str) -> Found:
-    """Find contracts that have expired."""
     del settlement
     return pd.Series(rows["years"] <= 0.0), write(rows, "expiry {expiry:%Y-%m-%d %H:%M}")
 
 
 def write(rows: pd.DataFrame, pattern: str) -> pd.Series:
-    """Return lazily formatted texts: the pattern filled for every row."""
     return LazyTexts(rows, pattern)  # type: ignore[return-value]
 
 
 class LazyTexts:
-    """Texts about rows, written only for those that are asked for."""
-
     def __init__(self, rows: pd.DataFrame, pattern: str) -> None:
         self.rows = rows
         self.pattern = pattern

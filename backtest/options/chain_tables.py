@@ -16,17 +16,12 @@ REQUIRED = ("time", "expiry", "strike", "kind", "bid", "ask")
 COLUMNS = (
     "time", "underlying", "expiry", "strike", "kind", *NUMBERS, "forward_source", "quoted", "name",
 )  # fmt: skip
-"""Columns of a chain, in this order."""
 SOURCES = ("future", "synthetic", "given", "parity", "index", "none")
-"""Where a forward may come from, as a table that was read before says."""
 SYNTHETIC = "SYN."
-"""How the names of Deribit's synthetic futures begin: forwards that it computes itself."""
 KINDS = {"call": "call", "put": "put", "c": "call", "p": "put"}
 
 
 class Layout(NamedTuple):
-    """How a source names its columns, and what its prices are in."""
-
     columns: Mapping[str, str]
     settlement: str
 
@@ -53,10 +48,6 @@ PLAIN = Layout({name: name for name in (*COLUMNS, "future")}, "")
 
 
 def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
-    """Return a table of quotes with the columns of a chain, and its settlement if known.
-
-    Raises a DataError that lists all defects.
-    """
     layout = DERIBIT if {"instrument_name", "option_type"} <= {*frame.columns} else PLAIN
     known = {old: new for old, new in layout.columns.items() if old in frame.columns}
     renamed = frame[list(known)].rename(columns=known).reset_index(drop=True)
@@ -71,7 +62,6 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
 
 
 def describe_missing(name: str, columns: pd.Index, where: str) -> Defect:
-    """Return the defect of a column that is not there."""
     others = [str(each) for each in columns]
     return Defect(
         f"a chain needs a column {name!r}",
@@ -82,13 +72,11 @@ def describe_missing(name: str, columns: pd.Index, where: str) -> Defect:
 
 
 def check_rows(frame: pd.DataFrame, where: str) -> Sequence[Defect]:
-    """Return the defect of a table without rows."""
     empty = Defect("a chain needs at least one row", "got none", where, "give another file")
     return [] if len(frame) else [empty]
 
 
 def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], list[Defect]]:
-    """Return the columns as numbers, times and texts, and what cannot be read."""
     read: dict[str, object | Defect] = {}
     for name in ("time", "expiry", "quoted"):
         given = frame[name] if name in frame else frame["time"]
@@ -109,7 +97,6 @@ def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], li
 
 
 def read_kinds(values: pd.Series, where: str) -> np.ndarray | Defect:
-    """Return "call" or "put" for each row."""
     kinds = values.astype(str).str.lower().map(KINDS)
     if kinds.isna().any():
         first = values[kinds.isna()].iloc[0]
@@ -119,7 +106,6 @@ def read_kinds(values: pd.Series, where: str) -> np.ndarray | Defect:
 
 
 def find_impossible(table: pd.DataFrame, where: str) -> list[Defect]:
-    """Return defects of values that no chain has: these rows are errors of the file."""
     rules = {
         "strike must be positive": ~(table["strike"] > 0.0),
         "a forward must be positive": table["forward"] <= 0.0,
@@ -142,11 +128,6 @@ def find_impossible(table: pd.DataFrame, where: str) -> list[Defect]:
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table sorted, with the source of each forward, "none" where it is not known yet.
-
-    A bid or an ask of 0 is no quote. A forward of Deribit's without the name of a future is its
-    index.
-    """
     for name in ("bid", "ask"):
         table[name] = table[name].where(table[name] > 0.0)
     source = table["forward_source"]
@@ -166,7 +147,6 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_names(table: pd.DataFrame) -> pd.Series:
-    """Return names of contracts as Deribit writes them: BTC-26JUN26-60000-P."""
     day = table["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
     letter = table["kind"].str[0].str.upper()
     head = table["underlying"].where(table["underlying"] != "", "OPTION")

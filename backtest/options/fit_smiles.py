@@ -43,24 +43,17 @@ def fit_svi(quotes: Quotes) -> SVI:
 
 
 def find_bounds(quotes: Quotes) -> tuple[FloatArray, FloatArray]:
-    """Return the least and largest (least total variance, b, rho, m, sigma).
-
-    m and sigma are held near the standard deviation of log-moneyness: few quotes near the money say
-    nothing about a curvature that is much wider, and the wings would be arbitrary.
-    """
     width = quotes.width
     low = np.array([0.0, 0.0, -0.999, -2.0 * width, 0.01 * width])
     return low, np.array([20.0, 2.0, 0.999, 2.0 * width, 8.0 * width])
 
 
 def build(x: FloatArray) -> SVI:
-    """Return the smile of (least total variance, b, rho, m, sigma)."""
     least, b, rho, m, sigma = (float(each) for each in x)
     return SVI(least - b * sigma * math.sqrt(1.0 - rho * rho), b, rho, m, sigma)
 
 
 def residuals(x: FloatArray, quotes: Quotes, grid: FloatArray, weight: float) -> FloatArray:
-    """Return differences from the quotes, and penalties for arbitrage."""
     smile = build(x)
     total = np.maximum(smile.total_variance(quotes.k), 1e-12)
     misfit = (np.sqrt(total / quotes.years) - quotes.mid) / quotes.tolerance
@@ -72,13 +65,11 @@ def residuals(x: FloatArray, quotes: Quotes, grid: FloatArray, weight: float) ->
 
 
 def penalty_grid(quotes: Quotes) -> FloatArray:
-    """Return log-moneyness at which arbitrage is penalized while fitting."""
     width = quotes.width
     return np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
 
 
 def find_start(quotes: Quotes) -> FloatArray:
-    """Return the best parameters over a grid of m and sigma, the others by linear least squares."""
     width = quotes.width
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
@@ -96,7 +87,6 @@ def find_start(quotes: Quotes) -> FloatArray:
 def solve_linear(
     k: FloatArray, total: FloatArray, weights: FloatArray, m: float, sigma: float
 ) -> FloatArray:
-    """Return (least total variance, b, rho, m, sigma) for given m and sigma."""
     x = k - m
     terms = np.stack([np.ones_like(x), x, np.sqrt(x * x + sigma * sigma)], axis=1)
     a, skew, b = np.linalg.lstsq(terms * weights[:, None], total * weights, rcond=None)[0]
@@ -107,7 +97,6 @@ def solve_linear(
 
 
 def is_sound(smile: SVI) -> bool:
-    """Return whether a smile has no butterfly arbitrage for |k| <= 1.5."""
     return smile.least_density >= LEAST_DENSITY
 
 
@@ -129,7 +118,6 @@ def soften(smile: SVI, years: float) -> SVI:
 
 
 def move_wings(wings: dict[str, float], c: float, least: float, share: float, years: float) -> SVI:
-    """Return a smile whose call wing and least variance are moved by a share towards others."""
     moved = dict(wings)
     moved["c"] += share * (c - wings["c"])
     moved["v_tilde"] += share * (least - wings["v_tilde"])
@@ -137,10 +125,6 @@ def move_wings(wings: dict[str, float], c: float, least: float, share: float, ye
 
 
 def fit_ssvi(expiries: list[Quotes]) -> list[SSVI]:
-    """Return the SSVI smiles of some expiries, in order of time: no arbitrage of either kind.
-
-    Parameters of the search: rho, eta (1 + |rho|) / 2 in [0, 1], gamma, and the rises of theta.
-    """
     atm = [each.money**2 * each.years for each in expiries]
     rises = np.maximum(np.diff([0.0, *atm]), 1e-8)
     start = np.array([-0.1, 0.5, 0.4, *np.log(rises)])
@@ -151,14 +135,12 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SSVI]:
 
 
 def build_ssvi(x: FloatArray) -> list[SSVI]:
-    """Return the smiles of the search's parameters."""
     rho, share, gamma = (float(each) for each in x[:3])
     eta = 2.0 * share / (1.0 + abs(rho))
     return [SSVI(float(theta), rho, eta, gamma) for theta in np.cumsum(np.exp(x[3:]))]
 
 
 def ssvi_residuals(x: FloatArray, expiries: list[Quotes]) -> FloatArray:
-    """Return the differences of all expiries from their quotes."""
     parts = []
     for smile, quotes in zip(build_ssvi(x), expiries, strict=True):
         total = smile.raw.total_variance(quotes.k)

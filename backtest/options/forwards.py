@@ -10,11 +10,6 @@ NEAREST = 3
 
 
 def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
-    """Return a chain in which every row has a forward, and where it comes from.
-
-    Without a future: the median of put-call parity over the strikes nearest the money that have
-    both quotes; else the index; else none (NaN).
-    """
     filled = table.copy()
     for _, rows in table.groupby(["time", "underlying", "expiry"], sort=False):
         without = rows.index[rows["forward_source"] == "none"]

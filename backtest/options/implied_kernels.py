@@ -33,19 +33,16 @@ def check_price(
     rate: float,
     is_coin: bool,
 ) -> int:
-    """Return why a price has no implied volatility, or FOUND."""
     if not years > 0.0:
         return NO_TIME
     return compare_price(sign, undiscount(price, forward, years, rate, is_coin), forward, strike)
 
 
 def undiscount(price: float, forward: float, years: float, rate: float, is_coin: bool) -> float:
-    """Return the price in cash at expiry."""
     return (price * forward if is_coin else price) * math.exp(rate * years)
 
 
 def compare_price(sign: float, undiscounted: float, forward: float, strike: float) -> int:
-    """Return where an undiscounted price lies among its no-arbitrage bounds; FOUND is inside."""
     intrinsic = max(0.0, sign * (forward - strike))
     if undiscounted >= (forward if sign > 0.0 else strike):
         return AT_BOUND
@@ -63,7 +60,6 @@ def scalar_implied(
     rate: float,
     is_coin: bool,
 ) -> float:
-    """Return the volatility at which Black-76 gives a price; NaN where there is none."""
     if not (is_possible(forward, strike, years, price, rate) and years > 0.0):
         return math.nan
     undiscounted = undiscount(price, forward, years, rate, is_coin)
@@ -105,7 +101,6 @@ def solve_deviation(x: float, price: float) -> float:
 def find_step(
     x: float, s: float, b: float, slope: float, price: float, bound: float, is_low: bool
 ) -> float:
-    """Return the Householder step of third order from s, where b is known, towards the price."""
     if not (slope > 0.0 and b > 0.0):
         return math.nan
     q = x / s
@@ -176,10 +171,6 @@ def guess_large(x: float, price: float, bound: float) -> float:
 
 
 def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
-    """Write the implied volatility of each price to ``out``.
-
-    ``terms`` (6, n) holds the numbers of :func:`scalar_implied`, in its order.
-    """
     for i in range(len(out)):
         out[i] = scalar_implied(
             terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin

@@ -1,7 +1,4 @@
-"""Kernels of surfaces that move with the price: variances by bar, and volatilities of contracts.
-
-Compiled by :mod:`backtest.base.kernel_compiler`; they write into their last argument.
-"""
+"""Kernels of surfaces that move with the price: variances by bar, and volatilities of contracts."""
 
 from __future__ import annotations
 
@@ -19,10 +16,7 @@ SMALL = 1e-9
 
 
 def fill_variances(closes: FloatArray, keeps: FloatArray, per_year: float, out: FloatArray) -> None:
-    """Write exponentially weighted means of squared log returns, per year, to ``out`` (n, 2).
-
-    The first row is there already. ``keeps`` (2,) are the weights of the value of the bar before.
-    """
+    """Write exponentially weighted means of squared log returns, per year, to ``out`` (n, 2)."""
     for t in range(1, len(closes)):
         move = math.log(closes[t] / closes[t - 1])
         square = move * move * per_year
@@ -36,7 +30,6 @@ def mean_decay(x: float) -> float:
 
 
 def find_atm(levels: FloatArray, speeds: FloatArray, row: int, years: float) -> float:
-    """Return the volatility at the forward: the root of the mean variance to expiry."""
     variance = levels[row, 0]
     variance += levels[row, 1] * mean_decay(speeds[0] * years)
     variance += levels[row, 2] * mean_decay(speeds[1] * years)
@@ -84,10 +77,6 @@ def fill_quotes(
     is_coin: bool,
     out: FloatArray,
 ) -> None:
-    """Write mark, bid, ask and Black delta of contracts without a chain to ``out`` (4, n).
-
-    Quotes are half of the spread in volatility, and at least a tick, from the mark.
-    """
     for i in range(len(signs)):
         place = (signs[i], forwards[i], strikes[i], years[i])
         mark = scalar_price(*place, volatilities[i], 0.0, is_coin)

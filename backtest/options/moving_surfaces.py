@@ -28,7 +28,6 @@ from backtest.options.svi import SVI
 
 YEAR = YEAR_DAYS * DAY
 FIT_GRID = np.linspace(-3.0, 2.0, 51)
-"""Standard deviations to expiry at which smiles are averaged."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -208,10 +207,6 @@ def quote_contracts(
     *,
     is_coin: bool,
 ) -> FloatArray:
-    """Return marks, bids, asks and Black deltas of n contracts, (4, n), per unit.
-
-    ``halves`` of the spread are in volatility; quotes are at least a tick from the mark.
-    """
     out = np.empty((4, len(signs)))
     compile_module(moving_kernels).fill_quotes(
         signs, forwards, strikes, years, volatilities, halves, ticks, is_coin, out
@@ -222,11 +217,7 @@ def quote_contracts(
 def weigh_squares(
     closes: FloatArray, start: FloatArray, keeps: FloatArray, per_year: float
 ) -> FloatArray:
-    """Return two exponentially weighted means of squared log returns at each close, (n, 2).
-
-    Per year, from ``start`` (2,) at the first close on; ``keeps`` (2,) are the weights of the value
-    of the bar before.
-    """
+    """Return two exponentially weighted means of squared log returns at each close, (n, 2)."""
     out = np.empty((len(closes), 2))
     out[0] = start
     compile_module(moving_kernels).fill_variances(closes, keeps, float(per_year), out)

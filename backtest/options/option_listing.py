@@ -46,7 +46,6 @@ class OptionListing(NamedTuple):
     quantities: pd.DataFrame | None = None
 
     def keep(self, names: Collection[str]) -> OptionListing:
-        """Return the listing of some instruments."""
         kept = {k: each for k, each in self.options.items() if self.underlyings[k] in names}
         frame = self.quantities
         return self._replace(
@@ -58,7 +57,6 @@ class OptionListing(NamedTuple):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return the contracts, and hashes of what values them, for identities and manifests."""
         frame = self.quantities
         return {
             "contracts": {name: each.to_dict() for name, each in self.options.items()},
@@ -72,7 +70,6 @@ class OptionListing(NamedTuple):
 
 
 def hash_frame(frame: pd.DataFrame) -> str:
-    """Return a hash of the rows and columns of a table."""
     rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
     return hashlib.sha256(json.dumps([str(each) for each in frame]).encode() + rows).hexdigest()
 
@@ -80,7 +77,6 @@ def hash_frame(frame: pd.DataFrame) -> str:
 def read_listing(
     given: Mapping[str, Any], surfaces: object, chains: object, quote_age: object, max_age: object
 ) -> tuple[dict[str, Any], OptionListing]:
-    """Return the markets of a mapping without its options, and the listing of these."""
     options = {name: each for name, each in given.items() if isinstance(each, Option)}
     markets = {name: each for name, each in given.items() if name not in options}
     if not markets or not all(isinstance(each, Market) for each in markets.values()):
@@ -105,7 +101,6 @@ def read_listing(
 
 
 def refuse_lone(name: str) -> ParameterError:
-    """Return the error of options without an instrument."""
     return ParameterError(
         f"an option needs the market of its underlying, got only {name!r}",
         where=WHERE,
@@ -114,7 +109,6 @@ def refuse_lone(name: str) -> ParameterError:
 
 
 def refuse_options(markets: Any, what: str, *, where: str) -> None:
-    """Refuse markets with options where nothing values them."""
     listed = [*getattr(markets, "options", ())]
     if listed:
         more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
@@ -126,7 +120,6 @@ def refuse_options(markets: Any, what: str, *, where: str) -> None:
 
 
 def check_contracts(options: Mapping[str, Option], start: int) -> None:
-    """Refuse names that are not text, contracts twice, and those that expired before the data."""
     first: dict[tuple[object, ...], str] = {}
     for name, each in options.items():
         if not isinstance(name, str) or not name.strip() or name != name.strip():
@@ -158,7 +151,6 @@ def find_expiry(option: Option) -> int:
 
 
 def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str:
-    """Return the instrument that a name means: its own name, or the only one of that coin."""
     if named in markets:
         return named
     found = [
@@ -186,7 +178,6 @@ def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str
 def read_by_underlying(
     argument: str, given: Any, kinds: tuple[type, ...], markets: Mapping[str, Market]
 ) -> dict[str, Any]:
-    """Return surfaces or chains by instrument."""
     if given is None:
         return {}
     noun = kinds[0].__name__
@@ -227,7 +218,6 @@ def read_age(name: str, given: object) -> int:
 
 
 def check_listing(listing: OptionListing, *, is_age_given: bool) -> None:
-    """Refuse options without surfaces, and ages and chains that do nothing."""
     for name, owner in listing.underlyings.items():
         if owner not in listing.surfaces:
             raise ParameterError(
@@ -246,7 +236,6 @@ def check_listing(listing: OptionListing, *, is_age_given: bool) -> None:
 
 
 def check_chain(listing: OptionListing, owner: str, chain: Chain) -> None:
-    """Refuse a chain without surfaces, of other settlement, or of several underlyings."""
     mine = {k: each for k, each in listing.options.items() if listing.underlyings[k] == owner}
     for name, each in mine.items():
         if each.settlement != chain.settlement:

@@ -32,11 +32,6 @@ RATES = ("rate", "dividend")
 
 
 class Formula(NamedTuple):
-    """A formula of scalars, and the kernel of a module that computes it for many options.
-
-    ``width`` is the number of values of an option, 0 for one that is no tuple.
-    """
-
     scalar: Callable[..., Any]
     module: ModuleType
     kernel: str
@@ -53,10 +48,6 @@ class Terms(NamedTuple):
 def read_terms(
     where: str, kind: Kind, numbers: Mapping[str, Number], settlement: object = None
 ) -> Terms:
-    """Return the arguments of a formula, in their order, checked and broadcast.
-
-    Forward, spot and strike must be positive; rates may be negative; all others not.
-    """
     arrays = {name: read_numbers(name, value, where) for name, value in numbers.items()}
     for name, array in arrays.items():
         if name not in RATES:
@@ -71,10 +62,7 @@ def read_terms(
 
 
 def evaluate(formula: Formula, terms: Terms) -> Any:
-    """Return the values of a formula: floats, or arrays of the shape of its arguments.
-
-    NaN where a number is.
-    """
+    """Return the values of a formula: floats, or arrays of the shape of its arguments."""
     first, width = terms.numbers[0], formula.width
     if not np.ndim(first):
         if any(math.isnan(number) for number in terms.numbers):
@@ -107,7 +95,6 @@ def broadcast(where: str, *arrays: FloatArray) -> tuple[FloatArray, ...]:
 
 
 def read_signs(kind: Kind, where: str) -> FloatArray:
-    """Return 1 for calls and -1 for puts."""
     kinds = np.asarray(kind)
     names = sorted(map(str, set(kinds.ravel().tolist())))
     wrong = [each for each in names if each not in SIGNS]
@@ -122,7 +109,6 @@ def read_signs(kind: Kind, where: str) -> FloatArray:
 
 
 def read_numbers(name: str, value: object, where: str) -> FloatArray:
-    """Return numbers as an array of floats; NaN is allowed, infinite ones are not."""
     try:
         given = np.asarray(value)
         array = None if given.dtype.kind in "USc" or value is None else given.astype(np.float64)
@@ -146,7 +132,6 @@ def read_numbers(name: str, value: object, where: str) -> FloatArray:
 def check_positive(
     name: str, array: FloatArray, where: str, *, is_zero_allowed: bool = False
 ) -> None:
-    """Raise an error if a number is negative, or 0 where that is not allowed."""
     with np.errstate(invalid="ignore"):
         bad = array < 0.0 if is_zero_allowed else array <= 0.0
     if bad.any():
@@ -160,14 +145,12 @@ def check_positive(
 
 
 def repair_cure(name: str, array: FloatArray) -> str:
-    """Return what to do about numbers that are out of range."""
     if array.ndim:
         return "leave such rows out, or mark them with NaN"
     return Phrase("check the value of {}", Argument(name))
 
 
 def check_carry(name: str, rate: FloatArray, years: FloatArray, where: str) -> None:
-    """Raise an error if the exponential of a rate times years does not fit into a float."""
     with np.errstate(over="ignore"):
         bad = np.abs(rate * years) > MOST_CARRY
     if bad.any():

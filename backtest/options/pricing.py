@@ -44,7 +44,6 @@ REASONS = (
     "at or above the largest value: no volatility gives it",
     "no time to expiry",
 )
-"""Why a price has no implied volatility; the first where it has one."""
 
 
 def price(
@@ -176,7 +175,6 @@ def greeks(
 
 
 def refuse_position(position: dict[str, Any], where: str) -> None:
-    """Raise an error if a position is described for Greeks per unit of the underlying."""
     for name, value in position.items():
         if value is not None:
             raise ParameterError(
@@ -263,7 +261,6 @@ def volatility_reason(
 
 
 def explain_row(*row: Any) -> str:
-    """Return why one price has no implied volatility."""
     if any(math.isnan(number) for number in row):
         return "a number is missing"
     return REASONS[check_price(*row)]

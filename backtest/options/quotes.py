@@ -22,8 +22,6 @@ FEWEST = 5
 
 
 class Quotes(NamedTuple):
-    """Two-sided quotes of one expiry: log-moneyness, and volatilities of bid and ask."""
-
     k: FloatArray
     bid: FloatArray
     ask: FloatArray
@@ -31,38 +29,28 @@ class Quotes(NamedTuple):
 
     @property
     def mid(self) -> FloatArray:
-        """The middle volatilities."""
         return 0.5 * (self.bid + self.ask)
 
     @property
     def money(self) -> float:
-        """The volatility nearest the money."""
         return float(self.mid[np.argmin(np.abs(self.k))])
 
     @property
     def width(self) -> float:
-        """The standard deviation of log-moneyness to expiry."""
         return self.money * math.sqrt(self.years)
 
     @property
     def tolerance(self) -> FloatArray:
-        """Half the spread, widened: the unit of the residuals.
-
-        Beyond 2.5 standard deviations it grows as vega falls, so that a wing does not bend the fit
-        where it is judged.
-        """
         z = self.k / self.width
         beyond = np.minimum(0.5 * np.maximum(z * z - WIDTH**2, 0.0), MOST_BEYOND)
         return (0.5 * (self.ask - self.bid) + WIDENING) * np.exp(beyond)
 
 
 def is_out_of_the_money(rows: pd.DataFrame) -> pd.Series:
-    """Return whether options, with ``kind`` and log-moneyness ``k``, have no intrinsic value."""
     return (rows["kind"] == "call") == (rows["k"] >= 0.0)
 
 
 def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows that a fit may use, and the others with the reason."""
     rows = rows.assign(k=np.log(rows["strike"] / rows["forward"]))
     keys = ["expiry", "strike", "kind"]
     reasons = pd.Series("", rows.index)
@@ -87,7 +75,6 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def collect_quotes(part: pd.DataFrame) -> Quotes:
-    """Return the volatilities of bids and asks of one expiry, out of the money where quoted."""
     is_out = is_out_of_the_money(part)
     both = part["bid_iv"].notna()
     ranked = part[both].assign(rank=~is_out[both]).sort_values(["strike", "rank"], kind="stable")
@@ -97,7 +84,6 @@ def collect_quotes(part: pd.DataFrame) -> Quotes:
 
 
 def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
-    """Return the row of an expiry: its parameters, and how well the quotes agree."""
     years = float(part["years"].median())
     fitted = np.sqrt(smile.total_variance(part["k"].to_numpy()) / years)
     money = math.sqrt(float(smile.total_variance(0.0)))

@@ -288,7 +288,6 @@ class Surface(Reportable):
         return self._at_delta(-delta, years) - self._at_delta(delta, years)
 
     def _at_delta(self, delta: float, years: float) -> float:
-        """Return the volatility at which a call (positive) or put has a delta N(d1); else NaN."""
         from scipy.optimize import brentq  # noqa: PLC0415 - takes 0.2 s
         from scipy.special import ndtri  # noqa: PLC0415
 
@@ -364,7 +363,6 @@ class Surface(Reportable):
 
 
 def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:
-    """Return the raw parameters of each expiry."""
     from backtest.options.fit_smiles import (  # noqa: PLC0415 - scipy.optimize takes 0.3 s
         fit_ssvi,
         fit_svi,
@@ -376,14 +374,12 @@ def fit_smiles(quotes: list[Quotes], model: str) -> tuple[SVI, ...]:
 
 
 def read_years(years: object, where: str, *, is_zero_allowed: bool = True) -> FloatArray:
-    """Return times to expiry, checked."""
     wanted = read_numbers("years", years, where)
     check_positive("years", wanted, where, is_zero_allowed=is_zero_allowed)
     return wanted
 
 
 def read_tenor(tenor: object, where: str) -> float:
-    """Return a tenor in years."""
     if isinstance(tenor, str):
         years = parse_duration(tenor, where=where) / (DAY * YEAR_DAYS)
     else:

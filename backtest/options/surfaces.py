@@ -32,12 +32,10 @@ from backtest.options.chain import Chain, find_files
 from backtest.options.surface import Measure, Model, Surface, read_tenor
 
 COLUMNS: dict[str, Measure] = {"iv": "atm", "skew": "skew", "vix": "vix"}
-"""Columns of a tenor, and the methods of a surface that give them."""
 MAX_AGE = 14 * DAY
 """Largest age of the last surface at the first bar of a market, in nanoseconds."""
 YEAR = YEAR_DAYS * DAY
 Progress = Callable[[int, int], None]
-"""Called with the number of snapshots done and their total."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -267,14 +265,12 @@ class Surfaces:
         return market.with_columns(**columns)
 
     def _align(self, key: Measure, tenor: str, row: IntArray) -> FloatArray:
-        """Return a number of the surface of each bar, NaN before the first."""
         values = np.full(len(self.surfaces) + 1, np.nan)  # the last is for row -1
         for k in np.unique(row[row >= 0]):
             values[k] = self.surfaces[k].measure(key, tenor)
         return values[row]
 
     def _check_overlap(self, closes: IntArray, row: IntArray) -> None:
-        """Raise an error if no bar closes within 14 days after a surface."""
         age = int(closes[0] - self._stamps[-1])
         if row[-1] >= 0 and age <= MAX_AGE:
             return
@@ -286,7 +282,6 @@ class Surfaces:
         )
 
     def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
-        """Warn of tenors for which some surfaces have no skew and no model-free volatility."""
         used = np.unique(row[row >= 0])
         limits = np.array([self.surfaces[k].longest_tenor for k in used])
         for tenor in tenors:
@@ -306,7 +301,6 @@ def fit_all(
     skipped: list[tuple[pd.Timestamp, str]],
     progress: Progress | None = None,
 ) -> None:
-    """Fit every snapshot; note those without enough quotes."""
     chosen = chain.select(underlying)
     for k, time in enumerate(chosen.times):
         try:
@@ -320,7 +314,6 @@ def fit_all(
 def collect(
     surfaces: list[Surface], skipped: list[tuple[pd.Timestamp, str]], source: str
 ) -> Surfaces:
-    """Return surfaces in order of time; raise a DataError if there are none, or two at once."""
     left = pd.DataFrame(skipped, columns=["time", "reason"])
     if not surfaces:
         reason = left["reason"].iloc[0] if len(left) else "no snapshot"

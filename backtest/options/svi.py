@@ -19,7 +19,6 @@ Number = float | FloatArray
 GRID = np.unique(
     np.concatenate([np.linspace(-1.5, 1.5, 1201), np.sinh(np.linspace(-6.0, 6.0, 401)) / 135.0])
 )
-"""Log-moneyness at which the density is examined: finer near the money."""
 LEAST_SOUND = -1e-9
 """Smallest g(k) of a smile without butterfly arbitrage: 0 but for rounding."""
 

@@ -1,10 +1,4 @@
-"""Combinators: policies made of other policies.
-
-A combinator computes a leverage from those that its policies return. Once it has its policies, it
-is an ordinary policy. Its parameters are its own and those of its policies, prefixed by the name of
-the policy (``vol_target_half_life``), so that they can be swept and tuned. Its columns and its
-memory are combined in the same way, and all formulas are compiled into one.
-"""
+"""Combinators: policies made of other policies."""
 
 from __future__ import annotations
 
@@ -61,7 +55,6 @@ class Combinator(Policy):
     written: ClassVar[type[Combinator] | None] = None
 
     def __new__(cls, *given: object, **_: object) -> Combinator:
-        """Create an instance of the class over the given policies."""
         policies, _rest = split_policies(given)
         return object.__new__(cls.over(*map(type, policies)))
 
@@ -189,27 +182,20 @@ def held_leverage(account: Any, signal: float) -> float:
 
 
 def rebuild_class(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Policy]:
-    """Build the class of a combinator over some policies, when unpickled."""
     return cls.over(*policies)
 
 
 def combinator_of(cls: type[Combinator]) -> type[Combinator]:
-    """Return the class as written in source, for one that is over some policies."""
     return cls.written or cls
 
 
 def written_names(cls: type[Policy]) -> dict[str, type[Policy]]:
-    """Return the classes by the names used in the repr of a policy."""
     inner = [written_names(part.policy) for part in getattr(cls, "parts", ())]
     own = combinator_of(cls) if issubclass(cls, Combinator) else cls
     return {own.__name__: own} | {name: each for names in inner for name, each in names.items()}
 
 
 def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
-    """Yield the formulas of a policy as written in source, followed by those of its parts.
-
-    A policy whose leverage is a parameter has none.
-    """
     if issubclass(cls, Combinator):
         yield combinator_of(cls).combine  # type: ignore[misc] # a function until it is bound
         for part in cls.parts:
@@ -219,7 +205,6 @@ def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
 
 
 def own_parameters(cls: type[Combinator]) -> list[str]:
-    """Return the names of the combinator's own parameters."""
     return [each.name for each in dataclasses.fields(combinator_of(cls))]
 
 
@@ -227,7 +212,6 @@ def own_parameters(cls: type[Combinator]) -> list[str]:
 
 
 def check_class(cls: type[Combinator]) -> None:
-    """Check that a combinator class defines ``combine`` and takes a policy."""
     if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
         raise PolicyError(
             f"a combinator must define combine in place of leverage, {cls.__name__} does not",
@@ -243,7 +227,6 @@ def check_class(cls: type[Combinator]) -> None:
 
 
 def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
-    """Split arguments into the policies, which come first, and the rest."""
     policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
     for each in given[len(policies) :]:
         if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
@@ -259,7 +242,6 @@ def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple
 def name_settings(
     cls: type[Combinator], policies: tuple[Policy, ...], rest: tuple[object, ...]
 ) -> Iterator[tuple[str, object]]:
-    """Yield the parameters of the policies under their combined names, then the own ones."""
     for part, policy in zip(cls.parts, policies, strict=False):
         yield from ((flat, getattr(policy, name)) for name, flat in find_flat_names(part).items())
     own = own_parameters(cls)
@@ -275,7 +257,6 @@ def name_settings(
 def check_doubles(
     cls: type[Combinator], named: Mapping[str, object], settings: Mapping[str, object]
 ) -> None:
-    """Check that no parameter of a policy is also given by keyword."""
     for name in settings:
         if name in named:
             raise ParameterError(
@@ -289,7 +270,6 @@ def check_doubles(
 def make_combined_class(
     cls: type[Combinator], policies: tuple[type[Policy], ...]
 ) -> type[Combinator]:
-    """Create the class of a combinator over some policy classes."""
     parts = tuple(CombinedPart(*each) for each in zip(policies, find_names(policies), strict=True))
     check_names_free(cls, parts)
     names = ", ".join(policy.__name__ for policy in policies)
@@ -315,7 +295,6 @@ def make_combined_class(
 
 
 def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
-    """Return a name for each policy: its title, with a number if it occurs more than once."""
     written = [combinator_of(p) if issubclass(p, Combinator) else p for p in policies]
     names = [policy.title().replace("-", "_").lstrip("_") for policy in written]
     return [
@@ -325,7 +304,6 @@ def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
 
 
 def check_names_free(cls: type[Combinator], parts: tuple[CombinedPart, ...]) -> None:
-    """Check that no two parameters would have the same name."""
     names = [
         *own_parameters(cls),
         *(flat for part in parts for flat in find_flat_names(part).values()),
@@ -340,7 +318,6 @@ def check_names_free(cls: type[Combinator], parts: tuple[CombinedPart, ...]) -> 
 
 
 def annotate(parameter: Parameter, name: str) -> Any:
-    """Return the annotation of a policy's parameter in the combined class."""
     space = parameter.space
     if space is None:
         return parameter.kind

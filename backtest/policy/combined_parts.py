@@ -1,8 +1,4 @@
-"""The parts of a combinator: namespaces for their parameters, columns and memory.
-
-A combinator holds the parameters, columns and memory of its policies under prefixed names. This
-module builds its ``observe``, ``start`` and formula from those of the parts.
-"""
+"""The parts of a combinator: namespaces for their parameters, columns and memory."""
 
 from __future__ import annotations
 
@@ -27,25 +23,20 @@ from backtest.policy.policy import (
 
 
 class CombinedPart(NamedTuple):
-    """One of the combined policies: its class, and the prefix of its names."""
-
     policy: type[Policy]
     name: str
 
     @property
     def prefix(self) -> str:
-        """Prefix of its columns and memory slots; no name of its own can contain it."""
         return f"{self.name}__"
 
 
 def find_flat_names(part: CombinedPart) -> dict[str, str]:
-    """Map a policy's parameter names to their names in the combinator."""
     return {name: f"{part.name}_{name}" for name in part.policy.parameters()}
 
 
 @functools.cache
 def view_class(part: CombinedPart) -> Any:
-    """Return a subclass of a policy that reads its parameters from the combinator."""
     names = find_flat_names(part)
 
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
@@ -58,17 +49,13 @@ def view_class(part: CombinedPart) -> Any:
 
 
 def view_part(whole: Any, part: CombinedPart) -> Any:
-    """Return one of the policies as a view of the combinator or its stand-in."""
     seen = object.__new__(view_class(part))
     object.__setattr__(seen, "_whole", whole)
     return seen
 
 
 def make_observe(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
-    """Build the combined ``observe``: the combinator's columns and those of its parts."""
-
     def observe(self: Any, market: Any) -> Columns:
-        """Return the columns of all policies, under their names."""
         columns = dict(cls.observe(self, market))
         for part in parts:
             own = view_part(self, part).observe(market)
@@ -80,7 +67,6 @@ def make_observe(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable
 
 
 def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add columns or memory slots to others; a name that exists is an error."""
     double = next((name for name in more if name in held), None)
     if double is not None:
         raise PolicyError(
@@ -92,10 +78,7 @@ def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
 
 
 def make_start(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
-    """Build the combined ``start``: the slots of the combinator and of all its parts."""
-
     def start(self: Any) -> Any:
-        """Return the memories of all policies, under their names."""
         slots: dict[str, float] = {}
         if hasattr(cls, "start"):
             slots |= cls.start(self)._asdict()
@@ -110,7 +93,6 @@ def make_start(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[.
 
 @functools.cache
 def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
-    """Return the class of a named tuple, the same for the same fields."""
     return namedtuple(name, fields)
 
 
@@ -118,11 +100,6 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
 
 
 def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Generate the formula of a combinator for given columns, as a function that compiles.
-
-    It calls each policy's formula with its own parameters, columns and memory, and passes their
-    results to ``combine``. It depends only on the classes; ``start`` is the combinator's own.
-    """
     scope: dict[str, Any] = {
         "__name__": type(whole).__module__,
         "combine": rewrite_formula(type(whole).combine),
@@ -157,7 +134,6 @@ def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[
 def write_part(
     scope: dict[str, Any], k: int, part: CombinedPart, policy: Policy, columns: tuple[str, ...]
 ) -> list[str]:
-    """Return the lines that call one policy's formula; names they use are added to the scope."""
     seen = find_own_columns(part, columns)
     rule = formula_for(policy, seen)
     if rule is return_parameter:
@@ -176,7 +152,6 @@ def write_part(
 
 
 def find_own_columns(part: CombinedPart, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of a policy's columns, without its prefix."""
     prefix = part.prefix
     return tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
 
@@ -184,7 +159,6 @@ def find_own_columns(part: CombinedPart, columns: tuple[str, ...]) -> tuple[str,
 def write_arguments(
     scope: dict[str, Any], k: int, part: CombinedPart, seen: tuple[str, ...]
 ) -> str:
-    """Return the source of what one policy's formula takes; names are added to the scope."""
     scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
     scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
     settings = [f"self.{flat}" for flat in find_flat_names(part).values()] or ["0.0"]
@@ -193,7 +167,6 @@ def write_arguments(
 
 
 def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any] | None:
-    """Generate the formula of the setting of a combinator: the lowest that its parts answer."""
     scope: dict[str, Any] = {"__name__": type(whole).__module__, "choose_lower": choose_lower}
     lines: list[str] = []
     for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
@@ -212,13 +185,11 @@ def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., 
 
 
 def choose_lower(one: float, other: float) -> float:
-    """Return the lower of two settings; NaN, which leaves the setting alone, is none."""
     return other if math.isnan(one) or other < one else one
 
 
 @functools.cache
 def make_settings_class(cls: type[Policy]) -> Any:
-    """Return a named tuple class of a policy's parameters, with the policy's methods."""
     base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are found here
 
     def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method

@@ -1,8 +1,4 @@
-"""Checks for common mistakes in a policy class, with the lines to write instead.
-
-A policy is a frozen dataclass: parameters are annotated class fields, and state that changes from
-bar to bar is its memory.
-"""
+"""Checks for common mistakes in a policy class, with the lines to write instead."""
 
 from __future__ import annotations
 
@@ -16,16 +12,13 @@ from types import CodeType, FunctionType
 from backtest.base import PolicyError
 
 DECIDING = ("leverage", "combine", "venue_leverage", "option_orders")
-"""The methods that are called at every bar."""
 ARGUMENTS = {
     "venue_leverage": (("self", "bar", "account"), "return 10.0"),
     "option_orders": (("self", "bar", "account", "chain"), 'return {"put": (contract, 1.0)}'),
 }
-"""The arguments of methods without a memory, and what they may return."""
 
 
 def check_class(cls: type) -> None:
-    """Check that a policy class does not define ``__init__`` or assign to ``self``."""
     own = vars(cls).get("__init__")
     if isinstance(own, FunctionType):
         raise PolicyError(
@@ -44,7 +37,6 @@ def check_class(cls: type) -> None:
 
 
 def check_arguments(cls: type, name: str, rule: object) -> None:
-    """Check that a method without a memory is a plain one of its arguments."""
     arguments = list(inspect.signature(rule).parameters) if isinstance(rule, FunctionType) else []
     known, answer = ARGUMENTS[name]
     if len(arguments) != len(known):
@@ -58,7 +50,6 @@ def check_arguments(cls: type, name: str, rule: object) -> None:
 
 
 def declare_parameters(cls: type, init: FunctionType) -> str:
-    """Return the class fields that replace the parameters of an ``__init__``."""
     given = list(inspect.signature(init).parameters.values())[1:]
     named = [each for each in given if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     fields = [write_declaration(each.name, each.default) for each in named]
@@ -68,15 +59,6 @@ def declare_parameters(cls: type, init: FunctionType) -> str:
 
 
 def write_declaration(name: str, default: object) -> str:
-    """Write the declaration of a parameter with a default.
-
-    Examples
-    --------
-    >>> write_declaration("window", 24)
-    "window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
-    >>> write_declaration("window", 24.0)
-    "window: Annotated[float, bt.Range(0.0, 240.0, 'unit')] = 24.0"
-    """
     if isinstance(default, bool):
         return f"{name}: bool = {default}"
     if isinstance(default, str):
@@ -90,7 +72,6 @@ def write_declaration(name: str, default: object) -> str:
 
 
 def check_assignments(cls: type, rule: FunctionType) -> None:
-    """Check that a formula does not assign to ``self``: state belongs in the memory."""
     found = find_assignment(rule.__code__)
     if found is not None:
         name, line = found
@@ -103,7 +84,6 @@ def check_assignments(cls: type, rule: FunctionType) -> None:
 
 
 def find_assignment(code: CodeType) -> tuple[str, int] | None:
-    """Find the first assignment to an attribute of the first argument, with its line."""
     if not code.co_argcount:
         return None
     own, line, loaded = code.co_varnames[0], code.co_firstlineno, False
@@ -119,7 +99,6 @@ def find_assignment(code: CodeType) -> tuple[str, int] | None:
 
 
 def describe_memory(rule: FunctionType, name: str) -> str:
-    """Return the lines that keep a number in the memory."""
     names = rule.__code__.co_varnames[: rule.__code__.co_argcount]
     known = [*names, *("self", "bar", "account")[len(names) :]]
     words = known if "memory" in known else [*known, "memory"]
@@ -131,7 +110,6 @@ def describe_memory(rule: FunctionType, name: str) -> str:
 
 
 def format_code_place(code: CodeType, line: int) -> str:
-    """Return method, file and line as text."""
     return f"{code.co_qualname}, {Path(code.co_filename).name}, line {line}"
 
 
@@ -154,19 +132,9 @@ PATTERNS = (
     (r"(?:Use of unsupported opcode|opcode) \(?(\w+)\)?", "{0} is not supported"),
     (r"The use of (a?\s?\w+) is not supported", "{0} is not supported"),
 )
-"""Messages of numba on common mistakes, with plain replacements."""
 
 
 def explain_numba(line: str) -> str:
-    """Rewrite a line of a numba error without numba's type names.
-
-    Examples
-    --------
-    >>> explain_numba("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)")
-    "bar has no 'sigmaa'"
-    >>> explain_numba("No implementation of function Function(<built-in function array>) found for")
-    'array is not supported with these arguments'
-    """
     for pattern, words in PATTERNS:
         found = re.search(pattern, line)
         if found:

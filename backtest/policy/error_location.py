@@ -32,14 +32,6 @@ if TYPE_CHECKING:
 
 
 def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Return ``decide`` in plain Python, with the same arguments as the compiled function.
-
-    In place of the parameters it takes an array, whose last entry is set to the venue leverage of a
-    policy that decides it.
-
-    All numbers are numpy scalars, the parameters too, so that a division by zero is infinite as in
-    compiled code. Exceptions of the policy become a :class:`PolicyError`.
-    """
     own = renew(policy)
     for name, value in policy.settings().items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -82,7 +74,6 @@ def bind_plain(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
 
 
 def write_setting(rule: Any, own: Policy, bar: Any, view: AccountView, also: Any) -> float:
-    """Return the venue leverage that a policy decides, also written as the last of an array."""
     if rule is None:
         return math.nan
     also[-1] = as_number(rule(own, bar, view))
@@ -90,14 +81,12 @@ def write_setting(rule: Any, own: Policy, bar: Any, view: AccountView, also: Any
 
 
 def as_number(value: object) -> float:
-    """Convert a decision, or an entry of a memory, to a float."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"leverage and memory must be numbers, got {repr_plain(value)}")
     return float(value)
 
 
 def as_memory(values: Any, length: int) -> tuple[float, ...]:
-    """Convert a memory to floats; its length must not change."""
     memory = tuple(map(as_number, values))
     if len(memory) != length:
         raise TypeError(f"a memory must keep its length {length}, got {repr_plain(values)}")
@@ -112,7 +101,6 @@ def make_policy_error(
     found: Exception | float,
     answer: str = "leverage",
 ) -> PolicyError:
-    """Return the error for a policy that raised, or returned a number that is not allowed."""
     name = type(policy).__name__
     saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
     where = (
@@ -146,7 +134,6 @@ def make_policy_error(
 
 
 def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: AccountView) -> str:
-    """Suggest the nearest existing name for a missing attribute."""
     owner, names = "bar", list(bar._fields)
     if isinstance(error.obj, type(account)):
         owner, names = "account", list(account._fields)
@@ -162,10 +149,6 @@ def suggest_name(error: AttributeError, policy: Policy, bar: Any, account: Accou
 
 
 def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
-    """Return file and line of the last frame of a traceback in the files of some functions.
-
-    A generated function lists in ``written`` the functions it calls; their files are used.
-    """
     codes = [code for each in functions for code in find_codes(each)]
     files = {code.co_filename for code in codes}
     place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
@@ -178,7 +161,6 @@ def format_location(error: BaseException, *functions: Callable[..., Any]) -> str
 
 
 def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
-    """Yield the code of a function, or of those it was generated from."""
     written: tuple[Callable[..., Any], ...] = getattr(function, "written", ())
     for each in written:
         yield from find_codes(each)
@@ -187,10 +169,6 @@ def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
 
 
 def locate_numba_error(text: str, cls: type[Policy]) -> str:
-    """Return the first place in a policy's files that a numba message names, the innermost.
-
-    The formula that contains it comes first, if there is one. Empty if no place is named.
-    """
     codes = [(each.__qualname__, each.__code__) for each in written_formulas(cls)]
     for place, number in re.findall(r'File "([^"]+)", line (\d+)', text):
         file, line = Path(place).name, int(number)
@@ -202,6 +180,5 @@ def locate_numba_error(text: str, cls: type[Policy]) -> str:
 
 
 def contains_line(code: CodeType, line: int) -> bool:
-    """Return whether a line belongs to a function."""
     lines = [each for _, _, each in code.co_lines() if each is not None]
     return min(lines) <= line <= max(lines)

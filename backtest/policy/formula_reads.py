@@ -13,17 +13,11 @@ from backtest.policy.combined_parts import find_flat_names
 from backtest.policy.policy import Policy, formula_of, sets_margin
 
 BY_NAME = frozenset({"getattr", "vars", "settings"})
-"""Functions through which a formula may read a parameter that its code does not name."""
 ACCOUNT = 2
 """Place of the account among the arguments of a formula."""
 
 
 def find_unread(policy: Policy) -> frozenset[str]:
-    """Return the parameters that a policy's formula certainly does not read.
-
-    A parameter read only by ``observe`` changes the columns, not the compiled formula. Empty if
-    the code does not allow a conclusion.
-    """
     if sets_margin(policy):
         return frozenset()
     if not isinstance(policy, Combinator):
@@ -38,7 +32,6 @@ def find_unread(policy: Policy) -> frozenset[str]:
 
 
 def find_read(rule: Any, policy: Policy) -> frozenset[str]:
-    """Return the parameters that a formula may read; all of them if its code is inconclusive."""
     code = describe_function(rule, {})
     if not code.is_complete or code.names & BY_NAME or hands_on(rule.__code__, 0):
         return frozenset(policy.settings())
@@ -46,14 +39,12 @@ def find_read(rule: Any, policy: Policy) -> frozenset[str]:
 
 
 def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
-    """Return whether a formula may read attributes of the account that have one of these names."""
     code = describe_function(rule, {})
     is_known = code.is_complete and not code.names & {*BY_NAME, *names}
     return not is_known or "*" in find_fields(rule, ACCOUNT)
 
 
 def hands_on(code: CodeType, place: int) -> bool:
-    """Return whether a function uses an argument other than to read an attribute."""
     me = code.co_varnames[place]
     steps = list(dis.get_instructions(code))
     for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
@@ -65,19 +56,6 @@ def hands_on(code: CodeType, place: int) -> bool:
 
 
 def find_fields(rule: Any, place: int) -> frozenset[str]:
-    """Return the fields that a function reads of an argument; ``"*"`` if it does more with it.
-
-    Examples
-    --------
-    >>> sorted(find_fields(lambda settings, bar: bar.sigma + bar.close, 1))
-    ['close', 'sigma']
-    >>> sorted(find_fields(lambda settings, bar: max(bar), 1))
-    ['*']
-    >>> from backtest.policy.combinators import held_leverage
-    >>> rule = lambda view: held_leverage(view, 1.0) + view.equity
-    >>> sorted(find_fields(rule, 0))
-    ['equity', 'leverage']
-    """
     code = rule.__code__
     name = code.co_varnames[place]
     steps = list(dis.get_instructions(code))
@@ -97,13 +75,11 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
 
 
 def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
-    """Return whether a step loads a function that takes what is loaded next as first argument."""
     has_keywords = any(each.opname in ("KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX") for each in steps)
     return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr and not has_keywords
 
 
 def find_fields_of(function: object) -> frozenset[str]:
-    """Return the fields that a called function reads of its first argument."""
     if isinstance(function, FunctionType) and function.__code__.co_argcount:
         return find_fields(function, 0)
     return frozenset("*")

@@ -1,12 +1,4 @@
-"""Rewrite a policy's formula so that powers, exp and log are ours.
-
-Then they have the same bits compiled, in plain Python and on every machine, and loops over lanes
-vectorize. The source of the formula, and of the functions it calls, is parsed; ``**`` and calls of
-``math``, ``numpy`` and ``backtest.math`` are replaced by calls of
-:mod:`backtest.base.formula_functions`; and the bytecode of the result replaces that of the
-function, with the same file, line numbers and globals. A function whose source cannot be read or
-does not compile to the function's bytecode, or that catches exceptions, stays as it is.
-"""
+"""Rewrite a policy's formula so that powers, exp and log are ours."""
 
 from __future__ import annotations
 
@@ -28,11 +20,6 @@ PREFIX = "_backtest_"
 
 
 class Rewritten(NamedTuple):
-    """A rewritten function, and the objects that the original referred to then.
-
-    ``function`` is None if nothing was replaced.
-    """
-
     function: Any
     references: tuple[tuple[str, int], ...]
 
@@ -43,7 +30,6 @@ _known: WeakKeyDictionary[Any, Rewritten] = WeakKeyDictionary()
 def rewrite_formula(
     function: types.FunctionType, above: frozenset[types.FunctionType] = frozenset()
 ) -> types.FunctionType:
-    """Return a user's function with powers, exp and log replaced; itself if there are none."""
     if not is_of_user(function):
         return function
     references, identity = find_references(function), identify(function, set())
@@ -63,7 +49,6 @@ def rewrite_formula(
 
 
 def identify(function: types.FunctionType, seen: set[int]) -> tuple[tuple[str, int], ...]:
-    """Return the objects that a function refers to, and those that its helpers refer to."""
     if id(function) in seen:
         return ()
     seen.add(id(function))
@@ -76,13 +61,11 @@ def identify(function: types.FunctionType, seen: set[int]) -> tuple[tuple[str, i
 
 
 def is_of_user(value: Any) -> bool:
-    """Return whether an object is a plain function that is not this package's."""
     is_plain = isinstance(value, types.FunctionType)
     return is_plain and str(value.__module__).partition(".")[0] != "backtest"
 
 
 def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
-    """Return a function with rewritten code that calls the given helpers instead of its own."""
     tree = parse_function(function)
     if tree is None:
         return function
@@ -108,7 +91,6 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
 
 
 def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
-    """Return the syntax tree of a function without decorators, or None."""
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -128,12 +110,10 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
 
 
 def has_type_parameters(node: ast.FunctionDef) -> bool:
-    """Return whether a function is generic, as in ``def clip[T](x: T)`` since Python 3.12."""
     return bool(getattr(node, "type_params", ()))
 
 
 def list_arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
-    """Yield all arguments of a function."""
     yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
     yield from filter(None, (arguments.vararg, arguments.kwarg))
 
@@ -141,10 +121,6 @@ def list_arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
 def compile_inner(
     node: ast.FunctionDef, names: tuple[str, ...], function: types.FunctionType
 ) -> types.CodeType:
-    """Return the code of a function that gets some names from the function around it.
-
-    Imports make the compiler treat the same names as modules as it did in the user's file.
-    """
     modules = [name for name, each in find_references(function).items() if is_module(each)]
     imports = "".join(f"import {name}\n" for name in modules if name not in names)
     around = ast.parse(f"{imports}def make({', '.join(names)}): pass")
@@ -164,19 +140,15 @@ def compile_inner(
 FUTURE_FLAGS = 0x1FF0000
 """The flags of code that ``from __future__`` sets."""
 KINDS = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, np.ufunc)
-"""The kinds of objects that may be replaced; their hashes run no code of the user."""
 
 
 class Editor(ast.NodeTransformer):
-    """Replaces powers, and calls of the functions in ``REPLACEMENTS``; ``added`` has names."""
-
     def __init__(self, function: types.FunctionType) -> None:
         self.added: dict[str, Any] = {}
         self._locals = set(find_local_names(function.__code__))
         self._known = find_references(function)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        """Replace ``x ** y``, unless it is a constant."""
         self.generic_visit(node)
         is_constant = isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
         if not isinstance(node.op, ast.Pow) or is_constant:
@@ -184,7 +156,6 @@ class Editor(ast.NodeTransformer):
         return self._call(raise_to, [node.left, node.right], node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        """Replace ``x **= y`` of a local."""
         self.generic_visit(node)
         if not isinstance(node.op, ast.Pow) or not isinstance(node.target, ast.Name):
             return node
@@ -193,7 +164,6 @@ class Editor(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], value), node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Replace a call of a function of ``math`` or ``numpy``."""
         self.generic_visit(node)
         function, n_arguments = REPLACEMENTS.get(self._resolve(node.func), (None, 0))
         is_starred = any(isinstance(each, ast.Starred) for each in node.args)
@@ -202,7 +172,6 @@ class Editor(ast.NodeTransformer):
         return self._call(function, node.args, node)
 
     def _resolve(self, node: ast.AST) -> Any:
-        """Return the function that an expression names, or None."""
         if isinstance(node, ast.Attribute):
             owner = self._resolve(node.value)
             found = vars(owner).get(node.attr) if is_module(owner) else None  # runs no code
@@ -213,7 +182,6 @@ class Editor(ast.NodeTransformer):
         return found if isinstance(found, KINDS) else None
 
     def _call(self, function: Any, arguments: list[ast.expr], node: ast.AST) -> ast.Call:
-        """Return a call of one of our functions in place of an expression."""
         name = f"{PREFIX}{function.__name__}"
         self.added[name] = function
         target = ast.copy_location(ast.Name(name, ast.Load()), node)
@@ -221,7 +189,6 @@ class Editor(ast.NodeTransformer):
 
 
 def find_local_names(code: types.CodeType) -> Iterator[str]:
-    """Yield the local names of a function and of those inside it."""
     yield from (*code.co_varnames, *code.co_cellvars)
     for each in code.co_consts:
         if isinstance(each, types.CodeType):
@@ -229,5 +196,4 @@ def find_local_names(code: types.CodeType) -> Iterator[str]:
 
 
 def is_module(value: Any) -> bool:
-    """Return whether an object is a module."""
     return isinstance(value, types.ModuleType)

@@ -70,8 +70,6 @@ class OptionRule(Combinator):
 
 
 class PartBar:
-    """The bar as a policy inside a rule sees it, with its own columns under their names."""
-
     def __init__(self, bar: Any, part: str) -> None:
         self.bar, self.part = bar, part
 
@@ -81,21 +79,18 @@ class PartBar:
 
 
 def orders_at_rolls(policy: Any) -> bool:
-    """Return whether a policy orders options only where a roll is due, and all inside it do."""
     cls = policy if isinstance(policy, type) else type(policy)
     inner = [part.policy for part in getattr(cls, "parts", ()) if trades_options(part.policy)]
     return bool(find_stated(cls, "only_rolls")) and all(map(orders_at_rolls, inner))
 
 
 def trades_nothing(policy: Any) -> bool:
-    """Return whether a policy orders 0 contracts at each roll, and all inside it do."""
     inner = [each for each in getattr(policy, "policies", ()) if trades_options(each)]
     is_zero = any(getattr(policy, name) == 0.0 for name in find_stated(type(policy), "factors"))
     return is_zero and all(map(trades_nothing, inner))
 
 
 def find_stated(cls: type, name: str) -> Any:
-    """Return what a class, or the base whose orders it keeps, says of its orders."""
     for base in cls.__mro__:
         own = vars(base)
         if name in own:

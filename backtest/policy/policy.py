@@ -1,9 +1,4 @@
-"""The base class of policies, with their parameters, columns and memory.
-
-A policy is a frozen dataclass with one formula. ``observe`` returns causal columns, one value per
-bar, known at that bar's close. ``leverage`` computes a target leverage from the closed bar and the
-account; it is filled at the next open. The signal sets the direction, the policy sets the size.
-"""
+"""The base class of policies, with their parameters, columns and memory."""
 
 from __future__ import annotations
 
@@ -49,14 +44,12 @@ from backtest.policy.formula_rewriter import rewrite_formula
 Columns: TypeAlias = Mapping[str, FloatArray]
 
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
-"""The fields of every bar besides a policy's own columns; ``funding`` is the last settled rate."""
 
 TAKEN = frozenset((
     "combine", "fails_when", "from_settings", "make_formula", "observe", "option_orders", "over",
     "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
     "venue_leverage", "written",
 ))  # fmt: skip
-"""Names of methods and attributes of policies, which no parameter may have."""
 
 
 class Bar:
@@ -80,8 +73,6 @@ class Bar:
 
 
 class Parameter(NamedTuple):
-    """One declared parameter: its name, type, space, and default (None: it must be given)."""
-
     name: str
     kind: type
     space: Range | Choice | None
@@ -176,23 +167,14 @@ class Policy(Viewable):
 
 
 def format_title(class_name: str) -> str:
-    """Return the command-line name of a policy class.
-
-    Examples
-    --------
-    >>> format_title("VolTarget")
-    'vol-target'
-    """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
 
 def write_value(value: object) -> str:
-    """Return a parameter's value as Python code, including infinity."""
     return "float('inf')" if value == math.inf else repr(value)
 
 
 def formula_of(cls: type[Policy]) -> Callable[..., Any]:
-    """Return the formula of a policy class; where ``leverage`` is a parameter, it returns that."""
     if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
         return return_parameter
     rule: Any = cls.leverage
@@ -206,31 +188,26 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
 
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
-    """Return a policy's formula for a bar with these columns; its powers, exp and log are ours."""
     made = getattr(policy, "make_formula", None)
     rule: Any = formula_of(type(policy)) if made is None else made(columns)
     return rewrite_formula(rule) if isinstance(rule, FunctionType) else rule
 
 
 def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any] | None:
-    """Return the formula of a policy's ``venue_leverage`` for these columns; None without one."""
     made = getattr(policy, "make_margin_formula", None)
     rule = getattr(type(policy), "venue_leverage", None) if made is None else made(columns)
     return rewrite_formula(rule) if isinstance(rule, FunctionType) else rule
 
 
 def sets_margin(given: object) -> bool:
-    """Return whether a policy, a class of it or any of several decides its leverage setting."""
     return defines(given, "venue_leverage")
 
 
 def trades_options(given: object) -> bool:
-    """Return whether a policy, a class of it or any of several trades options."""
     return defines(given, "option_orders")
 
 
 def defines(given: object, method: str) -> bool:
-    """Return whether a policy, or any of several or of those that it combines, has a method."""
     if isinstance(given, Mapping):
         return any(defines(each, method) for each in given.values())
     cls = given if isinstance(given, type) else type(given)
@@ -241,12 +218,10 @@ def defines(given: object, method: str) -> bool:
 
 
 def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
-    """Return the parameter itself."""
     return self.leverage
 
 
 def start_memory(policy: Policy) -> Any:
-    """Return the initial memory of a policy, a NamedTuple of floats; None if it has none."""
     if not hasattr(policy, "start"):
         return None
     try:
@@ -270,12 +245,10 @@ def start_memory(policy: Policy) -> Any:
 
 @functools.cache
 def find_parameters(cls: type[Policy]) -> Mapping[str, Parameter]:
-    """Return the declared parameters of a policy class by name; cached."""
     return MappingProxyType({parameter.name: parameter for parameter in read_parameters(cls)})
 
 
 def list_fields(cls: type[Policy]) -> tuple[dataclasses.Field[Any], ...]:
-    """Return the fields of a policy class, which is not the base class itself."""
     if not dataclasses.is_dataclass(cls):
         raise ParameterError(
             f"{cls.__name__} has no parameters: it is a base class",
@@ -286,7 +259,6 @@ def list_fields(cls: type[Policy]) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
-    """Yield the declared parameters of a policy class."""
     declared = list_fields(cls)
     hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Parameter] = {}
@@ -314,7 +286,6 @@ def read_parameters(cls: type[Policy]) -> Iterator[Parameter]:
 def check_condition(
     cls: type[Policy], parameter: Parameter, found: Mapping[str, Parameter]
 ) -> None:
-    """Check that ``when`` names another parameter and allowed values of it, without a cycle."""
     seen = [parameter.name]
     while parameter.space is not None and parameter.space.when is not None:
         name, values = parameter.space.when
@@ -333,7 +304,6 @@ def check_condition(
 
 
 def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:
-    """Return the type and the space of an ``Annotated`` hint."""
     if get_origin(hint) is not Annotated:
         return hint, None
     kind, *notes = get_args(hint)
@@ -344,10 +314,6 @@ def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:
 def check_settings(
     cls: type[Policy], settings: Mapping[str, object], n_positional: int | None = None
 ) -> None:
-    """Check the names of the parameters that a policy is given.
-
-    With a number of positional values, also check that no parameter without a default is missing.
-    """
     declared = list_fields(cls)
     known = [field.name for field in declared]
     given = ", ".join(f"{name}={repr_plain(value)}" for name, value in settings.items())
@@ -367,7 +333,6 @@ def check_settings(
 
 
 def check_value(cls: type[Policy], parameter: Parameter, value: object) -> object:
-    """Check a parameter's value and return it in its declared type."""
     where = f"{cls.__name__}({parameter.name}={repr_plain(value)})"
     if parameter.space is None:
         return Flag().check(parameter.name, value, where=where)
@@ -376,7 +341,6 @@ def check_value(cls: type[Policy], parameter: Parameter, value: object) -> objec
 
 
 def parse_value(parameter: Parameter, value: object) -> object:
-    """Convert a value given as text at the command line to the parameter's type."""
     if not isinstance(value, str) or parameter.kind is str:
         return value
     if parameter.kind is bool:
@@ -388,7 +352,6 @@ def parse_value(parameter: Parameter, value: object) -> object:
 
 
 def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
-    """Check the columns returned by ``observe``, and return them as float64 arrays."""
     where = f"{type(policy).__name__}.observe"
     if not isinstance(columns, Mapping):
         raise PolicyError(
@@ -419,7 +382,6 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
 
 
 def as_float_array(column: object) -> FloatArray | None:
-    """Return a column as a contiguous float64 array, or None if it is not numeric."""
     try:
         return np.ascontiguousarray(np.asarray(column, dtype=np.float64))
     except (TypeError, ValueError):
@@ -427,24 +389,17 @@ def as_float_array(column: object) -> FloatArray | None:
 
 
 def renew(policy: Policy) -> Policy:
-    """Return an equal policy made of its parameters: what else was set on it is left behind.
-
-    A policy is frozen, but ``object.__setattr__`` and ``vars`` get around that. An ``observe`` that
-    was replaced on the given one is kept.
-    """
     again = type(policy)(**policy.settings())
     vars(again).update({name: own for name, own in vars(policy).items() if name == "observe"})
     return again
 
 
 def copy_policy(policy: Policy) -> Policy:
-    """Return a copy with the same attributes, made without the constructor."""
     copy = object.__new__(type(policy))
     vars(copy).update(vars(policy))
     return copy
 
 
 def find_policies(module: Any) -> list[type[Policy]]:
-    """Return the policy classes that a module defines or imports, in order."""
     classes = dict.fromkeys(each for each in vars(module).values() if isinstance(each, type))
     return [each for each in classes if issubclass(each, Policy) and each is not Policy]

@@ -1,9 +1,4 @@
-"""A baseline: the recorded facts, measures and bars of a run, to compare later runs with.
-
-It describes the platform of the run: processor features and numerical libraries. Two platforms with
-the same description compute the same bytes. On others the last digits may differ, because exp, log
-and vectorized code differ.
-"""
+"""A baseline: the recorded facts, measures and bars of a run, to compare later runs with."""
 
 from __future__ import annotations
 
@@ -143,7 +138,6 @@ def take_baseline(
 
 
 def check_mode(mode: str, where: str = "mode") -> str:
-    """Check a mode of comparison, and return it."""
     if mode not in MODES:
         raise ParameterError(
             f"a mode must be {', '.join(MODES)}, got {mode!r}",
@@ -188,13 +182,11 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
 
 
 def keep_bands(old: Baseline, new: Baseline) -> dict[str, Band]:
-    """Return the bands of a new baseline: those of the old one where it has the measure."""
     former = {find_present_name(name, old.metrics): band for name, band in old.bands.items()}
     return {name: former.get(name, band) for name, band in new.bands.items()}
 
 
 def is_same_number(one: float | None, other: float | None) -> bool:
-    """Return whether two numbers, or two missing ones, are the same; NaN equals NaN."""
     if one is None or other is None:
         return one is other
     return one == other or (math.isnan(one) and math.isnan(other))
@@ -204,7 +196,6 @@ def is_same_number(one: float | None, other: float | None) -> bool:
 
 
 def hash_columns(trace: Trace) -> dict[str, str]:
-    """Return the hash of each column of a trace."""
     arrays = {"time": trace.time.astype("<i8"), **trace.columns}
     if trace.inputs is not None:
         arrays["inputs"] = trace.inputs.astype("<u4")
@@ -212,7 +203,6 @@ def hash_columns(trace: Trace) -> dict[str, str]:
 
 
 def sample_equity(trace: Trace) -> dict[str, float]:
-    """Return the equity at :data:`THIN` evenly spaced closes, by the open time of the bar."""
     n = len(trace.time)
     rows = np.unique(np.linspace(0, n - 1, min(THIN, n)).round().astype(np.int64))
     equity = trace.columns["equity"]
@@ -220,7 +210,6 @@ def sample_equity(trace: Trace) -> dict[str, float]:
 
 
 def build_document(baseline: Baseline, file: str) -> dict[str, Any]:
-    """Return the content of a baseline's JSON file; ``file`` is the name of its file of bars."""
     trace, columns = baseline.trace, hash_columns(baseline.trace)
     measured = {
         "format": FORMAT,
@@ -248,41 +237,20 @@ def build_document(baseline: Baseline, file: str) -> dict[str, Any]:
 
 
 def hash_measured(document: Mapping[str, Any]) -> str:
-    """Return the hash of all but mode and tolerances, which users may edit."""
     kept = {key: value for key, value in document.items() if key not in ("mode", "seal")}
     kept["metrics"] = {name: each["value"] for name, each in document["metrics"].items()}
     return hash_data(kept)
 
 
 RENAMED = {"leverage_decay": "volatility_drag"}
-"""Measures whose meaning now has another name, while their own name means something else.
-
-A baseline that lacks the new name was recorded before the change.
-"""
 
 
 def find_present_name(name: str, recorded: Collection[str]) -> str:
-    """Return today's name of a measure of a baseline that recorded some measures.
-
-    Examples
-    --------
-    >>> find_present_name("leverage_decay", ["sharpe", "leverage_decay"])
-    'volatility_drag'
-    >>> find_present_name("leverage_decay", ["leverage_decay", "volatility_drag"])
-    'leverage_decay'
-    """
     now = RENAMED.get(name, name)
     return name if now in recorded else now
 
 
 def describe_renamed(recorded: Collection[str]) -> tuple[str, ...]:
-    """Return a sentence for each measure that a baseline recorded in its former meaning.
-
-    Examples
-    --------
-    >>> describe_renamed(["sharpe", "leverage_decay"])
-    ("leverage_decay of this baseline is today's volatility_drag",)
-    """
     return tuple(
         f"{name} of this baseline is today's {find_present_name(name, recorded)}"
         for name in RENAMED
@@ -292,11 +260,9 @@ def describe_renamed(recorded: Collection[str]) -> tuple[str, ...]:
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")
 OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")
-"""Environment variables that change which machine code is generated or chosen."""
 
 
 def describe_host() -> dict[str, str]:
-    """Return the properties of the platform that can affect the last digits of a run."""
     return {
         **_describe_machine(),
         **{name: find_version(name) for name in LIBRARIES},
@@ -306,7 +272,6 @@ def describe_host() -> dict[str, str]:
 
 @functools.cache
 def _describe_machine() -> dict[str, str]:
-    """Return the processor, NumPy's vector extensions, the C library and the Python version."""
     from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
 
     features = binding.get_host_cpu_features()
@@ -325,7 +290,6 @@ def _describe_machine() -> dict[str, str]:
 
 
 def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the differences of two platforms as ``name was -> now``; long values are left out."""
     found = []
     for name in {**was, **now}:
         one, other = was.get(name, "none"), now.get(name, "none")

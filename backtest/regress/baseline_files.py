@@ -1,8 +1,4 @@
-"""Save and load baselines: a JSON file for review, and a Parquet file of the bars beside it.
-
-The name of the Parquet file contains a hash of its content. The JSON file names it and is replaced
-last, atomically, so that a baseline is never half old and half new.
-"""
+"""Save and load baselines: a JSON file for review, and a Parquet file of the bars beside it."""
 
 from __future__ import annotations
 
@@ -35,18 +31,10 @@ BARS_FILE = re.compile(r".+\.[0-9a-f]{16}\.parquet")
 
 
 def find_baseline_file(folder: Path, name: str) -> Path:
-    """Return the path of a baseline's JSON file."""
     return folder / f"{name}.json"
 
 
 def name_baseline(text: str) -> str:
-    """Return a name that is valid on any file system.
-
-    Examples
-    --------
-    >>> name_baseline("test_vol[btc 1h]")
-    'test_vol-btc-1h'
-    """
     return re.sub(r"[^\w.]+", "-", text).strip("-.")[:100] or "baseline"
 
 
@@ -99,7 +87,6 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
 
 
 def find_old_bars(target: Path) -> str | None:
-    """Return the name of an existing baseline's file of bars; None if it cannot be read."""
     with suppress(DataError, OSError, KeyError, TypeError):
         name = parse_json(read_small(target), target)["bars"]["file"]
         if BARS_FILE.fullmatch(name) and Path(name).name == name:
@@ -108,7 +95,6 @@ def find_old_bars(target: Path) -> str | None:
 
 
 def encode_bars(trace: Trace) -> bytes:
-    """Return a trace as Parquet bytes; columns with equal content are written once."""
     hashes = hash_columns(trace)
     arrays: dict[str, Any] = {"time": trace.time, **trace.columns}
     if trace.inputs is not None:
@@ -161,7 +147,6 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the content of a baseline's JSON file, after checking its format and hash."""
     try:
         document = parse_json(read_small(path, cure=CURE), path, cure=CURE)
     except OSError as error:
@@ -186,7 +171,6 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
-    """Return the bars of a baseline, after checking their hashes."""
     path = folder / Path(about["file"]).name
     try:
         table = pq.read_table(path)
@@ -212,18 +196,15 @@ def load_trace(folder: Path, about: Mapping[str, Any]) -> Trace:
 
 
 def restore_columns(arrays: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Return all columns, including those that :func:`encode_bars` left out as duplicates."""
     by_hash = {hashes[name]: values for name, values in arrays.items() if name in hashes}
     return {name: by_hash[each] for name, each in hashes.items() if each in by_hash}
 
 
 def baseline_error(path: Path, problem: str) -> DataError:
-    """Return the error for a baseline that cannot be used."""
     return DataError(f"a baseline {problem}", where=str(path), cure=CURE)
 
 
 def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
-    """Raise if two baselines have the same name, ignoring case."""
     seen: dict[str, Path] = {}
     for path, name in zip(paths, names, strict=True):
         other = seen.setdefault(name.casefold(), path)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from backtest.engine import Result
 
 OTHERS = ("total_return", "sharpe", "max_drawdown", "liquidations", "ruined")
-"""Measures that a failure message also shows."""
 
 
 def assert_policy(result: Result) -> Expectation:
@@ -122,12 +121,10 @@ class MetricValue:
         return self._require(is_known and not self._equals(bound), "other than", bound)
 
     def _equals(self, bound: object) -> bool:
-        """Return whether the value equals a number, a measure or a pytest approximation."""
         is_number = isinstance(bound, (int, float, MetricValue))
         return bool(self.value == (self._read(bound) if is_number else bound))
 
     def _read(self, bound: Any) -> float:
-        """Return a bound as a number; raise if it is not one."""
         if isinstance(bound, MetricValue):
             return bound.value
         is_number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
@@ -140,14 +137,12 @@ class MetricValue:
         return float(bound)
 
     def _require(self, holds: bool, rule: str, bound: object) -> bool:
-        """Return True if the bound holds, else raise AssertionError."""
         __tracebackhide__ = True
         if not holds:
             raise AssertionError(self._describe_failure(rule, bound))
         return True
 
     def _describe_failure(self, rule: str, bound: object) -> str:
-        """Return the failure message: the bound, the meaning of the measure, and the run."""
         about, manifest = (ABOUT | TRADE_MEASURES)[self.name], self.result.manifest
         wish = {1: "more is better", -1: "less is better", 0: ""}[about.better]
         shown = (

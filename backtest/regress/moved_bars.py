@@ -26,8 +26,6 @@ NEAR = 1e-9
 
 @dataclass(frozen=True)
 class ColumnMove:
-    """The difference of a column: first bar, values there, number of bars, largest difference."""
-
     column: str
     bar: int
     was: float
@@ -37,32 +35,11 @@ class ColumnMove:
 
     @property
     def step(self) -> str:
-        """The column in words."""
         return describe_column(self.column)
 
 
 @dataclass(frozen=True)
 class BarMoves:
-    """The differences between two traces.
-
-    Attributes
-    ----------
-    is_exact : bool
-        Whether bytes were compared, or values to 1e-9.
-    n_bars : int
-        The number of bars compared.
-    moves : tuple of ColumnMove
-        The columns that differ, by first bar and then in the order of :data:`STEPS`.
-    first_time : str
-        Open time (UTC) of the first bar in which the account differs; empty if it never does.
-    data : ColumnMove, or None
-        The difference of the market data; None if they agree or are not known on both sides.
-    data_time : str
-        Open time of the first bar whose data differ.
-    terms : dict of str to float
-        Contribution of each accounting term to the change of the final equity.
-    """
-
     is_exact: bool
     n_bars: int
     moves: tuple[ColumnMove, ...]
@@ -73,22 +50,18 @@ class BarMoves:
 
     @property
     def is_same(self) -> bool:
-        """Whether the account is the same in every bar."""
         return self.first < 0
 
     @property
     def first(self) -> int:
-        """The first bar in which the account differs; -1 if it never does."""
         return find_first(self.moves)
 
     @property
     def at_first(self) -> tuple[ColumnMove, ...]:
-        """The columns that differ in the first differing bar."""
         return tuple(move for move in self.moves if move.bar == self.first)
 
 
 def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
-    """Return the differences between two traces of the same bars; see :func:`find_differing`."""
     order = {name: place for place, name in enumerate(STEPS)}
     found = []
     shared = {name: values for name, values in was.columns.items() if name in now.columns}
@@ -110,15 +83,10 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
 
 
 def find_first(moves: Sequence[ColumnMove]) -> int:
-    """Return the first bar in which the account differs; -1 if it never does."""
     return min((move.bar for move in moves if name_field(move.column) not in DATA), default=-1)
 
 
 def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> BoolArray:
-    """Return the bars in which a column differs, by bytes or beyond the tolerance :data:`NEAR`.
-
-    The tolerance is relative to the value; for amounts of money to equity or cash, if larger.
-    """
     one, other = was.columns[name], now.columns[name]
     differs: BoolArray = one.view(np.uint64) != other.view(np.uint64)
     if is_exact or not differs.any():
@@ -133,13 +101,11 @@ def find_differing(name: str, was: Trace, now: Trace, *, is_exact: bool) -> Bool
 
 
 def find_money_scale(trace: Trace) -> FloatArray:
-    """Return the larger of absolute equity and absolute cash at each bar."""
     columns = trace.columns
     return np.maximum(np.abs(columns["equity"]), np.abs(columns["cash"]))
 
 
 def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
-    """Return the difference of a column over the given bars."""
     bar = int(differs.argmax())
     with np.errstate(invalid="ignore"):
         gaps = np.abs(other - one)[differs]
@@ -148,7 +114,6 @@ def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArr
 
 
 def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
-    """Return the difference of the market data; None if they agree or one side has none."""
     if was.inputs is None or now.inputs is None:
         return None
     differs = was.inputs != now.inputs
@@ -161,7 +126,6 @@ def compare_data(was: Trace, now: Trace) -> ColumnMove | None:
 
 
 def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
-    """Return the contributions of accounting terms to the change of the final equity."""
     moved = {
         name: sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
         for name, sign in SIGNS.items()

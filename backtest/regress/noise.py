@@ -22,7 +22,6 @@ ROUNDING = 1e-9
 
 MEASURE = "log_growth"
 WORSE, BETTER, INDISTINGUISHABLE = "worse", "better", "indistinguishable"
-"""The three outcomes of a test."""
 UNKNOWN = "unknown"
 POWER = 0.8
 """The probability of finding a difference that is called detectable."""
@@ -50,7 +49,6 @@ class Noise(NamedTuple):
 
     @property
     def is_same(self) -> bool:
-        """Whether the returns are the same except for rounding."""
         return self.verdict == INDISTINGUISHABLE and bool(self.reason)
 
 
@@ -62,12 +60,6 @@ def compare_returns(
     was_ruined: bool = False,
     is_ruined: bool = False,
 ) -> Noise:
-    """Test whether an account grew faster or slower than its baseline by more than noise.
-
-    The test is the paired stationary bootstrap of sampled log returns; see
-    :func:`backtest.measures.paired_bootstrap.compare_pairs`. If only one account was ruined, it is
-    the worse one without a test.
-    """
     rows = np.array([now.returns, was.returns])
     n = rows.shape[1]
     if np.array_equal(rows[0], rows[1]):
@@ -86,7 +78,6 @@ def compare_returns(
 
 
 def report_identical(reason: str, n: int, confidence: float) -> Noise:
-    """Return the outcome for n equal returns: any difference would have been detected."""
     return Noise(
         verdict=INDISTINGUISHABLE,
         reason=reason,
@@ -101,7 +92,6 @@ def report_identical(reason: str, n: int, confidence: float) -> Noise:
 
 
 def compare_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
-    """Return worse or better if only the new or only the old account was ruined, else ""."""
     is_now, was = (
         is_known or bool((row <= -1.0).any())
         for is_known, row in zip((is_ruined, was_ruined), rows, strict=True)
@@ -112,18 +102,15 @@ def compare_ruin(rows: FloatArray, *, was_ruined: bool, is_ruined: bool) -> str:
 
 
 def is_rounding(rows: FloatArray) -> bool:
-    """Return whether two rows of returns differ only by rounding."""
     size = math.sqrt(float(np.max(np.mean(rows**2, axis=1))))
     return math.sqrt(float(np.mean((rows[0] - rows[1]) ** 2))) <= ROUNDING * size
 
 
 def count_years(trace: Trace) -> float:
-    """Return the length of a trace in years."""
     return (int(trace.time[-1]) + trace.interval - int(trace.time[0])) / (YEAR_DAYS * DAY)
 
 
 def bootstrap_growth(rows: FloatArray, per_year: float, confidence: float) -> Noise:
-    """Test the difference in log growth of two rows of returns, now and baseline."""
     n = rows.shape[1]
     found = compare_pairs(
         Sampled(rows, np.zeros(n), per_year, per_year),
@@ -155,16 +142,5 @@ def bootstrap_growth(rows: FloatArray, per_year: float, confidence: float) -> No
 
 
 def find_detectable(half: float, confidence: float) -> float:
-    """Return the least true difference that is found with probability :data:`POWER`.
-
-    With h half the width of the interval, it is h (1 + z_p / z_c), z_p and z_c the normal quantiles
-    of the power and of (1 + confidence) / 2: an estimate is found if it exceeds h, and it scatters
-    by h / z_c around the truth.
-
-    Examples
-    --------
-    >>> round(find_detectable(1.96, 0.95), 2)
-    2.8
-    """
     normal = NormalDist()
     return half * (1.0 + normal.inv_cdf(POWER) / normal.inv_cdf((1.0 + confidence) / 2.0))

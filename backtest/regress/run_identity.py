@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from backtest.policy import Policy
 
 WINGS = ("account", "engine", "features", "measures", "policy", "venue")
-"""The folders of the package whose files compute a run, except :data:`NOT_OF_THE_ENGINE`."""
 
 SHARED = (
     *("base/fields.py", "base/ranges.py", "base/units.py", "base/values.py"),
     *("market/market.py", "market/markets.py", "market/panel.py", "market/panel_data.py"),
     "market/weight_frame.py",
 )
-"""Files in other folders that compute a run."""
 
 NOT_OF_THE_ENGINE = frozenset(
     {
@@ -38,23 +36,17 @@ NOT_OF_THE_ENGINE = frozenset(
         *("venue/imported_tiers.py", "venue/preset_schema.py"),
     }
 )
-"""Files that do not affect a run: they sweep, search, store, show or import. New files count."""
 
 POLICY = ("text", "name", "settings", "source_hash", "by_instrument")
 SWITCHES = ("switches",)
-"""The times and settings of a run whose parameters change, as the account of a walk has them."""
 OF_FILES = frozenset({"policy.file_hash"})
-"""Facts that are compared only if both sides have them; they never require a new baseline."""
 RUN = ("signal", "sampling", "calendar", "resumed_from")
 LONGEST = 64
 """The length up to which lists are kept; longer ones are replaced by a hash."""
 REPEATED = frozenset({"policy.text", "data.flows_after_the_end"})
-"""Facts that repeat others."""
 
 
 class FactChange(NamedTuple):
-    """A fact that differs from the baseline's: its group, its name, and both values."""
-
     kind: str
     name: str
     was: Any
@@ -65,7 +57,6 @@ class FactChange(NamedTuple):
 
 
 def gather_facts(result: Result) -> dict[str, Any]:
-    """Return the inputs of a result as plain data."""
     manifest, policy = result.manifest, result.manifest["policy"]
     facts: dict[str, Any] = {
         "data": drop_sources(manifest["data"]),
@@ -87,7 +78,6 @@ def gather_facts(result: Result) -> dict[str, Any]:
 
 
 def list_engine(root: Path) -> list[str]:
-    """Return the sorted paths of the files that compute a run, relative to the package."""
     files = [path for wing in WINGS for path in (root / wing).rglob("*.py")]
     files += [root / name for name in SHARED]
     names = (path.relative_to(root).as_posix() for path in files)
@@ -98,27 +88,23 @@ def list_engine(root: Path) -> list[str]:
 
 @functools.cache
 def hash_wings(wings: tuple[str, ...]) -> str:
-    """Return a hash of the source of folders of the package."""
     root = Path(__file__).parents[1]
     files = sorted(path for wing in wings for path in (root / wing).rglob("*.py"))
     return hash_texts(files)
 
 
 def hash_texts(files: Iterable[Path]) -> str:
-    """Return a hash of the content of source files, whatever ends their lines."""
     texts = (file.read_bytes().replace(b"\r\n", b"\n") for file in files)
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 @functools.cache
 def hash_engine() -> str:
-    """Return a hash of the source of the engine."""
     root = Path(__file__).parents[1]
     return hash_texts(root / name for name in list_engine(root))
 
 
 def drop_sources(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return described data without where they were read, of several markets also of each."""
     kept = {name: value for name, value in data.items() if name != "source"}
     if "instruments" in kept:
         kept["instruments"] = {
@@ -128,16 +114,11 @@ def drop_sources(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_policies(result: Result) -> list[Policy]:
-    """Return the policies of the instruments of a result, and the overlay."""
     found = [*result.policies.values(), result.overlay]
     return [each for each in found if each is not None]
 
 
 def hash_files(policies: Sequence[Policy]) -> str | None:
-    """Return a hash of the source files of some policies; None if there are none.
-
-    The hash of its code covers numbers and functions, but not a table beside the class.
-    """
     formulas = [formula for each in policies for formula in written_formulas(type(each))]
     try:
         files = sorted({Path(each.__code__.co_filename) for each in formulas})
@@ -147,7 +128,6 @@ def hash_files(policies: Sequence[Policy]) -> str | None:
 
 
 def hash_facts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return one hash for each group of facts."""
     walk = {"walk": hash_data(facts["walk"])} if "walk" in facts else {}
     return {
         **walk,
@@ -160,19 +140,11 @@ def hash_facts(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def hash_data(value: Any) -> str:
-    """Return a hash of plain data."""
     text = json.dumps(value, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shorten_lists(value: Any) -> Any:
-    """Return data with long lists and mappings replaced by their hashes.
-
-    Examples
-    --------
-    >>> shorten_lists({"fees": [1, 2]})
-    {'fees': [1, 2]}
-    """
     if not isinstance(value, (Mapping, list, tuple)):
         return value
     if len(value) > LONGEST:
@@ -183,10 +155,6 @@ def shorten_lists(value: Any) -> Any:
 
 
 def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactChange]:
-    """Return the facts that differ, under their names in the manifest.
-
-    A change of a policy's file is left out if its code changed as well.
-    """
     found = [
         FactChange(re.split(r"[.\[]", name, maxsplit=1)[0], name, one, other)
         for name, one, other in _walk(was, now, "")
@@ -197,7 +165,6 @@ def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactCha
 
 
 def _walk(was: Any, now: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the values that differ, their names joined by dots, list indices in brackets."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         for key in sorted({*was, *now}):
             name = f"{prefix}.{key}" if prefix else key
@@ -214,13 +181,6 @@ def _is_list(value: Any) -> bool:
 
 
 def shorten_value(value: Any) -> str:
-    """Return a value as short text; a hash as its first eight letters.
-
-    Examples
-    --------
-    >>> shorten_value("a" * 64), shorten_value(None), shorten_value(0.0005)
-    ('aaaaaaaa', 'none', '0.0005')
-    """
     if value is None:
         return "none"
     text = str(value)

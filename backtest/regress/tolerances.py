@@ -25,30 +25,19 @@ FLOOR = 1e-12
 CURE = "write 0.05 (absolute), 5% (relative) or any (reported, never fails)"
 BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
 NEVER_IS_BEST = ("ruin_time", "time_to_first_liquidation")
-"""Times that are NaN if the event never happened."""
 
 _PERCENT = re.compile(r"(.+?)\s*%")
 
 
 class Band(NamedTuple):
-    """The tolerance of a measure: relative or absolute; with neither, any value is allowed."""
-
     relative: float | None = None
     absolute: float | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether any value is allowed."""
         return self.relative is None and self.absolute is None
 
     def holds(self, was: float, now: float) -> bool:
-        """Return whether a value lies in the band around its baseline; NaN only matches NaN.
-
-        Examples
-        --------
-        >>> Band(relative=0.05).holds(2.0, 2.1), Band(absolute=0.05).holds(2.0, 2.1)
-        (True, False)
-        """
         if self.is_open or was == now or (math.isnan(was) and math.isnan(now)):
             return True
         if not (math.isfinite(was) and math.isfinite(now)):
@@ -67,24 +56,15 @@ class Band(NamedTuple):
         )
 
     def to_data(self) -> Any:
-        """Return the band as data for a baseline's file."""
         if self.is_open:
             return "any"
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 TIGHT = Band(relative=1e-9)
-"""The default band of a measure."""
 
 
 def read_band(given: object, *, where: str) -> Band:
-    """Return a band from a number, a text, or the data in a baseline's file.
-
-    Examples
-    --------
-    >>> read_band("5%", where="doc"), read_band(0.1, where="doc")
-    (Band(relative=0.05, absolute=None), Band(relative=None, absolute=0.1))
-    """
     if isinstance(given, Band):
         return given
     if isinstance(given, Mapping) and len(given) == 1 and {*given} <= {*Band._fields}:
@@ -98,7 +78,6 @@ def read_band(given: object, *, where: str) -> Band:
 
 
 def _read_width(value: object, given: object, where: str) -> float:
-    """Parse the width of a band, a finite number of at least 0."""
     is_text = isinstance(value, str)
     try:
         width = float(value) if is_text or type(value) in (int, float) else math.nan  # type: ignore[arg-type] # one of these
@@ -116,11 +95,6 @@ def _read_width(value: object, given: object, where: str) -> float:
 def choose_bands(
     metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band], *, where: str
 ) -> dict[str, Band]:
-    """Return the band of each measure: the last match in ``wanted``, else that in ``under``.
-
-    ``wanted`` has bands by name or pattern (``"es_*"``), in a form that :func:`read_band` accepts.
-    Measures in neither mapping have the band :data:`TIGHT`. ``where`` is for error messages.
-    """
     names = list(metrics)
     bands = {name: under.get(name, TIGHT) for name in names}
     for pattern, given in wanted.items():
@@ -131,7 +105,6 @@ def choose_bands(
 
 
 def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
-    """Return the names that match a pattern; raise if there are none."""
     known = list(names)
     found = fnmatch.filter(known, pattern)
     if not found:
@@ -144,15 +117,6 @@ def match_names(pattern: str, names: Iterable[str], *, where: str) -> list[str]:
 
 
 def find_direction(name: str, was: float, now: float) -> str:
-    """Return whether a measure became better, worse, or neither.
-
-    Examples
-    --------
-    >>> find_direction("sharpe", 1.0, 0.9), find_direction("ruin_time", math.nan, 3.0)
-    ('worse', 'worse')
-    >>> find_direction("fees", 10.0, 9.0)
-    'better'
-    """
     better = BETTER_IF.get(name, 0) if name not in ABOUT else ABOUT[name].better
     if name in NEVER_IS_BEST:
         was, now = (math.inf if math.isnan(value) else value for value in (was, now))
@@ -162,11 +126,8 @@ def find_direction(name: str, was: float, now: float) -> str:
 
 
 WALK = "walk"
-"""The group of facts that a baseline of a walk has, and one of a run has not."""
 WINNERS = "winners"
-"""The group of facts with the parameters of each fold, which the search found."""
 SEARCHED_BY = ("sweep", "tune", "validation")
-"""The folders of the package whose files choose parameters."""
 SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust")
 FIGURES = {
     "walk_growth": ("growth_out_of_sample", 1),
@@ -177,14 +138,11 @@ FIGURES = {
     "walk_mean_rank": ("mean_rank", 1),
     "walk_deflated_sharpe": ("deflated_sharpe", 1),
 }
-"""Measures of a walk: their names among its figures, and 1 where more is better."""
 OVERFIT = "walk_pbo"
 BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
-"""All measures of a walk, with 1 where more is better, -1 where less is, and 0 for neither."""
 
 
 def require_account(walk: WalkForward) -> Result:
-    """Return the re-tuned account of a walk; raise if it has none."""
     if walk.result is None:
         raise ParameterError(
             "a baseline of a walk records one account, this walk opened a new one in every fold",
@@ -201,14 +159,12 @@ def require_account(walk: WalkForward) -> Result:
 
 
 def measure_walk(walk: WalkForward) -> dict[str, float]:
-    """Return the measures of the re-tuned account and of the walk, ``walk_...``, by name."""
     metrics = {name: float(value) for name, value in require_account(walk).metrics.items()}
     figures = {name: read_figures(walk.figures, key) for name, (key, _) in FIGURES.items()}
     return {**metrics, **figures, OVERFIT: float(walk.pbo)}
 
 
 def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
-    """Return the inputs of a walk as plain data, with the winner of each fold."""
     manifest, facts = walk.manifest, gather_facts(require_account(walk))
     names = [name for name in manifest["spans"]["columns"] if name in walk.folds]
     winners = walk.folds.drop(columns=names).loc[:, :"in_sample"].drop(columns="in_sample")

@@ -50,25 +50,18 @@ STEPS = {
     "target": "target leverage of the policy",
     "overlay": "leverage of the overlay",
 }
-"""The columns of a trace and their descriptions, in the order of events in a bar."""
 OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay", *OPTIONAL, "fx_pnl"})
-"""The columns that only runs of several positions have."""
 OF_QUOTES = ("close", "mark", "signal", "multiplier")
-"""The columns of one position that are quotes."""
 OF_POSITIONS = {
     "quantity": "position", **{name: name for name in PositionFields._fields if name in STEPS},
 }  # fmt: skip
-"""The columns of each of several positions: of the record, and what a trace calls them."""
 
 BASIC = ("equity", "cash", "unit", "ends_sample")
-"""The columns that every trace has."""
 DATA = frozenset({"close", "mark"})
-"""The columns of market data; they may differ while the account stays the same."""
 MONEY = frozenset({*SIGNS, "top_up", "cash", "margin", "reserve"})
 INPUTS = "inputs"
 _U64 = npt.NDArray[np.uint64]
 Read: TypeAlias = tuple[dict[str, FloatArray], npt.NDArray[np.uint32] | None]
-"""The columns of a trace by name, and the fingerprint of each bar of the data."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +96,10 @@ class Trace:
 
 
 def name_field(column: str) -> str:
-    """Return the name of a column without its instrument."""
     return column.rpartition(" ")[2]
 
 
 def describe_column(column: str) -> str:
-    """Return a column in words, with its instrument.
-
-    Examples
-    --------
-    >>> describe_column("funding"), describe_column("BTCUSDT funding")
-    ('funding', 'funding of BTCUSDT')
-    """
     instrument, _, field = column.rpartition(" ")
     if field == INPUTS:
         return "data of the bar"
@@ -122,10 +107,6 @@ def describe_column(column: str) -> str:
 
 
 def take_trace(result: Result) -> Trace:
-    """Return the trace of a result.
-
-    A column of one of several positions is called by its instrument too, ``"BTCUSDT position"``.
-    """
     n = len(result.time)
     read = read_position if result.is_of_fast_loop else read_positions
     columns, prints = read(result)
@@ -135,7 +116,6 @@ def take_trace(result: Result) -> Trace:
 
 
 def read_position(result: Result) -> Read:
-    """Return the columns of the trace of one position, not yet normalized, and of its bars."""
     quotes = {name: getattr(result, name) for name in OF_QUOTES}
     fields = result.record.of_one()
     known = {
@@ -149,7 +129,6 @@ def read_position(result: Result) -> Read:
 
 
 def read_positions(result: Result) -> Read:
-    """Return the columns of the trace of several positions, and of the bars of their markets."""
     left_out = {*OPTIONAL} - {*list_optional(result.account)}
     kept = [name for name in STEPS if name in AccountFields._fields and name not in left_out]
     columns = {name: result.of_account(name) for name in kept}
@@ -166,12 +145,10 @@ def read_positions(result: Result) -> Read:
 
 
 def normalize_values(values: FloatArray) -> FloatArray:
-    """Return little-endian, contiguous values with a single form of zero and of NaN."""
     return np.ascontiguousarray(np.where(np.isnan(values), np.nan, values + 0.0), dtype="<f8")
 
 
 def hash_array(values: npt.NDArray[np.generic]) -> str:
-    """Return a hash of the bytes of an array."""
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
@@ -179,12 +156,6 @@ def hash_array(values: npt.NDArray[np.generic]) -> str:
 
 
 def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
-    """Return a hash of each bar's market data.
-
-    It covers prices, volume, mark prices, further columns and the funding in the bar: times, rates,
-    prices and predicted rates. Predictions that are all missing do not change it, as they do not
-    change the market's content hash.
-    """
     names = ("open", "high", "low", "close", "volume")
     arrays = [getattr(market, name) for name in names]
     arrays += [getattr(market, f"mark_{name}") for name in names[:4]]
@@ -206,7 +177,6 @@ def fingerprint_bars(market: Market) -> npt.NDArray[np.uint32]:
 
 
 def fingerprint_panel(markets: Markets) -> npt.NDArray[np.uint32]:
-    """Return a hash of each bar's data on the clock, over all instruments that have the bar."""
     mixed = np.zeros(markets.n_bars, dtype=np.uint64)
     for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
         own = fingerprint_bars(market).astype(np.uint64)

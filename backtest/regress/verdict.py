@@ -38,12 +38,9 @@ from backtest.regress.tolerances import (
 SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
 REWRITTEN, SKIPPED = "rewritten", "skipped"
 EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
-"""The exit code of each status; of several, the highest. It is 2 if all are skipped."""
 
 
 class MetricMove(NamedTuple):
-    """A measure and its baseline; ``direction`` is better, worse, or neither."""
-
     name: str
     was: float
     now: float
@@ -52,13 +49,10 @@ class MetricMove(NamedTuple):
 
     @property
     def is_inside(self) -> bool:
-        """Whether the measure lies in its band."""
         return self.band.holds(self.was, self.now)
 
 
 class Obstacle(NamedTuple):
-    """Why nothing could be measured."""
-
     problem: str
     where: str
     cure: str
@@ -172,7 +166,6 @@ class RegressVerdict:
 
 
 def describe_bars(bars: BarMoves) -> dict[str, Any]:
-    """Return the differences bar by bar as data."""
     moves = [
         {"column": each.column, "step": each.step, "first_bar": each.bar}
         | {"baseline": each.was, "now": each.now, "bars": each.count, "largest": each.largest}
@@ -272,26 +265,22 @@ def compare_baselines(
 
 
 def sort_metrics(names: Iterable[str]) -> list[str]:
-    """Sort measures in the order of results, others last."""
     order = {name: place for place, name in enumerate(METRICS)}
     return sorted(names, key=lambda name: order.get(name, len(order)))
 
 
 def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
-    """Return a measure of two runs, with its present name, its band and its direction."""
     present = find_present_name(name, was.metrics)
     one, other = was.metrics[name], now.metrics[present]
     return MetricMove(present, one, other, was.bands[name], find_direction(present, one, other))
 
 
 def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
-    """Return the measures that match patterns; ``log_growth`` may be one of them."""
     known = (*METRICS, *BETTER_IF, noises.MEASURE)
     return frozenset(name for each in patterns for name in match_names(each, known, where=where))
 
 
 def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
-    """Return why two runs cannot be compared; None if they can."""
     cure = "record what it is now: backtest regress check --update --reason '...'"
     kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
     if kinds[0] != kinds[1]:
@@ -329,10 +318,6 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
 
 
 def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return as text the kinds of data that are in the baseline but not in the run.
-
-    A market whose funding file is missing is not a market without funding.
-    """
     if "instruments" in was:
         now_parts = now.get("instruments", {})
         lost = {
@@ -349,14 +334,12 @@ def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def describe_basis(host: Sequence[str]) -> str:
-    """Return how bars are compared, given the differences of the platforms."""
     if not host:
         return "bit by bit: the same platform"
     return f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
 
 
 def add_decision(found: RegressVerdict, allowed: frozenset[str]) -> RegressVerdict:
-    """Return the verdict with the status and the reason that its mode gives."""
     deciders = {EXACT: decide_by_bars, TOLERANCE: decide_by_metrics, STATISTICAL: decide_by_returns}
     status, reason, accepted = deciders[found.mode](found, allowed)
     return replace(found, status=status, reason=reason, accepted=accepted)
@@ -366,7 +349,6 @@ Decision = tuple[str, str, tuple[str, ...]]
 
 
 def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    """Decide by the bands of the measures."""
     moved = found.moved
     accepted = tuple(m.name for m in moved if m.name in allowed and m.direction == BETTER)
     left = [each for each in moved if each.name not in accepted]
@@ -378,7 +360,6 @@ def decide_by_metrics(found: RegressVerdict, allowed: frozenset[str]) -> Decisio
 
 
 def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    """Decide by the bands of the measures, then by the bars."""
     status, reason, accepted = decide_by_metrics(found, allowed)
     if status == MOVED or accepted:
         return status, reason, accepted
@@ -388,7 +369,6 @@ def decide_by_bars(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
 
 
 def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decision:
-    """Decide by whether the returns differ by more than noise."""
     noise = found.noise
     if noise is None or noise.verdict == noises.UNKNOWN:
         return UNMEASURED, noise.reason if noise else "no returns", ()
@@ -401,7 +381,6 @@ def decide_by_returns(found: RegressVerdict, allowed: frozenset[str]) -> Decisio
 
 
 def describe_noise(noise: Noise) -> str:
-    """Return the outcome of the test in one sentence."""
     if noise.reason:
         return noise.reason
     power = (
@@ -417,13 +396,6 @@ def describe_noise(noise: Noise) -> str:
 
 
 def count_directions(moved: Sequence[MetricMove]) -> str:
-    """Return the measures that are worse, better, or neither, as text.
-
-    Examples
-    --------
-    >>> count_directions([MetricMove("sharpe", 1.0, 0.5, Band(), "worse")])
-    'worse in sharpe'
-    """
     words = []
     for direction in (WORSE, BETTER, NEITHER):
         names = [each.name for each in moved if each.direction == direction]

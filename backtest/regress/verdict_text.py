@@ -31,7 +31,6 @@ STYLES = {SAME: "green", REWRITTEN: "cyan", MOVED: "red", UNMEASURED: "yellow", 
 
 
 def write_text(verdicts: Sequence[RegressVerdict]) -> str:
-    """Return verdicts as plain text of 100 columns."""
     from rich.console import Console  # noqa: PLC0415 - only needed to print
 
     file = io.StringIO()
@@ -40,7 +39,6 @@ def write_text(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def print_verdicts(verdicts: Sequence[RegressVerdict], console: Console) -> None:
-    """Print verdicts, followed by their counts if there are several."""
     from rich.text import Text  # noqa: PLC0415
 
     for verdict in verdicts:
@@ -52,7 +50,6 @@ def print_verdicts(verdicts: Sequence[RegressVerdict], console: Console) -> None
 
 
 def list_parts(verdict: RegressVerdict) -> Iterator[Any]:
-    """Yield the tables and remarks of a verdict."""
     if verdict.status != SAME or verdict.accepted:
         if verdict.moved:
             yield build_table(METRIC_HEADS, list_metric_rows(verdict))
@@ -66,7 +63,6 @@ def list_parts(verdict: RegressVerdict) -> Iterator[Any]:
 
 
 def build_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
-    """Return an indented table; columns of numbers are right-aligned."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -80,14 +76,12 @@ def build_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
 
 
 def indent(part: Any) -> Any:
-    """Return a renderable indented by two columns."""
     from rich.padding import Padding  # noqa: PLC0415
 
     return Padding(part, (0, 0, 0, 2), expand=False)
 
 
 def build_remarks(remarks: Sequence[tuple[str, str]]) -> Any:
-    """Return an indented table of subjects and sentences."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -101,11 +95,9 @@ def build_remarks(remarks: Sequence[tuple[str, str]]) -> Any:
 
 SUITE = "backtest.regress"
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML does not allow, escaped or not."""
 
 
 def write_junit(verdicts: Sequence[RegressVerdict]) -> str:
-    """Return verdicts as a JUnit document; moved is a failure, not measured an error."""
     found = Counter(each.status for each in verdicts)
     counts = {
         "tests": str(len(verdicts)),
@@ -123,7 +115,6 @@ def write_junit(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def add_case(suite: ET.Element, verdict: RegressVerdict) -> None:
-    """Add the test case of a verdict to a suite."""
     case = ET.SubElement(
         suite, "testcase", {"classname": SUITE, "name": replace_forbidden(verdict.name)}
     )
@@ -139,23 +130,14 @@ def add_case(suite: ET.Element, verdict: RegressVerdict) -> None:
 
 
 def replace_forbidden(text: str) -> str:
-    r"""Replace the characters that XML does not allow.
-
-    Examples
-    --------
-    >>> replace_forbidden("a\x00b") == "a\N{REPLACEMENT CHARACTER}b"
-    True
-    """
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 DRAWN = ("baseline", "now", "now / was - 1")
-"""Subjects whose text is a chart of block characters."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
 def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
-    """Return verdicts as Markdown: a table of all, and a section for each with a difference."""
     lines = [f"## Regression gate: {count_statuses(verdicts)}", ""]
     lines += format_table(
         ("baseline", "verdict", "why"),
@@ -171,7 +153,6 @@ def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def write_section(verdict: RegressVerdict) -> Iterator[str]:
-    """Yield the lines of the section about one baseline."""
     yield f"### {escape_markdown(verdict.name)}"
     if verdict.moved:
         rows = ([escape_markdown(cell) for cell in row] for row in list_metric_rows(verdict))
@@ -193,18 +174,10 @@ def write_section(verdict: RegressVerdict) -> Iterator[str]:
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def escape_markdown(text: str) -> str:
-    r"""Escape a text so that Markdown shows it unchanged, on one line.
-
-    Examples
-    --------
-    >>> escape_markdown("<b>|a*")
-    '&lt;b&gt;\\|a\\*'
-    """
     one_line = " ".join(text.split())
     return _SPECIAL.sub(r"\\\1", html.escape(one_line, quote=False))

@@ -26,16 +26,13 @@ MOST_WINNERS = 8
 """Most parameters of winners of folds that are named."""
 LEVELS = "▁▂▃▄▅▆▇█"
 WORDS = (SAME, INDISTINGUISHABLE, REWRITTEN, MOVED, WORSE, BETTER, UNMEASURED, SKIPPED)
-"""The words that verdicts are counted by, in this order."""
 
 
 def write_headline(verdict: RegressVerdict) -> str:
-    """Return the verdict in one line."""
     return f"{verdict.name}: {verdict.word}: {verdict.reason}"
 
 
 def list_metric_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each measure outside its band."""
     for each in verdict.moved:
         word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
         change = format_change(each.was, each.now)
@@ -43,33 +40,23 @@ def list_metric_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
 
 
 def list_bar_rows(verdict: RegressVerdict) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each column that differs in the first differing bar."""
     for each in verdict.bars.at_first if verdict.bars is not None else ():
         change = format_change(each.was, each.now)
         yield each.step, *format_pair(each.was, each.now), change, f"{each.count:,}"
 
 
 def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
-    """Return the number of verdicts of each kind, as text.
-
-    Examples
-    --------
-    >>> count_statuses([RegressVerdict("a", SAME, ""), RegressVerdict("b", SKIPPED, "")])
-    '2 baselines: 1 same, 1 skipped'
-    """
     counts = [(word, sum(each.word == word for each in verdicts)) for word in WORDS]
     noun = "baseline" if len(verdicts) == 1 else "baselines"
     return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
 
 
 def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
-    """Return the highest exit code of several verdicts; 2 if nothing was measured."""
     codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
     return max(codes, default=2)
 
 
 def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield the remarks on a verdict, each with a subject and a sentence."""
     if verdict.trouble is not None:
         yield "where", verdict.trouble.where
         yield "cure", verdict.trouble.cure
@@ -87,7 +74,6 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 
 def describe_first_difference(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield where the accounts begin to differ, and the change of the final equity."""
     bars = verdict.bars
     if bars is None or bars.is_same:
         return
@@ -105,7 +91,6 @@ def describe_first_difference(verdict: RegressVerdict) -> Iterator[tuple[str, st
 
 
 def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield the inputs that differ from the baseline's."""
     by_kind: dict[str, list[str]] = {}
     for change in verdict.changes:
         by_kind.setdefault(change.kind, []).append(
@@ -134,7 +119,6 @@ def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 
 def caution_python(change: FactChange, host: Sequence[str]) -> str:
-    """Return a note if another Python may explain a change of the policy's hash of bytecode."""
     is_python = any(each.startswith("python ") for each in host)
     if change.name == "policy.source_hash" and is_python:
         return " (of another Python's bytecode: the source may be the same)"
@@ -142,7 +126,6 @@ def caution_python(change: FactChange, host: Sequence[str]) -> str:
 
 
 def describe_curves(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    """Yield charts of the equity of baseline and run, if they differ."""
     was, now = verdict.curves
     if verdict.bars is None or verdict.bars.is_same or not was:
         return
@@ -154,14 +137,6 @@ def describe_curves(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
 
 
 def draw_line(values: Sequence[float], low: float, high: float) -> str:
-    """Return a chart of values as block characters, with dots for values that are not finite.
-
-    Examples
-    --------
-    >>> draw_line([1.0, 2.0, 3.0], 1.0, 3.0)
-    '▁▅█'
-    """
-
     def draw_value(value: float) -> str:
         if not math.isfinite(value):
             return "·"
@@ -172,7 +147,6 @@ def draw_line(values: Sequence[float], low: float, high: float) -> str:
 
 
 def draw_pair(was: Sequence[float], now: Sequence[float]) -> tuple[str, str, str]:
-    """Return charts of two curves on one scale, and of now / was - 1, empty if they are equal."""
     finite = [value for value in (*was, *now) if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
     gaps = [new / old - 1.0 if old > 0.0 else math.nan for old, new in zip(was, now, strict=True)]

@@ -1,7 +1,4 @@
-"""Report pages of results of all kinds.
-
-Results call these functions, as ``report()``, ``plot()`` and the HTML that a notebook shows.
-"""
+"""Report pages of results of all kinds."""
 
 from __future__ import annotations
 
@@ -24,7 +21,6 @@ open_door(__name__)
 
 
 def write_report(source: Reportable, path: Path, format_: str | None = None) -> Path:
-    """Write the report of a result of any kind to a file; return its path."""
     from backtest.report.page.formats import write_page  # noqa: PLC0415 - only when asked for
     from backtest.report.write import build_page  # noqa: PLC0415 - as above
 
@@ -32,28 +28,24 @@ def write_report(source: Reportable, path: Path, format_: str | None = None) -> 
 
 
 def write_cell(source: Reportable) -> str:
-    """Return the HTML that a notebook shows of a result, without a script."""
     from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
 
     return notebook.write_cell(source)
 
 
 def write_view(source: Viewable) -> str:
-    """Return the HTML that a notebook shows of a market, venue, account, policy or paths."""
     from backtest.report import notebook  # noqa: PLC0415 - only in notebooks
 
     return notebook.write_view(source)
 
 
 def draw_spans(folds: Any) -> Any:
-    """Return the spans of a walk or a cross-validation as a Plotly figure."""
     from backtest.report import pictures  # noqa: PLC0415 - only when drawn
 
     return pictures.draw_spans(folds)
 
 
 def draw_run(result: Result) -> Any:
-    """Return the account of a run over time as a Plotly figure."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     from backtest.report.page.figures import TEMPLATE  # noqa: PLC0415 - only when drawn
@@ -64,7 +56,6 @@ def draw_run(result: Result) -> Any:
 
 
 def draw_surface(surface: Surface) -> Any:
-    """Return a volatility surface as a Plotly figure."""
     from backtest.report import surface_page  # noqa: PLC0415 - only when drawn
 
     return surface_page.draw_surface(surface)

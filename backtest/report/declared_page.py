@@ -60,11 +60,9 @@ from backtest.report.page.page import (
 from backtest.report.page.report_numbers import format_measure
 
 MEASURE = "measure"
-"""The style of a column that is written as the measure of its name."""
 
 
 def build_declared(found: SavedResult, background: Background = NOTHING) -> Page:
-    """Return the page of a result: its verdict, its numbers, its parts, data and assumptions."""
     manifest = dict(found.manifest)
     data = dict(manifest["data"])
     return Page(
@@ -81,30 +79,25 @@ def build_declared(found: SavedResult, background: Background = NOTHING) -> Page
 
 
 def write_parts(found: SavedResult, background: Background) -> list[Section]:
-    """Return the sections that a result declares, and those on data and assumptions."""
     folder = name_folder(found.folder_title, found.manifest["id"])
     basis = build_basis(found.manifest, folder, found.list_assumptions(), background)
     return [*(write_part(each) for each in found.list_parts()), *basis]
 
 
 def write_sentence(text: str) -> str:
-    """Return a text with a capital letter and a full stop."""
     return capitalize(text) if text.endswith((".", "?")) else f"{capitalize(text)}."
 
 
 def write_fact(number: Headline) -> Fact:
-    """Return a headline number as the page has it."""
     return Fact(number.title, str(number), number.note)
 
 
 def write_part(part: Part) -> Section:
-    """Return a declared part as a section."""
     blocks = [block for shown in part.blocks if (block := write_block(part.key, shown)) is not None]
     return Section(part.key, part.title, part.lead, blocks)
 
 
 def write_block(key: str, shown: Shown) -> Block | None:
-    """Return a declared block; None if it has no table."""
     if isinstance(shown, str):
         return Paragraph(shown, "note") if shown else None
     if shown.table is None:
@@ -122,7 +115,6 @@ def write_block(key: str, shown: Shown) -> Block | None:
 
 
 def write_table(shown: ShownTable, whole: pd.DataFrame) -> Table:
-    """Return a declared table; the lower levels of its index are its first columns."""
     frame = whole.head(shown.most)
     if frame.index.nlevels > 1:
         lower = [name for name in frame.index.names if name != frame.index.names[0]]
@@ -145,7 +137,6 @@ def write_table(shown: ShownTable, whole: pd.DataFrame) -> Table:
 
 
 def choose_heads(shown: ShownTable, frame: pd.DataFrame) -> dict[str, Head]:
-    """Return the heads of the columns that are shown, by the name of the column."""
     names = shown.columns or tuple(map(str, frame))
     heads = {name: shown.heads.get(name) or find_column(name) for name in names}
     ends = {head.until for head in heads.values()}
@@ -153,13 +144,11 @@ def choose_heads(shown: ShownTable, frame: pd.DataFrame) -> dict[str, Head]:
 
 
 def find_column(name: str) -> Head:
-    """Return the head of a column by its name, which may be that of a measure."""
     is_measure = name in ABOUT and name not in HEADS
     return Head(name_measure(name), "", MEASURE) if is_measure else find_head(name)
 
 
 def write_label(label: Any, shown: ShownTable) -> str:
-    """Return the label of a row: a time, a number, the name of a measure, or a text."""
     if isinstance(label, pd.Timestamp):
         return format_time(label.value)
     if isinstance(label, str):
@@ -170,7 +159,6 @@ def write_label(label: Any, shown: ShownTable) -> str:
 def write_row(
     shown: ShownTable, heads: Mapping[str, Head], label: str, row: Mapping[Any, Any]
 ) -> Iterator[str]:
-    """Yield the cells of a row."""
     for name, head in heads.items():
         if shown.has_measures or head.style == MEASURE:
             yield format_measure(label if shown.has_measures else name, float(row[name]))
@@ -181,15 +169,12 @@ def write_row(
 
 
 COLORS = ("accent", "loss", "ink", "neutral")
-"""Colors of columns in turn."""
 DASHES = ("solid", "dash", "dot")
-"""Dash patterns of lines that have the same color."""
 MOST_POINTS = 3_000
 """Most points of a column in a scatter but the last."""
 
 
 def draw_declared(shown: ShownChart) -> Chart:
-    """Return a chart that a result declares."""
     table = pd.DataFrame(shown.table)
     layout = build_layout(shown.height, showlegend=shown.has_legend)
     layout["xaxis"] |= {"title": {"text": shown.x}} if shown.x else {}
@@ -203,14 +188,12 @@ def draw_declared(shown: ShownChart) -> Chart:
 
 
 def choose_color(shown: ShownChart, name: object, place: int) -> str:
-    """Return the role of the color of a column."""
     return shown.colors.get(str(name)) or COLORS[place % len(COLORS)]
 
 
 def draw_lines(
     shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a line per column; the index may be times."""
     is_time = isinstance(table.index, pd.DatetimeIndex)
     layout["xaxis"] |= {"type": "date"} if is_time else {}
     for place, (name, column) in enumerate(table.items()):
@@ -231,14 +214,12 @@ def draw_lines(
 
 
 def mask_infinite(values: FloatArray) -> FloatArray:
-    """Return values with NaN, a gap in a line, for those that are not finite."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def draw_bars(
     shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the bars of each column, one over the other."""
     layout |= {"barmode": "overlay", "bargap": 0.05}
     for place, (name, column) in enumerate(table.items()):
         yield {
@@ -254,7 +235,6 @@ def draw_heat(
     table: pd.DataFrame,
     layout: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Yield a map of the first column over the first two levels of the index."""
     grid = table.iloc[:, 0].groupby(level=[0, 1]).mean().unstack(1)
     for axis, name in zip(("xaxis", "yaxis"), table.index.names, strict=False):
         layout[axis] |= {"type": "category", "title": {"text": str(name)}}
@@ -272,7 +252,6 @@ def draw_tornado(
     table: pd.DataFrame,
     layout: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Yield bars of the last and the first value of each label, the widest on top."""
     change = table.iloc[:, 0].fillna(0.0)
     order = change.abs().groupby(level=0).max().sort_values().index
     layout |= {"height": 90 + 34 * len(order), "barmode": "overlay"}
@@ -285,7 +264,6 @@ def draw_tornado(
 
 
 def draw_marks(shown: ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return dotted vertical lines at the marked places of the x axis, over all values."""
     values = mask_infinite(table.to_numpy(dtype=np.float64)) if shown.marks else np.empty(0)
     ends = [float(np.nanmin(values)), float(np.nanmax(values))] if len(values) else []
     dot = {"color": LIGHT["neutral"], "width": 1.2, "dash": "dot"}
@@ -296,7 +274,6 @@ def draw_marks(shown: ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
 def draw_scatter(
     shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the points of each column over the index, the last ones larger, and where y is x."""
     layout["xaxis"] |= {"showgrid": True}
     last = table.shape[1] - 1
     for place, (name, column) in enumerate(table.items()):
@@ -316,7 +293,6 @@ def draw_scatter(
 def draw_intervals(
     shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the value of each label with its interval."""
     value, low, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
     error = {"type": "data", "symmetric": False, "array": mask_infinite(high - value),
              "arrayminus": mask_infinite(value - low), "thickness": 1.2, "width": 4,
@@ -335,7 +311,6 @@ def draw_intervals(
 def draw_accounts(
     shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the unit values and, below, their drawdowns; the scale is theirs to choose."""
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     span = (int(closes[0]), int(closes[-1]))
     layout |= stack_panels(("One unit of money", "Drawdown"), (2, 1), 0.09, span)
@@ -370,7 +345,6 @@ def draw_fan(
     table: pd.DataFrame,
     layout: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Yield each column over time in gray, and their median."""
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     units = table.to_numpy(dtype=np.float64)
     rows = thin_rows(closes, *units.T)
@@ -399,4 +373,3 @@ DRAWN: Mapping[str, Draw] = {
     "accounts": draw_accounts,
     "fan": draw_fan,
 }
-"""The functions that draw a chart, by its kind: from its table, into its layout."""

@@ -32,13 +32,11 @@ WIDTH, HEIGHT = 560, 90
 COLUMNS = 4
 """Headline numbers in a row."""
 DRAWN = ("run",)
-"""The kinds whose unit value is drawn."""
 LONGEST = 200
 """Longest title in characters."""
 
 
 def write_cell(source: Reportable) -> str:
-    """Return a result as an HTML fragment that inherits the colors of the notebook."""
     if source._is_empty:
         return f"<div><b>{escape_text(repr(source))}</b></div>"
     page = build_kind(source)
@@ -54,7 +52,6 @@ def write_cell(source: Reportable) -> str:
 
 
 def write_facts_table(facts: Sequence[Fact]) -> str:
-    """Return headline numbers as an HTML table, four to a row."""
     cells = [
         f'<td style="text-align:left;padding:2px 18px 2px 0;vertical-align:top">'
         f'<span style="opacity:.7">{label}</span><br><b>{value}</b><br>'
@@ -67,13 +64,11 @@ def write_facts_table(facts: Sequence[Fact]) -> str:
 
 
 def draw_equity_svg(result: Any) -> str:
-    """Return the unit value over time as an SVG line."""
     unit = result.of_account("unit") / result.tally.first_unit
     return draw_line_svg(result.span.closes, unit, "unit value")
 
 
 def draw_line_svg(time: IntArray, values: FloatArray, title: str) -> str:
-    """Return values over time as an SVG line that keeps its extremes."""
     rows = thin_rows(time, values, buckets=280)
     x = rescale(time[rows].astype(np.float64), 0.0, float(WIDTH))
     y = rescale(values[rows], HEIGHT - 2.0, 2.0)
@@ -87,7 +82,6 @@ def draw_line_svg(time: IntArray, values: FloatArray, title: str) -> str:
 
 
 def rescale(values: FloatArray, low: float, high: float) -> FloatArray:
-    """Scale values linearly to an interval; to its middle if they are all equal."""
     least, span = float(np.min(values)), float(np.ptp(values))
     if span == 0.0:
         return np.full(len(values), (low + high) / 2.0)
@@ -95,7 +89,6 @@ def rescale(values: FloatArray, low: float, high: float) -> FloatArray:
 
 
 def write_view(source: Any) -> str:
-    """Return a title, a chart of a market's closes, and a table of facts."""
     title, facts = describe(source)
     chart = draw_line_svg(source.time, source.close, "close") if isinstance(source, Market) else ""
     return (
@@ -105,7 +98,6 @@ def write_view(source: Any) -> str:
 
 
 def describe(source: Any) -> tuple[str, Iterator[Fact]]:
-    """Return the title and the facts of a value of any kind."""
     match source:
         case Market():
             return source.instrument or source.source, describe_market(source)
@@ -122,21 +114,18 @@ def describe(source: Any) -> tuple[str, Iterator[Fact]]:
 
 
 def describe_span(source: Market | Markets) -> Iterator[Fact]:
-    """Yield the bars and the span of data."""
     yield Fact("bars", f"{source.n_bars:,}")
     yield Fact("from", format_time(int(source.start)), "UTC")
     yield Fact("to", format_time(int(source.end)), "UTC")
 
 
 def describe_markets(markets: Markets) -> Iterator[Fact]:
-    """Yield the span of several instruments, and how many options they list."""
     yield from describe_span(markets)
     if markets.options:
         yield Fact("options", f"{len(markets.options):,}", "listed")
 
 
 def describe_market(market: Market) -> Iterator[Fact]:
-    """Yield the span of a market and what it holds besides bars."""
     yield from describe_span(market)
     yield Fact("last close", f"{market.close[-1]:,.6g}")
     yield Fact("mark prices", "yes" if market.has_mark else "no")
@@ -146,7 +135,6 @@ def describe_market(market: Market) -> Iterator[Fact]:
 
 
 def describe_venue(venue: Venue) -> Iterator[Fact]:
-    """Yield the costs and margins of a venue."""
     rates = [each.maintenance_rate for each in venue.brackets]
     yield Fact("most leverage", f"{max(each.max_leverage for each in venue.brackets):g}x")
     yield Fact("maintenance", f"{rates[0]:.3%}", f"to {rates[-1]:.1%} in {len(rates)} brackets")
@@ -158,12 +146,10 @@ def describe_venue(venue: Venue) -> Iterator[Fact]:
 
 
 def format_cost(cost: Cost, decimals: int) -> str:
-    """Format a cost as a percentage, or describe how it changes over time."""
     return f"{cost:.{decimals}%}" if isinstance(cost, float) else format_bps(cost)
 
 
 def describe_account(account: Account) -> Iterator[Fact]:
-    """Yield capital and margin, and every field that is not its default."""
     plain = Account()
     for name in (each.name for each in dataclasses.fields(account)):
         value = repr_plain(getattr(account, name))
@@ -172,7 +158,6 @@ def describe_account(account: Account) -> Iterator[Fact]:
 
 
 def describe_policy(policy: Policy) -> Iterator[Fact]:
-    """Yield the parameters of a policy, and when it fails."""
     for name, value in policy.settings().items():
         space = policy.parameters()[name].space if name in policy.parameters() else None
         yield Fact(name, repr_plain(value).strip("'"), getattr(space, "unit", ""))

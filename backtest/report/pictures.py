@@ -18,7 +18,6 @@ TICKS = 5
 
 
 def draw_failure_svg(found: FailureMap) -> str:
-    """Return the map as a picture: the book holds in the white region, and fails outside."""
     wide, high = SIZE + EDGE + 24, SIZE + EDGE + TOP
     title = f"Where the book fails, by moves of {found.x} and {found.y}"
     return "\n".join([
@@ -42,22 +41,18 @@ def draw_failure_svg(found: FailureMap) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Escape a text for HTML, and the characters that set the direction of writing."""
     return escape(escape_directions(text))
 
 
 def place_x(found: FailureMap, move: float) -> float:
-    """Return where a move of x lies, in pixels from the left."""
     return EDGE + (move + found.span) / (2.0 * found.span) * SIZE
 
 
 def place_y(found: FailureMap, move: float) -> float:
-    """Return where a move of y lies, in pixels from the top."""
     return TOP + SIZE - (move + found.span) / (2.0 * found.span) * SIZE
 
 
 def draw_region(found: FailureMap) -> list[str]:
-    """Return the region in which the book holds, one polygon for each unbroken piece."""
     known = np.flatnonzero(~np.isnan(found.low)).astype(np.int64)
     if not known.size:
         return []
@@ -66,7 +61,6 @@ def draw_region(found: FailureMap) -> list[str]:
 
 
 def draw_piece(found: FailureMap, rows: IntArray) -> str:
-    """Return one piece of the region as a polygon, stretched to the ends of the moves of y."""
     lower = [(found.moves[k], found.low[k]) for k in rows]
     upper = [(found.moves[k], found.high[k]) for k in rows[::-1]]
     points = " ".join(
@@ -76,7 +70,6 @@ def draw_piece(found: FailureMap, rows: IntArray) -> str:
 
 
 def name_failure(found: FailureMap) -> list[str]:
-    """Return the name of the region in which the book fails, in the middle of its places."""
     rows, columns = np.nonzero(found.distance <= 0.0)
     if not rows.size:
         return []
@@ -86,7 +79,6 @@ def name_failure(found: FailureMap) -> list[str]:
 
 
 def draw_axes(found: FailureMap) -> list[str]:
-    """Return the frame, the ticks and the names of the axes."""
     bottom, middle = TOP + SIZE, EDGE + SIZE / 2
     parts = [
         f'<rect x="{EDGE}" y="{TOP}" width="{SIZE}" height="{SIZE}" fill="none" stroke="#777"/>'
@@ -114,7 +106,6 @@ MOST_ROWS = 60
 
 
 def draw_spans(folds: pd.DataFrame) -> Any:
-    """Return the spans of :func:`backtest.folds` as a Plotly figure: train gray, test blue."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     bars = list_walk_bars(folds) if "train_start" in folds else list_split_bars(folds)
@@ -138,7 +129,6 @@ Bar = tuple[str, str, str, Any, Any]
 
 
 def list_walk_bars(folds: pd.DataFrame) -> list[Bar]:
-    """Return row, name, color, start and end of the spans of a walk."""
     return [
         (f"fold {fold}", word, color, row[f"{word}_start"], row[f"{word}_end"])
         for fold, row in zip(folds.index, folds.to_dict("records"), strict=True)
@@ -147,7 +137,6 @@ def list_walk_bars(folds: pd.DataFrame) -> list[Bar]:
 
 
 def list_split_bars(folds: pd.DataFrame) -> list[Bar]:
-    """Return row, name, color, start and end of the groups of splits."""
     return [
         (
             f"split {row['split']}",

@@ -31,7 +31,6 @@ ASSUMPTIONS = (
 
 
 def build_surface(found: Surface, background: Background = NOTHING) -> Page:  # noqa: ARG001
-    """Return the page of a surface."""
     name = found.underlying or "options"
     days = YEAR_DAYS * found.years
     return Page(
@@ -61,7 +60,6 @@ def build_surface(found: Surface, background: Background = NOTHING) -> Page:  # 
 
 
 def list_time_sections(found: Surface) -> list[Section]:
-    """Return the sections about time to expiry, of a surface of several expiries."""
     return [
         Section("term", "Term structure", "Volatility by time to expiry.", [draw_term(found)]),
         Section("surface", "Surface", "Volatility by moneyness and time.", [draw_map(found)]),
@@ -69,7 +67,6 @@ def list_time_sections(found: Surface) -> list[Section]:
 
 
 def list_facts(found: Surface) -> list[Fact]:
-    """Return the headline numbers."""
     tenor = found.headline_tenor
     days = f"{YEAR_DAYS * tenor:.3g} days"
     return [
@@ -83,7 +80,6 @@ def list_facts(found: Surface) -> list[Fact]:
 
 
 def draw_smile(found: Surface, place: int) -> Chart:
-    """Return the smile of one expiry: the fit, and bids and asks."""
     row, smile = found.fits.iloc[place], found.smiles[place]
     part = found.quotes[found.quotes["expiry"] == row["expiry"]]
     money = float(np.sqrt(smile.total_variance(0.0)))
@@ -111,7 +107,6 @@ def draw_smile(found: Surface, place: int) -> Chart:
 
 
 def draw_term(found: Surface) -> Chart:
-    """Return the volatility at the money and the model-free one by days."""
     years = np.geomspace(found.years[0], found.years[-1], 60)
     money = [100.0 * found.atm(float(each)) for each in years]
     free = [100.0 * found.vix(float(each)) for each in years]
@@ -131,7 +126,6 @@ def draw_term(found: Surface) -> Chart:
 
 
 def build_days_axis() -> dict[str, Any]:
-    """Return a logarithmic axis of days to expiry, with the usual tenors as ticks."""
     return {
         "type": "log",
         "title": {"text": "days to expiry"},
@@ -141,7 +135,6 @@ def build_days_axis() -> dict[str, Any]:
 
 
 def draw_map(found: Surface) -> Chart:
-    """Return a heat map of volatility by standardized moneyness and time."""
     traces, layout = write_map(found)
     caption = (
         "Moneyness in standard deviations: ln(K / F) over volatility at the money times root time."
@@ -150,7 +143,6 @@ def draw_map(found: Surface) -> Chart:
 
 
 def write_map(found: Surface) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the traces and the layout of the heat map."""
     years = np.geomspace(found.years[0], found.years[-1], 60)
     steps = np.linspace(-2.5, 2.5, 61)
     rows = []
@@ -173,7 +165,6 @@ def write_map(found: Surface) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def draw_surface(found: Surface) -> Any:
-    """Return the surface as a Plotly figure."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     traces, layout = write_map(found)
@@ -183,7 +174,6 @@ def draw_surface(found: Surface) -> Any:
 
 
 def write_fits(found: Surface) -> Table:
-    """Return the quality of the fit by expiry."""
     heads = name_columns(
         "expiry", ("time", "days"), "forward", "from", "quotes", ("inside", "%"),
         ("median error", "points"), ("worst error", "points"), "least density", text={"from"},
@@ -202,7 +192,6 @@ def write_fits(found: Surface) -> Table:
 
 
 def write_arbitrage(found: Surface) -> list[Paragraph]:
-    """Return what the fit would give away."""
     table = found.arbitrage()
     crossing = table[table["crossings"] > 0.0]
     butterflies = int(table["butterfly"].sum())
@@ -216,7 +205,6 @@ def write_arbitrage(found: Surface) -> list[Paragraph]:
 
 
 def write_defects(found: Surface) -> list[Table | Paragraph]:
-    """Return what the inspection found, and what the fit left out."""
     totals = found.inspection.total
     rows = tuple((CHECKS[name], f"{totals[name]:,}") for name in CHECKS)
     heads = name_columns("check", "rows")

@@ -21,16 +21,9 @@ DRAWN: Mapping[str, Callable[[Any, Background], Page]] = {
     "sweep": build_sweep,
     "surface": build_surface,
 }
-"""The pages with drawings that a declaration has no words for, by kind."""
 
 
 def build_page(source: Reportable, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
-    """Return the report of a result of any kind.
-
-    The sets of a sweep are ranked by ``objective``. With ``reads_data``, the report covers the
-    quality of the data: they are loaded again from their source, and used if their content is
-    still the same.
-    """
     background = find_background(source, objective, reads_data=reads_data)
     page = build_kind(source, background)
     collect = page.collect
@@ -38,6 +31,5 @@ def build_page(source: Reportable, objective: str = "sharpe", *, reads_data: boo
 
 
 def build_kind(source: Reportable, background: Background = NOTHING) -> Page:
-    """Return the report of a result with a background that is known already."""
     build: Callable[[Any, Background], Page] = DRAWN.get(source.kind, build_declared)
     return build(source, background)

@@ -34,6 +34,5 @@ if TYPE_CHECKING:
     from backtest.risk.sensitivity import Sensitivity, sensitivity
 
 RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")
-"""The kinds of saved results, in the order of lists."""
 
 open_door(__name__)

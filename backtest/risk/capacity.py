@@ -38,7 +38,6 @@ from backtest.venue import Venue
 
 WHERE = "bt.capacity"
 FACTORS = tuple(10.0 ** (k / 2) for k in range(15))
-"""By default, seven decades from the capital of the account up."""
 HALVED = ("growth", "sharpe")
 MONEY = Number(0, open_low=True)
 TOLERANCE = Number(1e-6, 0.5)
@@ -145,7 +144,6 @@ class Capacity(SettingsResult):
 
 
 def describe_half(table: pd.DataFrame, name: str, capital: float, words: str) -> str:
-    """Return a sentence on the capital at which a measure is half of that at the first."""
     if not math.isnan(capital):
         return f"{words} halves at {format_round_money(capital)}"
     if "ruined" in table and table["ruined"].iloc[0]:
@@ -229,7 +227,6 @@ def capacity(
 
 
 def check_account(account: Account) -> None:
-    """Require an account whose capital can be changed."""
     if not isinstance(account, Account):
         raise ParameterError(
             f"account must be an Account, got {repr_plain(account):.60}",
@@ -245,7 +242,6 @@ def check_account(account: Account) -> None:
 
 
 def check_sizes(venues: Mapping[str, Venue]) -> None:
-    """Require a venue in which size matters."""
     slips = [each.slippage for each in venues.values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
         raise ParameterError(
@@ -264,7 +260,6 @@ def check_sizes(venues: Mapping[str, Venue]) -> None:
 
 
 def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
-    """Return the capitals to run, checked to increase."""
     if capitals is None:
         return [float(account.capital) * factor for factor in FACTORS]
     if isinstance(capitals, str) or not isinstance(capitals, Sequence | np.ndarray):
@@ -285,7 +280,6 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
 
 
 def describe_run(result: Any, markets: Markets, capital: float) -> dict[str, float]:
-    """Return the row of one capital."""
     metrics = result.metrics
     costs = sum(metrics[f"{name}_annual"] for name in ("fees", "slippage", "impact"))
     return {
@@ -301,7 +295,6 @@ def describe_run(result: Any, markets: Markets, capital: float) -> dict[str, flo
 
 
 def measure_volume_share(result: Any, markets: Markets) -> float:
-    """Return the notional traded over that of all markets, both at closes; NaN if unknown."""
     if not all(market.volume.any() for market in markets.values()):
         return math.nan
     total = 0.0
@@ -320,11 +313,6 @@ def find_half(
     measure: Callable[[float], Mapping[str, float]],
     tolerance: float,
 ) -> float:
-    """Return the capital at which a measure is half of that at the first; NaN if there is none.
-
-    A ruined account has nothing left of any measure: its Sharpe ratio is that of the time before.
-    """
-
     def value(capital: float) -> float:
         row = measure(capital)
         return -math.inf if row.get("ruined") else row[name]
@@ -341,7 +329,6 @@ def find_half(
 def bisect_half(
     half: float, ends: tuple[float, float], value: Callable[[float], float], tolerance: float
 ) -> float:
-    """Return the capital between two at which a measure falls to a value."""
     low, high = map(math.log, ends)
     while high - low > tolerance:
         middle = 0.5 * (low + high)

@@ -19,12 +19,6 @@ HALF_AND_DOUBLE = (0.5, 2.0)
 
 
 class VariedTerms(NamedTuple):
-    """What a factor may change.
-
-    ``rule`` is that of the signal, None if it is no rule. ``joined`` is how far the correlations of
-    several instruments are moved, see :func:`change_correlation`.
-    """
-
     market: Markets
     venue: Mapping[str, Venue]
     signal: Any = None
@@ -32,11 +26,9 @@ class VariedTerms(NamedTuple):
     joined: float = 0.0
 
     def with_venues(self, change: Callable[[Venue], Venue]) -> VariedTerms:
-        """Return the setup with each venue changed."""
         return self._replace(venue={name: change(each) for name, each in self.venue.items()})
 
     def with_markets(self, change: Callable[[Market], Market]) -> VariedTerms:
-        """Return the setup with each market changed."""
         changed = {name: change(each) for name, each in self.market.items()}
         return self._replace(market=self.market.with_markets(changed))
 
@@ -47,11 +39,6 @@ SIGNAL_STEPS = (0.5, 0.8, 1.25, 2.0)
 
 
 class Factor(NamedTuple):
-    """One assumption: how it changes a setup, its steps, and whether they are added or multiplied.
-
-    ``unit`` is the size of an added step.
-    """
-
     change: Callable[[VariedTerms, float], VariedTerms]
     steps: tuple[float, ...]
     is_shift: bool = False
@@ -59,8 +46,6 @@ class Factor(NamedTuple):
 
 
 def change_rates(setup: VariedTerms, shift: float) -> VariedTerms:
-    """Return a setup in which what is borrowed costs more, and cash earns as much more."""
-
     def change(venue: Venue) -> Venue:
         names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
         names += ["short_rate"] if venue.interest_on == "loan" else []
@@ -70,23 +55,18 @@ def change_rates(setup: VariedTerms, shift: float) -> VariedTerms:
 
 
 def scale_funding(setup: VariedTerms, factor: float) -> VariedTerms:
-    """Return a setup with all funding rates multiplied."""
     return setup.with_markets(lambda market: replace_rates(market, market.funding_rate * factor))
 
 
 def shift_funding(setup: VariedTerms, shift: float) -> VariedTerms:
-    """Return a setup with all funding rates raised."""
     return setup.with_markets(lambda market: replace_rates(market, market.funding_rate + shift))
 
 
 def replace_rates(market: Market, rates: FloatArray) -> Market:
-    """Return a market with other funding rates."""
     return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
 
 
 def scale_fees(setup: VariedTerms, factor: float) -> VariedTerms:
-    """Return a setup with trading fees multiplied."""
-
     def change(venue: Venue) -> Venue:
         names = ("fees.taker", "fees.maker")
         return venue.override({name: scale(venue, name, factor, math.inf) for name in names})
@@ -95,8 +75,6 @@ def scale_fees(setup: VariedTerms, factor: float) -> VariedTerms:
 
 
 def scale_slippage(setup: VariedTerms, factor: float) -> VariedTerms:
-    """Return a setup with slippage and impact multiplied."""
-
     def change(venue: Venue) -> Venue:
         changes = {name: scale(venue, name, factor, 0.99) for name in list_worsenings(venue)}
         return venue.override({**changes, "slippage.impact": venue.slippage.impact * factor})
@@ -105,8 +83,6 @@ def scale_slippage(setup: VariedTerms, factor: float) -> VariedTerms:
 
 
 def scale_margin(setup: VariedTerms, factor: float) -> VariedTerms:
-    """Return a setup with initial and maintenance margin multiplied."""
-
     def change(venue: Venue) -> Venue:
         given = {name: getattr(venue, name) for name in MULTIPLIERS}
         return venue.override(
@@ -117,12 +93,10 @@ def scale_margin(setup: VariedTerms, factor: float) -> VariedTerms:
 
 
 def scale_volatility(setup: VariedTerms, factor: float) -> VariedTerms:
-    """Return a setup in which log moves are multiplied, around their mean."""
     return setup.with_markets(lambda market: scale_moves(market, factor))
 
 
 def scale_moves(market: Market, factor: float) -> Market:
-    """Return a market whose log moves are multiplied, around their mean."""
     logs = np.log(market.close)
     moves = np.diff(logs)
     mean = float(np.mean(moves))
@@ -139,13 +113,6 @@ def scale_moves(market: Market, factor: float) -> Market:
 
 
 def change_correlation(setup: VariedTerms, step: float) -> VariedTerms:
-    """Return a setup in which the moves of several instruments have other correlations.
-
-    A step s over 0 takes the correlation matrix C of log returns to ``(1 - s) C + s 1``, all ones
-    at 1; below 0 to ``(1 + s) C - s I``, independent at -1. Each instrument keeps mean and
-    volatility: standardized returns are multiplied by ``C'^(1/2) C^(-1/2)``. Extremes of a bar
-    move by half of what its close moves more than its open.
-    """
     markets = setup.market
     s = min(max(step, -1.0), 1.0)
     first, stop = int(markets.spans[:, 0].max()), int(markets.spans[:, 1].min())
@@ -169,13 +136,11 @@ def change_correlation(setup: VariedTerms, step: float) -> VariedTerms:
 
 
 def mix_correlation(correlation: FloatArray, step: float) -> FloatArray:
-    """Return correlations moved towards 1, or towards 0; see :func:`change_correlation`."""
     end = np.ones_like(correlation) if step > 0.0 else np.eye(len(correlation))
     return np.asarray((1.0 - abs(step)) * correlation + abs(step) * end)
 
 
 def find_root(matrix: FloatArray, *, is_inverse: bool = False) -> FloatArray:
-    """Return the symmetric root of a correlation matrix, or the pseudoinverse of that."""
     values, vectors = np.linalg.eigh(np.nan_to_num(matrix))
     roots = np.sqrt(np.maximum(values, 0.0))
     if is_inverse:
@@ -184,7 +149,6 @@ def find_root(matrix: FloatArray, *, is_inverse: bool = False) -> FloatArray:
 
 
 def shift_prices(market: Market, shift: FloatArray, first: int) -> Market:
-    """Return a market whose log closes after bar ``first`` moved further by a shift in each bar."""
     moved = np.zeros(market.n_bars)
     moved[first + 1 : first + 1 + len(shift)] = shift
     close = np.cumsum(moved)
@@ -211,14 +175,9 @@ FACTORS: dict[str, Factor] = {
     "volatility": Factor(scale_volatility, (0.75, 1.25)),
     "correlation": Factor(change_correlation, (-0.5, 0.5), is_shift=True, unit=1.0 / 64.0),
 }
-"""The assumptions that are changed, by name."""
 
 
 def scale_parameter(name: str, setup: VariedTerms, factor: float) -> VariedTerms:
-    """Return a setup in which a parameter of the signal's rule is multiplied, within its range.
-
-    The signal is None where the rule refuses the value.
-    """
     if setup.rule is None:
         return setup._replace(signal=None)
     try:
@@ -229,7 +188,6 @@ def scale_parameter(name: str, setup: VariedTerms, factor: float) -> VariedTerms
 
 
 def scale_value(rule: SignalRule, name: str, factor: float) -> float:
-    """Return a multiple of a parameter, rounded if it is whole, and cut to its range."""
     declared = rule.parameters()[name]
     space: Any = declared.space
     value = min(max(rule.settings()[name] * factor, space.low), space.high)
@@ -237,7 +195,6 @@ def scale_value(rule: SignalRule, name: str, factor: float) -> float:
 
 
 def describe_value(rule: SignalRule | None, name: str, step: float) -> dict[str, float]:
-    """Return the ``value`` of a parameter at a step, NaN for other factors; or nothing."""
     if rule is None:
         return {}
     own = name.startswith("signal.")
@@ -245,7 +202,6 @@ def describe_value(rule: SignalRule | None, name: str, step: float) -> dict[str,
 
 
 def list_signal_factors(rule: SignalRule | None) -> dict[str, Factor]:
-    """Return a factor for each number among the parameters of a signal's rule."""
     if rule is None:
         return {}
     return {

@@ -22,7 +22,6 @@ from backtest.venue import OwnMargin
 
 
 def may_compile(result: Result, setup: Setup, n_bars: int) -> bool:
-    """Return whether ``n_bars`` bars run compiled: as the run did, unless plain is faster."""
     if result.manifest["compiled"] != "yes":
         return False
     order = order_loop(None, list_kernel_arguments(*begin(setup)))
@@ -31,11 +30,6 @@ def may_compile(result: Result, setup: Setup, n_bars: int) -> bool:
 
 
 class PortfolioBars:
-    """An account with several positions before a bar of its markets.
-
-    ``state`` and ``tally`` are those of a new account; the tape has the record of each bar.
-    """
-
     def __init__(self, setup: Setup, *, is_compiled: bool) -> None:
         self.setup, self.markets, self.first = setup, setup.markets, setup.first
         self.inputs, self.state, self.deciders, self.tally = begin(setup)
@@ -52,7 +46,6 @@ class PortfolioBars:
     def drive(
         self, inputs: PortfolioInputs, state: AccountState, counts: Counts, t: int, stop: int
     ) -> tuple[Counts, FloatArray]:
-        """Take an account through bars t to ``stop`` and its decisions; return counts, events."""
         return drive(
             self.simulate, self.pack, inputs, state, self.deciders, self.bound, counts, t, stop,
             self.tape, stop - t, None,

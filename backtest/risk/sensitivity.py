@@ -57,7 +57,6 @@ from backtest.risk.paths.path_set import Paths, check_paths
 
 WHERE = "bt.sensitivity"
 SCANNED = tuple(2.0 ** (k / 2) for k in range(1, 13))
-"""Factors, up to 64, among which a break-even is looked for, and one over them."""
 STEPS = 20
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
@@ -244,7 +243,6 @@ def sensitivity(
 
 
 def continue_changed(paths: Paths, setup: VariedTerms) -> Paths:
-    """Return the paths that continue a changed market, with their model fitted to it."""
     changed = setup.market
     first, stop = (int(paths.markets.time[k]) for k in (0, -1))
     rows = np.searchsorted(changed.time, [first, stop])
@@ -262,7 +260,6 @@ def continue_changed(paths: Paths, setup: VariedTerms) -> Paths:
 
 
 def find_last_signal(setup: VariedTerms) -> Any:
-    """Return the direction, or the weights by instrument, at the end of a setup."""
     signal = setup.signal
     if signal is None or (np.ndim(signal) < 2 and not isinstance(signal, Mapping)):
         return None if signal is None else float(np.atleast_1d(np.asarray(signal))[-1])
@@ -271,7 +268,6 @@ def find_last_signal(setup: VariedTerms) -> Any:
 
 
 def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> VariedTerms:
-    """Return what is run without changes, with the signal as a Series if it has a name."""
     named, markets = read_named(signal, market), as_markets(market)
     rule = named if isinstance(named, SignalRule) else None
     return VariedTerms(markets, read_venues(venue, markets), resolve_signal(named, markets), rule)
@@ -280,7 +276,6 @@ def read_setup(market: Market | Markets, venue: AnyVenue, signal: Any) -> Varied
 def measure(
     setup: VariedTerms, grow: Callable[[VariedTerms], float], ruin: Callable[[VariedTerms], float]
 ) -> tuple[float, float]:
-    """Return growth and probability of ruin, NaN where the rule of the signal refused a value."""
     is_refused = setup.rule is not None and setup.signal is None
     return (math.nan, math.nan) if is_refused else (grow(setup), ruin(setup))
 
@@ -288,7 +283,6 @@ def measure(
 def choose_factors(
     factors: Sequence[str] | None, setup: VariedTerms, known: Mapping[str, Factor]
 ) -> tuple[str, ...]:
-    """Return the factors to change, checked to be known and to apply."""
     idle = set() if any(each.interest_on for each in setup.venue.values()) else {"rates"}
     if not any(each.funding_time.size for each in setup.market.values()):
         idle |= {"funding", "funding shift"}
@@ -331,8 +325,6 @@ def choose_factors(
 def find_even(
     factor: Factor, base: VariedTerms, first: float, grow: Callable[[VariedTerms], float]
 ) -> float:
-    """Return the step at which the growth is 0, the nearest one; NaN if there is none."""
-
     def at(step: float) -> float:
         return grow(factor.change(base, step))
 
@@ -350,7 +342,6 @@ def find_even(
 
 
 def bisect_even(at: Callable[[float], float], low: float, high: float, *, is_gain: bool) -> float:
-    """Return the step between two at which growth changes its sign."""
     for _ in range(STEPS):
         middle = 0.5 * (low + high)
         if (at(middle) > 0.0) == is_gain:

@@ -34,11 +34,6 @@ SHOWN_ID = 8
 
 
 def name_saved(results: Sequence[Any]) -> list[str]:
-    """Return a unique name for each run: the policy's title and the settings that differ.
-
-    Runs of the same policy and settings, for example before and after an edit of its source, get
-    their ids instead of the settings.
-    """
     plain = [(find_title(each), repr(sorted(find_settings(each).items()))) for each in results]
     if len(set(plain)) == len(plain):
         return list(name_uniquely(results))
@@ -46,7 +41,6 @@ def name_saved(results: Sequence[Any]) -> list[str]:
 
 
 def load_runs(folders: Sequence[Path]) -> dict[str, Result]:
-    """Load runs, each under a unique name."""
     loaded: list[Any] = [load_saved(folder) for folder in folders]
     return dict(zip(name_saved(loaded), loaded, strict=True))
 
@@ -59,11 +53,6 @@ def compare_saved(
     draws: int = 1_999,
     seed: int = 0,
 ) -> Comparison:
-    """Compare at least two saved runs, given by name.
-
-    The result equals that of :func:`backtest.compare` on the same market, bit for bit. The keyword
-    arguments are those of that function.
-    """
     if len(results) < 2:
         raise ParameterError(
             f"a comparison needs two runs or more, got {len(results)}",
@@ -81,7 +70,6 @@ def compare_saved(
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
-    """Raise if a run was resumed, or differs from the first in data, signal or other terms."""
     name, first = next(iter(results.items()))
     terms = to_plain(describe_result(first))
     for other, result in results.items():
@@ -95,7 +83,6 @@ def check_alike(results: Mapping[str, Result]) -> None:
 
 
 def terms_error(name: str, what: str) -> ParameterError:
-    """Return the error for a run that cannot be compared with the others."""
     return ParameterError(
         f"runs must share market, time, signal, venue and account to be compared, {name!r} {what}",
         where="backtest results compare",
@@ -104,11 +91,6 @@ def terms_error(name: str, what: str) -> ParameterError:
 
 
 def rebuild_setting(result: Result) -> SharedTerms:
-    """Return the terms of a run, with a market that has its bar times, which sampling needs.
-
-    All prices of that market are closes, of several instruments those of their index; no policy is
-    run on it.
-    """
     venue: Any
     close: FloatArray
     if result.is_of_fast_loop:

@@ -102,7 +102,6 @@ class StoreEntry:
     is_dirty: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dict; numbers may be NaN or infinite."""
         return dict(vars(self))
 
 
@@ -110,11 +109,6 @@ class StoreEntry:
 
 
 def take_stamp(folder: Path) -> Stamp:
-    """Return names, sizes, times and inodes of the files of a folder; any change changes them.
-
-    Subfolders are scanned if they hold a study's trials or the accounts of a walk, or if the folder
-    is a leftover or an unfinished validation.
-    """
     is_whole = folder.name.startswith(LEFTOVERS) or is_begun(folder)
     inner = None if is_whole else (f"{TRIALS}/", f"{ACCOUNTS}/")
     return tuple(sorted(_scan_files(os.fspath(folder), "", inner)))
@@ -143,7 +137,6 @@ def _scan_files(
 
 
 def check_no_links(folder: Path) -> None:
-    """Raise if a folder is a link or holds one, so that a server never reads outside its store."""
     links = [folder] if folder.is_symlink() else [e for e in folder.iterdir() if e.is_symlink()]
     for each in links:
         name = "the folder" if each == folder else each.name
@@ -155,7 +148,6 @@ def check_no_links(folder: Path) -> None:
 
 
 def check_utf8_name(folder: Path) -> None:
-    """Raise if the name of a folder is not UTF-8: Parquet files in it cannot be opened."""
     try:
         folder.name.encode()
     except UnicodeEncodeError as error:
@@ -165,12 +157,6 @@ def check_utf8_name(folder: Path) -> None:
 
 
 def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
-    """Return the entry of a folder; faults are reported in the entry, never raised.
-
-    A ``stamp`` must have been taken just now. For a server (``is_served``) no link is followed, and
-    the trials of an unfinished study, which :mod:`backtest.report.serve.pages` reads, are
-    skipped.
-    """
     kind = UNKNOWN
     try:
         if is_served:
@@ -203,14 +189,12 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
 
 
 def _find_time_and_size(stamp: Stamp) -> dict[str, Any]:
-    """Return the time a folder was saved (of its manifest, or newest file) and its size."""
     times = {name: time for name, _, time, _, _ in stamp}
     saved = times.get(STUDY, times.get(MANIFEST, max(times.values(), default=0)))
     return {"saved": saved, "size": sum(each[1] for each in stamp)}
 
 
 def read_leftover(folder: Path) -> StoreEntry:
-    """Return the entry of a temporary folder whose writing or deletion did not finish."""
     busy = is_lock_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
@@ -223,7 +207,6 @@ def read_leftover(folder: Path) -> StoreEntry:
 
 
 def read_fields(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the entry of a folder that was opened."""
     if kind == STUDY_KIND:
         return read_study(folder)
     check_manifest(folder, kind, manifest)
@@ -231,7 +214,6 @@ def read_fields(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[st
 
 
 def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the id and the data of a manifest."""
     data = manifest["data"]
     return {
         "id": manifest["id"],
@@ -241,7 +223,6 @@ def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    """Raise if a manifest has an unknown format or a wrong id, or if a file is damaged."""
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
     faults += [(name, find_damage(folder / name)) for name in KINDS[kind].files]
     for name, fault in faults:
@@ -250,7 +231,6 @@ def check_manifest(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None
 
 
 def find_damage(path: Path) -> str:
-    """Return whether a file is missing, empty or truncated, in words; empty if it looks whole."""
     try:
         size = path.stat().st_size
         if path.suffix != ".parquet":
@@ -261,14 +241,12 @@ def find_damage(path: Path) -> str:
 
 
 def summarize_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of an entry that describe its data."""
     names = ("instrument", "interval", "start", "end")
     texts = {name: str(data[name] or "") for name in names}
     return {**texts, "is_synthetic": bool(data.get("synthetic"))}
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """Return the fields of a study's entry."""
     begun = read_study_header(folder)
     study = Study.load(folder)
     best = study.best
@@ -285,7 +263,6 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 
 def read_study_header(folder: Path) -> dict[str, Any]:
-    """Return the fields of a study's entry that need no trials."""
     facts = read_study_json(folder / STUDY)
     return {
         "id": facts["id"],
@@ -300,15 +277,9 @@ def read_study_header(folder: Path) -> dict[str, Any]:
 MAGIC, LEAST_PARQUET = b"PAR1", 12
 
 Stamp = tuple[tuple[str, int, int, int, int], ...]
-"""Name, size, time of modification, time of status change and inode of each file of a folder."""
 
 
 def read_unchanged_run(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
-    """Return the fields of a run's entry, read from its provenance file.
-
-    ``stamp`` must have been taken just now. The result is None if the whole folder has to be read:
-    it has no such file, an earlier version saved it, or a file differs from what was saved.
-    """
     sizes = {name: size for name, size, *_ in stamp}
     if sizes.pop(PROVENANCE, 0) == 0:
         return None
@@ -334,17 +305,11 @@ def read_unchanged_run(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
 
 
 def is_untouched(stamp: Stamp) -> bool:
-    """Return whether no file changed after the provenance file, which is saved last.
-
-    The times of status changes decide, since no program can set them. They prove nothing about a
-    folder that was copied file by file.
-    """
     last = next(changed for name, _, _, changed, _ in stamp if name == PROVENANCE)
     return all(changed <= last for _, _, _, changed, _ in stamp)
 
 
 def has_saved_hashes(place: str, data: Mapping[str, Any]) -> bool:
-    """Return whether the small files have their recorded hashes and the tables look complete."""
     hashes = data["hashes"]
     return all(
         has_ends(f"{place}/{name}", size)
@@ -355,7 +320,6 @@ def has_saved_hashes(place: str, data: Mapping[str, Any]) -> bool:
 
 
 def has_ends(path: str, size: int) -> bool:
-    """Return whether a file begins and ends as a Parquet file does."""
     if size < LEAST_PARQUET:
         return False
     with open_plain(path) as file:
@@ -365,7 +329,6 @@ def has_ends(path: str, size: int) -> bool:
 
 
 def summarize_making(making: Making | None) -> dict[str, Any]:
-    """Return the run time and the commits that an entry shows."""
     if making is None:
         return {}
     commits = {name: each.commit for name, each in making.code.items() if each is not None}

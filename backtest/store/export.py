@@ -25,17 +25,6 @@ LONGEST = 100
 
 
 def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
-    """Verify a result, write it to an archive or a folder, and return the path.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder of the result.
-    out : Path
-        ``NAME.zip``, or a folder that gets a subfolder for the result.
-    with_csv : bool
-        Whether to add its tables as CSV in a second subfolder.
-    """
     check = verify_folder(folder)
     if check.faults or check.kind not in (*KINDS, STUDY_KIND):
         name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
@@ -53,18 +42,10 @@ def export_result(folder: Path, out: Path, *, with_csv: bool = False) -> Path:
 
 
 def make_file_name(name: str) -> str:
-    """Return a name that is a valid file name on any system.
-
-    Examples
-    --------
-    >>> make_file_name("vol target/../x"), make_file_name("voltarget-0a1b")
-    ('vol-target-..-x', 'voltarget-0a1b')
-    """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST] or "result"
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """Yield the files of a result, by their paths in its folder."""
     kind, _ = open_folder(folder)
     if (folder / PROVENANCE).is_file():
         yield PROVENANCE
@@ -80,7 +61,6 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield the path and the bytes of each file of an export."""
     for name in list_files(folder):
         content = (folder / name).read_bytes()
         yield f"{title}/{name}", content
@@ -90,13 +70,11 @@ def read_contents(folder: Path, title: str, *, with_csv: bool) -> Iterator[tuple
 
 
 def write_csv(content: bytes) -> bytes:
-    """Return a Parquet table as CSV, with exact numbers and ISO 8601 times."""
     table = pd.read_parquet(io.BytesIO(content))
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
-    """Write files, uncompressed, into an archive that appears whole or not at all."""
     if out.exists():
         raise taken_error(out)
     buffer = io.BytesIO()
@@ -118,7 +96,6 @@ def write_archive(out: Path, contents: dict[str, bytes]) -> Path:
 
 
 def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
-    """Write the folders of an export, each whole or not at all; return the first."""
     titles = sorted({name.partition("/")[0] for name in contents}, key=len)
     for title in titles:
         if (out / title).exists():
@@ -130,7 +107,6 @@ def write_folders(out: Path, contents: dict[str, bytes]) -> Path:
 
 
 def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
-    """Write the files of one folder of an export into a draft."""
     for name, content in contents.items():
         top, _, rest = name.partition("/")
         if top == title:
@@ -139,7 +115,6 @@ def write_contents(draft: Path, title: str, contents: dict[str, bytes]) -> None:
 
 
 def taken_error(path: Path) -> ParameterError:
-    """Return the error for a path that already exists."""
     return ParameterError(
         "the target of an export must not exist yet",
         where=str(path),

@@ -24,13 +24,11 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 LISTED = (*LEFTOVERS, UNFINISHED)
-"""Prefixes of hidden folders that are listed."""
 
 Saved: TypeAlias = Result | Study | SavedResult
 
 
 def load_saved(folder: Path) -> Saved:
-    """Load the result in a folder, of any kind."""
     if is_begun(folder):
         raise DataError(
             "a validation must be finished to be loaded, this one is unfinished",
@@ -45,10 +43,6 @@ def load_saved(folder: Path) -> Saved:
 
 
 def list_folders(store: Path) -> list[str]:
-    """Return the names of a store's folders: also of damaged and unfinished results, and leftovers.
-
-    The records of looks at holdouts and of tried sets are left out.
-    """
     try:
         with os.scandir(store) as found:
             names = {each.name for each in found if each.is_dir()} - {LOOKS, TRIED}
@@ -64,11 +58,6 @@ def list_folders(store: Path) -> list[str]:
 
 
 def find_folder(name: str, store: Path) -> Path:
-    """Return the folder of a saved result, which may be damaged.
-
-    ``name`` is a folder's name in the store, its id, a prefix of either, or the folder itself. A
-    prefix matches damaged results only if it matches no other.
-    """
     folders = list_folders(store)
     if name in folders:
         return store / name
@@ -95,42 +84,30 @@ def find_folder(name: str, store: Path) -> Path:
 
 
 def is_result(folder: Path) -> bool:
-    """Return whether a folder holds a saved result and is not a writer's draft."""
     is_there = (folder / MANIFEST).is_file() or (folder / STUDY).is_file()
     return is_there and not folder.name.startswith(".")
 
 
 def has_prefix(folder: str, name: str) -> bool:
-    """Return whether a folder's name or id begins with ``name``.
-
-    Examples
-    --------
-    >>> has_prefix("voltarget-0a1b2c3d", "0a1b"), has_prefix("voltarget-0a1b2c3d", "volt")
-    (True, True)
-    """
     is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)
     return is_id or (len(name) > 0 and folder.startswith(name))
 
 
 FOLD = re.compile(r"schedule-\d{3}/|(schedule-\d{3}/)?fold-\d{5}/(test/)?(trials/)?")
-"""Folders of the searches of folds."""
 DRAFT = re.compile(rf"{re.escape(DRAFT_FILE)}[0-9a-f]{{32}}")
 BATCH = re.compile(r"\d{6,}\.parquet")
 CHUNK = re.compile(r"sets-\d{5}\.parquet")
 
 
 def is_begun(folder: Path) -> bool:
-    """Return whether a folder is that of an unfinished validation, by its name."""
     return folder.name.startswith(UNFINISHED)
 
 
 def can_be_resumed(kind: str) -> bool:
-    """Return whether a result of a kind is saved as far as it is, so that it can be resumed."""
     return kind in KINDS and KINDS[kind].read_progress is not None
 
 
 def open_begun(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return the kind and the manifest of an unfinished validation; its name must be theirs."""
     kind, manifest = open_folder(folder)
     if not can_be_resumed(kind) or folder.resolve().name != name_begun(manifest):
         raise DataError(
@@ -142,7 +119,6 @@ def open_begun(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def name_begun(manifest: Mapping[str, Any]) -> str:
-    """Return the name that the manifest of an unfinished validation gives its folder."""
     try:
         return f"{UNFINISHED}{name_result(manifest)}"
     except (KeyError, TypeError, AttributeError):
@@ -150,17 +126,12 @@ def name_begun(manifest: Mapping[str, Any]) -> str:
 
 
 def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of an entry with the progress of an unfinished validation."""
     read = KINDS[kind].read_progress
     note = "" if read is None else read(folder, manifest)
     return {"note": note, "is_busy": is_lock_held(folder / LOCK), "is_finished": False}
 
 
 def examine_begun(folder: Path) -> tuple[str, set[str]]:
-    """Return why a folder is not an unfinished validation (empty if it is), and its files.
-
-    It is one if its manifest names the folder, or if there is nothing in it yet but its lock.
-    """
     known = {MANIFEST, LOCK, *list_journal(folder)}
     if not (folder / MANIFEST).is_file():
         is_empty = all(each.name == LOCK or DRAFT.fullmatch(each.name) for each in folder.iterdir())
@@ -173,7 +144,6 @@ def examine_begun(folder: Path) -> tuple[str, set[str]]:
 
 
 def list_journal(folder: Path) -> Iterator[str]:
-    """Yield the folders and files below a folder that have names of journals of validations."""
     for place, inner, files in os.walk(folder):
         prefix = Path(place).relative_to(folder).as_posix()
         prefix = "" if prefix == "." else f"{prefix}/"

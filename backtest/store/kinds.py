@@ -16,41 +16,29 @@ from backtest.engine.run_kinds import RUN
 from backtest.tune import OUTCOME, STUDY, TRIALS
 
 WINGS = ("sweep", "compare", "risk", "crowd", "subaccounts", "validation")
-"""The wings with kinds of their own: the door of each names their classes in ``RESULTS``."""
 
 
 def import_kinds() -> Iterator[type[SavedResult]]:
-    """Yield the classes of results that wings have, in the order of lists."""
     for wing in WINGS:
         door = importlib.import_module(f"backtest.{wing}")
         yield from (getattr(door, name) for name in door.RESULTS)
 
 
 SAVED = tuple(import_kinds())
-"""They enter themselves in the kinds when they are imported."""
 
 STUDY_KIND = "study"
 LEFTOVER, UNKNOWN = "leftover", "unknown"
 
 
 def list_kinds() -> tuple[str, ...]:
-    """Return the names of all kinds: runs, studies, and those that others declare."""
     return tuple(dict.fromkeys((RUN, STUDY_KIND, *(each.kind for each in SAVED), *KINDS)))
 
 
 def is_run(kind: str) -> bool:
-    """Return whether results of a kind are runs, which can be compared."""
     return kind in KINDS and KINDS[kind].is_run
 
 
 def name_kind(kind: str, n: int) -> str:
-    """Return the name of a kind, in the plural unless n is 1.
-
-    Examples
-    --------
-    >>> name_kind("study", 2), name_kind("run", 1), name_kind("damaged", 3)
-    ('studies', 'run', 'damaged')
-    """
     if n == 1:
         return kind
     known = {STUDY_KIND: "studies", LEFTOVER: f"{LEFTOVER}s"}
@@ -58,7 +46,6 @@ def name_kind(kind: str, n: int) -> str:
 
 
 def is_foreign_folder(folder: Path) -> bool:
-    """Return whether a folder holds no file of a result at all."""
     names = {MANIFEST, PROVENANCE, STUDY, OUTCOME, TRIALS, LOCK}
     names |= {name for kind in KINDS.values() for name in kind.files}
     is_left = folder.name.startswith(LEFTOVERS)
@@ -66,7 +53,6 @@ def is_foreign_folder(folder: Path) -> bool:
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return the kind of a saved result, and its manifest or study description."""
     if (folder / STUDY).exists():
         return STUDY_KIND, read_json_object(folder / STUDY)
     if not (folder / MANIFEST).exists():
@@ -87,7 +73,6 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file."""
     found = read_json_file(path)
     if not isinstance(found, dict):
         raise DataError(
@@ -99,13 +84,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
-    """Return the id that the content of a manifest makes."""
     aside = ("format", "files", "id", *KINDS[kind].aside)
     return compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
-    """Yield the faults of a manifest: its format, or else its id and its hashes of files."""
     layout, files = KINDS[kind].layout, KINDS[kind].files
     if manifest.get("format") != layout:
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"

@@ -1,9 +1,4 @@
-"""List a store by reading its folders, with an index of what was read before.
-
-Reading a folder takes a tenth of a millisecond, so entries are cached in ``.index.json`` beside
-the folders. A cached entry is used only while names, sizes, times and inodes of all files of its
-folder are unchanged. The index may be deleted at any time.
-"""
+"""List a store by reading its folders, with an index of what was read before."""
 
 from __future__ import annotations
 
@@ -44,18 +39,12 @@ MOST_READS = 10
 
 
 class CachedEntry(NamedTuple):
-    """A cached entry; ``mark`` changes whenever a file of its folder does."""
-
     mark: str
     entry: StoreEntry
     is_stable: bool
 
 
 def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
-    """Return an entry for every folder of a store, by name, also for damaged ones.
-
-    A store that does not exist is empty. ``use_index`` only makes the list faster.
-    """
     known = read_index(store) if use_index else {}
     notes = read_notes(store, known)
     settled = {name: note for name, note in notes.items() if note.is_stable}
@@ -65,15 +54,12 @@ def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
 
 
 class ServedList:
-    """The list of a store for a server: cached in memory, newest first, without leftovers."""
-
     def __init__(self, store: Path) -> None:
         self.store = store
         self._notes: dict[str, CachedEntry] = {}
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, CachedEntry]:
-        """Return the current entries by name; a folder is read again only if it has changed."""
         if not self.store.is_dir():
             raise DataError(
                 "the folder of results does not exist",
@@ -90,7 +76,6 @@ class ServedList:
 def read_notes(
     store: Path, known: Mapping[str, CachedEntry], *, is_served: bool = False
 ) -> dict[str, CachedEntry]:
-    """Return the entries of a store by name; those in ``known`` are reused while unchanged."""
     notes = {}
     now = time.time_ns()
     for name in list_folders(store):
@@ -108,7 +93,6 @@ def read_notes(
 
 
 def try_stamp(folder: Path) -> Stamp:
-    """Return the stamp of a folder; empty if it is gone or cannot be listed."""
     try:
         return take_stamp(folder)
     except OSError:
@@ -116,7 +100,6 @@ def try_stamp(folder: Path) -> Stamp:
 
 
 def read_stable_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
-    """Return the entry of a folder; damage counts if it is read twice, as writers replace it."""
     entry = read_entry(folder, stamp, is_served=is_served)
     for _ in range(MOST_READS):
         if not entry.trouble or entry.kind == LEFTOVER:
@@ -128,13 +111,11 @@ def read_stable_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = Fals
 
 
 def is_stable(entry: StoreEntry, stamp: Stamp, now: int) -> bool:
-    """Return whether an entry may be cached: it is finished and did not change just now."""
     newest = max((max(changed, written) for _, _, written, changed, _ in stamp), default=now)
     return entry.is_finished and entry.kind != LEFTOVER and now - newest > QUIET
 
 
 def hash_stamp(stamp: Stamp) -> str:
-    """Return a short hash of a stamp."""
     return hashlib.sha256(repr(stamp).encode()).hexdigest()[:32]
 
 
@@ -143,7 +124,6 @@ def hash_stamp(stamp: Stamp) -> str:
 
 @functools.cache
 def describe_reader() -> str:
-    """Return the version and a hash of the sources that an index must have been written by."""
     sources = b"".join(
         Path(each).read_bytes()
         for each in (
@@ -155,7 +135,6 @@ def describe_reader() -> str:
 
 
 def read_index(store: Path) -> dict[str, CachedEntry]:
-    """Return the entries of the index; empty if it is damaged or of another version."""
     try:
         head, _, body = (store / INDEX).read_text(encoding="utf-8").partition("\n")
         if head != build_index_head(body):
@@ -169,14 +148,12 @@ def read_index(store: Path) -> dict[str, CachedEntry]:
 
 
 def write_index(store: Path, notes: Mapping[str, CachedEntry]) -> None:
-    """Write the index for the next list, if the store can be written."""
     body = json.dumps({name: [each.mark, each.entry.to_dict()] for name, each in notes.items()})
     with contextlib.suppress(OSError):  # a read-only store is listed without an index
         write_file(store / INDEX, f"{build_index_head(body)}\n{body}".encode())
 
 
 def build_index_head(body: str) -> str:
-    """Return the first line of the index: the version that wrote it, and a hash of its body."""
     return f"{describe_reader()} {hashlib.sha256(body.encode()).hexdigest()}"
 
 
@@ -184,7 +161,6 @@ def build_index_head(body: str) -> str:
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
-    """Find a result by name, and return its folder and entry; raise if it is damaged."""
     place = find_folder(name, folder)
     entry = read_stable_entry(place)
     if entry.trouble:
@@ -202,18 +178,14 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 BOUND = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
 FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
-"""The columns a list can be sorted by, besides measures."""
 
 
 class Bound(NamedTuple):
-    """A bound on a measure, such as ``sharpe>1``."""
-
     measure: str
     sign: str
     value: float
 
     def matches(self, entry: StoreEntry) -> bool:
-        """Return whether an entry has the measure and satisfies the bound."""
         found = entry.metrics.get(self.measure, math.nan)
         return not math.isnan(found) and OPERATORS[self.sign](found, self.value)
 
@@ -241,7 +213,6 @@ class Filter(NamedTuple):
     before: int | None = None
 
     def matches(self, entry: StoreEntry) -> bool:
-        """Return whether an entry is selected; an unreadable one never is."""
         words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
         return (
             not entry.trouble
@@ -255,18 +226,10 @@ class Filter(NamedTuple):
 
 
 def normalize_name(text: str) -> str:
-    """Return a policy's name without case and separators, for comparison.
-
-    Examples
-    --------
-    >>> normalize_name("vol-target") == normalize_name("VolTarget")
-    True
-    """
     return re.sub(r"[\s_-]", "", text).casefold()
 
 
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    """Check the values of ``--kind``."""
     found = tuple(texts)
     for each in found:
         if each not in list_kinds():
@@ -280,13 +243,6 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_bound(text: str, *, where: str = "--where") -> Bound:
-    """Parse a bound such as ``"sharpe>1"``.
-
-    Examples
-    --------
-    >>> read_bound("max_drawdown <= 0.4")
-    Bound(measure='max_drawdown', sign='<=', value=0.4)
-    """
     match, value = BOUND.fullmatch(text), math.nan
     with contextlib.suppress(ValueError):
         value = float(match[3]) if match else math.nan
@@ -300,7 +256,6 @@ def read_bound(text: str, *, where: str = "--where") -> Bound:
 
 
 def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
-    """Check that a name is a measure, or one of some other words."""
     known = (*others, *ABOUT)
     if name not in known:
         raise ParameterError(
@@ -322,12 +277,6 @@ def read_time_or_age(text: str, now: int, *, where: str) -> int:
 def sort_entries(
     entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
 ) -> list[StoreEntry]:
-    """Sort entries by a measure (best first) or one of :data:`FIELDS`.
-
-    Times and sizes fall, text and seconds rise. ``is_reversed`` reverses the order, but entries
-    without the value stay last. If more or less of a measure is better, ruined accounts follow all
-    others, the longest lived first: their ratios ignore everything after the ruin.
-    """
     check_measure(by, where="--sort", others=FIELDS)
     named = sorted(entries, key=lambda each: each.name)
     if by == "seconds":
@@ -342,7 +291,6 @@ def sort_entries(
 
 
 def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
-    """Sort entries by a measure, as :func:`sort_entries` describes."""
     is_ranked = ABOUT[by].better != 0
     sign = -1.0 if (ABOUT[by].better >= 0) != is_reversed else 1.0
     turn = -1 if is_reversed else 1

@@ -1,10 +1,4 @@
-"""Delete chosen results, unless they have changed since they were chosen.
-
-Only results and leftovers of writers may be deleted. A result has a manifest, or a study
-description, with a valid id. A leftover has a name that writers use for temporary folders. Both
-must hold nothing but files of a result; any other file, such as market data, a web page or notes,
-belongs to the user and keeps the folder.
-"""
+"""Delete chosen results, unless they have changed since they were chosen."""
 
 from __future__ import annotations
 
@@ -33,27 +27,20 @@ from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, TITLE
 
 KNOWN_BY = (MANIFEST, STUDY)
-"""The files that identify a result; they are deleted last."""
 
 
 class Deletion(NamedTuple):
-    """A folder to delete, with its stamp when it was chosen."""
-
     entry: StoreEntry
     stamp: Stamp
 
 
 class KeptFolder(NamedTuple):
-    """A chosen folder that must not be deleted: the reason, and the command to remove it."""
-
     name: str
     why: str
     by_hand: str
 
 
 class Deletions(NamedTuple):
-    """The folders to delete, newest first, and those that must be kept."""
-
     to_delete: list[Deletion]
     kept: list[KeptFolder]
 
@@ -66,13 +53,6 @@ def choose_deletions(
     with_unfinished: bool = False,
     with_damaged: bool = False,
 ) -> Deletions:
-    """Choose the folders of a store to delete, without deleting them.
-
-    They are the ``wanted`` results except the ``keep`` newest. Studies and validations that could
-    be resumed are chosen only ``with_unfinished``, damaged and replaced results only
-    ``with_damaged``. With None for ``wanted``, these alone are chosen. What a killed process left
-    half written or half deleted always is.
-    """
     stamped = {each.name: try_stamp(each) for each in folder.glob("*") if each.is_dir()}
     entries = [each for each in list_results(folder, use_index=False) if not each.is_busy]
     matches = Filter().matches if wanted is None else wanted.matches
@@ -94,10 +74,6 @@ def choose_deletions(
 
 
 def delete_chosen(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str], list[str]]:
-    """Delete folders; return the names of those deleted, and of those that have changed.
-
-    A folder is renamed before its files are deleted, so that no reader finds half of it.
-    """
     deleted: list[str] = []
     left: list[str] = []
     for each in to_delete:
@@ -115,7 +91,6 @@ def delete_chosen(folder: Path, to_delete: Sequence[Deletion]) -> tuple[list[str
 
 
 def is_unchanged(target: Path, stamp: Stamp) -> bool:
-    """Return whether a folder is unchanged; a new empty one may be a draft that just began."""
     try:
         is_old = time.time_ns() - target.lstat().st_mtime_ns > QUIET
     except OSError:
@@ -124,11 +99,6 @@ def is_unchanged(target: Path, stamp: Stamp) -> bool:
 
 
 def delete_folder(target: Path, stamp: Stamp) -> bool:
-    """Rename a folder, then delete the files of its stamp; return whether it was deleted.
-
-    If it was replaced or changed in the last moment, it is put back. The files that identify it
-    are deleted last, so that the next deletion clears what a killed process leaves.
-    """
     if target.is_symlink():
         target.unlink(missing_ok=True)
         return True
@@ -149,12 +119,10 @@ def delete_folder(target: Path, stamp: Stamp) -> bool:
 
 
 def is_remains(folder: Path) -> bool:
-    """Return whether a folder holds only what a killed process was writing or deleting."""
     return folder.name.startswith((DRAFT, PRUNED)) and not (folder / REPLACED).exists()
 
 
 def put_back(moved: Path, target: Path) -> None:
-    """Return a folder to its place; if that is taken, it stays as a leftover of a replacement."""
     try:
         moved.rename(target)
     except OSError:
@@ -163,7 +131,6 @@ def put_back(moved: Path, target: Path) -> None:
 
 
 def delete_files(folder: Path, stamp: Stamp) -> None:
-    """Delete the files of a stamp, those that identify it last; then the folders."""
     names = sorted((name for name, *_ in stamp), key=lambda name: (name in KNOWN_BY, name))
     for name in (each for each in names if not each.endswith("/")):
         (folder / name).unlink(missing_ok=True)
@@ -176,13 +143,6 @@ def delete_files(folder: Path, stamp: Stamp) -> None:
 
 
 def count_kinds(entries: Sequence[StoreEntry]) -> str:
-    """Return the number of entries of each kind, as text.
-
-    Examples
-    --------
-    >>> count_kinds([StoreEntry("a", "run"), StoreEntry("b", "run"), StoreEntry("c", "study")])
-    '2 runs, 1 study'
-    """
     counts = Counter(each.kind for each in entries)
     return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"
 
@@ -193,15 +153,10 @@ FILE = re.compile(r"[a-z_]+\.(parquet|json)")
 BATCH = re.compile(rf"{TRIALS}/[0-9]{{6,}}\.parquet")
 OF_A_STUDY = (STUDY, OUTCOME, LOCK, PROVENANCE, f"{TRIALS}/")
 PARTS = (REPLACED, ACCOUNTS)
-"""Folders in the draft of a result, beside those named after ids."""
 LISTED = 3
 
 
 def find_reason_to_keep(folder: Path) -> str:
-    """Return why a folder of the store must not be deleted; empty if it may be.
-
-    A link to a result may be deleted, but never its target.
-    """
     try:
         if os.path.ismount(folder):
             return "it is a mount"
@@ -219,7 +174,6 @@ def find_reason_to_keep(folder: Path) -> str:
 
 
 def examine_draft(folder: Path) -> str:
-    """Return why a writer's draft must be kept; empty if it holds only files of a result."""
     files = {LOCK, MANIFEST, PROVENANCE, *(name for of in KINDS.values() for name in of.files)}
     known = set()
     for place, inner, names in os.walk(folder):
@@ -230,13 +184,11 @@ def examine_draft(folder: Path) -> str:
 
 
 def is_part_of_draft(name: str) -> bool:
-    """Return whether a folder with this name is found in drafts, also of the accounts of a walk."""
     is_result = ID.fullmatch(name.rpartition("-")[2]) is not None
     return is_result or name.startswith(DRAFT) or is_account(name)
 
 
 def examine_deleted(folder: Path) -> str:
-    """Return why the temporary folder of a deletion or replacement must be kept."""
     inside = [each for each in folder.iterdir() if each.name != LOCK]
     if len(inside) > 1 or any(each.is_symlink() or not each.is_dir() for each in inside):
         return "it holds more than the result that was to be deleted"
@@ -246,13 +198,11 @@ def examine_deleted(folder: Path) -> str:
 
 
 def examine_unfinished(folder: Path) -> str:
-    """Return why a folder is not that of an unfinished validation; empty if it is."""
     why, known = examine_begun(folder)
     return why or name_foreign_files(folder, known)
 
 
 def examine_result(folder: Path) -> str:
-    """Return why a folder is not a saved result; empty if it is."""
     if (folder / STUDY).is_file():
         return examine_study(folder)
     if not (folder / MANIFEST).is_file():
@@ -270,13 +220,11 @@ def examine_result(folder: Path) -> str:
 
 
 def is_account(name: str) -> bool:
-    """Return whether a folder of a draft holds the accounts of a walk, or one of them."""
     plain = name.lstrip(".")
     return plain in PARTS or TITLE.fullmatch(plain) is not None
 
 
 def list_inner_files(folder: Path, inner: Iterable[str]) -> Iterator[str]:
-    """Yield the folders and files of the runs in folders of a result."""
     files = {name for kind in KINDS.values() if kind.is_run for name in kind.files}
     for path in (each for place in inner for each in (folder / place).glob("*")):
         place, title = path.parent.name, path.name
@@ -288,7 +236,6 @@ def list_inner_files(folder: Path, inner: Iterable[str]) -> Iterator[str]:
 
 
 def examine_study(folder: Path) -> str:
-    """Return why a folder is not a study; empty if it is."""
     facts = read_json_object(folder / STUDY)
     is_study = has_id(facts) and all(
         isinstance(facts.get(name), Mapping) for name in ("data", "policy", "space")
@@ -299,13 +246,11 @@ def examine_study(folder: Path) -> str:
 
 
 def has_id(facts: Mapping[str, Any]) -> bool:
-    """Return whether a manifest or study description has a valid id and a format number."""
     identity, format_ = facts.get("id"), facts.get("format")
     return isinstance(identity, str) and ID.fullmatch(identity) is not None and type(format_) is int
 
 
 def is_sealed(facts: Mapping[str, Any]) -> bool:
-    """Return whether a manifest has a valid id and valid hashes of its files."""
     files = facts.get("files")
     return (
         has_id(facts)
@@ -316,12 +261,10 @@ def is_sealed(facts: Mapping[str, Any]) -> bool:
 
 
 def has_id_in_name(folder: Path, identity: str) -> bool:
-    """Return whether the name of a folder, or of a link's target, ends with an id."""
     return folder.name.endswith(f"-{identity}") or folder.resolve().name.endswith(f"-{identity}")
 
 
 def has_valid_id(facts: Mapping[str, Any], kind: str) -> bool:
-    """Return whether the id of a manifest is the hash of its content."""
     try:
         return bool(hash_manifest(facts, kind) == facts["id"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
@@ -329,7 +272,6 @@ def has_valid_id(facts: Mapping[str, Any], kind: str) -> bool:
 
 
 def name_foreign_files(folder: Path, known: set[str]) -> str:
-    """Return a sentence that names the files a result does not have; empty if there are none."""
     device = folder.stat().st_dev
     found = [name for name in find_foreign_files(folder, "", known, device) if name not in known]
     more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
@@ -338,7 +280,6 @@ def name_foreign_files(folder: Path, known: set[str]) -> str:
 
 
 def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) -> Iterator[str]:
-    """Yield the entries of a folder that are not plain files, or folders, of a known name."""
     with os.scandir(folder) as entries:
         for each in entries:
             facts = each.stat(follow_symlinks=False)
@@ -352,17 +293,9 @@ def find_foreign_files(folder: Path, prefix: str, known: set[str], device: int) 
 
 
 def is_batch(name: str, known: set[str]) -> bool:
-    """Return whether a file is a batch of a study's trials, or a draft of a study's file."""
     is_draft = name.removeprefix(f"{TRIALS}/").startswith(DRAFT_FILE)
     return f"{TRIALS}/" in known and (is_draft or BATCH.fullmatch(name) is not None)
 
 
 def describe_removal(folder: Path) -> str:
-    r"""Return the shell command that removes a folder.
-
-    Examples
-    --------
-    >>> describe_removal(Path("results/my data"))
-    "rm -r 'results/my data'"
-    """
     return f"rm -r {shlex.quote(str(folder))}"

@@ -39,25 +39,10 @@ from backtest.tune.other_trials import TRIED
 from backtest.tune.study_identity import ASIDE
 
 RECORDS = "records"
-"""What is checked of a store beside its results."""
 
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """The outcome of verifying one folder.
-
-    Attributes
-    ----------
-    name, kind : str
-        The name of the folder and the kind of result.
-    files : int
-        The number of files checked.
-    faults : tuple of (str, str)
-        Changed or missing files, each with a description. A result with faults must not be used.
-    remarks : tuple of (str, str)
-        Files with a note that is not a fault.
-    """
-
     name: str
     kind: str
     files: int
@@ -65,7 +50,6 @@ class FolderCheck:
     remarks: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the outcome as data for JSON."""
         lists = {"faults": self.faults, "remarks": self.remarks}
         named = {
             key: [{"file": name, "what": what} for name, what in found]
@@ -75,10 +59,6 @@ class FolderCheck:
 
 
 def verify_folder(folder: Path) -> FolderCheck:
-    """Verify one folder of a store; nothing in it is executed, and no damage raises.
-
-    Faults count if they are found twice, as another process may replace the folder meanwhile.
-    """
     check = try_check(folder)
     for _ in range(MOST_READS):
         before, check = check, try_check(folder) if check.faults else check
@@ -88,7 +68,6 @@ def verify_folder(folder: Path) -> FolderCheck:
 
 
 def try_check(folder: Path) -> FolderCheck:
-    """Verify one folder once; one that cannot be listed has a fault."""
     try:
         return check_folder(folder)
     except OSError as error:
@@ -97,7 +76,6 @@ def try_check(folder: Path) -> FolderCheck:
 
 
 def verify_records(store: Path) -> list[FolderCheck]:
-    """Verify the records of looks at holdouts and of tried sets that a store keeps."""
     finders = {LOOKS: find_damaged_looks, TRIED: find_damaged_tries}
     return [
         FolderCheck(name, RECORDS, sum(1 for _ in (store / name).iterdir()), (*find(store),))
@@ -107,7 +85,6 @@ def verify_records(store: Path) -> list[FolderCheck]:
 
 
 def check_folder(folder: Path) -> FolderCheck:
-    """Verify one folder that can be listed."""
     name = folder.name
     if name.startswith(LEFTOVERS):
         left: StoreEntry = read_leftover(folder)
@@ -138,14 +115,12 @@ def check_folder(folder: Path) -> FolderCheck:
 
 
 def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    """Return the file that an error names (a dot for the folder) and its problem."""
     place = Path(error.where.partition(", ")[0])
     name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
     return name, error.problem.removeprefix(f"{name} ")
 
 
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the files of a result with a manifest that are missing, changed or foreign."""
     yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
     files = KINDS[kind].files
     hashes = manifest.get("files")
@@ -163,10 +138,6 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 
 
 def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, str]]:
-    """Yield the faults of the provenance file, and the files whose hashes in it do not match.
-
-    A missing provenance file is not a fault.
-    """
     try:
         for name in find_changed_files(folder, identity):
             yield name, "was changed: its hash is not that in the provenance"
@@ -175,7 +146,6 @@ def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, s
 
 
 def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the files that are missing or have another hash."""
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             yield name, "is missing"
@@ -184,7 +154,6 @@ def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[st
 
 
 def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the files of a study that are missing, changed or foreign."""
     facts = read_study_json(folder / STUDY)
     if facts.get("id") != hash_study(facts):
         yield STUDY, "was changed: its id does not match its content"
@@ -198,14 +167,12 @@ def find_study_faults(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def hash_study(facts: Mapping[str, Any]) -> str:
-    """Return the id computed from the content of a study's description."""
     plain = to_plain({name: value for name, value in facts.items() if name not in ASIDE})
     text = json.dumps(plain, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the error of loading a folder whose hashes are right."""
     try:
         load_saved(folder)
     except BacktestError as error:
@@ -215,7 +182,6 @@ def find_load_faults(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def find_remarks(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
-    """Yield notes about a folder that are not faults."""
     if not (folder / PROVENANCE).is_file():
         yield PROVENANCE, "is missing: the code that made the result is not known"
     if kind != STUDY_KIND:

@@ -10,6 +10,5 @@ if TYPE_CHECKING:
     from backtest.subaccounts.subaccounts_result import SubaccountsResult
 
 RESULTS = ("SubaccountsResult", "Runway")
-"""The kinds of saved results, in the order of lists."""
 
 open_door(__name__)

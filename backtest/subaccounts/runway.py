@@ -1,7 +1,4 @@
-"""runway(): how long an account can pay for regular spending, on simulated paths.
-
-A :class:`Spending` says how much is paid out of the wealth, and how often.
-"""
+"""runway(): how long an account can pay for regular spending, on simulated paths."""
 
 from __future__ import annotations
 
@@ -281,7 +278,6 @@ def runway(
 
 
 def find_start(runner: PathsRunner) -> float:
-    """Return the wealth at the start: the capital of a new account, or the end of a result."""
     if runner.resume is None:
         return float(runner.terms.capital + runner.terms.reserve)
     ends = (runner.resume.of_account(name)[-1] for name in ("equity", "reserve"))
@@ -289,7 +285,6 @@ def find_start(runner: PathsRunner) -> float:
 
 
 def find_bars(paths: Paths, spending: Spending) -> IntArray:
-    """Return the bars of a path at whose closes money is spent."""
     every = parse_duration(spending.every, where=Place("every", of="Spending"))
     closes = paths.calendar.time[1:] + paths.history.interval
     start = int(paths.calendar.time[0]) + paths.history.interval
@@ -337,7 +332,6 @@ def spend(wealth: FloatArray, is_ruined: np.ndarray, start: float, spending: Spe
 
 
 def tabulate(spent: Spent, paths: Paths, bars: IntArray, confidence: float) -> pd.DataFrame:
-    """Return the table of a runway."""
     time = paths.calendar.time
     days = (time[1:][bars] - time[0]) / DAY
     estimate = estimate_pairs if paths.antithetic else estimate_plain

@@ -199,7 +199,6 @@ class Subaccounts:
 
 
 def read_subaccount(name: str, given: Any) -> Subaccount:
-    """Return a subaccount, from itself or from (policy, share)."""
     if isinstance(given, Subaccount):
         return given
     if isinstance(given, tuple) and len(given) == 2:
@@ -212,7 +211,6 @@ def read_subaccount(name: str, given: Any) -> Subaccount:
 
 
 def check_account(account: Account) -> None:
-    """Require an account that can be divided."""
     if not isinstance(account, Account):
         raise ParameterError(
             f"account must be an Account, got {repr_plain(account)}",
@@ -235,7 +233,6 @@ def check_account(account: Account) -> None:
 
 
 def find_market(name: str, subaccount: Subaccount, market: Markets) -> Market | Markets:
-    """Return the market that a subaccount trades, or its markets."""
     names = list_instruments(subaccount, market)
     unknown = [each for each in names if each not in market]
     if unknown:
@@ -257,13 +254,11 @@ def find_market(name: str, subaccount: Subaccount, market: Markets) -> Market | 
 
 
 def list_instruments(subaccount: Subaccount, market: Markets) -> list[str]:
-    """Return the instruments that a subaccount trades."""
     chosen = subaccount.instrument
     return [chosen] if isinstance(chosen, str) else [*(chosen or market)]
 
 
 def find_venue(name: str, instruments: Sequence[str], own: Market | Markets, venue: Any) -> Any:
-    """Return the venue of a subaccount, of several instruments by name."""
     if not isinstance(venue, Mapping):
         return venue
     for wanted in instruments:
@@ -278,7 +273,6 @@ def find_venue(name: str, instruments: Sequence[str], own: Market | Markets, ven
 
 
 def check_bars(runs: Mapping[str, SubaccountRun]) -> None:
-    """Require the same bars of all subaccounts."""
     names = list(runs)
     first = runs[names[0]].market
     for name in names[1:]:

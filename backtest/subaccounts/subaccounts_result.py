@@ -168,7 +168,6 @@ def build_result(
     settings: dict[str, Any],
     history: Market | Markets | None,
 ) -> SubaccountsResult:
-    """Return the result of subaccounts that have been run."""
     equity = pd.DataFrame({name: each.bars["equity"] for name, each in results.items()})
     equity.insert(0, WHOLE, equity.sum(axis=1))
     rows = {name: measure_subaccount(each, float(ledger[name].sum()))
@@ -182,7 +181,6 @@ def build_result(
 
 
 def measure_subaccount(result: Result, transfers: float) -> dict[str, float]:
-    """Return the row of one subaccount."""
     metrics = result.metrics
     return {
         "transfers": transfers,
@@ -199,7 +197,6 @@ def measure_subaccount(result: Result, transfers: float) -> dict[str, float]:
 def measure_whole(
     results: Mapping[str, Result], equity: FloatArray, capital: float
 ) -> dict[str, float]:
-    """Return the row of the whole, to which transfers make no difference."""
     first = next(iter(results.values()))
     sampled = np.concatenate([[capital], equity[first.ends_sample != 0.0]])
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -50,11 +50,6 @@ def run_subaccounts(
     terms: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> SubaccountsResult:
-    """Return the result of all subaccounts.
-
-    Each is run without transfers first. Then all go from date to date together, which finds the
-    transfers; a last run of each with its transfers as flows gives the result.
-    """
     parts = {name: account.override({"capital": each.share * account.capital})
              for name, each in runs.items()}  # fmt: skip
     results = {name: live_alone(each, parts[name], terms) for name, each in runs.items()}
@@ -86,7 +81,6 @@ def run_subaccounts(
 
 
 def live_alone(subaccount: SubaccountRun, account: Account, terms: Mapping[str, Any]) -> Result:
-    """Return the run of a subaccount as an account of its own."""
     given: Any = {**subaccount._asdict(), **terms}
     del given["share"]
     result: Result = run(account=account, **given)
@@ -94,7 +88,6 @@ def live_alone(subaccount: SubaccountRun, account: Account, terms: Mapping[str, 
 
 
 def describe_subaccount(subaccount: SubaccountRun) -> dict[str, Any]:
-    """Return a subaccount for the manifest."""
     market, facts = (
         subaccount.market,
         {"policy": repr(subaccount.policy), "share": subaccount.share},
@@ -109,10 +102,6 @@ def describe_subaccount(subaccount: SubaccountRun) -> dict[str, Any]:
 
 
 def find_dates(time: IntArray, first: int, rebalance: str) -> list[int]:
-    """Return the bars at whose opens transfers are made: the first open from each date on.
-
-    ``first`` is the first bar of the accounts.
-    """
     every = parse_duration(rebalance, where="rebalance")
     start = int(time[first])
     stamps = start + every * np.arange(1, (int(time[-1]) - start) // every + 1)
@@ -161,7 +150,6 @@ def pass_dates(
 
 
 def divide(given: float, asked: FloatArray) -> FloatArray:
-    """Divide an amount in proportion to the requests, so that the parts add up to it."""
     if not len(asked):
         return asked
     parts = given * (asked / asked.sum())
@@ -170,7 +158,6 @@ def divide(given: float, asked: FloatArray) -> FloatArray:
 
 
 def check_sum(moved: FloatArray, equity: FloatArray, time: int) -> None:
-    """Require that transfers of a date add up to 0."""
     gap = abs(float(moved.sum()))
     if not gap <= 1e-9 * max(float(np.abs(equity).sum()), 1.0):
         raise AccountingError(
@@ -181,27 +168,12 @@ def check_sum(moved: FloatArray, equity: FloatArray, time: int) -> None:
 
 
 TO_TARGET, LOSSES_ONLY, NONE = RULES = ("to-target", "losses-only", "none")
-"""Restore the shares; only refill lost capital; no transfers."""
 
 
 def plan_transfers(
     rule: str, equity: FloatArray, shares: FloatArray, capital: float, is_ruined: BoolArray
 ) -> FloatArray:
-    """Return the transfer to each subaccount, negative if it gives, of shape (n_subaccounts,).
-
-    Ruined subaccounts take no part. To the target, the others get to their shares of what they have
-    together. With losses only, subaccounts below their share of the capital get what they lack from
-    those above, in proportion to lack and to surplus, at most what the surplus is.
-
-    Examples
-    --------
-    >>> half = np.array([0.5, 0.5])
-    >>> alive = np.array([False, False])
-    >>> plan_transfers("to-target", np.array([700.0, 500.0]), half, 1000.0, alive).tolist()
-    [-100.0, 100.0]
-    >>> plan_transfers("losses-only", np.array([700.0, 450.0]), half, 1000.0, alive).tolist()
-    [-50.0, 50.0]
-    """
+    """Return the transfer to each subaccount, negative if it gives, of shape (n_subaccounts,)."""
     found = np.zeros(len(equity))
     live = ~is_ruined & (shares > 0.0)
     if rule == NONE or live.sum() < 2:
@@ -220,8 +192,6 @@ def plan_transfers(
 
 
 class SubaccountRun(NamedTuple):
-    """What one subaccount runs on."""
-
     policy: Any
     share: float
     market: Market | Markets
@@ -231,14 +201,11 @@ class SubaccountRun(NamedTuple):
 
 
 def place_flow(flow: float, bar: int) -> tuple[IntArray, FloatArray]:
-    """Return the bars and the amounts of a flow at the open of a bar; none if it is 0."""
     amounts = np.array([flow] if flow != 0.0 else [])
     return np.full(len(amounts), bar, dtype=np.int64), amounts
 
 
 class LiveSubaccount(NamedTuple):
-    """A subaccount with one position during a run: its inputs, columns, and state."""
-
     inputs: Inputs
     policy: Policy
     columns: Mapping[str, FloatArray]
@@ -246,19 +213,13 @@ class LiveSubaccount(NamedTuple):
 
     @property
     def equity(self) -> float:
-        """The equity at the last close."""
         return self.begin.state.equity
 
     @property
     def is_ruined(self) -> bool:
-        """Whether the subaccount is ruined."""
         return self.begin.state.is_ruined
 
     def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LiveSubaccount, float]:
-        """Take the subaccount up to bar ``stop`` with a flow at the open of its next bar.
-
-        Returns it there, and the flow that was made: a withdrawal leaves what its margin needs.
-        """
         begin = self.begin._replace(state=self.begin.state._replace(flow_next=0))
         bars, amounts = place_flow(flow, begin.first)
         feed = self.inputs.feed._replace(flow_bar=bars, flow_amount=amounts)
@@ -276,8 +237,6 @@ class LiveSubaccount(NamedTuple):
 
 
 class LivePortfolio(NamedTuple):
-    """A subaccount with several positions during a run, up to bar ``first``; its state changes."""
-
     setup: Setup
     inputs: PortfolioInputs
     state: AccountState
@@ -287,16 +246,13 @@ class LivePortfolio(NamedTuple):
 
     @property
     def equity(self) -> float:
-        """The equity at the last close."""
         return float(self.state.wallet[EQUITY])
 
     @property
     def is_ruined(self) -> bool:
-        """Whether the subaccount is ruined."""
         return bool(self.state.wallet[IS_RUINED] != 0.0)
 
     def advance(self, flow: float, stop: int, *, is_compiled: bool) -> tuple[LivePortfolio, float]:
-        """Take the subaccount up to bar ``stop``; see :meth:`LiveSubaccount.advance`."""
         bars, amounts = place_flow(flow, self.first)
         self.state.cursor[FLOW_NEXT] = 0
         feed = self.inputs.feed._replace(flow_bar=bars, flow_amount=amounts)
@@ -316,7 +272,6 @@ class LivePortfolio(NamedTuple):
 
 
 def start_subaccount(whole: Result) -> LiveSubaccount | LivePortfolio:
-    """Return a subaccount at its beginning; ``whole`` is its run without transfers."""
     setup: Setup = whole.setup
     if setup.is_of_fast_loop:
         ((policy, _, columns, *_),) = setup.observed

@@ -1,7 +1,4 @@
-"""Many sets of parameters over one market: what varies, how sets are scored, and ``sweep``.
-
-``lanes/`` scores 64 sets side by side; ``cluster/`` spreads them over Dask workers.
-"""
+"""Many sets of parameters over one market: what varies, how sets are scored, and ``sweep``."""
 
 from typing import TYPE_CHECKING
 
@@ -27,6 +24,5 @@ if TYPE_CHECKING:
     from backtest.sweep.tabulate import order_columns
 
 RESULTS = ("Sweep",)
-"""The kinds of saved results, in the order of lists."""
 
 open_door(__name__)

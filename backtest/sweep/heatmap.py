@@ -23,12 +23,6 @@ BINS = 24
 
 
 class Axis(NamedTuple):
-    """One axis: the cell of each row, and where the cells are.
-
-    ``words`` has one label per cell. ``edges`` has one more entry than there are cells, and is None
-    if the values are not numbers.
-    """
-
     cells: IntArray
     edges: FloatArray | None
     words: tuple[str, ...]
@@ -36,17 +30,14 @@ class Axis(NamedTuple):
 
     @property
     def n_cells(self) -> int:
-        """How many cells there are."""
         return len(self.words)
 
     @property
     def places(self) -> Any:
-        """Where the cells are drawn: their edges, or their words."""
         return list(self.words) if self.edges is None else self.edges
 
     @property
     def centers(self) -> Any:
-        """Where a mark in each cell is drawn."""
         if self.edges is None:
             return np.array(self.words, dtype=object)
         low, high = self.edges[:-1], self.edges[1:]
@@ -70,25 +61,6 @@ def draw_map(
     metric: str,
     reduce: Reduce = "median",
 ) -> Any:
-    """Return a Plotly figure of a measure over two parameters.
-
-    Parameters
-    ----------
-    table, manifest : DataFrame, mapping
-        Of a sweep with at least two parameters.
-    x, y : str
-        Parameters; many different numbers are put into bins, equal on the declared scale.
-    metric : str
-        The measure.
-    reduce : str
-        How a cell combines rows that differ in other parameters: the ``"median"`` of those that are
-        not ruined, or the ``"best"``, which may be the luckiest.
-
-    Notes
-    -----
-    A cell is marked as ruined, and has no color, if at least half of its rows are ruined
-    (``"median"``), or all of them (``"best"``). Brighter is better.
-    """
     Choice("median", "best").check("reduce", reduce, where="Sweep.heatmap")
     facts = manifest["parameters"]
     check_axes(tuple(facts), tuple(name for name in METRICS if name in table), x, y, metric)
@@ -106,7 +78,6 @@ def draw_map(
 def check_axes(
     parameters: tuple[str, ...], metrics: tuple[str, ...], x: str, y: str, metric: str
 ) -> None:
-    """Refuse axes that are not parameters, and measures that are not in the table."""
     for argument, name, known in (("x", x, parameters), ("y", y, parameters),
                                   ("metric", metric, metrics)):  # fmt: skip
         Choice(*known).check(argument, name, where=f"Sweep.heatmap, {argument}")
@@ -119,7 +90,6 @@ def check_axes(
 
 
 def read_axis(column: pd.Series, facts: Mapping[str, Any]) -> Axis:
-    """Return the cells of a parameter: one per value, or bins of many numbers."""
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if not is_number or column.isna().any():
         words, cells = np.unique(column.fillna("none").astype(str), return_inverse=True)
@@ -139,13 +109,6 @@ def read_axis(column: pd.Series, facts: Mapping[str, Any]) -> Axis:
 
 
 def find_cell_edges(values: FloatArray) -> FloatArray:
-    """Return edges halfway between sorted values, and as far outside the first and the last.
-
-    Examples
-    --------
-    >>> find_cell_edges(np.array([1.0, 2.0, 4.0]))
-    array([0.5, 1.5, 3. , 5. ])
-    """
     if len(values) == 1:
         return np.array([values[0] - 0.5, values[0] + 0.5])
     middle = (values[1:] + values[:-1]) / 2.0
@@ -154,7 +117,6 @@ def find_cell_edges(values: FloatArray) -> FloatArray:
 
 
 def name_cells(values: FloatArray, edges: FloatArray) -> tuple[str, ...]:
-    """Return a label for each cell: its value, or the bounds of its bin."""
     if len(values) == len(edges) - 1:
         return tuple(f"{value:.6g}" for value in values)
     return tuple(f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges))
@@ -163,7 +125,6 @@ def name_cells(values: FloatArray, edges: FloatArray) -> tuple[str, ...]:
 def fill_grid(
     table: pd.DataFrame, across: Axis, along: Axis, metric: str, reduce: Reduce
 ) -> HeatmapCells:
-    """Return the measure of each cell, with its number of rows and of ruined rows."""
     shape = (along.n_cells, across.n_cells)
     place = along.cells * across.n_cells + across.cells
     is_ruined = table["ruined"].to_numpy() > 0.0
@@ -189,14 +150,12 @@ def fill_grid(
 
 
 def rank_values(values: FloatArray, metric: str) -> IntArray:
-    """Return the positions of values from the best to the worst."""
     scores = -values if ABOUT[metric].better < 0 else values
     nothing, zeros = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
     return order_sets(scores, zeros, nothing, zeros, nothing)
 
 
 def build_figure(across: Axis, along: Axis, grid: HeatmapCells, names: tuple[str, str, str]) -> Any:
-    """Return the figure without its titles."""
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     x, y, metric = names
@@ -222,7 +181,6 @@ def build_figure(across: Axis, along: Axis, grid: HeatmapCells, names: tuple[str
 
 
 def mark_ruined(figure: Any, across: Axis, along: Axis, grid: HeatmapCells) -> None:
-    """Add a cross to every cell that is marked as ruined."""
     rows, columns = np.nonzero(grid.is_ruined)
     if not len(rows):
         return
@@ -251,13 +209,11 @@ def describe_cells(across: Axis, along: Axis, grid: HeatmapCells) -> np.ndarray:
 
 
 def name_axis(parameters: Mapping[str, Any], name: str) -> str:
-    """Return the title of an axis, with the declared unit."""
     unit = parameters[name]["unit"]
     return f"{name} ({unit})" if unit else name
 
 
 def name_scale(axis: Axis) -> str:
-    """Return Plotly's word for the scale of an axis."""
     if axis.edges is None:
         return "category"
     return "log" if axis.is_log else "linear"

@@ -1,8 +1,4 @@
-"""Sort parameter sets into groups with the same rules and feed, for one loop over lanes.
-
-Lanes of a group may differ in fields of account and venue that are plain numbers in the rules. Sets
-that differ in anything else, such as margin mode or liquidation mode, are in different groups.
-"""
+"""Sort parameter sets into groups with the same rules and feed, for one loop over lanes."""
 
 from __future__ import annotations
 
@@ -28,7 +24,6 @@ COMMON = {
     "account.max_leverage": "max_leverage",
     "account.ruin_at": "ruin_at",
 }
-"""Fields that always differ between lanes, with their rows."""
 
 OWN = {
     "account.stop_loss": "stop_loss",
@@ -48,12 +43,10 @@ OWN = {
     "account.take_profit.multiple": "take_profit",
     "account.trailing_stop.multiple": "trailing_stop",
 }
-"""Fields that may differ between lanes, with their rows."""
 
 FEES = ("venue.fees.taker", "venue.fees.maker", "venue.fees.maker_share")
 CAPITAL = ("account.capital", "account.reserve")
 SWITCHES = ("account.reserve", "venue.fees.per_order", "venue.liquidation.impact")
-"""Fields that switch on a part of the rules if they are not 0."""
 
 
 class LaneGroup(NamedTuple):
@@ -71,7 +64,6 @@ class LaneGroup(NamedTuple):
 def sort_into_groups(
     base: BaseTerms, settings: Mapping[str, Setting], sets: Sets
 ) -> Iterator[LaneGroup]:
-    """Yield the groups of some sets."""
     n = count_sets(sets)
     by_lane = {*COMMON, *OWN, *FEES, *CAPITAL}
     keys = []
@@ -94,7 +86,6 @@ def sort_into_groups(
 
 
 def find_codes(values: np.ndarray) -> IntArray:
-    """Return a whole number for each value, the same for equal values."""
     if values.dtype == object:
         places: dict[str, int] = {}
         return np.array([places.setdefault(repr(value), len(places)) for value in values.tolist()])

@@ -32,22 +32,11 @@ from backtest.sweep.sets.sets import (
 
 
 class EndsChecker:
-    """Checks the columns of sets with every word, and with the lowest and the highest numbers.
-
-    What was checked once is not checked again. The checks also find what ``observe`` reads.
-    ``causality`` describes the check of the set with the fewest cuts, None before the first.
-    """
-
     def __init__(self) -> None:
         self.causality: Causality | None = None
         self._extremes = Extremes()
 
     def check(self, columns: Columns, sets: Sets) -> None:
-        """Raise a PolicyError if the columns look ahead in some set.
-
-        For each combination of words, the set of all lowest and the set of all highest numbers are
-        checked. If these cannot be observed, sets with an extreme number are.
-        """
         if count_sets(sets) == 0:
             return
         self._check_code(columns, sets)
@@ -65,7 +54,6 @@ class EndsChecker:
         self._check_extremes(columns, sets)
 
     def _check_code(self, columns: Columns, sets: Sets) -> None:
-        """Check one set alone if the code of the policy was never compared with a fresh process."""
         for row in range(min(count_sets(sets), 2)):
             values = take_sets(sets, row)
             with contextlib.suppress(BacktestError):
@@ -74,7 +62,6 @@ class EndsChecker:
             columns.check_causal(values)
 
     def check_set(self, columns: Columns, values: Mapping[str, Any]) -> bool:
-        """Check the columns of one set; return whether it can be observed."""
         return self._note(columns.check_causal(values))
 
     def _note(self, found: Causality | None) -> bool:
@@ -83,7 +70,6 @@ class EndsChecker:
         return found is not None
 
     def _check_corners(self, columns: Columns, corners: Sets) -> None:
-        """Check the lowest and the highest numbers of each combination of words together."""
         names, none = columns.reads, np.zeros(2, dtype=np.bool_)
         pairs = np.arange(count_sets(corners)).reshape(-1, 2)
         is_new = [
@@ -113,10 +99,6 @@ def check_markets(
     signal: Any,
     memory: float,
 ) -> None:
-    """Raise a PolicyError if a policy looks ahead in a market of several, or an overlay does.
-
-    ``memory`` is a number of bytes.
-    """
     build = partial(build_policy, base, settings)
     markets = find_clock(markets).seen
     weights = read_weights(signal, markets, where="bt.sweep", first=0)
@@ -131,7 +113,6 @@ def check_markets(
 def list_overlays(
     base: BaseTerms, settings: Mapping[str, Setting], sets: Sets
 ) -> list[Policy | None]:
-    """Return the overlays of sets with every word, and with the lowest and highest numbers."""
     own = find_own(sets, OVERLAY)
     if not own:
         return [base.overlay]

@@ -1,9 +1,4 @@
-"""Check the columns of several parameter sets for lookahead at the same cuts of the market.
-
-Sets share the parts of the market if their columns begin at about the same bar. One call of
-``observe`` gives the columns of all of them in a part if the policy accepts arrays for its
-parameters. Otherwise it is called for each combination of words, or for each set.
-"""
+"""Check the columns of several parameter sets for lookahead at the same cuts of the market."""
 
 from __future__ import annotations
 
@@ -28,15 +23,9 @@ SHORT = 512
 """Warm-ups of up to so many bars share cuts in any case."""
 
 Whole: TypeAlias = Mapping[str, FloatArray]
-"""The columns of one set in the whole market."""
 
 
 class ObservedSet(NamedTuple):
-    """The columns of the set in a ``row``, and the meter of the work of observing them.
-
-    ``warm`` is the number of bars that are needed to know all columns.
-    """
-
     row: int
     whole: Whole
     meter: WorkMeter
@@ -44,11 +33,6 @@ class ObservedSet(NamedTuple):
 
 
 def check_jointly(columns: Columns, sets: Sets) -> list[Causality | None]:
-    """Check sets for lookahead; return how well, with None for each set to be checked alone.
-
-    None is returned where a set cannot be observed, where nothing is similar to it or a column
-    looks ahead, and for all sets if ``observe`` read a parameter for the first time.
-    """
     n_sets, known = count_sets(sets), columns.reads
     found: list[Causality | None] = [None] * n_sets
     observed: list[ObservedSet] = []
@@ -68,7 +52,6 @@ def check_jointly(columns: Columns, sets: Sets) -> list[Causality | None]:
 
 
 def group_similar(observed: Sequence[ObservedSet]) -> Iterator[list[ObservedSet]]:
-    """Yield groups of at least two sets with similar warm-ups, with or without further work."""
     for is_fitted in (False, True):
         rest = [each for each in observed if (each.meter.bars > 0.0) == is_fitted]
         rest.sort(key=lambda each: each.warm)
@@ -81,7 +64,6 @@ def group_similar(observed: Sequence[ObservedSet]) -> Iterator[list[ObservedSet]
 
 
 def check_group(columns: Columns, sets: Sets, group: Sequence[ObservedSet]) -> Causality | None:
-    """Check sets at the same cuts; None if none of the ways to observe them together works."""
     distinct, market = find_different([each.whole for each in group]), columns.market
     for rows in list_calls(columns, sets):
         calls = [SetsCall(columns, sets, each) for each in rows]
@@ -100,8 +82,6 @@ def check_group(columns: Columns, sets: Sets, group: Sequence[ObservedSet]) -> C
 
 
 class SetsCall:
-    """One call of ``observe`` for some of the ``sets``, those in ``rows``."""
-
     def __init__(self, columns: Columns, sets: Sets, rows: list[int]) -> None:
         policy = columns.build(take_sets(sets, rows[0]))
         names = [name for name in columns.reads if name in sets and varies(sets[name][rows])]
@@ -111,17 +91,14 @@ class SetsCall:
         self._rows = rows
 
     def observe(self, part: Market) -> dict[str, FloatArray]:
-        """Return the columns of these sets in a part of the market."""
         return split_columns(self._watched.observe(part), self._rows, part.n_bars)
 
     def has_new_reads(self) -> bool:
-        """Return whether ``observe`` read a parameter that it did not read in the whole market."""
         is_watched = isinstance(self._watched, Watched)
         return is_watched and not {*self._watched.reads()} <= {*self._columns.reads}
 
 
 def find_different(wholes: Sequence[Whole]) -> dict[str, FloatArray]:
-    """Return the different columns of several sets, by name and number of the set."""
     distinct: dict[str, FloatArray] = {}
     for row, whole in enumerate(wholes):
         for name, column in whole.items():
@@ -132,7 +109,6 @@ def find_different(wholes: Sequence[Whole]) -> dict[str, FloatArray]:
 
 
 def is_equal(one: FloatArray, other: FloatArray) -> bool:
-    """Return whether two columns are equal, with equal NaN."""
     return one is other or bool(
         np.array_equal(one[-1:], other[-1:], equal_nan=True)
         and np.array_equal(one, other, equal_nan=True)
@@ -140,7 +116,6 @@ def is_equal(one: FloatArray, other: FloatArray) -> bool:
 
 
 def list_calls(columns: Columns, sets: Sets) -> Iterator[list[list[int]]]:
-    """Yield ways to observe sets, the fewest calls first: for each call the rows it is for."""
     n_sets = count_sets(sets)
     if columns.is_together is not False:
         yield [list(range(n_sets))]
@@ -154,8 +129,6 @@ def list_calls(columns: Columns, sets: Sets) -> Iterator[list[list[int]]]:
 def join_calls(
     calls: Sequence[SetsCall], distinct: Mapping[str, FloatArray]
 ) -> Callable[[Market], dict[str, FloatArray]]:
-    """Return a function that makes all calls for a part, and leaves out columns seen twice."""
-
     def observe_part(part: Market) -> dict[str, FloatArray]:
         seen = {name: each for call in calls for name, each in call.observe(part).items()}
         return {name: seen[name] for name in distinct}

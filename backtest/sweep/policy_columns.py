@@ -1,10 +1,4 @@
-"""Compute the columns of many parameter sets, once for equal values of what they depend on.
-
-The parameters that a policy's ``observe`` reads are recorded. Sets with equal values of these share
-their columns. For a block of sets with different values, ``observe`` is called once with arrays
-instead of numbers, which the estimators of :mod:`backtest.features` accept. If a policy fails with
-arrays, or returns other columns than for single sets, it is called once for each set.
-"""
+"""Compute the columns of many parameter sets, once for equal values of what they depend on."""
 
 from __future__ import annotations
 
@@ -39,8 +33,6 @@ CHECKED = 8
 
 
 class Watched:
-    """Wraps a policy to record which parameters are read; their values may be arrays."""
-
     def __init__(self, policy: Policy, values: Mapping[str, Any]) -> None:
         self._policy = policy
         self._values = values
@@ -61,16 +53,10 @@ class Watched:
         return repr(self._policy)
 
     def reads(self) -> tuple[str, ...]:
-        """Return the parameters that were read, in the order of their declaration."""
         return tuple(name for name in self._values if name in self._read)
 
 
 class Exact(np.ndarray):
-    """Array of parameter values; its powers equal those of scalars bit for bit.
-
-    NumPy and Python round powers differently.
-    """
-
     def __pow__(self, other: Any, modulo: Any = None) -> Any:
         return raise_exactly(self, other)
 
@@ -79,7 +65,6 @@ class Exact(np.ndarray):
 
 
 def raise_exactly(base: Any, exponent: Any) -> Any:
-    """Return powers, computed by Python for numbers and one-dimensional arrays."""
     sides = [np.asarray(base), np.asarray(exponent)]
     if max(side.ndim for side in sides) > 1:
         return np.power(*sides)
@@ -88,7 +73,6 @@ def raise_exactly(base: Any, exponent: Any) -> Any:
 
 
 def find_reads(policy: Policy, method: str, *arguments: object) -> tuple[str, ...]:
-    """Return the parameters that a method of a policy reads; all if that cannot be recorded."""
     watched = Watched(policy, policy.settings())
     try:
         getattr(watched, method)(*arguments)
@@ -114,13 +98,6 @@ class BlockColumns(NamedTuple):
 
 
 class Columns:
-    """Columns that a policy observes in a market, for any values of its parameters.
-
-    ``market`` has the bars that policies see of the ``whole`` one, whose bars the accounts live.
-    ``reads`` are the parameters that ``observe`` has read so far. If a branch reads another one,
-    the block is computed again. Columns shared by whole blocks are cached, up to ``memory`` bytes.
-    """
-
     def __init__(
         self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
     ) -> None:
@@ -136,7 +113,6 @@ class Columns:
         self._checked: dict[bytes, Causality] = {}
 
     def count(self, values: Mapping[str, Any]) -> int:
-        """Return the number of columns of one set; 1 if ``observe`` fails."""
         try:
             return len(self.of_one(values))
         except BacktestError:
@@ -155,10 +131,7 @@ class Columns:
                 return join_columns(parts, places, self.market.n_bars)
 
     def of_one(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
-        """Return the columns of one set of values, each of shape (n_bars,).
-
-        The work of observing them counts at each call.
-        """
+        """Return the columns of one set of values, each of shape (n_bars,)."""
         with self._lock:
             key = tuple((name, values.get(name)) for name in self.reads)
             if key in self._kept:
@@ -195,11 +168,6 @@ class Columns:
         return {name: np.column_stack([each[name] for each in seen]) for name in seen[0]}
 
     def check_causal(self, values: Mapping[str, Any], plan: CutPlan = USUAL) -> Causality | None:
-        """Raise if the columns of one set look ahead, as a run does.
-
-        Returns None if ``observe`` fails; the run of that set gives the reason. The same columns
-        are checked once.
-        """
         meter = WorkMeter()
         try:
             policy = self.build(values)
@@ -218,7 +186,6 @@ class Columns:
         return self._checked[key]
 
     def _note(self, reads: tuple[str, ...]) -> None:
-        """Add parameters that were read, and clear the cache that was keyed without them."""
         with self._lock:
             missing = [name for name in reads if name not in self.reads]
             if missing:
@@ -239,10 +206,6 @@ class Columns:
         return seen
 
     def _observe_block(self, values: Mapping[str, np.ndarray]) -> dict[str, FloatArray] | None:
-        """Return the columns of k sets from one call; None if that does not work.
-
-        The first time, some sets are also computed alone, and must be equal bit for bit.
-        """
         k = len(next(iter(values.values())))
         policy = self.build(take_sets(values, 0))
         many = {
@@ -267,12 +230,10 @@ class Columns:
 
 
 def as_exact(values: np.ndarray) -> np.ndarray:
-    """Return numbers as an array with exact powers, and objects unchanged."""
     return values if values.dtype == object else values.view(Exact)
 
 
 def is_same(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j: int) -> bool:
-    """Return whether set j has the same columns, bit for bit, in a block and alone."""
     return list(parts) == list(alone) and all(
         np.array_equal(part if part.ndim == 1 else part[:, j], alone[name], equal_nan=True)
         for name, part in parts.items()
@@ -280,7 +241,6 @@ def is_same(parts: Mapping[str, FloatArray], alone: Mapping[str, FloatArray], j:
 
 
 def find_distinct(columns: Sequence[np.ndarray], n: int) -> tuple[IntArray, IntArray]:
-    """Return the first position of each distinct row, and for every row which one it equals."""
     keys = list(zip(*(column.tolist() for column in columns), strict=True)) or [()] * n
     first: dict[object, int] = {}
     places = np.array([first.setdefault(key, len(first)) for key in keys])
@@ -312,7 +272,6 @@ def join_columns(parts: Mapping[str, FloatArray], places: IntArray, n_bars: int)
 
 
 def find_runs(places: IntArray) -> IntArray:
-    """Return the first lane and the place of each run of up to ``RUN`` lanes with equal places."""
     begins = np.flatnonzero(np.diff(places, prepend=-1))
     lanes = np.arange(len(places))
     first = begins[np.searchsorted(begins, lanes, side="right") - 1]

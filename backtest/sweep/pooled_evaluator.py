@@ -40,7 +40,6 @@ from backtest.sweep.sets.sets import BaseTerms, Sets, read_settings
 
 Accounts = Literal["shared", "separate"]
 OF_MARKETS = ("sharpe", "total_return", "max_drawdown", "ruined")
-"""Measures that the rows have of each market too, as ``"sharpe BTC"``."""
 
 
 class PooledEvaluator(Evaluator):
@@ -105,10 +104,6 @@ class PooledEvaluator(Evaluator):
         returns: bool = False,
         progress: Progress | None = None,
     ) -> Rows:
-        """Return the pooled measures of all sets, and their mean returns if requested.
-
-        Markets with fewer than two bars from ``first`` up to ``stop`` take no part.
-        """
         spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
         parts, n = {}, len(spans)
         for k, (name, (a, b)) in enumerate(spans.items()):
@@ -122,7 +117,6 @@ class PooledEvaluator(Evaluator):
         return rows._replace(returns=self._align_returns(parts, spans).mean(axis=0))
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
-        """Return the pooled measures that need the path of an account."""
         del progress
         parts = {name: each.evaluate_path(sets) for name, each in self.members.items()}
         return pool_rows(parts, self.pool)
@@ -130,7 +124,6 @@ class PooledEvaluator(Evaluator):
     def replay(  # type: ignore[override] # one run of each market
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
     ) -> dict[str, Result]:
-        """Return the full runs of one set, by instrument."""
         spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
         return {
             name: self.members[name].replay(values, first=a, stop=b)
@@ -138,39 +131,32 @@ class PooledEvaluator(Evaluator):
         }
 
     def check_causal(self, sets: Sets) -> None:
-        """Raise if the columns look ahead in any market."""
         for each in self.members.values():
             each.check_causal(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Raise if the columns of one set look ahead in any market."""
         for each in self.members.values():
             each.check_set(values)
 
     @property
     def causality(self) -> str:
-        """Description of how columns and signals were checked for looking ahead."""
         return "; ".join(dict.fromkeys(each.causality for each in self.members.values()))
 
     @property
     def doubts(self) -> list[str]:
-        """Warnings about columns and signals that were not checked enough."""
         return [*dict.fromkeys(text for each in self.members.values() for text in each.doubts)]
 
     def copy_fallback(self, other: Evaluator) -> None:
-        """Run in plain Python where another evaluator of the same markets does."""
         others = getattr(other, "members", {})
         for name in self.members.keys() & others.keys():
             self.members[name].copy_fallback(others[name])
 
     def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
-        """Return the evaluator with its members replaced, such as by those of a cluster."""
         other = copy(self)
         other.members = {name: change(each) for name, each in self.members.items()}
         return other
 
     def keep_signals(self) -> dict[str, Any]:
-        """Return the signal of each market, by time."""
         return {name: each.signal for name, each in self.members.items()}
 
     def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
@@ -188,24 +174,20 @@ class PooledEvaluator(Evaluator):
         return self._align_returns(parts, spans)
 
     def describe_pool(self) -> dict[str, str]:
-        """Return how the accounts are pooled."""
         return self.pool.describe()
 
     def describe_signals(self) -> str:
-        """Return the signals as text, with hashes of their values."""
         if self.base.signal is not None:
             return repr(self.base.signal)
         found = (read_directions(each.signal, each.market) for each in self.members.values())
         return "; ".join(dict.fromkeys(each.describe() for each in found))
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
-        """Return the bars of each market, in its own count, from ``first`` up to ``stop``."""
         return clip_spans(self.market, first, stop)
 
     def _align_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
     ) -> FloatArray:
-        """Return the returns of all sets on the sampling periods that all markets have."""
         periods = {name: self._list_periods(name, span) for name, span in spans.items()}
         common = functools.reduce(np.intersect1d, periods.values())
         found = []
@@ -215,17 +197,12 @@ class PooledEvaluator(Evaluator):
         return np.array(found)
 
     def _list_periods(self, name: str, span: tuple[int, int]) -> IntArray:
-        """Return the number of each sampling period of a market, since 1970."""
         part = self.members[name].market.slice(*span)
         period = max(parse_duration(self.sampling, where=Place("sampling")), part.interval)
         return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
 
 
 def clip_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, int]]:
-    """Return bars ``first`` up to ``stop`` of the clock in each market's own count, by name.
-
-    Markets with fewer than two bars of them are left out.
-    """
     found = {}
     for name, (begins, ends) in zip(market.names, market.spans.tolist(), strict=True):
         span = max(first - begins, 0), min(stop, ends) - begins
@@ -235,7 +212,6 @@ def clip_spans(market: Markets, first: int, stop: int) -> dict[str, tuple[int, i
 
 
 def pool_rows(parts: Mapping[str, Rows], pool: Pooling) -> Rows:
-    """Return the rows of sets from those of each market; a set fails if it fails in one."""
     first = next(iter(parts.values()))
     done = np.all([rows.done for rows in parts.values()], axis=0)
     errors = [
@@ -256,7 +232,6 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pooling) -> Rows:
 
 
 def pick(given: Any, name: str) -> Any:
-    """Return what is given for an instrument, by its name or for all."""
     if isinstance(given, Mapping):
         if name not in given:
             raise ParameterError(
@@ -269,14 +244,12 @@ def pick(given: Any, name: str) -> Any:
 
 
 def resolve_signals(signal: Any, market: Any, *, is_separate: bool) -> Any:
-    """Return a signal with a rule as its values; that of each market if accounts are separate."""
     if not is_separate:
         return resolve_signal(signal, market)
     return {name: resolve_signal(pick(signal, name), one) for name, one in market.items()}
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
-    """Return what makes the evaluator of shared or of separate accounts."""
     if is_separate:
         return functools.partial(PooledEvaluator, pool=pool)
     refuse_pool(pool)
@@ -284,23 +257,16 @@ def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluato
 
 
 def read_own_signal(signal: Any, market: Market) -> Any:
-    """Return the signal of one market, by time unless it is a rule whose parameters vary."""
     if isinstance(signal, SignalRule):
         return signal
     return read_directions(signal, market).keep_times()
 
 
 def tell_part(progress: Progress, k: int, n: int, done: int, total: int) -> None:
-    """Tell the progress of the k-th of n equal parts."""
     progress((k * total + done) // n, total)
 
 
 def read_accounts(accounts: str, market: Any, venue: Any = None) -> tuple[bool, Any]:
-    """Return whether accounts are separate, and the markets that they are in.
-
-    Markets by name are a panel. Raises ParameterError if ``accounts`` is unknown, or separate ones
-    are asked of one market, or one of their markets has no venue.
-    """
     if not isinstance(accounts, str) or accounts not in ("shared", "separate"):
         raise ParameterError(
             f"accounts must be 'shared' or 'separate', got {repr_plain(accounts)}",

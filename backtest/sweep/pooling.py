@@ -35,16 +35,13 @@ class Pooling(NamedTuple):
 
     @property
     def is_mean(self) -> bool:
-        """Whether it is the mean, which is also that of the returns."""
         return self.name == "mean"
 
     def describe(self) -> dict[str, str]:
-        """Return the settings that separate accounts have in a manifest."""
         return {"accounts": "separate", "pool": self.name}
 
 
 def read_pool(pool: Pool) -> Pooling:
-    """Return how measures are pooled, checked."""
     if isinstance(pool, Pooling):
         return pool
     if callable(pool):
@@ -63,7 +60,6 @@ def read_pool(pool: Pool) -> Pooling:
 
 
 def refuse_pool(pool: Pool) -> None:
-    """Refuse a pool other than the default where one account holds all positions."""
     pooling = read_pool(pool)
     if not pooling.is_mean:
         raise ParameterError(
@@ -76,7 +72,6 @@ def refuse_pool(pool: Pool) -> None:
 
 
 def take_worst(name: str, values: FloatArray) -> FloatArray:
-    """Return the worst value of a measure; the mean of one that has no better and worse."""
     direction = find_direction(name)
     if direction == 0:
         return np.asarray(values.mean(axis=0))
@@ -84,7 +79,6 @@ def take_worst(name: str, values: FloatArray) -> FloatArray:
 
 
 def check_pooled(found: Any, values: FloatArray) -> FloatArray:
-    """Return what a function made of the values of a measure, checked."""
     pooled = np.asarray(found)
     if pooled.shape != values.shape[1:] or pooled.dtype.kind not in "iuf":
         raise ParameterError(
@@ -97,10 +91,7 @@ def check_pooled(found: Any, values: FloatArray) -> FloatArray:
 
 
 def pool_measure(name: str, values: FloatArray, pool: Pooling) -> FloatArray:
-    """Return one measure of all sets from that of each market, of shape (n_markets, n_sets).
-
-    Times of events that never came are left out; ruins are counted.
-    """
+    """Return one measure of all sets from that of each market, of shape (n_markets, n_sets)."""
     if name == "ruined":
         return np.asarray(values.sum(axis=0))
     if name not in NEVER:

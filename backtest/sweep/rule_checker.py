@@ -24,8 +24,6 @@ from backtest.sweep.sets.sets import (
 
 
 class RuleChecker:
-    """Checks rules with every word and both ends of each number; none is checked twice."""
-
     def __init__(self, base: BaseTerms, market: Market | Markets) -> None:
         self.base = base
         self.market = market
@@ -33,10 +31,6 @@ class RuleChecker:
         self._checked: set[SignalRule] = set()
 
     def check(self, sets: Sets) -> None:
-        """Raise a PolicyError if a rule looks ahead in some set.
-
-        Sets whose rule is refused are left out: the run of the set gives the reason.
-        """
         if self.base.signal is None or count_sets(sets) == 0:
             return
         if not names_signal(sets):
@@ -47,7 +41,6 @@ class RuleChecker:
         self._check_extremes(own)
 
     def check_set(self, values: Mapping[str, Any]) -> bool:
-        """Check the rule of a set; return whether there is one and it has values."""
         try:
             rule = build_signal(self.base, values)
             if rule is not None and rule not in self._checked:
@@ -69,7 +62,6 @@ class RuleChecker:
 
 
 def split_by_signal(sets: Sets) -> list[IntArray]:
-    """Return the rows of the sets that share a signal, in the order of the first of each."""
     codes = np.zeros(count_sets(sets), dtype=np.int64)
     for name in sets:
         if names_signal([name]):

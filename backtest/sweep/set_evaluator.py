@@ -62,30 +62,20 @@ from backtest.sweep.sets.sets import (
 from backtest.venue import OwnMargin
 
 Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
-"""The signal: a rule if its parameters vary, otherwise a Series."""
 Metrics = Literal["all", "core"] | tuple[str, ...]
 
 STREAMED = tuple(name for name in METRICS if name not in PATH)
-"""Measures that accumulate bar by bar: those of ``metrics="all"``."""
 OF_PATH = (*PATH, *DATES)
 """Measures that need the path of an account; dates are UTC nanoseconds."""
 
 
 class EvaluatedBars(NamedTuple):
-    """Bars to evaluate (``stop`` is exclusive, None for all), and whether returns are requested."""
-
     first: int
     stop: int | None
     returns: bool
 
 
 class Evaluator:
-    """Computes the measures of sets of parameters for a market, policy, venue and account.
-
-    The arguments are those of :func:`backtest.sweep.sweep.sweep`. ``pool`` is how the measures of
-    separate accounts become one, None for one account.
-    """
-
     pool: Pooling | None = None
 
     def __init__(
@@ -128,7 +118,6 @@ class Evaluator:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The measures of each set, with the cost of options where markets list some."""
         has_options = self.is_portfolio and bool(self.market.options)
         return (*self.metrics, *(OPTION_COSTS if has_options else ()))
 
@@ -141,18 +130,10 @@ class Evaluator:
         returns: bool = False,
         progress: Progress | None = None,
     ) -> Rows:
-        """Return the measures of all sets, and their sampled ``returns`` if requested.
-
-        ``sets`` are as :func:`backtest.sweep.sets.set_checks.check_sets` returns them. The account
-        runs from bar ``first``, with fresh capital, up to bar ``stop``; the columns of the policy
-        are computed on all bars before ``stop``. ``progress`` is called with the number of sets
-        done and of all sets.
-        """
         wanted = EvaluatedBars(first, stop, returns or bool(self.equivalents))
         return self.finish_rows(self._evaluate(sets, wanted, progress), returns)
 
     def finish_rows(self, rows: Rows, has_returns: bool) -> Rows:
-        """Add the certainty equivalents that are asked for by name, which need the returns."""
         if not self.equivalents:
             return rows
         add_equivalents(
@@ -161,7 +142,6 @@ class Evaluator:
         return rows if has_returns else rows._replace(returns=None)
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
-        """Return the measures that lanes or runs have."""
         set_hurry(False)  # many runs: compiled code is faster
         if self._is_apart(sets):
             return self._evaluate_plainly(sets, wanted, progress)
@@ -182,11 +162,6 @@ class Evaluator:
     def evaluate_spans(
         self, sets: Sets, spans: Sequence[tuple[int, int]], *, returns: bool = False
     ) -> list[Rows]:
-        """Return the rows of all sets on each span, (first, stop) in bars.
-
-        As :meth:`evaluate` for each span, but the columns are computed once, on all bars before the
-        last end.
-        """
         is_apart = self.base.signal is not None or self.is_portfolio or self._is_apart(sets)
         is_apart = is_apart or bool(self.equivalents or self.plain_because)
         if type(self).evaluate is not Evaluator.evaluate or is_apart:
@@ -202,7 +177,6 @@ class Evaluator:
     def _evaluate_span_lanes(
         self, sets: Sets, spans: Sequence[tuple[int, int]], *, returns: bool
     ) -> list[Rows]:
-        """Score blocks of sets on all spans. Those of a block in which one fails run one by one."""
         from backtest.sweep.lanes.span_runner import score_spans  # noqa: PLC0415 - numba loads with it
 
         tables = [start_rows(sets, self.metrics) for _ in spans]
@@ -231,7 +205,6 @@ class Evaluator:
                 for one, own in pairs]  # fmt: skip
 
     def check_causal(self, sets: Sets) -> None:
-        """Raise if the columns look ahead, in sets with each option and all bounds of numbers."""
         if not self.is_portfolio or self._is_portfolio_swept():
             self._runner().check_causal(sets)
             return
@@ -248,13 +221,11 @@ class Evaluator:
         )
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Raise if the columns of one set look ahead."""
         if not self.plain_because and (not self.is_portfolio or self._is_portfolio_swept()):
             self._runner().check_set(values)
 
     @property
     def causality(self) -> str:
-        """Description of how columns and signal were checked for looking ahead."""
         found = None if self._lanes is None else self._lanes.causality
         columns = found or "columns checked in every run"
         if self.base.signal is not None:
@@ -263,22 +234,18 @@ class Evaluator:
 
     @property
     def doubts(self) -> list[str]:
-        """Warnings about columns and a signal that were not checked enough."""
         found = None if self._lanes is None else self._lanes.causality
         few = [] if found is None or not found.is_weak else [str(found)]
         signal = describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
     def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
-        """Return the evaluator as a function changes it, such as to that of a cluster."""
         return change(self)
 
     def describe_signals(self) -> str:
-        """Return the signal as text, with a hash of its values."""
         return self._read_directions().describe()
 
     def keep_signals(self) -> Any:
-        """Return a signal that works for any part of the market: by time, or a constant."""
         return self._read_directions().keep_times()
 
     def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
@@ -289,18 +256,15 @@ class Evaluator:
         return rows.returns[None]
 
     def describe_pool(self) -> dict[str, str]:
-        """Return how accounts of several markets are pooled, for a manifest; nothing of one."""
         return {}
 
     def _read_directions(self) -> Directions:
         return read_directions(resolve_signal(self.signal, self.market), self.market)
 
     def copy_fallback(self, other: Evaluator) -> None:
-        """Run in plain Python if another evaluator of the same policy does."""
         self.plain_because, self.compile = other.plain_because, other.compile
 
     def _evaluate_lanes(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
-        """Score sets in blocks. The sets of a block in which one fails are run one by one."""
         rows = start_rows(sets, self.metrics)
         sampled: dict[int, FloatArray] = {}
         broken = self._find_broken(sets)
@@ -326,7 +290,6 @@ class Evaluator:
         return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
 
     def _find_broken(self, sets: Sets) -> BoolArray:
-        """Return which sets break a rule between their values; of several markets their runs do."""
         broken = np.zeros(count_sets(sets), dtype=np.bool_)
         if not self.is_portfolio and any("." in name for name in sets):
             for rule in find_broken_rules(self.settings, sets, self.base.venue):
@@ -352,7 +315,6 @@ class Evaluator:
         return runner
 
     def _is_apart(self, sets: Sets) -> bool:
-        """Return whether each set is a run: lanes of one position know no word of other loops."""
         if self.is_portfolio:
             return not self._is_portfolio_swept()
         base = self.base
@@ -360,11 +322,6 @@ class Evaluator:
         return varied or needs_general_loop(base.policy, base.venue, base.account)
 
     def _is_portfolio_swept(self) -> bool:
-        """Return whether sets of several positions need no record; else each is a whole run.
-
-        A requirement of the user's own is asked in Python, as are policies that trade options, and
-        one instrument alone has the rules of one position.
-        """
         is_own = isinstance(self.base.account.requirement, OwnMargin)
         is_alone = len(self.market) == 1 and self.overlay is None
         return not (is_own or is_alone or self.plain_because or self.market.options)
@@ -376,13 +333,11 @@ class Evaluator:
         return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
-        """Return the measures that need the path of an account, from a run of each set."""
         return run_one_by_one(self.replay, sets, OF_PATH, False, progress)
 
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
     ) -> Result:
-        """Return the full run of one set."""
         policy, venue, account = build_trio(self.base, self.settings, values)
         market = self.market if stop is None else self.market.prefix(stop)
         if first > 0:

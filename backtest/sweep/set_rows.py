@@ -16,7 +16,6 @@ from backtest.measures.run_measures import OPTION_COSTS
 from backtest.sweep.sets.sets import Sets, count_sets, take_sets
 
 NO_OPTIONS = dict.fromkeys(OPTION_COSTS, 0.0)
-"""What options cost an account that held none."""
 
 
 class Rows(NamedTuple):
@@ -35,14 +34,12 @@ class Rows(NamedTuple):
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
-    """Return empty rows."""
     n = count_sets(sets)
     metrics = {name: np.full(n, np.nan) for name in names}
     return Rows(metrics, None, [""] * n, np.zeros(n, dtype=np.bool_))
 
 
 def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatArray]) -> None:
-    """Write the results of some sets into their rows, and their returns into ``sampled``."""
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
     for k, place in enumerate(places.tolist()):
@@ -58,7 +55,6 @@ def put_spans(
     parts: Sequence[Rows],
     sampled: Sequence[dict[int, FloatArray]],
 ) -> None:
-    """Write the results of some sets on several spans into the rows of each span."""
     for rows, part, own in zip(tables, parts, sampled, strict=True):
         put_rows(rows, places, part, own)
 
@@ -70,7 +66,6 @@ def run_one_by_one(
     returns: bool,
     progress: Progress | None,
 ) -> Rows:
-    """Run sets one by one and return their measures; Ctrl-C returns what is done."""
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
     sampled: dict[int, FloatArray] = {}
@@ -99,7 +94,6 @@ def run_one_by_one(
 
 
 def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
-    """Return the returns of all sets as columns, NaN for sets without any."""
     length = max((len(values) for values in sampled.values()), default=0)
     table = np.full((length, len(rows.done)), np.nan)
     for k, values in sampled.items():
@@ -108,19 +102,16 @@ def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
 
 
 def describe_error(error: Exception) -> str:
-    """Return an error as one line of text."""
     text = f"{error.problem} ({error.where})" if isinstance(error, BacktestError) else str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())
 
 
 def repeat_once(caught: list[warnings.WarningMessage]) -> None:
-    """Repeat each different warning once."""
     for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
         warn_caller(text, kind)
 
 
 def add_equivalents(rows: Rows, names: Sequence[str], periods: float) -> None:
-    """Add certainty equivalents of the risk aversions in their names, from the returns of sets."""
     sampled: Any = rows.returns
     for name in names:
         aversion, found = float(name.rpartition("_")[2]), np.full(len(rows.done), np.nan)

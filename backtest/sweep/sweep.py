@@ -218,10 +218,6 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
-    """Refuse a policy whose columns look ahead in the set with the best Sharpe ratio.
-
-    A set between the extremes that were checked may look ahead, and such a set tends to win.
-    """
     metrics = {name: table[name].to_numpy() for name in METRICS if name in table}
     place = int(rank_by_objective(metrics, "sharpe", None, find_failed(table))[0])
     evaluator.check_set(take_sets(sets, int(table.index[place])))
@@ -230,7 +226,6 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
 def build_sets(
     sets: SetsLike, base: BaseTerms, *, space: Mapping[str, Any] | None, method: Method, seed: int
 ) -> Sets:
-    """Return the sets of a product, of a table, or of random draws."""
     Choice(*get_args(Method)).check("method", method, where=Place("method", of="bt.sweep"))
     Whole(0).check("seed", seed, where=Place("seed", of="bt.sweep"))
     if is_count(sets):
@@ -260,7 +255,6 @@ def build_sets(
 
 
 def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
-    """Refuse rows of the table of a sweep, which hold measures too."""
     measures = [name for name in frame.columns if name in TAKEN and name not in known]
     if measures:
         raise ParameterError(
@@ -271,14 +265,12 @@ def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> Non
 
 
 def is_count(sets: SetsLike) -> TypeGuard[int]:
-    """Return whether sets are a number of draws."""
     return isinstance(sets, int | np.integer) and not isinstance(sets, bool)
 
 
 def describe_sweep(
     evaluator: Evaluator, names: tuple[str, ...], done: int, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return everything that determines the numbers of a sweep, with an ``id`` made of it."""
     market, (_, venue, account, *_) = evaluator.market, evaluator.base
     overlay = evaluator.overlay
     cls = evaluator.base.policy_class
@@ -317,7 +309,6 @@ def describe_sweep(
 
 
 def hash_sets(sets: Sets) -> str:
-    """Return a hash of names and values."""
     digest = hashlib.sha256()
     for name, column in sets.items():
         digest.update(f"{name} {column.dtype} ".encode())

@@ -43,7 +43,6 @@ Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
 
 def find_failed(table: pd.DataFrame) -> BoolArray:
-    """Return which rows of the table of a sweep failed."""
     return np.array(table[ERROR] != "" if ERROR in table else [False] * len(table), dtype=np.bool_)
 
 
@@ -241,18 +240,15 @@ class Sweep(SavedResult):
         return [self.evaluator.base.policy_class] if self.evaluator else []
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the table as its file holds it."""
         return {"table": lay_out_sets(self.table)}
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return which columns mix numbers and words."""
         return {"mixed": find_mixed(self.table)}
 
     @classmethod
     def _read_back(
         cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
     ) -> Self:
-        """Return a sweep from its files."""
         return cls(read_sets(tables["table"], manifest.pop("mixed", None), folder), manifest)
 
     def __repr__(self) -> str:
@@ -295,24 +291,20 @@ class Sweep(SavedResult):
 
 
 def list_labels(rows: object) -> list[Any]:
-    """Return labels as a list; anything that cannot be a label as its text, which no row has."""
     if isinstance(rows, Iterable) and not isinstance(rows, str):
         return [repr(each) if isinstance(each, bool | np.bool_) else each for each in rows]
     return [rows if isinstance(rows, int | np.integer) else repr(rows)]
 
 
 LABEL = "label"
-"""Column of the file with the labels of the rows."""
 
 
 def find_mixed(table: pd.DataFrame) -> list[str]:
-    """Return the columns that mix numbers and words, which are stored as words."""
     objects = [str(name) for name in table if table[name].dtype == object]
     return [name for name in objects if pd.api.types.infer_dtype(table[name]) != "string"]
 
 
 def lay_out_sets(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of a sweep as its file holds it."""
     shown = table.copy()
     for name in find_mixed(table):
         words = [None if value is None else str(value) for value in table[name]]
@@ -322,7 +314,6 @@ def lay_out_sets(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_sets(stored: pd.DataFrame, mixed: object, folder: Path) -> pd.DataFrame:
-    """Return the table of a sweep from that of its file."""
     table = stored.set_index(LABEL).rename_axis(None)
     if not isinstance(mixed, list) or not {*map(str, mixed)} <= {*table}:
         raise DataError(
@@ -336,7 +327,6 @@ def read_sets(stored: pd.DataFrame, mixed: object, folder: Path) -> pd.DataFrame
 
 
 def _read_word(text: object) -> Any:
-    """Return a number that was stored as a word, or the word; None if it is missing."""
     if not isinstance(text, str):  # a missing word comes back from the file as NaN
         return None
     try:

@@ -15,20 +15,16 @@ from backtest.sweep.set_rows import Rows
 from backtest.sweep.sets.sets import Sets, take_sets
 
 ERROR = "error"
-"""Column with the reason why a set failed; missing if no set failed."""
 SCORE, VIOLATION, STAGE = "score", "violation", "stage"
 ROBUST, PLATEAU = "robust_score", "plateau"
-"""Further columns of the trials of a study."""
 TAKEN = frozenset(
     {*METRICS, *OPTION_COSTS, *DATES, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU}
 )
-"""Names that no column of a parameter has."""
 
 
 def build_table(
     evaluator: Evaluator, sets: Sets, *, full: bool, progress: Progress | None
 ) -> pd.DataFrame:
-    """Return the table of all sets that were done; equal sets are run once."""
     places, codes = find_different(sets)
     different = take_sets(sets, places)
     rows = evaluator.evaluate(different, progress=progress)
@@ -46,7 +42,6 @@ def build_table(
 
 
 def find_different(sets: Sets) -> tuple[IntArray, IntArray]:
-    """Return the row of the first of each different set, and for every set which one it equals."""
     frame = pd.DataFrame(dict(sets))
     groups = frame.groupby(list(frame.columns), sort=False, dropna=False)
     codes = groups.ngroup().to_numpy().astype(np.int64)
@@ -55,7 +50,6 @@ def find_different(sets: Sets) -> tuple[IntArray, IntArray]:
 
 
 def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
-    """Raise KeyboardInterrupt if no set was done, and the error of the first if all failed."""
     if not rows.done.any():
         raise KeyboardInterrupt
     first = int(np.argmax(rows.done))
@@ -70,7 +64,6 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
 
 
 def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | None) -> Rows:
-    """Return rows with the measures that need the path, by running the sets one by one."""
     wanted = np.flatnonzero(rows.done & (np.array(rows.errors) == ""))
     found = evaluator.evaluate_path(take_sets(sets, wanted), progress=progress)
     metrics = dict(rows.metrics)
@@ -83,14 +76,12 @@ def add_path(evaluator: Evaluator, sets: Sets, rows: Rows, progress: Progress | 
 
 
 def skip_path(rows: Rows) -> Rows:
-    """Return rows with NaN for the measures that need the path, after Ctrl-C."""
     warn_caller("interrupted before the measures of the path: they are NaN")
     nothing = {name: np.full(len(rows.done), np.nan) for name in OF_PATH}
     return rows._replace(metrics={**rows.metrics, **nothing})
 
 
 def warn_of_losses(rows: Rows, codes: IntArray) -> None:
-    """Warn how many sets failed, and how many were not run because of Ctrl-C."""
     errors, n = np.array(rows.errors, dtype=object)[codes], len(codes)
     failed = np.flatnonzero(errors != "")
     if len(failed):
@@ -102,10 +93,6 @@ def warn_of_losses(rows: Rows, codes: IntArray) -> None:
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
-    """Return a table with its parameters first, then measures, dates and errors in their order.
-
-    Measures of one of several markets (``"sharpe BTC"``) follow those of all.
-    """
     names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS, *DATES) if name in table)]
     others = [name for name in map(str, table) if name not in names]
     names += [name for name in others if is_measure(name.partition(" ")[0])]
@@ -113,7 +100,6 @@ def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFr
 
 
 def is_measure(name: str) -> bool:
-    """Return whether a name is that of a measure, on simulated paths or with a number in it too."""
     return name in METRICS or bool(read_risk_name(name)) or read_aversion(name) is not None
 
 
@@ -128,16 +114,8 @@ def convert_dates(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def name_column(name: str) -> str:
-    """Return the column of a parameter: its name, unless another column has that name.
-
-    Examples
-    --------
-    >>> name_column("target"), name_column("volatility"), name_column("score")
-    ('target', 'policy.volatility', 'policy.score')
-    """
     return f"policy.{name}" if name in TAKEN else name
 
 
 def name_parameter(column: str) -> str:
-    """Return the parameter of a column."""
     return column.removeprefix("policy.")

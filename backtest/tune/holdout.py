@@ -36,16 +36,6 @@ _SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
 
 
 def find_split(market: Market | Markets, holdout: str | float | None) -> int:
-    """Return the first bar of the holdout; the number of bars if there is none.
-
-    ``holdout`` is a share (``"25%"`` or 0.25), a duration (``"90d"``), or 0 or None for none.
-
-    Examples
-    --------
-    >>> from backtest.market.market import Market
-    >>> find_split(Market.sample(bars=48), "25%"), find_split(Market.sample(bars=48), "8h")
-    (36, 40)
-    """
     n = market.n_bars
     if holdout is None or (not isinstance(holdout, str) and holdout == 0):
         return n
@@ -71,7 +61,6 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
 
 
 def warn_of_unseen(market: Market | Markets, split: int) -> None:
-    """Warn of instruments that are listed in the holdout, which begins at bar ``split``."""
     markets = as_markets(market)
     unseen = [
         name for name, (listed, _) in zip(markets, markets.spans, strict=True) if listed >= split
@@ -84,11 +73,6 @@ def warn_of_unseen(market: Market | Markets, split: int) -> None:
 
 
 def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Record that a set is about to be evaluated on the holdout.
-
-    ``values`` are as :func:`backtest.tune.load_study.complete_set` returns them. The same set of
-    the same study counts as one look. The record remains if the folder of the study is deleted.
-    """
     look: dict[str, Any] = to_plain(
         {
             "format": FORMAT,
@@ -106,10 +90,6 @@ def record_look(store: Path, facts: Mapping[str, Any], values: Mapping[str, Any]
 
 
 def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
-    """Return how many looks at bars of this holdout the store has recorded, by any study.
-
-    Data that were extended, or were split elsewhere, still share bars.
-    """
     here = facts["searched"], facts["data"]["end"]
     total = 0
     for path in (store / LOOKS).glob("*.json"):
@@ -123,10 +103,6 @@ def count_looks(store: Path, facts: Mapping[str, Any]) -> int:
 
 
 def find_damaged_looks(store: Path) -> Iterator[tuple[str, str]]:
-    """Yield the records of looks that are damaged, each with what is wrong.
-
-    Records of early versions have no seal: their name must be that of their content.
-    """
     for path in sorted((store / LOOKS).glob("*.json")):
         try:
             look = read_json(path)
@@ -139,7 +115,6 @@ def find_damaged_looks(store: Path) -> Iterator[tuple[str, str]]:
 
 
 def name_look(facts: Mapping[str, Any], study: str, values: Any) -> str:
-    """Return the name of the file of a look."""
     text = json.dumps(to_plain([study, values]), sort_keys=True)
     return f"{name_data(facts)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
@@ -147,10 +122,6 @@ def name_look(facts: Mapping[str, Any], study: str, values: Any) -> str:
 def shares_bars(
     data: Mapping[str, Any], span: tuple[str, str], other: Mapping[str, Any], there: tuple[str, str]
 ) -> bool:
-    """Return whether two time spans share bars of the same data or instrument.
-
-    Several markets share bars with each of them. The instrument of synthetic prices does not count.
-    """
     is_named = not (data["synthetic"] or other["synthetic"])
     mine, theirs = list_parts(data), list_parts(other)
     is_same = bool({*mine.values()} & {*theirs.values()})
@@ -160,7 +131,6 @@ def shares_bars(
 
 
 def list_parts(data: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the hashes of the content of described data by instrument."""
     parts: Mapping[str, str] = data.get("instruments") or {
         str(data["instrument"]): str(data["content_hash"])
     }
@@ -168,5 +138,4 @@ def list_parts(data: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def name_data(facts: Mapping[str, Any]) -> str:
-    """Return the part of the file name of a look that stands for the data."""
     return str(facts["data"]["content_hash"])[:16]

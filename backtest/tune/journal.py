@@ -1,10 +1,4 @@
-"""The files of a study, and its journal: the batches in order, one Parquet file each.
-
-``study.json`` describes the study. ``trials/000000.parquet`` and the following files hold batches
-of sets with their results, ``outcome.json`` the conclusion. The process that runs the study holds
-``lock``; the operating system releases it when that process ends. Each file is written completely
-or not at all, and none is code.
-"""
+"""The files of a study, and its journal: the batches in order, one Parquet file each."""
 
 from __future__ import annotations
 
@@ -42,7 +36,6 @@ if TYPE_CHECKING:
 
 
 SET = "set:"
-"""Prefix of the columns of parameters in a stored batch."""
 
 
 class Batch(NamedTuple):
@@ -65,11 +58,6 @@ class Batch(NamedTuple):
 
 
 class Journal:
-    """Batches of a study in order: reads those in its folder, and appends new ones.
-
-    With None for ``folder``, nothing is stored. ``study`` is the id of the study.
-    """
-
     def __init__(self, folder: Path | None, study: str) -> None:
         self.folder = None if folder is None else folder / TRIALS
         self.study = study
@@ -77,12 +65,10 @@ class Journal:
         self.position = 0
 
     def read_all(self) -> Iterator[Batch]:
-        """Yield the batches of the folder that are not read yet."""
         while (batch := self.read_next()) is not None:
             yield batch
 
     def read_next(self) -> Batch | None:
-        """Return the next batch of the folder; None after the last."""
         if self.folder is None or self.position >= self.stored:
             return None
         batch = read_batch(name_batch(self.folder, self.position), self.study, self.position)
@@ -90,7 +76,6 @@ class Journal:
         return batch
 
     def append(self, batch: Batch) -> None:
-        """Add a batch to the folder."""
         if self.folder is not None:
             content = pack_batch(batch, self.study, self.position)
             write_study_file(name_batch(self.folder, self.position), content)
@@ -98,7 +83,6 @@ class Journal:
 
 
 def name_batch(folder: Path, number: int) -> Path:
-    """Return the file of a batch."""
     return folder / f"{number:06d}.parquet"
 
 
@@ -106,7 +90,6 @@ RESUME = Argument("resume", True)
 
 
 def count_batches(folder: Path) -> int:
-    """Return how many batches a folder holds."""
     names = [path.name for path in sorted(folder.glob("*.parquet")) if path.name[0] != "."]
     for number, name in enumerate(names):
         if name != name_batch(folder, number).name:
@@ -123,7 +106,6 @@ def count_batches(folder: Path) -> int:
 
 
 def pack_batch(batch: Batch, study: str, number: int) -> bytes:
-    """Return a batch as the bytes of a Parquet file."""
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
@@ -144,7 +126,6 @@ def pack_batch(batch: Batch, study: str, number: int) -> bytes:
 
 
 def read_batch(path: Path, study: str, number: int) -> Batch:
-    """Read a batch, which must be the given one of the given study."""
     table, head = load_table(path)
     if (head.get("study"), head.get("number")) != (study, number):
         raise DataError(
@@ -171,7 +152,6 @@ def read_batch(path: Path, study: str, number: int) -> Batch:
 
 
 def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a Parquet file and its metadata."""
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
@@ -192,14 +172,12 @@ def load_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def encode_objects(values: np.ndarray) -> np.ndarray:
-    """Return objects as JSON text; numbers are returned as they are."""
     if values.dtype != object:
         return values
     return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
 
 
 def decode_objects(values: np.ndarray) -> np.ndarray:
-    """Return what :func:`encode_objects` wrote."""
     if values.dtype != object:
         return values
     objects = np.empty(len(values), dtype=object)
@@ -208,11 +186,6 @@ def decode_objects(values: np.ndarray) -> np.ndarray:
 
 
 def read_stored_sets(folder: Path) -> pd.DataFrame:
-    """Return the different sets of a stored study, without those evaluated on parts of the time.
-
-    Columns: the parameters with the prefix ``set:``, ``sharpe`` per sqrt(year), and ``is_kept``,
-    whether the set keeps the constraints. Files that cannot be read are skipped.
-    """
     import pandas as pd  # noqa: PLC0415 - loads where it is used
 
     tables = [table for path in sorted((folder / TRIALS).glob("[0-9]*.parquet"))
@@ -227,7 +200,6 @@ def read_stored_sets(folder: Path) -> pd.DataFrame:
 
 
 def read_batch_sets(path: Path) -> pd.DataFrame | None:
-    """Return the sets of one stored batch; None for parts of the time and unreadable files."""
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
@@ -248,7 +220,6 @@ STUDY, OUTCOME, TRIALS = "study.json", "outcome.json", "trials"
 
 
 def write_study_file(path: Path, content: bytes) -> None:
-    """Write a file of a study completely, or leave it as it was before."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
@@ -257,7 +228,6 @@ def write_study_file(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    """Return the error for a folder that cannot be written."""
     cure = (
         "free some space or make the folder writable, then use resume=True; the trials in "
         "the folder are kept. Or choose another store"
@@ -272,13 +242,11 @@ def cannot_write(path: Path, error: OSError) -> DataError:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write data as JSON, completely or not at all."""
     text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
     write_study_file(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what :func:`write_json` wrote, unless it is damaged or has another format."""
     cure = "give the folder of a study (Study.folder), or restore the file"
     try:
         data = parse_json(read_small(path, cure=cure), path, cure=cure)
@@ -300,7 +268,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def seal_outcome(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an outcome with the hashes of the files it is based on, and of itself."""
     paths = [folder / STUDY, *sorted((folder / TRIALS).glob("[0-9]*.parquet"))]
     hashes = {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
     sealed = {**outcome, "files": hashes}
@@ -308,17 +275,12 @@ def seal_outcome(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hash_outcome(outcome: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an outcome without its seal."""
     plain = to_plain({name: value for name, value in outcome.items() if name != "seal"})
     text = json.dumps(plain, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the files of a finished study that have changed, each with what is wrong.
-
-    Outcomes of early versions have no seal to check.
-    """
     if "seal" not in outcome:
         return
     if outcome["seal"] != hash_outcome(outcome):
@@ -336,7 +298,6 @@ def find_broken(folder: Path, outcome: Mapping[str, Any]) -> Iterator[tuple[str,
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Lock a study, so that no other process works on it, until the process ends at the latest."""
     with ExitStack() as stack:
         try:
             stack.enter_context(hold_lock_file(folder / LOCK))
@@ -352,6 +313,5 @@ def hold_lock(folder: Path) -> Iterator[None]:
 
 
 def clear_drafts(folder: Path) -> None:
-    """Delete the files that a killed process did not finish; for the holder of the lock only."""
     for path in (*folder.glob(f"{DRAFT_FILE}*"), *(folder / TRIALS).glob(f"{DRAFT_FILE}*")):
         path.unlink(missing_ok=True)

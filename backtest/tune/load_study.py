@@ -35,7 +35,6 @@ def load_study(
     signal: Any,
     overlay: Policy | None = None,
 ) -> Loaded:
-    """Read a stored study into an object of the given class; see :meth:`Study.load`."""
     facts = read_json(folder / STUDY)
     bench = None
     if market is not None and policy is not None:
@@ -45,7 +44,6 @@ def load_study(
 
 
 def load_outcome(folder: Path) -> StudyOutcome | None:
-    """Return the outcome of a study; None if it is not finished."""
     if not (folder / OUTCOME).is_file():
         return None
     outcome = read_json(folder / OUTCOME)
@@ -69,7 +67,6 @@ def rebuild_bench(
     signal: Any,
     overlay: Policy | None,
 ) -> Bench:
-    """Return the bench that runs the sets of a stored study."""
     check_prices(facts)
     cls = policy if isinstance(policy, type) else type(policy)
     market = end_expired(market, rebuild_venue(facts))
@@ -101,7 +98,6 @@ def rebuild_bench(
 
 
 def read_stored_pool(facts: Mapping[str, Any]) -> str:
-    """Return how separate accounts of a stored study were pooled, by a name."""
     pool = str(facts.get("pool", POOLS[0]))
     if pool not in POOLS:
         raise ParameterError(
@@ -113,13 +109,11 @@ def read_stored_pool(facts: Mapping[str, Any]) -> str:
 
 
 def has_rule(facts: Mapping[str, Any]) -> bool:
-    """Return whether parameters of the signal's rule were varied or fixed in a stored study."""
     space = facts["space"]
     return names_signal([*(each["name"] for each in space["dimensions"]), *space["fixed"]])
 
 
 def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> BaseTerms:
-    """Return the policy, venue and account whose settings the sets of a stored study replace."""
     held = facts["policy"]["settings"]
     has_all = len(held) == len(cls.parameters())
     return BaseTerms(
@@ -130,7 +124,6 @@ def rebuild_base(facts: Mapping[str, Any], cls: type[Policy]) -> BaseTerms:
 
 
 def rebuild_venue(facts: Mapping[str, Any]) -> Venue | dict[str, Venue]:
-    """Return the venue of a stored study, or the venues by instrument."""
     where, stored = f"{STUDY}, venue", facts["venue"]
     if {*stored} != {*facts["data"].get("instruments", ())}:
         return Venue.from_dict(stored, where=where)
@@ -140,7 +133,6 @@ def rebuild_venue(facts: Mapping[str, Any]) -> Venue | dict[str, Venue]:
 
 
 def check_prices(facts: Mapping[str, Any]) -> None:
-    """Refuse to run sets of an account with collateral, whose prices no study stores."""
     assets = facts["account"].get("collateral", ())
     held = [each["name"] for each in assets if isinstance(each["prices"], Mapping)]
     if held:

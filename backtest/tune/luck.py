@@ -41,41 +41,6 @@ or of the interquartile range of all scores, whichever is larger."""
 
 
 class Verdict(NamedTuple):
-    """Measures of how much of the result is luck; NaN if unknown.
-
-    Attributes
-    ----------
-    trials : int
-        Different sets that were evaluated.
-    other_trials : int
-        Sets of other studies and of validations in the store, of any policy, on some of the same
-        bars.
-    effective_trials : float
-        Number of independent sets that all of these are worth, by the correlation of their returns.
-    sharpe : float
-        Sharpe ratio of the best set in the search, per sqrt(year).
-    lucky_sharpe : float
-        Expected Sharpe ratio of the best of so many sets without skill, per sqrt(year).
-    deflated_sharpe : float
-        Probability that the best set's true Sharpe ratio is above that of luck.
-    overfitting : float
-        Probability of backtest overfitting: how often the best set of one half of the time is no
-        better than the median in the other.
-    score, robust_score, plateau : float
-        Objective of the best set (the first of several), the robust score by which it was ranked,
-        and the median of its neighbors.
-    kept : float
-        Share of its neighbors, over the whole time and its parts, that break no constraint.
-    plain_score, plain_plateau : float
-        Highest objective of a candidate, and the median of its neighbors.
-    holdout_score : float
-        Objective of the best set on the holdout.
-    looks : int
-        Number of looks at this holdout, including this one.
-    other_policies : tuple of str
-        Policies of these searches, in alphabetical order.
-    """
-
     trials: int
     other_trials: int
     effective_trials: float = math.nan
@@ -95,11 +60,6 @@ class Verdict(NamedTuple):
 
 
 class Luck(NamedTuple):
-    """Measures of luck, from the returns of a sample of sets.
-
-    ``sharpe`` is the Sharpe ratio of the returns that they are of.
-    """
-
     effective_trials: float
     lucky_sharpe: float
     deflated_sharpe: float
@@ -119,10 +79,6 @@ def measure_luck(
     seed: int,
     left_out: int = 0,
 ) -> Luck:
-    """Return the measures of luck of the set in row ``best``, by the returns of a sample.
-
-    Each of the ``left_out`` markets is one more choice of the market for every set.
-    """
     places = find_distinct(trials.sets)
     kept = places[is_feasible(trials)[places]]
     sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
@@ -163,10 +119,6 @@ def measure_luck(
 
 
 def deflate_alone(returns: FloatArray, left_out: int) -> tuple[float, float]:
-    """Return the deflated Sharpe ratio of a single series, and the Sharpe ratio of luck.
-
-    It was chosen among itself and its like in ``left_out`` markets. Per observation.
-    """
     if len(returns) < 2:
         return 0.5, 0.0
     n, std = 1.0 + left_out, math.sqrt(1.0 / (len(returns) - 1))
@@ -177,7 +129,6 @@ def deflate_alone(returns: FloatArray, left_out: int) -> tuple[float, float]:
 def measure_drawn_luck(
     evaluator: Evaluator, pool: Pooling, chosen: Sets, unknown: Luck, seed: int, left_out: int
 ) -> Luck:
-    """Return the luck of the last of some sets, by a bootstrap of the same days in all markets."""
     returns = evaluator.sample_returns(chosen)
     if returns.shape[1] < 4:
         return unknown
@@ -187,7 +138,6 @@ def measure_drawn_luck(
 
 
 def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> float:
-    """Return the deflated Sharpe ratio, all Sharpe ratios per observation."""
     moments = estimate_moments(returns)
     return deflated_sharpe(
         sharpe,
@@ -200,7 +150,6 @@ def deflate(sharpe: float, returns: FloatArray, count: float, std: float) -> flo
 
 
 def find_overfitting(returns: FloatArray) -> float:
-    """Return the probability of overfitting, NaN for a single set; short data have fewer blocks."""
     if returns.shape[1] < 2:
         return math.nan
     splits = min(SPLITS, len(returns) // 4 * 2)
@@ -208,10 +157,6 @@ def find_overfitting(returns: FloatArray) -> float:
 
 
 def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
-    """Return whether a score is a spike above the median of its neighbors, ``plateau``.
-
-    ``scores`` are those of all sets that keep the constraints.
-    """
     if not len(scores) or math.isnan(score) or math.isnan(plateau):
         return False
     low, high = np.quantile(scores, [0.25, 0.75], method="nearest")
@@ -221,10 +166,6 @@ def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
 def warn_of_edges(
     space: Space, settings: Mapping[str, Setting], values: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield a warning for each parameter that lies on the edge of its range.
-
-    Natural bounds do not count: 0 on a linear scale, and the bounds of an account or venue field.
-    """
     for each in space.dimensions:
         if each.options or not is_used(space, each, values):
             continue
@@ -240,13 +181,11 @@ def warn_of_edges(
 
 
 def is_used(space: Space, dimension: Dimension, values: Mapping[str, Any]) -> bool:
-    """Return whether a parameter is used in a set."""
     sets = {name: np.array([value], dtype=object) for name, value in values.items()}
     return bool(space.find_active(sets, dimension)[0])
 
 
 def is_natural(setting: Setting, dimension: Dimension, bound: float) -> bool:
-    """Return whether no value beyond a bound would be valid."""
     if bound == 0.0 and not dimension.log:
         return True
     if "." not in setting.name:
@@ -265,7 +204,6 @@ HISTORIES = 1_000
 
 
 def find_sharpes(returns: FloatArray) -> FloatArray:
-    """Return the Sharpe ratios per sample over the next to last axis; 0 if nothing moves."""
     mean, deviation = returns.mean(axis=-2), returns.std(axis=-2, ddof=1)
     moves = deviation >= LEAST_DEVIATION
     return np.where(moves, mean / np.where(moves, deviation, 1.0), 0.0)

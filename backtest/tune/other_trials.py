@@ -48,27 +48,18 @@ class OtherTrials(NamedTuple):
     n_alike: int
 
     def describe(self) -> dict[str, Any]:
-        """Return the number of sets and the policies as figures of a validation."""
         return {"other_trials": self.n_sets, "other_policies": list(self.policies)}
 
 
 CountTries: TypeAlias = Callable[[int, int], OtherTrials]
-"""Function from the first bar and the end of a span to what other searches tried on its bars."""
 NO_TRIALS = OtherTrials(0, (), np.empty(0), 0)
 
 
 def find_other_trials(store: Path | None, facts: Mapping[str, Any]) -> OtherTrials:
-    """Return what other searches in the store, of any policy, tried on bars of this one.
-
-    Searches are studies and the searches of validations. A set of the same policy on the same data
-    and terms counts once, whatever the seed, sampler or objective, and on however many spans of a
-    validation. Sweeps and single runs do not count, as they may not have been used to choose.
-    """
     return NO_TRIALS if store is None else count_other_trials(read_tries(store), facts)
 
 
 def count_other_trials(tries: Iterable[Tries], facts: Mapping[str, Any]) -> OtherTrials:
-    """Return what :func:`find_other_trials` does, from tries that were read."""
     groups: defaultdict[str, list[pd.DataFrame]] = defaultdict(list)
     policies = set()
     for each in tries:
@@ -91,10 +82,6 @@ def count_other_trials(tries: Iterable[Tries], facts: Mapping[str, Any]) -> Othe
 
 
 def join_spans(tries: Tries, facts: Mapping[str, Any], *, is_own: bool) -> pd.DataFrame:
-    """Return the distinct sets tried on spans that share bars with a search.
-
-    Sharpe ratios are means over the spans that compare with that of the search.
-    """
     spans = [k for k, span in enumerate(tries.spans) if is_own or shares_search(facts, tries, span)]
     alike = [k for k in spans if is_alike(facts, tries.spans[k])]
     table = tries.table[tries.table["span"].isin(spans)]
@@ -110,7 +97,6 @@ def join_spans(tries: Tries, facts: Mapping[str, Any], *, is_own: bool) -> pd.Da
 
 
 def shares_search(facts: Mapping[str, Any], tries: Tries, span: tuple[str, str]) -> bool:
-    """Return whether a span of another search shares bars with a search; False for damaged ones."""
     try:
         here = facts["data"]["start"], facts["searched"]
         is_named = bool(tries.facts["policy"]["name"])
@@ -120,14 +106,12 @@ def shares_search(facts: Mapping[str, Any], tries: Tries, span: tuple[str, str])
 
 
 def is_alike(facts: Mapping[str, Any], span: tuple[str, str]) -> bool:
-    """Return whether a span is about as long as that of a search."""
     here = measure_span(facts["data"]["start"], facts["searched"])
     there = measure_span(*span)
     return max(here, there) <= ALIKE * min(here, there)
 
 
 def measure_span(start: str, stop: str) -> float:
-    """Return the length of a span in seconds; NaN if a time cannot be read."""
     try:
         times = np.array([start, stop], dtype="datetime64[s]")
     except ValueError:
@@ -136,14 +120,12 @@ def measure_span(start: str, stop: str) -> float:
 
 
 def describe_terms(facts: Mapping[str, Any]) -> str:
-    """Return the entries that decide the result of a set, as text."""
     terms = {name: facts.get(name) for name in TERMS}
     fixed = facts.get("space", {}).get("fixed")
     return json.dumps(to_plain({**terms, "fixed": fixed}), sort_keys=True)
 
 
 def keep_other_sets(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the distinct sets of searches on the same terms, without those of this search."""
     import pandas as pd  # noqa: PLC0415 - loads where it is used
 
     whole = pd.concat(tables, ignore_index=True)
@@ -155,23 +137,12 @@ def keep_other_sets(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def count_independent(n: float, n_sets: int, others: OtherTrials) -> float:
-    """Return how many independent sets the sets of a search and of others are worth.
-
-    ``n`` is how many its own ``n_sets`` are worth. The others are taken to repeat one another as
-    much, and to be independent of its own.
-    """
     return n * (1.0 + others.n_sets / n_sets)
 
 
 def pool_deviation(
     deviation: float, sharpes: FloatArray, n_sets: int, others: OtherTrials
 ) -> float:
-    """Return the standard deviation of the Sharpe ratios of this search and of others.
-
-    ``deviation`` is that of this search without skill, ``sharpes`` are those of a sample of its
-    ``n_sets`` sets, per sqrt(year). The variance is that within both groups, weighted by their
-    numbers, plus that between their means.
-    """
     if not len(others.sharpes):
         return deviation
     share = n_sets / (n_sets + others.n_alike)
@@ -181,13 +152,10 @@ def pool_deviation(
 
 
 TRIED = "tried-sets"
-"""Folder of a store with the sets that validations tried."""
 TERMS = (
     "data", "policy", "venue", "account", "signal", "overlay", "sampling", "calendar", "searched",
 )  # fmt: skip
-"""Entries of a study that decide the result of a set; a study without an overlay has none."""
 SEAL = "backtest_seal"
-"""Entry of the metadata of a record with the hash of all that it holds."""
 
 
 class SpanTries(NamedTuple):
@@ -205,24 +173,12 @@ class SpanTries(NamedTuple):
 
 
 class Tries(NamedTuple):
-    """Sets that a study or a validation tried.
-
-    ``facts`` are those of a study: ``id``, ``policy`` and what decides the result of a set.
-    ``spans`` are times of begin and end. ``table`` has a row per set and span: the parameters with
-    the prefix ``set:``, ``sharpe``, ``is_kept``, and ``span``, the number of the span.
-    """
-
     facts: Mapping[str, Any]
     spans: tuple[tuple[str, str], ...]
     table: pd.DataFrame
 
 
 def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTries]) -> None:
-    """Record the sets that a validation tried; the record stays if the validation is deleted.
-
-    ``facts`` have the entries of a study in ``TERMS``, ``id`` and ``space``. Raises DataError if
-    the store cannot be written.
-    """
     import pyarrow as pa  # noqa: PLC0415 - loads where it is used
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
@@ -251,16 +207,11 @@ def record_tries(store: Path, facts: Mapping[str, Any], spans: Sequence[SpanTrie
 
 
 def hash_tries(table: pa.Table, note: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a record of tried sets."""
     text = json.dumps(to_plain([note, table.to_pydict()]), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_damaged_tries(store: Path) -> Iterator[tuple[str, str]]:
-    """Yield the records of tried sets that are damaged, each with what is wrong.
-
-    Those of early versions have no seal: they must be readable, and named by their content.
-    """
     for path in sorted((store / TRIED).glob("*.parquet")):
         try:
             table, note = load_table(path)
@@ -275,12 +226,10 @@ def find_damaged_tries(store: Path) -> Iterator[tuple[str, str]]:
 
 
 def name_tries(facts: Mapping[str, Any]) -> str:
-    """Return the name of the file of a record."""
     return f"{name_data(facts)}-{facts['id']}.parquet"
 
 
 def read_tries(store: Path) -> Iterator[Tries]:
-    """Yield what the studies and the validations in a store tried; damaged files are skipped."""
     for folder, facts in find_studies(store):
         try:
             span = (str(facts["data"]["start"]), str(facts["searched"]))

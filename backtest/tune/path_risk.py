@@ -21,28 +21,9 @@ if TYPE_CHECKING:
 
 WHERE = "bt.tune"
 Found = dict[str, float] | str
-"""The measures of a set, or why it has none."""
 
 
 class PathRisk:
-    """Measures sets on paths that are the same for all of them (common random numbers).
-
-    Parameters
-    ----------
-    paths : Paths
-        The paths. Each set begins at their start with the account as it is opened.
-    measures : tuple of RiskMeasure
-        What to measure.
-    signal : float, mapping or None
-        Direction and scale, 1 for None; of several instruments the weights by name, 1/n for None.
-    overlay : Policy, optional
-        That of several instruments.
-    threads : int, optional
-        By default all cores. The numbers do not depend on it.
-    compile : bool
-        False runs policies in plain Python.
-    """
-
     def __init__(
         self,
         paths: Paths,
@@ -62,7 +43,6 @@ class PathRisk:
         self._found: dict[tuple[Any, ...], Found] = {}
 
     def add(self, rows: Rows, sets: Sets, evaluator: Evaluator) -> Rows:
-        """Return rows with the measures on paths, NaN for sets that failed or were not done."""
         n = len(rows.done)
         columns = {each.name: np.full(n, np.nan) for each in self.measures}
         errors = list(rows.errors)
@@ -78,7 +58,6 @@ class PathRisk:
         return rows._replace(metrics={**rows.metrics, **columns}, errors=errors)
 
     def _find(self, values: Mapping[str, Any], evaluator: Evaluator) -> Found:
-        """Return the measures of a set, computed once: they do not depend on the bars searched."""
         key = tuple(values.items())
         if key not in self._found:
             try:
@@ -91,11 +70,6 @@ class PathRisk:
         return self._found[key]
 
     def measure(self, policy: Policy, venue: Any, account: Any) -> dict[str, float]:
-        """Return the measures of a policy by name.
-
-        Probabilities are those of ``bt.liquidation_risk(..., method="plain")``, factors those of
-        ``bt.max_leverage`` with this policy.
-        """
         chances = [each for each in self.measures if each.kind != LARGEST]
         found = self._find_chances(chances, policy, venue, account) if chances else {}
         for each in self.measures:

@@ -1,7 +1,4 @@
-"""Robust scores: rank the leading sets by their neighbors and by parts of the time.
-
-The best of many sets is partly noise: moved a little, it is often no better than others.
-"""
+"""Robust scores: rank the leading sets by their neighbors and by parts of the time."""
 
 from __future__ import annotations
 
@@ -78,7 +75,6 @@ class Robustness(Value):
 
 
 PLAIN = Robustness(parts=1, candidates=1)
-"""Rule for the plain optimum: it is the only candidate, so that its neighbors are known."""
 
 
 class CandidateScores(NamedTuple):
@@ -95,7 +91,6 @@ class CandidateScores(NamedTuple):
 
 
 def join_scores(one: CandidateScores, other: CandidateScores) -> CandidateScores:
-    """Concatenate the scores of two groups of candidates."""
     return CandidateScores(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
 
 
@@ -123,7 +118,6 @@ def find_extent(
 def draw_neighbors(
     space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
 ) -> Sets:
-    """Draw the neighbors of k sets, those of the first set first; bounds reflect them."""
     centers = space.encode(sets)
     down, up = half_widths(space, sets, robustness.width)
     drawn = draw_cube(centers.shape[1], robustness.neighbours, "sobol", rng)
@@ -160,12 +154,6 @@ def estimate_robustness(
     space: Space, sets: Sets, values: FloatArray, robustness: Robustness
 ) -> FloatArray:
     """Estimate robust scores from the sets evaluated so far, as keys for choosing candidates.
-
-    The leading sets often lie at the edge of a constraint, with neighbors that break it. The key
-    of a set is the low quantile over the known sets in its box, one per cell, so that regions the
-    search sampled densely count no more than others. If too many of them break a constraint, the
-    key is below all others, by how many do. Only the best set of each cell has a key; the others,
-    and sets with too few known sets around, have minus infinity.
 
     ``values`` of shape (n,) are minus infinity for sets that break a constraint or have no score.
     """
@@ -229,11 +217,6 @@ def average_parts(lows: FloatArray) -> FloatArray:
     """Return the mean of the value over the whole time and the mean over its parts.
 
     ``lows`` has shape (1 + n_parts, k, m), the whole time first; parts that are NaN are left out.
-
-    Examples
-    --------
-    >>> average_parts(np.array([[[1.0]], [[0.0]], [[np.nan]], [[4.0]]]))
-    array([[1.5]])
     """
     parts = lows[1:]
     known = np.count_nonzero(~np.isnan(parts), axis=0)
@@ -244,13 +227,6 @@ def average_parts(lows: FloatArray) -> FloatArray:
 
 
 def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
-    """Return (first, stop) of equal parts of some bars; nothing for a single part.
-
-    Examples
-    --------
-    >>> split_parts(100, 4)
-    [(0, 25), (25, 50), (50, 75), (75, 100)]
-    """
     n = min(parts, n_bars // 2)
     if n < 2:
         return []
@@ -259,13 +235,7 @@ def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
 
 
 def low_quantile(samples: FloatArray, quantile: float) -> FloatArray:
-    """Return the lower quantile along axis 1 of an array of shape (k, n, m), ignoring NaN.
-
-    Examples
-    --------
-    >>> low_quantile(np.array([[[3.0], [1.0], [np.nan], [2.0], [-np.inf]]]), 0.5)
-    array([[1.]])
-    """
+    """Return the lower quantile along axis 1 of an array of shape (k, n, m), ignoring NaN."""
     ordered = np.sort(samples, axis=1)  # NaN comes last
     known = np.count_nonzero(~np.isnan(ordered), axis=1)
     place = np.maximum(np.floor(quantile * (known - 1)), 0).astype(np.int64)

@@ -378,7 +378,6 @@ def run_study(
     resume: bool,
     progress: Callable[[Progress], object] | None,
 ) -> Study:
-    """Run a study from its beginning; batches stored in its folder are not evaluated again."""
     with open_folder(task, folder, resume=resume):
         journal = Journal(folder, task.facts["id"])
         outcome = None if folder is None else load_outcome(folder)
@@ -402,7 +401,6 @@ def run_study(
 
 
 def search_and_choose(task: StudyTask, examiner: Examiner, folder: Path | None) -> StudyOutcome:
-    """Search and choose the winner. The outcome is the last file that a study writes."""
     task.seen.check_causal(task.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
     search(examiner, task.space, task.facts["sampler"], find_budget(task), task.seed)
@@ -415,7 +413,6 @@ def search_and_choose(task: StudyTask, examiner: Examiner, folder: Path | None) 
 
 @contextlib.contextmanager
 def open_folder(task: StudyTask, folder: Path | None, *, resume: bool) -> Iterator[None]:
-    """Lock the folder of a new or resumed study."""
     if folder is None:
         yield
         return
@@ -430,7 +427,6 @@ def open_folder(task: StudyTask, folder: Path | None, *, resume: bool) -> Iterat
 
 
 def note_making(task: StudyTask, folder: Path, seconds: float | None = None) -> None:
-    """Write which code makes the study, and at the end how many seconds it took in all."""
     identity = task.facts["id"]
     code = find_code([task.bench.whole.base.policy_class])
     making = continue_making(try_read_provenance(folder, identity), code)._replace(seconds=seconds)
@@ -438,7 +434,6 @@ def note_making(task: StudyTask, folder: Path, seconds: float | None = None) -> 
 
 
 def find_budget(task: StudyTask) -> Budget:
-    """Return the part of the budget for the search; the rest is for neighbors."""
     trials = task.trials
     if trials is not None:
         trials -= reserve_trials(task.rule, trials, is_robust=task.is_robust)

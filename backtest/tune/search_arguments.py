@@ -39,7 +39,6 @@ LEAST_TRIALS = 4
 
 
 def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, float | None]:
-    """Return the most sets and the most seconds; None is no limit."""
     if trials is None and seconds is None:
         return TRIALS, None
     number = None
@@ -54,14 +53,12 @@ def read_budget(trials: int | None, seconds: float | None) -> tuple[int | None, 
 
 
 def read_left_out(markets: object) -> dict[str, int]:
-    """Return the number of markets that were left out, as a setting of a manifest; {} without."""
     where = Place("markets_left_out", of="bt.tune")
     number = Whole(0).check("markets_left_out", markets, where=where)
     return {"markets_left_out": number} if number else {}
 
 
 def read_robustness(robust: object) -> Robustness:
-    """Return the rule by which candidates are scored; PLAIN if ``robust`` is False."""
     if isinstance(robust, Robustness):
         return robust
     if not isinstance(robust, bool):
@@ -74,7 +71,6 @@ def read_robustness(robust: object) -> Robustness:
 
 
 def check_choices(sampler: str, seed: int) -> None:
-    """Check the name of the sampler and the seed."""
     from backtest.tune.samplers import SamplerName  # noqa: PLC0415 - they load SciPy and more
 
     Choice(*get_args(SamplerName)).check("sampler", sampler, where=Place("sampler", of="bt.tune"))
@@ -82,14 +78,12 @@ def check_choices(sampler: str, seed: int) -> None:
 
 
 def list_objectives(objective: ObjectivesLike) -> list[Any]:
-    """Return one or several objectives as a list."""
     if isinstance(objective, Sequence) and not isinstance(objective, str):
         return list(objective)
     return [objective]
 
 
 def find_names(objective: ObjectivesLike) -> set[str]:
-    """Return the measures that objectives name; functions name none."""
     names: set[str] = set()
     for each in list_objectives(objective):
         if isinstance(each, str):
@@ -100,10 +94,6 @@ def find_names(objective: ObjectivesLike) -> set[str]:
 
 
 def choose_metrics(objective: ObjectivesLike, goal: Goal) -> Metrics:
-    """Return "core" if the core measures are enough for a study, else "all".
-
-    Certainty equivalents of a risk aversion are given by name: they come with all measures.
-    """
     if any(callable(each) for each in list_objectives(objective)):
         return "all"
     names = find_names(objective) | {each.name for each in goal.constraints}
@@ -134,14 +124,6 @@ def read_path_risk(
     compile: bool,  # noqa: A002 - the word of bt.tune
     validate: str | None,
 ) -> PathRisk | None:
-    """Return what measures sets on paths; None without paths.
-
-    Raises
-    ------
-    ParameterError
-        If the paths do not fit the search, nothing is measured on them, they are shorter than a
-        horizon, or too few for a probability.
-    """
     if paths is None:
         return None
     check_history(paths, market)
@@ -168,7 +150,6 @@ def read_path_risk(
 
 
 def check_history(paths: Paths, market: Market | Markets) -> None:
-    """Refuse paths of other instruments than those of the search."""
     from backtest.risk import check_paths  # noqa: PLC0415 - only with paths
 
     found = check_paths(paths, where=Place("paths", of=WHERE)).names
@@ -183,7 +164,6 @@ def check_history(paths: Paths, market: Market | Markets) -> None:
 
 
 def check_use(validate: str | None) -> None:
-    """Refuse a validation: its folds have no paths."""
     if validate is not None:
         raise ParameterError(
             "a search with paths cannot be validated: the paths begin after the folds",
@@ -193,7 +173,6 @@ def check_use(validate: str | None) -> None:
 
 
 def check_measure(paths: Paths, measure: RiskMeasure) -> None:
-    """Refuse a horizon beyond the paths, and a probability that they are too few for."""
     from backtest.risk import count_bars  # noqa: PLC0415 - only with paths
     from backtest.risk.liquidation.max_leverage import LEAST_HITS  # noqa: PLC0415
 
@@ -209,7 +188,6 @@ def check_measure(paths: Paths, measure: RiskMeasure) -> None:
 
 
 def read_constant(signal: Any) -> Any:
-    """Return the signal on paths: a number, or one for each instrument; None for the default."""
     for each in list_values(signal):
         is_number = isinstance(each, int | float) and not isinstance(each, bool)
         if not is_number and signal is not None:

@@ -24,9 +24,7 @@ EXPLORED = 256
 FAILURES = 16
 """If a batch of at least so many sets fails as a whole, the search stops."""
 DIVISIONS = {2: 4, 3: 2}
-"""Steps between two objectives; with more than three only the corners and the middle are used."""
 NOT_ADAPTIVE = ("grid", "sobol", "random")
-"""Samplers that propose the same sets whatever the scores."""
 FARTHER = 2.0
 """Distance of the ideal point from the median, in spreads of an objective."""
 SLOPE = 0.05
@@ -34,8 +32,6 @@ SLOPE = 0.05
 
 
 class Budget(NamedTuple):
-    """Limits of a search: sets (None for no limit), and seconds."""
-
     trials: int | None
     deadline: float
 
@@ -43,7 +39,6 @@ class Budget(NamedTuple):
 def search(
     examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
 ) -> None:
-    """Search until the budget is spent or the sampler has no more sets to propose."""
     if len(examiner.goal.objectives) == 1 or sampler in NOT_ADAPTIVE:
         chosen = start_sampler(sampler, space, budget.trials, seed)
         for _ in run_sampler(examiner, space, chosen, budget, None):
@@ -53,19 +48,12 @@ def search(
 
 
 def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
-    """Return a sampler by name, with its default batch size."""
     from backtest.tune.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
 
     return make_sampler(sampler, space, seed=seed, trials=trials, batch=None)
 
 
 class Ideal(NamedTuple):
-    """One direction of a search for several objectives.
-
-    The score is minus the largest weighted distance in any objective from a point better than all
-    sets. The sets that are best under some weights form the whole Pareto front.
-    """
-
     point: FloatArray
     spread: FloatArray
     weights: FloatArray
@@ -80,7 +68,6 @@ class Ideal(NamedTuple):
 def run_sampler(
     examiner: Examiner, space: Space, sampler: Sampler, budget: Budget, ideal: Ideal | None
 ) -> Iterator[Batch]:
-    """Evaluate what a sampler proposes until the budget ends, and yield the batches."""
     left = budget.trials
     while left is None or left > 0:
         asked = sampler.ask()
@@ -102,7 +89,6 @@ def run_sampler(
 
 
 def check_failures(batch: Batch) -> None:
-    """Raise if every set of a large batch failed, as the parameters cannot be the cause."""
     if len(batch.errors) >= FAILURES and all(batch.errors):
         raise PolicyError(
             f"every set failed, the first with: {batch.errors[0]}",
@@ -114,7 +100,6 @@ def check_failures(batch: Batch) -> None:
 def search_directions(
     examiner: Examiner, space: Space, sampler: SamplerName, budget: Budget, seed: int
 ) -> None:
-    """Search in several directions in turn, each with its own weights of the objectives."""
     n = EXPLORED if budget.trials is None else min(EXPLORED, budget.trials // 4)
     rng = np.random.default_rng([seed, 3])
     cube = draw_cube(len(space.dimensions), max(n, 1), "sobol", rng)
@@ -133,13 +118,6 @@ def search_directions(
 
 
 def spread_weights(n: int) -> Iterator[FloatArray]:
-    """Yield evenly spread weights of n objectives that sum to 1.
-
-    Examples
-    --------
-    >>> [weights.tolist() for weights in spread_weights(2)]
-    [[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [0.75, 0.25], [1.0, 0.0]]
-    """
     steps = DIVISIONS.get(n, 1)
     for counts in itertools.product(range(steps + 1), repeat=n):
         if sum(counts) == steps:
@@ -149,7 +127,6 @@ def spread_weights(n: int) -> Iterator[FloatArray]:
 
 
 def find_ideal(drawn: Batch, weights: FloatArray) -> Ideal:
-    """Return a direction, scaled by the sets that keep the constraints."""
     is_known = np.isfinite(drawn.scores).all(axis=1)
     is_kept = is_known & (drawn.violation == 0.0)
     scores = drawn.scores[is_kept if is_kept.sum() > 1 else is_known]
@@ -161,16 +138,6 @@ def find_ideal(drawn: Batch, weights: FloatArray) -> Ideal:
 
 
 def find_knee(scores: FloatArray, feasible: np.ndarray) -> int:
-    """Return the position of the knee of the Pareto front; -1 if no set is feasible.
-
-    The front is scaled to 0 .. 1 in every objective. Its knee is the set nearest to the corner
-    where all objectives are 1.
-
-    Examples
-    --------
-    >>> find_knee(np.array([[0.0, 1.0], [0.8, 0.8], [1.0, 0.0]]), np.full(3, True))
-    1
-    """
     if scores.shape[1] == 1:
         return find_best(scores[:, 0], np.where(feasible, 0.0, 1.0))
     front = pareto(scores, feasible & np.isfinite(scores).all(axis=1))

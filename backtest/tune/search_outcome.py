@@ -37,13 +37,6 @@ if TYPE_CHECKING:
 
 
 class StudyTask(NamedTuple):
-    """Settings of a study.
-
-    ``rule`` scores the candidates, ``seen`` evaluates sets on the bars of the search, ``trials``
-    and ``seconds`` are the budget. ``count_others`` returns what other searches tried on these
-    bars; it is called at the end.
-    """
-
     facts: Mapping[str, Any]
     space: Space
     goal: Goal
@@ -59,7 +52,6 @@ class StudyTask(NamedTuple):
 
 
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
-    """Choose the winner of a finished search, and describe it."""
     trials = gather(examiner.batches)
     if not is_feasible(trials).any():
         return build_outcome_without_winner(task, trials)
@@ -97,7 +89,6 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
 
 
 def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome:
-    """Return the outcome of a search in which no set keeps all constraints and has a score."""
     n = len(find_distinct(trials.sets))
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
     broken = [(each, each.violation(trials.metrics) > 0.0) for each in task.goal.constraints]
@@ -121,11 +112,6 @@ def build_outcome_without_winner(task: StudyTask, trials: Batch) -> StudyOutcome
 def find_candidates(
     task: StudyTask, examiner: Examiner, trials: Batch, plan: CandidatePlan
 ) -> tuple[IntArray, CandidateScores]:
-    """Return the rows and the scores of the candidates, the set with the highest score first.
-
-    The first candidates are the leading sets. Further rounds take the sets with the best estimated
-    robust scores, as the best plateau may lie next to the leading sets.
-    """
     rule = plan.rule
     rows = choose_candidates(task.space, trials.sets, find_keys(trials), rule)
     candidates = score_rows(task, examiner, trials, rows, rule)
@@ -143,7 +129,6 @@ def find_candidates(
 def find_winner(
     task: StudyTask, trials: Batch, rows: IntArray, candidates: CandidateScores, *, is_enough: bool
 ) -> tuple[WinnerChoice, list[str]]:
-    """Return the choice of the winner, and warnings about it."""
     if not task.is_robust:
         return WinnerChoice(0, BY_SCORE), []
     scores, median = trials.scores[rows], find_median(trials)
@@ -155,18 +140,13 @@ def find_winner(
 def score_rows(
     task: StudyTask, examiner: Examiner, trials: Batch, rows: IntArray, rule: Robustness
 ) -> CandidateScores:
-    """Return the robust scores of the sets in some rows."""
     rng = np.random.default_rng([task.seed, 1])
     sets, own = take_sets(trials.sets, rows), trials.scores[rows]
     return score_candidates(examiner, task.space, sets, own, rule, rng)
 
 
 def find_keys(trials: Batch) -> FloatArray:
-    """Return the keys by which the first candidates are chosen, of shape (n,).
-
-    The key is the score. With several objectives, it is the sum of ranks within the Pareto front,
-    with the knee first, and minus infinity for sets off the front.
-    """
+    """Return the keys by which the first candidates are chosen, of shape (n,)."""
     if trials.scores.shape[1] == 1:
         return find_values(trials)
     kept = is_feasible(trials)
@@ -179,7 +159,6 @@ def find_keys(trials: Batch) -> FloatArray:
 
 
 def find_values(trials: Batch) -> FloatArray:
-    """Return one number per set, larger is better: its score, or the mean rank of its scores."""
     if trials.scores.shape[1] == 1:
         return worst_where_broken(trials)[:, 0]
     ranks = trials.scores.argsort(axis=0).argsort(axis=0).mean(axis=1)
@@ -187,10 +166,6 @@ def find_values(trials: Batch) -> FloatArray:
 
 
 def find_allowance(task: StudyTask, examiner: Examiner) -> float:
-    """Return how many neighbors the rest of the budget can pay for.
-
-    A neighbor is evaluated twice: over the whole time and over its parts.
-    """
     done = sum(count_sets(batch.sets) for batch in examiner.batches)
     by_number = math.inf
     if task.trials is not None:
@@ -206,7 +181,6 @@ def find_allowance(task: StudyTask, examiner: Examiner) -> float:
 def evaluate_holdout(
     task: StudyTask, values: Mapping[str, Any]
 ) -> tuple[dict[str, float], list[str]]:
-    """Record a look, and return the winner's measures on the holdout and warnings about them."""
     if not task.bench.has_holdout:
         return {}, []
     if task.store is not None:
@@ -222,7 +196,6 @@ def evaluate_holdout(
 
 
 def score_holdout(task: StudyTask, metrics: Mapping[str, float]) -> float:
-    """Return the first objective on the holdout; NaN without one."""
     if not metrics:
         return math.nan
     columns = {name: np.array([value]) for name, value in metrics.items()}
@@ -230,7 +203,6 @@ def score_holdout(task: StudyTask, metrics: Mapping[str, float]) -> float:
 
 
 def count_all_looks(task: StudyTask) -> int:
-    """Return how often the holdout has been looked at; without a store, only by this study."""
     if task.store is None:
         return int(task.bench.has_holdout)
     return count_looks(task.store, task.facts)
@@ -240,7 +212,6 @@ def count_all_looks(task: StudyTask) -> int:
 
 
 def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
-    """Yield warnings about the winner."""
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.space, task.seen.settings, values)
     yield from warn_of_known_holdout(task)
@@ -256,7 +227,6 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
 
 
 def warn_of_trading(seen: Evaluator, values: Mapping[str, Any], turnover: float) -> Iterator[str]:
-    """Yield why the best set hardly trades, as a run of it would warn."""
     if turnover == 0.0:
         yield "the best set filled no order: bt.run of it says why"
     elif build_trio(seen.base, seen.settings, values).account.band:  # a run warns of wide bands
@@ -269,7 +239,6 @@ def warn_of_trading(seen: Evaluator, values: Mapping[str, Any], turnover: float)
 
 
 def warn_of_known_holdout(task: StudyTask) -> Iterator[str]:
-    """Yield a warning if the paths of a search come from bars of its holdout."""
     risk, bench = task.bench.risk, task.bench
     if risk is None or not bench.has_holdout:
         return
@@ -281,7 +250,6 @@ def warn_of_known_holdout(task: StudyTask) -> Iterator[str]:
 
 
 def warn_of_failures(trials: Batch) -> Iterator[str]:
-    """Yield how many sets failed, with the first error."""
     errors = [error for error in trials.errors if error]
     if errors:
         yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"
@@ -296,33 +264,26 @@ BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
 
 
 class CandidatePlan(NamedTuple):
-    """How candidates are scored: the rule, and the number of rounds after the first."""
-
     rule: Robustness
     rounds: int
 
     @property
     def candidates(self) -> int:
-        """Most candidates in all rounds."""
         return (1 + self.rounds) * self.rule.candidates
 
 
 class WinnerChoice(NamedTuple):
-    """Position of the winner among the candidates, and the criterion that chose it."""
-
     place: int
     by: str
 
 
 def plan_candidates(rule: Robustness, allowance: float, *, is_robust: bool) -> CandidatePlan:
-    """Return the plan for a budget of ``allowance`` neighbors."""
     is_enough = allowance >= (1 + REFINEMENTS) * rule.neighbours
     rounds = REFINEMENTS if is_robust and is_enough else 0
     return CandidatePlan(rule.fit(allowance / (1 + rounds)), rounds)
 
 
 def reserve_trials(rule: Robustness, trials: int, *, is_robust: bool) -> int:
-    """Return how many trials are reserved for neighbors."""
     rounds = 1 + REFINEMENTS if is_robust else 1
     kept = rounds * rule.candidates * rule.neighbours
     return max(1, min(kept, int(BUDGET_SHARE * trials)))
@@ -349,7 +310,6 @@ def choose_winner(
 
 
 def find_median(trials: Batch) -> float:
-    """Return the median of the first objective over the sets that keep all constraints."""
     scores = trials.scores[is_feasible(trials), 0]
     return float(np.median(scores)) if len(scores) else math.nan
 
@@ -357,7 +317,6 @@ def find_median(trials: Batch) -> float:
 def explain_choice(
     choice: WinnerChoice, candidates: CandidateScores, scores: FloatArray, median: float, name: str
 ) -> Iterator[str]:
-    """Yield warnings if the winner is not the highest robust score, or is below the median."""
     n = len(candidates.kept)
     counted = "a single candidate was" if n == 1 else f"{n} candidates were"
     if choice.by == BY_SCORE:

@@ -15,23 +15,16 @@ if TYPE_CHECKING:
 
 
 class Bench(NamedTuple):
-    """Runs the sets of a study: an evaluator for all bars, and the first bar of the holdout.
-
-    ``risk`` measures sets on paths, if the study has any and was not loaded.
-    """
-
     whole: Evaluator
     split: int
     risk: PathRisk | None = None
 
     @property
     def has_holdout(self) -> bool:
-        """Whether the search left out a part of the data."""
         return bool(self.split < self.whole.market.n_bars)
 
 
 def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a valid set with all its parameters, so that equal sets have equal descriptions."""
     base, settings = bench.whole.base, bench.whole.settings
     held = {name: settings[name].value for name in base.policy_class.parameters()}
     whole = {**{name: value for name, value in held.items() if value is not MISSING}, **values}
@@ -46,7 +39,6 @@ def complete_set(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
-    """Return checked sets of a base."""
     return check_sets(
         base.policy, base.account, base.venue, columns, signal=base.signal, names=base.names,
         overlay=base.overlay,
@@ -54,10 +46,6 @@ def check_columns(base: BaseTerms, columns: Mapping[str, Any]) -> Sets:
 
 
 def measure_holdout(bench: Bench, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the measures of a set on the holdout, with fresh capital at its beginning.
-
-    Measures on paths are those of the search: paths have no holdout.
-    """
     base = bench.whole.base
     columns = {name: [value] for name, value in values.items()}
     sets = check_columns(base, columns)

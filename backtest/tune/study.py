@@ -70,11 +70,9 @@ class Study(StudyRecord, Reportable):
 
     @property
     def _is_empty(self) -> bool:
-        """Whether no set was evaluated yet."""
         return not self.batches
 
     def _find_making(self) -> Making | None:
-        """Return how the study was made, as noted in its folder."""
         if self.folder is None:
             return None
         return try_read_provenance(self.folder, str(self.facts["id"]))
@@ -174,7 +172,6 @@ class Study(StudyRecord, Reportable):
 
     @property
     def _seen_first(self) -> list[dict[str, Any]]:
-        """The set that the search itself looked at, its winner."""
         is_there = self.outcome is not None and self.best_trial >= 0
         return [complete_set(self._find_bench("a look"), self.best_values)] if is_there else []
 

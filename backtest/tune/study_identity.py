@@ -29,7 +29,6 @@ from backtest.sweep import BaseTerms
 from backtest.tune.journal import FORMAT, STUDY, read_json
 
 ASIDE = ("id", "format", "source", "policy_module", "versions")
-"""Entries on the origin of a study, which do not determine its numbers."""
 
 LISTED = 8
 """Most differences that an error names."""
@@ -40,11 +39,6 @@ NEW_STUDY = Either("pass resume=False", Phrase("leave out {}", Argument("resume"
 def describe_study(
     base: BaseTerms, market: Market | Markets, signal: str, **settings: Any
 ) -> dict[str, Any]:
-    """Return the description of a study as plain data, with its ``id``.
-
-    ``market`` includes the holdout, ``signal`` is described already, and ``settings`` are all other
-    settings as data for JSON.
-    """
     facts = {
         "data": describe_market(market),
         "policy": describe_policy(base),
@@ -68,7 +62,6 @@ def describe_study(
 
 
 def describe_market(market: Market | Markets) -> dict[str, Any]:
-    """Return the description of a market, with the hash of its content; of several, of each."""
     found = describe_bars(market, market.start, market.time + market.interval)
     del found["source"]
     if isinstance(market, Markets):
@@ -77,7 +70,6 @@ def describe_market(market: Market | Markets) -> dict[str, Any]:
 
 
 def describe_policy(base: BaseTerms) -> dict[str, Any]:
-    """Return the name of a policy, the hash of its source, and its settings or defaults."""
     cls = base.policy_class
     held = {} if isinstance(base.policy, type) else base.policy.settings()
     defaults = {
@@ -92,7 +84,6 @@ def describe_policy(base: BaseTerms) -> dict[str, Any]:
 
 
 def describe_objective(objective: Any) -> Any:
-    """Return an objective as data; a function as its name and the hash of its code."""
     if isinstance(objective, Mapping):
         return {name: float(weight) for name, weight in objective.items()}
     if not callable(objective):
@@ -101,12 +92,10 @@ def describe_objective(objective: Any) -> Any:
 
 
 def name_folder(store: Path, facts: Mapping[str, Any]) -> Path:
-    """Return the path of the folder of a study."""
     return store / f"{facts['policy']['title']}-study-{facts['id']}"
 
 
 def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) -> None:
-    """Refuse to start a study that exists, or to resume one that does not or differs."""
     if store is None:
         if resume:
             raise ParameterError(
@@ -139,7 +128,6 @@ def check_resume(store: Path | None, facts: Mapping[str, Any], *, resume: bool) 
 
 
 def check_same(begun: Mapping[str, Any], facts: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a study that differs from the stored one; warn of other library versions."""
     differing = list(find_differences(begun, facts))
     if differing:
         raise describe_differences(differing, folder)
@@ -153,7 +141,6 @@ def check_same(begun: Mapping[str, Any], facts: Mapping[str, Any], folder: Path)
 
 
 def describe_missing(store: Path, facts: Mapping[str, Any]) -> ParameterError:
-    """Return the error for a study that cannot be resumed, with the nearest one in the store."""
     others = dict(find_studies(store, facts["policy"]["title"]))
     if not others:
         return ParameterError(
@@ -167,7 +154,6 @@ def describe_missing(store: Path, facts: Mapping[str, Any]) -> ParameterError:
 
 
 def describe_differences(names: list[str], folder: Path) -> ParameterError:
-    """Return the error for a study that differs from the stored one."""
     more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ParameterError(
         "a study must be resumed with the same data, policy source and settings; these differ: "
@@ -178,7 +164,6 @@ def describe_differences(names: list[str], folder: Path) -> ParameterError:
 
 
 def find_studies(store: Path, title: str = "*") -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the readable studies in a store, with their folders; optionally of one policy."""
     for path in sorted(store.glob(f"{title}-study-*/{STUDY}")):
         try:
             yield path.parent, read_json(path)
@@ -187,16 +172,6 @@ def find_studies(store: Path, title: str = "*") -> Iterator[tuple[Path, dict[str
 
 
 def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
-    """Yield the entries in which two descriptions differ, with both values.
-
-    Examples
-    --------
-    >>> list(find_differences({"seed": 0, "id": 1}, {"seed": 1, "id": 2}))
-    ['seed (0, now 1)']
-    >>> one, other = ({"space": [{"name": "target", "high": high}]} for high in (1.0, 2.0))
-    >>> list(find_differences(one, other))
-    ['space.target.high (1.0, now 2.0)']
-    """
     before, after = key_by_name(before), key_by_name(after)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
@@ -208,7 +183,6 @@ def find_differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
 
 
 def key_by_name(value: Any) -> Any:
-    """Return a list of named entries as a mapping, anything else as it is."""
     if not isinstance(value, (list, tuple)) or not value:
         return value
     if not all(isinstance(each, Mapping) and "name" in each for each in value):
@@ -217,6 +191,5 @@ def key_by_name(value: Any) -> Any:
 
 
 def shorten(value: object) -> str:
-    """Return a value as text, shortened to 40 characters."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 
 class StudyOutcome(NamedTuple):
-    """Conclusion of a finished study.
-
-    ``best`` is the trial that won, -1 if none keeps the constraints. ``candidates`` are the trials
-    whose neighbors were evaluated, ``robust`` and ``plateau`` their robust scores and the medians
-    of their neighbors, per objective. ``holdout`` has the measures of the best set there.
-    ``chosen_by`` is ``"robust_score"``; ``"kept"``, the share of neighbors that keep the
-    constraints, if no candidate has a robust score; ``"score"`` without ``robust``, or with too few
-    candidates; or empty if no set won, or in studies of early versions.
-    """
-
     best: int
     candidates: list[int]
     robust: list[list[float]]
@@ -48,13 +38,11 @@ class StudyOutcome(NamedTuple):
     chosen_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the outcome as data for JSON."""
         data: dict[str, Any] = to_plain({**self._asdict(), "verdict": self.verdict._asdict()})
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
-        """Return what :meth:`to_dict` wrote, once it is read."""
         known = {**cls._field_defaults, **data}
         content = {name: known[name] for name in cls._fields}
         found = {"other_policies": (), **data["verdict"]}

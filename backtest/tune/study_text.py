@@ -35,7 +35,6 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
     "turnover": format_number,
     "liquidations": format_number,
 }
-"""Measures of the best set that are printed, and their formats."""
 
 LIKELY = 0.95
 """Least deflated Sharpe ratio that counts as evidence."""
@@ -46,10 +45,6 @@ NOT_RANKED = "the plain optimum: too few candidates to rank by neighbors"
 
 
 def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True))) -> str:
-    """Return the summary: verdict, search, result, and how much of it is luck.
-
-    ``resume`` is the argument that continues an unfinished study.
-    """
     lead = [*format_paragraph("Verdict", write_verdict(study)), *describe_search(study, resume)]
     parts = [lead, list(describe_best(study))]
     if study.verdict is not None and study.best is not None:
@@ -61,7 +56,6 @@ def write_summary(study: StudyRecord, resume: str = str(Argument("resume", True)
 
 
 def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
-    """Yield the lines on policy, data, objective and budget."""
     facts, data = study.facts, study.facts["data"]
     names = ", ".join(each["name"] for each in facts["space"]["dimensions"])
     yield from format_paragraph(
@@ -98,7 +92,6 @@ def describe_search(study: StudyRecord, resume: str) -> Iterator[str]:
 
 
 def describe_budget(facts: Mapping[str, Any]) -> str:
-    """Return the sampler, the limits and the seed of the search."""
     trials, seconds = facts["budget"]["trials"], facts["budget"]["seconds"]
     limits = [f"{trials:,} trials"] if trials is not None else []
     limits += [f"{seconds:g} s"] if seconds is not None else []
@@ -107,7 +100,6 @@ def describe_budget(facts: Mapping[str, Any]) -> str:
 
 
 def describe_best(study: StudyRecord) -> Iterator[str]:
-    """Yield the parameters of the best and its measures, in the search and on the holdout."""
     best = study.best
     if best is None:
         yield from format_paragraph("Best", "none")
@@ -128,13 +120,11 @@ def describe_best(study: StudyRecord) -> Iterator[str]:
 
 
 def find_measures(study: StudyRecord) -> list[str]:
-    """Return the measures that objectives and constraints name."""
     words = [*study.objectives, *study.facts["constraints"]]
     return [word.removeprefix("-").partition(" ")[0] for word in words]
 
 
 def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield the score of the best set, those of its neighbors, and the plain optimum."""
     name = study.objectives[0]
     own, around = format_number(verdict.score), format_number(verdict.plateau)
     lines = [f"{name} {own}, median of its neighbors {around}"]
@@ -159,7 +149,6 @@ def describe_plateau(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
 
 
 def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield the number by which the best set was ranked first, and its definition."""
     rule, names = study.facts["robust"], study.objectives
     quantile, width = 100 * rule["quantile"], 100 * rule["width"]
     place = "ranked first by" if len(names) == 1 else f"the knee of all objectives, by {names[0]}"
@@ -173,7 +162,6 @@ def describe_ranking(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
 
 
 def describe_luck(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield how much of the Sharpe ratio is luck, in words."""
     if math.isnan(verdict.effective_trials) and "pool" in study.facts:
         yield from format_paragraph(
             "Luck",
@@ -192,7 +180,6 @@ def describe_luck(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
 
 
 def describe_tried(verdict: Verdict) -> str:
-    """Return how many sets were tried, by this study and by others."""
     if not verdict.other_trials:
         return format_sets(verdict.trials)
     policies = ", ".join(verdict.other_policies)
@@ -205,7 +192,6 @@ def describe_tried(verdict: Verdict) -> str:
 
 
 def write_verdict(study: StudyRecord) -> str:
-    """Return in one sentence whether what was found is more than luck, without a full stop."""
     verdict = study.verdict
     if not study.trials:
         return "no verdict: nothing was evaluated"
@@ -233,19 +219,16 @@ def write_verdict(study: StudyRecord) -> str:
 
 
 def name_evidence(facts: Mapping[str, Any]) -> str:
-    """Return what the probability that the winner is more than luck is called."""
     if facts.get("pool", "mean") == "mean":
         return "deflated Sharpe ratio"
     return f"bootstrap probability of the {facts['pool']} Sharpe ratio"
 
 
 def name_short(facts: Mapping[str, Any]) -> str:
-    """Return a short name of that probability."""
     return "Deflated Sharpe" if facts.get("pool", "mean") == "mean" else "Bootstrap"
 
 
 def describe_deflated(probability: float, name: str = "deflated Sharpe ratio") -> str:
-    """Return the deflated Sharpe ratio, or what is in its place, as a sentence."""
     if math.isnan(probability):
         return f"{name}: not enough returns to tell"
     is_evidence = probability >= LIKELY
@@ -257,7 +240,6 @@ def describe_deflated(probability: float, name: str = "deflated Sharpe ratio") -
 
 
 def describe_overfitting(probability: float) -> str:
-    """Return the probability of backtest overfitting as a sentence."""
     if math.isnan(probability):
         return "probability of backtest overfitting: not enough sets or returns to tell"
     return (
@@ -267,7 +249,6 @@ def describe_overfitting(probability: float) -> str:
 
 
 def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
-    """Yield the score on the holdout, and how often the holdout was looked at."""
     if study.outcome is None or not study.outcome.holdout:
         return
     times = "once" if study.looks == 1 else f"{study.looks:,} times"
@@ -281,12 +262,10 @@ def describe_holdout(study: StudyRecord, verdict: Verdict) -> Iterator[str]:
 
 
 def format_sets(n: int) -> str:
-    """Return a number of sets."""
     return "a single set" if n == 1 else f"{n:,} sets"
 
 
 def format_independent(value: float) -> str:
-    """Return a number of independent sets, rounded."""
     if math.isnan(value):
         return "an unknown number of independent ones"
     n = round(value)
@@ -298,16 +277,11 @@ ENDED = {
     "de": "its population has converged",
     "auto": "every set of the space was tried, or nothing was gained any more",
 }
-"""Why a sampler ends early, for samplers with a single reason."""
 
 NO_MORE = "as no further candidate lies apart from the others"
 
 
 def explain_spending(study: StudyRecord) -> str:
-    """Return why a finished study evaluated fewer different sets than it was given trials.
-
-    Empty if it did not, if only the time was limited, or if the study is unfinished.
-    """
     limit = study.facts["budget"]["trials"]
     if limit is None or not study.complete or study.trials >= limit:
         return ""
@@ -323,7 +297,6 @@ def explain_spending(study: StudyRecord) -> str:
 
 
 def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> Iterator[str]:
-    """Yield where trials were left, or spent twice."""
     given = study.facts["robust"]
     rule = Robustness(**given) if given else PLAIN
     allotted = limit - reserve_trials(rule, limit, is_robust=bool(given))
@@ -341,7 +314,6 @@ def list_reasons(study: StudyRecord, limit: int, searched: int, judged: int) -> 
 
 
 def explain_end(study: StudyRecord) -> str:
-    """Return why the search ended before its share of the trials was spent."""
     if study.facts["budget"]["seconds"] is not None:
         return "its time was up or its sampler had no more sets to propose"
     if len(study.objectives) > 1 and study.facts["sampler"] not in NOT_ADAPTIVE:

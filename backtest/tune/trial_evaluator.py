@@ -1,8 +1,4 @@
-"""Evaluate and score sets; batches stored in the folder of the study are not evaluated again.
-
-A killed study is resumed by running it again from its beginning. The seeded sampler proposes the
-same sets, and the results of those in the folder are read instead of computed.
-"""
+"""Evaluate and score sets; batches stored in the folder of the study are not evaluated again."""
 
 from __future__ import annotations
 
@@ -34,25 +30,6 @@ LANES = 64
 
 
 class Progress(NamedTuple):
-    """Progress of a study, as passed to ``progress``.
-
-    Attributes
-    ----------
-    trials : int
-        Sets evaluated so far.
-    total : int or None
-        The most there will be; None where only the time is limited.
-    best_score : float
-        The best objective (the first of several) of a set that keeps all constraints; NaN if there
-        is none yet.
-    best_values : dict
-        The parameters of that set; empty if there is none yet.
-    seconds : float
-        Time spent so far, including the time before a resume.
-    stage : str
-        ``"search"``, ``"neighbour"`` or ``"part"``: what was last evaluated.
-    """
-
     trials: int
     total: int | None
     best_score: float
@@ -61,7 +38,6 @@ class Progress(NamedTuple):
     stage: str
 
     def add(self, batch: Batch) -> Progress:
-        """Return the progress after another batch."""
         is_whole = batch.stage != "part"
         best = find_best(batch.scores[:, 0], batch.violation) if is_whole else -1
         now = self._replace(
@@ -77,18 +53,13 @@ class Progress(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """Objectives to maximize, and constraints."""
-
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
 
     def score(
         self, metrics: Mapping[str, FloatArray], failed: BoolArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Return scores of shape (n, n_objectives), and violations of shape (n,).
-
-        A set that failed has no score. The violation of failed and ruined sets is infinite.
-        """
+        """Return scores of shape (n, n_objectives), and violations of shape (n,)."""
         scores = np.full((len(failed), len(self.objectives)), np.nan)
         kept = take_sets(metrics, ~failed)
         for k, objective in enumerate(self.objectives):
@@ -99,7 +70,6 @@ class Goal(NamedTuple):
 
 
 def find_best(scores: FloatArray, violation: FloatArray) -> int:
-    """Return the position of the best finite score that keeps all constraints, or -1."""
     is_feasible = (violation == 0.0) & np.isfinite(scores)
     if not is_feasible.any():
         return -1
@@ -107,12 +77,6 @@ def find_best(scores: FloatArray, violation: FloatArray) -> int:
 
 
 class Examiner:
-    """Evaluates and scores sets on the bars of the search, and keeps all batches.
-
-    ``risk`` measures the sets on simulated paths too. ``total`` is the most sets there will be, for
-    ``progress``, which is called after every piece.
-    """
-
     def __init__(
         self,
         evaluator: Evaluator,
@@ -140,11 +104,9 @@ class Examiner:
 
     @property
     def elapsed(self) -> float:
-        """Seconds spent on the study, including those before a resume."""
         return self.seconds + self.clock() - self.since
 
     def start_clock(self) -> None:
-        """Restart the clock of this part of the study."""
         self.since = self.clock()
 
     def evaluate(
@@ -156,11 +118,6 @@ class Examiner:
         stop: int | None = None,
         deadline: float = math.inf,
     ) -> Batch:
-        """Evaluate sets; only the first of them if time runs out.
-
-        The account runs from bar ``first`` to ``stop``. No piece begins after ``deadline`` seconds
-        of the study. Ctrl-C raises KeyboardInterrupt once everything that is done is stored.
-        """
         pieces: list[Batch] = []
         n, done = count_sets(sets), 0
         while done < n:
@@ -176,10 +133,6 @@ class Examiner:
         return join_batches(pieces, sets, len(self.goal.objectives))
 
     def _has_time(self, stage: str, deadline: float) -> bool:
-        """Return whether there is time; for stored batches, what was decided then.
-
-        The first piece is always evaluated.
-        """
         if deadline == math.inf:
             return True
         if self.stored is not None:
@@ -187,7 +140,6 @@ class Examiner:
         return self.elapsed < deadline or not self.batches
 
     def _read_stored(self, sets: Sets, stage: str) -> Batch:
-        """Return the next stored batch, which must hold the first of the given sets."""
         batch = self.stored
         if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
             raise DataError(
@@ -203,7 +155,6 @@ class Examiner:
     def _evaluate(
         self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
     ) -> Batch:
-        """Evaluate and store the first sets, as many as fit into a piece."""
         if deadline < math.inf and not self.is_warm:
             self._warm_up(sets, first, stop)
         began = self.clock()
@@ -229,10 +180,6 @@ class Examiner:
         return batch
 
     def _warm_up(self, sets: Sets, first: int, stop: int | None) -> None:
-        """Evaluate two sets first, as compiling and loading do not count as search time.
-
-        A single set would compile a loop in which nothing varies.
-        """
         began = self.clock()
         if not self.evaluator.evaluate(
             take_sets(sets, slice(2)), first=first, stop=stop
@@ -249,7 +196,6 @@ class Examiner:
             self.progress(self.now)
 
     def _set_piece(self, n: int, seconds: float, deadline: float) -> None:
-        """Choose the size of the next piece by the rate of the last one."""
         left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
         affordable = n * left / seconds if seconds > 0.0 else math.inf
         size = int(min(affordable, max(GROWTH * n, self.piece)))
@@ -257,7 +203,6 @@ class Examiner:
 
 
 def starts_with(sets: Sets, first: Sets) -> bool:
-    """Return whether the first of some sets are the given ones, bit for bit."""
     n = count_sets(first)
     return list(sets) == list(first) and all(
         np.array_equal(sets[name][:n], values, equal_nan=values.dtype.kind == "f")
@@ -266,7 +211,6 @@ def starts_with(sets: Sets, first: Sets) -> bool:
 
 
 def join_batches(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
-    """Concatenate pieces; an empty batch if there are none."""
     if not pieces:
         return Batch(
             "", 0.0, take_sets(sets, slice(0)), {}, np.empty((0, n_objectives)), np.empty(0), []
@@ -285,5 +229,4 @@ def join_batches(pieces: list[Batch], sets: Sets, n_objectives: int) -> Batch:
 
 
 def join_columns(parts: list[Any]) -> dict[str, Any]:
-    """Concatenate columns by name."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 
 def gather(batches: Sequence[Batch]) -> Batch:
-    """Return the sets evaluated over the whole time of the search, as one batch."""
     whole = [batch for batch in batches if batch.stage != PART]
     if not whole:
         return Batch("", 0.0, {}, {}, np.empty((0, 1)), np.empty(0), [])
@@ -36,18 +35,15 @@ def gather(batches: Sequence[Batch]) -> Batch:
 
 
 def is_feasible(trials: Batch) -> BoolArray:
-    """Return which sets keep all constraints and have finite scores."""
     kept: BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores).all(axis=1)
     return kept
 
 
 def find_distinct(sets: Sets) -> IntArray:
-    """Return the rows of the different sets, the first of each."""
     return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
 
 
 def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per set: parameters, measures, error, scores, violation, stage."""
     trials = gather(batches)
     parameters = {name_column(name): values for name, values in trials.sets.items()}
     table = pd.DataFrame({**parameters, **trials.metrics})
@@ -62,13 +58,6 @@ def tabulate_trials(batches: Sequence[Batch], names: Sequence[str]) -> pd.DataFr
 
 
 def name_scores(objectives: Sequence[str], prefix: str = SCORE) -> list[str]:
-    """Return the columns of scores: ``score``, or ``score: sharpe`` etc. for several objectives.
-
-    Examples
-    --------
-    >>> name_scores(["sharpe"]), name_scores(["sharpe", "-turnover"])
-    (['score'], ['score: sharpe', 'score: -turnover'])
-    """
     if len(objectives) == 1:
         return [prefix]
     return [f"{prefix}: {name}" for name in objectives]
@@ -77,10 +66,6 @@ def name_scores(objectives: Sequence[str], prefix: str = SCORE) -> list[str]:
 def spread_sample(
     space: Space, sets: Sets, places: IntArray, n: int, rng: np.random.Generator
 ) -> IntArray:
-    """Return up to n of the given rows, spread over the space: the nearest sets to n even points.
-
-    A random sample would consist of near copies of the best set, where a search ends.
-    """
     if len(places) <= n:
         return places
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
@@ -91,5 +76,4 @@ def spread_sample(
 
 
 def worst_where_broken(trials: Batch) -> FloatArray:
-    """Return the scores, minus infinity for sets that break a constraint or have no score."""
     return np.where(is_feasible(trials)[:, None], trials.scores, -np.inf)

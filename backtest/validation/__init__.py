@@ -16,6 +16,5 @@ if TYPE_CHECKING:
     from backtest.validation.walk_forward import walk_forward
 
 RESULTS = ("CrossValidation", "Schedules", "WalkForward")
-"""The kinds of saved results, in the order of lists."""
 
 open_door(__name__)

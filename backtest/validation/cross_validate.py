@@ -81,12 +81,6 @@ KIND = "cross-validation"
 
 
 class SplitPlan(NamedTuple):
-    """Groups, test groups per split, and the embargo in bars with the memory it was measured by.
-
-    ``memory`` is -1 if the embargo was given. ``skipped`` are the sampled returns that the embargo
-    leaves out.
-    """
-
     groups: Groups
     k: int
     embargo: int
@@ -208,7 +202,6 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
 def plan_splits(
     procedure: Procedure, groups: int, test_groups: int, embargo: int | str
 ) -> SplitPlan:
-    """Return groups and embargo."""
     market, sampling = procedure.terms.market, procedure.terms.sampling
     n, k = check_counts(groups, test_groups)
     cut = split_groups(market, n, sampling)
@@ -225,7 +218,6 @@ def plan_splits(
 
 
 def check_spans(procedure: Procedure) -> None:
-    """Raise if separate accounts do not all have the same bars."""
     market = procedure.terms.market
     if procedure.pool is None:
         return
@@ -240,7 +232,6 @@ def check_spans(procedure: Procedure) -> None:
 
 
 def check_runs(runs: Sequence[GroupRuns]) -> None:
-    """Raise if every set failed in some group."""
     if any(each.failed.all() for each in runs):
         raise PolicyError(
             "every set failed in a group",
@@ -259,7 +250,6 @@ def judge_splits(
     store: str | Path | None,
     progress: Progress | None,
 ) -> CrossValidation:
-    """Return the result of a cross-validation whose groups were run."""
     terms = procedure.terms
     periods = count_periods(terms.calendar, terms.sampling, terms.market)
     plain = build_parts(procedure, plan.groups, runs, 0)
@@ -292,7 +282,6 @@ def judge_splits(
 
 
 def find_ends(procedure: Procedure) -> IntArray:
-    """Return the last bars of all sampling periods."""
     period = parse_duration(procedure.terms.sampling, where=Place("sampling"))
     return np.flatnonzero(mark_ends(procedure.terms.market, period))
 
@@ -300,7 +289,6 @@ def find_ends(procedure: Procedure) -> IntArray:
 def tabulate_splits(
     procedure: Procedure, evaluator: Evaluator, sets: Sets, plan: SplitPlan, winners: SplitWinners
 ) -> pd.DataFrame:
-    """Return a row per split: its test groups, objectives, the winner's rank and parameters."""
     table = pd.DataFrame({"groups": list_splits(plan.groups.n, plan.k)})
     table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
     for name in procedure.names:
@@ -312,7 +300,6 @@ def tabulate_splits(
 
 
 def tabulate_points(scores: SplitScores, winners: SplitWinners) -> pd.DataFrame:
-    """Return both objectives of all sets in up to a dozen splits, spread evenly."""
     chosen = np.unique(np.linspace(0, len(scores.inside) - 1, 12).astype(np.int64))
     tables = [
         pd.DataFrame(
@@ -336,7 +323,6 @@ def describe_figures(
     *,
     by_groups: bool,
 ) -> dict[str, Any]:
-    """Return the headline figures as plain data, with the warnings."""
     known = winners.rank[~np.isnan(winners.rank)]
     share = plan.embargo / float(np.diff(plan.groups.edges).min())
     notes = []
@@ -365,7 +351,6 @@ def describe_figures(
 
 
 def median_of(values: FloatArray) -> float:
-    """Return the median of the finite values; NaN without any."""
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else math.nan
 
@@ -377,7 +362,6 @@ def record_splits(
     manifest: dict[str, Any],
     found: CrossValidation,
 ) -> None:
-    """Record that each winner was looked at on the test groups of its split."""
     market, names = procedure.terms.market, [name_column(name) for name in procedure.names]
     data = describe_market(market)
     ends = [

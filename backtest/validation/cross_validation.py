@@ -33,7 +33,6 @@ from backtest.validation.walk_text import EVEN, describe_others, describe_pool, 
 MEASURES = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "fees", "ruined")
 BINS = 10
 BARS = {"no better than the median set": "loss", "better": "accent"}
-"""The colors of the bars of ranks."""
 
 
 class CrossValidation(CrossRecord):
@@ -175,7 +174,6 @@ class CrossValidation(CrossRecord):
         return data
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as files hold them."""
         splits = self.splits.reset_index()
         return {
             "splits": splits.assign(groups=splits["groups"].map(list)),
@@ -188,13 +186,11 @@ class CrossValidation(CrossRecord):
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
-        """Return how many batches of sets an unfinished one has."""
         n = len(list(folder.glob("sets-*.parquet")))
         return f"{n:,} batch{'es' if n != 1 else ''} of sets"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-        """Return tables as they are in memory."""
         splits = tables["splits"].set_index("split")
         return {
             "splits": splits.assign(groups=splits["groups"].map(read_groups)),
@@ -207,7 +203,6 @@ class CrossValidation(CrossRecord):
 
 
 def count_ranks(ranks: pd.Series) -> pd.DataFrame:
-    """Return how often winners had each rank, by whether it beats that of the median set."""
     known = ranks.to_numpy(dtype=np.float64)
     counts, edges = np.histogram(known[~np.isnan(known)], bins=BINS, range=(0.0, 1.0))
     middle = np.round(0.5 * (edges[:-1] + edges[1:]), 6)
@@ -218,21 +213,14 @@ def count_ranks(ranks: pd.Series) -> pd.DataFrame:
 
 
 def read_groups(stored: Iterable[int]) -> tuple[int, ...]:
-    """Return the test groups of a split as they are in memory."""
     return tuple(map(int, stored))
 
 
 PATHS = ("sharpe", "cagr", "max_drawdown")
 SPREAD = "the spread of the paths is not an interval"
-"""What the lowest and the highest path must not be read as; see docs/validation.md."""
 
 
 def write_verdict(found: CrossRecord) -> str:
-    """Return whether the best set in one time is good in another, without a full stop.
-
-    The best set is trusted if its deflated Sharpe ratio is 0.95 or more, and the choice if the
-    interval of the probability of overfitting is below a half.
-    """
     pbo, deflated = found.pbo, found.deflated_sharpe
     if math.isnan(pbo):
         return "no verdict: there is nothing to choose among"
@@ -256,7 +244,6 @@ def write_verdict(found: CrossRecord) -> str:
 
 
 def write_summary(found: CrossRecord) -> str:
-    """Return the verdict, how splits were scored, the paths and the warnings."""
     parts = [
         [*format_paragraph("Verdict", write_verdict(found)), *describe_splits(found)],
         list(describe_paths(found)),
@@ -267,7 +254,6 @@ def write_summary(found: CrossRecord) -> str:
 
 
 def describe_splits(found: CrossRecord) -> Iterator[str]:
-    """Yield the lines on splits and their scoring."""
     facts, figures = found.manifest, found.figures
     n, k = facts["groups"], facts["test_groups"]
     yield from format_paragraph(
@@ -290,7 +276,6 @@ def describe_splits(found: CrossRecord) -> Iterator[str]:
 
 
 def describe_paths(found: CrossRecord) -> Iterator[str]:
-    """Yield the spread of the paths."""
     yield f"  {'paths':26}{'lowest':>14}{'median':>14}{'highest':>14}"
     for name in PATHS:
         write = format_number if name == "sharpe" else format_percent
@@ -304,7 +289,6 @@ def describe_paths(found: CrossRecord) -> Iterator[str]:
 
 
 def describe_luck(found: CrossRecord) -> Iterator[str]:
-    """Yield the probability of overfitting, and what luck alone would show."""
     figures, pbo = found.figures, found.pbo
     yield from format_paragraph(
         "Winners",
@@ -323,7 +307,6 @@ def describe_luck(found: CrossRecord) -> Iterator[str]:
 
 
 def summarize_luck(found: CrossRecord) -> str:
-    """Return what winners were worth, and what luck alone would show, in sentences."""
     lines = " ".join(" ".join(line.split()) for line in describe_luck(found))
     text = lines.replace("Winners ", "", 1).replace(" probability of", "; probability of", 1)
     first, _, second = text.partition(" Luck ")

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 
 TEST = "part"
-"""Stage of the batches evaluated on a test span: not sets of the search."""
 NO_WINNER = -1
 
 
@@ -72,7 +71,6 @@ class SearchedFold(NamedTuple):
 
     @property
     def rank(self) -> float:
-        """Rank of the winner among all sets on the test span, in 0..1; NaN without a winner."""
         return find_rank(self.outside, self.winner) if self.winner >= 0 else math.nan
 
 
@@ -85,11 +83,6 @@ def search_fold(
     count_tries: CountTries,
     progress: Callable[[Progress], object] | None = None,
 ) -> SearchedFold:
-    """Search a train span as :func:`backtest.tune` does, and test all sets on the test span.
-
-    ``identity`` names the fold in its ``folder``, whose batches are read instead of evaluated.
-    ``count_tries`` returns what other searches tried on a span.
-    """
     task = describe_task(procedure, whole, span, count_tries)
     journal = Journal(folder, identity)
     examiner = Examiner(task.seen, task.goal, journal, total=procedure.trials, progress=progress)
@@ -125,7 +118,6 @@ def search_fold(
 def describe_task(
     procedure: Procedure, whole: Evaluator, span: FoldSpan, count_tries: CountTries
 ) -> StudyTask:
-    """Return the study of a train span whose holdout is the test span."""
     return StudyTask(
         facts={
             **procedure.left_out,
@@ -148,13 +140,11 @@ def describe_task(
 
 
 def name_values(procedure: Procedure, whole: Evaluator, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of one set as plain Python values, by name."""
     names = [*procedure.names, *procedure.space.fixed]
     return {name: to_plain_value(whole.settings[name], row[name]) for name in names}
 
 
 def find_row(sets: Sets, rows: IntArray, best: int) -> int:
-    """Return the position of a trial, or of the one that it repeats, among the distinct rows."""
     codes = find_different(sets)[1]
     return int(np.searchsorted(rows, rows[codes[best]]))
 
@@ -176,14 +166,12 @@ def measure_growth(
 
 
 def measure_years(market: Any, first: int, stop: int) -> float:
-    """Return the length of bars ``first`` up to ``stop`` in years."""
     end = int(market.time[stop - 1]) + market.interval
     years: float = (end - int(market.time[first])) / (YEAR_DAYS * DAY)
     return years
 
 
 def describe_look(procedure: Procedure, manifest: dict[str, Any], span: FoldSpan) -> dict[str, Any]:
-    """Return a fold as the record of looks describes a study: its test span is the holdout."""
     market = procedure.terms.market
     data = describe_market(market)
     last = int(market.time[span.stop - 1]) + market.interval
@@ -198,12 +186,6 @@ def describe_look(procedure: Procedure, manifest: dict[str, Any], span: FoldSpan
 
 
 class SpanEvaluator(Evaluator):
-    """Evaluator for bars ``first`` up to ``stop`` of the market of another evaluator.
-
-    Accounts begin with fresh capital at the first bar of the span; the columns of policies are
-    computed on all bars before its end, and on none after it. Bars are counted from the span.
-    """
-
     def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
         vars(self).update(vars(whole))
         self.whole = whole
@@ -219,7 +201,6 @@ class SpanEvaluator(Evaluator):
         returns: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Rows:
-        """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
         end = self.stop if stop is None else self.first + stop
         rows = self.whole.evaluate(
             sets, first=self.first + first, stop=end, returns=returns, progress=progress
@@ -230,30 +211,24 @@ class SpanEvaluator(Evaluator):
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
     ) -> Result:
-        """Return the full run of one set on the span."""
         end = self.stop if stop is None else self.first + stop
         return self.whole.replay(values, first=self.first + first, stop=end)
 
     def sample_returns(self, sets: Sets, *, first: int = 0, stop: int | None = None) -> FloatArray:
-        """Return sampled returns of all sets on the span, by market."""
         end = self.stop if stop is None else self.first + stop
         return self.whole.sample_returns(sets, first=self.first + first, stop=end)
 
     def check_causal(self, sets: Sets) -> None:
-        """Raise if the columns look ahead."""
         self.whole.check_causal(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Raise if the columns of one set look ahead."""
         self.whole.check_set(values)
 
     @property
     def doubts(self) -> list[str]:
-        """Warnings about columns and a signal that were not checked enough."""
         return self.whole.doubts
 
     def copy_fallback(self, other: Evaluator) -> None:
-        """Run in plain Python if another evaluator of the same policy does."""
         super().copy_fallback(other)
         self.whole.copy_fallback(other)
 
@@ -261,10 +236,6 @@ class SpanEvaluator(Evaluator):
 def read_other_tries(
     store: str | Path | None, procedure: Procedure, manifest: Mapping[str, Any]
 ) -> CountTries:
-    """Return the function that counts what other searches in the store tried.
-
-    The store is read once. Without one, nothing was tried.
-    """
     if store is None:
         return lambda _first, _stop: NO_TRIALS
     tries = list(read_tries(Path(store)))
@@ -279,7 +250,6 @@ def read_other_tries(
 
 
 def describe_search(procedure: Procedure, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a validation as a study describes its search of the whole market."""
     data = describe_market(procedure.terms.market)
     terms = ("venue", "account", "signal", "overlay", "sampling", "calendar", "space")
     return {
@@ -292,7 +262,6 @@ def describe_search(procedure: Procedure, manifest: Mapping[str, Any]) -> dict[s
 
 
 def name_span(procedure: Procedure, first: int, stop: int) -> tuple[str, str]:
-    """Return the times at which bars ``first`` up to ``stop`` begin and end, as text."""
     market = procedure.terms.market
     end = int(market.time[stop - 1]) + market.interval
     return format_time(int(market.time[first])), format_time(end)
@@ -304,7 +273,6 @@ def record_folds(
     manifest: Mapping[str, Any],
     found: Sequence[SearchedFold],
 ) -> None:
-    """Record the sets that were tried on the train span of each fold."""
     tried = []
     for fold in found:
         start, stop = name_span(procedure, fold.span.train, fold.span.train_stop)
@@ -319,7 +287,6 @@ def record_drawn(
     sets: Sets,
     sharpes: FloatArray,
 ) -> None:
-    """Record the sets that were tried on all groups; those without a Sharpe ratio failed."""
     facts = describe_search(procedure, manifest)
     span = (facts["data"]["start"], facts["data"]["end"])
     record_tries(store, facts, [SpanTries(*span, sets, sharpes, np.isfinite(sharpes))])

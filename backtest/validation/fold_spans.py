@@ -36,8 +36,6 @@ _NOTHING = re.compile(r"0+\s*[a-zA-Z]*")
 
 
 class FoldSpan(NamedTuple):
-    """Bars of one fold, half-open: it trains on [train, train_stop), is tested on [test, stop)."""
-
     train: int
     train_stop: int
     test: int
@@ -45,11 +43,7 @@ class FoldSpan(NamedTuple):
 
 
 class WalkPlan(NamedTuple):
-    """How a walk is cut into folds; lengths of time in ns.
-
-    ``begin`` is when the first test span opens; None for the earliest time. ``anchored`` lets every
-    train span begin with the market.
-    """
+    """How a walk is cut into folds; lengths of time in ns."""
 
     train: int
     test: int
@@ -59,7 +53,6 @@ class WalkPlan(NamedTuple):
 
 
 def read_plan(train: str, test: str, *, anchored: bool, gap: str) -> WalkPlan:
-    """Return the plan of a walk from durations such as ``"365d"``; a gap may be ``"0d"``."""
     if not isinstance(anchored, bool | np.bool_):
         raise ParameterError(
             f"anchored must be True or False, got {anchored!r}",
@@ -74,17 +67,6 @@ def read_plan(train: str, test: str, *, anchored: bool, gap: str) -> WalkPlan:
 
 
 def plan_spans(market: Market | Markets, plan: WalkPlan) -> list[FoldSpan]:
-    """Return the folds of a walk through a market, in order.
-
-    The first test span opens ``train + gap`` after the market begins, the next ones ``test`` later
-    each. A train span ends ``gap`` before its test span. The last test span ends with the market;
-    what is left there under 20 bars belongs to the test span before.
-
-    Raises
-    ------
-    ParameterError
-        If the market is too short, a span has too few bars, or the gap eats a span.
-    """
     if plan.gap >= min(plan.train, plan.test) > 0:
         raise ParameterError(
             "a gap must be shorter than the train span and the test span",
@@ -121,7 +103,6 @@ def list_opens(market: Market | Markets, plan: WalkPlan) -> list[int]:
 
 
 def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
-    """Raise if spans are empty, too short, unordered, or overlap what they are tested on."""
     for k, span in enumerate(spans):
         for name, n, least in (
             ("train", span.train_stop - span.train, LEAST_TRAIN),
@@ -146,19 +127,10 @@ def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
 
 
 def describe_bar(market: Market | Markets, bar: int) -> str:
-    """Return the open of a bar as text; the end of the market for the bar after the last."""
     return format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
 
 
 def read_spans(folds: pd.DataFrame, market: Market | Markets) -> list[FoldSpan]:
-    """Return the spans of a table with ``train_start, train_end, test_start, test_end``.
-
-    Raises
-    ------
-    ParameterError
-        If a column is missing, a time is not readable or outside the market, or the spans are
-        unordered, overlap or are too short.
-    """
     where = Place("folds", of="bt.walk_forward")
     missing = [name for name in TIMES if name not in folds]
     if missing or not len(folds):
@@ -184,21 +156,18 @@ def read_spans(folds: pd.DataFrame, market: Market | Markets) -> list[FoldSpan]:
 
 
 def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.DataFrame:
-    """Return a row per fold with its four times, UTC, half-open."""
     bars = np.array(spans, dtype=np.int64).reshape(-1, len(TIMES))
     table = pd.DataFrame({name: time_bars(market, bars[:, k]) for k, name in enumerate(TIMES)})
     return table.rename_axis("fold")
 
 
 def time_bars(market: Market | Markets, bars: IntArray) -> pd.DatetimeIndex:
-    """Return the opens of bars; of the bar after the last, the end of the market."""
     inside = np.minimum(bars, market.n_bars - 1)
     times = np.where(bars < market.n_bars, market.time[inside], market.end)
     return utc_index(times.astype(np.int64))
 
 
 def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
-    """Yield a warning if test spans have few bars."""
     bars = count_test_bars(spans)
     short = bars[bars < FEW_BARS]
     if is_last_alone(bars, FEW_BARS):
@@ -214,10 +183,8 @@ def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
 
 
 def count_test_bars(spans: Sequence[FoldSpan]) -> IntArray:
-    """Return the number of bars of each test span."""
     return np.array([span.stop - span.test for span in spans], dtype=np.int64)
 
 
 def is_last_alone(bars: IntArray, least: int) -> bool:
-    """Return whether only the last of several test spans has fewer than ``least`` bars."""
     return len(bars) > 1 and bool(bars[-1] < least <= bars[:-1].min())

@@ -99,7 +99,6 @@ def folds(
 
 
 def tabulate_splits(market: Market | Markets, groups: Groups, k: int, embargo: int) -> pd.DataFrame:
-    """Return a row per split and group: whether it is tested, and its span after the embargo."""
     rows = []
     for split, tested in enumerate(list_splits(groups.n, k)):
         late = np.where(find_embargoed(groups.n, tested), embargo, 0)

@@ -42,10 +42,7 @@ CHUNK = 2048
 
 
 class GroupRuns(NamedTuple):
-    """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets).
-
-    ``failed`` marks sets that raised an error.
-    """
+    """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets)."""
 
     metrics: dict[str, FloatArray]
     returns: FloatArray
@@ -53,14 +50,11 @@ class GroupRuns(NamedTuple):
 
 
 class SplitScores(NamedTuple):
-    """Objectives of all sets on the train and the test groups of each split."""
-
     inside: list[FloatArray]
     outside: list[FloatArray]
 
 
 def is_decided(procedure: Procedure) -> bool:
-    """Return whether the objective and the constraints follow from the accounts of groups."""
     objective = procedure.objective
     if callable(objective):
         return False
@@ -79,7 +73,6 @@ def run_groups(
     folder: Path | None,
     progress: Progress | None,
 ) -> list[GroupRuns]:
-    """Run all sets in each group, some sets after others; those in the folder are not run again."""
     spans = [groups.span(group) for group in range(groups.n)]
     n, chunks = count_sets(sets), []
     for k, first in enumerate(range(0, n, CHUNK)):
@@ -98,10 +91,6 @@ def run_groups(
 
 
 def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
-    """Return the runs of one group from those of some sets after others.
-
-    Returns of sets that failed are missing in a part in which all did; they are 0.
-    """
     names = parts[0].metrics
     length = max(len(part.returns) for part in parts)
     returns = [np.zeros((length, len(part.failed))) for part in parts]
@@ -115,7 +104,6 @@ def join_runs(parts: Sequence[GroupRuns]) -> GroupRuns:
 
 
 def keep_runs(rows: Rows) -> GroupRuns:
-    """Return the rows of an evaluator; Ctrl-C is raised here."""
     if not rows.done.all() or rows.returns is None:
         raise KeyboardInterrupt
     failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
@@ -124,7 +112,6 @@ def keep_runs(rows: Rows) -> GroupRuns:
 
 
 def pack_runs(runs: Sequence[GroupRuns]) -> bytes:
-    """Return the runs of all groups as the bytes of a Parquet file, a row per set."""
     columns: dict[str, np.ndarray] = {}
     for group, each in enumerate(runs):
         columns |= {f"{group}:metric:{name}": values for name, values in each.metrics.items()}
@@ -136,7 +123,6 @@ def pack_runs(runs: Sequence[GroupRuns]) -> bytes:
 
 
 def read_runs(path: Path) -> list[GroupRuns]:
-    """Return what :func:`pack_runs` wrote."""
     table = pd.read_parquet(path)
     columns = {str(name): table[name].to_numpy() for name in table.columns}
     n = sum(name.endswith(":failed") for name in columns)
@@ -144,7 +130,6 @@ def read_runs(path: Path) -> list[GroupRuns]:
 
 
 def read_group(columns: dict[str, np.ndarray], prefix: str) -> GroupRuns:
-    """Return the runs of one group from the columns of a file."""
     own = {name.removeprefix(prefix): each for name, each in columns.items()
            if name.startswith(prefix)}  # fmt: skip
     returns = [each for name, each in own.items() if name.startswith("return:")]
@@ -156,10 +141,6 @@ def read_group(columns: dict[str, np.ndarray], prefix: str) -> GroupRuns:
 def build_parts(
     procedure: Procedure, groups: Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
-    """Return the part of each group, without its first ``skipped`` sampled returns.
-
-    Measures that are not of returns keep the whole group.
-    """
     terms, parts = procedure.terms, []
     for group, each in enumerate(runs):
         first, stop = groups.span(group)
@@ -182,7 +163,6 @@ def score_groups(procedure: Procedure, runs: Sequence[GroupRuns]) -> FloatArray:
 def score_parts(
     procedure: Procedure, parts: Sequence[GroupPart], failed: np.ndarray, periods: float
 ) -> FloatArray:
-    """Return the objective over several groups; minus infinity where a constraint is broken."""
     metrics = combine_parts(parts, periods)
     scores, violation = procedure.goal.score(metrics, failed)
     return np.where(violation == 0.0, order_scores(scores[:, 0], metrics["ruined"]), -np.inf)
@@ -196,10 +176,6 @@ def score_splits(
     k: int,
     periods: float,
 ) -> SplitScores:
-    """Return the objectives of all sets in each split, from the accounts of groups.
-
-    ``late`` are the parts without the embargo, for train groups that follow a test group.
-    """
     failed = np.any([each.failed for each in runs], axis=0)
     found = SplitScores([], [])
     n = len(plain)
@@ -219,7 +195,6 @@ def score_splits(
 def list_segments(
     groups: Groups, chosen: Sequence[int], late: int, embargoed: np.ndarray
 ) -> list[tuple[int, int]]:
-    """Return the bars of consecutive groups, joined; embargoed ones begin ``late`` bars later."""
     spans: list[tuple[int, int]] = []
     for group in chosen:
         first, stop = groups.span(group)
@@ -240,11 +215,6 @@ def score_segments(
     embargo: int,
     progress: Progress | None,
 ) -> SplitScores:
-    """Return the objectives of splits by running each segment of consecutive groups.
-
-    The objective of several segments is the mean of theirs, weighted by their bars; a constraint
-    must hold in each.
-    """
     wanted = []
     nothing = np.zeros(groups.n, dtype=np.bool_)
     for tested in list_splits(groups.n, k):
@@ -266,7 +236,6 @@ def score_segments(
 def score_span(
     procedure: Procedure, evaluator: Evaluator, sets: Sets, span: tuple[int, int]
 ) -> tuple[FloatArray, FloatArray]:
-    """Return objectives and violations of all sets on one segment of bars."""
     rows = evaluator.evaluate(sets, first=span[0], stop=span[1])
     if not rows.done.all():
         raise KeyboardInterrupt
@@ -281,7 +250,6 @@ def average_spans(
     *,
     is_bound: bool,
 ) -> FloatArray:
-    """Return the mean objective of segments; minus infinity where one has none."""
     weights = np.array([stop - first for first, stop in spans], dtype=np.float64)
     rows = np.stack([scores[span][0] for span in spans])
     mean = np.full(rows.shape[1], -np.inf)
@@ -311,16 +279,13 @@ class Groups(NamedTuple):
 
     @property
     def n(self) -> int:
-        """Number of groups."""
         return len(self.edges) - 1
 
     def span(self, group: int) -> tuple[int, int]:
-        """Return the first bar of a group, and the bar after its last."""
         return int(self.edges[group]), int(self.edges[group + 1])
 
 
 def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
-    """Return the numbers of groups, and of those that a split is tested on."""
     n = int(
         Range(2, MOST_GROUPS).check("groups", groups, where=Place("groups", of=CALL), whole=True)
     )
@@ -337,13 +302,6 @@ def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
 
 
 def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
-    """Cut a market into n groups of whole sampling periods that differ by one period at most.
-
-    Raises
-    ------
-    ParameterError
-        If a group would have under 200 bars, or no two sampling periods.
-    """
     period = parse_duration(sampling, where=Place("sampling", of=CALL))
     closes = np.flatnonzero(mark_ends(market, period)) + 1  # type: ignore[arg-type] # its clock
     parts = np.array_split(np.arange(len(closes)), n)
@@ -361,28 +319,14 @@ def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
 
 
 def list_splits(n: int, k: int) -> list[tuple[int, ...]]:
-    """Return the test groups of each split, C(n, k) of them, in lexical order.
-
-    Examples
-    --------
-    >>> list_splits(3, 2)
-    [(0, 1), (0, 2), (1, 2)]
-    """
+    """Return the test groups of each split, C(n, k) of them, in lexical order."""
     return list(itertools.combinations(range(n), k))
 
 
 def list_paths(n: int, k: int) -> list[list[int]]:
     """Return the split from which each path takes each group: φ = k/n · C(n, k) paths.
 
-    Path j takes group g from the j-th of the splits that are tested on g. So each path has each
-    group once, and each test group of each split is in one path.
-
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, section 12.4.
-
-    Examples
-    --------
-    >>> list_paths(3, 2)  # of the splits (0, 1), (0, 2), (1, 2)
-    [[0, 0, 1], [1, 2, 2]]
     """
     splits = list_splits(n, k)
     tested = [[s for s, groups in enumerate(splits) if g in groups] for g in range(n)]
@@ -390,13 +334,7 @@ def list_paths(n: int, k: int) -> list[list[int]]:
 
 
 def find_embargoed(n: int, tested: Sequence[int]) -> BoolArray:
-    """Return which train groups follow a test group directly, of shape (n,).
-
-    Examples
-    --------
-    >>> find_embargoed(5, (1, 3)).tolist()
-    [False, False, True, False, True]
-    """
+    """Return which train groups follow a test group directly, of shape (n,)."""
     found = np.zeros(n, dtype=np.bool_)
     for group in tested:
         if group + 1 < n and group + 1 not in tested:
@@ -405,7 +343,6 @@ def find_embargoed(n: int, tested: Sequence[int]) -> BoolArray:
 
 
 def check_embargo(embargo: int | str, groups: Groups, market: Market | Markets) -> int:
-    """Return a given embargo in bars; it must leave at least 200 bars of each group."""
     where = Place("embargo", of=CALL)
     if isinstance(embargo, str):
         bars = -(-parse_duration(embargo, where=where) // market.interval)

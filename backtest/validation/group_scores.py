@@ -1,8 +1,4 @@
-"""Measures of several fresh accounts taken together: sums, moments, maxima.
-
-An account lives in each group of time. What a set is worth over several groups is computed from
-its accounts there, for measures that such accounts decide.
-"""
+"""Measures of several fresh accounts taken together: sums, moments, maxima."""
 
 from __future__ import annotations
 
@@ -20,25 +16,17 @@ SUMS = (
     "price_pnl", *COSTS, "liquidations", "liquidation_loss", "bad_debt", "stops", "take_profits",
     "margin_calls", "calls_met", "calls_failed", "liquidated_after_call", "flows", "top_ups",
 )  # fmt: skip
-"""Measures that are the sum over groups, each with fresh capital."""
 MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_gross_leverage", "peak_margin_ratio")
-"""Measures that are the largest of any group."""
 MEANS = ("turnover", *(f"{name}_annual" for name in COSTS), "mean_leverage",
          "near_liquidation_share", "gross_over_cap")  # fmt: skip
-"""Measures that are the mean over groups, weighted by time."""
 OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
-"""Measures of sampled returns: their moments add up over groups."""
 KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})
-"""Measures that groups decide."""
 LEAST_SHARE = 1e-13
 """A variance below this share of the mean square is a rounding error of a constant."""
 
 
 class Moments(NamedTuple):
-    """Sums over sampled returns r and excess returns e, arrays of shape (n,), and their time.
-
-    ``growth`` is the log growth; ``years`` and ``n`` are the length in years and in samples.
-    """
+    """Sums over sampled returns r and excess returns e, arrays of shape (n,), and their time."""
 
     n: FloatArray
     years: FloatArray
@@ -51,10 +39,7 @@ class Moments(NamedTuple):
 
 
 def sum_moments(returns: FloatArray, free: FloatArray, years: float) -> Moments:
-    """Return the moments of returns of shape (n_samples, n), with the risk-free ones (n_samples,).
-
-    ``years`` is the time of all samples.
-    """
+    """Compute the moments of returns of shape (n_samples, n) and risk-free ones (n_samples,)."""
     excess = returns - free[:, None]
     with np.errstate(divide="ignore"):
         growth = np.sum(np.log1p(returns), axis=0)
@@ -78,12 +63,10 @@ class GroupPart(NamedTuple):
     metrics: Mapping[str, FloatArray]
 
     def take(self, rows: np.ndarray) -> GroupPart:
-        """Return the part of some sets."""
         moments = Moments(*(each[rows] for each in self.moments))
         return GroupPart(moments, {name: each[rows] for name, each in self.metrics.items()})
 
     def leave_out_ruined(self, alive: FloatArray) -> GroupPart:
-        """Return the part with sets that are not alive (0) left out of every sum and maximum."""
         is_alive = alive > 0.0
         moments = Moments(*(np.where(is_alive, each, 0.0) for each in self.moments))
         metrics = {name: np.where(is_alive, each, 0.0) for name, each in self.metrics.items()}
@@ -94,11 +77,6 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, Float
     """Return the measures of sets over several groups, by name, of shape (n,).
 
     ``periods`` is the number of samples per year. A set ruined in any group is ruined.
-
-    Notes
-    -----
-    Returns of fresh accounts are put one after another: log growth, mean and variance add up as
-    those of one series. Costs and counts add up. The drawdown is the deepest within a group.
     """
     whole = Moments(
         *(np.sum(each, axis=0) for each in zip(*(part.moments for part in parts), strict=True))
@@ -128,7 +106,6 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, Float
 
 
 def combine_metrics(parts: Sequence[GroupPart]) -> dict[str, FloatArray]:
-    """Return the sums, maxima and means of the measures of groups."""
     found: dict[str, FloatArray] = {}
     for name in parts[0].metrics:
         rows = np.stack([part.metrics[name] for part in parts])
@@ -144,7 +121,6 @@ def combine_metrics(parts: Sequence[GroupPart]) -> dict[str, FloatArray]:
 
 
 def find_deviation(squares: FloatArray, total: FloatArray, n: FloatArray) -> FloatArray:
-    """Return standard deviations (ddof 1) from sums; 0 if only a rounding error is left."""
     spread = squares - total * total / np.maximum(n, 1.0)
     spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)
     deviation: FloatArray = np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))

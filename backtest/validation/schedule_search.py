@@ -58,14 +58,11 @@ KIND = "schedules"
 CALL = "bt.schedules"
 NEVER, ALL = "never", "all"
 USUAL = "365d"
-"""Length of the first train span if every schedule trains on all of the past."""
 MOST = 40
 """Most schedules."""
 
 
 class Schedule(NamedTuple):
-    """One way to re-tune: its name, the lengths of its spans as given, and its folds."""
-
     name: str
     train: str
     test: str
@@ -193,7 +190,6 @@ def schedules(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def read_lengths(name: str, given: Sequence[str] | str) -> list[str]:
-    """Return lengths of spans in the order given, each once, checked."""
     where = Place(name, of=CALL)
     lengths = [given] if isinstance(given, str) else list(given)
     if not lengths:
@@ -209,7 +205,6 @@ def read_lengths(name: str, given: Sequence[str] | str) -> list[str]:
 
 
 def plan_schedules(market: Market | Markets, trains: list[str], tests: list[str]) -> list[Schedule]:
-    """Return all schedules, ``"never"`` first; all are tested from the same bar on."""
     where = Place("train", of=CALL)
     known = [parse_duration(text, where=where) for text in trains if text != ALL]
     longest = max(known, default=parse_duration(USUAL, where=where))
@@ -231,7 +226,6 @@ def plan_schedules(market: Market | Markets, trains: list[str], tests: list[str]
 
 
 def check_baseline(baseline: str, planned: Sequence[Schedule]) -> None:
-    """Raise if no schedule has this name."""
     names = [each.name for each in planned]
     if not isinstance(baseline, str) or baseline not in names:
         raise ParameterError(
@@ -251,7 +245,6 @@ def search_schedules(
     progress: Progress | None,
     count_tries: CountTries,
 ) -> list[list[SearchedFold]]:
-    """Search the folds of all schedules; folds that several share are searched once."""
     known: dict[FoldSpan, SearchedFold] = {}
     total = sum(len(each.spans) for each in planned) * procedure.trials
     found = []
@@ -267,12 +260,10 @@ def search_schedules(
 
 
 def add_before(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Return a callback that adds the sets of earlier schedules."""
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def run_schedule(procedure: Procedure, folds: Sequence[SearchedFold]) -> Any:
-    """Run the account of one schedule."""
     walked = run_walk(procedure, list(folds), carry=True)
     return walked.fixed if walked.result is None else walked.result
 
@@ -284,7 +275,6 @@ def build_schedules(
     compared: Comparison,
     manifest: dict[str, Any],
 ) -> Schedules:
-    """Return the table of schedules and their tests."""
     tables = [tabulate_folds(procedure, folds).reset_index() for folds in found]
     rows = compared.differences
     growth = rows[rows["measure"] == "log_growth"].set_index("policy")
@@ -315,7 +305,6 @@ def build_schedules(
 
 
 def judge_schedules(procedure: Procedure, compared: Comparison) -> dict[str, Any]:
-    """Return the deflated Sharpe ratio of the best schedule: every schedule is a trial."""
     living = [name for name in compared.order if name not in compared.ruined]
     notes = list(compared.warnings)
     if not living or len(compared.returns) < 2:

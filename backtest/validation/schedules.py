@@ -133,7 +133,6 @@ class Schedules(ScheduleRecord):
         return data
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as files hold them."""
         return {
             "table": self.table.reset_index(),
             "folds": self.folds,
@@ -142,13 +141,11 @@ class Schedules(ScheduleRecord):
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
-        """Return which schedule an unfinished comparison is in."""
         done = len(list(folder.glob("schedule-*")))
         return f"in schedule {done:,} of {len(manifest['schedules']):,}" if done else "no set yet"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-        """Return tables as they are in memory."""
         return {
             "table": tables["table"].set_index("schedule"),
             "folds": tables["folds"],
@@ -160,7 +157,6 @@ NEVER = "never"
 
 
 def write_verdict(found: ScheduleRecord) -> str:
-    """Return whether any schedule grows faster than the baseline, without a full stop."""
     others = found.table.drop(index=found.baseline)
     better = others[others["distinguishable"] & (others["difference"] > 0.0)]
     worse = others[others["distinguishable"] & (others["difference"] < 0.0)]
@@ -183,7 +179,6 @@ def write_verdict(found: ScheduleRecord) -> str:
 
 
 def write_summary(found: ScheduleRecord) -> str:
-    """Return the verdict, the table and the luck of the best schedule."""
     parts = [
         [*format_paragraph("Verdict", write_verdict(found)), *describe_data(found)],
         list(describe_table(found)),
@@ -194,7 +189,6 @@ def write_summary(found: ScheduleRecord) -> str:
 
 
 def describe_data(found: ScheduleRecord) -> Iterator[str]:
-    """Yield the lines on policy and data."""
     facts = found.manifest
     yield from format_paragraph("Schedules", f"{name_procedure(facts)}: test span on train span")
     data = facts["data"]
@@ -207,7 +201,6 @@ def describe_data(found: ScheduleRecord) -> Iterator[str]:
 
 
 def describe_table(found: ScheduleRecord) -> Iterator[str]:
-    """Yield a line per schedule, the fastest growth first."""
     yield (
         f"  {'schedule':16}{'folds':>6}{'growth':>10}{'less ' + found.baseline[:9]:>15}"
         f"{'95 % interval':>22}{'p, Holm':>9}"
@@ -224,7 +217,6 @@ def describe_table(found: ScheduleRecord) -> Iterator[str]:
 
 
 def describe_luck(found: ScheduleRecord) -> Iterator[str]:
-    """Yield the deflated Sharpe ratio of the best schedule."""
     if math.isnan(found.deflated_sharpe):
         return
     yield from format_paragraph(
@@ -236,7 +228,6 @@ def describe_luck(found: ScheduleRecord) -> Iterator[str]:
 
 
 def describe_best(found: ScheduleRecord) -> str:
-    """Return the deflated Sharpe ratio of the best schedule in a sentence."""
     if math.isnan(found.deflated_sharpe):
         return "Every schedule ended in ruin, or there are too few returns."
     return (

@@ -17,21 +17,10 @@ if TYPE_CHECKING:
 
 WALK, CROSS = "walk-forward", "cross-validate"
 USUAL = {"train": 365, "test": 30}
-"""Days of the spans, where the data are long enough."""
 GROUPS = 10
 
 
 def plan_validation(method: str, market: Market | Markets, sampling: str) -> dict[str, Any]:
-    """Return the spans of the validation that ends a search, before the search begins.
-
-    A walk trains on 365 days and tests on 30, on data under two years on half of the days and on a
-    twelfth of them. A cross-validation has 10 groups, 2 for the test.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such method, or the data are too short for it.
-    """
     Choice(WALK, CROSS).check("validate", method, where=Place("validate", of="bt.tune"))
     if method == CROSS:
         split_groups(market, GROUPS, sampling)
@@ -47,11 +36,6 @@ def plan_validation(method: str, market: Market | Markets, sampling: str) -> dic
 def validate_search(
     method: str, market: Market | Markets, policy: Any, plan: dict[str, Any], **arguments: Any
 ) -> Any:
-    """Return the validation of a search with the arguments of :func:`backtest.tune`.
-
-    Each fold has as many trials as the search, at most 2,000. A validation that was begun is
-    resumed.
-    """
     trials = arguments.pop("trials")
     given = {**arguments, **plan, "trials": TRIALS if trials is None else min(trials, TRIALS)}
     if method == WALK:

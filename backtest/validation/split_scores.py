@@ -40,8 +40,6 @@ MOST_COMPARED = 500
 
 
 class SplitWinners(NamedTuple):
-    """The winner of each split: its row, both its objectives, and its rank in the test."""
-
     row: IntArray
     inside: FloatArray
     outside: FloatArray
@@ -66,24 +64,11 @@ def choose_winners(inside: Sequence[FloatArray], outside: Sequence[FloatArray]) 
 
 
 def estimate_overfitting(ranks: FloatArray, n: int, k: int) -> Estimate:
-    """Return the share of splits whose winner was no better than the median, with its interval.
-
-    Splits share their groups, so that they are worth far fewer independent ones. Their number is
-    found from panels of noise with as many groups: it is that with which the share of independent
-    cases varies as much as the share of splits does.
-    """
     return estimate_share(share_overfit(ranks), count_independent_splits(n, k))
 
 
 @functools.cache
 def count_independent_splits(n: int, k: int) -> float:
-    """Return how many independent splits those of n groups, k for tests, are worth on noise.
-
-    Examples
-    --------
-    >>> 7.0 < count_independent_splits(10, 5) < 9.5  # the share varies by 0.17
-    True
-    """
     splits = list_splits(n, k)
     chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
     tested = np.zeros((len(chosen), n))
@@ -112,12 +97,7 @@ def stitch_paths(
     runs: Sequence[GroupRuns],
     periods: float,
 ) -> tuple[pd.DataFrame, FloatArray]:
-    """Return the measures of each path, and the unit values of shape (n_paths, n_samples).
-
-    A path is made of the fresh accounts of the winners, without trades of switching; splits without
-    a winner hold nothing. Ruin in a group ends the path. The drawdown is the deepest inside a
-    group, or across groups by sampled returns.
-    """
+    """Return the measures of each path, and the unit values of shape (n_paths, n_samples)."""
     paths = np.array(list_paths(plan.groups.n, plan.k))
     rows = winners.row[paths]
     alive = np.ones(len(paths))
@@ -155,10 +135,7 @@ SAMPLE = 128
 def measure_sharpes(
     procedure: Procedure, parts: Sequence[GroupPart], runs: Sequence[GroupRuns]
 ) -> FloatArray:
-    """Return the Sharpe ratio of each set over all groups, per sqrt(year), of shape (n_sets,).
-
-    It is NaN for sets that are ruined or fail.
-    """
+    """Return the Sharpe ratio of each set over all groups, per sqrt(year), of shape (n_sets,)."""
     measured = combine_parts(parts, find_periods(procedure))
     failed = np.any([each.failed for each in runs], axis=0)
     return np.where(failed | (measured["ruined"] != 0.0), np.nan, measured["sharpe"])
@@ -173,11 +150,6 @@ def find_periods(procedure: Procedure) -> float:
 def judge_best(
     procedure: Procedure, sharpe: FloatArray, runs: Sequence[GroupRuns], others: OtherTrials
 ) -> dict[str, Any]:
-    """Return the highest Sharpe ratio of a set over all groups, and its deflated Sharpe ratio.
-
-    Ruined and failed sets are left out. ``others`` were tried by other searches on these bars, and
-    count as trials.
-    """
     if not np.isfinite(sharpe).any():
         return {"best_sharpe": math.nan, "lucky_sharpe": math.nan, "deflated_sharpe": math.nan}
     best, kept = int(np.nanargmax(sharpe)), np.flatnonzero(np.isfinite(sharpe))

@@ -66,7 +66,6 @@ TRIALS = 2_000
 
 @contextlib.contextmanager
 def silence_runs() -> Iterator[None]:
-    """Silence the warnings that a validation gives once, not for each of its runs."""
     with warnings.catch_warnings():
         for category in (*OF_EACH_RUN, VenueDateWarning):
             warnings.simplefilter("ignore", category)
@@ -74,13 +73,6 @@ def silence_runs() -> Iterator[None]:
 
 
 class Procedure(NamedTuple):
-    """How parameters are chosen, on which market, and under which terms.
-
-    ``signal_rule`` is the rule of the signal if its parameters vary or are fixed, otherwise None.
-    ``pool`` is how measures of separate accounts become one, None for one account; ``left_out`` has
-    the number of markets left out after their results were seen, as a setting.
-    """
-
     terms: SharedTerms
     policy: type[Policy] | Policy
     space: Space
@@ -100,22 +92,18 @@ class Procedure(NamedTuple):
 
     @property
     def n_left_out(self) -> int:
-        """The number of markets that were left out after their results were seen."""
         return sum(self.left_out.values())
 
     def take_market(self, name: str) -> Procedure:
-        """Return the procedure of an account of its own in one of the markets."""
         return self._replace(terms=self.terms.take_market(name), pool=None)
 
     def list_members(self) -> list[Procedure]:
-        """Return the procedure of each separate account, or the procedure itself."""
         if self.pool is None:
             return [self]
         return [self.take_market(name) for name in self.terms.market.names]
 
     @property
     def base(self) -> BaseTerms:
-        """Policies, venue, account, rule of the signal and overlay whose settings sets replace."""
         terms = self.terms
         names = () if self.pool is not None else list_names(terms.market)
         return BaseTerms(
@@ -123,24 +111,19 @@ class Procedure(NamedTuple):
         )
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
-        """Return the rule of the signal in one set; None if it is the same in all."""
         return build_signal(self.base, values)
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
-        """Return the overlay of one set, if there is any."""
         return build_overlay(self.base, read_settings(self.base), values)
 
     def find_own_overlay(self, values: Mapping[str, Any]) -> Policy | None:
-        """Return the overlay of one set if sets have overlays of their own, else None."""
         found = self.build_overlay(values)
         return None if found is self.terms.overlay else found
 
     def build_trio(self, values: Mapping[str, Any]) -> Trio:
-        """Return the policy, venue and account of one set."""
         return build_trio(self.base, read_settings(self.base), values)
 
     def build_evaluator(self) -> Evaluator:
-        """Return the evaluator of sets on the whole market."""
         terms = self.terms
         is_one = self.pool is None
         make = choose_evaluator(self.pool or "mean", is_separate=not is_one)
@@ -161,7 +144,6 @@ class Procedure(NamedTuple):
         )
 
     def describe(self, kind: str, **settings: Any) -> dict[str, Any]:
-        """Return everything that decides the numbers, with an ``id`` made of it."""
         terms, base = self.terms, self.base
         market = terms.market
         held = describe_policy(base)
@@ -197,22 +179,15 @@ class Procedure(NamedTuple):
         }
 
     def describe_signals(self) -> str:
-        """Return the signal as text; of separate accounts, each different one."""
         each = [member.terms.describe_signal() for member in self.list_members()]
         return "; ".join(dict.fromkeys(each))
 
     @property
     def names(self) -> list[str]:
-        """The parameters that vary."""
         return [each.name for each in self.space.dimensions]
 
 
 def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
-    """Return the checked arguments of a validation.
-
-    ``call`` is the function that they were given to, ``arguments`` its ``locals()`` before any
-    other statement. One without a search of its own draws its sets as Sobol points.
-    """
     given = SimpleNamespace(**{"sampler": "sobol", "robust": False, **arguments})
     venue, account, overlay = given.venue, given.account, given.overlay
     is_separate, market = read_accounts(given.accounts, given.market, given.venue)
@@ -260,7 +235,6 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
 
 
 def require_mean(call: str, procedure: Procedure) -> None:
-    """Raise if separate accounts are pooled by anything but their mean."""
     pool = procedure.pool
     if pool is not None and not pool.is_mean:
         raise ParameterError(
@@ -271,7 +245,6 @@ def require_mean(call: str, procedure: Procedure) -> None:
 
 
 def check_search(call: str, space: Space, objective: Any) -> Any:
-    """Return the only objective; raise if there are several, or terms of the account vary."""
     names = [each.name for each in space.dimensions]
     dotted = [name for name in names if name.startswith(("account.", "venue."))]
     if dotted:

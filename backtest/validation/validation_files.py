@@ -1,9 +1,4 @@
-"""The base of validations: tables, figures in JSON, and the accounts as saved results.
-
-An unfinished validation has a hidden folder, from which it can be resumed. ``manifest.json`` there
-says what is validated, ``lock`` is held by the process that works on it, and what was evaluated
-lies in ``fold-00000/`` (``schedule-000/fold-00000/``) or ``sets-00000.parquet``.
-"""
+"""The base of validations: tables, figures in JSON, and the accounts as saved results."""
 
 from __future__ import annotations
 
@@ -58,9 +53,7 @@ if TYPE_CHECKING:
 
 FIGURES = "figures.json"
 ACCOUNTS = "accounts"
-"""Folder with the accounts, each a saved result of its own."""
 TITLE = re.compile(r"(result|fixed)(-\d+)?")
-"""Names of the folders of the accounts of a walk; with a number, of one of several markets."""
 
 
 SCATTER = (
@@ -134,7 +127,6 @@ class Validation(SavedResult):
             yield from map(type, policies)
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
-        """Write the figures and the accounts."""
         place, seals = folder / ACCOUNTS, {}
         for title, account in self.accounts.items():
             account.save(place / title).rename(place / f".{title}")
@@ -148,7 +140,6 @@ class Validation(SavedResult):
     def _read_back(
         cls, manifest: dict[str, Any], tables: Mapping[str, pd.DataFrame], folder: Path
     ) -> Self:
-        """Return a validation from its manifest, and its tables and figures as files hold them."""
         stored = from_plain(read_json_file(folder / FIGURES))
         accounts = {
             title: load_account(folder / ACCOUNTS / title, seal)
@@ -163,18 +154,15 @@ class Validation(SavedResult):
     def _read_accounts(
         cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the accounts by field, from those by folder."""
         del manifest
         return dict(accounts)
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-        """Return tables as they are in memory, from those that files hold."""
         raise NotImplementedError
 
 
 def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
-    """Return the chart of the objective out of sample over that in sample."""
     points = trials.set_index("in_sample")
     drawn = {
         "all sets": points["out_of_sample"].where(~points["is_winner"]),
@@ -188,19 +176,16 @@ def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
 
 
 def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the policy of a search, and a title with the parameters that it chooses."""
     name = str(manifest["policy"]["name"])
     varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
     return {"policy": name, "title": f"{name} over {varied}"}
 
 
 def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
-    """Return the entries of a row that are metrics of a run."""
     return {str(name): value for name, value in row.items() if name in METRICS}
 
 
 def load_account(folder: Path, seal: str) -> Any:
-    """Load an account of a validation; its manifest must be the one that was saved."""
     path = folder / MANIFEST
     if not path.is_file() or hash_file(path) != seal:
         raise DataError(
@@ -305,18 +290,15 @@ class ScheduleRecord(Validation):
 
 
 UNFINISHED = ".unfinished-"
-"""Prefix of the name of the folder."""
 FORMAT = 1
 ANEW = Either("pass resume=False", Phrase("leave out {}", Argument("resume")))
 
 
 def name_result(manifest: Mapping[str, Any]) -> str:
-    """Return the name of the folder of a finished validation."""
     return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
 
 
 def read_store(store: object) -> Path:
-    """Return the folder of results that a validation was given."""
     if not isinstance(store, str | Path):
         raise ParameterError(
             f"store must be a folder, got {repr_plain(store):.60}",
@@ -329,7 +311,6 @@ def read_store(store: object) -> Path:
 def find_finished(
     store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
 ) -> Path | None:
-    """Return the folder of the result that ``resume=True`` gives back; None if there is work."""
     if not resume or store is None:
         return None
     folder = read_store(store)
@@ -341,18 +322,6 @@ def find_finished(
 def open_progress(
     store: str | Path | None, manifest: Mapping[str, Any], *, resume: bool | None
 ) -> Iterator[Path | None]:
-    """Yield the locked folder for the batches of a validation; None without a store.
-
-    It is deleted at the end of the block, and stays after Ctrl-C or a crash. With None for
-    ``resume``, what was begun goes on.
-
-    Raises
-    ------
-    ParameterError
-        If the same validation was begun and ``resume`` is False, or if there is none to resume.
-    DataError
-        If another process works on it.
-    """
     where = Place("resume", of=f"bt.{str(manifest['kind']).replace('-', '_')}")
     if store is None:
         if resume:
@@ -379,13 +348,11 @@ def open_progress(
 
 
 def write_begun(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the description of the validation, once, for lists of results."""
     if not path.is_file():
         write_json(path, {"format": FORMAT, **manifest})
 
 
 def check_begun(folder: Path, *, resume: bool | None) -> None:
-    """Raise if a validation to start exists already, or one to resume does not."""
     if resume and not folder.is_dir():
         raise ParameterError(
             "there is no validation of these data, policy source and settings to resume",

@@ -62,10 +62,6 @@ OF_ACCOUNTS = {"re-tuned": "accent", "tuned once": "neutral"}
 
 
 def follow_unit(account: Any) -> pd.Series:
-    """Return the unit value of an account at each close, from 1; of separate ones at each sample.
-
-    That of separate accounts earns the mean of their returns.
-    """
     if isinstance(account, SeparateAccounts):
         return (1.0 + account.returns).cumprod()
     index = utc_index(account.span.named)
@@ -150,7 +146,6 @@ class WalkForward(WalkRecord):
         ]  # fmt: skip
 
     def _show_accounts(self) -> tuple[Shown, ...]:
-        """Return the chart and the measures of both accounts."""
         kept: dict[str, Any] = {"tuned once": self.fixed}
         kept = kept if self.result is None else {"re-tuned": self.result, **kept}
         units = {name: follow_unit(each) for name, each in kept.items()}
@@ -163,7 +158,6 @@ class WalkForward(WalkRecord):
         )  # fmt: skip
 
     def _show_winners(self) -> ShownChart:
-        """Return the objective of each winner in and out of sample."""
         caption = (
             f"The winner's {self.objective} on the train span, and what it made of the test span "
             "after it."
@@ -254,7 +248,6 @@ class WalkForward(WalkRecord):
     def _read_accounts(
         cls, accounts: Mapping[str, Result], manifest: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the accounts by field, from those by folder."""
         if "pool" not in manifest:
             return dict(accounts)
         names = [*manifest["data"]["instruments"]]
@@ -265,7 +258,6 @@ class WalkForward(WalkRecord):
         return {title: SeparateAccounts(each) for title, each in found.items()}
 
     def _lay_out(self) -> dict[str, pd.DataFrame]:
-        """Return the tables as files hold them."""
         return {
             "folds": self.folds.reset_index(),
             "stability": self.stability.reset_index(),
@@ -274,13 +266,11 @@ class WalkForward(WalkRecord):
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
-        """Return which fold an unfinished walk is in."""
         done = len(list(folder.glob("fold-*")))
         return f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"
 
     @classmethod
     def _read_tables(cls, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-        """Return tables as they are in memory."""
         return {
             "folds": tables["folds"].set_index("fold"),
             "stability": tables["stability"].set_index("parameter"),
@@ -297,14 +287,6 @@ PARAMETER = (
 
 
 def measure_stability(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    """Return a row per parameter: spread, share of folds whose plateau held, rank correlation.
-
-    ``interquartile_range`` is that of the winners over the declared range, on its declared scale;
-    NaN for options. ``plateau_held`` is the share of folds, after the first, whose winner lies
-    within the last winner's plateau: the box of neighbors of the search. ``rank_correlation`` is
-    the mean over consecutive folds of Spearman's correlation of the objectives of all sets that
-    both tried, the same in every row.
-    """
     correlation = correlate_folds(found)
     rows = {
         each.name: {
@@ -318,13 +300,11 @@ def measure_stability(procedure: Procedure, found: Sequence[SearchedFold]) -> pd
 
 
 def read_values(dimension: Dimension, found: Sequence[SearchedFold]) -> np.ndarray:
-    """Return the values of the winners of one parameter, in the order of folds."""
     values = [fold.values[dimension.name] for fold in found]
     return np.array(values, dtype=object if dimension.options else np.float64)
 
 
 def measure_spread(dimension: Dimension, found: Sequence[SearchedFold]) -> float:
-    """Return the interquartile range of winners as a share of the range; NaN for options."""
     if dimension.options:
         return math.nan
     low, high = np.quantile(dimension.encode(read_values(dimension, found)), [0.25, 0.75])
@@ -332,7 +312,6 @@ def measure_spread(dimension: Dimension, found: Sequence[SearchedFold]) -> float
 
 
 def measure_held(dimension: Dimension, found: Sequence[SearchedFold], width: float) -> float:
-    """Return the share of folds whose winner lies within the plateau of the last winner."""
     values = read_values(dimension, found)
     if len(values) < 2:
         return math.nan
@@ -345,14 +324,12 @@ def measure_held(dimension: Dimension, found: Sequence[SearchedFold], width: flo
 
 
 def correlate_folds(found: Sequence[SearchedFold]) -> float:
-    """Return the mean rank correlation of objectives between consecutive folds; NaN if unknown."""
     values = [correlate_pair(one, other) for one, other in itertools.pairwise(found)]
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
 
 
 def correlate_pair(one: SearchedFold, other: SearchedFold) -> float:
-    """Return the rank correlation of the objectives of the sets that two folds tried."""
     names = list(one.sets)
     tables = [pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in (one, other)]
     shared = tables[0].merge(tables[1], on=names, suffixes=("_one", "_other"))
@@ -361,7 +338,6 @@ def correlate_pair(one: SearchedFold, other: SearchedFold) -> float:
 
 
 def show_parameters(folds: pd.DataFrame, manifest: Mapping[str, Any]) -> Iterator[ShownChart]:
-    """Yield each number through the folds of a walk, with the box of its neighbors."""
     rule = manifest["robust"] or {}
     width = float(rule.get("width", PLATEAU_WIDTH)) if isinstance(rule, dict) else PLATEAU_WIDTH
     for facts in manifest["space"]["dimensions"]:
@@ -371,7 +347,6 @@ def show_parameters(folds: pd.DataFrame, manifest: Mapping[str, Any]) -> Iterato
 
 
 def show_parameter(each: Dimension, folds: pd.DataFrame, width: float) -> ShownChart:
-    """Return the chart of a number, on its own scale."""
     values = folds[name_column(each.name)].to_numpy(dtype=np.float64)
     ends = {
         f"{word} end of its plateau": each.decode(np.clip(each.encode(values) + side, 0.0, 1.0))

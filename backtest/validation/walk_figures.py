@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 
 Account: TypeAlias = Result | SeparateAccounts
-"""What a walk traded: one account, or one in each market."""
 LEAST_DRAWN = 4
 """Least returns that are resampled."""
 FEW_TRADES = 10
@@ -58,20 +57,16 @@ MOST_NOTES = 5
 
 
 class Walked(NamedTuple):
-    """The accounts of a walk: re-tuned (None without ``carry``), tuned once, and one per fold."""
-
     result: Account | None
     fixed: Account
     parts: tuple[Account, ...]
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        """The re-tuned account, or those of the folds, in order."""
         return self.parts if self.result is None else (self.result,)
 
 
 def tabulate_folds(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    """Return a row per fold: times, parameters, and objectives in and out of sample."""
     table = tabulate_spans(procedure.terms.market, [fold.span for fold in found])
     for name in procedure.names:
         table[name_column(name)] = [fold.values[name] for fold in found]
@@ -91,7 +86,6 @@ def tabulate_folds(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.Da
 
 
 def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    """Return a row per fold and set: objectives, NaN after ruin, whether it won, parameters."""
     parts = [
         pd.DataFrame(
             {
@@ -108,14 +102,12 @@ def tabulate_trials(procedure: Procedure, found: Sequence[SearchedFold]) -> pd.D
 
 
 def finite_or_nan(values: FloatArray) -> FloatArray:
-    """Return values with NaN for those that are not finite."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def judge_walk(
     procedure: Procedure, found: Sequence[SearchedFold], table: pd.DataFrame, walked: Walked
 ) -> dict[str, Any]:
-    """Return the headline figures of a walk as plain data, with its warnings."""
     inside = float(np.mean([fold.growth for fold in found if not math.isnan(fold.growth)]))
     outside = measure_growth(walked)
     ranks = table["rank"].to_numpy(dtype=np.float64)
@@ -148,11 +140,6 @@ def measure_growth(walked: Walked) -> float:
 def judge_returns(
     procedure: Procedure, found: Sequence[SearchedFold], walked: Walked
 ) -> dict[str, Any]:
-    """Return the Sharpe ratio out of sample, and the growth against the parameters tuned once.
-
-    The re-tuned account was not chosen among others by these returns, so that its deflated Sharpe
-    ratio is that of one trial.
-    """
     if walked.result is None:
         return {"sharpe": math.nan, "deflated_sharpe": math.nan, "against_fixed": None}
     fixed, market = walked.fixed, procedure.terms.market
@@ -177,10 +164,6 @@ def judge_returns(
 
 
 def judge_alone(procedure: Procedure, account: Account, excess: FloatArray) -> float:
-    """Return the probability that an account that was not chosen gains, but for markets left out.
-
-    Of separate accounts that are not pooled by the mean, it is that of a bootstrap.
-    """
     pool, left_out = procedure.pool, procedure.n_left_out
     if pool is None or pool.is_mean or isinstance(account, Result) or len(excess) < LEAST_DRAWN:
         return deflate_alone(excess, left_out)[0]
@@ -189,12 +172,10 @@ def judge_alone(procedure: Procedure, account: Account, excess: FloatArray) -> f
 
 
 def list_results(account: Account) -> Iterator[Result]:
-    """Yield the results of an account, or of separate ones."""
     yield from [account] if isinstance(account, Result) else account.results.values()
 
 
 def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedFold]) -> list[int]:
-    """Return the fills of the re-tuned account in each test span."""
     runs = [each for account in walked.accounts for each in list_results(account)]
     fills = [each.events.loc[each.events["kind"] == "fill", "time"] for each in runs]
     times = pd.DatetimeIndex(pd.concat(fills)).as_unit("ns").asi8
@@ -205,7 +186,6 @@ def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedF
 def list_warnings(
     found: Sequence[SearchedFold], trades: Sequence[int], memory: int
 ) -> Iterator[str]:
-    """Yield the warnings of a walk."""
     spans = [fold.span for fold in found]
     yield from warn_of_short(spans)
     yield from warn_of_memory(count_test_bars(spans), memory)
@@ -219,7 +199,6 @@ def list_warnings(
 
 
 def warn_of_memory(bars: IntArray, memory: int) -> Iterator[str]:
-    """Yield a warning if test spans, of so many bars, are shorter than the columns remember."""
     short = bars[bars < memory]
     end = f"the memory of the columns, up to {memory:,} bars at the ends of the ranges"
     if is_last_alone(bars, memory):
@@ -235,7 +214,6 @@ def warn_of_memory(bars: IntArray, memory: int) -> Iterator[str]:
 
 
 def count_notes(found: Sequence[SearchedFold]) -> Iterator[str]:
-    """Yield the most frequent warnings of the searches, each with the number of its folds."""
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for fold in found:
@@ -248,7 +226,6 @@ def count_notes(found: Sequence[SearchedFold]) -> Iterator[str]:
 
 
 def read_figures(figures: Mapping[str, Any], name: str) -> float:
-    """Return a figure as a number, NaN if it is not known."""
     value = figures.get(name)
     return math.nan if value is None else float(value)
 
@@ -261,18 +238,10 @@ PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", 
 
 
 def measure_memory(procedure: Procedure) -> int:
-    """Return the memory in bars, the longest over the ends of all ranges and the defaults.
-
-    One bar in the middle of the market is disturbed: its prices rise by 5 %, its volume and
-    further columns too. The memory is the number of bars until every column, and every signal of a
-    rule whose parameters vary, is for good within 1 % of its largest disturbance; at most half the
-    market. 0 for a policy without columns. Of several markets it is the longest.
-    """
     return max(measure_member(each) for each in procedure.list_members())
 
 
 def measure_member(procedure: Procedure) -> int:
-    """Return the memory in bars in the market or markets of one account."""
     markets = as_markets(procedure.terms.market)
     ends = procedure.space.list_ends()
     policies, rules = list_policies(procedure, ends), list_rules(procedure, ends)
@@ -294,7 +263,6 @@ def measure_member(procedure: Procedure) -> int:
 
 
 def list_rules(procedure: Procedure, ends: Sets) -> list[SignalRule]:
-    """Return the rules at the ends of the ranges; sets that are no rule are left out."""
     found: dict[SignalRule, None] = {}
     for row in range(count_sets(ends)):
         with contextlib.suppress(BacktestError):  # as for policies
@@ -306,14 +274,12 @@ def list_rules(procedure: Procedure, ends: Sets) -> list[SignalRule]:
 def signal_columns(
     rule: SignalRule, whole: Markets, name: str, market: Market
 ) -> dict[str, FloatArray]:
-    """Return all weights of a rule with this market among several, at the bars of the market."""
     first, stop = whole.spans[whole.names.index(name)]
     weights = rule.weigh(whole.with_markets({name: market}), is_checked=False)
     return {str(key): values.to_numpy()[first:stop] for key, values in weights.items()}
 
 
 def list_policies(procedure: Procedure, ends: Sets) -> list[Policy]:
-    """Return the policies at the ends of the ranges; sets that are no policy are left out."""
     found: list[Policy] = []
     for row in range(count_sets(ends)):
         try:
@@ -325,7 +291,6 @@ def list_policies(procedure: Procedure, ends: Sets) -> list[Policy]:
 
 
 def disturb_bar(market: Market, t: int) -> Market:
-    """Return the market with one bar changed."""
     names = [*PRICES, "volume"]
     changes: dict[str, Any] = {name: scale_bar(getattr(market, name), t) for name in names}
     columns = {name: scale_bar(values, t) for name, values in market.columns.items()}
@@ -333,7 +298,6 @@ def disturb_bar(market: Market, t: int) -> Market:
 
 
 def scale_bar(values: FloatArray, t: int) -> FloatArray:
-    """Return values with that of bar t multiplied."""
     scaled: FloatArray = values.copy()
     scaled[t] *= SHOCK
     return scaled
@@ -342,7 +306,6 @@ def scale_bar(values: FloatArray, t: int) -> FloatArray:
 def compare_columns(
     compute: Callable[[Market], Mapping[str, FloatArray]], market: Market, other: Market, t: int
 ) -> int:
-    """Return the bars after t until the columns of two markets agree."""
     try:
         one, two = compute(market), compute(other)
     except BacktestError:

@@ -166,7 +166,6 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def check_carry(carry: object) -> bool:
-    """Return whether one account is carried through all folds."""
     if not isinstance(carry, bool):
         raise ParameterError(
             f"carry must be True or False, got {carry!r}",
@@ -179,7 +178,6 @@ def check_carry(carry: object) -> bool:
 def describe_walk(
     procedure: Procedure, spans: list[FoldSpan], *, carry: bool, kind: str = KIND
 ) -> dict[str, Any]:
-    """Return the manifest of a walk."""
     table = tabulate_spans(procedure.terms.market, spans)
     folds = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
     return procedure.describe(
@@ -201,7 +199,6 @@ def search_folds(
     count_tries: CountTries,
     known: dict[FoldSpan, SearchedFold] | None = None,
 ) -> list[SearchedFold]:
-    """Search and test all folds in order; those already ``known`` are not searched again."""
     found = []
     for k, span in enumerate(spans):
         if known is not None and span in known:
@@ -236,7 +233,6 @@ def search_folds(
 def count_sets_done(
     progress: Progress | None, fold: int, n_folds: int, trials: int
 ) -> Callable[[Any], object] | None:
-    """Return a callback of a search that reports the sets of all folds."""
     if progress is None:
         return None
     return lambda now: progress(fold * trials + min(now.trials, trials), n_folds * trials)
@@ -248,7 +244,6 @@ def record_looks(
     manifest: dict[str, Any],
     found: list[SearchedFold],
 ) -> None:
-    """Record the sets tried on train spans, and that each winner was evaluated on its test span."""
     if store is None:
         return
     record_folds(Path(store), procedure, manifest, found)
@@ -268,7 +263,6 @@ def build_walk(
     *,
     carry: bool,
 ) -> WalkForward:
-    """Run the accounts of a walk whose folds are searched, and judge it."""
     walked = run_walk(procedure, found, carry=carry)
     table = tabulate_folds(procedure, found)
     others = count_tries(found[0].span.train, found[-1].span.train_stop)
@@ -286,7 +280,6 @@ def build_walk(
 
 
 def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) -> Walked:
-    """Run the re-tuned account, and the one with the parameters of the first fold."""
     first, end = found[0].span.test, found[-1].span.stop
     stops = [*(fold.span.test for fold in found[1:]), end]
     segments = [
@@ -310,7 +303,6 @@ def run_walk(procedure: Procedure, found: list[SearchedFold], *, carry: bool) ->
 
 
 def switch(procedure: Procedure, segments: Sequence[Segment], fixed: Any) -> Any:
-    """Run the account whose parameters change; ``fixed`` has those of the first segment."""
     if procedure.pool is None:
         return switch_account(procedure, segments, fixed)
     market, found = procedure.terms.market, {}
@@ -329,7 +321,6 @@ def switch(procedure: Procedure, segments: Sequence[Segment], fixed: Any) -> Any
 def switch_account(
     procedure: Procedure, segments: Sequence[Segment], fixed: Result | None
 ) -> Result:
-    """Run one account whose parameters change; ``fixed`` is that of the first segment, if run."""
     terms, stop = procedure.terms, segments[-1].stop
     if fixed is not None and len(merge_segments(segments)) == 1:
         return fixed
@@ -348,7 +339,6 @@ def switch_account(
 
 
 def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: int) -> Any:
-    """Run fresh accounts on bars ``first`` up to ``stop``; the bars before warm their columns."""
     if procedure.pool is not None:
         spans = clip_spans(procedure.terms.market, first, stop)
         return SeparateAccounts(
@@ -376,7 +366,6 @@ def run_part(procedure: Procedure, values: Mapping[str, Any], first: int, stop: 
 
 
 def slice_signal(procedure: Procedure, stop: int) -> Any:
-    """Return the signal of the first bars: as given, an array, or a constant; weights by time."""
     terms = procedure.terms
     if stop == terms.market.n_bars:
         return terms.signal

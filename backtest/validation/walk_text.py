@@ -25,17 +25,11 @@ if TYPE_CHECKING:
 
 EVEN = 0.5
 OF_FOLDS = re.compile(r"in \d+ of \d+ folds")
-"""Begins a warning that the searches of folds repeat."""
 MEASURES = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "fees", "liquidations")
 SHARES = ("total_return", "cagr", "volatility", "max_drawdown")
 
 
 def write_verdict(walk: WalkRecord) -> str:
-    """Return in one sentence whether the procedure found anything that lasted, without a full stop.
-
-    The account is trusted if its deflated Sharpe ratio is 0.95 or more, and the choice of its
-    parameters if the interval of the share of winners no better than the median is below a half.
-    """
     if walk.result is None:
         return "no verdict: accounts that begin anew in every fold pay nothing for switching"
     if walk.result.metrics["ruined"]:
@@ -71,7 +65,6 @@ def write_verdict(walk: WalkRecord) -> str:
 
 
 def write_summary(walk: WalkRecord) -> str:
-    """Return the verdict, the walk, the accounts and the warnings."""
     parts = [
         [*format_paragraph("Verdict", write_verdict(walk)), *describe_walk(walk)],
         list(describe_accounts(walk)),
@@ -82,7 +75,6 @@ def write_summary(walk: WalkRecord) -> str:
 
 
 def describe_walk(walk: WalkRecord) -> Iterator[str]:
-    """Yield the lines on policy, data and folds."""
     facts, folds = walk.manifest, walk.folds
     total = f"{len(folds)} folds, {int(folds['trials'].sum()):,} sets in all"
     yield from format_paragraph(
@@ -100,7 +92,6 @@ def describe_walk(walk: WalkRecord) -> Iterator[str]:
 
 
 def describe_pool(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how separate accounts are pooled, and the markets that were left out."""
     if "pool" in facts:
         yield from format_paragraph(
             "Accounts",
@@ -113,13 +104,11 @@ def describe_pool(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def name_procedure(facts: Mapping[str, Any]) -> str:
-    """Return what is tuned: the policy with its parameters, and an overlay that stays."""
     above = f", under {facts['overlay']}" if "overlay" in facts else ""
     return f"{facts['policy']['text']}{above}"
 
 
 def describe_others(figures: Mapping[str, Any]) -> str:
-    """Return the end of a sentence: the sets that other searches tried; empty without any."""
     if not figures.get("other_trials"):
         return ""
     policies = figures["other_policies"]
@@ -131,7 +120,6 @@ def describe_others(figures: Mapping[str, Any]) -> str:
 
 
 def describe_accounts(walk: WalkRecord) -> Iterator[str]:
-    """Yield the measures of the re-tuned account and of the one tuned once."""
     results = {"tuned once": walk.fixed}
     results = {"re-tuned": walk.result, **results} if walk.result is not None else results
     yield f"  {'':26}" + "".join(f"{name:>14}" for name in results)
@@ -142,7 +130,6 @@ def describe_accounts(walk: WalkRecord) -> Iterator[str]:
 
 
 def describe_choice(walk: WalkRecord) -> Iterator[str]:
-    """Yield how much of the gains in sample was left, and whether re-tuning paid."""
     figures = walk.figures
     inside = read_figures(figures, "growth_in_sample")
     outside = read_figures(figures, "growth_out_of_sample")
@@ -170,7 +157,6 @@ def describe_choice(walk: WalkRecord) -> Iterator[str]:
 
 
 def describe_gap(figures: Any) -> Iterator[str]:
-    """Yield the growth of the re-tuned account less that of the one tuned once."""
     gap = figures.get("against_fixed")
     if not gap or not math.isfinite(read_figures(gap, "low")):
         return
@@ -185,7 +171,6 @@ def describe_gap(figures: Any) -> Iterator[str]:
 
 
 def summarize_choice(walk: WalkRecord) -> str:
-    """Return efficiency, ranks and the gain of re-tuning in sentences."""
     lines = [" ".join(line.split()) for line in describe_choice(walk)]
     heads = ("Efficiency", "Winners", "Searches", "Re-tuning")
     text = " ".join(lines)

@@ -1,7 +1,4 @@
-"""A venue's rules: contract, brackets, fees, margin, liquidation price, and funding formula.
-
-The dated tables of real venues lie in ``presets/``.
-"""
+"""A venue's rules: contract, brackets, fees, margin, liquidation price, and funding formula."""
 
 from typing import TYPE_CHECKING
 

@@ -57,7 +57,6 @@ class Bracket(Value):
             )
 
     def _convert_numbers(self) -> list[str]:
-        """Convert each field to a float; return the defects of fields that are not numbers."""
         defects = []
         for each in fields(self):
             name, value = each.name, getattr(self, each.name)
@@ -101,11 +100,6 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
     -----
     c_0 = 0, c_k = c_{k-1} + f_k (r_k - r_{k-1}), in exact fractions of the written decimals, so
     that a table gives the amounts that its venue publishes, to the last digit.
-
-    Examples
-    --------
-    >>> derive_amounts([Bracket(0, 50_000, 125, 0.004), Bracket(50_000, 600_000, 100, 0.005)])
-    [0.0, 50.0]
     """
     rates = [Fraction(repr(row.maintenance_rate)) for row in brackets]
     amounts = [Fraction(0)]
@@ -118,13 +112,6 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 def complete_table(
     brackets: Sequence[Bracket], close_fee: float, *, is_spot: bool = False
 ) -> tuple[Bracket, ...]:
-    """Check that brackets form a table, and return them with their amounts.
-
-    ``close_fee`` is the fee of closing, per unit of notional, that the venue adds to every
-    maintenance rate. Only the bracket of a spot contract has a rate of 0.
-
-    Raises VenueError, listing all defects of the table.
-    """
     if (
         not isinstance(brackets, Sequence)
         or not brackets
@@ -156,7 +143,6 @@ def complete_table(
 
 
 def _check_order(before: Bracket | None, row: Bracket) -> list[str]:
-    """Return the defects of a bracket with respect to the previous one (None for the first)."""
     if before is None:
         first = f"floor must be 0, where the table begins, got {row.floor:.12g}"
         return [] if row.floor == 0 else [first]

@@ -22,19 +22,15 @@ from backtest.venue.lending import PriceHistory
 from backtest.venue.portfolio_tables import pack_collateral
 
 OWN_EQUITY = ("equity", "account", "portfolio")
-"""Names that would make the collateral of an account a part of its own equity."""
 
 Tier: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Tiers:
-    """Marginal rates by value: rows of (floor, cap, rate) that follow each other, rates falling."""
-
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: Any, *, where: str) -> tuple[Tier, ...]:
-        """Return the rows as floats."""
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             raise ParameterError(
                 f"{name} must be a list of (floor, cap, rate), got {repr_plain(value)}",
@@ -58,7 +54,6 @@ class Tiers:
 
 
 def read_tier(row: Any, *, where: str) -> Tier:
-    """Return one row as floats; a cap may be infinite."""
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
         raise ParameterError(
             f"a tier must be (floor, cap, rate), got {repr_plain(row)}",
@@ -74,7 +69,6 @@ def read_tier(row: Any, *, where: str) -> Tier:
 
 
 def find_defects(before: Tier | None, row: Tier) -> list[str]:
-    """Return the defects of a tier after the one before it."""
     floor, cap, rate = row
     begin = 0.0 if before is None else before[1]
     rules = (
@@ -89,11 +83,6 @@ def find_defects(before: Tier | None, row: Tier) -> list[str]:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class StoredMarket(Value):
-    """The market of a collateral as stored with a result: its name and the hash of its content.
-
-    A run needs the market itself again.
-    """
-
     instrument: str
     content: str
 
@@ -102,14 +91,11 @@ class StoredMarket(Value):
 
 @dataclass(frozen=True)
 class Prices:
-    """A market, the name of an instrument of the run, or a constant price over 0."""
-
     kind: ClassVar[type] = object
 
     def check(
         self, name: str, value: object, *, where: str
     ) -> PriceHistory | StoredMarket | str | float:
-        """Return the prices."""
         if isinstance(value, PriceHistory):
             if value.source.endswith(".index(...)"):
                 raise_cyclic(repr_plain(value), where)
@@ -131,7 +117,6 @@ class Prices:
 
 
 def raise_cyclic(found: str, where: str) -> None:
-    """Raise the error of a collateral that is a part of the account itself."""
     raise ParameterError(
         f"prices must not be those of the account's own equity, of which the collateral is a part, "
         f"got {found}",

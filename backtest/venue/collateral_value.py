@@ -1,9 +1,4 @@
-"""Value of collateral at its rates, as backing of cross positions.
-
-An asset counts at the rate of each tier of its value, as tax brackets do: ``sum over tiers of
-rate * (the part of the value between floor and cap)``, nothing beyond the last cap. A debt counts
-in full.
-"""
+"""Value of collateral at its rates, as backing of cross positions."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ from backtest.venue.portfolio_rules import CollateralTables, Holdings
 
 
 def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> float:
-    """Return what a value of one asset counts for; a negative value is a debt."""
     if value < 0.0:
         return value
     counted = 0.0
@@ -22,7 +16,6 @@ def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> flo
 
 
 def compute_marginal_rate(tables: CollateralTables, c: int, value: float) -> float:
-    """Return what the last unit of a value of one asset counts for."""
     if value < 0.0:
         return 1.0
     rate = float(tables.rates[c, 0])
@@ -42,7 +35,6 @@ def compute_collateral_value(tables: CollateralTables, held: Holdings) -> float:
 
 
 def compute_full_value(held: Holdings) -> float:
-    """Return the value of all collateral in full."""
     total = 0.0
     for c in range(len(held.amounts)):
         if held.amounts[c] != 0.0:

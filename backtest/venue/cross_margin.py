@@ -1,8 +1,4 @@
-"""The public functions of :mod:`backtest.venue.margin` for a portfolio on one collateral.
-
-They take one venue for all instruments or one for each, and quantities and prices by name or in the
-same order. All positions are cross positions.
-"""
+"""The public functions of :mod:`backtest.venue.margin` for a portfolio on one collateral."""
 
 from __future__ import annotations
 
@@ -49,11 +45,6 @@ DEFAULT = Brackets()
 
 
 class PricedPositions(NamedTuple):
-    """Checked arguments: the rules of each instrument by name, what is held, and its prices.
-
-    ``haircuts`` are those of spot legs, None of all others.
-    """
-
     rules: dict[str, MarginRules]
     quantities: dict[str, float]
     prices: dict[str, float]
@@ -200,7 +191,6 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
 def read_positions(
     venues: Venues, quantities: Numbers, prices: Numbers, where: str
 ) -> PricedPositions:
-    """Return checked arguments of one portfolio."""
     names = name_instruments(venues, quantities, prices, where)
     chosen = match_venues(venues, names, where)
     held = read_numbers("quantities", quantities, names, where, missing=0.0)
@@ -218,7 +208,6 @@ def read_positions(
 
 
 def set_leverage(priced: PricedPositions, leverage: Numbers, where: str) -> PricedPositions:
-    """Return a portfolio with a leverage set at the venue for each instrument."""
     given = leverage if isinstance(leverage, Mapping) or is_row(leverage) else None
     each = dict.fromkeys(priced.rules, leverage) if given is None else given
     found = read_numbers("venue_leverage", each, priced.rules, where)
@@ -229,7 +218,6 @@ def set_leverage(priced: PricedPositions, leverage: Numbers, where: str) -> Pric
 
 
 def name_instruments(venues: Any, quantities: Any, prices: Any, where: str) -> tuple[str, ...]:
-    """Return the names of the instruments: of the first mapping, else numbers in order."""
     for given in (venues, quantities, prices):
         if isinstance(given, Mapping):
             return tuple(str(name) for name in given)
@@ -244,12 +232,10 @@ def name_instruments(venues: Any, quantities: Any, prices: Any, where: str) -> t
 
 
 def is_row(value: Any) -> bool:
-    """Return whether an argument is a sequence or an array of one dimension."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
 
 
 def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, Any]:
-    """Return the venue of each instrument."""
     if isinstance(venues, Mapping):
         found = {str(name): venue for name, venue in venues.items()}
     elif is_row(venues):
@@ -270,7 +256,6 @@ def match_venues(venues: Any, names: tuple[str, ...], where: str) -> dict[str, A
 def read_numbers(
     noun: str, given: Any, names: Iterable[str], where: str, missing: float | None = None
 ) -> dict[str, float]:
-    """Return one finite number for each name."""
     order = list(names)
     if isinstance(given, Mapping):
         found = dict(given)
@@ -297,7 +282,6 @@ def read_numbers(
 
 
 def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
-    """Return collateral as a tuple."""
     cure = "give bt.Collateral(name, amount=..., prices=..., rate=...)"
     return list_given("collateral", collateral, Collateral, where, cure)
 
@@ -305,7 +289,6 @@ def list_assets(collateral: Any, where: str) -> tuple[Collateral, ...]:
 def price_assets(
     assets: Sequence[Collateral], prices: Numbers | None, where: str
 ) -> tuple[float, ...]:
-    """Return the price of each collateral, checked."""
     if prices is None:
         found = [each.last_price() for each in assets]
     else:
@@ -325,7 +308,6 @@ def bind(
     entries: Numbers | None,
     where: str,
 ) -> BoundRule:
-    """Return a rule of the package with the venues and the collateral of a portfolio."""
     assets = list_assets(collateral, where)
     entered = {} if entries is None else read_numbers("entries", entries, priced.rules, where)
     for name, entry in entered.items():
@@ -335,14 +317,12 @@ def bind(
 
 
 def read_rule(rule: Any, where: str) -> MarginRule:
-    """Return a rule of the package, that of a preset, or the user's own."""
     return Requirement().check("rule", rule, where=where)
 
 
 def call_own_rule(
     rule: OwnMargin, method: str, priced: PricedPositions, options: Options, where: str
 ) -> float:
-    """Return the answer of a rule of the user's own, checked."""
     read_options(rule, priced, options, where)  # refuses options
     held = {name: quantity for name, quantity in priced.quantities.items() if quantity != 0.0}
     return ask_rule(rule.rule, method, held, priced.prices)
@@ -357,7 +337,6 @@ def compute_bound(
     *,
     is_initial: bool,
 ) -> float:
-    """Return the requirement or the initial margin of a portfolio, with options or without."""
     account = read_options(bound.rule, priced, options, where)
     if account is not None:
         bound = bound._replace(rule=account.rule, underlyings=account.names)
@@ -374,13 +353,11 @@ def compute_bound(
 def read_options(
     rule: MarginRule, priced: PricedPositions, options: Options, where: str
 ) -> OptionAccount | None:
-    """Return the options of a portfolio with the rule that margins them; None without any."""
     listed = list_options(options, where)
     return make_option_account(listed, rule, priced.rules, where) if listed else None
 
 
 def read_index(priced: PricedPositions, index: Numbers, where: str) -> list[float]:
-    """Return the value of a contract of each instrument at its index price."""
     found = read_numbers("index", index, priced.rules, where)
     for name, price in found.items():
         PRICE.check("index", price, where=f"{where}, {name}")
@@ -398,7 +375,6 @@ def compute_at_index(
     *,
     is_initial: bool,
 ) -> float:
-    """Return portfolio margin whose notionals are valued at an index, its losses at the mark."""
     at_index = held._replace(values=np.array(values, dtype=np.float64))
     charges = 0.0
     if account is None:

@@ -14,48 +14,35 @@ DATED = (
     "fees.taker", "fees.maker", "slippage.rate", "slippage.spread", "liquidation.fee",
     "liquidation.slippage",
 )  # fmt: skip
-"""The costs of a venue that may change over time."""
 
 
 def pick_cost(venue: Any, name: str) -> Cost:
-    """Return a cost by its dotted name."""
     group, _, field = name.partition(".")
     found: Cost = getattr(getattr(venue, group), field)
     return found
 
 
 def list_dated(venue: Any) -> list[str]:
-    """Return the names of the costs that change over time."""
     return [name for name in DATED if isinstance(pick_cost(venue, name), pd.Series | str)]
 
 
 def has_spread(venue: Any) -> bool:
-    """Return whether fills at a venue ever pay a spread."""
     spread = venue.slippage.spread
     return isinstance(spread, str) or bool(np.any(list_numbers(spread) > 0.0))
 
 
 def find_newest(cost: Cost) -> float:
-    """Return a cost, or the last value of a series; NaN for a column, whose values a market has."""
     if isinstance(cost, str):
         return math.nan
     return float(cost.iloc[-1]) if isinstance(cost, pd.Series) else cost
 
 
 def read_newest(cost: Cost, where: str, place: str) -> float:
-    """Return a cost, or the last value of a series; there are no columns at this place."""
     check_no_column(cost, where, place)
     return find_newest(cost)
 
 
 def scale_cost(cost: Cost, factor: float, *, most: float, where: str) -> Cost:
-    """Return a cost multiplied, at most ``most``; a column cannot be.
-
-    Raises
-    ------
-    ParameterError
-        If the cost is the name of a column.
-    """
     check_no_column(cost, where)
     if isinstance(cost, pd.Series):
         return (cost * factor).clip(upper=most)
@@ -63,7 +50,6 @@ def scale_cost(cost: Cost, factor: float, *, most: float, where: str) -> Cost:
 
 
 def check_no_column(cost: Cost, where: str, place: str = "to be varied") -> None:
-    """Refuse the name of a column where there are no columns, or a cost is computed with."""
     if isinstance(cost, str):
         raise ParameterError(
             f"a cost must be a number or a series {place}, got the column {cost!r}",
@@ -73,7 +59,6 @@ def check_no_column(cost: Cost, where: str, place: str = "to be varied") -> None
 
 
 def check_dated(venue: Any) -> None:
-    """Refuse costs over time beside rules that need one rate, and worsenings that exceed 100 %."""
     found = list_dated(venue)
     of_fees = [name for name in found if name.startswith("fees")]
     if of_fees and venue.fees.tiers:
@@ -93,7 +78,6 @@ def check_dated(venue: Any) -> None:
 
 
 def describe_cost(cost: Cost) -> str:
-    """Describe a cost for an error message."""
     if isinstance(cost, pd.Series):
         return f"a series of {len(cost)} values"
     return f"the column {cost!r}" if isinstance(cost, str) else f"{cost:g}"

@@ -91,17 +91,10 @@ class Earlier(Value):
 
 
 class LinkedTables(tuple[Earlier, ...]):
-    """Earlier tables that know the table after the last of them, and refuse other brackets."""
-
     next: tuple[Bracket, ...]
 
 
 class InUse(NamedTuple):
-    """A margin table and the bars that it applies to, from ``first`` up to ``stop``.
-
-    ``since`` is the day on which it came into force or was read; None if unknown.
-    """
-
     since: str | None
     brackets: Sequence[Bracket]
     first: int
@@ -109,11 +102,6 @@ class InUse(NamedTuple):
 
 
 def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> LinkedTables:
-    """Return earlier tables linked to the brackets that follow them.
-
-    Raises VenueError if they are not tables that end one after the other, or are linked to other
-    brackets.
-    """
     is_list = isinstance(earlier, Sequence) and all(isinstance(each, Earlier) for each in earlier)
     if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(earlier)):
         raise VenueError(
@@ -135,7 +123,6 @@ def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> Li
 
 
 def unlink_tables(content: Mapping[str, object]) -> dict[str, object]:
-    """Return the same entries, with earlier tables that may be followed by any brackets."""
     return {
         name: tuple(value) if isinstance(value, LinkedTables) else value
         for name, value in content.items()

@@ -11,7 +11,6 @@ from backtest.base import Number, ParameterError, Value
 from backtest.base.fields import COST, POSITIVE
 
 MAKER = Number(-1, 1, open_low=True, open_high=True)
-"""Maker rates; a negative one is a rebate."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +32,6 @@ class FeeTier(Value):
 
 
 def check_tiers(tiers: Sequence[FeeTier]) -> tuple[FeeTier, ...]:
-    """Check that tiers are in order of their volumes; return them as a tuple."""
     where = "Fees.tiers"
     is_list = isinstance(tiers, Sequence) and not isinstance(tiers, str)
     if not is_list or not all(isinstance(tier, FeeTier) for tier in tiers):
@@ -54,7 +52,6 @@ def check_tiers(tiers: Sequence[FeeTier]) -> tuple[FeeTier, ...]:
 
 
 def check_close_fee(tiers: Sequence[FeeTier], *, includes_close_fee: bool) -> None:
-    """Refuse tiers where the requirement includes the fee of closing: it needs one taker rate."""
     if tiers and includes_close_fee:
         raise ParameterError(
             "tiers must be left out where includes_close_fee is True: the requirement needs one "

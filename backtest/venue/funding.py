@@ -287,7 +287,6 @@ def average_premium(premium: FloatArray, weights: str = "linear") -> Any:
 
 
 def _plain(values: Any) -> Any:
-    """Return a float for a single number, an array as it is."""
     return float(values) if np.ndim(values) == 0 else values
 
 

@@ -1,9 +1,4 @@
-"""Import of leverage tiers from other programs, as venue files for ``--venue FILE.toml:SYMBOL``.
-
-ccxt's ``fetchLeverageTiers`` and freqtrade's tier files (``binance_leverage_tiers.json``) are JSON:
-a list of tiers per symbol, each with ``minNotional``, ``maxNotional``, ``maintenanceMarginRate``
-and ``maxLeverage``. Fees and contract rules, which they lack, are taken from a preset.
-"""
+"""Import of leverage tiers from other programs, as venue files for ``--venue FILE.toml:SYMBOL``."""
 
 from __future__ import annotations
 
@@ -25,7 +20,6 @@ COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
 NAMES = ("minNotional", "maxNotional", "maxLeverage", "maintenanceMarginRate")
 AMOUNTS = ("maintAmt", "cum", "mmDeduction")
 SIZES = ("maxSz", "contracts", "numNonContractUnits")
-"""Fields of the venue's own answer that show that ccxt's values are sizes, not notionals."""
 MOST_BYTES = 200 << 20
 
 
@@ -35,9 +29,6 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
     The file comes from ccxt (``fetchLeverageTiers`` or ``fetchMarketLeverageTiers``) or freqtrade,
     and ``symbol`` is written as there, ``"BTC/USDT:USDT"``. If its sizes are in contracts or coins,
     ``unit`` is the worth of one in the settlement currency; by default they are notionals.
-
-    Raises VenueError if the file cannot be read, lacks the symbol, or its tiers are not a margin
-    table.
     """
     tiers = _find_tiers(_read_json(file), symbol, file)
     if unit is None and any(name in _info(tier) for tier in tiers for name in SIZES):
@@ -55,7 +46,6 @@ def read_tiers(file: Path, symbol: str, unit: float | None = None) -> list[Brack
 
 
 def _close_steps(rows: Sequence[Bracket], unit: float) -> list[Bracket]:
-    """Return tiers in sizes without the steps between them, up to one contract: 0-100, 101-200."""
     caps = [0.0, *(row.cap for row in rows[:-1])]
     return [
         replace(row, floor=cap) if 0.0 < row.floor - cap <= unit * (1.0 + TOLERANCE) else row
@@ -78,7 +68,6 @@ def _read_json(file: Path) -> Any:
 
 
 def _find_tiers(content: Any, symbol: str, file: Path) -> list[Mapping[str, Any]]:
-    """Return the tiers of a symbol; a bare list belongs to the symbol that its tiers name."""
     if isinstance(content, list):
         named = {str(tier.get("symbol")) for tier in content if isinstance(tier, Mapping)}
         named -= {"None"}
@@ -115,7 +104,6 @@ def _read_tier(tier: Mapping[str, Any], scale: float, where: str) -> Bracket:
 
 
 def _number(value: Any, name: str, where: str) -> float:
-    """Return a number or a text as a float; NaN for a missing cap."""
     if value is None and name == "maxNotional":
         return math.nan
     try:
@@ -140,24 +128,12 @@ def _refuse(problem: str, where: object) -> VenueError:
 
 
 def plain_symbol(symbol: str) -> str:
-    """Return ccxt's name of an instrument without punctuation and settlement currency.
-
-    Examples
-    --------
-    >>> plain_symbol("BTC/USDT:USDT"), plain_symbol("BTCUSDT")
-    ('BTCUSDT', 'BTCUSDT')
-    """
+    """Return ccxt's name of an instrument without punctuation and settlement currency."""
     return re.sub(r"[^A-Za-z0-9_-]", "", symbol.partition(":")[0])
 
 
 def read_settlement(symbol: str) -> str | None:
-    """Return the settlement currency in ccxt's name of an instrument, None if it has none.
-
-    Examples
-    --------
-    >>> read_settlement("BTC/USD:BTC"), read_settlement("BTC/USDT")
-    ('BTC', None)
-    """
+    """Return the settlement currency in ccxt's name of an instrument, None if it has none."""
     found = symbol.partition(":")[2].partition("-")[0]
     return found if is_currency(found) else None
 
@@ -174,15 +150,10 @@ def write_venue(
 ) -> Venue:
     """Add a margin table to a file of venue tables, and return the resulting venue.
 
-    An existing file keeps its other symbols, and the tables of other days of this symbol.
-
     The name of the file ends with ``.toml``; its folder is created if necessary. ``date`` is the
     day from which the table holds. ``like`` names the preset whose fees, liquidation, kind of
     contract and other rules are used. ``settles`` is the settlement currency, by default that of
     ``like``.
-
-    Raises VenueError if the brackets do not form a table, or the existing file is not one of venue
-    tables.
     """
     held = preset_files.read_tables(file) if file.is_file() else {}
     groups = held.get(symbol) or _borrow_groups(symbol, like)
@@ -200,7 +171,6 @@ def write_venue(
 
 
 def _borrow_groups(symbol: str, like: preset_files.PresetName) -> dict[str, Any]:
-    """Return a preset's groups for a symbol, without quantity steps if it is another symbol."""
     name = f"{Path(like.venue).stem}:{like.symbol}"
     tables = preset_files.read_tables(like.venue)[like.symbol]
     groups: dict[str, Any] = {
@@ -216,7 +186,6 @@ def _borrow_groups(symbol: str, like: preset_files.PresetName) -> dict[str, Any]
 
 
 def _write_groups(symbol: str, groups: Mapping[str, Any]) -> str:
-    """Return the TOML text of a symbol."""
     key = symbol if re.fullmatch(r"[A-Za-z0-9_-]+", symbol) else json.dumps(symbol)
     lines = [f"[{key}]", f"title = {_write_value(groups['title'])}", ""]
     for group in preset_schema.GROUPS:

@@ -120,7 +120,6 @@ class RateCurve(Value):
 
 
 def check_utilization(utilization: Any) -> FloatArray:
-    """Return utilizations as an array; refuse what is not from 0 to 1."""
     used = np.asarray(utilization, dtype=np.float64)
     bad = ~((used >= 0.0) & (used <= 1.0))
     if bad.any():
@@ -134,7 +133,6 @@ def check_utilization(utilization: Any) -> FloatArray:
 
 
 def shape_like(given: Any, values: FloatArray) -> Any:
-    """Return values as a float, an array, or a Series with the index of what was given."""
     if isinstance(given, pd.Series):
         return pd.Series(values, given.index)
     return values if values.ndim else float(values)
@@ -142,8 +140,6 @@ def shape_like(given: Any, values: FloatArray) -> Any:
 
 @runtime_checkable
 class PriceHistory(Protocol):
-    """The prices of one asset through time, and further columns by bar; a Market is one."""
-
     @property
     def instrument(self) -> str:
         """Return the name of the asset."""

@@ -1,8 +1,4 @@
-"""The liquidation price in closed form: where the backing of a position equals its requirement.
-
-The maintenance margin is a maximum of lines, one per bracket, so the price is the nearest of their
-roots. :func:`backtest.margin.liquidation_price` is the public function.
-"""
+"""The liquidation price in closed form: where the backing of a position equals its requirement."""
 
 from __future__ import annotations
 
@@ -15,11 +11,7 @@ from backtest.venue.requirement import MarginRules, compute_maintenance, compute
 def compute_liquidation_value(
     rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
 ) -> float:
-    """Return the u at which ``base + q u = MM``; NaN if no price liquidates.
-
-    ``base`` is the backing minus the position's value: the cash in cross margin, the posted margin
-    minus ``q entry`` in isolated margin. ``entry`` is in u.
-    """
+    """Return the u at which ``base + q u = MM``; NaN if no price liquidates."""
     size = abs(quantity)
     side = choose(quantity > 0.0, 1.0, -1.0)
     sign = -1.0 if rules.is_inverse else 1.0

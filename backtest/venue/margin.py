@@ -53,12 +53,10 @@ __all__ = [
 
 
 def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the maintenance margin of one notional."""
     return compute_maintenance(rules, abs(notional), multiplier)
 
 
 def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
-    """Return the largest notional of one equity, at a leverage setting or at the best one."""
     if not leverage < math.inf:
         best = 0.0
         for k in range(len(rules.caps)):
@@ -73,7 +71,6 @@ def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) 
 
 
 def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
-    """Return the largest notional that one move of the price does not liquidate."""
     if equity <= 0.0:
         return 0.0
     move = 1.0 / ratio if rules.is_inverse else ratio
@@ -104,7 +101,6 @@ def scalar_liquidation_price(
     other_backing: float,
     other_maintenance: float,
 ) -> float:
-    """Return the liquidation price of one position; NaN where no price liquidates."""
     if quantity == 0.0:
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry)
@@ -120,7 +116,6 @@ def scalar_liquidation_price(
 def scalar_bankruptcy_price(
     rules: MarginRules, quantity: float, entry: float, collateral: float
 ) -> float:
-    """Return the price at which one position has lost its collateral; NaN if there is none."""
     if quantity == 0.0:
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry) - collateral / quantity

@@ -1,8 +1,4 @@
-"""Margin rules of whole accounts by date: what venues and clearing houses require of a portfolio.
-
-The presets are in ``margin_presets.toml`` beside this file, each figure with its status: read from
-a source, from memory of its makers, or left out.
-"""
+"""Margin rules by date: what venues and clearing houses require of a portfolio."""
 
 from __future__ import annotations
 
@@ -39,8 +35,6 @@ STATUSES = ("read", "memory", "left out")
 
 
 class Figure(NamedTuple):
-    """A figure of a preset, its status and its source."""
-
     figure: str
     status: str
     source: str
@@ -48,12 +42,9 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Day:
-    """A day in UTC, as a text."""
-
     kind: ClassVar[type] = str
 
     def check(self, name: str, value: Any, *, where: str) -> str:  # noqa: ARG002 - as the others
-        """Return the day."""
         return read_day(value, where=where)
 
 
@@ -168,7 +159,6 @@ def margin_preset(
 
 
 def find_content(name: str) -> dict[str, Any]:
-    """Return the tables of a preset, or raise a VenueError that lists those there are."""
     tables = load_presets()
     if name not in tables:
         raise VenueError(
@@ -182,18 +172,15 @@ def find_content(name: str) -> dict[str, Any]:
 
 
 def list_presets() -> list[MarginPreset]:
-    """Return every preset, with its newest table."""
     return [margin_preset(name) for name in load_presets()]
 
 
 @cache
 def load_presets() -> dict[str, Any]:
-    """Return the content of the file."""
     return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
 def choose_table(tables: list[dict[str, Any]], at: TimeLike | None) -> dict[str, Any]:
-    """Return the table in force at a day, the oldest if all are later."""
     if at is None or at == LATEST:
         return tables[-1]
     day = read_day(at, where="bt.margin_preset, at")
@@ -207,7 +194,6 @@ def make_rule(
     instruments: Sequence[str] | Mapping[str, Sequence[str]],
     underlyings: Sequence[str] = (),
 ) -> MarginRule:
-    """Return the requirement of a table for some instruments and underlyings of options."""
     if "standard" in table:
         return Standard(**table["standard"])
     if "strategy" in table:
@@ -225,13 +211,6 @@ def make_rule(
 def group_by_asset(
     instruments: Sequence[str] | Mapping[str, Sequence[str]],
 ) -> dict[str, tuple[str, ...]]:
-    """Return the instruments of each coin, by the names of the instruments.
-
-    Examples
-    --------
-    >>> group_by_asset(["BTCUSDT", "ETHUSDT", "BTC-PERPETUAL"])
-    {'BTC': ('BTCUSDT', 'BTC-PERPETUAL'), 'ETH': ('ETHUSDT',)}
-    """
     if isinstance(instruments, Mapping):
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):
@@ -251,7 +230,6 @@ def group_by_asset(
 def find_moves(
     name: str, classes: Sequence[Mapping[str, Any]], group: str
 ) -> Sequence[Sequence[float]]:
-    """Return the scenarios of a group: those of its class, else those of all others."""
     for each in classes:
         if group in each["assets"] or EVERY in each["assets"]:
             found = [*each["moves"], *each.get("tails", ())]
@@ -268,14 +246,12 @@ def find_moves(
 
 
 def list_assets(classes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the assets of some classes."""
     return [asset for each in classes for asset in each["assets"]]
 
 
 def check_underlyings(
     name: str, classes: Sequence[Mapping[str, Any]], underlyings: Sequence[str]
 ) -> None:
-    """Refuse options on assets of which a preset has no figures for options."""
     known = list_assets([each for each in classes if each.get("options")])
     for each in underlyings:
         if each not in known and EVERY not in known:

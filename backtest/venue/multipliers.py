@@ -41,15 +41,10 @@ class OpenInterestMargin(Value):
 
 
 def is_one(multiplier: Rate) -> bool:
-    """Return whether a multiplier is 1 at all times."""
     return not isinstance(multiplier, pd.Series) and multiplier == 1.0
 
 
 def choose_multipliers(venue: Any) -> dict[str, Rate]:
-    """Return the multipliers of initial and of maintenance margin by the field of a venue.
-
-    Both fields are ``margin_multiplier`` if that sets them: then the table has one entry.
-    """
     names = ("initial_multiplier", "maintenance_multiplier")
     given = [name for name in names if getattr(venue, name) is not None]
     return {name: getattr(venue, name) for name in given} or {
@@ -58,7 +53,6 @@ def choose_multipliers(venue: Any) -> dict[str, Rate]:
 
 
 def check_multipliers(venue: Any) -> None:
-    """Check that both margins of a venue have one source of their multiplier each."""
     names = ("initial_multiplier", "maintenance_multiplier")
     given = [name for name in names if getattr(venue, name) is not None]
     if given and not is_one(venue.margin_multiplier):
@@ -103,5 +97,4 @@ def check_rising(venue: Any, rising: object) -> None:
 
 
 def format_multiplier(value: Rate) -> str:
-    """Format a multiplier for an error message."""
     return f"a series of {len(value)} values" if isinstance(value, pd.Series) else f"{value:g}"

@@ -29,13 +29,6 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class OptionAccount:
-    """Options as arrays, with the rule that margins them; values are those of the last move.
-
-    ``rule`` is the one for these instruments and underlyings, ``names`` are the names of all its
-    groups. ``quoted`` has the marks that were given, by contract, NaN where none was, and
-    ``offsets`` how much they are over the model's values.
-    """
-
     rule: MarginRule
     given: tuple[OptionPosition, ...]
     names: tuple[str, ...]
@@ -46,14 +39,9 @@ class OptionAccount:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The names of the groups that have options."""
         return tuple(dict.fromkeys(self.names[g] for g in self.options.groups))
 
     def move(self, ratios: Mapping[str, float]) -> None:
-        """Value the options where the indices of some groups are multiplied by ratios.
-
-        A mark that was given keeps its distance from the model's value.
-        """
         options, first = self.options, np.array([each.index for each in self.given])
         factors = np.array([ratios.get(self.names[g], 1.0) for g in options.groups])
         if self.offsets.any() or not np.array_equal(options.indices, first * factors):
@@ -64,36 +52,29 @@ class OptionAccount:
             options.marks[:] = np.where(np.isnan(self.quoted), options.values, self.quoted)
 
     def value(self) -> None:
-        """Value the options and their scenarios at their indices."""
         fill_option_table(self.options, self.rules, False, np.zeros(1))
 
     def list_linked(self, group: str, instruments: Sequence[str]) -> list[str]:
-        """Return the instruments whose prices move with the options of a group."""
         labels = {each.label for k, each in enumerate(self.given) if self.name_of(k) == group}
         assets = {*map(find_asset, (group, *labels))}
         return [each for each in instruments if each in labels or find_asset(each) in assets]
 
     def name_of(self, k: int) -> str:
-        """Return the name of an option's group."""
         return str(self.names[self.options.groups[k]])
 
     def requirement(
         self, packed: PortfolioRules, held: Holdings, *, is_initial: bool = False
     ) -> float:
-        """Return the requirement of cross positions and options."""
         return float(compute_option_requirement(packed, held, self.options, self.rules, is_initial))
 
     def counted_value(self) -> float:
-        """Return what the options add to the backing."""
         return float(compute_counted_value(self.rules, self.options))
 
     def full_value(self) -> float:
-        """Return what the options are worth."""
         return float(compute_options_value(self.options))
 
 
 def list_options(options: Any, where: str) -> tuple[OptionPosition, ...]:
-    """Return options as a tuple."""
     cure = (
         "give bt.OptionPosition('BTC-26JUN26-60000-P', quantity=-1, index=60_000, "
         "at='2026-05-27', volatility=0.55)"
@@ -102,7 +83,6 @@ def list_options(options: Any, where: str) -> tuple[OptionPosition, ...]:
 
 
 def list_given(noun: str, given: Any, kind: type[T], where: str, cure: str) -> tuple[T, ...]:
-    """Return one object of a kind, or a list of them, as a tuple."""
     listed = (given,) if isinstance(given, kind) else given
     is_list = isinstance(listed, list | tuple)
     if not is_list or not all(isinstance(each, kind) for each in listed):
@@ -122,7 +102,6 @@ def make_option_account(
     rules: Mapping[str, MarginRules],
     where: str,
 ) -> OptionAccount:
-    """Return options with the rule that margins them, valued."""
     names = list(rules)
     resolved = rule.resolve(names, [each.label for each in options])
     check_options(options, resolved, where)

@@ -1,8 +1,4 @@
-"""How fast M - level R can change while prices move: bounds, not estimates.
-
-Between two places of a segment M - level R cannot fall by more than the bound times their distance.
-So a part of the segment is not tested where what is left at the last test is more than that.
-"""
+"""How fast M - level R can change while prices move: bounds, not estimates."""
 
 from __future__ import annotations
 
@@ -23,10 +19,6 @@ DENSITY = 0.39894228040143276
 
 
 def bound_value_slope(options: OptionPositions, i: int, low: float, move: float) -> float:
-    """Return the most that one contract changes per unit of the index, at a moved index over low.
-
-    ``move`` multiplies the index: the value of a scenario moves with the index itself.
-    """
     size, years, rate = options.sizes[i], options.years[i], options.rates[i]
     discount = math.exp(abs(rate) * years)
     forward = low * options.bases[i] * move
@@ -36,7 +28,6 @@ def bound_value_slope(options: OptionPositions, i: int, low: float, move: float)
 
 
 def bound_turn(options: OptionPositions, rules: OptionRules, i: int, low: float) -> float:
-    """Return the most that the turn of the smile changes with the index, per unit of it."""
     shocks, root = rules.shocks, math.sqrt(options.years[i])
     most = 0.0
     for row in range(2):
@@ -55,7 +46,6 @@ def bound_turn(options: OptionPositions, rules: OptionRules, i: int, low: float)
 def bound_scenario_slope(
     packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
 ) -> float:
-    """Return the most that the portfolio margin of one contract changes per unit of the index."""
     shocks, g, most = rules.shocks, options.groups[i], 0.0
     years, rate = options.years[i], options.rates[i]
     here = bound_value_slope(options, i, low, 1.0)
@@ -97,7 +87,6 @@ def bound_relief_slope(
 
 
 def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
-    """Return the most that the delta of one contract in money changes per unit of the index."""
     s = options.volatilities[i] * math.sqrt(options.years[i])
     bend = DENSITY / s if s > 0.0 else math.inf
     if options.are_coin[i]:
@@ -113,10 +102,6 @@ def bound_option_slope(
     low: float,
     gains: bool,
 ) -> float:
-    """Return the most that what is held of one option lowers M - level R per unit of the index.
-
-    ``low`` is the least index. An option that ``gains`` does not lower M.
-    """
     here, rates, size = bound_value_slope(options, i, low, 1.0), rules.rates, options.sizes[i]
     if rules.kind == BY_SCENARIOS:
         needed = bound_scenario_slope(packed, options, rules, i, low)
@@ -130,7 +115,6 @@ def bound_option_slope(
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
-    """Return the most that a position changes M - level R per unit of its value u."""
     if packed.has_scenarios:
         rate = bound_scenario_rate(packed, packed.brackets.are_inverse[i])
     else:
@@ -139,13 +123,11 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
 
 
 def find_highest_rate(tables: BracketTables, i: int) -> float:
-    """Return the highest maintenance rate of an instrument, its closing fee included."""
     last = tables.counts[i] - 1
     return float(min(1.0, tables.multipliers[i] * tables.rates[i, last] + tables.close_fees[i]))
 
 
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
-    """Return the most that portfolio margin is of a notional."""
     tables, most = packed.scenarios, 0.0
     for g in range(len(tables.products)):
         for k in range(tables.counts[g]):
@@ -156,6 +138,5 @@ def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
 
 
 def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:
-    """Return the most that collateral changes M - level R per unit of its price."""
     rate = bound_scenario_rate(packed, False) if packed.has_scenarios else 0.0
     return float(abs(held.amounts[c]) * (1.0 + packed.level * rate))

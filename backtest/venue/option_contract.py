@@ -22,9 +22,7 @@ from backtest.base import (
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")
-"""Deribit's names of options, such as BTC-26JUN26-60000-P."""
 SAID = ("kind", "strike", "expiry", "settlement", "underlying")
-"""The fields that such a name says."""
 YEAR = 365 * 86_400 * 10**9
 
 
@@ -179,7 +177,6 @@ class Option(Value):
 
 
 def read_name(name: str) -> dict[str, Any]:
-    """Return what a name says; nothing if it is not as Deribit's."""
     found = NAME.fullmatch(name)
     if found is None:
         return {}
@@ -202,24 +199,19 @@ def read_name(name: str) -> dict[str, Any]:
 
 
 def is_same(field: str, one: Any, other: Any) -> bool:
-    """Return whether two values of a field agree; days are compared in UTC."""
     return bool(format_day(one) == other if field == "expiry" else one == other)
 
 
 def format_day(given: Any, where: str = "Option.expiry") -> str:
-    """Return a time in UTC as text."""
     stamp = pd.Timestamp(to_nanoseconds(given, where=where))
     return stamp.isoformat(" ")
 
 
 @dataclass(frozen=True)
 class OptionField:
-    """An option, its name, or its fields."""
-
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> Option:
-        """Return the option."""
         if isinstance(value, str):
             return Option(value)
         if isinstance(value, Option):

@@ -53,7 +53,6 @@ class OptionCosts(Value):
 
 
 def require_costs(given: object, name: str) -> OptionCosts:
-    """Return the costs of the options on an instrument; refuse a venue that has none."""
     if isinstance(given, OptionCosts):
         return given
     raise ParameterError(

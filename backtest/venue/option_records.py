@@ -1,9 +1,4 @@
-"""Options of an account and the rules of their margin, as arrays for the kernels.
-
-Arrays have one row per option, in the order in which they were given. An option belongs to one of
-the groups of the margin rule and to one of the expiries of its group; options of one strike and
-expiry share a ``pair``. :mod:`backtest.venue.option_tables` builds the records.
-"""
+"""Options of an account and the rules of their margin, as arrays for the kernels."""
 
 from __future__ import annotations
 
@@ -81,8 +76,6 @@ class ShockTables(NamedTuple):
 
 
 class OptionRates(NamedTuple):
-    """Figures of a margin per option, and of margin by strategies."""
-
     initial: float
     least: float
     maintenance: float
@@ -117,11 +110,6 @@ class OptionScratch(NamedTuple):
 
 
 class OptionRules(NamedTuple):
-    """How the options of an account are margined, and which of their values back it.
-
-    ``underlyings`` has the instrument of each group whose holding covers shorts, -1 for none.
-    """
-
     kind: int
     counted: int
     underlyings: IntArray

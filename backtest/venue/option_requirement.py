@@ -1,9 +1,4 @@
-"""The requirement and the backing of an account with options: the entry of its loop.
-
-:func:`fill_option_table` is called where an index, a volatility, the time or the list of options
-has changed; it computes prices. :func:`compute_option_requirement` and
-:func:`compute_option_backing` read them, so that other quantities cost no prices.
-"""
+"""The requirement and the backing of an account with options: the entry of its loop."""
 
 from __future__ import annotations
 
@@ -34,10 +29,6 @@ KERNELS = ("fill_option_table", "fill_option_margins")
 def fill_option_table(
     options: OptionPositions, rules: OptionRules, has_quotes: bool, room: FloatArray
 ) -> None:
-    """Write the values of all options, their marks unless they are quoted, and the scenarios.
-
-    ``room`` is one number, written to 1.
-    """
     for i in range(len(options.signs)):
         fill_option(options, rules, i)
         if not has_quotes:
@@ -46,7 +37,6 @@ def fill_option_table(
 
 
 def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Write the value of one option, and its scenarios."""
     options.values[i] = compute_option_value(options, i, 1.0, options.volatilities[i])
     if rules.kind == BY_SCENARIOS:
         fill_scenario_values(options, rules, i)
@@ -59,7 +49,6 @@ def compute_option_requirement(
     rules: OptionRules,
     is_initial: bool,
 ) -> float:
-    """Return R, or the initial margin, of all cross positions and options."""
     if rules.kind == BY_SCENARIOS:
         return compute_option_scenario_margin(packed, held, options, rules, is_initial)
     total = (
@@ -79,7 +68,6 @@ def compute_option_backing(
     rules: OptionRules,
     cash: float,
 ) -> float:
-    """Return M: that of the other positions, and the option values that count."""
     return compute_portfolio_backing(packed, held, cash) + compute_counted_value(rules, options)
 
 
@@ -91,7 +79,6 @@ def fill_option_margins(
     cash: float,
     margins: FloatArray,
 ) -> None:
-    """Write the requirement, the initial margin and the backing to ``margins`` (3,)."""
     for k in range(2):  # one place of the call: it is inlined
         margins[k] = compute_option_requirement(packed, held, options, rules, k == 1)
     margins[2] = compute_option_backing(packed, held, options, rules, cash)

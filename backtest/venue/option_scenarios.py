@@ -25,7 +25,6 @@ from backtest.venue.scenario_loss import (
 
 
 def compute_discount(shocks: ShockTables, value: float, years: float, rate: float) -> float:
-    """Return what the value of an expiry is multiplied by in a scenario."""
     if not shocks.has_discounts:
         return 1.0
     d = shocks.discounts
@@ -37,7 +36,6 @@ def compute_discount(shocks: ShockTables, value: float, years: float, rate: floa
 
 
 def fill_sums(options: OptionPositions, rules: OptionRules) -> None:
-    """Write the value of the options of each expiry: now, and in each row."""
     scratch, shocks = rules.scratch, rules.shocks
     scratch.sums[:] = 0.0
     scratch.totals[:] = 0.0
@@ -56,7 +54,6 @@ def fill_sums(options: OptionPositions, rules: OptionRules) -> None:
 def fill_losses(
     packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
 ) -> None:
-    """Write the loss of each group in each row; negative for a gain."""
     scratch, shocks, tables = rules.scratch, rules.shocks, packed.scenarios
     fill_nets(packed, held)
     for g in range(len(tables.products)):
@@ -83,7 +80,6 @@ def find_unit(options: OptionPositions, g: int) -> float:
 
 
 def is_first(options: OptionPositions, i: int) -> bool:
-    """Return whether no option before this one has the same expiry."""
     count = 0
     for j in range(i):
         count += options.expiries[j] == options.expiries[i]
@@ -91,7 +87,6 @@ def is_first(options: OptionPositions, i: int) -> bool:
 
 
 def add_expiry(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Add the losses of all options that expire with option i to those of its group."""
     scratch, shocks, g, e = rules.scratch, rules.shocks, options.groups[i], options.expiries[i]
     for k in range(shocks.counts[g]):
         value = scratch.sums[e, k]
@@ -100,11 +95,6 @@ def add_expiry(options: OptionPositions, rules: OptionRules, i: int) -> None:
 
 
 def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    """Return the largest of the losses of a group that are found expiry by expiry.
-
-    A turn of the smile counts as a loss of each expiry, whichever way it goes. Moves of single
-    forwards count by the charge of each expiry.
-    """
     scratch, shocks, after = rules.scratch, rules.shocks, rules.scratch.table.shape[1] - 4
     linear, absolute, forward = 0.0, 0.0, 0.0
     for i in range(len(options.signs)):
@@ -125,7 +115,6 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
 def compute_worst_loss(
     packed: PortfolioRules, options: OptionPositions, rules: OptionRules
 ) -> float:
-    """Return the worst loss in all scenarios from the losses of the groups, at least 0."""
     tables, total = packed.scenarios, 0.0
     for product in range(tables.n_products):
         worst, charged = 0.0, 0.0
@@ -173,7 +162,6 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
 def compute_option_loss(
     packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
 ) -> float:
-    """Return the worst loss and the charge on deltas; the table of values must be filled."""
     fill_sums(options, rules)
     fill_losses(packed, held, options, rules)
     loss = compute_worst_loss(packed, options, rules)
@@ -183,7 +171,6 @@ def compute_option_loss(
 
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    """Return the charge on what is net short by strike and expiry."""
     shocks = rules.shocks
     rate = shocks.initial_short_charge if is_initial else shocks.short_charge
     return rate * compute_short_notional(options, rules) if rate > 0.0 else 0.0
@@ -196,7 +183,6 @@ def compute_option_scenario_margin(
     rules: OptionRules,
     is_initial: bool,
 ) -> float:
-    """Return the portfolio margin of futures and options; the table of values must be filled."""
     loss, gross = compute_option_loss(packed, held, options, rules), compute_gross(packed, held)
     offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
     margin = combine_scenarios(packed, loss, gross, offset, is_initial)

@@ -15,15 +15,12 @@ from backtest.venue.scenario_fields import Row, is_list, read_row
 
 @dataclass(frozen=True)
 class Figures:
-    """A fixed count of numbers, or None if ``may_be_none``."""
-
     count: int
     number: Number = NOT_NEGATIVE
     may_be_none: bool = False
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: Any, *, where: str) -> tuple[float, ...] | None:
-        """Return the numbers."""
         if value is None and self.may_be_none:
             return None
         if not is_list(value) or len(value) != self.count:

@@ -1,11 +1,4 @@
-"""Margin of options per option and by strategies, in functions that also compile.
-
-By strategies, shorts are covered by longs of the same kind that expire no earlier, or by shares.
-The pairs whose shorts expire together are one payoff: they need its greatest loss over 0 and the
-strikes, without premiums. Shorts that nothing covers are naked. Of three pairings (the cheapest
-pair by pair, the one that covers most, none) the cheapest counts. Amounts are per unit of the
-underlying.
-"""
+"""Margin of options per option and by strategies, in functions that also compile."""
 
 from __future__ import annotations
 
@@ -22,12 +15,10 @@ FAR = 1e4
 
 
 def compute_otm(options: OptionPositions, i: int, price: float) -> float:
-    """Return how far an option is out of the money."""
     return float(max(0.0, options.signs[i] * (options.strikes[i] - price)))
 
 
 def compute_payoff(options: OptionPositions, i: int, price: float) -> float:
-    """Return what an option pays per unit at expiry, in cash."""
     return float(max(0.0, options.signs[i] * (price - options.strikes[i])))
 
 
@@ -50,7 +41,6 @@ def compute_standard_margin(
 
 
 def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    """Return the margin of all options sold, each by itself; longs need none."""
     total = 0.0
     for i in range(len(options.signs)):
         if options.quantities[i] < 0.0:
@@ -63,7 +53,6 @@ def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: b
 
 
 def compute_naked(options: OptionPositions, rates: OptionRates, i: int) -> float:
-    """Return what a short that nothing covers needs, its mark included."""
     price = options.indices[i]
     of_strike = rates.least_put * options.strikes[i]
     least = rates.least_call * price if options.signs[i] > 0.0 else of_strike
@@ -72,7 +61,6 @@ def compute_naked(options: OptionPositions, rates: OptionRates, i: int) -> float
 
 
 def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
-    """Return what a short i needs that is covered by long j, or by shares if j is beyond all."""
     price = options.indices[i]
     if j == len(options.signs):
         return compute_payoff(options, i, price) if rates.has_covered_itm else 0.0
@@ -80,7 +68,6 @@ def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) 
 
 
 def is_cover(options: OptionPositions, i: int, j: int) -> bool:
-    """Return whether j covers a short i: shares, or a long of its kind that expires no earlier."""
     if j == len(options.signs):
         return True
     is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
@@ -88,16 +75,11 @@ def is_cover(options: OptionPositions, i: int, j: int) -> bool:
 
 
 def is_sold(options: OptionPositions, i: int, g: int, sign: float) -> bool:
-    """Return whether an option is a short of a group and kind."""
     is_alike = options.groups[i] == g and options.signs[i] == sign
     return bool(is_alike and options.quantities[i] < 0.0)
 
 
 def find_shares(packed: PortfolioRules, held: Holdings, rules: OptionRules, g: int) -> float:
-    """Return the signed units of the underlying of a group that are held as linear contracts.
-
-    An isolated position covers nothing: its profit does not back the options.
-    """
     s = rules.underlyings[g]
     if s < 0 or packed.brackets.are_inverse[s] or not is_in_pool(packed, held, s):
         return 0.0
@@ -105,7 +87,6 @@ def find_shares(packed: PortfolioRules, held: Holdings, rules: OptionRules, g: i
 
 
 def reset(options: OptionPositions, rules: OptionRules, g: int, shares: float, sign: float) -> None:
-    """Write what the shorts of a kind have uncovered and its longs to spare, and pair nothing."""
     rows, n = rules.scratch.rows, len(options.signs)
     rows[SPARE, n] = max(0.0, sign * shares)
     for i in range(n):
@@ -119,10 +100,6 @@ def reset(options: OptionPositions, rules: OptionRules, g: int, shares: float, s
 def find_distances(
     options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
 ) -> None:
-    """Write the least cost of a way from an uncovered short to each short and cover.
-
-    A way goes from a short to a cover, and from a cover back to a short that it covers now.
-    """
     rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
     rows[OF_SHORT, :] = math.inf
     rows[OF_LONG, :] = math.inf
@@ -139,7 +116,6 @@ def find_distances(
 
 
 def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
-    """Improve the ways through one short; return whether any got cheaper."""
     rows, paths, matches = rules.scratch.rows, rules.scratch.paths, rules.scratch.matches
     count, slack = 0, 1e-12 * options.indices[i]
     for j in range(len(options.signs) + 1):
@@ -158,7 +134,6 @@ def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
 
 
 def find_last(rules: OptionRules) -> int:
-    """Return the cover with something to spare that is reached most cheaply, -1 if none saves."""
     rows, found, best = rules.scratch.rows, -1, 0.0
     for j in range(rows.shape[1]):
         if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
@@ -167,7 +142,6 @@ def find_last(rules: OptionRules) -> int:
 
 
 def pair_along(rules: OptionRules, last: int) -> None:
-    """Pair as much as the way to a cover allows."""
     scratch, paths = rules.scratch, rules.scratch.paths
     units, j = scratch.rows[SPARE, last], last
     while j >= 0:
@@ -189,7 +163,6 @@ def pair_along(rules: OptionRules, last: int) -> None:
 def pair_shorts(
     options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
 ) -> None:
-    """Cover the shorts of a kind at the least cost, by ways of least cost one after another."""
     n = len(options.signs)
     for _ in range(4 * n * (n + 1)):
         find_distances(options, rules, g, sign, bonus)
@@ -203,7 +176,6 @@ def pair_shorts(
 
 
 def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float) -> float:
-    """Return the loss at expiry of the shorts of one expiry with what covers them."""
     matches, n, loss = rules.scratch.matches, len(options.signs), 0.0
     for i in range(n):
         if options.expiries[i] == e and options.quantities[i] < 0.0:
@@ -215,7 +187,6 @@ def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float
 
 
 def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    """Return the greatest losses of the pairs of each expiry over 0 and the strikes."""
     n, total = len(options.signs), 0.0
     for first in range(n):
         before = 0
@@ -232,7 +203,6 @@ def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
 
 
 def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: float) -> int:
-    """Return the naked short of a kind that needs most per unit, -1 if there is none."""
     rows, found = rules.scratch.rows, -1
     for i in range(len(options.signs)):
         is_open = is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0
@@ -242,7 +212,6 @@ def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: flo
 
 
 def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    """Return what naked shorts need: of a call and a put the larger, and the other's mark."""
     rows, total = rules.scratch.rows, 0.0
     for _ in range(2 * len(options.signs)):
         call = find_dearest(options, rules, g, 1.0)
@@ -271,7 +240,6 @@ def sum_covered(
     g: int,
     is_initial: bool,
 ) -> float:
-    """Return what shorts covered by shares need besides them, less what conversions spare."""
     scratch, n, total = rules.scratch, len(options.signs), 0.0
     for i in range(n):
         units = scratch.matches[i, n] if options.groups[i] == g else 0.0
@@ -288,7 +256,6 @@ def sum_covered(
 
 
 def find_other_side(options: OptionPositions, rules: OptionRules, i: int) -> float:
-    """Return the units of longs of the other kind with the strike and expiry of option i."""
     units = 0.0
     for j in range(len(options.signs)):
         if options.pairs[j] == options.pairs[i] and options.signs[j] != options.signs[i]:
@@ -304,7 +271,6 @@ def pair_group(
     g: int,
     way: int,
 ) -> None:
-    """Pair the shorts of an underlying: 0 not at all, 1 most cheaply, 2 as many as possible."""
     shares = find_shares(packed, held, rules, g)
     bonus = FAR * find_index(options, g) if way == 2 else 0.0
     for sign in (1.0, -1.0):
@@ -321,7 +287,6 @@ def find_way(
     g: int,
     is_initial: bool,
 ) -> tuple[int, float]:
-    """Return the way of pairing that needs least, the first of equal ones, and what it needs."""
     found, least = 0, math.inf
     for way in (1, 2, 0):
         pair_group(packed, held, options, rules, g, way)
@@ -334,7 +299,6 @@ def find_way(
 
 
 def find_index(options: OptionPositions, g: int) -> float:
-    """Return the index of a group, that of its first option."""
     for i in range(len(options.signs)):
         if options.groups[i] == g:
             return float(options.indices[i])
@@ -348,7 +312,6 @@ def compute_strategies(
     rules: OptionRules,
     is_initial: bool,
 ) -> float:
-    """Return what the options of all underlyings need, without the shares."""
     total = 0.0
     for g in range(len(rules.underlyings)):
         total += find_way(packed, held, options, rules, g, is_initial)[1]
@@ -358,7 +321,6 @@ def compute_strategies(
 def compute_premiums(
     packed: PortfolioRules, held: Holdings, options: OptionPositions, rules: OptionRules
 ) -> float:
-    """Return what longs cost at their marks, less what shorts that they cover brought."""
     matches, n, total = rules.scratch.matches, len(options.signs), 0.0
     for g in range(len(rules.underlyings)):
         way = find_way(packed, held, options, rules, g, True)[0]

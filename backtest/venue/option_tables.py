@@ -33,17 +33,12 @@ YEAR_DAYS = 365.0
 
 
 def name_labels(options: Sequence[OptionPosition]) -> tuple[str, ...]:
-    """Return what the options move with, each once, in order."""
     return tuple(dict.fromkeys(each.label for each in options))
 
 
 def number_groups(
     options: Sequence[OptionPosition], rule: MarginRule, names: Sequence[str]
 ) -> tuple[tuple[str, ...], IntArray]:
-    """Return the names of all groups, and the group of each option.
-
-    Under portfolio margin an option named after an instrument is in that one's group.
-    """
     labels = name_labels(options)
     if not isinstance(rule, ScenarioMargin):
         return labels, index_names([each.label for each in options], labels)
@@ -56,19 +51,15 @@ def number_groups(
 
 
 def index_names(found: Sequence[object], order: Sequence[object]) -> IntArray:
-    """Return the place of each name among those in order."""
     places = {each: k for k, each in enumerate(order)}
     return np.array([places[each] for each in found], dtype=np.int64)
 
 
 def number_each(keys: Sequence[object]) -> IntArray:
-    """Return a number for each key, the same for equal ones."""
     return index_names(keys, list(dict.fromkeys(keys)))
 
 
 def pack_options(options: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
-    """Return options as arrays; values and marks are not filled."""
-
     def read(numbers: Sequence[float]) -> FloatArray:
         return np.array(numbers, dtype=np.float64)
 
@@ -99,7 +90,6 @@ def pack_options(options: Sequence[OptionPosition], groups: IntArray) -> OptionP
 
 
 def pack_shocks(rule: ScenarioMargin | None, groups: Sequence[str]) -> ShockTables:
-    """Return the scenarios of options as arrays; empty ones without portfolio margin."""
     rows = [[(*row, 0.0, 0.0)[:4] for row in rule.rows_of(each)] for each in groups] if rule else []
     shocks = OptionShocks() if rule is None else rule.options
     counts, moves = pack_rows([[row[0] for row in each] for each in rows])
@@ -135,7 +125,6 @@ def pack_shocks(rule: ScenarioMargin | None, groups: Sequence[str]) -> ShockTabl
 
 
 def pack_rates(rule: MarginRule) -> OptionRates:
-    """Return the figures of margin per option and by strategies; those of other rules are 0."""
     standard = rule if isinstance(rule, Standard) else None
     strategy = rule if isinstance(rule, Strategy) else None
     return OptionRates(
@@ -155,7 +144,6 @@ def pack_rates(rule: MarginRule) -> OptionRates:
 
 
 def make_scratch(options: OptionPositions, shocks: ShockTables) -> OptionScratch:
-    """Return room for evaluations of some options."""
     n, (groups, rows) = len(options.signs), shocks.moves.shape
     expiries = int(options.expiries.max(initial=-1)) + 1
     return OptionScratch(
@@ -173,10 +161,6 @@ def make_scratch(options: OptionPositions, shocks: ShockTables) -> OptionScratch
 def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Sequence[str], names: Sequence[str]
 ) -> OptionRules:
-    """Return how a rule margins options as arrays.
-
-    ``groups`` are the names of their groups, ``names`` those of the other instruments.
-    """
     scenarios = rule if isinstance(rule, ScenarioMargin) else None
     kinds = {ScenarioMargin: BY_SCENARIOS, Standard: PER_OPTION, Strategy: BY_STRATEGIES}
     counts = {"none": NONE, "long": LONG}
@@ -195,7 +179,6 @@ def pack_option_rules(
 
 
 def check_options(options: Sequence[OptionPosition], rule: MarginRule, where: str) -> None:
-    """Refuse options that a rule cannot margin."""
     if not isinstance(rule, ScenarioMargin | Standard | Strategy):
         raise ParameterError(
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}",
@@ -210,7 +193,6 @@ def check_options(options: Sequence[OptionPosition], rule: MarginRule, where: st
 
 
 def check_settlement(options: Sequence[OptionPosition], rule: MarginRule, where: str) -> None:
-    """Refuse options of two settlements, and coins under strategies."""
     coin = [each.option.name for each in options if each.option.is_coin]
     cash = [each.option.name for each in options if not each.option.is_coin]
     coins = sorted({str(each.option.underlying) for each in options if each.option.is_coin})
@@ -230,7 +212,6 @@ def check_settlement(options: Sequence[OptionPosition], rule: MarginRule, where:
 
 
 def check_indices(options: Sequence[OptionPosition], where: str) -> None:
-    """Refuse two index prices, or two times, of one underlying."""
     first: dict[str, OptionPosition] = {}
     for each in options:
         other = first.setdefault(each.label, each)
@@ -246,7 +227,6 @@ def check_indices(options: Sequence[OptionPosition], where: str) -> None:
 
 
 def check_scenarios(options: Sequence[OptionPosition], rule: ScenarioMargin, where: str) -> None:
-    """Refuse options without a volatility, and moves of their index to 0."""
     for each in options:
         if each.volatility is None:
             raise ParameterError(
@@ -259,7 +239,6 @@ def check_scenarios(options: Sequence[OptionPosition], rule: ScenarioMargin, whe
 
 
 def check_moves(rule: ScenarioMargin) -> None:
-    """Refuse moves of the index of options to 0."""
     moves = [row[0] for rows in rule.moves.values() for row in rows]  # type: ignore[union-attr]
     if min(moves) <= -1.0:
         raise ParameterError(

@@ -19,7 +19,6 @@ SMALL_VEGA = 1e-4
 def compute_option_value(
     options: OptionPositions, i: int, ratio: float, volatility: float
 ) -> float:
-    """Return what one contract is worth where its index is multiplied by a ratio."""
     forward = options.indices[i] * options.bases[i] * ratio
     price = scalar_price(
         options.signs[i],
@@ -34,7 +33,6 @@ def compute_option_value(
 
 
 def compute_option_delta(options: OptionPositions, i: int) -> float:
-    """Return the delta of one contract in units of the underlying: size N(d1), signed."""
     sign, forward = options.signs[i], options.indices[i] * options.bases[i]
     s = options.volatilities[i] * math.sqrt(options.years[i])
     if not s > 0.0:
@@ -46,7 +44,6 @@ def compute_option_delta(options: OptionPositions, i: int) -> float:
 
 
 def is_vega_small(options: OptionPositions, i: int) -> bool:
-    """Return whether the value of an option hardly depends on its volatility."""
     root = math.sqrt(options.years[i])
     s = options.volatilities[i] * root
     if not s > 0.0:
@@ -68,7 +65,6 @@ def compute_shock_scale(shocks: ShockTables, years: float) -> float:
 def compute_shocked_volatility(
     shocks: ShockTables, volatility: float, shock: float, scale: float
 ) -> float:
-    """Return a volatility after a relative move; one that rises has a floor."""
     if shock == 0.0:
         return volatility
     moved = volatility * max(0.0, 1.0 + shock * scale)
@@ -78,7 +74,6 @@ def compute_shocked_volatility(
 def compute_skewed_volatility(
     options: OptionPositions, i: int, shocks: ShockTables, is_absolute: bool
 ) -> float:
-    """Return a volatility after a turn of the smile: more for strikes further from the forward."""
     root = math.sqrt(options.years[i])
     first = 2 if is_absolute else 0
     cap = shocks.skew[first] + shocks.skew[first + 1] * root
@@ -92,10 +87,6 @@ def compute_skewed_volatility(
 
 
 def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Write the value of one contract of an option in each row of its group's scenarios.
-
-    It is that of :func:`compute_option_value`. What the rows have in common is computed once.
-    """
     shocks, table, g = rules.shocks, rules.scratch.table, options.groups[i]
     forward, strike = options.indices[i] * options.bases[i], options.strikes[i]
     time, distance = math.sqrt(options.years[i]), log_ratio(forward, strike)
@@ -116,7 +107,6 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
 
 
 def fill_scenario_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Write the value of one contract of an option in all scenarios."""
     shocks, table = rules.shocks, rules.scratch.table
     after = shocks.moves.shape[1]
     volatility = options.volatilities[i]
@@ -132,7 +122,6 @@ def fill_scenario_values(options: OptionPositions, rules: OptionRules, i: int) -
 
 
 def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -> float:
-    """Return the share of an option's mark that backs the account, as ``option_value`` says."""
     if rules.counted == NET:
         return 1.0
     if options.quantities[i] <= 0.0:
@@ -144,7 +133,6 @@ def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -
 
 
 def has_short(options: OptionPositions, i: int) -> bool:
-    """Return whether options of the same group and kind are sold."""
     count = 0
     for j in range(len(options.signs)):
         is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
@@ -153,7 +141,6 @@ def has_short(options: OptionPositions, i: int) -> bool:
 
 
 def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float:
-    """Return what the options add to the backing M of the account, at their marks."""
     total = 0.0
     for i in range(len(options.signs)):
         if options.quantities[i] != 0.0:
@@ -163,7 +150,6 @@ def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float
 
 
 def compute_options_value(options: OptionPositions) -> float:
-    """Return the value of all options at their marks, as it is in the equity."""
     total = 0.0
     for i in range(len(options.signs)):
         if options.quantities[i] != 0.0:

@@ -45,12 +45,9 @@ STEP = 1e-6
 
 @dataclass(frozen=True)
 class OwnRule:
-    """An object with the methods of :class:`RequirementRule`."""
-
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> RequirementRule:
-        """Return the object."""
         if isinstance(value, type) or not isinstance(value, RequirementRule):
             raise ParameterError(
                 f"{name} must have the methods requirement and initial, got {repr_plain(value)}",
@@ -62,14 +59,6 @@ class OwnRule:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class OwnMargin(MarginRule):
-    """A requirement of the user's own as a rule of an account.
-
-    Parameters
-    ----------
-    rule : RequirementRule
-        The object; its ``level`` is that of the rule, 1 without one.
-    """
-
     rule: Annotated[Any, OwnRule()] = field()
 
     def _check_rules(self) -> None:
@@ -82,7 +71,6 @@ class OwnMargin(MarginRule):
         names: Sequence[str],
         underlyings: Sequence[str] = (),  # noqa: ARG002 - as the others
     ) -> ScenarioTables:
-        """Return scenario tables with one group per instrument and no losses."""
         count = len(names)
         return pack_no_scenarios()._replace(
             counts=np.ones(count, dtype=np.int64),
@@ -96,19 +84,15 @@ class OwnMargin(MarginRule):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its level and the name of its class: the object itself is not stored."""
         own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__
         return {"level": self.level, "own": own}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:  # noqa: ARG003
-        """Return a rule that refuses to answer: code is never read from stored data."""
         return cls(rule=StoredRule(str(data.get("own")), data.get("level", 1.0)))
 
 
 class StoredRule:
-    """The name of a requirement of one's own as stored with a result; a run needs the object."""
-
     def __init__(self, name: str, level: float) -> None:
         self.name = name
         self.level = level
@@ -123,7 +107,6 @@ class StoredRule:
         return hash(repr(self))
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:  # noqa: ARG002
-        """Raise a ParameterError: the object is not there."""
         raise ParameterError(
             f"a requirement of your own is not stored with a result; this one used {self.name!r}",
             where="Account.requirement",
@@ -138,12 +121,9 @@ MarginRule.kinds["own"] = OwnMargin
 
 @dataclass(frozen=True)
 class Requirement:
-    """A rule of the package, the name of a preset, or an object of the user's own."""
-
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> MarginRule:
-        """Return the rule."""
         if isinstance(value, MarginRule):
             return value
         if isinstance(value, str):
@@ -154,7 +134,6 @@ class Requirement:
 def ask_rule(
     rule: RequirementRule, method: str, positions: Mapping[str, float], prices: Mapping[str, float]
 ) -> float:
-    """Return what a method of the user's own rule answers, at least 0 and not NaN."""
     where = f"{type(rule).__name__}.{method}"
     try:
         answer = getattr(rule, method)(positions, prices)
@@ -179,20 +158,6 @@ def make_own_twins(
     names: Sequence[str],
     extra: Mapping[str, Any] | None = None,
 ) -> types.SimpleNamespace:
-    """Return the functions of the kernels as plain twins that ask a rule of the user's own.
-
-    Parameters
-    ----------
-    modules : sequence of modules
-        Those of the kernel and of the rules of a portfolio; of equal names the last one's is
-        returned.
-    rule : RequirementRule
-        The user's object.
-    names : sequence of str
-        The instruments, in the order of the arrays.
-    extra : Mapping, optional
-        Other values for names of the modules.
-    """
     scopes = [dict(vars(module)) for module in modules]
     twins: dict[int, Any] = {}
     for module, scope in zip(modules, scopes, strict=True):
@@ -209,8 +174,6 @@ def make_own_twins(
 
 
 class OwnFunctions:
-    """The functions that take the place of those of the rules that compile."""
-
     def __init__(
         self, rule: RequirementRule, names: Sequence[str], is_failing: Callable[..., bool]
     ) -> None:
@@ -219,7 +182,6 @@ class OwnFunctions:
         self.is_failing = is_failing
 
     def replacements(self) -> list[tuple[Callable[..., Any], Callable[..., Any]]]:
-        """Return the functions that are replaced, each with what takes its place."""
         return [
             (portfolio_requirement.compute_portfolio_requirement, self.compute_requirement),
             (portfolio_requirement.compute_portfolio_initial, self.compute_initial),
@@ -228,15 +190,12 @@ class OwnFunctions:
         ]
 
     def compute_requirement(self, rules: PortfolioRules, held: Holdings) -> float:
-        """Return R."""
         return ask_rule(self.rule, "requirement", *self.describe(rules, held))
 
     def compute_initial(self, rules: PortfolioRules, held: Holdings) -> float:
-        """Return the initial margin."""
         return ask_rule(self.rule, "initial", *self.describe(rules, held))
 
     def fill_shares(self, rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-        """Write the Euler shares as central differences; collateral has none."""
         shares[:] = 0.0
         for i, quantity in enumerate(held.quantities.tolist()):
             if is_in_pool(rules, held, i):
@@ -255,8 +214,6 @@ class OwnFunctions:
         end: Waypoint,
         shares: FloatArray,  # noqa: ARG002 - as the function that it replaces
     ) -> float:
-        """Return the first failing place between two waypoints, NaN if none fails."""
-
         def fails(place: float) -> bool:
             move_holdings(held, start, end, place)
             return self.is_failing(rules, held, cash)
@@ -266,7 +223,6 @@ class OwnFunctions:
     def describe(
         self, rules: PortfolioRules, held: Holdings
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the cross positions and all known prices by name, as a rule takes them."""
         positions, prices = {}, {}
         for i, name in enumerate(self.names):
             value = float(held.values[i])
@@ -279,7 +235,6 @@ class OwnFunctions:
 
 
 def find_first_place(fails: Callable[[float], bool]) -> float:
-    """Return the first failing place among 16 parts, bisected; 0 at the start, NaN if none."""
     if fails(0.0):
         return 0.0
     for part in range(1, PARTS + 1):

@@ -5,8 +5,6 @@ failure ``D = M - level R`` is then concave and piecewise linear between the pla
 smaller side of a group changes (which matters with a pair contingency only). A tangent of a concave
 function lies above it, so Newton's method from a failing place goes down to the one root and
 reaches it after finitely many pieces.
-
-Functions that look ahead write the values they try into ``held.values`` and ``held.prices``.
 """
 
 from __future__ import annotations
@@ -37,7 +35,6 @@ class Waypoint(NamedTuple):
 
 
 def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) -> None:
-    """Value the holdings at a place between two waypoints: 0 is the start, 1 the end."""
     for i in range(len(held.values)):
         step = end.values[i] - start.values[i]
         held.values[i] = end.values[i] if place == 1.0 else start.values[i] + place * step
@@ -55,7 +52,6 @@ def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) ->
 def compute_slope(
     rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, shares: FloatArray
 ) -> float:
-    """Return how D changes per unit of place, where the holdings are valued now."""
     fill_shares(rules, held, shares)
     slope, n = 0.0, len(held.values)
     for i in range(n):
@@ -77,7 +73,6 @@ def compute_slope(
 def find_next_break(
     rules: PortfolioRules, held: Holdings, start: Waypoint, end: Waypoint, place: float
 ) -> float:
-    """Return the next place at which the smaller side of a group changes, 1 if there is none."""
     nearest = 1.0
     if not rules.has_scenarios or rules.scenarios.pair_contingency <= 0.0:
         return nearest
@@ -103,11 +98,6 @@ def find_failure(
     end: Waypoint,
     shares: FloatArray,
 ) -> float:
-    """Return the first place between two waypoints where the cross positions fail; NaN if none.
-
-    0 if they fail at the start. ``shares`` is room for (n + C,) numbers. Afterwards the holdings
-    are valued at the place found, or at the end.
-    """
     move_holdings(held, start, end, 0.0)
     if is_pool_failing(rules, held, cash):
         return 0.0
@@ -131,7 +121,6 @@ def descend(
     place: float,
     shares: FloatArray,
 ) -> float:
-    """Return the root of D between ``low``, where it is positive, and a failing place."""
     high = place
     for _ in range(MOST_STEPS):
         left = compute_distance_left(rules, held, cash)

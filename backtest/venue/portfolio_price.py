@@ -1,8 +1,4 @@
-"""The price of one instrument at which the cross positions of a portfolio fail.
-
-Under brackets the other instruments stay where they are. Under scenarios the instrument's group,
-and the collateral that cancels its risk, move along by the same ratio.
-"""
+"""The price of one instrument at which the cross positions of a portfolio fail."""
 
 from __future__ import annotations
 
@@ -22,7 +18,6 @@ HALVINGS = 60
 
 
 def find_group(packed: PortfolioRules, i: int) -> int:
-    """Return the group of an instrument; -2 under brackets, which have none."""
     if packed.has_scenarios:
         for g in range(len(packed.scenarios.products)):
             for place in range(packed.scenarios.starts[g], packed.scenarios.starts[g + 1]):
@@ -32,12 +27,10 @@ def find_group(packed: PortfolioRules, i: int) -> int:
 
 
 def is_moving(packed: PortfolioRules, i: int, j: int) -> bool:
-    """Return whether instrument j moves with instrument i: itself, or one of its group."""
     return j == i or (packed.has_scenarios and find_group(packed, i) == find_group(packed, j))
 
 
 def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
-    """Write the waypoint at which the price of i, its group and their collateral is multiplied."""
     for j in range(len(start.values)):
         factor = 1.0
         if is_moving(packed, i, j):
@@ -50,7 +43,6 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
 
 
 def has_one_kind(packed: PortfolioRules, held: Holdings, i: int) -> bool:
-    """Return whether all that moves with an instrument is linear, or all inverse, as it is."""
     is_inverse = packed.brackets.are_inverse[i]
     for j in range(len(held.quantities)):
         is_other = packed.brackets.are_inverse[j] != is_inverse
@@ -72,7 +64,6 @@ def bisect_ratio(
     start: Waypoint,
     end: Waypoint,
 ) -> float:
-    """Bisect between 1 and a failing price ratio for the ratio at which the pool fails."""
     sound, failing = 1.0, ratio
     for _ in range(HALVINGS):
         middle = 0.5 * (sound + failing)
@@ -95,7 +86,6 @@ def search_ratio(
     end: Waypoint,
     shares: FloatArray,
 ) -> float:
-    """Return the ratio at which the pool fails in the direction of ``first``; NaN if none."""
     ratio = first
     while NEAR_ZERO <= ratio <= FAR_AWAY:
         aim(packed, start, i, ratio, end)
@@ -119,11 +109,6 @@ def find_failure_ratio(
     end: Waypoint,
     shares: FloatArray,
 ) -> float:
-    """Return the ratio of an instrument's price at which the pool fails, the nearer of two.
-
-    1 if it fails now, NaN if no price does. ``start`` has a copy of the values and prices now,
-    ``end`` and ``shares`` are room. The holdings are valued at the start again afterwards.
-    """
     aim(packed, start, i, 1.0, end)
     move_holdings(held, start, end, 0.0)
     if is_pool_failing(packed, held, cash):

@@ -1,10 +1,4 @@
-"""The margin requirement of a portfolio of cross positions, and each position's part in it.
-
-Under brackets the requirement is the sum of the positions' own (:mod:`backtest.venue.requirement`).
-Under scenarios it is ``max(factor S, minimum G) + contingency G + pair_contingency O`` of the worst
-loss S, the gross notional G and the offsetting notional O (:mod:`backtest.venue.scenario_loss`).
-Isolated positions have their own requirement and are not in it.
-"""
+"""The margin requirement of a portfolio of cross positions, and each position's part in it."""
 
 from __future__ import annotations
 
@@ -34,14 +28,12 @@ from backtest.venue.scenario_loss import (
 
 
 def compute_tested_notional(rules: PortfolioRules, held: Holdings, i: int) -> float:
-    """Return the notional that a position's own maintenance margin is valued at."""
     value = held.entries[i] if rules.brackets.are_valued_at_entry[i] else held.values[i]
     notional: float = abs(held.quantities[i]) * abs(value)
     return notional
 
 
 def find_bracket(tables: BracketTables, i: int, notional: float) -> int:
-    """Return the bracket of a notional of one instrument."""
     k = 0
     while k + 1 < tables.counts[i] and notional > tables.floors[i, k + 1]:
         k += 1
@@ -49,16 +41,10 @@ def find_bracket(tables: BracketTables, i: int, notional: float) -> int:
 
 
 def scale_rate(rate: float, multiplier: float, close_fee: float) -> float:
-    """Return a maintenance rate under a multiplier, including the closing fee."""
     return min(1.0, multiplier * rate + close_fee)
 
 
 def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
-    """Return the maintenance margin of a notional of one instrument.
-
-    With the bits of :func:`backtest.venue.requirement.compute_maintenance`. It is written out here
-    because a call would cost many times the arithmetic: it passes all arrays of the rules.
-    """
     x, fee = tables.multipliers[i], tables.close_fees[i]
     rate, amount, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, 1
     while k < tables.counts[i] and notional > tables.floors[i, k]:
@@ -70,7 +56,6 @@ def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
 
 
 def sum_maintenance(rules: PortfolioRules, held: Holdings, first: int, stop: int) -> float:
-    """Return the bracket requirements of the cross positions from ``first`` up to ``stop``."""
     tables, total = rules.brackets, 0.0
     for i in range(first, stop):
         if is_cross(held.quantities[i], tables.are_isolated[i]):
@@ -81,20 +66,14 @@ def sum_maintenance(rules: PortfolioRules, held: Holdings, first: int, stop: int
 
 
 def compute_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
-    """Return the maintenance margin of one cross position by its own brackets."""
     return sum_maintenance(rules, held, i, i + 1)
 
 
 def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
-    """Return the maintenance margin of one position by its own brackets, cross or isolated."""
     return find_maintenance(rules.brackets, i, compute_tested_notional(rules, held, i))
 
 
 def sum_initial(rules: PortfolioRules, held: Holdings) -> float:
-    """Return the bracket initial margins of all cross positions.
-
-    Each has the bits of :func:`backtest.venue.requirement.compute_initial`.
-    """
     tables, total = rules.brackets, 0.0
     for i in range(len(held.quantities)):
         if is_cross(held.quantities[i], tables.are_isolated[i]):
@@ -112,7 +91,6 @@ def sum_initial(rules: PortfolioRules, held: Holdings) -> float:
 def combine_scenarios(
     rules: PortfolioRules, loss: float, gross: float, offset: float, is_initial: bool
 ) -> float:
-    """Return the requirement of a worst loss, a gross notional and an offsetting notional."""
     tables = rules.scenarios
     factor = tables.initial_factor if is_initial else tables.factor
     contingency = tables.initial_contingency if is_initial else tables.contingency
@@ -121,7 +99,6 @@ def combine_scenarios(
 
 
 def compute_scenario_margin(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
-    """Return the portfolio margin of the cross positions."""
     loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
     offset = compute_offset(rules, held) if rules.scenarios.pair_contingency > 0.0 else 0.0
     return combine_scenarios(rules, loss, gross, offset, is_initial)
@@ -135,10 +112,7 @@ def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> floa
 
 
 def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
-    """Return the initial margin of all cross positions, in the settlement currency.
-
-    Under brackets that of a spot leg contains its haircut, which M is without already.
-    """
+    """Return the initial margin of all cross positions, in the settlement currency."""
     if rules.has_scenarios:
         return compute_scenario_margin(rules, held, True)
     total = sum_initial(rules, held)
@@ -146,14 +120,12 @@ def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
 
 
 def compute_haircut(rules: PortfolioRules, held: Holdings, i: int) -> float:
-    """Return what of the value of a long spot leg does not back positions; 0 of others."""
     if not is_spot_leg(rules, i) or not held.quantities[i] > 0.0:
         return 0.0
     return float(rules.spot.haircuts[i] * (held.quantities[i] * held.values[i]))
 
 
 def compute_haircuts(rules: PortfolioRules, held: Holdings) -> float:
-    """Return what of the value of all long spot legs does not back positions."""
     total = 0.0
     if rules.spot.has_any:
         for i in range(len(held.quantities)):
@@ -162,13 +134,11 @@ def compute_haircuts(rules: PortfolioRules, held: Holdings) -> float:
 
 
 def compute_portfolio_backing(rules: PortfolioRules, held: Holdings, cash: float) -> float:
-    """Return M, what backs the cross positions: ``cash`` is w, after paying for them."""
     total = compute_full_backing(rules, held, cash)
     return total - compute_haircuts(rules, held) if rules.spot.has_any else total
 
 
 def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> float:
-    """Return M with spot legs in full."""
     total = cash
     for i in range(len(held.quantities)):
         if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
@@ -177,7 +147,6 @@ def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> 
 
 
 def has_pool(rules: PortfolioRules, held: Holdings) -> bool:
-    """Return whether any cross position is held."""
     count = 0
     for i in range(len(held.quantities)):
         count += is_cross(held.quantities[i], rules.brackets.are_isolated[i])
@@ -185,7 +154,6 @@ def has_pool(rules: PortfolioRules, held: Holdings) -> bool:
 
 
 def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
-    """Return whether the cross positions fail: M is at most level R, and there are any."""
     if not has_pool(rules, held):
         return False
     needed = rules.level * compute_portfolio_requirement(rules, held)
@@ -219,7 +187,6 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write the Euler shares of the portfolio margin."""
     tables = rules.scenarios
     loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
     is_least = tables.minimum * gross > tables.factor * loss
@@ -235,7 +202,6 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
 
 
 def add_loss_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Add each member's loss in the row that decides for its group; the nets must be filled."""
     tables = rules.scenarios
     for g in range(len(tables.products)):
         counted = 1.0
@@ -254,7 +220,6 @@ def add_loss_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -
 def add_row_shares(
     rules: PortfolioRules, held: Holdings, g: int, k: int, scale: float, shares: FloatArray
 ) -> None:
-    """Add what each member of a group, and collateral that moves with it, gains in row k."""
     tables = rules.scenarios
     move = tables.moves[g, k]
     for place in range(tables.starts[g], tables.starts[g + 1]):
@@ -268,7 +233,6 @@ def add_row_shares(
 
 
 def add_offset_shares(rules: PortfolioRules, held: Holdings, g: int, shares: FloatArray) -> None:
-    """Add the charge on what offsets within a group: the smaller side pays, equal ones half."""
     longs, shorts = compute_side(rules, held, g, 1.0), compute_side(rules, held, g, -1.0)
     of_longs = 1.0 if longs < shorts else 0.0 if longs > shorts else 0.5
     rate = rules.scenarios.pair_contingency

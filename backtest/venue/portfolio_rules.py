@@ -94,12 +94,6 @@ class SpotTables(NamedTuple):
 
 
 class PortfolioRules(NamedTuple):
-    """The margin rules of an account with several positions.
-
-    The cross positions fail where what backs them is at most ``level`` times their requirement:
-    that of the scenarios if ``has_scenarios``, otherwise the sum of their brackets.
-    """
-
     brackets: BracketTables
     scenarios: ScenarioTables
     collateral: CollateralTables
@@ -124,7 +118,6 @@ class Holdings(NamedTuple):
 
 
 def pick_rules(tables: BracketTables, i: int) -> MarginRules:
-    """Return the bracket rules of one instrument; its arrays are views of the tables."""
     count = tables.counts[i]
     floors: Any = tables.floors[i, :count]
     caps: Any = tables.caps[i, :count]
@@ -150,15 +143,12 @@ def pick_rules(tables: BracketTables, i: int) -> MarginRules:
 
 
 def is_spot_leg(rules: PortfolioRules, i: int) -> bool:
-    """Return whether an instrument is a spot leg, which is paid when it is bought."""
     return bool(rules.spot.has_any and rules.spot.are_spot[i])
 
 
 def is_cross(quantity: float, is_isolated: bool) -> bool:
-    """Return whether a position is held, and in cross margin."""
     return quantity != 0.0 and not is_isolated
 
 
 def is_in_pool(rules: PortfolioRules, held: Holdings, i: int) -> bool:
-    """Return whether an instrument is held as a cross position."""
     return is_cross(held.quantities[i], rules.brackets.are_isolated[i])

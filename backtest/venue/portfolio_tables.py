@@ -20,8 +20,6 @@ from backtest.venue.requirement import MarginRules
 
 
 class PortfolioTerms(Protocol):
-    """What :func:`pack_scenarios` reads of a portfolio margin."""
-
     @property
     def across(self) -> str:
         """How groups add up."""
@@ -60,8 +58,6 @@ class PortfolioTerms(Protocol):
 
 
 class Asset(Protocol):
-    """What :func:`pack_collateral` reads of a collateral."""
-
     @property
     def slippage(self) -> float:
         """How much under the price it is sold."""
@@ -75,10 +71,6 @@ class Asset(Protocol):
 
 
 def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[IntArray, FloatArray]:
-    """Return the lengths of some rows, and the rows padded by their last number.
-
-    The array has at least ``width`` columns, and one if there are no rows.
-    """
     counts = np.array([len(row) for row in rows], dtype=np.int64)
     most = max([width, *(len(row) for row in rows)])
     padded = [[*row, *[row[-1] if row else math.nan] * (most - len(row))] for row in rows]
@@ -86,7 +78,6 @@ def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[IntArray
 
 
 def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> BracketTables:
-    """Return the bracket tables of some instruments, with room for ``width`` brackets each."""
     counts, floors = pack_rows([each.floors for each in rules], width)
 
     def pack(name: str) -> FloatArray:
@@ -118,7 +109,6 @@ def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> BracketTables
 
 
 def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tuple[IntArray, ...]:
-    """Return the instruments sorted by group, and where each group starts."""
     places = {name: i for i, name in enumerate(names)}
     members = [[places[name] for name in group] for group in groups.values()]
     lengths = [len(group) for group in members]
@@ -129,10 +119,6 @@ def pack_groups(groups: Mapping[str, Sequence[str]], names: Sequence[str]) -> tu
 def pack_scenarios(
     rule: PortfolioTerms, names: Sequence[str], underlyings: Sequence[str] = ()
 ) -> ScenarioTables:
-    """Return the scenario tables of a portfolio margin for these instruments.
-
-    ``underlyings`` are groups that may have options only.
-    """
     groups = rule.list_groups(names)
     groups |= {each: () for each in underlyings if each not in groups}
     rows = [rule.linear_rows_of(group) for group in groups]
@@ -161,7 +147,6 @@ def pack_scenarios(
 
 
 def pack_no_scenarios() -> ScenarioTables:
-    """Return scenario tables without a group, for an account under brackets."""
     empty = np.zeros(0, dtype=np.int64)
     return ScenarioTables(
         counts=empty,
@@ -184,7 +169,6 @@ def pack_no_scenarios() -> ScenarioTables:
 
 
 def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
-    """Return the spot legs among some instruments by their haircuts; None of all others."""
     are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
     if not are_spot.any():
         return SpotTables(False, np.zeros(1, dtype=np.bool_), np.zeros(1))
@@ -192,7 +176,6 @@ def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
 
 
 def pack_collateral(collateral: Sequence[Asset], groups: Sequence[str] = ()) -> CollateralTables:
-    """Return the rates of some collateral; ``groups`` are those of the scenarios, in order."""
     tiers = [each.list_tiers() for each in collateral]
     counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
     cancelled = [each.cancels_risk or "" for each in collateral]
@@ -216,7 +199,6 @@ def pack_holdings(
     amounts: Sequence[float] = (),
     prices: Sequence[float] = (),
 ) -> Holdings:
-    """Return holdings as arrays of their own; entries are the values if they are left out."""
     return Holdings(
         quantities=np.array(quantities, dtype=np.float64),
         entries=np.array(values if entries is None else entries, dtype=np.float64),

@@ -262,13 +262,11 @@ def is_history(at: TimeLike | None) -> bool:
 
 
 def _read_choice(at: TimeLike | None) -> str | None:
-    """Return the chosen day; None for the newest table of each group."""
     is_word = isinstance(at, str) and at in (HISTORY, LATEST)
     return None if at is None or is_word else read_day(at, where="at")
 
 
 def _choose(tables: list[Group], day: str | None) -> tuple[Group, str | None]:
-    """Return the table in force at a day, and the day of the next table."""
     begun = [k for k, table in enumerate(tables) if day is None or table["date"] <= day]
     k = begun[-1] if begun else 0
     return tables[k], tables[k + 1]["date"] if k + 1 < len(tables) else None
@@ -304,10 +302,6 @@ def _venues() -> list[str]:
 
 
 def _load(venue: str) -> dict[str, dict[str, Any]]:
-    """Return the symbols of a venue, each with its title and its groups as lists by date.
-
-    Raises VenueError if there is no such venue, or its file has defects.
-    """
     path = Path(venue) if str(venue).endswith(SUFFIX) else FOLDER / f"{venue}{SUFFIX}"
     if not is_path(path) or not path.is_file():
         raise _unknown_venue(venue)
@@ -375,7 +369,6 @@ def _check_table(table: object, where: str) -> Mapping[str, Any]:
 
 
 def _as_lists(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a symbol's groups, each as a list of dated tables."""
     return {
         name: value if name == "title" or isinstance(value, list) else [value]
         for name, value in table.items()

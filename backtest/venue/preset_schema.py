@@ -29,7 +29,6 @@ def find_defects(groups: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_group_defects(name: str, tables: Any) -> Iterator[str]:
-    """Yield the defects of the dated tables of one group."""
     dates: list[str] = []
     for table in tables or ():
         if not isinstance(table, Mapping):

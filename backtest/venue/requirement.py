@@ -1,18 +1,5 @@
 """The margin requirement of a position: its interface, and its implementation by brackets.
 
-The account, the lanes of a sweep and the public functions of :mod:`backtest.venue.margin` use a
-requirement only through these functions. Another kind of requirement is another record with its own
-implementation of them.
-
-- :func:`compute_maintenance`: the margin below which a position is liquidated
-- :func:`compute_initial`: the margin that an order needs
-- :func:`compute_largest_notional`, :func:`compute_setting`: the limits of an order
-- :func:`backtest.venue.liquidation_price.compute_liquidation_value`: the value at which a position
-  is liquidated
-- :func:`compute_step_floor`, :func:`compute_affordable`: the size after a reduction
-- :func:`is_bounded_by_rate`, :func:`has_one_rate`, :func:`compute_highest_rate`: properties that
-  the quick checks of a sweep rely on; without them they compute the requirement itself
-
 Brackets ``k`` have a floor ``f_k``, a cap ``C_k``, a maintenance rate ``r_k`` and a largest
 leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``c_0 = 0`` and
 ``c_k = c_{k-1} + f_k (r_k - r_{k-1})`` is continuous and convex in the notional ``N``. A
@@ -37,7 +24,6 @@ if TYPE_CHECKING:
     from backtest.venue.venue import Venue
 
 LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
-"""The fields of :class:`MarginRules` with one entry per bracket."""
 
 
 class MarginRules(NamedTuple):
@@ -67,7 +53,6 @@ class MarginRules(NamedTuple):
 
 
 def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) -> MarginRules:
-    """Return a venue's margin rules as plain numbers, for an account's margin mode."""
     return MarginRules(
         floors=tuple(bracket.floor for bracket in venue.brackets),
         caps=tuple(bracket.cap for bracket in venue.brackets),
@@ -90,21 +75,14 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
 
 
 def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
-    """Return the maintenance rate of bracket k under a multiplier, including the closing fee."""
     return min(1.0, multiplier * rules.rates[k] + rules.close_fee)
 
 
 def count_brackets(rules: MarginRules, notional: float) -> int:
-    """Return the number of brackets over whose floor a notional is.
-
-    The compiled twin and the one for arrays return the number of all brackets: their loops
-    over brackets are unrolled, and each compares the notional with the floor of its bracket.
-    """
     return bisect_left(rules.floors, notional)
 
 
 def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return MM(N): go up to the bracket of the notional, summing its amount."""
     rate = compute_rate(rules, 0, multiplier)
     amount = 0.0
     for k in range(1, count_brackets(rules, notional)):
@@ -121,12 +99,10 @@ def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) 
 
 
 def compute_setting(rules: MarginRules, multiplier: float) -> float:
-    """Return the leverage set at the venue, at most what the first bracket allows."""
     return min(rules.setting, rules.leverages[0] / multiplier)
 
 
 def compute_best_leverage(rules: MarginRules, multiplier: float) -> float:
-    """Return the largest leverage that any order may have."""
     most = rules.leverages[0] / multiplier
     return rules.setting if 0.0 < rules.setting < most else most
 
@@ -134,11 +110,6 @@ def compute_best_leverage(rules: MarginRules, multiplier: float) -> float:
 def compute_largest_notional(
     rules: MarginRules, equity: float, held: float, cost: float, multiplier: float
 ) -> float:
-    """Return the largest notional an order may reach, after its own cost.
-
-    ``held`` is the notional already held on the order's side (negative on the other side), and
-    ``cost`` what a unit of traded notional costs: ``N <= X (E - cost (N - held))``.
-    """
     if rules.setting > 0.0:
         setting, most = compute_setting(rules, multiplier), 0.0
         for k in range(len(rules.caps)):
@@ -153,11 +124,6 @@ def compute_largest_notional(
 
 
 def compute_after_cost(leverage: float, equity: float, held: float, cost: float) -> float:
-    """Return the largest N with ``N <= leverage (equity - cost (N - held))``, at least 0.
-
-    It is a sum of two products whose factors are the same for all accounts, so that they are
-    computed once for many accounts.
-    """
     slope = 1.0 + cost * leverage
     if leverage == math.inf:
         of_equity, of_held = (1.0 / cost, 1.0) if cost > 0.0 else (math.inf, 0.0)
@@ -169,7 +135,6 @@ def compute_after_cost(leverage: float, equity: float, held: float, cost: float)
 
 
 def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the least equity with which a new order may reach the notional."""
     if rules.setting > 0.0:
         return notional / compute_setting(rules, multiplier)
     leverage = rules.leverages[0]
@@ -182,7 +147,6 @@ def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> f
 
 
 def compute_step_floor(rules: MarginRules, notional: float) -> float:
-    """Return the floor of the notional's bracket, at which the next lower rate applies."""
     floor = 0.0
     for k in range(1, len(rules.floors)):
         if notional <= rules.floors[k]:
@@ -194,7 +158,6 @@ def compute_step_floor(rules: MarginRules, notional: float) -> float:
 def compute_affordable(
     rules: MarginRules, size: float, value: float, cost: float, spared: float, multiplier: float
 ) -> float:
-    """Return the largest size q, up to one, with ``MM(q value) <= spared + cost q``."""
     allowed = size
     amount, last = 0.0, 0.0
     for k in range(len(rules.floors)):
@@ -212,17 +175,14 @@ def compute_affordable(
 
 
 def is_bounded_by_rate(rules: MarginRules) -> bool:
-    """Return whether MM is at most the highest rate times the notional at each price."""
     return not rules.is_valued_at_entry
 
 
 def has_one_rate(rules: MarginRules) -> bool:
-    """Return whether the highest rate is the same for every notional."""
     return len(rules.floors) == 1
 
 
 def compute_highest_rate(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the highest rate of the brackets up to a notional: MM(N) is at most that times N."""
     highest = compute_rate(rules, 0, multiplier)
     found = highest
     for k in range(1, len(rules.floors)):

@@ -1,9 +1,4 @@
-"""The margin requirement of an account with several positions: the protocol and the bracket rule.
-
-A rule says what the cross positions of an account need. :class:`Brackets` adds up what each needs
-by its venue's brackets; :class:`backtest.venue.scenario_margin.ScenarioMargin` is portfolio margin.
-A rule of one's own is an object with two methods, :class:`RequirementRule`.
-"""
+"""Margin requirement of an account with several positions: the protocol and the bracket rule."""
 
 from __future__ import annotations
 
@@ -172,12 +167,6 @@ class MarginRule(Value):
 
 
 class BoundRule(NamedTuple):
-    """A compiled rule for some venues and collateral; a :class:`RequirementRule`.
-
-    ``haircuts`` are those of spot legs, None of all others; empty without any. ``underlyings`` are
-    the groups of options.
-    """
-
     rule: MarginRule
     rules: dict[str, MarginRules]
     collateral: tuple[Collateral, ...]
@@ -187,17 +176,14 @@ class BoundRule(NamedTuple):
     underlyings: tuple[str, ...] = ()
 
     def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
-        """Return the maintenance requirement of the positions."""
         return float(compute_portfolio_requirement(*self.value(positions, prices)))
 
     def initial(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
-        """Return the initial margin of the positions."""
         return float(compute_portfolio_initial(*self.value(positions, prices)))
 
     def value(
         self, positions: Mapping[str, float], prices: Mapping[str, float]
     ) -> tuple[PortfolioRules, Holdings]:
-        """Return the rules and the holdings as arrays, in the order of the rules."""
         names = list(self.rules)
         held = pack_holdings(
             quantities=[positions.get(name, 0.0) for name in names],
@@ -242,7 +228,6 @@ class Brackets(MarginRule):
 
 
 def check_inverse(packed: PortfolioRules, names: Sequence[str]) -> None:
-    """Refuse a scenario that takes an inverse contract to a price of 0, where it has no value."""
     tables = packed.scenarios
     for g in range(len(tables.products)):
         lowest = float(tables.moves[g, : tables.counts[g]].min())

@@ -11,27 +11,21 @@ from backtest.base import FrozenTable, ParameterError, check_number, repr_plain
 from backtest.base.fields import NOT_NEGATIVE
 
 EVERY = "*"
-"""The name under which ``moves`` has the scenarios of all groups that it does not name."""
 EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
 NOUNS = ("move", "weight", "move of volatility", "relief")
-"""The numbers of a scenario; the last two are for options."""
 Row: TypeAlias = tuple[float, ...]
 
 
 def is_list(value: object) -> bool:
-    """Return whether a value is a sequence that is not a text."""
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Scenarios by group: relative moves of the price, with weights."""
-
     kind: ClassVar[type] = object
     is_table: ClassVar[bool] = True
 
     def check(self, name: str, value: object, *, where: str) -> FrozenTable:
-        """Return the table of rows ``(move, weight)``; a list holds for every group."""
         table = value if isinstance(value, Mapping) else {EVERY: value}
         if not table:
             raise ParameterError(
@@ -48,7 +42,6 @@ class Moves:
 
 
 def read_rows(name: str, rows: Any, *, where: str) -> tuple[Row, ...]:
-    """Return the scenarios of one group."""
     if not is_list(rows) or not rows:
         raise ParameterError(
             f"{name} must be a list of at least one (move, weight), got {repr_plain(rows)}",
@@ -59,7 +52,6 @@ def read_rows(name: str, rows: Any, *, where: str) -> tuple[Row, ...]:
 
 
 def read_row(row: Any, *, where: str) -> Row:
-    """Return one scenario; a move alone has weight 1, and zeros at the end are left out."""
     given = tuple(row) if is_list(row) else (row, 1.0)
     if not 2 <= len(given) <= len(NOUNS):
         raise ParameterError(
@@ -88,14 +80,11 @@ def read_row(row: Any, *, where: str) -> Row:
 
 @dataclass(frozen=True)
 class NameGroups:
-    """Lists of names by the name of their group; no name is in two of them."""
-
     member: str
     kind: ClassVar[type] = object
     is_table: ClassVar[bool] = True
 
     def check(self, name: str, value: object, *, where: str) -> FrozenTable:
-        """Return the table of tuples of names."""
         if not isinstance(value, Mapping) or not value:
             raise ParameterError(
                 f"{name} must be a table of lists of names, got {repr_plain(value)}",
@@ -127,12 +116,9 @@ class NameGroups:
 
 @dataclass(frozen=True)
 class InitialTerms:
-    """The factor and the contingency of initial margin."""
-
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: Any, *, where: str) -> tuple[float, float]:
-        """Return both as floats of at least 0."""
         if not is_list(value) or len(value) != 2:
             raise ParameterError(
                 f"{name} must be (factor, contingency), got {repr_plain(value)}",

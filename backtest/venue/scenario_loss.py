@@ -6,9 +6,6 @@ linear contract and times m / (1 + m) for an inverse one, so that a group is its
 Collateral that cancels risk in the group is a linear part of it. With its own worst row for each
 group the loss is ``sum_g max(0, max_k l_gk)``; with the same row for all groups of a product
 ``max(0, max_k sum_g (l_gk if l_gk > 0 else offset l_gk))``, products summed.
-
-Functions take as few arrays as they can: those of a portfolio are many, and each call passes them
-all.
 """
 
 from __future__ import annotations
@@ -17,12 +14,10 @@ from backtest.venue.portfolio_rules import Holdings, PortfolioRules, ScenarioTab
 
 
 def compute_gain_rate(is_inverse: bool, move: float) -> float:
-    """Return the profit of a long per unit of notional after a relative move of the price."""
     return move / (1.0 + move) if is_inverse else move
 
 
 def compute_move_loss(linear: float, inverse: float, move: float, weight: float) -> float:
-    """Return the loss of two net notionals in one scenario; negative for a gain."""
     gain = linear * move
     if inverse != 0.0:
         gain += inverse * (move / (1.0 + move))
@@ -30,13 +25,11 @@ def compute_move_loss(linear: float, inverse: float, move: float, weight: float)
 
 
 def compute_exposure(held: Holdings, i: int) -> float:
-    """Return the signed notional of one position."""
     exposure: float = held.quantities[i] * abs(held.values[i])
     return exposure
 
 
 def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
-    """Write the net notionals of each group into the tables: linear ones, inverse ones."""
     tables, brackets = rules.scenarios, rules.brackets
     for g in range(len(tables.products)):
         linear, inverse = 0.0, 0.0
@@ -55,14 +48,12 @@ def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
 
 
 def compute_group_loss(tables: ScenarioTables, g: int, k: int) -> float:
-    """Return the loss of a group in row k of its scenarios, from its nets; negative for a gain."""
     return compute_move_loss(
         tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
     )
 
 
 def find_group_row(tables: ScenarioTables, g: int) -> int:
-    """Return the row in which a group loses most, the first of equal ones; -1 if none loses."""
     linear, inverse = tables.nets[g, 0], tables.nets[g, 1]
     worst, found = 0.0, -1
     for k in range(tables.counts[g]):
@@ -73,12 +64,10 @@ def find_group_row(tables: ScenarioTables, g: int) -> int:
 
 
 def count_gain(offset: float, loss: float) -> float:
-    """Return the share of a group's result that counts: losses in full, gains by the offset."""
     return 1.0 if loss > 0.0 else offset
 
 
 def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
-    """Return the loss of a product in row k: gains of a group count by the offset."""
     total = 0.0
     for g in range(len(tables.products)):
         if tables.products[g] == product:
@@ -89,7 +78,6 @@ def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
 
 
 def count_rows(tables: ScenarioTables, product: int) -> int:
-    """Return the number of rows of a product: that of its groups."""
     rows = 0
     for g in range(len(tables.products)):
         if tables.products[g] == product:
@@ -98,7 +86,6 @@ def count_rows(tables: ScenarioTables, product: int) -> int:
 
 
 def find_product_row(tables: ScenarioTables, product: int) -> int:
-    """Return the row in which a product loses most, the first of equal ones; -1 if none loses."""
     worst, found = 0.0, -1
     for k in range(count_rows(tables, product)):
         loss = compute_product_loss(tables, product, k)
@@ -108,7 +95,6 @@ def find_product_row(tables: ScenarioTables, product: int) -> int:
 
 
 def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
-    """Return the worst loss of the cross positions in all scenarios, at least 0."""
     fill_nets(rules, held)
     tables, total = rules.scenarios, 0.0
     if tables.is_same_row:
@@ -128,7 +114,6 @@ def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
 
 
 def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
-    """Return the sum of the notionals of the cross positions."""
     total = 0.0
     for i in range(len(held.quantities)):
         if is_cross(held.quantities[i], rules.brackets.are_isolated[i]):
@@ -137,7 +122,6 @@ def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
 
 
 def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> float:
-    """Return the notional of a group's cross positions on one side: 1 for longs, -1 for shorts."""
     total = 0.0
     for place in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
         i = rules.scenarios.members[place]
@@ -147,7 +131,6 @@ def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> 
 
 
 def compute_offset(rules: PortfolioRules, held: Holdings) -> float:
-    """Return the notional that offsets within groups: the smaller side of each group."""
     total = 0.0
     for g in range(len(rules.scenarios.products)):
         longs = compute_side(rules, held, g, 1.0)

@@ -103,7 +103,6 @@ class ScenarioMargin(MarginRule):
             )
 
     def _check_products(self) -> None:
-        """Check that the groups of a product have scenarios of one length."""
         moves: Any = self.moves
         if self.across == "independent":
             return
@@ -230,7 +229,6 @@ def _check_known(
     noun: str = "group",
     field: str = "moves",
 ) -> None:
-    """Check that all names are among the known ones."""
     unknown = [f"{each!r}{did_you_mean(each, known)}" for each in given if each not in known]
     if unknown:
         raise ParameterError(

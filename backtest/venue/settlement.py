@@ -35,11 +35,6 @@ def agree_settlement(
     ParameterError
         If two settle in different currencies; or if one of several is inverse, and the currency of
         one is unknown.
-
-    Examples
-    --------
-    >>> agree_settlement({"BTCUSDT": Contract(), "B": Contract(settles="USDT")}, where="doc")
-    'USDT'
     """
     found = {
         name: _find_settlement(contract, (*(said or {}).get(name, ()), name), given)
@@ -66,13 +61,7 @@ def find_pools(
     said: Mapping[str, Collection[str]],
     currencies: Collection[str],
 ) -> dict[str, int]:
-    """Return the number of the currency in which each contract settles.
-
-    Raises
-    ------
-    ParameterError
-        If it is unknown, or not one of the currencies of the account.
-    """
+    """Return the number of the currency in which each contract settles."""
     pools: dict[str, int] = {}
     for name, contract in contracts.items():
         found = _find_settlement(contract, (*said.get(name, ()), name), "")
@@ -120,10 +109,7 @@ def check_names_agree(
 
 
 def _find_settlement(contract: Contract, names: Collection[str], given: str) -> str:
-    """Return the currency that a contract declares, or else the caller or its names say.
-
-    The names come first for an inverse contract: it settles in the coin, whatever is given.
-    """
+    """Return the currency that a contract declares, or else the caller or its names say."""
     is_inverse = contract.kind == "inverse"
     said = _read_names(names, is_inverse=is_inverse)
     return contract.settles or (said or given if is_inverse else given or said)

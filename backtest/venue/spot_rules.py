@@ -1,8 +1,4 @@
-"""Rules of a venue whose contract is spot: a paid leg of an account with several positions.
-
-A spot leg is paid in full when it is bought, with cash or on credit, and has no requirement by
-brackets. Of a long, the share ``haircut`` of its value does not back positions.
-"""
+"""Rules of a venue whose contract is spot: a paid leg of an account with several positions."""
 
 from __future__ import annotations
 
@@ -21,11 +17,9 @@ ACCOUNT_FIELDS = (
     "interest_on", "borrow_rate", "cash_rate", "short_rate", "day_count", "funding_jitter",
     "call_grace",
 )  # fmt: skip
-"""Fields of a venue that belong to the account: those of all its venues must be the same."""
 
 
 def choose_leverage(haircut: float, max_leverage: float | None) -> float:
-    """Return the largest leverage of an order; by default initial margin is twice the haircut."""
     if max_leverage is not None:
         return max_leverage
     if haircut > 0.0:
@@ -40,7 +34,6 @@ def choose_leverage(haircut: float, max_leverage: float | None) -> float:
 def list_spot_parts(
     haircut: float, borrow_rate: Rate, max_leverage: float | None, lot: float, like: Any
 ) -> dict[str, Any]:
-    """Return the contract, the bracket and the account's fields of the venue of a spot leg."""
     shared = {} if like is None else {name: getattr(like, name) for name in ACCOUNT_FIELDS}
     contract = Contract(
         kind="spot", haircut=haircut, borrow_rate=borrow_rate, lot=lot, tick=1e-8, min_notional=0.0
@@ -50,7 +43,6 @@ def list_spot_parts(
 
 
 def force_spot(fee: Cost, slippage: Cost, like: Any) -> Liquidation:
-    """Return the liquidation of a spot leg, in the mode of the other instruments."""
     forced = Liquidation(mode="close", fee=fee, slippage=slippage)
     if like is None:
         return forced
@@ -61,7 +53,6 @@ def force_spot(fee: Cost, slippage: Cost, like: Any) -> Liquidation:
 
 
 def check_spot(venue: Any) -> None:
-    """Refuse settings of margin that a spot leg has no use for."""
     multipliers = choose_multipliers(venue)
     demand = (venue.contract.haircut or 0.0) * venue.brackets[0].max_leverage
     rules: tuple[tuple[bool, str, Any, str, str], ...] = (

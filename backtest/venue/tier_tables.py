@@ -1,10 +1,4 @@
-"""The margin tables of many symbols of a venue in one CSV file beside its TOML file.
-
-``binance-usdm.toml`` has a table ``[tiers]`` with what these symbols share: a title, a contract,
-and in ``[[tiers.brackets]]`` the source of each day. ``binance-usdm.csv`` has a row per bracket.
-Only presets of the package are stored in this way; :func:`backtest.venue.brackets.complete_table`
-checks the figures, as those of any table.
-"""
+"""The margin tables of many symbols of a venue in one CSV file beside its TOML file."""
 
 from __future__ import annotations
 
@@ -16,7 +10,6 @@ from typing import Any
 
 TIERS = "tiers"
 COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
-"""The figures of a bracket, in the order in which they are stored."""
 
 
 def read_tier_tables(path: Path, shared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -48,12 +48,9 @@ class Step:
 
 @dataclass(frozen=True)
 class ProfitShare:
-    """``"all"``, ``"losses"``, or a share from 0 to 1."""
-
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> float | str:
-        """Return the share or the word."""
         if isinstance(value, str):
             place = f"{where} (a share from 0 to 1 may be given)"
             return Choice("all", "losses").check(name, value, where=place)
@@ -64,17 +61,13 @@ ORDERS = (
     "most_relief", "largest_loss", "largest_requirement", "largest_notional",
     "futures_then_options",
 )  # fmt: skip
-"""The orders in which a partial liquidation may reduce several positions."""
 
 
 @dataclass(frozen=True)
 class ReductionOrder:
-    """One of :data:`ORDERS`, or names of instruments in their order."""
-
     kind: ClassVar[type] = object
 
     def check(self, name: str, value: object, *, where: str) -> str | tuple[str, ...]:
-        """Return the word, or the names as a tuple."""
         if isinstance(value, str):
             return Choice(*ORDERS).check(name, value, where=f"{where} (or a list of names)")
         is_list = isinstance(value, Sequence) and bool(value)
@@ -165,7 +158,6 @@ class Contract(Value):
             self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
 
     def _check_spot(self) -> None:
-        """Require the two numbers of a spot contract, and refuse them for others."""
         for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
             value = getattr(self, name)
             if (value is None) == self.is_spot:
@@ -180,7 +172,6 @@ class Contract(Value):
 
 
 def has_other_unit(kind: str, other: str) -> bool:
-    """Return whether notionals of contracts of two kinds are in different currencies."""
     return (kind == "inverse") != (other == "inverse")
 
 

@@ -168,7 +168,6 @@ class Venue(Value, Viewable):
         return {name: getattr(self, name) for name in RATES}
 
     def _check_earlier(self, close_fee: float) -> None:
-        """Refuse earlier tables that are invalid, or not in order of time."""
         linked = link_tables(self.earlier, tuple(self.brackets))
         for each in linked if close_fee > 0.0 else ():
             complete_table(each.brackets, close_fee)

@@ -27,14 +27,11 @@ Solve: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 class Memory(NamedTuple):
-    """How far covariances look back: an exponential half-life, or a window with shrinkage."""
-
     half_life: float | None
     window: int | None
 
     @property
     def known(self) -> int:
-        """The number of returns after which an instrument takes part."""
         return self.window or max(2, math.ceil(self.half_life or 0.0))
 
 
@@ -138,7 +135,6 @@ def hierarchical(
 
 
 def read_memory(half_life: Any, window: Any, every: Any, name: str) -> Memory:
-    """Return the arguments for how far covariances look back, checked."""
     where = f"bt.allocate.{name}"
     Range(1, math.inf, "bars").check("every", every, where=where, whole=True)
     if half_life is not None and window is not None:
@@ -208,7 +204,6 @@ def _shrink(returns: FloatArray) -> FloatArray:
 
 
 def _check_moves(covariances: FloatArray, segment: Segment, markets: Markets) -> None:
-    """Refuse an instrument whose price has not moved: its volatility is 0."""
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     still = np.argwhere(~(variances > 0.0))
     if len(still):

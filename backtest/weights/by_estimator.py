@@ -21,7 +21,6 @@ WHERE = "bt.allocate.fitted"
 WORK = 500.0
 """Work of one fit in the check for lookahead, in bars of an ordinary estimator."""
 PLAN = USUAL._replace(budget=4.0)
-"""The check may cost as much as the fits themselves."""
 
 
 def fitted(
@@ -127,7 +126,6 @@ def _fit_all(
 
 
 def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
-    """Return the weights of one fit; the estimator keeps nothing of it."""
     name = type(estimator).__name__
     where = f"{WHERE}, {name}, returns up to {returns.index[-1]:%Y-%m-%d %H:%M} UTC"
     try:
@@ -151,10 +149,6 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> FloatArray:
 
 
 def _check_repeatable(markets: Markets, estimator: Any, window: int, every: int) -> None:
-    """Refuse an estimator that gives other weights for the same returns.
-
-    The check for lookahead may take such differences for rounding, because weights are held.
-    """
     segments = list(list_segments(markets, window, every))
     if not segments:
         return
@@ -171,7 +165,6 @@ def _check_repeatable(markets: Markets, estimator: Any, window: int, every: int)
 
 
 def find_simple_returns(markets: Markets) -> pd.DataFrame:
-    """Return simple returns of closes by time and name, NaN outside the spans."""
     close = markets.panel().close.T
     returns = np.full(close.shape, np.nan)
     returns[1:] = close[1:] / close[:-1] - 1.0

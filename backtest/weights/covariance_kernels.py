@@ -38,7 +38,6 @@ def ewma_covariances(
 
 
 def add_products(sums: FloatArray, row: FloatArray, decay: float) -> None:
-    """Let the sums of products decay by one bar, and add those of its returns."""
     for i in range(len(row)):
         for j in range(len(row)):
             sums[i, j] = decay * sums[i, j] + row[i] * row[j]
@@ -67,10 +66,7 @@ def equal_risk_lanes(covariances: FloatArray, out: FloatArray) -> None:
 
 
 def solve_in_turn(covariance: FloatArray, weights: FloatArray) -> float:
-    """Solve w_i (C w)_i = 1/n for each weight with the others fixed; return the largest change.
-
-    It is the positive root of C_ii w_i^2 + b w_i - 1/n, b the covariance with the others.
-    """
+    """Solve w_i (C w)_i = 1/n for each weight with the others fixed; return the largest change."""
     n = len(weights)
     largest = 0.0
     for i in range(n):

@@ -42,8 +42,6 @@ def equal_risk_weights(covariances: FloatArray) -> FloatArray:
 def minimum_variance_weights(covariances: FloatArray, *, long_only: bool = False) -> FloatArray:
     """Return C^-1 1 / (1' C^-1 1), or the long weights of least variance.
 
-    Shapes as in :func:`inverse_volatility_weights`. Raises ParameterError if a matrix is singular.
-
     Notes
     -----
     The long weights are in proportion to the y >= 0 that minimizes y' C y / 2 - 1' y: the least
@@ -80,9 +78,6 @@ def _solve_nonnegative(matrix: FloatArray, right: FloatArray) -> FloatArray:
 def hierarchical_weights(covariances: FloatArray, *, linkage: Linkage = "single") -> FloatArray:
     """Return the weights of hierarchical risk parity.
 
-    Shapes as in :func:`inverse_volatility_weights`; ``linkage`` is a method of
-    ``scipy.cluster.hierarchy.linkage``.
-
     Notes
     -----
     Instruments are clustered by d_ij = sqrt((1 - rho_ij) / 2) and put in the order of the tree. The
@@ -95,7 +90,6 @@ def hierarchical_weights(covariances: FloatArray, *, linkage: Linkage = "single"
 
 
 def _order(covariance: FloatArray, linkage: Linkage) -> IntArray:
-    """Return the instruments in the order of their tree."""
     from scipy.cluster import hierarchy  # noqa: PLC0415 - takes a while, only where asked for
 
     n = len(covariance)
@@ -124,7 +118,6 @@ def _split_risk(covariance: FloatArray, order: IntArray) -> FloatArray:
 
 
 def _find_variance(covariance: FloatArray, members: IntArray) -> float:
-    """Return the variance of members that are weighted by the inverses of their variances."""
     part = covariance[np.ix_(members, members)]
     inverse = 1.0 / np.diagonal(part)
     weights = inverse / inverse.sum()

@@ -12,13 +12,6 @@ from backtest.market import Markets
 
 
 class Segment(NamedTuple):
-    """Bars in which the same instruments have weights.
-
-    ``members`` are the rows of the instruments, ``first`` is the bar of the first return that all
-    of them have, and ``bars`` are those at whose closes weights are made, the first of them where
-    the segment begins.
-    """
-
     members: IntArray
     first: int
     bars: IntArray
@@ -29,12 +22,6 @@ Solve: TypeAlias = Callable[[Segment], FloatArray]
 
 
 def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]:
-    """Yield the segments in order of time.
-
-    An instrument takes part while it can be traded, once it has ``known`` returns. Weights are made
-    where a segment begins, and at each bar whose close is a multiple of ``every`` bars since 1970;
-    in a market with sessions, since the first bar.
-    """
     has_part = find_members(markets, known)
     is_new = np.any(has_part[:, 1:] != has_part[:, :-1], axis=0)
     starts = np.flatnonzero(np.concatenate([[True], is_new]))
@@ -76,7 +63,6 @@ def hold_weights(markets: Markets, segments: Iterator[Segment], solve: Solve) ->
 
 
 def fill_forward(rows: FloatArray) -> FloatArray:
-    """Return rows with the last known one in place of those that are NaN."""
     is_known = ~np.isnan(rows[:, 0])
     last = np.maximum.accumulate(np.where(is_known, np.arange(len(rows)), 0))
     return rows[last]

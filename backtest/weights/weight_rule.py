@@ -14,7 +14,6 @@ from backtest.weights import formulas
 from backtest.weights.by_covariance import Memory, Solve, weigh_by_covariance
 
 BY_COVARIANCE = ("inverse-volatility", "equal-risk", "minimum-variance", "hierarchical")
-"""The rules that read returns."""
 
 
 class WeightRule(SignalRule):

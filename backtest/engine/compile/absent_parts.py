@@ -1,8 +1,4 @@
-"""The rules of several positions without what few accounts have: options, several currencies.
-
-They take a third of the time to compile. An account that has neither runs the same rules with their
-branches left out, and with their loops over no option; the other accounts run all of them.
-"""
+"""The rules of several positions without what few accounts have: options, several currencies."""
 
 from __future__ import annotations
 
@@ -21,68 +17,52 @@ CALLS: dict[str, Any] = {
     "count_options": 0,
     "take_option_step": None,
 }
-"""What these functions give in an account without options; the last one is never called there."""
 POOLS = {"terms.n_pools > 1": False, "bar.terms.n_pools > 1": False, "terms.n_pools == 1": True}
 """What these comparisons give in an account of one currency."""
 NO_LOOPS = frozenset({"range(len(state.options.targets))", "range(len(own.targets))"})
-"""What loops over the options of an account go through."""
 
 
 def pack_terms(terms: Terms) -> Terms:
-    """Return the terms in the form of a compiled loop: the instruments as arrays.
-
-    In place of their list there is None for the loop without the absent parts, 0 for the other.
-    """
     has_parts = terms.n_pools > 1 or len(terms.options.instruments) > 0
     return terms._replace(instruments=0 if has_parts else None)
 
 
 class PartRemover(ast.NodeTransformer):
-    """Removes the code that only accounts with options, or several currencies, run."""
-
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
-        """Remove what comes after a return that is always reached."""
         self.generic_visit(node)
         ends = [k for k, line in enumerate(node.body) if isinstance(line, ast.Return)]
         del node.body[ends[0] + 1 if ends else len(node.body) :]
         return node
 
     def visit_Call(self, node: ast.Call) -> Any:
-        """Return what a call gives, where that is known."""
         name = getattr(node.func, "id", "")
         return ast.Constant(CALLS[name]) if name in CALLS else self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> Any:
-        """Return what a comparison gives, where that is known."""
         is_known = getattr(node.left, "attr", "") == "n_pools"
         return ast.Constant(POOLS[ast.unparse(node)]) if is_known else self.generic_visit(node)
 
     def visit_For(self, node: ast.For) -> Any:
-        """Remove a loop over no options."""
         return ast.Pass() if ast.unparse(node.iter) in NO_LOOPS else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> Any:
-        """Return the branch that is taken, where that is known."""
         self.generic_visit(node)
         if not isinstance(node.test, ast.Constant):
             return node
         return (node.body if node.test.value else node.orelse) or ast.Pass()
 
     def visit_IfExp(self, node: ast.IfExp) -> Any:
-        """Return the value that is taken, where that is known."""
         self.generic_visit(node)
         if not isinstance(node.test, ast.Constant):
             return node
         return node.body if node.test.value else node.orelse
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
-        """Return the opposite of a condition, where that is known."""
         self.generic_visit(node)
         is_known = isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant)
         return ast.Constant(not node.operand.value) if is_known else node  # type: ignore[attr-defined]
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
-        """Return a condition without the parts that are known."""
         self.generic_visit(node)
         ends = isinstance(node.op, ast.Or)  # what decides the condition alone
         values = [getattr(each, "value", None) for each in node.values]
@@ -94,7 +74,6 @@ class PartRemover(ast.NodeTransformer):
 
 
 def remove_parts(module: types.ModuleType, text: str, path: Path) -> dict[str, types.FunctionType]:
-    """Return the functions of a module that name absent parts, without them."""
     scope, found = dict(vars(module)), {}
     words = (*CALLS, *POOLS, *NO_LOOPS)
     if not any(each in text for each in words):

@@ -1,10 +1,4 @@
-"""A background process that compiles, for the next run, what this run executed in plain Python.
-
-It runs at the lowest priority and outlives the program that started it by a minute at most. It
-stops at once if that program is interrupted or killed: it reads from a pipe, and exits when the
-pipe closes without a message. Compiled files are written to the cache one by one, each atomically.
-A lock in the cache folder prevents a second process.
-"""
+"""A background process that compiles, for the next run, what this run executed in plain Python."""
 
 from __future__ import annotations
 
@@ -59,25 +53,17 @@ compile_order_from_stdin(int(sys.argv[1]))
 
 
 class CompileOrder(NamedTuple):
-    """What to compile: kernels first, then a loop, with its formula pickled.
-
-    The general loop calls its formulas, and has none of its own.
-    """
-
     kernels: tuple[KernelOrder, ...]
     loop: LoopOrder
     rule: bytes
 
 
 class Child(NamedTuple):
-    """The background process, and the writing end of its pipe."""
-
     process: subprocess.Popen[bytes]
     pipe: int
 
 
 def write_note(text: str) -> None:
-    """Write one line to stderr, if it is open: ``print`` would write to stdout instead."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError, ValueError):
@@ -85,15 +71,12 @@ def write_note(text: str) -> None:
 
 
 class CompilerProcess:
-    """The child of this process, if any, and whether the user was notified of it."""
-
     def __init__(self) -> None:
         self.child: Child | None = None
         self.is_notified = False
         self.notify: Callable[[str], None] = write_note
 
     def notify_once(self) -> None:
-        """Write one line, once, that something is compiled in the background."""
         if not self.is_notified:
             self.is_notified = True
             self.notify(NOTE)
@@ -103,7 +86,6 @@ BACKGROUND = CompilerProcess()
 
 
 def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
-    """Compile in the background, unless that is unwanted, already under way, or impossible."""
     folder = find_lasting_folder()
     is_unwanted = bool(os.environ.get("CI")) or read_mode() == "no" or os.name != "posix"
     if is_unwanted or folder is None:
@@ -119,7 +101,6 @@ def start_compiling(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> None:
 
 
 def take_lock(path: Path) -> int | None:
-    """Lock a file and return its handle; None if another process holds it."""
     handle = avoid_standard_streams(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     if lock_handle(handle, patience=0.0):
         return handle
@@ -128,10 +109,6 @@ def take_lock(path: Path) -> int | None:
 
 
 def avoid_standard_streams(handle: int) -> int:
-    """Return a handle of the same file that is not the number of stdin, stdout or stderr.
-
-    If the program was started with one of these closed, the next file opened takes its number.
-    """
     if handle > STDERR:
         return handle
     import fcntl  # noqa: PLC0415 - not on Windows, where nothing is compiled in the background
@@ -142,7 +119,6 @@ def avoid_standard_streams(handle: int) -> int:
 
 
 def pack_order(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> CompileOrder:
-    """Return an order that can be pickled."""
     if loop.recipe is None:
         return CompileOrder(kernels, loop, b"")
     bare = loop._replace(recipe=loop.recipe._replace(rule=None, memory=None))
@@ -150,7 +126,6 @@ def pack_order(kernels: tuple[KernelOrder, ...], loop: LoopOrder) -> CompileOrde
 
 
 def start_child(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) -> None:
-    """Start the child with its order, the lock, and the reading end of a pipe."""
     order = pack_order(kernels, loop)
     kill_child()
     reading, writing = map(avoid_standard_streams, os.pipe())
@@ -169,7 +144,6 @@ def start_child(kernels: tuple[KernelOrder, ...], loop: LoopOrder, lock: int) ->
 
 
 def open_child(stdin: IO[bytes], handles: tuple[int, int]) -> subprocess.Popen[bytes]:
-    """Start the process in a session of its own, so that Ctrl-C does not reach it."""
     return subprocess.Popen(
         [sys.executable, "-P", "-c", CHILD, str(handles[0])],
         stdin=stdin,
@@ -181,7 +155,6 @@ def open_child(stdin: IO[bytes], handles: tuple[int, int]) -> subprocess.Popen[b
 
 
 def kill_child() -> None:
-    """Kill the child at once, as after Ctrl-C."""
     child, BACKGROUND.child = BACKGROUND.child, None
     if child is not None:
         os.close(child.pipe)
@@ -190,7 +163,6 @@ def kill_child() -> None:
 
 
 def release_child() -> None:
-    """Let the child go on for a while when the program ends; kill it after an interrupt."""
     if issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt):
         kill_child()
     child, BACKGROUND.child = BACKGROUND.child, None
@@ -206,10 +178,6 @@ class CompileFirst(Exception):  # noqa: N818 - a reason to compile first
 
 
 def answer_first(run: Callable[[], Outcome], loop: LoopOrder) -> Outcome:
-    """Return what a run in plain Python returns, and have its loop compiled for the next run.
-
-    Raises :class:`CompileFirst` if a policy raised an error that compiled code may not raise.
-    """
     try:
         with ended_by_interrupts():
             outcome = run()
@@ -223,7 +191,6 @@ def answer_first(run: Callable[[], Outcome], loop: LoopOrder) -> Outcome:
 
 @contextlib.contextmanager
 def ended_by_interrupts() -> Iterator[None]:
-    """Kill the child if Ctrl-C interrupts the block."""
     try:
         yield
     except KeyboardInterrupt:
@@ -235,7 +202,6 @@ def ended_by_interrupts() -> Iterator[None]:
 
 
 def compile_order_from_stdin(pipe: int) -> None:
-    """Compile the order on stdin: the main function of the child."""
     os.environ["BACKTEST_COMPILE"] = "now"
     order: CompileOrder = pickle.load(sys.stdin.buffer)
     loop = order.loop
@@ -253,14 +219,12 @@ def compile_order_from_stdin(pipe: int) -> None:
 
 
 def exit_with_parent(pipe: int, patience: float) -> None:
-    """Wait for the end of the program that started this one, then exit within some seconds."""
     if os.read(pipe, 1) == STAY:
         time.sleep(patience)
     os._exit(1)
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the unfinished files of killed writers."""
     for path in folder.rglob(".new-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE:

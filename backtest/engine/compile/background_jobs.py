@@ -15,7 +15,6 @@ from backtest.engine.compile.plain_or_compiled import LoopOrder, mark_ready
 
 
 def compile_order(kernels: tuple[KernelOrder, ...], order: LoopOrder) -> None:
-    """Compile kernels and a loop, and mark the loop as ready."""
     count_attempt(order.tries)
     compile_kernels(kernels)
     compile_for(load_loop(order), order.arguments)
@@ -23,7 +22,6 @@ def compile_order(kernels: tuple[KernelOrder, ...], order: LoopOrder) -> None:
 
 
 def load_loop(order: LoopOrder) -> Any:
-    """Return the loop of an order, not yet compiled for its arguments."""
     if order.recipe is not None:
         return load_policy_loop(order.recipe)
     from backtest.engine.compile.general_compiler import find_general_loop  # noqa: PLC0415
@@ -32,7 +30,6 @@ def load_loop(order: LoopOrder) -> Any:
 
 
 def count_attempt(tries: Path) -> None:
-    """Note in a file that an attempt begins."""
     with contextlib.suppress(OSError):
         tries.parent.mkdir(parents=True, exist_ok=True)
         with tries.open("ab") as file:
@@ -40,13 +37,11 @@ def count_attempt(tries: Path) -> None:
 
 
 def compile_kernels(kernels: tuple[KernelOrder, ...]) -> None:
-    """Compile kernels of estimators."""
     for each in kernels:
         kernel = getattr(compile_module(import_module(each.module)), each.name)
         kernel.compile_for(each.arguments)
 
 
 def compile_for(loop: Any, arguments: tuple[Any, ...]) -> None:
-    """Compile a loop for outlined arguments, without calling it."""
     given = map(rebuild_argument, arguments)
     loop.compile(tuple(typeof(each, Purpose.argument) for each in given))  # type: ignore[no-untyped-call] # numba's

@@ -1,10 +1,4 @@
-"""Compile the loop of several positions, once for all accounts, and a formula for each policy.
-
-The rules of one position are compiled with flags that are decided at run time, so that one kernel
-serves any number of instruments and any kind of account; a second one is for accounts with options
-or several currencies. The kernel calls the policies through pointers. The cache is that of
-:mod:`backtest.engine.compile.loop_compiler`.
-"""
+"""Compile the loop of several positions, once for all accounts, and a formula for each policy."""
 
 from __future__ import annotations
 
@@ -130,7 +124,6 @@ MODULES = (
     currency_bar, portfolio_tally, portfolio_close, portfolio_pools, portfolio_recording,
     portfolio_loop,
 )  # fmt: skip
-"""The modules of the kernel; each uses only those before it, and the rules of one position."""
 
 INLINED = frozenset(
     {
@@ -147,24 +140,19 @@ INLINED = frozenset(
         "is_portfolio_balanced", "find_rate", "holds_options", "count_options",
     }
 )  # fmt: skip
-"""Small functions that are called for every instrument in every bar."""
 
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
 TABLE = frozenset({"venue"})
-"""The name by which a policy asks for the brackets."""
 MARGIN_NUMBERS = (
     "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
     "multiplier", "initial_multiplier",
 )  # fmt: skip
-"""The scalar fields of :class:`MarginRules`, as a policy's part gets them."""
 
 LOCK = threading.RLock()
-"""Held while anything is compiled: two threads must not parse source text at the same time."""
 
 
 @functools.cache
 def find_general_folder() -> Path:
-    """Return the cache folder of the kernel; every change of the rules gets its own."""
     texts = [Path(str(each.__file__)).read_text() for each in (*MODULES, terms)]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("absent_parts.py"))]
@@ -174,12 +162,6 @@ def find_general_folder() -> Path:
 
 @functools.cache
 def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
-    """Return the compiled twins of the kernel and of the rules of one position, by name.
-
-    ``has_parts``: with options and several currencies. Every module keeps a namespace of its own,
-    in which its functions are replaced by the twins. Only the kernel is kept in the cache, with all
-    that it calls.
-    """
     folder = find_general_folder() / ("all" if has_parts else "usual")
     modules = (*CORE, *MODULES)
     twins: dict[int, Any] = {}
@@ -219,18 +201,15 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
 
 
 def find_general_loop(terms: Terms) -> Any:
-    """Return the compiled loop for packed terms; a call compiles it, or loads it from the cache."""
     with LOCK:
         return compile_general_rules(has_parts=terms.instruments is not None)["simulate_portfolio"]
 
 
 def simulate_compiled(terms: Terms, *given: Any) -> Any:
-    """Call the compiled loop for packed terms."""
     return find_general_loop(terms)(terms, *given)
 
 
 def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return the function that makes the rules of one instrument of the arrays of the terms."""
     fields: dict[str, str] = dict.fromkeys(InstrumentRules._fields, "None")
     fields |= {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
     lines = []
@@ -257,11 +236,9 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 NO_TUPLES = "def write_tuple(terms, i):\n    return None\n"
-"""Compiled code has the rules of an instrument as numbers alone."""
 
 
 def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
-    """Import a generated function from the cache folder, with some names as its globals."""
     path = find_general_folder() / f"{name}_{hash_texts(text)}.py"
     found: Callable[..., Any] = vars(import_source(path, text, names))[name]
     return found
@@ -289,7 +266,6 @@ def call_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
     local: Any,
     length: Any,
 ) -> Any:
-    """Call a compiled formula through its address, with pointers into the deciders' arrays."""
     given = (
         address, shown, bar, params, params_at, columns, columns_at, memory, memory_at, margin,
         levels, count, time, local, length,
@@ -301,12 +277,6 @@ def call_formula(  # noqa: PLR0913, PLR0917 - what a formula takes
 def build_call(
     returned: Any, arrays: Sequence[tuple[int, int | None]], n_numbers: int
 ) -> Callable[[Any, Any, Any, Any], Any]:
-    """Return the code generator of a call to the compiled formula at an address.
-
-    It gets ``arrays`` as pointers, each with the argument that says where in it the pointer begins,
-    or None, and the last ``n_numbers`` arguments as integers.
-    """
-
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def point(k: int, at: int | None) -> Any:
             array = context.make_array(signature.args[k])(context, builder, arguments[k])
@@ -321,7 +291,6 @@ def build_call(
 
 
 def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return the function that asks a policy through the address of its compiled formula."""
     text = (
         "def ask(asked, terms, quotes, i, time, local):\n"
         "    n = len(asked.addresses) - 1\n"
@@ -353,12 +322,6 @@ def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 class Formula(NamedTuple):
-    """The address of a policy's compiled formula, and what it reads.
-
-    ``has_table``: the brackets; ``has_account``, ``has_bar``: anything of the account, and of the
-    bar but its columns.
-    """
-
     address: int
     has_table: bool
     has_account: bool
@@ -366,12 +329,6 @@ class Formula(NamedTuple):
 
 
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
-    """Return the compiled formula of a policy for bars with these columns.
-
-    It depends only on the policy's class and the types of its parameters. Texts are constants.
-    ``width`` is the number of brackets that there is room for.
-    """
-
     def write(memory: type | None, code: CodeText) -> list[str]:
         seen = width if may_refer_to(code, TABLE) else 0
         lines = write_formula_part(policy.settings(), columns, memory, seen)
@@ -398,10 +355,6 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
 def write_formula_part(
     settings: Mapping[str, Any], columns: tuple[str, ...], memory: type | None, width: int
 ) -> list[str]:
-    """Return the function that calls a policy's formula from pointers.
-
-    ``width`` is 0 if the formula reads no brackets.
-    """
     bar = ["time", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
     view = [f"shown[{k}]" for k in range(N_SHOWN)]
     table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
@@ -430,7 +383,6 @@ def write_formula_part(
 
 
 def bind_compiled(deciders: Deciders, policies: list[tuple[Policy, tuple[str, ...]]]) -> Deciders:
-    """Return the deciders with the addresses of the compiled formulas."""
     addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
     for i, (policy, columns) in enumerate(policies):
         formula = compile_formula(policy, columns, deciders.width)

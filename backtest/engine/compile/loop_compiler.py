@@ -1,11 +1,4 @@
-"""Compile the bar loop around a policy's formula, and cache the compiled code on disk.
-
-The rules are ordinary Python functions. Each gets a compiled twin whose global names are the other
-twins, and the loop gets one more twin per policy with the policy's formula in it. The files that
-numba's cache refers to are in a folder named by a hash of these sources, numba's version and the
-processor, so that stale machine code is never loaded; the names of a policy's own files contain a
-hash of its code and of everything it refers to.
-"""
+"""Compile the bar loop around a policy's formula, and cache the compiled code on disk."""
 
 from __future__ import annotations
 
@@ -62,7 +55,6 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (black_scholes.bs_greeks, "scalar_bs_greeks"),
     (black_scholes.bs_implied_volatility, "scalar_bs_implied"),
 )
-"""Functions outside the rules that compiled policies may call, with their scalar ones."""
 MATH: tuple[Any, ...] = (
     elementary.exp,
     elementary.log,
@@ -71,14 +63,9 @@ MATH: tuple[Any, ...] = (
     normal.normal_density,
     normal.normal_cdf,
 )
-"""Functions of numbers that compiled policies may call; they are inlined, to be vectorized."""
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
-"""Functions that take arrays in Python, and are replaced by scalar ones in compiled code."""
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-"""No reference counts: the rules allocate nothing, and counting would take ten times as long as
-the arithmetic. Strict IEEE, so that plain Python gives the same bits."""
 INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""For functions called only by compiled ones: they compile faster without a Python wrapper."""
 
 RARE = frozenset(
     {
@@ -88,30 +75,20 @@ RARE = frozenset(
         "end_grace", "close_call", "enter_call", "is_unhealthy", "repay_all",
     }
 )  # fmt: skip
-"""Rules that are rarely needed: they are called, not inlined into the loop."""
 ALL_BRACKETS = r"len\(rules\.(margin\.)?(floors|caps)\)|count_brackets\(rules, notional\)"
-"""The expressions for the number of brackets over which rules loop."""
 REASON = re.compile(
     r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
     re.IGNORECASE,
 )
-"""Words by which the line that says why numba cannot compile a function is found."""
 
 
 class Core(NamedTuple):
-    """The compiled rules: their folder, and one namespace of all functions."""
-
     folder: Path
     names: dict[str, Any]
 
 
 @functools.cache
 def compile_core(*, is_inlined: bool = True, n_brackets: int = 0) -> Core:
-    """Return the compiled twins of all rules; they compile, or load, when first called.
-
-    Inlined rules are fast and compile slowly; otherwise they call each other. Given a number of
-    brackets, loops over brackets are unrolled, so that loops over accounts can be vectorized.
-    """
     folder = find_rules_folder()
 
     def choose(name: str) -> dict[str, Any]:
@@ -145,12 +122,6 @@ def jit_modules(
     mark: str = "",
     n_brackets: int = 0,
 ) -> dict[types.ModuleType, Path]:
-    """Add the compiled twins of the functions of modules to a namespace, and their constants.
-
-    ``choose`` returns the options of numba for the name of a function. Returns the paths of the
-    sources, which are written to a folder, with a ``mark`` in their names. Given a number of
-    brackets, loops over them are unrolled.
-    """
     paths = {}
     for module in modules:
         names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
@@ -165,19 +136,15 @@ def jit_modules(
 
 
 def mark_sources(*modules: types.ModuleType, compiler: str) -> str:
-    """Return the mark of modules that a compiler's file compiles, for the names of their files."""
     paths = [*(str(each.__file__) for each in modules), compiler]
     return f"-{hash_texts(*(Path(each).read_text(encoding='utf-8') for each in paths))}"
 
 
 class BracketUnroller(ast.NodeTransformer):
-    """Unrolls loops over the brackets of margin rules, whose number is known."""
-
     def __init__(self, n_brackets: int) -> None:
         self.n_brackets = n_brackets
 
     def visit_For(self, node: ast.For) -> Any:
-        """Return the body once for each bracket."""
         text = ast.unparse(node.iter)
         found = re.fullmatch(rf"range\((\d+, )?({ALL_BRACKETS})\)", text)
         has_break = any(isinstance(each, ast.Break) for each in ast.walk(node))
@@ -192,17 +159,13 @@ class BracketUnroller(ast.NodeTransformer):
 
 
 class IndexReplacer(ast.NodeTransformer):
-    """Replaces a loop variable by a number."""
-
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
 
     def visit_Name(self, node: ast.Name) -> Any:
-        """Return the number in place of the variable."""
         return ast.Constant(self.number) if node.id == self.name else node
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
-        """Compute differences of two numbers: an index must be a constant."""
         self.generic_visit(node)
         sides = (node.left, node.right)
         if isinstance(node.op, ast.Sub) and all(isinstance(each, ast.Constant) for each in sides):
@@ -213,7 +176,6 @@ class IndexReplacer(ast.NodeTransformer):
 def unroll_brackets(
     module: types.ModuleType, text: str, n_brackets: int, path: Path
 ) -> dict[str, types.FunctionType]:
-    """Return a module's functions that loop over brackets, with those loops unrolled."""
     scope = dict(vars(module))
     found = {}
     for node in ast.parse(text).body:
@@ -229,21 +191,14 @@ def unroll_brackets(
 
 
 def floor_as_number(size: float) -> Any:
-    """Return the whole number below as a float, not as an integer."""
     return np.floor(size)
 
 
 def as_unsigned(t: int) -> Any:
-    """Return an unsigned index, for which numba omits the test for counting from the end."""
     return np.uint64(t)
 
 
 def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bool = False) -> None:
-    """Let compiled policies call a public function that broadcasts a scalar one.
-
-    A multiplier of None is this bar's, as it is in Python. The kind of an option and its settlement
-    are literals, which become a sign and a flag.
-    """
     names = public.__code__.co_varnames[: public.__code__.co_argcount]
     defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
     head = ", ".join(f"{each}=default_{each}" if each in defaults else each for each in names)
@@ -265,7 +220,6 @@ def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bo
 
 
 def register_power(power: Any) -> None:
-    """Let compiled policies call the function that stands for ``**``."""
     options: Any = {"forceinline": True}
 
     @overload(formula_functions.raise_to, jit_options=options)
@@ -281,7 +235,6 @@ REPLACED = {
     "kind": "sign",
     "settlement": "is_coin",
 }
-"""What compiled code passes to the scalar function in place of public arguments."""
 
 
 def read_literals(kind: Any, settlement: Any = "cash") -> tuple[float, bool]:
@@ -304,11 +257,6 @@ def load_policy_loop(
     inlined: Sequence[Callable[..., Any]] = (),
     **options: Any,
 ) -> Callable[..., Any]:
-    """Return a loop with a policy's formula in it: its name ``decide`` is the formula.
-
-    The loop may call rules and the ``inlined`` functions. The first call compiles it, or loads it
-    from the cache. A recipe that is not complete is not cached.
-    """
     name, is_cached = recipe.name, recipe.is_complete
     if is_cached and name in _loaded:
         return _loaded[name]
@@ -332,11 +280,6 @@ def load_policy_loop(
 def compile_at_address(
     recipe: Recipe, folder: Path, signature: Any, names: Mapping[str, Any], *, has_counts: bool
 ) -> Any:
-    """Return a policy's part as compiled code of one signature, which has an address.
-
-    ``names`` are those that it uses besides the formula. ``has_counts``: it makes arrays, for which
-    numba counts references.
-    """
     if recipe.is_complete and recipe.name in _addressed:
         return _addressed[recipe.name]
     module = import_part(recipe, folder, {**compile_core().names, **names})
@@ -347,7 +290,6 @@ def compile_at_address(
 
 
 def import_part(recipe: Recipe, folder: Path, names: Mapping[str, Any]) -> types.ModuleType:
-    """Import the generated module of a recipe, with its formula compiled."""
     rule = jit_tree(recipe.rule, {})
     scope = {**names, "NamedTuple": NamedTuple, "rule": rule, "Memory": recipe.memory}
     if recipe.margin_rule is not None:
@@ -356,7 +298,6 @@ def import_part(recipe: Recipe, folder: Path, names: Mapping[str, Any]) -> types
 
 
 def import_source(path: Path, text: str, names: Mapping[str, Any]) -> types.ModuleType:
-    """Write a generated module into the cache folder and import it, with some names as globals."""
     cache_folder.write_once(path, text)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -369,7 +310,6 @@ def import_source(path: Path, text: str, names: Mapping[str, Any]) -> types.Modu
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:
-    """Return a compiled twin of a user's function, with the helpers it calls compiled too."""
     if id(function) in done:
         return done[id(function)]
     scope = dict(function.__globals__)
@@ -391,7 +331,6 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
 
 
 def explain_compile_error(error: BaseException, policy: Policy) -> str:
-    """Return the line and the reason for which numba refused a policy, in one line."""
     code = formula_for(policy, ()).__code__
     lines = [part.strip() for part in str(error).splitlines() if part.strip()]
     places = re.findall(r'File "([^"]+)", line (\d+)', str(error))

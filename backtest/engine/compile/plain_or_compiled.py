@@ -1,8 +1,4 @@
-"""The choice between plain Python and compiling for a run, and the marks of what is compiled.
-
-The fast loop is compiled for each policy and kind of account. The general loop is compiled once on
-a machine for usual accounts, and once for those with options or several currencies.
-"""
+"""The choice between plain Python and compiling for a run, and the marks of what is compiled."""
 
 from __future__ import annotations
 
@@ -29,16 +25,9 @@ GENERAL_LOOP = 60.0
 ATTEMPTS = 2
 """How often the background may try; after that the run compiles itself and shows the error."""
 FOLDERS = ("account", "venue", "engine", "engine/compile", "base", "measures")
-"""Folders of the package that the general loop is made of."""
 
 
 class LoopOrder(NamedTuple):
-    """A loop to compile for arguments of some types, and the files that mark it as done.
-
-    ``recipe`` is the policy's part of the fast loop; None for the general loop, which calls its
-    formulas through their addresses.
-    """
-
     recipe: Recipe | None
     arguments: tuple[Any, ...]
     marks: tuple[Path, ...]
@@ -47,14 +36,12 @@ class LoopOrder(NamedTuple):
 
 @functools.cache
 def hash_sources() -> str:
-    """Return a hash of all sources that the general loop may be made of."""
     package = Path(__file__).parents[2]
     paths = [path for folder in FOLDERS for path in sorted((package / folder).glob("*.py"))]
     return hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
 
 
 def order_loop(recipe: Recipe | None, arguments: tuple[Any, ...]) -> LoopOrder:
-    """Return the order of a loop for its arguments."""
     outlined = tuple(map(outline_argument, arguments))
     folder = find_rules_folder()
     if recipe is None:
@@ -69,7 +56,6 @@ def order_loop(recipe: Recipe | None, arguments: tuple[Any, ...]) -> LoopOrder:
 
 
 def mark_ready(order: LoopOrder) -> None:
-    """Mark a loop as compiled and cached."""
     if is_cacheable(order):
         write_marks(order.marks)
         with contextlib.suppress(OSError):
@@ -77,17 +63,12 @@ def mark_ready(order: LoopOrder) -> None:
 
 
 def is_cacheable(order: LoopOrder) -> bool:
-    """Return whether a loop stays compiled in the cache."""
     return order.recipe is None or order.recipe.is_complete
 
 
 def is_loop_plain(
     order: LoopOrder, policies: Sequence[tuple[Policy, tuple[str, ...]]], seconds: float
 ) -> bool:
-    """Return whether a run that takes some seconds in plain Python should be answered there.
-
-    ``policies`` are those of the run, each with the names of its columns.
-    """
     mark = order.marks[0]
     if mark.exists() or not is_cacheable(order) or count_tries(order.tries) >= ATTEMPTS:
         return False
@@ -101,7 +82,6 @@ def is_loop_plain(
 
 
 def count_tries(tries: Path) -> int:
-    """Return how often the background has begun to compile a loop, from the file that counts it."""
     try:
         return tries.stat().st_size
     except OSError:
@@ -109,19 +89,16 @@ def count_tries(tries: Path) -> int:
 
 
 def estimate_plain(rules: Rules, n_bars: int) -> float:
-    """Return the estimated seconds of the fast loop in plain Python."""
     own = rules.instrument
     parts = (own.is_isolated, own.has_stop, own.has_impact, rules.account.has_interest)
     return n_bars * (PER_BAR + PER_PART * sum(part is not None for part in parts))
 
 
 def estimate_plain_general(n_policies: int, n_bars: int) -> float:
-    """Return the estimated seconds of the general loop in plain Python."""
     return n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * n_policies)
 
 
 def estimate_compiling(order: LoopOrder) -> float:
-    """Return the estimated seconds to compile a loop."""
     if order.recipe is None:
         return GENERAL_LOOP
     if order.marks[1].exists():

@@ -58,20 +58,10 @@ CORE = (
     exits, payments, orders, fills, liquidation, ruin, ledger, auto_margin, calls, steps, bar,
     tally, view, bar_loop,
 )  # fmt: skip
-"""The modules of the rules; each uses only those before it."""
 ROOT_NAMES = frozenset({"liquidation_price"})
-"""The names by which a policy asks for the liquidation price."""
 
 
 class Recipe(NamedTuple):
-    """A policy's part of a loop.
-
-    ``text`` is the source of the generated module ``name``, ``rule`` the policy's formula,
-    ``margin_rule`` that of its venue leverage, if it decides it, and ``memory`` the class of its
-    memory; ``names`` are those that its code refers to. A recipe is
-    complete if all code that it refers to is known; only then is compiled code cached.
-    """
-
     name: str
     text: str
     rule: Any
@@ -82,10 +72,6 @@ class Recipe(NamedTuple):
 
 
 def write_recipe(policy: Policy, columns: tuple[str, ...]) -> Recipe:
-    """Return the recipe of the bar loop of one position around a policy.
-
-    It depends on the policy's class and the types of its parameters.
-    """
     fields = policy.settings()
     kinds = ",".join(type(value).__name__ for value in fields.values())
 
@@ -102,12 +88,6 @@ def make_recipe(
     prefix: str,
     *marks: str,
 ) -> Recipe:
-    """Return the recipe of a policy for bars with these columns.
-
-    ``write`` returns the lines of the function ``decide`` from the class of the policy's memory and
-    the policy's code. It calls ``rule``, the formula, with ``Params``, ``Bar`` and ``Memory``. The
-    name of the recipe begins with ``prefix``, and depends on the ``marks`` too.
-    """
     rule, margin_rule = formula_for(policy, columns), margin_formula_for(policy, columns)
     start = start_memory(policy)
     memory = None if start is None else type(start)
@@ -125,23 +105,14 @@ def make_recipe(
 
 
 def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
-    """Return whether a policy's code refers to any of some names, or may do so."""
     return bool(code.names & names) or not code.is_complete
 
 
 def count_slots(memory: type | None) -> int:
-    """Return how many numbers a policy keeps from bar to bar."""
     return len(getattr(memory, "_fields", ()))
 
 
 class Place(NamedTuple):
-    """Where a generated function ``decide`` finds what a formula reads, in a loop.
-
-    ``settings`` and ``bar`` are the sources of their fields, ``account`` lines that set the
-    account, and ``slot`` returns the source of a number of the memory. ``head`` are the lines
-    before, ``end`` those after the decision, and ``depth`` is its indentation in steps.
-    """
-
     head: Sequence[str]
     settings: Sequence[str]
     bar: Sequence[str]
@@ -152,10 +123,6 @@ class Place(NamedTuple):
 
 
 def write_decide(memory: type | None, place: Place, *, keeps_memory: bool = True) -> list[str]:
-    """Return the lines of ``decide``, which calls the formula with what a loop has for it.
-
-    Without ``keeps_memory`` it returns the memory itself.
-    """
     body = [
         *place.account,
         f"bar = Bar({', '.join(place.bar)})",
@@ -169,7 +136,6 @@ def write_decide(memory: type | None, place: Place, *, keeps_memory: bool = True
 def write_decision(
     fields: tuple[str, ...], columns: tuple[str, ...], memory: type | None
 ) -> list[str]:
-    """Return the function that calls the formula with parameters, bar and memory of one run."""
     seen = [f"seen.{name}[t]" for name in BAR_FIELDS if name != "funding"]
     kept = [f"1.0 * after[{i}]" for i in range(count_slots(memory))]
     after = "memory" if memory is None else f"({', '.join(kept)},)"
@@ -184,10 +150,6 @@ def write_decision(
 
 
 def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:
-    """Return lines that set ``leverage`` to the decision, and ``after`` if the formula remembers.
-
-    ``slot`` returns the source of a number of the memory.
-    """
     if memory is None:
         return ["leverage = 1.0 * rule(settings, bar, account)"]
     n = count_slots(memory)
@@ -201,12 +163,10 @@ def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:
 
 
 def write_memory(memory: type | None, slot: Callable[[int], str]) -> list[str]:
-    """Return lines that write the numbers of ``after`` into the memory."""
     return [f"{slot(k)} = 1.0 * after[{k}]" for k in range(count_slots(memory))]
 
 
 def read_parameter(text: str, value: object) -> str:
-    """Return the source that reads a parameter from a number in its type; a text is a constant."""
     if isinstance(value, bool):
         return f"({text} != 0.0)"
     if isinstance(value, int):
@@ -216,7 +176,6 @@ def read_parameter(text: str, value: object) -> str:
 
 @functools.cache
 def find_rules_folder() -> Path:
-    """Return the cache folder of the compiled rules; every change of the rules gets its own."""
     modules = (*CORE, units, compiled_twins, formula_functions, *list_sources(bs_kernels))
     texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
@@ -225,15 +184,10 @@ def find_rules_folder() -> Path:
 
 
 def pack_columns(columns: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return columns as the loop's tuple of arrays, with a placeholder if there are none."""
     return tuple(columns.values()) or (np.full(1, math.nan),)
 
 
 def pack_brackets(rules: MarginRules) -> MarginRules:
-    """Return margin rules in the form of the compiled loop: brackets as arrays.
-
-    A single bracket stays a tuple: numba knows its length, and needs no loop.
-    """
     if len(rules.floors) == 1:
         return rules
     return MarginRules._make(

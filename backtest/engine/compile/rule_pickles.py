@@ -1,8 +1,4 @@
-"""Pickle a policy's formula for another process on the same machine.
-
-The formulas of this package are imported there by name. The user's formulas are sent as code, with
-everything they refer to, so that no file of the user runs a second time.
-"""
+"""Pickle a policy's formula for another process on the same machine."""
 
 from __future__ import annotations
 
@@ -21,7 +17,6 @@ OURS = "backtest"
 
 
 def pack_rule(recipe: Recipe) -> bytes:
-    """Return the formula and the memory's class of a recipe as bytes."""
     value = (recipe.rule, recipe.memory)
     parts = [*find_parts(recipe.rule, set()), *filter(None, [recipe.memory])]
     modules = {str(each.__module__) for each in parts}
@@ -35,7 +30,6 @@ def pack_rule(recipe: Recipe) -> bytes:
 
 
 def pack_by_value(value: object, foreign: list[str]) -> bytes:
-    """Return an object as bytes; objects of the foreign modules are pickled by value."""
     cloudpickle: Any = import_module("numba.cloudpickle")  # only for the user's code
     known = cloudpickle.list_registry_pickle_by_value()
     added = [sys.modules[name] for name in foreign if name in sys.modules and name not in known]
@@ -50,7 +44,6 @@ def pack_by_value(value: object, foreign: list[str]) -> bytes:
 
 
 def find_parts(function: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield a function, its helpers, and the classes they refer to."""
     if id(function) in seen:
         return
     seen.add(id(function))
@@ -63,11 +56,6 @@ def find_parts(function: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def unpack_rule(content: bytes) -> Any:
-    """Return the formula and the memory's class that :func:`pack_rule` packed.
-
-    Empty modules stand in for the user's, with their records only: compiled code refers to these by
-    the names of module and class.
-    """
     foreign, value = pickle.loads(content)
     if not isinstance(value, bytes):
         return value

@@ -1,10 +1,4 @@
-"""Find out from its bytecode whether a formula gives the same bits compiled and in plain Python.
-
-Arithmetic, comparisons, and the functions of ``math`` and ``backtest.math`` do. A power with a
-literal does not, as base or as exponent: compilers compute ``2.0 ** x`` differently. Nor do numpy's
-functions, and integers that a loop may grow beyond 64 bits. Anything unknown counts as different. A
-formula that passes also compiles.
-"""
+"""Find out from its bytecode whether a formula gives the same bits compiled and in plain Python."""
 
 from __future__ import annotations
 
@@ -31,7 +25,6 @@ STEPS = frozenset(
         "UNARY_NOT", "UNARY_POSITIVE", "UNPACK_SEQUENCE",
     }
 )  # fmt: skip
-"""Instructions that are always allowed."""
 OPERATORS = frozenset({"+", "-", "*", "/", "+=", "-=", "*=", "/="})
 BUILT_IN = frozenset({"abs", "float", "max", "min", "range"})
 OF_MATH = frozenset(
@@ -47,22 +40,18 @@ ALLOWED = {
     "numpy": OF_NUMPY,
     public_math.__name__: frozenset(public_math.__all__),
 }
-"""The attributes of modules that give the same bits."""
 LOADS = ("LOAD_ATTR", "LOAD_METHOD")
 BASES = (*LOADS, "BINARY_OP", "CALL")
-"""Instructions whose result is no constant for the compiler."""
 LARGEST = 2**31
 """Integers below this multiply within 64 bits."""
 
 
 def gives_same_bits(rule: Any, policy: Policy) -> bool:
-    """Return whether a policy's formula certainly compiles and gives the bits of plain Python."""
     wholes = {name for name, value in policy.settings().items() if not isinstance(value, float)}
     return is_function_same(rule, frozenset(wholes), frozenset())
 
 
 def is_function_same(function: Any, wholes: frozenset[str], above: frozenset[int]) -> bool:
-    """Return the same for a function; ``wholes`` are the attributes that are not floats."""
     shadowed = BUILT_IN & {*function.__code__.co_names} & function.__globals__.keys()
     if id(function) in above or shadowed or not has_functions_only(function):
         return False
@@ -84,26 +73,19 @@ def is_function_same(function: Any, wholes: frozenset[str], above: frozenset[int
 
 
 def has_functions_only(function: Any) -> bool:
-    """Return whether a closure holds nothing but functions, as in a rewritten formula."""
     cells = function.__closure__ or ()
     return all(isinstance(cell.cell_contents, types.FunctionType) for cell in cells)
 
 
 def is_written(value: Any) -> bool:
-    """Return whether a function stands for a power, exp or log in a rewritten formula."""
     return bool(value.__module__ == formula_functions.__name__)
 
 
 def reads_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> bool:
-    """Return whether a parameter that is a whole number is read."""
     return any(step.opname in LOADS and step.argval in wholes for step in steps)
 
 
 def may_grow_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> bool:
-    """Return whether there is a loop, and a local that starts as an integer.
-
-    Integers are unbounded in Python and have 64 bits in compiled code.
-    """
     if not any("BACKWARD" in step.opname for step in steps):
         return False
     return any(
@@ -115,7 +97,6 @@ def may_grow_whole(steps: Sequence[dis.Instruction], wholes: frozenset[str]) -> 
 
 
 def counts_comparisons(steps: Sequence[dis.Instruction]) -> bool:
-    """Return whether a comparison may be used as a number: numpy's add as a logical or."""
     tests = ("POP_JUMP", "JUMP_IF", "COPY", "TO_BOOL", "UNARY_NOT")
     return any(
         step.opname == "COMPARE_OP" and not after.opname.startswith(tests)
@@ -124,10 +105,6 @@ def counts_comparisons(steps: Sequence[dis.Instruction]) -> bool:
 
 
 def has_written_base(steps: Sequence[dis.Instruction]) -> bool:
-    """Return whether the base of a power is, or may be, a literal.
-
-    The exponent is an attribute of a local: two instructions, preceded by the base.
-    """
     stores = [(each.opname, step.argval) for each, step in pairwise(steps) if is_store(step)]
     made = [name for opname, name in stores if opname in BASES]
     stored = [name for _, name in stores]
@@ -141,12 +118,10 @@ def has_written_base(steps: Sequence[dis.Instruction]) -> bool:
 
 
 def is_store(step: dis.Instruction) -> bool:
-    """Return whether an instruction stores a local."""
     return step.opname == "STORE_FAST"
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a float or a small integer."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
 
 
@@ -156,7 +131,6 @@ def is_step_same(
     known: Mapping[str, Any],
     wholes: frozenset[str],
 ) -> bool:
-    """Return the same for one instruction, given the one before it."""
     name = step.opname
     if name in ("LOAD_CONST", "RETURN_CONST", "LOAD_SMALL_INT"):
         return is_number(step.argval)
@@ -172,7 +146,6 @@ def is_step_same(
 
 
 def is_known(name: str, known: Mapping[str, Any]) -> bool:
-    """Return whether a global is a number, a record, a function of Python, or an allowed module."""
     if name not in known:
         return name in BUILT_IN and hasattr(builtins, name)
     value = known[name]
@@ -187,7 +160,6 @@ def is_known(name: str, known: Mapping[str, Any]) -> bool:
 def is_attribute(
     step: dis.Instruction, before: dis.Instruction | None, known: Mapping[str, Any]
 ) -> bool:
-    """Return whether an attribute belongs to a local, or is an allowed function of ``math``."""
     if before is None or before.opname.startswith("LOAD_FAST"):
         return before is not None and step.opname == "LOAD_ATTR"
     if before.opname != "LOAD_GLOBAL":

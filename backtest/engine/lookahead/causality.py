@@ -20,7 +20,6 @@ from backtest.market import Market, lend
 from backtest.policy import Columns, Policy, check_columns, copy_policy, format_location, renew
 
 OBSERVED = "observed"
-"""Name under which a market keeps the columns of a policy."""
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
@@ -39,7 +38,6 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
 
 
 def suggest_column(error: Exception, market: Market) -> str:
-    """Return the cure of an error of ``observe``: for a missing key, the columns of the market."""
     if isinstance(error, KeyError):
         own = ", ".join(market.columns) or "none"
         return f"the further columns of this market are {own}; add one with market.with_columns"
@@ -47,11 +45,6 @@ def suggest_column(error: Exception, market: Market) -> str:
 
 
 def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], Causality]:
-    """Return the policy's columns, checked for lookahead, and how they were checked.
-
-    The market keeps those of the last policy of the package, which compute from it alone: a second
-    run of an equal one neither computes nor checks them again.
-    """
     key, kept = find_key(policy, market), vars(market)["facts"]
     last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
     if key is not None and last is not None and last[0] == key:
@@ -65,10 +58,6 @@ def observe_checked(policy: Policy, market: Market) -> tuple[dict[str, FloatArra
 
 
 def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
-    """Return what the columns of a policy of the package depend on; None of another one.
-
-    Besides the bars, that is the signal, where it is the same at all closes.
-    """
     signal = market.signal
     if "observe" in vars(policy) or not is_ours(policy) or np.any(signal != signal[0]):
         return None
@@ -83,10 +72,6 @@ def check_causality(
     plan: CutPlan = USUAL,
     meter: WorkMeter | None = None,
 ) -> Causality:
-    """Raise a PolicyError if a policy's columns change when the market ends earlier.
-
-    ``columns`` are those of the whole market, ``meter`` has counted the work of computing them.
-    """
     name = type(policy).__name__
     subject = partial(observe_part, renew(policy))
     checker = CausalityChecker(name, f"{name}.observe", subject, market, columns, plan, meter)
@@ -95,7 +80,6 @@ def check_causality(
 
 
 def observe_part(policy: Policy, part: Market) -> Columns | None:
-    """Return the columns that a policy observes in a part of a market; None if it raises."""
     try:
         seen = copy_policy(policy).observe(part)
     except Exception:

@@ -1,12 +1,4 @@
-"""Find columns that look ahead, by cutting the market and comparing the columns of its parts.
-
-A column is causal if later bars do not change its rows. The market is cut at several places, and
-the columns of each part must equal those of longer parts that begin with the same bar, in every row
-of the shorter one. Parts are only a little longer than the warm-up of the columns: 25 cuts cost
-less than observing a year of hourly bars once.
-
-The number of cuts depends on the number of bars and on the warm-up, never on a clock.
-"""
+"""Find columns that look ahead, by cutting the market and comparing the columns of its parts."""
 
 from __future__ import annotations
 
@@ -38,7 +30,6 @@ from backtest.market import Market, Markets, detach
 from backtest.policy import Columns
 
 Observe: TypeAlias = Callable[[Any], Columns | None]
-"""Returns the columns of a market or panel, or None if it is too short."""
 
 LENGTHS = (256, 1024)
 """Shorter warm-ups that are tried if the columns of the whole market begin late."""
@@ -53,14 +44,6 @@ MOST_BARS = 100_000
 
 
 class CutPlan(NamedTuple):
-    """The number of cuts: ``chains`` of parts with the same start, with ``links`` cuts each.
-
-    ``prefixes`` are parts that begin with the market, compared with all of it, of up to ``longest``
-    bars unless the warm-up is longer; ``wanted`` is the least number of cuts in all; ``budget``
-    multiplies the bars that may be observed. Code that is seen for the first time is also cut at up
-    to ``dense`` consecutive bars.
-    """
-
     chains: int
     links: int
     prefixes: int
@@ -71,11 +54,8 @@ class CutPlan(NamedTuple):
 
 
 USUAL = CutPlan(chains=8, links=3, prefixes=4, wanted=28, longest=8192)
-"""The plan of every run: 28 cuts. 20 are enough for a chance of 1e-6."""
 SWEPT = CutPlan(chains=6, links=3, prefixes=3, wanted=21, longest=4096)
-"""The plan for the ends of a sweep's numbers, of which there may be many: 21 cuts."""
 FULL = CutPlan(chains=64, links=4, prefixes=16, wanted=256, budget=16.0, dense=1024)
-"""The plan of ``backtest check``."""
 FUTURES = 6
 """Alternative futures that are tried after a cut if no columns are known before it."""
 ENOUGH = 20
@@ -83,12 +63,6 @@ ENOUGH = 20
 
 
 class Causality(NamedTuple):
-    """How well columns were checked: the number of cuts of the column with the fewest.
-
-    ``unseen`` are columns that are known in the whole market but not in any part. ``fresh`` says
-    how they compare with those of a fresh process, empty for code of ours.
-    """
-
     cuts: int
     has_columns: bool
     unseen: tuple[str, ...] = ()
@@ -96,7 +70,6 @@ class Causality(NamedTuple):
 
     @property
     def is_weak(self) -> bool:
-        """Whether a peek in half of the rows is missed with a probability of more than 1e-6."""
         return self.has_columns and self.cuts < ENOUGH
 
     def __str__(self) -> str:
@@ -109,13 +82,6 @@ class Causality(NamedTuple):
 
 
 def describe_cuts(what: str, cuts: int) -> str:
-    """Return the number of cuts, and the probability that a peek passes all of them.
-
-    Examples
-    --------
-    >>> describe_cuts("columns", 28)
-    'columns checked at 28 cuts; a peek in half of the rows passes with a chance of 3.7e-09'
-    """
     places = "1 cut" if cuts == 1 else f"{cuts} cuts"
     chance = f"a peek in half of the rows passes with a chance of {0.5**cuts:.2g}"
     return f"{what} checked at {places}; {chance}"
@@ -125,13 +91,6 @@ def describe_cuts(what: str, cuts: int) -> str:
 
 
 class CausalityChecker:
-    """Cuts a market and compares the columns of its parts.
-
-    ``name`` and ``where`` describe the subject in messages; a column with an empty name is the
-    subject itself. ``meter`` has counted the work of observing the whole market, and the columns
-    are those of ``lanes`` parameter sets, whose bars all count.
-    """
-
     def __init__(
         self,
         name: str,
@@ -165,7 +124,6 @@ class CausalityChecker:
         self.is_ours = isinstance(observe, partial) and is_ours(observe)
 
     def check(self) -> Causality:
-        """Make the cuts; raise a PolicyError if a part differs from a longer one."""
         if not self.columns or self.market.n_bars < 2:
             return Causality(0, bool(self.columns))
         with warnings.catch_warnings():
@@ -178,7 +136,6 @@ class CausalityChecker:
         return Causality(min(len(self.cuts[name]) for name in names), True, unseen)
 
     def cut_densely(self) -> None:
-        """Cut at consecutive bars, as far as it is cheap: a peek in one row of 200 shows there."""
         if not self.columns or self.market.n_bars < 2:
             return
         low, self.is_counting = self.warm + KNOWN, False
@@ -193,7 +150,6 @@ class CausalityChecker:
     # ------------------------------------------------------------- parts that begin with the market
 
     def _cut_from_the_start(self) -> None:
-        """Compare parts that begin with the market with all of it: these columns are traded."""
         n = self.market.n_bars
         low = min(self.warm + KNOWN, max(self.warm + 1, n // 2), n - 1)
         high = max(low, min(n - 1, self.plan.longest))
@@ -207,7 +163,6 @@ class CausalityChecker:
             before = stop
 
     def _cut_more(self) -> None:
-        """Add cuts if the chains made too few because the market, or the budget, is small."""
         n = self.market.n_bars
         low = min(self.warm + 1, n - 1)
         tried: set[int] = set()
@@ -231,7 +186,6 @@ class CausalityChecker:
             self._compare_futures(stop)
 
     def _compare_futures(self, stop: int) -> None:
-        """Compare with other bars after a cut, for columns that are unknown in a part."""
         n, rng = self.market.n_bars, np.random.default_rng(stop)
         for _ in range(FUTURES):
             self.work += n * self.lanes
@@ -247,7 +201,6 @@ class CausalityChecker:
     # ------------------------------------------------------------------------ parts from the middle
 
     def _cut_chains(self) -> None:
-        """Compare growing parts that begin with the same bar, at several places."""
         for length in self._list_lengths():
             if self._cut_chain(length, ORDER[0]):
                 for k in range(1, self.plan.chains):
@@ -255,7 +208,6 @@ class CausalityChecker:
                 return
 
     def _list_lengths(self) -> Iterator[int]:
-        """Yield lengths of the first part of a chain, until columns are known in one."""
         n, least = self.market.n_bars, self.warm + KNOWN
         yield from (length + KNOWN for length in LENGTHS if 4 * length < least)
         while least < n - 1:
@@ -265,7 +217,6 @@ class CausalityChecker:
             yield max(2, min(self.warm + 2, n // 2))
 
     def _cut_chain(self, length: int, kind: CutKind) -> bool:
-        """Compare parts with one start; return whether the columns are known in the first."""
         room = self.market.n_bars - 1 - length
         high = length + max(room // 2, room - int(GROWTHS[0] * length))
         low = min(high, length if length > self.warm else self.warm + length)
@@ -288,7 +239,6 @@ class CausalityChecker:
         return True
 
     def _grow(self, first: int, stop: int, link: int, length: int, *, is_costly: bool) -> int:
-        """Return where the next part of a chain ends."""
         n, links = self.market.n_bars, self.plan.links
         step = STEPS[link % len(STEPS)]
         if not is_costly:
@@ -297,7 +247,6 @@ class CausalityChecker:
         return self.places.draw(min(n, stop + step), min(n, stop + step + step // 4))
 
     def _find_ratio(self, length: int) -> float:
-        """Return the growth of a chain's parts as a ratio; 1 if more would cost too much."""
         links, most = self.plan.links, max(GROWTH_BARS, self.market.n_bars / 4)
         for growth in GROWTHS:
             ratio: float = growth ** (1.0 / links)
@@ -307,7 +256,6 @@ class CausalityChecker:
         return 1.0
 
     def _is_known(self, part: MarketPart) -> bool:
-        """Return whether a part knows every column that is known in these bars of the whole."""
         rows = slice(part.stop - KNOWN, part.stop)
         expected = [name for name in self.firsts if is_any_known(self.columns[name][rows])]
         return all(name in part.seen and is_any_known(part.seen[name]) for name in expected)
@@ -318,7 +266,6 @@ class CausalityChecker:
         return self.work + self.meter.bars + length * self.lanes <= self.budget
 
     def take(self, first: int, stop: int) -> Any:
-        """Return a part of the market, which for code of the user shares no memory with it."""
         part = self.market.slice(first, stop)
         return part if self.is_ours else detach(part)
 
@@ -334,11 +281,9 @@ class CausalityChecker:
         return part
 
     def observe(self, market: Market | Markets) -> Columns | None:
-        """Return the columns of a market; None if they cannot be observed."""
         return self._observe_part(market)
 
     def _compare(self, part: MarketPart, longer: MarketPart) -> None:
-        """Raise if columns differ between a part and a longer one; count the cut for the known."""
         for name in self.columns:
             one = part.seen.get(name)
             other = longer.seen.get(name)
@@ -351,8 +296,6 @@ class CausalityChecker:
                 self.cuts[name].add(part.stop)
 
     def _judge(self, found: Difference) -> None:
-        """Raise unless rounding explains a difference."""
-
         def observe_column(market: Market | Markets) -> FloatArray | None:
             return (self._observe_part(market) or {}).get(found.column)
 
@@ -366,7 +309,6 @@ class CausalityChecker:
     def _leave_out_rounding(
         self, found: Difference, observe: ObserveColumn, shorter: Market | Markets
     ) -> IntArray:
-        """Return rows that differ by more than rounding; raise if the column cannot be verified."""
         rows, market = found.rows, self.take(found.longer.first, found.longer.stop)
         one, other = (each.seen[found.column] for each in (found.part, found.longer))
         again = observe(shorter)
@@ -385,7 +327,6 @@ class CausalityChecker:
 
 
 def find_first(column: FloatArray) -> int:
-    """Return the bar of the first value that is not NaN; the number of bars if all are NaN."""
     first, size = 0, 256
     while first < len(column):
         known = ~np.isnan(column[first : first + size])
@@ -397,5 +338,4 @@ def find_first(column: FloatArray) -> int:
 
 
 def is_any_known(column: FloatArray) -> bool:
-    """Return whether some value is not NaN."""
     return not bool(np.isnan(column[-1:]).all() and np.isnan(column).all())

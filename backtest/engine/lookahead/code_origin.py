@@ -31,38 +31,25 @@ class NoSourceError(Exception):
 
 
 class ModuleOrigin(NamedTuple):
-    """How to make a module again: its ``file``, and the ``text`` of the statements that are needed.
-
-    A notebook has no file.
-    """
-
     file: str
     text: str
 
 
 class CodeOrigin(NamedTuple):
-    """The user's classes and functions in a subject, and a hash of their code.
-
-    ``key`` covers their bytecode and the constants they refer to, but not what they store.
-    """
-
     owners: tuple[Any, ...]
     key: str
 
 
 def find_origin(subject: Any) -> CodeOrigin | None:
-    """Return the origin of the code of a policy, a rule or a function; None if it is all ours."""
     owners = tuple(dict.fromkeys(list_owners(subject)))
     return CodeOrigin(owners, hash_code(owners)) if owners else None
 
 
 def is_ours(subject: Any) -> bool:
-    """Return whether a policy, a rule or a function has no code of the user."""
     return next(list_owners(subject), None) is None
 
 
 def list_owners(subject: Any) -> Iterator[Any]:
-    """Yield the classes and functions of the user that a subject consists of."""
     if isinstance(subject, functools.partial):
         for each in (subject.func, *subject.args, *subject.keywords.values()):
             yield from list_owners(each)
@@ -75,7 +62,6 @@ def list_owners(subject: Any) -> Iterator[Any]:
 
 
 def list_classes(cls: type) -> Iterator[type]:
-    """Yield the user's classes among the bases of a class, and among the parts of a combinator."""
     written = combinator_of(cls) if getattr(cls, "parts", ()) else cls
     yield from (base for base in written.__mro__ if is_foreign(base.__module__))
     for part in getattr(cls, "parts", ()):
@@ -83,7 +69,6 @@ def list_classes(cls: type) -> Iterator[type]:
 
 
 def is_foreign(module: str | None) -> bool:
-    """Return whether a module is the user's."""
     top = str(module).partition(".")[0]
     return module == MAIN or (top not in OURS and top not in sys.stdlib_module_names)
 
@@ -92,7 +77,6 @@ def is_foreign(module: str | None) -> bool:
 
 
 def hash_code(owners: tuple[Any, ...]) -> str:
-    """Return a hash of the code of classes and functions, and of all functions they refer to."""
     functions = [each for owner in owners for each in list_functions(owner)]
     seen: dict[int, Any] = {}
     for function in functions:
@@ -105,7 +89,6 @@ def hash_code(owners: tuple[Any, ...]) -> str:
 
 
 def list_functions(owner: Any) -> Iterator[types.FunctionType]:
-    """Yield the functions of a class, properties and static methods too, or a function itself."""
     if isinstance(owner, types.FunctionType):
         yield owner
         return
@@ -117,7 +100,6 @@ def list_functions(owner: Any) -> Iterator[types.FunctionType]:
 
 
 def collect_functions(function: types.FunctionType, seen: dict[int, Any]) -> None:
-    """Add a function and all functions of the user that it refers to, by identity."""
     if id(function) in seen:
         return
     seen[id(function)] = function
@@ -128,7 +110,6 @@ def collect_functions(function: types.FunctionType, seen: dict[int, Any]) -> Non
 
 
 def describe_code(function: types.FunctionType, stored: set[str]) -> str:
-    """Return the bytecode of a function and the constants it refers to, except what is stored."""
     found = sorted(find_references(function).items())
     constants = [
         f"{name}={describe_value(value, {}).text}"
@@ -139,7 +120,6 @@ def describe_code(function: types.FunctionType, stored: set[str]) -> str:
 
 
 def describe(cls: type, stored: set[str]) -> Iterator[str]:
-    """Yield the name of a class and its constants, except those that its methods store."""
     yield cls.__qualname__
     for name, value in vars(cls).items():
         if not name.startswith("__") and name not in stored and is_constant(value):
@@ -147,7 +127,6 @@ def describe(cls: type, stored: set[str]) -> Iterator[str]:
 
 
 def list_stored(code: types.CodeType) -> Iterator[str]:
-    """Yield the names of the globals and attributes that code assigns to."""
     for step in dis.get_instructions(code):
         if step.opname in STORES:
             yield str(step.argval)
@@ -160,7 +139,6 @@ def list_stored(code: types.CodeType) -> Iterator[str]:
 
 
 def list_modules(owners: tuple[Any, ...]) -> dict[str, ModuleOrigin]:
-    """Return how to make the modules of some classes and functions again, by name."""
     names: dict[str, set[str]] = {}
     for owner in owners:
         if "<" in owner.__qualname__:
@@ -170,7 +148,6 @@ def list_modules(owners: tuple[Any, ...]) -> dict[str, ModuleOrigin]:
 
 
 def find_module(name: str, wanted: set[str]) -> ModuleOrigin:
-    """Return how to make a module again that binds the ``wanted`` names."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is not None and Path(file).is_file():
@@ -184,7 +161,6 @@ def find_module(name: str, wanted: set[str]) -> ModuleOrigin:
 
 
 def hash_file(file: str) -> str:
-    """Return a hash of the content of a file; empty if it cannot be read."""
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()
     except OSError:
@@ -195,17 +171,6 @@ LOOPS = (ast.For, ast.While, ast.With, ast.AsyncFor, ast.AsyncWith)
 
 
 def select_statements(texts: Sequence[str], names: Iterable[str]) -> str:
-    """Return the top-level statements that bind some names, and all names that these use.
-
-    Imports, definitions and assignments count. Calls, loops and ``if __name__ == "__main__"`` are
-    left out, so that nothing is run or written. A text that is no Python is left out.
-
-    Examples
-    --------
-    >>> print(select_statements(["import math", "x = 2; print(x)", "y = math.pi"], ["y"]))
-    import math
-    y = math.pi
-    """
     statements = [each for text in texts for each in parse_statements(text)]
     bound = [set(list_bound(each)) for each in statements]
     wanted, kept = set(names), [is_always_kept(each) for each in statements]
@@ -221,7 +186,6 @@ def select_statements(texts: Sequence[str], names: Iterable[str]) -> str:
 
 
 def parse_statements(text: str) -> list[ast.stmt]:
-    """Return the top-level statements of a text that may define something."""
     lines = ("" if line.lstrip()[:1] in ("%", "!", "?") else line for line in text.splitlines())
     try:
         parsed = ast.parse("\n".join(lines))
@@ -231,19 +195,16 @@ def parse_statements(text: str) -> list[ast.stmt]:
 
 
 def is_main(statement: ast.stmt) -> bool:
-    """Return whether a statement is ``if __name__ == "__main__"``."""
     return isinstance(statement, ast.If) and "__name__" in list_used(statement.test)
 
 
 def is_always_kept(statement: ast.stmt) -> bool:
-    """Return whether a statement may bind names that are not in its text."""
     if not isinstance(statement, ast.ImportFrom):
         return False
     return statement.module == "__future__" or any(each.name == "*" for each in statement.names)
 
 
 def list_bound(statement: ast.AST) -> Iterator[str]:
-    """Yield the names that a statement binds, or whose items it sets."""
     match statement:
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             yield statement.name
@@ -259,5 +220,4 @@ def list_bound(statement: ast.AST) -> Iterator[str]:
 
 
 def list_used(statement: ast.AST) -> Iterator[str]:
-    """Yield every name in a statement."""
     yield from (each.id for each in ast.walk(statement) if isinstance(each, ast.Name))

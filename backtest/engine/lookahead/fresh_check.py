@@ -1,9 +1,4 @@
-"""Compare what was observed in this process with what a fresh one observes, once per code.
-
-What a policy keeps between calls (a cache, a global, a market) is the same for all observations in
-one process, so that cuts of the market do not show it. A fresh process has kept nothing. Code that
-was compared once is not compared again until it changes: the cache folder has a note for it.
-"""
+"""Compare what was observed in this process with what a fresh one observes, once per code."""
 
 from __future__ import annotations
 
@@ -46,11 +41,9 @@ from backtest.policy import Policy, start_memory
 from backtest.venue import Venue
 
 IS_FRESH = False
-"""Whether this is a fresh process, which starts no other."""
 SAME = "the same in a fresh process"
 NOT_COMPARED = "not compared with a fresh process"
 VERSION = "1"
-"""Changes when the comparison does, so that code is compared again."""
 CURE = (
     "compute from the market that is given and from parameters alone: keep no cache, global, class "
     "attribute or market between calls, and fit nothing once for all parts"
@@ -61,13 +54,6 @@ _NOTES: dict[str, str] = {}
 def compare_fresh(
     checker: CausalityChecker, subject: Any, policy: Policy | None, is_forced: bool
 ) -> str:
-    """Compare the parts of a checker with a fresh process; return a note for the manifest.
-
-    ``subject`` returns the columns of a part; if they are a policy's, its decisions are compared
-    too. The note is empty for code of ours, and gives the reason if nothing could be compared.
-    Code that was compared before is not compared again unless ``is_forced``. Raises a PolicyError
-    if something differs.
-    """
     origin = None if IS_FRESH else find_origin(subject)
     if origin is None:
         return ""
@@ -79,7 +65,6 @@ def compare_fresh(
 
 
 def is_known(subject: Any) -> bool:
-    """Return whether code is ours, or was compared before."""
     origin = None if IS_FRESH else find_origin(subject)
     return origin is None or recall(origin) is not None
 
@@ -87,7 +72,6 @@ def is_known(subject: Any) -> bool:
 def compare_in_process(
     checker: CausalityChecker, subject: Any, policy: Policy | None, origin: CodeOrigin
 ) -> str:
-    """Make the comparison, and keep its note."""
     note, files = SAME, {}
     try:
         with FreshProcess(origin, subject) as process:
@@ -108,7 +92,6 @@ def compare_in_process(
 
 
 def compare_part(checker: CausalityChecker, part: MarketPart, fresh: Any) -> None:
-    """Raise if a fresh process observes other columns in a part."""
     if fresh is None:
         raise FreshProcessError("it raises there (does it write, start a process or connect?)")
     for name, seen in part.seen.items():
@@ -124,11 +107,6 @@ def compare_part(checker: CausalityChecker, part: MarketPart, fresh: Any) -> Non
 def leave_out_rounding(
     checker: CausalityChecker, part: MarketPart, name: str, fresh: FloatArray
 ) -> IntArray:
-    """Return the rows in which a fresh process observes another value, but for rounding.
-
-    Sums by FFT depend on where in memory the numbers lie.
-    """
-
     def observe_column(market: Market | Markets) -> FloatArray | None:
         return (checker.observe(market) or {}).get(name)
 
@@ -146,7 +124,6 @@ def leave_out_rounding(
 def compare_decisions(
     checker: CausalityChecker, part: MarketPart, policy: Policy, process: FreshProcess
 ) -> None:
-    """Raise if a fresh process, which has seen this part only, decides otherwise after its end."""
     stop = min(part.stop + BARS, checker.market.n_bars)
     market = checker.take(part.first, stop)
     columns = checker.observe(market)
@@ -165,7 +142,6 @@ def compare_decisions(
 
 
 def refuse(checker: CausalityChecker, bar: int, ours: str, theirs: str) -> PolicyError:
-    """Return the error of something that is kept between calls."""
     errors = checker.errors
     return PolicyError(
         f"{errors.name} keeps something between calls: {ours} in this process, {theirs} in a fresh "
@@ -179,7 +155,6 @@ def refuse(checker: CausalityChecker, bar: int, ours: str, theirs: str) -> Polic
 
 
 def recall(origin: CodeOrigin) -> str | None:
-    """Return the note of code that was compared before; None if its files have changed."""
     if origin.key in _NOTES:
         return _NOTES[origin.key]
     place = find_place(origin)
@@ -196,7 +171,6 @@ def recall(origin: CodeOrigin) -> str | None:
 
 
 def remember(origin: CodeOrigin, note: str, files: dict[str, str]) -> None:
-    """Keep a note in this process and in the cache folder."""
     _NOTES[origin.key] = note
     place = find_place(origin)
     if place is not None:
@@ -205,7 +179,6 @@ def remember(origin: CodeOrigin, note: str, files: dict[str, str]) -> None:
 
 
 def find_place(origin: CodeOrigin) -> Path | None:
-    """Return the file of the note of some code."""
     folder = find_lasting_folder()
     name = f"{hash_texts(VERSION, origin.key)}.json"
     return None if folder is None else folder / "fresh" / name
@@ -216,10 +189,7 @@ BARS = 256
 
 
 def decide(policy: Policy, market: Market, columns: Mapping[str, FloatArray]) -> FloatArray:
-    """Return the leverage that a policy decides at each bar, in plain Python, of shape (n_bars,).
-
-    The account is the first that ``backtest check`` tries.
-    """
+    """Return the leverage that a policy decides in plain Python, of shape (n_bars,)."""
     from backtest.engine.loop_driver import LoopStart, run_loop  # noqa: PLC0415 - they import the check
     from backtest.engine.loop_inputs import read_inputs, start_state  # noqa: PLC0415
 

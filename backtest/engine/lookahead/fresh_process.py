@@ -12,7 +12,6 @@ from typing import Any, Self
 from backtest.engine.lookahead.code_origin import CodeOrigin, NoSourceError, list_modules
 
 ENVIRONMENT = dict(os.environ)
-"""The environment before any policy could keep something in it."""
 SECONDS = 60.0
 """How long a fresh process may take in all."""
 CHILD = """
@@ -28,8 +27,6 @@ class FreshProcessError(Exception):
 
 
 class FreshProcess:
-    """A process that has seen nothing; a context manager that ends it."""
-
     def __init__(self, origin: CodeOrigin, subject: Any, seconds: float = SECONDS) -> None:
         if not sys.executable:
             raise FreshProcessError("this program does not say where its Python is")
@@ -67,13 +64,11 @@ class FreshProcess:
         self.end()
 
     def end(self) -> None:
-        """End the process, if it has not ended."""
         self._timer.cancel()
         self._process.kill()
         self._process.communicate()
 
     def ask(self, kind: str, given: Any = None) -> Any:
-        """Return the answer to a question; raise a FreshProcessError if there is none."""
         self._send((kind, given))
         try:
             is_done, answer = pickle.load(self._process.stdout)  # type: ignore[arg-type] # a pipe

@@ -1,9 +1,4 @@
-"""The fresh process: makes the user's modules again, and observes parts of a market it is sent.
-
-It reads from standard input and answers on standard output. It receives parts in the order of their
-ends, so that nothing it may keep is later than what it is asked. It is refused to write, to start
-processes and to connect, except for compiled code in the cache folder.
-"""
+"""The fresh process: makes the user's modules again, and observes parts of a market it is sent."""
 
 from __future__ import annotations
 
@@ -35,12 +30,9 @@ REFUSED = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty",
     "socket.connect", "socket.bind", "sqlite3.connect",
 )  # fmt: skip
-"""Audit events that are refused outside the cache folder."""
 
 
 class Order(NamedTuple):
-    """What to make: the modules by name, the pickled subject, and the key of its code."""
-
     modules: dict[str, ModuleOrigin]
     owners: bytes
     subject: bytes
@@ -48,7 +40,6 @@ class Order(NamedTuple):
 
 
 def serve() -> None:
-    """Answer the parent process until it closes the pipe."""
     fresh_check.IS_FRESH = True
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the user's code prints goes nowhere
@@ -78,7 +69,6 @@ def serve() -> None:
 
 
 def make(order: Order) -> Any:
-    """Return the subject, of modules that are made again."""
     for name, origin in order.modules.items():
         make_module(name, origin)
     if hash_code(pickle.loads(order.owners)) != order.key:
@@ -87,10 +77,6 @@ def make(order: Order) -> Any:
 
 
 def make_module(name: str, origin: ModuleOrigin) -> None:
-    """Import a module, or of a script what is needed of it.
-
-    What is needed is also enough if a module cannot be imported here, as it writes or connects.
-    """
     if name != MAIN:
         try:
             import_whole(name, origin.file)
@@ -103,7 +89,6 @@ def make_module(name: str, origin: ModuleOrigin) -> None:
 
 
 def import_whole(name: str, file: str) -> None:
-    """Import a module by its name if it is in this file, else from the file."""
     if importlib.util.find_spec(name) is not None:
         found = importlib.import_module(name)
         if Path(str(found.__file__)).resolve() == Path(file):
@@ -112,18 +97,14 @@ def import_whole(name: str, file: str) -> None:
 
 
 class ScriptLoader(importlib.abc.InspectLoader):
-    """Imports the definitions of a script or a notebook."""
-
     def __init__(self, text: str) -> None:
         self.text = text
 
     def get_source(self, fullname: str) -> str:  # noqa: ARG002 - the signature of a loader
-        """Return the text of the definitions."""
         return self.text
 
 
 def load(spec: ModuleSpec | None, file: str) -> None:
-    """Import a module by its specification."""
     if spec is None or spec.loader is None:
         raise ImportError("it is no Python file")
     module = importlib.util.module_from_spec(spec)
@@ -134,7 +115,6 @@ def load(spec: ModuleSpec | None, file: str) -> None:
 
 
 def list_files() -> dict[str, str]:
-    """Return the files of the user's modules that are loaded, with hashes of their content."""
     installed = [Path(each).resolve() for each in {sys.prefix, sys.base_prefix}]
     found = {}
     for name, module in list(sys.modules.items()):
@@ -145,7 +125,6 @@ def list_files() -> dict[str, str]:
 
 
 def refuse_writing() -> None:
-    """Refuse from now on whatever would change something outside this process."""
     allowed = str(find_lasting_folder() or "/nonexistent")
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:

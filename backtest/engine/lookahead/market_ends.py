@@ -1,8 +1,4 @@
-"""Choose where to cut a market in the search for lookahead, and give it other futures.
-
-A cut is a bar after which the market ends. Some cuts are drawn evenly. The others come right before
-a large move, where a column changes, or where a day ends: that is where a rare peek shows.
-"""
+"""Choose where to cut a market in the search for lookahead, and give it other futures."""
 
 from __future__ import annotations
 
@@ -22,7 +18,6 @@ from backtest.market import Market, Markets, as_given, as_markets, compute_once
 CutKind: TypeAlias = Literal["any", "move", "change", "day"]
 
 ORDER: tuple[CutKind, ...] = ("any", "move", "change", "day", "any", "change", "move", "any")
-"""The kinds of cuts, in turn."""
 NEAR = 256
 """Cuts that are searched for one of a kind close by."""
 SOME = 4096
@@ -32,12 +27,6 @@ LARGEST = 64
 
 
 class CutPlaces:
-    """Draws the places of cuts, the same ones for the same market and columns.
-
-    The closes of the market seed the draws, those of a panel by :func:`follow_largest_moves`;
-    ``columns`` are those of the whole market.
-    """
-
     def __init__(self, market: Market | Markets, columns: Mapping[str, FloatArray]) -> None:
         if isinstance(market, Market):
             self.close, digest = market.close, bytes.fromhex(market.close_hash)
@@ -55,10 +44,6 @@ class CutPlaces:
         self._changes: dict[str, IntArray] = {}
 
     def draw(self, low: int, high: int) -> int:
-        """Return a cut from low to high, both included, of the next kind if there is one.
-
-        A cut c leaves the bars before c: the last row is c - 1.
-        """
         if high <= low:
             return low
         cuts = np.arange(low, min(high, low + NEAR) + 1)
@@ -66,7 +51,6 @@ class CutPlaces:
         return self._choose(found if len(found) else cuts)
 
     def draw_anywhere(self, low: int, high: int, kind: CutKind) -> int:
-        """Return a cut from low to high, which may be far apart; of moves the largest left."""
         if kind == "move":
             inside = (self._largest >= low) & (self._largest <= high)
             if inside.any():
@@ -82,7 +66,6 @@ class CutPlaces:
         return min(high, self.draw(cut, min(high, cut + NEAR))) if kind == "day" else cut
 
     def _find(self, kind: CutKind, cuts: IntArray) -> IntArray:
-        """Return the cuts of a kind among consecutive cuts."""
         inner = cuts[(cuts > 1) & (cuts < self.market.n_bars)]
         if kind == "any" or len(inner) == 0:
             return cuts
@@ -101,10 +84,6 @@ class CutPlaces:
         return int(cuts[self.rng.integers(len(cuts))])  # that of rng.choice, and quicker
 
     def _list_changes(self, name: str, low: int, high: int) -> IntArray:
-        """Return the cuts from low to high whose last row has another value than that before it.
-
-        Returns to the median are left out, so that the rare values of a column remain.
-        """
         if name not in self._changes:
             column = self.columns[name]
             now, before = column[1:], column[:-1]
@@ -117,10 +96,7 @@ class CutPlaces:
 
 
 def follow_largest_moves(markets: Markets) -> FloatArray:
-    """Return a price that moves in each bar as the instrument that moved most, of shape (n_bars,).
-
-    It starts at 1, and moves up and down in turn.
-    """
+    """Return a price that moves as the instrument that moves most, of shape (n_bars,)."""
     moves = np.zeros(markets.n_bars)
     for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
         changes = np.abs(np.diff(np.log(market.close)))
@@ -130,7 +106,6 @@ def follow_largest_moves(markets: Markets) -> FloatArray:
 
 
 def find_largest_moves(close: FloatArray) -> IntArray:
-    """Return the cuts right before the largest moves of the close, the largest first."""
     if len(close) < 3:
         return np.empty(0, dtype=np.int64)
     moves = np.abs(close[2:] / close[1:-1] - 1.0)
@@ -141,10 +116,6 @@ def find_largest_moves(close: FloatArray) -> IntArray:
 
 
 def rewrite_future(market: Market | Markets, t: int, rng: np.random.Generator) -> Market | Markets:
-    """Return a market or panel with random bars after bar t of its clock.
-
-    An instrument that is listed after bar t keeps its first bar.
-    """
     markets = as_markets(market)
     changed = {
         name: rewrite_after(markets[name], max(0, t - int(first)), rng)
@@ -156,13 +127,11 @@ def rewrite_future(market: Market | Markets, t: int, rng: np.random.Generator) -
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:
-    """Yield the market cut after bar t, and with random bars after it."""
     yield "when the market ends with bar", market.prefix(t + 1)
     yield "when other bars follow bar", rewrite_after(market, t, rng)
 
 
 def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
-    """Return the market with random prices, volumes, funding and columns after bar t."""
     n = market.n_bars - t - 1
     closes = market.close[t] * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
     opens = np.concatenate([market.close[t : t + 1], closes[:-1]])

@@ -34,15 +34,9 @@ STABLE = (
 )
 
 ObserveColumn = Callable[[Any], FloatArray | None]
-"""Returns a column of a market, or None if there is none."""
 
 
 class MarketPart(NamedTuple):
-    """Bars from ``first`` up to ``stop``, and the columns ``seen`` in them.
-
-    ``is_continued`` is set if other bars followed them, up to the length of the whole market.
-    """
-
     first: int
     stop: int
     seen: Columns
@@ -50,8 +44,6 @@ class MarketPart(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The ``rows`` in which a column differs between a part and a longer one."""
-
     column: str
     part: MarketPart
     longer: MarketPart
@@ -59,15 +51,12 @@ class Difference(NamedTuple):
 
 
 class PeekErrors:
-    """Writes the errors of one subject; a column with an empty name is the subject itself."""
-
     def __init__(self, name: str, where: str, market: Market | Markets) -> None:
         self.name = name
         self.where = where
         self.market = market
 
     def describe(self, found: Difference, observe: ObserveColumn, part: Market | Markets) -> Any:
-        """Return the error of a difference; ``part`` is the market of the shorter part."""
         seen, row = found.part.seen[found.column], int(found.rows[0])
         again = seen if found.part.is_continued else observe(part)
         if again is None or len(find_differences(seen, again)):
@@ -95,7 +84,6 @@ class PeekErrors:
         )
 
     def describe_unstable(self, found: Difference, share: float) -> PolicyError:
-        """Return the error of a column that noise in the last digits of the market draws anew."""
         return self._refuse(
             found,
             f"cannot be verified: {name_column(found)} depends on later bars, and {share:.0%} of "
@@ -120,14 +108,12 @@ class PeekErrors:
 
 
 def name_column(found: Difference) -> str:
-    """Return the column of a difference for a message."""
     return f"column {found.column!r}" if found.column else "it"
 
 
 def is_settlement(
     found: Difference, observe: ObserveColumn, part: Market | Markets, whole: Market | Markets
 ) -> bool:
-    """Return whether the settlements stamped at the last close of a part explain a difference."""
     more = add_settlements(part, whole)
     seen = None if found.part.is_continued or more is None else observe(more)
     if seen is None:
@@ -137,10 +123,6 @@ def is_settlement(
 
 
 def add_settlements(part: Market | Markets, whole: Market | Markets) -> Any:
-    """Return a part with the settlements stamped at its last close; None if there are none.
-
-    Venues stamp some ms late: a quarter of a bar is allowed.
-    """
     parts, wholes = as_markets(part), as_markets(whole)
     added = {name: continue_funding(each, wholes[name]) for name, each in parts.items()}
     more = {name: each for name, each in added.items() if each is not None}
@@ -148,7 +130,6 @@ def add_settlements(part: Market | Markets, whole: Market | Markets) -> Any:
 
 
 def continue_funding(part: Market, whole: Market) -> Market | None:
-    """Return a market with the settlements stamped at its end; None if there are none."""
     stop = int(np.searchsorted(whole.funding_time, part.end))
     last = int(np.searchsorted(whole.funding_time, part.end + part.interval // 4, side="right"))
     rows = slice(stop - len(part.funding_time), last)

@@ -1,17 +1,4 @@
-"""Find differences of columns, and tell rounding errors from lookahead by noise.
-
-An FFT over the whole history rounds each row by some 1e-16 of the largest rows, and differently in
-a part of another length. Where a column loses digits (a variance as a difference of sums) or is a
-flag of a number that is 0 (a sign), that is more than any tolerance of its values. Such a row has
-one of two marks, which a row that looks ahead has not:
-
-- Noise in the last digits of the market changes it as much as the longer part does.
-- With other digits in both parts it is the same in both: the sign of 0 is arbitrary, but that of
-  1e-9 is not.
-
-The first mark is worth nothing if noise redraws the whole column, as it does where a generator is
-seeded with the data: then only the second one counts.
-"""
+"""Find differences of columns, and tell rounding errors from lookahead by noise."""
 
 from __future__ import annotations
 
@@ -37,14 +24,6 @@ SINGLE = 1e-4
 
 
 def find_differences(one: FloatArray, other: FloatArray) -> IntArray:
-    """Return the rows in which two columns differ by more than rounding.
-
-    Notes
-    -----
-    Values are the same where |x - y| <= 1e-9 max(|x|, |y|), or 1e-12 of the median size of the
-    different values of the column; 1e-4 of either in single precision. NaN is NaN, and infinity
-    is itself.
-    """
     unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
     rows = np.flatnonzero(unlike)
     if len(rows) == 0:
@@ -60,13 +39,11 @@ def find_differences(one: FloatArray, other: FloatArray) -> IntArray:
 
 
 def fits_single(column: FloatArray) -> bool:
-    """Return whether float32 holds every value of a column exactly."""
     with np.errstate(over="ignore"):
         return np.array_equal(column.astype(np.float32), column, equal_nan=True)
 
 
 def is_single(column: FloatArray) -> bool:
-    """Return whether a column was computed in single precision: it fits, and is not of integers."""
     finite = column[np.isfinite(column)]
     return fits_single(finite) and bool((finite != np.trunc(finite)).any())
 
@@ -101,7 +78,6 @@ SINGLE_MOVED = 1e-2
 """The same for a column that fits single precision, under its larger noise."""
 
 Column = Callable[[Any], FloatArray | None]
-"""Returns a column of a market, or None if there is none."""
 
 
 def leave_out_spread(
@@ -112,11 +88,6 @@ def leave_out_spread(
     other: FloatArray,
     reach: float = 4.0,
 ) -> IntArray:
-    """Return rows that differ by more than noise in the market explains.
-
-    ``own`` is the column of the market, ``other`` that of a longer or shorter part, both from the
-    same bar on. Noise explains a difference of ``reach`` times what it changes.
-    """
     rng = np.random.default_rng(0)
     noises = list_noises(own)
     n_tries = count_tries(len(rows), market.n_bars)
@@ -141,10 +112,6 @@ def leave_out_spread(
 def leave_out_ties(
     column: Column, market: Market | Markets, shorter: Market | Markets, rows: IntArray
 ) -> IntArray:
-    """Return the rows that differ between a market and a shorter part of it with other digits too.
-
-    Both begin with the same bar. Of 12 tries, 1 may differ.
-    """
     rng = np.random.default_rng(0)
     n_tries = count_tries(len(rows), market.n_bars)
     n_unlike = np.zeros(len(rows), dtype=np.int64)
@@ -160,11 +127,6 @@ def leave_out_ties(
 
 
 def find_unstable_share(column: Column, market: Market | Markets, own: FloatArray) -> float:
-    """Return the share of a column's known rows that noise in the last digits of the market moves.
-
-    It is high for numbers drawn from a generator that the data seed, and for a chaotic fit. Up to
-    three rows do not count: in a short part they are more than a small share.
-    """
     rng, most = np.random.default_rng(0), 0
     known = max(1, int(np.count_nonzero(~np.isnan(own))))
     noises = [(NOISE, MOVED)] + [(SINGLE_NOISE, SINGLE_MOVED)] * fits_single(own)
@@ -177,7 +139,6 @@ def find_unstable_share(column: Column, market: Market | Markets, own: FloatArra
 
 
 def count_moved(own: FloatArray, seen: FloatArray, share: float) -> int:
-    """Return the number of rows that differ by more than a share of the interquartile range."""
     finite = own[np.isfinite(own)]
     scale = float(np.subtract(*np.quantile(finite, [0.75, 0.25]))) if len(finite) else 0.0
     scale = scale or (float(np.ptp(finite)) if len(finite) else 0.0)
@@ -188,23 +149,18 @@ def count_moved(own: FloatArray, seen: FloatArray, share: float) -> int:
 
 
 def count_tries(n_rows: int, n_bars: int) -> int:
-    """Return how often noise is added to a part of ``n_bars`` bars that differs in ``n_rows``."""
     wanted = TRIES if n_rows > FEW_ROWS else 2 * TRIES
     return min(wanted, max(LEAST_TRIES, TRIED_BARS // n_bars))
 
 
 def list_noises(column: FloatArray) -> list[tuple[float, int | None]]:
-    """Return the noises for a column: the size, and the half of the bars, None for all bars."""
     if fits_single(column):
         return [(SINGLE_NOISE, 0), (SINGLE_NOISE, 1)]
     return [(NOISE, None)]
 
 
 def is_within_spread(tries: FloatArray, other: FloatArray, reach: float) -> BoolArray:
-    """Return by row whether values of shape (n_tries, n_rows) vary as much as they differ.
-
-    Few tries may leave a row as it was: each varies at least as much as half of the rows do.
-    """
+    """Return by row whether values of shape (n_tries, n_rows) vary as much as they differ."""
     unknown = np.isnan(tries)
     with np.errstate(all="ignore"):
         spread = np.ptp(tries, axis=0)
@@ -214,10 +170,6 @@ def is_within_spread(tries: FloatArray, other: FloatArray, reach: float) -> Bool
 
 
 def is_far(column: FloatArray, tries: FloatArray, other: FloatArray) -> bool:
-    """Return whether a column of many values differs by far more than noise changes it.
-
-    A flag never does: few noises change it.
-    """
     if len(np.unique(column[np.isfinite(column)])) < max(MANY, len(column)) // 2:
         return False
     with np.errstate(all="ignore"):
@@ -227,11 +179,6 @@ def is_far(column: FloatArray, tries: FloatArray, other: FloatArray) -> bool:
 def add_noise(
     market: Market | Markets, rng: np.random.Generator, size: float, half: int | None
 ) -> Market | Markets:
-    """Change the last digits of all numbers in one half of a market or panel, or in all bars.
-
-    Values computed from the other half stay the same, except for the rounding of sums over all
-    bars, as in an FFT.
-    """
     noise = 1.0 + size * rng.normal(size=market.n_bars)
     if half is not None:
         is_half = np.arange(market.n_bars) // max(1, market.n_bars // 2) == half

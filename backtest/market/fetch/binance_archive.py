@@ -81,11 +81,6 @@ class Archive:
     )
 
     def fetch(self, end: int, parallel: int, stop: threading.Event) -> None:
-        """Store all published days up to ``end`` that are not stored yet.
-
-        Raises DataError if a file is refused, damaged, or does not arrive; what has arrived is
-        kept.
-        """
         jobs = [job for kind in self.request.kinds for job in self._plan(kind, end)]
         jobs.sort(key=lambda job: job.start)
         with ThreadPoolExecutor(parallel, thread_name_prefix="fetch") as pool:
@@ -105,7 +100,6 @@ class Archive:
                 yield MonthJob(kind, start, stop, days)
 
     def _run(self, job: MonthJob) -> None:
-        """Store a month, or those of its days that are published."""
         month = self._get(job.kind, job.start, job.end) if job.end <= self.now else None
         if month is not None:
             self._store_month(job, *month)
@@ -114,7 +108,6 @@ class Archive:
         self.report(job.days.size)
 
     def _store_month(self, job: MonthJob, table: TimedTable, file: ArchiveFile) -> None:
-        """Store a monthly file, with missing days from the daily files."""
         tables, files = [table], [file]
         if job.kind != "funding":
             for day in self._incomplete_days(table, job.days):
@@ -127,11 +120,6 @@ class Archive:
             store_days(self.partial, job.kind, (job.start, job.end), whole, files)
 
     def _store_days(self, job: MonthJob) -> None:
-        """Store each published day of a month that has no monthly file.
-
-        Of an old month the first and the last day are tried before the others, so that a month
-        before the listing of the instrument costs two requests and not thirty.
-        """
         ends = sorted({int(job.days[0]), int(job.days[-1])})
         is_old = job.end + RECENT < self.now
         if is_old and all(self._get(job.kind, day, day + DAY) is None for day in ends):
@@ -142,13 +130,11 @@ class Archive:
                 store_days(self.partial, job.kind, (day, day + DAY), found[0], [found[1]])
 
     def _incomplete_days(self, table: TimedTable, days: IntArray) -> list[int]:
-        """Return wanted days that have missing bars in a monthly file."""
         found, counts = np.unique(table.time // DAY * DAY, return_counts=True)
         whole = found[counts >= DAY // self.request.interval]
         return [day for day in days.tolist() if day not in whole]
 
     def _get(self, kind: str, start: int, end: int) -> tuple[TimedTable, ArchiveFile] | None:
-        """Return the rows of a monthly or daily file; None if the archive has no such file."""
         path = file_path(self.request, kind, start, end)
         where = f"{self.web.base}/{path}"
         content = self.web.retrier.call(where, lambda: self._download(path))
@@ -161,7 +147,6 @@ class Archive:
         return table, ArchiveFile(path, digest, start, end)
 
     def _download(self, path: str) -> tuple[bytes, str] | None:
-        """Return a file and its SHA-256, checked; None if the archive has no such file."""
         content = self.web.get(path, LARGEST_ZIP)
         if content is None:
             return None
@@ -187,7 +172,6 @@ class Archive:
 
 
 def unpack(data: bytes, path: str, where: str) -> Content:
-    """Return the one CSV that a zip file of the archive holds; it is named as the zip file."""
     content = require(unpack_zip(io.BytesIO(data), where, largest=LARGEST_TEXT))
     name = path.rpartition("/")[2].removesuffix(".zip") + ".csv"
     if content.name != name:
@@ -200,11 +184,6 @@ def unpack(data: bytes, path: str, where: str) -> Content:
 
 
 def read_rows(content: Content, kind: str, where: str) -> TimedTable:
-    """Return the rows of one CSV of the archive, in the columns of stored days.
-
-    Raises DataError if a column is missing, a cell is not a number, or stamps are not epochs of one
-    unit.
-    """
     names = COLUMNS[kind]
     if not re.search(rb"^\d", content.data, re.MULTILINE):  # empty, or a header alone
         return TimedTable(where, np.empty(0, np.int64), {name: np.empty(0) for name in names})
@@ -228,7 +207,6 @@ def read_rows(content: Content, kind: str, where: str) -> TimedTable:
 
 
 def file_path(request: Request, kind: str, start: int, end: int) -> str:
-    """Return the path of a monthly or daily file, below the base address."""
     period, stamp = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
     day = pd.Timestamp(start).strftime(stamp)
     folder = f"data/futures/{request.market}/{period}/{_FOLDERS[kind]}/{request.symbol}"
@@ -248,7 +226,6 @@ def months(start: int, end: int) -> Iterator[tuple[int, int]]:
 def _check_times(
     table: TimedTable, kind: str, span: tuple[int, int], interval: int, where: str
 ) -> None:
-    """Refuse a file with rows of another month or day, or with bars off the grid."""
     slack = DAY if kind == "funding" else 0
     start, end = span
     odd = (table.time < start - slack) | (table.time >= end + slack)

@@ -43,8 +43,6 @@ MILLISECOND = 1_000_000
 
 
 class Connection(NamedTuple):
-    """A ccxt exchange, and which of its errors are transient and which are final."""
-
     client: Any
     transient: tuple[type[Exception], ...]
     final: tuple[type[Exception], ...]
@@ -59,11 +57,6 @@ class Answer(NamedTuple):
 
 @dataclass
 class Exchange:
-    """Downloads missing rows of a request from one exchange into the folder ``partial``.
-
-    ``report`` is called after each page with the number of days that it completes.
-    """
-
     connection: Connection
     request: Request
     partial: Path
@@ -73,14 +66,9 @@ class Exchange:
 
     @property
     def offer(self) -> Offer:
-        """What the exchange offers."""
         return OFFERS[self.request.source]
 
     def fetch(self, end: int) -> str:
-        """Store all days up to ``end`` that the exchange has; return the instrument's name.
-
-        Raises DataError if the exchange refuses, does not answer, or repeats itself.
-        """
         self.symbol, instrument = self._find_symbol()
         for kind in self.request.kinds:
             lacking = missing_days(list_stored(self.partial, kind), self.request.start, end)
@@ -90,7 +78,6 @@ class Exchange:
         return instrument
 
     def _fetch_days(self, kind: str, start: int, end: int) -> None:
-        """Store a run of days; after each page those that it completes."""
         held: list[TimedTable] = []
         for page in self._pages(kind, start, end):
             held = [*held, page.rows]
@@ -144,7 +131,6 @@ class Exchange:
         return Answer(rows, int(rows.time[-1]) + interval if rows.time.size else min(window, end))
 
     def _ask_funding(self, kind: str, start: int, end: int) -> Answer:
-        """Return a window that is so short that even hourly settlements fit into one answer."""
         limit = self.offer.limits[kind]
         until = min(end, start + (limit - 1) * HOUR)
 
@@ -158,14 +144,12 @@ class Exchange:
         return Answer(rows_between(rows, start, until), until)
 
     def _read_settlement(self, entry: Mapping[str, Any]) -> tuple[Any, Any, float]:
-        """Return the stamp (ms), the rate, and the price of the settlement, NaN if unknown."""
         rate = entry["info"][self.offer.rate] if self.offer.rate else entry["fundingRate"]
         text = entry.get("info", {}).get(self.offer.mark) if self.offer.mark else None
         price = float(text) if text not in (None, "") else 0.0
         return entry["timestamp"], rate, price if price > 0.0 else float("nan")
 
     def _read(self, kind: str, rows: Sequence[Sequence[Any]]) -> TimedTable:
-        """Return the rows of an answer in order, each time once."""
         names = COLUMNS[kind]
         time = np.array([row[0] for row in rows], dtype=np.int64) * MILLISECOND
         values = np.array([row[1:] for row in rows], dtype=np.float64)
@@ -173,7 +157,6 @@ class Exchange:
         return merge_rows([TimedTable(self.request.source, time, columns)], kind)
 
     def _find_symbol(self) -> tuple[str, str]:
-        """Return ccxt's symbol and the venue's own name of the instrument."""
         markets = self._call("the list of markets", self.connection.client.load_markets)
         wanted, source = self.request.symbol, self.request.source
         found = [each for each in markets.values() if wanted in (each["symbol"], each["id"])]
@@ -196,13 +179,11 @@ class Exchange:
         return str(contracts[0]["symbol"]), str(contracts[0]["id"])
 
     def _requested_wait(self) -> float | None:
-        """Return the seconds to wait that the last answer asks for, if any."""
         headers = getattr(self.connection.client, "last_response_headers", None) or {}
         found = {str(name).lower(): str(value) for name, value in headers.items()}
         return read_wait(found.get("retry-after"), time.time())
 
     def _call(self, what: str, ask: Callable[[], Any]) -> Any:
-        """Return an answer; transient failures are retried, others raised as DataError."""
         where = f"{self.request.source}, {what}"
 
         def attempt() -> Any:
@@ -231,19 +212,6 @@ class Exchange:
 
 
 def connect_exchange(request: Request, base_url: str | None, silence: float) -> Connection:
-    """Return a connection to the request's exchange through ccxt.
-
-    Parameters
-    ----------
-    request : Request
-        Its source names the exchange.
-    base_url : str or None
-        Replaces scheme and host in all addresses of the exchange.
-    silence : float
-        Seconds without an answer after which a request fails.
-
-    Raises ParameterError if ccxt is not installed, or the address is not valid.
-    """
     try:
         ccxt = importlib.import_module("ccxt")
     except ModuleNotFoundError as error:
@@ -261,13 +229,6 @@ def connect_exchange(request: Request, base_url: str | None, silence: float) -> 
 
 
 def redirect(addresses: Any, base: str) -> Any:
-    """Return an address, or a nested mapping of them, with another scheme and host.
-
-    Examples
-    --------
-    >>> redirect({"public": "https://api.{hostname}/v1"}, "http://127.0.0.1:80")
-    {'public': 'http://127.0.0.1:80/v1'}
-    """
     if isinstance(addresses, Mapping):
         return {name: redirect(value, base) for name, value in addresses.items()}
     return re.sub(r"^https?://[^/]+", lambda _: base, addresses)

@@ -23,19 +23,11 @@ if TYPE_CHECKING:
 
 ABSENT = frozenset({404, 410})
 TRANSIENT = frozenset({408, 418, 425, 429})
-"""Status codes below 500 that may pass; Binance answers 418 to too many requests."""
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 
 def find_unreachable(error: BaseException | None) -> OSError | None:
-    """Return the cause of an error if no server was reached; None for other errors.
-
-    Examples
-    --------
-    >>> find_unreachable(ConnectionRefusedError()), find_unreachable(ConnectionResetError())
-    (ConnectionRefusedError(), None)
-    """
     while error is not None:
         is_unknown = isinstance(error, (socket.gaierror, ConnectionRefusedError))
         if isinstance(error, OSError) and (is_unknown or error.errno in _UNREACHABLE):
@@ -49,26 +41,6 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often to ask again, and how long to wait in between.
-
-    Parameters
-    ----------
-    attempts : int
-        Attempts in all, the first one included.
-    first, longest : float
-        Seconds to wait before the second attempt, and at most before any attempt.
-    deadline : float
-        Seconds that one file may take.
-    silence : float
-        Seconds without a byte after which a connection is broken.
-    asked : float
-        The longest wait, in seconds, that is granted to a server that says how long to wait.
-    seed : int
-        Seed of the jitter.
-    away : int
-        Attempts in all while no server has been reached yet.
-    """
-
     attempts: int = 6
     first: float = 1.0
     longest: float = 60.0
@@ -79,22 +51,12 @@ class RetryPolicy:
     away: int = 2
 
     def delay(self, what: str, attempt: int) -> float:
-        """Return the seconds to wait after an attempt, counted from 0.
-
-        The delay doubles with each attempt up to ``longest``, times a jitter in [0.5, 1). The
-        jitter is a hash of the seed, ``what`` and the attempt, so it does not depend on threads.
-        """
         digest = hashlib.sha256(f"{self.seed}:{what}:{attempt}".encode()).digest()
         uniform = int.from_bytes(digest[:7], "big") / 2**56
         return min(self.longest, self.first * 2.0**attempt) * (1.0 + uniform) / 2.0
 
 
 class TransientFailure(Exception):  # noqa: N818 - asked again; an error only after the last attempt
-    """A failure that may pass: its reason, and the wait in seconds that the server asks for.
-
-    ``is_away`` is True if no server was reached at all.
-    """
-
     def __init__(self, reason: str, wait: float | None = None, *, is_away: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -108,12 +70,6 @@ class Canceled(Exception):  # noqa: N818 - another thread has the error
 
 @dataclass
 class Retrier:
-    """Retries calls that fail in passing. A wait that the server asks for holds up all threads.
-
-    ``pause`` waits for some seconds and returns True if the download is to be given up; ``clock``
-    is monotonic, in seconds; ``notice`` is called before each wait with a text.
-    """
-
     policy: RetryPolicy
     pause: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
@@ -125,11 +81,6 @@ class Retrier:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, what: str, ask: Callable[[], Any]) -> Any:
-        """Return what ``ask`` returns at the first attempt without a TransientFailure.
-
-        Raises DataError if all attempts fail, or the server asks for a longer wait than the policy
-        grants.
-        """
         attempt = 0
         while True:
             self._sleep(max(self._quiet_until - self.clock(), 0.0))
@@ -144,12 +95,10 @@ class Retrier:
                 return answer
 
     def check(self) -> None:
-        """Raise Canceled if the download was given up."""
         if self.pause(0.0):
             raise Canceled
 
     def _wait(self, what: str, attempt: int, failure: TransientFailure) -> None:
-        """Wait after a failed attempt, or raise the final error."""
         most = self.policy.attempts if self._is_reached else self.policy.away
         wait = failure.wait
         if attempt >= most:
@@ -192,17 +141,11 @@ class Retrier:
 
 
 class Downloader(NamedTuple):
-    """Downloads files below one base address, with the retries of ``retrier``."""
-
     client: httpx.Client
     base: str
     retrier: Retrier
 
     def get(self, path: str, limit: int) -> bytes | None:
-        """Return a file of at most ``limit`` bytes; None if the server has no such file.
-
-        Raises DataError if the server refuses, or the file is too large or does not arrive.
-        """
         url = f"{self.base}/{path}"
         content: bytes | None = self.retrier.call(url, lambda: self._get(url, limit))
         return content
@@ -255,15 +198,6 @@ def _check_status(response: httpx.Response, url: str) -> None:
 
 
 def read_wait(text: str | None, now: float) -> float | None:
-    """Return the seconds that a Retry-After header asks for; None if it is absent or unreadable.
-
-    ``text`` is a number of seconds or a date, ``now`` is in seconds since 1970.
-
-    Examples
-    --------
-    >>> read_wait("7", 0.0), read_wait("Thu, 01 Jan 1970 00:00:09 GMT", 2.0), read_wait("x", 0.0)
-    (7.0, 7.0, None)
-    """
     if text is None:
         return None
     if text.strip().isdigit():
@@ -278,10 +212,6 @@ def read_wait(text: str | None, now: float) -> float | None:
 
 @contextmanager
 def open_downloader(base: str, retrier: Retrier, parallel: int) -> Iterator[Downloader]:
-    """Open an HTTP client for one base address.
-
-    Raises ParameterError if the address is not valid, or httpx is not installed.
-    """
     check_address(base)
     try:
         import httpx  # noqa: PLC0415 - as above
@@ -299,7 +229,6 @@ def open_downloader(base: str, retrier: Retrier, parallel: int) -> Iterator[Down
 
 
 def check_address(base: str) -> None:
-    """Refuse a base address that does not name a server."""
     url = urlsplit(base)
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
         raise ParameterError(

@@ -41,20 +41,6 @@ Report = Callable[[int, int], None]
 
 
 class Fetched(NamedTuple):
-    """A finished fetch.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder, for ``Market.load``.
-    facts : mapping
-        The content of ``fetch.json``: instrument, span, rows, gaps, files and their hashes.
-    is_new : bool
-        False if the folder held all of it already.
-    retries : int
-        How many requests were repeated.
-    """
-
     folder: Path
     facts: Mapping[str, Any]
     is_new: bool
@@ -99,13 +85,6 @@ def fetch_market(
         Called with a text before each retry.
     connection : Connection, optional
         To the exchange, in place of one through ccxt.
-
-    Raises
-    ------
-    DataError
-        If something does not exist, does not arrive, or is impossible; what has arrived is kept.
-    ParameterError
-        If an argument is invalid.
     """
     today = now // DAY * DAY
     Range(1, MOST_PARALLEL, "months").check("parallel", parallel, where="fetch_market", whole=True)
@@ -141,8 +120,6 @@ def fetch_market(
 
 
 class _Progress:
-    """Counts the days that are done, for all threads."""
-
     def __init__(self, partial: Path, request: Request, end: int, report: Report | None) -> None:
         self.lock = threading.Lock()
         self.report = report
@@ -152,7 +129,6 @@ class _Progress:
         self.add(0)
 
     def add(self, days: int) -> None:
-        """Count days as done, and report the new number."""
         with self.lock:
             self.done += days
             if self.report is not None:
@@ -160,7 +136,6 @@ class _Progress:
 
 
 def _check_span(request: Request, today: int) -> None:
-    """Refuse days that are not over."""
     for name, day, over in (
         ("start", request.start, request.start + DAY),
         ("end", request.end or 0, request.end or 0),
@@ -175,14 +150,12 @@ def _check_span(request: Request, today: int) -> None:
 
 
 def _is_held(final: Mapping[str, Any], request: Request) -> bool:
-    """Whether a finished fetch holds all that is requested, without gaps."""
     start, end = span_of(final)
     is_inside = request.end is not None and start <= request.start and request.end <= end
     return is_inside and not final["gaps"]
 
 
 def _widen(request: Request, start: int, end: int) -> Request:
-    """Return a request that also spans what is there already: a folder holds one span."""
     last = None if request.end is None else max(request.end, end)
     return request._replace(start=min(request.start, start), end=last)
 
@@ -193,7 +166,6 @@ _FOLDERS = {"bars": "/klines/", "mark": "/markPriceKlines/", "funding": "/fundin
 def restore_stored_days(
     folder: Path, partial: Path, facts: Mapping[str, Any], months: Sequence[tuple[int, int]]
 ) -> None:
-    """Split the files of a finished fetch into stored days, for a longer fetch to continue."""
     start, end = span_of(facts)
     files = [
         ArchiveFile(each["path"], each["sha256"], _time(each["from"]), _time(each["to"]))

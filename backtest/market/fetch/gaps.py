@@ -36,7 +36,6 @@ class MissingRows(NamedTuple):
 
 
 def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) -> list[MissingRows]:
-    """Return the gaps within a span; ``time`` is sorted."""
     inside = time[(time >= start) & (time < end)]
     if kind == "funding":
         return find_funding_gaps(inside, start, end)
@@ -46,14 +45,6 @@ def find_gaps(kind: str, time: IntArray, interval: int, start: int, end: int) ->
 def find_bar_gaps(
     kind: str, time: IntArray, interval: int, start: int, end: int
 ) -> list[MissingRows]:
-    """Return the gaps between bars; ``time`` is sorted, on the grid, inside the span.
-
-    Examples
-    --------
-    >>> minute = 60 * SECOND
-    >>> print(*find_bar_gaps("bars", np.array([minute]), minute, 0, 9 * minute), sep="; ")
-    1 bars from 1970-01-01 to 1970-01-01 00:01; 7 bars from 1970-01-01 00:02 to 1970-01-01 00:09
-    """
     edges = np.concatenate([[start - interval], time, [end]])
     rows = np.flatnonzero(np.diff(edges) > interval)
     return [
@@ -68,7 +59,6 @@ def find_bar_gaps(
 
 
 def find_funding_gaps(time: IntArray, start: int, end: int) -> list[MissingRows]:
-    """Return the gaps between settlements, judged by the cadence around each."""
     if not time.size:
         return [MissingRows("funding", start, end, _count_settlements(end - start, cadence(time)))]
     stamps = settled_once(time)
@@ -87,14 +77,12 @@ def find_funding_gaps(time: IntArray, start: int, end: int) -> list[MissingRows]
 
 
 def _between(gap: SettlementGap) -> MissingRows:
-    """Return the gap between two settlements, from the first missing settlement on."""
     step = (gap.end - gap.start) // (gap.missing + 1)
     start, end = nearest_minute(gap.start + step), nearest_minute(gap.end)
     return MissingRows("funding", start, end, gap.missing)
 
 
 def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
-    """Return the midnight up to which data reach; ``start`` if there are none."""
     if not time.size:
         return start
     if kind != "funding":
@@ -106,13 +94,6 @@ def find_end(time: IntArray, kind: str, interval: int, start: int) -> int:
 
 
 def longest_complete(gaps: Sequence[MissingRows], start: int, end: int) -> tuple[int, int] | None:
-    """Return the longest run of whole days without a gap, as (start, end); None if there is none.
-
-    Examples
-    --------
-    >>> longest_complete([MissingRows("bars", DAY, 2 * DAY, 24)], 0, 4 * DAY) == (2 * DAY, 4 * DAY)
-    True
-    """
     days = np.arange(start, end, DAY)
     whole: BoolArray = np.ones(days.size, dtype=np.bool_)
     for gap in gaps:
@@ -126,7 +107,6 @@ def longest_complete(gaps: Sequence[MissingRows], start: int, end: int) -> tuple
 
 
 def describe_gaps(gaps: Sequence[MissingRows], where: str) -> str:
-    """Return a text with a line per gap; of many gaps, the first ones."""
     lines = [f"  {gap}" for gap in gaps[:SHOWN]]
     if len(gaps) > SHOWN:
         lines.append(f"  and {len(gaps) - SHOWN} more, all of them in {where}")
@@ -134,7 +114,6 @@ def describe_gaps(gaps: Sequence[MissingRows], where: str) -> str:
 
 
 def count_missing(gaps: Sequence[MissingRows]) -> Mapping[str, int]:
-    """Return how many rows are missing, by kind."""
     kinds = dict.fromkeys(gap.kind for gap in gaps)
     return {kind: sum(gap.missing for gap in gaps if gap.kind == kind) for kind in kinds}
 

@@ -38,10 +38,7 @@ DRAFT = "final"
 
 
 class Collected(NamedTuple):
-    """All rows of a span (ns) by kind, the files that they came from, and the gaps.
-
-    ``lacking`` lists the kinds without any row.
-    """
+    """All rows of a span (ns) by kind, the files that they came from, and the gaps."""
 
     tables: Mapping[str, TimedTable]
     files: Sequence[ArchiveFile]
@@ -52,10 +49,6 @@ class Collected(NamedTuple):
 
 
 def collect_rows(partial: Path, request: Request, today: int) -> Collected:
-    """Return the rows of all stored days; without a requested end, up to where all kinds reach.
-
-    Raises DataError if stored days are damaged, or the venue contradicts itself.
-    """
     tables: dict[str, TimedTable] = {}
     files: list[ArchiveFile] = []
     for kind in request.kinds:
@@ -93,10 +86,6 @@ def _collect_kind(partial: Path, kind: str) -> tuple[TimedTable, list[ArchiveFil
 
 
 def check_gaps(whole: Collected, request: Request, partial: Path, *, accept: bool) -> None:
-    """Refuse data with gaps, listing all of them and the longest span without any.
-
-    Raises DataError if rows are missing; if gaps are accepted, only if there are no bars at all.
-    """
     if whole.end <= whole.start or "bars" in whole.lacking:
         raise DataError(
             f"{request.symbol} must have data from {format_time(request.start)} on, "
@@ -118,7 +107,6 @@ def check_gaps(whole: Collected, request: Request, partial: Path, *, accept: boo
 
 
 def _find_cure(whole: Collected) -> str:
-    """Return what can be requested instead; what has arrived is not downloaded again."""
     if "bars" in whole.lacking:
         return "ask for another span, symbol or source"
     cures = []
@@ -138,10 +126,6 @@ def _find_cure(whole: Collected) -> str:
 
 
 def check_values(whole: Collected, request: Request, instrument: str) -> Mapping[str, str]:
-    """Check the rows as :meth:`Market.from_frames` does, and return the market's ``filled``.
-
-    Raises DataError, listing every invalid bar and settlement.
-    """
     frames = {kind: to_frame(table, kind) for kind, table in whole.tables.items()}
     bars, mark = frames["bars"], _not_empty(frames.get("mark"))
     funding = _not_empty(frames.get("funding"))
@@ -169,13 +153,6 @@ def _not_empty(frame: pd.DataFrame | None) -> pd.DataFrame | None:
 def publish(
     folder: Path, partial: Path, request: Request, instrument: str, whole: Collected
 ) -> dict[str, Any]:
-    """Write the final files and return the content of ``fetch.json``.
-
-    The bars are replaced last but one: a folder without bars is no market, and longer mark prices
-    and funding with the old bars are still the old market.
-
-    Raises DataError if values are invalid.
-    """
     filled = check_values(whole, request, instrument)
     draft = partial / DRAFT
     draft.mkdir(exist_ok=True)
@@ -213,7 +190,6 @@ def publish(
 
 
 def gaps_to_json(gaps: Sequence[MissingRows]) -> list[dict[str, Any]]:
-    """Return gaps as ``fetch.json`` has them."""
     return [
         {"kind": gap.kind, **_format_span(gap.start, gap.end), "missing": gap.missing}
         for gap in gaps

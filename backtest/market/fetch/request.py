@@ -28,15 +28,6 @@ MARKETS = ("um", "cm")
 
 
 class Offer(NamedTuple):
-    """What an exchange offers through the ccxt class ``client``.
-
-    ``kinds`` are the kinds of data that it has a history of, ``limits`` the most rows in one answer
-    by kind, and ``until`` the parameter that ends a window of funding. If ``ends_bars`` is True,
-    requests of bars need an end too: the venue answers with the last bars of a window. ``rate`` and
-    ``mark`` are the fields of the venue's own answer with the rate, if ccxt's is not the one, and
-    with the price of the settlement.
-    """
-
     client: str
     kinds: tuple[str, ...]
     limits: Mapping[str, int]
@@ -101,7 +92,6 @@ class Request(NamedTuple):
     market: str = "um"
 
     def identity(self) -> dict[str, Any]:
-        """Return all but the span, as ``fetch.json`` has it: a folder holds one identity."""
         return {
             "source": self.source,
             **({"market": self.market} if self.source == ARCHIVE else {}),
@@ -121,10 +111,6 @@ def read_request(
     without: Sequence[str] = (),
     market: str = "um",
 ) -> Request:
-    """Return a checked request.
-
-    Raises ParameterError if an argument is unknown, unreadable, or not offered by the source.
-    """
     Choice(*SOURCES).check("source", source, where=Place("source"))
     Choice(*MARKETS).check("market", market, where=Place("market"))
     if source != ARCHIVE and market != MARKETS[0]:
@@ -157,7 +143,6 @@ def read_request(
 
 
 def _check_symbol(source: str, symbol: str) -> None:
-    """Refuse a symbol that cannot be part of an address; ccxt looks symbols up itself."""
     if source == ARCHIVE and not _SYMBOL.fullmatch(symbol):
         raise ParameterError(
             f"a symbol of the archive has capital letters, digits and _ only, got {symbol!r}",

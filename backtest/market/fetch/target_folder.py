@@ -1,8 +1,4 @@
-"""The folder of a fetch: its lock, the request that it belongs to, and what it holds already.
-
-What has arrived lies in a Parquet file for each run of whole days. A file is named
-``bars-20240101-20240201.parquet``: its kind, its first day, the day after its last.
-"""
+"""The folder of a fetch: its lock, the request that it belongs to, and what it holds already."""
 
 from __future__ import annotations
 
@@ -45,19 +41,12 @@ OURS = re.compile(
     rf"{LOCK}|{re.escape(DRAFT_FILE)}[0-9a-f]{{32}}|((request|gaps|fetch|market)\.(json|draft))"
     r"|((bars|mark|funding)(-\d{8}-\d{8})?\.(parquet|draft))"
 )
-"""The names of the files that a fetch writes while it runs."""
 _FORMAT = 1
 _SHOWN = 4
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[Path]:
-    """Hold a folder, so that no other process fetches into it; yield its ``.partial``.
-
-    A process that dies lets go. Where nothing has arrived, nothing is left behind.
-
-    Raises DataError if another process holds it, naming that process; or if it cannot be written.
-    """
     partial = folder / PARTIAL
     is_new = not folder.exists()
     with contextlib.ExitStack() as stack:
@@ -86,12 +75,10 @@ def hold(folder: Path) -> Iterator[Path]:
 
 
 def is_under_way(partial: Path) -> bool:
-    """Whether days have arrived that are not published yet."""
     return any(list_stored(partial, kind) for kind in KINDS)
 
 
 def remove(partial: Path) -> None:
-    """Remove what a finished fetch no longer needs, the lock last."""
     draft = partial / "final"
     for folder in (draft, partial):
         for path in sorted(folder.glob("*"), key=lambda path: path.name == LOCK):
@@ -102,10 +89,6 @@ def remove(partial: Path) -> None:
 
 
 def check_request(folder: Path, partial: Path, request: Request) -> None:
-    """Refuse a folder with other data; record the request in a new folder.
-
-    Raises DataError if the folder holds another instrument, or data that no fetch has written.
-    """
     noted = read_facts(partial / REQUEST) if is_under_way(partial) else read_facts(folder / FACTS)
     present = [] if noted is not None else _list_data(folder)
     if present:
@@ -131,13 +114,11 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
 
 
 def _list_data(folder: Path) -> list[str]:
-    """Return the names of the files in a folder that the loader would read as data."""
     files = (path for path in folder.iterdir() if path.is_file())
     return sorted(path.name for path in files if suffix_of(path) in SUFFIXES)
 
 
 def find_final(folder: Path) -> dict[str, Any] | None:
-    """Return the content of ``fetch.json``; None if the files do not have the hashes in it."""
     facts = read_facts(folder / FACTS)
     if facts is None:
         return None
@@ -150,10 +131,6 @@ def find_final(folder: Path) -> dict[str, Any] | None:
 
 
 def check_untouched(folder: Path, partial: Path) -> None:
-    """Refuse to replace final files that were changed after the fetch.
-
-    Raises DataError if the files do not match ``fetch.json``, and no fetch was interrupted here.
-    """
     if (folder / FACTS).exists() and not is_under_way(partial) and not find_final(folder):
         raise DataError(
             "files of the fetch were changed or removed",
@@ -163,7 +140,6 @@ def check_untouched(folder: Path, partial: Path) -> None:
 
 
 def drop_damaged(partial: Path, request: Request) -> None:
-    """Delete stored days that are damaged or have gaps, so that they are fetched again."""
     for kind in request.kinds:
         for part in list_stored(partial, kind):
             read = read_stored(part)
@@ -175,10 +151,6 @@ def drop_damaged(partial: Path, request: Request) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return the content of a JSON file that a fetch wrote; None if there is no such file.
-
-    Raises DataError if it cannot be read, or is of another format.
-    """
     try:
         facts = parse_json(read_small(path), path, cure="fetch to a new folder")
     except FileNotFoundError:
@@ -199,7 +171,6 @@ def read_facts(path: Path) -> dict[str, Any] | None:
 
 
 def write_facts(facts: Mapping[str, Any], path: Path) -> None:
-    """Write a JSON file, whole or not at all."""
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
     write_file(path, text.encode())
 
@@ -232,7 +203,6 @@ class StoredDays(NamedTuple):
 
 
 def list_stored(folder: Path, kind: str) -> list[StoredDays]:
-    """Return the stored days of a kind, in order."""
     found = [_parse(path) for path in folder.glob(f"{kind}-*.parquet")]
     return sorted((part for part in found if part), key=lambda part: (part.start, part.end))
 
@@ -244,7 +214,6 @@ def store_days(
     table: TimedTable,
     files: Sequence[ArchiveFile] = (),
 ) -> StoredDays:
-    """Store the rows of a span, in place of the stored days inside it; whole or not at all."""
     from pyarrow import parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     start, end = span
@@ -261,7 +230,6 @@ def store_days(
 
 
 def read_stored(part: StoredDays) -> tuple[TimedTable, list[ArchiveFile]] | None:
-    """Return stored rows and the files that they came from; None if the file is damaged."""
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     try:
@@ -277,7 +245,6 @@ def read_stored(part: StoredDays) -> tuple[TimedTable, list[ArchiveFile]] | None
 
 
 def merge_rows(tables: Iterable[TimedTable], kind: str) -> TimedTable:
-    """Return all rows in order, each time once; raise a DataError if two of one time differ."""
     given = [table for table in tables if table.time.size]
     names = COLUMNS[kind]
     if not given:
@@ -308,13 +275,11 @@ def _check_repeats(table: TimedTable, kind: str) -> None:
 
 
 def rows_between(table: TimedTable, start: int, end: int) -> TimedTable:
-    """Return the rows of a sorted table from ``start`` up to ``end``."""
     first, stop = np.searchsorted(table.time, [start, end])
     return table.rows(slice(int(first), int(stop)))
 
 
 def to_frame(table: TimedTable, kind: str) -> pd.DataFrame:
-    """Return rows as a frame for :meth:`Market.from_frames`."""
     columns = {name: table.columns[name] for name in COLUMNS[kind]}
     return pd.DataFrame(columns, index=utc_index(table.time))
 

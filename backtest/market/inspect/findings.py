@@ -46,8 +46,6 @@ STALE_RULE = "a mark that repeats its last close in all four prices while the la
 
 @dataclass(frozen=True)
 class Count:
-    """The number of rows, their share, the longest run of them, and the first and last times."""
-
     count: int
     share: float
     longest: int
@@ -57,8 +55,6 @@ class Count:
 
 @dataclass(frozen=True)
 class MissingRows:
-    """A span of time in which rows are missing, and how many."""
-
     start: str
     end: str
     missing: int
@@ -66,8 +62,6 @@ class MissingRows:
 
 @dataclass(frozen=True)
 class Gaps:
-    """The number of gaps, the rows missing in all and in the longest, and the first gaps."""
-
     count: int
     missing: int
     longest: int
@@ -86,8 +80,6 @@ class Outlier:
 
 @dataclass(frozen=True)
 class Outliers:
-    """The number of outliers by a rule, and the furthest of them."""
-
     rule: str
     count: int
     furthest: tuple[Outlier, ...]
@@ -95,8 +87,6 @@ class Outliers:
 
 @dataclass(frozen=True)
 class Cadence:
-    """A span of time with evenly spaced settlements."""
-
     every: str
     start: str
     end: str
@@ -120,7 +110,6 @@ def count_rows(mask: BoolArray, time: IntArray) -> Count:
 
 
 def find_gaps(time: IntArray, interval: int) -> Gaps:
-    """Return the gaps between increasing times; bars off the grid end a gap too."""
     steps = np.diff(time)
     rows = np.flatnonzero(steps > interval)
     missing = np.maximum(np.ceil(steps[rows] / interval).astype(np.int64) - 1, 1)
@@ -132,7 +121,6 @@ def find_gaps(time: IntArray, interval: int) -> Gaps:
 
 
 def count_duplicates(table: TimedTable) -> tuple[int, int]:
-    """Return how many rows repeat a time, and how many of them have other values."""
     order = np.argsort(table.time, kind="stable")
     again = np.flatnonzero(np.diff(table.time[order]) == 0) + 1
     differs = np.zeros(again.size, dtype=np.bool_)
@@ -142,7 +130,6 @@ def count_duplicates(table: TimedTable) -> tuple[int, int]:
 
 
 def find_bad_prices(table: TimedTable) -> tuple[BoolArray, BoolArray]:
-    """Return which bars have an invalid price, and which have an open or close out of range."""
     prices = [table.columns[name] for name in PRICES if name in table.columns]
     bad = ~np.logical_and.reduce([is_price(values) for values in prices])
     if len(prices) < len(PRICES):
@@ -153,7 +140,6 @@ def find_bad_prices(table: TimedTable) -> tuple[BoolArray, BoolArray]:
 
 
 def find_flat(table: TimedTable) -> BoolArray:
-    """Return which bars have a high equal to their low."""
     high, low = table.columns.get("high"), table.columns.get("low")
     if high is None or low is None:
         return np.zeros(table.time.size, dtype=np.bool_)
@@ -161,7 +147,6 @@ def find_flat(table: TimedTable) -> BoolArray:
 
 
 def find_outliers(table: TimedTable) -> Outliers:
-    """Return prices far from their neighbors, by :data:`OUTLIER_RULE`; the rows are in order."""
     if not {*PRICES} <= {*table.columns} or table.time.size < 7:
         return Outliers(OUTLIER_RULE, 0, ())
     opens, highs, lows, closes = (_log_of(table.columns[name]) for name in PRICES)
@@ -185,7 +170,6 @@ def find_outliers(table: TimedTable) -> Outliers:
 
 
 def _log_of(prices: FloatArray) -> FloatArray:
-    """Return log prices, NaN for invalid prices."""
     return np.asarray(np.log(np.where(is_price(prices), prices, np.nan)))
 
 
@@ -196,7 +180,6 @@ def _typical_moves(log_closes: FloatArray) -> FloatArray:
 
 
 def _from_neighbors(x: FloatArray) -> FloatArray:
-    """Return the distance to the nearer of the medians of three before and three after."""
     far = np.full(x.size, np.nan)
     before = _middle(x[:-6], x[1:-5], x[2:-4])
     after = _middle(x[4:-2], x[5:-1], x[6:])
@@ -212,24 +195,19 @@ def _middle(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
 
 
 def _neighbor(x: FloatArray, choose: np.ufunc) -> FloatArray:
-    """Return the larger (or smaller) of the two neighbors; NaN at the ends."""
     sides = np.full(x.size, np.nan)
     sides[1:-1] = choose(x[:-2], x[2:])
     return sides
 
 
 def find_wicks(bars: TimedTable, mark: TimedTable, rows: IntArray) -> FloatArray:
-    """Return how far each bar's range exceeds its mark bar's, as a fraction, at least 0.
-
-    ``rows`` holds the row of the bar of each mark bar.
-    """
+    """Return how far each bar's range exceeds its mark bar's, as a fraction, at least 0."""
     above = _log_of(bars.columns["high"][rows]) - _log_of(mark.columns["high"])
     below = _log_of(mark.columns["low"]) - _log_of(bars.columns["low"][rows])
     return np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
 
 
 def find_stale(bars: TimedTable, mark: TimedTable, rows: IntArray) -> BoolArray:
-    """Return which mark bars repeat the previous close while the last price moved."""
     before = np.concatenate([[np.nan], mark.columns["close"][:-1]])
     same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
     closes = bars.columns["close"][rows]
@@ -241,7 +219,6 @@ def find_stale(bars: TimedTable, mark: TimedTable, rows: IntArray) -> BoolArray:
 
 
 def list_cadences(time: IntArray) -> tuple[Cadence, ...]:
-    """Return the spans of evenly spaced settlements; a missing one does not end a span."""
     once = settled_once(time)
     gaps = nearest_minute(np.diff(once))
     if not gaps.size:
@@ -264,7 +241,6 @@ def list_cadences(time: IntArray) -> tuple[Cadence, ...]:
 
 
 def find_missing(funding: TimedTable) -> Gaps:
-    """Return the gaps between settlements; times in order."""
     once = settled_once(funding.time)
     holes = missing_settlements(once, int(once[0]), int(once[-1]) + 1)
     first = tuple(
@@ -278,17 +254,12 @@ def find_missing(funding: TimedTable) -> Gaps:
 
 
 def measure_offsets(time: IntArray) -> tuple[float, BoolArray]:
-    """Return the largest offset of stamps in seconds, and which stamps are over a minute off.
-
-    Offsets are from the nearest whole hour, or from the nearest whole cadence if that is shorter.
-    """
     step = min(cadence(time), HOUR)
     offset = (time + step // 2) % step - step // 2
     return float(np.abs(offset).max() / 1e9), np.asarray(np.abs(offset) > JITTER)
 
 
 def cover_bars(bars: TimedTable, funding: TimedTable, interval: int) -> tuple[float, int]:
-    """Return the share of the bars' span that settlements cover, and the most in one bar."""
     span = span_of(bars, interval)
     events: FundingEvents = select_funding(in_order(funding), span, interval)
     covered = events.covered

@@ -98,7 +98,6 @@ def _has_prices(table: TimedTable) -> bool:
 
 
 def measure_mark(bars: TimedTable, mark: TimedTable) -> MarkQuality | None:
-    """Return how mark prices compare with last prices; None if prices are missing."""
     if not ({*PRICES} <= {*bars.columns} and {*PRICES} <= {*mark.columns}):
         return None
     bars, mark = in_order(bars), in_order(mark)
@@ -119,7 +118,6 @@ def measure_mark(bars: TimedTable, mark: TimedTable) -> MarkQuality | None:
 def measure_funding(
     table: TimedTable, bars: TimedTable | None, interval: int | None
 ) -> FundingQuality:
-    """Return the quality of settlements, alone and with respect to the bars."""
     funding = in_order(table)
     time = funding.time
     rate = funding.columns.get("rate", np.full(time.size, np.nan))
@@ -166,7 +164,6 @@ _NOTE = Phrase(
 
 
 def inspect_market(market: Market) -> Quality:
-    """Return the report on a market."""
     last = {name: getattr(market, name) for name in (*PRICES, "volume")}
     mark = {name: getattr(market, f"mark_{name}") for name in PRICES}
     rates = {name: getattr(market, f"funding_{name}") for name in ("rate", "mark", "predicted")}
@@ -187,7 +184,6 @@ def inspect_market(market: Market) -> Quality:
 
 
 def inspect_files(paths: Sequence[Path], options: ReadOptions) -> tuple[Quality, TimedTable | None]:
-    """Return the report on the files of one market, and its bars if they can be read."""
     files = open_files(paths, options, joins=True, needs_bars=False)
     source = ", ".join(map(str, paths))
     options = files.options
@@ -214,7 +210,6 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> tuple[Quality,
 
 
 def _if_usable(table: TimedTable | None) -> TimedTable | None:
-    """Return a table if it has rows and columns; infinite values stay in it."""
     if table is None or not table.time.size or not table.columns:
         return None
     return table._replace(time=np.ascontiguousarray(table.time))

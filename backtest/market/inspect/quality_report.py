@@ -17,13 +17,6 @@ Fit: TypeAlias = Literal["yes", "with care", "no"]
 
 @dataclass(frozen=True)
 class BarsQuality:
-    """The quality of the bars, or of the mark bars.
-
-    ``duplicates`` counts rows that repeat a time, ``conflicting`` those of them with other values,
-    ``disordered`` rows stamped before the previous row, ``off_boundary`` opens off the UTC grid.
-    ``unread`` names prices that are missing or could not be read: the counts leave them out.
-    """
-
     rows: int
     start: str
     end: str
@@ -43,12 +36,6 @@ class BarsQuality:
 
 @dataclass(frozen=True)
 class MarkQuality:
-    """Mark prices compared with last prices: the share of bars with a mark, wicks, stale runs.
-
-    ``ratio`` is the mark over the last price, at the median of the 1,000 bars in which it is
-    furthest from 1; ``is_scale_known`` whether there are bars enough to assess_fitness by it.
-    """
-
     coverage: float
     ratio: float
     is_scale_known: bool
@@ -61,12 +48,7 @@ class MarkQuality:
 
 @dataclass(frozen=True)
 class FundingQuality:
-    """The quality of the settlements; rates are fractions per settlement.
-
-    ``at_largest`` counts the rates of the largest size, of either sign: several suggest a cap.
-    ``furthest_stamp`` is an offset in seconds. ``typical`` is the median size of rates per 8 hours,
-    in the 20 days in which it is largest; ``is_scale_known`` says whether there are 20 days.
-    """
+    """The quality of the settlements; rates are fractions per settlement."""
 
     settlements: int
     start: str
@@ -91,14 +73,11 @@ class FundingQuality:
 
 @dataclass(frozen=True)
 class Fitness:
-    """Whether data are fit for a use, and the reasons why not."""
-
     use: str
     fit: Fit
     reasons: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
         return {"use": self.use, "fit": self.fit, "reasons": list(self.reasons)}
 
 
@@ -161,7 +140,6 @@ def assess_fitness(
     defects: tuple[Defect, ...],
     filled: Mapping[str, str],
 ) -> tuple[Fitness, ...]:
-    """Return the fitness of data for each use; ``comparison`` is that of mark and last prices."""
     broken = [*_bar_faults(bars, "bar")]
     is_long = bars is not None and (interval or HOUR) > MINUTE
     return (
@@ -198,13 +176,6 @@ def _fitness(use: str, faults: list[str], doubts: list[str]) -> Fitness:
 
 
 def count_noun(count: int, noun: str, rest: str = "") -> str:
-    """Return a count with its noun in the singular or plural.
-
-    Examples
-    --------
-    >>> count_noun(1, "settlement", "missing"), count_noun(3, "outlier")
-    ('1 settlement missing', '3 outliers')
-    """
     return f"{count} {noun}{'' if count == 1 else 's'} {rest}".rstrip()
 
 

@@ -31,8 +31,6 @@ _FORMULAS = frozenset("=+-@\t\r")
 
 
 class _Head(NamedTuple):
-    """The head of a CSV: the lines to skip, the delimiter, and the names of the columns."""
-
     skip: int
     delimiter: str
     names: list[str]
@@ -40,18 +38,11 @@ class _Head(NamedTuple):
 
 
 FIRST_LINE = "first_line"
-"""Key of a frame's ``attrs``: the line number, from 1, of its first row in the file."""
 
 
 def parse_csv(
     content: Content, times: Collection[str], *, where: str, decimal: str = "."
 ) -> pd.DataFrame | Defect:
-    """Return a CSV as a frame; the columns in ``times`` (in small letters) stay text.
-
-    Lines before the header are skipped if they begin with ``#`` or an address, or have no delimiter
-    while the next line has. A file whose first row is all numbers has no header: its columns are
-    named ``"0"``, ``"1"``. The two header lines of yfinance become two levels.
-    """
     wrong = _check_bytes(content.data, where)
     if wrong:
         return wrong
@@ -94,7 +85,6 @@ def parse_csv(
 
 
 def _count_lines(data: bytes) -> int:
-    """Count the lines up to the last one that is not empty."""
     end = len(data)
     while data[end - 1 : end].isspace():
         end -= 1
@@ -102,7 +92,6 @@ def _count_lines(data: bytes) -> int:
 
 
 def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
-    """Return the defect of a row with too many or too few cells, with its line number."""
     text = row.text.encode()
     lines = enumerate(data.split(b"\n"), start=1)
     line = next((number for number, each in lines if each.rstrip(b"\r") == text), None)
@@ -120,7 +109,6 @@ def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
 
 
 def check_cells(frame: pd.DataFrame, *, where: str) -> Defect | None:
-    """Return the defect of texts in a frame that are too long or spreadsheet formulas."""
     for name in map(str, _flat(frame.columns)):
         if len(name) > LONGEST_CELL:
             return _too_long(len(name), "the name of a column", where)
@@ -136,7 +124,6 @@ def check_cells(frame: pd.DataFrame, *, where: str) -> Defect | None:
 
 
 def _check_column(values: pd.Series, where: str, first_line: int | None) -> Defect | None:
-    """Return the defect of the texts of a column; ``first_line`` is the line of its first row."""
     texts = values[values.map(lambda cell: isinstance(cell, str))] if values.dtype == object else (
         values.dropna()
     )  # fmt: skip
@@ -156,7 +143,6 @@ def _check_column(values: pd.Series, where: str, first_line: int | None) -> Defe
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a text that begins like a formula is longer than the sign, and not a number."""
     return len(text) > 1 and bool(pd.isna(pd.to_numeric(text, errors="coerce")))
 
 
@@ -186,7 +172,6 @@ def _check_bytes(data: bytes, where: str) -> Defect | None:
 
 
 def _read_head(data: bytes, where: str) -> _Head | Defect:
-    """Return where the rows begin, and the names of their columns."""
     text = b"\n".join(data.split(b"\n", _LEADS + 4)[: _LEADS + 4]).decode("utf-8-sig")
     lines = text.splitlines()
     skip = _count_leads(lines)
@@ -205,7 +190,6 @@ def _read_head(data: bytes, where: str) -> _Head | Defect:
 
 
 def _count_leads(lines: Sequence[str]) -> int:
-    """Count the lines at the top that are not part of the table."""
     for number, line in enumerate(lines[:_LEADS]):
         below = lines[number + 1] if number + 1 < len(lines) else ""
         is_comment = line.startswith(("#", "http")) or not line.strip()

@@ -27,28 +27,15 @@ _TIMES = {name.replace("_", " ") for name in TIME_ALIASES} | {*TIME_NAMES, *TIME
 
 
 def suffix_of(path: Path) -> str:
-    """Return a file's suffix in small letters; both suffixes of a ``.gz`` file.
-
-    Examples
-    --------
-    >>> suffix_of(Path("a/BTC_USDT-1h.json.gz")), suffix_of(Path("bars.v2.CSV"))
-    ('.json.gz', '.csv')
-    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
 def stem_of(path: Path) -> str:
-    """Return a file's name without the suffix of :func:`suffix_of`."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
-    """Return a file as a frame, or why it cannot be read.
-
-    The suffix says the format, and the first bytes must agree. ``times`` names further time
-    columns, ``decimal`` is the decimal mark of a CSV.
-    """
     if suffix_of(path) not in SUFFIXES:
         return Defect(
             f"a file must end in {', '.join(SUFFIXES)}",
@@ -94,7 +81,6 @@ def _read(path: Path, times: Collection[str], decimal: str) -> pd.DataFrame | De
 def parse_text(
     content: packed_files.Content, *, where: str, times: Collection[str] = (), decimal: str = "."
 ) -> pd.DataFrame | Defect:
-    """Return the table in a CSV or JSON text; parameters as in :func:`read_file`."""
     suffix = Path(content.name).suffix.lower()
     if suffix == ".json":
         return parse_json_rows(content, where=where)
@@ -110,7 +96,6 @@ def parse_text(
 
 
 def _sniff(path: Path) -> str:
-    """Return the suffix that a file's first bytes belong to, or a description of them."""
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
@@ -134,12 +119,6 @@ def _mislabeled(path: Path, content: str) -> Defect:
 def write_folder(
     place: str | Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object]
 ) -> Path:
-    """Write frames as ``<name>.parquet`` and facts as ``market.json``, all or nothing.
-
-    The index of a frame becomes a column.
-
-    Raises DataError if the folder is not empty, or cannot be written: nothing is overwritten.
-    """
     folder = Path(place)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
@@ -165,7 +144,6 @@ def write_folder(
 def write_market(
     tables: Mapping[str, pd.DataFrame], facts: Mapping[str, object], folder: Path
 ) -> None:
-    """Write the files of a market into a folder."""
     for name, frame in tables.items():
         write_table(frame, folder / f"{name}.parquet")
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
@@ -173,7 +151,6 @@ def write_market(
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write one table of a market, its index as a column."""
     frame.reset_index().to_parquet(path, index=False, compression="zstd")
 
 
@@ -185,10 +162,6 @@ _CURE = "write rows [time, open, high, low, close, volume], or one object of pla
 
 
 def parse_json_rows(content: Content, *, where: str) -> pd.DataFrame | Defect:
-    """Return the rows of a JSON array as a frame; columns without names are ``"0"``, ``"1"``.
-
-    Objects inside rows (ccxt's ``info``) are left out. Numbers written as text become numbers.
-    """
     if len(content.data) > LARGEST:
         found = f"got {len(content.data) >> 20} MiB"
         cure = "split it by month, or convert it to parquet"
@@ -235,7 +208,6 @@ def _is_plain(row: list[Any], length: int) -> bool:
 
 
 def _to_numbers(values: pd.Series) -> pd.Series:
-    """Return a text column as numbers if every text is a number or empty."""
     values = values.mask(values == "")
     if values.dtype.kind in "iufb" or not values.notna().any():
         return values
@@ -251,7 +223,6 @@ LONGEST_TEXT = 1 << 24
 
 
 def read_feather(path: Path) -> pd.DataFrame | Defect:
-    """Return a Feather file as a frame, or its defect; a damaged file raises ArrowException."""
     from pyarrow import feather, ipc  # noqa: PLC0415 - 20 ms, only when needed
 
     with path.open("rb") as file:
@@ -271,7 +242,6 @@ def read_feather(path: Path) -> pd.DataFrame | Defect:
 
 
 def read_parquet(path: Path) -> pd.DataFrame | Defect:
-    """Return a Parquet file as a frame, or its defect; a damaged file raises ArrowException."""
     from pyarrow import parquet  # noqa: PLC0415 - as above
 
     file = parquet.ParquetFile(path)

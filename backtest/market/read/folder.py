@@ -35,8 +35,6 @@ from backtest.market.tables.timed_table import BARS, FUNDING, TimedTable, distin
 
 
 class SourceFiles(NamedTuple):
-    """Files of a market, their content, and read options completed from the files."""
-
     layout: Layout
     frames: MarketFrames
     options: ReadOptions
@@ -51,10 +49,6 @@ def load_data(
     dividends: Sequence[Path] = (),
     joins: bool = False,
 ) -> MarketData:
-    """Return the checked arrays of one folder or several files; parameters of ``open_files``.
-
-    Raises DataError if no layout fits, or listing every defect of every file.
-    """
     files = open_files(paths, options, mark=mark, funding=funding, dividends=dividends, joins=joins)
     data = align_frames(files.frames, files.options, where=", ".join(map(str, paths)))
     return dataclasses.replace(data, filled={**data.filled, **files.layout.filled})
@@ -70,13 +64,6 @@ def open_files(
     joins: bool = False,
     needs_bars: bool = True,
 ) -> SourceFiles:
-    """Return the content of the files that hold a market, or why it cannot be read.
-
-    ``paths`` is one folder or several files; ``mark``, ``funding`` and ``dividends`` are files
-    of these roles whatever their names are. The other arguments are those of :func:`find_layout`.
-
-    Raises DataError if no layout fits.
-    """
     layout = find_layout(paths, options, joins=joins, needs_bars=needs_bars)
     if mark:
         layout = layout._replace(mark=tuple(mark))
@@ -95,7 +82,6 @@ def open_files(
 
 
 def _complete_options(options: ReadOptions, layout: Layout) -> ReadOptions:
-    """Return the options, with the folder's own values for those that were not given."""
     interval = parse_duration(layout.interval, where="interval") if layout.interval else None
     known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
     return options._replace(
@@ -120,7 +106,6 @@ def _read_part(path: Path, role: str, layout: Layout, options: ReadOptions) -> S
 
 
 def _columns_of(role: str, columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the column names of one role; those of mark and funding begin with the role."""
     if role == "bars":
         return {ours: theirs for ours, theirs in columns.items() if "." not in ours}
     lead = f"{role}."
@@ -128,7 +113,6 @@ def _columns_of(role: str, columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def _name_rate(frame: pd.DataFrame, rate_column: str) -> pd.DataFrame:
-    """Return funding with its rate in ``rate``; freqtrade writes it as open, beside zeros."""
     if rate_column == "rate" or rate_column not in frame:
         return frame
     zeros = [name for name in ("high", "low", "close", "volume") if name in frame]
@@ -140,8 +124,6 @@ ALIKE = 1e-9
 
 
 class Cover(NamedTuple):
-    """The share of the bars' time that a funding file covers, and its settlements in that time."""
-
     share: float
     settlements: int
 
@@ -149,13 +131,6 @@ class Cover(NamedTuple):
 def choose_funding(
     layout: Layout, frames: MarketFrames, options: ReadOptions
 ) -> tuple[Layout, MarketFrames]:
-    """Keep one of several funding files with the same settlements.
-
-    It is the file that covers most of the bars; of equals, the one with most settlements, then the
-    one with the shorter interval. ``layout.filled`` names it.
-
-    Raises DataError if the files disagree about a settlement.
-    """
     if not layout.has_same_funding:
         return layout, frames
     tables = [read_table((part,), FUNDING, options.timezone)[0] for part in frames.funding]
@@ -193,7 +168,6 @@ def _cover(bars: TimedTable | None, funding: TimedTable | None, options: ReadOpt
 
 
 def _check_agreement(tables: list[TimedTable]) -> None:
-    """Refuse files with different rates at the same time."""
     for first, second in pairwise(tables):
         one, other = map(in_order, (first, second))
         shared, mine, theirs = np.intersect1d(

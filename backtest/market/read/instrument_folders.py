@@ -41,18 +41,12 @@ class MarketSource(NamedTuple):
     currency: str = ""
 
     def is_called(self, name: str) -> bool:
-        """Whether a name means this market."""
         return name in (self.name, *self.also)
 
 
 def find_sources(
     paths: Sequence[Path], instruments: Sequence[str] | None
 ) -> dict[str, MarketSource]:
-    """Return the sources of markets by name, in the order of the instruments or of the paths.
-
-    Raises DataError if a path holds no market, or two markets have one name; ParameterError if an
-    instrument is not among them.
-    """
     found = [source for path in paths for source in _list_sources(path, is_only=len(paths) == 1)]
     if instruments is not None:
         return {name: _choose(name, found) for name in _check_names(instruments)}
@@ -69,11 +63,6 @@ def find_sources(
 
 
 def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
-    """Return whether paths mean several markets: folders, or instruments of one folder.
-
-    Several files are one market. A folder whose own files are of several instruments means them
-    only if more than one is named.
-    """
     if len(instruments) > 1 or (len(paths) > 1 and any(path.is_dir() for path in paths)):
         return True
     if len(paths) != 1 or not paths[0].is_dir() or instruments:
@@ -82,22 +71,16 @@ def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
 
 
 def find_in_folders(paths: Sequence[Path], instrument: object) -> MarketSource | None:
-    """Return one market of a folder that has a folder for each; None for other paths.
-
-    Raises ParameterError if the instrument is not among them.
-    """
     if not isinstance(instrument, str) or not is_panel(paths) or len(paths) != 1:
         return None
     return _choose(instrument, _list_in_folders(paths[0]))
 
 
 def list_names(paths: Sequence[Path]) -> list[str]:
-    """Return the names of the markets in the paths."""
     return [each.name for path in paths for each in _list_sources(path, is_only=len(paths) == 1)]
 
 
 def _list_in_folders(path: Path) -> list[MarketSource]:
-    """Return the markets in the folders of a folder, those with a leading dot left out."""
     return [
         source
         for folder in sorted(path.iterdir())
@@ -107,10 +90,6 @@ def _list_in_folders(path: Path) -> list[MarketSource]:
 
 
 def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
-    """Return the markets of one path; a folder with one is named after the folder.
-
-    The only path given names its market after the instrument instead, if the files say it.
-    """
     if not path.is_dir():  # a file, or a path that is missing: the loader says so
         file = parse_name(path)
         return [MarketSource(file.instrument if file else stem_of(path), path)]
@@ -134,7 +113,6 @@ def _name_after_folder(found: list[MarketSource], folder: Path) -> list[MarketSo
 
 
 def _list_in_folder(folder: Path) -> list[MarketSource]:
-    """Return the markets with files directly in this folder."""
     files = [path for path in sorted(folder.iterdir()) if suffix_of(path) in SUFFIXES]
     if any(stem_of(path) == "bars" for path in files):
         facts = read_facts(folder / "market.json")
@@ -144,7 +122,6 @@ def _list_in_folder(folder: Path) -> list[MarketSource]:
 
 
 def _list_pairs(folder: Path, files: Sequence[NamedFile]) -> Iterator[MarketSource]:
-    """Yield a source for each pair with bars: ``BTC_USDT_USDT`` settles in its last part."""
     pairs = {file.pair: file for file in files if file.role == "bars"}
     for pair, file in pairs.items():
         parts = pair.split("_")
@@ -201,10 +178,6 @@ LONGEST_CLOSURE = 14 * DAY
 def load_markets(
     paths: Sequence[Path], instruments: Sequence[str] | None, options: ReadOptions
 ) -> tuple[dict[str, Market], dict[str, str]]:
-    """Return the markets of the paths by name, and the settlement currencies in the files.
-
-    The errors are those of ``Markets.load``.
-    """
     if not paths:
         raise ParameterError(
             "load needs a path, got none", where="Markets.load", cure="give a folder"
@@ -228,7 +201,6 @@ def _load(name: str, source: MarketSource, options: ReadOptions) -> Market:
 
 
 def check_between(markets: PanelData, between: tuple[int | None, int | None]) -> None:
-    """Refuse a span of time that no instrument reaches to."""
     slack = LONGEST_CLOSURE if markets.sessions else markets.interval - 1
     low, high = between
     is_early = low is not None and markets.start - low > slack

@@ -23,7 +23,6 @@ from backtest.market.tables.read_options import ReadOptions
 
 ROLES = ("bars", "mark", "funding", "dividends")
 TRADES = "trades"
-"""The timeframe of files that hold single trades."""
 
 _FREQTRADE = re.compile(
     r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdw])-(?P<kind>futures|mark|funding_rate)"
@@ -49,13 +48,6 @@ _CURE = (
 
 
 class Layout(NamedTuple):
-    """The files of one market by role; several files of a role each hold a part of the time.
-
-    If ``has_same_funding`` is True, the funding files hold the same settlements instead.
-    ``rate_column`` is the column of the funding rate, the other fields come from ``market.json``
-    or the file names.
-    """
-
     bars: tuple[Path, ...] = ()
     mark: tuple[Path, ...] = ()
     funding: tuple[Path, ...] = ()
@@ -70,8 +62,6 @@ class Layout(NamedTuple):
 
 
 class NamedFile(NamedTuple):
-    """A file named as freqtrade or Binance's archive does; only the latter has a period."""
-
     path: Path
     pair: str
     timeframe: str
@@ -80,7 +70,6 @@ class NamedFile(NamedTuple):
 
     @property
     def instrument(self) -> str:
-        """Base and quote of freqtrade's BTC_USDT_USDT, BTCUSDT; Binance's name as it is."""
         return self.pair if self.period else "".join(self.pair.split("_")[:2])
 
     def is_called(self, name: str) -> bool:
@@ -95,14 +84,6 @@ class NamedFile(NamedTuple):
 def find_layout(
     paths: Sequence[Path], options: ReadOptions, *, joins: bool = False, needs_bars: bool = True
 ) -> Layout:
-    """Return the role of each file among the paths, or in the one folder.
-
-    The instrument, interval and funding interval of ``options`` choose among the files of a folder.
-    If ``joins`` is True, files of a role whose names follow no pattern are parts of one table.
-    Unless ``needs_bars`` is True, mark or funding may come without bars.
-
-    Raises DataError if a path is missing, no bars are found, or the choice is ambiguous.
-    """
     for path in paths:
         _check_exists(path)
     folders = [path for path in paths if path.is_dir()]
@@ -132,7 +113,6 @@ def find_layout(
 
 
 def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]:
-    """Drop funding files with an interval other than ``length`` in their name."""
     if length is None:
         return paths
     funding = {p: f for p in paths if (f := parse_name(p)) and f.role == "funding" and f.timeframe}
@@ -173,7 +153,6 @@ def _by_role(
     joins: bool = False,
     needs_bars: bool = True,
 ) -> Layout:
-    """Return files by the role that their names begin with or contain; bars if there is none."""
     chosen: dict[str, list[Path]] = {role: [] for role in ROLES}
     for path in paths:
         chosen[_find_role(path) or "bars"].append(path)
@@ -197,7 +176,6 @@ def _by_role(
 
 
 def find_rate_column(paths: Sequence[Path]) -> str:
-    """Return the column that holds the rate in funding files: freqtrade writes it as the open."""
     files = [parse_name(path) for path in paths]
     return "open" if any(file and not file.period for file in files) else "rate"
 
@@ -228,7 +206,6 @@ def _by_name(
 
 
 def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where: str) -> Layout:
-    """Return the bars with their pair's funding, and its mark bars of the same length."""
     pair = [file for file in files if file.pair == bars[0].pair]
     marks = [file for file in pair if file.role == "mark"]
     funding = [file for file in pair if file.role == "funding"]
@@ -255,7 +232,6 @@ def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where
 
 
 def _by_period(files: Sequence[NamedFile], role: str, where: str) -> tuple[Path, ...]:
-    """Return the files in the order of their periods; each period may occur once."""
     ordered = sorted(files, key=lambda file: (file.period, file.path.name))
     for first, second in pairwise(ordered):
         if first.period == second.period:
@@ -265,7 +241,6 @@ def _by_period(files: Sequence[NamedFile], role: str, where: str) -> tuple[Path,
 
 
 def _check_one(what: str, found: Iterable[object], names: Iterable[str], where: str) -> None:
-    """Refuse several values of something that must be unique; ``names`` shows them."""
     if len({*found}) <= 1:
         return
     choices = sorted(names)
@@ -297,7 +272,6 @@ def _no_bars(where: str, paths: Sequence[Path]) -> DataError:
 
 
 def parse_name(path: Path) -> NamedFile | None:
-    """Parse a file name of freqtrade or Binance; None for other names."""
     if suffix_of(path) not in SUFFIXES:
         return None
     match = _FREQTRADE.fullmatch(stem_of(path))
@@ -344,7 +318,6 @@ def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Return the content of ``market.json``; an empty dict if there is none."""
     if not path.is_file():
         return {}
     facts = parse_json(read_small(path, cure="correct it"), path, cure="correct it")

@@ -30,21 +30,17 @@ _UNTRUSTED = "do not trust it: get the file from its source again, or unpack it 
 
 
 class Content(NamedTuple):
-    """Bytes of a table, and the file name that gives their format."""
-
     name: str
     data: bytes
 
 
 def read_bytes(path: Path) -> Content | Defect:
-    """Return the content of a file that is not packed."""
     if path.stat().st_size > LARGEST:
         return _too_large(path.stat().st_size, str(path), LARGEST)
     return Content(path.name, path.read_bytes())
 
 
 def unpack_gzip(path: Path) -> Content | Defect:
-    """Return what a gzip file holds; the name loses its last suffix."""
     try:
         with gzip.open(path) as stream:
             found = _read_limited(stream, path.stat().st_size, str(path), LARGEST)
@@ -56,11 +52,6 @@ def unpack_gzip(path: Path) -> Content | Defect:
 def unpack_zip(
     file: Path | IO[bytes], where: str, *, largest: int | None = None
 ) -> Content | Defect:
-    """Return the one file that a zip archive holds, of at most ``largest`` bytes (``LARGEST``).
-
-    Archives with several files, links, passwords, nested archives or names that lead out of a
-    folder are refused, although nothing is written.
-    """
     try:
         with zipfile.ZipFile(file) as archive:
             entry = _only_entry(archive, where)
@@ -97,7 +88,6 @@ def _only_entry(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo | Defec
 
 
 def _find_risk(entry: zipfile.ZipInfo) -> str:
-    """Return why an entry is refused; an empty text if it is accepted."""
     name = entry.filename
     folders = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in folders or name.startswith(("/", "\\")) or ":" in name:
@@ -114,7 +104,6 @@ def _find_risk(entry: zipfile.ZipInfo) -> str:
 def _read_limited(
     stream: IO[bytes] | gzip.GzipFile, packed: int, where: str, largest: int
 ) -> bytes | Defect:
-    """Return all that a stream yields, or refuse it as soon as it is too much."""
     content = bytearray()
     while chunk := stream.read(_CHUNK):
         content += chunk

@@ -1,11 +1,4 @@
-"""Column names of venues and tools, renamed to those that the rest of the package reads.
-
-Binance's archive: https://github.com/binance/binance-public-data (read 2026-11): twelve columns of
-klines, ``calc_time,funding_interval_hours,last_funding_rate`` of funding, with or without a header;
-spot stamps in microseconds from 2025 on. CryptoDataDownload: a line with the address, then
-``unix,date,symbol,open,high,low,close,Volume BTC,Volume USD`` (in older files without ``unix``, and
-hours such as ``09-AM``), newest first. yfinance: ``Adj Close`` and two levels of names.
-"""
+"""Column names of venues and tools, renamed to those that the rest of the package reads."""
 
 from __future__ import annotations
 
@@ -21,7 +14,6 @@ from backtest.market.tables.timed_table import PRICES
 from backtest.market.tables.times import TIME_NAMES
 
 TIME_ALIASES = ("unix", "unix_timestamp", "calc_time", "transact_time", "fundingtime")
-"""Names of time columns at some vendors, besides ``TIME_NAMES``."""
 
 _KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
            "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
@@ -42,11 +34,6 @@ _HOUR_OF_OLD_FILES = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d)-([AP]M)")
 
 
 class _Dialect(NamedTuple):
-    """A vendor's table: the columns that identify it, our names by theirs, and what to drop.
-
-    ``drops`` is a pattern of column names; columns that it does not match are kept.
-    """
-
     marks: frozenset[str]
     names: Mapping[str, str]
     drops: str = ".*"
@@ -88,11 +75,6 @@ _EXTRAS = ("dividends", "stock_splits", "capital_gains")
 def rename_columns(
     frame: pd.DataFrame, role: str, chosen: Mapping[str, str], symbol: str, *, where: str
 ) -> pd.DataFrame | Defect:
-    """Return a table with our own column names; unchanged if it has them already.
-
-    ``role`` is bars, mark or funding. ``chosen`` maps our names to the file's names or positions;
-    if given, nothing is guessed. ``symbol`` selects from a table with several instruments.
-    """
     if frame.empty:
         return frame
     if isinstance(frame.columns, pd.MultiIndex):
@@ -111,7 +93,6 @@ def rename_columns(
 
 
 def _choose(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame | Defect:
-    """Return only the columns that are chosen."""
     known = list(map(str, frame.columns))
     taken = {}
     for ours, theirs in chosen.items():
@@ -134,7 +115,6 @@ def _choose(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.Da
 
 
 def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | Defect:
-    """Return the columns of one instrument from a table with two levels of names."""
     levels = [
         {str(name).lower() for name in frame.columns.get_level_values(level)}
         for level in range(frame.columns.nlevels)
@@ -159,7 +139,6 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
 
 
 def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame | Defect:
-    """Return a table without a header under the names that its width implies."""
     names = _HEADLESS.get((role, frame.shape[1]))
     if names is None:
         return Defect(
@@ -178,7 +157,6 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame |
 
 
 def _translate(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a vendor's table under our names; a table of no known dialect is left as it is."""
     plain = _plain_names(frame)
     known = {*plain.columns}
     for dialect in _DIALECTS:
@@ -196,7 +174,6 @@ def _translate(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with names in small letters; the first of several volumes is ``volume``."""
     names = [re.sub(r"\W+", "_", str(name).strip().lower()) for name in frame.columns]
     volumes = [number for number, name in enumerate(names) if name.startswith("volume_")]
     if volumes and "volume" not in names:
@@ -205,7 +182,6 @@ def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _apply_dialect(frame: pd.DataFrame, dialect: _Dialect) -> pd.DataFrame:
-    """Return a vendor's columns under our names, without those that the dialect drops."""
     drops = re.compile(dialect.drops)
     kept = [name for name in frame if name in dialect.names or not drops.fullmatch(str(name))]
     taken = frame[kept].rename(columns=dict(dialect.names))
@@ -216,12 +192,5 @@ def _apply_dialect(frame: pd.DataFrame, dialect: _Dialect) -> pd.DataFrame:
 
 
 def _convert_hour(text: str) -> str:
-    """Return ``2019-10-17 09-AM`` as ``2019-10-17T09:00``.
-
-    Examples
-    --------
-    >>> _convert_hour("2019-10-17 12-AM"), _convert_hour("2019-10-17 09-PM")
-    ('2019-10-17T00:00', '2019-10-17T21:00')
-    """
     day, hour, half = _HOUR_OF_OLD_FILES.fullmatch(text).groups()  # type: ignore[union-attr]
     return f"{day}T{int(hour) % 12 + 12 * (half == 'PM'):02}:00"

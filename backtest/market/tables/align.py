@@ -42,13 +42,11 @@ class Span(NamedTuple):
     end: int
 
     def within(self, other: Span | None) -> Span:
-        """Return the part that is also inside another span; all of it if ``other`` is None."""
         if other is None:
             return self
         return Span(max(self.start, other.start), min(self.end, other.end))
 
     def on_bars(self, time: IntArray, interval: int) -> Span | None:
-        """Return the span of the bars that lie completely inside; None if no bar does."""
         inside = time[(time >= self.start) & (time + interval <= self.end)]
         return Span(int(inside[0]), int(inside[-1]) + interval) if inside.size else None
 
@@ -57,16 +55,10 @@ class Span(NamedTuple):
 
 
 def span_of(bars: TimedTable, interval: int) -> Span:
-    """Return the time from the first open to the last close."""
     return Span(int(bars.time[0]), int(bars.time[-1]) + interval)
 
 
 def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedTable:
-    """Return the bars that open in ``between``; None keeps the start or the end as it is.
-
-    Raises ParameterError if no bar opens in the span, or, without ``clips``, it is not inside the
-    bars.
-    """
     between = options.between
     if between == (None, None):
         return bars
@@ -85,13 +77,6 @@ def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedT
 
 
 class AlignedMark(NamedTuple):
-    """Mark bars aligned with the bars.
-
-    ``table`` holds the mark bars that open with a bar, ``present`` says which bars have one, and
-    ``time`` and ``interval`` are those of the bars. ``odd`` is the defect of mark bars that do not
-    belong to these bars at all; ``whole`` is the span of all mark bars that were given.
-    """
-
     table: TimedTable
     present: BoolArray
     time: IntArray
@@ -101,7 +86,6 @@ class AlignedMark(NamedTuple):
 
     @property
     def covered(self) -> Span | None:
-        """The span from the first to the last bar that has a mark."""
         if self.odd:
             return None
         rows = np.flatnonzero(self.present)
@@ -119,7 +103,6 @@ class AlignedMark(NamedTuple):
         return filled
 
     def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
-        """Return the defects of bars without a mark; if ``gaps`` is "last", note them instead."""
         if self.odd:
             return [self.odd]
         rows = np.flatnonzero(self.present)
@@ -160,7 +143,6 @@ class AlignedMark(NamedTuple):
 
 
 def align_mark(bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool) -> AlignedMark:
-    """Return the mark bars aligned with the bars; both are sorted without duplicates."""
     whole = Span(int(mark.time[0]), int(mark.time[-1]) + interval)
     if np.array_equal(mark.time, bars.time):
         present = np.ones(bars.time.size, dtype=np.bool_)
@@ -174,7 +156,6 @@ def align_mark(bars: TimedTable, mark: TimedTable, interval: int, *, sessions: b
 def _other_length(
     bars: TimedTable, mark: TimedTable, interval: int, *, sessions: bool
 ) -> Defect | None:
-    """Return the defect of mark bars that open between bars or are longer; None if neither."""
     inside = mark.time[(mark.time >= bars.time[0]) & (mark.time <= bars.time[-1])]
     between = ~np.isin(inside, bars.time) if sessions else (inside - bars.time[0]) % interval != 0
     found, usual = spacing(mark.time), spacing(bars.time) or interval
@@ -192,19 +173,15 @@ def _other_length(
 
 
 class FundingEvents(NamedTuple):
-    """Funding events in the span of the bars, and the stamps of all events."""
-
     table: TimedTable
     time: IntArray
     span: Span
 
     @property
     def covered(self) -> Span:
-        """The part of the bars' span within one cadence of settlements."""
         return self.span.within(Span(*coverage(self.time, *self.span)))
 
     def defects(self, cut: Span | None, gaps: str | None, filled: dict[str, str]) -> list[Defect]:
-        """Return the defects of missing settlements; if ``gaps`` is "zero", note them instead."""
         holes = missing_settlements(self.time, *self.span)
         covered = self.covered
         if gaps == "zero":
@@ -226,7 +203,6 @@ class FundingEvents(NamedTuple):
         ]
 
     def _beyond(self, covered: Span) -> int:
-        """Count the settlements that are missing before the first and after the last."""
         step = cadence(self.time)
         before, after = covered.start - self.span.start, self.span.end - covered.end
         return sum(
@@ -249,10 +225,6 @@ class FundingEvents(NamedTuple):
 
 
 def select_funding(funding: TimedTable, span: Span, interval: int) -> FundingEvents:
-    """Return the events from a quarter of a bar before the first open up to the end.
-
-    An event stamped shortly before an open belongs to that open; the engine moves it there.
-    """
     low, high = np.searchsorted(funding.time, [span.start - interval // 4, span.end])
     kept = slice(int(low), int(high))
     return FundingEvents(funding.rows(kept), settled_once(funding.time), span)
@@ -268,19 +240,12 @@ _ROW = re.compile(r", row (\d+)$")
 
 
 class SourceFrame(NamedTuple):
-    """A frame and its name, or the defect that kept it from being read.
-
-    ``is_file`` says that it was read from a file, which may have the newest row first.
-    ``first_line`` is the line number of its first row in a text file, from 1, if known.
-    """
-
     name: str
     content: pd.DataFrame | Defect
     is_file: bool = False
     first_line: int | None = None
 
     def with_line(self, defect: Defect) -> Defect:
-        """Return a defect with the line of the file in place of the row."""
         found = _ROW.search(defect.where)
         if self.first_line is None or found is None:
             return defect
@@ -291,11 +256,6 @@ class SourceFrame(NamedTuple):
 def read_table(
     parts: Sequence[SourceFrame], schema: Schema, timezone: str | None
 ) -> tuple[TimedTable | None, list[Defect]]:
-    """Return the table that frames form together, and the defects found.
-
-    Each frame has its own unit of time: some venues changed from milliseconds to microseconds
-    between two months. Rows keep their order within a frame; overlaps are duplicates.
-    """
     tables, defects = [], []
     for part in parts:
         table, found = _read_part(part, schema, timezone)

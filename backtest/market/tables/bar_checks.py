@@ -31,10 +31,7 @@ def grid_origin(length: int) -> int:
 
 
 def spacing(time: IntArray) -> int | None:
-    """Return the most common positive gap between sorted times in ns, the smallest of equals.
-
-    None if there are not two different times.
-    """
+    """Return the most common positive gap between sorted times in ns, the smallest of equals."""
     gaps = np.diff(time)
     if gaps.size and gaps[0] > 0 and (gaps == gaps[0]).all():
         return int(gaps[0])
@@ -43,7 +40,6 @@ def spacing(time: IntArray) -> int | None:
 
 
 def order_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
-    """Yield the defects of the order of times: not sorted, or duplicates."""
     time = table.time
     if is_increasing(time):
         return
@@ -67,7 +63,6 @@ def order_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
 
 
 def spacing_defects(table: TimedTable, interval: int, *, sessions: bool) -> Iterator[Defect]:
-    """Yield the defects of the distance between bars: off the grid, or missing."""
     time = distinct(table.time)
     near = np.diff(time, prepend=time[0] - interval) < interval
     odd = near if sessions else _off_grid(time, interval)
@@ -88,7 +83,6 @@ def spacing_defects(table: TimedTable, interval: int, *, sessions: bool) -> Iter
 
 
 def _off_grid(time: IntArray, interval: int) -> BoolArray:
-    """Return which times are not a whole number of intervals from most of the others."""
     if (np.diff(time) == interval).all():
         return np.zeros(time.size, dtype=np.bool_)
     phases, counts = np.unique(time % interval, return_counts=True)
@@ -96,7 +90,6 @@ def _off_grid(time: IntArray, interval: int) -> BoolArray:
 
 
 def price_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
-    """Yield the defects of prices: NaN, infinite, not positive, or outside of high and low."""
     cure = Phrase("download those bars again, or cut them off with {}", Argument("between"))
     if noun:
         cure = Phrase("{}, or drop them and give {}", cure, Argument("mark_gaps", "last"))
@@ -113,12 +106,10 @@ def price_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
 
 
 def is_price(values: FloatArray) -> BoolArray:
-    """Return which values are positive and finite."""
     return np.asarray((values > 0) & (values < np.inf))
 
 
 def volume_defects(table: TimedTable) -> Iterator[Defect]:
-    """Yield the defects of volume: NaN, negative, infinite."""
     if "volume" not in table.columns:
         return
     volume = table.columns["volume"]
@@ -132,7 +123,6 @@ def volume_defects(table: TimedTable) -> Iterator[Defect]:
 
 
 def rate_defects(table: TimedTable, largest: float) -> Iterator[Defect]:
-    """Yield the defects of funding rates, and of the prices that they settled on."""
     within = f"must lie within {largest:+.0%} and {-largest:+.0%}"
     fractions = "give fractions: 0.0001 is 0.01 %; "
     rules = {
@@ -205,5 +195,4 @@ def _missing_bars(table: TimedTable, time: IntArray, holes: IntArray, interval: 
 
 
 def name_span(start: int, end: int) -> Argument:
-    """Return a span of time as the argument that cuts it out, ``between=('…', '…')``."""
     return Argument("between", (format_time(start), format_time(end)))

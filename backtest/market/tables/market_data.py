@@ -170,7 +170,6 @@ class MarketData(BarClock):
 
 
 def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
-    """Return a fact of the content, computed once for all copies with the same content."""
     facts: dict[str, T] = vars(data)["facts"]
     if name not in facts:
         facts[name] = compute()
@@ -185,8 +184,6 @@ WHERE = "Market.with_columns"
 
 def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
     """Return columns as copied float64 arrays, one value per bar; ``time`` holds the opens.
-
-    A Series with times must have the opens of the bars, in any time zone.
 
     Raises DataError if a name is reserved, or values are not one finite number, or NaN, per bar.
     """
@@ -223,7 +220,6 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
 
 
 def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
-    """Refuse a Series with times other than the opens; one without times is accepted."""
     index = values.index
     if not isinstance(index, pd.DatetimeIndex):
         return

@@ -55,8 +55,6 @@ from backtest.market.tables.timed_table import (
 
 
 class MarketFrames(NamedTuple):
-    """The frames of each kind, or the defects that kept them from being read."""
-
     bars: tuple[SourceFrame, ...]
     mark: tuple[SourceFrame, ...] = ()
     funding: tuple[SourceFrame, ...] = ()
@@ -70,7 +68,6 @@ class MarketFrames(NamedTuple):
         funding: pd.DataFrame | None,
         dividends: pd.DataFrame | None = None,
     ) -> MarketFrames:
-        """Return one frame of each kind that is given."""
         named = {"bars": bars, "mark": mark, "funding": funding, "dividends": dividends}
         return cls(
             *((SourceFrame(n, each),) if each is not None else () for n, each in named.items())
@@ -78,8 +75,6 @@ class MarketFrames(NamedTuple):
 
 
 class MarketTables(NamedTuple):
-    """The tables of a market; None if there is none or it could not be read."""
-
     bars: TimedTable | None
     mark: TimedTable | None
     funding: TimedTable | None
@@ -101,10 +96,6 @@ class ReadNotes(NamedTuple):
 
 
 def align_frames(frames: MarketFrames, options: ReadOptions, *, where: str) -> MarketData:
-    """Return the aligned arrays of a market.
-
-    Raises DataError, listing every defect of every frame.
-    """
     data, defects = check_frames(frames, options)
     refuse(defects, where=where)
     if data is None:  # check_frames() returns data or defects
@@ -115,7 +106,6 @@ def align_frames(frames: MarketFrames, options: ReadOptions, *, where: str) -> M
 def check_frames(
     frames: MarketFrames, options: ReadOptions
 ) -> tuple[MarketData | None, list[Defect]]:
-    """Return the aligned arrays of a market, or None and all defects of the frames."""
     tables, notes = read_tables(frames, options)
     bars, mark, funding, dividends = tables
     defects = [*notes.bars]
@@ -142,7 +132,6 @@ def check_frames(
 
 
 def read_tables(frames: MarketFrames, options: ReadOptions) -> tuple[MarketTables, ReadNotes]:
-    """Return the tables in the frames, with trades made into bars and the repairs applied."""
     notes: dict[str, str] = {}
     length: int | None = None
     bars, bar_defects = read_table(frames.bars, BARS, options.timezone)
@@ -174,7 +163,6 @@ def _align(
     known: list[Defect],
     filled: dict[str, str],
 ) -> tuple[MarketData | None, list[Defect]]:
-    """Return the aligned arrays, or None and the known defects with those of the alignment."""
     span = span_of(bars, interval)
     marks = align_mark(bars, mark, interval, sessions=options.sessions) if mark else None
     events = select_funding(funding, span, interval) if funding else None
@@ -201,7 +189,6 @@ def _align(
 def _check_scales(
     bars: TimedTable, marks: AlignedMark | None, funding: TimedTable | None
 ) -> Iterator[Defect]:
-    """Yield marks and funding on the wrong scale; rates by all rows that were given."""
     has_closes = marks and "close" in bars.columns and "close" in marks.table.columns
     if marks and not marks.odd and has_closes:
         yield from mark_scale_defects(bars, marks.present, marks.table)
@@ -285,7 +272,6 @@ def _check_stamps(funding: TimedTable) -> list[Defect]:
 
 
 def _check_without_bars(mark: TimedTable | None, funding: TimedTable | None) -> Iterator[Defect]:
-    """Yield the defects of mark and funding that show without the bars."""
     if mark:
         yield from price_defects(mark, "mark ")
     if funding:
@@ -300,12 +286,7 @@ WHOLE = 60
 def make_bars(
     trades: TimedTable, length: int | None
 ) -> tuple[TimedTable | None, list[Defect], dict[str, str]]:
-    """Return the bars of ``length`` ns that trades make, the defects of the trades, and a note.
-
-    ``trades`` has ``price`` and optionally ``size``, in order of time; times may repeat. A bar at
-    either end is dropped, and noted, unless the trades fill it: unless its first (last) trade is
-    within a 60th of the bar from its open (close).
-    """
+    """Return the bars of ``length`` ns that trades make, the defects of the trades, and a note."""
     defects = [*_trade_defects(trades, length)]
     if defects or length is None:
         return None, defects, {}

@@ -31,11 +31,7 @@ _GAPS = {"mark_gaps": "last", "funding_gaps": "zero"}
 
 
 class ReadOptions(NamedTuple):
-    """How data are read: the arguments of ``Market.load`` and ``import_market``, times in ns.
-
-    ``columns`` maps our names to those of the file, ``bar_length`` is that of ``resample``, and
-    ``synthetic`` comes from ``market.json``. With ``clips``, ``between`` may reach beyond the bars.
-    """
+    """How data are read: the arguments of ``Market.load`` and ``import_market``, times in ns."""
 
     instrument: str = ""
     interval: int | None = None
@@ -55,7 +51,6 @@ class ReadOptions(NamedTuple):
     def expression(
         self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
     ) -> str:
-        """Return the call of a loader with these arguments and ``more``, without the defaults."""
         start, end = self.between
         span = tuple(None if time is None else time_text(time) for time in (start, end))
         named: dict[str, object] = {
@@ -98,10 +93,6 @@ def read_options(
     repair: str | Sequence[str] = (),
     decimal: str = ".",
 ) -> ReadOptions:
-    """Return checked options; the arguments are those of ``Market.load`` and ``import_market``.
-
-    Raises ParameterError if an argument is unknown or unreadable.
-    """
     repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where=Place("repair"))
     ways = {each.name: each.way for each in repairs}
     check_timezone(timezone)
@@ -128,7 +119,6 @@ def read_options(
 
 
 def check_frame(name: str, frame: object) -> None:
-    """Refuse an argument that is not a DataFrame."""
     if not isinstance(frame, pd.DataFrame):
         raise DataError(
             f"{name} must be a pandas DataFrame, got {type(frame).__name__}",
@@ -155,7 +145,6 @@ def _read_gaps(name: str, given: str | None, repaired: str | None) -> str | None
 
 
 def _read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
-    """Return our column names and those of the file, or their positions, as text."""
     names = [f"mark.{name}" for name in ("time", *MARK.known)]
     names += [f"funding.{name}" for name in ("time", *FUNDING.known)]
     names += [f"dividends.{name}" for name in ("time", *DIVIDENDS.known)]

@@ -13,8 +13,6 @@ from backtest.market.tables.timed_table import PRICES, TimedTable, equal_or_nan,
 
 
 class Repair(NamedTuple):
-    """A requested repair and its way, such as ``mark-gaps`` and ``last``."""
-
     name: str
     way: str = ""
 
@@ -23,8 +21,6 @@ class Repair(NamedTuple):
 
 
 class RepairKind(NamedTuple):
-    """The ways that a kind of repair knows, and a description of it for the help."""
-
     ways: tuple[str, ...]
     text: str
 
@@ -47,37 +43,19 @@ KINDS: Mapping[str, RepairKind] = {
     "mark-gaps": RepairKind(("last",), "use last prices for bars without a mark bar"),
     "funding-gaps": RepairKind(("zero",), "treat missing settlements as no payment"),
 }
-"""The last two are the arguments of the same name of ``Market.load``."""
 
 FILLING = frozenset({"zero_opens", "volume_gaps", "bar_gaps", "mark_gaps", "funding_gaps"})
-"""Notes of ``Market.filled`` on values that were filled in; the other notes are on choices."""
 
 MOST_FLAT = 10_000_000
 """The largest number of bars that is filled in."""
 
 
 def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the notes on values that were filled in, and those on other choices about the data.
-
-    Examples
-    --------
-    >>> split_notes({"mark_gaps": "last: 2 of 9 bars", "funding_file": "by cover: a.csv"})
-    ({'mark_gaps': 'last: 2 of 9 bars'}, {'funding_file': 'by cover: a.csv'})
-    """
     filled = {name: how for name, how in notes.items() if name in FILLING}
     return filled, {name: how for name, how in notes.items() if name not in FILLING}
 
 
 def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
-    """Return the repairs that texts such as ``"sort,mark-gaps=last"`` name.
-
-    Raises ParameterError if a repair is unknown, has no such way, or is named twice.
-
-    Examples
-    --------
-    >>> parse_repairs(["drop-duplicates,mark-gaps=last"], where="doc")
-    (Repair(name='drop-duplicates', way=''), Repair(name='mark-gaps', way='last'))
-    """
     repairs: list[Repair] = []
     for word in (word.strip() for text in texts for word in text.split(",")):
         name, _, way = word.partition("=")
@@ -126,7 +104,6 @@ def apply_repairs(
 
 
 Repaired: TypeAlias = tuple[TimedTable, int, IntArray]
-"""The repaired table, how many rows were repaired, and their times."""
 
 
 def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
@@ -137,7 +114,6 @@ def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 
 
 def _drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
-    """Drop rows that repeat a time; without a way, only rows that are equal."""
     if is_increasing(table.time):
         return table, 0, table.time
     order = np.argsort(table.time, kind="stable")
@@ -176,7 +152,6 @@ def _widen_range(table: TimedTable, _way: str, _interval: int | None) -> Repaire
 
 
 def _fill_opens(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    """Set opens of 0 to the last close; the first bar has none before it and stays a defect."""
     if not {"open", "close"} <= {*table.columns} or not is_increasing(table.time):
         return table, 0, table.time
     opens, before = table.columns["open"], np.roll(table.columns["close"], 1)
@@ -196,7 +171,6 @@ def _fill_volume(table: TimedTable, _way: str, _interval: int | None) -> Repaire
 
 
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
-    """Add flat bars for missing intervals; data with bars off the grid are left as they are."""
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, 0, table.time
     gaps = np.diff(table.time)

@@ -1,8 +1,4 @@
-"""Checks of scale: mark prices of another contract, funding rates in per cent.
-
-A single value may be true: marks leave the last price in a crash, and a rate of 3 % has been paid.
-But no market stays there. So the checks use medians of long stretches, never single bars.
-"""
+"""Checks of scale: mark prices of another contract, funding rates in per cent."""
 
 from __future__ import annotations
 
@@ -44,12 +40,6 @@ _USUAL = 8 * HOUR
 
 
 class Scale(NamedTuple):
-    """The median of the most extreme stretch.
-
-    ``value`` is a ratio of prices, or the size of rates per 8 hours; ``first`` is the first row of
-    the stretch and ``rows`` their number; ``is_long`` says whether it is long enough to be checked.
-    """
-
     value: float
     first: int
     rows: int
@@ -57,10 +47,6 @@ class Scale(NamedTuple):
 
 
 def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
-    """Return the ratio of other prices to last prices, at the median of the furthest stretch.
-
-    Both arrays have one price per time; invalid prices are left out. None if no pair is valid.
-    """
     rows = np.flatnonzero(is_price(last) & is_price(other))
     if not rows.size:
         return None
@@ -91,10 +77,6 @@ def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
 def _furthest(
     values: FloatArray, group: IntArray, n_groups: int, *, one_sided: float = 0.0
 ) -> Scale:
-    """Return the largest median, in size, of ``n_groups`` groups; later rows join the last group.
-
-    Only groups count in which a share ``one_sided`` of the values has the sign of the median.
-    """
     group = np.minimum(group, n_groups - 1)
     edges = np.searchsorted(group, np.arange(n_groups + 1))
     best = Scale(0.0, 0, len(values), is_long=True)
@@ -107,13 +89,7 @@ def _furthest(
 
 
 def distance(ratio: float) -> float:
-    """Return how far a ratio of prices is from 1, as a fraction of the lower one.
-
-    Examples
-    --------
-    >>> distance(2.0), distance(0.5)
-    (1.0, 1.0)
-    """
+    """Return how far a ratio of prices is from 1, as a fraction of the lower one."""
     return max(ratio, 1.0 / ratio) - 1.0
 
 

@@ -1,14 +1,4 @@
-"""The cadence of funding settlements: which should be there, and which are missing; and dividends.
-
-Venues settle every 8, 4 or 1 hours and change it from time to time; stamps fall some milliseconds
-off the boundary. A settlement is missing in a gap that is longer than both neighboring gaps by more
-than half, or longer than 8.5 hours (or than the most common gap plus half an hour, if longer).
-
-Dividends per share are a table beside the bars, kept as a column, and paid like funding. A dividend
-belongs to the first bar that opens at or after its ex-date, and the position held at that open is
-paid it. It is a settlement at the price P of the close before, with the rate ``-amount / P``: longs
-receive the amount for each share, shorts pay it.
-"""
+"""Cadence of funding settlements: which are missing; and dividends."""
 
 from __future__ import annotations
 
@@ -57,7 +47,6 @@ class SettlementGap(NamedTuple):
 
 
 def stamp_defects(table: TimedTable) -> Iterator[Defect]:
-    """Yield a defect if stamps are too close to each other to be two settlements."""
     time = distinct(table.time)
     near = np.flatnonzero(np.diff(time) < JITTER)
     if near.size:
@@ -79,7 +68,6 @@ def stamp_defects(table: TimedTable) -> Iterator[Defect]:
 
 
 def settled_once(time: IntArray) -> IntArray:
-    """Drop stamps that repeat the previous one within the jitter; ``time`` is sorted."""
     return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= JITTER]
 
 
@@ -87,9 +75,6 @@ def place_on_bars(
     stamps: IntArray, time: IntArray, interval: int, jitter: int = JITTER
 ) -> tuple[IntArray, BoolArray]:
     """Return the bar that each settlement belongs to, and whether it is paid at its open.
-
-    A settlement belongs to the open within ``min(jitter, interval / 4)`` of it, on either side;
-    otherwise to the bar that contains it, or, in a gap between sessions, to the next open.
 
     ``stamps`` are increasing, of shape (n_events,); ``time`` holds the opens of the bars, of shape
     (n_bars,); all times are in ns. Both results have shape (n_events,). The bar is -1 for a stamp
@@ -104,21 +89,12 @@ def place_on_bars(
 
 
 def cadence(time: IntArray) -> int:
-    """Return the most common time between settlements in ns, without jitter; 8 h if unknown.
-
-    Examples
-    --------
-    >>> cadence(np.array([0, 8 * HOUR + 7_000_000, 16 * HOUR])) // HOUR
-    8
-    """
+    """Return the most common time between settlements in ns, without jitter; 8 h if unknown."""
     return spacing(np.cumsum(np.concatenate([[0], _gaps(time)]))) or _USUAL
 
 
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
-    """Return the time within one cadence of the settlements in a span, as (start, end) in ns.
-
-    The part of the span inside of it is covered. ``time`` is sorted and not empty.
-    """
+    """Return the time within one cadence of the settlements in a span, as (start, end) in ns."""
     gaps = np.minimum(_gaps(time), _limit(time))
     after = int(np.searchsorted(time, start - JITTER))
     before = int(np.searchsorted(time, end)) - 1
@@ -131,7 +107,6 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
 
 
 def missing_settlements(time: IntArray, start: int, end: int) -> list[SettlementGap]:
-    """Return the gaps between settlements stamped inside a span; ``time`` is sorted."""
     gaps = _gaps(time)
     if gaps.size < 1:
         return []
@@ -169,7 +144,6 @@ def nearest_minute(time: _Time) -> _Time:
 
 
 DIVIDEND = "dividend_per_share"
-"""The column of the bars that holds dividends: money per share, NaN or 0 without one."""
 
 
 class Settled(NamedTuple):
@@ -185,7 +159,6 @@ class Settled(NamedTuple):
 
 
 def dividend_defects(table: TimedTable, *, has_funding: bool) -> Iterator[Defect]:
-    """Yield what is wrong with a table of dividends."""
     yield from order_defects(table, "dividends")
     amount = table.columns.get("amount")
     if amount is not None and not is_price(amount).all():
@@ -208,11 +181,7 @@ def dividend_defects(table: TimedTable, *, has_funding: bool) -> Iterator[Defect
 def place_dividends(
     table: TimedTable, time: IntArray, interval: int, notes: dict[str, str]
 ) -> FloatArray:
-    """Return the dividend of each bar of shape (n_bars,), NaN without one, and note their number.
-
-    Ex-dates before the first open and after the last close are left out; two that fall on one bar
-    are added.
-    """
+    """Return dividends of shape (n_bars,), NaN without one, and note their number."""
     kept = (table.time >= time[0]) & (table.time < time[-1] + interval)
     bar = np.searchsorted(time, table.time, side="left")
     kept &= bar < time.size
@@ -223,10 +192,6 @@ def place_dividends(
 
 
 def read_settlements(data: MarketData) -> Settled:
-    """Return the funding of a market, or its dividends as settlements at the opens of their bars.
-
-    Raises DataError if it has both, or a dividend is not below the close before it.
-    """
     column = data.columns.get(DIVIDEND)
     if column is None or not np.any(np.nan_to_num(column)):
         return Settled(data.funding_time, data.funding_rate, data.funding_mark)

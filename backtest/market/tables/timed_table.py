@@ -34,43 +34,35 @@ class TimedTable(NamedTuple):
     columns: dict[str, FloatArray]
 
     def rows(self, kept: slice | IntArray) -> TimedTable:
-        """Return the table with some of its rows."""
         columns = {key: values[kept] for key, values in self.columns.items()}
         return TimedTable(self.name, self.time[kept], columns)
 
 
 def in_order(table: TimedTable) -> TimedTable:
-    """Return the table sorted by time, each time once; itself if it is so already."""
     if is_increasing(table.time):
         return table
     return table.rows(np.unique(table.time, return_index=True)[1])
 
 
 def equal_or_nan(one: FloatArray, other: FloatArray) -> BoolArray:
-    """Return which values are equal, or NaN in both arrays."""
     return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
 
 
 def is_increasing(time: IntArray) -> bool:
-    """Return whether each time is later than the one before."""
     return bool((time[1:] > time[:-1]).all())
 
 
 def distinct(time: IntArray) -> IntArray:
-    """Return the times in order, each once."""
     return time if is_increasing(time) else np.unique(time)
 
 
 class Schema(NamedTuple):
-    """The columns that a frame must and may have, and whether others are kept or refused."""
-
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     others: Literal["keep", "ignore", "refuse"] = "refuse"
 
     @property
     def known(self) -> tuple[str, ...]:
-        """All columns with a meaning."""
         return self.required + self.optional
 
 
@@ -85,11 +77,6 @@ SCHEMAS = {"bars": BARS, "mark": MARK, "funding": FUNDING}
 def read_frame(
     frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
 ) -> tuple[TimedTable | None, list[Defect]]:
-    """Return a frame's columns as copied float64 arrays, and the defects of the frame.
-
-    The table is None if there are no usable times. Defects are missing, repeated, unknown and
-    non-numeric columns, unreadable times, and no rows.
-    """
     if not len(frame):
         empty = Defect("data must have rows", "found none", name, "give data, or leave it out")
         return None, [empty]

@@ -37,11 +37,6 @@ _EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
 
 
 def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] | Defect:
-    """Return a frame's stamps and the name of their column (None for the index).
-
-    The index is used if it is a DatetimeIndex or is named one of ``TIME_NAMES``; otherwise the one
-    column with such a name.
-    """
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
         return index, None
@@ -84,7 +79,6 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Def
 
 
 def check_timezone(timezone: str | None) -> None:
-    """Refuse an unknown time zone."""
     try:
         pd.Timestamp(0, tz=timezone)
     except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:

@@ -39,11 +39,6 @@ def build_assumptions(
     remarks: tuple[str, ...] = (),
     background: Background = NOTHING,
 ) -> tuple[Section, Section]:
-    """Return the sections on the data, and on model, rules and provenance.
-
-    ``arguments`` are those of ``backtest report`` that make the report again; ``remarks`` are what
-    else the reader must know of how the numbers came about.
-    """
     data: list[Block] = [
         build_pair_table("Data", describe_data(manifest["data"])),
         *tabulate_instruments(manifest["data"]),
@@ -68,7 +63,6 @@ def build_assumptions(
 
 
 def list_rules(part: Part) -> Iterator[Block]:
-    """Yield the rules of a venue, their sources, and its margin tables."""
     venue = part.manifest["venue"]
     yield build_pair_table(f"Venue rules in force{part.suffix}", describe_venue(venue))
     yield list_sources(part.manifest, part.suffix)
@@ -76,7 +70,6 @@ def list_rules(part: Part) -> Iterator[Block]:
 
 
 def list_commands(command: str, background: Background) -> Iterator[Block]:
-    """Yield the commands that make the result and its report again."""
     if background.command:
         yield Code("Command that reproduces the result", background.command)
     yield from (Paragraph(f"The result: {remark}.", "note") for remark in background.remarks)
@@ -84,12 +77,10 @@ def list_commands(command: str, background: Background) -> Iterator[Block]:
 
 
 def format_manifest(manifest: Mapping[str, Any]) -> str:
-    """Return everything that decided the numbers, as JSON; long series are abbreviated."""
     return json.dumps(shorten_series(manifest), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def shorten_series(value: Any) -> Any:
-    """Replace each series of more than twenty values in some data by its length and span."""
     if isinstance(value, Mapping):
         if set(value) == {"time", "value"} and len(value["time"]) > 20:
             return f"{len(value['time']):,} values from {value['time'][0]} to {value['time'][-1]}"
@@ -98,7 +89,6 @@ def shorten_series(value: Any) -> Any:
 
 
 def build_pair_table(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
-    """Return names and values as a table of two columns."""
     return Table(caption, name_columns("item", "value", text=["value"]), tuple(pairs))
 
 
@@ -106,7 +96,6 @@ def build_pair_table(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
 
 
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what the data are, and what was filled in."""
     yield "instrument", str(data["instrument"] or "unnamed")
     made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
     yield "source", f"{data.get('source', 'not said')}{made_up}"
@@ -131,7 +120,6 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the rules of a venue, each with what it does."""
     if isinstance(in_force := venue.get("in_force"), Mapping):
         yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
     contract, fees, slippage = venue["contract"], venue["fees"], venue["slippage"]
@@ -167,14 +155,12 @@ def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def tabulate_tables(manifest: Mapping[str, Any], suffix: str = "") -> Iterator[Table]:
-    """Yield the margin tables that were in force at one bar at least, the oldest first."""
     for table in read_tables_in_use(manifest, Venue.from_dict(manifest["venue"])):
         day = "" if table.since is None else f", table of {table.since}"
         yield tabulate_brackets(f"Margin brackets{suffix}{day}", table.brackets)
 
 
 def tabulate_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
-    """Return a margin table."""
     rows = tuple(
         (
             f"{format_bound(row.floor)} to {format_bound(row.cap)}",
@@ -193,18 +179,15 @@ def tabulate_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
 
 
 def format_bound(value: float) -> str:
-    """Format an end of a bracket."""
     return "any" if math.isinf(value) else f"{value:,.10g}"
 
 
 def describe_settings(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the settings of an account."""
     for name, value in account.items():
         yield name.replace("_", " "), "no limit" if value == "inf" else format_setting(value)
 
 
 def describe_accounts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield how separate accounts are pooled, and the markets that were left out."""
     pool = manifest.get("pool")
     if pool:
         yield "accounts", f"one in each market; measures are their {pool}"
@@ -213,7 +196,6 @@ def describe_accounts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the provenance of the numbers: id, policy, signal, sampling, versions, checks."""
     yield "id", str(manifest["id"])
     several = manifest.get("policies", {})
     policies = several or {"": manifest["policy"]}
@@ -239,7 +221,6 @@ def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]
 
 
 def tabulate_measures(metrics: Mapping[str, float]) -> Table:
-    """Return all measures with their units."""
     rows = tuple(
         (name_measure(name), format_measure(name, value), name_unit(name))
         for name, value in metrics.items()
@@ -251,23 +232,18 @@ def tabulate_measures(metrics: Mapping[str, float]) -> Table:
 
 
 SHOWN = ("liquidations_tested_on",)
-"""Facts that the data of all instruments may share."""
 
 
 class Part(NamedTuple):
-    """Instruments with the same terms, and their manifest; no names for one market."""
-
     names: list[str]
     manifest: dict[str, Any]
 
     @property
     def suffix(self) -> str:
-        """The instruments, for a title."""
         return f" of {clip(', '.join(self.names), 120)}" if self.names else ""
 
 
 def split_manifest(manifest: Mapping[str, Any]) -> list[Part]:
-    """Return the manifest of each group of instruments with the same venue and settings."""
     instruments = manifest["data"].get("instruments")
     if not instruments:
         return [Part([], dict(manifest))]
@@ -293,12 +269,10 @@ def split_manifest(manifest: Mapping[str, Any]) -> list[Part]:
 
 
 def is_table(value: object, instruments: Mapping[str, Any]) -> bool:
-    """Return whether a value is a table by instrument."""
     return isinstance(value, Mapping) and {*value} == {*instruments}
 
 
 def merge_models(parts: list[Part]) -> Iterator[tuple[str, str]]:
-    """Yield each part of the model; those in which instruments differ once for each group."""
     models = [dict(describe_model(part.manifest)) for part in parts]
     for name in dict.fromkeys(name for model in models for name in model):
         texts = [model.get(name, "none") for model in models]
@@ -310,10 +284,6 @@ def merge_models(parts: list[Part]) -> Iterator[tuple[str, str]]:
 
 
 def tabulate_instruments(data: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield the facts about the data of each instrument; nothing for one market.
-
-    A study knows only the hash of the content of each.
-    """
     instruments = data.get("instruments") or {}
     if not all(isinstance(each, Mapping) for each in instruments.values()):
         columns = name_columns("instrument", "content hash", text=["content hash"])

@@ -24,18 +24,14 @@ USES = {
     "funding": "funding",
     "minutes": "studies of minutes",
 }
-"""The uses that data may be fit for, in words."""
 MOST_OUTLIERS = 3
 
 
 class Examined(NamedTuple):
-    """The quality of data by instrument, without a name if there is one, or why it is not known."""
-
     found: Mapping[str, Quality]
     why_not: str = ""
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return the reports as plain data, by instrument if there are several; None without."""
         found = {name: each.to_dict() for name, each in self.found.items()}
         return found.get("", found) or None
 
@@ -53,10 +49,6 @@ NO_SOURCES = Examined(
 
 
 def examine(data: Mapping[str, Any], source: str) -> Examined:
-    """Load the data that a manifest describes again, and measure their quality.
-
-    They must still have the ``content_hash`` of the manifest; ``source`` is how they were loaded.
-    """
     parts = data.get("instruments") or {"": {**data, "source": source}}
     if not all(isinstance(each, Mapping) for each in parts.values()):
         return NO_SOURCES
@@ -73,22 +65,18 @@ def examine(data: Mapping[str, Any], source: str) -> Examined:
 
 
 def describe_filled(filled: Mapping[str, str]) -> str:
-    """Describe what was filled in, how, and how much of it; empty if nothing was."""
     return join_notes(split_notes(filled)[0])
 
 
 def describe_choices(filled: Mapping[str, str]) -> str:
-    """Describe choices about the data that filled in nothing, such as one of several files."""
     return join_notes(split_notes(filled)[1])
 
 
 def join_notes(notes: Mapping[str, str]) -> str:
-    """Return notes on the data in one line."""
     return "; ".join(f"{name.replace('_', ' ')}, {how}" for name, how in notes.items())
 
 
 def write_quality(examined: Examined) -> Iterator[Block]:
-    """Yield the tables on the quality of data, or the sentence on why there are none."""
     if not examined.found:
         yield Paragraph(examined.why_not, "note")
     for name, found in examined.found.items():
@@ -96,7 +84,6 @@ def write_quality(examined: Examined) -> Iterator[Block]:
 
 
 def tabulate_quality(found: Quality, suffix: str) -> Iterator[Block]:
-    """Yield the tables on the quality of one market; the ``suffix`` of their titles names it."""
     yield tabulate_bars(found, suffix)
     pairs = [*list_mark(found.beside), *list_funding(found.funding)]
     if pairs:
@@ -106,7 +93,6 @@ def tabulate_quality(found: Quality, suffix: str) -> Iterator[Block]:
 
 
 def tabulate_bars(found: Quality, suffix: str) -> Table:
-    """Return the findings on bars and mark bars, side by side."""
     sides = [each for each in (found.bars, found.mark) if each is not None]
     names = ("bars", "mark bars") if found.mark is not None else ("bars",)
     rows = zip(*(list_bars(each) for each in sides), strict=True)
@@ -116,7 +102,6 @@ def tabulate_bars(found: Quality, suffix: str) -> Table:
 
 
 def list_bars(bars: BarsQuality) -> Iterator[tuple[str, str]]:
-    """Yield the findings on bars."""
     yield "rows", f"{bars.rows:,}"
     yield "missing", f"{bars.gaps.missing:,}"
     yield "longest gap, bars", f"{bars.gaps.longest:,}"
@@ -128,13 +113,11 @@ def list_bars(bars: BarsQuality) -> Iterator[tuple[str, str]]:
 
 
 def format_count(count: Count) -> str:
-    """Format a number of rows, with their share unless it is 0."""
     share = format_percent(count.share, 3) if count.share < 0.001 else format_percent(count.share)
     return f"{count.count:,} ({share})" if count.count else "0"
 
 
 def describe_outliers(bars: BarsQuality | None) -> str:
-    """Describe the most extreme outliers, and the rule that finds them."""
     if bars is None or not bars.outliers.count:
         return ""
     furthest = [
@@ -145,7 +128,6 @@ def describe_outliers(bars: BarsQuality | None) -> str:
 
 
 def list_mark(beside: MarkQuality | None) -> Iterator[tuple[str, str]]:
-    """Yield the findings on mark prices, compared with last prices."""
     if beside is None:
         return
     yield "bars that have a mark", format_percent(beside.coverage)
@@ -155,7 +137,6 @@ def list_mark(beside: MarkQuality | None) -> Iterator[tuple[str, str]]:
 
 
 def list_funding(funding: FundingQuality | None) -> Iterator[tuple[str, str]]:
-    """Yield the findings on funding settlements."""
     if funding is None:
         return
     cadence = ", ".join(f"every {each.every} from {each.start}" for each in funding.cadences[:3])
@@ -170,7 +151,6 @@ def list_funding(funding: FundingQuality | None) -> Iterator[tuple[str, str]]:
 
 
 def tabulate_fitness(found: Quality, suffix: str) -> Table:
-    """Return the uses the data are fit for, and the reasons against others."""
     columns = name_columns("use", "fit", "because", text=["fit", "because"])
     rows = tuple(
         (
@@ -185,19 +165,12 @@ def tabulate_fitness(found: Quality, suffix: str) -> Table:
 
 
 class Background(NamedTuple):
-    """The quality of the data, the command that made a result, and remarks on how it was made.
-
-    The command is empty if the result was made in Python. The sets of a sweep are ranked by
-    ``objective``.
-    """
-
     examined: Examined = NOT_READ
     command: str = ""
     remarks: tuple[str, ...] = ()
     objective: str = "sharpe"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON."""
         return {
             "made_by": self.command or None,
             "not_said": list(self.remarks),
@@ -209,7 +182,6 @@ NOTHING = Background()
 
 
 def find_background(source: Any, objective: str, *, reads_data: bool) -> Background:
-    """Return the origin of a result; ``reads_data`` loads its data again to examine them."""
     manifest = to_plain(dict(source.manifest))
     if "data" not in manifest:
         return Background(objective=objective)

@@ -21,18 +21,12 @@ from backtest.report.page.page import Block, Code, Paragraph, Section, Table
 from backtest.risk import describe_drift, summarize_funding
 
 NOT_SETTINGS = ("id", "kind", "data", "outcome", "indices", "content", "title", "note", "versions")
-"""Entries of a manifest that are no terms of the result."""
 OF_ACCOUNT = ("policy", "overlay", "signal", "resumed", "start", "account")
-"""Settings that describe the account."""
 
 
 def build_basis(
     manifest: Mapping[str, Any], folder: str, sentences: Sequence[str], background: Background
 ) -> tuple[Section, Section]:
-    """Return the sections on data and assumptions; ``sentences`` are the result's own.
-
-    ``folder`` is the name of its folder. A manifest of accounts is described as that of a run.
-    """
     if "sampling" in manifest:
         return build_assumptions(manifest, [folder], tuple(sentences), background)
     settings = manifest.get("settings") or {
@@ -54,7 +48,6 @@ def build_basis(
 
 
 def list_data(data: Mapping[str, Any], background: Background) -> Iterator[Block]:
-    """Yield the source of the data and their quality."""
     if not data["bars"]:
         yield Paragraph("No market: the result is computed from what was given.", "note")
         return
@@ -64,7 +57,6 @@ def list_data(data: Mapping[str, Any], background: Background) -> Iterator[Block
 
 
 def list_terms(settings: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield the tables on paths, venues, the account, and all other settings."""
     drawn = settings.get("paths") or {}
     for name, paths in ({"": drawn} if "model" in drawn else drawn).items():
         yield build_pair_table(f"Paths{f' of {name}' if name else ''}", describe_paths(paths))
@@ -79,7 +71,6 @@ def list_terms(settings: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def list_venues(owner: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each venue below a setting, with whose it is."""
     if "contract" in found:
         yield owner, found
         return
@@ -89,7 +80,6 @@ def list_venues(owner: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Map
 
 
 def describe_rest(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the settings that are single values or lists of them; those of a group by its name."""
     for name, value in settings.items():
         title = f"{of} {name}".strip().replace("_", " ")
         if isinstance(value, Mapping):
@@ -102,14 +92,12 @@ def describe_rest(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[s
 
 
 def describe_origin(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the id, and the versions of the libraries."""
     yield "id", str(manifest["id"])
     versions = manifest.get("versions", {})
     yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items())
 
 
 def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield how paths are drawn."""
     model = paths["model"]
     yield "model", str(model["name"])
     of_each = model.get("instruments", {"": model})
@@ -131,12 +119,10 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def write_parameter(value: object) -> str:
-    """Return a parameter of a model to four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else format_setting(value)
 
 
 def describe_account(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the policy, the signal, and what is known of the account."""
     policy = settings.get("policy")
     if policy is not None:
         yield "policy", str(policy.get("text") if isinstance(policy, Mapping) else policy)

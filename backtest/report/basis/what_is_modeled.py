@@ -27,7 +27,6 @@ FILLED_AT = {
     "limit": "inside the next bar, at a limit price and the maker fee, if the bar trades a tick "
     "through it, otherwise not at all; closings and reductions {}; what goes to market",
 }
-"""When decisions fill, by the account's ``fill``."""
 STOPS = {
     "stop_loss": "at a loss of {}",
     "trailing_stop": "{} under the best price",
@@ -35,11 +34,9 @@ STOPS = {
     "take_profit": "at a profit of {}, after all losses",
     "max_holding": "at the first open after being held for {}",
 }
-"""The stops of an account."""
 
 
 def describe_stops(account: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each stop of the account."""
     for name, text in STOPS.items():
         stop = account.get(name)
         if isinstance(stop, Mapping) and "multiple" not in stop:
@@ -53,7 +50,6 @@ def describe_stops(account: Mapping[str, Any]) -> Iterator[str]:
 
 
 def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each part of the model with its assumption."""
     venue, account, data = manifest["venue"], manifest["account"], manifest["data"]
     yield "decisions", "at the close of a bar, from what was known then"
     yield "fills", describe_fills(venue, account)
@@ -73,7 +69,6 @@ def describe_model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
-    """Describe when orders fill, and at which price."""
     slippage = venue["slippage"]
     rests = account.get("closing", "market") == "limit"
     place = FILLED_AT[account.get("fill", "next_open")].format("too" if rests else "at the open")
@@ -92,7 +87,6 @@ def describe_fills(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
 
 
 def describe_limits(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
-    """Describe the limits of leverage, and the margin mode."""
     most = Account.from_dict({"max_leverage": account.get("max_leverage", "inf")}).max_leverage
     limit = describe_limit(most)
     to = "" if limit.startswith("by") else "to "
@@ -105,7 +99,6 @@ def describe_limits(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str
 
 
 def describe_liquidation(venue: Mapping[str, Any]) -> str:
-    """Describe what a liquidation does."""
     rule = venue["liquidation"]
     if rule["mode"] == "takeover":
         return "takeover: all margin is lost"
@@ -116,7 +109,6 @@ def describe_liquidation(venue: Mapping[str, Any]) -> str:
 
 
 def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
-    """Describe when margin is called, and how a call is met."""
     reserve = account.get("reserve", 0.0)
     answer = f"met from a reserve of {reserve:,.10g}" if reserve else "not met: there is no reserve"
     grace = venue.get("call_grace")
@@ -125,7 +117,6 @@ def describe_calls(venue: Mapping[str, Any], account: Mapping[str, Any]) -> str:
 
 
 def describe_funding(data: Mapping[str, Any]) -> str:
-    """Describe when funding was charged."""
     if "dividends" in data:
         return f"none; {data['dividends']} dividends, to the position held at the open"
     count = data.get("funding_events")
@@ -137,7 +128,6 @@ def describe_funding(data: Mapping[str, Any]) -> str:
 
 
 def describe_interest(venue: Mapping[str, Any]) -> str:
-    """Describe the interest that was charged and paid."""
     return describe_rates(venue.get("interest_on"), venue) or "none: all rates are 0"
 
 
@@ -149,7 +139,6 @@ GROUPS = {
     "liquidation": "liquidation",
     "rules": "other rules",
 }
-"""The groups of rules in a preset, in words; its funding formula is not used."""
 ASIDE = ("in_force", "earlier")
 COLUMNS = name_columns("rules", "as of", "source", text=["as of", "source"])
 NO_PRESET = (
@@ -158,14 +147,11 @@ NO_PRESET = (
 
 
 class Chosen(NamedTuple):
-    """The tables of a preset that are nearest to some rules, and the changes by group."""
-
     name: preset_files.PresetName
     changes: Mapping[str, list[str]]
 
 
 def list_sources(manifest: Mapping[str, Any], suffix: str = "") -> Block:
-    """Return the date and the source of every group of rules, or why they are unknown."""
     venue = manifest["venue"]
     preset = str((venue.get("in_force") or {}).get("preset", ""))
     if not preset:
@@ -178,13 +164,11 @@ def list_sources(manifest: Mapping[str, Any], suffix: str = "") -> Block:
 
 
 def list_table_dates(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the dates of the margin tables that were in force at any bar."""
     tables = read_tables_in_use(manifest, Venue.from_dict(manifest["venue"]))
     return [each.since for each in tables if each.since is not None]
 
 
 def list_group_sources(chosen: Chosen, days: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield each group with its date and source; several if there were several margin tables."""
     venue, symbol, at = chosen.name
     origins = {each.group: each for each in preset_files.origins(venue, symbol, at)}
     for group, words in GROUPS.items():
@@ -200,7 +184,6 @@ def list_group_sources(chosen: Chosen, days: list[str]) -> Iterator[tuple[str, s
 
 
 def choose_tables(preset: str, venue: Mapping[str, Any]) -> Chosen:
-    """Return the dated tables of a preset that differ the least from a venue."""
     since = str(venue["in_force"].get("since", ""))
     days = dict.fromkeys(("", f"@{preset_files.LATEST}", f"@{since}" if since else ""))
     names = [preset_files.parse_name(preset + day, where="manifest") for day in days]
@@ -209,7 +192,6 @@ def choose_tables(preset: str, venue: Mapping[str, Any]) -> Chosen:
 
 
 def find_changes(name: preset_files.PresetName, venue: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the differences of a venue from a preset, by group."""
     before = to_plain(Venue.preset(*name).to_dict())
     changes: dict[str, list[str]] = {}
     for key in dict.fromkeys((*before, *venue)):
@@ -232,14 +214,12 @@ def find_changes(name: preset_files.PresetName, venue: Mapping[str, Any]) -> dic
 
 
 def describe_change(name: str, was: Any, now: Any) -> str:
-    """Describe a field that differs from its preset's; one that the preset leaves out is None."""
     is_plain = isinstance(now, list) or (isinstance(now, Mapping) and "value" not in now)
     text = f"{name} of this run's own" if is_plain else f"{name} {format_setting(now)}"
     return text if was is None else f"{text} instead of {format_setting(was)}"
 
 
 def list_limit_sources(account: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield the dates and sources of the account's limit of leverage, if it is a preset."""
     most = Account.from_dict({"max_leverage": account.get("max_leverage", "inf")}).max_leverage
     name = find_preset(most)
     if name:

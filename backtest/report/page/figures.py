@@ -31,13 +31,11 @@ COLORS = {
     "step_4": ("#467ab8", "#6ba2e4"),
     "step_5": ("#12447f", "#c4dcff"),
 }
-"""The light and dark color of each role. Gain and loss are distinct for the color-blind too."""
 LIGHT = {role: light for role, (light, _) in COLORS.items()}
 DARK = {role: dark for role, (_, dark) in COLORS.items()}
 MOST_TICKS = 7
 """A log axis with more ticks than this keeps only the powers of ten."""
 PERCENTS = ",.3~%"
-"""Format of ticks that are shares: as many decimals as it takes to tell small ones apart."""
 MOST_LETTERS = 40
 """Longest label in a chart, in characters."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
@@ -53,7 +51,6 @@ AXIS = {
     "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
     "automargin": True,
 }
-"""An axis: thin grid, no box, small gray numbers."""
 TEMPLATE: Mapping[str, Any] = {
     "paper_bgcolor": LIGHT["paper"],
     "plot_bgcolor": LIGHT["paper"],
@@ -66,22 +63,13 @@ TEMPLATE: Mapping[str, Any] = {
     "xaxis": AXIS,
     "yaxis": AXIS,
 }  # fmt: skip
-"""The layout that all figures share, as Plotly's templates have it."""
 
 
 def escape_label(text: object) -> str:
-    """Escape a text for Plotly, which reads tags as markup, and shorten a long one.
-
-    Examples
-    --------
-    >>> escape_label("<b>x</b>")
-    '&lt;b&gt;x&lt;/b&gt;'
-    """
     return html.escape(clip(str(text), MOST_LETTERS), quote=False)
 
 
 def build_layout(height: int, **more: Any) -> dict[str, Any]:
-    """Return the layout of a figure, over :data:`TEMPLATE`; a legend or title gets room on top."""
     top = 30 if more.get("showlegend") or "annotations" in more else 10
     return {
         "height": height,
@@ -94,7 +82,6 @@ def build_layout(height: int, **more: Any) -> dict[str, Any]:
 
 
 def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> dict[str, Any]:
-    """Return a line as a Plotly trace."""
     style = {"color": LIGHT[color], "width": 1.4, **more.pop("line", {})}
     drawn = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": style}
     return {**drawn, "showlegend": False, **more}
@@ -103,7 +90,6 @@ def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> 
 def draw_series(
     closes: IntArray, values: FloatArray, name: str, color: str = "accent", **more: Any
 ) -> dict[str, Any]:
-    """Return a thinned series over time as a line."""
     rows = thin_rows(closes, values)
     return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
 
@@ -112,7 +98,6 @@ def draw_points(
     x: Any, y: Any, name: str, color: str = "accent", *, size: int = 8, symbol: str = "circle",
     stroke: float = 0.0, **more: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return points as a Plotly trace; ``stroke`` is the line width of open symbols and crosses."""
     marker: dict[str, Any] = {"symbol": symbol, "size": size, "color": LIGHT[color]}
     marker |= {"line": {"width": stroke, "color": LIGHT[color]}} if stroke else {}
     drawn = {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name}
@@ -123,7 +108,6 @@ def build_chart(
     key: str, title: str, caption: str, traces: Iterable[Any], layout: Mapping[str, Any],
     size: str = "full",
 ) -> Chart:  # fmt: skip
-    """Return a chart of some traces, with the height of its layout."""
     figure = {"data": list(traces), "layout": layout}
     return Chart(key, title, caption, figure, layout["height"], size)
 
@@ -156,7 +140,6 @@ def stack_panels(
 
 
 def write_panel_title(text: str, y: float) -> dict[str, Any]:
-    """Return the title of a panel, above its left end."""
     return {
         "text": text, "align": "left", "showarrow": False,
         "x": 0, "xref": "paper", "xanchor": "left",
@@ -166,7 +149,6 @@ def write_panel_title(text: str, y: float) -> dict[str, Any]:
 
 
 def color_key(text: str, color: str) -> str:
-    """Return a legend entry inside a title: a word in the color of its line."""
     return f'<span style="color:{LIGHT[color]}">\N{EM DASH} {text}</span>'
 
 
@@ -176,7 +158,6 @@ def to_datetimes(nanoseconds: IntArray) -> Any:
 
 
 def scale_log(*series: FloatArray) -> dict[str, Any]:
-    """Return a log axis with ticks at 1, 2 and 5 times powers of ten, or only at the powers."""
     known = np.concatenate([values[np.isfinite(values)] for values in series])
     low, high = float(np.min(known)), float(np.max(known))
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -193,7 +174,6 @@ def scale_log(*series: FloatArray) -> dict[str, Any]:
 
 
 def encode_figure(value: Any) -> Any:
-    """Return a figure as JSON values, with arrays of numbers as bytes, which is short and exact."""
     if isinstance(value, Mapping):
         return {str(name): encode_figure(item) for name, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -208,7 +188,6 @@ def encode_figure(value: Any) -> Any:
 
 
 def encode_array(values: np.ndarray) -> Any:
-    """Return an array: times as f8 in ms, numbers as f4 (seven digits), all else as a list."""
     if values.dtype.kind == "M":
         return encode_bytes(values.astype("datetime64[ms]").astype(np.int64).astype("<f8"), "f8")
     if values.dtype.kind not in "fiu":
@@ -219,12 +198,10 @@ def encode_array(values: np.ndarray) -> Any:
 
 
 def encode_bytes(values: np.ndarray, kind: str) -> dict[str, str]:
-    """Return numbers in the base64 form that Plotly reads."""
     return {"dtype": kind, "bdata": base64.b64encode(values.tobytes()).decode("ascii")}
 
 
 def write_script_data(value: Any) -> str:
-    """Return JSON for a script element, escaped so that no text in it can end the element."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -242,12 +219,6 @@ def choose_scale(
     held: Sequence[int] = (),
     titles: Sequence[str] = (),
 ) -> None:
-    """Set the scale of the first y axis, and note what the controls of the page may change.
-
-    The axis of ``layout`` becomes logarithmic if the series ask for it. A reader can hide the
-    ``others``: ``held`` are the places of their traces, ``titles`` the title of the panel with and
-    without them (empty if it stays).
-    """
     shown = keep_positive(own)
     drawn = [each for each in (shown, *map(keep_positive, others)) if np.isfinite(each).any()]
     if not np.isfinite(shown).any():
@@ -259,13 +230,11 @@ def choose_scale(
 
 
 def keep_positive(values: FloatArray) -> FloatArray:
-    """Return values with NaN where a log scale cannot show them."""
     known = drop_dust(values)
     return np.where(known > 0.0, known, np.nan)
 
 
 def drop_dust(values: FloatArray) -> FloatArray:
-    """Replace the tiny values at the end of a series by 0: they would stretch a log scale."""
     most = float(np.nanmax(values, initial=0.0))
     large = np.flatnonzero(values >= DUST * most)
     is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
@@ -273,7 +242,6 @@ def drop_dust(values: FloatArray) -> FloatArray:
 
 
 def is_wide(values: FloatArray) -> bool:
-    """Return whether values need a log scale."""
     positive = values[values > 0.0]
     return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
 
@@ -285,12 +253,6 @@ BUCKETS = 1000
 def thin_rows(
     time: IntArray, *series: FloatArray, keep: IntArray | None = None, buckets: int = BUCKETS
 ) -> IntArray:
-    """Return the rows that a chart of some series over time needs, in rising order.
-
-    If there are more than four rows to each of the ``buckets``, which are equal parts of the time,
-    each bucket keeps its first and last row, the lowest and highest value of every series, and
-    both sides of where a gap (NaN) begins or ends. The rows in ``keep`` stay in any case.
-    """
     n = len(time)
     if n <= 4 * buckets:
         return np.arange(n, dtype=np.int64)
@@ -306,7 +268,6 @@ def thin_rows(
 
 
 def find_extremes(values: FloatArray, starts: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the row of the lowest and of the highest value of each bucket that has one."""
     missing = np.isnan(values)
     low = np.where(missing, np.inf, values)
     high = np.where(missing, -np.inf, values)
@@ -321,19 +282,16 @@ def find_extremes(values: FloatArray, starts: IntArray) -> tuple[IntArray, IntAr
 
 
 def repeat_per_row(values: FloatArray, starts: IntArray, n: int) -> FloatArray:
-    """Return one value per bucket as one value per row."""
     return np.repeat(values, np.diff(np.append(starts, n)))
 
 
 def find_first_rows(is_wanted: BoolArray, starts: IntArray) -> IntArray:
-    """Return the first wanted row of each bucket that has one."""
     rows = np.flatnonzero(is_wanted)
     bucket = np.searchsorted(starts, rows, side="right")
     return rows[np.unique(bucket, return_index=True)[1]]
 
 
 def find_gap_ends(values: FloatArray, buckets: int) -> IntArray:
-    """Return the rows on both sides of each gap's ends; an even sample if there are very many."""
     steps = np.flatnonzero(np.diff(np.isnan(values)))
     if len(steps) > buckets:
         steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]

@@ -50,12 +50,6 @@ LEDGER_ROWS = 30
 
 
 def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
-    """Write a page to a file, and make its folders; return its path.
-
-    Without a format, the name of the file decides, and HTML is the default. Raises ParameterError
-    for an unknown format, and DataError if the file cannot be written or no browser is installed
-    that can draw a picture.
-    """
     chosen = choose_format(path, format_)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +68,6 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
 
 
 def write_format(page: Page, path: Path, format_: str) -> None:
-    """Write a page to a file in a format."""
     if format_ == "png":
         write_png(page, path)
     else:
@@ -82,7 +75,6 @@ def write_format(page: Page, path: Path, format_: str) -> None:
 
 
 def choose_format(path: Path, format_: str | None) -> str:
-    """Return the format that was asked for, else that of the file's ending; without one, HTML."""
     ending = path.suffix.lstrip(".").lower()
     if format_ is None and ending and ending not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
@@ -98,7 +90,6 @@ def choose_format(path: Path, format_: str | None) -> str:
 
 
 def write_text(page: Page, format_: str) -> str:
-    """Return a page as the text of a format."""
     if format_ == "json":
         return write_json(page)
     if format_ == "md":
@@ -111,7 +102,6 @@ def write_text(page: Page, format_: str) -> str:
 
 
 def write_json(page: Page) -> str:
-    """Return the numbers of a page as JSON; those that are not finite become null."""
     content = {
         "kind": page.kind,
         "id": page.identity,
@@ -128,7 +118,6 @@ def write_json(page: Page) -> str:
 
 
 def write_markdown(page: Page) -> str:
-    """Return a page as Markdown: everything but the charts, of which the titles are named."""
     lines = [
         f"# {escape_markdown(page.title)}",
         f"{escape_markdown(page.subtitle)}. {page.kind.capitalize()} `{page.identity}`.",
@@ -144,7 +133,6 @@ def write_markdown(page: Page) -> str:
 
 
 def write_block(block: Any) -> Iterator[str]:
-    """Yield the paragraphs of a block."""
     if isinstance(block, Paragraph):
         yield escape_markdown(block.text)
     elif isinstance(block, Table):
@@ -159,13 +147,11 @@ def write_block(block: Any) -> Iterator[str]:
 
 
 def write_facts(facts: Iterable[Fact]) -> Iterator[str]:
-    """Yield headline numbers as a table."""
     columns = (Column("", is_number=False), Column("value"), Column("", is_number=False))
     yield from write_table(Table("", columns, tuple(facts)))
 
 
 def write_table(table: Table, most: int | None = None) -> Iterator[str]:
-    """Yield the caption of a table, at most ``most`` of its rows, and its note."""
     if table.caption:
         yield f"### {escape_markdown(table.caption)}"
     heads = [f"{each.title} ({each.unit})" if each.unit else each.title for each in table.columns]
@@ -184,13 +170,6 @@ def write_table(table: Table, most: int | None = None) -> Iterator[str]:
 
 
 def escape_markdown(text: str) -> str:
-    r"""Escape a text for Markdown, and put it on one line.
-
-    Examples
-    --------
-    >>> escape_markdown("<b>|x|")
-    '&lt;b>\\|x\\|'
-    """
     line = " ".join(str(text).split())
     for mark in ("\\", "|", "*", "_", "`", "[", "]", "#"):
         line = line.replace(mark, f"\\{mark}")
@@ -198,7 +177,6 @@ def escape_markdown(text: str) -> str:
 
 
 def fence_code(text: str) -> str:
-    """Return a text as a code block, fenced so that no part of the text can end it."""
     longest = max((len(run) for run in text.split() if set(run) == {"`"}), default=0)
     marks = "`" * max(3, longest + 1)
     return f"{marks}\n{text}\n{marks}"
@@ -208,7 +186,6 @@ BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
     "microsoft-edge",
 )  # fmt: skip
-"""Names under which a browser of the Chromium family is installed."""
 WIDTH, HEIGHT = 1280, 1600
 """Size in pixels of the window in which a page is measured."""
 TALLEST = 8_000
@@ -218,11 +195,6 @@ PATIENCE = 60.0
 
 
 def write_png(page: Page, path: Path) -> None:
-    """Draw the head and the first chart of a page.
-
-    A headless browser draws the page itself, so that the picture shows the same chart. It runs
-    twice, first to measure the height of the page. Raises DataError if it draws nothing.
-    """
     browser = find_browser()
     with tempfile.TemporaryDirectory(prefix="backtest-report-") as folder:
         source, target = Path(folder) / "page.html", Path(folder) / "page.png"
@@ -242,7 +214,6 @@ def write_png(page: Page, path: Path) -> None:
 
 
 def keep_first(page: Page) -> Page:
-    """Return a page with the head and the first chart only."""
     chart = next(iter(page.charts), None)
     if chart is None:
         return replace(page, write_sections=list)
@@ -251,7 +222,6 @@ def keep_first(page: Page) -> Page:
 
 
 def find_browser() -> str:
-    """Return the path of an installed browser, or raise DataError."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         raise DataError(
@@ -264,10 +234,6 @@ def find_browser() -> str:
 
 
 def run_browser(browser: str, source: Path, height: int, task: str) -> tuple[str, str]:
-    """Run a headless browser on a page; return its output and its last error message.
-
-    It gets no network and a profile of its own.
-    """
     flags = [
         "--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -296,17 +262,6 @@ FIRST_ROWS = 50
 
 
 def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
-    """Return a page as HTML; the same page gives the same text.
-
-    A picture has neither navigation nor buttons. ``home`` is the address of the list of results,
-    if the page is served with one.
-
-    Notes
-    -----
-    Text from outside (names, manifests) is escaped, both in HTML and as data inside a script
-    element. The content security policy of the page allows its two scripts by their hashes, and
-    forbids any request.
-    """
     script, library = read_template("page.js"), read_plotly()
     return (
         start_jinja()
@@ -328,7 +283,6 @@ def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
 
 @functools.cache
 def start_jinja(package: str = "backtest.report") -> Environment:
-    """Return the environment of a package's templates; it escapes all that is not marked safe."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - loads when used
 
     environment = Environment(
@@ -344,32 +298,27 @@ def start_jinja(package: str = "backtest.report") -> Environment:
 
 
 def escape_value(value: Any) -> Any:
-    """Escape the directions of writing in a text that is not markup yet."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
     return escape_directions(value) if is_text else value
 
 
 @functools.cache
 def read_template(name: str, package: str = "backtest.report") -> str:
-    """Return a file of the templates of a package."""
     return (resources.files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
 @functools.cache
 def read_plotly() -> str:
-    """Return plotly.js from the installed plotly package."""
     text = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
     return text.replace("\r\n", "\n")
 
 
 @functools.cache
 def pack_plotly() -> str:
-    """Return plotly.js compressed in base64: under two megabytes instead of five."""
     return base64.b64encode(zlib.compress(read_plotly().encode(), 9)).decode("ascii")
 
 
 def write_security_policy(*scripts: str) -> str:
-    """Return the content security policy: these scripts, inline styles, images of the page."""
     hashes = " ".join(f"'sha256-{hash_text(text)}'" for text in scripts)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
@@ -379,12 +328,10 @@ def write_security_policy(*scripts: str) -> str:
 
 @functools.cache
 def hash_text(text: str) -> str:
-    """Return the SHA-256 of a text in the base64 form of a content security policy."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def collect_script_data(page: Page) -> dict[str, Any]:
-    """Return the data of the script: the figures, the ledgers, the colors."""
     blocks = [block for section in page.sections for block in section.blocks]
     ledgers = [block.table for block in blocks if isinstance(block, SearchTable)]
     return {

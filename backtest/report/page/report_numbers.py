@@ -21,13 +21,6 @@ PLAIN = ("count", "0 or 1")
 
 
 def format_measure(name: str, value: float) -> str:
-    """Format a measure in its unit, as docs/metrics.md gives it.
-
-    Examples
-    --------
-    >>> format_measure("cagr", 0.25), format_measure("liquidations", 3.0)
-    ('25.00 %', '3')
-    """
     risk = read_risk_name(name)
     if math.isnan(value):
         return "n/a"
@@ -42,13 +35,6 @@ def format_measure(name: str, value: float) -> str:
 
 
 def name_unit(name: str) -> str:
-    """Return the unit of a measure that :func:`format_measure` does not print itself.
-
-    Examples
-    --------
-    >>> name_unit("cagr"), name_unit("max_drawdown"), name_unit("ruined")
-    ('per year', '', '')
-    """
     unit = ABOUT[name].unit
     if unit in PLAIN:
         return ""
@@ -56,29 +42,14 @@ def name_unit(name: str) -> str:
 
 
 def name_period(duration: str) -> str:
-    """Return a sampling period in words.
-
-    Examples
-    --------
-    >>> name_period("1d"), name_period("4h")
-    ('day', 'period of 4h')
-    """
     return PERIODS.get(duration, (f"period of {duration}", ""))[0]
 
 
 def name_frequency(duration: str) -> str:
-    """Return the frequency of a sampling period in words.
-
-    Examples
-    --------
-    >>> name_frequency("1d"), name_frequency("4h")
-    ('daily', '4h')
-    """
     return PERIODS.get(duration, ("", duration))[1]
 
 
 def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
-    """Format what names a close: a date, of bars under a day a time; NaT is ``not yet``."""
     if pd.isna(stamp):
         return "not yet"
     return f"{stamp:%Y-%m-%d}" if is_daily else f"{stamp:%Y-%m-%d %H:%M}"

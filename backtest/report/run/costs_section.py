@@ -20,13 +20,10 @@ if TYPE_CHECKING:
     from backtest.engine import Result
 
 SPLIT = tuple(SIGNS)[: [*SIGNS].index("flows")]
-"""The columns of the attribution to instruments that are always shown, before the net."""
 RARE = tuple(name for name in SIGNS if name not in (*SPLIT, "flows"))
-"""The columns that are shown where they are not 0."""
 
 
 def build_costs(result: Result) -> Section:
-    """Return the section on where growth came from and what was paid."""
     split = result.attribution()
     blocks: list[Block] = [draw_waterfall(split), tabulate_terms(split), state_money(result)]
     lead = "Sources of the account's growth, and its costs. The terms add up."
@@ -34,12 +31,10 @@ def build_costs(result: Result) -> Section:
 
 
 def choose_terms(split: Attribution) -> list[str]:
-    """Return the terms to show: the first four, and all others that are not 0."""
     return [name for name in TERMS if name in TERMS[:4] or getattr(split, name) != 0.0]
 
 
 def draw_waterfall(split: Attribution) -> Chart:
-    """Draw the terms as steps from 0 to the growth of the account."""
     names = [name for name in choose_terms(split) if name != "ruin"]
     values = [float(getattr(split, name)) for name in names]
     total = float(np.sum(values))
@@ -91,14 +86,12 @@ def tabulate_terms(split: Attribution) -> Table:
 
 
 def state_money(result: Result) -> Table:
-    """Return the statement of the account, from the first equity to the last."""
     columns = name_columns("statement", ("amount", "money"), ("of mean equity", "per year"))
     note = "Change of equity is the sum of the lines between, at every bar; costs are negative."
     return Table("Statement of the account", columns, tuple(list_money(result)), note)
 
 
 def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
-    """Yield the lines of the statement; the rarer ones only if they are not 0."""
     yield "equity at the start", format_money(find_start(result)), ""
     for name, amount, rate in list_statement(result):
         yield name, format_signed_money(amount), "" if rate is None else format_percent(rate)
@@ -109,12 +102,10 @@ def list_money(result: Result) -> Iterator[tuple[str, str, str]]:
 
 
 def format_signed_money(amount: float) -> str:
-    """Return money with its sign."""
     return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{format_money(amount)}"
 
 
 def build_instrument_costs(result: Result) -> Section:
-    """Return the section on what each of several instruments made and cost."""
     return Section(
         "attribution",
         "What each instrument made and cost",
@@ -124,7 +115,6 @@ def build_instrument_costs(result: Result) -> Section:
 
 
 def tabulate_attribution(result: Result) -> Table:
-    """Return the money of each instrument by term."""
     table = result.attribution()
     terms = [
         *SPLIT,

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from backtest.engine import Result
 
 PALETTE = ("accent", "loss", "neutral", "step_5", "step_2", "ink", "step_3", "muted")
-"""The colors of the instruments, in order; more than eight share them."""
 SCALE = [[0.0, LIGHT["loss"]], [0.5, LIGHT["paper"]], [1.0, LIGHT["accent"]]]
 LEAST_DAYS = 20
 """Fewer daily returns than this show no correlation."""
@@ -38,7 +37,6 @@ MOST_CELLS = 12
 
 
 def draw_account(result: Result) -> Chart:
-    """Draw equity, drawdown, gross and net leverage, and the margin ratio of the pool."""
     bars, closes = result.bars, result.span.named
     titles = (
         "Equity (x: the pool or an isolated position was liquidated)",
@@ -65,7 +63,6 @@ def draw_account(result: Result) -> Chart:
 
 
 def mark_liquidations(result: Result) -> Iterator[dict[str, Any]]:
-    """Yield a mark at the equity of each bar with a liquidation."""
     events = result.events
     times = pd.DatetimeIndex(events.loc[events["kind"] == "liquidation", "time"].unique())
     if len(times) == 0:
@@ -79,7 +76,6 @@ def mark_liquidations(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def draw_exposure(result: Result) -> Chart:
-    """Draw the signed leverage of each instrument, stacked: longs above 0, shorts below."""
     table, closes = result.exposures, result.span.named
     rows = thin_rows(closes, *(table[name].to_numpy() for name in table))
     layout = build_layout(340, showlegend=True)
@@ -100,7 +96,6 @@ def draw_exposure(result: Result) -> Chart:
 def stack_sides(
     closes: IntArray, rows: IntArray, values: FloatArray, name: str, place: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the long and the short band of one instrument."""
     x, shown = to_datetimes(closes[rows]), values[rows]
     for side, part in (("long", np.maximum(shown, 0.0)), ("short", np.minimum(shown, 0.0))):
         yield draw_line(
@@ -116,7 +111,6 @@ def stack_sides(
 
 
 def draw_risk(result: Result) -> Chart:
-    """Draw the share of each instrument in the variance, and how diversified the portfolio is."""
     risk, closes = result.risk(), result.span.named
     names = list(result.names)
     titles = ("Share of the variance", "Diversification ratio", "Effective number of bets")
@@ -146,7 +140,6 @@ def draw_risk(result: Result) -> Chart:
 
 
 def draw_correlation(result: Result) -> Chart | None:
-    """Draw the correlations of daily log returns of mark prices; None for too few days."""
     names = list(result.names)
     found = correlate_days(result.time, result.marks)
     if found is None:
@@ -185,7 +178,6 @@ def correlate_days(time: IntArray, marks: FloatArray) -> FloatArray | None:
 
 
 def list_charts(result: Result) -> Sequence[Chart]:
-    """Return the charts of exposure and risk."""
     correlation = draw_correlation(result)
     found = [draw_exposure(result), draw_risk(result)]
     return found if correlation is None else [*found, correlation]

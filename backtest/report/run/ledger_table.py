@@ -15,20 +15,12 @@ if TYPE_CHECKING:
     from backtest.engine import Result
 
 COSTS = ("fee", "slippage", "impact", "liquidation_loss")
-"""Kinds of events that follow the trade they belong to, and are shown as its cost."""
 COMMON = ("fill", "funding", "interest")
-"""Kinds that occur thousands of times in a run."""
 RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
-"""Kinds whose amount is a margin ratio."""
 MOST_ROWS = 2000
 
 
 def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
-    """Return the rows of the events table to list: all rare kinds, then the largest of others.
-
-    Costs are not listed as rows. Fills, funding and interest take turns by size, so that no kind
-    crowds out the others.
-    """
     kind = events["kind"].astype(str)
     rows = events[~kind.isin(COSTS)]
     if len(rows) <= most:
@@ -40,7 +32,6 @@ def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
 
 
 def add_costs(events: pd.DataFrame) -> FloatArray:
-    """Return the cost of each event: the sum of the cost rows that follow it, else NaN."""
     is_cost = events["kind"].isin(COSTS).to_numpy()
     owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
     owner, n = np.maximum(owner, 0), len(events)
@@ -50,7 +41,6 @@ def add_costs(events: pd.DataFrame) -> FloatArray:
 
 
 def build_ledger(result: Result, rows: IntArray) -> SearchTable:
-    """Return the ledger of some rows of the events table."""
     events = result.events
     shown = events.loc[rows].assign(cost=add_costs(events)[rows])
     total = int((~events["kind"].isin(COSTS)).sum())
@@ -66,7 +56,6 @@ def build_ledger(result: Result, rows: IntArray) -> SearchTable:
 
 
 def write_row(event: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Return the texts of one event."""
     price, quantity, amount, cost = (event[x] for x in ("price", "quantity", "amount", "cost"))
     kind = str(event["kind"])
     return (
@@ -81,7 +70,6 @@ def write_row(event: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def describe_ledger(shown: int, total: int) -> str:
-    """Describe what the ledger holds, and what it leaves out."""
     what = (
         "The time is the open of the bar in which it happened. The amount of a trade is its "
         "notional, of a margin call and its end the margin ratio; funding above 0 is paid. The "

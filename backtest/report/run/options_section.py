@@ -32,7 +32,6 @@ STYLES = {
     "theta": ("loss", "dot"), "vega": ("accent", "dot"), "vanna and volga": ("neutral", "solid"),
     "rest": ("neutral", "dot"),
 }  # fmt: skip
-"""The lines of the explained profit: their colors, and whether they are dotted."""
 REACH = 0.5
 """How far from the last price a payoff is drawn, as a fraction of it."""
 POINTS = 201
@@ -41,7 +40,6 @@ MOST_ROLLS = 100
 
 
 def list_options_section(result: Result) -> Iterator[Section]:
-    """Yield the section on options, if the run held any."""
     if result.options is None:
         return
     lead = (
@@ -61,7 +59,6 @@ def list_options_section(result: Result) -> Iterator[Section]:
 
 
 def draw_greeks(result: Result) -> Chart:
-    """Draw leverage by delta, gamma, vega and theta at each close."""
     table, closes = result.greeks, result.span.named
     gross = result.bars["gross_leverage"].to_numpy()
     keys = ("options by delta", "accent"), ("instruments, gross", "neutral"), ("net delta", "loss")
@@ -94,7 +91,6 @@ def draw_greeks(result: Result) -> Chart:
 
 
 def draw_explained(result: Result) -> Chart:
-    """Draw the price profit of the options and its parts, summed up since the start."""
     table, closes = result.explained("bar").cumsum(), result.span.named
     table["vanna and volga"] = table["vanna"] + table["volga"]
     table = table.rename(columns={"price_pnl": "price profit"})
@@ -117,7 +113,6 @@ def draw_explained(result: Result) -> Chart:
 
 
 def tabulate_explained(result: Result) -> Table:
-    """Return the parts of the profit of each option."""
     table = result.explained()
     heads = name_columns("option", ("profit", "money"), *((name, "money") for name in EXPLAINED))
     rows = tuple(
@@ -129,7 +124,6 @@ def tabulate_explained(result: Result) -> Table:
 
 
 def tabulate_rolls(result: Result) -> Table:
-    """Return what each roll cost; of many, the last ones."""
     table = result.rolls()
     heads = name_columns(
         "contract", "held", ("contracts", "signed"), *((name, "money") for name in COSTS),
@@ -155,7 +149,6 @@ def tabulate_rolls(result: Result) -> Table:
 
 
 def tabulate_legs(result: Result) -> Table:
-    """Return what each leg cost a year, and all of them."""
     table = result.rolls("leg")
     heads = name_columns("leg", "rolls", *((name, "a year") for name in COSTS))
     rows = tuple(
@@ -166,7 +159,6 @@ def tabulate_legs(result: Result) -> Table:
 
 
 def list_hedging(result: Result, options: RunOptions) -> Iterator[Block]:
-    """Yield the hedging error of the instruments that a policy hedged options with."""
     if not options.hedged:
         return
     table, closes = result.hedging_error("bar").cumsum(), result.span.named
@@ -206,13 +198,11 @@ def list_hedging(result: Result, options: RunOptions) -> Iterator[Block]:
 
 
 def draw_payoffs(result: Result, options: RunOptions) -> Iterator[Chart]:
-    """Yield the payoff at expiry of the options on each instrument."""
     for i in np.unique(options.terms.instruments).tolist():
         yield draw_payoff(result, options, i)
 
 
 def draw_payoff(result: Result, options: RunOptions, i: int) -> Chart:
-    """Draw what the options on instrument i pay at expiry: those held last, and at the peak."""
     own = options.terms.instruments == i
     held = np.where(own, options.record.quantity, 0.0)
     last = int(np.flatnonzero(held.any(axis=1))[-1]) if held.any() else 0

@@ -48,7 +48,6 @@ WINDOWS = ((365, 90), (90, 30), (30, 10))
 TINTS = (0.0, 0.03, 0.10, 0.25)
 """Sizes of a monthly return above which the tint of its cell gets stronger."""
 WITH_ZERO = {"zeroline": True, "zerolinecolor": LIGHT["neutral"]}
-"""A y axis with a line at 0."""
 TARGETS_NOTE = (
     "Leverage at the price of the fill, before its costs. {} Shortfall is what the limit of the "
     "row took away, negative where it left more than was asked; distance is the same without sign."
@@ -61,7 +60,6 @@ CUT_BY_ONE = (
 
 
 def build_time(result: Result) -> Section:
-    """Return the section on the run over time."""
     falls = find_drawdowns(result)
     blocks = [
         tabulate_months(find_months(result)),
@@ -76,12 +74,10 @@ def build_time(result: Result) -> Section:
 
 
 def find_months(result: Result) -> pd.DataFrame:
-    """Return the returns by month and year."""
     return monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
 
 
 def tabulate_months(months: pd.DataFrame) -> Table:
-    """Return the returns by month, tinted by size."""
     columns = name_columns("year", *((name, "%") for name in (*MONTHS, "year")))
     rows: tuple[tuple[str | Cell, ...], ...] = tuple(
         (str(year), *map(tint_return, values))
@@ -92,13 +88,6 @@ def tabulate_months(months: pd.DataFrame) -> Table:
 
 
 def tint_return(value: float) -> Cell:
-    """Return the cell of a monthly return, in percent and tinted by size.
-
-    Examples
-    --------
-    >>> tint_return(-0.034), tint_return(0.4), tint_return(float("nan"))
-    (Cell(text='-3.4', tint=-2), Cell(text='40.0', tint=4), Cell(text='', tint=0))
-    """
     if math.isnan(value):
         return Cell("")
     strength = int(np.searchsorted(TINTS, abs(value), side="left"))
@@ -106,7 +95,6 @@ def tint_return(value: float) -> Cell:
 
 
 def find_drawdowns(result: Result) -> pd.DataFrame:
-    """Return the ten deepest drawdowns."""
     unit, span, first_peak = result.of_account("unit"), result.span, result.first_peak
     falls = worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
     for name in DATED:
@@ -115,13 +103,11 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
 
 
 def name_closes(span: RunSpan, stamps: pd.Series) -> pd.Series:
-    """Return the moments that name some closes, or the start; see :attr:`RunSpan.named`."""
     shift = pd.Timedelta(int(span.closes[0] - span.named[0]), "ns")
     return stamps.where(stamps <= pd.Timestamp(span.start, tz="UTC"), stamps - shift)
 
 
 def tabulate_drawdowns(falls: pd.DataFrame, *, is_daily: bool) -> Block:
-    """Return the worst drawdowns with their dates."""
     if falls.empty:
         return Paragraph("The account never closed below an earlier peak: there is no drawdown.")
     rows = tuple(
@@ -146,7 +132,6 @@ def tabulate_drawdowns(falls: pd.DataFrame, *, is_daily: bool) -> Block:
 
 
 def build_rolling(result: Result) -> Iterator[Block]:
-    """Yield the chart of rolling Sharpe ratio, volatility and leverage."""
     samples = len(result.returns)
     window = next((window for least, window in WINDOWS if samples >= least), 0)
     if window:
@@ -156,7 +141,6 @@ def build_rolling(result: Result) -> Iterator[Block]:
 
 
 def average_leverage(result: Result) -> FloatArray:
-    """Return the mean absolute leverage over the bars of each sampling period."""
     leverage = result.bars["gross_leverage"].to_numpy()
     leverage = np.where(np.isfinite(leverage), leverage, 0.0)
     ends = np.flatnonzero(result.ends_sample != 0.0)
@@ -167,7 +151,6 @@ def average_leverage(result: Result) -> FloatArray:
 
 
 def draw_rolling(result: Result, window: int) -> Chart:
-    """Return Sharpe ratio, volatility and leverage over a rolling window."""
     returns = result.returns.to_numpy()
     measured = rolling_measures(returns, sample_risk_free(result), result.span.periods, window)
     leverage = pd.Series(average_leverage(result)).rolling(window).mean().to_numpy()
@@ -197,7 +180,6 @@ def draw_rolling(result: Result, window: int) -> Chart:
 
 
 def build_use(result: Result) -> Section:
-    """Return the section on how leverage was used, and what followed it."""
     lead = "How much leverage was carried, for how long, and what the market did next."
     blocks: list[Block]
     try:
@@ -212,7 +194,6 @@ def build_use(result: Result) -> Section:
 
 
 def draw_levels(profile: LeverageProfile) -> Chart:
-    """Return the share of time at each level of leverage."""
     names = ["none", *(f"{each.left:g} to {each.right:g}" for each in profile.time_at.index[1:])]
     share = profile.time_at["share"].to_numpy()
     trace = {
@@ -230,7 +211,6 @@ def draw_levels(profile: LeverageProfile) -> Chart:
 
 
 def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
-    """Return what followed low and high leverage, over a period such as the next day."""
     table = profile.next_by_leverage
     leverage = table["leverage"].to_numpy()
     error: dict[str, Any] = {
@@ -260,7 +240,6 @@ def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
 
 
 def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
-    """Return the same as numbers, with the correlations."""
     rows = tuple(
         (
             str(group),
@@ -285,10 +264,6 @@ def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
 
 
 def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:
-    """Return mean asked against mean held leverage, over all decisions and limit by limit.
-
-    ``cuts`` are the rows of ``target_cuts``; those of several positions name the instrument.
-    """
     if not cuts:
         text = "How far targets were cut is not known: an earlier version saved the result."
         return Paragraph(text, "note")
@@ -323,7 +298,6 @@ OF_VOLATILITY = (
 
 
 def build_states(result: Result) -> Section:
-    """Return the section on market states."""
     lead = (
         "The account by the state of its market. The periods of a state count as if they followed "
         "one another."
@@ -336,7 +310,6 @@ def build_states(result: Result) -> Section:
 
 
 def tabulate_states(title: str, table: pd.DataFrame, note: str) -> Table:
-    """Return a table with a row per measure and a column per state."""
     if table.empty:
         return Table(title, name_columns("measure"), (), note)
     names = [str(name) for name in table.index]

@@ -51,7 +51,6 @@ LEAST_RETURNS = 20
 
 
 def build_risk(result: Result) -> Section:
-    """Return the section on risk."""
     close = [draw_closeness(result)] if "liquidation_price" in result.bars else []
     blocks = [*close, *build_calibration(result), *build_tails(result)]
     lead = "How close the account came to liquidation, how well that was forecast, and its tails."
@@ -62,7 +61,6 @@ def build_risk(result: Result) -> Section:
 
 
 def draw_closeness(result: Result) -> Chart:
-    """Draw margin ratio, distance to liquidation and its forecast over time."""
     bars, closes = result.bars, result.span.named
     distance = np.abs(bars["liquidation_price"].to_numpy() / bars["mark"].to_numpy() - 1.0)
     ratio = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
@@ -96,7 +94,6 @@ def draw_closeness(result: Result) -> Chart:
 
 
 def build_calibration(result: Result) -> Iterator[Block]:
-    """Yield the forecasts of liquidation against what happened."""
     found = read_calibration(result)
     if isinstance(found, str):
         yield Paragraph(capitalize(f"{found}."), "note")
@@ -118,7 +115,6 @@ def build_calibration(result: Result) -> Iterator[Block]:
 
 
 def read_calibration(result: Result) -> Calibration | str:
-    """Return the forecasts of a day against what happened, or why there are none."""
     try:
         return result.calibration(horizon=choose_horizon(result))
     except ParameterError as error:
@@ -126,14 +122,12 @@ def read_calibration(result: Result) -> Calibration | str:
 
 
 def choose_horizon(result: Result) -> str:
-    """Return a day, rounded up to whole bars."""
     if result.is_session and result.interval <= DAY:
         return DAY_LONG
     return format_duration(-(-DAY // result.interval) * result.interval)
 
 
 def draw_calibration(found: Calibration) -> Chart:
-    """Draw the forecasts against how often they came true, with intervals."""
     is_all = found.reliability.index.get_level_values("period") == "all"
     table = found.reliability[is_all]
     forecast = np.maximum(table["forecast"].to_numpy(), LEAST_SHOWN)
@@ -165,7 +159,6 @@ def draw_calibration(found: Calibration) -> Chart:
 
 
 def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
-    """Return an axis of probabilities: from 0, or logarithmic with powers of ten."""
     top = 1.08 * max(float(np.nanmax(values)), 0.01)
     if not is_log:
         return {"tickformat": PERCENTS, "range": [0, min(top, 1.0)]}
@@ -179,7 +172,6 @@ def scale_share(values: FloatArray, *, is_log: bool) -> dict[str, Any]:
 def mark_groups(
     table: pd.DataFrame, forecast: FloatArray, upper: FloatArray, happened: BoolArray
 ) -> Iterator[dict[str, Any]]:
-    """Yield the groups of closes as points with intervals, then those without a liquidation."""
     frequency, lower = table["frequency"].to_numpy(), table["lower"].to_numpy()
     counts = zip(table["count"], table["independent"], frequency, strict=True)
     texts = "{:,.0f} closes, {:,.1f} windows apart<br>happened {:.3%}"
@@ -199,7 +191,6 @@ def mark_groups(
 
 
 def tabulate_scores(found: Calibration) -> Table:
-    """Return the scores of the forecasts, overall and by thirds of volatility."""
     columns = name_columns(
         "closes by volatility", "closes", "mean forecast", "happened", "skill", "liquidations"
     )
@@ -226,7 +217,6 @@ def tabulate_scores(found: Calibration) -> Table:
 
 
 def build_tails(result: Result) -> Iterator[Block]:
-    """Yield the tails of the returns, and value at risk."""
     returns = result.returns.to_numpy()
     if len(returns) >= LEAST_RETURNS and np.std(returns) > LEAST_DEVIATION:
         yield draw_tails(returns, str(result.manifest["sampling"]))
@@ -246,7 +236,6 @@ def build_tails(result: Result) -> Iterator[Block]:
 
 
 def draw_tails(returns: FloatArray, sampling: str) -> Chart:
-    """Draw how often gains and losses beyond each size occurred, with a normal distribution."""
     deviation, n = float(np.std(returns, ddof=1)), len(returns)
     traces = []
     far = deviation
@@ -281,7 +270,6 @@ def draw_tails(returns: FloatArray, sampling: str) -> Chart:
 
 
 def choose_tail_points(n: int, most: int = 600) -> Any:
-    """Return the places of all of the tail, which begins at 0, and an even part of the middle."""
     if n <= most:
         return np.arange(n)
     rest = np.linspace(most // 2, n - 1, most // 2).astype(np.int64)
@@ -294,13 +282,11 @@ LEAST_SHARE = 0.005
 
 
 def build_contagion(result: Result) -> Section:
-    """Return the section on liquidations of the pool."""
     lead = "Which positions caused each liquidation, and which were closed with them in profit."
     return Section("contagion", "Contagion", lead, [tabulate_contagion(result)])
 
 
 def tabulate_contagion(result: Result) -> Block:
-    """Return a row per liquidation of the pool, or a sentence if there was none."""
     table = result.contagion()
     if len(table) == 0:
         return Paragraph("The cross positions were never liquidated together.")
@@ -320,7 +306,6 @@ def tabulate_contagion(result: Result) -> Block:
 
 
 def write_row(group: pd.DataFrame) -> tuple[str, ...]:
-    """Return the time, causes and winners of one liquidation."""
     causes = group[group["share"] >= LEAST_SHARE].sort_values("share", ascending=False)
     winners = group[group["profit"] > 0.0]
     return (
@@ -338,5 +323,4 @@ def write_row(group: pd.DataFrame) -> tuple[str, ...]:
 
 
 def count_victims(result: Result) -> int:
-    """Return how many positions in profit closed in a liquidation of the pool."""
     return int((result.contagion()["profit"] > 0.0).sum())

@@ -55,11 +55,9 @@ CURVES = (
     "equity", "drawdown", "leverage", "gross_leverage", "net_leverage", "options_leverage", "mark",
     "liquidation_price", "margin_ratio",
 )  # fmt: skip
-"""The curves in the JSON of a page, those of them that a result has."""
 
 
 def build_run(result: Result, background: Background = NOTHING) -> Page:
-    """Return the report of a run."""
     return Page(
         kind="run",
         title=clip(str(result.manifest["policy"]["text"]), 200),
@@ -73,7 +71,6 @@ def build_run(result: Result, background: Background = NOTHING) -> Page:
 
 
 def build_run_sections(result: Result, background: Background) -> list[Section]:
-    """Return the sections of the report."""
     rows, ledger = choose_rows(result.events), "All events in order. Search by any word."
     return [
         Section("story", "The account's story", "The account from the first bar to the last.",
@@ -94,10 +91,6 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
 
 
 def list_positions(result: Result) -> list[Section]:
-    """Return the sections on what was held: exposure, contagion, and money by instrument.
-
-    Of one position, the costs of the account.
-    """
     if result.has_one_position:
         return [build_costs(result)]
     return [
@@ -113,7 +106,6 @@ def list_positions(result: Result) -> list[Section]:
 
 
 def list_data_notices(result: Result) -> Iterator[str]:
-    """Yield what must be read of the data before any number."""
     data = result.manifest["data"]
     instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
     if result.no_fill:
@@ -144,7 +136,6 @@ def list_data_notices(result: Result) -> Iterator[str]:
 
 
 def list_filled(instruments: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what was filled in, of one market; of several, in which."""
     texts = {name: describe_filled(each.get("filled", {})) for name, each in instruments.items()}
     if texts.get(""):
         yield f"Filled in: {texts['']}."
@@ -153,7 +144,6 @@ def list_filled(instruments: Mapping[str, Any]) -> Iterator[str]:
 
 
 def list_account_notices(result: Result) -> Iterator[str]:
-    """Yield what must be read of the account and its policies before any number."""
     for text in (*list_other_days(result), *list_backing(result.account, result.names)):
         yield f"{capitalize(text)}."
     if boundless := count_boundless(result):
@@ -163,18 +153,10 @@ def list_account_notices(result: Result) -> Iterator[str]:
 
 
 def name_those(names: list[str]) -> str:
-    """Return whose a notice is; empty of one market."""
     return f" of {join(names)}" if any(names) else ""
 
 
 def join(names: list[str], most: int = 120) -> str:
-    """Join names with commas; those beyond ``most`` characters are counted.
-
-    Examples
-    --------
-    >>> join(["BTCUSDT", "ETHUSDT", "LTCUSDT"]), join(["BTCUSDT", "ETHUSDT", "LTCUSDT"], 16)
-    ('BTCUSDT, ETHUSDT, LTCUSDT', 'BTCUSDT, ETHUSDT and 1 more')
-    """
     shown = list(names)
     while len(shown) > 1 and len(", ".join(shown)) > most:
         shown.pop()
@@ -186,7 +168,6 @@ def join(names: list[str], most: int = 120) -> str:
 
 
 def summarize_run(result: Result) -> str:
-    """Summarize the run in three sentences."""
     metrics, held = result.metrics, measure_holding(result)
     start, days = find_start(result), (int(result.span.closes[-1]) - result.span.start) / DAY
     count = len(result.names)
@@ -207,7 +188,6 @@ def summarize_run(result: Result) -> str:
 
 
 def describe_flows(metrics: Mapping[str, float]) -> str:
-    """Return the deposits and the money from the reserve, as part of a sentence."""
     flows = metrics["flows"] - metrics["top_ups"]
     added = [f"{format_money(flows)} of net deposits"] if flows else []
     added += [f"{format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
@@ -215,14 +195,12 @@ def describe_flows(metrics: Mapping[str, float]) -> str:
 
 
 def describe_pulled(result: Result) -> str:
-    """Return the positions in profit that liquidations closed, as part of a sentence."""
     victims = count_victims(result)
     noun = "position" if victims == 1 else "positions"
     return f" with {victims:,} {noun} in profit closed too" if victims else ""
 
 
 def list_run_facts(result: Result) -> list[Fact]:
-    """Return the headline numbers."""
     metrics, held = result.metrics, measure_holding(result)
     is_over = "recovered" if metrics["recovered"] else "not recovered"
     return [
@@ -247,14 +225,12 @@ def list_run_facts(result: Result) -> list[Fact]:
 
 
 def describe_net(result: Result) -> str:
-    """Return what the leverage of the headline is, with the net one of several instruments."""
     if diversity := result.diversity:
         return f"mean gross; net {format_number(diversity['mean_net_leverage'])}x"
     return "mean"
 
 
 def list_option_facts(metrics: Mapping[str, float]) -> Iterator[Fact]:
-    """Yield the leverage of the options that were held, and what they cost."""
     if PREMIUMS in metrics:
         mean, peak = (format_number(metrics[f"{x}_options_leverage"]) for x in ("mean", "peak"))
         yield Fact("Options by delta", f"{mean}x", f"mean; peak {peak}x")
@@ -263,7 +239,6 @@ def list_option_facts(metrics: Mapping[str, float]) -> Iterator[Fact]:
 
 
 def list_spread_facts(result: Result) -> list[Fact]:
-    """Return how several instruments spread the risk."""
     if not (diversity := result.diversity):
         return []
     ratio = format_number(diversity["diversification_ratio"])
@@ -274,7 +249,6 @@ def list_spread_facts(result: Result) -> list[Fact]:
 
 
 def describe_calls(metrics: Mapping[str, float]) -> str:
-    """Describe how many margin calls there were, and how many of them failed."""
     failed = metrics["calls_failed"]
     more = f" ({failed:,.0f} failed)" if failed > 0.0 else ""
     return f"{metrics['margin_calls']:,.0f} margin calls{more}"
@@ -284,7 +258,6 @@ def describe_calls(metrics: Mapping[str, float]) -> str:
 
 
 def tabulate_own(metrics: Mapping[str, float]) -> Iterator[Block]:
-    """Yield the measures that only several positions have."""
     rows = tuple(
         (name.replace("_", " "), format_number(value))
         for name, value in metrics.items()
@@ -295,12 +268,10 @@ def tabulate_own(metrics: Mapping[str, float]) -> Iterator[Block]:
 
 
 def tabulate_shared(metrics: Mapping[str, float]) -> Table:
-    """Return the measures of any run."""
     return tabulate_measures({name: value for name, value in metrics.items() if name in ABOUT})
 
 
 def collect_run_numbers(result: Result) -> dict[str, Any]:
-    """Return the numbers of the report, for JSON."""
     events = result.events["kind"].value_counts()
     return {
         "metrics": dict(result.metrics),
@@ -320,7 +291,6 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
 
 
 def collect_history(result: Result) -> dict[str, Any]:
-    """Return attribution, months, drawdowns and calibration."""
     months, falls = find_months(result), find_drawdowns(result)
     found = read_calibration(result)
     for name in ("peak", "trough", "recovery"):
@@ -337,7 +307,6 @@ def collect_history(result: Result) -> dict[str, Any]:
 
 
 def collect_attribution(result: Result) -> dict[str, Any]:
-    """Return the terms of growth of one instrument, or the money of each of several."""
     split: Any = result.attribution()
     if result.has_one_position:
         return {**split.terms.to_dict(), "growth": split.growth}
@@ -345,7 +314,6 @@ def collect_attribution(result: Result) -> dict[str, Any]:
 
 
 def collect_curves(result: Result) -> dict[str, Any]:
-    """Return curves in some of the bars, which keep their extremes."""
     closes, bars = result.span.named, result.bars
     columns = [name for name in CURVES if name in bars]
     rows = thin_rows(closes, *(bars[name].to_numpy() for name in columns), buckets=250)

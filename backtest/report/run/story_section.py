@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 
 class Mark(NamedTuple):
-    """The mark of a kind of event: its words, its symbol, its color."""
-
     words: str
     symbol: str
     color: str
@@ -62,7 +60,6 @@ MARKS = {
     "time_stop": Mark("time stop", "triangle-down", "loss"),
     **{x.name: Mark(x.words, "diamond", "neutral") for x in OPTIONAL_TERMS if x.is_marked},
 }
-"""The events that are marked: not fills and payments, which are too many."""
 
 MOST_MARKS = 400
 """Most marks of one kind; if there are more, the largest are drawn."""
@@ -70,7 +67,6 @@ TITLES = (
     f"Equity {color_key('account', 'accent')}  {color_key('buy and hold 1x', 'neutral')}",
     f"Equity {color_key('account', 'accent')}",
 )
-"""The title of the first panel, with and without the instrument."""
 TRACE_HELD = 2
 """The place of the instrument among the traces, after the peak and the equity."""
 PANELS = (2.6, 1.0, 1.3, 2.1, 1.1)
@@ -78,14 +74,12 @@ HEIGHT = 860
 
 
 def draw_run(result: Result, ledger_rows: IntArray | None = None) -> Chart:
-    """Draw the account over time, of one position with its price and costs."""
     if result.has_one_position:
         return draw_story(result, ledger_rows)
     return draw_account(result)
 
 
 def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
-    """Draw the account over time; marks link to the rows of the ledger, if they are given."""
     bars = result.bars
     marked = find_marks(result.events)
     times = pd.DatetimeIndex(marked["time"]).as_unit("ns").asi8
@@ -126,7 +120,6 @@ def draw_story(result: Result, ledger_rows: IntArray | None = None) -> Chart:
 
 
 def draw_equity(result: Result, at: IntArray, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the equity, its peak, and the same money in the instrument."""
     closes, bars = result.span.named, result.bars
     equity, fall = bars["equity"].to_numpy(), bars["drawdown"].to_numpy()
     held = equity[0] * result.mark / result.mark[0]
@@ -142,7 +135,6 @@ def draw_equity(result: Result, at: IntArray, layout: dict[str, Any]) -> Iterato
 
 
 def draw_drawdown(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the fall from the peak, below zero."""
     fall = -result.bars["drawdown"].to_numpy() + 0.0
     layout["yaxis2"] |= {"tickformat": PERCENTS, "rangemode": "tozero", "nticks": 4}
     yield draw_series(result.span.named, fall, "drawdown", "loss", yaxis="y2",
@@ -151,7 +143,6 @@ def draw_drawdown(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, 
 
 
 def draw_leverage(result: Result) -> Iterator[dict[str, Any]]:
-    """Yield the leverage held at each close."""
     leverage = result.bars["leverage"].to_numpy()
     leverage = np.where(np.isfinite(leverage), leverage, np.nan)
     yield draw_series(result.span.named, leverage, "leverage", yaxis="y3",
@@ -159,11 +150,6 @@ def draw_leverage(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def draw_price(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the mark price, the liquidation price, and the band between them.
-
-    The axis ends at 1.5 times the highest price, and begins at 0 if the price moved far; a
-    liquidation price outside is not drawn. A price that moved very far gets a log scale.
-    """
     closes, mark = result.span.named, result.mark
     price = result.bars["liquidation_price"].to_numpy()
     lowest, highest = float(np.min(mark)), float(np.max(mark))
@@ -186,7 +172,6 @@ def draw_price(result: Result, layout: dict[str, Any]) -> Iterator[dict[str, Any
 def build_band(
     closes: IntArray, mark: FloatArray, price: FloatArray
 ) -> tuple[IntArray, FloatArray]:
-    """Return the outlines of the areas between two prices, separated by NaN."""
     known = ~np.isnan(price)
     steps = np.diff(np.concatenate([[0], known.astype(np.int8), [0]]))
     times, prices = [], []
@@ -202,7 +187,6 @@ def build_band(
 
 
 def draw_costs(result: Result) -> Iterator[dict[str, Any]]:
-    """Yield the costs paid up to each close."""
     closes, bars = result.span.named, result.bars
     trading = bars[["fees", "slippage", "impact"]].sum(axis=1).to_numpy()
     costs = (("funding", bars["funding"].to_numpy(), "accent"), ("trading", trading, "neutral"))
@@ -215,7 +199,6 @@ def draw_costs(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def find_marks(events: pd.DataFrame) -> pd.DataFrame:
-    """Return the events to mark, indexed by their rows."""
     chosen = events[events["kind"].isin(tuple(MARKS))]
     size = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
     place = size.rank(method="first", ascending=False)
@@ -225,7 +208,6 @@ def find_marks(events: pd.DataFrame) -> pd.DataFrame:
 def draw_marks(
     result: Result, marked: pd.DataFrame, at: IntArray, ledger_rows: IntArray | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the marks of each kind of event on the equity, with their rows of the ledger."""
     equity = result.bars["equity"].to_numpy()
     total = result.events["kind"].value_counts()
     for name, mark in MARKS.items():

@@ -32,7 +32,6 @@ WORDS = {
 
 
 def list_trades_section(result: Result) -> list[Section]:
-    """Return the section on trades; none without a closed trade."""
     trades = choose_trades(result)
     closed = pd.DataFrame(trades)[(trades["ended"] != "open").to_numpy()]
     if closed.empty:
@@ -52,7 +51,6 @@ def list_trades_section(result: Result) -> list[Section]:
 
 
 def choose_trades(result: Result) -> Trades:
-    """Return the round trips, or the lots of an account that adjusts its position all the time."""
     trades = result.trades
     fills = int((result.events["kind"] == "fill").sum())
     is_adjusted = fills > FILLS_PER_TRIP * max(len(trades), 1)
@@ -60,7 +58,6 @@ def choose_trades(result: Result) -> Trades:
 
 
 def collect_trades(result: Result) -> dict[str, Any]:
-    """Return the measures of trades, for JSON."""
     trades = choose_trades(result)
     return {
         "view": trades.view,
@@ -71,7 +68,6 @@ def collect_trades(result: Result) -> dict[str, Any]:
 
 
 def name_rows(trades: Trades, by: Any) -> dict[str, Any]:
-    """Return measures by group, years as their numbers."""
     table = trades.measures_by(by)
     if isinstance(table.index, pd.DatetimeIndex):
         table.index = pd.Index([f"{each:%Y}" for each in table.index])
@@ -79,7 +75,6 @@ def name_rows(trades: Trades, by: Any) -> dict[str, Any]:
 
 
 def tabulate_groups(trades: Trades) -> Table:
-    """Return the measures of all trades, by year, phase, side and ending, a row each."""
     several = ["instrument"] if trades["instrument"].nunique() > 1 else []
     measures = {str(name): float(value) for name, value in trades.measures.items()}
     rows = [write_row("all", measures)]
@@ -101,14 +96,12 @@ def tabulate_groups(trades: Trades) -> Table:
 
 
 def write_row(name: str, measures: Mapping[str, float]) -> tuple[str, ...]:
-    """Return a row of the table of measures."""
     order = ("trades", "open", "win_rate", "profit_factor", "expectancy", "mean_win", "mean_loss",
              "best", "worst", "longest_losing_run", "mean_days")  # fmt: skip
     return (name, *(format_cell(each, float(measures[each])) for each in order))
 
 
 def format_cell(name: str, value: float) -> str:
-    """Return a measure as text."""
     if name in COUNTS:
         return f"{value:,.0f}"
     if np.isnan(value):
@@ -119,7 +112,6 @@ def format_cell(name: str, value: float) -> str:
 
 
 def draw_excursions(closed: pd.DataFrame) -> Chart:
-    """Draw how far prices went for each trade over how far they went against it."""
     kind = "mark" if closed["mae_last"].isna().all() else "last"
     layout = build_layout(320, showlegend=True)
     layout["xaxis"] = {"title": {"text": "furthest against, MAE"}, "tickformat": ".1%"}
@@ -133,7 +125,6 @@ def draw_excursions(closed: pd.DataFrame) -> Chart:
 
 
 def draw_holding(closed: pd.DataFrame) -> Chart:
-    """Draw the return of each trade over how long it was held."""
     held = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds() / 86_400.0
     layout = build_layout(320, showlegend=True)
     layout["xaxis"] = {"title": {"text": "days held"}}
@@ -145,7 +136,6 @@ def draw_holding(closed: pd.DataFrame) -> Chart:
 
 
 def draw_by_sign(closed: pd.DataFrame, x: str, y: str) -> Iterator[Any]:
-    """Yield the points of winners and of losers; of many trades, those that matter most."""
     order = closed["profit"].abs().sort_values(ascending=False, kind="stable")
     shown = closed.loc[order.index[:MOST_POINTS]].sort_index()
     is_win: BoolArray = (shown["profit"] > 0.0).to_numpy()
@@ -156,7 +146,6 @@ def draw_by_sign(closed: pd.DataFrame, x: str, y: str) -> Iterator[Any]:
 
 
 def describe_thinning(closed: pd.DataFrame) -> str:
-    """Return how many trades a chart shows, if not all."""
     if len(closed) <= MOST_POINTS:
         return ""
     return f" The {MOST_POINTS:,} with the largest profits and losses, of {len(closed):,}."
@@ -170,7 +159,6 @@ NOTE = (
 
 
 def list_realization(result: Result) -> list[Section]:
-    """Return the section on realization; none if nothing was closed, or the run was resumed."""
     if result.manifest["resumed_from"] is not None:
         return []
     found = result.realization()

@@ -33,17 +33,12 @@ MOST = 12
 """Most runs in a comparison: more lines cannot be distinguished in a chart."""
 DAMAGED = "damaged"
 SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
-"""Measures in the list."""
 COLUMNS = ("policy", "kind", "data", "time", *SHOWN, "written")
 
 
 def write_index(
     entries: Iterable[StoreEntry], store: str, running: Collection[str] = ()
 ) -> tuple[str, str]:
-    """Return the page that lists a store, and its content security policy.
-
-    ``running`` are the names of the studies that are running.
-    """
     rows = [describe_row(entry, entry.name in running) for entry in entries]
     counts = {kind: sum(row["kind"] == kind for row in rows) for kind in (*list_kinds(), DAMAGED)}
     runs = sum(n for kind, n in counts.items() if is_run(kind))
@@ -71,12 +66,10 @@ def write_index(
 
 
 def is_unfinished(entry: StoreEntry) -> bool:
-    """Return whether an entry is an unfinished study, which can be followed."""
     return entry.kind == STUDY_KIND and not entry.is_finished and not entry.trouble
 
 
 def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
-    """Return a row of the list: its texts, and the sort key of each column."""
     when = dt.datetime.fromtimestamp(entry.saved / 1e9, dt.UTC)
     values = [keep_finite(entry.metrics.get(name)) for name in SHOWN]
     texts = ["" if v is None else format_measure(n, v) for n, v in zip(SHOWN, values, strict=True)]
@@ -101,35 +94,24 @@ def describe_row(entry: StoreEntry, is_running: bool = False) -> dict[str, Any]:
 
 
 def keep_finite(value: float | None) -> float | None:
-    """Return a finite number, else None: JSON has neither NaN nor infinity."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def link_to(entry: StoreEntry) -> str:
-    """Return the address of the page of a result; empty if it is damaged or has none yet."""
     if entry.trouble or not (entry.is_finished or is_unfinished(entry)):
         return ""
     return f"/{'live' if is_unfinished(entry) else 'result'}/{encode_name(entry.name)}"
 
 
 def encode_name(name: str) -> str:
-    """Encode the name of a folder as one part of an address.
-
-    Examples
-    --------
-    >>> encode_name("../a b")
-    '..%2Fa%20b'
-    """
     return quote(os.fsencode(name), safe="")
 
 
 def decode_name(name: str) -> str:
-    """Return the name of a folder as text, even if it is not valid UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def write_live(entry: StoreEntry, facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the page that follows a study, and its content security policy."""
     name = encode_name(entry.name)
     data = {"progress": f"/progress/{name}", "report": f"/result/{name}", "now": facts}
     return render_page(
@@ -145,7 +127,6 @@ def write_live(entry: StoreEntry, facts: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def write_message(heading: str, sentences: Iterable[str]) -> tuple[str, str]:
-    """Return a page with a message, and its content security policy."""
     return render_page("message.html", None, {}, heading=heading, sentences=list(sentences))
 
 
@@ -155,7 +136,6 @@ def write_message(heading: str, sentences: Iterable[str]) -> tuple[str, str]:
 def render_page(
     template: str, own: str | None, data: Mapping[str, Any], **values: Any
 ) -> tuple[str, str]:
-    """Return a page, and the content security policy that allows its script."""
     script = read_template("theme.js", PACKAGE) + (read_template(own, PACKAGE) if own else "")
     style = read_template("page.css") + read_template("serve.css", PACKAGE)
     page = start_jinja(PACKAGE).get_template(template)
@@ -176,12 +156,6 @@ MOST_POINTS = 400
 
 @dataclass
 class Follower:
-    """The progress of a study; each call reads the new batches only.
-
-    ``points`` are the number of sets and the best score at every improvement, ``pace`` the number
-    of sets and the seconds of work after each batch.
-    """
-
     folder: Path
     study: str = ""
     stamp: tuple[int, int] = (0, 0)
@@ -197,7 +171,6 @@ class Follower:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self) -> dict[str, Any]:
-        """Return the progress of the study as data for JSON; DataError if it is damaged."""
         with self.lock:
             state = find_state(self.folder)  # before the batches: a finished study is then complete
             self._reload()
@@ -211,7 +184,6 @@ class Follower:
             return self._summarize(state)
 
     def _reload(self) -> None:
-        """Read the description of the study again if its file has changed."""
         found = (self.folder / STUDY).stat()
         stamp = found.st_mtime_ns, found.st_ino
         if stamp != self.stamp:
@@ -225,7 +197,6 @@ class Follower:
         self.points, self.pace = [], []
 
     def _add(self, batch: Batch) -> None:
-        """Add a batch; sets on a part of the time are not counted."""
         self.stage = batch.stage
         if batch.stage == PART:
             return
@@ -261,7 +232,6 @@ class Follower:
 
 
 def describe_best(batch: Batch, row: int) -> dict[str, Any]:
-    """Return the parameters, the scores and the measures of a set."""
     sets = {name: values[row] for name, values in batch.sets.items()}
     return {
         "score": float(batch.scores[row, 0]),
@@ -271,13 +241,6 @@ def describe_best(batch: Batch, row: int) -> dict[str, Any]:
 
 
 def find_rate(pace: list[tuple[int, float]]) -> float:
-    """Return sets per second of work over the last half minute.
-
-    Examples
-    --------
-    >>> find_rate([(100, 10.0), (300, 20.0), (700, 40.0)]), find_rate([(50, 10.0)]), find_rate([])
-    (20.0, 5.0, 0.0)
-    """
     if not pace:
         return 0.0
     n, now = pace[-1]
@@ -288,7 +251,6 @@ def find_rate(pace: list[tuple[int, float]]) -> float:
 
 
 def find_state(folder: Path) -> str:
-    """Return whether a study is finished, running (its lock is held) or stopped."""
     if (folder / OUTCOME).is_file():
         return FINISHED
     return RUNNING if is_lock_held(folder / LOCK) else STOPPED

@@ -33,11 +33,6 @@ HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """A server of the pages of the store at ``root``, with a thread for each connection.
-
-    Port 0 takes a free one. Raises ParameterError if the address is in use or not of this machine.
-    """
-
     daemon_threads = True
     request_queue_size = 64
 
@@ -55,7 +50,6 @@ class Server(ThreadingHTTPServer):
             raise address_error(host, port, error) from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread if one is free, else refuse at once."""
         if not self._slots.acquire(blocking=False):
             refuse_connection(request)
             self.shutdown_request(request)
@@ -67,7 +61,6 @@ class Server(ThreadingHTTPServer):
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a connection until it ends, then free its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -75,18 +68,15 @@ class Server(ThreadingHTTPServer):
             self._slots.release()
 
     def note_reading(self, line: socket.socket, since: float | None) -> None:
-        """Note when the wait for a request began; None once it has arrived."""
         with self._lock:
             self._reading.pop(line, None)
             if since is not None:
                 self._reading[line] = since
 
     def service_actions(self) -> None:
-        """Close connections with a late request; the serving loop calls this regularly."""
         self.end_late(time.monotonic())
 
     def end_late(self, now: float) -> None:
-        """End connections that have not sent a whole request in time."""
         with self._lock:
             late = [line for line, since in self._reading.items() if now - since > PATIENCE]
         for line in late:
@@ -94,28 +84,19 @@ class Server(ThreadingHTTPServer):
                 line.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
-        """Bind, without a lookup of the host name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     @property
     def url(self) -> str:
-        """The address of the list."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.server_port}/"
 
     @property
     def near_url(self) -> str:
-        """The address of the list on this machine: a wildcard address becomes loopback."""
         return self.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
     def allows(self, header: str) -> bool:
-        """Return whether a Host header names this server.
-
-        A foreign page may let its own name resolve to this machine, to read what is served (DNS
-        rebinding). So on loopback only the names of loopback are allowed; bound to another
-        address, also that address, the name of this machine and every numeric address.
-        """
         name = read_host(header)
         if is_local(name):
             return True
@@ -124,14 +105,12 @@ class Server(ThreadingHTTPServer):
         return name in {self.host.lower(), socket.gethostname().lower()} or is_numeric(name)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the library's
-        """Report an error in one line, unless the browser has disconnected."""
         error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
             sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
 
 
 def refuse_connection(line: socket.socket) -> None:
-    """Answer that all threads are busy, without waiting for the client."""
     answer = answer_message(
         503, "Busy", f"{MOST_CLIENTS} connections are open already.", "Try again soon."
     )
@@ -151,7 +130,6 @@ def refuse_connection(line: socket.socket) -> None:
 
 
 def address_error(host: str, port: int, error: Exception) -> ParameterError:
-    """Return the error of an address that cannot be bound."""
     reason = getattr(error, "strerror", None) or str(error)
     return ParameterError(
         f"an address must be free and of this machine to be served at, {host}:{port} is not: "
@@ -162,13 +140,6 @@ def address_error(host: str, port: int, error: Exception) -> ParameterError:
 
 
 def read_host(header: str) -> str:
-    """Return the name in a Host header without its port; empty if there is none.
-
-    Examples
-    --------
-    >>> read_host("LocalHost:8642"), read_host("[::1]:80"), read_host("a@b"), read_host("")
-    ('localhost', '::1', '', '')
-    """
     try:
         parts = urlsplit(f"//{header}")
         parts.port  # noqa: B018 - raises unless it is a number
@@ -179,7 +150,6 @@ def read_host(header: str) -> str:
 
 
 def is_numeric(name: str) -> bool:
-    """Return whether a name is a numeric address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -188,18 +158,14 @@ def is_numeric(name: str) -> bool:
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a name is a numeric loopback address."""
     return is_numeric(name) and ipaddress.ip_address(name).is_loopback
 
 
 def is_local(host: str) -> bool:
-    """Return whether an address to bind is on loopback."""
     return host.lower() in LOOPBACK or is_loopback(host)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD requests, and refuses all others."""
-
     protocol_version = "HTTP/1.1"
     timeout = PATIENCE
     server_version = "backtest"
@@ -207,24 +173,20 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def handle_one_request(self) -> None:
-        """Answer one request, which must arrive in time."""
         self.server.note_reading(self.connection, time.monotonic())
         super().handle_one_request()
 
     def parse_request(self) -> bool:
-        """Read the head of a request, which is all of it."""
         is_one = super().parse_request()
         self.server.note_reading(self.connection, None)
         return is_one
 
     def do_GET(self) -> None:
-        """Answer with a page, or with its head."""
         self.respond(self.find_answer())
 
     do_HEAD = do_GET  # noqa: N815 - the library's name; respond leaves the body out
 
     def find_answer(self) -> Answer:
-        """Return the answer to a request, if it is for this server."""
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not self.server.allows(hosts[0].strip()):
             self.close_connection = True
@@ -242,7 +204,6 @@ class Handler(BaseHTTPRequestHandler):
                        "was started.")  # fmt: skip
 
     def respond(self, answer: Answer) -> None:
-        """Send an answer."""
         self.send_response(answer.status)
         for name, value in HEADERS.items():
             self.send_header(name, value)
@@ -263,7 +224,6 @@ class Handler(BaseHTTPRequestHandler):
         message: str | None = None,
         explain: str | None = None,  # noqa: ARG002 - the signature of the library
     ) -> None:
-        """Answer an invalid request: another method, a line too long, no HTTP."""
         self.close_connection = True
         self.request_version = "HTTP/1.1"  # the default before parsing, 0.9, has no status line
         is_method = code == 501

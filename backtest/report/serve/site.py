@@ -58,8 +58,6 @@ LONGEST = 8_192
 
 
 class Answer(NamedTuple):
-    """An HTTP answer: status, body, content type and content security policy."""
-
     status: int
     body: bytes
     kind: str = HTML
@@ -67,14 +65,11 @@ class Answer(NamedTuple):
 
 
 class PageCache:
-    """Cache of reports, by the state of the results they show; drops the least recently used."""
-
     def __init__(self) -> None:
         self._pages: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """Return a report from the cache, or make it; one is made at a time."""
         with self._lock:
             if key not in self._pages:
                 self._pages[key] = make()
@@ -88,13 +83,10 @@ class PageCache:
 
     @property
     def size(self) -> int:
-        """Total size of the reports in bytes."""
         return sum(map(len, self._pages.values()))
 
 
 class Site:
-    """The pages of the store at ``root``."""
-
     def __init__(self, root: Path) -> None:
         self.root = root
         self.list = ServedList(root)
@@ -103,7 +95,6 @@ class Site:
         self._lock = threading.Lock()
 
     def answer(self, target: str) -> Answer:
-        """Return the answer to a request for an address, which is not decoded yet."""
         if len(target) > LONGEST:
             return answer_message(414, "Address too long", f"It has more than {LONGEST:,} letters.")
         try:
@@ -130,7 +121,6 @@ class Site:
         return self._missing() if note is None else self._open(pages[first], note)
 
     def _open(self, write: Callable[[CachedEntry], Answer], note: CachedEntry) -> Answer:
-        """Return the page of a result; it may be deleted while it is read."""
         entry = note.entry
         try:
             check_usable(entry)
@@ -154,7 +144,6 @@ class Site:
         return answer_page(*write_index(shown, str(self.root), running))
 
     def _measure(self, entry: StoreEntry) -> StoreEntry:
-        """Return the entry of an unfinished study with the measures of its best set so far."""
         try:
             best = self._follow(entry).read()["best"]
         except BacktestError as error:
@@ -165,7 +154,6 @@ class Site:
         return dataclasses.replace(entry, metrics=best["metrics"] if best else {})
 
     def _find(self, part: str) -> CachedEntry | None:
-        """Return the result named by a part of an address, decoded once; names are never paths."""
         return self.list.read().get(os.fsdecode(unquote_to_bytes(part)))
 
     def _missing(self) -> Answer:
@@ -173,7 +161,6 @@ class Site:
                    "It may have been deleted since the list was loaded.")  # fmt: skip
 
     def _explain(self, error: BacktestError, *, is_data: bool) -> Answer:
-        """Return an error as an answer, without paths outside of the store."""
         where = error.where.replace(str(self.root.resolve()), self.root.name)
         where = where.replace(str(self.root), self.root.name)
         if is_data:
@@ -245,7 +232,6 @@ class Site:
 
 
 def check_usable(entry: StoreEntry) -> None:
-    """Raise DataError if the folder of a result is damaged."""
     if entry.trouble:
         raise DataError(
             f"the folder is damaged: {entry.trouble[:LONGEST_TROUBLE]}",
@@ -255,7 +241,6 @@ def check_usable(entry: StoreEntry) -> None:
 
 
 def choice_error(found: str) -> ParameterError:
-    """Return the error of a choice of results that cannot be compared."""
     return ParameterError(
         f"two to {MOST} runs can be compared, {found}",
         where="compare",
@@ -264,7 +249,6 @@ def choice_error(found: str) -> ParameterError:
 
 
 def without_command(page: Page) -> Page:
-    """Drop the commands from the report of a comparison that is not saved."""
     sections = [
         dataclasses.replace(each, blocks=[b for b in each.blocks if getattr(b, "is_folded", True)])
         for each in page.sections
@@ -276,15 +260,12 @@ def without_command(page: Page) -> Page:
 
 
 def answer_page(text: str, policy: str, status: int = 200) -> Answer:
-    """Return a page as an answer; lone surrogates, which JSON may hold, become question marks."""
     return Answer(status, text.encode("utf-8", "replace"), HTML, policy)
 
 
 def answer_message(status: int, heading: str, *sentences: str) -> Answer:
-    """Return a page with a message as an answer."""
     return answer_page(*write_message(heading, sentences), status)
 
 
 def answer_json(data: object, status: int = 200) -> Answer:
-    """Return data as an answer in JSON."""
     return Answer(status, json.dumps(data, allow_nan=False).encode(), JSON)

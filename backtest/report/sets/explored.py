@@ -25,13 +25,7 @@ TIED = 1e-9
 
 
 class Explored(NamedTuple):
-    """Sets of parameters and their outcomes, in arrays of shape (n_sets,).
-
-    ``table`` has a row per set, with parameters and measures. ``parameters`` hold the ``unit`` and
-    whether the scale is ``log``. ``values`` are the measure called ``name``, NaN for sets that
-    failed or were ruined; ``better`` is 1 if more of it is better, else -1. ``order`` ranks the
-    sets from the best. ``is_kept`` are those that keep all constraints.
-    """
+    """Sets of parameters and their outcomes, in arrays of shape (n_sets,)."""
 
     table: pd.DataFrame
     parameters: Mapping[str, Mapping[str, Any]]
@@ -44,16 +38,13 @@ class Explored(NamedTuple):
 
     @property
     def best(self) -> int:
-        """The place of the best."""
         return int(self.order[0])
 
     @property
     def varied(self) -> list[str]:
-        """The parameters that have more than one value."""
         return [name for name in self.parameters if self.table[name].nunique(dropna=False) > 1]
 
     def keep(self, chosen: BoolArray) -> Explored:
-        """Return some of the sets, the best among them, in the same order."""
         place = np.cumsum(chosen) - 1
         return self._replace(
             table=self.table[chosen].reset_index(drop=True),
@@ -64,12 +55,10 @@ class Explored(NamedTuple):
         )
 
     def read_axis(self, name: str) -> Axis:
-        """Return the cells of a parameter."""
         return read_axis(self.table[name], self.parameters[name])
 
 
 def explore_sweep(sweep: Sweep, objective: str) -> Explored:
-    """Return the sets of a sweep, ranked by a measure."""
     check_metric(objective, where="report, objective")
     order = sweep.rank(objective)
     metrics = sweep.metrics
@@ -89,7 +78,6 @@ def explore_sweep(sweep: Sweep, objective: str) -> Explored:
 
 
 def explore_study(study: Study) -> Explored:
-    """Return the trials of a study, ranked by the first objective; the winner comes first."""
     table = study.table
     name = study.objectives[0]
     score = "score" if len(study.objectives) == 1 else f"score: {name}"
@@ -117,17 +105,11 @@ def explore_study(study: Study) -> Explored:
 
 
 def find_label(table: pd.DataFrame, name: str) -> str:
-    """Return the column of a parameter: ``policy.name`` if another column has its name."""
     own = f"policy.{name}"
     return own if own in table else name
 
 
 def find_idle(explored: Explored, name: str) -> BoolArray:
-    """Return the sets in which a parameter seems to be unused: they all have its default.
-
-    The default is a single value inside the range that more than a twentieth of the sets have;
-    the other sets were drawn, so nearly all of their values differ.
-    """
     column = explored.table[name]
     none = np.zeros(len(column), dtype=np.bool_)
     if not pd.api.types.is_float_dtype(column) or column.nunique() <= MOST_VALUES:
@@ -142,7 +124,6 @@ def find_idle(explored: Explored, name: str) -> BoolArray:
 
 
 def exclude_idle(explored: Explored, *names: str) -> tuple[Explored, str]:
-    """Drop the sets in which a parameter is unused, but not the best; describe the others."""
     idle = np.zeros(len(explored.table), dtype=np.bool_)
     said = []
     for name in names:
@@ -157,7 +138,6 @@ def exclude_idle(explored: Explored, *names: str) -> tuple[Explored, str]:
 
 
 def rank_from_best(explored: Explored) -> FloatArray:
-    """Return the rank of each set, from 1 for the best to 0 for the worst."""
     n = len(explored.order)
     place = np.empty(n)
     place[explored.order] = np.arange(n)
@@ -165,7 +145,6 @@ def rank_from_best(explored: Explored) -> FloatArray:
 
 
 def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
-    """Scale a parameter to numbers from 0 to 1; words are in alphabetical order."""
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if is_number and not column.isna().any():
         numbers = column.to_numpy(dtype=np.float64)
@@ -178,11 +157,6 @@ def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
 
 
 def find_neighbors(explored: Explored) -> BoolArray:
-    """Return which sets are near the best in every parameter, without the best itself.
-
-    Near means within a tenth of the range that was covered, or the next value of a coarser grid.
-    Words must be equal.
-    """
     near = np.ones(len(explored.table), dtype=np.bool_)
     for name in explored.varied:
         column = explored.table[name]
@@ -208,13 +182,6 @@ EXPLAINS = 0.1
 
 
 class Importance(NamedTuple):
-    """The importance of parameters.
-
-    ``table`` lists the parameters, the most important first: ``importance`` is the loss of R^2 on
-    unseen sets when the parameter is shuffled among them, ``error`` its standard error.
-    ``explained`` is the R^2 of the forest on those sets.
-    """
-
     table: pd.DataFrame
     explained: float
 
@@ -251,7 +218,6 @@ def measure_importance(explored: Explored, seed: int = 0) -> Importance | None:
 
 
 def fit_forest(inputs: FloatArray, target: FloatArray, seed: int) -> Any:
-    """Fit a random forest."""
     from sklearn.ensemble import RandomForestRegressor  # noqa: PLC0415 - takes a second to load
 
     forest = RandomForestRegressor(TREES, min_samples_leaf=3, random_state=seed, n_jobs=1)

@@ -30,7 +30,6 @@ from backtest.report.sets.explored import (
 from backtest.sweep import Axis, name_scale
 
 SCALE = "Cividis"
-"""A color scale that rises in lightness: readable for the color-blind and in gray."""
 MOST_LINES = 300
 MOST_AXES = 8
 GROUPS = ("worst fifth", "", "", "", "best fifth")
@@ -45,7 +44,6 @@ class CellStatistics(NamedTuple):
 
 
 def fill_cells(explored: Explored, across: Axis, along: Axis) -> CellStatistics:
-    """Return the statistics of each cell; a cell that is mostly ruined has no median."""
     shape = (along.n_cells, across.n_cells)
     place = along.cells * across.n_cells + across.cells
     count = np.bincount(place, minlength=shape[0] * shape[1])
@@ -61,7 +59,6 @@ def fill_cells(explored: Explored, across: Axis, along: Axis) -> CellStatistics:
 
 
 def draw_map(explored: Explored, x: str, y: str) -> Chart:
-    """Draw the objective over two parameters; mark the ruined cells and the best set."""
     explored, left_out = exclude_idle(explored, x, y)
     across, along = explored.read_axis(x), explored.read_axis(y)
     cells = fill_cells(explored, across, along)
@@ -91,14 +88,12 @@ def draw_map(explored: Explored, x: str, y: str) -> Chart:
 
 
 def list_places(cells: Axis) -> Any:
-    """Return the positions of cells on their axis: their edges, or their words."""
     return [escape_label(word) for word in cells.words] if cells.edges is None else cells.edges
 
 
 def mark_cells(
     explored: Explored, across: Axis, along: Axis, cells: CellStatistics
 ) -> Iterator[dict[str, Any]]:
-    """Yield the marks of ruined cells and of the best set."""
     rows, columns = np.nonzero(cells.ruined >= 0.5)
     spots = [("mostly ruined", rows, columns, "x-thin", 7)] if len(rows) else []
     best = explored.best
@@ -109,19 +104,16 @@ def mark_cells(
 
 
 def place_centers(cells: Axis, places: IntArray) -> Any:
-    """Return the centers of some cells."""
     centers = cells.centers[places]
     return [escape_label(word) for word in centers] if cells.edges is None else centers
 
 
 def scale_axis(cells: Axis) -> dict[str, Any]:
-    """Return the type of an axis, and its ticks if it is logarithmic."""
     kind = name_scale(cells)
     return {"type": kind} if kind != "log" or cells.edges is None else scale_log(cells.edges)
 
 
 def name_axis(explored: Explored, name: str) -> dict[str, str]:
-    """Return the title of an axis with its unit."""
     unit = explored.parameters[name]["unit"]
     return {"text": escape_label(f"{name}, {unit}" if unit else name)}
 
@@ -130,7 +122,6 @@ def name_axis(explored: Explored, name: str) -> dict[str, str]:
 
 
 def draw_profile(explored: Explored, name: str) -> Chart:
-    """Draw the objective along one parameter: median, middle four fifths, and the best set."""
     explored, left_out = exclude_idle(explored, name)
     cells = explored.read_axis(name)
     groups = pd.Series(explored.values).groupby(cells.cells)
@@ -160,7 +151,6 @@ def draw_profile(explored: Explored, name: str) -> Chart:
 
 
 def draw_importance(found: Importance) -> Chart:
-    """Draw the importance of each parameter."""
     table = found.table
     trace = {
         "type": "bar", "orientation": "h", "y": [escape_label(name) for name in table.index],
@@ -181,7 +171,6 @@ def draw_importance(found: Importance) -> Chart:
 
 
 def draw_parallel(explored: Explored) -> Chart:
-    """Draw some sets as lines across all parameters; better sets have stronger lines."""
     names = explored.varied[:MOST_AXES]
     rows = choose_lines(explored)
     group = np.minimum((rank_from_best(explored)[rows] * 5).astype(np.int64), 4)
@@ -223,7 +212,6 @@ def draw_parallel(explored: Explored) -> Chart:
 
 
 def choose_lines(explored: Explored) -> IntArray:
-    """Return the places of the sets to draw: the best ones, and an even sample of the others."""
     n = len(explored.order)
     if n <= MOST_LINES:
         return explored.order[::-1]
@@ -234,7 +222,6 @@ def choose_lines(explored: Explored) -> IntArray:
 
 
 def scale_values(values: FloatArray) -> FloatArray:
-    """Scale values from 0, at their lowest hundredth, to 1, at the highest; clip the others."""
     known = values[np.isfinite(values)]
     if not len(known):
         return np.zeros(len(values))
@@ -245,7 +232,6 @@ def scale_values(values: FloatArray) -> FloatArray:
 
 
 def format_parameter_ends(explored: Explored, name: str) -> tuple[str, str]:
-    """Return the lowest and the highest value of a parameter."""
     cells = explored.read_axis(name)
     if cells.edges is None:
         return cells.words[0], cells.words[-1]
@@ -254,7 +240,6 @@ def format_parameter_ends(explored: Explored, name: str) -> tuple[str, str]:
 
 
 def format_value_ends(values: FloatArray) -> tuple[str, str]:
-    """Return the ends of the axis of values."""
     known = values[np.isfinite(values)]
     if not len(known):
         return "", ""

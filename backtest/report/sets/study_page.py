@@ -66,10 +66,6 @@ COMPARED = (
 
 
 def build_study(study: Study, background: Background = NOTHING) -> Page:
-    """Return the report of a study.
-
-    Raises DataError if it was interrupted before its first set.
-    """
     if not study.trials:
         raise DataError(
             "a report of a study needs at least one set, this one evaluated none",
@@ -95,7 +91,6 @@ def build_study(study: Study, background: Background = NOTHING) -> Page:
 def build_study_sections(
     study: Study, explored: Explored, found: Importance | None, background: Background
 ) -> list[Section]:
-    """Return the sections of the report."""
     folder = str(study.facts["id"]) if study.folder is None else study.folder.resolve().name
     return [
         build_luck(study),
@@ -112,13 +107,11 @@ def build_study_sections(
 
 
 def caption_trials(study: Study) -> str:
-    """Describe the order of the trials: the chosen set need not have the highest score."""
     first = "the chosen one first, then " if study.best_trial >= 0 else ""
     return f"Sets, {first}by their own score"
 
 
 def describe_parts(study: Study) -> str:
-    """Describe which part of the data was searched, and what was held out."""
     facts = study.facts
     constraints = ", ".join(facts["constraints"])
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
@@ -127,7 +120,6 @@ def describe_parts(study: Study) -> str:
 
 
 def list_study_notices(study: Study) -> list[str]:
-    """Return what must be read before any number."""
     notices = [SYNTHETIC] if study.facts["data"]["synthetic"] else []
     if not study.complete:
         notices.append("Unfinished: the best so far, by its own score.")
@@ -141,13 +133,11 @@ def list_study_notices(study: Study) -> list[str]:
 
 
 def summarize_study(study: Study, explored: Explored) -> str:
-    """Return the verdict, and the chosen set, in a few sentences."""
     lead = f"{capitalize(write_verdict(study))}."
     return lead if study.best_trial < 0 else f"{lead} {describe_winner(study, explored)}"
 
 
 def describe_winner(study: Study, explored: Explored) -> str:
-    """Describe the chosen set, and its objective in the search and on the holdout."""
     values = ", ".join(f"{name} = {format_value(each)}" for name, each in study.best_values.items())
     found = format_explored(explored, explored.values[study.best_trial])
     text = (
@@ -162,7 +152,6 @@ def describe_winner(study: Study, explored: Explored) -> str:
 
 
 def format_holdout_score(study: Study, verdict: Verdict) -> str:
-    """Return the first objective on the holdout, as the measure it is."""
     name = study.objectives[0]
     holdout = {} if study.outcome is None else study.outcome.holdout
     if name in holdout:
@@ -171,7 +160,6 @@ def format_holdout_score(study: Study, verdict: Verdict) -> str:
 
 
 def list_study_facts(study: Study, explored: Explored) -> list[Fact]:
-    """Return the headline numbers."""
     verdict, what = study.verdict, name_measure(explored.name)
     if study.best_trial < 0:
         return [Fact("Sets", f"{study.trials:,}", "none keeps the constraints")]
@@ -190,7 +178,6 @@ def list_study_facts(study: Study, explored: Explored) -> list[Fact]:
 
 
 def count_looks(study: Study) -> str:
-    """Describe how often the holdout had been looked at when the study was finished."""
     looks = 0 if study.verdict is None else study.verdict.looks
     return {0: "never", 1: "once"}.get(looks, f"{looks:,} times")
 
@@ -199,7 +186,6 @@ def count_looks(study: Study) -> str:
 
 
 def build_luck(study: Study) -> Section:
-    """Return the section on how much of the best is luck."""
     lead = "What the winner is worth, given the number of trials."
     verdict = study.verdict
     if verdict is None or study.best_trial < 0:
@@ -219,14 +205,12 @@ def build_luck(study: Study) -> Section:
 
 
 def describe_elsewhere(verdict: Verdict) -> str:
-    """Describe the other searches whose sets are counted."""
     policies = ", ".join(verdict.other_policies)
     where = "in other searches of the store on some of the same bars"
     return f"{where}: {policies}" if policies else where
 
 
 def tabulate_verdict(study: Study, verdict: Verdict) -> Table:
-    """Return the numbers of the verdict."""
     is_pooled, short = study.facts.get("pool") == "mean", name_short(study.facts)
     rows = (
         ("sets tried", f"{verdict.trials:,}", "in this study"),
@@ -252,7 +236,6 @@ def tabulate_verdict(study: Study, verdict: Verdict) -> Table:
 
 
 def tabulate_best(study: Study) -> Table:
-    """Return the measures of the winner in the search and on the holdout."""
     known: dict[str, Any] = {} if study.best is None else dict(study.best)
     holdout = {} if study.outcome is None else study.outcome.holdout
     every = dict.fromkeys((*COMPARED, *find_measures(study)))
@@ -272,7 +255,6 @@ def tabulate_best(study: Study) -> Table:
 
 
 def tabulate_settings(study: Study) -> Table:
-    """Return the parameters of the winner within their ranges."""
     values = study.best_values
     rows = []
     for each in study.facts["space"]["dimensions"]:
@@ -292,7 +274,6 @@ def tabulate_settings(study: Study) -> Table:
 
 
 def draw_search(study: Study, explored: Explored) -> Chart:
-    """Return the objective of every trial in its order, and the best so far."""
     values = explored.values
     sign = float(explored.better)
     kept = explored.is_kept & np.isfinite(values)
@@ -332,7 +313,6 @@ def draw_search(study: Study, explored: Explored) -> Chart:
 
 
 def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
-    """Return the trials to draw: all, or the best ones and an even sample of the others."""
     n = len(values)
     if n <= MOST_POINTS:
         return np.arange(n)
@@ -342,7 +322,6 @@ def choose_points(values: FloatArray, kept: Any, sign: float) -> Any:
 
 
 def find_axis_range(values: FloatArray) -> list[float] | None:
-    """Return the range of the axis: all but the lowest twentieth; None without values."""
     if not len(values):
         return None
     low, high = (float(each) for each in np.quantile(values, (0.05, 1.0)))
@@ -351,7 +330,6 @@ def find_axis_range(values: FloatArray) -> list[float] | None:
 
 
 def collect_study_numbers(study: Study, found: Importance | None) -> dict[str, Any]:
-    """Return the numbers of the report."""
     return {
         "study": study.to_dict() | {"folder": None},
         "importance": None if found is None else found.table["importance"].to_dict(),

@@ -55,7 +55,6 @@ SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
 def build_sweep(sweep: Sweep, background: Background = NOTHING) -> Page:
-    """Return the report of a sweep, its sets ranked by one measure."""
     explored = explore_sweep(sweep, background.objective)
     measure = functools.cache(lambda: measure_importance(explored))
     sets = f"{len(sweep.table):,} sets of {', '.join(sweep.parameters)}"
@@ -74,7 +73,6 @@ def build_sweep(sweep: Sweep, background: Background = NOTHING) -> Page:
 def build_sweep_sections(
     sweep: Sweep, explored: Explored, found: Importance | None, background: Background
 ) -> list[Section]:
-    """Return the sections of the report."""
     folder = name_folder(f"sweep {sweep.manifest['policy']['name']}", sweep.manifest["id"])
     more = () if explored.name == "sharpe" else ("--objective", explored.name)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
@@ -92,14 +90,12 @@ def build_sweep_sections(
 
 
 def describe_sets(sweep: Sweep) -> str:
-    """Describe how the sets were chosen."""
     drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
     how = f"drawn by {drawn['method']}, seed {drawn['seed']}" if drawn else "given"
     return f"{asked:,} sets were {how}; {len(sweep.table):,} were run."
 
 
 def list_sweep_notices(sweep: Sweep, explored: Explored) -> list[str]:
-    """Return what must be read before any number."""
     notices = [SYNTHETIC] if sweep.manifest["data"]["synthetic"] else []
     if not sweep.complete:
         notices.append(f"Interrupted: {len(sweep.table):,} of {sweep.manifest['sets']['asked']:,} "
@@ -113,7 +109,6 @@ def list_sweep_notices(sweep: Sweep, explored: Explored) -> list[str]:
 
 
 def summarize_sweep(explored: Explored) -> str:
-    """Summarize the sweep: the best set, and the sets near it."""
     best, what = explored.best, name_measure(explored.name)
     settings = ", ".join(
         f"{name} = {format_value(explored.table[name].iloc[best])}" for name in explored.varied
@@ -132,7 +127,6 @@ def summarize_sweep(explored: Explored) -> str:
 
 
 def list_sweep_facts(explored: Explored) -> list[Fact]:
-    """Return the headline numbers."""
     near = find_neighbors(explored)
     best = format_explored(explored, explored.values[explored.best])
     around, overall = format_median(explored, near), format_median(explored)
@@ -146,13 +140,11 @@ def list_sweep_facts(explored: Explored) -> list[Fact]:
 
 
 def format_median(explored: Explored, chosen: Any = slice(None)) -> str:
-    """Return the median of some sets, of those with a value."""
     known = explored.values[chosen][np.isfinite(explored.values[chosen])]
     return format_explored(explored, float(np.median(known)) if len(known) else np.nan)
 
 
 def format_explored(explored: Explored, value: float) -> str:
-    """Return a value of the measure with its unit."""
     if explored.name in ABOUT:
         return format_measure(explored.name, float(value))
     return format_number(float(value))
@@ -162,7 +154,6 @@ def format_explored(explored: Explored, value: float) -> str:
 
 
 def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Section]:
-    """Yield the sections on maps and on parameters."""
     names = explored.varied if found is None else list(found.table.index)
     pairs = list(combinations(names[:3], 2))[:MAPS]
     if pairs:
@@ -182,7 +173,6 @@ def build_landscape(explored: Explored, found: Importance | None) -> Iterator[Se
 
 
 def build_plateau(explored: Explored) -> Section:
-    """Return the section on the neighbors of the best set."""
     near = find_neighbors(explored)
     lead = "Whether the best set is one of many good ones, or alone."
     if not near.any():
@@ -207,7 +197,6 @@ def build_plateau(explored: Explored) -> Section:
 
 
 def describe_group(explored: Explored, chosen: Any) -> list[str]:
-    """Return the count, the quantiles and the share ruined of some sets."""
     values = explored.values[chosen]
     known = values[np.isfinite(values)]
     levels = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -217,7 +206,6 @@ def describe_group(explored: Explored, chosen: Any) -> list[str]:
 
 
 def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
-    """Return the first sets of the ranking, with parameters and measures."""
     measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in explored.table]
     words = [name for name in explored.parameters if explored.table[name].dtype.kind not in "fiu"]
     notes = [find_cautions(row) for row in read_rows(explored, count)]
@@ -240,13 +228,11 @@ def tabulate_sets(caption: str, explored: Explored, count: int) -> Table:
 
 
 def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
-    """Return cautions about the first sets of the ranking."""
     names = [name for name in MARKING if name in explored.table]
     return explored.table[names].iloc[explored.order[:count]].to_dict("records")
 
 
 def list_sets(explored: Explored, caption: str, whole: str) -> SearchTable:
-    """Return the ranked sets as a ledger; ``whole`` names the table that holds all of them."""
     table = tabulate_sets(caption, explored, LISTED)
     total = len(explored.table)
     note = (
@@ -260,7 +246,6 @@ def list_sets(explored: Explored, caption: str, whole: str) -> SearchTable:
 def collect_sweep_numbers(
     sweep: Sweep, explored: Explored, found: Importance | None
 ) -> dict[str, Any]:
-    """Return the numbers of the report."""
     best = explored.table.iloc[explored.order[:TOP]]
     return {
         "objective": explored.name,

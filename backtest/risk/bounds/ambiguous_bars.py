@@ -1,9 +1,4 @@
-"""Count the bars of a run of one position whose order matters, without living every bar.
-
-The record says where anything may compete: a liquidation, a stop, a settlement inside a bar, or a
-trailing stop that the worst price would reach after the best one. The loop of the run goes from
-one of these bars to the next.
-"""
+"""Count the bars of a run of one position whose order matters, without living every bar."""
 
 from __future__ import annotations
 
@@ -37,7 +32,6 @@ from backtest.risk.bounds.bounds_position import PositionOrders, may_stop
 
 
 def count_ambiguous_bars(orders: PositionOrders) -> int:
-    """Return the number of bars of a run that end in different states."""
     advance, count = find_loop(orders), 0
     begin = find_loop_start(None, orders.result.account, orders.policy, orders.first)
     for t in list_suspects(orders):
@@ -51,7 +45,6 @@ def count_ambiguous_bars(orders: PositionOrders) -> int:
 
 
 def find_loop(orders: PositionOrders) -> Callable[[LoopStart, int], Outcome]:
-    """Return what takes the account from a bar up to another, compiled if the run was."""
     policy, columns = orders.policy, observe(orders.policy, orders.market)
     is_compiled = orders.result.manifest["compiled"] == "yes"
 
@@ -70,7 +63,6 @@ def find_loop(orders: PositionOrders) -> Callable[[LoopStart, int], Outcome]:
 
 
 def list_suspects(orders: PositionOrders) -> list[int]:
-    """Return the bars in which the order may matter; all that do are among them."""
     result, feed, first = orders.result, orders.inputs.feed, orders.first
     after = result.of_positions("quantity")[:, 0]
     before = np.concatenate(([0.0], after[:-1]))
@@ -90,7 +82,6 @@ def list_suspects(orders: PositionOrders) -> list[int]:
 def find_trailing(
     instrument: InstrumentRules, feed: Feed, result: Result, first: int
 ) -> Iterator[int]:
-    """Yield the rows in which a stop acts if the best price of the bar comes before the worst."""
     held, entries = result.of_positions("quantity")[:, 0], result.of_positions("entry")[:, 0]
     last = 0.0
     for row in np.flatnonzero(held):

@@ -1,9 +1,4 @@
-"""The orders in which the extremes and the settlements of one bar may have come.
-
-A bar says its extremes, not which came first. An order is a sequence of steps: a price moves to an
-extreme, or a settlement is paid. The accounting of each step is that of a bar of its own, which has
-no other extreme.
-"""
+"""The orders in which the extremes and the settlements of one bar may have come."""
 
 from __future__ import annotations
 
@@ -19,26 +14,14 @@ from backtest.engine import with_decision
 
 LOW, HIGH, FUND = "low", "high", "funding"
 NODES = 0.05 * (np.arange(900) + 0.5)
-"""Points of the midpoint rule for probabilities of orders, up to where nothing is left."""
 
 
 class Move(NamedTuple):
-    """One step of an order.
-
-    ``kind`` is ``low``, ``high`` or ``funding``; ``which`` is ``both``, ``last`` or ``mark`` for
-    a move, and the number of the settlement as text otherwise.
-    """
-
     kind: str
     which: str
 
 
 class Branch(NamedTuple):
-    """One way through a bar: the state after it, its money, and the probability of its orders.
-
-    The state is a :class:`backtest.account.State`, or that of the bars of several positions.
-    """
-
     state: Any
     ledger: Ledger
     weight: float
@@ -46,11 +29,6 @@ class Branch(NamedTuple):
 
 
 def list_orders(has_mark: bool, n_stamps: int) -> Iterator[tuple[tuple[Move, ...], bool]]:
-    """Yield every order of a bar, and whether the low comes before the high.
-
-    Where mark prices differ from last prices, each reaches its extreme before or after the other.
-    Settlements keep their own order, and stand anywhere among the moves.
-    """
     ways = (("last", "mark"), ("mark", "last")) if has_mark else (("both",),)
     for is_low_first in (True, False):
         kinds = (LOW, HIGH) if is_low_first else (HIGH, LOW)
@@ -68,16 +46,6 @@ def list_orders(has_mark: bool, n_stamps: int) -> Iterator[tuple[tuple[Move, ...
 
 def low_first_probability(start: float, high: float, low: float, close: float) -> float:
     """Return the probability that a Brownian bar reached its low before its high.
-
-    Parameters
-    ----------
-    start, high, low, close : float
-        Positive prices of the bar; logs are the Brownian motion, without drift.
-
-    Returns
-    -------
-    float
-        In [0, 1]; one half where the bar does not move.
 
     Notes
     -----
@@ -108,18 +76,6 @@ def integrate_order(x: float, y: float) -> float:
 
 
 class BarSteps:
-    """The accounting of one bar in the steps of an order.
-
-    Parameters
-    ----------
-    rules, plan : Rules, Plan
-        As in a run.
-    feed : Feed
-        The market; only bar ``t`` and the close before it are read.
-    t : int
-        The bar, over 0.
-    """
-
     def __init__(self, rules: Rules, plan: Plan, feed: Feed, t: int) -> None:
         self.rules, self.plan, self.feed, self.t = rules, plan, feed, t
         self.log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
@@ -131,7 +87,6 @@ class BarSteps:
 
     @property
     def has_mark(self) -> bool:
-        """Whether mark prices of this bar differ from last prices."""
         feed, t = self.feed, self.t
         return any(
             getattr(feed, name)[t] != getattr(feed, f"mark_{name}")[t]
@@ -139,7 +94,6 @@ class BarSteps:
         )
 
     def branches(self, state: State) -> list[Branch]:
-        """Return the different ways through the bar, those that end in equal states merged."""
         t, feed = self.t, self.feed
         chance = low_first_probability(feed.open[t], feed.high[t], feed.low[t], feed.close[t])
         orders = list(list_orders(self.has_mark, len(self.inside)))
@@ -157,7 +111,6 @@ class BarSteps:
         return list(found.values())
 
     def live(self, state: State, order: tuple[Move, ...]) -> tuple[State, Ledger]:
-        """Return the state after the bar in one order, and the sum of its money."""
         feed, n = self.make_step_feed(order)
         before = state
         now = state._replace(funding_next=0, flow_next=0)
@@ -172,7 +125,6 @@ class BarSteps:
         return finish(before, now, total, len(self.events), len(self.flows)), total
 
     def make_step_feed(self, order: tuple[Move, ...]) -> tuple[Feed, int]:
-        """Return the steps of an order as bars of a feed of their own, from bar 1 on."""
         feed, t = self.feed, self.t
         last, mark = [feed.open[t]], [feed.mark_open[t]]
         bars: list[int] = []
@@ -203,7 +155,6 @@ class BarSteps:
         return Feed(**fields), n
 
     def make_step_events(self, bars: list[int]) -> dict[str, Any]:
-        """Return the settlements and flows of the bar at the steps of an order."""
         feed = self.feed
         prices = [
             feed.mark_open[self.t] if math.isnan(feed.funding_price[k]) else feed.funding_price[k]
@@ -220,7 +171,6 @@ class BarSteps:
 
 
 def walk_steps(prefix: str, path: list[float], before: float) -> Iterator[tuple[str, list[float]]]:
-    """Yield the columns of bars that go from each point of a path to the next."""
     pairs = list(itertools.pairwise(path))
     yield f"{prefix}open", [before, *(a for a, _ in pairs)]
     yield f"{prefix}high", [before, *(max(pair) for pair in pairs)]
@@ -229,10 +179,6 @@ def walk_steps(prefix: str, path: list[float], before: float) -> Iterator[tuple[
 
 
 def finish(before: State, now: State, total: Ledger, n_events: int, n_flows: int) -> State:
-    """Return the state after the steps of a bar as it is after one bar.
-
-    Steps count as bars and show prices in between, which must not become peaks.
-    """
     return now._replace(
         funding_next=before.funding_next + n_events,
         flow_next=before.flow_next + n_flows,
@@ -244,17 +190,14 @@ def finish(before: State, now: State, total: Ledger, n_events: int, n_flows: int
 
 
 def add_ledgers(one: Ledger, other: Ledger) -> Ledger:
-    """Return the sum of the money of two steps."""
     return Ledger._make(a + b for a, b in zip(one, other, strict=True))
 
 
 def without_ruin(rules: Rules) -> Rules:
-    """Return rules that call ruin only at an equity of 0, for prices inside a bar."""
     return rules._replace(account=rules.account._replace(ruin_at=0.0))
 
 
 def identify(state: State) -> tuple[Any, ...]:
-    """Return what makes a state different from others, to nine digits."""
     position = state.balances.positions[0]
     numbers = (
         state.balances.cash, position.quantity, position.entry, position.margin, state.equity,

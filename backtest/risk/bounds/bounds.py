@@ -264,7 +264,6 @@ def bounds(
 
 
 def measure_bounds(lived: BoundsRun, progress: Progress | None) -> Bounds:
-    """Return the bounds of a run."""
     lanes, found, is_cut = lived.live(progress)
     orders, result = lived.orders, lived.result
     rows = [dict(orders.finish(lane).metrics) for lane in lanes]
@@ -298,7 +297,6 @@ COLUMNS = ["events", "states", "equity_low", "as_run", "equity_high", "probabili
 def describe_metric(
     name: str, rows: list[dict[str, float]], weights: FloatArray, as_run: int
 ) -> dict[str, float]:
-    """Return worst, as run, best and expected value of a metric over the histories."""
     values = np.array([row[name] for row in rows])
     known = ~np.isnan(values)
     own = float(values[as_run])
@@ -314,7 +312,6 @@ def describe_metric(
 
 
 def count_ambiguous(result: Result) -> int:
-    """Return the number of bars of a run whose order of prices matters; ``result.ambiguous``."""
     if result.markets is None or not result.policies:
         raise ParameterError(
             "ambiguous bars need a result of this process, got a loaded one",

@@ -16,11 +16,6 @@ DEPTH = 12
 
 
 class Lane(NamedTuple):
-    """One life: state, memory, measures, the records of its bars (a linked list), probability.
-
-    ``is_run`` is the life of the ordinary run.
-    """
-
     state: Any
     memory: Any
     tally: Tally
@@ -30,8 +25,6 @@ class Lane(NamedTuple):
 
 
 class AmbiguousBar(NamedTuple):
-    """A bar of the run whose orders end in different states."""
-
     bar: int
     events: str
     states: int
@@ -42,12 +35,6 @@ class AmbiguousBar(NamedTuple):
 
 
 class BarOutcomes(NamedTuple):
-    """The ways through a bar from a state: that of the run first.
-
-    ``quote`` is the bar where the account needs it to count, ``names`` the instruments whose order
-    was varied, as words after the events.
-    """
-
     run: Branch
     others: list[Branch]
     quote: Any = None
@@ -55,7 +42,6 @@ class BarOutcomes(NamedTuple):
 
 
 def check_new(result: Result) -> None:
-    """Refuse a result that goes on from an earlier one."""
     if result.manifest["resumed_from"] is not None:
         raise ParameterError(
             "bounds cannot be computed for an account with an earlier run that it continues",
@@ -72,8 +58,6 @@ def check_new(result: Result) -> None:
 
 
 class BarOrders(Protocol):
-    """An account whose bars can be taken in the orders that they allow."""
-
     first: int
     n_bars: int
 

@@ -49,8 +49,6 @@ INSTRUMENT = 8
 
 
 class PortfolioState(NamedTuple):
-    """An account after a bar, with its decisions for the next, and the records of the bar."""
-
     account: AccountState
     memory: FloatArray
     counts: Counts
@@ -59,33 +57,20 @@ class PortfolioState(NamedTuple):
 
     @property
     def equity(self) -> float:
-        """The equity at the close."""
         return float(self.account.wallet[EQUITY])
 
     @property
     def reserve(self) -> float:
-        """The reserve at the close."""
         return float(self.account.wallet[RESERVE])
 
 
 class Group(NamedTuple):
-    """What moves as one: its places among instruments and collateral, and its notional.
-
-    ``path`` is the probability that it takes the path of a run rather than its mirror.
-    """
-
     places: IntArray
     notional: float
     path: float
 
 
 class PortfolioOrders(PortfolioBars):
-    """A run of several positions, whose bars are lived with paths and their mirrors.
-
-    At most the ``depth`` largest positions of a bar are mirrored; with a depth of 0, at which only
-    the run is followed, at most 12.
-    """
-
     def __init__(self, result: Result, refine: Market | None, depth: int) -> None:
         check_new(result)
         refuse_currencies(result.account, where="bt.bounds, result")
@@ -100,16 +85,13 @@ class PortfolioOrders(PortfolioBars):
 
     @property
     def n_beyond(self) -> int:
-        """Bars in which more instruments were ambiguous than were mirrored."""
         return len(self.beyond)
 
     @property
     def source(self) -> Markets | None:
-        """The markets of the run."""
         return self.result.markets
 
     def begin(self) -> Lane:
-        """Return the life before the first bar."""
         record, entries = self.tape.record.take(slice(0)), np.zeros((0, 9))
         counts = Counts(self.tally, None)
         state = PortfolioState(self.state, self.deciders.memory.copy(), counts, record, entries)
@@ -119,7 +101,6 @@ class PortfolioOrders(PortfolioBars):
         """Margin tables and fees are those of the driver."""
 
     def pass_bar(self, lane: Lane, t: int) -> BarOutcomes:
-        """Return the ways through bar t from a state: that of the run, and every path."""
         run = self.take(lane.state, t, self.inputs)
         if t == 0 or not self.is_suspect(lane.state, run, t):
             return BarOutcomes(run._replace(weight=1.0), [])
@@ -144,7 +125,6 @@ class PortfolioOrders(PortfolioBars):
         )
 
     def take(self, state: PortfolioState, t: int, inputs: PortfolioInputs) -> Branch:
-        """Return the account after bar t and its decisions."""
         account = copy_state(state.account)
         account.cursor[:] = state.account.cursor
         self.deciders.memory[:] = state.memory
@@ -162,17 +142,12 @@ class PortfolioOrders(PortfolioBars):
         return Branch(now, ledger, 0.0, "")
 
     def mirror(self, places: list[IntArray]) -> PortfolioInputs:
-        """Return the inputs with every position on its path, or on the mirror of it."""
         mirrored = np.zeros_like(self.inputs.terms.mirrored)
         mirrored[np.concatenate([np.zeros(0, np.int64), *places])] = 1
         terms = self.inputs.terms._replace(mirrored=mirrored, intrabar=ALONG)
         return self.inputs._replace(terms=terms)
 
     def is_suspect(self, before: PortfolioState, run: Branch, t: int) -> bool:
-        """Return whether the order inside a bar may matter: something acts, or may act.
-
-        Without anything that acts, what is held at the close was held inside the bar.
-        """
         ledger, account = run.ledger, run.state.account
         if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
             return True
@@ -188,7 +163,6 @@ class PortfolioOrders(PortfolioBars):
             return not is_quiet(terms, copy_state(account), self.quotes)
 
     def list_moving(self, before: AccountState, after: PortfolioState, t: int) -> list[Group]:
-        """Return what is held in bar t and moves in it, the largest first."""
         traded = np.zeros(len(self.markets), np.bool_)
         who = after.entries[:, INSTRUMENT].astype(np.int64)
         traded[who[(who >= 0) & (who < len(traded))]] = True
@@ -205,7 +179,6 @@ class PortfolioOrders(PortfolioBars):
         return sorted(found, key=lambda each: -each.notional)
 
     def read_bar(self, k: int, t: int) -> tuple[float, ...]:
-        """Return open, high, low and close of an instrument or a collateral, and its value."""
         feed, n = self.inputs.feed, len(self.markets)
         names = ("open", "high", "low", "close")
         if k >= n:
@@ -215,25 +188,20 @@ class PortfolioOrders(PortfolioBars):
         return (*bar, bar[-1] * float(self.inputs.terms.rules.brackets.sizes[k]))
 
     def name(self, k: int) -> str:
-        """Return the name of an instrument or a collateral."""
         n = len(self.markets)
         return self.markets.names[k] if k < n else self.result.account.collateral[k - n].name
 
     def count(self, lane: Lane, branch: Branch, ways: BarOutcomes, t: int) -> tuple[Tally, Any]:  # noqa: ARG002 - the driver counts
-        """Return the measures of a life with a bar added, and the record of the bar."""
         state = branch.state
         return state.counts.tally, (state.record, state.entries)
 
     def decide(self, lane: Lane, t: int) -> Lane:  # noqa: ARG002 - the driver asks the policies
-        """Return the life, whose decisions the driver has asked for."""
         return lane
 
     def identify(self, lane: Lane) -> Any:
-        """Return what makes state and memory different from others."""
         return identify(lane.state.account), lane.state.memory.tobytes()
 
     def finish(self, lane: Lane) -> Result:
-        """Return a life as a result, for its metrics."""
         rows, node = [], lane.trail
         while node is not None:
             node, row = node
@@ -249,7 +217,6 @@ class PortfolioOrders(PortfolioBars):
 
 
 def identify(account: AccountState) -> tuple[Any, ...]:
-    """Return what makes the state of an account different from others, to nine digits."""
     held = account.held
     wallet = (account.wallet[:IS_OVER], account.wallet[IS_RUINED + 1 :])
     arrays = (held.quantities, held.entries, held.amounts, account.margin, account.best, *wallet)
@@ -264,14 +231,12 @@ def identify(account: AccountState) -> tuple[Any, ...]:
 
 
 def list_groups(markets: Markets, account: Account) -> list[IntArray]:
-    """Return the places, among instruments and then collateral, that have the same market."""
     prices = [*markets.values(), *(find_prices(each, markets) for each in account.collateral)]
     keys = np.array([next(k for k, other in enumerate(prices) if other is each) for each in prices])
     return [np.flatnonzero(keys == key) for key in np.unique(keys)]
 
 
 def check_refine(result: Result, refine: Market | None) -> None:
-    """Refuse finer bars for an account whose bars go along the paths of its instruments."""
     if refine is not None:
         raise ParameterError(
             "refine is for one position without margin calls, equity stop and fee tiers that fills "
@@ -282,7 +247,6 @@ def check_refine(result: Result, refine: Market | None) -> None:
 
 
 def run_in_general(result: Result) -> Result:
-    """Return a run in the loop of several positions; one that was made there as it is."""
     if not result.is_of_fast_loop:
         return result
     setup = read_setup(result)
@@ -294,7 +258,6 @@ def run_in_general(result: Result) -> Result:
 
 
 def read_setup(result: Result) -> Setup:
-    """Return the setup of a run, without checking its policies again."""
     markets = result.markets
     if markets is None:
         raise TypeError("bounds require a result of this process")

@@ -55,11 +55,6 @@ from backtest.risk.bounds.bounds_lanes import WHERE, BarOutcomes, Lane, check_ne
 
 
 class PositionOrders:
-    """A run of one position, whose bars are lived in every order.
-
-    ``refine`` are finer bars that replace ambiguous ones.
-    """
-
     def __init__(self, result: Result, refine: Market | None) -> None:
         check_new(result)
         self.result, self.refine = result, refine
@@ -75,16 +70,13 @@ class PositionOrders:
 
     @property
     def n_beyond(self) -> int:
-        """Bars in which not all orders were followed: none."""
         return 0
 
     @property
     def source(self) -> Market:
-        """The market of the run."""
         return self.market
 
     def begin(self) -> Lane:
-        """Return the life before the first bar."""
         state = start_state(self.result.account)
         memory: Any = tuple(map(float, start_memory(self.policy) or ()))
         return Lane(
@@ -92,12 +84,10 @@ class PositionOrders:
         )
 
     def open_bar(self, t: int) -> None:
-        """Take the margin table of bar t."""
         if t in self.changes:
             self.rules = self.rules.with_margin(self.changes[t])
 
     def pass_bar(self, lane: Lane, t: int) -> BarOutcomes:
-        """Return the ways through bar t from a state."""
         rules, inputs, state = self.rules, self.inputs, lane.state
         log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
         with np.errstate(all="ignore"):
@@ -116,7 +106,6 @@ class PositionOrders:
         return BarOutcomes(run._replace(weight=sum(b.weight for b in same)), others, quote)
 
     def count(self, lane: Lane, branch: Branch, ways: BarOutcomes, t: int) -> tuple[Tally, Any]:
-        """Return the measures of a life with a bar added, and the record of the bar."""
         row = new_record_of_one(1)
         record_bar(row, with_decision(branch.state, math.nan, 1.0), branch.ledger, 0)
         tally = count_bar(
@@ -126,7 +115,6 @@ class PositionOrders:
         return tally, row
 
     def decide(self, lane: Lane, t: int) -> Lane:
-        """Return a life with its decision at the close of bar t."""
         state, memory, leverage = lane.state, lane.memory, math.nan
         rules, inputs = self.rules, self.inputs
         feed = inputs.feed
@@ -142,11 +130,9 @@ class PositionOrders:
         return lane._replace(state=with_decision(state, leverage, signal), memory=memory)
 
     def identify(self, lane: Lane) -> Any:
-        """Return what makes state and memory different from others."""
         return identify(lane.state), lane.memory
 
     def finish(self, lane: Lane) -> Result:
-        """Return a life as a result, for its metrics."""
         rows, node = [], lane.trail
         while node is not None:
             node, column = node
@@ -156,11 +142,6 @@ class PositionOrders:
 
 
 def varies_every_step(result: Result) -> bool:
-    """Return whether also settlements, and last against mark, are varied inside the bars.
-
-    They are for one position whose orders fill at the next open at fees that do not change, without
-    margin calls and an equity stop, which act on closes.
-    """
     account, setup = result.account, result.setup
     acts_on_closes = account.margin_call is not None or account.equity_stop is not None
     has_tiers = setup is not None and setup.inputs.fees is not None
@@ -171,11 +152,6 @@ def varies_every_step(result: Result) -> bool:
 def is_suspect(
     rules: Rules, feed: Feed, before: State, after: State, ledger: Ledger, t: int
 ) -> bool:
-    """Return whether the order inside a bar may matter.
-
-    It may if something was forced, as the whole bar tests all extremes; if a trailing stop follows
-    the extremes; or if a settlement inside the bar meets a position.
-    """
     if ledger.liquidations + ledger.stops + ledger.take_profits > 0:
         return True
     held = (
@@ -194,7 +170,6 @@ def is_suspect(
 
 
 def may_trail(rules: Rules, feed: Feed, after: State, t: int) -> bool:
-    """Return whether the trailing stop acts if the best price of bar t comes before the worst."""
     position = after.balances.positions[0]
     if position.quantity == 0.0:
         return False
@@ -202,7 +177,6 @@ def may_trail(rules: Rules, feed: Feed, after: State, t: int) -> bool:
 
 
 def may_stop(instrument: InstrumentRules, position: Position, quote: Quote, watch: Watch) -> bool:
-    """Return whether the worst price of a bar reaches a stop, given the best price so far."""
     kind, stop = find_nearest_stop(instrument, Balances(0.0, (position,)), quote, watch)
     adverse = find_adverse(position, quote.low, quote.high)
     return bool(kind != NOTHING and is_through(find_side(position), adverse, stop))
@@ -212,7 +186,6 @@ def may_stop(instrument: InstrumentRules, position: Position, quote: Quote, watc
 
 
 def slice_fine_bars(refine: Market, market: Market, feed: Feed, t: int) -> Feed | None:
-    """Return the finer bars of bar t as a feed from bar 1 on; None where there are none."""
     start, stop = int(market.time[t]), int(market.time[t]) + market.interval
     first, last = (int(k) for k in np.searchsorted(refine.time, [start, stop]))
     if (last - first) * refine.interval != market.interval or refine.interval >= market.interval:
@@ -250,7 +223,6 @@ def slice_fine_bars(refine: Market, market: Market, feed: Feed, t: int) -> Feed 
 
 
 def check_sum(refine: Market, market: Market, part: slice, t: int) -> None:
-    """Require finer bars that add up to the bar."""
     found = (
         refine.open[part][0], refine.high[part].max(), refine.low[part].min(),
         refine.close[part][-1],
@@ -266,7 +238,6 @@ def check_sum(refine: Market, market: Market, part: slice, t: int) -> None:
 
 
 def live_fine(rules: Rules, inputs: Any, fine: Feed, state: State, t: int) -> list[Branch]:
-    """Return the different ways through a bar by its finer bars, in every order of each."""
     n = len(fine.open) - 1
     log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
     begun = state._replace(funding_next=0, flow_next=0)

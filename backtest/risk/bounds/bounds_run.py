@@ -18,32 +18,17 @@ from backtest.risk.bounds.bounds_position import PositionOrders, varies_every_st
 
 @dataclass(frozen=True, eq=False)
 class BoundsRun:
-    """A run, and the inputs for simulating it with other orders of prices inside bars.
-
-    Parameters
-    ----------
-    result : Result
-        A run in this process that began with a new account.
-    refine : Market, optional
-        Finer bars that replace ambiguous ones.
-    depth : int
-        At most 2^depth lives are kept, and the order of at most ``depth`` instruments is varied in
-        one bar.
-    """
-
     result: Result
     refine: Market | None
     depth: int
 
     @cached_property
     def orders(self) -> BarOrders:
-        """The bars of the account in their orders."""
         if varies_every_step(self.result):
             return PositionOrders(self.result, self.refine)
         return PortfolioOrders(run_in_general(self.result), self.refine, self.depth)
 
     def live(self, progress: Progress | None) -> tuple[list[Lane], list[AmbiguousBar], bool]:
-        """Return the final histories, the ambiguous bars, and whether histories were dropped."""
         orders, is_cut = self.orders, False
         lanes, found = [orders.begin()], []
         for t in range(orders.first, orders.n_bars):
@@ -63,7 +48,6 @@ class BoundsRun:
 
 
 def spread(lane: Lane, ways: BarOutcomes, orders: BarOrders, t: int) -> list[Lane]:
-    """Return the histories after a bar."""
     found = []
     for branch, is_run in [(ways.run, True), *((other, False) for other in ways.others)]:
         if is_run and not lane.is_run and ways.others and branch.weight == 0.0:
@@ -81,7 +65,6 @@ def spread(lane: Lane, ways: BarOutcomes, orders: BarOrders, t: int) -> list[Lan
 
 
 def merge(lanes: list[Lane], orders: BarOrders) -> list[Lane]:
-    """Merge histories with equal states, memories and money."""
     found: dict[Any, Lane] = {}
     for lane in lanes:
         money = tuple(f"{x:.9g}" for x in lane.tally.money)
@@ -97,12 +80,6 @@ def merge(lanes: list[Lane], orders: BarOrders) -> list[Lane]:
 
 
 def prune(lanes: list[Lane], most: int) -> tuple[list[Lane], bool]:
-    """Keep at most so many histories: the run, and others evenly from worst to best.
-
-    Lives without probability go first, such as those that finer bars contradict. Any other that is
-    dropped leaves its probability to the nearest one kept, by wealth, so that probabilities sum
-    to 1.
-    """
     if len(lanes) <= most:
         return lanes, False
     lanes = [lane for lane in lanes if lane.weight > 0.0 or lane.is_run]
@@ -124,12 +101,10 @@ def prune(lanes: list[Lane], most: int) -> tuple[list[Lane], bool]:
 
 
 def wealth_of(lane: Lane) -> float:
-    """Return equity and reserve of a life."""
     return float(lane.state.equity + lane.state.reserve)
 
 
 def describe_bar(ways: BarOutcomes, t: int) -> AmbiguousBar:
-    """Return what competes in an ambiguous bar."""
     branches: list[Branch] = [ways.run, *ways.others]
     kinds = set()
     for branch in branches:

@@ -53,17 +53,9 @@ from backtest.venue import Venue
 CHUNK_BARS = 65_536
 """Bars of the paths that are drawn at once: more would only take memory."""
 DEPENDENT = ("sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
-"""Fields of the feed that depend on the prices of a path."""
 
 
 class Prepared(NamedTuple):
-    """The arguments of the loop on the first path, as a pattern for all of them.
-
-    ``market`` is that path with its history, ``offset`` the bar of it that is the first of a path.
-    ``first`` is the bar of a path where the account begins: 0 for a new one, 1 for one that goes
-    on. ``is_own``: inputs depend on the prices of a path, so that they are made for each one.
-    """
-
     market: Market
     inputs: Inputs
     columns: Mapping[str, FloatArray]
@@ -76,68 +68,54 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FastLoop:
-    """The loop of one position; see :class:`PathsAccount`."""
-
     runner: PathsAccount
 
     @property
     def paths(self) -> Paths:
-        """The bars."""
         return self.runner.paths
 
     @property
     def name(self) -> str:
-        """The instrument."""
         return self.paths.names[0]
 
     @property
     def member(self) -> InstrumentPaths:
-        """What draws the instrument."""
         return self.paths.leader
 
     @property
     def policy(self) -> Policy:
-        """What decides."""
         return cast("Policy", self.runner.policy)  # of one instrument
 
     @property
     def venue(self) -> Venue:
-        """The venue with the margin table that is in force at the start."""
         return self.runner.venues[self.name]
 
     @property
     def signal(self) -> float:
-        """Direction and scale."""
         return cast("float", self.runner.signal)  # of one instrument
 
     @property
     def terms(self) -> Account:
-        """The account as it was opened, with the settings of the instrument."""
         terms = self.runner.terms
         return terms.for_instrument(self.name) if terms.has_tables() else terms
 
     @property
     def block(self) -> int:
-        """Paths that are drawn at once."""
         if self.prepared.is_own:
             return OWN_BLOCK
         return max(CHUNK_BARS // self.paths.width, 1)
 
     @property
     def has_columns(self) -> bool:
-        """Whether the policy reads columns, which may depend on ranges."""
         return bool(self.prepared.columns)
 
     def check(self) -> None:
-        """Require an account that fits the venue."""
         check_account(self.terms, read_venues(self.runner.venue, self.paths.markets)[self.name])
 
     def find_exposure(self) -> FloatArray:
-        """Return the direction in which the log price is pushed, (1,)."""
         return np.ones(1)
 
     def join(self, path: Market) -> History:
-        """Return a path with history in front, the bar the account begins at, and when it began."""
         if self.runner.resume is not None:
             return join_market(self.runner.resume, path)
         market = self.member.join_history(path, WARMUP)
@@ -145,11 +123,9 @@ class FastLoop:
         return History(market, first, int(market.time[first]))
 
     def run_path(self, path: Markets, *, is_compiled: bool) -> Result:
-        """Return the result of :func:`backtest.run` on one path."""
         return self.run_market(path[self.name], is_compiled=is_compiled)
 
     def run_market(self, path: Market, *, is_compiled: bool) -> Result:
-        """Return the result of :func:`backtest.run` on a path of the instrument."""
         joined, resume = self.join(path), self.runner.resume_in_force
         began: dict[str, Any] = {
             "start": np.datetime64(int(joined.market.time[joined.first]), "ns")
@@ -170,7 +146,6 @@ class FastLoop:
             )
 
     def read(self, joined: History) -> Inputs:
-        """Return the inputs of the loop on a joined path."""
         return read_inputs(
             joined.market,
             self.venue,
@@ -183,7 +158,6 @@ class FastLoop:
 
     @functools.cached_property
     def prepared(self) -> Prepared:
-        """The arguments of the loop on the first path."""
         joined = self.join(self.path_of(self.paths.draw(0, 1), 0, 0))
         joined = joined._replace(market=joined.market.with_signal(np.array([self.signal])))
         columns, _ = observe_checked(self.policy, joined.market)
@@ -206,15 +180,12 @@ class FastLoop:
         )
 
     def path_of(self, bars: PathBars, k: int, number: int) -> Market:
-        """Return path k of some bars; ``number`` names it."""
         return self.member.market_of(bars, k, f"{self.paths!r}[{number}]")
 
     def prepare(self) -> None:
-        """Check the policy on the first path, and compile the loop around it."""
         self.simulate  # noqa: B018 - it is kept
 
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
-        """Return the outcomes of the account on the paths that a plan draws."""
         bars = self.member.draw(plan, self.paths.bridge)
         n, width = len(plan.keys), self.paths.width
         lived = np.zeros((len(paths_loop.LIVED), n * width))
@@ -234,7 +205,6 @@ class FastLoop:
         return PathLives(number, *tuple(shaped), closes=closes[None, :, 1:])  # type: ignore[misc] # its rows
 
     def explain(self, why: int, plan: DrawPlan, k: int) -> Exception:
-        """Return the error of path k of a plan: run it in plain Python, which raises."""
         path = self.path_of(self.member.draw(plan.part(k, k + 1), self.paths.bridge), 0, k)
         try:
             self.run_market(path, is_compiled=False)
@@ -248,7 +218,6 @@ class FastLoop:
         )
 
     def lay_out(self, bars: PathBars, n: int, number: int) -> tuple[Any, ...]:
-        """Return rules, plan, feed, market and formula for n paths laid end to end."""
         prepared = self.prepared
         feeds = [self.read_own(bars, k, number + k) for k in range(n)] if prepared.is_own else []
         base = prepared.inputs
@@ -274,7 +243,6 @@ class FastLoop:
         return packed, base.plan, feed, seen, formula
 
     def observe(self, bars: PathBars) -> dict[str, FloatArray]:
-        """Return the columns of the policy on the bars of paths, laid end to end."""
         prepared = self.prepared
         if not prepared.columns:
             return {}
@@ -282,24 +250,20 @@ class FastLoop:
         return observe_paths(self.policy, prepared.market, bars, prepared.columns, width)
 
     def time_columns(self) -> float:
-        """Return the seconds that the columns of one path take."""
         bars, start = self.paths.draw(0, 1), time.perf_counter()
         self.observe(bars)
         return time.perf_counter() - start
 
     def read_own(self, bars: PathBars, k: int, number: int) -> Any:
-        """Return the feed of one path, on whose prices it depends."""
         return self.read(self.join(self.path_of(bars, k, number))).feed
 
     def cut(self, name: str, values: Any) -> Any:
-        """Return a field of the feed from the first bar of a path on."""
         offset, width = self.prepared.offset, self.paths.width
         if name in ("funding_bar", "flow_bar"):
             return values - offset
         return values[offset:] if len(values) == offset + width and len(values) > 1 else values
 
     def join_feeds(self, feeds: list[Any]) -> Any:
-        """Return the feeds of several paths laid end to end."""
         width, fields = self.paths.width, {}
         events = [name for name in feeds[0]._fields if name.startswith(("funding_", "flow_"))]
         for name in feeds[0]._fields:
@@ -311,7 +275,6 @@ class FastLoop:
         return type(feeds[0])(**fields)
 
     def tile_feed(self, bars: PathBars, n: int) -> Any:
-        """Return the feed of n paths that differ in prices, volume and funding only."""
         marks = bars.prices if bars.marks is None else bars.marks
         tiled = self.tiled.get(n) or self.tile_shared(n)
         self.tiled[n] = tiled
@@ -325,11 +288,9 @@ class FastLoop:
 
     @functools.cached_property
     def tiled(self) -> dict[int, dict[str, Any]]:
-        """What blocks of n paths share, by n: two sizes, those of most blocks and of the last."""
         return {}
 
     def tile_shared(self, n: int) -> dict[str, Any]:
-        """Return the fields of the feed that n paths have in common, laid end to end."""
         feed, width, fields = self.prepared.inputs.feed, self.paths.width, {}
         for name in feed._fields:
             if name not in (*PRICES, *MARKS, "volume"):
@@ -343,17 +304,14 @@ class FastLoop:
 
     @functools.cached_property
     def recipe(self) -> Any:
-        """The policy's part of the loop."""
         return write_recipe(self.policy, tuple(self.prepared.columns))
 
     @functools.cached_property
     def is_compiled(self) -> bool:
-        """Whether the loop runs compiled; finds out by compiling it on one path."""
         return not isinstance(self.simulate, types.FunctionType)
 
     @functools.cached_property
     def simulate(self) -> Callable[..., int]:
-        """The loop over paths around the policy, compiled where the policy compiles."""
         if self.runner.compile:
             because = self.try_compiled()
             if not isinstance(because, str):
@@ -372,7 +330,6 @@ class FastLoop:
         )
 
     def try_compiled(self) -> Callable[..., int] | str:
-        """Return the compiled loop, compiled on no bars, or why it does not compile."""
         from backtest.risk.liquidation.fast_loop import load_paths_loop  # noqa: PLC0415 - loads numba
 
         prepared = self.prepared
@@ -390,7 +347,6 @@ class FastLoop:
 
 
 def load_paths_loop(recipe: Recipe) -> Callable[..., Any]:
-    """Return :func:`paths_loop.live_paths` with a policy's formula in it."""
     own = hash_texts(Path(str(paths_loop.__file__)).read_text(encoding="utf-8"))
     named = recipe._replace(name=f"paths_{own}_{recipe.name}")
     return load_policy_loop(named, live_paths, (begin_path, live_path), nogil=True)

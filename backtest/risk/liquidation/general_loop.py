@@ -48,18 +48,11 @@ from backtest.venue import Option, Venue
 
 WHERE = "bt.liquidation_risk"
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
-"""Fields of the feed that may depend on the prices of a path."""
 SLOTS = 8
 """Contracts for which there is room at first on a path."""
 
 
 class Prepared(NamedTuple):
-    """The account before its first bar on the first path, as a pattern for all paths.
-
-    ``offset`` is the bar of the clock that is the first of a path. ``is_own``: inputs or columns
-    depend on the prices of a path, so that they are made for each one.
-    """
-
     setup: Setup
     offset: int
     is_own: bool
@@ -67,37 +60,29 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GeneralLoop:
-    """The loop of several positions; see :class:`PathsAccount`."""
-
     runner: PathsAccount
 
     @property
     def paths(self) -> Paths:
-        """The bars."""
         return self.runner.paths
 
     @property
     def terms(self) -> Account:
-        """The account as it was opened."""
         return self.runner.terms
 
     @property
     def venues(self) -> dict[str, Venue]:
-        """The venues with the margin tables that are in force at the start."""
         return self.runner.venues
 
     @property
     def block(self) -> int:
-        """Paths that are drawn at once."""
         return OWN_BLOCK
 
     @property
     def has_columns(self) -> bool:
-        """Whether a policy reads columns, which may depend on ranges."""
         return any(each.columns for each in self.prepared.setup.observed)
 
     def check(self) -> None:
-        """Require an account that fits the venues and can go on along paths."""
         markets = self.paths.markets
         check_portfolio(markets, read_venues(self.runner.venue, markets), self.terms)
         refuse_currencies(self.terms, where="Account.rates")
@@ -118,7 +103,6 @@ class GeneralLoop:
             )
 
     def check_options(self) -> None:
-        """Require a model of volatility of each instrument on which options are traded or held."""
         if not self.is_trading:
             return
         known, markets = self.paths.surfaces, self.paths.markets
@@ -150,13 +134,11 @@ class GeneralLoop:
 
     @functools.cached_property
     def is_trading(self) -> bool:
-        """Whether a policy trades options, or the account holds some already."""
         own = trades_options(self.runner.policy) or trades_options(self.runner.overlay)
         return own or bool(self.held)
 
     @functools.cached_property
     def held(self) -> dict[str, Option]:
-        """The contracts that the result to go on from holds at its end."""
         options = None if self.runner.resume is None else self.runner.resume.options
         if options is None:
             return {}
@@ -166,12 +148,10 @@ class GeneralLoop:
 
     @functools.cached_property
     def room(self) -> list[int]:
-        """The contracts for which paths had room, the last number in force."""
         return [SLOTS + len(self.held)]
 
     @property
     def owner(self) -> str:
-        """The underlying of the options."""
         return next(iter(self.paths.surfaces))
 
     def list_weights(self, markets: Markets) -> FloatArray:
@@ -187,7 +167,6 @@ class GeneralLoop:
 
     @functools.cached_property
     def prepared(self) -> Prepared:
-        """The account before the first path; its policies are checked for looking ahead."""
         path = self.paths.markets_of(self.paths.draw_plan(self.paths.plan(0)), 0, 0)
         joined = self.paths.join_history(path, WARMUP)
         with warnings.catch_warnings():
@@ -217,20 +196,17 @@ class GeneralLoop:
         return Prepared(begun, markets.n_bars - self.paths.width, is_own)
 
     def list_one(self, joined: Markets) -> Markets:
-        """Return markets that list one contract of the grid, for the checks of a run."""
         lister = self.make_lister(joined, 1)
         lister.list_nearest("", joined.n_bars - self.paths.width, "put", -0.5, 30.0, 0.0)
         return add_options(joined, lister, lister.contracts)
 
     def make_lister(self, markets: Markets, slots: int) -> PathLister:
-        """Return what lists contracts on a path."""
         owner = self.owner
         return make_lister(
             markets, self.paths.makers[owner], owner, self.venues[owner], self.paths.width, slots
         )
 
     def list_chosen(self, path: Markets, joined: Markets) -> Markets:
-        """Return markets that list the contracts that policies choose on a path, at least one."""
         markets = joined if self.prepared.is_own else path
         _, lister = self.trade_options(self.begin_on(markets, self.prepared.setup), markets)
         if not lister.names:
@@ -238,7 +214,6 @@ class GeneralLoop:
         return add_options(joined, lister, lister.contracts)
 
     def trade_options(self, setup: Setup, markets: Markets) -> tuple[Outcome, PathLister]:
-        """Take an account that trades options through a path; return what was listed on it."""
         while True:
             slots = self.room[-1]
             lister = self.make_lister(markets, slots)
@@ -250,10 +225,6 @@ class GeneralLoop:
             self.room.append(max(2 * slots, self.room[-1]))  # the path begins again
 
     def has_all_stamps(self, setup: Setup) -> bool:
-        """Return whether each settlement that is drawn belongs to a bar after history.
-
-        Those of spot legs are not paid.
-        """
         feed = setup.inputs.feed
         drawn = feed.funding_instrument[feed.funding_bar > 0]
         return all(
@@ -263,7 +234,6 @@ class GeneralLoop:
         )
 
     def begin_on(self, joined: Markets, setup: Setup) -> Setup:
-        """Return the account before its first bar on a joined path."""
         first = joined.n_bars - self.paths.width
         started, weights = int(joined.time[first]), self.list_weights(joined)
         if setup.resume is not None:
@@ -271,7 +241,6 @@ class GeneralLoop:
         return set_up_again(setup, joined, weights, first=first, started=started)
 
     def run_path(self, path: Markets, *, is_compiled: bool) -> Result:
-        """Return the result of :func:`backtest.run` on one path."""
         joined, resume = self.paths.join_history(path, WARMUP), self.runner.resume_in_force
         start = np.datetime64(int(joined.time[joined.n_bars - self.paths.width]), "ns")
         seen = find_clock(joined).seen
@@ -296,15 +265,12 @@ class GeneralLoop:
         return found
 
     def time_columns(self) -> float:
-        """Return 0: the columns are a small part of what a path of several positions takes."""
         return 0.0
 
     def prepare(self) -> None:
-        """Check the policies on the first path."""
         _ = self.prepared
 
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
-        """Return the outcomes of the account on the paths that a plan draws."""
         bars, n, width = self.paths.draw_plan(plan), len(plan.keys), self.paths.width
         rows, options = np.zeros((6, n, width - 1)), np.zeros((2, n))
         for k in range(n):
@@ -333,11 +299,6 @@ class GeneralLoop:
         return found
 
     def find_nearness(self, setup: Setup, outcome: Outcome) -> FloatArray:
-        """Return the largest margin ratio at each close: of the pool and of isolated positions.
-
-        That of an isolated position is the share of its backing that it must keep: what backs it,
-        less what it loses until it fails.
-        """
         held = outcome.record.positions._asdict()
         closes: Any = outcome.record.closes
         needed, pool = closes.requirement, closes.backing
@@ -354,10 +315,6 @@ class GeneralLoop:
         return np.asarray(np.maximum(np.where(needed > 0.0, shared, 0.0), alone))
 
     def find_exposure(self) -> FloatArray:
-        """Return the direction in which log prices are pushed: the mean notionals on path 0.
-
-        The largest is 1 or -1. All are 1 if nothing is held.
-        """
         setup = self.place(self.paths.draw_plan(self.paths.plan(0)), 0, 0)
         held = {"quantity": self.run_loop(setup).of_positions("quantity")}
         marks = setup.inputs.feed.mark_close[setup.first :]
@@ -366,7 +323,6 @@ class GeneralLoop:
         return np.asarray(mean / largest) if largest > 0.0 else np.ones(len(mean))
 
     def place(self, bars: Mapping[str, PathBars], k: int, number: int) -> Setup:
-        """Return the account before its first bar on path k of some bars."""
         setup = self.prepared.setup
         if not self.prepared.is_own:
             placed = self.replace_prices(setup, bars, k)
@@ -378,7 +334,6 @@ class GeneralLoop:
         )
 
     def run_loop(self, setup: Setup) -> Outcome:
-        """Take the account through the bars of a path."""
         if self.is_trading:
             return self.trade_options(setup, setup.markets)[0]
         return take(setup, is_compiled=self.runner.compile, progress=None)
@@ -403,7 +358,6 @@ class GeneralLoop:
 
 
 def add_up_options(outcome: Outcome) -> FloatArray:
-    """Return what options cost over a path, and the spread paid in it, (2,)."""
     own = outcome.record.options
     if own is None:
         return np.zeros(2)

@@ -14,25 +14,18 @@ from backtest.risk.liquidation.paths_runner import PathsRunner
 
 
 def run_first_path(runner: PathsRunner) -> Result:
-    """Return the account on the first path, in plain Python and without its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return replace(runner, compile=False).run_path(0)
 
 
 def explain_idle(runner: PathsRunner, *wealth: FloatArray) -> str:
-    """Return why no path filled an order, without a full stop; empty if some did.
-
-    The arrays of ``wealth`` have a column per path: where all paths end alike, the first is run
-    again to see whether it traded.
-    """
     if any((each != each[:, :1]).any() for each in wealth):
         return ""
     return run_first_path(runner).no_fill
 
 
 def warn_of_idle(no_fill: str, count: int) -> None:
-    """Warn if no path filled an order; ``no_fill`` is why, empty if one did."""
     if no_fill:
         warn_caller(
             f"no order was filled on any of {count:,} paths, so nothing can be liquidated: "
@@ -42,10 +35,6 @@ def warn_of_idle(no_fill: str, count: int) -> None:
 
 
 def describe_shortfall(runner: PathsRunner) -> str:
-    """Return that the first path filled no order, or how far limits kept it from what was asked.
-
-    Empty if it held what it asked for.
-    """
     result = run_first_path(runner)
     if result.no_fill:
         return f"no order was filled: {result.no_fill}"

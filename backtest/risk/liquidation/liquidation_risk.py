@@ -336,7 +336,6 @@ def liquidation_risk(
 
 
 def prepare(runner: PathsRunner, progress: PhaseProgress | None) -> None:
-    """Check and compile the policy on the first path, as a phase of its own."""
     report = name_phase(progress, "checking and compiling the policy")
     if report is not None:
         report(0, 0)
@@ -346,7 +345,6 @@ def prepare(runner: PathsRunner, progress: PhaseProgress | None) -> None:
 
 
 def name_paths(runner: PathsRunner) -> str:
-    """Return the name of the phase of plain paths, with a remark if columns make it slow."""
     seconds = runner.loop.time_columns()
     if seconds < SLOW:
         return "paths"
@@ -357,7 +355,6 @@ def name_paths(runner: PathsRunner) -> str:
 
 
 def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
-    """Return a runner on mirrored pairs where they help, with four steps where ranges are read."""
     paths = runner.paths
     changes: dict[str, Any] = {}
     if method == "auto" and paths.is_symmetric and paths.count >= 2:
@@ -370,14 +367,12 @@ def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
 
 
 def find_push(runner: PathsRunner, method: str) -> Push:
-    """Return the direction in which paths are pushed if they are: that of the positions."""
     if method in ("auto", "tilt") and can_tilt(runner.paths):
         return Push(runner.loop.find_exposure())
     return Push(np.ones(len(runner.paths.names)))
 
 
 def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]:
-    """Return what the numbers come from, as plain data."""
     resume, venue, policy = runner.resume, runner.venue, runner.policy
     overlay = runner.overlay
     return {
@@ -395,11 +390,6 @@ def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]
 
 
 def find_leverage(runner: PathsRunner) -> float | None:
-    """Return the leverage of one position at the start; None if it has none, or of several.
-
-    It is that of the result to continue, the one that the policy states, or the first that it asks
-    for on the first path.
-    """
     signal = runner.signal
     if not isinstance(signal, float) or runner.overlay is not None:
         return None
@@ -414,20 +404,17 @@ def find_leverage(runner: PathsRunner) -> float | None:
 
 
 def read_column(result: Result, name: str) -> pd.Series:
-    """Return a column of the only position of a result, from either loop."""
     table = result.bars if name in result.bars else result.positions
     return table[name]
 
 
 def name_policies(policy: AnyPolicy) -> str:
-    """Return the text of a policy, or of each of several."""
     if isinstance(policy, Mapping):
         return ", ".join(f"{name}: {each!r}" for name, each in policy.items())
     return repr(policy)
 
 
 def describe_each(given: Any, describe: Callable[[Any], Any]) -> Any:
-    """Return what describes one object, or each of several by instrument."""
     if isinstance(given, Mapping):
         return {name: describe(each) for name, each in given.items()}
     return describe(given)

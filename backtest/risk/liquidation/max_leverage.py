@@ -303,7 +303,6 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
 
 
 def list_alike(cautions: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return each caution once, with the names of its models."""
     found: dict[str, list[str]] = {}
     for name, caution in cautions.items():
         found.setdefault(caution, []).append(name)
@@ -311,7 +310,6 @@ def list_alike(cautions: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def name_model(paths: Paths, taken: dict[str, Any]) -> str:
-    """Return a name for the row of a model, with its place where a name is taken."""
     name = type(paths.model).__name__.lower()
     return name if name not in taken else f"{name} {len(taken) + 1}"
 
@@ -319,10 +317,6 @@ def name_model(paths: Paths, taken: dict[str, Any]) -> str:
 def choose_grid(
     policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
 ) -> FloatArray:
-    """Return the leverages, or factors, that are scanned: even in the logarithm.
-
-    On paths of one instrument, the largest is one that the account can open at their start.
-    """
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
     venues = [*read_venues(venue, paths.markets).values()]
@@ -338,10 +332,6 @@ def choose_grid(
 
 
 def find_most_held(venue: Venue, account: Account) -> float:
-    """Return the largest leverage that a new account can open: its brackets have caps, orders cost.
-
-    A bracket allows X up to a notional C, and N <= X (E - cost N), E being the capital.
-    """
     cost = find_newest(venue.fees.taker) + find_newest(venue.slippage.rate)
     return max(
         min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
@@ -350,14 +340,11 @@ def find_most_held(venue: Venue, account: Account) -> float:
 
 
 def list_limits(limit: Any) -> list[float]:
-    """Return the numbers of a limit of the account, of one or of several instruments."""
     return [float(each) for each in list_values(limit) if isinstance(each, int | float)]
 
 
 @dataclass(frozen=True)
 class LeverageScan:
-    """Search for the largest leverage on the paths of one model."""
-
     paths: Paths
     policy: AnyPolicy | None
     venue: AnyVenue
@@ -369,7 +356,6 @@ class LeverageScan:
     overlay: Policy | None = None
 
     def runner(self, size: float) -> PathsRunner:
-        """Return the runner at a leverage, or a factor."""
         scaled: Any = Scaled  # a combinator takes its policies first
         held: AnyPolicy = HoldOnce(size=size)
         if isinstance(self.policy, Mapping):
@@ -388,7 +374,6 @@ class LeverageScan:
         )
 
     def estimate(self, size: float, count: int) -> RiskEstimate:
-        """Return the probability of a liquidation at a leverage, on the first paths."""
         bars = count_bars(self.paths, self.horizon)
         hits = [
             find_first(lives.liquidations[:, :bars]) < bars
@@ -397,11 +382,9 @@ class LeverageScan:
         return estimate_plain(np.concatenate(hits).astype(np.float64), 0.95)
 
     def check(self, size: float) -> str:
-        """Return why the account does not hold a leverage, or a factor, that was found."""
         return describe_shortfall(self.runner(size)) if size > 0.0 else ""
 
     def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
-        """Return the row of the model, and the probabilities along the grid."""
         scanned = min(SCANNED, self.paths.count)
         grid = [self.estimate(float(size), scanned).value for size in sizes]
         over = np.flatnonzero(np.array(grid) > chance)
@@ -418,7 +401,6 @@ class LeverageScan:
         return row, grid
 
     def bisect(self, sizes: FloatArray, k: int, chance: float) -> tuple[float, RiskEstimate]:
-        """Return the largest leverage within the bound on all paths, near grid point k."""
         count = self.paths.count
         while k < len(sizes) and self.estimate(float(sizes[k]), count).value <= chance:
             k += 1

@@ -16,37 +16,26 @@ from backtest.risk.paths.instrument_paths import MARKS, PRICES
 from backtest.risk.paths.path_writer import PathBars
 
 DRAWN = frozenset({*PRICES, *MARKS, "volume", "funding_rate", "source"})
-"""Fields of a market that differ from path to path."""
 
 
 class JoinedPath(Market):
-    """A path with history in front, whose arrays are joined when a policy reads them.
-
-    Most policies read one array or two: the others are never made.
-    """
-
     def __getattr__(self, name: str) -> Any:
-        """Return a field that differs from path to path."""
         if name not in DRAWN:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return vars(self)["drawn"].read(name)
 
 
 class DrawnFields:
-    """The fields of one path, with those of history in front; kept once they are read."""
-
     def __init__(self, pattern: Market, bars: PathBars, k: int, width: int, source: str) -> None:
         self.pattern, self.bars, self.k, self.width = pattern, bars, k, width
         self.found: dict[str, Any] = {"source": source}
 
     def read(self, name: str) -> Any:
-        """Return a field."""
         if name not in self.found:
             self.found[name] = self.join(name)
         return self.found[name]
 
     def join(self, name: str) -> FloatArray:
-        """Return an array of history with the part of the path at its end."""
         if name in MARKS and self.bars.marks is None:
             return self.read(PRICES[MARKS.index(name)])  # type: ignore[no-any-return] # an array
         joined: FloatArray = np.array(getattr(self.pattern, name))
@@ -56,7 +45,6 @@ class DrawnFields:
         return joined
 
     def cut(self, name: str) -> FloatArray:
-        """Return what was drawn of an array."""
         if name == "funding_rate":
             rates: FloatArray = self.bars.rates[self.k]
             return rates
@@ -69,10 +57,6 @@ class DrawnFields:
 
 
 def join_path(pattern: Market, bars: PathBars, k: int, width: int, source: str) -> Market:
-    """Return path k of some bars, with the history of another path in front, as a market.
-
-    ``pattern`` is that other path with its history. ``source`` is the text of the market.
-    """
     path = object.__new__(JoinedPath)
     shared = {name: value for name, value in vars(pattern).items() if name not in DRAWN}
     vars(path).update(shared, facts={}, drawn=DrawnFields(pattern, bars, k, width, source))
@@ -82,11 +66,6 @@ def join_path(pattern: Market, bars: PathBars, k: int, width: int, source: str) 
 def continue_columns(
     policy: Policy, pattern: Market, bars: PathBars, names: Mapping[str, Any], width: int
 ) -> dict[str, FloatArray] | None:
-    """Return the columns of a policy of the package that go on from the end of history.
-
-    Its estimators begin from their state there, on all paths at once. None if a column does not go
-    on like that, or the policy is the user's: its columns may be made in another way on each path.
-    """
     if not is_ours(policy) or "observe" in vars(policy):
         return None
     path = join_path(pattern, bars, 0, width, pattern.source)
@@ -107,11 +86,6 @@ def continue_columns(
 def observe_paths(
     policy: Policy, pattern: Market, bars: PathBars, names: Mapping[str, Any], width: int
 ) -> dict[str, FloatArray]:
-    """Return some columns that a policy observes on the bars of paths, laid end to end.
-
-    The columns of a path are those of a run: over its history and the path, bit for bit.
-    ``pattern`` is the first path with its history.
-    """
     continued = continue_columns(policy, pattern, bars, names, width)
     if continued is not None:
         return continued

@@ -88,7 +88,6 @@ class PathEvents(NamedTuple):
 
 
 def find_first(values: FloatArray) -> IntArray:
-    """Return the first bar with a value that is not 0, or the number of bars; by path."""
     is_set = values != 0.0
     return np.asarray(np.where(is_set.any(axis=1), is_set.argmax(axis=1), values.shape[1]))
 
@@ -96,10 +95,6 @@ def find_first(values: FloatArray) -> IntArray:
 def reduce_lives(
     lives: Iterable[PathLives], bars: IntArray, last: FloatArray, push: Push
 ) -> PathEvents:
-    """Return the events of all paths, drawn by a model that ``push`` tilts.
-
-    ``bars`` are the last ones of the horizons, ``last`` (n,) the last closes of history.
-    """
     firsts: list[IntArray] = []
     rows: list[FloatArray] = []
     shown: list[FloatArray] = []

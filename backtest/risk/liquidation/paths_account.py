@@ -18,27 +18,6 @@ from backtest.venue import Venue, check_no_column, list_dated, pick_cost
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PathsAccount:
-    """One account and its policies on paths of one or several instruments.
-
-    Parameters
-    ----------
-    paths : Paths
-        The bars.
-    policy, venue : as in :func:`backtest.run`
-        One for all instruments or one for each. Of dated margin tables, those in force at the start
-        hold for all bars.
-    account : Account or Result
-        A new account, which decides first at the last close of history; or a result that ended
-        there, to go on from.
-    signal : float, mapping of str to float, or None
-        The same at all times: of one instrument direction and scale in [-1, 1]; of several,
-        direction times weight by instrument, None for 1/n or that of the result's last close.
-    overlay : Policy, optional
-        Scales all targets.
-    compile : bool
-        False runs policies in plain Python; the numbers are the same bits.
-    """
-
     paths: Paths
     policy: Policy | Mapping[str, Policy]
     venue: Venue | Mapping[str, Venue]
@@ -49,12 +28,10 @@ class PathsAccount:
 
     @property
     def resume(self) -> Result | None:
-        """The result to continue, None for a new account."""
         return None if isinstance(self.account, Account) else self.account
 
     @property
     def resume_in_force(self) -> Result | None:
-        """The result to continue, as if its venues had had the margin tables that hold on paths."""
         if self.resume is None:
             return None
         venues = dict(zip(self.resume.names, self.venues.values(), strict=True))
@@ -63,12 +40,10 @@ class PathsAccount:
 
     @property
     def terms(self) -> Account:
-        """The account as it was opened."""
         return self.account if isinstance(self.account, Account) else self.account.account
 
     @functools.cached_property
     def venues(self) -> dict[str, Venue]:
-        """The venue of each instrument with the margin table that is in force at the start."""
         start = self.paths.calendar.time[:1]
         found = read_venues(self.venue, self.paths.markets)
         for venue in found.values():
@@ -78,10 +53,6 @@ class PathsAccount:
 
     @property
     def is_one_position(self) -> bool:
-        """Whether the account is one position and nothing else, and decides at each close.
-
-        Its fees do not change.
-        """
         has_tiers = any(each.fees.tiers for each in self.venues.values())
         is_one = fits_one_position(
             self.paths.markets, self.policy, self.venue, self.terms, self.overlay

@@ -1,8 +1,4 @@
-"""The loop over paths: one account and one policy, through bars that differ from path to path.
-
-All accounting is :func:`backtest.account.live_bar`; ``decide`` is a placeholder for the policy's
-formula, as in :mod:`backtest.engine.bar_loop`, whose twins it is compiled with.
-"""
+"""The loop over paths: one account and one policy, through bars that differ from path to path."""
 
 from __future__ import annotations
 
@@ -25,11 +21,9 @@ if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
 
 LIVED = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "ratio")
-"""What is kept of each bar: wealth and, if asked, margin ratio at the close; counts; bad debt."""
 
 
 def begin_path(state: State, funding_next: int, flow_next: int) -> State:
-    """Return the state before the first bar of a path, at its own events."""
     return State(
         balances=state.balances,
         equity=state.equity,
@@ -101,7 +95,6 @@ def live_path(
     start: int,
     stop: int,
 ) -> int:
-    """Take the account through one path; return why it stopped."""
     for t in range(start, stop):
         cursor[0] = t
         after, ledger, quote = live_bar(rules, plan, feed, state, log, t)

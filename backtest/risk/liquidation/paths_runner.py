@@ -22,15 +22,11 @@ SMALL = 16
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PathsRunner(PathsAccount):
-    """An account and its policies, to be taken through paths."""
-
     @functools.cached_property
     def loop(self) -> FastLoop | GeneralLoop:
-        """The loop through the bars: side by side for one position, otherwise that of several."""
         return FastLoop(self) if self.is_one_position else GeneralLoop(self)
 
     def run_path(self, i: int) -> Result:
-        """Return the whole result of path i, from :func:`backtest.run`."""
         number = find_path_number(i, self.paths.count)
         bars = self.paths.draw_plan(self.paths.plan(number))
         path = self.paths.markets_of(bars, 0, number)
@@ -39,10 +35,6 @@ class PathsRunner(PathsAccount):
     def run_chunks(
         self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
     ) -> Iterator[PathLives]:
-        """Yield the outcomes of the account on blocks of paths, in order.
-
-        Results do not depend on the number of threads.
-        """
         self.prepare()  # compiled before threads start
         edges = list_blocks(self.paths.count if count is None else count, self.loop.block)
 
@@ -52,19 +44,13 @@ class PathsRunner(PathsAccount):
         yield from run_blocks(work, edges, threads, progress)
 
     def prepare(self) -> None:
-        """Check the policies on the first path, and compile the loop around them."""
         self.loop.prepare()
 
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
-        """Return the outcomes on the paths that a plan draws; the first one has this number."""
         return self.loop.run_plan(plan, number, has_ratio=has_ratio)
 
 
 def list_blocks(total: int, size: int) -> list[tuple[int, int]]:
-    """Return the first and last paths of the blocks of about this size that are drawn at once.
-
-    The first of several blocks is small, so that the time that paths take is soon known.
-    """
     size += size % 2
     starts = [0] if total <= SMALL else [0, *range(2, total, size)]
     return [(k, min(stop, total)) for k, stop in zip(starts, [*starts[1:], total], strict=True)]
@@ -76,7 +62,6 @@ def run_blocks(
     threads: int,
     progress: Progress | None,
 ) -> Iterator[PathLives]:
-    """Yield the lives of blocks of paths in order, and report the paths done."""
     done = 0
     for lives in map_in_order(work, edges, threads):
         done += len(lives.wealth)
@@ -86,7 +71,6 @@ def run_blocks(
 
 
 def map_in_order(work: Callable[[Any], Any], items: list[Any], threads: int) -> Iterator[Any]:
-    """Yield the results of some work in order, a few ahead in threads."""
     if threads == 1 or len(items) < 2:
         yield from map(work, items)
         return

@@ -45,10 +45,6 @@ def run_tilted(
     threads: int,
     progress: Progress | None,
 ) -> PathEvents | None:
-    """Return the events of paths under a force on the log prices; None if it is too strong.
-
-    ``direction`` (n,) are the weights of the instruments.
-    """
     paths = runner.paths
     moved = tilt_models(paths, force * direction)
     if moved is None:
@@ -62,10 +58,6 @@ def run_tilted(
 
 
 def find_force(runner: PathsRunner, bars: int, direction: FloatArray) -> float | None:
-    """Return a force under which about half of the paths are liquidated within some bars.
-
-    Both signs are tried, the weaker force that suffices is taken. None if none does.
-    """
     paths = runner.paths.with_settings(antithetic=False)
     count = min(SEARCHED, len(paths))
     logs = [np.log(paths.closes(0, count, name)) for name in paths.names]
@@ -87,7 +79,6 @@ def find_force(runner: PathsRunner, bars: int, direction: FloatArray) -> float |
 
 
 def narrow(share: object, low: float, high: float) -> float:
-    """Return the smallest force, to an eighth of the gap, that moves enough paths."""
     for _ in range(3):
         middle = 0.5 * (low + high)
         if share(middle) >= WANTED:  # type: ignore[operator] # a function of the force
@@ -98,7 +89,6 @@ def narrow(share: object, low: float, high: float) -> float:
 
 
 def check_sample(found: RiskEstimate) -> RiskEstimate:
-    """Return a weighted estimate, or raise if too few paths carry it."""
     if not found.sample >= LEAST_SAMPLE:
         raise ParameterError(
             f"a weighted estimate needs an effective sample of {LEAST_SAMPLE:g} paths, "
@@ -126,15 +116,12 @@ class SplitPaths(NamedTuple):
 
 
 class StagePaths(NamedTuple):
-    """Paths of one stage of splitting: their margin ratios, and the fields of ``SplitPaths``."""
-
     ratio: FloatArray
     firsts: IntArray
     wealth: FloatArray
     bad_debt: FloatArray
 
     def weigh(self, chosen: BoolArray, weight: float) -> SplitPaths:
-        """Return some of the paths, each with this weight."""
         n = int(chosen.sum())
         return SplitPaths(
             np.full(n, weight), self.firsts[:, chosen], self.wealth[chosen], self.bad_debt[chosen]
@@ -142,24 +129,17 @@ class StagePaths(NamedTuple):
 
 
 class PathCount:
-    """Paths of splitting that are done, reported as they are.
-
-    ``per_repeat`` are those of a repetition in which every level is reached.
-    """
-
     def __init__(self, progress: Progress | None, per_repeat: int) -> None:
         self.progress = progress
         self.per_repeat = per_repeat
         self.done = 0
 
     def add(self, paths: int) -> None:
-        """Report more paths."""
         self.done += paths
         if self.progress is not None:
             self.progress(self.done, REPEATS * self.per_repeat)
 
     def end_repeat(self, number: int) -> None:
-        """Count the paths of a repetition that were not needed."""
         self.add(number * self.per_repeat - self.done)
 
 
@@ -170,18 +150,6 @@ def split_paths(
     find_progress: Callable[[str], Progress | None],
 ) -> list[SplitPaths]:
     """Return independent repetitions of paths up to some bars, by multilevel splitting.
-
-    None are returned if no path of the highest level is liquidated while levels are searched:
-    repetitions would find no liquidation either.
-
-    The margin ratio at closes measures how near a path is. Levels are set on paths of their own; in
-    each repetition, paths that reach a level are drawn with replacement and go on with new random
-    numbers, as many as there were. A path that does not reach the next level keeps the share of
-    paths that reached its own as its weight: any weighted mean is unbiased over repetitions. It
-    saves a factor of 2 to 10 over plain paths, not more: a margin ratio at a close says little
-    about a jump.
-
-    ``find_progress`` returns what reports the progress of a phase of this name.
 
     Source: Glasserman, Heidelberger, Shahabuddin and Zajic (1999), Multilevel Splitting for
     Estimating Rare Event Probabilities, Operations Research 47(4).
@@ -203,7 +171,6 @@ def split_paths(
 
 
 def start_plan(runner: PathsRunner, size: int, repeat: int) -> DrawPlan:
-    """Return the plan of the first paths of a repetition, none of which the paths contain."""
     numbers = np.arange(size, dtype=np.int64) + (repeat + 1) * 2**40
     keys = make_keys(runner.paths.seed, numbers)
     return DrawPlan(keys[:, None], np.zeros((size, 1), np.int64), np.zeros(size, np.int64))
@@ -212,7 +179,6 @@ def start_plan(runner: PathsRunner, size: int, repeat: int) -> DrawPlan:
 def run_stage(
     runner: PathsRunner, plan: DrawPlan, bars: int, counted: PathCount | None = None
 ) -> StagePaths:
-    """Return the paths of a plan up to some bars; ratios are infinite from a liquidation on."""
     found = []
     size = min(runner.loop.block, max(STAGE_BARS // runner.paths.width, 1))
     for k in range(0, len(plan.keys), size):
@@ -229,10 +195,6 @@ def run_stage(
 
 
 def find_levels(runner: PathsRunner, bars: int, size: int) -> list[float] | None:
-    """Return margin ratios that a share of the paths at the level before reach.
-
-    None if no path of the last level is liquidated.
-    """
     plan, levels = start_plan(runner, size, 0), [0.0]
     for stage in range(MOST_LEVELS):
         ratio = run_stage(runner, plan, bars).ratio
@@ -247,7 +209,6 @@ def find_levels(runner: PathsRunner, bars: int, size: int) -> list[float] | None
 def branch(
     runner: PathsRunner, plan: DrawPlan, ratio: FloatArray, level: float, stage: int, repeat: int
 ) -> DrawPlan:
-    """Return as many paths as before that go on, by new words, from where some reached a level."""
     reached = np.flatnonzero((ratio >= level).any(axis=1))
     n = len(ratio)
     words = make_keys(runner.paths.seed, np.arange(2 * n) + ((repeat + 1) * 64 + stage) * 2**44)
@@ -269,7 +230,6 @@ def repeat_split(
     repeat: int,
     counted: PathCount,
 ) -> SplitPaths:
-    """Return the last paths of one repetition, over fixed levels."""
     plan, chance, found = start_plan(runner, size, repeat), 1.0, []
     for stage, level in enumerate([*levels, None]):
         lives = run_stage(runner, plan, bars, counted)

@@ -17,8 +17,6 @@ FEW_HITS = 10
 
 
 class RiskEstimate(NamedTuple):
-    """A probability with the ends of its interval, and the effective sample size."""
-
     value: float
     low: float
     high: float
@@ -32,11 +30,6 @@ def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, flo
     """Return the interval of Clopper and Pearson; hits and n may be effective, not whole.
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).
-
-    Examples
-    --------
-    >>> [round(x, 4) for x in exact_interval(10, 100, 0.95)]
-    [0.049, 0.1762]
     """
     from scipy.special import betaincinv  # noqa: PLC0415 - slow to load
 
@@ -71,17 +64,6 @@ def estimate_pairs(is_hit: FloatArray, confidence: float) -> RiskEstimate:
 
 
 def estimate_difference(one: FloatArray, other: FloatArray, confidence: float) -> RiskEstimate:
-    """Return the mean difference of two accounts on the same paths, row by row.
-
-    The interval is normal, from the variance of the differences; ``sample`` is the number of paths
-    that differ.
-
-    Examples
-    --------
-    >>> one, other = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0])
-    >>> round(estimate_difference(one, other, 0.95).high, 3)
-    0.74
-    """
     differences = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
     mean = float(np.mean(differences))
     reach = find_deviate(confidence) * float(np.std(differences, ddof=1)) / len(differences) ** 0.5
@@ -89,19 +71,12 @@ def estimate_difference(one: FloatArray, other: FloatArray, confidence: float) -
 
 
 def find_deviate(confidence: float) -> float:
-    """Return the normal deviate of a two-sided interval."""
     from statistics import NormalDist  # noqa: PLC0415 - seldom needed
 
     return NormalDist().inv_cdf(0.5 + 0.5 * confidence)
 
 
 def estimate_weighted(samples: Sequence[FloatArray], confidence: float) -> RiskEstimate:
-    """Return the mean weight of paths (0 where not hit), of samples that count the same.
-
-    The interval is normal, from the variance within each sample; the effective sample size is
-    ``(sum w)^2 / sum w^2``. Without a hit, the upper end is that of Clopper and Pearson for the
-    first sample, and the size is unknown.
-    """
     shares = np.concatenate([each / (len(each) * len(samples)) for each in samples])
     mean, square = float(np.sum(shares)), float(np.sum(shares**2))
     if not square > 0.0:
@@ -113,10 +88,6 @@ def estimate_weighted(samples: Sequence[FloatArray], confidence: float) -> RiskE
 
 
 def estimate_repeats(means: FloatArray, confidence: float, paths: float = 0.0) -> RiskEstimate:
-    """Return the mean of independent repetitions, with the interval of Student's t.
-
-    If all are 0, the upper end is that of Clopper and Pearson for the number of paths, if given.
-    """
     from scipy.special import stdtrit  # noqa: PLC0415 - slow to load
 
     mean, n = float(np.mean(means)), len(means)

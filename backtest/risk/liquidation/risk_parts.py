@@ -13,7 +13,6 @@ ESTIMATORS = {
     "tilt": "paths of a tilted model and plain ones, weighted",
     "split": "paths split near a liquidation, weighted",
 }
-"""The estimators of rows by their names."""
 MONEY = "settlement currency"
 WEALTH = {
     "equity_05": Head("5 % quantile", MONEY, "money"),
@@ -38,7 +37,6 @@ def list_risk_parts(
     typical: pd.DataFrame | None,
     confidence: float,
 ) -> list[Part]:
-    """Return the probabilities by horizon, the way there, and the hazard by day."""
     fan = fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
     colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
     price = None if typical is None else typical["price"]
@@ -69,7 +67,6 @@ def list_risk_parts(
 
 
 def tabulate_chances(table: pd.DataFrame, confidence: float) -> ShownTable:
-    """Return the probabilities with their intervals, a row per horizon."""
     interval = f"{100 * confidence:g} % interval"
     heads: dict[str, Head] = {}
     for kind in (kind for kind in EVENTS if not table[kind].isna().all()):
@@ -82,7 +79,6 @@ def tabulate_chances(table: pd.DataFrame, confidence: float) -> ShownTable:
 
 
 def tabulate_estimators(table: pd.DataFrame) -> ShownTable:
-    """Return what the estimators of the table are."""
     used = {name: ESTIMATORS[name] for name in dict.fromkeys(table["method"])}
     frame = pd.DataFrame({"is": list(used.values())}, index=list(used))
     heads = {"is": Head("what it is")}

@@ -26,12 +26,9 @@ METHODS = Choice("auto", "plain", "tilt", "split")
 
 
 PhaseProgress = Callable[[str, int, int], None]
-"""Takes the name of a phase, the units of it that are done, and all of them (0: not known)."""
 
 
 class Question(NamedTuple):
-    """Checked arguments: horizons by name with their last bars, confidence, method, threads."""
-
     names: tuple[str, ...]
     bars: IntArray
     confidence: float
@@ -48,7 +45,6 @@ def read_question(
     threads: int,
     progress: PhaseProgress | None,
 ) -> Question:
-    """Return the arguments that say what to estimate, checked."""
     chosen = METHODS.check("method", method, where=Place("method", of=WHERE))
     if chosen == "tilt" and not can_tilt(paths):
         raise ParameterError(
@@ -71,7 +67,6 @@ def read_question(
 
 
 def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the horizons given, or the usual ones that fit into the paths and the whole."""
     if horizons is None:
         fit = tuple(x for x in USUAL if parse_duration(x, where=WHERE) <= paths.horizon)
         usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
@@ -89,7 +84,6 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ..
 
 
 def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
-    """Return the bars of a path that close within a horizon, checked to be one or more."""
     span = parse_duration(horizon, where=Place("horizons", of=WHERE))
     calendar = paths.calendar
     closes = calendar.time[1:] + paths.history.interval

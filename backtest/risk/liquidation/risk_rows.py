@@ -49,11 +49,6 @@ COLUMNS = (
 
 
 class EstimatedRow(NamedTuple):
-    """The row of a horizon, the paths that were tilted for it, and whether splitting saw nothing.
-
-    Nothing: no path of the highest level was liquidated.
-    """
-
     row: dict[str, Any]
     tilted: PathEvents | None = None
     is_unseen: bool = False
@@ -62,11 +57,6 @@ class EstimatedRow(NamedTuple):
 def estimate_rows(
     runner: PathsRunner, question: Question, events: PathEvents
 ) -> tuple[list[dict[str, Any]], PathEvents | None]:
-    """Return the rows of all horizons, and the last paths that were tilted.
-
-    Long horizons come first: where splitting sees no liquidation within one, it sees none within a
-    shorter one, for which it is not tried.
-    """
     found: dict[int, EstimatedRow] = {}
     unseen = 0
     for k in np.argsort(-question.bars, kind="stable").tolist():
@@ -80,7 +70,6 @@ def estimate_rows(
 def estimate_row(
     runner: PathsRunner, question: Question, events: PathEvents, k: int, *, may_split: bool
 ) -> EstimatedRow:
-    """Return the row of a horizon."""
     way = choose_way(runner, question, events, int(question.bars[k]) + 1)
     if way == "tilt":
         row, tilted = describe_tilted(runner, question, events, k)
@@ -95,7 +84,6 @@ def estimate_row(
 
 
 def choose_way(runner: PathsRunner, question: Question, events: PathEvents, bars: int) -> str:
-    """Return how the probability within some bars is estimated: plain, tilt or split."""
     if question.method != "auto":
         return question.method
     if float(np.mean(events.liquidated[:PILOT] < bars)) >= RARE:
@@ -104,12 +92,10 @@ def choose_way(runner: PathsRunner, question: Question, events: PathEvents, bars
 
 
 def name_phase(progress: PhaseProgress | None, phase: str) -> Progress | None:
-    """Return what reports the progress of one phase."""
     return None if progress is None else functools.partial(progress, phase)
 
 
 def name_estimates(found: list[RiskEstimate], *, has_calls: bool) -> dict[str, float]:
-    """Return the estimates of all kinds as columns; margin calls are unknown without any."""
     row: dict[str, float] = {}
     for kind, each in zip(KINDS, found, strict=True):
         known = each if has_calls or kind != "p_margin_call" else UNKNOWN
@@ -118,14 +104,12 @@ def name_estimates(found: list[RiskEstimate], *, has_calls: bool) -> dict[str, f
 
 
 def has_margin_calls(runner: PathsRunner) -> bool:
-    """Return whether the account may get margin calls."""
     return runner.terms.margin_call is not None
 
 
 def describe_plain(
     runner: PathsRunner, question: Question, events: PathEvents, k: int
 ) -> dict[str, Any]:
-    """Return the row of a horizon from the paths as they are."""
     bars, paths = int(question.bars[k]) + 1, runner.paths
     estimate = estimate_pairs if paths.antithetic else estimate_plain
     firsts = (events.liquidated, events.ruined, events.called)
@@ -155,7 +139,6 @@ class WeightedPaths(NamedTuple):
     deaths: FloatArray
 
     def describe(self, days: FloatArray, total: float) -> dict[str, Any]:
-        """Return the columns beside the probabilities; ``total`` is the sum of all weights."""
         hit = self.deaths > 0.0
         middle = math.nan
         if hit.any():
@@ -169,7 +152,6 @@ class WeightedPaths(NamedTuple):
 
 
 def describe_split(runner: PathsRunner, question: Question, k: int) -> dict[str, Any] | None:
-    """Return the row of a horizon by splitting; None if no path was liquidated."""
     ends = parse_duration(question.names[k], where=Place("horizons", of=WHERE))
     own = replace(runner, paths=runner.paths.with_settings(antithetic=False, horizon=ends))
     bars, count = int(question.bars[k]) + 1, own.paths.count
@@ -254,7 +236,6 @@ def describe_tilted(
 
 
 def weigh_mixture(push: Push, move: FloatArray, bars: IntArray | int) -> FloatArray:
-    """Return the weights of paths of which half are tilted, by their move in some bars."""
     with np.errstate(over="ignore"):
         ratio = np.exp(push.force * move - push.psi * bars)
     return np.asarray(1.0 / (0.5 + 0.5 * ratio))
@@ -263,11 +244,6 @@ def weigh_mixture(push: Push, move: FloatArray, bars: IntArray | int) -> FloatAr
 def weigh_events(
     samples: tuple[PathEvents, PathEvents], tilted: PathEvents, kind: int, bars: int
 ) -> list[FloatArray]:
-    """Return the weights of the paths with an event of a kind within some bars, 0 for others.
-
-    Kinds are the rows of :attr:`PathEvents.move`. The weight is that at the event: what comes after
-    it does not count.
-    """
     found = []
     for each in samples:
         first = (each.liquidated, each.ruined, each.called)[kind]
@@ -277,7 +253,6 @@ def weigh_events(
 
 
 def find_means(weights: FloatArray, is_paired: bool) -> FloatArray:
-    """Return the means of mirrored pairs, which are independent; other weights as they are."""
     return weights[: len(weights) // 2 * 2].reshape(-1, 2).mean(axis=1) if is_paired else weights
 
 
@@ -294,7 +269,6 @@ def find_days(paths: Paths) -> FloatArray:
 def weighted_quantiles(
     values: FloatArray, weights: FloatArray, chances: tuple[float, ...]
 ) -> list[float]:
-    """Return the values below which these shares of the weight lie."""
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[order])
     at = np.searchsorted(total, np.array(chances) * total[-1])
@@ -302,14 +276,12 @@ def weighted_quantiles(
 
 
 def tabulate_fan(paths: Paths, events: PathEvents) -> pd.DataFrame:
-    """Return quantiles of wealth by close."""
     values = np.quantile(events.shown, FAN, axis=0).T
     names = [f"equity_{round(100 * q):02d}" for q in FAN]
     return pd.DataFrame(values, columns=names, index=paths.time[1:])
 
 
 def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
-    """Return liquidations by day: paths at risk, liquidated in it, and the share."""
     day = np.ceil(find_days(paths) - 1e-9).astype(np.int64)
     n_days = int(day[-1])
     died = events.liquidated[events.liquidated < paths.n_bars]
@@ -321,7 +293,6 @@ def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
 
 
 def tabulate_outcomes(events: PathEvents, last: int) -> pd.DataFrame:
-    """Return what each path came to by the last bar of the longest horizon."""
     return pd.DataFrame(
         {
             "wealth": events.wealth[-1],
@@ -338,7 +309,6 @@ def tabulate_outcomes(events: PathEvents, last: int) -> pd.DataFrame:
 def find_typical(
     paths: Paths, events: PathEvents, tilted: PathEvents | None
 ) -> pd.DataFrame | None:
-    """Return the mean path given a liquidation, from tilted paths where those are used."""
     chosen = events if tilted is None else tilted
     if not chosen.doom > 0.0:
         return None

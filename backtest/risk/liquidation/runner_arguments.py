@@ -37,10 +37,6 @@ def make_runner(
     compile: bool = True,  # noqa: A002 - the word of bt.run
     where: str,
 ) -> PathsRunner:
-    """Return what takes an account through paths, with its arguments checked.
-
-    Policies, venues and signals may be given by instrument.
-    """
     check_paths(paths, where=f"{where}, paths")
     check_start(account, paths, where=where)
     names = paths.names
@@ -60,13 +56,11 @@ def make_runner(
 
 
 def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:
-    """Return what a mapping of the only instrument holds; anything else as it is."""
     is_only = isinstance(given, Mapping) and names == tuple(given) and len(names) == 1
     return given[names[0]] if is_only else given
 
 
 def check_start(account: object, paths: Paths, *, where: str) -> None:
-    """Require a new account, or a result of the same instruments that ended where paths begin."""
     if isinstance(account, Account):
         return
     if not isinstance(account, Result):
@@ -95,10 +89,6 @@ def check_start(account: object, paths: Paths, *, where: str) -> None:
 def read_constant_signal(
     signal: Any, paths: Paths, *, where: str
 ) -> float | dict[str, float] | None:
-    """Return what holds at all times: one direction, or direction times weight by instrument.
-
-    None is 1 for one instrument, and the default of several. A number is that of each instrument.
-    """
     is_one = len(paths.names) == 1
     if signal is None:
         return 1.0 if is_one else None

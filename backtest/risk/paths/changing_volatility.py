@@ -113,7 +113,6 @@ def sum_by_day(
 
 
 def covariance(x: FloatArray, y: FloatArray) -> float:
-    """Return the mean product of the deviations from the means."""
     return float(np.mean((x - np.mean(x)) * (y - np.mean(y))))
 
 

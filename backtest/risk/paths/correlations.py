@@ -18,13 +18,6 @@ SLACK = 1e-9
 
 
 def factor_correlation(correlation: FloatArray, *, where: str) -> FloatArray:
-    """Return the lower Cholesky factor of a correlation matrix, which may be singular.
-
-    Raises
-    ------
-    ParameterError
-        If the matrix is not one of correlations.
-    """
     c = np.asarray(correlation, dtype=np.float64)
     is_matrix = bool(np.isfinite(c).all() and np.allclose(c, c.T, atol=1e-12))
     is_matrix = is_matrix and bool(np.allclose(np.diag(c), 1.0))

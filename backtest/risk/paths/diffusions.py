@@ -60,7 +60,6 @@ class GBM(PathModel):
 
 
 def check_jumps(model: str, jumps: float, per_year: float) -> float:
-    """Return the expected number of jumps in a bar, checked to be small."""
     per_bar = jumps / per_year
     if per_bar > MOST_PER_BAR:
         raise ParameterError(

@@ -1,9 +1,5 @@
 """Random numbers by counter, and the extremes of a Brownian motion inside a bar.
 
-A word is a hash of a key, a bar and a place in the bar. Nothing is carried from one draw to the
-next, so a path is the same whatever else is drawn, in whatever order and in however many threads.
-All functions compile, inlined, as helpers of :mod:`backtest.risk.paths.path_kernels`.
-
 The hash is the output function of SplitMix64 on an arithmetic sequence. Source: Steele, Lea and
 Flood (2014), Fast Splittable Pseudorandom Number Generators, OOPSLA 49(10).
 """
@@ -22,18 +18,15 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 FIRST = np.uint64(0xBF58476D1CE4E5B9)
 SECOND = np.uint64(0x94D049BB133111EB)
 PLACES = np.uint64(1024)
-"""Words that one bar may draw."""
 ONE = np.uint64(1)
 S27, S30, S31, S11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(11)
 UNIT = 2.0**-53
 SPREAD = np.uint64(0xD1B54A32D192ED03)
-"""How far the keys of the instruments of one path are apart; the first has that of the path."""
 PICK_PLACE, CHI_PLACE = 60, 10
 """Places of the words that pick a key, and of those of a chi-square number."""
 
 
 def draw_uniform(key: np.uint64, bar: int, place: int) -> float:
-    """Return a number in (0, 1), a multiple of 2^-53 plus one half of it."""
     word = key + GOLDEN * (np.uint64(bar) * PLACES + np.uint64(place) + ONE)
     word = (word ^ (word >> S30)) * FIRST
     word = (word ^ (word >> S27)) * SECOND
@@ -95,7 +88,6 @@ def find_normal(u: float) -> float:
 
 
 def draw_normal(key: np.uint64, bar: int, place: int, is_mirrored: bool) -> float:
-    """Return a standard normal number; the mirrored path has the opposite."""
     z = find_normal(draw_uniform(key, bar, place))
     return -z if is_mirrored else z
 
@@ -113,27 +105,16 @@ def draw_student(key: np.uint64, bar: int, place: int, degrees: float, is_mirror
 
 
 def own_key(key: np.uint64, loads: FloatArray) -> np.uint64:
-    """Return the key of an instrument on a path; see :func:`draw_joint` for ``loads``."""
     return key + SPREAD * np.uint64(int(loads[0]))
 
 
 def pick_key(key: np.uint64, bar: int, loads: FloatArray) -> np.uint64:
-    """Return the key of what an instrument draws besides its move.
-
-    That of the first instrument with the probability of their correlation, where it is positive:
-    at 1, both draw the same.
-    """
     if len(loads) == 2 or draw_uniform(key, bar, PICK_PLACE) < loads[1]:
         return key
     return own_key(key, loads)
 
 
 def draw_joint(key: np.uint64, bar: int, place: int, is_mirrored: bool, loads: FloatArray) -> float:
-    """Return a standard normal number of one of several instruments that are correlated.
-
-    ``loads`` (1 + n,) are the place of the instrument among n, and its row of the Cholesky factor
-    of their correlations; ``(0, 1)`` for an instrument alone.
-    """
     if len(loads) == 2:
         return draw_normal(key, bar, place, is_mirrored)
     total = 0.0
@@ -167,10 +148,6 @@ def draw_chi_square(key: np.uint64, bar: int, degrees: float) -> float:
 def draw_joint_student(
     key: np.uint64, bar: int, degrees: float, is_mirrored: bool, loads: FloatArray
 ) -> float:
-    """Return a number of Student's t with unit variance, of one of several instruments.
-
-    The instruments share the chi-square number, as in the multivariate t distribution.
-    """
     if len(loads) == 2:
         return draw_student(key, bar, 0, degrees, is_mirrored)
     z = draw_joint(key, bar, 0, is_mirrored, loads)
@@ -178,7 +155,6 @@ def draw_joint_student(
 
 
 def draw_poisson(u: float, mean: float) -> int:
-    """Return the quantile of a Poisson number by summing from 0; the mean is small."""
     count, term = 0, math.exp(-mean)
     total = term
     while u > total and count < 1000:
@@ -211,12 +187,6 @@ def find_top(x: float, variance: float, u: float) -> float:
 def draw_extremes(
     key: np.uint64, bar: int, place: int, x: float, variance: float, steps: int, is_mirrored: bool
 ) -> tuple[float, float]:
-    """Return the highest and the lowest point of a bridge from 0 to x, drawn in one or more steps.
-
-    In each step, high and low are drawn independently. With one step, each is right by itself but
-    not the two together; with four, their joint moments are right to some parts in a thousand.
-    The draws start at ``place``: two words for one step, else three for each.
-    """
     if steps == 1:
         up, down = draw_uniform(key, bar, place), draw_uniform(key, bar, place + 1)
         if is_mirrored:

@@ -15,7 +15,6 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix_words(words: WordArray) -> WordArray:
-    """Return the SplitMix64 hash of each word."""
     with np.errstate(over="ignore"):
         z = words + _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _FIRST
@@ -24,18 +23,14 @@ def mix_words(words: WordArray) -> WordArray:
 
 
 def make_keys(seed: int, numbers: IntArray) -> WordArray:
-    """Return the key of each path: a hash of the seed and its number."""
     start = mix_words(np.array([seed % 2**64], dtype=np.uint64))
     return mix_words(mix_words(numbers.astype(np.uint64)) ^ start)
 
 
 class DrawPlan(NamedTuple):
-    """What draws some paths: keys and the bars they hold from, and whether normals are mirrored."""
-
     keys: WordArray
     since: IntArray
     mirrored: IntArray
 
     def part(self, first: int, stop: int) -> DrawPlan:
-        """Return the plan of the paths from ``first`` up to ``stop``."""
         return DrawPlan(self.keys[first:stop], self.since[first:stop], self.mirrored[first:stop])

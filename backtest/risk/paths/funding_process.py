@@ -28,7 +28,6 @@ from backtest.risk.paths.path_calendar import FundingGrid, find_grid, find_last_
 from backtest.venue import FundingTerms
 
 FundingChoice: TypeAlias = str | float | FundingTerms | None
-"""``"fitted"``, ``"history"``, a constant rate, terms with a cap, or None for no funding."""
 FITTED, HISTORY = "fitted", "history"
 WINDOWS = (7 * DAY, 30 * DAY)
 LONG_HISTORY = 180 * DAY
@@ -40,7 +39,6 @@ LARGEST_PERSISTENCE = 0.9999
 LIVES, GROWN = 4, 100.0
 """Longest means over which a shock is followed, and the response at which it has grown."""
 USUAL_GRID = FundingGrid(8 * HOUR, 0)
-"""Stamps of a constant rate where history has no settlements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +81,15 @@ class FundingProcess:
 
     @property
     def recent(self) -> FloatArray:
-        """The settlements that a path goes on from, as many as the longest mean has."""
         longest = self.windows[-1]
         return self.rates[-longest:] if len(self.rates) >= longest else np.zeros(longest)
 
     @functools.cached_property
     def ranked(self) -> FloatArray:
-        """The residuals, sorted."""
         return np.sort(self.residuals)
 
     @property
     def terms(self) -> FloatArray:
-        """The terms of :func:`backtest.risk.paths.path_kernels.walk_funding`."""
         return np.array([self.constant, *self.weights, *self.windows, self.cap])
 
     def describe(self) -> dict[str, Any]:
@@ -136,7 +131,6 @@ class FundingProcess:
 
 
 def read_funding(funding: object, *, is_resampled: bool, where: str) -> FundingChoice:
-    """Return how paths get their funding, checked."""
     if funding is None or isinstance(funding, FundingTerms):
         return funding
     if isinstance(funding, str) and funding not in (FITTED, HISTORY):
@@ -159,7 +153,6 @@ def read_funding(funding: object, *, is_resampled: bool, where: str) -> FundingC
 
 
 def find_path_grid(history: Market, funding: FundingChoice) -> FundingGrid | None:
-    """Return when paths settle; None without funding."""
     if funding is None:
         return None
     is_rate = isinstance(funding, float)
@@ -167,7 +160,6 @@ def find_path_grid(history: Market, funding: FundingChoice) -> FundingGrid | Non
 
 
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
-    """Return the process that draws the funding of paths."""
     grid = find_path_grid(history, funding)
     if grid is None:
         asked = "none was asked for"
@@ -189,11 +181,6 @@ def find_last_stamp(history: Market, grid: FundingGrid) -> int:
 
 
 def lay_on_grid(history: Market, grid: FundingGrid) -> FloatArray:
-    """Return the settlements of history on the stamps of a grid.
-
-    Where history settled at other times, each settlement accrues evenly over its interval, so that
-    the grid pays the same in sum.
-    """
     if not history.funding_time.size:
         return np.empty(0)
     time = nearest_minute(history.funding_time)
@@ -242,7 +229,6 @@ def fit_process(rates: FloatArray, grid: FundingGrid, cap: float) -> FundingProc
 def fit_first_order(
     rates: FloatArray, grid: FundingGrid, cap: float, reason: str
 ) -> FundingProcess:
-    """Return the autoregression on the last rate alone."""
     _, (found,), _ = regress(rates, (1,))
     weight = min(max(found, -LARGEST_PERSISTENCE), LARGEST_PERSISTENCE)
     left = rates[1:] - weight * rates[:-1]
@@ -262,7 +248,6 @@ def fit_first_order(
 def regress(
     rates: FloatArray, windows: tuple[int, ...]
 ) -> tuple[float, tuple[float, ...], FloatArray]:
-    """Return constant, weights and residuals of rates on the means of the settlements before."""
     sums = np.concatenate([[0.0], np.cumsum(rates)])
     k = np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
@@ -274,7 +259,6 @@ def regress(
 
 
 def is_stable(weights: tuple[float, ...], windows: tuple[int, ...]) -> bool:
-    """Return whether a shock dies out: its response is not largest at the end."""
     if not sum(weights) < LARGEST_PERSISTENCE:
         return False
     longest = max(windows)
@@ -294,12 +278,10 @@ def is_stable(weights: tuple[float, ...], windows: tuple[int, ...]) -> bool:
 
 
 def tabulate_funding(fits: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return descriptions of processes as a table with a row per instrument."""
     return pd.DataFrame(list(fits.values()), index=pd.Index(list(fits), name="instrument"))
 
 
 def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line per instrument that says how the funding of paths is drawn."""
     several = len(fits) > 1
     return [
         f"funding{f' of {name}' if several else ''}: {summarize_fit(fit)}"
@@ -308,7 +290,6 @@ def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def summarize_fit(fit: Mapping[str, Any]) -> str:
-    """Return a description of a process as a phrase."""
     if fit["process"] in ("none", "history"):
         return f"{fit['process']} ({fit['reason']})"
     if fit["process"] == "constant":

@@ -22,8 +22,6 @@ freedom, and no asymmetry."""
 
 
 class StudentGarch(NamedTuple):
-    """Parameters of a fit, named as the fields of :class:`backtest.risk.Garch`."""
-
     omega: float
     alpha: float
     beta: float
@@ -50,7 +48,6 @@ def fit_student_garch(returns: FloatArray, *, is_asymmetric: bool) -> StudentGar
     filter_variance = compile_module(garch_kernels).filter_variance
 
     def read(x: FloatArray) -> StudentGarch:
-        """Return the parameters, and the variance after the last return and at most."""
         persistence = LARGEST_PERSISTENCE * float(expit(x[0]))
         shocks = persistence * float(expit(x[1]))
         skew = 2.0 * float(expit(x[3])) - 1.0 if is_asymmetric else 0.0
@@ -76,10 +73,6 @@ def fit_student_garch(returns: FloatArray, *, is_asymmetric: bool) -> StudentGar
 
 
 def find_raise(fit: StudentGarch, target: float) -> float:
-    """Return the factor on omega at which bounded variances have the mean ``target``.
-
-    On simulated chains that begin at the target, with fixed random numbers.
-    """
     nu = fit.degrees_of_freedom
     shocks = np.random.default_rng(0).standard_t(nu, (STEPS, CHAINS)) * np.sqrt((nu - 2.0) / nu)
     weights = (fit.alpha + fit.gamma * (shocks < 0.0)) * shocks**2 + fit.beta

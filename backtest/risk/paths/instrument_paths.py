@@ -60,18 +60,15 @@ class InstrumentPaths:
 
     @functools.cached_property
     def calendar(self) -> PathCalendar:
-        """The bars and settlements of every path."""
         grid = find_path_grid(self.history, self.funding)
         return plan_calendar(self.history, self.horizon, grid, self.every)
 
     @functools.cached_property
     def process(self) -> FundingProcess:
-        """What draws the settlements."""
         return make_process(self.history, self.funding)
 
     @functools.cached_property
     def source(self) -> PathSource:
-        """What bars are drawn from: history as rows, its basis, the parameters of the model."""
         own = PathSource.of(self.history, self.model, self.calendar, self.process, self.loads)
         if self.model.kernel == "walk_jumps":
             own.terms[3] = self.common_jump
@@ -79,16 +76,13 @@ class InstrumentPaths:
 
     @functools.cached_property
     def n_settled(self) -> int:
-        """The settlements of history that belong to its last bar."""
         since = self.history.time[-1] - self.history.interval // 4
         return int(np.sum(self.history.funding_time >= since))
 
     def draw(self, plan: DrawPlan, bridge: int) -> PathBars:
-        """Return the bars of the paths that a plan draws, laid end to end."""
         return write_paths(self.source, plan.keys, plan.since, plan.mirrored, bridge)
 
     def market_of(self, bars: PathBars, k: int, source: str) -> Market:
-        """Return path k of some bars as a market; ``source`` names it."""
         width = len(self.calendar.time)
         part = slice(k * width, (k + 1) * width)
         marks = bars.prices if bars.marks is None else bars.marks
@@ -115,7 +109,6 @@ class InstrumentPaths:
         )
 
     def join_events(self, rates: FloatArray) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-        """Return the settlements of a path with those of its first bar, which is of history."""
         check_shape("rates", rates, np.shape(rates)[:1] or (-1,), where="Paths.join_events")
         history, unknown = self.history, np.full(len(rates), np.nan)
         kept = slice(len(history.funding_time) - self.n_settled, None)
@@ -127,7 +120,6 @@ class InstrumentPaths:
         )
 
     def join_history(self, path: Market, bars: int) -> Market:
-        """Return a path with up to ``bars`` bars of history in front of its first one."""
         first = max(self.history.n_bars - 1 - bars, 0)
         if first == self.history.n_bars - 1:
             return path

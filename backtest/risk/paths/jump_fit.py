@@ -76,7 +76,6 @@ def add_exponential(x: FloatArray, s: float, size: float) -> FloatArray:
 
 
 def split_returns(returns: FloatArray) -> tuple[float, FloatArray, float]:
-    """Return a robust deviation, the returns far out, and their share, to start a search."""
     deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
     far = returns[np.abs(returns) > FAR * deviation]
     share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
@@ -84,8 +83,6 @@ def split_returns(returns: FloatArray) -> tuple[float, FloatArray, float]:
 
 
 def maximize(log_density: Callable[[FloatArray], FloatArray], first: list[float]) -> FloatArray:
-    """Return the parameters of the highest likelihood near the first ones."""
-
     def cost(x: FloatArray) -> float:
         return -float(np.mean(log_density(np.clip(x, -30.0, 30.0))))
 

@@ -15,7 +15,6 @@ WEEK = 7 * DAY
 RECENT_WEEKS = 8
 """Weeks whose bars say when the sessions of a week are."""
 LAST_TIME = int(np.iinfo(np.int64).max) - 2 * WEEK
-"""Nanoseconds at which paths must have ended; the calendar of sessions reaches two weeks on."""
 
 
 class FundingGrid(NamedTuple):
@@ -91,7 +90,6 @@ def plan_calendar(
 
 
 def check_end(history: Market, horizon: int) -> None:
-    """Require paths that end at a time that 64 bits hold."""
     if history.end + horizon > LAST_TIME:
         raise ParameterError(
             f"paths must end before the year 2262, got a horizon of {format_duration(horizon)}",
@@ -101,20 +99,17 @@ def check_end(history: Market, horizon: int) -> None:
 
 
 def find_last_bars(time: IntArray, stamps: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the last bar before each stamp, -1 for none, and its place among those of that bar."""
     bar = np.searchsorted(time, stamps, side="left") - 1
     return bar, np.arange(len(stamps)) - np.searchsorted(bar, bar)
 
 
 def plan_bars(history: Market, horizon: int) -> IntArray:
-    """Return the opens of a path in a market that never closes."""
     n = horizon // history.interval
     check_horizon(n, history, horizon)
     return int(history.time[-1]) + history.interval * np.arange(n + 1, dtype=np.int64)
 
 
 def plan_sessions(history: Market, horizon: int) -> IntArray:
-    """Return the opens of a path in a market with sessions: at the usual times of the week."""
     last = int(history.time[-1])
     usual = find_week(history)
     weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
@@ -136,7 +131,6 @@ def find_week(history: Market) -> IntArray:
 
 
 def check_horizon(n_bars: int, history: Market, horizon: int) -> None:
-    """Require a horizon of a bar or more."""
     if n_bars < 1:
         raise ParameterError(
             f"a horizon must be at least one bar of {format_duration(history.interval)}, "
@@ -147,7 +141,6 @@ def check_horizon(n_bars: int, history: Market, horizon: int) -> None:
 
 
 def find_grid(history: Market) -> FundingGrid | None:
-    """Return when settlements will be, as the last ones were; None in a market without funding."""
     if not history.funding_time.size:
         return None
     recent = history.funding_time[-100:]
@@ -156,15 +149,11 @@ def find_grid(history: Market) -> FundingGrid | None:
 
 
 def find_period(history: Market, grid: FundingGrid | None) -> int:
-    """Return the time in which phases repeat, ns: from one settlement on a bar's open to another.
-
-    One bar in a market without funding.
-    """
+    """Return the time in ns between settlements that fall on the open of a bar."""
     return math.lcm(history.interval if grid is None else grid.every, history.interval)
 
 
 def find_phases(history: Market, time: IntArray, every: int) -> tuple[IntArray, IntArray]:
-    """Return the phases of the bars of a path, and of the bars of history."""
     if history.sessions and history.interval <= DAY:
         usual = find_week(history)
         known = {int(each): k for k, each in enumerate(usual)}
@@ -179,11 +168,7 @@ def find_phases(history: Market, time: IntArray, every: int) -> tuple[IntArray, 
 
 
 def sum_settled(history: Market, grid: FundingGrid, n_orders: int) -> FloatArray:
-    """Return the rates that each bar of history settles on a grid, of shape (n_orders, n_bars).
-
-    Events between two stamps of the grid add up to the later one: history that settled more often
-    pays the same in sum.
-    """
+    """Return the rates that each bar of history settles on a grid, of shape (n_orders, n_bars)."""
     stamps = grid.find(int(history.time[0]), int(history.time[-1]) + history.interval)
     bar = np.searchsorted(history.time, stamps, side="right") - 1
     order = np.arange(len(stamps)) - np.searchsorted(bar, bar)

@@ -6,8 +6,6 @@ Its first bar is the last bar of history, which is already there; the kernels wr
 are drawn by ``keys[p, i]``. ``mirrored`` is 1 for a path whose normal numbers are the opposite of
 those of its keys. ``loads`` join the draws of several instruments, see
 :func:`backtest.risk.paths.draw_kernels.draw_joint`.
-
-Compiled by :mod:`backtest.base.kernel_compiler`.
 """
 
 from __future__ import annotations
@@ -38,7 +36,6 @@ NORMAL_JUMPS = 1.0
 """Kind of jumps: normal; otherwise double exponential."""
 MOST_JUMPS = 40
 FUNDING = np.uint64(0x8CB92BA72F3D8DD7)
-"""How far the key of the funding of a path is from that of its prices."""
 MOST_MOVE = 0.9
 """The largest simple return of a bar in GARCH, in either direction."""
 COMMON_PLACE = 61
@@ -46,7 +43,6 @@ COMMON_PLACE = 61
 
 
 def find_part(since: IntArray, p: int, part: int, t: int) -> int:
-    """Return which key of path p holds at its bar t, from the one of the bar before."""
     while part + 1 < since.shape[1] and since[p, part + 1] <= t:
         part += 1
     return part
@@ -55,7 +51,6 @@ def find_part(since: IntArray, p: int, part: int, t: int) -> int:
 def write_prices(
     prices: FloatArray, i: int, last: float, x: float, high: float, low: float
 ) -> float:
-    """Write bar i of the rows open, high, low, close from its log moves; return its close."""
     close: float = last * grow(x)
     prices[0, i] = last
     prices[1, i] = max(last * grow(high), last, close)
@@ -65,7 +60,6 @@ def write_prices(
 
 
 def draw_jump(key: np.uint64, t: int, place: int, terms: FloatArray) -> float:
-    """Return the log size of a jump; see :func:`walk_jumps` for the terms."""
     u = draw_uniform(key, t, place)
     if terms[4] == NORMAL_JUMPS:
         normal: float = terms[5] + terms[6] * draw_normal(key, t, place + 1, False)
@@ -86,10 +80,6 @@ def cross_jumps(
     is_mirrored: bool,
     loads: FloatArray,
 ) -> tuple[float, float, float]:
-    """Return log move, high and low of a bar with jumps, at independent uniform times.
-
-    Jumps are drawn by the key ``jump``, extremes by ``own``.
-    """
     at, high, low, rest = 0.0, 0.0, 0.0, 1.0
     for i in range(count + 1):
         place = 64 + 22 * i
@@ -235,11 +225,6 @@ def walk_regimes(
     terms: FloatArray,
     loads: FloatArray,
 ) -> None:
-    """Write paths with two regimes; several instruments share the word that says which.
-
-    ``terms``: the probability of stress in the first bar, those of leaving calm and leaving stress
-    after a bar, and mean and variance of the log return of a bar in calm and in stress.
-    """
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0
         last, part = prices[3, p * width], 0
@@ -267,11 +252,6 @@ def lay_marks(
     terms: FloatArray,
     loads: FloatArray,
 ) -> None:
-    """Write mark prices: last times the exponential of a basis, an AR(1) from bar to bar.
-
-    ``terms``: the basis now, its mean, its persistence, and the deviation of its shocks. Open and
-    close have the basis of the close before and of the close; high and low that of the middle.
-    """
     now, mean, keep, spread = terms[0], terms[1], terms[2], terms[3]
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0

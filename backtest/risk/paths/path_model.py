@@ -34,7 +34,6 @@ LEAST_RETURNS = 100
 
 
 HISTORY = "history"
-"""The drift that is estimated."""
 Drift = float | str
 """Growth of the expected price per year, or :data:`HISTORY`."""
 
@@ -129,7 +128,6 @@ def read_drift(drift: Drift, market: Market) -> float:
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:
-    """Return the drift of some paths in words, from what describes them in a manifest."""
     rates = paths["drift"] if isinstance(paths["drift"], Mapping) else {"": paths["drift"]}
     shown = {name: format_percent(rate, is_signed=True) for name, rate in rates.items()}
     if not any(rates.values()):
@@ -140,7 +138,6 @@ def describe_drift(paths: Mapping[str, Any]) -> str:
 
 
 def read_returns(market: Market, model: str) -> FloatArray:
-    """Return the last log returns of a market, checked to be enough and to vary."""
     returns = log_returns(market)[1:][-MOST_RETURNS:]
     if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
         found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"

@@ -32,7 +32,6 @@ from backtest.venue import Option, Venue, require_costs
 
 SETTLEMENTS = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 EMPTY = {"signs": -1.0, "strikes": 1.0, "sizes": 1.0, "rates": 0.0}
-"""Terms where no contract is listed yet: numbers, worth nothing."""
 FARTHEST = 5.0
 """Standard deviations to expiry up to which strikes are listed."""
 LONGEST = 3 * 365 * DAY
@@ -41,13 +40,6 @@ LONGEST = 3 * 365 * DAY
 
 @dataclass(eq=False)
 class PathLister:
-    """The contracts that rules chose on a path so far, of all strikes and expiries of its grid.
-
-    Contracts that the account held before come first. ``feed`` has room for a number of them. A
-    contract is valued from the close at which it is chosen; ``seen`` is written at the closes at
-    which policies are asked. ``is_full`` says that a rule chose one for which there was no room.
-    """
-
     maker: SurfaceMaker
     surfaces: MovingSurfaces
     markets: Markets
@@ -71,15 +63,12 @@ class PathLister:
 
     @property
     def contracts(self) -> dict[str, Option]:
-        """The listed contracts by name."""
         return dict(zip(self.names, self.options, strict=True))
 
     def look(self, t: int) -> None:
-        """Write what is known of the listed contracts at the close of bar t."""
         self.quote(t, 0)
 
     def quote(self, t: int, first: int) -> None:
-        """Write what is known of the contracts from number ``first`` on at the close of bar t."""
         own, feed, seen = slice(first, len(self.names)), self.feed, self.seen
         spot = self.instants[1].marks[feed.instruments[0], t]
         forwards = spot * feed.bases_close[t, own]
@@ -94,7 +83,6 @@ class PathLister:
     def list_nearest(
         self, instrument: str, t: int, kind: str, delta: float, tenor: float, roll: float
     ) -> Mapping[str, int]:
-        """List the contract nearest to a tenor and a delta at the close of bar t."""
         if instrument not in {"", self.owner} or self.is_full:
             return {}
         found = self.find_nearest(t, kind, delta, tenor, roll)
@@ -103,7 +91,6 @@ class PathLister:
     def find_nearest(
         self, t: int, kind: str, delta: float, tenor: float, roll: float
     ) -> tuple[float, int] | None:
-        """Return the strike and the expiry nearest to a tenor and a delta at the close of bar t."""
         close = int(self.instants[1].time[t])
         days = np.round(YEAR_DAYS * ((self.expiry_times - close) / YEAR), 9)
         later = np.flatnonzero(days > roll)
@@ -115,7 +102,6 @@ class PathLister:
         return None if strike is None else (strike, expiry)
 
     def find_strike(self, t: int, close: int, expiry: int, kind: str, delta: float) -> float | None:
-        """Return the listed strike with the absolute Black delta nearest to that of ``delta``."""
         surfaces, step = self.surfaces, self.maker.step
         row, years = surfaces.locate(np.array([close]), "left"), (expiry - close) / YEAR
         spot = float(self.instants[1].marks[self.feed.instruments[0], t])
@@ -140,12 +126,10 @@ class PathLister:
         return float(strikes[np.lexsort((strikes, away))[0]])
 
     def make_option(self, kind: str, strike: float, expiry: int, settlement: str) -> Option:
-        """Return a contract of the grid."""
         spread = self.maker.surface.spread
         return write_option(kind, strike, expiry, self.owner, settlement, spread)
 
     def enter(self, t: int, kind: str, strike: float, expiry: int) -> Mapping[str, int]:
-        """Return the number of a contract, listed from the close of bar t on."""
         option = self.make_option(kind, strike, expiry, SETTLEMENTS[self.venue.contract.kind])
         same = self.same.get(name_terms(option, expiry))
         if same is not None:
@@ -158,7 +142,6 @@ class PathLister:
         return {self.names[k]: k}
 
     def list_contract(self, name: str, option: Option, expiry: int) -> int:
-        """Write a contract that is listed on the whole path; return its number."""
         k = len(self.names)
         contract = Contract(
             name=name,
@@ -178,14 +161,12 @@ class PathLister:
         return k
 
     def hold(self, held: Mapping[str, Option]) -> None:
-        """List contracts that the account held before, at the spread of the surface."""
         for name, option in held.items():
             own = replace(option, spread=self.maker.surface.spread)
             self.list_contract(name, own, find_expiry(own))
 
 
 def name_terms(option: Option, expiry: int) -> tuple[Any, ...]:
-    """Return what two contracts have in common that pay the same, whatever their names."""
     return option.kind, option.strike, expiry, option.size, option.settlement
 
 
@@ -193,7 +174,6 @@ def name_terms(option: Option, expiry: int) -> tuple[Any, ...]:
 def write_option(
     kind: str, strike: float, expiry: int, underlying: str, settlement: str, spread: float
 ) -> Option:
-    """Return a contract; those of a grid come up again on many paths."""
     return Option(
         kind=kind, strike=strike, expiry=format_time(expiry), underlying=underlying,
         settlement=settlement, spread=spread,
@@ -203,7 +183,6 @@ def write_option(
 def make_lister(
     markets: Markets, maker: SurfaceMaker, owner: str, venue: Any, width: int, slots: int
 ) -> PathLister:
-    """Return what lists contracts on a path: the last ``width`` bars of some markets."""
     feed, panel = make_option_feed(slots, markets.n_bars), markets.panel()
     feed.instruments[:] = markets.names.index(owner)
     for name, value in EMPTY.items():
@@ -226,7 +205,6 @@ def list_grid(
     every: int,
     settlement: str,
 ) -> Markets:
-    """Return a path that lists the contracts nearest to deltas and tenors from time to time."""
     lister = make_lister(path, maker, owner, None, path.n_bars, 1)
     closes = lister.instants[1].time
     listed = set()
@@ -243,7 +221,6 @@ def list_grid(
 
 
 def place_options(setup: Setup, lister: PathLister) -> Setup:
-    """Return the setup of an account whose policies choose from the grid of a path."""
     inputs, names = setup.inputs, lister.markets.names
     rule = setup.account.requirement
     terms = inputs.terms._replace(options=pack_option_terms(rule, lister.feed, names))
@@ -254,7 +231,6 @@ def place_options(setup: Setup, lister: PathLister) -> Setup:
 
 
 def add_options(markets: Markets, lister: PathLister, options: Mapping[str, Option]) -> Markets:
-    """Return markets that list options too, under the surfaces of a path."""
     listed: dict[str, Any] = {**markets, **options}
     return Markets(
         listed,

@@ -222,7 +222,6 @@ class Paths(Viewable):
 
     @checked
     def __getitem__(self, i: int) -> Any:
-        """Return path i as a Market or Markets: the last bar of history, and the bars after it."""
         number = find_path_number(i, self.count)
         path = self.markets_of(self.draw_plan(self.plan(number)), 0, number)
         return as_given(path, self.history)
@@ -388,17 +387,14 @@ class Paths(Viewable):
 
 
 def describe_choice(funding: FundingChoice) -> Any:
-    """Return how paths get their funding, as plain data."""
     return list(funding) if isinstance(funding, tuple) else funding
 
 
 def describe_model(model: PathModel) -> dict[str, Any]:
-    """Return a model as plain data."""
     return {"name": type(model).__name__, **model.to_dict()}
 
 
 def check_paths(paths: object, *, where: str) -> Paths:
-    """Return paths, or raise a ParameterError."""
     if not isinstance(paths, Paths):
         raise ParameterError(
             f"paths must be Paths, got {repr_plain(paths):.60}",
@@ -409,12 +405,6 @@ def check_paths(paths: object, *, where: str) -> Paths:
 
 
 def find_path_number(i: int, count: int) -> int:
-    """Return the number of a path; negative ones count from the end.
-
-    Raises
-    ------
-        IndexError: There is no such path, as Python's sequences tell it.
-    """
     if not -count <= i < count:
         raise IndexError(f"there are {count} paths, got {i}")
     return i % count

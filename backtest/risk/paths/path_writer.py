@@ -36,12 +36,6 @@ class PathBars(NamedTuple):
 
 
 class RowTable(NamedTuple):
-    """History as rows to repeat; arrays as :mod:`backtest.risk.paths.row_kernels` takes them.
-
-    ``rates`` are the settlements of each row, ``residuals`` those of the funding process at its
-    end, both by their order in the bar.
-    """
-
     moves: FloatArray
     ratios: FloatArray
     shares: FloatArray
@@ -56,14 +50,6 @@ class RowTable(NamedTuple):
 
 
 class PathSource(NamedTuple):
-    """What the bars of paths are drawn from.
-
-    ``last`` (9,) is the last bar of history: prices, marks and volume. ``terms`` are those of the
-    model's kernel. ``basis`` are the terms of the basis, None without mark prices. ``funding``
-    draws the settlements. ``loads`` join the draws of several instruments, see
-    :func:`backtest.risk.paths.draw_kernels.draw_joint`.
-    """
-
     model: PathModel
     calendar: PathCalendar
     last: FloatArray
@@ -84,7 +70,6 @@ class PathSource(NamedTuple):
         funding: FundingProcess,
         loads: tuple[float, ...],
     ) -> PathSource:
-        """Return the source of paths that continue a market."""
         names = ("open", "high", "low", "close")
         last = [getattr(history, name)[-1] for name in names]
         last += [getattr(history, f"mark_{name}")[-1] for name in names]
@@ -110,7 +95,6 @@ class PathSource(NamedTuple):
 
 
 def fit_basis(history: Market) -> FloatArray:
-    """Return the log of mark over last now, its mean, persistence, and deviation of its shocks."""
     basis = np.log(history.mark_close / history.close)
     mean = float(np.mean(basis))
     before, after = basis[:-1] - mean, basis[1:] - mean
@@ -127,7 +111,6 @@ def tabulate_rows(
     funding: FundingProcess,
     terms: FloatArray,
 ) -> RowTable:
-    """Return the bars of history as rows to repeat; ``terms`` are mean volume and the model's."""
     before = np.concatenate([[np.nan], history.close[:-1]])
     prices = (history.open, history.high, history.low, history.close)
     marks = (history.mark_open, history.mark_high, history.mark_low, history.mark_close)
@@ -171,10 +154,6 @@ def tabulate_rows(
 
 
 def find_cumulants(moves: FloatArray, *, is_scaled: bool) -> FloatArray:
-    """Return the cumulants of the log moves of rows, (4,), for their expected growth.
-
-    Rows that are never scaled have the whole of it as the first.
-    """
     if not is_scaled:
         return np.array([math.log(float(np.mean(np.exp(moves)))), 0.0, 0.0, 0.0])
     mean = float(np.mean(moves))
@@ -185,7 +164,6 @@ def find_cumulants(moves: FloatArray, *, is_scaled: bool) -> FloatArray:
 def write_paths(
     source: PathSource, keys: WordArray, since: IntArray, mirrored: IntArray, steps: int
 ) -> PathBars:
-    """Return the bars of the paths that some keys draw; see :mod:`path_kernels`."""
     calendar, n_paths = source.calendar, len(keys)
     width = len(calendar.time)
     prices, marks = np.empty((4, n_paths * width)), np.empty((4, n_paths * width))
@@ -231,10 +209,6 @@ def write_rates(
 
 
 def find_residuals(table: RowTable, rows: IntArray, calendar: PathCalendar) -> FloatArray:
-    """Return the residuals of the intervals that end in the rows drawn; NaN where one has none.
-
-    The last bar of history stands for the row before the first one drawn.
-    """
     bar = calendar.earned_bar
     known = np.where(bar > 0, rows[:, bar], rows[:, 1:2] - 1)
     order = np.minimum(calendar.earned_order, len(table.residuals) - 1)
@@ -252,7 +226,6 @@ def write_rows(
     keys: WordArray,
     since: IntArray,
 ) -> None:
-    """Choose rows of history and write the bars that repeat them."""
     calendar = source.calendar
     width = len(calendar.time)
     kernels = compile_module(row_kernels)

@@ -62,7 +62,6 @@ def sum_cumulants(size: float, terms: FloatArray) -> float:
 def sum_ended(
     mass: FloatArray, variances: FloatArray, rows: IntArray, own: IntArray, phase: int
 ) -> tuple[float, float]:
-    """Return the mass of the rows that no row of a phase follows, and the same times variance."""
     ended, weighted = 0.0, 0.0
     for row in rows:
         if row + 1 >= len(own) or own[row + 1] != phase:

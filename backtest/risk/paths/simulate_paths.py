@@ -39,7 +39,6 @@ MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each
     for each in (Filtered, Stationary, Block, GBM, Merton, Kou, Heston, Garch, Regimes)
 }
-"""The models by name."""
 BRIDGES = (1, 4)
 
 WHERE = "bt.simulate_paths"
@@ -157,7 +156,6 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
 
 
 def check_unlisted(markets: Markets) -> None:
-    """Refuse listed options."""
     if markets.options:
         raise ParameterError(
             "a market to simulate lists no options, because policies choose contracts on each "
@@ -174,7 +172,6 @@ def check_unlisted(markets: Markets) -> None:
 
 
 def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
-    """Return the bars that all instruments have, up to the start."""
     ended = [
         name
         for name, (_, stop) in zip(markets.names, markets.spans, strict=True)
@@ -195,7 +192,6 @@ def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
 
 
 def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, PathModel]:
-    """Return the model of each instrument; blocks of rows have the largest of their lengths."""
     given = name_values(model, history.names)
     if set(given) != set(history.names):
         raise ParameterError(
@@ -219,7 +215,6 @@ def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, P
 def read_fundings(
     funding: FundingChoice | Mapping[str, FundingChoice], history: Markets, *, is_resampled: bool
 ) -> FundingChoice | dict[str, FundingChoice]:
-    """Return how all instruments, or each of them, get their funding, checked."""
     if not isinstance(funding, Mapping):
         return read_funding(funding, is_resampled=is_resampled, where=WHERE)
     if set(funding) != set(history.names):
@@ -237,7 +232,6 @@ def read_fundings(
 def check_joint(
     correlation: object, common_jump: object, history: Markets, *, is_resampled: bool
 ) -> None:
-    """Require several instruments and parametric models where their draws are joined."""
     if common_jump is not None:
         Number(0.0, 1.0).check("common_jump", common_jump, where=Place("common_jump", of=WHERE))
     for name, given in (("correlation", correlation), ("common_jump", common_jump)):
@@ -256,7 +250,6 @@ def check_joint(
 
 
 def check_bridge(bridge: int) -> None:
-    """Require one step or four."""
     if isinstance(bridge, bool) or bridge not in BRIDGES:
         raise ParameterError(
             f"bridge must be 1 or 4 steps, got {bridge!r}",
@@ -266,7 +259,6 @@ def check_bridge(bridge: int) -> None:
 
 
 def select_history(market: Market, start: TimeLike) -> Market:
-    """Return the bars that have closed by the start."""
     if isinstance(start, str) and start == "now":
         history = market
     else:
@@ -291,7 +283,6 @@ def select_history(market: Market, start: TimeLike) -> Market:
 
 
 def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:
-    """Return the model given, fitted to history if it is a name or a class, with a drift."""
     if isinstance(model, PathModel):
         chosen = model
     elif isinstance(model, type) and issubclass(model, PathModel) and model in MODELS.values():

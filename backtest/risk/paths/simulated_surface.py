@@ -217,7 +217,6 @@ class SurfaceMaker:
 
     @classmethod
     def of(cls, surface: SimulatedSurface, history: Market) -> SurfaceMaker:
-        """Return what makes the surfaces of paths that continue a market."""
         per_year, closes = count_per_year(history), history.close[-MOST_RETURNS:]
         bar = YEAR_DAYS * DAY / per_year
         lives = np.array([parse_duration(x, where="half_life") for x in surface.half_lives])
@@ -231,10 +230,6 @@ class SurfaceMaker:
         return cls(surface, start, keeps, long_run, per_year, step)
 
     def make(self, stamps: IntArray, closes: FloatArray) -> MovingSurfaces:
-        """Return the surfaces after each close of a path, whose first one is that of history.
-
-        ``stamps`` are just before the closes of bars: the surface of a close is known there.
-        """
         own = self.surface
         variances = weigh_squares(closes, self.start, self.keeps, self.per_year)
         levels = own.find_levels(variances, self.long_run)
@@ -242,7 +237,6 @@ class SurfaceMaker:
 
 
 def read_surfaces(given: Any, names: tuple[str, ...], *, where: str) -> dict[str, SimulatedSurface]:
-    """Return the surface of the instrument on which options are traded, if there is one."""
     if given is None:
         return {}
     found = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)

@@ -44,5 +44,4 @@ def tilt_models(paths: Paths, force: FloatArray) -> tuple[dict[str, PathModel], 
 
 
 def can_tilt(paths: Paths) -> bool:
-    """Return whether paths can be pushed towards a liquidation by exponential tilting."""
     return tilt_models(paths, np.full(len(paths.names), 1e-9)) is not None

@@ -20,25 +20,17 @@ LARGEST_STEP = 32.0
 
 
 class Direction(NamedTuple):
-    """Leading market of a search, adverse direction (1 up, -1 down), and if a position gains."""
-
     lead: str
     side: float
     is_hedged: bool
 
 
 class BreakEven(NamedTuple):
-    """The market that leads, and its move that liquidates; NaN if none does."""
-
     lead: str
     move: float
 
 
 def find_break_even(run: StressRun, scenario: Scenario) -> BreakEven:
-    """Return the move of the leading price at which the account is liquidated.
-
-    The leading market is the first that moves in the scenario, or the first of all if none does.
-    """
     moves = run.find_moves(scenario)
     lead = next((name for name, move in moves.items() if move != 0.0), next(iter(moves)))
     way = find_direction(run, lead, scale_moves(moves, lead))
@@ -56,17 +48,12 @@ def find_break_even(run: StressRun, scenario: Scenario) -> BreakEven:
 
 
 def scale_moves(moves: Mapping[str, float], lead: str) -> dict[str, float]:
-    """Return the log moves of all markets over that of the leading one; 1 if none moves."""
     if moves[lead] == 0.0:
         return dict.fromkeys(moves, 1.0)
     return {name: math.log1p(move) / math.log1p(moves[lead]) for name, move in moves.items()}
 
 
 def find_direction(run: StressRun, lead: str, ratios: Mapping[str, float]) -> Direction:
-    """Return the adverse direction of the leading price; down if neither direction is adverse.
-
-    ``ratios`` are the log moves over that of the leading market.
-    """
     exposures = run.account.measure_exposures()
     gains = [exposures[name] * ratio for name, ratio in ratios.items()]
     side = 1.0 if sum(gains) < 0.0 else -1.0
@@ -74,10 +61,6 @@ def find_direction(run: StressRun, lead: str, ratios: Mapping[str, float]) -> Di
 
 
 def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> BreakEven:
-    """Return the move at the worst point of a replay, all log moves scaled, that liquidates.
-
-    It is the move of the first market that moves against its position.
-    """
     exposures = run.account.measure_exposures()
     worst = {
         name: float(each.last[1].max() if exposures[name] < 0.0 else each.last[2].min())
@@ -105,13 +88,11 @@ def find_break_even_of(run: StressRun, scenario: Scenario, bars: Bars) -> BreakE
 
 
 def find_farthest(bars: ShockBars) -> float:
-    """Return the log of the extreme that is farthest from where the bars begin."""
     low, high = math.log(bars.last[2].min()), math.log(bars.last[1].max())
     return low if -low >= high else high
 
 
 def bisect(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
-    """Bisect for the move that first liquidates the account; NaN if the far end does not."""
     if is_dead(alive):
         return alive
     if not is_dead(dead):
@@ -122,11 +103,6 @@ def bisect(is_dead: Callable[[float], bool], alive: float, dead: float) -> float
 def search(
     is_dead: Callable[[float], bool], to_value: Callable[[float], float], largest: float
 ) -> float:
-    """Return the smallest value found at which an account is liquidated; NaN if there is none.
-
-    Steps are doubled, as far moves need not liquidate a hedge that a smaller one does.
-    ``to_value`` makes the value of a step.
-    """
     alive, step = to_value(0.0), SMALLEST_STEP
     if is_dead(alive):
         return alive
@@ -139,10 +115,6 @@ def search(
 
 
 def halve(is_dead: Callable[[float], bool], alive: float, dead: float) -> float:
-    """Return where an account begins to be liquidated, to 2^-60 of the way from one end.
-
-    It lives at ``alive`` and is liquidated at ``dead``.
-    """
     for _ in range(STEPS):
         middle = 0.5 * (alive + dead)
         if middle in (alive, dead):

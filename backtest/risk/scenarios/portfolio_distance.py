@@ -59,6 +59,5 @@ def measure_portfolio_distance(
 
 
 def value_all_at(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> None:
-    """Value positions, collateral and options at some prices."""
     value_at(state, values, prices)
     price_options(terms, state, values)

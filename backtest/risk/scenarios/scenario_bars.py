@@ -40,25 +40,17 @@ class ShockBars(NamedTuple):
 
 
 def make_flat_bars(n: int) -> ShockBars:
-    """Return n bars that do not move, without volume and settlements."""
     still = np.ones((4, n))
     return ShockBars(still, still, np.zeros(n), np.zeros(0), np.zeros(0))
 
 
 Bars = Mapping[str, ShockBars]
-"""The bars of a scenario by name."""
 
 
 def find_moves(
     scenario: Scenario, markets: Mapping[str, Market], resting: Set[str] = frozenset()
 ) -> dict[str, float]:
-    """Return the move of each market in a scenario, a fraction of its last close.
-
-    Without a correlation, markets without a move of their own have that of all. With one, c, a
-    market without a move of its own has the log move ``c sigma z``: what is expected of it if those
-    that have one (or else the first) moved by z of their own volatilities in the mean. Those
-    ``resting`` have no move but their own.
-    """
+    """Return the move of each market in a scenario, a fraction of its last close."""
     own = {} if scenario.prices is None else dict(scenario.prices)
     for name in own:
         if name not in markets:
@@ -98,11 +90,6 @@ def shrink(log_move: float) -> float:
 def shift_scenario(
     scenario: Scenario, moves: Mapping[str, float], lead: str, move: float
 ) -> Scenario:
-    """Return the scenario in which ``lead`` moves otherwise, and all others in proportion.
-
-    If all moves are equal, they stay equal; otherwise all log moves are multiplied by one factor.
-    ``moves`` are those of the scenario (:func:`find_moves`).
-    """
     before = moves[lead]
     if all(each == before for each in moves.values()):
         return scenario.override(
@@ -117,11 +104,6 @@ def shift_scenario(
 def make_all_bars(
     scenario: Scenario, markets: Mapping[str, Market], moves: Mapping[str, float], bare: Set[str]
 ) -> Bars:
-    """Return the bars of a scenario from its figures, of each market.
-
-    Bridges of several markets have the correlation of the scenario, 1 without one. The ``bare``
-    pay no funding and have no basis.
-    """
     n = count_scenario_bars(scenario, next(iter(markets.values())).interval)
     rho = 1.0 if scenario.correlation is None else scenario.correlation
     rng = np.random.Generator(np.random.Philox(scenario.seed))
@@ -137,7 +119,6 @@ def make_all_bars(
 
 
 def count_scenario_bars(scenario: Scenario, interval: int) -> int:
-    """Return how many bars a scenario takes, rounded up; none if it is empty."""
     if scenario.is_empty:
         return 0
     if scenario.over is None:
@@ -147,10 +128,6 @@ def count_scenario_bars(scenario: Scenario, interval: int) -> int:
 
 
 def make_bars(scenario: Scenario, market: Market, n: int, noise: FloatArray) -> ShockBars:
-    """Return n bars of a scenario of one market from its figures.
-
-    ``noise`` (16 n,) are the normal numbers of a bridge.
-    """
     steps = np.arange(1, n + 1) / max(n, 1)
     end = math.log1p(scenario.price)
     if scenario.shape == "bridge" and scenario.volatility > 0.0:
@@ -188,7 +165,6 @@ def measure_recent(market: Market) -> float:
 
 
 def is_calm(bars: ShockBars, market: Market) -> bool:
-    """Return whether the closes of some bars move less than those of the last 30 days did."""
     moves = np.diff(np.log(np.concatenate([[1.0], bars.last[3]])))
     size = float(np.sqrt(np.mean(moves**2))) if len(moves) > 1 else 0.0
     return 0.0 < size < measure_recent(market)
@@ -197,7 +173,6 @@ def is_calm(bars: ShockBars, market: Market) -> bool:
 def walk_bridge(
     scenario: Scenario, market: Market, n: int, end: float, noise: FloatArray
 ) -> FloatArray:
-    """Return bars of a Brownian bridge to ``end``, of 16 steps each."""
     sigma, steps = measure_recent(market), 16 * n
     walk = np.cumsum(noise) * scenario.volatility * sigma / 4.0
     share = np.arange(1, steps + 1) / steps
@@ -211,10 +186,6 @@ def walk_bridge(
 
 
 def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
-    """Return the bars of the days of a scenario from data.
-
-    None if the data do not cover them, or are of another kind of asset than the scenario.
-    """
     if data is None or scenario.date is None or scenario.until is None:
         return None
     if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
@@ -237,7 +208,6 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
 
 
 def relate(data: Market, first: int, last: int) -> ShockBars:
-    """Return the bars from ``first`` up to ``last`` relative to the close before them."""
     names = ("open", "high", "low", "close")
     base = data.close[first - 1]
     part = slice(first, last)
@@ -253,7 +223,6 @@ def relate(data: Market, first: int, last: int) -> ShockBars:
 
 
 def append_bars(market: Market, bars: ShockBars, base: float | None = None) -> Market:
-    """Return a market with bars after its end, scaled to its last close."""
     n = bars.last.shape[1]
     close = float(market.close[-1]) if base is None else base
     start = int(market.time[-1]) + market.interval

@@ -62,7 +62,6 @@ AXES = (
     "price", "implied_volatility", "volatility", "funding", "spread", "depth", "margin", "adl",
     "basis",
 )  # fmt: skip
-"""The fields of a scenario that a ladder may go along."""
 
 
 @checked_only("progress", "data")
@@ -164,7 +163,6 @@ def stress(
 
 
 def find_loss(result: Result) -> str:
-    """Return when the account of a run was ruined, and what was left; empty if it was not."""
     if not result.metrics["ruined"]:
         return ""
     time = format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
@@ -172,15 +170,12 @@ def find_loss(result: Result) -> str:
 
 
 class Runs:
-    """The account of a result under the margin tables of scenarios, kept by their time."""
-
     def __init__(self, result: Result, rules: str) -> None:
         refuse_currencies(result.account, where="bt.stress, result")
         self.result, self.rules = result, rules
         self.by_time: dict[int, StressRun] = {}
 
     def under(self, scenario: Scenario) -> StressRun:
-        """Return the account under the margin tables of a scenario."""
         time = find_table_time(self.result, self.rules, scenario)
         if time not in self.by_time:
             self.by_time[time] = StressRun(self.result, fix_margin_tables(self.result, time))
@@ -188,7 +183,6 @@ class Runs:
 
 
 def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
-    """Return scenarios, checked to be some, with different names."""
     given = crashes() if scenarios is None else scenarios
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
@@ -209,10 +203,6 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
 
 
 def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[str, Any], str, bool]:
-    """Return the row of a scenario, the market whose move is its break-even, and if it misleads.
-
-    Bars made from figures mislead a policy with columns if they move less than the bars before.
-    """
     replayed = slice_replays(run, scenario, data)
     bars = run.make(scenario) if replayed is None else replayed
     outcome = run.live(scenario, bars)
@@ -232,10 +222,6 @@ def run_scenario(run: StressRun, scenario: Scenario, data: Any) -> tuple[dict[st
 
 
 def slice_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
-    """Return the bars of the days of a scenario from data; None if they do not cover all.
-
-    Collateral with a constant price that the data do not name stays at it.
-    """
     markets = read_data(data, run)
     found = {
         name: slice_replay(scenario, markets.get(name), run.history.interval) for name in run.moving
@@ -249,7 +235,6 @@ def slice_replays(run: StressRun, scenario: Scenario, data: Any) -> Bars | None:
 
 
 def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
-    """Return the data of a replay by name; those of one instrument may be a market."""
     if data is None:
         return {}
     markets: Markets = as_markets(data, where=f"{WHERE}, data")
@@ -266,7 +251,6 @@ def read_data(data: Any, run: StressRun) -> Mapping[str, Market]:
 
 
 def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
-    """Return every combination of the axes of a ladder."""
     if ladder is None:
         return []
     if not isinstance(ladder, Mapping):
@@ -298,7 +282,6 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
 def run_ladder(
     runs: Runs, grid: list[dict[str, float]], progress: Progress | None, done: int, total: int
 ) -> pd.DataFrame:
-    """Return what the one-bar shocks of a ladder do, indexed by its axes."""
     rows: list[StressOutcome] = []
     for k, point in enumerate(grid, 1):
         shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
@@ -312,11 +295,6 @@ def run_ladder(
 
 
 def find_values(axis: Any, name: str) -> FloatArray:
-    """Return the values of an axis of a ladder.
-
-    ``(low, high, n)`` with a whole n over 2 are n values from low to high; any other sequence is
-    the values themselves.
-    """
     try:
         given = [float(x) for x in axis]
         is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2

@@ -48,7 +48,6 @@ NO_STOPS: dict[str, Any] = {
     "equity_stop": None,
     "max_holding": None,
 }
-"""Terms of an account while no stop acts."""
 USUAL_BARS = 2000
 """Bars of a scenario and of the search for its break-even, roughly."""
 SEARCHED = 16
@@ -56,15 +55,9 @@ SEARCHED = 16
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
 OF_ACCOUNT = ("wallet", "fund", "cursor", "pools", "priced", "amounts", "prices")
-"""The arrays of a state that have no entry for each instrument."""
 
 
 class Shocked(NamedTuple):
-    """Where an account is after the bars of a scenario, and the sums over these bars.
-
-    ``quantities`` are the positions by name. ``distance`` is NaN if no price liquidates.
-    """
-
     wealth: float
     quantities: Mapping[str, float]
     liquidations: int
@@ -77,12 +70,10 @@ class Shocked(NamedTuple):
 
 
 def compute_quote_value(contract: Contract, price: float) -> float:
-    """Return the notional of one contract at a price, positive."""
     return abs(compute_value(contract.size, contract.kind == "inverse", price))
 
 
 def select_state(state: AccountState, kept: list[int]) -> AccountState:
-    """Return a copy of the state of an account with some of its instruments only."""
     n = len(state.margin)
 
     def cut(name: str, array: FloatArray) -> FloatArray:
@@ -97,7 +88,6 @@ def select_state(state: AccountState, kept: list[int]) -> AccountState:
 
 
 def select_memory(result: Result, kept: list[int]) -> FloatArray:
-    """Return what the policies of some instruments remember, and what the overlay does."""
     policies = [*result.policies.values(), result.overlay]
     sizes = [0 if each is None else len(start_memory(each) or ()) + 1 for each in policies]
     parts = np.split(read_memory(result), np.cumsum(sizes)[:-1])
@@ -106,52 +96,34 @@ def select_memory(result: Result, kept: list[int]) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class StressAccount:
-    """The account at the end of a run, and the last bars of its markets.
-
-    Parameters
-    ----------
-    result : Result
-        The run.
-    history : Markets
-        The last bars. Instruments that ended before them are left out.
-    venues : mapping of str to Venue
-        The rules after the run, each with one margin table.
-    """
-
     result: Result
     history: Markets
     venues: Mapping[str, Venue]
 
     @functools.cached_property
     def kept(self) -> list[int]:
-        """The places of the instruments of the history in the run."""
         return [self.result.names.index(name) for name in self.history]
 
     @functools.cached_property
     def state(self) -> AccountState:
-        """Where the run ended."""
         return read_state(self.result)
 
     @property
     def wealth(self) -> float:
-        """Equity and reserve."""
         equity, reserve = (self.result.of_account(name) for name in ("equity", "reserve"))
         return float(equity[-1] + reserve[-1])
 
     @property
     def quantities(self) -> dict[str, float]:
-        """The positions by name."""
         held = self.state.held.quantities
         return dict(zip(self.result.names, held.tolist(), strict=True))
 
     @property
     def resting(self) -> frozenset[str]:
-        """Collateral with a constant price."""
         return frozenset(name for name, each in self.assets.items() if np.ptp(each.close) == 0.0)
 
     @functools.cached_property
     def assets(self) -> dict[str, Market]:
-        """The prices of collateral that has not those of an instrument, on the clock."""
         fields = read_assets(self.history, self.base.account)
         return {
             each.name: make_asset(each.name, self.history, fields, c)
@@ -160,25 +132,21 @@ class StressAccount:
         }
 
     def find_instrument(self, prices: object) -> str | None:
-        """Return the instrument whose prices a collateral has; None if they are its own."""
         whole: Mapping[str, Market] = self.result.markets or {}
         same = [name for name in self.history if whole[name] is prices]
         return prices if isinstance(prices, str) else next(iter(same), None)
 
     def list_moving(self) -> dict[str, Market]:
-        """Return the markets of instruments that go on, and of collateral with its own prices."""
         alive = {name: each for name, each in self.history.items() if self.goes_on(name)}
         return alive | self.assets if alive else {}
 
     def goes_on(self, name: str) -> bool:
-        """Return whether an instrument can be traded after the run."""
         expires, end = self.venues[name].contract.expires, self.history.end
         if expires is not None and end >= to_nanoseconds(expires, where="Contract.expires"):
             return False
         return self.history[name].end == end
 
     def measure_exposures(self) -> dict[str, float]:
-        """Return what the account gains by each market if its log price rises by 1."""
         found = dict.fromkeys(self.list_moving(), 0.0)
         for name in found:
             if name in self.history:
@@ -195,10 +163,6 @@ class StressAccount:
         return found
 
     def find_distance(self) -> float:
-        """Return the smallest distance of a mark close from its liquidation price, others frozen.
-
-        NaN if no price liquidates.
-        """
         last = self.result.positions
         last = last[last["time"] == last["time"].iloc[-1]]
         price = last["liquidation_price"]
@@ -207,7 +171,6 @@ class StressAccount:
 
     @functools.cached_property
     def base(self) -> Setup:
-        """The setup of the account on its history."""
         result, history = self.result, self.history
         kept = {name: result.policies[name] for name in history}
         signal = np.zeros((history.n_bars, len(history)))
@@ -230,17 +193,14 @@ class StressAccount:
 
     @property
     def has_columns(self) -> bool:
-        """Whether a policy reads columns, which may depend on the path of the price."""
         return any(each.columns for each in self.base.observed)
 
     @functools.cached_property
     def is_compiled(self) -> bool:
-        """Whether scenarios run compiled: as the run did, unless plain Python is faster."""
         return may_compile(self.result, self.base, USUAL_BARS)
 
     @functools.cached_property
     def measure(self) -> Callable[..., float]:
-        """The function that measures the distance, for a requirement of one's own its twin."""
         own = self.base.account.requirement
         if not isinstance(own, OwnMargin):
             return portfolio_distance.measure_portfolio_distance
@@ -260,10 +220,6 @@ class StressAccount:
         *,
         is_search: bool,
     ) -> Shocked:
-        """Return the account after the bars that follow its history.
-
-        ``implied`` is by how much the volatilities of options are multiplied in the end.
-        """
         given = {name: markets.get(name, market) for name, market in self.history.items()}
         panel = end_expired(keep_surfaces(remake(self.history, given)), venues)
         weights = np.tile(self.state.signal[self.kept, None], (1, panel.n_bars))
@@ -273,7 +229,6 @@ class StressAccount:
         return StressLoop(self, setup, implied).sum_bars(outage, is_search=is_search)
 
     def reprice(self, markets: Mapping[str, Market]) -> Account:
-        """Return the account with its flows, and its collateral at the prices of a scenario."""
         known = self.base.account
         assets = [
             replace(each, prices=self.find_instrument(each.prices) or markets[each.name])
@@ -283,14 +238,12 @@ class StressAccount:
 
 
 def keep_surfaces(markets: Markets) -> Markets:
-    """Return markets whose last surfaces hold for as long as a scenario takes."""
     if markets.listing is not None:
         markets.listing = markets.listing._replace(max_age=FOREVER)
     return markets
 
 
 def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
-    """Multiply volatilities from a bar on, evenly more until the last; nothing is quoted there."""
     n = len(options.marks_open) - first
     if options.marks_open.shape[1] == 0:
         return
@@ -301,7 +254,6 @@ def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
 
 
 def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: int) -> Market:
-    """Return the prices of collateral c on a clock as a market without volume and funding."""
     empty = np.zeros(0)
     prices: dict[str, Any] = {field: assets[f"asset_{field}"][c] for field in ASSET}
     return Market(
@@ -324,8 +276,6 @@ def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: i
 
 
 class StressLoop(PortfolioBars):
-    """The loop over the bars of a scenario, bar by bar."""
-
     def __init__(self, account: StressAccount, setup: Setup, implied: float) -> None:
         super().__init__(setup, is_compiled=account.is_compiled)
         self.implied = implied
@@ -337,7 +287,6 @@ class StressLoop(PortfolioBars):
         self.kinds: list[FloatArray] = [np.zeros(0)]
 
     def read_quiet(self) -> PortfolioInputs:
-        """Return the inputs of an account without stops."""
         setup = self.setup
         quiet = read_portfolio_inputs(
             setup.markets,
@@ -352,7 +301,6 @@ class StressLoop(PortfolioBars):
         return quiet
 
     def sum_bars(self, outage: int, *, is_search: bool) -> Shocked:
-        """Take the account through the bars."""
         first = self.first
         quiet = self.read_quiet() if outage else self.inputs
         least = math.inf
@@ -373,16 +321,13 @@ class StressLoop(PortfolioBars):
         return self.sum_up(least)
 
     def drop_decisions(self) -> None:
-        """Drop the decisions that would fill next."""
         self.state.leverage[:], self.state.is_pending[:] = np.nan, 0
 
     def pass_bars(self, inputs: PortfolioInputs, t: int, stop: int) -> None:
-        """Take the account through the bars from t on."""
         self.counts, entries = self.drive(inputs, self.state, self.counts, t, stop)
         self.kinds.append(entries[:, 1])
 
     def measure_distance(self, inputs: PortfolioInputs, t: int) -> float:
-        """Return how near bar t comes to a liquidation."""
         state, assets = copy_state(self.state), len(self.state.priced)
         room, terms = (
             (new_quotes(self.n, assets), new_scratch(self.n, assets)),
@@ -394,7 +339,6 @@ class StressLoop(PortfolioBars):
             return float(self.account.measure(terms, inputs.feed, state, *room, t))
 
     def sum_up(self, distance: float) -> Shocked:
-        """Return the account now, and the sums over its bars."""
         record = self.tape.record.account._asdict()
         kinds, last = np.concatenate(self.kinds), int(self.tape.cursor[0] - self.setup.first)
         held = self.state.held.quantities.tolist()

@@ -180,7 +180,6 @@ class Stress(SettingsResult):
 
 
 def list_losses(ladder: pd.DataFrame | None, places: int) -> list[str]:
-    """Return the losses of a short ladder of one or two axes as lines of text."""
     if ladder is None:
         return []
     if len(ladder) > MOST_SHOCKS or ladder.index.nlevels > 2:
@@ -192,7 +191,6 @@ def list_losses(ladder: pd.DataFrame | None, places: int) -> list[str]:
 
 
 def draw_ladder(ladder: pd.DataFrame | None) -> ShownChart:
-    """Return the loss of a ladder: a line for one axis, a map of the first two otherwise."""
     names = [] if ladder is None else [str(name) for name in ladder.index.names[:2]]
     caption = f"Loss of one-bar shocks, by {' and '.join(names)}."
     loss, kind = None if ladder is None else ladder["loss"], "heat" if len(names) > 1 else "line"
@@ -201,5 +199,4 @@ def draw_ladder(ladder: pd.DataFrame | None) -> ShownChart:
 
 
 def describe_lost(lost: str) -> str:
-    """Return that a scenario can do nothing more to an account, without a full stop."""
     return f"the account was ruined in the run, at {lost}: no scenario can change it"

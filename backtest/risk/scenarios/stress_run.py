@@ -45,20 +45,14 @@ class StressOutcome(NamedTuple):
 
 
 def scale(venue: Venue, name: str, factor: float, most: float) -> Cost:
-    """Return a cost of a venue, by its dotted name, multiplied."""
     return scale_cost(pick_cost(venue, name), factor, most=most, where=f"Venue.{name}")
 
 
 def list_worsenings(venue: Venue) -> list[str]:
-    """Return the names of what worsens a fill besides impact."""
     return ["slippage.rate", *(["slippage.spread"] if has_spread(venue) else [])]
 
 
 def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
-    """Return a venue under the margin, spread and depth of a scenario.
-
-    Impact is ``Y sigma sqrt(dN / ADV)``: a share d of the depth is a factor 1 / sqrt(d) of it.
-    """
     changes: dict[str, Any] = {}
     if scenario.margin != 1.0:
         for name in MULTIPLIERS:
@@ -77,22 +71,11 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
 
 @dataclass(frozen=True, eq=False)
 class StressRun:
-    """An account where a run ended, to be taken through scenarios.
-
-    Parameters
-    ----------
-    result : Result
-        A run in this process; its policies go on deciding.
-    venues : mapping of str to Venue
-        The rules after its end, each with one margin table.
-    """
-
     result: Result
     venues: Mapping[str, Venue]
 
     @functools.cached_property
     def history(self) -> Markets:
-        """The last bars of the markets of the run."""
         markets = self.result.markets
         if markets is None or not self.result.policies:
             raise ParameterError(
@@ -104,12 +87,10 @@ class StressRun:
 
     @functools.cached_property
     def account(self) -> StressAccount:
-        """The account at the end of the run."""
         return StressAccount(self.result, self.history, self.venues)
 
     @functools.cached_property
     def moving(self) -> dict[str, Market]:
-        """The markets that have bars in a scenario: of instruments and of collateral."""
         found = self.account.list_moving()
         if not found:
             raise ParameterError(
@@ -121,16 +102,13 @@ class StressRun:
         return found
 
     def find_moves(self, scenario: Scenario) -> dict[str, float]:
-        """Return the move of each market in a scenario."""
         return find_moves(scenario, self.moving, self.account.resting)
 
     def make(self, scenario: Scenario) -> Bars:
-        """Return the bars of a scenario from its figures, of each market that moves."""
         moves, bare = self.find_moves(scenario), {*self.moving} - {*self.history}
         return make_all_bars(scenario, self.moving, moves, bare)
 
     def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
-        """Return what a scenario does to the account."""
         before = self.account.wealth
         if count_bars(bars) == 0:
             distance = self.account.find_distance()
@@ -163,7 +141,6 @@ class StressRun:
         )
 
     def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
-        """Return whether a scenario liquidates the account."""
         if count_bars(bars) == 0:
             return False
         return self.pass_bars(scenario, bars, is_search=True)[1].liquidations > 0
@@ -171,7 +148,6 @@ class StressRun:
     def pass_bars(
         self, scenario: Scenario, bars: Bars, *, is_search: bool
     ) -> tuple[dict[str, Market], Shocked]:
-        """Return the markets with the bars of a scenario, and the account after them."""
         markets = {name: append_bars(each, bars[name]) for name, each in self.moving.items()}
         venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
         outage = 0
@@ -185,19 +161,12 @@ class StressRun:
 
 
 def count_bars(bars: Bars) -> int:
-    """Return the number of bars of a scenario."""
     return int(next(iter(bars.values())).last.shape[1])
 
 
 def find_lost_profit(
     scenario: Scenario, contract: Contract, quantity: float, start: float, last: float
 ) -> float:
-    """Return the profit that is lost as the venue closes a share of a winning position.
-
-    The counterparty of a short is a long that entered at the last close before the scenario with
-    ``adl_leverage`` L: bankrupt at ``P (1 - 1 / L)``, where the share is closed instead of at the
-    last price. Nothing is lost if the price does not go beyond it.
-    """
     if scenario.adl == 0.0 or quantity == 0.0:
         return 0.0
     side = -1.0 if quantity < 0.0 else 1.0

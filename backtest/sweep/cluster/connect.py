@@ -32,15 +32,12 @@ CONFIG = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.scheduler.allowed-failures": 10,
 }
-"""Blocks of a million sets are large; Dask must not change the environment of this process; and a
-block fails after eleven workers died on it, as the first ones may have died of other blocks."""
 
 TLS = {
     "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "distributed.comm.tls.ca-file",
     "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": "distributed.comm.tls.client.cert",
     "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": "distributed.comm.tls.client.key",
 }
-"""Environment variables for the certificates of a client, and the Dask settings they set."""
 
 _LOCAL = re.compile(r"local(?::(\d+))?")
 _ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
@@ -48,12 +45,6 @@ _ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
 
 @contextlib.contextmanager
 def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]:
-    """Yield an evaluator that uses a cluster; the given one if ``cluster`` is None.
-
-    ``cluster`` is ``"tcp://host:port"`` or ``"tls://host:port"``, the address of a ``dask
-    scheduler`` with its ``dask worker`` processes, which run code for anyone who can reach them; or
-    ``"local:N"`` for N temporary processes of this machine.
-    """
     if cluster is None:
         yield evaluator
         return
@@ -68,13 +59,6 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
 
 
 def read_cluster(cluster: str) -> int | None:
-    """Return the number of local processes that ``cluster`` asks for; None for an address.
-
-    Examples
-    --------
-    >>> read_cluster("local:2"), read_cluster("tcp://10.0.0.1:8786")
-    (2, None)
-    """
     text = cluster if isinstance(cluster, str) else ""
     local = _LOCAL.fullmatch(text)
     if local and 1 <= int(local[1] or 0) <= MOST_LOCAL:
@@ -91,7 +75,6 @@ def read_cluster(cluster: str) -> int | None:
 
 
 def import_distributed() -> Any:
-    """Import the package distributed."""
     try:
         return importlib.import_module("distributed")
     except ImportError as error:
@@ -103,14 +86,12 @@ def import_distributed() -> Any:
 
 
 def list_missing_tls() -> str:
-    """Return the names of the TLS settings that are not set."""
     config = importlib.import_module("dask").config
     return ", ".join(name for name, key in TLS.items() if config.get(key, None) is None)
 
 
 @contextlib.contextmanager
 def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any]:
-    """Yield a client with at least one worker."""
     with contextlib.ExitStack() as stack:
         address = cluster
         if n_local is not None:
@@ -143,7 +124,6 @@ def connect(distributed: Any, cluster: str, n_local: int | None) -> Iterator[Any
 
 @contextlib.contextmanager
 def start_local(distributed: Any, n: int) -> Iterator[Any]:
-    """Yield a cluster of n processes on loopback, one thread each."""
     before = set(os.environ)
     try:
         cluster = distributed.LocalCluster(
@@ -172,7 +152,6 @@ def start_local(distributed: Any, n: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def silence_dask() -> Iterator[None]:
-    """Silence Dask log messages that duplicate ours."""
     dask = importlib.import_module("dask")
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.level for logger in loggers]

@@ -4,5 +4,4 @@ import signal
 
 
 def dask_setup(worker: object) -> None:  # noqa: ARG001 - Dask calls it so
-    """Ignore Ctrl-C, which a terminal sends to all processes at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -30,12 +30,6 @@ MOST_OBSERVED = 2_048
 
 
 class ClusterEvaluator(Evaluator):
-    """Evaluator that sends sets to the workers of a cluster; it replays single sets itself.
-
-    Each row depends on its set alone. So the numbers are those of one machine, bit for bit, however
-    sets are split into blocks and whichever worker evaluates them.
-    """
-
     def __init__(self, local: Evaluator, workers: Workers) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.workers = workers
@@ -50,7 +44,6 @@ class ClusterEvaluator(Evaluator):
         returns: bool = False,
         progress: Progress | None = None,
     ) -> Rows:
-        """Return the measures of all sets, as :meth:`Evaluator.evaluate` does."""
         wanted = WorkBlock({}, first, stop, returns or bool(self.equivalents))
         order = sort_sets(self, sets) if self.compile else np.arange(count_sets(sets))
         unit = PORTFOLIOS if self.is_portfolio else LANES
@@ -58,14 +51,12 @@ class ClusterEvaluator(Evaluator):
         return self.finish_rows(rows, returns)
 
     def evaluate_path(self, sets: Sets, *, progress: Progress | None = None) -> Rows:
-        """Return the measures that need the path of an account."""
         order = np.arange(count_sets(sets))
         return self._send(sets, order, WorkBlock({}, is_path=True), 1, progress)
 
     def _send(
         self, sets: Sets, order: IntArray, wanted: WorkBlock, unit: int, progress: Progress | None
     ) -> Rows:
-        """Evaluate sets in blocks, cut in the given order. Ctrl-C returns what is done."""
         rows = start_rows(sets, OF_PATH if wanted.is_path else self.measured)
         parts = split_blocks(order, self.workers.count_threads(), unit)
         blocks = [wanted._replace(sets=take_sets(sets, places)) for places in parts]
@@ -87,7 +78,6 @@ class ClusterEvaluator(Evaluator):
 
 
 def describe_job(evaluator: Evaluator) -> ClusterJob:
-    """Return an evaluator as it is sent to workers."""
     settings = EvaluatorSettings(
         evaluator.base,
         evaluator.signal,
@@ -106,17 +96,12 @@ def describe_job(evaluator: Evaluator) -> ClusterJob:
 
 
 def hash_market(market: Market | Markets) -> str:
-    """Return a hash by which workers know a market, or several markets.
-
-    Parts of a panel remember where its instruments end, which their bars do not say.
-    """
     ends = as_markets(market).last_opens
     content = json.dumps([type(market).__name__, market.content_hash, ends])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
-    """Return the order of sets in which those that share rules and columns are adjacent."""
     policy = build_policy(evaluator.base, evaluator.settings, take_sets(sets, 0))
     one = next(iter(as_markets(evaluator.market).values()))
     few = one.prefix(min(one.n_bars, MOST_OBSERVED))
@@ -130,15 +115,6 @@ def sort_sets(evaluator: Evaluator, sets: Sets) -> IntArray:
 
 
 def split_blocks(order: IntArray, threads: Sequence[int], unit: int) -> list[IntArray]:
-    """Cut an order into blocks: many per worker, each large enough for all of its threads.
-
-    Examples
-    --------
-    >>> [len(part) for part in split_blocks(np.arange(300), [1, 1], 64)]
-    [64, 64, 64, 64, 44]
-    >>> [len(part) for part in split_blocks(np.arange(10_000), [2], 64)][:2]
-    [384, 384]
-    """
     unit *= max(threads, default=1)
     size = unit * -(-len(order) // (SHARE * max(len(threads), 1) * unit))
     return [order[k : k + size] for k in range(0, len(order), size)]
@@ -147,7 +123,6 @@ def split_blocks(order: IntArray, threads: Sequence[int], unit: int) -> list[Int
 def put_result(
     rows: Rows, places: IntArray, result: BlockResult, sampled: dict[int, FloatArray]
 ) -> None:
-    """Write the result of a block into the rows of its sets."""
     if result.rows is not None:
         put_rows(rows, places, result.rows, sampled)
         return

@@ -1,9 +1,4 @@
-"""Send the user's code to workers that do not have its files.
-
-The user's modules are sent as source text. A worker imports them under their own names, so a policy
-is the same class there. Classes that a script or a notebook defines in ``__main__`` have no module
-to import; they are pickled by value.
-"""
+"""Send the user's code to workers that do not have its files."""
 
 from __future__ import annotations
 
@@ -26,7 +21,6 @@ from typing import Any, NamedTuple
 from backtest.policy import Combinator, combinator_of, rebuild_class
 
 OURS = frozenset({"backtest", "__main__", "__mp_main__"})
-"""Modules that are never sent: every worker has its own, which must have the same version."""
 
 
 class Source(NamedTuple):
@@ -41,7 +35,6 @@ Sources = Mapping[str, Source]
 
 
 def collect_sources() -> dict[str, Source]:
-    """Return the sources of the loaded modules that belong to the user."""
     installed = list_installed()
     found = {}
     for name, module in list(sys.modules.items()):
@@ -53,7 +46,6 @@ def collect_sources() -> dict[str, Source]:
 
 
 def list_installed() -> tuple[Path, ...]:
-    """Return the folders of Python and of installed packages."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = {sysconfig.get_path(name) for name in names}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
@@ -61,7 +53,6 @@ def list_installed() -> tuple[Path, ...]:
 
 
 def is_users(module: ModuleType, installed: Sequence[Path]) -> bool:
-    """Return whether a module is a Python file outside the installed packages."""
     file = getattr(module, "__file__", None)
     if not file or Path(file).suffix != ".py" or not Path(file).is_file():
         return False
@@ -70,7 +61,6 @@ def is_users(module: ModuleType, installed: Sequence[Path]) -> bool:
 
 
 def pickle_by_value(value: object) -> bytes:
-    """Pickle an object. What ``__main__`` defines is pickled by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is
@@ -88,13 +78,10 @@ def pickle_by_value(value: object) -> bytes:
 
 
 class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
-    """Importer of the modules that were sent to a worker, which come before its own files."""
-
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
 
     def add(self, sources: Sources) -> None:
-        """Add modules. If one of them is new or has changed, all are imported again."""
         if any(self.sources.get(name) != source for name, source in sources.items()):
             for name in {*self.sources, *sources}:
                 sys.modules.pop(name, None)
@@ -107,7 +94,6 @@ class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, *_: object, **__: object
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the spec of a module; None if neither it nor a submodule of it was sent."""
         source = self.sources.get(fullname)
         if source is not None:
             folders: list[str] | None = [] if source.is_package else None
@@ -119,15 +105,12 @@ class SentModules(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
         return None
 
     def get_source(self, fullname: str) -> str:
-        """Return the text of a module."""
         return self.sources[fullname].text
 
     def get_filename(self, fullname: str) -> str:
-        """Return the path that the file of a module had."""
         return self.sources[fullname].path
 
     def is_package(self, fullname: str) -> bool:
-        """Return whether a module is a package."""
         return self.sources[fullname].is_package
 
 
@@ -135,7 +118,6 @@ SENT_MODULES = SentModules()
 
 
 def unpickle_with_sources(content: bytes, sources: Sources) -> Any:
-    """Return the object of :func:`pickle_by_value`; its modules are imported from their sources."""
     if SENT_MODULES not in sys.meta_path:
         sys.meta_path.insert(0, SENT_MODULES)
     SENT_MODULES.add(sources)

@@ -25,23 +25,18 @@ KEPT = 4
 """How many markets, and how many evaluators, a worker caches."""
 
 LIBRARIES = ("leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "scipy", "arch")
-"""Libraries that numbers depend on."""
 
 _V = TypeVar("_V")
 
 
 class RecentlyUsed(OrderedDict[str, _V], Generic[_V]):
-    """Cache of the few values that were used last, by name."""
-
     def put(self, name: str, value: _V) -> None:
-        """Add a value, and drop those that were not used for longest."""
         self[name] = value
         self.move_to_end(name)
         while len(self) > KEPT:
             self.popitem(last=False)
 
     def use(self, name: str) -> _V | None:
-        """Return a value; None if it is not cached."""
         if name in self:
             self.move_to_end(name)
         return self.get(name)
@@ -50,17 +45,9 @@ class RecentlyUsed(OrderedDict[str, _V], Generic[_V]):
 MARKETS: RecentlyUsed[Market | Markets] = RecentlyUsed()
 EVALUATORS: RecentlyUsed[Evaluator] = RecentlyUsed()
 LOCK = threading.Lock()
-"""One block is evaluated at a time: it uses all threads of the worker."""
 
 
 class ClusterJob(NamedTuple):
-    """Evaluator that all blocks of a search share, as it is sent to workers.
-
-    ``name`` is a hash of the rest and ``market`` the hash of the market, or of all markets.
-    ``content`` is a pickled :class:`EvaluatorSettings`, ``sources`` are the user's modules that it
-    needs.
-    """
-
     name: str
     market: str
     content: bytes
@@ -68,8 +55,6 @@ class ClusterJob(NamedTuple):
 
 
 class EvaluatorSettings(NamedTuple):
-    """Arguments of an evaluator, without its market or markets and threads."""
-
     base: BaseTerms
     signal: Signal
     overlay: Policy | None
@@ -81,11 +66,6 @@ class EvaluatorSettings(NamedTuple):
 
 
 class WorkBlock(NamedTuple):
-    """Sets to evaluate, with the arguments of :meth:`Evaluator.evaluate`.
-
-    ``is_path`` requests the measures that need the path of an account instead of the others.
-    """
-
     sets: Sets
     first: int = 0
     stop: int | None = None
@@ -94,12 +74,6 @@ class WorkBlock(NamedTuple):
 
 
 class BlockResult(NamedTuple):
-    """Result of a block.
-
-    ``rows`` is None if the worker lacks the job, if all sets failed with the same ``error``, or if
-    evaluating them raised ``failure``. The client sets ``number``, that of the block.
-    """
-
     rows: Rows | None
     warnings: tuple[tuple[str, type[Warning]], ...]
     worker: str
@@ -110,14 +84,12 @@ class BlockResult(NamedTuple):
 
 @functools.cache
 def read_versions() -> dict[str, str]:
-    """Return the versions that must be the same on a client and its workers."""
     python = ".".join(platform.python_version_tuple()[:2])
     libraries = {name: find_version(name) for name in LIBRARIES}
     return {"python": python, **libraries, "source of backtest": hash_engine()}
 
 
 def hash_engine() -> str:
-    """Return a short hash of the source of this package."""
     digest = hashlib.sha256()
     folder = Path(str(resources.files("backtest")))
     paths = {*folder.rglob("*.py"), *folder.glob("strategies/*.py")}  # which may be a link
@@ -127,10 +99,6 @@ def hash_engine() -> str:
 
 
 def describe_failure(error: BaseException, worker: str) -> BacktestError:
-    """Return the error to raise for one of a worker, of a class that every process knows.
-
-    The user's own errors may not be pickled, and what cannot be unpickled never arrives.
-    """
     if not isinstance(error, BacktestError):
         return BacktestError(
             "every worker must be able to run the policy; one raised "
@@ -145,10 +113,6 @@ def describe_failure(error: BaseException, worker: str) -> BacktestError:
 
 
 def answer(function: Callable[..., Any], given: Sequence[Any], dask_worker: Any) -> Any:
-    """Return what a function returns, or the error to raise for one that it raised.
-
-    ``function`` takes the arguments in ``given``, and then the worker.
-    """
     try:
         return function(*given, dask_worker)
     except BaseException as error:  # an exit too: it would end the worker
@@ -156,7 +120,6 @@ def answer(function: Callable[..., Any], given: Sequence[Any], dask_worker: Any)
 
 
 def check_versions(versions: dict[str, str], market: str, dask_worker: Any) -> bool:
-    """Refuse a client with other versions; return whether this worker has a market, by its hash."""
     own = read_versions()
     differences = [
         f"{name} ({versions.get(name)}, the worker has {own[name]})"
@@ -174,12 +137,10 @@ def check_versions(versions: dict[str, str], market: str, dask_worker: Any) -> b
 
 
 def store_market(name: str, market: Market | Markets, _: Any) -> None:
-    """Cache a market, or several, under their hash."""
     MARKETS.put(name, market)
 
 
 def prepare_job(job: ClusterJob, dask_worker: Any) -> bool:
-    """Build and cache the evaluator of a job; return whether its market is cached."""
     market = MARKETS.use(job.market)
     if market is None:
         return False
@@ -207,7 +168,6 @@ def prepare_job(job: ClusterJob, dask_worker: Any) -> bool:
 
 
 def evaluate_block(job: str, block: WorkBlock) -> BlockResult:
-    """Evaluate the sets of a block."""
     import distributed  # noqa: PLC0415 - it runs this
 
     address = distributed.get_worker().address
@@ -226,7 +186,6 @@ def evaluate_block(job: str, block: WorkBlock) -> BlockResult:
 
 
 def compute_rows(evaluator: Evaluator, block: WorkBlock) -> Rows:
-    """Return the measures of a block's sets."""
     if block.is_path:
         return evaluator.evaluate_path(block.sets)
     return evaluator.evaluate(

@@ -1,8 +1,4 @@
-"""Send blocks of sets to the workers of a cluster and collect the results.
-
-Nothing is lost if a worker dies: Dask gives its blocks to others. A worker that joins later returns
-its first block and is then sent the job. A block whose result is lost is sent again.
-"""
+"""Send blocks of sets to the workers of a cluster and collect the results."""
 
 from __future__ import annotations
 
@@ -42,14 +38,11 @@ class ClusterLost(Exception):  # noqa: N818 - a reason to end with what is done
 
 
 class Workers:
-    """Workers of a cluster, reached by a Dask client; ``name`` is the address for messages."""
-
     def __init__(self, client: Any, name: str) -> None:
         self.client = client
         self.name = name
 
     def count_threads(self) -> list[int]:
-        """Return the number of threads of each worker; empty if the scheduler cannot be reached."""
         try:
             return list(self.client.nthreads().values())
         except OSError:
@@ -58,7 +51,6 @@ class Workers:
     def equip(
         self, job: ClusterJob, market: Market | Markets, workers: Sequence[str] | None = None
     ) -> None:
-        """Send workers a job, and the market where it is missing; refuse other versions."""
         found = self._call(workers, check_versions, read_versions(), job.market)
         lacking = [address for address, has_market in found.items() if not has_market]
         if lacking:
@@ -66,7 +58,6 @@ class Workers:
         self._call(list(found), prepare_job, job)
 
     def _call(self, workers: Sequence[str] | None, function: Any, *given: Any) -> dict[str, Any]:
-        """Call a function on workers; return the results by address, without workers that died."""
         try:
             found = self.client.run(answer, function, given, workers=workers, on_error="return")
         except OSError:
@@ -80,7 +71,6 @@ class Workers:
         return {name: each for name, each in found.items() if not isinstance(each, Exception)}
 
     def wait_for_scheduler(self) -> None:
-        """Wait for the client to reconnect; raise ClusterLost if it cannot."""
         while self.client.status == "connecting":
             time.sleep(0.05)
         if self.client.status != "running":
@@ -89,7 +79,6 @@ class Workers:
     def evaluate(
         self, job: ClusterJob, market: Market | Markets, blocks: Sequence[WorkBlock]
     ) -> Iterator[BlockResult]:
-        """Yield the results of blocks, in the order in which they are done."""
         self.equip(job, market)
         sent = SentBlocks(self, job, blocks)
         try:
@@ -108,8 +97,6 @@ class Workers:
 
 
 class SentBlocks:
-    """Blocks that were sent to the workers, and the queue of their results."""
-
     def __init__(self, workers: Workers, job: ClusterJob, blocks: Sequence[WorkBlock]) -> None:
         self.workers = workers
         self.client = workers.client
@@ -123,7 +110,6 @@ class SentBlocks:
         self.has_warned = False
 
     def send(self, number: int) -> None:
-        """Send a block, up to ATTEMPTS times."""
         if self.sent[number] >= ATTEMPTS:
             raise BacktestError(
                 f"the result of a block of sets was lost {ATTEMPTS} times; giving up",
@@ -139,7 +125,6 @@ class SentBlocks:
         future.add_done_callback(self.results.put)
 
     def receive(self) -> tuple[int, BlockResult | None]:
-        """Wait for the next block; return its number and its result, None if the result is lost."""
         while True:
             try:
                 future = self.results.get(timeout=TICK)
@@ -150,7 +135,6 @@ class SentBlocks:
         return self.pending.pop(future), self._read(future)
 
     def _read(self, future: Any) -> BlockResult | None:
-        """Return the result of a finished block; None if it is lost."""
         import distributed  # noqa: PLC0415 - the client is one of its
 
         try:
@@ -170,7 +154,6 @@ class SentBlocks:
         return result
 
     def _check_cluster(self) -> None:
-        """Warn once if no worker has been connected for long."""
         self.workers.wait_for_scheduler()
         if self.workers.count_threads():
             self.active_at = time.monotonic()
@@ -182,7 +165,6 @@ class SentBlocks:
             )
 
     def cancel(self) -> None:
-        """Cancel the blocks that are not done."""
         if self.pending and self.client.status == "running":
             self.client.cancel(list(self.pending), force=True)
         self.pending.clear()

@@ -28,7 +28,6 @@ TALLIED = {
     "fees": "fees", "slippage": "slippage", "impact": "impact", "funding": "funding",
     "interest": "interest", "traded": "traded", "liquidations": "liquidations", "ruin": "ruin",
 }  # fmt: skip
-"""Fields of a tally that the core measures need, with their rows."""
 
 TALLIED_MORE = {
     "downside": "downside", "price_pnl": "price_pnl", "liquidation_loss": "liquidation_loss",
@@ -40,11 +39,9 @@ TALLIED_MORE = {
     "liquidated_calls": "liquidated_calls", "call_days": "call_days",
     "take_profits": "take_profits", "carry": "carry", "disutility": "disutility",
 }  # fmt: skip
-"""Fields of a tally that the other measures need, with their rows."""
 
 
 def make_aligned(n: int) -> FloatArray:
-    """Return n zeros that begin at a cache line, so that no vector spans two lines."""
     per_line = CACHE_LINE // 8
     raw = np.zeros(n + per_line)
     first = -(raw.ctypes.data // 8) % per_line
@@ -54,7 +51,6 @@ def make_aligned(n: int) -> FloatArray:
 def start_block(
     task: GroupTask, values: Mapping[str, np.ndarray], terms: Mapping[str, FloatArray], n_rows: int
 ) -> FloatArray:
-    """Return the state of a block before its first bar."""
     whole = make_aligned((len(ROWS) + n_rows) * LANES)
     block = whole.reshape(-1, LANES)
     block[: len(ROWS)] = task.begun[:, None]
@@ -69,7 +65,6 @@ def start_block(
 
 
 def read_own_rows(task: GroupTask, terms: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return the rows of rules in which lanes differ."""
     rows: dict[str, Any] = {
         row: terms[name] for name, row in {**COMMON, **OWN}.items() if name in terms
     }
@@ -127,7 +122,6 @@ def start_fees(task: GroupTask, terms: Mapping[str, FloatArray]) -> LaneFees | N
 
 
 def read_metrics(task: GroupTask, block: FloatArray, n: int) -> dict[str, FloatArray]:
-    """Return the measures of the first n lanes."""
     rows = block.reshape(-1, LANES)[:, :n]
     names = {**TALLIED, **(TALLIED_MORE if task.kind.is_full is not None else {})}
     tally: dict[str, Any] = {name: rows[ROW[row]] for name, row in names.items()}

@@ -31,10 +31,8 @@ RULES = {
     "order_fee": "order_fee", "liquidation_impact": "liquidation_impact",
     "take_profit": "take_profit", "trailing_stop": "trailing_stop", "equity_stop": "equity_stop",
 }  # fmt: skip
-"""Rows that hold rules, with the fields of :class:`backtest.account.account_records.Rules`."""
 
 Loops = dict[tuple[Any, ...], tuple[Any, Any]]
-"""The loop over lanes, and the function it calls for a bar in full, by the types of the rules."""
 
 
 class GroupTask(NamedTuple):
@@ -70,7 +68,6 @@ def prepare_group(
     first: int,
     has_returns: bool,
 ) -> GroupTask:
-    """Return what all blocks of a group of a :class:`LaneRunner` have in common."""
     market, (policy, venue, account) = columns.whole, group.trio
     inputs = read_inputs(
         market,
@@ -128,7 +125,6 @@ def prepare_group(
 
 
 def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
-    """Return the rows that are not 0 before the first bar, except the rules."""
     paid_in = capital + reserve
     begun = {
         "cash": capital, "equity": capital, "reserve": reserve, "scale": 1.0, "target": math.nan,
@@ -151,7 +147,6 @@ def begin_rows(capital: Any, reserve: Any, ruin_at: Any) -> dict[str, Any]:
 
 
 def read_rule_rows(rules: Rules) -> dict[str, float]:
-    """Return the rows of rules, for lanes that share them."""
     margin = rules.instrument.margin
     fields = rules.instrument._asdict() | rules.account._asdict()
     rows = {row: fields[field] for row, field in RULES.items()}
@@ -160,7 +155,6 @@ def read_rule_rows(rules: Rules) -> dict[str, float]:
 
 
 def with_highest_fee(inputs: Inputs, group: LaneGroup) -> Inputs:
-    """Return inputs whose margin rules, present and later, use the highest closing fee."""
     takers = group.terms.get("venue.fees.taker")
     if takers is None or not group.trio.venue.includes_close_fee:
         return inputs
@@ -171,14 +165,12 @@ def with_highest_fee(inputs: Inputs, group: LaneGroup) -> Inputs:
 
 
 def as_arrays(margin: MarginRules) -> MarginRules:
-    """Return margin rules with brackets as arrays, of any number."""
     return MarginRules._make(
         np.array(value) if name in LEVELS else value for name, value in margin._asdict().items()
     )
 
 
 def needs_all(rules: Rules, policy: Policy) -> bool:
-    """Return whether the rules need more than orders, costs, and maintenance margin."""
     code = describe_function(formula_for(policy, ()), {})
     reads_entry = not code.is_complete or bool(code.names & {"entry", "wallet"})
     own = rules.instrument
@@ -189,10 +181,6 @@ def needs_all(rules: Rules, policy: Policy) -> bool:
 
 
 def choose_rules(rules: Rules, *, is_lean: bool) -> Rules:
-    """Return the rules for the loop, lean or with only the slowest optional parts left out.
-
-    A few kinds of rules compile sooner than all combinations.
-    """
     own = rules.instrument._replace(has_auto_margin=None, has_liquidation_impact=None)
     rules = rules._replace(instrument=own)  # these two act in full bars only
     if is_lean:
@@ -202,7 +190,6 @@ def choose_rules(rules: Rules, *, is_lean: bool) -> Rules:
 
 
 def set_parts(rules: Rules, part: bool | None, **more: Any) -> Rules:
-    """Return the rules with or without optional parts; ``more`` are others by name."""
     return Rules(
         account=rules.account._replace(has_interest=part),
         instrument=rules.instrument._replace(has_stop=part, keeps_entry=part, **more),
@@ -212,12 +199,6 @@ def set_parts(rules: Rules, part: bool | None, **more: Any) -> Rules:
 def find_constants(
     policy: Policy, sets: Mapping[str, np.ndarray], rows: IntArray
 ) -> tuple[tuple[str, Any], ...]:
-    """Return the parameters to write into the code: words, flags, and numbers that are 0 or 1.
-
-    These do not change the bits of any result, as other numbers could, and the compiler can remove
-    what they switch off. Parameters that the formula does not read are left out, so that one
-    compiled formula serves all their values.
-    """
     found = []
     unread = find_unread(policy)
     for name, value in policy.settings().items():
@@ -229,7 +210,6 @@ def find_constants(
 
 
 def show_table(task: GroupTask, margin: MarginRules) -> MarginRules:
-    """Return the margin rules that the policy sees: one bracket if it does not read them."""
     if task.reads_table:
         return margin
     return margin._replace(**{name: getattr(margin, name)[:1] for name in LEVELS})

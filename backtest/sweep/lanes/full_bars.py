@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 
 def undo_carry(rules: Rules, kind: Kind, block: FloatArray, i: int) -> None:
-    """Refund the funding and interest that one lane was charged in this bar."""
     block[cell(CASH, i)] = block[cell(CASH_BEFORE, i)]
     block[cell(FUNDING, i)] = block[cell(FUNDING_BEFORE, i)]
     if rules.instrument.is_isolated is not None:
@@ -69,7 +68,6 @@ def live_lane(
     i: int,
     t: int,
 ) -> bool:
-    """Take one lane through a bar as a single run does; return whether its books balance."""
     own = share(read_own_rules(rules, kind, block, i))
     before = read_state(rules, kind, block, at, i, t)
     after, ledger, quote = live_bar(own, plan, feed, before, log, t)
@@ -99,11 +97,6 @@ def live_lanes(
     is_ordinary: bool,
     t: int,
 ) -> int:
-    """Take lanes through a bar as single runs do; return one that does not balance, or -1.
-
-    In an ordinary bar only the odd lanes, after a refund of their charges if ``is_carrying``;
-    otherwise all lanes.
-    """
     rules, plan, feed, log = share(rules), share(plan), share(feed), share(log)
     for i in range(LANES):
         if is_ordinary and block[cell(STEP_LEFT, i)] != LIVE:
@@ -116,7 +109,6 @@ def live_lanes(
 
 
 def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, t: int) -> State:
-    """Return the state of one lane before bar t."""
     balances = read_balances(rules.instrument, block, at.value, i)
     equity = compute_equity(rules.instrument, balances, at.value)
     return State(
@@ -148,7 +140,6 @@ def read_state(rules: Rules, kind: Kind, block: FloatArray, at: Cursor, i: int, 
 def write_state(
     rules: Rules, block: FloatArray, i: int, before: State, after: State, ledger: Ledger, t: int
 ) -> None:
-    """Write the state of one lane after bar t, except its balances."""
     block[cell(RESERVE, i)] = after.reserve
     block[cell(RATIO, i)] = after.ratio
     block[cell(IS_CALLED, i)] = 1.0 if after.is_called else 0.0
@@ -175,7 +166,6 @@ def write_state(
 
 
 def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
-    """Add the ledger of a bar to the core measures of one lane."""
     block[cell(FEES, i)] += ledger.fees
     block[cell(SLIPPAGE, i)] += ledger.slippage
     block[cell(IMPACT, i)] += ledger.impact
@@ -186,11 +176,6 @@ def count_ledger(block: FloatArray, i: int, ledger: Ledger) -> None:
 
 
 def count_events(block: FloatArray, i: int, before: State, ledger: Ledger, t: int) -> None:
-    """Add the ledger of a bar to the other measures of one lane.
-
-    The leverage decay of the bar is computed at its close, from 1 / equity before the bar. Flows
-    change that number, and a liquidation or stop sets it to 0, which leaves out the bar.
-    """
     block[cell(PRICE_PNL, i)] += ledger.price_pnl
     block[cell(LIQUIDATION_LOSS, i)] += ledger.liquidation_loss
     block[cell(FLOWS, i)] += ledger.flows

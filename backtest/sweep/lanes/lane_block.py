@@ -37,12 +37,9 @@ CHUNK = 1_048_576
 """Bars between two checks whether to stop: 80 ms, beside the 0.3 ms of a call of the loop."""
 
 WHOLE = Kind(True, True, True)
-"""Kind of a lane that passes a bar in full."""
 
 
 class Scored(NamedTuple):
-    """Measures of the sets of a block, and their sampled returns if requested."""
-
     metrics: dict[str, FloatArray]
     returns: FloatArray
 
@@ -84,7 +81,6 @@ def score_block(
 
 
 def fill_lanes(values: np.ndarray) -> np.ndarray:
-    """Return values for all lanes; the last one is repeated."""
     return np.concatenate([values, np.repeat(values[-1:], LANES - len(values))])
 
 
@@ -93,7 +89,6 @@ class NotCompiled(Exception):  # noqa: N818 - a reason to sweep in plain Python
 
 
 def compile_or_explain(task: GroupTask, shape: Shape) -> LanePolicy:
-    """Return the policy's part of the loop, or raise NotCompiled with the line and the reason."""
     try:
         with LOCK:
             if shape not in task.parts:
@@ -116,7 +111,6 @@ def run_block(
     fees: LaneFees | None,
     is_stopped: Callable[[], bool],
 ) -> bool:
-    """Take a block to the end of the market; False if it was stopped before."""
     inputs, part = task.inputs, compile_or_explain(task, shape)
     own = make_buffer(columns) if len(columns.places) > 0 else columns.distinct
     setup = Setup(
@@ -167,7 +161,6 @@ def run_block(
 def change_table(
     task: GroupTask, setup: Setup, arrays: BlockArrays, table: MarginRules
 ) -> tuple[Setup, BlockArrays]:
-    """Return the arguments of the loop for another margin table."""
     padded = pad_brackets(table, len(setup.rules.instrument.margin.floors))
     setup = setup._replace(
         rules=setup.rules.with_margin(padded), full=setup.full.with_margin(as_arrays(table))
@@ -178,10 +171,6 @@ def change_table(
 def find_loop(
     task: GroupTask, market: tuple[Any, ...], part: LanePolicy, at: Cursor
 ) -> tuple[Any, Any]:
-    """Return the compiled loop of a group and the function for full bars, compiled once.
-
-    ``market`` are the first arguments of the loop: setup, arrays, and fee tiers if there are any.
-    """
     setup = market[0]
     account, instrument = setup.rules
     margin = instrument.margin
@@ -195,10 +184,6 @@ def find_loop(
 
 
 def compile_loop(market: tuple[Any, ...], part: LanePolicy, at: Cursor) -> tuple[Any, Any]:
-    """Return the loop over lanes and the function it calls for full bars, both compiled.
-
-    The first time on a machine, both are compiled at once, the second one in another process.
-    """
     setup, arrays = market[:2]
     names = compile_lanes(n_brackets=len(setup.rules.instrument.margin.floors)).names
     loop = names["advance_block" if len(market) == 2 else "advance_days"]
@@ -212,6 +197,5 @@ def compile_loop(market: tuple[Any, ...], part: LanePolicy, at: Cursor) -> tuple
 
 
 def make_buffer(columns: BlockColumns) -> FloatArray:
-    """Return a buffer for the columns of single lanes, with spare cells after its end."""
     width = LANES * sum(is_own for _, is_own in columns.names)
     return make_aligned(AT_ONCE * width + RUN)[: AT_ONCE * width].reshape(AT_ONCE, width)

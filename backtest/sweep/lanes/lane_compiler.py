@@ -1,10 +1,4 @@
-"""Compile the loop over lanes, and the formula of a policy for all lanes.
-
-The loop compiles once for each kind of account and is kept without the policy: it calls the policy
-through a pointer, once a bar for all lanes. The policy's part is a generated module that reads its
-parameters, columns and view of the account from the block, as
-:mod:`backtest.engine.compile.loop_compiler` writes one for a single run.
-"""
+"""Compile the loop over lanes, and the formula of a policy for all lanes."""
 
 from __future__ import annotations
 
@@ -59,7 +53,6 @@ from backtest.sweep.lanes.lane_rows import LANES, ROWS, RUN, Cursor, Kind, Setup
 from backtest.venue import LEVELS, MarginRules
 
 MODULES = (lane_rows, quick_looks, full_bars, lane_trades, lane_measures, lane_loop, lane_fees)
-"""The modules to compile; each uses only those before it."""
 
 CALLED = frozenset(
     {
@@ -76,23 +69,13 @@ CALLED = frozenset(
         "write_equity",
     }
 )
-"""Functions that are rarely called, and the loops themselves: these are not inlined."""
 
 LOOPS = ("advance_block", "advance_days")
-"""The loop over bars, and the loop over days around it."""
 
 TABLE_NAMES = frozenset({"venue", *ROOT_NAMES})
-"""Names of the account with which a policy reads the margin brackets."""
 
 
 class Shape(NamedTuple):
-    """Everything that a policy's part depends on besides the policy.
-
-    ``columns`` has the name of each column and whether lanes differ in it. ``constants`` are the
-    parameters written into the code. ``n_brackets`` is the size of the table the policy sees.
-    ``is_slow``: the policy does not decide at each close.
-    """
-
     columns: tuple[tuple[str, bool], ...]
     constants: tuple[tuple[str, Any], ...]
     is_inverse: bool | None
@@ -103,23 +86,15 @@ class Shape(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """The compiled functions of :data:`MODULES` by name, and the paths of their sources."""
-
     names: dict[str, Any]
     paths: dict[types.ModuleType, Path]
 
 
 LOCK = threading.RLock()
-"""Held while anything is compiled. Blocks run in threads, and ``ast`` is not thread-safe."""
 
 
 @functools.cache
 def compile_lanes(*, n_brackets: int, is_inlined: bool = True) -> Lanes:
-    """Return the loop over lanes, which compiles, or loads, when first called.
-
-    It compiles once for each kind of account. Without ``is_inlined`` it compiles sooner, runs
-    slower, and accepts any number of brackets.
-    """
     core = compile_core(is_inlined=is_inlined, n_brackets=n_brackets)
     names = dict(core.names)
 
@@ -141,23 +116,17 @@ _live: dict[str, Any] = {}
 
 
 def types_of_live(setup: Setup, block: FloatArray, at: Cursor) -> list[Any]:
-    """Return the types of the arguments of :func:`backtest.sweep.lanes.full_bars.live_lanes`."""
     arguments = (*setup[2:6], setup.log, block, at, True, True, 0)
     return [typeof(each) for each in arguments]  # type: ignore[no-untyped-call] # numba's
 
 
 def is_cold() -> bool:
-    """Return whether the function for full bars was never compiled on this machine."""
     path = compile_lanes(n_brackets=0, is_inlined=False).paths[full_bars]
     found = (path.parent / "__pycache__").glob(f"{path.stem}.{full_bars.live_lanes.__name__}-*")
     return not any(found)
 
 
 def compile_live_types(types_: list[Any]) -> Any:
-    """Return ``full_bars.live_lanes`` for arguments of some types, as a pointer.
-
-    It is compiled once for a kind of account, and not again for every loop.
-    """
     key = str(types_)
     with LOCK:
         if key not in _live:
@@ -172,7 +141,6 @@ def compile_live_types(types_: list[Any]) -> Any:
 def compile_for(
     loop: Any, market: tuple[Any, ...], live: list[Any], decide: Any, at: Cursor
 ) -> None:
-    """Compile the loop for arguments of these types; ``live`` are those of the pointer."""
     pointer = numba.types.FunctionType(numba.int64(*live))
     first = [typeof(each) for each in market]  # type: ignore[no-untyped-call] # numba's
     last = [typeof(each) for each in (decide, at, 0, 0)]  # type: ignore[no-untyped-call]
@@ -180,14 +148,11 @@ def compile_for(
 
 
 def find_cell(row: int, i: int) -> Any:
-    """Return the index of a lane in a row; unsigned, so numba does not test for negative ones."""
     return np.uint64(row * LANES + i)
 
 
 @intrinsic
 def write_vector(_context: Any, matrix: Any, k: Any, first: Any, value: Any) -> Any:
-    """Write a number into a run of cells as one vector; a short loop would not become one."""
-
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         width = builder.extract_value(array.shape, 1)
@@ -211,12 +176,10 @@ INSTRUCTIONS: dict[str, Any] = {
     "has_run": lambda found, first: (found >> np.uint64(first)) & np.uint64(255) != np.uint64(0),
     "write_run": lambda a, k, i, x: write_vector(a, k, i, x),  # type: ignore[call-arg]  # noqa: PLW0108
 }
-"""Functions with processor instructions: on lanes as bits of a number, and on runs of cells."""
 
 
 @functools.cache
 def signature() -> Any:
-    """Return the types of the arguments of a policy's part."""
     number, whole = numba.float64, numba.int64
     line = numba.types.Array(number, 1, "C")
     matrix = numba.types.Array(number, 2, "C")
@@ -228,8 +191,6 @@ def signature() -> Any:
 
 
 class LanePolicy(NamedTuple):
-    """A policy's part: the compiled function, and how many rows it has after :data:`ROWS`."""
-
     decide: Any
     n_rows: int
 
@@ -256,7 +217,6 @@ def compile_part(policy: Policy, shape: Shape) -> LanePolicy:
 def write_part(
     settings: Mapping[str, Any], shape: Shape, memory: type | None, *, wants_root: bool
 ) -> list[str]:
-    """Return the function that calls the policy for all lanes."""
     first = len(ROWS)
     constants = dict(shape.constants)
     prices = ("open", "high", "low", "close", "mark", "volume")
@@ -299,25 +259,21 @@ def write_part(
 
 
 def read_setting(row: int, value: object, constant: object) -> str:
-    """Return the source of a parameter; a text that the formula does not read has a number."""
     if constant is not None:
         return repr(constant)
     return read_parameter(write_cell(row), 0.0 if isinstance(value, str) else value)
 
 
 def write_cell(row: int) -> str:
-    """Return the source of a lane's cell in a row."""
     return f"block[np.uint64({row * LANES} + i)]"
 
 
 def write_shared(shape: Shape) -> list[str]:
-    """Return the source lines that read the columns all lanes share."""
     names = [name for name, is_own in shape.columns if not is_own]
     return [f"    shared_{name} = shared[{k}, t]" for k, name in enumerate(names)]
 
 
 def write_columns(shape: Shape) -> list[str]:
-    """Return the sources of the columns of one lane."""
     owned = [name for name, is_own in shape.columns if is_own]
     return [
         f"own[k, {owned.index(name) * LANES} + i]" if is_own else f"shared_{name}"
@@ -326,7 +282,6 @@ def write_columns(shape: Shape) -> list[str]:
 
 
 def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
-    """Return the source lines that build the policy's view of a lane's account."""
     n = shape.n_brackets
     levels = {
         name: f"({', '.join(f'brackets[{k * n + j}]' for j in range(n))},)"
@@ -378,16 +333,10 @@ def write_account(shape: Shape, *, wants_root: bool) -> list[str]:
 
 
 def write_record(name: str, fields: Mapping[str, object]) -> str:
-    """Return the source that builds a record by keywords."""
     return f"{name}({', '.join(f'{field}={text}' for field, text in fields.items())})"
 
 
 def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
-    """Return margin rules with 1, 2, 4, 6, 8, 12, 16, ... brackets, and at least ``least``.
-
-    The loop over lanes is compiled for a number of brackets. A venue's tables of other years have
-    a few more or fewer; repeating the last bracket changes nothing.
-    """
     n = max(len(rules.floors), least)
     step = 2 if n <= 8 else 4
     n = n if n == 1 else -(-n // step) * step
@@ -398,11 +347,9 @@ def pad_brackets(rules: MarginRules, least: int) -> MarginRules:
 
 
 def reads_table(policy: Policy) -> bool:
-    """Return whether a policy may read the margin brackets."""
     return may_refer_to(describe_function(formula_for(policy, ()), {}), TABLE_NAMES)
 
 
 def pack_margin(rules: MarginRules) -> np.ndarray:
-    """Return the numbers of margin rules that a policy's part reads."""
     levels = [np.asarray(getattr(rules, name), dtype=np.float64) for name in LEVELS]
     return np.concatenate([*levels, [rules.size, float(rules.is_valued_at_entry)]])

@@ -1,9 +1,4 @@
-"""Fee tiers of lanes: each lane's own volume chooses its rates, from one UTC day to the next.
-
-A compiled loop over days around the loop over bars: :func:`advance_days` writes the rates of a day
-into the block before its first bar. Rates and volumes are those of
-:mod:`backtest.engine.fee_days`, which serves a single run.
-"""
+"""Fee tiers of lanes: each lane's own volume chooses its rates, from one UTC day to the next."""
 
 from __future__ import annotations
 
@@ -57,7 +52,6 @@ def advance_days(
     start: int,
     stop: int,
 ) -> tuple[Cursor, int, int]:
-    """Take a block through bars ``start`` to ``stop`` as :func:`advance_block`, day by day."""
     t, why = start, DONE
     while t < stop and why == DONE:
         begin_day(fees, arrays.block, t)
@@ -67,7 +61,6 @@ def advance_days(
 
 
 def find_day_end(day: IntArray, t: int, stop: int) -> int:
-    """Return the first bar after the day of bar t, at most ``stop``."""
     end = t + 1
     while end < stop and day[end] == day[t]:
         end += 1
@@ -75,7 +68,6 @@ def find_day_end(day: IntArray, t: int, stop: int) -> int:
 
 
 def begin_day(fees: LaneFees, block: FloatArray, t: int) -> None:
-    """Write the rates of the day of bar t into a block."""
     passed = min(fees.day[t] - fees.now[0], WINDOW + 1)
     if passed > 0:
         end_day(fees, block, passed)
@@ -91,7 +83,6 @@ def begin_day(fees: LaneFees, block: FloatArray, t: int) -> None:
 
 
 def end_day(fees: LaneFees, block: FloatArray, passed: int) -> None:
-    """Enter what was traded in the day that ends; ``passed`` - 1 days without bars follow it."""
     row = fees.now[1]
     for i in range(LANES):
         traded = block[cell(TRADED, i)]
@@ -107,7 +98,6 @@ def end_day(fees: LaneFees, block: FloatArray, passed: int) -> None:
 
 
 def add_days(fees: LaneFees, first: int, stop: int) -> None:
-    """Add rows of the ring to the volumes, the older ones first."""
     for k in range(first, stop):
         for i in range(LANES):
             fees.volume[i] += fees.past[k, i]

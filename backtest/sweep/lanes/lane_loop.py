@@ -1,14 +1,4 @@
-"""The bar loop of a sweep, over a block of 64 accounts side by side (lanes).
-
-The steps are those of a single run, called for one lane after another in loops that the compiler
-can vectorize. :func:`pass_bar` takes all lanes through an ordinary bar: they pay funding and
-interest, fill their decisions, and count the close. A lane in which anything else happens (a
-breach, a stop, a flow, ruin) is left unchanged. It then passes the bar again with the same function
-that a single run uses (:mod:`backtest.sweep.lanes.full_bars`).
-
-The rows of a block are those of :mod:`backtest.sweep.lanes.lane_rows`; ``decide`` is the policy's
-formula for all lanes.
-"""
+"""The bar loop of a sweep, over a block of 64 accounts side by side (lanes)."""
 
 from __future__ import annotations
 
@@ -60,7 +50,6 @@ RAISED = 4
 
 
 def count_due(feed: Feed, event: int, t: int) -> int:
-    """Return how many funding events belong to bar t."""
     n = 0
     while is_funding_due(feed, event + n, t):
         n += 1
@@ -68,21 +57,18 @@ def count_due(feed: Feed, event: int, t: int) -> int:
 
 
 def is_ordinary(plan: Plan, feed: Feed, at: Cursor, n_due: int, t: int) -> bool:
-    """Return whether bar t is ordinary: no flow, and at most one funding event, at the open."""
     if t == 0 or plan.margin_call is not None or is_flow_due(feed, at.flow, t):
         return False
     return n_due == 0 or (n_due == 1 and feed.funding_is_open[at.event] == 1)
 
 
 def skip_flows(feed: Feed, flow: int, t: int) -> int:
-    """Return the flow after those of bar t."""
     while is_flow_due(feed, flow, t):
         flow += 1
     return flow
 
 
 def pass_bar(setup: Setup, arrays: BlockArrays, live: Any, quote: Quote, at: Cursor, t: int) -> int:
-    """Update all lanes for bar t; return a lane that does not balance, or -1."""
     rules, block = setup.rules, arrays.block
     bar = LaneBar(rules, setup.kind, quote, at.value, at.signal)
     n_due = count_due(setup.feed, at.event, t)
@@ -117,10 +103,6 @@ def pass_ordinary(
     most: RateBound,
     t: int,
 ) -> tuple[int, bool]:
-    """Take all lanes through an ordinary bar; return a fault or -1, and if some do not just hold.
-
-    Orders that fill at the close before the bar come before its charges.
-    """
     fault, rules = -1, bar.rules
     charges = find_charges(rules.instrument, setup.feed, bar.quote, at.event, t)
     is_carrying = n_due > 0 or is_charging(rules, charges)
@@ -140,7 +122,6 @@ def pass_ordinary(
 
 
 def count_later(block: FloatArray) -> int:
-    """Return how many lanes must pass the next bar in full."""
     n = 0
     for i in range(LANES):
         n += 1 if block[cell(LATER, i)] != 0.0 else 0
@@ -156,7 +137,6 @@ def call_live(
     is_ordinary: bool,
     t: int,
 ) -> int:
-    """Call :func:`backtest.sweep.lanes.full_bars.live_lanes`, through its pointer."""
     fault: int = live(
         setup.full,
         setup.whole,
@@ -175,7 +155,6 @@ def call_live(
 def close_bar_of_block(
     setup: Setup, arrays: BlockArrays, quote: Quote, at: Cursor, t: int
 ) -> Cursor:
-    """Sample returns if a sample ends; return the cursor after bar t."""
     feed, clock, block = setup.feed, setup.clock, arrays.block
     if setup.kind.is_full is not None:
         fold_products(block)
@@ -202,10 +181,6 @@ def close_bar_of_block(
 def decide_lanes(
     setup: Setup, arrays: BlockArrays, decide: Any, quote: Quote, at: Cursor, t: int, k: int
 ) -> int:
-    """Call the policy at the close of bar t that it sees, with row k of its own columns.
-
-    Returns why it stops.
-    """
     seen, flags = setup.seen, arrays.flags
     flags[0], flags[1] = -1, 1
     j = as_index(t)
@@ -238,12 +213,6 @@ def decide_lanes(
 def advance_block(
     setup: Setup, arrays: BlockArrays, live: Any, decide: Any, at: Cursor, start: int, stop: int
 ) -> tuple[Cursor, int, int]:
-    """Take a block through bars ``start`` to ``stop``, from its cursor before bar ``start``.
-
-    ``live`` and ``decide`` are compiled: :func:`backtest.sweep.lanes.full_bars.live_lanes`, and the
-    policy's formula for all lanes. Returns the cursor, the bar reached, and why it stopped, as
-    :func:`backtest.engine.bar_loop.simulate` does.
-    """
     begun = find_seen(setup.seen, start)
     begun = begun if begun >= 0 else -begun - 1
     for t in range(start, stop):

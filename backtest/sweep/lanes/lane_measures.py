@@ -61,12 +61,6 @@ if TYPE_CHECKING:
 
 
 class RareMeasures(NamedTuple):
-    """Whether a close may change rare measures of some lane; each has its own loop.
-
-    A new peak or drawdown, a new peak of exposure, closeness to the limit, a notional over the
-    bound.
-    """
-
     has_marks: bool
     has_exposure: bool
     has_near: bool
@@ -76,10 +70,6 @@ class RareMeasures(NamedTuple):
 def count_close(
     bar: LaneBar, block: FloatArray, move: float, rate: float, has_rare: bool | None
 ) -> RareMeasures:
-    """Count the close of all lanes; return which rare measures may change.
-
-    If some lanes did more than hold (``has_rare``), their profit is already counted.
-    """
     rules, kind, quote = bar.rules.instrument, bar.kind, bar.quote
     has_marks, has_exposure, has_near, is_over = False, False, False, False
     lower, upper = find_near(rules, quote)
@@ -124,7 +114,6 @@ def count_exposure(
     move: float,
     rate: float,
 ) -> bool:
-    """Add a close to decay and exposure of one lane; return whether it may be at a new peak."""
     position = balances.positions[0]
     held, product = block[cell(DECAY_HELD, i)], block[cell(DECAY_PRODUCT, i)]
     base = block[cell(INVERSE, i)]
@@ -149,7 +138,6 @@ def count_exposure(
 
 
 def follow_lanes(bar: LaneBar, block: FloatArray) -> None:
-    """Update what stops compare with, in the lanes that did not pass the bar in full."""
     rules, quote = bar.rules.instrument, bar.quote
     for i in range(LANES):
         own = read_own_instrument(rules, bar.kind, block, i)
@@ -169,7 +157,6 @@ def follow_lanes(bar: LaneBar, block: FloatArray) -> None:
 
 
 def count_rare(bar: LaneBar, block: FloatArray, found: RareMeasures) -> None:
-    """Count the rare measures that a close may change."""
     if found.has_marks:
         mark_lanes(bar, block)
     if bar.kind.is_full is not None:
@@ -182,7 +169,6 @@ def count_rare(bar: LaneBar, block: FloatArray, found: RareMeasures) -> None:
 
 
 def count_near(bar: LaneBar, block: FloatArray) -> None:
-    """Count the closes that are near liquidation."""
     rules, quote = bar.rules.instrument, bar.quote
     for i in range(LANES):
         own = read_own_instrument(rules, bar.kind, block, i)
@@ -191,7 +177,6 @@ def count_near(bar: LaneBar, block: FloatArray) -> None:
 
 
 def mark_lanes(bar: LaneBar, block: FloatArray) -> None:
-    """Update peaks and deepest drawdowns at a close; a second call changes nothing."""
     rules, value = bar.rules.instrument, bar.quote.mark_close
     for i in range(LANES):
         equity = compute_equity(rules, read_balances(rules, block, value, i), value)
@@ -205,7 +190,6 @@ def mark_lanes(bar: LaneBar, block: FloatArray) -> None:
 
 
 def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
-    """Update the peaks of exposure at a close; a second call changes nothing."""
     rules, quote = bar.rules.instrument, bar.quote
     for i in range(LANES):
         balances = read_balances(rules, block, quote.mark_close, i)
@@ -218,13 +202,11 @@ def mark_exposure(bar: LaneBar, block: FloatArray) -> None:
 
 
 def hold_lanes(block: FloatArray) -> None:
-    """Decide nothing in all lanes."""
     for i in range(LANES):
         block[cell(TARGET, i)] = math.nan
 
 
 def count_seen(bar: LaneBar, rows: IntArray, block: FloatArray, k: int) -> None:
-    """Count what policies see that decide at the close of longer bar k, in all lanes."""
     rules, value = bar.rules.instrument, bar.quote.mark_close
     for i in range(LANES):
         equity = compute_equity(rules, read_balances(rules, block, value, i), value)
@@ -235,7 +217,6 @@ def count_seen(bar: LaneBar, rows: IntArray, block: FloatArray, k: int) -> None:
 
 
 def count_bars_since(rows: IntArray, last: float, k: int) -> float:
-    """Return how many longer bars ended after that of bar ``last``, up to k; infinite for none."""
     if last < 0.0:
         return math.inf
     row = rows[as_index(int(last))]
@@ -243,7 +224,6 @@ def count_bars_since(rows: IntArray, last: float, k: int) -> float:
 
 
 def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArray, k: int) -> None:
-    """End a sample in all lanes at the close; write the returns if requested."""
     rules, value = bar.rules.instrument, bar.quote.mark_close
     for i in range(LANES):
         equity = compute_equity(rules, read_balances(rules, block, value, i), value)
@@ -274,7 +254,6 @@ def take_samples(bar: LaneBar, block: FloatArray, free: float, returns: FloatArr
 
 
 def fold_products(block: FloatArray) -> None:
-    """Move the products of the leverage decay to their logarithms before they overflow."""
     n_wide = 0
     for i in range(LANES):
         n_wide += 1 if needs_folding(block[cell(DECAY_PRODUCT, i)]) else 0
@@ -286,7 +265,6 @@ def fold_products(block: FloatArray) -> None:
 
 
 def write_equity(rules: InstrumentRules, kind: Kind, block: FloatArray, value: float) -> None:
-    """Write equity and unit value of all lanes at u ``value``."""
     for i in range(LANES):
         equity = compute_equity(rules, read_balances(rules, block, value, i), value)
         block[cell(UNIT, i)] = compute_unit(kind, block, i, equity)

@@ -1,8 +1,4 @@
-"""The rows of a block of accounts side by side (lanes), and how one lane is read from them.
-
-The state of a block is one array with ``LANES`` numbers for each of the rows below, so that the
-compiler sees that rows do not overlap.
-"""
+"""The rows of a block of accounts side by side (lanes), and how one lane is read from them."""
 
 from __future__ import annotations
 
@@ -59,17 +55,6 @@ ROWS = (
     "best", "highest", "held", "take_profits", "take_profit", "trailing_stop", "equity_stop",
     "carry", "carry_before", "disutility", "seen_peak", "seen_since", "seen_since_stop",
 )  # fmt: skip
-"""The rows of a block; after them come the policy's parameters and its memory.
-
-Booleans are 0 and 1; -1 is a bar that has not come. ``later`` says that the lane must pass the
-next bar in full, ``step_left`` what the lane still has to do in the bar, ``is_done`` that the
-policy is not called any more. The rules come late; band and leverages are always those of the lane.
-``line`` is the equity of :func:`backtest.account.ruin.find_line`. ``bound``, in the cell of the
-first lane, is an upper bound of all notionals at the last close, for quick checks with one rate.
-``best`` and ``highest`` are what stops compare with. ``held`` is the quantity at the last close,
-only where decisions fill at closes. ``seen_peak``, ``seen_since`` and ``seen_since_stop`` are what
-policies see that do not decide at each close.
-"""
 
 (
     CASH, QUANTITY, ENTRY, MARGIN, TARGET, LATER, STEP_LEFT,
@@ -98,26 +83,12 @@ HOLD, TRADE, LIVE = 0.0, 1.0, 2.0
 
 
 class Kind(NamedTuple):
-    """Parts of the loop that a block needs, True or None as in :class:`InstrumentRules`.
-
-    ``has_own_rules``: rules other than band, leverages and ruin differ between lanes.
-    ``is_full``: all measures are counted, not only those of the core. ``has_flows``: the unit value
-    is not the equity, as there are flows, a reserve, or earnings after ruin.
-    """
-
     has_own_rules: bool | None
     is_full: bool | None
     has_flows: bool | None
 
 
 class Cursor(NamedTuple):
-    """Position of a block in the market: the next event and flow, and the past of all lanes.
-
-    ``value`` is the u at which positions were last marked, ``free`` the risk-free return of the
-    sample in progress, ``sample`` the number of samples taken, ``later`` how many lanes must pass
-    the next bar in full.
-    """
-
     event: int
     flow: int
     last_funding: float
@@ -129,11 +100,6 @@ class Cursor(NamedTuple):
 
 
 class LaneBar(NamedTuple):
-    """Values of one bar that all lanes share.
-
-    ``value`` is the u at which positions were last marked, ``signal`` that of the last close.
-    """
-
     rules: Rules
     kind: Kind
     quote: Quote
@@ -142,12 +108,6 @@ class LaneBar(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """Rules and data that all accounts of a block share.
-
-    ``full`` and ``whole`` are the rules and the kind with nothing left out, for bars that are not
-    ordinary.
-    """
-
     rules: Rules
     kind: Kind
     full: Rules
@@ -181,12 +141,10 @@ class BlockArrays(NamedTuple):
 
 
 def cell(row: int, i: int) -> int:
-    """Return the index of a lane's number in a row."""
     return as_index(row * LANES + i)
 
 
 def own_or_shared(kind: Kind, block: FloatArray, row: int, i: int, shared: float) -> float:
-    """Return the value of a rule for one lane: its own if lanes differ, else the shared one."""
     if kind.has_own_rules is None:
         return shared
     own: float = block[cell(row, i)]
@@ -194,7 +152,6 @@ def own_or_shared(kind: Kind, block: FloatArray, row: int, i: int, shared: float
 
 
 def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules:
-    """Return the rules of one lane."""
     account = rules.account
     return Rules(
         account=AccountRules(
@@ -210,7 +167,6 @@ def read_own_rules(rules: Rules, kind: Kind, block: FloatArray, i: int) -> Rules
 def read_own_instrument(
     rules: InstrumentRules, kind: Kind, block: FloatArray, i: int
 ) -> InstrumentRules:
-    """Return the instrument rules of one lane; band and leverages are always its own."""
     return InstrumentRules(
         is_inverse=rules.is_inverse,
         is_isolated=rules.is_isolated,
@@ -265,7 +221,6 @@ def read_own_instrument(
 
 
 def read_own_margin(margin: MarginRules, kind: Kind, block: FloatArray, i: int) -> MarginRules:
-    """Return the margin rules of one lane: all lanes share the brackets."""
     return MarginRules(
         floors=margin.floors,
         caps=margin.caps,
@@ -285,7 +240,6 @@ def read_own_margin(margin: MarginRules, kind: Kind, block: FloatArray, i: int) 
 
 
 def read_balances(rules: InstrumentRules, block: FloatArray, value: float, i: int) -> Balances:
-    """Return the balances of one lane, with the position last marked at u ``value``."""
     entry, margin = 0.0, 0.0
     if rules.keeps_entry is not None:
         entry = block[cell(ENTRY, i)]
@@ -297,7 +251,6 @@ def read_balances(rules: InstrumentRules, block: FloatArray, value: float, i: in
 
 
 def read_watch(rules: InstrumentRules, block: FloatArray, i: int) -> Watch:
-    """Return what the stops of one lane compare with; nothing if there are none to watch."""
     best, highest = 0.0, 0.0
     if rules.has_exits is not None:
         best, highest = block[cell(BEST, i)], block[cell(HIGHEST, i)]
@@ -305,14 +258,12 @@ def read_watch(rules: InstrumentRules, block: FloatArray, i: int) -> Watch:
 
 
 def write_watch(rules: InstrumentRules, block: FloatArray, i: int, watch: Watch) -> None:
-    """Write what the stops of one lane compare with."""
     if rules.has_exits is not None:
         block[cell(BEST, i)] = watch.best
         block[cell(HIGHEST, i)] = watch.highest
 
 
 def write_balances(rules: InstrumentRules, block: FloatArray, i: int, balances: Balances) -> None:
-    """Write the balances of one lane, in the rows that the kind of account needs."""
     position = balances.positions[0]
     block[cell(CASH, i)] = balances.cash
     block[cell(QUANTITY, i)] = position.quantity
@@ -323,27 +274,22 @@ def write_balances(rules: InstrumentRules, block: FloatArray, i: int, balances: 
 
 
 def no_lanes() -> int:
-    """Return no lanes, as bits."""
     return 0
 
 
 def all_lanes() -> int:
-    """Return all lanes, as bits."""
     return (1 << LANES) - 1
 
 
 def lane_bit(i: int, is_on: bool) -> int:
-    """Return the bit of a lane where it is on."""
     return is_on << i
 
 
 def has_run(found: int, first: int) -> bool:
-    """Return whether any of the lanes of a run is among those found."""
     return (found >> first) & ((1 << RUN) - 1) != 0
 
 
 def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
-    """Return the unit value of one lane: wealth without flows; a ruined account keeps its last."""
     if kind.has_flows is None:
         return equity
     kept: float = block[cell(UNIT, i)]
@@ -352,7 +298,6 @@ def compute_unit(kind: Kind, block: FloatArray, i: int, equity: float) -> float:
 
 
 def read_exposure(block: FloatArray, i: int) -> Exposure:
-    """Return the exposure of one lane so far."""
     return Exposure(
         near=0,
         over_cap=0,
@@ -364,7 +309,6 @@ def read_exposure(block: FloatArray, i: int) -> Exposure:
 
 
 def copy_own_columns(arrays: BlockArrays, t: int) -> None:
-    """Copy the columns in which lanes differ, for the bars from t on, to the lanes' buffer."""
     n_bars = min(AT_ONCE, len(arrays.distinct) - t)
     for k in range(n_bars):
         for j in range(len(arrays.places)):
@@ -373,5 +317,4 @@ def copy_own_columns(arrays: BlockArrays, t: int) -> None:
 
 
 def write_run(matrix: FloatArray, k: int, first: int, value: float) -> None:
-    """Write a number into a run of cells of row k; compiled, the run may extend to the next row."""
     matrix[k, first : first + RUN] = value

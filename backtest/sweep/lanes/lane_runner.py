@@ -42,8 +42,6 @@ SAFETY = 2.0
 
 
 class LaneBlock(NamedTuple):
-    """A block to be scored: its group, the rows of its sets, and their values."""
-
     group: GroupTask
     places: IntArray
     values: Mapping[str, np.ndarray]
@@ -51,19 +49,11 @@ class LaneBlock(NamedTuple):
 
 
 class BlockOutcome(NamedTuple):
-    """The result of a block: scored, given up (None), or a fault that single runs will explain."""
-
     places: IntArray
     found: Scored | BlockFault | None
 
 
 class LaneRunner:
-    """Scores many sets of an evaluator side by side, on several threads.
-
-    Half of ``memory``, in bytes, is for the columns that whole blocks share, half for those of the
-    blocks in progress. At least one block is always in progress.
-    """
-
     def __init__(self, evaluator: Any) -> None:
         rule = evaluator.base.signal
         clock = find_clock(evaluator.market)
@@ -84,13 +74,11 @@ class LaneRunner:
 
     @property
     def causality(self) -> Causality | None:
-        """How the columns were checked, in the set with the fewest cuts; None before a check."""
         return self.checker.causality
 
     def score(
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
     ) -> Iterator[BlockOutcome]:
-        """Yield blocks of sets as they are done; raise NotCompiled if numba refuses the policy."""
         from backtest.sweep.lanes.lane_block import BlockFault  # noqa: PLC0415 - loads numba
 
         if count_sets(sets) == 0:
@@ -117,21 +105,15 @@ class LaneRunner:
             return self._columns[stop]
 
     def check_causal(self, sets: Sets, stop: int | None = None) -> None:
-        """Refuse a policy that looks ahead, in sets with every word and both ends of each number.
-
-        What was checked once is not checked again. The check also finds what the columns read.
-        """
         end = self.market.n_bars if stop is None else stop
         self.checker.check(self._columns_up_to(end), sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Refuse a policy that looks ahead with one set of parameters."""
         self.checker.check_set(self._columns_up_to(self.market.n_bars), values)
 
     def _split_blocks(
         self, sets: Sets, columns: Columns, first: int, has_returns: bool
     ) -> Iterator[LaneBlock]:
-        """Yield blocks of up to 64 sets of one group; neighbors have the same columns."""
         from backtest.sweep.lanes.block_task import prepare_group  # noqa: PLC0415 - loads numba
 
         base = self.base
@@ -151,7 +133,6 @@ class LaneRunner:
                 yield LaneBlock(task, places[block], own, take_sets(terms, block))
 
     def _count_threads(self, columns: Columns, sets: Sets) -> int:
-        """Return how many blocks may be in progress within the limit of memory."""
         is_own = any(name in sets for name in columns.reads)
         n_columns = columns.count(take_sets(sets, 0))
         each = n_columns * columns.market.n_bars * 8 * LANES * SAFETY if is_own else 0.0
@@ -161,17 +142,6 @@ class LaneRunner:
 
 
 def order_blocks(n: int) -> Iterator[int]:
-    """Yield n blocks in the order to score them: few of them from both ends inwards.
-
-    What a set costs often rises or falls along a grid. Those in the middle are alike, and coming
-    last they let all threads end at about the same time. (Sets with columns of their own stand in
-    the order of what these depend on: short windows, which trade most, come first anyhow.)
-
-    Examples
-    --------
-    >>> list(order_blocks(5))
-    [4, 0, 3, 1, 2]
-    """
     if n > FEW_BLOCKS:
         yield from range(n)
         return
@@ -180,7 +150,6 @@ def order_blocks(n: int) -> Iterator[int]:
 
 
 def score_or_fail(block: LaneBlock, is_stopped: Callable[[], bool]) -> Scored | None:
-    """Score one block; an error of the policy is a fault of the block."""
     from backtest.sweep.lanes.lane_block import BlockFault, score_block  # noqa: PLC0415 - loads numba
 
     try:

@@ -1,7 +1,4 @@
-"""The steps of lanes in an ordinary bar: pay funding and interest, and fill their decisions.
-
-A lane in which anything else happens is left unchanged, for :mod:`backtest.sweep.lanes.full_bars`.
-"""
+"""The steps of lanes in an ordinary bar: pay funding and interest, and fill their decisions."""
 
 from __future__ import annotations
 
@@ -64,8 +61,6 @@ if TYPE_CHECKING:
 
 
 class Charges(NamedTuple):
-    """Charges of an ordinary bar for all lanes: one funding event at the open, and interest."""
-
     funding_value: float
     funding_rate: float
     years: float
@@ -78,7 +73,6 @@ class Charges(NamedTuple):
 
 
 def find_charges(rules: InstrumentRules, feed: Feed, quote: Quote, event: int, t: int) -> Charges:
-    """Return the charges of bar t for all lanes; a funding event that is due is at the open."""
     value, rate = quote.mark_open, 0.0
     if is_funding_due(feed, event, t):
         value, rate = find_funding_value(rules, feed, quote, event), feed.funding_rate[event]
@@ -94,14 +88,12 @@ def find_charges(rules: InstrumentRules, feed: Feed, quote: Quote, event: int, t
 
 
 def is_charging(rules: Rules, charges: Charges) -> bool:
-    """Return whether a bar charges any interest."""
     if rules.account.has_interest is None:
         return False
     return charges.borrow_rate != 0.0 or charges.cash_rate != 0.0 or charges.short_rate != 0.0
 
 
 def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: bool) -> None:
-    """Charge funding and interest to all lanes; store their balances from before the charge."""
     rules, is_isolated = bar.rules.instrument, bar.rules.instrument.is_isolated
     for i in range(LANES):
         own = read_own_rules(bar.rules, bar.kind, block, i)
@@ -137,7 +129,6 @@ def charge_lanes(bar: LaneBar, charges: Charges, block: FloatArray, is_paying: b
 
 
 def add_lane_carry(kind: Kind, block: FloatArray, i: int, paid: float) -> None:
-    """Add a cost of one lane, over its equity before the bar, to its carry."""
     if kind.is_full is not None:
         block[cell(CARRY, i)] += paid * block[cell(INVERSE, i)]
 
@@ -148,10 +139,6 @@ def add_lane_carry(kind: Kind, block: FloatArray, i: int, paid: float) -> None:
 def pass_lanes(
     bar: LaneBar, block: FloatArray, most: RateBound, is_carrying: bool, rare: int
 ) -> bool:
-    """Write the step of lanes and fill their decisions; return whether one needs the fallback.
-
-    Lanes go in runs of :data:`RUN`, as vectors. A run without ``rare`` lanes holds its positions.
-    """
     has_odd = False
     for first in range(0, LANES, RUN):
         if has_run(rare, first):
@@ -163,7 +150,6 @@ def pass_lanes(
 
 
 def sort_run(bar: LaneBar, block: FloatArray, is_carrying: bool, first: int) -> tuple[bool, bool]:
-    """Write the steps of a run of lanes; return whether one trades, and if any needs a fallback."""
     is_trading, has_odd = False, False
     for i in range(first, first + RUN):
         step = sort_lane(bar, block, is_carrying, i)
@@ -173,11 +159,6 @@ def sort_run(bar: LaneBar, block: FloatArray, is_carrying: bool, first: int) -> 
 
 
 def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> float:
-    """Write and return the step of one lane in the bar.
-
-    It passes the bar in full if the extreme triggers something, if a step is left from the last
-    bar, or if the close may ruin it.
-    """
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
     balances = read_balances(rules, block, bar.value, i)
@@ -198,7 +179,6 @@ def sort_lane(bar: LaneBar, block: FloatArray, is_carrying: bool, i: int) -> flo
 
 
 def trade_run(bar: LaneBar, block: FloatArray, most: RateBound, first: int) -> bool:
-    """Update the trading lanes of a run; return whether one of them needs the fallback."""
     has_odd = False
     for i in range(first, first + RUN):
         has_odd |= trade_lane(bar, block, most, i)
@@ -206,7 +186,6 @@ def trade_run(bar: LaneBar, block: FloatArray, most: RateBound, first: int) -> b
 
 
 def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool:
-    """Update one trading lane for the bar; return whether it needs the fallback."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_instrument(rules, bar.kind, block, i)
     balances, valued = value_balances(bar, block, i)
@@ -233,10 +212,6 @@ def trade_lane(bar: LaneBar, block: FloatArray, most: RateBound, i: int) -> bool
 
 
 def value_balances(bar: LaneBar, block: FloatArray, i: int) -> tuple[Balances, float]:
-    """Return the balances of one lane before its fill, and the price pnl of valuing them for it.
-
-    A fill at the close before the bar values the position there first.
-    """
     rules = bar.rules.instrument
     balances, pnl = read_balances(rules, block, bar.value, i), 0.0
     if rules.fills_early is not None:
@@ -254,10 +229,6 @@ def try_trade(
     most: RateBound,
     line: float,
 ) -> tuple[Trade, bool]:
-    """Fill the decision of one account; return the trade and whether the lane needs the fallback.
-
-    It is odd if anything else may happen in the bar, such as ruin at an equity up to ``line``.
-    """
     equity = compute_equity(rules, balances, quote.fill)
     reach = compute_target(rules, quote, equity, leverage, signal)
     is_odd = reach == math.inf
@@ -277,7 +248,6 @@ def try_trade(
 
 
 def may_exit_before(rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch) -> bool:
-    """Return whether a stop may close a position before it changes: at the open, or in the bar."""
     if rules.fills_late is not None:
         return may_exit(rules, balances, quote, watch, quote.low, quote.high)
     return may_exit(rules, balances, quote, watch, quote.open, quote.open)
@@ -286,7 +256,6 @@ def may_exit_before(rules: InstrumentRules, balances: Balances, quote: Quote, wa
 def may_exit(
     rules: InstrumentRules, balances: Balances, quote: Quote, watch: Watch, low: float, high: float
 ) -> bool:
-    """Return whether prices from ``low`` to ``high`` may reach a stop; False only if not."""
     if rules.has_exits is not None:
         return is_exiting(rules, balances, quote, watch, low, high)
     if rules.has_stop is not None:
@@ -301,7 +270,6 @@ def may_exit(
 def trade_and_charge(
     bar: LaneBar, charges: Charges, block: FloatArray, most: RateBound, is_paying: bool
 ) -> bool:
-    """Fill all decisions at the last close, then charge; return if a lane needs the fallback."""
     has_odd = False
     for i in range(LANES):
         has_odd |= trade_and_charge_lane(bar, charges, block, most, is_paying, i)
@@ -311,7 +279,6 @@ def trade_and_charge(
 def trade_and_charge_lane(
     bar: LaneBar, charges: Charges, block: FloatArray, most: RateBound, is_paying: bool, i: int
 ) -> bool:
-    """Take one lane through a bar with charges; return whether it is odd, and then unchanged."""
     rules, quote = bar.rules.instrument, bar.quote
     own = read_own_rules(bar.rules, bar.kind, block, i)
     balances, valued = value_balances(bar, block, i)
@@ -357,7 +324,6 @@ def trade_and_charge_lane(
 def try_early(
     rules: InstrumentRules, quote: Quote, balances: Balances, leverage: float, signal: float
 ) -> tuple[Trade, bool]:
-    """Fill a decision if it asks for a trade, else nothing; return the trade and if it is odd."""
     equity = compute_equity(rules, balances, quote.fill)
     is_moving = can_order(rules, quote, equity)
     is_moving &= is_asking(rules, balances, quote, leverage, signal)
@@ -369,7 +335,6 @@ def try_early(
 
 
 def count_trade(rules: InstrumentRules, block: FloatArray, i: int, done: Trade) -> None:
-    """Add the costs of a fill to one lane."""
     block[cell(FEES, i)] += done.fee
     block[cell(SLIPPAGE, i)] += done.slippage
     if rules.has_impact is not None:

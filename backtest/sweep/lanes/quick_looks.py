@@ -1,10 +1,4 @@
-"""Quick checks of every lane at every bar. They may find too many lanes, never too few.
-
-They allow a small slack for rounding. Instead of searching the margin brackets they apply one rate
-to all lanes: the highest of the brackets that the largest notional may be in. If no such rate
-bounds the requirement, they compute the requirement. The lanes they find are then checked as in a
-single run.
-"""
+"""Quick checks of every lane at every bar. They may find too many lanes, never too few."""
 
 from __future__ import annotations
 
@@ -61,11 +55,6 @@ TINY = 1e-300
 
 
 def find_rare(bar: LaneBar, block: FloatArray, rate: float) -> int:
-    """Return the lanes that may do more in the bar than hold their position, one bit each.
-
-    This runs for every lane at every bar. A signal of 0 has its own loop, so that the other loop
-    need not test for it.
-    """
     rules, quote = bar.rules.instrument, bar.quote
     reach = find_reach(rate, quote.open, quote.mark_low, quote.mark_high)
     found = no_lanes()
@@ -88,26 +77,17 @@ def find_rare(bar: LaneBar, block: FloatArray, rate: float) -> int:
 
 
 class Reach(NamedTuple):
-    """How far prices move from a value, for the quick check whether a requirement may fail.
-
-    ``loss`` is the most that a contract, long or short, may lose on the way, plus its margin there,
-    with a slack for rounding and for the tolerance of the requirement.
-    """
-
     start: float
     loss: float
 
 
 def find_reach(rate: float, start: float, low: float, high: float) -> Reach:
-    """Return the distance of a low and a high from a value, with margin at a rate."""
     widest = max(abs(low), abs(high))
     loss = max(start - low, high - start) + 1e-13 * max(abs(start), widest)
     return Reach(start, loss + rate * SLACK * widest)
 
 
 class RateBound(NamedTuple):
-    """The highest margin rate of all notionals up to ``notional``."""
-
     notional: float
     rate: float
 
@@ -115,11 +95,6 @@ class RateBound(NamedTuple):
 def find_rate_bound(
     rules: InstrumentRules, block: FloatArray, quote: Quote, value: float
 ) -> RateBound:
-    """Return the highest rate of the brackets that lanes may be in during a bar or near its close.
-
-    Their notionals were within the bound at u ``value``. They still are at this close, or the
-    caller finds out that they exceed it.
-    """
     growth = FARTHEST
     if value != 0.0:
         growth = max(growth, max(abs(quote.mark_low), abs(quote.mark_high)) / abs(value))
@@ -135,10 +110,6 @@ def is_endangered(
     reach: Reach,
     line: float,
 ) -> bool:
-    """Return whether the bar's extreme may trigger anything or take the equity to the ruin line.
-
-    False only if it certainly does not.
-    """
     position = balances.positions[0]
     lost = abs(position.quantity) * reach.loss
     is_near_root = lost > compute_equity(rules, balances, reach.start) - line
@@ -154,19 +125,11 @@ def is_endangered(
 
 
 def may_fail(rules: InstrumentRules, balances: Balances, reach: Reach) -> bool:
-    """Return whether the requirement may fail within a reach; False only if it cannot.
-
-    It cannot while the backing of the position at the start exceeds loss and margin.
-    """
     quantity = balances.positions[0].quantity
     return abs(quantity) * reach.loss > compute_backing(rules, balances, reach.start)
 
 
 def may_break(rules: InstrumentRules, balances: Balances, quote: Quote, most: RateBound) -> bool:
-    """Return whether the requirement may fail at the open or later; False only if it cannot.
-
-    This holds before and after a trade, which may leave a notional of any size.
-    """
     lowest, highest = min(quote.mark_open, quote.mark_low), max(quote.mark_open, quote.mark_high)
     extreme = find_adverse(balances.positions[0], lowest, highest)
     if not has_rate_bound(rules):
@@ -180,19 +143,16 @@ def may_break(rules: InstrumentRules, balances: Balances, quote: Quote, most: Ra
 
 
 def may_be_near(rules: InstrumentRules, balances: Balances, quote: Quote, reach: Reach) -> bool:
-    """Return whether the close may be near liquidation; False only if it is not."""
     if not has_rate_bound(rules):
         return is_near(rules, balances, quote)
     return may_fail(rules, balances, reach)
 
 
 def may_be_poor(rules: InstrumentRules, balances: Balances, quote: Quote, equity: float) -> bool:
-    """Return whether a flat account may be below the least order at a close; False only if not."""
     return is_poor(rules, quote, equity, SLACK) & (balances.positions[0].quantity == 0.0)
 
 
 def raise_bound(quote: Quote, block: FloatArray) -> None:
-    """Set the bound of all notionals slightly above the largest."""
     most = 0.0
     for i in range(LANES):
         most = max(most, abs(block[cell(QUANTITY, i)]) * abs(quote.mark_close))

@@ -21,11 +21,6 @@ KEPT = 16
 
 
 class RuleLanes:
-    """Scores sets as :class:`LaneRunner` does, with a runner for each signal.
-
-    Columns of the policy are checked for lookahead with the signal of the evaluator's own rule.
-    """
-
     def __init__(self, evaluator: Any) -> None:
         self.base = evaluator.base
         self.market = evaluator.market
@@ -35,13 +30,11 @@ class RuleLanes:
 
     @property
     def causality(self) -> Any:
-        """How the columns were checked."""
         return self.lanes.causality
 
     def score(
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
     ) -> Iterator[BlockOutcome]:
-        """Yield blocks of sets as they are done, those whose rule fails at the end."""
         if count_sets(sets) == 0:
             return
         self.check_causal(sets, stop)
@@ -58,12 +51,10 @@ class RuleLanes:
             yield BlockOutcome(places, BlockFault())
 
     def check_causal(self, sets: Sets, stop: int | None = None) -> None:
-        """Refuse a policy or a rule that looks ahead; what was checked is not checked again."""
         self.lanes.check_causal(sets, stop)
         self._rules.check(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Refuse a policy or a rule that looks ahead with one set of parameters."""
         if self._rules.check_set(values):
             self._find_runner(values).check_set(values)
 
@@ -76,7 +67,6 @@ class RuleLanes:
         stop: int | None,
         returns: bool,
     ) -> Iterator[LaneBlock]:
-        """Yield the blocks of each signal; sets whose rule fails are added to ``faulty``."""
         for places in parts:
             try:
                 runner = self._find_runner(take_sets(sets, int(places[0])))
@@ -88,7 +78,6 @@ class RuleLanes:
                 yield block._replace(places=places[block.places])
 
     def _find_runner(self, values: Mapping[str, Any]) -> LaneRunner:
-        """Return the runner with the signal of a set."""
         rule = build_signal(self.base, values)
         if rule is None:
             return self.lanes

@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from backtest.sweep.policy_columns import Columns
 
 Span = tuple[int, int]
-"""First bar, and the bar after the last."""
 
 
 class CutColumns:
-    """Columns of a block that were computed on more bars, cut to the first ones."""
-
     def __init__(self, whole: Columns, stop: int) -> None:
         is_all = stop == whole.whole.n_bars
         self.whole: Market = whole.whole if is_all else whole.whole.prefix(stop)
@@ -37,14 +34,12 @@ class CutColumns:
         self.block: BlockColumns | None = None
 
     def holding(self, block: BlockColumns) -> CutColumns:
-        """Return these with the columns of one block."""
         held = CutColumns.__new__(CutColumns)
         held.whole, held.build, held.block = self.whole, self.build, block
         held.n_seen = self.n_seen
         return held
 
     def of_block(self, values: Mapping[str, np.ndarray]) -> BlockColumns:  # noqa: ARG002 - as Columns
-        """Return the columns of the block up to the end of the span."""
         if self.block is None:
             raise TypeError("the columns of a block must be held first")
         n = self.n_seen
@@ -55,8 +50,6 @@ class CutColumns:
 
 
 class SpanBlock(NamedTuple):
-    """A block to be scored on all spans: a task for each, the rows of its sets, their values."""
-
     columns: Columns
     tasks: Sequence[GroupTask]
     places: IntArray
@@ -67,11 +60,6 @@ class SpanBlock(NamedTuple):
 def score_spans(
     runner: LaneRunner, sets: Sets, spans: Sequence[Span], *, returns: bool
 ) -> Iterator[tuple[IntArray, list[Scored] | BlockFault | None]]:
-    """Yield the rows of each block of sets with its measures on every span.
-
-    Each account begins with fresh capital at the first bar of its span. The columns are those of
-    all bars before the last end; as they are causal, they are those of the bars before each end.
-    """
     if count_sets(sets) == 0:
         return
     stop = max(end for _, end in spans)
@@ -88,7 +76,6 @@ def score_spans(
 def split_blocks(
     runner: LaneRunner, sets: Sets, columns: Columns, spans: Sequence[Span], returns: bool
 ) -> Iterator[SpanBlock]:
-    """Yield blocks of up to 64 sets of one group; neighbors have the same columns."""
     cuts = [CutColumns(columns, stop) for _, stop in spans]
     groups = [
         sort_into_groups(start_base(runner.base, columns, first), runner.settings, sets)
@@ -112,7 +99,6 @@ def split_blocks(
 
 
 def start_base(base: Any, columns: Columns, first: int) -> Any:
-    """Return the base of accounts that begin at a bar: flows before it are left out."""
     if first == 0:
         return base
     account = without_flows_before(base.account, int(columns.whole.time[first]))
@@ -120,7 +106,6 @@ def start_base(base: Any, columns: Columns, first: int) -> Any:
 
 
 def score_or_fail(block: SpanBlock, is_stopped: Callable[[], bool]) -> list[Scored] | None:
-    """Score one block on all spans; an error of the policy is a fault of the block."""
     try:
         full = {name: fill_lanes(column) for name, column in block.values.items()}
         held = block.columns.of_block(full)

@@ -71,13 +71,6 @@ STEP = 8
 
 
 class PortfolioBlock(NamedTuple):
-    """Sets that differ in the parameters of their policy, their capital, bands and leverages.
-
-    ``setups`` are the runs of the sets, ``deciders`` are those of the first; ``find_deciders``
-    returns those of others. ``addresses`` are those of the policies' formulas by instrument.
-    ``columns`` are those of each set by instrument, one column after another.
-    """
-
     setups: Sequence[Setup]
     deciders: Deciders
     find_deciders: Callable[[Setup], Deciders]
@@ -88,7 +81,6 @@ class PortfolioBlock(NamedTuple):
 
 
 def join_columns(setups: Sequence[Setup]) -> list[list[FloatArray]]:
-    """Return the columns of each set by instrument, one after another; equal sets share them."""
     joined: dict[int, FloatArray] = {}
     for setup in setups:
         for each in setup.observed:
@@ -100,7 +92,6 @@ def join_columns(setups: Sequence[Setup]) -> list[list[FloatArray]]:
 
 
 def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
-    """Return whether sets differ in their columns."""
     return len({tuple(map(id, each)) for each in columns}) > 1
 
 
@@ -113,7 +104,6 @@ def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
 def score_block(
     names: tuple[str, ...], block: PortfolioBlock, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    """Take a block to the end of the markets; None once ``is_stopped`` returns True."""
     state = start_state(block)
     if not run_state(block, state, is_stopped):
         return None
@@ -121,8 +111,6 @@ def score_block(
 
 
 class BlockState(NamedTuple):
-    """The arrays of a block, and the records in which a lane passes a bar alone."""
-
     terms: Terms
     lanes: LaneArrays
     policies: LanePolicies
@@ -132,7 +120,6 @@ class BlockState(NamedTuple):
 
 
 def start_state(block: PortfolioBlock) -> BlockState:
-    """Return a block before its first bar."""
     first = block.setups[0]
     inputs = first.inputs
     n, n_assets = first.inputs.feed.open.shape[1], len(first.account.collateral)
@@ -187,7 +174,6 @@ def start_state(block: PortfolioBlock) -> BlockState:
 
 
 def begin_lane(lanes: LaneArrays, setup: Setup, n: int, lane: int) -> None:
-    """Write the account of a set before its first bar."""
     account = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
     wallet, numbers = account.wallet, setup.inputs.terms.numbers
     for k in range(field.WALLET_ROWS):
@@ -211,7 +197,6 @@ def begin_lane(lanes: LaneArrays, setup: Setup, n: int, lane: int) -> None:
 
 
 def copy_terms(terms: Terms) -> Terms:
-    """Return terms with arrays of their own where a run writes into them."""
     brackets, scenarios = terms.rules.brackets, terms.rules.scenarios
     rules = terms.rules._replace(
         brackets=brackets._replace(
@@ -224,7 +209,6 @@ def copy_terms(terms: Terms) -> Terms:
 
 
 def gather_policies(block: PortfolioBlock, n: int, count: int) -> LanePolicies:
-    """Return the policies of ``count`` lanes with their parameters, columns and memories."""
     panels = [each.observed for each in block.setups]
     panels += [panels[-1]] * (count - len(panels))
     own = [*block.columns, *[block.columns[-1]] * (count - len(block.columns))]
@@ -258,20 +242,17 @@ def gather_policies(block: PortfolioBlock, n: int, count: int) -> LanePolicies:
 
 
 def join_memories(panel: Sequence[ObservedPolicy]) -> FloatArray:
-    """Return the memories of the policies of one set, one after another."""
     memories = [np.array(start_memory(each.policy) or (), np.float64) for each in panel]
     return np.concatenate(memories)
 
 
 def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
-    """Return a row of LANES numbers for each number of the lanes' columns."""
     rows = make_aligned((len(columns[0]) + 1) * LANES)
     rows.reshape(-1, LANES)[:-1, : len(columns)] = np.stack(columns, axis=1)
     return rows
 
 
 def run_state(block: PortfolioBlock, state: BlockState, is_stopped: Callable[[], bool]) -> bool:
-    """Take a block to the end of the markets; False if it was stopped before."""
     from backtest.sweep.portfolios.portfolio_lane_compiler import find_lane_loop  # noqa: PLC0415 - numba
 
     first = block.setups[0]
@@ -312,7 +293,6 @@ def run_state(block: PortfolioBlock, state: BlockState, is_stopped: Callable[[],
 
 
 def read_scores(names: tuple[str, ...], block: PortfolioBlock, state: BlockState) -> Scored:
-    """Return the measures of the sets of a block, and their returns if requested."""
     first, count = block.setups[0], len(block.setups)
     total = len(first.inputs.feed.time)
     ends = first.inputs.clock.ends_sample[first.first :]
@@ -337,10 +317,7 @@ def read_scores(names: tuple[str, ...], block: PortfolioBlock, state: BlockState
 def measure_wallets(
     names: tuple[str, ...], span: RunSpan, tallies: Sequence[Tally], wallets: FloatArray
 ) -> dict[str, FloatArray]:
-    """Return the measures of accounts from their tallies and wallets, of shape (accounts, fields).
-
-    The tally counts what the collateral earns and costs as price profit and slippage.
-    """
+    """Compute measures from tallies and wallets, of shape (accounts, fields)."""
     flat = [flatten_tally(each) for each in tallies]
     numbers = {name: np.array([each[name] for each in flat]) for name in flat[0]}
     found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
@@ -354,10 +331,6 @@ def measure_wallets(
 def finish_lane(
     block: PortfolioBlock, state: BlockState, lane: int
 ) -> tuple[Tally, FloatArray, FloatArray]:
-    """Take a lane that left to the end of the markets; return its tally and wallet.
-
-    Last the unit values at the ends of samples from then on.
-    """
     setup, lanes = block.setups[lane], state.lanes
     inputs, start = setup.inputs, int(lanes.left_at[lane])
     deciders = block.find_deciders(setup)
@@ -392,7 +365,6 @@ def finish_lane(
 def read_kept(
     setup: Setup, lanes: LaneArrays, tradable: IntArray, start: int, lane: int
 ) -> AccountState:
-    """Return the account of a lane that left, as it was before bar ``start``."""
     feed = setup.inputs.feed
     account = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
     brackets = setup.inputs.terms.rules.brackets
@@ -430,7 +402,6 @@ def read_kept(
 
 
 def read_memories(state: BlockState, deciders: Deciders, lane: int) -> None:
-    """Write the memories of the policies of a lane that left into their deciders."""
     at = state.policies.memory_at
     for i in range(len(at) - 1):
         for k in range(at[i + 1] - at[i]):

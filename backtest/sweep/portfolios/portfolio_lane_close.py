@@ -1,8 +1,4 @@
-"""The close of a bar for lanes of several positions: their equity, and what a tally counts of it.
-
-Sums over instruments are taken in the order given, as a run takes them. What a bar does to a lane
-is kept apart until it is known that nothing else happens to it; then it is written.
-"""
+"""Close of a bar for lanes of several positions: their equity, and what a tally counts of it."""
 
 from __future__ import annotations
 
@@ -31,7 +27,6 @@ SPARE = 1e-9
 
 
 def find_least(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Write the least that a bar leaves over the requirement of the pool before fills."""
     count = len(lanes.left_at)
     account, position, prices = lanes.account, lanes.position, lanes.prices
     for lane in range(count):
@@ -50,7 +45,6 @@ def find_least(terms: Terms, lanes: LaneArrays, n: int) -> None:
 
 
 def find_short(lanes: LaneArrays) -> None:
-    """Mark lanes for the fallback whose pool may fail at some price of the bar."""
     count = len(lanes.left_at)
     account, is_crossed = lanes.account, lanes.is_crossed
     for lane in range(count):
@@ -63,7 +57,6 @@ def find_short(lanes: LaneArrays) -> None:
 
 
 def begin_close(lanes: LaneArrays) -> None:
-    """Begin the sums of the close."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -80,7 +73,6 @@ def begin_close(lanes: LaneArrays) -> None:
 
 
 def add_held(lanes: LaneArrays, i: int) -> None:
-    """Add to the sums of lanes an instrument in which none of them traded."""
     count = len(lanes.left_at)
     account, position, prices = lanes.account, lanes.position, lanes.prices
     before, close, rate = prices[field.BEFORE, i], prices[field.CLOSE, i], prices[field.RATE, i]
@@ -106,7 +98,6 @@ def add_held(lanes: LaneArrays, i: int) -> None:
 
 
 def add_traded(lanes: LaneArrays, i: int) -> None:
-    """Add to the sums of lanes an instrument in which some of them traded."""
     count = len(lanes.left_at)
     account, position, prices = lanes.account, lanes.position, lanes.prices
     close, rate, move = prices[field.CLOSE, i], prices[field.RATE, i], prices[field.MOVE, i]
@@ -136,7 +127,6 @@ def add_traded(lanes: LaneArrays, i: int) -> None:
 
 
 def add_impact(lanes: LaneArrays, i: int) -> None:
-    """Add the impact of the trades in an instrument to the sums of lanes."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for lane in range(count):
@@ -144,7 +134,6 @@ def add_impact(lanes: LaneArrays, i: int) -> None:
 
 
 def add_funding(lanes: LaneArrays, i: int) -> None:
-    """Add the funding of an instrument to the sums of lanes."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for lane in range(count):
@@ -152,7 +141,6 @@ def add_funding(lanes: LaneArrays, i: int) -> None:
 
 
 def add_initial(lanes: LaneArrays, i: int) -> None:
-    """Add an upper bound of the initial margin of an instrument after the fills."""
     count = len(lanes.left_at)
     account, position, prices = lanes.account, lanes.position, lanes.prices
     rate, unit = prices[field.INITIAL_RATE, i], prices[field.AT_OPEN, i]
@@ -166,7 +154,6 @@ def add_initial(lanes: LaneArrays, i: int) -> None:
 
 
 def sum_close(terms: Terms, lanes: LaneArrays, n: int, is_trading: bool, has_funding: bool) -> None:
-    """Write the sums of the close over all instruments, in the order given."""
     begin_close(lanes)
     for i in range(n):
         if lanes.prices[field.IS_LISTED, i] == 0.0:
@@ -188,7 +175,6 @@ def sum_close(terms: Terms, lanes: LaneArrays, n: int, is_trading: bool, has_fun
 
 
 def end_sums(terms: Terms, lanes: LaneArrays) -> None:
-    """Add the collateral and what backs isolated positions to the sums of the close."""
     if len(lanes.assets) > 0:
         add_at_least(lanes)
         add_pledged(terms, lanes)
@@ -203,11 +189,6 @@ def end_sums(terms: Terms, lanes: LaneArrays) -> None:
 def find_fallbacks(
     terms: Terms, lanes: LaneArrays, is_trading: bool, has_lots: bool
 ) -> tuple[bool, bool]:
-    """Mark lanes for the fallback if the fast path may not apply, and lanes near liquidation.
-
-    A price may make the requirement fail, the close may ruin the account, the increases may have to
-    be scaled. Returns whether there are any of each.
-    """
     count = len(lanes.left_at)
     account = lanes.account
     far = (FARTHEST - 1.0) * (1.0 + terms.rules.level) * SLACK
@@ -242,7 +223,6 @@ def find_fallbacks(
 
 
 def write_positions(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Write the positions of lanes after their fills and funding, except fallback lanes."""
     for i in range(n):
         if lanes.is_traded[i] != 0:
             write_position(lanes, i)
@@ -251,7 +231,6 @@ def write_positions(terms: Terms, lanes: LaneArrays, n: int) -> None:
 
 
 def write_position(lanes: LaneArrays, i: int) -> None:
-    """Write positions of lanes in one instrument after their fills, except fallback lanes."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for lane in range(count):
@@ -272,11 +251,6 @@ def write_position(lanes: LaneArrays, i: int) -> None:
 
 
 def count_close(lanes: LaneArrays) -> tuple[bool, bool, bool, bool]:
-    """Count the close of lanes, except fallback lanes.
-
-    Returns whether any may be at a new peak or drawdown, and at a new peak of exposure; whether a
-    product must be folded; and whether the books of any do not balance.
-    """
     count = len(lanes.left_at)
     account = lanes.account
     has_marks, has_peaks, has_folds, has_fault = False, False, False, False
@@ -337,7 +311,6 @@ def count_close(lanes: LaneArrays) -> tuple[bool, bool, bool, bool]:
 
 
 def count_payments(lanes: LaneArrays) -> None:
-    """Count what lanes paid in a bar with fills or funding, before its close is counted."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):

@@ -13,7 +13,6 @@ from backtest.venue import compute_value_at_rate
 
 
 def write_asset_prices(feed: MarketFeed, lanes: LaneArrays, t: int) -> None:
-    """Write the prices of the collateral in bar t."""
     prices = lanes.asset_prices
     for c in range(prices.shape[1]):
         opened, close = feed.asset_mark_open[c, t], feed.asset_mark_close[c, t]
@@ -23,16 +22,11 @@ def write_asset_prices(feed: MarketFeed, lanes: LaneArrays, t: int) -> None:
 
 
 def end_asset_prices(lanes: LaneArrays) -> None:
-    """Keep the mark closes of the collateral for the next bar."""
     for c in range(lanes.asset_prices.shape[1]):
         lanes.asset_prices[field.ASSET_LAST, c] = lanes.asset_prices[field.ASSET_CLOSE, c]
 
 
 def begin_assets(terms: Terms, lanes: LaneArrays) -> None:
-    """Value the collateral at the opens, and bound it from below in the bar.
-
-    Lanes that sell some at this open need the fallback.
-    """
     count = len(lanes.left_at)
     account, prices = lanes.account, lanes.asset_prices
     value_assets(terms, lanes, field.ASSET_OPEN)
@@ -52,7 +46,6 @@ def begin_assets(terms: Terms, lanes: LaneArrays) -> None:
 
 
 def value_assets(terms: Terms, lanes: LaneArrays, row: int) -> None:
-    """Write the value of the collateral of lanes, in full and at its rates, at some prices."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -67,7 +60,6 @@ def value_assets(terms: Terms, lanes: LaneArrays, row: int) -> None:
 
 
 def add_pledged_at_opens(lanes: LaneArrays) -> None:
-    """Add the collateral to the equity of lanes at the opens, and to what backs their pools."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -78,7 +70,6 @@ def add_pledged_at_opens(lanes: LaneArrays) -> None:
 
 
 def add_at_least(lanes: LaneArrays) -> None:
-    """Add the least value of the collateral in the bar to what backs the pools of lanes."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -86,10 +77,6 @@ def add_at_least(lanes: LaneArrays) -> None:
 
 
 def add_pledged(terms: Terms, lanes: LaneArrays) -> None:
-    """Add the collateral, and what backs isolated positions, to the equity of lanes at the close.
-
-    Also its profit since the last close to theirs.
-    """
     count = len(lanes.left_at)
     account, prices = lanes.account, lanes.asset_prices
     value_assets(terms, lanes, field.ASSET_CLOSE)
@@ -108,10 +95,6 @@ def add_pledged(terms: Terms, lanes: LaneArrays) -> None:
 
 
 def find_under(terms: Terms, lanes: LaneArrays) -> None:
-    """Mark lanes for the fallback whose balance is under its limit at the close.
-
-    They sell at the next open.
-    """
     count = len(lanes.left_at)
     account = lanes.account
     write_balance(terms, lanes, True, len(lanes.signal))
@@ -123,7 +106,6 @@ def find_under(terms: Terms, lanes: LaneArrays) -> None:
 
 
 def count_assets_of(lanes: LaneArrays) -> None:
-    """Count the profit of the collateral, except of fallback lanes."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):

@@ -1,8 +1,4 @@
-"""Compile the loop over lanes of several positions, once for all accounts.
-
-It calls the loop of a single run, and the policies' formulas, through their addresses, so that
-neither is compiled again for it.
-"""
+"""Compile the loop over lanes of several positions, once for all accounts."""
 
 from __future__ import annotations
 
@@ -47,7 +43,6 @@ MODULES = (
     portfolio_lane_payments, portfolio_lane_prices, portfolio_lane_fills, portfolio_lane_exits,
     portfolio_lane_close, portfolio_lane_measures, portfolio_lane_view, portfolio_lane_loop,
 )  # fmt: skip
-"""The modules to compile; each uses only those before it."""
 
 INLINED = frozenset(
     {
@@ -56,12 +51,10 @@ INLINED = frozenset(
         "mark_fallback",
     }
 )  # fmt: skip
-"""Small functions that are called for every lane."""
 
 
 @functools.cache
 def compile_portfolio_lanes() -> dict[str, Any]:
-    """Return the compiled functions of :data:`MODULES` by name; the loop compiles when called."""
     names: dict[str, Any] = {**compile_general_rules(has_parts=False), **compile_core().names}
 
     def choose(name: str) -> dict[str, Any]:
@@ -79,7 +72,6 @@ def compile_portfolio_lanes() -> dict[str, Any]:
 
 
 def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, ...]]:
-    """Return the address of the compiled loop of a run, what it returns, and its types."""
     with LOCK:
         loop = find_general_loop(arguments[0])
         kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
@@ -94,7 +86,6 @@ _loops: dict[str, Callable[..., Any]] = {}
 
 
 def find_lane_loop(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], int]:
-    """Return the loop over lanes, and the address of the loop of a run of ``arguments``."""
     with LOCK:
         address, result, kinds = find_loop_of_runs(arguments)
         key = str(kinds)
@@ -106,8 +97,6 @@ def find_lane_loop(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], int]
 
 
 def write_call(result: Any, kinds: tuple[Any, ...]) -> Any:
-    """Return a function that calls compiled code of some types at an address."""
-
     @intrinsic
     def call(
         _context: Any,

@@ -1,7 +1,4 @@
-"""Stops of lanes of several positions: which lanes a bar may stop, and what their stops follow.
-
-A lane whose stop may act needs the fallback: it passes the bar alone.
-"""
+"""Stops of lanes of several positions: which lanes a bar may stop, and what their stops follow."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ from backtest.sweep.portfolios.portfolio_lane_rules import quote_open
 
 
 def find_exits(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Mark lanes for the fallback in which a stop may act, before the fills or after them."""
     for i in range(n):
         if lanes.prices[field.IS_LISTED, i] == 0.0 or not has_stops(terms, i):
             continue
@@ -37,7 +33,6 @@ def find_exits(terms: Terms, lanes: LaneArrays, n: int) -> None:
 
 
 def find_exit_of(terms: Terms, lanes: LaneArrays, is_before: bool, i: int) -> None:
-    """Mark lanes for the fallback in which a stop of instrument i may act."""
     count, is_traded = len(lanes.left_at), lanes.is_traded[i] != 0
     account, position, prices = lanes.account, lanes.position, lanes.prices
     rules, quote = share(pick_instrument(terms, i)), quote_open(prices, i)
@@ -61,7 +56,6 @@ def find_exit_of(terms: Terms, lanes: LaneArrays, is_before: bool, i: int) -> No
 
 
 def follow_bests(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Update the best prices of positions with those of the whole bar, except fallback lanes."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for i in range(n):

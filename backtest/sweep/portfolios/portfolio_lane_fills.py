@@ -1,10 +1,4 @@
-"""What lanes of several positions do at the opens: funding, and the fills of their decisions.
-
-The fill of one instrument depends on no other while nothing is scaled: targets are computed from
-the equity before anything fills. So each instrument is done for all lanes, and only the cash
-follows the order of fills. A lane whose increases may have to be scaled is found by
-:func:`backtest.sweep.portfolios.portfolio_lane_close.find_fallbacks`, and passes the bar alone.
-"""
+"""What lanes of several positions do at the opens: funding, and the fills of their decisions."""
 
 from __future__ import annotations
 
@@ -58,7 +52,6 @@ GROWTH = 1.5
 
 
 def is_any_asking(lanes: LaneArrays, i: int) -> bool:
-    """Return whether a decision of any lane may trade instrument i at its open."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     quote, signal = quote_open(lanes.prices, i), lanes.signal[i]
@@ -76,10 +69,6 @@ def is_any_asking(lanes: LaneArrays, i: int) -> bool:
 
 
 def find_capped(terms: Terms, lanes: LaneArrays) -> None:
-    """Mark lanes for the fallback if the cap of gross leverage may scale their targets.
-
-    It does not if positions and targets fit into it whichever of the two is larger.
-    """
     count, most = len(lanes.left_at), terms.max_gross_leverage * (1.0 - CAUTION)
     account = lanes.account
     if most == math.inf:
@@ -95,7 +84,6 @@ def find_capped(terms: Terms, lanes: LaneArrays) -> None:
 
 
 def add_wanted(lanes: LaneArrays, i: int) -> None:
-    """Add the larger of position and target of instrument i to the notional that lanes want."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     quote, signal = quote_open(lanes.prices, i), lanes.signal[i]
@@ -109,7 +97,6 @@ def add_wanted(lanes: LaneArrays, i: int) -> None:
 
 
 def fill_lanes(costs: Costs, lanes: LaneArrays, kind: FillKind, i: int) -> bool:
-    """Fill the decisions for instrument i in all lanes; return whether a bound was exceeded."""
     count = len(lanes.left_at)
     account, position, prices = lanes.account, lanes.position, lanes.prices
     quote, signal, before = quote_open(prices, i), lanes.signal[i], prices[field.BEFORE, i]
@@ -155,7 +142,6 @@ def size_lane(
     signal: float,
     limit: float,
 ) -> LaneOrder:
-    """Return the order of one lane, cut to the largest notional of the margin table alone."""
     unit, side = abs(quote.fill), 1.0 if signal > 0.0 else -1.0
     held = quantity * (side * unit)
     reach = compute_target(rules, quote, equity, target, signal)
@@ -181,7 +167,6 @@ def bound_pool(
     done: Trade,
     lane: int,
 ) -> None:
-    """Add a bound of what a cross order of one lane costs its pool."""
     _, cost = bound_cost(rules, quote, order)
     cost *= abs(order.size - order.held) if order.is_adding else 0.0
     paid = done.slippage + done.fee
@@ -203,7 +188,6 @@ def write_fill(
     i: int,
     lane: int,
 ) -> float:
-    """Write the fill of one lane; return the largest notional that it may have led to."""
     after = done.balances.positions[0]
     size = abs(after.quantity) * abs(quote.fill)
     reached = max(order.size if order.is_adding else 0.0, size)
@@ -225,7 +209,6 @@ def write_fill(
 
 
 def raise_reach(lanes: LaneArrays, i: int) -> None:
-    """Set the bound of the quantities of instrument i over the largest one after its fill."""
     count = len(lanes.left_at)
     position, unit, most = lanes.position, abs(lanes.prices[field.OPEN, i]), 0.0
     for lane in range(count):
@@ -235,7 +218,6 @@ def raise_reach(lanes: LaneArrays, i: int) -> None:
 
 
 def move_cash(lanes: LaneArrays, is_increase: bool, i: int) -> None:
-    """Take what the reductions, or the increases, of instrument i cost from the cash of lanes."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     wanted = 1.0 if is_increase else 0.0
@@ -247,10 +229,6 @@ def move_cash(lanes: LaneArrays, is_increase: bool, i: int) -> None:
 
 
 def move_all_cash(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Take what the fills cost from the cash of lanes: reductions first, in the order given.
-
-    Lanes whose isolated increases the balance may cut need the fallback.
-    """
     for k in range(2):
         if k == 1 and lanes.has_isolated:
             write_balance(terms, lanes, True, 0)
@@ -266,7 +244,6 @@ def move_all_cash(terms: Terms, lanes: LaneArrays, n: int) -> None:
 
 
 def find_cut(lanes: LaneArrays) -> None:
-    """Mark lanes for the fallback whose isolated increases may take more than the balance."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -277,7 +254,6 @@ def find_cut(lanes: LaneArrays) -> None:
 
 
 def begin_lanes(lanes: LaneArrays, n: int, has_funding: bool) -> None:
-    """Empty the room of lanes for one bar."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for lane in range(count):
@@ -297,7 +273,6 @@ def begin_lanes(lanes: LaneArrays, n: int, has_funding: bool) -> None:
 
 
 def value_opens(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Write the equity of lanes at the opens, and what of it backs isolated positions."""
     count = len(lanes.left_at)
     account, position, prices = lanes.account, lanes.position, lanes.prices
     for lane in range(count):

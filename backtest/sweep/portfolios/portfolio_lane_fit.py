@@ -16,16 +16,9 @@ from backtest.sweep.portfolios.portfolio_lane_formula import find_read
 from backtest.sweep.portfolios.portfolio_lane_view import SHOWN
 
 REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
-"""Rules of an instrument whose bars are those of a single run."""
 
 
 def fits_lanes(setup: Setup, deciders: Deciders) -> bool:
-    """Return whether the ordinary bars of a run are those of lanes.
-
-    All positions are margined by brackets at mark prices: no spot leg. There is no margin call, no
-    equity stop, no overlay, and the policies decide at each close, move no margin and read of the
-    account what lanes show.
-    """
     inputs, terms = setup.inputs, setup.inputs.terms
     brackets, feed = terms.rules.brackets, inputs.feed
     flags = [terms.flags[FLAGS.index(name)] for name in REFUSED]
@@ -43,12 +36,10 @@ def fits_lanes(setup: Setup, deciders: Deciders) -> bool:
 
 
 def find_all_read(observed: Sequence[ObservedPolicy]) -> frozenset[str]:
-    """Return the fields of the account that any policy reads."""
     return frozenset().union(*(find_read(p.policy, tuple(p.columns)) for p in observed))
 
 
 def describe_terms(setup: Setup) -> tuple[object, ...]:
-    """Return everything that the sets of a block must have in common."""
     inputs = setup.inputs
     own = (field.NUMBER_OF_BAND, field.NUMBER_OF_LEAST, field.NUMBER_OF_MOST)
     numbers = np.delete(inputs.terms.numbers, own, axis=0)
@@ -64,12 +55,10 @@ def describe_terms(setup: Setup) -> tuple[object, ...]:
 
 
 def freeze(value: Any) -> object:
-    """Return a value that compares by its content."""
     return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
 def freeze_all(record: Any) -> list[object]:
-    """Return the fields of a record, and of those in it, as values that compare by content."""
     found: list[object] = []
     for value in record:
         found += freeze_all(value) if hasattr(value, "_fields") else [freeze(value)]

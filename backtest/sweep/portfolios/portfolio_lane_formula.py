@@ -34,12 +34,6 @@ from backtest.venue import LEVELS, MarginRules
 
 
 class LaneShape(NamedTuple):
-    """What differs between the lanes of a block: some parameters, and the columns or not.
-
-    What does not is read once for all lanes, so that a choice by it is made once; ``constants`` are
-    written into the code. ``read`` are the fields of the account that the policy reads.
-    """
-
     varied: frozenset[str]
     constants: frozenset[str]
     has_own_columns: bool
@@ -54,12 +48,6 @@ def compile_lane_formula(
     *,
     has_own_columns: bool,
 ) -> int:
-    """Return the address of a policy's formula for all lanes, for bars with these columns.
-
-    It depends only on the policy's class, the types of its parameters and its
-    :class:`LaneShape`. Constants are texts and, of parameters that no set is ``asked`` for, 0 and
-    1: these change the bits of no result, and the compiler removes what they switch off.
-    """
     constants = {name for name, each in policy.settings().items() if each in (0, 1)} - asked
     shape = LaneShape(varied, frozenset(constants), has_own_columns, find_read(policy, columns))
 
@@ -76,10 +64,6 @@ def compile_lane_formula(
 
 
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
-    """Return the fields of the account that a policy's formula reads; ``"*"`` for any.
-
-    Those of a combinator are what it reads itself, and what its policies read.
-    """
     if not isinstance(policy, Combinator):
         return find_fields(formula_for(policy, columns), 2)
     found = find_fields(combinator_of(type(policy)).combine, 2)
@@ -95,7 +79,6 @@ def write_lane_formula(
     memory: type | None,
     shape: LaneShape,
 ) -> list[str]:
-    """Return the function that calls a policy's formula for all lanes."""
     inside = "seen[{}]".format if shape.has_own_columns else "seen_{}".format
     prices = range(len(BAR_FIELDS) - 1)
     given = [
@@ -135,7 +118,6 @@ def write_lane_formula(
 
 
 def at_row(k: int) -> str:
-    """Return the source of the index of a lane in a row."""
     return f"np.uint64({k * LANES} + lane)"
 
 
@@ -144,8 +126,6 @@ def at_row(k: int) -> str:
 
 @intrinsic
 def read_number(_context: Any, address: Any, k: Any) -> Any:
-    """Return number k of an array at an address."""
-
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
         return builder.load(builder.gep(pointer, [arguments[1]]))
@@ -169,7 +149,6 @@ def call_lanes(
     count: Any,
     time: Any,
 ) -> Any:
-    """Call a compiled formula for all lanes, with pointers into the arrays of a block."""
     given = (
         address, position, target_at, params, params_at, seen, memory, memory_at, shown, bar,
         count, time,
@@ -182,7 +161,6 @@ def call_lanes(
 def ask_through_addresses(
     policies: Any, lanes: Any, i: int, count: int, time: int, local: int
 ) -> bool:
-    """Write the leverages that the policies of instrument i decide; False if one raised."""
     seen, columns, length = policies.seen, policies.columns, policies.lengths[i]
     for k in range(policies.n_columns[i]):
         for lane in range(count if policies.has_own_columns else 1):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def pay_isolated(lanes: LaneArrays, row: int, value: float, rate: float, i: int) -> None:
-    """Pay one funding event from isolated margins; mark lanes that may fail after it."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     low, high = widen(lanes.prices, i)
@@ -47,10 +46,6 @@ def bound_isolated(
     rate: float,
     lane: int,
 ) -> None:
-    """Add a bound of what an isolated order takes from the balance; mark lanes in which it is cut.
-
-    ``limit`` is its largest notional, ``rate`` bounds its initial margin.
-    """
     ratio, cost = bound_cost(rules, quote, order)
     taken = ratio * (1.0 / compute_setting(rules.margin, quote.initial)) + ratio * rules.fee
     account[cell(field.TAKEN, lane)] += taken * order.added if order.is_adding else 0.0
@@ -63,7 +58,6 @@ def bound_isolated(
 def bound_wallet(
     account: FloatArray, order: LaneOrder, done: Trade, returned: float, lane: int
 ) -> None:
-    """Add what an isolated order of one lane may cost the pool of the cross positions beside it."""
     lost = done.fee - min(returned, 0.0)
     account[cell(field.COSTS, lane)] += 0.0 if order.is_adding else lost
     account[cell(field.IS_ADDING, lane)] = (
@@ -80,7 +74,6 @@ def move_lane_margin(
     i: int,
     lane: int,
 ) -> float:
-    """Write the margin of one lane after an isolated fill; return what the wallet gets of it."""
     after = done.balances.positions[0]
     returned, posted, _ = split_margin(rules, own, after.quantity, done.value, quote.initial)
     position[spot(i, field.RETURNED, lane)] = returned
@@ -90,18 +83,12 @@ def move_lane_margin(
 
 
 def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -> float:
-    """Return a target notional as :func:`backtest.account.orders.size_order` sizes it."""
     kept = max(side * quantity, 0.0)
     wanted = side * (kept + (reach * (1.0 / unit) - kept))
     return side * wanted * unit
 
 
 def write_balance(terms: Terms, lanes: LaneArrays, is_increase: bool, i: int) -> None:
-    """Write the balance of lanes, the wallet of isolated positions, when instrument i fills.
-
-    The reductions of instruments before it are filled then, or all of them and the increases
-    before it.
-    """
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -112,7 +99,6 @@ def write_balance(terms: Terms, lanes: LaneArrays, is_increase: bool, i: int) ->
 
 
 def add_entered(lanes: LaneArrays, is_increase: bool, is_past: bool, j: int) -> None:
-    """Add what a cross position was entered at to the balance of lanes, after its fill if past."""
     count, is_traded = len(lanes.left_at), lanes.is_traded[j] != 0
     account, position = lanes.account, lanes.position
     for lane in range(count):
@@ -131,10 +117,6 @@ def add_entered(lanes: LaneArrays, is_increase: bool, is_past: bool, j: int) -> 
 
 
 def move_wallet(lanes: LaneArrays, is_increase: bool, i: int) -> None:
-    """Move margins between isolated positions and the cash of lanes.
-
-    A lane whose balance is empty needs the fallback.
-    """
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     wanted = 1.0 if is_increase else 0.0
@@ -152,7 +134,6 @@ def move_wallet(lanes: LaneArrays, is_increase: bool, i: int) -> None:
 
 
 def add_backing_at(lanes: LaneArrays, value: float, i: int) -> None:
-    """Add the backing of an isolated position at u to the sums of lanes."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for lane in range(count):
@@ -165,7 +146,6 @@ def add_backing_at(lanes: LaneArrays, value: float, i: int) -> None:
 
 
 def find_least_of_isolated(lanes: LaneArrays, i: int) -> None:
-    """Mark lanes for the fallback whose isolated position may fail in the bar, before fills."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     low, high = widen(lanes.prices, i)
@@ -181,10 +161,6 @@ def find_least_of_isolated(lanes: LaneArrays, i: int) -> None:
 
 
 def add_isolated(lanes: LaneArrays, i: int) -> None:
-    """Add an isolated position to the sums of lanes; one that may fail in the bar marks them.
-
-    Also mark lanes near liquidation, and at a new peak of the margin ratio.
-    """
     count, is_traded = len(lanes.left_at), lanes.is_traded[i] != 0
     account, position, prices = lanes.account, lanes.position, lanes.prices
     quantities = field.NEXT_QUANTITY if is_traded else field.QUANTITY
@@ -234,7 +210,6 @@ def add_isolated(lanes: LaneArrays, i: int) -> None:
 
 
 def add_backed(lanes: LaneArrays) -> None:
-    """Add what backs isolated positions to the equity of lanes, and keep the rest apart."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -243,7 +218,6 @@ def add_backed(lanes: LaneArrays) -> None:
 
 
 def write_margin(lanes: LaneArrays, i: int) -> None:
-    """Write the isolated margins of lanes in one instrument, except fallback lanes."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for lane in range(count):

@@ -1,11 +1,4 @@
-"""The bar loop of a sweep of several positions, over a block of accounts side by side (lanes).
-
-An ordinary bar is done for all lanes, one instrument after another: funding, the fills of their
-decisions, the close. A lane in which anything else may happen (a failing requirement, ruin,
-increases that must be scaled, a position near liquidation) is left as it was and passes the bar
-with the loop of a single run, through its address. ``pass_alone`` and ``ask_lanes`` are
-placeholders: the compiler binds them to that loop and to the policies' formulas.
-"""
+"""The bar loop of a sweep of several positions, over a block of accounts side by side (lanes)."""
 
 from __future__ import annotations
 
@@ -93,17 +86,12 @@ def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
     start: int,
     stop: int,
 ) -> tuple[Tally, int, int]:
-    """Take one account through some bars as a run does: a placeholder."""
     raise NotImplementedError
 
 
 def ask_lanes(
     policies: LanePolicies, lanes: LaneArrays, i: int, count: int, time: int, local: int
 ) -> bool:
-    """Write the leverages that the policies of instrument i decide; False if one raised.
-
-    A placeholder.
-    """
     raise NotImplementedError
 
 
@@ -125,11 +113,6 @@ def advance_portfolios(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take a block through bars ``start`` to ``stop``; the run began at bar ``first``.
-
-    ``state``, ``quotes``, ``scratch``, ``ledger`` and ``tape`` are room for a lane that passes a
-    bar alone, ``deciders`` have no policies. Returns the bar reached, and why it stopped.
-    """
     rules, markets, asked, block = share(terms), share(feed), share(policies), share(lanes)
     own, count = share(state), len(block.left_at)
     write_limits(rules, markets, block)
@@ -162,7 +145,6 @@ def advance_portfolios(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 
 
 def keep_ended(lanes: LaneArrays, memory: FloatArray, t: int) -> None:
-    """Remove ruined and finished lanes from the block at bar t."""
     account, count = lanes.account, len(lanes.left_at)
     for lane in range(count):
         is_fallback = account[cell(field.IS_FALLBACK, lane)] != 0.0
@@ -174,7 +156,6 @@ def keep_ended(lanes: LaneArrays, memory: FloatArray, t: int) -> None:
 
 
 def keep_frequent(lanes: LaneArrays, memory: FloatArray, t: int) -> None:
-    """Remove lanes from the block at bar t that often need the loop of a single run."""
     account, count = lanes.account, len(lanes.left_at) if t % WATCHED == 0 else 0
     for lane in range(count):
         is_often = account[cell(field.FALLBACK_BARS, lane)] > OFTEN
@@ -187,7 +168,6 @@ def keep_frequent(lanes: LaneArrays, memory: FloatArray, t: int) -> None:
 
 
 def is_whole(feed: MarketFeed, lanes: LaneArrays, t: int) -> bool:
-    """Return whether all lanes pass bar t alone: flows are due, or an instrument is delisted."""
     flow = lanes.cursor[1]
     if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         return True
@@ -201,7 +181,6 @@ def is_whole(feed: MarketFeed, lanes: LaneArrays, t: int) -> bool:
 
 
 def pass_bar(terms: Terms, feed: MarketFeed, lanes: LaneArrays, t: int) -> tuple[bool, bool]:
-    """Update all lanes for bar t; return whether some need the fallback, and whether one failed."""
     count = len(lanes.left_at)
     n, event, account = len(lanes.signal), lanes.cursor[0], lanes.account
     if is_whole(feed, lanes, t):
@@ -232,7 +211,6 @@ def trade_lanes(
     has_interest: bool,
     t: int,
 ) -> tuple[bool, bool]:
-    """Pay funding and interest and fill decisions; return whether any trades, and any in lots."""
     n, event = len(lanes.signal), lanes.cursor[0]
     begin_lanes(lanes, n, has_funding)
     if len(lanes.assets) > 0:
@@ -255,7 +233,6 @@ def trade_lanes(
 
 
 def fill_all(terms: Terms, lanes: LaneArrays, t: int) -> tuple[bool, bool]:
-    """Fill the decisions of lanes; return whether any trades, and whether any does so in lots."""
     is_trading, has_lots = False, False
     for i in range(len(lanes.signal)):
         is_open = lanes.is_pending[i] == 1 and lanes.prices[field.IS_LISTED, i] != 0.0
@@ -266,7 +243,6 @@ def fill_all(terms: Terms, lanes: LaneArrays, t: int) -> tuple[bool, bool]:
 
 
 def fill_instrument(terms: Terms, lanes: LaneArrays, i: int) -> bool:
-    """Fill the decisions for one instrument; return whether it trades in lots."""
     lanes.is_traded[i] = 1
     if terms.rules.brackets.are_isolated[i]:
         find_least_of_isolated(lanes, i)
@@ -277,7 +253,6 @@ def fill_instrument(terms: Terms, lanes: LaneArrays, i: int) -> bool:
 
 
 def fill_by_kind(terms: Terms, lanes: LaneArrays, i: int) -> bool:
-    """Fill the decisions for one instrument by the rules of its kind, compiled for each."""
     costs, kind, is_over = read_costs(terms, i), lanes.kinds[i], False
     if kind == field.PLAIN:
         is_over = fill_lanes(costs, lanes, FillKind(None, None, None, None), i)
@@ -295,7 +270,6 @@ def fill_by_kind(terms: Terms, lanes: LaneArrays, i: int) -> bool:
 
 
 def count_bar_of_lanes(terms: Terms, lanes: LaneArrays, n: int, has_near: bool) -> bool:
-    """Count the close of all lanes; return whether the books of any do not balance."""
     if len(lanes.assets) > 0:
         count_assets_of(lanes)
     has_marks, has_peaks, has_folds, has_fault = count_close(lanes)
@@ -313,7 +287,6 @@ def count_bar_of_lanes(terms: Terms, lanes: LaneArrays, n: int, has_near: bool) 
 
 
 def end_bar(feed: MarketFeed, clock: Clock, lanes: LaneArrays, t: int) -> None:
-    """End a sample if one ends, and go on to the next funding event and flow."""
     free = grow_free(lanes.free[0], clock.risk_free[t])
     if clock.ends_sample[t] != 0.0:
         end_sample(lanes, free)
@@ -331,7 +304,6 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: LaneArrays, t: int) -> None:
 
 
 def tighten_reach(lanes: LaneArrays) -> None:
-    """Set the bounds of all quantities slightly above the largest."""
     count = len(lanes.left_at)
     for i in range(len(lanes.signal)):
         most = 0.0
@@ -346,10 +318,6 @@ def tighten_reach(lanes: LaneArrays) -> None:
 def ask_all(
     terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: LaneArrays, t: int
 ) -> bool:
-    """Ask the policies of all lanes at the close of bar t.
-
-    False if one raised, or returned a negative number.
-    """
     count, is_sound = len(lanes.left_at), True
     if policies.wants_account:
         show_accounts(terms, policies, lanes, feed.time[t])
@@ -366,10 +334,6 @@ def ask_all(
 
 
 def finish_decisions(lanes: LaneArrays, i: int) -> bool:
-    """Drop the decisions of lanes that go on alone, and of a bar that cannot be traded.
-
-    Returns whether none of the others is negative.
-    """
     account, position, count = lanes.account, lanes.position, len(lanes.left_at)
     is_open, is_negative = lanes.is_pending[i] != 0, False
     for lane in range(count):
@@ -384,7 +348,6 @@ def finish_decisions(lanes: LaneArrays, i: int) -> bool:
 def show_bar_of(
     policies: LanePolicies, feed: MarketFeed, lanes: LaneArrays, i: int, t: int
 ) -> None:
-    """Write the bar that the policies of one instrument see, without its time."""
     bar = policies.bar
     bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]

@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 
 
 class Closes(NamedTuple):
-    """The mark closes of a bar, as the test of a failure price reads them."""
-
     mark_close: FloatArray
 
 
 def mark_lanes(lanes: LaneArrays) -> None:
-    """Update peaks and deepest drawdowns, except of fallback lanes."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -44,7 +41,6 @@ def mark_lanes(lanes: LaneArrays) -> None:
 
 
 def mark_exposure(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Update the peak of the margin ratio in lanes that may be at a new one."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -63,7 +59,6 @@ def mark_exposure(terms: Terms, lanes: LaneArrays, n: int) -> None:
 
 
 def find_worst_ratio(terms: Terms, lanes: LaneArrays, n: int, lane: int) -> tuple[float, float]:
-    """Return requirement and backing of the pool or isolated position of the highest ratio."""
     pool, is_crossed = compute_needed(terms, lanes, n, lane), False
     brackets, position = terms.rules.brackets, lanes.position
     for i in range(n):
@@ -81,7 +76,6 @@ def find_worst_ratio(terms: Terms, lanes: LaneArrays, n: int, lane: int) -> tupl
 
 
 def count_over_cap(lanes: LaneArrays, cap: float) -> None:
-    """Count closes above the cap of gross leverage, except of fallback lanes."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -91,7 +85,6 @@ def count_over_cap(lanes: LaneArrays, cap: float) -> None:
 
 
 def count_near(terms: Terms, lanes: LaneArrays, n: int) -> None:
-    """Count the closes of lanes that are near liquidation, with the requirement of brackets."""
     account, position, count = lanes.account, lanes.position, len(lanes.left_at)
     closes = Closes(lanes.prices[field.CLOSE])
     for lane in range(count):
@@ -120,7 +113,6 @@ def count_near(terms: Terms, lanes: LaneArrays, n: int) -> None:
 
 
 def compute_needed(terms: Terms, lanes: LaneArrays, n: int, lane: int) -> float:
-    """Return the requirement of the pool of one lane at the close, times the level."""
     total = 0.0
     for i in range(n):
         quantity = lanes.position[spot(i, field.QUANTITY, lane)]
@@ -131,7 +123,6 @@ def compute_needed(terms: Terms, lanes: LaneArrays, n: int, lane: int) -> float:
 
 
 def fold_lanes(lanes: LaneArrays) -> None:
-    """Move the products of the decay to their logarithms before they overflow."""
     count = len(lanes.left_at)
     account = lanes.account
     for lane in range(count):
@@ -143,7 +134,6 @@ def fold_lanes(lanes: LaneArrays) -> None:
 
 
 def end_sample(lanes: LaneArrays, free: float) -> None:
-    """End a sample at the close, except of fallback lanes, and write all unit values."""
     count = len(lanes.left_at)
     account, k = lanes.account, lanes.cursor[2]
     for lane in range(count):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 def pay_lanes(
     terms: Terms, feed: MarketFeed, lanes: LaneArrays, event: int, t: int, is_open: int
 ) -> int:
-    """Pay the bar's next funding events of one kind in all lanes; return the event after them."""
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         if feed.funding_is_open[event] != is_open:
             break
@@ -40,7 +39,6 @@ def pay_lanes(
 
 
 def pay_event(lanes: LaneArrays, row: int, value: float, rate: float, i: int) -> None:
-    """Pay one funding event in all lanes; ``row`` has the quantities."""
     count = len(lanes.left_at)
     account, position = lanes.account, lanes.position
     for lane in range(count):
@@ -50,7 +48,6 @@ def pay_event(lanes: LaneArrays, row: int, value: float, rate: float, i: int) ->
 
 
 def charge_lanes(terms: Terms, feed: MarketFeed, lanes: LaneArrays, t: int) -> None:
-    """Charge the interest since the previous open in all lanes, on the sum of their bases."""
     count, before, n = len(lanes.left_at), max(t - 1, 0), len(lanes.signal)
     account, is_loan = lanes.account, terms.is_loan
     years = feed.years[min(t, len(feed.years) - 1)]
@@ -74,7 +71,6 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: LaneArrays, t: int) -> N
 
 
 def add_base(lanes: LaneArrays, is_loan: bool, is_isolated: bool, i: int) -> None:
-    """Add a position to what bears interest in all lanes, and a loan of contracts to ``lent``."""
     count, value = len(lanes.left_at), lanes.prices[field.MARK_OPEN, i]
     account, position = lanes.account, lanes.position
     for lane in range(count):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def write_limits(terms: Terms, feed: MarketFeed, lanes: LaneArrays) -> None:
-    """Write the largest notional of each instrument, which its margin table decides."""
     for i in range(len(lanes.signal)):
         terms.rules.brackets.multipliers[i] = feed.multiplier[0, i]
         terms.rules.brackets.initial_multipliers[i] = feed.initial[0, i]
@@ -33,7 +32,6 @@ def write_limits(terms: Terms, feed: MarketFeed, lanes: LaneArrays) -> None:
 def write_prices(
     terms: Terms, feed: MarketFeed, log_returns: FloatArray, lanes: LaneArrays, t: int
 ) -> None:
-    """Write the prices of bar t, and the bounds of what lanes may lose in it."""
     prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
     for i in range(len(lanes.signal)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
@@ -67,11 +65,6 @@ def write_prices(
 
 
 def write_bounds(terms: Terms, lanes: LaneArrays, i: int) -> None:
-    """Write the margin rates that bound those of all lanes, and widen the extremes by the margin.
-
-    The requirement of a quantity up to the reach is at most the highest rate of the brackets up to
-    it times the notional, and the initial margin at most that of the least leverage.
-    """
     prices, tables, reach = lanes.prices, terms.rules.brackets, lanes.reach[i]
     most = reach * max(prices[field.WIDEST, i], prices[field.AT_OPEN, i]) * SLACK
     x, fee = tables.multipliers[i], tables.close_fees[i]

@@ -1,9 +1,4 @@
-"""The rows of a block of accounts with several positions, and how one lane is read from them.
-
-As :mod:`backtest.sweep.lanes.lane_rows`, with two arrays: the account's rows, and for each
-instrument the rows of its position. Accounts that pass a bar alone are copied into the records of a
-run and back.
-"""
+"""The rows of a block of accounts with several positions, and how one lane is read from them."""
 
 from __future__ import annotations
 
@@ -49,19 +44,6 @@ N_ACCOUNT = NEAR + 45
     BACKED, POOL, POOL_WORTH, TAKEN, PAID_IMPACT, PAID_INTEREST, BASE, LENT,
     BALANCE, PLEDGED, COUNTED, AT_LEAST, OF_ASSETS,
 ) = range(NEAR + 1, N_ACCOUNT)  # fmt: skip
-"""The account's rows after its wallet; those from ``NEXT_CASH`` on are room for one bar.
-
-``LINE`` is the equity of :func:`backtest.account.ruin.find_line`. ``IS_LIVE`` is 0 for a lane that
-goes on alone, ``IS_FALLBACK`` 1 for one that passes this bar alone, and ``FALLBACK_BARS`` counts
-these bars for a while. ``MONEY`` and the rows after it are sums of ledgers. ``NEEDED`` is an upper
-bound of the requirement, ``LEAST`` a lower bound of what is left over it at any price of the bar,
-and ``INITIAL`` an upper bound of the initial margin. ``WANTED`` sums the larger of position and
-target. ``BACKED`` sums the backing of isolated positions, ``POOL`` is what backs the others at the
-close and ``POOL_WORTH`` at the open, and ``TAKEN`` bounds what isolated increases take from the
-``BALANCE``, which is their wallet. ``BASE`` and ``LENT`` bear interest. ``PLEDGED`` is the value of
-the collateral, ``COUNTED`` that at its rates, ``AT_LEAST`` the least of it in the bar, and
-``OF_ASSETS`` its profit.
-"""
 (
     OF_PRICE_PNL, OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST,
 ) = range(MONEY, MONEY + 6)  # fmt: skip
@@ -75,11 +57,6 @@ N_POSITION = 27
     SLIPPAGE, TRADED, PROFIT, IS_INCREASE, FUNDED,
     NEXT_MARGIN, RETURNED, POSTED, IMPACT,
 ) = range(N_POSITION)  # fmt: skip
-"""The rows of each instrument; those from ``NEXT_QUANTITY`` on are room for one bar.
-
-``MARKED`` is the value of a position that is not held; of others it is the last mark close.
-``LAST_STOP`` and ``LAST_HIT`` are the bars of the last stop and liquidation, -inf for none.
-"""
 
 N_PRICES = 22
 (
@@ -87,27 +64,17 @@ N_PRICES = 22
     MOVE, VOLUME, IS_LISTED, SIGMA, ADV, INITIAL_X, MARK_OPEN,
     LAST_LOW, LAST_HIGH, STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE,
 ) = range(N_PRICES)  # fmt: skip
-"""What lanes share of an instrument in a bar, in u: opens and closes, mark extremes, bounds.
-
-``LAST_LOW`` and ``LAST_HIGH`` are the extremes of the last price, which stops follow.
-"""
 
 N_ASSET_PRICES = 5
 (ASSET_OPEN, ASSET_CLOSE, ASSET_LOW, ASSET_HIGH, ASSET_LAST) = range(N_ASSET_PRICES)
-"""What lanes share of the price of a collateral asset; ``ASSET_LAST`` is the last mark close."""
 
 SLIGHT = 1e-9
 """Share of a price that its bounds allow for rounding."""
 
 OWN_NUMBERS = ("band", "min_leverage", "max_leverage")
-"""The rules of an instrument in which lanes of a block may differ."""
 NUMBER_OF_BAND, NUMBER_OF_LEAST, NUMBER_OF_MOST = (NUMBERS.index(name) for name in OWN_NUMBERS)
 
 (PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE) = range(6)
-"""How lanes fill orders for an instrument.
-
-``PLAIN`` and ``LOTS`` are linear and cross, without impact; ``LINEAR`` and ``INVERTED`` are cross.
-"""
 
 
 class LaneArrays(NamedTuple):
@@ -185,24 +152,20 @@ class LanePolicies(NamedTuple):
 
 
 def spot(i: int, row: int, lane: int) -> int:
-    """Return the index of a lane's number in a row of instrument i."""
     return cell(i * N_POSITION + row, lane)
 
 
 def mark_fallback(account: FloatArray, is_found: bool, lane: int) -> None:
-    """Mark a lane for the fallback where something was found that may act in the bar."""
     at = cell(IS_FALLBACK, lane)
     account[at] = 1.0 if is_found else account[at]
 
 
 def widen(prices: FloatArray, i: int) -> tuple[float, float]:
-    """Return the extremes of a contract with its margin: less for a long, more for a short."""
     spare = (prices[RATE, i] + SLIGHT) * prices[WIDEST, i]
     return prices[LOWEST, i] - spare, prices[HIGHEST, i] + spare
 
 
 def read_lane(lanes: LaneArrays, terms: Terms, state: AccountState, t: int, lane: int) -> None:
-    """Write the account of one lane, before bar t, into the records of a run."""
     account, position = lanes.account, lanes.position
     for k in range(WALLET_ROWS):
         state.wallet[k] = account[cell(k, lane)]
@@ -234,7 +197,6 @@ def read_lane(lanes: LaneArrays, terms: Terms, state: AccountState, t: int, lane
 
 
 def write_lane(lanes: LaneArrays, state: AccountState, line: float, t: int, lane: int) -> None:
-    """Write the account of one lane after bar t, which it passed alone."""
     account, position = lanes.account, lanes.position
     for k in range(WALLET_ROWS):
         account[cell(k, lane)] = state.wallet[k]
@@ -255,7 +217,6 @@ def write_lane(lanes: LaneArrays, state: AccountState, line: float, t: int, lane
 
 
 def keep_lane(lanes: LaneArrays, memory: FloatArray, n: int, t: int, lane: int) -> None:
-    """Copy a lane that leaves the block at bar t, and put an idle account in its place."""
     account, position = lanes.account, lanes.position
     for row in range(len(memory) // LANES):
         lanes.kept_memory[cell(row, lane)] = memory[cell(row, lane)]
@@ -282,7 +243,6 @@ def keep_lane(lanes: LaneArrays, memory: FloatArray, n: int, t: int, lane: int) 
 
 
 def read_tally_of(account: FloatArray, free: float, bars: int, lane: int) -> Tally:
-    """Return the tally of one lane; the bars of its drawdowns are not counted."""
     unit = account[cell(PEAK, lane)]
     return Tally(
         first_unit=account[cell(FIRST_UNIT, lane)],
@@ -320,7 +280,6 @@ def read_tally_of(account: FloatArray, free: float, bars: int, lane: int) -> Tal
 
 
 def read_sample(account: FloatArray, free: float, lane: int) -> Sample:
-    """Return the sample in progress of one lane."""
     return Sample(
         sample_unit=account[cell(SAMPLE_UNIT, lane)],
         sample_free=free,
@@ -335,7 +294,6 @@ def read_sample(account: FloatArray, free: float, lane: int) -> Sample:
 
 
 def read_money(account: FloatArray, lane: int) -> Ledger:
-    """Return the sums of the ledgers of one lane."""
     return Ledger(
         price_pnl=account[cell(MONEY, lane)],
         fees=account[cell(MONEY + 1, lane)],
@@ -360,7 +318,6 @@ def read_money(account: FloatArray, lane: int) -> Ledger:
 
 
 def write_tally(account: FloatArray, tally: Tally, lane: int) -> None:
-    """Write the tally of one lane."""
     account[cell(LOW, lane)] = tally.drawdown.low
     account[cell(LOW_PEAK, lane)] = tally.drawdown.low_peak
     write_sample(account, tally.sample, lane)
@@ -382,7 +339,6 @@ def write_tally(account: FloatArray, tally: Tally, lane: int) -> None:
 
 
 def write_sample(account: FloatArray, sample: Sample, lane: int) -> None:
-    """Write the sample in progress of one lane, except its risk-free return, which all share."""
     account[cell(SAMPLE_UNIT, lane)] = sample.sample_unit
     account[cell(SAMPLES, lane)] = sample.samples
     account[cell(MEAN, lane)] = sample.mean
@@ -394,7 +350,6 @@ def write_sample(account: FloatArray, sample: Sample, lane: int) -> None:
 
 
 def write_money(account: FloatArray, money: Ledger, lane: int) -> None:
-    """Write the sums of the ledgers of one lane."""
     account[cell(MONEY, lane)] = money.price_pnl
     account[cell(MONEY + 1, lane)] = money.fees
     account[cell(MONEY + 2, lane)] = money.slippage

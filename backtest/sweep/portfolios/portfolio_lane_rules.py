@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 
 class Costs(NamedTuple):
-    """The rules of an instrument that its fills read, and that all lanes share."""
-
     lot: float
     min_notional: float
     fee: float
@@ -39,8 +37,6 @@ class Costs(NamedTuple):
 
 
 class FillKind(NamedTuple):
-    """What a kind of instrument has, each True or None; the fill is compiled for each kind."""
-
     has_rounding: bool | None
     has_impact: bool | None
     is_inverse: bool | None
@@ -51,7 +47,6 @@ NO_COSTS = Costs(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def read_costs(terms: Terms, i: int) -> Costs:
-    """Return the rules of instrument i that all lanes share."""
     numbers, brackets = terms.numbers, terms.rules.brackets
     return Costs(
         lot=numbers[LOT, i],
@@ -68,7 +63,6 @@ def read_costs(terms: Terms, i: int) -> Costs:
 def read_rules(
     costs: Costs, position: FloatArray, kind: FillKind, i: int, lane: int
 ) -> InstrumentRules:
-    """Return the rules of instrument i for one lane, without those that no lane here has."""
     return InstrumentRules(
         is_inverse=kind.is_inverse,
         is_isolated=kind.is_isolated,
@@ -134,7 +128,6 @@ def read_rules(
 
 
 def quote_open(prices: FloatArray, i: int) -> Quote:
-    """Return what fills at the open of instrument i, and its stops, read of its bar."""
     value = prices[field.OPEN, i]
     return Quote(
         open=value,
@@ -163,12 +156,6 @@ CAUTION = 1e-9
 
 
 class LaneOrder(NamedTuple):
-    """The order of one lane: the contracts it targets, and notionals on its side.
-
-    ``reach`` is the target, and ``held`` the position. An increase leads to ``size``; ``added`` is
-    the new part of it.
-    """
-
     wanted: float
     reach: float
     held: float
@@ -179,7 +166,6 @@ class LaneOrder(NamedTuple):
 
 
 def bound_cost(rules: InstrumentRules, quote: Quote, order: LaneOrder) -> tuple[float, float]:
-    """Return bounds of the worsened price and of the cost of an order, per unit of notional."""
     worsening = rules.slippage
     if rules.has_impact is not None:
         notional = max(order.reach - order.held, 0.0) if order.reach < math.inf else 0.0

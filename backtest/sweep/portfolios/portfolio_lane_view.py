@@ -1,8 +1,4 @@
-"""What policies see of the accounts of lanes of several positions.
-
-A policy that reads anything else of its account, such as a liquidation price, is asked in the loop
-of a single run.
-"""
+"""What policies see of the accounts of lanes of several positions."""
 
 from __future__ import annotations
 
@@ -23,12 +19,10 @@ from backtest.venue import (
 )
 
 MARGINS = frozenset({"entry", "maintenance", "margin_ratio", "liquidation_price"})
-"""The fields that are computed only if a policy reads one of them."""
 SHOWN = MARGINS | {
     "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
     "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
 }  # fmt: skip
-"""The fields of the account that policies of lanes may read."""
 (
     SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SEEN_WALLET, SEEN_RESERVE,
     SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_ENTRY, SEEN_MAINTENANCE,
@@ -44,7 +38,6 @@ SHOWN = MARGINS | {
 
 
 def show_accounts(terms: Terms, policies: LanePolicies, lanes: LaneArrays, time: int) -> None:
-    """Write what all policies see of the accounts of lanes at the close of a bar."""
     account, shown, count = lanes.account, policies.shown, len(lanes.left_at)
     days = (time + policies.interval - policies.start) / DAY_NS
     for lane in range(count):
@@ -71,7 +64,6 @@ def show_accounts(terms: Terms, policies: LanePolicies, lanes: LaneArrays, time:
 
 
 def add_position(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int) -> None:
-    """Add the positions of lanes in one instrument to what all policies see."""
     position, shown, count = lanes.position, policies.shown, len(lanes.left_at)
     unit, is_crossed = abs(lanes.prices[field.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
     for lane in range(count):
@@ -83,7 +75,6 @@ def add_position(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int
 
 
 def show_positions(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int, t: int) -> None:
-    """Write what the policies of one instrument see of its positions at the close of bar t."""
     position, shown, count = lanes.position, policies.shown, len(lanes.left_at)
     account, unit = lanes.account, abs(lanes.prices[field.CLOSE, i])
     for lane in range(count):
@@ -104,7 +95,6 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: i
 
 
 def write_pool(terms: Terms, lanes: LaneArrays, lane: int) -> None:
-    """Write backing and requirement of the pool of one lane at the close."""
     account, position, brackets = lanes.account, lanes.position, terms.rules.brackets
     pool, needed = account[cell(CASH, lane)], 0.0
     for i in range(len(lanes.signal)):
@@ -125,7 +115,6 @@ def write_pool(terms: Terms, lanes: LaneArrays, lane: int) -> None:
 def show_margins(
     terms: Terms, policies: LanePolicies, lanes: LaneArrays, i: int, lane: int
 ) -> None:
-    """Write entry, maintenance margin, margin ratio and liquidation price of one position."""
     account, position, shown = lanes.account, lanes.position, policies.shown
     brackets, close = terms.rules.brackets, lanes.prices[field.CLOSE, i]
     quantity, entry = position[spot(i, field.QUANTITY, lane)], position[spot(i, field.ENTRY, lane)]

@@ -38,11 +38,6 @@ KEPT = 4
 
 
 class PortfolioPanel:
-    """Markets from bar ``first`` up to ``stop`` with a signal, for the sets of an evaluator.
-
-    ``columns`` compute what the policy observes in each market, up to ``memory`` bytes in all.
-    """
-
     def __init__(self, evaluator: Any, first: int, stop: int | None, memory: float) -> None:
         self.base, self.settings = evaluator.base, evaluator.settings
         self.sampling, self.overlay = evaluator.sampling, evaluator.overlay
@@ -71,16 +66,13 @@ class PortfolioPanel:
         )
 
     def list_reads(self) -> tuple[str, ...]:
-        """Return the parameters that the columns of any market read so far."""
         return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
 
     def check_overlays(self, sets: Sets) -> None:
-        """Raise if an overlay reads fields that portfolios do not have, or looks ahead."""
         for overlay in list_overlays(self.base, self.settings, sets):
             self._observe_overlay(overlay)
 
     def _observe_overlay(self, overlay: Policy | None) -> list[ObservedPolicy]:
-        """Return the overlay with its columns; sets with the same overlay share them."""
         with self._lock:
             if overlay not in self._above:
                 self._above[overlay] = observe_overlay(overlay, self.seen, self.weights)
@@ -90,7 +82,6 @@ class PortfolioPanel:
             return self._above[overlay]
 
     def set_up(self, values: Mapping[str, Any]) -> Setup:
-        """Return the run of one set, with the checks of a run; its arrays are those of others."""
         policy, venue, account = build_trio(self.base, self.settings, values)
         if self.first > 0:
             account = without_flows_before(account, int(self.markets.time[self.first]))
@@ -108,7 +99,6 @@ class PortfolioPanel:
         return set_up_like(self._pattern, venue, account, observed)
 
     def begin(self, setup: Setup, *, is_compiled: bool) -> tuple[AccountState, Deciders, Tally]:
-        """Return the account, the policies and the tally at the start of a run."""
         state = start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=self.overlay is not None
         )
@@ -137,7 +127,6 @@ class PortfolioPanel:
         )
 
     def set_up_lane(self, like: Setup, values: Mapping[str, Any]) -> Setup:
-        """Return the run of a set whose account and venue are those of another one."""
         policy = build_policy(
             self.base, self.settings, {k: v for k, v in values.items() if "." not in k}
         )
@@ -148,7 +137,6 @@ class PortfolioPanel:
     def _observe(
         self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
     ) -> list[ObservedPolicy]:
-        """Return the policies of one set with their columns, and last the overlay."""
         found = []
         for each, name, span in zip(self.columns, self.seen.names, self.seen.spans, strict=True):
             own = {k: v for k, v in find_values(values, name).items() if "." not in k}
@@ -158,7 +146,6 @@ class PortfolioPanel:
         return [*found, *self._observe_overlay(above)]
 
     def _flatten(self, observed: list[ObservedPolicy]) -> FloatArray:
-        """Return the columns of a set one after another; sets with the same columns share them."""
         key = tuple(id(each.columns) for each in observed)
         with self._lock:
             if key not in self._flat:  # the policies stay with it, so that no id is used again

@@ -1,8 +1,4 @@
-"""Score sets of parameters of an account with several positions, one after another per thread.
-
-Each set runs through the compiled loop of a single run, so its row has the bits of the run. It is
-not recorded, and shares the arrays of the markets, of the signal and of equal columns with others.
-"""
+"""Score sets of parameters of an account with several positions, one after another per thread."""
 
 from __future__ import annotations
 
@@ -59,7 +55,6 @@ from backtest.sweep.sets.sets import Sets, count_sets, find_values, take_sets
 OWN_TERMS = frozenset(
     {"account.capital", "account.band", "account.min_leverage", "account.max_leverage"}
 )
-"""The fields of the account in which sets of a block may differ."""
 
 PANELS = 6
 """Number of market parts whose columns are kept, because a search uses them repeatedly."""
@@ -70,11 +65,6 @@ class Stopped(Exception):  # noqa: N818 - no error
 
 
 class PortfolioTask(NamedTuple):
-    """A set to score, its row and what it shares with others; or several, side by side.
-
-    ``setup`` is the run of a set like these, if they are several that fit into lanes, else None.
-    """
-
     rows: IntArray
     sets: Sets
     panel: PortfolioPanel
@@ -84,11 +74,6 @@ class PortfolioTask(NamedTuple):
 
 
 class PortfolioRunner:
-    """Scores sets of an evaluator on several markets, on several threads.
-
-    Half of ``memory``, in bytes, is for columns.
-    """
-
     def __init__(self, evaluator: Any) -> None:
         self.evaluator = evaluator
         self.metrics: tuple[str, ...] = evaluator.metrics
@@ -103,7 +88,6 @@ class PortfolioRunner:
     def score(
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
     ) -> Iterator[BlockOutcome]:
-        """Yield sets as they are done; raise NotCompiled if numba refuses the policy."""
         if count_sets(sets) == 0:
             return
         self.check_causal(sets, first, stop)
@@ -122,7 +106,6 @@ class PortfolioRunner:
     def _split(
         self, sets: Sets, panel: PortfolioPanel, has_returns: bool, is_compiled: bool
     ) -> Iterator[PortfolioTask]:
-        """Yield sets one by one, or up to 64 that differ in little and fit into lanes."""
         reads = panel.list_reads()
         texts = [name for name in sets if sets[name].dtype == object]
         terms = [name for name in sets if "." in name and name not in OWN_TERMS]
@@ -145,10 +128,6 @@ class PortfolioRunner:
                     )  # fmt: skip
 
     def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
-        """Refuse a policy that looks ahead, in sets with every word and both ends of each number.
-
-        What was checked once is not checked again. The check also finds what the columns read.
-        """
         if count_sets(sets) == 0:
             return
         panel = self._find_panel(first, stop)
@@ -158,7 +137,6 @@ class PortfolioRunner:
             checker.check(columns, find_values(sets, name))
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Refuse a policy that looks ahead with one set of parameters."""
         panel = self._find_panel(0, None)
         names = panel.markets.names
         for name, checker, columns in zip(names, self._checkers, panel.columns, strict=True):
@@ -166,7 +144,6 @@ class PortfolioRunner:
 
     @property
     def causality(self) -> Causality | None:
-        """The check with the fewest cuts; None before the first."""
         found = [each.causality for each in self._checkers if each.causality is not None]
         return min(found, key=lambda each: each.cuts, default=None)
 
@@ -179,10 +156,6 @@ class PortfolioRunner:
             return self._panels[first, stop]
 
     def _choose(self, sets: Sets, panel: PortfolioPanel) -> bool:
-        """Return whether to compile: for a few short runs, plain Python is faster.
-
-        The loop is then compiled in the background, for the next sweep.
-        """
         try:
             setup = panel.set_up(take_sets(sets, 0))
             state, deciders, tally = panel.begin(setup, is_compiled=False)
@@ -205,7 +178,6 @@ class PortfolioRunner:
 
 
 def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
-    """Split rows wherever the values of a column change from one to the next."""
     codes = [find_codes(each)[rows] for each in columns]
     changes = [np.flatnonzero(np.diff(each)) + 1 for each in codes]
     return np.split(rows, np.unique(np.concatenate([*changes, np.zeros(0, np.int64)])))
@@ -214,7 +186,6 @@ def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
 def split_rows(
     rows: IntArray, columns: list[np.ndarray], limit: int, most: int
 ) -> Iterator[IntArray]:
-    """Yield rows in parts of up to ``most``, in which at most ``limit`` sets of values differ."""
     most = max(most, LEAST_LANES)
     pieces = [piece for piece in split_where(rows, columns) if len(piece)]
     part: list[IntArray] = []
@@ -232,7 +203,6 @@ def split_rows(
 
 
 def find_setup(panel: PortfolioPanel, values: Mapping[str, Any]) -> Setup | None:
-    """Return the run of a set if sets like it fit into lanes."""
     try:
         setup = panel.set_up(values)
     except BacktestError:  # the run of this set gives the reason
@@ -243,14 +213,12 @@ def find_setup(panel: PortfolioPanel, values: Mapping[str, Any]) -> Setup | None
 
 
 def count_distinct(setup: Setup, memory: float) -> int:
-    """Return how many sets with columns of their own a block may have within a memory."""
     columns = [each for policy in setup.observed for each in policy.columns.values()]
     size = sum(each.nbytes for each in columns)
     return max(1, int(memory // max(size, 1)))
 
 
 def compile_or_explain(setup: Setup, panel: PortfolioPanel) -> None:
-    """Compile the policy's formula, or raise NotCompiled with the line and the reason."""
     try:
         panel.begin(setup, is_compiled=True)
     except BacktestError:
@@ -262,7 +230,6 @@ def compile_or_explain(setup: Setup, panel: PortfolioPanel) -> None:
 def score_task(
     names: tuple[str, ...], task: PortfolioTask, is_stopped: Callable[[], bool]
 ) -> list[BlockOutcome]:
-    """Score the sets of a task; those of a block at fault one by one."""
     if task.setup is not None:
         try:
             return [BlockOutcome(task.rows, score_lanes(names, task, task.setup, is_stopped))]
@@ -278,10 +245,6 @@ def score_task(
 def score_lanes(
     names: tuple[str, ...], task: PortfolioTask, like: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    """Score sets side by side; raise BlockFault if their accounts differ in more than lanes may.
-
-    ``like`` is the run of another set; only sets without terms of the account have its account.
-    """
     panel, setups, known = task.panel, [], {}
     for k in range(len(task.rows)):
         values = take_sets(task.sets, k)
@@ -316,8 +279,6 @@ def score_lanes(
 def score_set(
     names: tuple[str, ...], task: PortfolioTask, is_stopped: Callable[[], bool]
 ) -> Scored | BlockFault | None:
-    """Score one set; an error is a fault of the set, which its run explains."""
-
     def go_on(_done: int, _all: int) -> None:
         if is_stopped():
             raise Stopped
@@ -333,7 +294,6 @@ def score_set(
 def measure_set(
     names: tuple[str, ...], task: PortfolioTask, progress: Callable[[int, int], None]
 ) -> Scored:
-    """Run one set on the markets and return its measures."""
     panel = task.panel
     setup = panel.set_up(task.sets)
     if task.is_compiled:

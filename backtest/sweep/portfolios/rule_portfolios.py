@@ -22,11 +22,6 @@ KEPT = 4
 
 
 class RulePortfolios:
-    """Scores sets as :class:`PortfolioRunner` does, with a runner for each signal.
-
-    Columns of the policy are checked for lookahead with the signal of the evaluator's own rule.
-    """
-
     def __init__(self, evaluator: Any) -> None:
         self.evaluator = evaluator
         self.base = evaluator.base
@@ -40,13 +35,11 @@ class RulePortfolios:
 
     @property
     def causality(self) -> Any:
-        """How the columns were checked."""
         return self._first.causality
 
     def score(
         self, sets: Sets, *, first: int, stop: int | None, returns: bool
     ) -> Iterator[BlockOutcome]:
-        """Yield sets as they are done, those whose rule fails at the end."""
         if count_sets(sets) == 0:
             return
         self.check_causal(sets, first, stop)
@@ -70,7 +63,6 @@ class RulePortfolios:
     def _score_part(
         self, places: IntArray, sets: Sets, threads: int, wanted: Mapping[str, Any]
     ) -> list[BlockOutcome]:
-        """Return the outcomes of the sets of one signal."""
         some = take_sets(sets, places)
         try:
             runner = self._find_runner(take_sets(some, 0))
@@ -82,12 +74,10 @@ class RulePortfolios:
         return [each._replace(places=places[each.places]) for each in found]
 
     def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
-        """Refuse a policy or a rule that looks ahead; what was checked is not checked again."""
         self._first.check_causal(sets, first, stop)
         self._rules.check(sets)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        """Refuse a policy or a rule that looks ahead with one set of parameters."""
         if self._rules.check_set(values):
             self._find_runner(values).check_set(values)
 
@@ -104,7 +94,6 @@ class RulePortfolios:
             return self._runners[rule]
 
     def _make_runner(self, rule: SignalRule) -> PortfolioRunner:
-        """Return a runner with the weights of a rule."""
         own = copy.copy(self.evaluator)
         own.signal = rule.weigh(find_clock(self.evaluator.market).seen, is_checked=False)
         own.base = self.base._replace(signal=None)

@@ -24,13 +24,6 @@ from backtest.sweep.sets.sets import Setting
 
 
 class Dimension(NamedTuple):
-    """One dimension of a space.
-
-    ``kind`` is ``"float"``, ``"int"``, ``"choice"`` or ``"bool"``. Numbers range from ``low`` to
-    ``high``, both included; the other kinds have ``options``. ``when`` is the name of another
-    parameter and its values for which this one is used; otherwise it has its ``default``.
-    """
-
     name: str
     kind: str
     low: float
@@ -42,7 +35,6 @@ class Dimension(NamedTuple):
 
     @property
     def dtype(self) -> type:
-        """Type of an array of its values."""
         if self.kind in ("float", "int", "bool"):
             return {"float": np.float64, "int": np.int64, "bool": np.bool_}[self.kind]
         kinds = {type(option) for option in self.options}
@@ -63,10 +55,7 @@ class Dimension(NamedTuple):
         return np.clip(values, self.low, self.high).astype(self.dtype)
 
     def encode(self, values: np.ndarray) -> FloatArray:
-        """Return the numbers in [0, 1] that are decoded to these values, of shape (n,).
-
-        A default that is not among the options is encoded as the first option.
-        """
+        """Return the numbers in [0, 1] that are decoded to these values, of shape (n,)."""
         if self.options:
             places = {repr(option): k for k, option in enumerate(self._list_options().tolist())}
             found = [places.get(repr(value), 0) for value in values.tolist()]
@@ -83,14 +72,12 @@ class Dimension(NamedTuple):
         return np.array(self.options, dtype=self.dtype)
 
     def _edges(self) -> tuple[float, float]:
-        """Return the bounds on the scale of the search; whole numbers have equal shares of it."""
         half = 0.5 if self.kind == "int" else 0.0
         low, high = self.low - half, self.high + half
         return (math.log(low), math.log(high)) if self.log else (low, high)
 
 
 def read_dimension(setting: Setting, want: object) -> Dimension:
-    """Return the dimension that bounds or options describe; they must be within the declaration."""
     condition = getattr(want, "when", None) or setting.condition
     is_range = isinstance(want, tuple) and setting.kind not in (str, bool)
     has_bounds = isinstance(want, Range) or is_range
@@ -146,7 +133,6 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
 
 
 def _default(setting: Setting, otherwise: object) -> object:
-    """Return the value of a parameter that is not used in a set."""
     if setting.value is dataclasses.MISSING or isinstance(setting.value, FrozenTable):
         return otherwise
     return math.nan if setting.value is None else setting.value

@@ -16,21 +16,11 @@ MOST_SETS = 96
 
 
 class Extremes:
-    """Chooses sets with a word, or an extreme of a number, that no set chosen before had.
-
-    The extremes are those among the sets with the same words, as the effect of a number may depend
-    on a word.
-    """
-
     def __init__(self) -> None:
         self._spans: dict[tuple[object, ...], tuple[float, float]] = {}
         self._count = 0
 
     def choose(self, sets: Sets, names: Sequence[str], left_out: BoolArray) -> int | None:
-        """Return the row of the set with the most new words and extremes; None if none has any.
-
-        Only the parameters in ``names`` count, and sets that are ``left_out`` are not chosen.
-        """
         votes = np.zeros(count_sets(sets), dtype=np.int64)
         for _, _, mask in self._list_new(sets, names):
             votes += mask
@@ -41,7 +31,6 @@ class Extremes:
         return int(np.argmax(votes))
 
     def accept(self, sets: Sets, names: Sequence[str], row: int) -> None:
-        """Record the words and numbers of a set; sets within them are not new."""
         for key, value, mask in list(self._list_new(sets, names)):
             if mask[row]:
                 low, high = self._spans.get(key, (value, value))
@@ -50,7 +39,6 @@ class Extremes:
     def _list_new(
         self, sets: Sets, names: Sequence[str]
     ) -> Iterator[tuple[tuple[object, ...], float, BoolArray]]:
-        """Yield the spans that sets exceed: a key, the new extreme, and which sets have it."""
         here = [name for name in names if name in sets and "." not in name]
         numbers = [name for name in here if sets[name].dtype.kind not in "Ob"]
         for key, group in group_by_words(sets, [name for name in here if name not in numbers]):
@@ -65,11 +53,6 @@ class Extremes:
 
 
 def list_corners(sets: Sets, names: Sequence[str]) -> Sets:
-    """Return sets of all lowest and of all highest numbers, for each combination of words.
-
-    Only the numbers in ``names`` are replaced, where sets with these words differ in them; all else
-    is that of the first such set. The ends are those of all sets, so that words share them.
-    """
     here = [name for name in names if name in sets and "." not in name]
     numbers = [name for name in here if sets[name].dtype.kind not in "Ob"]
     groups = [group for _, group in group_by_words(sets, [n for n in here if n not in numbers])]
@@ -83,19 +66,16 @@ def list_corners(sets: Sets, names: Sequence[str]) -> Sets:
 
 
 def find_ends(values: np.ndarray) -> tuple[float, float]:
-    """Return the lowest and the highest of some numbers."""
     return values.min(), values.max()
 
 
 def varies(values: np.ndarray) -> bool:
-    """Return whether the values of sets differ."""
     return bool((values != values[0]).any())
 
 
 def group_by_words(
     sets: Sets, words: Sequence[str]
 ) -> Iterator[tuple[tuple[object, ...], BoolArray]]:
-    """Yield the combinations of words that sets have, or each word if there are too many."""
     everything = np.ones(count_sets(sets), dtype=np.bool_)
     if not words:
         yield (), everything

@@ -1,8 +1,4 @@
-"""Check many parameter sets at once: names, types, ranges, and rules between several values.
-
-Numbers are checked as whole columns. For the first value that is refused, the check of a single
-value gives the error. Nothing is repaired.
-"""
+"""Check many parameter sets at once: names, types, ranges, and rules between several values."""
 
 from __future__ import annotations
 
@@ -50,21 +46,16 @@ from backtest.venue import Venue, find_newest, is_one
 from backtest.venue.interest import RATES
 
 OF_SEVERAL = frozenset(f"account.{name}" for name in WHOLE)
-"""Fields that only accounts with several positions have."""
 ALLOCATED = Either("signal=bt.allocate.WeightRule()", "--allocate equal-risk")
 
 
 class SetDefect(NamedTuple):
-    """One thing that is wrong with some sets."""
-
     problem: str
     where: str
     cure: str
 
 
 class CheckedColumn(NamedTuple):
-    """The values of one name, converted to the type of its column, and which are refused."""
-
     values: np.ndarray
     refused: BoolArray
 
@@ -79,13 +70,6 @@ def check_sets(
     names: tuple[str, ...] = (),
     overlay: Policy | None = None,
 ) -> Sets:
-    """Return checked sets; a parameter that is not used in a set has its default there.
-
-    The sets are arrays by name: parameters of the policy, fields such as ``account.band`` and
-    ``venue.fees.taker``, and parameters of the ``signal``, of the instruments in ``names`` and of
-    the ``overlay``. A ParameterError lists everything that is wrong: unknown names, types, ranges,
-    contradictions.
-    """
     base = BaseTerms(policy, venue, account, signal, names, overlay)
     settings = read_settings(base)
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
@@ -105,7 +89,6 @@ def check_sets(
 
 
 def raise_defects(defects: list[SetDefect]) -> None:
-    """Raise one ParameterError that lists all defects, if there are any."""
     if not defects:
         return
     raise ParameterError(
@@ -121,7 +104,6 @@ def raise_defects(defects: list[SetDefect]) -> None:
 def find_unknown(
     settings: Mapping[str, Setting], given: Mapping[str, object], argument: str = "sets"
 ) -> Iterator[SetDefect]:
-    """Yield the names that no parameter or field has; ``argument`` is where they were given."""
     for name in given:
         if name not in settings:
             own = [each for each in settings if "." not in each]
@@ -145,7 +127,6 @@ def find_unknown(
 
 
 def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[SetDefect]:
-    """Yield a defect if there are no sets, or if arrays differ in length."""
     lengths = {len(values) for values in given.values()}
     if len(lengths) != 1 or 0 in lengths:
         found = ", ".join(f"{name} {len(values)}" for name, values in given.items())
@@ -159,7 +140,6 @@ def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[SetDefect]:
 def find_missing(
     settings: Mapping[str, Setting], given: Mapping[str, object]
 ) -> Iterator[SetDefect]:
-    """Yield the parameters that have no default and are not given."""
     for name, setting in settings.items():
         if setting.value is dataclasses.MISSING and not {name, name.rpartition(".")[2]} & {*given}:
             yield SetDefect(
@@ -173,7 +153,6 @@ def find_missing(
 
 
 def convert_column(setting: Setting, values: np.ndarray) -> CheckedColumn:
-    """Return values converted to the type of their column, and which are refused."""
     is_number = values.dtype.kind in "iuf"
     if is_number and setting.kind in (float, int) and hasattr(setting.space, "admits"):
         return _convert_numbers(setting, values)
@@ -195,7 +174,6 @@ def _convert_numbers(setting: Setting, values: np.ndarray) -> CheckedColumn:
 
 
 def _convert_objects(setting: Setting, values: np.ndarray) -> CheckedColumn:
-    """Check each different object once."""
     codes, different = _find_different(values)
     converted = np.empty(len(different), dtype=object)
     refused = np.zeros(len(different), dtype=np.bool_)
@@ -208,7 +186,6 @@ def _convert_objects(setting: Setting, values: np.ndarray) -> CheckedColumn:
 
 
 def _find_different(values: np.ndarray) -> tuple[np.ndarray, list[object]]:
-    """Return the different objects, and which of them each entry is; 1, 1.0 and True differ."""
     if pd.api.types.infer_dtype(values, skipna=False) == "string":
         codes, words = pd.factorize(values)
         return codes, list(words)
@@ -220,7 +197,6 @@ def _find_different(values: np.ndarray) -> tuple[np.ndarray, list[object]]:
 
 
 def convert_value(setting: Setting, value: object) -> object:
-    """Return one checked value in the type of its column; None becomes NaN."""
     value = to_plain_value(setting, value)
     if value is None and setting.may_be_none:
         return math.nan
@@ -231,7 +207,6 @@ def convert_value(setting: Setting, value: object) -> object:
 
 
 def refuse_variation(setting: Setting, value: object, *, is_multiple: bool) -> ParameterError:
-    """Return the error of a value that is no number where numbers vary."""
     cure = f"give the account the multiple, and vary {setting.name}.multiple"
     return ParameterError(
         f"{setting.name} must be a number to vary, got {value!r:.80}",
@@ -241,7 +216,6 @@ def refuse_variation(setting: Setting, value: object, *, is_multiple: bool) -> P
 
 
 def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> Iterator[SetDefect]:
-    """Yield the first value that is refused, with how many there are."""
     places = np.flatnonzero(refused)
     if not len(places):
         return
@@ -260,11 +234,6 @@ def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> It
 
 
 def find_contradictions(base: BaseTerms, sets: Sets) -> Iterator[SetDefect]:
-    """Yield the rules between values that sets break, explained by the first such set.
-
-    The rules repeat those of :class:`Account`, :class:`Venue` and :func:`check_account` for
-    columns; a test compares them. With settings by instrument, each instrument keeps them.
-    """
     n = count_sets(sets)
     found: dict[str, SetDefect] = {}
     of_one = {name: each for name, each in sets.items() if name not in OF_SEVERAL}
@@ -282,7 +251,6 @@ def find_contradictions(base: BaseTerms, sets: Sets) -> Iterator[SetDefect]:
 
 
 def list_single_bases(base: BaseTerms) -> list[BaseTerms]:
-    """Return the base of each instrument, for settings by instrument; otherwise the base."""
     tables: list[Mapping[str, Any]] = [
         each for each in vars(base.account).values() if isinstance(each, FrozenTable)
     ]
@@ -297,7 +265,6 @@ def list_single_bases(base: BaseTerms) -> list[BaseTerms]:
 def explain_contradiction(
     base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object], place: int
 ) -> SetDefect | None:
-    """Return why the account and the venue of one set are invalid; None if they are valid."""
     try:
         venue, account = build_terms(base, settings, values)
         check_account(account, venue)
@@ -363,7 +330,6 @@ def find_broken_rules(settings: Mapping[str, Setting], sets: Sets, venue: Venue)
 
 
 def reset_inactive(settings: Mapping[str, Setting], sets: Sets) -> Sets:
-    """Return sets in which every parameter that is not used has its default."""
     reset = dict(sets)
     for name in sets:
         is_active = find_active(settings, sets, name)
@@ -374,7 +340,6 @@ def reset_inactive(settings: Mapping[str, Setting], sets: Sets) -> Sets:
 
 
 def find_active(settings: Mapping[str, Setting], sets: Sets, name: str) -> BoolArray:
-    """Return in which sets a parameter is used; its condition may depend on several others."""
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
     condition = settings[name].condition
     while condition is not None:

@@ -1,10 +1,4 @@
-"""Parameter sets: the settings that a sweep may vary, and the run that one set describes.
-
-A name is a parameter of the policy, or the dotted name of a field of the account or the venue:
-``account.band``, ``venue.fees.taker``; or ``signal.window``, a parameter of the signal's rule, and
-``allocate.half_life``, one of an allocation. Of several instruments, ``BTCUSDT.target`` is that
-parameter of the policy of one of them, and ``overlay.target`` one of the overlay.
-"""
+"""Parameter sets: the settings that a sweep may vary, and the run that one set describes."""
 
 from __future__ import annotations
 
@@ -37,7 +31,6 @@ from backtest.policy import Parameter, Policy
 from backtest.venue import Venue
 
 Venues: TypeAlias = Venue | Mapping[str, Venue]
-"""One venue, or one for each of several instruments."""
 
 Sets: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of shape (n_sets,) by name: int64, bool, object, else float64 (NaN: the field is None)."""
@@ -46,27 +39,17 @@ MOST_CELLS = 1_000_000_000
 """Most values in a grid; more are treated as a mistake."""
 
 OF_RULES = ("signal.", "allocate.")
-"""The beginnings of the names of the parameters of the signal's rule, by its kind."""
 
 OVERLAY = "overlay"
 RESERVED = ("account", "venue", "signal", "allocate", OVERLAY)
-"""Beginnings of names that no instrument can have."""
 
 _FIXED = ("contract.kind",)
-"""Fields that no set may vary: another kind of contract has other brackets, lots and data."""
 
 _V = TypeVar("_V", bound=Value)
 _T = TypeVar("_T")
 
 
 class Setting(NamedTuple):
-    """Parameter or field that sets may vary.
-
-    ``kind`` is float, int, bool, str, or object if numbers and words mix. ``space`` is its
-    declaration and ``check(name, value, where=...)`` its check. ``value`` is used unless a set has
-    another one; MISSING if every set must have one.
-    """
-
     name: str
     kind: type
     space: Any
@@ -76,7 +59,6 @@ class Setting(NamedTuple):
 
     @property
     def dtype(self) -> type:
-        """Type of an array of its values."""
         if self.kind is int:
             return np.float64 if self.may_be_none else np.int64
         if self.kind is float:
@@ -85,25 +67,16 @@ class Setting(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """Unit of the number, or an empty string."""
         return getattr(self.space, "unit", "")
 
     @property
     def condition(self) -> Condition:
-        """Parameter and values for which this one is used; None for always."""
         when: Condition = getattr(self.space, "when", None)
         head, dot, _ = self.name.rpartition(".")
         return when if when is None else (f"{head}{dot}{when[0]}", when[1])
 
 
 class BaseTerms(NamedTuple):
-    """Policy (a class or an instance), venue, account and signal whose settings sets replace.
-
-    Where several instruments have venues of their own, a set changes a field in all of them.
-    ``signal`` is None unless it is a rule whose parameters may vary. ``names`` are the instruments
-    of a panel, whose policies may have parameters of their own.
-    """
-
     policy: type[Policy] | Policy
     venue: Any
     account: Account
@@ -113,18 +86,14 @@ class BaseTerms(NamedTuple):
 
     @property
     def policy_class(self) -> type[Policy]:
-        """The class of the policy."""
         return self.policy if isinstance(self.policy, type) else type(self.policy)
 
     def has_own(self, names: Iterable[str]) -> bool:
-        """Return whether some names are parameters of one instrument, or of the overlay."""
         heads = {name.rpartition(".")[0] for name in names}
         return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
 
 
 class Trio(NamedTuple):
-    """Policy (or policies by instrument), venue and account of one set, as for ``bt.run``."""
-
     policy: Any
     venue: Any
     account: Account
@@ -134,7 +103,6 @@ class Trio(NamedTuple):
 
 
 def read_settings(base: BaseTerms) -> dict[str, Setting]:
-    """Return the settings that sets may vary, by name."""
     own = [*_read_parameters(base.policy)]
     settings = (
         *(
@@ -169,7 +137,6 @@ def _read_parameter(policy: type[Policy] | Policy, parameter: Parameter) -> Sett
 
 
 def _read_venues(venue: Venues) -> Iterator[Setting]:
-    """Yield the fields that all venues have; the value is a table by instrument if they differ."""
     if isinstance(venue, Venue):
         yield from _read_fields(venue, "venue")
         return
@@ -205,13 +172,6 @@ def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
 
 
 def suggest_name(name: str, known: Mapping[str, object]) -> str:
-    """Return a hint at a similar name, or an empty string.
-
-    Examples
-    --------
-    >>> suggest_name("venue_leverage", {"account.band": 0, "account.venue_leverage": 0})
-    "; did you mean 'account.venue_leverage'?"
-    """
     same = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
     return did_you_mean(name, same) or did_you_mean(name, known)
 
@@ -222,7 +182,6 @@ def suggest_name(name: str, known: Mapping[str, object]) -> str:
 def build_trio(
     base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Trio:
-    """Return the policy, venue and account of one set."""
     policy = build_policies(base, settings, values)
     return Trio(policy, *build_terms(base, settings, values))
 
@@ -230,7 +189,6 @@ def build_trio(
 def build_policies(
     base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Policy | dict[str, Policy]:
-    """Return the policy of one set, by instrument if some have parameters of their own."""
     if not any(find_own(values, name) for name in base.names):
         return build_policy(base, settings, values)
     return {name: build_policy(base, settings, find_values(values, name)) for name in base.names}
@@ -239,7 +197,6 @@ def build_policies(
 def build_policy(
     base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Policy:
-    """Return the policy of one set, of all instruments."""
     chosen = {
         name: to_plain_value(settings[name], value)
         for name, value in values.items()
@@ -252,7 +209,6 @@ def build_policy(
 def build_overlay(
     base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> Policy | None:
-    """Return the overlay of one set, if there is any."""
     own = find_own(values, OVERLAY)
     if base.overlay is None or not own:
         return base.overlay
@@ -261,13 +217,6 @@ def build_overlay(
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
-    """Return the parameters of one instrument or of the overlay, by their names in the policy.
-
-    Examples
-    --------
-    >>> find_own({"target": 1, "BTC.P.target": 2, "BTC.target": 3}, "BTC.P")
-    {'target': 2}
-    """
     if owner in RESERVED and owner != OVERLAY:
         return {}
     split = ((name.rpartition("."), value) for name, value in values.items())
@@ -275,14 +224,12 @@ def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
 
 
 def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
-    """Return values in which the parameters of one instrument replace those of all."""
     return {**values, **({} if owner == OVERLAY else find_own(values, owner))}
 
 
 def build_terms(
     base: BaseTerms, settings: Mapping[str, Setting], values: Mapping[str, object]
 ) -> tuple[Any, Account]:
-    """Return the venue, or the venues by instrument, and the account of one set."""
     plain = {
         name: to_plain_value(settings[name], value)
         for name, value in values.items()
@@ -297,14 +244,6 @@ def build_terms(
 
 
 def to_plain_value(setting: Setting, value: object) -> object:
-    """Return an entry of an array as a plain value; NaN as None if the field may be None.
-
-    Examples
-    --------
-    >>> setting = Setting("account.stop_loss", float, None, print, None, may_be_none=True)
-    >>> to_plain_value(setting, np.float64("nan")), to_plain_value(setting, np.float64(0.1))
-    (None, 0.1)
-    """
     value = value.item() if isinstance(value, np.generic) else value
     if setting.may_be_none and isinstance(value, float) and math.isnan(value):
         return None
@@ -312,14 +251,6 @@ def to_plain_value(setting: Setting, value: object) -> object:
 
 
 def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
-    """Return a value with fields changed by dotted name.
-
-    Examples
-    --------
-    >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
-    >>> change_fields(venue, {"fees.taker": 0.001}).fees.taker
-    0.001
-    """
     if not changes:
         return value
     heads = dict.fromkeys(name.partition(".")[0] for name in changes)
@@ -333,7 +264,6 @@ def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
 
 
 def build_signal(base: BaseTerms, values: Mapping[str, object]) -> SignalRule | None:
-    """Return the signal's rule in one set; None if the signal is no rule that may vary."""
     if base.signal is None:
         return None
     own = take_own(base.signal, values)
@@ -342,13 +272,11 @@ def build_signal(base: BaseTerms, values: Mapping[str, object]) -> SignalRule | 
 
 
 def take_own(rule: SignalRule, values: Mapping[str, _T]) -> dict[str, _T]:
-    """Return the values of the parameters of a rule, by their names in the rule."""
     own = (name for name in values if name.startswith(rule.prefix))
     return {name.removeprefix(rule.prefix): values[name] for name in own}
 
 
 def names_signal(names: Iterable[str]) -> bool:
-    """Return whether some names are parameters of the signal's rule."""
     return any(name.startswith(OF_RULES) for name in names)
 
 
@@ -358,17 +286,14 @@ def _below(head: str, changes: Mapping[str, object]) -> dict[str, object]:
 
 
 def list_names(market: Market | Markets) -> tuple[str, ...]:
-    """Return the instruments of a panel; one market has none with parameters of their own."""
     return market.names if isinstance(market, Markets) else ()
 
 
 def count_sets(sets: Sets) -> int:
-    """Return the number of sets."""
     return len(next(iter(sets.values())))
 
 
 def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
-    """Return the sets in some rows, or the values of the set in one row, by name."""
     return {name: values[rows] for name, values in sets.items()}
 
 
@@ -376,13 +301,6 @@ def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
 
 
 def grid(values: Mapping[str, Any]) -> Sets:
-    """Return the product of the values of each name; the last name varies fastest.
-
-    Examples
-    --------
-    >>> grid({"target": [0.1, 0.2], "mode": ["a", "b", "c"]})["target"]
-    array([0.1, 0.1, 0.1, 0.2, 0.2, 0.2])
-    """
     axes = {name: as_column(name, axis) for name, axis in values.items()}
     n_sets = math.prod(len(axis) for axis in axes.values())
     if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
@@ -400,7 +318,6 @@ def grid(values: Mapping[str, Any]) -> Sets:
 
 
 def from_frame(frame: pd.DataFrame) -> Sets:
-    """Return the rows of a table as sets."""
     if frame.empty or not frame.columns.is_unique:
         repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
         raise ParameterError(
@@ -413,7 +330,6 @@ def from_frame(frame: pd.DataFrame) -> Sets:
 
 
 def as_column(name: str, values: Any) -> np.ndarray:
-    """Return values as a one-dimensional array; words and None as objects."""
     if isinstance(values, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
         column = values.to_numpy()
     elif isinstance(values, (list, tuple, set, range)):
@@ -430,7 +346,6 @@ def as_column(name: str, values: Any) -> np.ndarray:
 
 
 def _from_list(values: list[object]) -> np.ndarray:
-    """Return a list as an array, of objects if types mix."""
     kinds = {type(value) for value in values}
     is_plain = len(kinds) == 1 or all(issubclass(kind, int | float) for kind in kinds - {bool})
     if is_plain and bool not in kinds - {next(iter(kinds), None)}:

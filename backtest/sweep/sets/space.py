@@ -1,8 +1,4 @@
-"""The space of a search: its dimensions, and the unit cube from which sets are drawn.
-
-A point of the cube has one number in [0, 1] per dimension; ``decode`` converts points to parameter
-sets, on the declared scale.
-"""
+"""The space of a search: its dimensions, and the unit cube from which sets are drawn."""
 
 from __future__ import annotations
 
@@ -60,21 +56,15 @@ Given = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Space:
-    """The dimensions of a search, and the values that are fixed in every set, by name."""
-
     dimensions: tuple[Dimension, ...]
     fixed: dict[str, Any]
 
     @property
     def varies_signal(self) -> bool:
-        """Whether parameters of the signal's rule vary, or are fixed."""
         return names_signal([*(each.name for each in self.dimensions), *self.fixed])
 
     def decode(self, cube: FloatArray) -> Sets:
-        """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1].
-
-        A parameter that is not used in a set has its default there.
-        """
+        """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1]."""
         n = len(cube)
         sets = {each.name: each.decode(cube[:, k]) for k, each in enumerate(self.dimensions)}
         for name, value in self.fixed.items():
@@ -90,10 +80,6 @@ class Space:
         return np.column_stack([each.encode(sets[each.name]) for each in self.dimensions])
 
     def list_ends(self) -> Sets:
-        """Return the sets at the low and the high bounds of all numbers, for every option.
-
-        All combinations of options, if there are up to ``MOST_COMBINED``; otherwise each once.
-        """
         counts = [len(each.options) or 1 for each in self.dimensions]
         rows = list(itertools.islice(itertools.product(*map(range, counts)), MOST_COMBINED + 1))
         if len(rows) > MOST_COMBINED:
@@ -104,13 +90,11 @@ class Space:
         return self.decode(np.concatenate(ends).reshape(-1, len(counts)))
 
     def describe(self) -> dict[str, Any]:
-        """Return the space as data for JSON."""
         rows = [each._asdict() for each in self.dimensions]
         plain: dict[str, Any] = to_plain({"dimensions": rows, "fixed": self.fixed})
         return plain
 
     def find_active(self, sets: Sets, dimension: Dimension) -> np.ndarray:
-        """Return in which sets the parameter of a dimension is used."""
         is_active = np.ones(len(sets[dimension.name]), dtype=np.bool_)
         conditions = {each.name: each.when for each in self.dimensions}
         when = dimension.when
@@ -132,23 +116,6 @@ def read_space(
     names: tuple[str, ...] = (),
     overlay: Policy | None = None,
 ) -> Space:
-    """Return the space of a search. A ParameterError lists everything that is wrong.
-
-    Parameters
-    ----------
-    policy, account, venue
-        What is searched. Settings that are not named keep the values they have here.
-    given : mapping, optional
-        What varies, by name: ``(low, high)`` on the declared scale, a Range, a Choice, or a list of
-        options. Default: all parameters of the policy over their declared ranges.
-    signal : SignalRule, optional
-        A rule, whose parameters vary as ``signal.NAME``; of an allocation, ``allocate.NAME``.
-    fix : mapping, optional
-        Settings with one value in every set.
-    names, overlay
-        The instruments of a panel, whose parameters vary as ``BTCUSDT.NAME``, and the overlay,
-        whose parameters vary as ``overlay.NAME``.
-    """
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
             raise ParameterError(
@@ -182,7 +149,6 @@ def read_space(
 
 
 def _declared(base: BaseTerms, fixed: Given) -> dict[str, Any]:
-    """Return the declared spaces of the policy's parameters that are not fixed."""
     parameters = base.policy_class.parameters().values()
     return {
         each.name: [False, True] if each.space is None else each.space
@@ -213,10 +179,6 @@ def _find_doubles(wanted: Given, fixed: Given) -> Iterator[SetDefect]:
 def _keep_active(
     dimensions: list[Dimension], settings: Mapping[str, Setting], fixed: Given, *, is_given: bool
 ) -> tuple[Dimension, ...]:
-    """Return the dimensions that some set uses, with what remains of their conditions.
-
-    A dimension that the user gave must be used in some set.
-    """
     varying = {each.name: each for each in dimensions}
     kept: dict[str, Dimension] = {}
     n_before = -1
@@ -243,7 +205,6 @@ def _reduce(
     settings: Mapping[str, Setting],
     fixed: Given,
 ) -> tuple[Condition, str]:
-    """Return what remains of a condition if some parameters are fixed, or why it never holds."""
     when: Any = dimension.when
     seen = [dimension.name]
     found = None
@@ -269,11 +230,6 @@ def _reduce(
 
 
 def draw_sets(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
-    """Return n sets drawn from a space on its scales, the same for the same seed.
-
-    ``method`` is ``"sobol"`` (scrambled; most even if n is a power of two), ``"lhs"`` (Latin
-    hypercube) or ``"uniform"``.
-    """
     where = Place("sets")
     Choice("sobol", "lhs", "uniform").check("method", method, where=where)
     n = int(Range(1, MOST_CELLS).check("the number of sets", n, where=where, whole=True))

@@ -1,9 +1,4 @@
-"""Samplers choose the points of the unit cube to evaluate next.
-
-``make_sampler("auto", space, seed=0)`` returns an object with two methods: ``ask`` returns the next
-batch of points, ``tell`` takes their scores. The points depend only on the seed and the scores, so
-a search can be repeated.
-"""
+"""Samplers choose the points of the unit cube to evaluate next."""
 
 from __future__ import annotations
 
@@ -46,25 +41,6 @@ def make_sampler(
     trials: int | None = None,
     batch: int | None = None,
 ) -> Sampler:
-    """Return a sampler by name.
-
-    Parameters
-    ----------
-    name : str
-        ``"auto"``: even exploration, then a population, with restarts. ``"de"``: differential
-        evolution, one population. ``"cmaes"``: the package that Optuna's sampler calls too.
-        ``"tpe"``: Optuna's. ``"gp"``, ``"forest"``: models of scikit-optimize. ``"sobol"``,
-        ``"random"``, ``"grid"`` do not depend on the scores.
-    space : Space
-        Its dimensions are the axes of the cube.
-    seed : int
-        Seed of all random numbers, at least 0.
-    trials : int, optional
-        Points in all, at least 1. A sampler may end earlier if there is nothing more to gain.
-    batch : int, optional
-        Points at once, at least 1; populations have a least size. The default depends on the
-        sampler and is a multiple of 64, the lanes of a sweep.
-    """
     where = "the sampler of a search"
     Choice(*get_args(SamplerName)).check("sampler", name, where=where)
     Whole(0).check("seed", seed, where=where)

@@ -60,7 +60,6 @@ WHOLE_STEPS = 1.5
 
 
 def start_auto(terms: SamplerTerms) -> Sampler:
-    """Return the default sampler; a grid of all sets if there are few."""
     number = math.prod(count_values(each) for each in terms.space.dimensions)
     is_small = number <= min(FEW_SETS, terms.trials or FEW_SETS)
     return Grid(terms) if is_small else Auto(terms)
@@ -80,7 +79,6 @@ class Box(NamedTuple):
     high: FloatArray
 
     def contains(self, cube: FloatArray) -> BoolArray:
-        """Return which points lie inside."""
         return np.asarray(((cube >= self.low) & (cube <= self.high)).all(axis=1))
 
 
@@ -89,8 +87,6 @@ Round = Generator[FloatArray, Grades, Points]
 
 
 class Auto:
-    """Explore and climb in rounds, until nothing more is gained."""
-
     def __init__(self, terms: SamplerTerms) -> None:
         child, stream = np.random.SeedSequence(terms.seed).spawn(2)
         self._rng = np.random.default_rng(child)
@@ -107,18 +103,15 @@ class Auto:
         self._asked = next(self._batches)
 
     def ask(self) -> FloatArray:
-        """Return the next points; none after a long time without a gain."""
         return self._asked
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take their scores and choose the next points."""
         self._done += len(cube)
         self._asked = self._batches.send(grade(score, violation))
         if self._done >= PATIENCE * self._gained:
             self._asked = no_points(cube.shape[1])
 
     def _search(self) -> Batches:
-        """Yield all batches, in cycles."""
         d = len(self._axes.grain)
         for cycle in itertools.count():
             length = ROUND * d * 2 ** (cycle // GROWN)
@@ -133,10 +126,6 @@ class Auto:
                 yield from self._climb(self._surround(self._best.cube[0], BOX, none), length)
 
     def _climb_hill(self, points: Points, length: float, known: Points | None = None) -> Round:
-        """Yield the batches of a round around the best of points; return those off its hill.
-
-        Of ``known``, the points in the box join the population at its start.
-        """
         top = points.grades.sort()[0]
         is_flat = yield from self._find_flat(points, top)
         yield from self._climb(self._surround(points.cube[top], BOX, is_flat), length, known)
@@ -145,10 +134,6 @@ class Auto:
         return Points(points.cube[is_left], points.grades.take(is_left))
 
     def _climb(self, box: Box, length: float, known: Points | None = None) -> Round:
-        """Yield the batches of a round that begins in a box; return all of its points.
-
-        A round takes all trials that are left if another one would not fit.
-        """
         left = self._trials - self._done
         length = left if left < 2.0 * length else length
         explored = self._done + max(min(EXPLORED, int(length) // 8), self._n)
@@ -182,7 +167,6 @@ class Auto:
         return join_points(seen)
 
     def _find_flat(self, points: Points, top: int) -> Generator[FloatArray, Grades, BoolArray]:
-        """Yield a point moved along each axis; return the axes that do not matter there."""
         d = len(self._axes.grain)
         axis, step = np.arange(self._n) % d, np.arange(self._n) // d
         cube = np.repeat(points.cube[[top]], self._n, axis=0)
@@ -192,13 +176,11 @@ class Auto:
         return np.bincount(axis, weights=same, minlength=d) * 2 >= np.bincount(axis, minlength=d)
 
     def _surround(self, point: FloatArray, reach: float, is_flat: BoolArray) -> Box:
-        """Return the box around a point: all of the axes without order, or that do not matter."""
         grain, is_unordered = self._axes
         wide = np.where(is_unordered | is_flat, 1.0, np.maximum(reach, WHOLE_STEPS * grain))
         return Box(np.maximum(point - wide, 0.0), np.minimum(point + wide, 1.0))
 
     def _note(self, top: Points) -> None:
-        """Keep the best point of a round if it is the best of all."""
         if self._best is None or is_gain(self._best.grades, top.grades, self._middle):
             self._gained = self._done
         if self._best is None or not self._best.grades.matches(top.grades)[0]:
@@ -206,22 +188,16 @@ class Auto:
 
 
 def find_median(grades: Grades) -> float:
-    """Return the median of the scores that keep the constraints; NaN if there are none."""
     scores = grades.score[(grades.violation == 0.0) & np.isfinite(grades.score)]
     return float(np.median(scores)) if len(scores) else math.nan
 
 
 def join_points(parts: list[Points]) -> Points:
-    """Concatenate groups of points."""
     cubes, grades = zip(*parts, strict=True)
     return Points(np.concatenate(cubes), join(*grades))
 
 
 def drop_equals(points: Points) -> Points:
-    """Return the first point of each grade, best first; all points if fewer than a population.
-
-    Points with equal grades nearly always differ only in parameters that do not matter.
-    """
     order = points.grades.sort()
     ordered = points.grades.take(order)
     is_new = np.append(True, ~ordered.take(slice(1, None)).equals(ordered.take(slice(-1))))
@@ -230,10 +206,6 @@ def drop_equals(points: Points) -> Points:
 
 
 def is_gain(before: Grades, after: Grades, middle: float) -> bool:
-    """Return whether the best point of a round is a gain over the best before.
-
-    ``middle`` is the score of a median point, NaN if none is known.
-    """
     (old_violation,), (old_score,) = before.violation.tolist(), before.score.tolist()
     (violation,), (score,) = after.violation.tolist(), after.score.tolist()
     if violation > 0.0:

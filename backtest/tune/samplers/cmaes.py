@@ -33,12 +33,10 @@ class Cmaes:
         self._groups = [(self._begin(len(mine)), mine) for mine in places]
 
     def ask(self) -> FloatArray:
-        """Return the next generation of every strategy."""
         points = [strategy.ask() for strategy, mine in self._groups for _ in mine]
         return np.array(points)
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take their scores."""
         grades = grade(score, violation)
         for k, (strategy, mine) in enumerate(self._groups):
             strategy.tell(list(zip(cube[mine], count_down(grades.take(mine)), strict=True)))
@@ -46,7 +44,6 @@ class Cmaes:
                 self._groups[k] = self._begin(len(mine)), mine
 
     def _begin(self, members: int) -> Any:
-        """Return a strategy that starts at the next Sobol point."""
         (middle,) = self._stream.take(1)
         return self._package.CMA(
             mean=middle,
@@ -58,6 +55,5 @@ class Cmaes:
 
 
 def count_down(grades: Grades) -> list[float]:
-    """Return ranks to minimize, 0 for the best."""
     ranks: list[float] = (len(grades.score) - 1 - grades.rank()).tolist()
     return ranks

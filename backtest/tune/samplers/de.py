@@ -28,11 +28,9 @@ class DifferentialEvolution:
         self._generation: Generation | None = None
 
     def ask(self) -> FloatArray:
-        """Return the next generation, none when the population has converged."""
         return self._asked
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Breed the next generation from the scores of the last one."""
         grades, n = grade(score, violation), len(cube)
         if self._population is None or self._generation is None:
             self._population = Population(cube, grades, self._axes)
@@ -44,7 +42,6 @@ class DifferentialEvolution:
 
 
 def has_converged(grades: Grades) -> bool:
-    """Return whether all points keep the constraints and have nearly the same score."""
     scores = grades.score
     if grades.violation.any() or not np.isfinite(scores).all():
         return False

@@ -19,12 +19,6 @@ MOST_POINTS = 4096
 
 
 class Grid:
-    """Propose the points of a grid in random order, so that any part of it is spread out.
-
-    The grid has all options, and as many levels of the other dimensions as fit, including both
-    bounds. Points that decode to the same set of parameters are proposed once.
-    """
-
     def __init__(self, terms: SamplerTerms) -> None:
         points = build_grid(terms.space, terms.trials or MOST_POINTS)
         self._points = np.random.default_rng(terms.seed).permutation(points)
@@ -32,19 +26,14 @@ class Grid:
         self._done = 0
 
     def ask(self) -> FloatArray:
-        """Return the next points; none after the last."""
         return self._points[self._done : self._done + self._n]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002 - does not learn
-        """Move on to the next points."""
         self._done += len(cube)
 
 
 def build_grid(space: Space, most: int) -> FloatArray:
-    """Return the finest grid of at most ``most`` points, of shape (n, n_dimensions).
-
-    It has more points only if the options alone have more combinations.
-    """
+    """Return the finest grid of at most ``most`` points, of shape (n, n_dimensions)."""
     axes = [
         spread_levels(dimension, count)
         for dimension, count in zip(space.dimensions, count_levels(space, most), strict=True)
@@ -57,7 +46,6 @@ def build_grid(space: Space, most: int) -> FloatArray:
 
 
 def count_levels(space: Space, most: int) -> list[int]:
-    """Return the number of levels of each dimension, as even as ``most`` points allow."""
     limits = [count_values(dimension) for dimension in space.dimensions]
     growing = [k for k, each in enumerate(space.dimensions) if not each.options]
     combinations = math.prod(len(each.options) or 1 for each in space.dimensions)
@@ -77,7 +65,6 @@ def count_levels(space: Space, most: int) -> list[int]:
 
 
 def count_values(dimension: Dimension) -> float:
-    """Return the number of values of a dimension; infinite for a range of floats."""
     if dimension.options:
         return len(dimension.options)
     if dimension.low == dimension.high:
@@ -86,7 +73,6 @@ def count_values(dimension: Dimension) -> float:
 
 
 def spread_levels(dimension: Dimension, count: int) -> FloatArray:
-    """Return the coordinates of evenly spread values of a dimension."""
     if dimension.options:
         return (np.arange(count) + 0.5) / count
     if count == 1:
@@ -97,8 +83,4 @@ def spread_levels(dimension: Dimension, count: int) -> FloatArray:
 
 
 def canonicalize(space: Space, cube: FloatArray) -> FloatArray:
-    """Return one point for all that decode to the same set of parameters.
-
-    Whole numbers and options move to the middle of their interval, unused parameters to 0.5.
-    """
     return np.nan_to_num(space.encode(space.decode(cube)), nan=0.5)

@@ -40,18 +40,13 @@ SHORTEST, LONGEST = 1e-3, 4.0
 
 
 class Axes(NamedTuple):
-    """Kinds of the axes, of shape (n_dimensions,) each.
-
-    ``grain`` is the width of one whole number on an axis, 0 for floats. ``is_unordered`` is True
-    for options.
-    """
+    """Kinds of the axes, of shape (n_dimensions,) each."""
 
     grain: FloatArray
     is_unordered: BoolArray
 
 
 def read_axes(space: Space) -> Axes:
-    """Return the kinds of the axes of a space."""
     return Axes(
         np.array([1.0 / count_values(each) for each in space.dimensions]),
         np.array([bool(each.options) for each in space.dimensions]),
@@ -59,11 +54,6 @@ def read_axes(space: Space) -> Axes:
 
 
 class Generation(NamedTuple):
-    """Points of one generation, each of which replaces its parent if it is at least as good.
-
-    The first points have one member each as parent, with its own strength and crossover rate.
-    """
-
     cube: FloatArray
     parent: IntArray
     strength: FloatArray
@@ -71,11 +61,6 @@ class Generation(NamedTuple):
 
 
 class Population:
-    """At least 4 points, best first, with adapted strengths and crossover rates.
-
-    Of the small moves, ``share_along`` run along lines through two members.
-    """
-
     def __init__(
         self, cube: FloatArray, grades: Grades, axes: Axes, *, share_along: float = 0.0
     ) -> None:
@@ -88,7 +73,6 @@ class Population:
         self._next = 0
 
     def breed(self, n: int, rng: np.random.Generator) -> Generation:
-        """Return n points, at least as many as there are members."""
         size = len(self.cube)
         slot = rng.integers(0, MEMORY, size)
         strength = np.clip(self._strength[slot] + 0.1 * rng.standard_cauchy(size), 0.05, 1.0)
@@ -101,7 +85,6 @@ class Population:
         return Generation(np.concatenate([crossed, *moved]), parent, strength, crossover)
 
     def _move_along(self, cube: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return a point near each given point, parallel to the line through two members."""
         n, size = len(cube), len(self.cube)
         one = rng.integers(0, size, n)
         other = (one + rng.integers(1, size, n)) % size
@@ -113,7 +96,6 @@ class Population:
     def _cross(
         self, strength: FloatArray, crossover: FloatArray, rng: np.random.Generator
     ) -> FloatArray:
-        """Return one point per member x: x + F (best - x) + F (one - other), part of it crossed."""
         size, d = self.cube.shape
         x = self.cube
         best = x[rng.integers(0, max(2, int(BEST_SHARE * size)), size)]
@@ -127,7 +109,6 @@ class Population:
     def select(
         self, generation: Generation, grades: Grades, size: int, rng: np.random.Generator
     ) -> None:
-        """Replace parents by children at least as good, and keep the best ``size`` members."""
         old = self.grades
         matched = grades.matches(old.take(generation.parent))
         self._learn(generation, grades, rng)
@@ -142,7 +123,6 @@ class Population:
         self.cube, self.grades = cube[order], new.take(order)
 
     def _learn(self, generation: Generation, grades: Grades, rng: np.random.Generator) -> None:
-        """Adapt strengths to the children that surpass their parents, weighted by ranks gained."""
         size = len(self.cube)
         ranks = join(self.grades, grades.take(slice(size))).rank()
         gain = np.maximum(ranks[size:] - ranks[:size], 0.0)
@@ -157,10 +137,6 @@ class Population:
 
 
 def move_a_little(cube: FloatArray, axes: Axes, rng: np.random.Generator) -> FloatArray:
-    """Return a point near each given point: a few coordinates move, by steps of all sizes.
-
-    A whole number moves by about one at least; an option becomes any other.
-    """
     n, d = cube.shape
     size = np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST), (n, 1)))
     moved = cube + np.maximum(size, axes.grain) * rng.standard_normal((n, d))

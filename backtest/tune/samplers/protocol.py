@@ -24,8 +24,6 @@ SamplerName = Literal["auto", "de", "cmaes", "tpe", "gp", "forest", "sobol", "ra
 
 
 class Sampler(Protocol):
-    """Chooses points of the unit cube and learns from their scores."""
-
     def ask(self) -> FloatArray:
         """Return the next points, of shape (n, n_dimensions) in [0, 1]; n = 0 ends the search."""
 
@@ -38,8 +36,6 @@ class Sampler(Protocol):
 
 
 class SamplerTerms(NamedTuple):
-    """Settings of a sampler: space, seed, points in all (None for no limit), points at once."""
-
     space: Space
     seed: int
     trials: int | None = None
@@ -47,30 +43,24 @@ class SamplerTerms(NamedTuple):
 
     @property
     def n_dimensions(self) -> int:
-        """Number of axes of the cube."""
         return len(self.space.dimensions)
 
     def size(self, default: int, *, least: int = 1) -> int:
-        """Return the batch size."""
         return max(least, default if self.batch is None else self.batch)
 
 
 class Capped:
-    """Limits a sampler to a number of points; the last batch is cut and its scores are not used."""
-
     def __init__(self, sampler: Sampler, trials: int, n_dimensions: int) -> None:
         self._sampler = sampler
         self._left = trials
         self._n_dimensions = n_dimensions
 
     def ask(self) -> FloatArray:
-        """Return the next points; none after the last."""
         if self._left == 0:
             return no_points(self._n_dimensions)
         return self._sampler.ask()[: self._left]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take their scores."""
         self._left -= len(cube)
         if self._left > 0:
             self._sampler.tell(cube, score, violation)
@@ -82,7 +72,6 @@ def no_points(n_dimensions: int) -> FloatArray:
 
 
 def load_optional(package: str, *, sampler: str) -> Any:
-    """Import an optional dependency."""
     try:
         return import_module(package)
     except ImportError as error:
@@ -96,25 +85,18 @@ def load_optional(package: str, *, sampler: str) -> Any:
 
 
 class Grades(NamedTuple):
-    """Violations and scores of points, of shape (n,) each.
-
-    ``violation`` is 0 if all constraints are kept. ``score`` is larger for better points, -inf
-    instead of NaN, and 0 if constraints are broken, as it does not count then.
-    """
+    """Violations and scores of points, of shape (n,) each."""
 
     violation: FloatArray
     score: FloatArray
 
     def take(self, places: IntArray | BoolArray | slice) -> Grades:
-        """Return the grades of a selection of points."""
         return Grades(self.violation[places], self.score[places])
 
     def sort(self) -> IntArray:
-        """Return the rows of the points, best first; ties keep their order."""
         return np.lexsort((-self.score, self.violation))
 
     def matches(self, other: Grades) -> BoolArray:
-        """Return where these points are at least as good as others."""
         is_equal = self.violation == other.violation
         is_match: BoolArray = (self.violation < other.violation) | (
             is_equal & (self.score >= other.score)
@@ -122,7 +104,6 @@ class Grades(NamedTuple):
         return is_match
 
     def equals(self, other: Grades) -> BoolArray:
-        """Return where these points are exactly as good as others."""
         is_equal: BoolArray = (self.violation == other.violation) & (self.score == other.score)
         return is_equal
 
@@ -141,12 +122,10 @@ class Grades(NamedTuple):
 
 
 def grade(score: FloatArray, violation: FloatArray) -> Grades:
-    """Return the grades of scores and violations; a violation of NaN is infinite."""
     broken = np.where(np.isnan(violation), np.inf, np.maximum(violation, 0.0))
     known = np.where(np.isnan(score), -np.inf, score)
     return Grades(broken, np.where(broken > 0.0, 0.0, known))
 
 
 def join(*parts: Grades) -> Grades:
-    """Concatenate the grades of groups of points."""
     return Grades(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -34,21 +34,17 @@ class SobolStream:
 
 
 def split_seed(terms: SamplerTerms) -> tuple[SobolStream, np.random.Generator]:
-    """Return a Sobol sequence and a generator of random numbers, both from the seed."""
     children = np.random.SeedSequence(terms.seed).spawn(2)
     stream, rng = (np.random.default_rng(child) for child in children)
     return SobolStream(terms.n_dimensions, stream), rng
 
 
 class Sobol:
-    """Propose the points of a scrambled Sobol sequence."""
-
     def __init__(self, terms: SamplerTerms) -> None:
         self._stream = SobolStream(terms.n_dimensions, np.random.default_rng(terms.seed))
         self._n = terms.size(BATCH)
 
     def ask(self) -> FloatArray:
-        """Return the next points of the sequence."""
         return self._stream.take(self._n)
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
@@ -56,14 +52,11 @@ class Sobol:
 
 
 class Random:
-    """Propose independent, uniform points."""
-
     def __init__(self, terms: SamplerTerms) -> None:
         self._rng = np.random.default_rng(terms.seed)
         self._shape = (terms.size(BATCH), terms.n_dimensions)
 
     def ask(self) -> FloatArray:
-        """Return some random points."""
         return self._rng.random(self._shape)
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:

@@ -41,8 +41,6 @@ CAUTION = 1.0
 
 
 class Model(Protocol):
-    """A regression with error bars."""
-
     def fit(self, features: FloatArray, target: FloatArray) -> None:
         """Fit to points of shape (n, n_features) and targets of shape (n,)."""
 
@@ -51,11 +49,6 @@ class Model(Protocol):
 
 
 class ModelSearch:
-    """Proposes a Sobol batch first, then the candidates that a model rates best.
-
-    The model is fitted for every batch to ``most`` points: half of them the best, half random.
-    """
-
     def __init__(self, terms: SamplerTerms, model: Model, most: int) -> None:
         self._space, self._model, self._most = terms.space, model, most
         self._axes = read_axes(terms.space)
@@ -70,7 +63,6 @@ class ModelSearch:
         self._threads = ThreadpoolController()
 
     def ask(self) -> FloatArray:
-        """Return the next points, all of new sets of parameters; none if there are no more."""
         if len(self._cube) <= self._axes.grain.size:
             return self._keep_new(self._stream.take(max(CANDIDATES, self._n)))[: self._n]
         candidates = self._keep_new(self._propose())
@@ -84,33 +76,28 @@ class ModelSearch:
         return candidates[choose_spread(mean, deviation, self._n, self._rng)]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Take their scores."""
         self._cube = np.concatenate([self._cube, cube])
         self._grades = join(self._grades, grade(score, violation))
         self._asked.update(row.tobytes() for row in cube)
 
     def _propose(self) -> FloatArray:
-        """Return candidates: Sobol points, and points near the best."""
         half = max(CANDIDATES // 2, self._n)
         best = self._cube[self._grades.sort()[:LEADERS]]
         near = move_a_little(best[np.arange(half) % len(best)], self._axes, self._rng)
         return np.concatenate([near, self._stream.take(half)])
 
     def _keep_new(self, cube: FloatArray) -> FloatArray:
-        """Drop duplicate sets and those already proposed."""
         rows = {row.tobytes(): row for row in canonicalize(self._space, cube)}
         new = [row for name, row in rows.items() if name not in self._asked]
         return np.array(new) if new else cube[:0]
 
     def _choose_known(self) -> IntArray:
-        """Return the rows of the points to fit the model to."""
         order = self._grades.sort()
         best, rest = order[: self._most // 2], order[self._most // 2 :]
         return np.concatenate([best, self._rng.permutation(rest)[: self._most - len(best)]])
 
 
 def expand(space: Space, cube: FloatArray) -> FloatArray:
-    """Return canonical points as features: one column of 0 or 1 for each option."""
     columns = []
     for k, dimension in enumerate(space.dimensions):
         part = cube[:, k]
@@ -121,10 +108,7 @@ def expand(space: Space, cube: FloatArray) -> FloatArray:
 
 
 def to_normal(grades: Grades) -> FloatArray:
-    """Return normally distributed targets of shape (n,) in the order of the grades.
-
-    Only the order counts, so the distance of points that break constraints needs no choice.
-    """
+    """Return normally distributed targets of shape (n,) in the order of the grades."""
     targets: FloatArray = ndtri((grades.rank() + 0.5) / len(grades.score))
     return targets
 
@@ -132,7 +116,6 @@ def to_normal(grades: Grades) -> FloatArray:
 def choose_spread(
     mean: FloatArray, deviation: FloatArray, n: int, rng: np.random.Generator
 ) -> IntArray:
-    """Return n different rows, each the best one left under its own random weight."""
     bounds = mean + rng.exponential(CAUTION, (n, 1)) * deviation
     places = np.empty(n, dtype=np.int64)
     for row, bound in enumerate(bounds):
@@ -158,8 +141,6 @@ class Forest(ModelSearch):
 
 
 class Trees:
-    """Extremely randomized trees, refitted for every batch with the next seed."""
-
     def __init__(self, seed: int) -> None:
         from skopt.learning import ExtraTreesRegressor  # noqa: PLC0415 - takes a second to import
 
@@ -167,7 +148,6 @@ class Trees:
         self._seed = seed
 
     def fit(self, features: FloatArray, target: FloatArray) -> None:
-        """Fit to points."""
         self._seed += 1
         self._model = self._regressor(
             n_estimators=TREES, min_samples_leaf=2, random_state=self._seed % 2**32
@@ -175,7 +155,6 @@ class Trees:
         self._model.fit(features, target)
 
     def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return means and standard deviations."""
         mean, deviation = self._model.predict(features, return_std=True)
         return mean, deviation
 
@@ -189,12 +168,6 @@ STEPS = 20
 
 
 class GaussianProcess(ModelSearch):
-    """Proposes the points that a Gaussian process rates best.
-
-    ``skopt.Optimizer`` fits the kernel for every single point, which takes up to a second. Here a
-    batch costs about as much as its evaluation.
-    """
-
     def __init__(self, terms: SamplerTerms) -> None:
         super().__init__(terms, Process(terms.seed), PROCESS_POINTS)
 
@@ -216,7 +189,6 @@ class Process:
         self._model: Any = None
 
     def fit(self, features: FloatArray, target: FloatArray) -> None:
-        """Fit to points; the length scales only at the 1st, 2nd, 4th, 8th ... time."""
         self._fits += 1
         if self._fits & (self._fits - 1) == 0:
             step = -(-len(target) // LEARNT_FROM)
@@ -224,7 +196,6 @@ class Process:
         self._model = self._regress(features, target, self._kernel, None)
 
     def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return means and standard deviations."""
         model = self._model
         covariance = model.kernel_(features, model.X_train_)
         mean = covariance @ model.alpha_
@@ -255,7 +226,6 @@ class Process:
 def descend(
     function: Callable[..., Any], start: FloatArray, bounds: Any
 ) -> tuple[FloatArray, float]:
-    """Return a point where a function is small, and its value, after a few iterations."""
     found = minimize(
         function, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS}
     )

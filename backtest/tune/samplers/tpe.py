@@ -34,7 +34,6 @@ class Tpe:
         self._running: list[Any] = []
 
     def ask(self) -> FloatArray:
-        """Return the next points; options at the middle of their interval of the axis."""
         self._running = [self._study.ask(self._distributions) for _ in range(self._n)]
         count = np.array(self._options)
         names = self._distributions
@@ -42,7 +41,6 @@ class Tpe:
         return np.where(count > 0, (found + 0.5) / np.maximum(count, 1), found)
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002 - its trials know
-        """Take their scores."""
         grades = grade(score, violation)
         for trial, value, broken in zip(self._running, grades.score, grades.violation, strict=True):
             trial.set_constraint("violation", broken)
@@ -50,7 +48,6 @@ class Tpe:
 
 
 def start_study(optuna: Any, sampler: Any) -> Any:
-    """Return an empty study in memory, without a log message."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
