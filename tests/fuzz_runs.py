@@ -85,8 +85,6 @@ def bounded() -> Iterator[None]:
         for name, stand_in in (
             ("backtest.market.fetch.fetch_market", refuse),
             ("backtest.sweep.cluster.connect.connect", refuse),
-            ("backtest.report.serve.server.Server.serve_forever", lambda *_: None),
-            ("webbrowser.open", lambda *_: True),
             ("socket.getaddrinfo", resolve),
             ("backtest.tune", tune_shortly),
             ("backtest.simulate_paths", simulate_few),

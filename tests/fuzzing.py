@@ -225,7 +225,7 @@ def make_flags(rng: random.Random) -> tuple[list[str], dict[str, bytes]]:
             words += [rng.choice(options) for _ in range(count)]
     if path == ["liq"] and rng.random() < 0.3:
         return ["liq", "--book", "book.toml", *words[1:]], {"book.toml": write_book(rng).encode()}
-    is_about_results = path[0] in ("results", "report", "serve") and rng.random() < 0.8
+    is_about_results = path[0] in ("results", "report") and rng.random() < 0.8
     return words, save_run() if is_about_results else {}
 
 

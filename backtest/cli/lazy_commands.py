@@ -26,7 +26,7 @@ PANELS = {
     **dict.fromkeys(
         ("risk", "stress", "bounds", "sensitivity", "capacity", "paths", "runway"), "Risk"
     ),
-    **dict.fromkeys(("report", "serve", "results", "regress"), "Results"),
+    **dict.fromkeys(("report", "results", "regress"), "Results"),
     **dict.fromkeys(("policies", "check", "data", "options"), "Data and policies"),
     **dict.fromkeys(("liq", "venues"), "Venues"),
 }

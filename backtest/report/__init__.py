@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from backtest.report.page.formats import choose_format, write_page
     from backtest.report.page.report_numbers import format_measure, name_unit
     from backtest.report.pictures import draw_failure_svg
-    from backtest.report.serve.server import Server, is_local
     from backtest.report.write import build_page
 
 open_door(__name__)

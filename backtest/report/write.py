@@ -23,8 +23,8 @@ DRAWN: Mapping[str, Callable[[Any, Background], Page]] = {
 }
 
 
-def build_page(source: Reportable, objective: str = "sharpe", *, reads_data: bool = True) -> Page:
-    background = find_background(source, objective, reads_data=reads_data)
+def build_page(source: Reportable, objective: str = "sharpe") -> Page:
+    background = find_background(source, objective)
     page = build_kind(source, background)
     collect = page.collect
     return replace(page, collect=lambda: {**collect(), **background.to_dict()})

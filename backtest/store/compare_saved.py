@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from backtest.compare import (
 )
 from backtest.engine import Result
 from backtest.market import Market
-from backtest.store.find import load_saved
 from backtest.venue import Venue
 
 LISTED = 8
@@ -38,11 +36,6 @@ def name_saved(results: Sequence[Any]) -> list[str]:
     if len(set(plain)) == len(plain):
         return list(name_uniquely(results))
     return [f"{find_title(each)} {each.manifest['id'][:SHOWN_ID]}" for each in results]
-
-
-def load_runs(folders: Sequence[Path]) -> dict[str, Result]:
-    loaded: list[Any] = [load_saved(folder) for folder in folders]
-    return dict(zip(name_saved(loaded), loaded, strict=True))
 
 
 def compare_saved(

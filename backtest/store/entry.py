@@ -31,7 +31,7 @@ from backtest.engine import read_metrics, result_files
 from backtest.engine.run_kinds import RUN
 from backtest.store.find import describe_progress, is_begun, open_begun
 from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, find_manifest_faults, open_folder
-from backtest.tune import OUTCOME, STUDY, TRIALS, Study
+from backtest.tune import STUDY, TRIALS, Study
 from backtest.tune import read_json as read_study_json
 from backtest.validation import describe_search
 from backtest.validation.validation_files import ACCOUNTS
@@ -39,7 +39,7 @@ from backtest.validation.validation_files import ACCOUNTS
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """A folder of the store, as lists in the terminal and the browser show it.
+    """A folder of the store, as lists show it.
 
     Attributes
     ----------
@@ -136,17 +136,6 @@ def _scan_files(
                 yield name, facts.st_size, *times, facts.st_ino
 
 
-def check_no_links(folder: Path) -> None:
-    links = [folder] if folder.is_symlink() else [e for e in folder.iterdir() if e.is_symlink()]
-    for each in links:
-        name = "the folder" if each == folder else each.name
-        raise DataError(
-            f"{name} is a link, which is not followed",
-            where=str(each),
-            cure="put what it leads to in its place",
-        )
-
-
 def check_utf8_name(folder: Path) -> None:
     try:
         folder.name.encode()
@@ -156,11 +145,9 @@ def check_utf8_name(folder: Path) -> None:
         ) from error
 
 
-def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
+def read_entry(folder: Path, stamp: Stamp = ()) -> StoreEntry:
     kind = UNKNOWN
     try:
-        if is_served:
-            check_no_links(folder)
         if folder.name.startswith(LEFTOVERS):
             return read_leftover(folder)
         check_utf8_name(folder)
@@ -174,8 +161,7 @@ def read_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> S
             begun |= describe_progress(folder, kind, manifest)
             return StoreEntry(folder.name, kind, **place, **begun)
         kind, manifest = open_folder(folder)
-        is_followed = is_served and kind == STUDY_KIND and not (folder / OUTCOME).is_file()
-        facts = read_study_header(folder) if is_followed else read_fields(folder, kind, manifest)
+        facts = read_fields(folder, kind, manifest)
         made = summarize_making(read_provenance(folder, facts["id"]))
         entry = StoreEntry(folder.name, kind, **{**place, **facts, **made})
     except FileNotFoundError as error:
@@ -247,30 +233,23 @@ def summarize_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    begun = read_study_header(folder)
+    facts = read_study_json(folder / STUDY)
+    busy = is_lock_held(folder / LOCK)
     study = Study.load(folder)
     best = study.best
-    state = "" if study.complete else (", being searched" if begun["is_busy"] else ", unfinished")
+    state = "" if study.complete else (", being searched" if busy else ", unfinished")
     measured = {name for batch in study.batches[:1] for name in batch.metrics}
     chosen: Any = {} if best is None else best[[name for name in best.index if name in measured]]
-    return {
-        **begun,
-        "note": f"{study.trials:,} sets{state}",
-        "metrics": select_numbers(dict(chosen)),
-        "is_finished": study.complete,
-        "seconds": study.batches[-1].seconds if study.batches else None,
-    }
-
-
-def read_study_header(folder: Path) -> dict[str, Any]:
-    facts = read_study_json(folder / STUDY)
     return {
         "id": facts["id"],
         **describe_search(facts),
         "source": str(facts["source"]),
-        "is_busy": is_lock_held(folder / LOCK),
-        "is_finished": False,
         **summarize_data(facts["data"]),
+        "is_busy": busy,
+        "note": f"{study.trials:,} sets{state}",
+        "metrics": select_numbers(dict(chosen)),
+        "is_finished": study.complete,
+        "seconds": study.batches[-1].seconds if study.batches else None,
     }
 
 

@@ -9,7 +9,6 @@ import json
 import math
 import operator
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -53,38 +52,16 @@ def list_results(store: Path, *, use_index: bool = True) -> list[StoreEntry]:
     return [note.entry for note in notes.values()]
 
 
-class ServedList:
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self._notes: dict[str, CachedEntry] = {}
-        self._lock = threading.Lock()
-
-    def read(self) -> dict[str, CachedEntry]:
-        if not self.store.is_dir():
-            raise DataError(
-                "the folder of results does not exist",
-                where=str(self.store),
-                cure="give the folder with --results",
-            )
-        with self._lock:
-            self._notes = read_notes(self.store, self._notes, is_served=True)
-            notes = [each for each in self._notes.values() if each.entry.kind != LEFTOVER]
-        notes.sort(key=lambda each: (-each.entry.saved, each.entry.name))
-        return {each.entry.name: each for each in notes}
-
-
-def read_notes(
-    store: Path, known: Mapping[str, CachedEntry], *, is_served: bool = False
-) -> dict[str, CachedEntry]:
+def read_notes(store: Path, known: Mapping[str, CachedEntry]) -> dict[str, CachedEntry]:
     notes = {}
     now = time.time_ns()
     for name in list_folders(store):
         folder = store / name
-        stamp = () if is_served and folder.is_symlink() else try_stamp(folder)
+        stamp = try_stamp(folder)
         mark = hash_stamp(stamp)
         note = known.get(name)
         if note is None or note.mark != mark:
-            entry = read_stable_entry(folder, stamp, is_served=is_served)
+            entry = read_stable_entry(folder, stamp)
             if entry.trouble and not folder.is_dir():
                 continue  # deleted meanwhile
             note = CachedEntry(mark, entry, is_stable(entry, stamp, now))
@@ -99,12 +76,12 @@ def try_stamp(folder: Path) -> Stamp:
         return ()
 
 
-def read_stable_entry(folder: Path, stamp: Stamp = (), *, is_served: bool = False) -> StoreEntry:
-    entry = read_entry(folder, stamp, is_served=is_served)
+def read_stable_entry(folder: Path, stamp: Stamp = ()) -> StoreEntry:
+    entry = read_entry(folder, stamp)
     for _ in range(MOST_READS):
         if not entry.trouble or entry.kind == LEFTOVER:
             break
-        before, entry = entry, read_entry(folder, is_served=is_served)
+        before, entry = entry, read_entry(folder)
         if entry == before:
             break
     return entry

@@ -27,8 +27,6 @@ CUTS = {
 """The flags that make a command quick: some weeks, few sets, plain Python."""
 COMPILES = "check"
 """The command that compiles whatever its flags."""
-SERVES = "serve"
-"""The command that does not end by itself."""
 
 
 def find_commands(page):
@@ -67,8 +65,7 @@ def test_the_page_has_every_command_of_the_program(capsys):
     _, out, _ = call(capsys, "--help")
     names = re.findall(r"^│ (\w+)  ", out.partition("─ Run ─")[2], re.MULTILINE)
     assert len(names) > 10
-    assert {words[0] for words in find_commands(PAGE)} == set(names) - {SERVES}
-    assert f"backtest {SERVES}" in PAGE
+    assert {words[0] for words in find_commands(PAGE)} == set(names)
 
 
 def test_the_page_lists_every_example():

@@ -4,14 +4,11 @@ import json
 import re
 import shutil
 import subprocess
-import threading
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 import backtest as bt
-from backtest.report.serve.server import Server
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
@@ -60,20 +57,6 @@ def test_the_commands_on_results_ignore_the_readme(store, capsys):
     assert code == 0
     assert "README" not in out
     assert len(json.loads(out)) > 0
-
-
-def test_the_served_list_ignores_the_readme(store):
-    server = Server(store, "127.0.0.1", 0)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}/"
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            page = answer.read().decode()
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert "half-" in page
-    assert "README" not in page
 
 
 def test_prune_deletes_results_and_keeps_the_readme(store, tmp_path, capsys):

@@ -12,7 +12,6 @@ import backtest as bt
 from backtest.report.page.formats import write_page
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
-from tests.report.reported import watched_page
 from tests.tuning import seek, stand_in
 
 pytestmark = pytest.mark.slow
@@ -50,8 +49,13 @@ def files(result, tmp_path_factory):
 
 
 def open_page(context, file):
-    """Open a file, and wait until its charts are drawn."""
-    page = watched_page(context, file.as_uri())
+    """Open a file and wait for its charts; keep what went wrong and what was asked for."""
+    page = context.new_page()
+    page.trouble, page.requests = [], []
+    page.on("console", lambda message: page.trouble.append(message.text))
+    page.on("pageerror", lambda error: page.trouble.append(str(error)))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(file.as_uri())
     page.wait_for_selector("html[data-ready]", state="attached")
     assert page.evaluate("document.documentElement.dataset.ready") == "yes"
     return page

@@ -14,7 +14,6 @@ from backtest.base.settings_result import SettingsResult
 from backtest.base.table_text import Head
 from backtest.base.units import HOUR
 from backtest.engine.manifest import describe_history
-from backtest.report.serve.site import Site
 from tests.commands import call
 
 MARKET = bt.Market.sample(bars=48)
@@ -72,7 +71,6 @@ def test_a_kind_follows_from_its_declaration(hours, tmp_path, capsys):
     (row,) = json.loads(out)["results"]
     assert (row["kind"], row["note"]) == ("hours", hours.verdict)
     assert call(capsys, "results", "verify", *store)[0] == 0
-    assert Site(tmp_path / "store").answer(f"/result/{folder.name}").status == 200
     text = hours.report(tmp_path / "page.md").read_text(encoding="utf-8")
     for shown in (hours.verdict, "largest move", "mean move (per hour)", "## Data", "| bins | 24 |",
                   "## Assumptions", "Chart in the HTML report: Moves"):  # fmt: skip

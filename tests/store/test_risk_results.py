@@ -1,4 +1,4 @@
-"""Results of every declared kind are saved, loaded, listed, verified, reported and served."""
+"""Results of every declared kind are saved, loaded, listed, verified and reported."""
 
 import json
 
@@ -9,7 +9,6 @@ import backtest as bt
 from backtest.base.saved_result import SavedResult
 from backtest.crowd.crowd_record import CrowdRecord
 from backtest.report.declared_page import build_declared
-from backtest.report.serve.site import Site
 from backtest.strategies import Constant
 from tests.commands import call
 from tests.crowd.crowds import make_cascade, make_crowding, make_simulation
@@ -168,8 +167,6 @@ def test_it_is_shown_exported_and_reported_by_its_id(made, tmp_path, capsys):
     code, _, err = call(capsys, "report", identity, "--out", page, *store)
     assert code == 0, err
     assert identity in page.read_text(encoding="utf-8")
-    folder = next(tmp_path.glob(f"*-{identity}"))
-    assert Site(tmp_path).answer(f"/result/{folder.name}").status == 200
 
 
 def test_the_store_lists_every_kind(tmp_path, capsys):

@@ -36,12 +36,6 @@ class Examined(NamedTuple):
         return found.get("", found) or None
 
 
-NOT_READ = Examined(
-    {},
-    "The data were not read for this page; backtest report reads them again where they still are.",
-)
-
-
 NO_SOURCES = Examined(
     {}, "A search of several markets does not keep where each came from, so their quality is not "
     "in this report: backtest data inspect reports on each."
@@ -165,7 +159,7 @@ def tabulate_fitness(found: Quality, suffix: str) -> Table:
 
 
 class Background(NamedTuple):
-    examined: Examined = NOT_READ
+    examined: Examined = Examined({})
     command: str = ""
     remarks: tuple[str, ...] = ()
     objective: str = "sharpe"
@@ -181,11 +175,11 @@ class Background(NamedTuple):
 NOTHING = Background()
 
 
-def find_background(source: Any, objective: str, *, reads_data: bool) -> Background:
+def find_background(source: Any, objective: str) -> Background:
     manifest = to_plain(dict(source.manifest))
     if "data" not in manifest:
         return Background(objective=objective)
     origin = describe_origin(manifest, source._find_making())
     data = manifest["data"]
-    examined = examine(data, str(data.get("source", ""))) if reads_data else NOT_READ
+    examined = examine(data, str(data.get("source", "")))
     return Background(examined, origin.command, origin.remarks, objective)

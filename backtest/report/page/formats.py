@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
+PACKAGE = "backtest.report"
 FORMATS = ("html", "md", "json", "png")
 LEDGER_ROWS = 30
 """Rows of a ledger that are written in Markdown."""
@@ -261,7 +262,7 @@ FIRST_ROWS = 50
 """Rows of a ledger that are shown before it is searched."""
 
 
-def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
+def write_html(page: Page, *, is_picture: bool = False) -> str:
     script, library = read_template("page.js"), read_plotly()
     return (
         start_jinja()
@@ -269,7 +270,6 @@ def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
         .render(
             page=page,
             is_picture=is_picture,
-            home=home,
             name=lambda block: type(block).__name__.lower(),
             first=FIRST_ROWS,
             policy=write_security_policy(script, library),
@@ -282,11 +282,11 @@ def write_html(page: Page, *, is_picture: bool = False, home: str = "") -> str:
 
 
 @functools.cache
-def start_jinja(package: str = "backtest.report") -> Environment:
+def start_jinja() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - loads when used
 
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=PackageLoader(PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=escape_value,
@@ -303,8 +303,8 @@ def escape_value(value: Any) -> Any:
 
 
 @functools.cache
-def read_template(name: str, package: str = "backtest.report") -> str:
-    return (resources.files(package) / "templates" / name).read_text(encoding="utf-8")
+def read_template(name: str) -> str:
+    return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
 
 
 @functools.cache

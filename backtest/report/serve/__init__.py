@@ -1,1 +1,0 @@
-"""Serve the pages of saved results to a browser on this machine, reading only."""
