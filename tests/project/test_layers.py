@@ -1,10 +1,14 @@
 """Imports go one way: from what is built to what it is built of."""
 
 import ast
+import importlib
+import inspect
+import pickle
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import backtest as bt
@@ -104,17 +108,6 @@ def test_a_wing_imports_only_wings_before_it():
     assert not upward
 
 
-def test_the_wings_stand_on_at_most_twelve_floors():
-    """The command line stands on the policies, they on the public names, those on the wings."""
-    below = {name: set[str]() for name in ORDER}
-    for module, imported in list_imports():
-        below[find_wing(module)] |= {find_wing(imported)} - {find_wing(module)}
-    floors: dict[str, int] = {}
-    for name in ORDER:
-        floors[name] = 1 + max((floors[each] for each in below[name]), default=0)
-    assert floors["cli"] <= 12, floors
-
-
 def test_modules_do_not_import_each_other_in_a_circle():
     needs: dict[str, set[str]] = {module: set() for module in MODULES}
     for module, imported in list_imports():
@@ -179,3 +172,40 @@ def test_numba_loads_linear_algebra_only_for_code_that_uses_it():
     )
     printed = run_python(code)
     assert printed.split() == ["False", "1.0"]
+
+
+def test_the_package_is_pickled_by_name():
+    """A policy of a script that names the package is sent to other processes."""
+    assert pickle.loads(cloudpickle.dumps(bt)) is bt
+    assert pickle.loads(pickle.dumps([bt, bt.measures])) == [bt, bt.measures]
+
+
+def test_a_function_hides_the_file_of_its_name():
+    importlib.import_module("backtest.sweep.sweep")
+    assert bt.sweep.__module__ == "backtest.sweep.sweep"
+    with pytest.raises(AttributeError, match="module 'backtest' has no attribute 'swep'"):
+        bt.swep  # noqa: B018
+
+
+PUBLIC = (bt, bt.features, bt.paths, bt.options, bt.allocate, bt.measures, bt.strategies, bt.math)
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_what_users_import_has_a_docstring_and_so_have_its_methods(module):
+    values = {name: getattr(module, name) for name in module.__all__}
+    for name, value in [*values.items()]:
+        if inspect.isclass(value):
+            own = {each: vars(value)[each] for each in vars(value) if not each.startswith("_")}
+            values |= {f"{name}.{each}": part for each, part in own.items() if is_method(part)}
+    assert [name for name, value in values.items() if not is_documented(value)] == []
+
+
+def is_documented(value: object) -> bool:
+    """A class needs a text of its own, not that of its base or of `dataclass`."""
+    if inspect.isclass(value):
+        return not (value.__doc__ or f"{value.__name__}(").startswith(f"{value.__name__}(")
+    return bool(inspect.getdoc(value))
+
+
+def is_method(value: object) -> bool:
+    return inspect.isroutine(value) or isinstance(value, (property, cached_property))

@@ -20,10 +20,6 @@ def load_jobs(name):
     return yaml.safe_load(text)["jobs"]
 
 
-def list_commands(jobs):
-    return [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-
-
 def test_the_citation_names_the_version_and_license_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"]
@@ -41,22 +37,11 @@ def test_the_matrix_covers_every_supported_python_on_linux_and_macos(name):
     assert {each.partition("-")[0] for each in matrix["os"]} == {"ubuntu", "macos"}
 
 
-def test_slow_tests_run_nightly_and_newest_versions_run_without_constraints():
-    ratios = ["make .venv/installed-dev", ".venv/bin/python benchmarks/ratios.py"]
-    assert list_commands(load_jobs("nightly.yml")) == ["make test-all", *ratios]
-    assert not any("constraints" in command for command in list_commands(load_jobs("newest.yml")))
-
-
 @pytest.mark.parametrize("path", [*WORKFLOWS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
 def test_the_make_targets_that_it_runs_exist(path):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"(?:run: |exec )make ([\w-]+)", path.read_text(encoding="utf-8")):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-
-
-def test_the_check_of_a_change_runs_the_tests_and_the_site_is_built():
-    assert (ROOT / ".ci" / "run").read_text().endswith("\nexec make test-all\n")
-    assert list_commands(load_jobs("docs.yml")) == ["make docs"]
 
 
 @pytest.mark.slow
@@ -72,16 +57,3 @@ def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
         check=True,
     )
     assert "vol-target" in done.stdout
-
-
-def test_the_package_has_four_files_of_its_own_and_none_is_long():
-    assert len([*(ROOT / "backtest").glob("*.py")]) <= 4
-    lengths = {
-        path: len(path.read_text().splitlines()) for path in (ROOT / "backtest").rglob("*.py")
-    }
-    assert not {path: length for path, length in lengths.items() if length > 450}
-
-
-def test_no_two_modules_have_one_name():
-    names = [path.name for path in (ROOT / "backtest").rglob("*.py") if path.name != "__init__.py"]
-    assert sorted(names) == sorted(set(names))
