@@ -113,14 +113,6 @@ if TYPE_CHECKING:
         simulate_paths,
         stress,
     )
-    from backtest.subaccounts import (
-        Runway,
-        Spending,
-        Subaccount,
-        Subaccounts,
-        SubaccountsResult,
-        runway,
-    )
     from backtest.sweep import Sweep, sweep
     from backtest.tune import Robustness, Study, tune
     from backtest.validation import (
@@ -139,9 +131,6 @@ else:
     RENAMED = {
         "PanelPaths": "Paths",
         "PortfolioResult": "Result",
-        "Allocation": "Subaccounts",
-        "Pocket": "Subaccount",
-        "AllocationResult": "SubaccountsResult",
     }
 
     def __getattr__(name: str) -> object:
@@ -220,22 +209,17 @@ __all__ = [
     "RequirementRule",
     "Result",
     "Robustness",
-    "Runway",
     "Scenario",
     "ScenarioMargin",
     "Schedules",
     "Sensitivity",
     "SimulatedMarket",
     "Slippage",
-    "Spending",
     "SquareRoot",
     "Standard",
     "Strategy",
     "Stress",
     "Study",
-    "Subaccount",
-    "Subaccounts",
-    "SubaccountsResult",
     "Surface",
     "Surfaces",
     "Sweep",
@@ -275,7 +259,6 @@ __all__ = [
     "read_fills",
     "replay",
     "run",
-    "runway",
     "schedules",
     "sensitivity",
     "signals",

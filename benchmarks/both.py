@@ -54,7 +54,6 @@ LINES = {
     "libraries": Line(("-c", "import pandas, numba, pyarrow")),
     "run": Line(("-m", "backtest", "run", "--results", "{folder}"), aims=("0.8",)),
     "risk": Line(("-m", "backtest", "risk", "--results", "{folder}"), aims=("6",), most=2),
-    "runway": Line(("-m", "backtest", "runway"), most=2),
     "several_cold": Line(
         ("benchmarks/portfolio.py", "--only", "cold"),
         ("cold.compiling_cpu_seconds", "cold.plain_answer_cpu_seconds"), ("30", "3"), most=2,

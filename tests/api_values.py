@@ -173,7 +173,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "entry": lambda: 100.0, "price": lambda: 100.0, "quantity": lambda: 1.0,
     "equity": lambda: 1000.0, "notional": lambda: 100.0, "collateral": lambda: 50.0,
     "open_interest": lambda: 1e6, "impact": lambda: bt.Linear(0.1), "shock": lambda: -0.1,
-    "shares": lambda: (0.0, 0.05), "spending": lambda: bt.Spending(0.04), "capitals": lambda: [1e3],
+    "shares": lambda: (0.0, 0.05), "capitals": lambda: [1e3],
     "factors": lambda: ["fees"], "scenarios": lambda: bt.Scenario("fall", price=-0.1),
     "models": lambda: ["gbm"], "model": lambda: "gbm", "probability": lambda: 0.05,
     "frame": bars_frame, "series": lambda: bars_frame()["close"], "function": lambda: np.sign,
@@ -197,8 +197,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "options": lambda: "a", "value": lambda: 1.0, "distance": lambda: 0.1,
     "maintenance": lambda: 0.005,
     "agents": bt.agents.Thurner, "rng": lambda: np.random.default_rng(0),
-    "column": lambda: "volume", "estimators": lambda: ["ewma"], "subaccounts": lambda: {
-        "a": (Constant(1.0), 0.5), "b": (VolTarget(), 0.5)}, "share": lambda: 0.5,
+    "column": lambda: "volume", "estimators": lambda: ["ewma"], "share": lambda: 0.5,
     "finer": lambda: build_objects()["market"], "instrument": lambda: "BTCUSDT",
     "hazard": lambda: 0.1, "recovery": lambda: 0.5, "coefficient": lambda: 0.1,
     "ratio": lambda: 0.5,

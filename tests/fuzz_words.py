@@ -60,9 +60,7 @@ FITS = {
     "depth": ("4", "12", "99"),
     "refine": ('"small.csv"', '"nothing"'),
     "factors": ('["fees", "rates"]', '["fee"]', "[]"),
-    "pockets": ("{ a = 0.5, b = 0.5 }", "{ a = {} }", "{}"),
     "transfers": ("[]", "[{ from = 'a' }]", "{}"),
-    "spend": ("0.04", "100", "-1"),
     "every": ('"30d"', '"1h"', '"0d"'),
     "of": ('"wealth"', '"start"', '"x"'),
 }
@@ -142,10 +140,8 @@ LATER_FLAGS = {
     "--long-share": ("0.5", "1.5"),
     "--insurance": ("0", "1e6"),
     "--jump": ("0.1", "-0.5"),
-    "--pocket": ("a=0.5*Constant()", "a=0.5", "b=2*VolTarget()", "a", "=1*Constant()"),
     "--transfer": ("to-target", "losses-only", "none", "x"),
     "--rebalance": ("30d", "1d", "0.05"),
-    "--spend": ("0.04", "100"),
     "--every": ("30d", "1d"),
     "--of": ("wealth", "start", "end"),
     "--weights": ("a=0.5", "0.5", "small.csv"),
@@ -158,7 +154,7 @@ LATER_FLAGS = {
     "--span": ("0.5", "2"),
     "--picture": ("map.svg", "map.png", "no/map.svg"),
 }
-"""Values of the flags of paths, risk, validations, crowds, subaccounts and books."""
+"""Values of the flags of paths, risk, validations, crowds and books."""
 BOOK = """balance = {balance}
 venue = "{venue}"
 requirement = {requirement}

@@ -109,20 +109,17 @@ CROWD = ("--open-interest", "1e6")
 MORE |= {
     "paths": PATHS,
     "risk": PATHS,
-    "runway": (*PATHS, "--spend", "0.04"),
     "stress": ("--shock", "price=-0.1"),
     "bounds": ("--depth", "4"),
     "sensitivity": ("--factors", "fees"),
     "cascade": (*CROWD, "--accounts", "50", "--shock", "-0.1"),
     "crowd": (*CROWD, "--shares", "0,0.05", "--starts", "0", "--horizon", "5h"),
-    "allocation": ("--pocket", "a=0.5*Constant()", "--pocket", "b=0.5*VolTarget()"),
     "walk-forward": ("--train", "9d", "--test", "3d", "--trials", "4"),
     "cross-validate": ("--groups", "2", "--test-groups", "1", "--trials", "4"),
     "schedules": ("--train", "9d", "--test", "3d", "--trials", "4"),
     "folds": ("--train", "9d", "--test", "3d"),
 }
-LATER = ("paths", "risk", "runway", "stress", "bounds", "sensitivity", "cascade", "crowd",
-         "allocation", "validate")  # fmt: skip
+LATER = ("paths", "risk", "stress", "bounds", "sensitivity", "cascade", "crowd", "validate")
 EXPERIMENTS = ("run", "sweep", "tune", "compare", *LATER)
 LONG = "long.csv"
 """Bars enough for two folds."""
@@ -259,13 +256,13 @@ TABLES = {
              "holdout", "seed"),
     "compare": ("policies", "baseline", "equal_risk", "confidence", "draws", "seed"),
 }  # fmt: skip
-LATER_TABLES = ("overlay", "validate", "allocation", "spending", "paths", "risk", "stress",
+LATER_TABLES = ("overlay", "validate", "paths", "risk", "stress",
                 "bounds", "sensitivity")  # fmt: skip
 TABLES |= {name: tuple(list_keys(name)) for name in LATER_TABLES}
-TABLES_OF = {"risk": ("paths", "risk"), "runway": ("paths", "spending"), "paths": ("paths",)}
+TABLES_OF = {"risk": ("paths", "risk"), "paths": ("paths",)}
 """Tables that a command reads, if not the one of its name."""
-COMMANDS = (*EXPERIMENTS[:4], "paths", "risk", "runway", "stress", "bounds", "sensitivity",
-            "allocation", "validate walk-forward", "validate cross-validate",
+COMMANDS = (*EXPERIMENTS[:4], "paths", "risk", "stress", "bounds", "sensitivity",
+            "validate walk-forward", "validate cross-validate",
             "validate schedules")  # fmt: skip
 """Commands that are drawn for experiment files."""
 

@@ -40,19 +40,7 @@ TYPED_NUMBERS = {
 }
 
 
-OTHER_NAMES = {"subaccounts": "allocation", "pockets": "allocation"}
-
-
 class CommandGroup(DirectOptions, typer.core.TyperGroup):
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        try:
-            return super().resolve_command(ctx, args)
-        except typer.TyperException as error:
-            if args[0] in OTHER_NAMES:
-                meant = OTHER_NAMES[args[0]]
-                error.message = f"No such command {args[0]!r}. Did you mean {meant!r}?"
-            raise
-
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

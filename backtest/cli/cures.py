@@ -34,7 +34,7 @@ OTHER_FLAGS = {
 SET_FIELDS = ("rates", "balances")
 """Fields of the account by currency, which ``--set`` takes one by one."""
 EXPERIMENT_FLAGS = {key.parameter.rstrip("_"): key.flag for key in EXPERIMENT_KEYS}
-TABLE_KEYS = {"sets": ("values", "draws"), "subaccounts": ("pockets",)}
+TABLE_KEYS = {"sets": ("values", "draws")}
 
 
 class CommandLine(NamedTuple):

@@ -313,19 +313,6 @@ KEYS = (
     Key("options", "quote_age", str, text="How long a quote is the mark of its option (one bar)."),
     Key("options", "max_age", str, text="Largest age of the last surface (14d)."),
 
-    Key("allocation", "rebalance", str, "--rebalance", POLICY, "Time between transfers (30d)."),
-    Key("allocation", "transfer", Choice("to-target", "losses-only", "none"), "--transfer", POLICY,
-        "'to-target' (default), 'losses-only' or 'none'."),
-    Key("allocation", "pockets", dict[str, Any],
-        text="By name: share, policy, settings, instrument, signal."),
-
-    Key("spending", "share", float, "--spend", RISK, "Share spent each time: 0.01 is 1 %."),
-    Key("spending", "every", str, "--every", RISK, "Time between spendings (30d)."),
-    Key("spending", "of", Choice("wealth", "start"), "--of", RISK,
-        "Share of the current 'wealth' (default), or of the wealth at the 'start'."),
-    Key("spending", "least", float, "--least", RISK, "Least amount spent each time, in money (0)."),
-    Key("spending", "most", float, "--most", RISK, "Largest amount spent each time, in money."),
-
     Key("paths", "model", str, "--model", PATHS,
         "Model of the paths: filtered (default), stationary, block, gbm, merton, kou, heston, "
         "garch or regimes."),
@@ -410,7 +397,7 @@ TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
         *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
-        *("lending", "options", "allocation", "spending", "paths", "risk", "stress", "bounds"),
+        *("lending", "options", "paths", "risk", "stress", "bounds"),
         *("sensitivity", "capacity", "decide", "replay"),
     )
 }

@@ -19,13 +19,9 @@ from backtest.base import ParameterError
 from backtest.cli.printing import add_command
 
 PANELS = {
-    **dict.fromkeys(
-        ("run", "compare", "allocation", "decide", "replay", "cascade", "crowd"), "Run"
-    ),
+    **dict.fromkeys(("run", "compare", "decide", "replay", "cascade", "crowd"), "Run"),
     **dict.fromkeys(("sweep", "tune", "validate"), "Search and validate"),
-    **dict.fromkeys(
-        ("risk", "stress", "bounds", "sensitivity", "capacity", "paths", "runway"), "Risk"
-    ),
+    **dict.fromkeys(("risk", "stress", "bounds", "sensitivity", "capacity", "paths"), "Risk"),
     **dict.fromkeys(("report", "results", "regress"), "Results"),
     **dict.fromkeys(("policies", "check", "data", "options"), "Data and policies"),
     **dict.fromkeys(("liq", "venues"), "Venues"),

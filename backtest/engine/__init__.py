@@ -6,7 +6,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.engine.account_loop import begin, copy_state, find_loop_start, gather_deciders
-    from backtest.engine.account_loop import live, run_account, start_numbers, take
+    from backtest.engine.account_loop import live, run_account, take
     from backtest.engine.account_text import count_boundless, describe_left, find_start
     from backtest.engine.account_text import list_statement
     from backtest.engine.bar_loop import Formula, Seen, count_days, decide, find_seen, is_balanced
@@ -56,10 +56,10 @@ if TYPE_CHECKING:
     from backtest.engine.policy_contract import Finding, check_policy
     from backtest.engine.portfolio_buffers import new_event_log, new_ledger_array, new_quotes
     from backtest.engine.portfolio_buffers import new_scratch
-    from backtest.engine.portfolio_checks import check_periods, check_portfolio, check_settlement
+    from backtest.engine.portfolio_checks import check_periods, check_portfolio
     from backtest.engine.portfolio_checks import count_periods, read_venues
     from backtest.engine.portfolio_close import find_failure_value, is_near_failure, look_at_close
-    from backtest.engine.portfolio_driver import Counts, advance_portfolio, bind_loop, drive
+    from backtest.engine.portfolio_driver import Counts, bind_loop, drive
     from backtest.engine.portfolio_driver import find_simulate, list_kernel_arguments, new_tape
     from backtest.engine.portfolio_driver import read_tables, report_bad_decision
     from backtest.engine.portfolio_driver import summarize_portfolio

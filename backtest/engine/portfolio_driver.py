@@ -116,30 +116,6 @@ def run_portfolio_loop(
     )
 
 
-def advance_portfolio(
-    inputs: PortfolioInputs,
-    state: AccountState,
-    deciders: Deciders,
-    policies: Formulas,
-    counts: Counts,
-    first: int,
-    stop: int,
-    *,
-    requirement: object,
-    names: Sequence[str],
-    is_compiled: bool,
-) -> tuple[Counts, float]:
-    own = requirement if isinstance(requirement, OwnMargin) else None
-    loop = bind_loop([(deciders, policies)], is_compiled=is_compiled, own=own, names=names)
-    n, chunk = len(state.margin), PLAIN_CHUNK if loop.plain_because else CHUNK
-    capacity = 4 * n * min(chunk, stop - first) + 1024
-    k = len(state.options.targets)
-    tape = new_tape(n, stop - first, first, capacity + 4 * k, len(state.pools), k)
-    given = (inputs, state, deciders, loop.deciders[0], counts, first, stop, tape, chunk, None)
-    counts, _ = drive(loop.simulate, loop.pack, *given)
-    return counts, float(tape.record.account.flows[0])
-
-
 class Counts(NamedTuple):
     tally: Tally
     traded: TradedDays | None

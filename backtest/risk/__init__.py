@@ -7,18 +7,14 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.risk.bounds.bounds import Bounds, bounds, count_ambiguous
     from backtest.risk.capacity import Capacity, capacity
-    from backtest.risk.liquidation.idle_paths import explain_idle, warn_of_idle
     from backtest.risk.liquidation.liquidation_risk import LiquidationRisk, describe_each
-    from backtest.risk.liquidation.liquidation_risk import liquidation_risk, name_policies
+    from backtest.risk.liquidation.liquidation_risk import liquidation_risk
     from backtest.risk.liquidation.liquidation_risk import refine_runner
     from backtest.risk.liquidation.max_leverage import LeverageScan, MaxLeverage, choose_grid
     from backtest.risk.liquidation.max_leverage import max_leverage
     from backtest.risk.liquidation.path_events import find_first
-    from backtest.risk.liquidation.paths_runner import PathsRunner
-    from backtest.risk.liquidation.risk_intervals import estimate_difference, estimate_pairs
-    from backtest.risk.liquidation.risk_intervals import estimate_plain
+    from backtest.risk.liquidation.risk_intervals import estimate_difference
     from backtest.risk.liquidation.risk_question import count_bars
-    from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, AnyVenue
     from backtest.risk.liquidation.runner_arguments import make_runner
     from backtest.risk.paths.changing_volatility import Garch, Heston, Regimes
     from backtest.risk.paths.diffusions import GBM, Kou, Merton

@@ -15,7 +15,7 @@ from backtest.base.saved_result import KINDS
 from backtest.engine.run_kinds import RUN
 from backtest.tune import OUTCOME, STUDY, TRIALS
 
-WINGS = ("sweep", "compare", "risk", "crowd", "subaccounts", "validation")
+WINGS = ("sweep", "compare", "risk", "crowd", "validation")
 
 
 def import_kinds() -> Iterator[type[SavedResult]]:

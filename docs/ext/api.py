@@ -31,7 +31,7 @@ WINGS = {
     "account": "Account", "market": "Markets and data", "venue": "Venues and margin",
     "policy": "Policies", "engine": "Runs and results", "compare": "Comparisons",
     "sweep": "Sweeps", "tune": "Tuning", "validation": "Validation",
-    "risk": "Paths, risk, stress, bounds, capacity", "subaccounts": "Subaccounts and spending",
+    "risk": "Paths, risk, stress, bounds, capacity",
     "crowd": "Crowds and cascades", "options": "Options", "features": "Calculators",
     "base": "Parameters, errors and warnings",
 }  # fmt: skip

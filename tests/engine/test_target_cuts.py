@@ -271,7 +271,7 @@ def test_a_run_without_a_fill_says_why_first(policy, account, signal, why):
 
 
 def test_cash_on_purpose_is_no_warning():
-    """The cash of a subaccount that the docs recommend; the summary says that nothing traded."""
+    """The summary says that nothing traded."""
     result = bt.run(MARKET, Constant(0.0), venue=VENUE, account=bt.Account(), compile=False)
     assert "asked for a leverage of 0" in result.no_fill
     assert result.summary().startswith("NO FILL")

@@ -35,7 +35,6 @@ WINGS = (
     "compare",
     "crowd",
     "validation",
-    "subaccounts",
     "regress",
     "store",
     "report",

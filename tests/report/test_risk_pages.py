@@ -40,11 +40,6 @@ def test_the_page_of_a_risk_leads_with_its_verdict_and_has_readable_heads():
     assert stated.verdict.startswith("Beginning at 4.00x, the account is liquidated")
 
 
-def make_runway(drift):
-    drawn = bt.simulate_paths(still_market(), models.GBM(0.8), paths=20, horizon="2d", drift=drift)
-    return bt.runway(drawn, Hold(1.0), bt.Spending(0.01, every="1d"), **TERMS, compile=False)
-
-
 def list_tables(page):
     return {
         block.caption: block
@@ -55,14 +50,6 @@ def list_tables(page):
 
 
 def test_pages_of_paths_name_their_drift_and_what_else_they_assume():
-    """Before: the page of a runway, and that of a largest leverage, said neither."""
-    page = build_declared(make_runway(0.1))
-    assert page.summary.endswith("20 paths of GBM with a drift of +10.00 % per year.")
-    tables = list_tables(page)
-    assert ("drift", "a drift of +10.00 % per year") in tables["Paths"].rows
-    assert {"Venue rules", "Account"} <= set(tables)
-    heads = {column.title for column in tables[""].columns}
-    assert not any("_" in head or head.startswith("p ") for head in heads)
     page = build_declared(make_largest())
     assert page.summary.endswith("Their paths have no drift.")
     (name,) = (name for name in list_tables(page) if name.startswith("Paths of "))

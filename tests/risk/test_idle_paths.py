@@ -29,11 +29,6 @@ def test_a_risk_without_a_fill_says_so(names, tmp_path):
     assert risk.summary().startswith("NO FILL: no order was filled on any path: ")
     assert risk.note == "no order was filled"
     assert "No order was filled on any path" in risk.report(tmp_path / "risk.md").read_text("utf-8")
-    with pytest.warns(bt.NoFillWarning, match="on any of 20 paths"):
-        spent = bt.runway(
-            draw(market), policy, bt.Spending(0.01, every="6h"), **terms, compile=False
-        )
-    assert spent.summary().startswith("NO FILL")
 
 
 def test_a_risk_with_fills_says_what_was_drawn():

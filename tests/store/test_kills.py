@@ -39,16 +39,11 @@ def search(store: Path) -> object:
     return bt.tune(make_market(60), Lever, **SEARCH, **how, store=store, resume=is_begun)
 
 
-def allocate(store: Path) -> object:
-    plan = bt.Subaccounts({"bold": (Constant(2.0), 0.6), "cash": (Constant(0.0), 0.4)})
-    return plan.run(make_market(20), **PLAIN).save(store)
-
-
 def save(store: Path) -> object:
     return bt.run(make_market(20), Constant(2.0), **PLAIN).save(store)
 
 
-WORKS = (walk, cross, search, allocate, save)
+WORKS = (walk, cross, search, save)
 
 
 def read_found(store: Path) -> dict[str, object]:
@@ -93,6 +88,6 @@ def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", [search, allocate, save])
+@pytest.mark.parametrize("work", [search, save])
 def test_killed_once_it_ends_at_the_same_bytes(tmp_path, work):
     kill_and_do_again(work, tmp_path, 1, np.random.default_rng(1))

@@ -56,16 +56,6 @@ def make_sensitivity() -> SavedResult:
     return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
 
 
-def make_allocation() -> SavedResult:
-    plan = bt.Subaccounts({"a": (Constant(2.0), 0.6), "b": (Constant(0.0), 0.4)}, rebalance="1d")
-    return plan.run(MARKET, **PLAIN)
-
-
-def make_runway() -> SavedResult:
-    paths = draw(horizon="2d")
-    return bt.runway(paths, Constant(0.0), bt.Spending(0.1, every="1d"), **PLAIN)
-
-
 def make_capacity() -> SavedResult:
     venue = free_venue().override({"slippage.impact": 1.0})
     return bt.capacity(
@@ -75,12 +65,12 @@ def make_capacity() -> SavedResult:
 
 
 KINDS = {
-    *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity", "allocation"),
-    *("runway", "capacity", "cascade", "simulation", "crowding"),
+    *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity"),
+    *("capacity", "cascade", "simulation", "crowding"),
 }
 MAKERS = (
     *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
-    *(make_allocation, make_runway, make_capacity, make_cascade, make_simulation, make_crowding),
+    *(make_capacity, make_cascade, make_simulation, make_crowding),
 )
 
 

@@ -42,9 +42,6 @@ def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
     assert caught.value.where == "bt.calculate_book"
     with pytest.raises(bt.ParameterError, match=words):
         bt.margin.requirement(*packed)
-    plan = bt.Subaccounts({n: bt.Subaccount(Constant(0.5), 0.5, instrument=n) for n in "AB"})
-    with pytest.raises(bt.ParameterError, match=words):
-        plan.run(panel("A", "B"), venue=packed[0], account=bt.Account(), compile=False)
 
 
 @pytest.mark.parametrize(("venues", "names", "currency"), [

@@ -60,11 +60,10 @@ def list_terms(settings: Mapping[str, Any]) -> Iterator[Table]:
     drawn = settings.get("paths") or {}
     for name, paths in ({"": drawn} if "model" in drawn else drawn).items():
         yield build_pair_table(f"Paths{f' of {name}' if name else ''}", describe_paths(paths))
-    known = ("paths", "venue", "pockets", *OF_ACCOUNT)
-    for name in ("venue", "pockets"):
-        for owner, rules in list_venues("", settings.get(name) or {}):
-            title = f"Venue rules{f', {owner}' if owner else ''}"
-            yield build_pair_table(title, describe_venue(rules))
+    known = ("paths", "venue", *OF_ACCOUNT)
+    for owner, rules in list_venues("", settings.get("venue") or {}):
+        title = f"Venue rules{f', {owner}' if owner else ''}"
+        yield build_pair_table(title, describe_venue(rules))
     yield build_pair_table("Account", describe_account(settings))
     rest = {name: value for name, value in settings.items() if name not in known}
     yield build_pair_table("Settings", describe_rest(rest))

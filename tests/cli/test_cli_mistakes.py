@@ -1,4 +1,4 @@
-"""Subaccounts, capacity, comparisons and factors at the command line: the answers to mistakes."""
+"""Capacity, comparisons and factors at the command line: the answers to mistakes."""
 
 import math
 
@@ -10,21 +10,14 @@ from backtest.base.table_text import format_table
 from backtest.cli import main
 from backtest.report.declared_page import write_table
 
-POCKETS = ("allocation", "--pocket", "a=0.6*Cppi()", "--pocket")
 SPAN = ("--to", "2023-01-10", "--no-compile", "--no-save")
 IMPACT = ("capacity", "--set", "venue.slippage.impact=1.0")
 
 
 @pytest.mark.parametrize(("words", "problem", "where"), [
-    ((*POCKETS, "a=0.4*VolTarget()"), "'a' was given twice", "--pocket\n"),
-    ((*POCKETS, "b=0.4*VolTarget()", "--rebalance", "30"), "a duration", "--rebalance\n"),
-    ((*POCKETS, "b=0.4*VolTarget()", "--transfer", "losses"), "transfer", "--transfer\n"),
     ((*IMPACT, "--capitals", "1e6,1e4"), "got 1,000,000.00, 10,000.00", "--capitals\n"),
     (("compare", "--policy", "cppi", "--margin", "cross,isloated"), "'isolated'?", "--margin:"),
     (("compare", "--policy", "cppi"), "--margin cross,isolated", "backtest compare\n"),
-    (("allocation", "--pocket", "abc"), "--pocket takes NAME=SHARE*POLICY", "--pocket abc\n"),
-    (("runway", "--spend", "0.01", "--of", "start", "--most", "-1"), "most must be", "--most:"),
-    (("runway", "--spend", "abc"), "--spend must be a number, got 'abc'", "backtest runway\n"),
     (("risk", "--find-leverage", "2"), "below 1, got 2", "--find-leverage\n"),
     (("sensitivity", "--factors", "signal"), "the parameters of a signal rule", "--factors\n"),
 ])  # fmt: skip
