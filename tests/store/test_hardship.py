@@ -20,7 +20,6 @@ from backtest.store import choose_deletions, delete_chosen, list_results, verify
 from backtest.store.listing import Filter
 from backtest.strategies import Constant
 from tests.commands import call
-from tests.fuzz_data import write_market
 from tests.kills import die_at
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +118,7 @@ def test_results_that_cannot_be_written_are_said_and_the_numbers_are_told(
     """A file stands where a folder is wanted; and a system that no user writes to."""
     monkeypatch.chdir(tmp_path)
     Path("taken").write_text("mine")
-    Path("bars.csv").write_bytes(write_market(48))
+    bt.Market.sample(bars=48).bars().to_csv("bars.csv", index_label="time")
     code, out, err = call(
         capsys, "run", "--no-compile", "--data", "bars.csv", *SAID, "--results", results
     )
