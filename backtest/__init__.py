@@ -118,11 +118,9 @@ if TYPE_CHECKING:
     from backtest.validation import (
         CrossValidation,
         Folds,
-        Schedules,
         WalkForward,
         cross_validate,
         folds,
-        schedules,
         walk_forward,
     )
 
@@ -211,7 +209,6 @@ __all__ = [
     "Robustness",
     "Scenario",
     "ScenarioMargin",
-    "Schedules",
     "Sensitivity",
     "SimulatedMarket",
     "Slippage",
@@ -259,7 +256,6 @@ __all__ = [
     "read_fills",
     "replay",
     "run",
-    "schedules",
     "sensitivity",
     "signals",
     "simulate_market",

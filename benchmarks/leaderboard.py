@@ -27,14 +27,13 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from policies import instances
-from real_walks import RULES_OF, load_markets
+from real_walks import RULES_OF, count_clear, load_markets
 
 import backtest as bt
 from backtest.base import Choice
 from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 from backtest.store import compare_saved
-from backtest.validation.interval_estimates import count_clear
 
 PAGE = Path(__file__).parents[1] / "docs" / "data" / "leaderboard.json"
 RISKS = (1.0, 3.0, 10.0)

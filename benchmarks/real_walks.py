@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import backtest as bt
 from backtest.store import compare_saved
 from backtest.strategies import Cppi, SharpeScaling, TrendVol, VolTarget
-from backtest.validation.interval_estimates import ClearCount, count_clear
 
 POLICIES: tuple[type[bt.Policy], ...] = (VolTarget, SharpeScaling, Cppi, TrendVol)
 RETUNED, ONCE, DEFAULTS = "re-tuned", "tuned once", "defaults"
@@ -106,6 +105,29 @@ def walk_one(
         gap, low, high = (float(gaps.loc[other, key]) for key in ("difference", "low", "high"))
         row |= {label: -gap, f"low{pad}": -high, f"high{pad}": -low}
     return row
+
+
+class ClearCount(NamedTuple):
+    """Intervals above and below zero, all of them, and how many leave zero out by chance alone."""
+
+    above: int
+    below: int
+    n: int
+    expected: float
+
+    def __str__(self) -> str:
+        return (
+            f"of {self.n} comparisons {self.above} {'is' if self.above == 1 else 'are'} above zero "
+            f"and {self.below} below; chance alone gives {self.expected:.2g}"
+        )
+
+
+def count_clear(low: np.ndarray, high: np.ndarray, confidence: float) -> ClearCount:
+    """Count the intervals that leave zero out."""
+    known = np.isfinite(low) & np.isfinite(high)
+    above, below = int(np.sum(low[known] > 0.0)), int(np.sum(high[known] < 0.0))
+    n = int(np.count_nonzero(known))
+    return ClearCount(above, below, n, (1.0 - confidence) * n)
 
 
 def count_all(rows: list[dict[str, Any]]) -> ClearCount:

@@ -1,7 +1,7 @@
 """Measure validations: speed against plain sweeps, and bias and coverage under known truth.
 
     python benchmarks/validation.py speed --bars 43800 --sets 2000 --folds 48
-    python benchmarks/validation.py truth --paths 40 --schedules 16
+    python benchmarks/validation.py truth --paths 40
     python benchmarks/validation.py plain --paths 3000
 
 ``speed`` compares the CPU time of a cross-validation and of a walk with that of plain sweeps of the
@@ -99,7 +99,6 @@ def count_cpu(call: Callable[[], Any]) -> float:
 METHODS = ("in sample", "holdout", "walk-forward", "cross-validate")
 SEARCH: dict[str, Any] = {"objective": "cagr", "sampler": "sobol", "robust": False}
 LENGTHS: dict[str, Any] = {"train": "365d", "test": "180d"}
-PLANS: dict[str, Any] = {"train": ("365d", "all"), "test": ("180d",), "draws": 499}
 
 
 class Promise(NamedTuple):
@@ -115,25 +114,19 @@ class Promise(NamedTuple):
     spread: tuple[Figures, Figures] | None = None
 
 
-def measure_truth(
-    models: Sequence[str], paths: int, planned: int, days: int, sets: int
-) -> dict[str, Any]:
-    """Return bias and coverage of each method by process, and how often schedules are picked."""
-    rows, picks = [], []
+def measure_truth(models: Sequence[str], paths: int, days: int, sets: int) -> list[dict[str, Any]]:
+    """Return bias and coverage of each method by process."""
+    rows = []
     for model in models:
         promises: dict[str, list[Promise]] = {name: [] for name in METHODS}
-        plans = []
         for path in range(paths):
             rng = np.random.default_rng([path, 1 + MODELS.index(model)])
             market = simulate(model, days, rng)
             for name, promise in promise_all(market, sets).items():
                 promises[name].append(promise)
-            if path < planned:
-                plans.append(pick_schedule(model, market, sets))
         law = "burst-after" if model == "burst" else model
         rows += [{"process": model, **judge_method(law, name, promises[name])} for name in METHODS]
-        picks.append({"process": model, **judge_picks(plans)})
-    return {"estimates": rows, "schedules": picks}
+    return rows
 
 
 def promise_all(market: bt.Market, sets: int) -> dict[str, Promise]:
@@ -211,53 +204,6 @@ def judge_method(law: str, name: str, promises: Sequence[Promise]) -> dict[str, 
             is_inside = (low <= truth) & (truth <= high)
             found[f"{figure}_spread_coverage"] = float(np.mean(is_inside))
     return found
-
-
-class Picked(NamedTuple):
-    """True growth of all schedules on one history, and those picked by growth and by the test."""
-
-    true: dict[str, float]
-    by_growth: str
-    by_test: str
-
-
-def pick_schedule(model: str, market: bt.Market, sets: int) -> Picked:
-    """Compare schedules on one history, and look up what their winners truly earn."""
-    found = bt.schedules(market, Lever, **PLANS, **FREE, **SEARCH, trials=sets)
-    folds = found.folds
-    middle = folds["test_start"] + 0.5 * (folds["test_end"] - folds["test_start"])
-    half = market.times[market.n_bars // 2]
-    folds = folds.assign(
-        days=(folds["test_end"] - folds["test_start"]).dt.days,
-        law=np.where(middle < half, "burst-before", "burst-after") if model == "burst" else model,
-    )
-    folds["true"] = [
-        true_figures(row.law, float(row.size_), int(row.window)).growth
-        for row in folds.rename(columns={"size": "size_"}).itertuples()
-    ]
-    true = {
-        str(name): float(np.average(rows["true"], weights=rows["days"]))
-        for name, rows in folds.groupby("schedule")
-    }
-    table = found.table
-    better = table[table["distinguishable"] & (table["difference"] > 0.0)]
-    by_test = found.baseline if better.empty else str(better["difference"].idxmax())
-    return Picked(true, str(table["log_growth"].idxmax()), by_test)
-
-
-def judge_picks(plans: Sequence[Picked]) -> dict[str, Any]:
-    """Return the truly best schedule, by mean over histories, and how often it is picked."""
-    if not plans:
-        return {"histories": 0}
-    true = {name: float(np.mean([each.true[name] for each in plans])) for name in plans[0].true}
-    best = max(true, key=lambda name: true[name])
-    return {
-        "histories": len(plans),
-        "true_growth": true,
-        "best": best,
-        "picked_by_growth": float(np.mean([each.by_growth == best for each in plans])),
-        "picked_by_test": float(np.mean([each.by_test == best for each in plans])),
-    }
 
 
 # ------------------------------------------------------------------------------------------ plain
@@ -339,7 +285,6 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=2_000)
     parser.add_argument("--folds", type=int, default=48)
     parser.add_argument("--paths", type=int, default=40, help="histories of each process")
-    parser.add_argument("--schedules", type=int, default=16, help="those with schedules compared")
     parser.add_argument("--days", type=int, default=1_460)
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     given = parser.parse_args()
@@ -349,9 +294,7 @@ def main() -> None:
     elif given.what == "plain":
         found = measure_plain(given.paths)
     else:
-        found = measure_truth(
-            given.models, given.paths, given.schedules, given.days, min(given.sets, 64)
-        )
+        found = measure_truth(given.models, given.paths, given.days, min(given.sets, 64))
     json.dump(found, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

@@ -231,7 +231,6 @@ def format_result(
         "comparison": " of its best policy",
         "walk-forward": " of the re-tuned account",
         "cross-validation": ", medians over its paths",
-        "schedules": " of the schedule with the fastest growth",
     }
     if entry.metrics:
         lines += ["", f"measures{about.get(entry.kind, '')}", *format_measures(entry.metrics)]

@@ -1,4 +1,4 @@
-"""``backtest validate``: walk-forward, cross-validation, re-tuning schedules, and their spans."""
+"""``backtest validate``: walk-forward, cross-validation, and their spans."""
 
 from __future__ import annotations
 
@@ -29,10 +29,8 @@ from backtest.validation import name_result
 
 SEARCHED = ("accounts", "pool", "markets_left_out", "objective", "constraints", "trials", "space",
             "fix", "seed")  # fmt: skip
-TUNED = (*SEARCHED, "sampler", "robust")
-WALK = ("train", "test", "anchored", "gap", "carry", *TUNED)
+WALK = ("train", "test", "anchored", "gap", "carry", *SEARCHED, "sampler", "robust")
 CROSS = ("groups", "test_groups", "embargo", *SEARCHED)
-SCHEDULES = ("train", "test", "baseline", *TUNED)
 FOLDS = ("train", "test", "anchored", "gap", "groups", "test_groups", "embargo")
 MOST_ROWS = 100
 """Most rows of spans that are printed."""
@@ -40,7 +38,6 @@ MOST_ROWS = 100
 EXAMPLES = """
 backtest validate walk-forward --train 180d --test 30d
 backtest validate cross-validate --groups 8 --trials 500
-backtest validate schedules --train 90d,180d --test 30d,90d
 backtest validate walk-forward --data btc --data eth --trials 200
 backtest validate folds --train 180d          [dim]# only the spans[/dim]
 """
@@ -71,11 +68,6 @@ def walk_forward(draft: Draft, *, how: ValidationFlags) -> None:
 def cross_validate(draft: Draft, *, how: ValidationFlags) -> None:
     """Choose the best set on each choice of groups of time, and test it on the others."""
     run_validation(draft, backtest.cross_validate, CROSS, how)
-
-
-def schedules(draft: Draft, *, how: ValidationFlags) -> None:
-    """Compare how often to tune, and on how much of the past, with tests of the differences."""
-    run_validation(draft, backtest.schedules, SCHEDULES, how)
 
 
 def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
@@ -173,25 +165,17 @@ def read_one(name: str, value: Any) -> Any:
             raise ParameterError(
                 f"{name} must be one value here, got {value!r}",
                 where=f"[validate] {name}",
-                cure="give one; `backtest validate schedules` takes several spans",
+                cure="give one",
             )
         return value[0]
     return read_fixed(value) if name == "embargo" and isinstance(value, str) else value
-
-
-def read_many(value: Any) -> list[str]:
-    return [each.strip() for each in value.split(",")] if isinstance(value, str) else list(value)
 
 
 def read_validation(draft: Draft, names: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of a validation that ``[validate]`` gives."""
     table = read_table(draft, names)
     found = {
-        name: read_many(value)
-        if names is SCHEDULES and name in ("train", "test")
-        else read_one(name, value)
-        for name, value in table.items()
-        if name not in ("space", "fix")
+        name: read_one(name, value) for name, value in table.items() if name not in ("space", "fix")
     }
     found["space"] = draft.read_entries("validate", "space", read_bounds) or None
     fixed = flatten(table.get("fix", {}))
@@ -207,6 +191,5 @@ def add(name: str, function: Callable[..., None], keys: Sequence[str]) -> None:
 
 add("walk-forward", walk_forward, WALK)
 add("cross-validate", cross_validate, CROSS)
-add("schedules", schedules, SCHEDULES)
 add("folds", folds, FOLDS)
 COMMAND = app

@@ -93,7 +93,7 @@ def has_prefix(folder: str, name: str) -> bool:
     return is_id or (len(name) > 0 and folder.startswith(name))
 
 
-FOLD = re.compile(r"schedule-\d{3}/|(schedule-\d{3}/)?fold-\d{5}/(test/)?(trials/)?")
+FOLD = re.compile(r"fold-\d{5}/(test/)?(trials/)?")
 DRAFT = re.compile(rf"{re.escape(DRAFT_FILE)}[0-9a-f]{{32}}")
 BATCH = re.compile(r"\d{6,}\.parquet")
 CHUNK = re.compile(r"sets-\d{5}\.parquet")

@@ -1,4 +1,4 @@
-"""Validate a way of choosing parameters: walk-forward, cross-validation, re-tuning schedules."""
+"""Validate a way of choosing parameters: walk-forward and cross-validation."""
 
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,11 @@ if TYPE_CHECKING:
     from backtest.validation.cross_validate import cross_validate
     from backtest.validation.cross_validation import CrossValidation
     from backtest.validation.folds import Folds, folds
-    from backtest.validation.schedule_search import schedules
-    from backtest.validation.schedules import Schedules
     from backtest.validation.validation_files import describe_search, name_result
     from backtest.validation.walk import WalkForward
     from backtest.validation.walk_figures import read_figures
     from backtest.validation.walk_forward import walk_forward
 
-RESULTS = ("CrossValidation", "Schedules", "WalkForward")
+RESULTS = ("CrossValidation", "WalkForward")
 
 open_door(__name__)

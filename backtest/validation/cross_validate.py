@@ -174,7 +174,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     """
     market = with_clock(market, decide, detail, call="bt.cross_validate")
     procedure = read_procedure("bt.cross_validate", locals())
-    require_mean("bt.cross_validate", procedure)
+    require_mean(procedure)
     check_spans(procedure)
     plan = plan_splits(procedure, groups, test_groups, embargo)
     manifest = procedure.describe(

@@ -49,7 +49,6 @@ class WalkPlan(NamedTuple):
     test: int
     gap: int = 0
     anchored: bool = False
-    begin: int | None = None
 
 
 def read_plan(train: str, test: str, *, anchored: bool, gap: str) -> WalkPlan:
@@ -88,8 +87,7 @@ def plan_spans(market: Market | Markets, plan: WalkPlan) -> list[FoldSpan]:
 
 
 def list_opens(market: Market | Markets, plan: WalkPlan) -> list[int]:
-    """Return when the test spans open, in ns, the first at least."""
-    first = market.start + plan.train + plan.gap if plan.begin is None else plan.begin
+    first = market.start + plan.train + plan.gap
     if first >= market.end:
         half = (market.end - market.start) // 2
         shorter = f"{half // DAY}d" if half >= DAY else format_duration(half)

@@ -104,23 +104,3 @@ def count_better_than_median(ranks: FloatArray) -> ChanceCount:
 def count_evidence(deflated: FloatArray) -> ChanceCount:
     known = deflated[~np.isnan(deflated)]
     return count_by_chance(known >= EVIDENCE, 1.0 - EVIDENCE)
-
-
-class ClearCount(NamedTuple):
-    above: int
-    below: int
-    n: int
-    expected: float
-
-    def __str__(self) -> str:
-        return (
-            f"of {self.n} comparisons {self.above} {'is' if self.above == 1 else 'are'} above zero "
-            f"and {self.below} below; chance alone gives {self.expected:.2g}"
-        )
-
-
-def count_clear(low: FloatArray, high: FloatArray, confidence: float) -> ClearCount:
-    known = np.isfinite(low) & np.isfinite(high)
-    above, below = int(np.sum(low[known] > 0.0)), int(np.sum(high[known] < 0.0))
-    n = int(np.count_nonzero(known))
-    return ClearCount(above, below, n, (1.0 - confidence) * n)

@@ -234,12 +234,12 @@ def read_procedure(call: str, arguments: Mapping[str, Any]) -> Procedure:
     )  # fmt: skip
 
 
-def require_mean(call: str, procedure: Procedure) -> None:
+def require_mean(procedure: Procedure) -> None:
     pool = procedure.pool
     if pool is not None and not pool.is_mean:
         raise ParameterError(
-            f"only the mean of separate accounts has returns to join or compare, got {pool.name!r}",
-            where=Place("pool", of=call),
+            f"only the mean of separate accounts has returns to join, got {pool.name!r}",
+            where=Place("pool", of="bt.cross_validate"),
             cure="leave pool out, or walk forward instead, which trades each account by itself",
         )
 

@@ -38,16 +38,13 @@ from backtest.measures.run_measures import METRICS
 from backtest.tune import clear_drafts, hold_lock, write_json
 from backtest.validation.interval_estimates import (
     ChanceCount,
-    ClearCount,
     Estimate,
     count_better_than_median,
-    count_clear,
     count_evidence,
 )
 from backtest.validation.walk_figures import read_figures
 
 if TYPE_CHECKING:
-    from backtest.compare import Comparison
     from backtest.validation.walk_figures import Account
 
 
@@ -264,29 +261,6 @@ class CrossRecord(Validation):
     def ranks(self) -> pd.Series:
         """The winner's rank out of sample in each split."""
         return self.splits["rank"]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ScheduleRecord(Validation):
-    """Contents of a validation; :class:`Schedules` describes the fields and adds methods."""
-
-    table: pd.DataFrame
-    folds: pd.DataFrame
-    returns: pd.DataFrame
-    figures: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-    comparison: Comparison | None = None
-
-    @property
-    def chance(self) -> ClearCount:
-        """How many intervals of differences leave zero out, and how many do so by chance alone."""
-        low, high = (self.table[name].to_numpy(dtype=np.float64) for name in ("low", "high"))
-        return count_clear(low, high, float(self.manifest["confidence"]))
-
-    @property
-    def baseline(self) -> str:
-        """The schedule that the others are compared with."""
-        return str(self.manifest["baseline"])
 
 
 UNFINISHED = ".unfinished-"

@@ -197,13 +197,9 @@ def search_folds(
     folder: Path | None,
     progress: Progress | None,
     count_tries: CountTries,
-    known: dict[FoldSpan, SearchedFold] | None = None,
 ) -> list[SearchedFold]:
-    found = []
+    found: list[SearchedFold] = []
     for k, span in enumerate(spans):
-        if known is not None and span in known:
-            found.append(known[span])
-            continue
         own = None if folder is None else folder / f"fold-{k:05d}"
         on_batch = count_sets_done(progress, k, len(spans), procedure.trials)
         fold = search_fold(
@@ -223,8 +219,6 @@ def search_folds(
         if fold.winner < 0:
             fold = fold._replace(values=found[-1].values)
         found.append(fold)
-        if known is not None:
-            known[span] = fold
     if progress is not None:
         progress(len(spans) * procedure.trials, len(spans) * procedure.trials)
     return found

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 N_BARS = 300
 BARS = {
-    "cross_validate": 420, "walk_forward": 240, "schedules": 240, "max_leverage": 110, "bounds": 24,
+    "cross_validate": 420, "walk_forward": 240, "max_leverage": 110, "bounds": 24,
     "sensitivity": 24,
 }  # fmt: skip
 """The bars of calls that need more than the others, or must have less."""
@@ -88,11 +88,6 @@ def call_cross_validate(market: Any) -> Any:
         market, Hold, **TERMS, space=SEARCH["space"], trials=4, groups=2, test_groups=1, embargo=0
     )
     return {**read_table(done.sets), **read_table(done.matrix)}
-
-
-def call_schedules(market: Any) -> Any:
-    plans = {"train": ("9d",), "test": ("1d",), "draws": 99}
-    return read_table(bt.schedules(market, Hold, **TERMS, **SEARCH, **plans).table)
 
 
 def call_simulate_paths(market: Any) -> Any:
@@ -182,7 +177,7 @@ CALLS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     if name.startswith("call_")
 }  # fmt: skip
 SLOW_ONE = {"cluster"}
-SLOW_TWO = {*SLOW_ONE, "cross_validate", "max_leverage", "schedules", "sensitivity", "walk_forward"}
+SLOW_TWO = {*SLOW_ONE, "cross_validate", "max_leverage", "sensitivity", "walk_forward"}
 
 
 def list_calls(slow: set[str]) -> list[Any]:

@@ -85,10 +85,6 @@ def test_searches_and_validations_take_the_clock(market):
     assert set(walk.result.events.query("kind == 'fill'")["time"].dt.hour % 4) == {0}
     crossed = bt.cross_validate(market, VolTarget, groups=4, trials=8, space=space, **terms)
     assert crossed is not None
-    found = bt.schedules(
-        market, VolTarget, train=["20d"], test=["10d", "20d"], trials=8, space=space, **terms
-    )
-    assert found is not None
     compared = bt.compare(market, {"a": VolTarget(0.5), "b": VolTarget(2.0)}, **terms)
     assert compared.results["b"].manifest["data"]["decide"] == "4h"
 

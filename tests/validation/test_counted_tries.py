@@ -62,10 +62,10 @@ def test_sets_of_all_validations_count_once_each(tmp_path):
     assert count(tmp_path).n_sets == 4
     cross(store=tmp_path, space={"window": [1, 2, 3, 4, 6]})
     assert count(tmp_path).n_sets == 8  # one of the five is known
-    bt.schedules(MARKET, Other, **PLAIN, **LEAN, train="90d", test="60d", draws=99, store=tmp_path)
+    walk(Other, store=tmp_path, test="119d")
     found = count(tmp_path)
     assert (found.n_sets, found.policies) == (12, ("Lever", "Other"))
-    assert found.n_alike == 8  # schedules train on 90 of 210 days
+    assert found.n_alike == 8  # the fold trains on 90 of 210 days
 
 
 @pytest.mark.slow

@@ -108,21 +108,17 @@ def test_all_files_of_a_walk_are_pruned(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("validate", "given", "note"), [
-    (bt.cross_validate, {"groups": 2, "test_groups": 1, "embargo": 0}, "1 batch of sets"),
-    (bt.schedules, {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False},
-     "in schedule 1 of 2"),
-])  # fmt: skip
-def test_other_unfinished_validations_are_listed_and_pruned(tmp_path, validate, given, note):
+def test_an_unfinished_cross_validation_is_listed_and_pruned(tmp_path):
     market = make_market(110)
 
     def stop(done, total):
         raise Stop
 
     with pytest.raises(Stop):
-        validate(market, Lever, **PLAIN, **SPACE, **given, trials=4, store=tmp_path, progress=stop)
+        bt.cross_validate(market, Lever, **PLAIN, **SPACE, groups=2, test_groups=1, embargo=0,
+                          trials=4, store=tmp_path, progress=stop)  # fmt: skip
     entry = next(each for each in list_results(tmp_path) if not each.is_finished)
-    assert (entry.trouble, entry.note, entry.is_busy) == ("", note, False)
+    assert (entry.trouble, entry.note, entry.is_busy) == ("", "1 batch of sets", False)
     chosen = choose_deletions(tmp_path, None, with_unfinished=True)
     assert delete_chosen(tmp_path, chosen.to_delete) == ([entry.name], [])
     assert not list(tmp_path.glob(".*-*"))

@@ -93,9 +93,6 @@ WINGS = {
     "cross-validation": lambda policy, **given: bt.cross_validate(
         MARKET, policy, **TERMS, **SEARCH, groups=4, **given
     ),
-    "schedules": lambda policy, **given: bt.schedules(
-        MARKET, policy, **TERMS, **LEAN, **SPANS, **given
-    ),
 }
 """Calls that try many sets."""
 SINGLES = {

@@ -116,12 +116,6 @@ def test_other_validations_of_copies_are_those_of_one_market():
     two = bt.cross_validate(COPIES, Follow, **TERMS, **terms)
     np.testing.assert_allclose(two.splits["out_of_sample"], one.splits["out_of_sample"], rtol=1e-9)
     assert two.deflated_sharpe == pytest.approx(one.deflated_sharpe, rel=1e-9)
-    terms = {**SMALL, "train": "9d", "test": "4d"}
-    one = bt.schedules(ONE, Follow, **SHARED, **terms)
-    two = bt.schedules(COPIES, Follow, **TERMS, **terms, markets_left_out=3)
-    np.testing.assert_allclose(two.table["log_growth"], one.table["log_growth"], rtol=1e-9)
-    assert two.deflated_sharpe < one.deflated_sharpe
-    assert "3 markets were left out" in two.summary()
 
 
 @pytest.mark.parametrize(("call", "more", "problem"), [
@@ -138,7 +132,6 @@ def test_other_validations_of_copies_are_those_of_one_market():
     ("walk_forward", {"space": {"AAA.size": (0.1, 1.0)}}, "AAA.size"),
     ("cross_validate", {"pool": "median"}, "only the mean of separate accounts has returns"),
     ("cross_validate", {}, "markets of one span, got BBB from"),
-    ("schedules", {"pool": "worst"}, "only the mean of separate accounts has returns"),
     ("tune", {"paths": "any"}, "paths are of one account"),
 ])  # fmt: skip
 def test_what_validations_of_separate_accounts_do_not_take(call, more, problem):

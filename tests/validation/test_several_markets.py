@@ -78,18 +78,6 @@ def test_scores_of_groups_are_those_of_fresh_accounts():
 
 
 @pytest.mark.slow
-def test_a_schedule_of_several_is_its_walk(walk, tmp_path):
-    spans = {"train": ("10d",), "test": ("5d",)}
-    rest = {name: value for name, value in SMALL.items() if name not in spans}
-    plan = bt.schedules(MARKETS, Lever, **TERMS, **rest, **spans, draws=199, store=tmp_path)
-    growth = float(np.sum(np.log1p(walk.result.returns))) / (len(walk.result.time) / 8760)
-    assert plan.table.loc["5d on 10d", "log_growth"] == pytest.approx(growth)
-    assert plan.verdict in " ".join(plan.summary().split())
-    found = bt.Schedules.load(next(tmp_path.glob("lever-*")))
-    assert found.report(tmp_path / "plan.html").stat().st_size > 0
-
-
-@pytest.mark.slow
 def test_a_search_of_several_ends_with_a_walk():
     overlay = Lever(0.5, 2)
     study = bt.tune(MARKETS, Lever, **TERMS, trials=4, robust=False, validate="walk-forward",

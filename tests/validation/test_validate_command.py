@@ -26,10 +26,8 @@ SEARCH = ["--trials", "6", "--no-compile"]
 COMMANDS = {
     "walk-forward": ["--train", "60d", "--test", "30d", "--sampler", "sobol", "--no-robust"],
     "cross-validate": ["--groups", "2", "--test-groups", "1", "--embargo", "0"],
-    "schedules": ["--train", "60d,all", "--test", "40d", "--sampler", "sobol", "--no-robust"],
 }
-KINDS = {"walk-forward": "walk-forward", "cross-validate": "cross-validation",
-         "schedules": "schedules"}  # fmt: skip
+KINDS = {"walk-forward": "walk-forward", "cross-validate": "cross-validation"}
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +129,7 @@ def test_folds_are_printed(place, capsys):
     (["walk-forward", "--train", "60d", "--resume"], "no validation of these"),
     (["cross-validate", "--groups", "1"], "groups"),
     (["cross-validate", "--groups", "2", "--test-groups", "1", "--embargo", "nan"], "embargo"),
-    (["schedules", "--train", "60d", "--baseline", "hourly"], "baseline"),
-    (["schedules", "--train", ""], "duration"),
+    (["walk-forward", "--train", ""], "duration"),
 ])  # fmt: skip
 def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, words, text, capsys):
     base = ["--data", str(place / "data"), "--policy", f"{place / 'held.py'}:Held", *SEARCH]
