@@ -69,7 +69,6 @@ class Key(NamedTuple):
 
 PAIR_EXAMPLES = {
     "--shock": "price=-0.3", "--ladder": "price=-0.5:0.5:41", "--fix": "power=1",
-    "--surfaces": "ratio=1.1",
 }  # fmt: skip
 
 
@@ -327,9 +326,6 @@ KEYS = (
         "Correlation of several instruments in parametric models (default: that of returns)."),
     Key("paths", "common_jump", float, "--common-jump", PATHS,
         "Probability that jumps are common to all instruments (1)."),
-    Key("paths", "surfaces", dict[str, Any], "--surfaces", PATHS,
-        "Implied volatility of paths, for policies that trade options: ratio=1.1, factors=2, or "
-        "fields of bt.paths.TwoFactorSurface; of several markets BTC.ratio=1.1; repeat for more."),
 
     Key("risk", "horizons", list[str], "--horizons", RISK, "Horizons (1d,7d,30d).",
         read_list),

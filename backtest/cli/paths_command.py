@@ -20,12 +20,9 @@ from backtest.cli.experiment_draft import Draft
 from backtest.cli.experiment_keys import list_flags
 from backtest.cli.flags import OUTPUT, AsJson, option
 from backtest.cli.printing import print_json
-from backtest.cli.typed_values import parse_entries
 from backtest.market import Market, Markets, as_given, as_markets, label_names
 from backtest.risk import (
     Paths,
-    SimulatedSurface,
-    TwoFactorSurface,
     describe_drift,
     summarize_funding,
 )
@@ -38,7 +35,6 @@ backtest paths --drift history       [dim]# by default the mean price is today's
 backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
 backtest paths --data btc/ --data eth/ --model gbm --correlation 0.9
 """
-SURFACES = ("paths", "surfaces")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -48,52 +44,9 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
     Fitted funding stays within the cap of the venue, a Venue or one for each instrument.
     """
     settings = dict(draft.tables.get("paths", {}))
-    if "surfaces" in settings:
-        settings["surfaces"] = read_surfaces(draft)
-        if isinstance(market, Markets):  # paths list options of their own
-            market = Markets({**market}, currency=market.currency or None)
     settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
     with naming_source(draft, "paths"):
         return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
-
-
-def read_surfaces(draft: Draft) -> SimulatedSurface | dict[str, SimulatedSurface]:
-    """Return the model of the only instrument, or of the one that a table or the flags name."""
-    entries = parse_entries(draft.tables["paths"]["surfaces"])
-    in_file = "surfaces" in draft.from_file.get("paths", {})
-    sources = [f"{draft.file}, [paths.surfaces]"] if in_file else []
-    flags = [flag.name for flag in draft.flags if (flag.table, flag.group) == SURFACES]
-    where = ", ".join([*sources, *dict.fromkeys(flags)])
-    named = [name for name, each in entries.items() if name != "shape" and is_table(each)]
-    own = [name for name in entries if name not in named]
-    if named and own:
-        raise ParameterError(
-            f"surfaces are of one instrument, got {own[0]!r} without a name and "
-            f"{', '.join(named)} with fields of its own",
-            where=where,
-            cure=f"write {named[0]}.{own[0]} with --surfaces, or {own[0]} below "
-            f"[paths.surfaces.{named[0]}]",
-        )
-    if named:
-        return {name: read_surface(entries[name], f"{where}, {name}") for name in named}
-    return read_surface(entries, where)
-
-
-def is_table(entry: Any) -> bool:
-    return isinstance(entry, Mapping)
-
-
-def read_surface(entries: Mapping[str, Any], where: str) -> SimulatedSurface:
-    fields = dict(entries)
-    factors = fields.pop("factors", 1)
-    if factors not in (1, 2):
-        raise ParameterError(
-            f"factors must be 1 or 2, got {factors!r}",
-            where=where,
-            cure="give 1 for bt.paths.SimulatedSurface, 2 for bt.paths.TwoFactorSurface",
-        )
-    kind = TwoFactorSurface if factors == 2 else SimulatedSurface
-    return kind.from_dict(fields, where=where)
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:
@@ -167,13 +120,11 @@ def describe_drawn(drawn: Paths) -> str:
         for key, value in model.items()
         if isinstance(value, float) and value and key != "drift"
     )
-    by = ", ".join(map(repr, drawn.surfaces.values()))
     return (
         f"{drawn.count:,} paths of {drawn.n_bars:,} bars from {told['start']}, {name}"
         + (f" ({fitted})" if fitted else "")
         + (f" of {', '.join(drawn.names)}" if len(drawn.names) > 1 else "")
         + f", seed {drawn.seed}"
-        + (f", options by {by}" if by else "")
     )
 
 

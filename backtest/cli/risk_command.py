@@ -27,7 +27,6 @@ backtest risk examples/btc-vol-target.toml --horizons 1d,7d --model gbm
 backtest risk --from-run           [dim]# from where a run over the data ends[/dim]
 backtest risk --find-leverage 0.01 --horizon 7d
 backtest risk --data btc/ --data eth/ --policy constant --set leverage=3
-backtest risk examples/tail-hedge.toml --surfaces ratio=1.1 --paths 100 --horizons 7d
 backtest risk --report risk.html
 """
 WorkThreads = Annotated[int, option(WORK, "Number of threads (1).", "--threads")]

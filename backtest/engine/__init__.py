@@ -47,10 +47,6 @@ if TYPE_CHECKING:
     from backtest.engine.manifest import describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
     from backtest.engine.no_fill import count_unfilled, warn_of_unfilled
-    from backtest.engine.option_arrays import pack_option_terms
-    from backtest.engine.option_expiries import find_settlement
-    from backtest.engine.option_inputs import CloseQuotes, Contract, Instant, list_instants
-    from backtest.engine.option_inputs import write_contract
     from backtest.engine.option_rolls import collect_options
     from backtest.engine.option_schedule import check_columns, schedule_options
     from backtest.engine.policy_contract import Finding, check_policy

@@ -125,8 +125,7 @@ def begin(setup: Setup) -> tuple[PortfolioInputs, AccountState, Deciders, Tally]
             inputs, setup.account, setup.first, has_overlay=setup.overlay is not None
         )
     else:
-        listed = setup.markets.options if setup.lister is None else setup.lister.names
-        options = resume_options(inputs, [*listed], resume.options)
+        options = resume_options(inputs, [*setup.markets.options], resume.options)
         state = copy_state(resume.state)._replace(options=options)
     deciders = gather_deciders(setup, setup.observed)
     if resume is not None:
@@ -197,6 +196,5 @@ def find_trader(setup: Setup, observed: list[ObservedPolicy], legs: Legs) -> Opt
         observed,
         may_sell=may_sell,
         legs=legs,
-        lister=setup.lister,
         resume=None if setup.resume is None else setup.resume.options,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -89,16 +89,6 @@ class Legs(NamedTuple):
     hedged: set[int]
 
 
-class Lister(Protocol):
-    def look(self, t: int) -> None:
-        """Write what is known of the listed contracts at the close of bar t."""
-
-    def list_nearest(
-        self, instrument: str, t: int, kind: str, delta: float, tenor: float, roll: float
-    ) -> Mapping[str, int]:
-        """List the contract that :meth:`OptionChain.choose` would choose of all; its number."""
-
-
 class ListedContracts(NamedTuple):
     names: Sequence[str]
     options: Sequence[Option]
@@ -106,7 +96,6 @@ class ListedContracts(NamedTuple):
     feed: OptionFeed
     seen: CloseQuotes
     legs: Legs
-    lister: Lister | None = None
 
 
 class OptionChain(Mapping[str, ListedOption]):
@@ -157,8 +146,6 @@ class OptionChain(Mapping[str, ListedOption]):
 
     @property
     def is_quoted(self) -> bool:
-        if self._listed.lister is not None:
-            return True
         numbers = self._numbers
         seen = self._listed.seen
         return bool(np.isfinite([seen.bids[self._t, numbers], seen.asks[self._t, numbers]]).any())
@@ -182,9 +169,6 @@ class OptionChain(Mapping[str, ListedOption]):
     def choose(
         self, kind: str, delta: float, side: float, tenor: float, roll: float
     ) -> ListedOption | None:
-        if self._listed.lister is not None:
-            terms = (self.instrument, self._t, kind, delta, tenor, roll)
-            self._contracts.update(self._listed.lister.list_nearest(*terms))
         numbers, t = self._numbers, self._t
         feed, seen = self._listed.feed, self._listed.seen
         days = np.round(YEAR_DAYS * feed.years_close[t, numbers], 9)  # ties, in spite of rounding

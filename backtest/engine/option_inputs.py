@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import OptionFeed, make_option_feed
-from backtest.base import DataError, FloatArray, IntArray, format_time
+from backtest.base import DataError, FloatArray, IntArray, compile_module, format_time
 from backtest.base.units import DAY, YEAR_DAYS
+from backtest.engine import quote_kernels
 from backtest.engine.option_expiries import Expiry, find_settlement
 from backtest.engine.option_quotes import QuoteRows, read_quote_rows
 from backtest.market import Markets, Panel
-from backtest.options import MovingSurfaces, Surfaces, find_expiry, quote_contracts
+from backtest.options import Surfaces, find_expiry
 from backtest.venue import Option, OptionCosts, Venue, number_each, require_costs
 
 YEAR = YEAR_DAYS * DAY
@@ -33,7 +34,7 @@ class Contract(NamedTuple):
     instrument: int
     owner: str
     expiry: int
-    surfaces: Surfaces | MovingSurfaces
+    surfaces: Surfaces
 
 
 def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel) -> OptionFeed:
@@ -41,36 +42,27 @@ def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
     feed = make_option_feed(len(listing.options), markets.n_bars)
-    instants = list_instants(markets, panel.mark_open, panel.mark_close)
+    instants = list_instants(markets, panel)
     for k, each in enumerate(list_contracts(markets, venues)):
         settled = find_settlement(markets, venues[each.owner], each.option, each.owner)
-        write_contract(feed, k, each, settled, instants)
+        write_terms(feed, k, each)
+        write_expiry(feed, k, settled)
+        for instant in instants:
+            write_values(feed, k, each, instant)
         write_rows(feed, k, markets, each, instants)
         check_ages(feed, k, markets, each)
         feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
+    number_contracts(feed)
     write_targets(feed, markets)
     return feed
 
 
-def list_instants(
-    markets: Markets, opens: FloatArray, closes: FloatArray
-) -> tuple[Instant, Instant]:
+def list_instants(markets: Markets, panel: Panel) -> tuple[Instant, Instant]:
     """Return opens and closes of all bars, with the mark prices (n, n_bars) there."""
     return (
-        Instant("open", markets.time, opens, "right"),
-        Instant("close", markets.time + markets.interval, closes, "left"),
+        Instant("open", markets.time, panel.mark_open, "right"),
+        Instant("close", markets.time + markets.interval, panel.mark_close, "left"),
     )
-
-
-def write_contract(
-    feed: OptionFeed, k: int, contract: Contract, settled: Expiry, instants: Sequence[Instant]
-) -> None:
-    write_terms(feed, k, contract)
-    write_expiry(feed, k, settled)
-    for instant in instants:
-        write_values(feed, k, contract, instant)
-    feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
-    number_contracts(feed, k + 1)
 
 
 def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contract]:
@@ -118,10 +110,10 @@ def write_expiry(feed: OptionFeed, k: int, expiry: Expiry) -> None:
     feed.expiry_spots[k] = expiry.price
 
 
-def number_contracts(feed: OptionFeed, n: int) -> None:
-    keys = list(zip(feed.instruments[:n].tolist(), feed.expiry_times[:n].tolist(), strict=True))
-    feed.expiries[:n] = number_each(keys)
-    feed.pairs[:n] = number_each(list(zip(keys, feed.strikes[:n].tolist(), strict=True)))
+def number_contracts(feed: OptionFeed) -> None:
+    keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
+    feed.expiries[:] = number_each(keys)
+    feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
 
 
 # ------------------------------------------------------------------------- values by surface
@@ -212,10 +204,11 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
         found.forwards[:, k] = forwards
         here = np.flatnonzero(np.isfinite(forwards + years + volatilities))
         halves, same = np.nan_to_num(feed.half_spreads[here, k]), np.ones(len(here))
-        quotes = quote_contracts(
+        quotes = np.empty((4, len(here)))
+        compile_module(quote_kernels).fill_quotes(
             option.sign * same, forwards[here], feed.strikes[k] * same, years[here],
             volatilities[here], halves, np.where(halves > 0.0, feed.ticks[k], 0.0),
-            is_coin=option.is_coin,
+            option.is_coin, quotes,
         )  # fmt: skip
         for values, quoted in zip(found[1:], quotes, strict=True):
             values[here, k] = quoted

@@ -77,7 +77,6 @@ def make_trader(
     *,
     may_sell: bool,
     legs: Legs,
-    lister: Any = None,
     resume: RunOptions | None = None,
 ) -> OptionTrader | None:
     trades = [
@@ -85,26 +84,22 @@ def make_trader(
             i,
             each.policy,
             tuple(each.columns),
-            list_contracts(markets, i) if lister is None else lister.numbers,
+            list_contracts(markets, i),
         )
         for i, each in enumerate(observed)
         if hasattr(type(each.policy), "option_orders")
     ]
     if not trades:
         return None
-    if lister is not None:
-        own = (lister.names, lister.options, lister.expiries, feed, lister.seen)
-        listed = ListedContracts(*own, legs, lister)
-    else:
-        options = markets.options
-        listed = ListedContracts(
-            names=tuple(options),
-            options=tuple(options.values()),
-            expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
-            feed=feed,
-            seen=read_close_quotes(markets, feed),
-            legs=legs,
-        )
+    options = markets.options
+    listed = ListedContracts(
+        names=tuple(options),
+        options=tuple(options.values()),
+        expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
+        feed=feed,
+        seen=read_close_quotes(markets, feed),
+        legs=legs,
+    )
     if resume is not None and not legs.owners:
         resume_legs(legs, trades, resume)
         legs.hedged.update(resume.hedged)
@@ -152,8 +147,6 @@ def ask_trader(
         trader.waits.update({each.i: Wait(len(feed.time), ()) for each in trader.trades})
     if k < 0 or is_done or t + 1 >= len(feed.time):
         return
-    if trader.listed.lister is not None:
-        trader.listed.lister.look(t)
     close = recall_close(state, quotes, tape, t)
     time = open_of(deciders, feed, k)
     days = (time + deciders.interval - deciders.start) / DAY_NS

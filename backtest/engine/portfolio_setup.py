@@ -56,7 +56,6 @@ class Setup(NamedTuple):
     benchmark: Benchmark | None = None
     given: Any = None
     started: int = 0
-    lister: Any = None
 
     @property
     def is_of_fast_loop(self) -> bool:

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from backtest.options.black_scholes import bs, bs_greeks, bs_implied_volatility
     from backtest.options.chain import Chain, name_underlying
     from backtest.options.chain_inspection import Inspection
-    from backtest.options.moving_surfaces import MovingSurfaces, SmileShape
-    from backtest.options.moving_surfaces import quote_contracts, weigh_squares
     from backtest.options.option_listing import find_expiry, find_underlying, refuse_options
     from backtest.options.pricing import greeks, implied_volatility, price, volatility_reason
     from backtest.options.quotes import is_out_of_the_money
@@ -26,8 +24,6 @@ __all__ = [
     "Chain",
     "Greeks",
     "Inspection",
-    "MovingSurfaces",
-    "SmileShape",
     "Surface",
     "Surfaces",
     "bs",

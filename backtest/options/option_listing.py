@@ -22,7 +22,6 @@ from backtest.base import (
 )
 from backtest.market import Market
 from backtest.options.chain import Chain
-from backtest.options.moving_surfaces import MovingSurfaces
 from backtest.options.surfaces import Surfaces
 from backtest.venue import Option
 
@@ -39,7 +38,7 @@ class OptionListing(NamedTuple):
 
     options: dict[str, Option]
     underlyings: dict[str, str]
-    surfaces: dict[str, Surfaces | MovingSurfaces]
+    surfaces: dict[str, Surfaces]
     chains: dict[str, Chain]
     quote_age: int
     max_age: int
@@ -91,8 +90,8 @@ def read_listing(
     listing = OptionListing(
         options=options,
         underlyings=underlyings,
-        surfaces=read_by_underlying("surfaces", surfaces, (Surfaces, MovingSurfaces), markets),
-        chains=read_by_underlying("chains", chains, (Chain,), markets),
+        surfaces=read_by_underlying("surfaces", surfaces, Surfaces, markets),
+        chains=read_by_underlying("chains", chains, Chain, markets),
         quote_age=0 if quote_age is None else read_age("quote_age", quote_age),
         max_age=read_age("max_age", max_age),
     )
@@ -176,11 +175,11 @@ def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str
 
 
 def read_by_underlying(
-    argument: str, given: Any, kinds: tuple[type, ...], markets: Mapping[str, Market]
+    argument: str, given: Any, kind: type, markets: Mapping[str, Market]
 ) -> dict[str, Any]:
     if given is None:
         return {}
-    noun = kinds[0].__name__
+    noun = kind.__name__
     if not isinstance(given, Mapping):
         raise ParameterError(
             f"{argument} must be a mapping of underlyings to {noun}, got {repr_plain(given)}",
@@ -189,7 +188,7 @@ def read_by_underlying(
         )
     found: dict[str, Any] = {}
     for name, each in given.items():
-        if not isinstance(each, kinds):
+        if not isinstance(each, kind):
             raise ParameterError(
                 f"{argument} of {name!r} must be {noun}, got {type(each).__name__}",
                 where=Place(argument, of=WHERE),

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from backtest.risk.paths.path_set import Paths, check_paths
     from backtest.risk.paths.resampled import Block, Filtered, Stationary, block_length
     from backtest.risk.paths.simulate_paths import simulate_paths
-    from backtest.risk.paths.simulated_surface import SimulatedSurface, TwoFactorSurface
     from backtest.risk.scenarios.scenario import Scenario
     from backtest.risk.scenarios.stress import crashes, stress
     from backtest.risk.scenarios.stress_result import Stress

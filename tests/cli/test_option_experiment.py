@@ -1,8 +1,6 @@
 """An experiment with options: a file, its flags, and what it refuses."""
 
 import json
-from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -113,89 +111,9 @@ def test_the_sample_chain_values_options_of_the_sample(folder, capsys):
     assert "expiries 1" in out
 
 
-def test_paths_have_options_of_their_own(folder, capsys):
-    (folder / "puts.toml").write_text(f"{TEXT}\n[paths.surfaces]\nratio = 1.2\n")
-    words = ["--surfaces", "spread=0.02", "--surfaces", "factors=2", "--paths", "3", "--json"]
-    code, out, err = call(capsys, "paths", "puts.toml", *words, "--horizon", "1d")
-    assert code == 0, err
-    (model,) = json.loads(out)["paths"]["surfaces"].values()
-    assert (model["ratio"], model["spread"], model["reversion"]) == (1.2, 0.02, 12.0)
-
-
-def test_surfaces_do_not_change_the_form_of_the_json_of_paths(capsys):
-    given = ["paths", "--paths", "2", "--horizon", "1h", "--model", "gbm", "--json"]
-    spread = json.loads(call(capsys, *given, "--surfaces", "ratio=1.1")[1])["spread"]
-    assert isinstance(spread, list)  # of one market
-
-
-@pytest.mark.parametrize(("entry", "words"), [
-    ("ratoi=1", "did you mean 'ratio'"),
-    ("factors=3", "give 1 for bt.paths.SimulatedSurface, 2 for"),
-    ("ratio", "--surfaces ratio=1.1"),
-])  # fmt: skip
-def test_slips_in_the_surfaces_of_paths_are_named(capsys, entry, words):
-    code, _, err = call(capsys, "paths", "--surfaces", entry)
+@pytest.mark.parametrize("command", ["paths", "risk"])
+def test_paths_of_listed_options_are_refused(folder, capsys, command):
+    (folder / "puts.toml").write_text(TEXT)
+    code, _, err = call(capsys, command, "puts.toml", "--paths", "3", "--horizon", "1d")
     assert code == 2
-    assert words in err
-
-
-@pytest.mark.parametrize(("table", "flags", "words"), [
-    ("ratoi = 1.1", [], "where: puts.toml, [paths.surfaces] cure"),
-    ("ratio = 1.1\nfactors = 3", [], "where: puts.toml, [paths.surfaces] cure"),
-    ("ratio = 1.1\nspread = 0", [], "where: puts.toml, [paths.surfaces]: "),
-    ("spread = 0.02", [], "where: puts.toml, [paths.surfaces] cure: begin with ratio=1.1"),
-    ("", ["spread=0.02"], "where: --surfaces cure: begin with ratio=1.1"),
-    ("ratio = 1.1", ["ratoi=1"], "where: puts.toml, [paths.surfaces], --surfaces cure"),
-])  # fmt: skip
-def test_a_slip_in_the_surfaces_names_the_file_or_the_flag(folder, capsys, table, flags, words):
-    text = f"\n[paths.surfaces]\n{table}\n" if table else ""
-    (folder / "puts.toml").write_text(f"{TEXT}{text}")
-    given = [word for each in flags for word in ("--surfaces", each)]
-    code, _, err = call(capsys, "paths", "puts.toml", *given)
-    assert code == 2
-    assert words in " ".join(err.split())
-
-
-@pytest.fixture
-def two(tmp_path, monkeypatch):
-    """Return the words that take two markets."""
-    monkeypatch.chdir(tmp_path)
-    for k, name in enumerate(("BTCUSDT", "ETHUSDT")):
-        market = bt.Market.sample(bars=120, seed=k)
-        replace(market, instrument=name).save(tmp_path / name)
-    draw = ["--paths", "2", "--horizon", "1h", "--model", "gbm", "--json"]
-    return ["paths", "--data", "BTCUSDT", "--data", "ETHUSDT", *draw]
-
-
-def test_one_of_several_markets_has_the_surface(two, capsys):
-    code, out, err = call(
-        capsys, *two, "--surfaces", "ETHUSDT.ratio=1.2", "--surfaces", "ETHUSDT.factors=2"
-    )
-    assert code == 0, err
-    ((name, model),) = json.loads(out)["paths"]["surfaces"].items()
-    assert (name, model["name"], model["ratio"]) == ("ETHUSDT", "TwoFactorSurface", 1.2)
-    (two_file := Path("two.toml")).write_text("[paths.surfaces.ETHUSDT]\nratio = 1.3\n")
-    code, out, err = call(capsys, two[0], str(two_file), *two[1:])
-    assert code == 0, err
-    assert json.loads(out)["paths"]["surfaces"]["ETHUSDT"]["ratio"] == 1.3
-
-
-@pytest.mark.parametrize(("entries", "words"), [
-    (
-        ["ratio=1.1"],
-        "cure: give fields of one of BTCUSDT, ETHUSDT alone: --surfaces BTCUSDT.ratio=1.1",
-    ),
-    (["BTCUSDT.ratio=1.1", "spread=0.02"], "write BTCUSDT.spread with --surfaces"),
-    (["BTCUSDT.spread=0.02"], "where: --surfaces, BTCUSDT cure: begin with ratio=1.1"),
-    (
-        ["ETHUSTD.ratio=1.1"],
-        "a model for 'ETHUSTD', but the paths are of BTCUSDT, ETHUSDT; did you mean 'ETHUSDT'",
-    ),
-])  # fmt: skip
-def test_surfaces_of_several_markets_are_refused_in_words_of_the_command(
-    two, capsys, entries, words
-):
-    given = [word for each in entries for word in ("--surfaces", each)]
-    code, _, err = call(capsys, *two, *given)
-    assert code == 2
-    assert words in " ".join(err.split())
+    assert "bt.stress answers for accounts that hold or trade them" in " ".join(err.split())

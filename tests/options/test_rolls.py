@@ -11,8 +11,9 @@ import backtest as bt
 from backtest.cli.run_command import result_to_dict
 from backtest.compare.compared_accounts import measure_in_quote
 from backtest.engine.option_rolls import share_costs
-from backtest.strategies import Collar, Constant, CoveredCall, TailHedge
-from tests.options.listed_markets import make_surfaces, make_venue
+from backtest.policy.option_rule import orders_at_rolls, trades_nothing
+from backtest.strategies import Collar, Constant, CoveredCall, LongVolatility, TailHedge
+from tests.options.listed_markets import make_markets, make_surfaces, make_venue
 from tests.strategies.test_strategies_options import find_fills, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
@@ -187,3 +188,60 @@ def test_a_comparison_has_the_cost_of_protection_beside_growth_in_coins_and_in_m
     )  # fmt: skip
     assert "total_return_quote" not in linear.table
     assert "Over the run" not in linear.summary()
+
+
+class EachClose(TailHedge):
+    """The same rule, asked at each close."""
+
+    only_rolls = False
+
+
+@pytest.mark.filterwarnings("ignore:volatility is flat")
+def test_a_rule_that_only_rolls_is_asked_only_where_a_roll_may_be_due():
+    """Also where the account is liquidated in between, and its put is sold."""
+    terms = {"delta": -0.3, "tenor": 5.0, "roll": 2.0, "budget": 0.05}
+    strikes = [27_000.0, 28_000.0, 29_000.0, 30_000.0]
+    options = bt.Option.grid(
+        "BTC", strikes=strikes, start="2023-01-03", end="2023-02-01", kinds=["put"]
+    )
+    account = bt.Account(capital=100_000.0, requirement="deribit-standard", band=0.05)
+    for leverage in (1.0, 30.0):
+        runs = [
+            bt.run(
+                make_markets(bars=240, options=options),
+                rule(Constant(leverage), **terms),
+                venue=make_venue(),
+                account=account,
+                compile=False,
+            )
+            for rule in (TailHedge, EachClose)
+        ]
+        first, second = (each.bars["equity"].to_numpy() for each in runs)
+        assert np.array_equal(first, second)
+        assert runs[0].events.equals(runs[1].events)
+
+
+class TakeProfit(TailHedge):
+    """A rule that also sells between rolls."""
+
+    def orders(self, bar, account, chain):
+        held = chain.held("tail")
+        if held is not None and held.days < 4.0:
+            return {"tail": (held.name, 0.0)}
+        return super().orders(bar, account, chain)
+
+
+class Telling(TakeProfit):
+    """One that says when it gives orders."""
+
+    only_rolls = True
+
+
+def test_what_a_rule_says_of_its_rolls_does_not_hold_for_orders_of_a_subclass():
+    assert orders_at_rolls(TailHedge(Constant(1.0)))
+    assert orders_at_rolls(Telling(Constant(1.0)))
+    assert orders_at_rolls(TailHedge(LongVolatility(Constant(1.0))))
+    assert not orders_at_rolls(TakeProfit(Constant(1.0)))
+    assert not orders_at_rolls(TailHedge(TakeProfit(Constant(1.0))))
+    assert trades_nothing(EachClose(Constant(1.0), budget=0.0))
+    assert not trades_nothing(Telling(Constant(1.0), budget=0.0))

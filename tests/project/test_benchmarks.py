@@ -1,6 +1,5 @@
 """Every benchmark and replication runs at its smallest size, and prints JSON."""
 
-import itertools
 import json
 import os
 import re
@@ -57,7 +56,6 @@ SMALLEST: dict[str, str] = {
     "slow_decisions.py": "MINUTES --json --sets 8 --from 2023-01-01 --to 2023-01-02",
     "store.py": "--results 2",
     "hedging_error.py": "--paths 8 --block 8 --steps 16 --implied 0.45",
-    "simulated_hedge.py": "--paths 4 --ratios 1.1",
     "tail_hedge.py": "--leverage 2",
     "sweep.py": "--bars 3000 --sets 64 --repeat 1 --only growth --cases core",
     "validation.py": "speed --bars 4000 --sets 64 --folds 2",
@@ -236,45 +234,11 @@ def test_the_commands_of_the_pages_exist_with_their_flags():
             assert f'"{flag}"' in text, f"{page}: {script} has no {flag}"
 
 
-def test_the_picture_of_hedges_has_a_line_for_each_tenor_and_delta():
-    """From no hedge over the budgets, which may stand in any order."""
-    values = [(t, d, b) for t in (30.0, 60.0) for d in (-0.2, -0.1, -0.05) for b in (0.01, 0.005)]
-    rows = [
-        {"tenor": t, "delta": d, "budget": b, "ruin": 0.2 - b, "mean_log_growth": t * b + d}
-        for t, d, b in values
-    ]
-    none = {"ruin": 0.25, "mean_log_growth": -0.3}
-    chart = runpy.run_path(str(BENCHMARKS / "pictures.py"))["chart_hedges"](
-        {"sweep": rows, "no_hedge": none, "paths": 400}
-    )
-    lines = [each for each in chart.figure["data"] if each["mode"] == "lines"]
-    assert [(x["yaxis"], x["name"]) for x in lines] == [
-        (axis, f"delta {d}") for axis in ("y1", "y2") for d in (-0.05, -0.1, -0.2)
-    ]
-    assert lines[1]["x"] == pytest.approx([0.25, 0.195, 0.19])
-    assert lines[1]["y"] == pytest.approx([-0.3, 0.05, 0.2])
-
-
-def test_neighboring_cells_differ_where_the_interval_leaves_0_out():
-    """Of 50 paths 40, 20 and none are ruined, by budget alone: 9 pairs of a step, 2 steps."""
-    script = runpy.run_path(str(BENCHMARKS / "simulated_hedge.py"))
-    ruined = dict(zip(script["BUDGETS"], (40, 20, 0), strict=True))
-    cells = {
-        cell: pd.DataFrame({"is_ruined": np.arange(50) < ruined[cell[2]], "wealth": 1e5})
-        for cell in itertools.product(script["TENORS"], script["DELTAS"], script["BUDGETS"])
-    }
-    same = {"pairs": 18, "ruin": 0, "mean_log_growth": 0}
-    assert script["compare_neighbors"](cells) == {
-        "tenor": same, "delta": same, "budget": {**same, "ruin": 18}
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["simulated_hedge.py", "tail_hedge.py"])
-def test_a_drift_of_0_is_refused(name, monkeypatch, capsys):
+def test_a_drift_of_0_is_refused(monkeypatch, capsys):
     """The leverage of the third arm divides by it."""
-    monkeypatch.setattr(sys, "argv", [name, "--drift", "0"])
+    monkeypatch.setattr(sys, "argv", ["tail_hedge.py", "--drift", "0"])
     with pytest.raises(SystemExit):
-        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+        runpy.run_path(str(BENCHMARKS / "tail_hedge.py"), run_name="__main__")
     assert "--drift must be above 0, got 0.0" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import beta, norm
@@ -17,8 +18,9 @@ from backtest.risk.liquidation.risk_intervals import (
     exact_interval,
 )
 from backtest.risk.liquidation.runner_arguments import make_runner
-from backtest.strategies import VolTarget
+from backtest.strategies import Constant, TailHedge, VolTarget
 from tests.fast_cases import every_nth
+from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
 
 SIGMA = 0.8
@@ -391,3 +393,43 @@ def test_repeats_have_the_interval_of_students_t():
     reach = 2.919986 * 0.1 / math.sqrt(3)
     assert (found.low, found.high) == pytest.approx((0.2 - reach, 0.2 + reach), rel=1e-6)
     assert found.sample == pytest.approx(0.2 * 0.8 / (0.01 / 3))
+
+
+def test_accounts_that_trade_options_are_refused():
+    """Also under an overlay; stress answers for them."""
+    paths, rule = gbm_paths(paths=4, horizon="1d"), TailHedge(Constant(2.0))
+    said = r"(?s)trade options, got .*TailHedge.*bt\.stress"
+    with pytest.raises(bt.ParameterError, match=said):
+        bt.liquidation_risk(paths, rule, **TERMS)
+    with pytest.raises(bt.ParameterError, match=said):
+        bt.liquidation_risk(paths, Hold(2.0), overlay=rule, **TERMS)
+    with pytest.raises(bt.ParameterError, match=said):
+        bt.max_leverage(still_market(), rule, **TERMS, models=[models.GBM(volatility=SIGMA)])
+
+
+@pytest.mark.filterwarnings("ignore:volatility is flat")
+def test_a_result_that_holds_options_is_refused_until_they_are_closed():
+    """Two puts of the tenth bar until 2023-01-08 12:00."""
+    account = bt.Account(capital=100_000.0, requirement="deribit-standard")
+    for bars, is_held in ((96, True), (24 * 9, False)):
+        markets = make_markets(bars=bars)
+        result = bt.run(
+            markets, Constant(0.5), venue=make_venue(), account=account, compile=False,
+            option_quantities=pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].index[10:11]),
+        )  # fmt: skip
+        history = bt.Markets({"BTC": markets["BTC"]})
+        paths = bt.simulate_paths(
+            history, models.GBM(volatility=SIGMA), paths=4, horizon="4h", funding=None
+        )
+        terms = {"venue": make_venue(), "account": result, "compile": False}
+        if is_held:
+            with pytest.raises(bt.ParameterError, match=r"(?s)a result that holds PUT.*bt\.stress"):
+                bt.liquidation_risk(paths, Constant(0.5), **terms)
+        else:
+            found = bt.liquidation_risk(paths, Constant(0.5), **terms, method="plain")
+            assert found.outcomes["wealth"].notna().all()
+
+
+def test_a_market_that_lists_options_is_not_simulated():
+    with pytest.raises(bt.ParameterError, match=r"(?s)no prices of options, got 'PUT'.*bt\.stress"):
+        bt.simulate_paths(make_markets(), "gbm")

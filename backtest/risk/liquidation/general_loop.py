@@ -12,12 +12,11 @@ import numpy as np
 
 from backtest.account import Account, refuse_currencies
 from backtest.account.ledger import CALLED, LIQUIDATED
-from backtest.base import Either, FloatArray, ParameterError, Phrase
+from backtest.base import FloatArray, ParameterError
 from backtest.engine import (
     Outcome,
     Result,
     Setup,
-    assign_policies,
     check_portfolio,
     compute_notionals,
     generalize,
@@ -30,26 +29,16 @@ from backtest.engine import (
     take,
 )
 from backtest.market import Markets, find_clock, read_weights, weights_to_frame
-from backtest.options import find_underlying
-from backtest.policy import trades_options
 from backtest.risk.liquidation.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.risk.liquidation.paths_account import PathsAccount
 from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
-from backtest.risk.paths.path_options import (
-    PathLister,
-    add_options,
-    make_lister,
-    place_options,
-)
 from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.path_writer import PathBars
-from backtest.venue import Option, Venue
+from backtest.venue import Venue
 
 WHERE = "bt.liquidation_risk"
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
-SLOTS = 8
-"""Contracts for which there is room at first on a path."""
 
 
 class Prepared(NamedTuple):
@@ -92,7 +81,6 @@ class GeneralLoop:
                 where="Account.collateral",
                 cure="leave the collateral out, or count it as capital",
             )
-        self.check_options()
         resume, overlay = self.runner.resume, self.runner.overlay
         if resume is not None and (overlay is None) != (resume.overlay is None):
             raise ParameterError(
@@ -101,58 +89,6 @@ class GeneralLoop:
                 where="account=result",
                 cure="give the overlay of the result, or a new account",
             )
-
-    def check_options(self) -> None:
-        if not self.is_trading:
-            return
-        known, markets = self.paths.surfaces, self.paths.markets
-        policies, _ = assign_policies(self.runner.policy, markets, None)
-        wanted = [name for name, each in policies.items() if trades_options(each)]
-        wanted += [
-            find_underlying(str(each.underlying), markets, f"option {name!r}")
-            for name, each in self.held.items()
-        ]
-        missing = [name for name in wanted if name not in known]
-        if not known or missing:
-            name = (missing or self.paths.names)[0]
-            held = f"a result that holds {next(iter(self.held))}" if self.held else ""
-            raise ParameterError(
-                f"{held or 'a policy that trades options'} on simulated paths needs a model of the "
-                f"volatility of its instrument, got none of {name!r}",
-                where=f"{WHERE}, paths",
-                cure=Phrase(
-                    f"give {{}}, or a {'result' if held else 'policy'} without options",
-                    Either(
-                        f"bt.simulate_paths(..., surfaces={{{name!r}: "
-                        "bt.paths.SimulatedSurface(ratio=1.1)})",
-                        "--surfaces ratio=1.1"
-                        if len(self.paths.names) == 1
-                        else f"--surfaces {name}.ratio=1.1",
-                    ),
-                ),
-            )
-
-    @functools.cached_property
-    def is_trading(self) -> bool:
-        own = trades_options(self.runner.policy) or trades_options(self.runner.overlay)
-        return own or bool(self.held)
-
-    @functools.cached_property
-    def held(self) -> dict[str, Option]:
-        options = None if self.runner.resume is None else self.runner.resume.options
-        if options is None:
-            return {}
-        pairs = zip(options.terms.names, options.contracts, strict=True)
-        last = options.record.quantity[-1].tolist()
-        return {name: each for (name, each), q in zip(pairs, last, strict=True) if q != 0.0}
-
-    @functools.cached_property
-    def room(self) -> list[int]:
-        return [SLOTS + len(self.held)]
-
-    @property
-    def owner(self) -> str:
-        return next(iter(self.paths.surfaces))
 
     def list_weights(self, markets: Markets) -> FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
@@ -172,7 +108,7 @@ class GeneralLoop:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             setup = set_up(
-                self.list_one(joined) if self.is_trading else joined,
+                joined,
                 self.runner.policy,
                 venue=self.venues,
                 account=replace(self.terms, flows=None),
@@ -194,35 +130,6 @@ class GeneralLoop:
             is_own, begun = True, self.begin_on(joined, setup)
         markets = joined if is_own else path
         return Prepared(begun, markets.n_bars - self.paths.width, is_own)
-
-    def list_one(self, joined: Markets) -> Markets:
-        lister = self.make_lister(joined, 1)
-        lister.list_nearest("", joined.n_bars - self.paths.width, "put", -0.5, 30.0, 0.0)
-        return add_options(joined, lister, lister.contracts)
-
-    def make_lister(self, markets: Markets, slots: int) -> PathLister:
-        owner = self.owner
-        return make_lister(
-            markets, self.paths.makers[owner], owner, self.venues[owner], self.paths.width, slots
-        )
-
-    def list_chosen(self, path: Markets, joined: Markets) -> Markets:
-        markets = joined if self.prepared.is_own else path
-        _, lister = self.trade_options(self.begin_on(markets, self.prepared.setup), markets)
-        if not lister.names:
-            return self.list_one(joined)
-        return add_options(joined, lister, lister.contracts)
-
-    def trade_options(self, setup: Setup, markets: Markets) -> tuple[Outcome, PathLister]:
-        while True:
-            slots = self.room[-1]
-            lister = self.make_lister(markets, slots)
-            lister.hold(self.held)
-            placed = place_options(setup, lister)
-            outcome = take(placed, is_compiled=self.runner.compile, progress=None)
-            if not lister.is_full:
-                return outcome, lister
-            self.room.append(max(2 * slots, self.room[-1]))  # the path begins again
 
     def has_all_stamps(self, setup: Setup) -> bool:
         feed = setup.inputs.feed
@@ -247,8 +154,6 @@ class GeneralLoop:
         began: dict[str, Any] = {"start": start}
         if resume is not None:
             began = {"resume": resume}
-        if self.is_trading:
-            joined = self.list_chosen(path, joined)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found: Result = run(
@@ -272,14 +177,12 @@ class GeneralLoop:
 
     def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
         bars, n, width = self.paths.draw_plan(plan), len(plan.keys), self.paths.width
-        rows, options = np.zeros((6, n, width - 1)), np.zeros((2, n))
+        rows = np.zeros((6, n, width - 1))
         for k in range(n):
             setup = self.place(bars, k, number + k)
-            outcome = self.run_loop(setup)
-            rows[:, k] = self.read_bars(setup, outcome, has_ratio=has_ratio)
-            options[:, k] = add_up_options(outcome)
+            rows[:, k] = self.read_bars(setup, self.run_loop(setup), has_ratio=has_ratio)
         closes = np.array([each.prices[3].reshape(n, width)[:, 1:] for each in bars.values()])
-        return PathLives(number, *rows, closes=closes, options=options)  # type: ignore[misc] # its fields
+        return PathLives(number, *rows, closes=closes)  # type: ignore[misc] # its fields
 
     def read_bars(self, setup: Setup, outcome: Outcome, *, has_ratio: bool) -> FloatArray:
         """Return the fields of :class:`PathLives` of one path, of shape (6, n_bars)."""
@@ -325,17 +228,12 @@ class GeneralLoop:
     def place(self, bars: Mapping[str, PathBars], k: int, number: int) -> Setup:
         setup = self.prepared.setup
         if not self.prepared.is_own:
-            placed = self.replace_prices(setup, bars, k)
-            if not self.is_trading:
-                return placed
-            return placed._replace(markets=self.paths.markets_of(bars, k, number))
+            return self.replace_prices(setup, bars, k)
         return self.begin_on(
             self.paths.join_history(self.paths.markets_of(bars, k, number), WARMUP), setup
         )
 
     def run_loop(self, setup: Setup) -> Outcome:
-        if self.is_trading:
-            return self.trade_options(setup, setup.markets)[0]
         return take(setup, is_compiled=self.runner.compile, progress=None)
 
     def replace_prices(self, setup: Setup, bars: Mapping[str, PathBars], k: int) -> Setup:
@@ -355,12 +253,3 @@ class GeneralLoop:
                 rates[own[-len(drawn) :]] = drawn
         fields["funding_rate"] = rates
         return setup._replace(inputs=setup.inputs._replace(feed=feed._replace(**fields)))
-
-
-def add_up_options(outcome: Outcome) -> FloatArray:
-    own = outcome.record.options
-    if own is None:
-        return np.zeros(2)
-    spread = float(own.slippage.sum())
-    costs = float(own.fees.sum() + own.liquidation_loss.sum()) + spread
-    return np.array([costs - float(own.price_pnl.sum()), spread])

@@ -71,9 +71,7 @@ class LiquidationRisk(SettingsResult):
         The paths that the account was taken through.
     outcomes : DataFrame
         A row per plain path, not saved: ``wealth`` at the last horizon, ``is_liquidated`` and
-        ``is_ruined`` within it, the ``mean_wealth`` of the closes of the whole path,
-        ``option_cost``, premiums less proceeds with fees, and ``option_spread``, the part of it
-        that is spread. Accounts on the same paths are compared row by row.
+        ``is_ruined`` within it. Accounts on the same paths are compared row by row.
     """
 
     table: pd.DataFrame

@@ -25,8 +25,7 @@ class PathLives(NamedTuple):
     closes, counts of liquidations and margin calls, bad debt, whether the account is ruined, and
     its nearness to a liquidation (0 unless asked for): the margin ratio, the largest of several.
     ``first`` is the number of the first path. ``closes`` (n, n_paths, n_bars) are last prices by
-    instrument. ``options`` (2, n_paths) are what options cost over the path, premiums less proceeds
-    with fees and what is held valued at its mark, and how much of it is the spread; None without.
+    instrument.
     """
 
     first: int
@@ -37,7 +36,6 @@ class PathLives(NamedTuple):
     is_ruined: FloatArray
     ratio: FloatArray
     closes: FloatArray
-    options: FloatArray | None = None
 
 
 class Push(NamedTuple):
@@ -68,9 +66,7 @@ class PathEvents(NamedTuple):
     ``ends`` (n_horizons, n_paths) are wealth, debt and move at the end of each horizon. ``shown``
     (up to 2000, n_bars) is the wealth of the first paths. ``doomed`` (2, n_bars) sums close
     (relative) and wealth over the paths that are liquidated, by their weights, and ``doom`` is the
-    sum of these. ``costs`` (3, n_paths) are the mean wealth of the closes of each path, and what
-    options cost, as in :class:`PathLives`. ``push`` is the direction of moves, and the tilt of the
-    model that drew the paths.
+    sum of these. ``push`` is the direction of moves, and the tilt of the model that drew the paths.
     """
 
     liquidated: IntArray
@@ -84,7 +80,6 @@ class PathEvents(NamedTuple):
     doomed: FloatArray
     doom: float
     push: Push
-    costs: FloatArray
 
 
 def find_first(values: FloatArray) -> IntArray:
@@ -98,7 +93,6 @@ def reduce_lives(
     firsts: list[IntArray] = []
     rows: list[FloatArray] = []
     shown: list[FloatArray] = []
-    costs: list[FloatArray] = []
     doomed, doom = np.zeros((2, 1)), 0.0
     for each in lives:
         n = each.wealth.shape[1]
@@ -110,8 +104,6 @@ def reduce_lives(
         firsts.append(found)
         ends = push.measure(each.closes[:, :, bars], last).T
         rows.append(np.concatenate([move, each.wealth[:, bars].T, debt[:, bars].T, ends]))
-        paid = np.zeros((2, len(debt))) if each.options is None else each.options
-        costs.append(np.concatenate([each.wealth.mean(axis=1)[None], paid]))
         if each.first < SHOWN:
             shown.append(each.wealth[: SHOWN - each.first])
         hit = found[0] < n
@@ -135,5 +127,4 @@ def reduce_lives(
         doomed=doomed,
         doom=doom,
         push=push,
-        costs=np.concatenate(costs, axis=1),
     )

@@ -298,9 +298,6 @@ def tabulate_outcomes(events: PathEvents, last: int) -> pd.DataFrame:
             "wealth": events.wealth[-1],
             "is_liquidated": events.liquidated <= last,
             "is_ruined": events.ruined <= last,
-            "mean_wealth": events.costs[0],
-            "option_cost": events.costs[1],
-            "option_spread": events.costs[2],
         },
         index=pd.RangeIndex(len(events.ruined), name="path"),
     )

@@ -16,7 +16,7 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.engine import Result, assign_policies, is_same_account, read_venues
-from backtest.policy import Policy
+from backtest.policy import Policy, trades_options
 from backtest.risk.liquidation.paths_runner import PathsRunner
 from backtest.risk.paths.path_set import Paths, check_paths
 from backtest.venue import Venue
@@ -40,6 +40,7 @@ def make_runner(
     check_paths(paths, where=f"{where}, paths")
     check_start(account, paths, where=where)
     names = paths.names
+    refuse_options(policy, overlay, account, where=where)
     assign_policies(policy, paths.markets, overlay)
     read_venues(venue, paths.markets)
     runner = PathsRunner(
@@ -53,6 +54,27 @@ def make_runner(
     )
     runner.loop.check()
     return runner
+
+
+def refuse_options(
+    policy: AnyPolicy, overlay: Policy | None, account: AnyAccount, *, where: str
+) -> None:
+    rules = [each for each in (policy, overlay) if trades_options(each)]
+    held = [] if isinstance(account, Account) else list_held(account)
+    if rules or held:
+        found = f"a result that holds {held[0]}" if held else f"{rules[0]!r}"
+        raise ParameterError(
+            f"no risk is simulated of accounts that hold or trade options, got {found}",
+            where=where,
+            cure="bt.stress answers for them: it moves price and implied volatility together",
+        )
+
+
+def list_held(result: Result) -> list[str]:
+    if result.options is None:
+        return []
+    last = result.options.record.quantity[-1].tolist()
+    return [name for name, q in zip(result.options.terms.names, last, strict=True) if q != 0.0]
 
 
 def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,8 @@ from backtest.base import (
     Place,
     Viewable,
     checked,
-    checked_only,
     did_you_mean,
     format_time,
-    parse_duration,
     pick_value,
     repr_plain,
     utc_index,
@@ -32,13 +30,7 @@ from backtest.risk.paths.funding_process import FITTED, FundingChoice, FundingPr
 from backtest.risk.paths.instrument_paths import InstrumentPaths
 from backtest.risk.paths.path_calendar import PathCalendar, find_grid, find_period
 from backtest.risk.paths.path_model import PathModel
-from backtest.risk.paths.path_options import list_grid
 from backtest.risk.paths.path_writer import PathBars
-from backtest.risk.paths.simulated_surface import (
-    SimulatedSurface,
-    SurfaceMaker,
-    read_surfaces,
-)
 
 ALONE = (0.0, 1.0)
 """The loads of an instrument whose draws are joined with no others."""
@@ -82,8 +74,6 @@ class Paths(Viewable):
         Of the normal numbers of parametric models, by instrument.
     common_jump : float
         The probability that the jumps of a bar are common to all instruments.
-    surfaces : mapping of str to SimulatedSurface
-        What values options on the paths, of one instrument.
     """
 
     history: Market | Markets
@@ -97,16 +87,6 @@ class Paths(Viewable):
     drift_of_history: bool = False
     correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
     common_jump: float = 1.0
-    surfaces: Mapping[str, SimulatedSurface] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        place = Place("surfaces", of="bt.simulate_paths")
-        object.__setattr__(self, "surfaces", read_surfaces(self.surfaces, self.names, where=place))
-
-    @functools.cached_property
-    def makers(self) -> dict[str, SurfaceMaker]:
-        """What makes the surfaces of paths, by instrument."""
-        return {name: SurfaceMaker.of(x, self.markets[name]) for name, x in self.surfaces.items()}
 
     @functools.cached_property
     def markets(self) -> Markets:
@@ -213,11 +193,9 @@ class Paths(Viewable):
         names, drawn = f" of {', '.join(self.names)}", kinds
         if len(self.names) == 1:
             names, drawn = "", repr(self.model)
-        by = ", ".join(map(repr, self.surfaces.values()))
-        priced = f", options by {by}" if by else ""
         return (
             f"<Paths: {self.count} of {self.n_bars} bars{names} from {begins}, {drawn}, "
-            f"seed {self.seed}{priced}>"
+            f"seed {self.seed}>"
         )
 
     @checked
@@ -226,60 +204,8 @@ class Paths(Viewable):
         path = self.markets_of(self.draw_plan(self.plan(number)), 0, number)
         return as_given(path, self.history)
 
-    @checked_only("every", "settlement")
-    def with_options(
-        self,
-        i: int,
-        *,
-        deltas: Sequence[float] = (-0.1,),
-        tenors: Sequence[float] = (30.0,),
-        every: str = "30d",
-        settlement: str = "cash",
-    ) -> Markets:
-        """Return path i with listed options, for runs, searches and walks.
-
-        Parameters
-        ----------
-        i : int
-            The path.
-        deltas, tenors : sequence of float
-            Listed are the contracts of the grid nearest to each Black delta (negative: puts) and
-            each tenor in days, as :class:`backtest.strategies.TailHedge` chooses.
-        every : str
-            Time between two listings, the first at the first close.
-        settlement : str
-            ``"cash"`` or ``"coin"``.
-
-        Raises
-        ------
-        ParameterError
-            If the paths have no model of volatility.
-
-        Notes
-        -----
-        A rule chooses from the first bar on among all contracts of the path that have not expired.
-        Which strikes are listed depends on the path; what they cost at a close does not depend on
-        later prices.
-        """
-        if not self.makers:
-            raise ParameterError(
-                "options on simulated paths need a model of their volatility, got none",
-                where="Paths.with_options",
-                cure="give bt.simulate_paths(..., surfaces=bt.paths.SimulatedSurface(ratio=1.1))",
-            )
-        path = as_markets(self[i])
-        ((owner, maker),) = self.makers.items()
-        return list_grid(
-            path, maker, owner, deltas=deltas, tenors=tenors, settlement=settlement,
-            every=parse_duration(every, where="Paths.with_options, every"),
-        )  # fmt: skip
-
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
-        surfaces = {
-            name: {"name": type(each).__name__, **each.to_dict()}
-            for name, each in self.surfaces.items()
-        }
         return {
             "model": {},
             "paths": self.count,
@@ -289,7 +215,6 @@ class Paths(Viewable):
             "antithetic": self.antithetic,
             "drift_of_history": self.drift_of_history,
             "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
-            **({"surfaces": surfaces} if surfaces else {}),
             **(self.describe_each() if len(self.names) > 1 else self.describe_one()),
         }
 

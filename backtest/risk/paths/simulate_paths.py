@@ -8,11 +8,9 @@ from typing import Any
 
 from backtest.base import (
     DataError,
-    Either,
     FloatArray,
     Number,
     ParameterError,
-    Phrase,
     Place,
     Range,
     TimeLike,
@@ -33,7 +31,6 @@ from backtest.risk.paths.funding_process import FITTED, FundingChoice, read_fund
 from backtest.risk.paths.path_model import HISTORY, Drift, PathModel
 from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.resampled import Block, Filtered, Stationary
-from backtest.risk.paths.simulated_surface import SimulatedSurface
 
 MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each
@@ -45,7 +42,7 @@ WHERE = "bt.simulate_paths"
 
 
 @checked
-def simulate_paths(  # noqa: PLR0913 - the words of a simulation
+def simulate_paths(
     market: Market | Markets,
     model: Any = "filtered",
     *,
@@ -59,7 +56,6 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
     drift: Drift | None = None,
     correlation: float | FloatArray | None = None,
     common_jump: float | None = None,
-    surfaces: SimulatedSurface | Mapping[str, SimulatedSurface] | None = None,
 ) -> Paths:
     """Return possible continuations of a market, or of several.
 
@@ -103,9 +99,6 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
     common_jump : float, optional
         The probability that the jumps of a bar (their number, times and the quantiles of their
         sizes) are common to all instruments, for Merton and Kou; 1 by default.
-    surfaces : SimulatedSurface, or mapping of str to SimulatedSurface, optional
-        What values options on the paths; needed by policies that trade options. Paths of several
-        instruments have options on one of them: give a mapping with its name.
 
     Returns
     -------
@@ -142,7 +135,6 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
         drift_of_history=drift == HISTORY,
         correlation=read_correlation(correlation, history),
         common_jump=1.0 if common_jump is None else common_jump,
-        surfaces=surfaces,  # type: ignore[arg-type] # read there
     )
     if antithetic and not made.is_symmetric:
         first = next(each for each in models.values() if not each.is_symmetric)
@@ -158,16 +150,9 @@ def simulate_paths(  # noqa: PLR0913 - the words of a simulation
 def check_unlisted(markets: Markets) -> None:
     if markets.options:
         raise ParameterError(
-            "a market to simulate lists no options, because policies choose contracts on each "
-            f"path, got {next(iter(markets.options))!r}",
+            f"simulated paths have no prices of options, got {next(iter(markets.options))!r}",
             where=Place("market", of=WHERE),
-            cure=Phrase(
-                "{}",
-                Either(
-                    "give the instruments alone, and surfaces=bt.paths.SimulatedSurface(ratio=1.1)",
-                    "give --surfaces ratio=1.1, or ratio = 1.1 in [paths.surfaces]",
-                ),
-            ),
+            cure="leave the options out; bt.stress answers for accounts that hold or trade them",
         )
 
 
