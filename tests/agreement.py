@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.account.terms import OPTIONAL, TERMS
+from backtest.account.terms import TERMS
 from backtest.engine.lookahead import causality
 from backtest.engine.lookahead.causality_checker import Causality
 from backtest.market.tables import scale_checks
@@ -27,12 +27,11 @@ OF_ACCOUNT = ("equity", "reserve", *TERMS, "top_up", "fx_pnl")
 """The money of an account that settles in several currencies, in its own."""
 MONEY = (
     *OF_ACCOUNT[:-1], "cash", "available", "initial_margin", "realized_pnl", "unrealized_pnl",
-    *OPTIONAL,
 )  # fmt: skip
 KINDS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation", "dividend",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
-    "margin_returned", "margin_refused", "time_stop", *OPTIONAL,
+    "margin_returned", "margin_refused", "time_stop",
     "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion", "expiry",
 )  # fmt: skip
 AT_EDGES = ("available", "initial_margin")

@@ -15,7 +15,7 @@ from tests.cases import PortfolioCase, Tape
 from tests.draws import HOUR, Scene, draw_exits, make_flows
 from tests.portfolio_draws import (
     draw_costs,
-    draw_fund,
+    draw_holding,
     draw_rate,
     draw_spot,
     draw_terms,
@@ -117,10 +117,10 @@ def make_margin_case(seed: int) -> PortfolioCase:
     """Return the account of a seed whose isolated positions have a setting for each bar.
 
     Now and then NaN, infinite, over what the venue allows or under what the wallet can post. Also
-    with fees of a fund and time stops.
+    with time stops.
     """
     case, rng = make_full_case(seed), np.random.default_rng([seed, 36])
-    account, tapes = dict(case.account) | draw_fund(rng, case), {}
+    account, tapes = dict(case.account) | draw_holding(rng, case), {}
     for venue in case.venues.values():
         venue["fees"].pop("tiers", None)
     account["margin"], account["venue_leverage"] = dict(account["margin"]), {}

@@ -76,22 +76,16 @@ def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]
     return venue | changes | {"venue": own, "liquidation": forced}
 
 
-def draw_fund(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
-    """Draw fees of a fund and the longest time of a position, now and then."""
-    terms: dict[str, Any] = {}
-    if rng.random() < 0.5:
-        every = str(rng.choice(["day", "day", "week", "month"]))
-        terms["performance_fee"] = float(rng.uniform(0.01, 0.9))
-        terms["performance_every"] = every
-    if rng.random() < 0.4:
-        terms["management_fee"] = float(rng.uniform(0.01, 0.99))
-    if rng.random() < 0.4:
-        hours = next(iter(case.tapes.values())).interval // HOUR
-        terms["max_holding"] = {
-            name: f"{int(rng.integers(1, 4)) * hours}h" if rng.random() < 0.7 else None
-            for name in case.tapes
-        }
-    return terms
+def draw_holding(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
+    """Draw the longest time of a position, now and then."""
+    if rng.random() > 0.4:
+        return {}
+    hours = next(iter(case.tapes.values())).interval // HOUR
+    longest = {
+        name: f"{int(rng.integers(1, 4)) * hours}h" if rng.random() < 0.7 else None
+        for name in case.tapes
+    }
+    return {"max_holding": longest}
 
 
 def draw_terms(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from backtest.account.exits import is_exiting, is_through
     from backtest.account.fast_path import may_use_fast_path, take_fast_path
     from backtest.account.fills import fill, move_margin, split_margin
-    from backtest.account.fund_fees import charge_fund_fees
     from backtest.account.gross_cap import compute_cap_factor
     from backtest.account.ledger import Ledger, Log, add_ledgers, new_ledger, write_event
     from backtest.account.leverage_limits import LimitDeclaration, available_limits, describe_limit
@@ -60,6 +59,5 @@ if TYPE_CHECKING:
     from backtest.account.price_walk import aim_at_leg, aim_at_worst
     from backtest.account.ruin import find_line, is_poor
     from backtest.account.steps import find_funding_value, has_wealth, is_flow_due, is_funding_due
-    from backtest.account.terms import list_optional
 
 open_door(__name__)

@@ -33,8 +33,6 @@ from backtest.base import (
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.venue import Brackets, Collateral, MarginRule, Requirement
 
-FEE_DATES = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
-FEE = Number(0, 1, open_high=True)
 BRACKETS = Brackets()
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
@@ -62,8 +60,6 @@ WHOLE: dict[str, Any] = {
 
 GENERAL: dict[str, Any] = {
     "max_holding": None,
-    "management_fee": 0.0,
-    "performance_fee": 0.0,
     "currency": None,
     "rates": None,
 }
@@ -131,14 +127,6 @@ class Account(Value, Viewable):
     max_holding : str or None
         Close a position at the first open at which it was held this long, such as ``"7d"``, from
         flat to flat: an increase does not restart the time, a flip does.
-    management_fee : float
-        What a fund charges per year, as a fraction of its wealth, by bar.
-    performance_fee : float
-        What a fund charges of the wealth over its high-water mark, at the dates of
-        ``performance_every``.
-    performance_every : str
-        ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"`` (UTC): the
-        performance fee is due at the first open of each.
     collateral : sequence of Collateral
         Assets held beside the money; stored as a tuple.
     requirement : Brackets, ScenarioMargin, the name of a preset, or a rule of your own
@@ -181,9 +169,8 @@ class Account(Value, Viewable):
     _omitted = frozenset(
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
-            "negative_limit", "conversion", "max_holding", "management_fee", "performance_fee",
-            "performance_every", "offset", "closing", "currency", "rates", "balances", "transfers",
-            "transfer_cost",
+            "negative_limit", "conversion", "max_holding", "offset", "closing", "currency", "rates",
+            "balances", "transfers", "transfer_cost",
         }
     )  # fmt: skip
 
@@ -210,9 +197,6 @@ class Account(Value, Viewable):
     ] = None
     equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
     max_holding: Annotated[Any, ByInstrument(Duration())] = None
-    management_fee: Annotated[float, FEE] = 0.0
-    performance_fee: Annotated[float, FEE] = 0.0
-    performance_every: Annotated[str, Choice(*FEE_DATES)] = "year"
     collateral: Sequence[Collateral] = ()
     requirement: Annotated[MarginRule, Requirement()] = BRACKETS
     intrabar: Annotated[str, Choice("path", "worst")] = "path"
@@ -260,7 +244,6 @@ class Account(Value, Viewable):
 
     def _check_rules(self) -> None:
         self._set_fields(collateral=check_collateral(self.collateral, self.negative_limit))
-        self._check_fees()
         check_limit_orders(self)
         check_currencies(self)
         if self.has_tables():
@@ -299,19 +282,6 @@ class Account(Value, Viewable):
                 ),
             )
         self._check_reserve()
-
-    def _check_fees(self) -> None:
-        if self.performance_every != "year" and self.performance_fee == 0.0:
-            raise ParameterError(
-                "performance_every is used only with a performance_fee, got "
-                f"{self.performance_every!r}",
-                where="Account.performance_every",
-                cure=Phrase(
-                    "give for example {}, or leave {} out",
-                    Argument("performance_fee", 0.2),
-                    Argument("performance_every"),
-                ),
-            )
 
     def _check_reserve(self) -> None:
         if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):

@@ -21,7 +21,6 @@ from backtest.account.currency_pools import (
     leave_pool,
     show_pool,
 )
-from backtest.account.fund_fees import charge_fund_fees
 from backtest.account.pool_transfers import cover_pools
 from backtest.account.portfolio_balance import (
     value_at,
@@ -143,8 +142,6 @@ def open_pools(bar: AccountBar, t: int, rates: FloatArray) -> None:
         pay_portfolio_funding(bar, t, 1)
         if bar.terms.has_interest and t > 0:
             charge_portfolio_interest(bar, t)
-        if bar.terms.has_fund_fees and t > 0 and pool == 0:
-            charge_fund_fees(bar, t)
         check_gap(bar, t)
         stop_by_time(bar, t, 1.0 * bar.feed.time[t])
         leave_pool(bar, pool, rates[pool])

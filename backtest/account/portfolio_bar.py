@@ -9,7 +9,6 @@ from backtest.account.contagion import record_falls
 from backtest.account.equity_stop import follow_highest, rescale_highest
 from backtest.account.exits import follow_prices
 from backtest.account.fills import trade
-from backtest.account.fund_fees import charge_fund_fees
 from backtest.account.option_marks import (
     ENDLESS,
     book_profits,
@@ -109,8 +108,6 @@ def simulate_portfolio_bar(bar: AccountBar, t: int) -> None:
     expire_options(bar, t, 0, ENDLESS)
     if terms.has_interest and t > 0:
         charge_portfolio_interest(bar, t)  # 3
-    if terms.has_fund_fees and t > 0:
-        charge_fund_fees(bar, t)
     check_gap(bar, t)  # 4
     stop_by_time(bar, t, 1.0 * feed.time[t])
     if terms.fill in (AT_OPEN, RESTING) and t > 0:

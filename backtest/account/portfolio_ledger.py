@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account.ledger import Ledger, Log, write_event
-from backtest.account.terms import OPTIONAL_ROWS
 
 if TYPE_CHECKING:
     from backtest.account.portfolio_records import EventLog
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
     COLLATERAL_PNL, CONVERSION, FX_PNL, TRANSFERRED,
 ) = range(23)  # fmt: skip
-N_TERMS = 23 + len(OPTIONAL_ROWS)
+N_TERMS = 23
 COUNTS = (
     LIQUIDATIONS,
     STOPS,
@@ -151,14 +150,6 @@ def earn(ledger: FloatArray) -> float:
         found += ledger[PRICE_PNL, i] + ledger[COLLATERAL_PNL, i] + ledger[BAD_DEBT, i]
         found -= ledger[FEES, i] + ledger[SLIPPAGE, i] + ledger[IMPACT, i] + ledger[FUNDING, i]
         found -= ledger[INTEREST, i] + ledger[LOSS, i] + ledger[CONVERSION, i]
-        found -= add_optional(ledger, i)
-    return found
-
-
-def add_optional(ledger: FloatArray, i: int) -> float:
-    found = 0.0
-    for row in OPTIONAL_ROWS:
-        found += ledger[row, i]
     return found
 
 
@@ -167,6 +158,4 @@ def sum_ledger_terms(ledger: FloatArray) -> float:
     gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT) + total(ledger, FX_PNL)
     costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
     costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
-    for i in range(ledger.shape[1]):
-        costs += add_optional(ledger, i)
     return gains - costs - total(ledger, CONVERSION)

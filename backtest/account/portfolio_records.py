@@ -69,8 +69,7 @@ class Terms(NamedTuple):
     ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
     sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``
     is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
-    ``has_time_stop`` whether any is not. The fees of a fund are fractions, of the wealth per year
-    and of new highs; ``has_fund_fees`` if any is not 0. ``mirrored`` of shape (n + C,) is 1 for
+    ``has_time_stop`` whether any is not. ``mirrored`` of shape (n + C,) is 1 for
     instruments, and collateral, whose path inside a bar reaches its extremes in the other order.
     ``offsets`` of shape (n,) are those of limit orders, as fractions of the price, ``makers`` their
     fee rates; with ``rests_closing`` closings and reductions rest too. ``pools`` (n + C,) are those
@@ -104,9 +103,6 @@ class Terms(NamedTuple):
     equity_stop: float
     max_holding: FloatArray
     has_time_stop: bool
-    has_fund_fees: bool
-    management_fee: float
-    performance_fee: float
     mirrored: IntArray
     offsets: FloatArray
     makers: FloatArray
@@ -133,7 +129,6 @@ class AccountState(NamedTuple):
     asked: FloatArray
     refused: IntArray
     opened: FloatArray
-    fund: FloatArray
     since: FloatArray
     since_stop: FloatArray
     last_funding: FloatArray
@@ -158,7 +153,7 @@ class MarketFeed(NamedTuple):
     of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are of the
     account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6, n) are
     :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
-    ``is_fee_date`` marks opens that charge a performance fee. ``rate_open`` and ``rate_close`` are
+    ``rate_open`` and ``rate_close`` are
     prices of the currencies, ``pool_rates`` interest (borrowed, cash, short), ``options`` options.
     """
 
@@ -205,7 +200,6 @@ class MarketFeed(NamedTuple):
     funding_rate: FloatArray
     flow_bar: IntArray
     flow_amount: FloatArray
-    is_fee_date: IntArray
     rate_open: FloatArray
     rate_close: FloatArray
     pool_rates: FloatArray

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.account import list_optional
 from backtest.account.terms import TERMS
 from backtest.base import FloatArray, utc_index
 from backtest.engine.capital_use import compute_loan_columns, find_realized
@@ -48,7 +47,6 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
         "collateral": closes.collateral,
         "collateral_at_rate": closes.collateral_at_rate,
         **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
-        **{name: getattr(account, name) for name in list_optional(run.account)},
         **run.list_fx(),
         **({} if run.options is None else pick_columns(run, run.options)),
         "overlay": account.overlay,

@@ -6,17 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest.account import Terms
-from backtest.account.account import FEE_DATES
 from backtest.account.portfolio_records import NUMBERS
 from backtest.base import FloatArray, IntArray
 from backtest.base.units import DAY
 from backtest.venue import find_newest, pack_brackets
 
 if TYPE_CHECKING:
-    from backtest.account import Account, Rules
+    from backtest.account import Rules
     from backtest.venue import FeeTier, Venue
 
 FEE, TAKER = NUMBERS.index("fee"), NUMBERS.index("taker")
@@ -146,12 +144,3 @@ def write_rates(terms: Terms, i: int, rates: Rates) -> Terms:
     brackets = pack_brackets([each.margin for each in own], width)
     rules = terms.rules._replace(brackets=brackets)
     return terms._replace(instruments=own, numbers=numbers, makers=makers, rules=rules)
-
-
-def find_fee_dates(time: IntArray, account: Account, started: int) -> IntArray:
-    if account.performance_fee == 0.0:
-        return np.zeros(1, np.int64)
-    days = pd.DatetimeIndex(time.astype("datetime64[ns]"))
-    period = days.to_period(FEE_DATES[account.performance_every]).to_numpy()
-    is_first = np.concatenate([[False], period[1:] != period[:-1]])
-    return np.asarray(is_first & (time > started), dtype=np.int64)

@@ -15,7 +15,6 @@ from backtest.account import (
     OptionFeed,
     Terms,
     list_currencies,
-    list_optional,
 )
 from backtest.account.account_records import CLOSE
 from backtest.account.currency_pools import N_POOL
@@ -51,7 +50,7 @@ from backtest.account.portfolio_records import (
 from backtest.base import FloatArray, IntArray, parse_duration, pick_value
 from backtest.engine.collateral_prices import find_prices, read_assets
 from backtest.engine.currency_rates import number_pools, read_rates, start_pools
-from backtest.engine.fee_days import PortfolioFees, find_fee_dates, read_portfolio_fees
+from backtest.engine.fee_days import PortfolioFees, read_portfolio_fees
 from backtest.engine.feed_arrays import (
     as_of,
     earn_cash,
@@ -185,9 +184,6 @@ def read_terms(
         equity_stop=account.equity_stop or 0.0,
         max_holding=(held := read_max_holding(account, names)),
         has_time_stop=bool(np.any(held)),
-        has_fund_fees=bool(list_optional(account)),
-        management_fee=account.management_fee,
-        performance_fee=account.performance_fee,
         mirrored=np.zeros(len(names) + len(account.collateral), np.int64),
         offsets=np.array([pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([find_newest(venues[name].fees.maker) for name in names]),
@@ -278,7 +274,6 @@ def read_feed(
         funding_instrument=panel.funding_instrument[kept].astype(np.int64),
         funding_price=panel.funding_price[kept],
         funding_rate=panel.funding_rate[kept],
-        is_fee_date=find_fee_dates(markets.time, account, started),
         **read_rates(markets, venues, account),
         time=markets.time,
         options=read_option_feed(markets, venues, panel),
@@ -400,7 +395,6 @@ def start_account_state(
         asked=np.full(n, np.nan),
         refused=np.zeros(n, np.int64),
         opened=np.full(n, np.nan),
-        fund=np.array([wealth]),
         since=np.full(n, np.inf),
         since_stop=np.full(n, np.inf),
         last_funding=np.full(n, np.nan),

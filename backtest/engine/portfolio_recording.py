@@ -29,7 +29,6 @@ from backtest.account.portfolio_ledger import (
     TOP_UP,
 )
 from backtest.account.portfolio_records import CASH, EQUITY, OVERLAY, RESERVE, UNIT
-from backtest.account.terms import MANAGEMENT_FEE, PERFORMANCE_FEE
 from backtest.engine.portfolio_pools import compute_all_initial, record_pools
 from backtest.venue import compute_collateral_value, compute_full_value
 
@@ -65,8 +64,6 @@ def record_portfolio(bar: AccountBar, tape: RunTape, close: CloseFacts, t: int) 
     write_total(account.bad_debt, ledger, BAD_DEBT, t)
     write_total(account.collateral_pnl, ledger, COLLATERAL_PNL, t)
     write_total(account.conversion, ledger, CONVERSION, t)
-    write_total(account.management_fee, ledger, MANAGEMENT_FEE, t)
-    write_total(account.performance_fee, ledger, PERFORMANCE_FEE, t)
     for i in range(len(state.margin)):
         record_position(tape, state, ledger, i, t)
     for k in range(len(state.options.targets)):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from backtest.account import ledger
 from backtest.account.contagion import CAUSED
-from backtest.account.terms import OPTIONAL, SIGNS, TERMS
+from backtest.account.terms import SIGNS, TERMS
 from backtest.base import FloatArray, IntArray, utc_index
 from backtest.engine.record import PositionFields
 from backtest.engine.result_tables import (
@@ -190,8 +190,7 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
     rows: dict[str, dict[str, float]] = {
         name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
     }
-    more = [name for name in OPTIONAL if name in account and np.any(account[name])]
-    terms = [*TERMS, *more, *(name for name in ("fx_pnl",) if name in account)]
+    terms = [*TERMS, *(name for name in ("fx_pnl",) if name in account)]
     known = {term: account[term] for term in terms if term in account}
     total = {term: float(each.sum()) for term, each in known.items()}
     parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
@@ -203,7 +202,7 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
     gains = [name for name in terms if SIGNS[name] > 0.0 and name != "flows"]
     costs = [name for name in TERMS if SIGNS[name] < 0.0 and name != "conversion"]
     net = table[gains].sum(axis=1) - table[costs].sum(axis=1)
-    table["net"] = net - table[["conversion", *more]].sum(axis=1)
+    table["net"] = net - table["conversion"]
     return table.rename_axis("instrument")
 
 

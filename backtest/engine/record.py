@@ -34,8 +34,6 @@ class AccountFields(NamedTuple):
     bad_debt: FloatArray
     collateral_pnl: FloatArray
     conversion: FloatArray
-    management_fee: FloatArray
-    performance_fee: FloatArray
 
 
 class PositionFields(NamedTuple):

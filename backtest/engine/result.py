@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import GROWTH_LINES
 from backtest.base import (
     BoolArray,
     Choice,
@@ -254,8 +253,6 @@ class Result(RunRecord, Reportable):
         if self.account.fill == "next_close":
             late = filled_changes(self.entries, self.time, self.span.first)
         own = self.record.of_one()
-        for line, names in GROWTH_LINES.items():
-            own[line] = np.sum([own[name] for name in names], axis=0)
         return read_account_history(
             own,
             value_of(self.venue, self.mark),

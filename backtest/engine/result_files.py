@@ -22,8 +22,7 @@ from backtest.account import (
 )
 from backtest.account.currency_pools import N_POOL
 from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.portfolio_records import EQUITY, HIGHEST, N_WALLET, PEAK
-from backtest.account.terms import OPTIONAL
+from backtest.account.portfolio_records import EQUITY, HIGHEST, N_WALLET
 from backtest.base import (
     FloatArray,
     attach_saved_making,
@@ -72,7 +71,7 @@ REPEATED = (
     "gross_leverage", "net_leverage", "backing", "requirement", "balance", "collateral",
     "collateral_at_rate", "collateral_pnl", "conversion", "overlay",
 )  # fmt: skip
-OF_GENERAL = ("collateral_pnl", "conversion", *OPTIONAL)
+OF_GENERAL = ("collateral_pnl", "conversion")
 KEPT = ("interval", "is_session", "first_peak", "started")
 WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused")
 NO_WATCH = {"best": 0.0, "highest": 0.0}
@@ -345,7 +344,6 @@ def _read_several(
         columns = [f"{name} {field}" for name in names]
         return wide[columns].to_numpy() if columns[0] in wide else np.empty((0, len(names)))
 
-    paid = bars.assign(**{name: 0.0 for name in OPTIONAL if name not in bars})
     before = stored.get("before", {name: [math.nan] for name in Before._fields[:3]})
     trails = stored.get("trails", [NO_BARS_SEEN._asdict()] * len(names))
     assets = [f"price of {each.name}" for each in account.collateral]
@@ -359,7 +357,7 @@ def _read_several(
         "state": _read_positions(stored["book"]),
         "memory": np.array(stored["memory"], dtype=np.float64),
         "record": Record(
-            AccountFields(**{name: paid[name].to_numpy() for name in AccountFields._fields}),
+            AccountFields(**{name: bars[name].to_numpy() for name in AccountFields._fields}),
             PositionFields(**{name: gather(name) for name in PositionFields._fields}),
             Closes(
                 **{name: bars[name].to_numpy() for name in Closes._fields[:-2]},
@@ -410,7 +408,6 @@ def _read_positions(stored: Mapping[str, Any]) -> AccountState:
         "asked": unknown.copy(),
         "refused": np.zeros(n, np.int64),
         "opened": unknown,
-        "fund": arrays["wallet"][[PEAK]],
         "pools": np.zeros((1, N_POOL)),
         **arrays,
     }

@@ -21,7 +21,6 @@ from backtest.account.portfolio_ledger import (
     RESTED,
     UNQUOTED,
 )
-from backtest.account.terms import OPTIONAL, OPTIONAL_TERMS
 from backtest.base import (
     BoolArray,
     FloatArray,
@@ -56,7 +55,6 @@ KINDS = {
     ledger.EQUITY_STOPPED: "equity_stop",
     ledger.TOOK_PROFIT: "take_profit",
     ledger.TIME_STOPPED: "time_stop",
-    **{each.kind: each.name for each in OPTIONAL_TERMS},
     DELISTED: "delisted",
     EXPIRED: "expiry",
     UNQUOTED: "unquoted",
@@ -74,7 +72,7 @@ ORDER = (
     "trailing_stop", "equity_stop", "take_profit",
 )  # fmt: skip
 OF_SEVERAL = (
-    "delisted", "conversion", "margin_returned", "margin_refused", "time_stop", *OPTIONAL,
+    "delisted", "conversion", "margin_returned", "margin_refused", "time_stop",
     "limit_order", "transfer_out", "transfer_in", "expiry", "unquoted",
 )  # fmt: skip
 OWNER = 8
@@ -84,7 +82,6 @@ Entries of an account with one position have none."""
 WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
     ledger.CALL_PARTLY_MET, ledger.CALL_FAILED, MOVED_OUT, MOVED_IN,
-    *(each.kind for each in OPTIONAL_TERMS),
 )  # fmt: skip
 DIVIDEND = "dividend"
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")

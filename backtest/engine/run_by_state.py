@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import OPTIONAL
 from backtest.base import BoolArray, Choice, FloatArray, IntArray
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
 from backtest.engine.result_tables import TRADES, value_of
@@ -129,7 +128,6 @@ def measure_decay(
 ) -> tuple[FloatArray, FloatArray]:
     equity = np.concatenate(([np.nan], series["equity"][:-1]))
     more = result.of_account("collateral_pnl") - result.of_account("conversion")
-    more = more - sum(result.of_account(name) for name in OPTIONAL)
     more = more + sum(result.list_fx().values())
     gains = series["price_pnl"] + series["bad_debt"] + more
     gains = gains - sum(series[name] for name in (*COSTS, "liquidation_loss"))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import OPTIONAL
 from backtest.base import parse_duration, utc_index
 from backtest.engine.feed_arrays import place_funding
 from backtest.engine.result_tables import price_of, value_of
@@ -28,7 +27,7 @@ CHANGES = (
 WORSENING = ("slippage", "impact")
 CHARGES = ("fee", "liquidation_loss")
 STEPS = {
-    "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3, **dict.fromkeys(OPTIONAL, 3),
+    "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3,
     "unquoted": 5,
 }  # fmt: skip
 DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}

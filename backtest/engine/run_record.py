@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import list_currencies, list_optional
+from backtest.account import list_currencies
 from backtest.account.portfolio_ledger import WIDTH
 from backtest.base import FloatArray, IntArray, Range, checked, utc_index
 from backtest.base.units import DAY
@@ -87,10 +87,9 @@ class RunRecord(RunCloses):
         weights, covariance = self._compute_weights(
             HALF_LIFE / self.interval, ends, collateral=False
         )
-        shown = ("collateral_pnl", "conversion", *list_optional(self.account))
         return {
             "mean_net_leverage": float(pd.Series(self.read_path(slice(None)).leverage).mean()),
-            **{name: add_up(self.of_account(name)) for name in shown},
+            **{name: add_up(self.of_account(name)) for name in ("collateral_pnl", "conversion")},
             **{name: add_up(values) for name, values in self.list_fx().items()},
             **({} if self.options is None else measure_options(self, self.options)),
             **mean_of(

@@ -7,7 +7,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import Account, describe_limit
-from backtest.account.terms import OPTIONAL_TERMS
 from backtest.base import (
     FrozenTable,
     format_bps,
@@ -45,7 +44,6 @@ SETTINGS = {
     "reserve": "reserve",
     "top_up_to": "top up to",
     "max_holding": "positions held for at most",
-    **{each.name: each.setting for each in OPTIONAL_TERMS},
     "ruin_at": "ruined at",
     "requirement": "requirement",
     "intrabar": "prices inside a bar:",

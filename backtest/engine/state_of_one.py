@@ -86,7 +86,6 @@ def convert_state(state: State, *, is_isolated: bool, setting: float) -> Account
         asked=np.full(1, np.nan),
         refused=np.zeros(1, np.int64),
         opened=np.full(1, np.nan),
-        fund=np.array([state.peak]),
         since=np.array([state.since]),
         since_stop=np.array([state.since_stop]),
         last_funding=np.array([state.last_funding]),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account import ledger, list_optional
+from backtest.account import ledger
 from backtest.account.portfolio_ledger import DELISTED, EXPIRED
-from backtest.account.terms import MONEY_TERMS, OPTIONAL, SIGNS, TERMS
+from backtest.account.terms import MONEY_TERMS, SIGNS, TERMS
 from backtest.base import Choice, checked, to_nanoseconds, utc_index
 from backtest.engine.result_tables import (
     KINDS,
@@ -69,9 +69,7 @@ class Trades(pd.DataFrame):
     @property
     def unallocated(self) -> pd.Series:
         account, positions = self._run.record.account, self._run.record.positions
-        hidden = {*OPTIONAL} - {*list_optional(self._run.account)}
-        terms = [name for name in UNALLOCATED if name not in hidden]
-        found = {name: SIGNS[name] * float(getattr(account, name).sum()) for name in terms}
+        found = {name: SIGNS[name] * float(getattr(account, name).sum()) for name in UNALLOCATED}
         found["interest"] += sum_coin_interest(self._run)
         lost = account.liquidation_loss.sum() - positions.liquidation_loss.sum()
         if self._run.options is not None:
@@ -133,7 +131,7 @@ class Trades(pd.DataFrame):
 def sum_terms(run: RunRecord) -> float:
     account = run.record.account
     gains = sum(float(each.sum()) for each in run.list_fx().values())
-    terms = [name for name in (*TERMS, *OPTIONAL) if name != "flows"]
+    terms = [name for name in TERMS if name != "flows"]
     return sum((SIGNS[name] * float(getattr(account, name).sum()) for name in terms), gains)
 
 

@@ -33,13 +33,12 @@ OF_RULES = {
     "trailing_stop": ("best_price", "compares with it"),
     "equity_stop": ("highest_equity", "compares with it"),
     "max_holding": ("opened", "counts from it"),
-    "performance_fee": ("high_water", "is charged above it"),
 }
 OF_HELD = ("best_price", "opened")
 OF_POSITIONS = ("bars_since_liquidation", "bars_since_stop")
 ASSUMABLE = (
     "peak_equity", "reserve", "bars_since_liquidation", "bars_since_stop", "started",
-    "highest_equity", "high_water", "best_price", "opened", "overlay",
+    "highest_equity", "best_price", "opened", "overlay",
 )  # fmt: skip
 
 

@@ -111,8 +111,8 @@ def replay(
     range_tolerance : float
         How far a price without a reference may lie outside the range of its bar, a fraction.
     top_ups : Series, optional
-        Money that came from ``account.reserve``, by time, as :attr:`Result.top_ups` of a run. What
-        is left of the reserve counts for the fees of a fund. Default: none.
+        Money that came from ``account.reserve``, by time, as :attr:`Result.top_ups` of a run.
+        Default: none.
 
     Returns
     -------

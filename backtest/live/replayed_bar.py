@@ -17,7 +17,6 @@ from backtest.account import (
     as_log,
     can_add,
     charge,
-    charge_fund_fees,
     charge_portfolio_interest,
     clear_ledger,
     compute_account_equity,
@@ -152,8 +151,6 @@ class Replayer:
         left = self._pay(bar, left, 1)
         if terms.has_interest and t > 0:
             charge_portfolio_interest(bar, t)
-        if terms.has_fund_fees and t > 0:
-            charge_fund_fees(bar, t)
         opened = int(self.time[t])
         closed = opened + self.interval - 1
         self._test(bar, quotes.mark_open, quotes.asset_mark_open, opened)

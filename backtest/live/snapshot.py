@@ -80,9 +80,6 @@ class AccountSnapshot:
         Unit value and its peak, instead of ``peak_equity``; runs write them to keep all bits.
     highest_equity : float, optional
         Highest equity at a close since the start or the last equity stop.
-    high_water : float, optional
-        Highest equity after fees at a date of the performance fee, without flows; of runs in their
-        units.
     paid_in : float, optional
         Capital paid in, for ``ruin_at``.
     bars_since_liquidation, bars_since_stop : float, optional
@@ -121,7 +118,6 @@ class AccountSnapshot:
     unit: float | None = None
     unit_peak: float | None = None
     highest_equity: float | None = None
-    high_water: float | None = None
     paid_in: float | None = None
     bars_since_liquidation: float | None = None
     bars_since_stop: float | None = None

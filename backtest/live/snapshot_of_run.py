@@ -44,7 +44,6 @@ def read_snapshot(result: Result) -> dict[str, Any]:
         "unit": float(wallet[UNIT]),
         "unit_peak": float(wallet[PEAK]),
         "highest_equity": float(wallet[HIGHEST]),
-        "high_water": float(state.fund[0]) if result.account.performance_fee > 0.0 else None,
         "paid_in": float(wallet[PAID_IN]),
         "bars_since_liquidation": float(wallet[SINCE_POOL]),
         "overlay": None if math.isnan(overlay) else overlay,

@@ -220,8 +220,6 @@ def start_several(setup: Setup, completed: Completed, terms: Terms) -> AccountSt
     state.held.prices[:] = feed.asset_mark_close[:, t]
     state.priced[:] = feed.asset_mark_close[:, t]
     write_wallet(setup, completed, state, terms, entries)
-    known = snapshot.high_water
-    state.fund[0] = state.wallet[UNIT] if known is None else known
     return state
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import GROWTH_LINES
+from backtest.account.terms import GROWTH_TERMS
 from backtest.base import Choice, FloatArray, IntArray, checked, checked_only, utc_index
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 
 CALENDAR_PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
-COST_TERMS = tuple(GROWTH_LINES)
 MEANINGS = {
     "price_1x": "1x in the direction of the signal",
     "average_leverage": "mean leverage above or below 1x",
@@ -33,7 +32,6 @@ MEANINGS = {
     "funding": "paid to the other side",
     "interest": "on balances and loans",
     "liquidation_loss": "what the venue took beyond the price",
-    "fund_fees": "what managing the fund cost: management and performance fees",
     "bad_debt": "the venue's loss",
     "ruin": "nothing is left to grow",
 }
@@ -81,9 +79,8 @@ class Attribution:
         Price moves that leverage times the bar's return does not contain: from trades at the open
         or the last close instead of the mark close, and from stops and liquidations before the
         close.
-    fees, slippage, impact, funding, interest, liquidation_loss, fund_fees, bad_debt : float
-        Money as a fraction of wealth before the bar. Fund fees are those of management and of
-        performance. Bad debt, borne by the venue, is a gain.
+    fees, slippage, impact, funding, interest, liquidation_loss, bad_debt : float
+        Money as a fraction of wealth before the bar. Bad debt, borne by the venue, is a gain.
     ruin : float
         Minus infinity if all wealth was lost, else 0; the other terms stay finite.
     timing_error : float
@@ -107,7 +104,6 @@ class Attribution:
     funding: float
     interest: float
     liquidation_loss: float
-    fund_fees: float
     bad_debt: float
     ruin: float
     timing_error: float
@@ -159,7 +155,7 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
         "leverage_timing": (life.leverage - mean) * move,
         "fills": np.where(life.is_cut, 0.0, unseen),
         "forced_exits": np.where(life.is_cut, unseen, 0.0),
-        **{name: 0.0 - life.money[name] * scale for name in COST_TERMS},
+        **{name: 0.0 - life.money[name] * scale for name in GROWTH_TERMS},
         "bad_debt": life.money["bad_debt"] * scale,
     }
     is_ruin = counted & ~(life.after > 0.0)
@@ -256,7 +252,7 @@ def read_account_history(
     that decisions traded at the close of each bar; None if they fill before the bar's prices.
     """
     after = series["equity"] + series["reserve"]
-    gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in COST_TERMS)
+    gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in GROWTH_TERMS)
     before = np.concatenate([after[:1] - gains[:1], after[:-1]])
     before[1:] += (series["flows"] - series["top_up"])[1:]
     is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
@@ -273,7 +269,7 @@ def read_account_history(
     return AccountHistory(
         before=before,
         after=after,
-        money={name: series[name] for name in ("price_pnl", *COST_TERMS, "bad_debt")},
+        money={name: series[name] for name in ("price_pnl", *GROWTH_TERMS, "bad_debt")},
         leverage=direction
         * np.divide(notional, before, out=np.zeros_like(after), where=is_counted),
         direction=direction,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from backtest.account import list_optional
-from backtest.account.terms import OPTIONAL, OPTIONAL_TERMS, SIGNS
+from backtest.account.terms import SIGNS
 from backtest.base import FloatArray, IntArray
 from backtest.engine import AccountFields, PositionFields
 from backtest.measures import sampled_returns
@@ -38,7 +37,6 @@ STEPS = {
     "collateral_pnl": "profit of collateral",
     "conversion": "cost of selling collateral, and of transfers",
     "fx_pnl": "profit of currencies",
-    **{each.name: each.words for each in OPTIONAL_TERMS},
     "entry": "average entry",
     "margin": "isolated margin",
     "reserve": "reserve",
@@ -50,7 +48,7 @@ STEPS = {
     "target": "target leverage of the policy",
     "overlay": "leverage of the overlay",
 }
-OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay", *OPTIONAL, "fx_pnl"})
+OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay", "fx_pnl"})
 OF_QUOTES = ("close", "mark", "signal", "multiplier")
 OF_POSITIONS = {
     "quantity": "position", **{name: name for name in PositionFields._fields if name in STEPS},
@@ -129,8 +127,7 @@ def read_position(result: Result) -> Read:
 
 
 def read_positions(result: Result) -> Read:
-    left_out = {*OPTIONAL} - {*list_optional(result.account)}
-    kept = [name for name in STEPS if name in AccountFields._fields and name not in left_out]
+    kept = [name for name in STEPS if name in AccountFields._fields]
     columns = {name: result.of_account(name) for name in kept}
     columns |= result.list_fx()
     columns["ends_sample"] = result.ends_sample

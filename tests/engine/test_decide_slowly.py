@@ -19,7 +19,7 @@ BEGIN = pd.Timestamp("2023-01-01 04:00").value
 """The open of the first whole bar of four hours; the market begins at 02:00."""
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0)
-GENERAL = replace(ACCOUNT, performance_fee=0.2)
+GENERAL = replace(ACCOUNT, max_holding="999d")
 """An account of the loop of several positions."""
 FINE = (
     "max_drawdown", "peak_leverage", "peak_margin_ratio", "near_liquidation_share", "liquidations",

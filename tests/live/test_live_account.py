@@ -136,25 +136,6 @@ def test_what_was_held_for_its_longest_time_is_closed_by_the_next_order():
     assert assumed.order == {"market": -1.0}
 
 
-def test_a_performance_fee_is_charged_above_the_high_water_mark():
-    market = market_of(*np.linspace(100.0, 170.0, 70), targets=0.5, interval="1d")
-    account = account_of(performance_fee=0.2, performance_every="month")
-    terms = {"venue": venue_of(), "account": account}
-    whole = bt.run(market, Follow(), **terms, compile=False)
-    paid = whole.events[whole.events["kind"] == "performance_fee"]
-    t = int(np.searchsorted(market.time, paid["time"].iloc[1].value))
-    run = bt.run(market.prefix(t), Follow(), **terms, compile=False)
-    at = float(market.open[t])
-    state = bt.AccountSnapshot.from_result(run)
-    decided = [decide(each, market.prefix(t), at=at, account=account) for each in (run, state)]
-    assert decided[0].equity == decided[1].equity
-    assert decided[0].order == decided[1].order
-    with pytest.raises(bt.ParameterError, match="no high_water: performance_fee is charged above"):
-        decide(snapshot(), account=account)
-    assume = {"high_water": "equity"}
-    assert decide(snapshot(), account=account, assume=assume).equity[1] == pytest.approx(1_000.0)
-
-
 def test_memory_of_the_market_is_rebuilt_as_the_run_has_it():
     run = bt.run(MARKET, Average(), venue=venue_of(), account=account_of(), compile=False)
     decision = decide(bt.AccountSnapshot.from_result(run), policy=Average())

@@ -381,10 +381,10 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
 
 
 @pytest.mark.parametrize("mode", ["cross", "isolated"])
-def test_fund_fees_of_a_replay_count_what_is_left_of_the_reserve(mode):
+def test_a_replay_takes_top_ups_from_the_reserve(mode):
     setting = {} if mode == "cross" else {"venue_leverage": 40.0}
     account = bt.Account(
-        capital=1000.0, management_fee=0.5, reserve=500.0, margin_call=0.12, top_up_to=0.05,
+        capital=1000.0, reserve=500.0, margin_call=0.12, top_up_to=0.05,
         margin=mode, **setting,
     )  # fmt: skip
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": account}
@@ -392,7 +392,7 @@ def test_fund_fees_of_a_replay_count_what_is_left_of_the_reserve(mode):
     run = bt.run(market, bt.strategies.Constant(leverage=25.0), compile=False, **terms)
     assert run.top_ups.sum() > 0.0
     again = bt.replay(market, run.fills, top_ups=run.top_ups, **terms)
-    for name in ("equity", "reserve", "management_fee"):
+    for name in ("equity", "reserve"):
         np.testing.assert_allclose(again.of_account(name), run.of_account(name), atol=1e-9)
     with pytest.raises(bt.ParameterError, match="top-ups come from the reserve, 500, got"):
         bt.replay(market, run.fills, top_ups=10.0 * run.top_ups, **terms)

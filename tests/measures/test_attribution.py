@@ -55,7 +55,6 @@ def test_four_bars_with_fee_and_funding_by_hand():
         "slippage",
         "impact",
         "interest",
-        "fund_fees",
         "bad_debt",
         "ruin",
     )
@@ -320,7 +319,6 @@ def test_the_standard_error_of_timing_is_that_of_chance():
                 "funding",
                 "interest",
                 "liquidation_loss",
-                "fund_fees",
                 "bad_debt",
             ),
             zeros,

@@ -20,7 +20,6 @@ class Account(Walk):
             self.step_1_flows()
             self.pay_funding(self.at_open[t])  # 2
             self.step_3_interest()
-            self.charge_fund()
             self.step_4_gap_check()
             if self.fills in ("next_open", "limit"):
                 self.fill_pending()  # 5
@@ -61,7 +60,6 @@ class Account(Walk):
         self.must_convert = self.has_collateral and self.balance() < -limit
         self.test_calls(point)
         self.record(point)
-        self.follow_unit()
 
     def follow_highest(self, equity: Decimal) -> None:
         """§5: the highest equity at a close; a flat account under the equity stop starts anew."""

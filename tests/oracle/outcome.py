@@ -10,7 +10,6 @@ from tests.oracle.numbers import DIGITS, ZERO
 
 COSTS = (
     "fees", "slippage", "impact", "funding", "interest", "liquidation_loss", "conversion",
-    "management_fee", "performance_fee",
 )  # fmt: skip
 GAINS = ("price_pnl", "collateral_pnl", "flows", "bad_debt")
 KIND_OF_COLUMN = {"fees": "fee"}  # the other ledger kinds are called like their column

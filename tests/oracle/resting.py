@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from tests.oracle.fund import Fund
 from tests.oracle.numbers import ONE, ZERO
-from tests.oracle.orders import Order
+from tests.oracle.orders import Order, Orders
 from tests.oracle.position import Position, Resting
 from tests.oracle.state import Point
 
 SLACK = ONE - Decimal("1e-6")  # of a tick
 
 
-class RestingOrders(Fund):
+class RestingOrders(Orders):
     """Step 5 where decisions are limit orders, and their fills."""
 
     def place_orders(self, deciding: Sequence[Position], point: Point) -> None:

@@ -1,4 +1,4 @@
-"""``backtest regress`` on experiments with limit orders, fund fees, spot legs and their like."""
+"""``backtest regress`` on experiments with limit orders, time stops, spot legs and their like."""
 
 import json
 
@@ -37,8 +37,6 @@ distance = 0.1"""
 CASES = {
     "limit": ("account", 'fill = "limit"\noffset = 0.001', ("0.001", "0.02"), "account.offset"),
     "time stop": ("account", 'max_holding = "5h"', ("5h", "9h"), "account.max_holding"),
-    "fund": ("account", "management_fee = 0.02\nperformance_fee = 0.2", ("0.02", "0.03"),
-             "account.management_fee"),
     "margin": ("policy", KEEPER, ("0.1", "0.2"), "policy.settings.distance"),
     "dated": ("venue", '[venue.fees]\ntaker = "cost"', ("cost", "more"), "venue.AAA.fees.taker"),
     "spread": ("venue", "[venue.slippage]\nspread = 0.001", ("0.001", "0.002"),

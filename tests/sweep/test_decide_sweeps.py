@@ -56,7 +56,7 @@ def check_rows(market: Any, account: bt.Account, **terms: Any) -> pd.DataFrame:
 @pytest.mark.parametrize("account", [
     ACCOUNT, replace(ACCOUNT, stop_loss=0.03), replace(ACCOUNT, fill="next_close"),
     replace(ACCOUNT, reserve=500.0, margin_call=0.8, top_up_to=0.5),
-    replace(ACCOUNT, performance_fee=0.1),
+    replace(ACCOUNT, max_holding="2d"),
 ])  # fmt: skip
 def test_rows_of_a_sweep_are_runs(market, account):
     """Each row equals the run of its set, in lanes and where sets run one by one."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account.terms import OPTIONAL_TERMS
 from backtest.base import FloatArray, IntArray
 from backtest.report.page.figures import (
     LIGHT,
@@ -58,7 +57,6 @@ MARKS = {
     "margin_returned": Mark("margin to the wallet", "triangle-down-open", "accent"),
     "margin_refused": Mark("margin that could not move", "circle-x-open", "loss"),
     "time_stop": Mark("time stop", "triangle-down", "loss"),
-    **{x.name: Mark(x.words, "diamond", "neutral") for x in OPTIONAL_TERMS if x.is_marked},
 }
 
 MOST_MARKS = 400
