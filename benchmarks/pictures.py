@@ -1,4 +1,4 @@
-"""Draw the README's pictures from the embedded sample, with the Chromium that is installed.
+"""Draw the README's pictures from the embedded sample, with Playwright and Chromium.
 
     python benchmarks/pictures.py [--out docs/pictures] [--bars 8760] [--sets 24]
 
@@ -10,22 +10,49 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
+from playwright.sync_api import sync_playwright
 
 import backtest as bt
+from backtest.report.page.formats import write_page
+from backtest.report.page.page import Page
+from backtest.report.write import build_page
 from backtest.strategies import Constant, Cppi, VolTarget
 
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+ASIDE = "nav, .skip, #theme, .controls, .modebar-container"
+"""Parts of a page that a picture leaves out."""
+
+
+def draw(page: Page, path: Path) -> Path:
+    """Return the picture of the head of a page and its first chart."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
+        source = write_page(page, Path(folder) / "page.html")
+        launched = started.chromium.launch(executable_path=browser, args=FLAGS)
+        window = launched.new_page(viewport={"width": 1280, "height": 900})
+        window.goto(source.as_uri())
+        window.wait_for_selector("html[data-ready=yes]", state="attached")
+        window.add_style_tag(content=f"{ASIDE} {{ display: none !important; }}")
+        box = window.locator("figure").first.bounding_box()
+        high = box["y"] + box["height"] + 24.0
+        clip = {"x": 0.0, "y": 0.0, "width": 1280.0, "height": high}
+        window.screenshot(path=path, clip=clip, full_page=True)
+        launched.close()
+    return path
 
 
 def draw_run(market: bt.Market, folder: Path) -> Path:
     """Return the picture of an account that asks for five times its equity."""
     account = bt.Account(capital=10_000, margin="isolated", venue_leverage=10, band=0.5)
     result = bt.run(market, Constant(leverage=5.0), venue=VENUE, account=account)
-    return result.report(folder / "run.png")
+    return draw(build_page(result), folder / "run.png")
 
 
 def draw_sweep(market: bt.Market, folder: Path, sets: int) -> Path:
@@ -36,7 +63,7 @@ def draw_sweep(market: bt.Market, folder: Path, sets: int) -> Path:
         "account.band": [0.0, 0.1],
     }
     swept = bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(capital=10_000))
-    return swept.report(folder / "sweep.png")
+    return draw(build_page(swept), folder / "sweep.png")
 
 
 def draw_comparison(market: bt.Market, folder: Path) -> Path:
@@ -48,7 +75,7 @@ def draw_comparison(market: bt.Market, folder: Path) -> Path:
     }
     account = bt.Account(capital=10_000, band=0.05)
     compared = bt.compare(market, policies, venue=VENUE, account=account)
-    return compared.report(folder / "compare.png")
+    return draw(build_page(compared), folder / "compare.png")
 
 
 def main() -> None:

@@ -73,8 +73,8 @@ class Reportable:
         path : str or Path
             The file.
         format : str, optional
-            ``"html"``, ``"md"``, ``"json"`` or ``"png"`` (drawn by an installed Chromium, Chrome
-            or Edge). The default is the ending of the file's name, or HTML if it has none.
+            ``"html"``, ``"md"`` or ``"json"``. The default is the ending of the file's name, or
+            HTML if it has none.
 
         Raises
         ------

@@ -50,7 +50,7 @@ def check_work(threads: int | None, memory: str) -> None:
 
 
 ReportFile = Annotated[
-    Path | None, option(OUTPUT, "Write a report: .html, .md, .json or .png.", "--report")
+    Path | None, option(OUTPUT, "Write a report: .html, .md or .json.", "--report")
 ]
 
 

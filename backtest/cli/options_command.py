@@ -188,7 +188,7 @@ def show_surface(
     ] = None,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "svi",
     report: Annotated[
-        Path | None, option(OUTPUT, "Write a report: .html, .md, .json or .png.", "--report")
+        Path | None, option(OUTPUT, "Write a report: .html, .md or .json.", "--report")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

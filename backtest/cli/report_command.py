@@ -32,7 +32,7 @@ def report(
         option(OUTPUT, "The file to write (NAME.html here); a folder for several.", "--out"),
     ] = None,
     format_: Annotated[
-        str | None, option(OUTPUT, "html (default), md, json or png.", "--format")
+        str | None, option(OUTPUT, "html (default), md or json.", "--format")
     ] = None,
     objective: Annotated[
         str, option(OUTPUT, "The measure that the report of a sweep ranks its sets by (sharpe).")

@@ -312,7 +312,7 @@ CALLS = [
     (lambda s, c, p: s.forward("soon"), "years must be numbers, got 'soon'"),
     (lambda s, c, p: p.attach(hours(5)), "bars must close after a surface"),
     (lambda s, c, p: p.attach(hours(5, "2026-01-18")), "at most 14 days after the last"),
-    (lambda s, c, p: s.report("page.pdf"), "must end in one of .html, .md, .json, .png"),
+    (lambda s, c, p: s.report("page.pdf"), "must end in one of .html, .md, .json"),
     (lambda s, c, p: s.atm("30 parsecs"), "30 parsecs"),
     (lambda s, c, p: s.atm(0.0), "tenor must be positive"),
     (lambda s, c, p: s.skew("30d", delta=0.7), "delta must be"),

@@ -1,5 +1,6 @@
 """Every benchmark and replication runs at its smallest size, and prints JSON."""
 
+import importlib.util
 import json
 import os
 import re
@@ -80,7 +81,12 @@ SMALLEST: dict[str, str] = {
 QUICK = ("fetch.py",)
 """What takes a second: the others compile, or are many runs."""
 
-NEEDS = {"pictures.py": lambda: shutil.which("chromium") or shutil.which("google-chrome")}
+NEEDS = {
+    "pictures.py": lambda: (
+        importlib.util.find_spec("playwright")
+        and (shutil.which("chromium") or shutil.which("google-chrome"))
+    )
+}
 
 
 def find_scripts() -> set[str]:

@@ -256,16 +256,6 @@ def test_without_scripts_the_tables_are_there(visit, browser, files):
     context.close()
 
 
-def test_a_picture_is_drawn(result, tmp_path):
-    path = result.report(tmp_path / "run.png")
-    head = path.read_bytes()[:24]
-    assert head.startswith(b"\x89PNG")
-    width, height = (int.from_bytes(head[start : start + 4]) for start in (16, 20))
-    chart = build_page(result).charts[0].height
-    assert width == 1280
-    assert chart + 500 < height < chart + 900, "all of the head and of the chart, and no more"
-
-
 def test_the_scale_can_be_chosen_and_buy_and_hold_taken_off(browser, tmp_path):
     """Without buy and hold the axis of equity fits the account alone, which moves far less."""
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False}

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
@@ -12,7 +13,6 @@ import pytest
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.result_folders import write_json_file
 from backtest.cli import main
-from backtest.report.page import formats
 from backtest.report.page.figures import LIGHT
 from backtest.report.page.formats import write_page, write_text
 from backtest.report.write import build_page
@@ -45,10 +45,12 @@ def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
         write_page(page, tmp_path / "a.json" / "b.md")
 
 
-def test_a_picture_without_a_browser_is_refused_with_a_cure(page, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats.shutil, "which", lambda name: None)
-    with pytest.raises(DataError, match="install one"):
-        write_page(page, tmp_path / "a.png")
+@pytest.mark.parametrize("given", [("a.png",), ("a.html", "png")])
+def test_a_picture_is_refused(page, tmp_path, given):
+    name, *format_ = given
+    with pytest.raises(ParameterError, match="cannot be a picture") as caught:
+        write_page(page, tmp_path / name, *format_)
+    assert "a button that saves it as a picture" in caught.value.cure
 
 
 def test_plot_is_a_figure_of_the_account(result):
@@ -68,11 +70,13 @@ def test_a_full_disk_leaves_the_older_report_and_nothing_else(result, tmp_path, 
     path = result.report(tmp_path / "run.md")
     before = path.read_bytes()
 
-    def fill(page, draft, format_):
-        draft.write_text("# half a")
+    write = Path.write_text
+
+    def fill(draft, text, **how):
+        write(draft, text[:8], **how)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("backtest.report.page.formats.write_format", fill)
+    monkeypatch.setattr(Path, "write_text", fill)
     with pytest.raises(DataError, match="No space left on device") as caught:
         result.report(path)
     assert caught.value.where == str(path)

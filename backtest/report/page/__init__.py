@@ -1,1 +1,1 @@
-"""Parts of a page: sections, tables, figures, numbers; written as HTML, Markdown, JSON, or PNG."""
+"""Parts of a page: sections, tables, figures, numbers; written as HTML, Markdown or JSON."""

@@ -1,4 +1,4 @@
-"""Write a page to a file: as HTML, Markdown, JSON, or a picture of its first chart."""
+"""Write a page to a file: as HTML, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import base64
 import functools
 import hashlib
 import json
-import os
-import re
-import shutil
-import subprocess
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,20 +39,23 @@ if TYPE_CHECKING:
 
 
 PACKAGE = "backtest.report"
-FORMATS = ("html", "md", "json", "png")
+FORMATS = ("html", "md", "json")
 LEDGER_ROWS = 30
 """Rows of a ledger that are written in Markdown."""
 
 
 def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
-    chosen = choose_format(path, format_)
+    return save_text(write_text(page, choose_format(path, format_)), path)
+
+
+def save_text(text: str, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a pipe or a terminal
-            write_format(page, path, chosen)
+            path.write_text(text, encoding="utf-8", newline="\n")
         else:
             with replace_file(path.resolve()) as draft:
-                write_format(page, draft, chosen)
+                draft.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise DataError(
             f"cannot write the report: {error.strerror or error}",
@@ -68,15 +65,14 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
     return path
 
 
-def write_format(page: Page, path: Path, format_: str) -> None:
-    if format_ == "png":
-        write_png(page, path)
-    else:
-        path.write_text(write_text(page, format_), encoding="utf-8", newline="\n")
-
-
 def choose_format(path: Path, format_: str | None) -> str:
     ending = path.suffix.lstrip(".").lower()
+    if (format_ or ending) == "png":
+        raise ParameterError(
+            f"a report cannot be a picture, got {format_ or path.name!r}",
+            where="report",
+            cure="write HTML: each chart has a button that saves it as a picture",
+        )
     if format_ is None and ending and ending not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
         raise ParameterError(
@@ -95,7 +91,6 @@ def write_text(page: Page, format_: str) -> str:
         return write_json(page)
     if format_ == "md":
         return write_markdown(page)
-
     return write_html(page)
 
 
@@ -183,93 +178,17 @@ def fence_code(text: str) -> str:
     return f"{marks}\n{text}\n{marks}"
 
 
-BROWSERS = (
-    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
-    "microsoft-edge",
-)  # fmt: skip
-WIDTH, HEIGHT = 1280, 1600
-"""Size in pixels of the window in which a page is measured."""
-TALLEST = 8_000
-"""Greatest height of a picture in pixels."""
-PATIENCE = 60.0
-"""Timeout of a browser run in seconds."""
-
-
-def write_png(page: Page, path: Path) -> None:
-    browser = find_browser()
-    with tempfile.TemporaryDirectory(prefix="backtest-report-") as folder:
-        source, target = Path(folder) / "page.html", Path(folder) / "page.png"
-        source.write_text(write_html(keep_first(page), is_picture=True), "utf-8", newline="\n")
-        drawn, complaint = run_browser(browser, source, HEIGHT, "--dump-dom")
-        height = re.search(r'<html[^>]* data-height="(\d+)"', drawn)
-        if height is not None:
-            tall = min(int(height[1]), TALLEST)
-            _, complaint = run_browser(browser, source, tall, f"--screenshot={target}")
-        if not target.is_file():
-            raise DataError(
-                f"a browser must draw the picture, {Path(browser).name} did not: {complaint}",
-                where=browser,
-                cure="try another browser, or write HTML",
-            )
-        shutil.copyfile(target, path)
-
-
-def keep_first(page: Page) -> Page:
-    chart = next(iter(page.charts), None)
-    if chart is None:
-        return replace(page, write_sections=list)
-    section = next(each for each in page.sections if chart in each.blocks)
-    return replace(page, write_sections=lambda: [replace(section, blocks=[chart])])
-
-
-def find_browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        raise DataError(
-            "a picture is drawn by Chromium, Chrome or Edge, found none of them",
-            where=f"PATH, searched for {', '.join(BROWSERS)}",
-            cure="install one (Debian: apt install chromium), or write HTML and print or save from "
-            "there: every chart has a button that saves it as a picture",
-        )
-    return found
-
-
-def run_browser(browser: str, source: Path, height: int, task: str) -> tuple[str, str]:
-    flags = [
-        "--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--disable-quic", f"--user-data-dir={source.parent / 'profile'}",
-        f"--window-size={WIDTH},{height}", "--virtual-time-budget=10000",
-    ]  # fmt: skip
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        flags.append("--no-sandbox")  # Chromium refuses a sandbox to root; the page is our own
-    try:
-        done = subprocess.run(
-            [browser, *flags, task, source.as_uri()],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"nothing drawn in {PATIENCE:g} s"
-    complaints = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    return done.stdout, complaints[-1]
-
-
 FIRST_ROWS = 50
 """Rows of a ledger that are shown before it is searched."""
 
 
-def write_html(page: Page, *, is_picture: bool = False) -> str:
+def write_html(page: Page) -> str:
     script, library = read_template("page.js"), read_plotly()
     return (
         start_jinja()
         .get_template("page.html")
         .render(
             page=page,
-            is_picture=is_picture,
             name=lambda block: type(block).__name__.lower(),
             first=FIRST_ROWS,
             policy=write_security_policy(script, library),

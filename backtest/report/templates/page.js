@@ -39,7 +39,7 @@
   };
   const offer = (box) => {
     const meta = data.charts[box.dataset.chart].layout.meta;
-    if (!meta || !meta.axes || root.dataset.picture) return;
+    if (!meta || !meta.axes) return;
     const choice = { log: meta.is_log, held: true };
     choices.set(box, choice);
     const bar = document.createElement("div");
@@ -214,7 +214,6 @@
   charts.forEach(offer);
   unpack().then(drawAll).then(() => {
     charts.forEach(listen);
-    if (root.dataset.picture) root.dataset.height = Math.ceil(document.getElementById("main").offsetHeight + document.getElementById("main").offsetTop);
     root.dataset.ready = "yes";
   }).catch((error) => {
     root.dataset.ready = "failed";
