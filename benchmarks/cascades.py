@@ -1,10 +1,9 @@
-"""Time of cascades of liquidations and of simulated markets.
+"""Time of cascades of liquidations.
 
-    python benchmarks/cascades.py [--accounts 100000] [--steps 50000] [--repeat 5]
+    python benchmarks/cascades.py [--accounts 100000] [--repeat 5]
 
 Prints JSON: milliseconds to sweep one side of a sorted ladder, to sort it, and for a whole cascade
-with its books; microseconds per step of a market of ten value funds, and of the leverage cycle.
-Each is the best of some repeats; the first call compiles and is not counted.
+with its books. Each is the best of some repeats; the first call compiles and is not counted.
 """
 
 from __future__ import annotations
@@ -50,27 +49,13 @@ def time_cascades(accounts: int, repeat: int) -> dict[str, float]:
     return {name: 1e3 * measure(each, repeat) for name, each in timed.items()}
 
 
-def time_markets(steps: int, repeat: int) -> dict[str, float]:
-    """Return microseconds per step of the kernels, without the tables."""
-    found = {}
-    for name, agents in (("thurner", bt.agents.Thurner()), ("cycle", bt.agents.LeverageCycle())):
-        seconds = measure(lambda agents=agents: bt.simulate_market(agents, steps=steps), repeat)
-        few = measure(lambda agents=agents: bt.simulate_market(agents, steps=100), repeat)
-        found[f"{name}_us_per_step"] = 1e6 * max(seconds - few, 0.0) / (steps - 100)
-    return found
-
-
 def main() -> None:
     """Print the times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--accounts", type=int, default=100_000)
-    parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--repeat", type=int, default=5)
     given = parser.parse_args()
-    found = {
-        **time_cascades(given.accounts, given.repeat),
-        **time_markets(given.steps, given.repeat),
-    }
+    found = time_cascades(given.accounts, given.repeat)
     sys.stdout.write(json.dumps({**vars(given), **found}, indent=1) + "\n")
 
 

@@ -13,7 +13,6 @@ from docs.ext.markdown import write_table, write_toc
 
 MODULES = {
     "bt.allocate": "backtest.allocate",
-    "bt.agents": "backtest.crowd.agents",
     "bt.features": "backtest.features",
     "bt.funding": "backtest.venue.funding",
     "bt.margin": "backtest.venue.margin",

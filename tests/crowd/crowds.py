@@ -89,10 +89,6 @@ def make_cascade() -> bt.Cascade:
     )  # fmt: skip
 
 
-def make_simulation() -> bt.SimulatedMarket:
-    return bt.simulate_market(bt.agents.Thurner(cap=5), steps=300, compile=False)
-
-
 def make_crowding() -> bt.Crowding:
     return bt.crowding(
         Constant(leverage=2.0), bt.Market.sample(bars=60), venue=free_venue(),

@@ -1,4 +1,4 @@
-"""Cascades, simulated markets and crowding are saved, listed, verified and reported."""
+"""Cascades and crowding are saved, listed, verified and reported."""
 
 import json
 from typing import Any
@@ -12,17 +12,8 @@ from tests.crowd.crowds import (
     longs_failing_at,
     make_cascade,
     make_crowding,
-    make_simulation,
     plain_venue,
 )
-
-
-def test_a_loaded_market_is_the_simulated_one(tmp_path):
-    made = make_simulation()
-    loaded = bt.SimulatedMarket.load(made.save(tmp_path))
-    assert loaded.market == made.market
-    assert loaded.market.synthetic
-    pd.testing.assert_frame_equal(loaded.leverage, made.leverage, check_freq=False)
 
 
 def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):
@@ -38,7 +29,6 @@ def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):
 
 @pytest.mark.parametrize(("make", "number", "caption"), [
     (make_cascade, "multiplier", "The ladder of liquidations"),
-    (make_simulation, "kurtosis", "BTC daily"),
     (make_crowding, "reproduction", "Measures by share"),
 ])  # fmt: skip
 def test_reports_have_the_numbers(make, number, caption, tmp_path):

@@ -154,20 +154,6 @@ def test_moved_prices_are_a_valid_market():
     assert move_prices(market, np.zeros(50)) is market
 
 
-@pytest.mark.slow
-def test_policies_make_a_market():
-    mix = {Constant(leverage=2.0): 0.3, VolTarget(target=0.6): 0.3}
-    agents = bt.agents.Policies(mix, venue=free_venue(), open_interest=0.1, impact=bt.Linear(0.2))
-    sim = bt.simulate_market(agents, steps=100, seed=2, compile=False)
-    base = bt.Market.sample(bars=100, seed=2)
-    assert sim.market.n_bars == 100
-    assert list(sim.leverage) == [repr(policy) for policy in mix]
-    assert (sim.market.close != base.close).any()
-    assert np.abs(sim.market.close / base.close - 1.0).max() < 0.1
-    again = bt.simulate_market(agents, steps=100, seed=2, compile=False)
-    assert again.manifest == sim.manifest
-
-
 @pytest.mark.parametrize("bad", [
     {"open_interest": 0.0},
     {"open_interest": math.nan},

@@ -26,9 +26,8 @@ HELPERS = ("known_truth.py", "real_walks.py", "replications/comparison.py", "rep
 SMALLEST: dict[str, str] = {
     "both.py": "--only import --repeat 1",
     "contagion.py": "--out PICTURE",
-    "calm_and_cycle.py": "--steps 600 --trials 4 --seeds 1",
     "carry.py": "FOLDER --from 2023-01-01 --to 2023-02-10",
-    "cascades.py": "--accounts 500 --steps 200 --repeat 1",
+    "cascades.py": "--accounts 500 --repeat 1",
     "defaults.py": "FOLDER --draws 4 --only VolTarget Constant --from 2023-01-01 --to 2023-02-10",
     "fetch.py": "--months 1 --interval 1h",
     "forecast_models.py": "QUARTER --least 20 --paths 4 --models gbm --from 2023-01-01 "
@@ -64,7 +63,6 @@ SMALLEST: dict[str, str] = {
     "reproduced.py": "FACTORS --only rebalancing_flows --out REPRODUCED",
     "replications/rebalancing_flows.py": "--days 30",
     "replications/thorp_ruin.py": "--walks 4 --years 1",
-    "replications/basel_cycle.py": "--steps 400 --seeds 1",
     "replications/cppi_gap.py": "--paths 20",
     "replications/daily_funds.py": "FACTORS",
     "replications/grossman_zhou.py": "--years 1",
@@ -74,7 +72,6 @@ SMALLEST: dict[str, str] = {
     "replications/moreira_muir_factors.py": "FACTORS",
     "replications/real_time_scale.py": "FACTORS",
     "replications/volatility_targeting.py": "FACTORS",
-    "replications/value_funds.py": "--steps 500 --seeds 1",
 }
 """The arguments of each at its smallest size, by file."""
 

@@ -7,7 +7,6 @@ import json
 import math
 from pathlib import Path
 
-import basel_cycle
 import cppi_gap
 import daily_funds
 import grossman_zhou
@@ -20,7 +19,6 @@ import pytest
 import real_time_scale
 import rebalancing_flows
 import thorp_ruin
-import value_funds
 import volatility_targeting
 from comparison import Row, write
 from paths import Jumps, jump_walk, market_of, mirrored_walks
@@ -205,36 +203,10 @@ def test_a_comparison_prints_a_table_and_json_and_says_what_differs(capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "against"),
-    [("value_funds", "second implementation"), ("basel_cycle", "paper's statement")],
-)
-def test_no_table_calls_figures_published_that_no_paper_prints(name, against, capsys, monkeypatch):
-    """Both tables headed a second implementation's figures, or our reading, as published."""
-    module = globals()[name]
-    monkeypatch.setattr(module, "replicate", lambda *_: [Row("one", 1.0, 1.0)])
-    monkeypatch.setattr("sys.argv", [name])
-    module.main()
-    told = capsys.readouterr().out
-    assert "published" not in told
-    assert json.loads(told.splitlines()[-1])["against"] == against
-
-
-@pytest.mark.parametrize(
     "name", sorted(p.stem for p in (ROOT / "benchmarks" / "replications").glob("*.py"))
 )
 def test_every_replication_is_tested_here(name):
     assert name in globals() or name in ("paths", "comparison")
-
-
-@pytest.mark.slow
-def test_value_funds_have_the_facts_of_the_other_implementation():
-    rows = check(value_funds.replicate(seeds=2))
-    assert rows["cap 10: hill"].ours < 0.5 * rows["cap 0: hill"].ours
-
-
-def test_the_basel_cycle_has_its_period_and_its_critical_leverages():
-    rows = check(basel_cycle.replicate())
-    assert rows["it falls as the bank grows"].ours == 1.0
 
 
 @slow

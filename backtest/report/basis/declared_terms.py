@@ -82,7 +82,7 @@ def describe_rest(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[s
     for name, value in settings.items():
         title = f"{of} {name}".strip().replace("_", " ")
         if isinstance(value, Mapping):
-            yield from describe_rest(value, "" if name in ("arguments", "agents") else title)
+            yield from describe_rest(value, "" if name == "arguments" else title)
         elif isinstance(value, list):
             if value and not isinstance(value[0], Mapping | list):
                 yield title, ", ".join(map(format_setting, value))
