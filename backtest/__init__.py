@@ -77,11 +77,9 @@ if TYPE_CHECKING:
         Cascade,
         Counterparty,
         Crowd,
-        Crowding,
         Linear,
         SquareRoot,
         cascade,
-        crowding,
     )
     from backtest.features import (
         BookCalculation,
@@ -168,7 +166,6 @@ __all__ = [
     "Counterparty",
     "CrossValidation",
     "Crowd",
-    "Crowding",
     "DataError",
     "Earlier",
     "FeeTier",
@@ -230,7 +227,6 @@ __all__ = [
     "compare",
     "crashes",
     "cross_validate",
-    "crowding",
     "decide",
     "decide_every",
     "folds",

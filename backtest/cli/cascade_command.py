@@ -9,7 +9,7 @@ import typer
 
 import backtest
 from backtest.base import ParameterError, from_plain
-from backtest.cli.experiment import Experiment, build_single_experiment
+from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
 from backtest.cli.flags import CROWD, RESULTS, AsJson, Results, Save, option
@@ -17,6 +17,7 @@ from backtest.cli.printing import save_and_print
 from backtest.cli.run_command import run_with_progress
 from backtest.crowd import Cascade, Linear, SquareRoot
 from backtest.engine import Result
+from backtest.market import unwrap_market
 
 EXAMPLES = """
 backtest cascade --shock -0.1 --open-interest 3e9
@@ -25,25 +26,6 @@ backtest cascade --shock 0.1 --open-interest 3e9 --impact linear:0.2 --recovery 
 backtest cascade --shock -0.1 --open-interest 3e9 --policy constant --set leverage=8
 """
 
-ImpactText = Annotated[
-    str,
-    option(
-        CROWD,
-        "Price impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT (sqrt:1).",
-        "--impact",
-    ),
-]
-Volume = Annotated[
-    float | None, option(CROWD, "Money traded per day (mean of the last 30 days).", "--volume")
-]
-Recovery = Annotated[
-    str | None,
-    option(CROWD, "Half-life of the impact, such as 2h (none: it is permanent).", "--recovery"),
-]
-OpenInterest = Annotated[
-    float, option(CROWD, "Notional of all leveraged accounts, in money.", "--open-interest")
-]
-
 
 def cascade(  # noqa: PLR0913 - one per flag
     draft: Draft,
@@ -51,7 +33,7 @@ def cascade(  # noqa: PLR0913 - one per flag
     shock: Annotated[
         float, option(CROWD, "The price move that starts the cascade; -0.1 is a fall of 10 %.")
     ],
-    open_interest: OpenInterest,
+    open_interest: Annotated[float, option(CROWD, "Notional of all leveraged accounts, in money.")],
     leverage: Annotated[
         str,
         option(
@@ -62,13 +44,24 @@ def cascade(  # noqa: PLR0913 - one per flag
     long_share: Annotated[float, option(CROWD, "Share of the notional that is long (0.5).")] = 0.5,
     accounts: Annotated[int, option(CROWD, "Number of accounts (100,000).")] = 100_000,
     seed: Annotated[int, option(CROWD, "Seed of the accounts (0).", "--crowd-seed")] = 0,
-    impact: ImpactText = "sqrt:1",
-    volume: Volume = None,
+    impact: Annotated[
+        str,
+        option(
+            CROWD,
+            "Price impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT (sqrt:1).",
+        ),
+    ] = "sqrt:1",
+    volume: Annotated[
+        float | None, option(CROWD, "Money traded per day (mean of the last 30 days).")
+    ] = None,
     insurance: Annotated[float, option(CROWD, "Money in the insurance fund (0).")] = 0.0,
     adl: Annotated[
         str, option(CROWD, "Auto-deleveraging: 'queue' (default), 'pro-rata' or 'none'.")
     ] = "queue",
-    recovery: Recovery = None,
+    recovery: Annotated[
+        str | None,
+        option(CROWD, "Half-life of the impact, such as 2h (none: it is permanent)."),
+    ] = None,
     jump: Annotated[
         bool, option(CROWD, "The price jumps: nobody trades on the way.", "--jump")
     ] = False,
@@ -82,7 +75,7 @@ def cascade(  # noqa: PLR0913 - one per flag
     at the end.
     """
     law = read_impact(impact)
-    experiment = build_single_experiment(draft, "backtest cascade")
+    experiment = build_single_experiment(draft)
     market = experiment.market
     crowd = backtest.Crowd.from_leverage(
         open_interest=open_interest,
@@ -106,6 +99,23 @@ def cascade(  # noqa: PLR0913 - one per flag
         me=run_own_account(experiment),
     )
     print_cascade(done, results if save else None, as_json=as_json)
+
+
+def build_single_experiment(draft: Draft) -> Experiment:
+    experiment = build_experiment(draft)
+    unwrap_market(
+        experiment.market,
+        where="--data, --instrument",
+        problem="backtest cascade takes one market",
+        cure="give one folder with one instrument",
+    )
+    if "overlay" in experiment.terms:
+        raise ParameterError(
+            "backtest cascade is about one position, got an overlay",
+            where="--overlay",
+            cure="leave --overlay out, or combine the policies instead",
+        )
+    return experiment
 
 
 def run_own_account(experiment: Experiment) -> Result | None:
@@ -147,14 +157,3 @@ def read_impact(text: str) -> SquareRoot | Linear:
             cure="write --impact sqrt:1, for example",
         )
     return law(*numbers)
-
-
-def read_shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(each) for each in text.split(","))
-    except ValueError as error:
-        raise ParameterError(
-            f"shares must be numbers with commas between them, got {text!r}",
-            where="--shares",
-            cure="write --shares 0,0.01,0.05",
-        ) from error

@@ -32,7 +32,7 @@ from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import format_typed
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
 from backtest.engine.indicator_rules import RULES
-from backtest.market import Market, Markets, as_markets, find_clock, read_weight_file, unwrap_market
+from backtest.market import Market, Markets, as_markets, find_clock, read_weight_file
 from backtest.market.panel_data import MAX_AGE
 from backtest.options import Chain, Surfaces, find_underlying
 from backtest.venue import Option, OptionField, RateCurve, Venue, require_costs
@@ -105,24 +105,6 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     elif span.start is not None:
         warn_of_cold_start(span.start)
     return Experiment(market, policy, terms)
-
-
-def build_single_experiment(draft: Draft, command: str, *, warms: bool = True) -> Experiment:
-    """Build the objects that a draft describes, for a command that takes one instrument."""
-    experiment = build_experiment(draft, warms=warms)
-    unwrap_market(
-        experiment.market,
-        where="--data, --instrument",
-        problem=f"{command} takes one market",
-        cure="give one folder with one instrument",
-    )
-    if "overlay" in experiment.terms:
-        raise ParameterError(
-            f"{command} is about one position, got an overlay",
-            where="--overlay",
-            cure="leave --overlay out, or combine the policies instead",
-        )
-    return experiment
 
 
 def build_run_command(draft: Draft, values: Mapping[str, object]) -> str:

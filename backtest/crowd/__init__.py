@@ -1,4 +1,4 @@
-"""Crowds of leveraged accounts: cascades, crowding, default of a venue."""
+"""Crowds of leveraged accounts: cascades, default of a venue."""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,8 @@ if TYPE_CHECKING:
     from backtest.crowd.cascade_record import Cascade
     from backtest.crowd.counterparty import Counterparty
     from backtest.crowd.crowd import Crowd
-    from backtest.crowd.crowding import crowding
-    from backtest.crowd.crowding_record import Crowding
     from backtest.crowd.impact import Linear, SquareRoot
 
-RESULTS = ("Cascade", "Crowding")
+RESULTS = ("Cascade",)
 
 open_door(__name__)

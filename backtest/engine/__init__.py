@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from backtest.engine.record import new_record_of_one
     from backtest.engine.result import Result
     from backtest.engine.result_files import name_result
-    from backtest.engine.result_tables import filled_changes, value_of
+    from backtest.engine.result_tables import value_of
     from backtest.engine.result_text import measure_holding
     from backtest.engine.resumed_run import History, append_last_bar, check_rules, join_market
     from backtest.engine.resumed_run import is_same_account, read_resume
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from backtest.engine.run_options import RunOptions
     from backtest.engine.run_record import sample_risk_free
     from backtest.engine.run_result import finish
-    from backtest.engine.run_setup import check_kinds, fits_one_position
+    from backtest.engine.run_setup import fits_one_position
     from backtest.engine.run_setup import needs_general_loop, set_up_run, take_markets, widen_market
     from backtest.engine.run_warnings import warn_of_last_prices, warn_of_market, warn_of_weights
     from backtest.engine.run_warnings import warn_once

@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.strategies import Constant
-from tests.markets import free_venue
 
 RATE = 0.01
 """The maintenance rate of :func:`plain_venue`."""
@@ -86,12 +84,4 @@ def make_cascade() -> bt.Cascade:
     return bt.cascade(
         uniform_ladder(200, 0.2), plain_venue(slippage=0.02), shock=-0.03, insurance=20.0,
         impact=bt.Linear(5e-5), volume=1.0, me=me,
-    )  # fmt: skip
-
-
-def make_crowding() -> bt.Crowding:
-    return bt.crowding(
-        Constant(leverage=2.0), bt.Market.sample(bars=60), venue=free_venue(),
-        account=bt.Account(), open_interest=1e8, impact=bt.SquareRoot(1.0), shares=(0.0, 0.01),
-        starts=0, compile=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Cascades and crowding are saved, listed, verified and reported."""
+"""Cascades are saved, listed, verified and reported."""
 
 import json
 from typing import Any
@@ -11,7 +11,6 @@ from tests.commands import call
 from tests.crowd.crowds import (
     longs_failing_at,
     make_cascade,
-    make_crowding,
     plain_venue,
 )
 
@@ -29,7 +28,6 @@ def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):
 
 @pytest.mark.parametrize(("make", "number", "caption"), [
     (make_cascade, "multiplier", "The ladder of liquidations"),
-    (make_crowding, "reproduction", "Measures by share"),
 ])  # fmt: skip
 def test_reports_have_the_numbers(make, number, caption, tmp_path):
     made = make()
@@ -56,8 +54,6 @@ def test_a_cascade_of_given_positions_has_a_report(tmp_path):
 
 CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9", "--accounts", "2000",
            "--from", "2023-11-01")  # fmt: skip
-CROWD = ("crowd", "--open-interest", "3e9", "--shares", "0,0.01", "--starts", "0", "--from",
-         "2023-12-25", "--policy", "constant", "--set", "leverage=2")  # fmt: skip
 
 
 @pytest.fixture
@@ -99,16 +95,6 @@ def test_cascade_gives_json_and_changes_with_its_options(capsys):
 
 
 @pytest.mark.usefixtures("_plainly")
-def test_crowd_prints_and_saves(capsys, tmp_path):
-    code, out, err = call(capsys, *CROWD, "--results", tmp_path)
-    assert code == 0, err
-    assert "of open interest" in out
-    code, out, err = call(capsys, *CROWD, "--no-save", "--json")
-    assert code == 0, err
-    assert [row["share"] for row in json.loads(out)["table"]] == [0.0, 0.01]
-
-
-@pytest.mark.usefixtures("_plainly")
 @pytest.mark.parametrize("words", [
     ("cascade", "--open-interest", "1e9"),
     ("cascade", "--shock", "nan", "--open-interest", "1e9"),
@@ -118,10 +104,6 @@ def test_crowd_prints_and_saves(capsys, tmp_path):
     (*CASCADE, "--leverage", "much"),
     (*CASCADE, "--adl", "later"),
     (*CASCADE, "--accounts", "0"),
-    (*CROWD, "--shares", "some"),
-    (*CROWD, "--shares", "2"),
-    (*CROWD, "--horizon", "99999d", "--starts", "2"),
-    ("crowd",),
 ])  # fmt: skip
 def test_bad_flags_exit_with_2_and_save_nothing(capsys, tmp_path, words):
     code, out, err = call(capsys, *words, "--results", tmp_path)

@@ -151,15 +151,6 @@ def call_cascade(market: Any) -> Any:
     return {"entry": crowd.entry, "quantity": crowd.quantity, "price": crowd.price}
 
 
-def call_crowding(market: Any) -> Any:
-    first = market if isinstance(market, bt.Market) else market.select("AAA")
-    found = bt.crowding(
-        Hold(2.0), first, **PLAIN, open_interest=1e6, starts=0,
-        impact=bt.Linear(2e-12), shares=(0.0, 0.01),
-    )  # fmt: skip
-    return read_table(found.table)
-
-
 def call_realization(market: Any) -> Any:
     given = {**TERMS, "account": ACCOUNT.override({"stop_loss": 0.02, "take_profit": 0.02})}
     found = bt.run(market, Hold(3.0), **given).realization()

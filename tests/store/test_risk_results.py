@@ -11,7 +11,7 @@ from backtest.crowd.crowd_record import CrowdRecord
 from backtest.report.declared_page import build_declared
 from backtest.strategies import Constant
 from tests.commands import call
-from tests.crowd.crowds import make_cascade, make_crowding
+from tests.crowd.crowds import make_cascade
 from tests.fast_cases import every_nth
 from tests.markets import free_venue
 from tests.risk.accounts import Hold, free_account
@@ -66,11 +66,11 @@ def make_capacity() -> SavedResult:
 
 KINDS = {
     *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity"),
-    *("capacity", "cascade", "crowding"),
+    *("capacity", "cascade"),
 }
 MAKERS = (
     *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
-    *(make_capacity, make_cascade, make_crowding),
+    *(make_capacity, make_cascade),
 )
 
 

@@ -68,11 +68,6 @@ def risk(policy: type[bt.Policy], **given: Any) -> Any:
     return bt.liquidation_risk(paths, policy(), **TERMS, **given)
 
 
-def crowd(policy: type[bt.Policy], **given: Any) -> Any:
-    impact = {"open_interest": 1e6, "impact": bt.Linear(2e-7)}
-    return bt.crowding(policy(), MARKET, **impact, starts=0, **TERMS, **given)
-
-
 def tune_on_paths(policy: type[bt.Policy], **given: Any) -> Any:
     paths = bt.simulate_paths(MARKET, "gbm", paths=20, horizon="5d")
     terms = {"constraints": {"p_liquidation_5d": "<= 0.5"}, "paths": paths}
@@ -97,7 +92,6 @@ WINGS = {
 """Calls that try many sets."""
 SINGLES = {
     "risk on paths": risk,
-    "crowding": crowd,
     "bounds": lambda policy, **given: bt.bounds(MARKET, policy(), **TERMS, **given),
     "sensitivity": lambda policy, **given: bt.sensitivity(MARKET, policy(), **TERMS, **given),
     "max_leverage": lambda policy, **given: bt.max_leverage(
