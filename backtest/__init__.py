@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     from backtest.compare import Comparison, compare
     from backtest.crowd import (
         Cascade,
-        Counterparty,
         Crowd,
         Linear,
         SquareRoot,
@@ -163,7 +162,6 @@ __all__ = [
     "Combinator",
     "Comparison",
     "Contract",
-    "Counterparty",
     "CrossValidation",
     "Crowd",
     "DataError",

@@ -1,4 +1,4 @@
-"""Crowds of leveraged accounts: cascades, default of a venue."""
+"""Crowds of leveraged accounts, and cascades of their liquidations."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,6 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.crowd.cascade import cascade
     from backtest.crowd.cascade_record import Cascade
-    from backtest.crowd.counterparty import Counterparty
     from backtest.crowd.crowd import Crowd
     from backtest.crowd.impact import Linear, SquareRoot
 
