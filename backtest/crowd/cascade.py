@@ -46,7 +46,6 @@ from backtest.crowd.forced_round import Round, RoundOutcome, do_round
 from backtest.crowd.impact import Impact, ImpactCurve, check_impact
 from backtest.crowd.liquidation_ladder import build_ladder, sweep_ladder
 from backtest.crowd.own_account import describe_own_account, read_own_account
-from backtest.crowd.spiral_margin import MarginSource, read_margin_source
 from backtest.engine import Result
 from backtest.venue import Venue
 
@@ -62,6 +61,7 @@ class Settings(NamedTuple):
     insurance: float
     adl: str | None
     decay: float
+    margin: float
     curve: ImpactCurve
 
 
@@ -80,7 +80,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     recovery: str | None = None,
     round_time: str = "1m",
     jump: bool = False,
-    margin: MarginSource = None,
+    margin: float = 1.0,
     me: Result | Account | Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cascade:
@@ -115,10 +115,8 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         Whether the shock is a jump, on whose way nobody trades: all that fail in it trade at its
         end, and many are bankrupt. Otherwise the price moves through it, and each account trades
         at its liquidation price, or behind those that fail before it.
-    margin : float or callable, optional
-        The multiplier of maintenance margin, 1 by default. A callable takes a Market and returns
-        a Series, as :mod:`backtest.margin_rules`: it sees the crowd's market with a bar for each
-        round, and sets the multiplier of the next.
+    margin : float
+        The multiplier of maintenance margin.
     me : Result, Account or mapping, optional
         One's own account in the crowd: the state of a run at its end; an account that is long with
         its ``venue_leverage`` (or ``max_leverage``) at the price; or side, quantity, entry and
@@ -151,10 +149,9 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
     curve = check_impact(impact, where=WHERE).curve(
         volume=volume, market=market, contract=venue.contract
     )
-    settings = read_settings(shock, insurance, adl, recovery, round_time, curve)
+    settings = read_settings(shock, insurance, adl, recovery, round_time, margin, curve)
     own = read_own_account(me, venue, start)
     everyone = known if own is None else own.join(known)
-    source = read_margin_source(margin, market)
     rules = read_forced_rules(venue)
     terms = CascadeTerms(
         rules=rules,
@@ -166,9 +163,9 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         decay=settings.decay,
         is_jump=jump,
     )
-    state = open_state(everyone, rules.margin, settings.insurance, source.first, start)
+    state = open_state(everyone, rules.margin, settings.insurance, settings.margin, start)
     clearing = find_clearing_prices(state, terms, shock)
-    rows, outcomes, final = run_rounds(state, terms, source, progress)
+    rows, outcomes, final = run_rounds(state, terms, progress)
     tables = {"rounds": pd.DataFrame(rows), "accounts": tabulate_outcomes(state, len(known))}
     tables["rounds"].index.name = "round"
     tables["ladder"] = replace(known, price=start).ladder().reset_index()
@@ -192,7 +189,7 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
         "recovery": recovery,
         "round_time": round_time,
         "jump": bool(jump),
-        "margin": source.describe(),
+        "margin": settings.margin,
         "me": None if own is None else own.describe(),
     }
     manifest = build_cascade_manifest(known, venue, to_plain(facts), to_plain(arguments))
@@ -202,14 +199,12 @@ def cascade(  # noqa: PLR0913 - keywords, each with a default that is said
 def run_rounds(
     state: CascadeState,
     terms: CascadeTerms,
-    source: Any,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Round], list[RoundOutcome], float]:
     mark, pressure = terms.shocked, Pressure(0.0, terms.start)
     rows = [describe_start(state, terms)]
     outcomes: list[RoundOutcome] = []
     while True:
-        source.update(state, mark)
         failing = np.flatnonzero(find_failing(state.quantity, state.liquidation, mark))
         if not len(failing):
             return rows, outcomes, mark
@@ -241,7 +236,7 @@ def run_rounds(
 def describe_start(state: CascadeState, terms: CascadeTerms) -> Round:
     nothing = dict.fromkeys(Round._fields, 0.0)
     known = {"mark": terms.start, "price": terms.shocked, "insurance": state.fund}
-    return Round(**{**nothing, **known, "accounts": 0, "multiplier": state.multiplier})  # type: ignore[arg-type] # by name
+    return Round(**{**nothing, **known, "accounts": 0})  # type: ignore[arg-type] # by name
 
 
 def describe_round(
@@ -261,7 +256,6 @@ def describe_round(
         adl_paid=done.adl_paid,
         haircuts=done.haircuts,
         unpaid=done.unpaid,
-        multiplier=state.multiplier,
         off=off,
     )
 
@@ -330,6 +324,7 @@ def read_settings(
     adl: str | None,
     recovery: str | None,
     round_time: str,
+    margin: float,
     curve: ImpactCurve,
 ) -> Settings:
     Number(-1.0, 10.0, open_low=True).check("shock", shock, where=Place("shock", of=WHERE))
@@ -340,4 +335,7 @@ def read_settings(
     decay = 1.0
     if recovery is not None:
         decay = 0.5 ** (step / parse_duration(recovery, where=Place("recovery", of=WHERE)))
-    return Settings(float(shock), fund, adl, decay, curve)
+    rise = check_range(
+        "margin", margin, where=Place("margin", of=WHERE), low=0.0, high=100.0, open_low=True
+    )
+    return Settings(float(shock), fund, adl, decay, rise, curve)

@@ -44,8 +44,8 @@ class Cascade(CrowdRecord):
         failed) and ``price`` (after their flow); ``long`` and ``short``, the notionals liquidated
         in the market, and ``adl``, closed against winners, all at the price before the shock;
         ``insurance``, the fund afterwards; ``fees``; ``deficit``, what bankrupt accounts lacked,
-        and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``; the ``multiplier``
-        of margin; and ``off``, the error of the books as a share.
+        and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``;
+        and ``off``, the error of the books as a share.
     accounts : DataFrame
         A row per account: ``quantity`` left, the ``round`` in which it failed (0: never),
         ``close_price``, contracts ``deleveraged``, and the ``haircut`` in money.

@@ -38,7 +38,6 @@ class Round(NamedTuple):
     adl_paid: float
     haircuts: float
     unpaid: float
-    multiplier: float
     off: float
 
 

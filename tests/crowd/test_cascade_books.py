@@ -138,24 +138,13 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
     assert falls[1] == pytest.approx(falls[0] / 2.0)
 
 
-def test_a_margin_rule_that_sees_the_rounds_makes_a_spiral():
-    market = bt.Market.sample(bars=400)
-    crowd = bt.Crowd.from_leverage(
-        open_interest=1e8, leverage="uniform:5:40", entries=market, accounts=2_000
-    )
-    terms: dict[str, Any] = {"shock": -0.02, "impact": bt.SquareRoot(1.0), "insurance": math.inf}
-
-    def rule(seen: bt.Market) -> pd.Series:
-        """Double the margin if the last bar moved by more than 1 %."""
-        moved = np.abs(np.log(seen.close / seen.open)) > 0.01
-        x = np.where(np.concatenate([[False], moved[:-1]]), 2.0, 1.0)
-        return pd.Series(x, index=pd.DatetimeIndex(seen.time, tz="UTC"))
-
-    still = bt.cascade(crowd, plain_venue(), **terms)
-    spiral = bt.cascade(crowd, plain_venue(), margin=rule, **terms)
-    assert still.rounds["multiplier"].max() == 1.0
-    assert spiral.rounds["multiplier"].max() == 2.0
-    assert spiral.outcome["liquidated"] > still.outcome["liquidated"]
+def test_a_multiplier_of_margin_moves_the_price_of_liquidation():
+    """c + q (L - 100) = 2 RATE q L at L = 94.05 / 0.98 = 95.97, where it was 95."""
+    crowd = longs_failing_at(np.array([95.0]))
+    terms: dict[str, Any] = {"impact": bt.Linear(0.0), "margin": 2.0}
+    assert bt.cascade(crowd, plain_venue(), shock=-0.0402, **terms).outcome["liquidated"] == 0
+    hit = bt.cascade(crowd, plain_venue(), shock=-0.0404, **terms)
+    assert hit.accounts["close_price"].item() == pytest.approx(94.05 / 0.98)
 
 
 def test_the_same_arguments_give_the_same_bits():
@@ -186,7 +175,6 @@ BAD: tuple[dict[str, Any], ...] = (
     {"round_time": "0m"},
     {"margin": 0.0},
     {"margin": math.nan},
-    {"margin": lambda market: market},
     {"price": -1.0},
     {"me": 3},
     {"me": bt.Account()},
