@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,18 @@ from backtest.base import (
     Headline,
     ParameterError,
     Part,
+    SavedResult,
     ShownChart,
     ShownTable,
+    checked,
+    compute_id,
+    find_versions,
     format_percent,
+    from_plain,
+    list_records,
+    to_plain,
 )
-from backtest.crowd.crowd_record import CrowdRecord, build_crowd_manifest, describe_crowd_data
+from backtest.engine import describe_history
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
@@ -34,7 +43,7 @@ PAYERS = {
 }
 
 
-class Cascade(CrowdRecord):
+class Cascade(SavedResult):
     """The outcome of :func:`backtest.cascade`.
 
     Attributes
@@ -44,8 +53,8 @@ class Cascade(CrowdRecord):
         failed) and ``price`` (after their flow); ``long`` and ``short``, the notionals liquidated
         in the market, and ``adl``, closed against winners, all at the price before the shock;
         ``insurance``, the fund afterwards; ``fees``; ``deficit``, what bankrupt accounts lacked,
-        and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``;
-        and ``off``, the error of the books as a share.
+        and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``; and
+        ``off``, the error of the books as a share.
     accounts : DataFrame
         A row per account: ``quantity`` left, the ``round`` in which it failed (0: never),
         ``close_price``, contracts ``deleveraged``, and the ``haircut`` in money.
@@ -55,16 +64,23 @@ class Cascade(CrowdRecord):
 
     kind = "cascade"
     table_names = ("rounds", "accounts", "ladder")
-    index_names: ClassVar[Mapping[str, str]] = {"rounds": "round"}
 
+    @checked
     def __init__(
         self,
         tables: Mapping[str, pd.DataFrame],
         manifest: Mapping[str, Any],
         crowd: Crowd | None = None,
     ) -> None:
-        super().__init__(tables, manifest)
+        self.tables = dict(tables)
+        self.manifest = manifest
         self._crowd = crowd
+
+    @cached_property
+    def outcome(self) -> dict[str, Any]:
+        """The numbers of the result by name."""
+        found: dict[str, Any] = from_plain(self.manifest["outcome"])
+        return found
 
     @property
     def crowd(self) -> Crowd:
@@ -164,6 +180,16 @@ class Cascade(CrowdRecord):
         return f"Cascade of {self.manifest['crowd'].get('accounts', 0):,} accounts after {shock}"
 
     @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return self.title
+
+    @property
+    def about(self) -> str:
+        """That there are positions and no market."""
+        return "" if self.manifest["data"]["bars"] else "Positions given, without a market"
+
+    @property
     def note(self) -> str:
         """The final move over the shock."""
         return f"{self.multiplier:.2f} times the shock"
@@ -246,6 +272,37 @@ class Cascade(CrowdRecord):
         return ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
                           ("price", *titles))  # fmt: skip
 
+    @classmethod
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        found = cls({}, manifest)
+        return {"policy": found.title, "title": found.title, "note": found.note}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
+        tables = {name: list_records(table) for name, table in self.tables.items()}
+        data: dict[str, Any] = to_plain(
+            {
+                self.kind: self.manifest,
+                "verdict": self.verdict,
+                "numbers": {each.name: each.value for each in self.list_numbers()},
+                **{name: rows for name, rows in tables.items() if rows is not None},
+            }
+        )
+        return data
+
+    def _lay_out(self) -> dict[str, pd.DataFrame]:
+        return {name: self.tables[name] for name in self.table_names}
+
+    @classmethod
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        folder: Path,  # noqa: ARG003
+    ) -> Self:
+        tables["rounds"].index.name = "round"
+        return cls(tables, manifest)
+
     def __repr__(self) -> str:
         return f"<Cascade of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds>"
 
@@ -284,14 +341,21 @@ class Cascade(CrowdRecord):
 def build_cascade_manifest(
     crowd: Crowd, venue: Venue, outcome: Mapping[str, Any], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    source = repr(crowd) if crowd.market is None else repr(crowd.market)
-    content = crowd.content_hash
-    known = content if crowd.market is None else crowd.market.content_hash
-    data = describe_crowd_data(crowd.market, source, known)
-    parts = {
-        "crowd": {**crowd.origin, "content_hash": content},
-        "venue": venue.to_dict(),
-        "arguments": dict(arguments),
-        "outcome": dict(outcome),
+    market, content = crowd.market, crowd.content_hash
+    data = {
+        **describe_history(market),
+        "source": repr(crowd if market is None else market),
+        "content_hash": content if market is None else market.content_hash,
     }
-    return build_crowd_manifest("cascade", data, parts)
+    manifest = to_plain(
+        {
+            "kind": "cascade",
+            "data": data,
+            "crowd": {**crowd.origin, "content_hash": content},
+            "venue": venue.to_dict(),
+            "arguments": dict(arguments),
+            "outcome": dict(outcome),
+            "versions": find_versions(),
+        }
+    )
+    return {"id": compute_id(manifest), **manifest}

@@ -7,7 +7,6 @@ import pytest
 
 import backtest as bt
 from backtest.base.saved_result import SavedResult
-from backtest.crowd.crowd_record import CrowdRecord
 from backtest.report.declared_page import build_declared
 from backtest.strategies import Constant
 from tests.commands import call
@@ -75,7 +74,7 @@ MAKERS = (
 
 
 def list_tables(result: SavedResult) -> dict[str, pd.DataFrame | None]:
-    if isinstance(result, CrowdRecord):
+    if isinstance(result, bt.Cascade):
         return dict(result.tables)
     return {name: getattr(result, name) for name in result.table_names}
 
