@@ -246,7 +246,7 @@ KEYS = (
     Key("validate", "test_groups", int, "--test-groups", FOLDS,
         "Number of groups in each test (2)."),
     Key("validate", "embargo", str | int, "--embargo", FOLDS,
-        "Bars, or a duration, left out of training after a test group: auto (default), 24, 5d."),
+        "Bars, or a duration, left out of training after a test group: 24, 5d (1 % of all bars)."),
     Key("validate", "carry", bool, "--no-carry", FOLDS,
         "Open a new account in every fold, for comparison only."),
     Key("validate", "objective", Objective | list[Objective], "--objective", RANKING,

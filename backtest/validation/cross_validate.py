@@ -37,7 +37,7 @@ from backtest.tune import describe_market, find_distinct, record_look
 from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.fold_search import read_other_tries, record_drawn
 from backtest.validation.group_runs import (
-    MOST_EMBARGO,
+    USUAL_EMBARGO,
     GroupRuns,
     Groups,
     SplitScores,
@@ -67,7 +67,7 @@ from backtest.validation.tuning_procedure import (
     silence_runs,
 )
 from backtest.validation.validation_files import find_finished, open_progress
-from backtest.validation.walk_figures import finite_or_nan, measure_memory
+from backtest.validation.walk_figures import finite_or_nan
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -84,7 +84,6 @@ class SplitPlan(NamedTuple):
     groups: Groups
     k: int
     embargo: int
-    memory: int
     skipped: int
 
 
@@ -105,7 +104,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     constraints: Mapping[str, str] | None = None,
     groups: int = 10,
     test_groups: int = 2,
-    embargo: int | str = "auto",
+    embargo: int | str | None = None,
     trials: int | None = None,
     seed: int = 0,
     store: str | Path | None = None,
@@ -137,11 +136,10 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     groups, test_groups : int
         N groups of whole sampling periods, k of them in each test: C(N, k) splits and
         k/N · C(N, k) paths.
-    embargo : int or str
+    embargo : int or str, optional
         Bars, or a duration, at the beginning of a train group that follows a test group, whose
-        returns do not count, rounded up to whole sampling periods. ``"auto"`` is the memory of the
-        policy's columns (:func:`backtest.validation.walk_figures.measure_memory`), at most a
-        quarter of a group.
+        returns do not count, rounded up to whole sampling periods; 1 % of all bars by default.
+        It should be as long as the policy's columns remember: their longest window.
     trials : int, optional
         Sets, drawn evenly from the space (scrambled Sobol points); 2,000 by default.
     store : str or Path, optional
@@ -200,21 +198,17 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
 
 
 def plan_splits(
-    procedure: Procedure, groups: int, test_groups: int, embargo: int | str
+    procedure: Procedure, groups: int, test_groups: int, embargo: int | str | None
 ) -> SplitPlan:
     market, sampling = procedure.terms.market, procedure.terms.sampling
     n, k = check_counts(groups, test_groups)
     cut = split_groups(market, n, sampling)
-    memory = -1
-    if embargo == "auto":
-        memory = measure_memory(procedure)
-        bars = min(memory, int(MOST_EMBARGO * np.diff(cut.edges).min()))
-    else:
-        bars = check_embargo(embargo, cut, market)
+    usual = math.ceil(USUAL_EMBARGO * market.n_bars)
+    bars = usual if embargo is None else check_embargo(embargo, cut, market)
     period = max(parse_duration(sampling, where=Place("sampling")), market.interval)
     skipped = -(-bars * market.interval // period)
     skipped = min(skipped, int(np.diff(cut.samples).min()) - 2)
-    return SplitPlan(cut, k, bars, memory, skipped)
+    return SplitPlan(cut, k, bars, skipped)
 
 
 def check_spans(procedure: Procedure) -> None:
@@ -324,21 +318,13 @@ def describe_figures(
     by_groups: bool,
 ) -> dict[str, Any]:
     known = winners.rank[~np.isnan(winners.rank)]
-    share = plan.embargo / float(np.diff(plan.groups.edges).min())
     notes = []
-    if plan.memory > plan.embargo:
-        notes.append(
-            f"the columns remember up to {plan.memory:,} bars at the ends of the ranges, more than "
-            f"the embargo of {plan.embargo:,} bars, {share:.0%} of a group: training after a test "
-            "group uses some of its bars"
-        )
     empty = int(np.sum(winners.row < 0))
     if empty:
         notes.append(f"{empty} of {len(winners.row)} splits have no set that keeps all constraints")
     return {
         "scored_by": "groups" if by_groups else "stretches",
         "embargo_bars": plan.embargo,
-        "memory_bars": None if plan.memory < 0 else plan.memory,
         "embargo_samples": plan.skipped,
         "sets": int(runs[0].returns.shape[1]),
         "pbo": estimate_overfitting(winners.rank, plan.groups.n, plan.k).to_dict(),

@@ -55,8 +55,7 @@ class CrossValidation(CrossRecord):
     trials : DataFrame
         Both objectives of all sets in some splits.
     figures : mapping
-        Headline figures as data: ``scored_by`` (``"groups"`` or ``"stretches"``), the embargo, the
-        memory of the columns.
+        Headline figures as data: ``scored_by`` (``"groups"`` or ``"stretches"``), the embargo.
     manifest : mapping
         Everything that decides the numbers.
     """
@@ -267,11 +266,9 @@ def describe_splits(found: CrossRecord) -> Iterator[str]:
     yield from format_paragraph("Data", f"{name}, {format_span(data)}", *notes)
     yield from describe_pool(facts)
     how = "the accounts of groups" if figures["scored_by"] == "groups" else "runs of each segment"
-    known = figures["memory_bars"]
-    memory = "" if known is None else f", for a memory of the columns of {known:,} bars"
     yield from format_paragraph(
         "Scores",
-        f"{facts['objective']}, from {how}; embargo {figures['embargo_bars']:,} bars{memory}",
+        f"{facts['objective']}, from {how}; embargo {figures['embargo_bars']:,} bars",
     )
 
 

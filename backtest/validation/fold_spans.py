@@ -166,9 +166,9 @@ def time_bars(market: Market | Markets, bars: IntArray) -> pd.DatetimeIndex:
 
 
 def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
-    bars = count_test_bars(spans)
+    bars = np.array([span.stop - span.test for span in spans])
     short = bars[bars < FEW_BARS]
-    if is_last_alone(bars, FEW_BARS):
+    if len(bars) > 1 and bars[-1] < FEW_BARS <= bars[:-1].min():
         yield (
             f"the last of {len(bars)} test spans has {short[0]} bars, under {FEW_BARS}: its scores "
             "are mostly noise"
@@ -178,11 +178,3 @@ def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
             f"{len(short)} of {len(bars)} test spans have under {FEW_BARS} bars, the shortest "
             f"{short.min()}: scores of these folds are mostly noise"
         )
-
-
-def count_test_bars(spans: Sequence[FoldSpan]) -> IntArray:
-    return np.array([span.stop - span.test for span in spans], dtype=np.int64)
-
-
-def is_last_alone(bars: IntArray, least: int) -> bool:
-    return len(bars) > 1 and bool(bars[-1] < least <= bars[:-1].min())

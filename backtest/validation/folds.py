@@ -64,8 +64,7 @@ def folds(
     train, test, anchored, gap
         As in :func:`backtest.walk_forward`.
     groups, test_groups, embargo, sampling
-        As in :func:`backtest.cross_validate`; an embargo in bars or a duration, as ``"auto"``
-        needs a policy.
+        As in :func:`backtest.cross_validate`, without an embargo by default.
 
     Returns
     -------

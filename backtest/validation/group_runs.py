@@ -263,8 +263,8 @@ def average_spans(
 CALL = "bt.cross_validate"
 MOST_GROUPS = 50
 MOST_SPLITS = 20_000
-MOST_EMBARGO = 0.25
-"""Largest share of a group that an automatic embargo takes."""
+USUAL_EMBARGO = 0.01
+"""Share of all bars: Lopez de Prado (2018), section 7.4.2."""
 
 
 class Groups(NamedTuple):
@@ -354,6 +354,6 @@ def check_embargo(embargo: int | str, groups: Groups, market: Market | Markets) 
             f"an embargo must leave {LEAST_TRAIN} bars of each group, got {bars:,} of "
             f"{shortest:,} bars",
             where=where,
-            cure="give a shorter embargo, fewer groups, or 'auto'",
+            cure="give a shorter embargo, or fewer groups",
         )
     return bars

@@ -1,21 +1,17 @@
-"""The tables and the headline figures of a walk, and the memory of columns."""
+"""The tables and the headline figures of a walk."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import math
 import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import BacktestError, FloatArray, IntArray, list_values
+from backtest.base import FloatArray
 from backtest.compare import (
     BootstrapRules,
     SeparateAccounts,
@@ -25,23 +21,16 @@ from backtest.compare import (
     find_growth,
     sample_returns,
 )
-from backtest.engine import Result, observe
-from backtest.market import as_markets
-from backtest.sweep import count_sets, name_column, take_sets
+from backtest.engine import Result
+from backtest.sweep import name_column
 from backtest.tune import deflate_alone, find_chance
 from backtest.validation.fold_spans import (
-    count_test_bars,
-    is_last_alone,
     tabulate_spans,
     warn_of_short,
 )
 from backtest.validation.interval_estimates import CONFIDENCE, estimate_share, share_overfit
 
 if TYPE_CHECKING:
-    from backtest.engine import SignalRule
-    from backtest.market import Market, Markets
-    from backtest.policy import Policy
-    from backtest.sweep import Sets
     from backtest.validation.fold_search import SearchedFold
     from backtest.validation.tuning_procedure import Procedure
 
@@ -112,7 +101,6 @@ def judge_walk(
     outside = measure_growth(walked)
     ranks = table["rank"].to_numpy(dtype=np.float64)
     trades = count_trades(procedure, walked, found)
-    memory = measure_memory(procedure)
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
@@ -124,9 +112,8 @@ def judge_walk(
             share_overfit(ranks), int(np.count_nonzero(~np.isnan(ranks)))
         ).to_dict(),
         **judge_returns(procedure, found, walked),
-        "memory": memory,
         "trades": trades,
-        "warnings": list(list_warnings(found, trades, memory)),
+        "warnings": list(list_warnings(found, trades)),
     }
 
 
@@ -183,12 +170,8 @@ def count_trades(procedure: Procedure, walked: Walked, found: Sequence[SearchedF
     return [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
 
 
-def list_warnings(
-    found: Sequence[SearchedFold], trades: Sequence[int], memory: int
-) -> Iterator[str]:
-    spans = [fold.span for fold in found]
-    yield from warn_of_short(spans)
-    yield from warn_of_memory(count_test_bars(spans), memory)
+def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
+    yield from warn_of_short([fold.span for fold in found])
     few = sum(n < FEW_TRADES for n in trades)
     if 2 * few > len(found):
         yield (
@@ -196,21 +179,6 @@ def list_warnings(
             "a fold says little about its parameters"
         )
     yield from count_notes(found)
-
-
-def warn_of_memory(bars: IntArray, memory: int) -> Iterator[str]:
-    short = bars[bars < memory]
-    end = f"the memory of the columns, up to {memory:,} bars at the ends of the ranges"
-    if is_last_alone(bars, memory):
-        yield (
-            f"the last of {len(bars)} test spans, of {short[0]:,} bars, is shorter than {end}: "
-            "its columns use bars of the training"
-        )
-    elif len(short):
-        yield (
-            f"{len(short)} of {len(bars)} test spans, the shortest of {short.min():,} bars, are "
-            f"shorter than {end}: their columns use bars of the training"
-        )
 
 
 def count_notes(found: Sequence[SearchedFold]) -> Iterator[str]:
@@ -228,91 +196,3 @@ def count_notes(found: Sequence[SearchedFold]) -> Iterator[str]:
 def read_figures(figures: Mapping[str, Any], name: str) -> float:
     value = figures.get(name)
     return math.nan if value is None else float(value)
-
-
-SETTLED = 0.01
-"""A column has forgotten a bar once it is within this share of the largest disturbance."""
-SHOCK = 1.05
-"""Factor of the prices of the disturbed bar."""
-PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
-
-
-def measure_memory(procedure: Procedure) -> int:
-    return max(measure_member(each) for each in procedure.list_members())
-
-
-def measure_member(procedure: Procedure) -> int:
-    markets = as_markets(procedure.terms.market)
-    ends = procedure.space.list_ends()
-    policies, rules = list_policies(procedure, ends), list_rules(procedure, ends)
-    memory = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, market in markets.items():
-            middle = market.n_bars // 2
-            other = disturb_bar(market, middle)
-            for policy in policies:
-                found = compare_columns(partial(observe, policy), market, other, middle)
-                memory = max(memory, found)
-            for rule in rules:
-                found = compare_columns(
-                    partial(signal_columns, rule, markets, name), market, other, middle
-                )
-                memory = max(memory, found)
-    return memory
-
-
-def list_rules(procedure: Procedure, ends: Sets) -> list[SignalRule]:
-    found: dict[SignalRule, None] = {}
-    for row in range(count_sets(ends)):
-        with contextlib.suppress(BacktestError):  # as for policies
-            rule = procedure.build_signal(take_sets(ends, row))
-            found |= {} if rule is None else {rule: None}
-    return [*found]
-
-
-def signal_columns(
-    rule: SignalRule, whole: Markets, name: str, market: Market
-) -> dict[str, FloatArray]:
-    first, stop = whole.spans[whole.names.index(name)]
-    weights = rule.weigh(whole.with_markets({name: market}), is_checked=False)
-    return {str(key): values.to_numpy()[first:stop] for key, values in weights.items()}
-
-
-def list_policies(procedure: Procedure, ends: Sets) -> list[Policy]:
-    found: list[Policy] = []
-    for row in range(count_sets(ends)):
-        try:
-            policy = procedure.build_trio(take_sets(ends, row)).policy
-            found += list_values(policy)
-        except BacktestError:
-            continue  # a rule between its values forbids the set
-    return found
-
-
-def disturb_bar(market: Market, t: int) -> Market:
-    names = [*PRICES, "volume"]
-    changes: dict[str, Any] = {name: scale_bar(getattr(market, name), t) for name in names}
-    columns = {name: scale_bar(values, t) for name, values in market.columns.items()}
-    return dataclasses.replace(market, **changes, columns=columns)
-
-
-def scale_bar(values: FloatArray, t: int) -> FloatArray:
-    scaled: FloatArray = values.copy()
-    scaled[t] *= SHOCK
-    return scaled
-
-
-def compare_columns(
-    compute: Callable[[Market], Mapping[str, FloatArray]], market: Market, other: Market, t: int
-) -> int:
-    try:
-        one, two = compute(market), compute(other)
-    except BacktestError:
-        return 0  # the run of the set gives the reason
-    longest = 0
-    for name, values in one.items():
-        gap = np.abs(np.nan_to_num(values[t:] - two[name][t:]))
-        far = np.flatnonzero(gap > SETTLED * gap.max(initial=0.0))
-        longest = max(longest, int(far[-1]) + 1 if len(far) else 0)
-    return longest

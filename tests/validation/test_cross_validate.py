@@ -16,8 +16,6 @@ from backtest.validation.cross_validation import CrossValidation
 from backtest.validation.group_runs import list_paths, list_splits, split_groups
 from backtest.validation.group_scores import GroupPart, combine_parts, sum_moments
 from backtest.validation.split_scores import choose_winners, estimate_overfitting
-from backtest.validation.tuning_procedure import read_procedure
-from backtest.validation.walk_figures import measure_memory
 from tests.validation.worlds import PLAIN, Lever, Stop, make_market, read_all
 
 MARKET = make_market(320)
@@ -205,19 +203,11 @@ def test_the_best_of_sets_without_skill_is_lucky_in_sample_and_zero_out_of_sampl
     assert expected_max_sharpe(45, 1.0) == pytest.approx(2.236, abs=5e-4)
 
 
-def test_the_memory_of_columns_is_the_window_and_limits_the_embargo():
-    """The close of one bar is in rises of its own bar and of the one 48 bars later: 49 bars."""
-    given = {
-        "market": MARKET, "policy": Lever, "space": {"window": (2, 48)}, "fix": None,
-        "objective": "sharpe", "constraints": None, "trials": 8, "seed": 0, "signal": None,
-        "sampling": "1d", "calendar": "365", "threads": None, "memory": "1GiB", "overlay": None,
-        "accounts": "shared", "pool": "mean", "markets_left_out": 0,
-    }  # fmt: skip
-    assert measure_memory(read_procedure("bt.cross_validate", {**given, **PLAIN})) == 49
-    auto = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
-    assert auto.figures["memory_bars"] == 49
-    assert auto.figures["embargo_bars"] == 49  # under a quarter of 212 bars
-    assert auto.figures["embargo_samples"] == 13  # 4 bars a day
+def test_the_usual_embargo_is_one_percent_of_all_bars():
+    """1 % of 1,280 bars is 12.8: 13 bars, which end in the fourth day of 4 bars each."""
+    usual = cross_validate(MARKET, Lever, **PLAIN, **SMALL)
+    assert usual.figures["embargo_bars"] == 13
+    assert usual.figures["embargo_samples"] == 4
 
 
 def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):

@@ -8,8 +8,6 @@ import pytest
 import backtest as bt
 from backtest.engine.switched_run import Segment, run_switched
 from backtest.strategies import Constant
-from backtest.validation.tuning_procedure import read_procedure
-from backtest.validation.walk_figures import measure_memory
 from backtest.weights import WeightRule
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 
@@ -105,32 +103,6 @@ def test_groups_vary_a_rule():
         ONE.prefix(240), Sized(row["size"]), **TERMS, signal=f"breakout:{row['signal.window']:.0f}"
     )
     assert cv.matrix.iloc[2, 0] == early.metrics["sharpe"]
-
-
-class Rise(bt.signals.SignalRule):
-    """The return over some bars, at most 1."""
-
-    window: Annotated[int, bt.Range(1, 100, "bars")] = 5
-
-    def direction(self, market):
-        close = market.bars()["close"]
-        return (close / close.shift(self.window) - 1.0).clip(-1.0, 1.0)
-
-
-def test_the_memory_of_a_rule_counts():
-    """The close of one bar is in the rise of its bar and in that of 30 bars later: 31 bars."""
-    given = {
-        "market": ONE, "policy": Sized, "objective": "sharpe", "constraints": None, "trials": 8,
-        "seed": 0, "calendar": "365", "threads": None, "memory": "1GiB", "overlay": None,
-        "fix": None, "signal": Rise(), "accounts": "shared", "pool": "mean",
-        "markets_left_out": 0, **TERMS,
-    }  # fmt: skip
-    size = {"size": (0.5, 1.0)}
-    found = [
-        measure_memory(read_procedure("bt.cross_validate", {**given, "space": {**size, **space}}))
-        for space in ({}, {"signal.window": (5, 30)})
-    ]
-    assert found == [0, 31]
 
 
 def test_fields_of_the_account_are_still_refused():
