@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    BoolArray,
     Choice,
-    FloatArray,
     ParameterError,
     Reportable,
     call_later,
@@ -31,7 +28,7 @@ from backtest.engine.position_tables import (
     attribution_table,
     realize_by_instrument,
 )
-from backtest.engine.result_analyses import calibrate_run, profile_run
+from backtest.engine.result_analyses import calibrate_run
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
     check_not_resumed,
@@ -49,13 +46,11 @@ from backtest.measures import (
     AccountHistory,
     Attribution,
     Calibration,
-    LeverageProfile,
     MarketState,
     Period,
     Realization,
     attribute,
     attribute_by,
-    divide_by_equity,
     find_periods,
     read_account_history,
 )
@@ -335,41 +330,6 @@ class Result(RunRecord, Reportable):
         :func:`backtest.measures.find_bulls`.
         """
         return tabulate_parts(self, by)
-
-    @checked
-    def leverage_profile(
-        self, horizon: str = "1d", groups: int = 5, depth: float = 0.1, window: str = "30d"
-    ) -> LeverageProfile:
-        """Return how leverage was used: time at each level, what followed it, how it came back.
-
-        With several positions, it is the gross leverage, and the market is the benchmark.
-
-        Parameters
-        ----------
-        horizon : str
-            The period after a decision over which return and volatility are looked at.
-        groups : int
-            Quantile groups of leverage.
-        depth : float
-            The least drawdown, as a fraction, after which releveraging is looked at.
-        window : str
-            The time before a peak whose median leverage is what it comes back to.
-
-        Raises
-        ------
-        ParameterError
-            If an argument is not allowed, or the run has fewer than two bars before ruin.
-        """
-        return profile_run(self, self._read_leverage(), horizon, groups, depth, window)
-
-    def _read_leverage(self) -> tuple[FloatArray, FloatArray, BoolArray, int]:
-        if self.has_one_position:
-            life = self._life
-            start = 0 if math.isfinite(self.first_mark) else 1
-            return np.abs(life.leverage), life.move, life.is_counted, start
-        gross = divide_by_equity(np.abs(self.notionals).sum(axis=1), self.of_account("equity"))
-        before = np.concatenate(([math.nan], gross[:-1]))
-        return before, self.market_returns, self.of_account("equity") > 0.0, 1
 
     def __repr__(self) -> str:
         metrics = self.metrics

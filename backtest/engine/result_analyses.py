@@ -1,4 +1,4 @@
-"""Analyses of a result: its forecasts of liquidation, and how leverage was used."""
+"""Analyses of a result: its forecasts of liquidation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    BoolArray,
-    FloatArray,
     IntArray,
-    ParameterError,
-    Range,
-    check_range,
-    parse_duration,
 )
 from backtest.engine.run_data import forecast_touches
 from backtest.features import count_horizon, find_touches
-from backtest.measures import Calibration, LeverageProfile, calibrate, check_bins, profile_leverage
+from backtest.measures import Calibration, calibrate, check_bins
 
 if TYPE_CHECKING:
     from backtest.engine.run_record import RunRecord
@@ -72,42 +66,3 @@ def count_liquidations(result: RunRecord) -> IntArray:
         who += dead["instrument"].cat.codes.to_numpy()
     np.add.at(found, (np.maximum(rows, 0), who), 1)
     return found
-
-
-def profile_run(
-    result: RunRecord,
-    use: tuple[FloatArray, FloatArray, BoolArray, int],
-    horizon: str,
-    groups: int,
-    depth: float,
-    window: str,
-) -> LeverageProfile:
-    where = "Result.leverage_profile"
-    whole = Range(2, 1000).check("groups", groups, where=f"{where}, groups", whole=True)
-    least = check_range(
-        "depth", depth, where=f"{where}, depth", low=0, high=1, open_low=True, open_high=True
-    )
-    ahead, back = (
-        max(parse_duration(text, where=f"{where}, {name}") // result.interval, 1)
-        for name, text in (("horizon", horizon), ("window", window))
-    )
-    leverage, move, is_counted, start = use
-    lived = np.flatnonzero(is_counted)
-    rows = slice(start, int(lived.max(initial=-1)) + 1)
-    if rows.start >= rows.stop:
-        raise ParameterError(
-            f"a leverage profile needs an account that lives for two bars, got {len(lived)}",
-            where=where,
-            cure="use a longer run, or one that is not ruined at once",
-        )
-    return profile_leverage(
-        leverage[rows],
-        move[rows],
-        result.of_account("unit")[rows],
-        result.span.named[rows],
-        first_peak=result.first_peak,
-        horizon=ahead,
-        groups=int(whole),
-        depth=least,
-        window=back,
-    )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from backtest.measures.deflated_sharpe import probabilistic_sharpe
     from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
     from backtest.measures.influence_functions import STATISTICS, Sampled
-    from backtest.measures.leverage_cycle import LeverageProfile, profile_leverage
     from backtest.measures.lots import reduce_spans, split_trades
     from backtest.measures.margin_use import count_available, divide_by_equity, idle_cash
     from backtest.measures.margin_use import margin_used, return_on_margin
@@ -72,7 +71,6 @@ __all__ = [
     "Attribution",
     "Calibration",
     "Differences",
-    "LeverageProfile",
     "LikelihoodRatio",
     "MarketFit",
     "Overfitting",
@@ -110,7 +108,6 @@ __all__ = [
     "omega",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
-    "profile_leverage",
     "realization",
     "return_on_margin",
     "rolling_measures",

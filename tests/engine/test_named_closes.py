@@ -67,15 +67,13 @@ def test_business_days_are_named_by_their_sessions(daily, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_dates_of_sweeps_and_episodes_are_sessions(daily):
+def test_the_dates_of_sweeps_are_sessions():
     swept = bt.sweep(
         sessions(interval="1d", sessions=True), Constant, {"leverage": [1.0]}, venue=free_venue(),
         account=bt.Account(), calendar="252",
     )  # fmt: skip
     row = swept.detail(0).iloc[0]
     assert format_dates(row.to_dict())["drawdown_peak"] == "2000-03-24"
-    episode = daily.leverage_profile(depth=0.05).releveraging.iloc[0]
-    assert f"{episode['peak']:%a %d}" == "Fri 24"
 
 
 def test_a_ruin_is_named_by_its_session_or_its_hour():

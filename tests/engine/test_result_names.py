@@ -58,7 +58,7 @@ def two():
 
 
 def test_several_positions_have_what_one_has(two, tmp_path):
-    """The use of capital, forecasts, leverage and attribution by period; loaded as made."""
+    """The use of capital, forecasts and attribution by period; loaded as made."""
     bars = two.bars
     assert np.all(bars["available"] <= bars["backing"] + 1e-9)
     np.testing.assert_allclose(
@@ -69,7 +69,6 @@ def test_several_positions_have_what_one_has(two, tmp_path):
     assert realized == pytest.approx(gained, rel=1e-9)
     assert two.volatility_forecast.shape == (240, 2)
     assert np.isnan(two.volatility_forecast[:48, 1]).all()
-    assert two.leverage_profile().mean == pytest.approx(bars["gross_leverage"].mean(), rel=0.01)
     assert two.calibration().scores.loc["all", "count"] > 100
     weekly = two.attribution("week").groupby(level="instrument").sum()
     whole = two.attribution()

@@ -26,7 +26,7 @@ from backtest.strategies import Constant
 from tests.markets import market_of
 from tests.report.reported import VENUE, live
 
-SECTIONS = ["story", "costs", "risk", "time", "leverage", "states", "trades", "realization",
+SECTIONS = ["story", "costs", "risk", "time", "targets", "states", "trades", "realization",
             "events", "measures", "data", "assumptions"]  # fmt: skip
 
 

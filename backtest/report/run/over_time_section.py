@@ -1,4 +1,4 @@
-"""Report sections on months, drawdowns, rolling measures and the use of leverage."""
+"""Report sections on months, drawdowns, rolling measures, targets and market states."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import pandas as pd
 
 from backtest.base import (
     FloatArray,
-    ParameterError,
     format_days,
     format_leverage,
-    format_number,
     format_percent,
-    format_signed,
 )
 from backtest.engine import sample_risk_free
 from backtest.engine.target_cuts_text import WORDS
@@ -26,19 +23,17 @@ from backtest.report.page.figures import (
     PERCENTS,
     build_chart,
     build_layout,
-    draw_line,
     draw_series,
     stack_panels,
 )
 from backtest.report.page.page import Block, Cell, Chart, Paragraph, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_close, format_measure, name_period, name_unit
-from backtest.report.run.risk_section import choose_horizon
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from backtest.engine import Result
-    from backtest.measures import LeverageProfile, RunSpan
+    from backtest.measures import RunSpan
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DATED = ("peak", "trough", "recovery")
@@ -176,91 +171,12 @@ def draw_rolling(result: Result, window: int) -> Chart:
     return build_chart("rolling", "Rolling measures", caption, traces, layout)
 
 
-# --------------------------------------------------------------------------------------- leverage
+# ---------------------------------------------------------------------------------------- targets
 
 
-def build_use(result: Result) -> Section:
-    lead = "How much leverage was carried, for how long, and what the market did next."
-    blocks: list[Block]
-    try:
-        profile = result.leverage_profile()
-    except ParameterError as error:
-        blocks = [Paragraph(error.problem, "note")]
-    else:
-        ahead = name_period(choose_horizon(result))
-        blocks = [draw_levels(profile), draw_next(profile, ahead), tabulate_next(profile, ahead)]
-    blocks.append(tabulate_targets(result.target_cut_rows))
-    return Section("leverage", "How leverage was used", lead, blocks)
-
-
-def draw_levels(profile: LeverageProfile) -> Chart:
-    names = ["none", *(f"{each.left:g} to {each.right:g}" for each in profile.time_at.index[1:])]
-    share = profile.time_at["share"].to_numpy()
-    trace = {
-        "type": "bar", "x": names, "y": share, "marker": {"color": LIGHT["accent"]},
-        "hovertemplate": "%{x}: %{y:.1%} of the time<extra></extra>", "name": "time",
-    }  # fmt: skip
-    layout = build_layout(260, bargap=0.25)
-    layout["xaxis"] |= {"title": {"text": "leverage, turns of equity"}, "type": "category"}
-    layout["yaxis"] |= {"tickformat": PERCENTS, "title": {"text": "share of time"}}
-    caption = (
-        f"Mean {profile.mean:.2f}, median {profile.median:.2f}, skew "
-        f"{format_number(profile.skew)}: positive where leverage is mostly low and seldom high."
-    )
-    return build_chart("levels", "Time at each leverage", caption, [trace], layout, "narrow")
-
-
-def draw_next(profile: LeverageProfile, ahead: str) -> Chart:
-    table = profile.next_by_leverage
-    leverage = table["leverage"].to_numpy()
-    error: dict[str, Any] = {
-        "type": "data", "array": 1.96 * table["next_return_error"].fillna(0.0).to_numpy(),
-        "color": LIGHT["accent"], "thickness": 1, "width": 4,
-    }  # fmt: skip
-    titles = f"Return of 1x over the next {ahead}, 95 % intervals", "Volatility within it, annual"
-    layout = build_layout(380, **stack_panels(titles, (1, 1), 0.16))
-    layout["xaxis"] |= {"type": "linear", "hoverformat": ".2f",
-                        "title": {"text": f"leverage at the start of the {ahead}"}}  # fmt: skip
-    layout["yaxis"] |= {"tickformat": PERCENTS, **WITH_ZERO}
-    layout["yaxis2"] |= {"tickformat": PERCENTS, "rangemode": "tozero"}
-    traces = [
-        draw_line(leverage, table["next_return"].to_numpy(), "return", mode="lines+markers",
-                  error_y=error, marker={"size": 7, "color": LIGHT["accent"]},
-                  line={"width": 1}, hovertemplate="%{y:.2%}"),
-        draw_line(leverage, table["next_volatility"].to_numpy(), "volatility", "loss", yaxis="y2",
-                  mode="lines+markers", marker={"size": 7, "color": LIGHT["loss"]},
-                  line={"width": 1}, hovertemplate="%{y:.1%}"),
-    ]  # fmt: skip
-    caption = (
-        f"Each {ahead} in groups by the leverage it began with. A policy that times the market has "
-        "a rising upper line; one that times volatility a falling lower one."
-    )
-    heading = f"Leverage against the {ahead} that followed"
-    return build_chart("next", heading, caption, traces, layout, "narrow")
-
-
-def tabulate_next(profile: LeverageProfile, ahead: str) -> Table:
-    rows = tuple(
-        (
-            str(group),
-            f"{row['leverage']:.2f}",
-            f"{row['periods']:,}",
-            *map(format_percent, (row["next_return"], row["next_return_error"])),
-            format_percent(row["next_volatility"]),
-        )
-        for group, row in enumerate(profile.next_by_leverage.to_dict("records"), start=1)
-    )
-    columns = name_columns(
-        "group", ("leverage", "turns"), f"{ahead}s", "next return", "standard error",
-        ("next volatility", "annual"),
-    )  # fmt: skip
-    note = (
-        f"Correlation of leverage with the next return {format_signed(profile.return_correlation)} "
-        f"(standard error {format_number(profile.return_correlation_error)}), with the next "
-        f"volatility {format_signed(profile.volatility_correlation)} "
-        f"({format_number(profile.volatility_correlation_error)})."
-    )
-    return Table("What followed leverage", columns, rows, note)
+def build_targets(result: Result) -> Section:
+    lead = "How far each limit kept the account from the leverage that was asked for."
+    return Section("targets", "Targets", lead, [tabulate_targets(result.target_cut_rows)])
 
 
 def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:

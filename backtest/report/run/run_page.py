@@ -33,8 +33,8 @@ from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.options_section import list_options_section
 from backtest.report.run.over_time_section import (
     build_states,
+    build_targets,
     build_time,
-    build_use,
     find_drawdowns,
     find_months,
 )
@@ -79,7 +79,7 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         *list_options_section(result),
         build_risk(result),
         build_time(result),
-        build_use(result),
+        build_targets(result),
         build_states(result),
         *list_trades_section(result),
         *list_realization(result),
