@@ -37,7 +37,6 @@ from backtest.engine.result_tables import (
     value_of,
 )
 from backtest.engine.result_text import write_summary
-from backtest.engine.run_by_state import tabulate_parts
 from backtest.engine.run_record import RunRecord
 from backtest.engine.trades import Trades, list_run_trades
 from backtest.engine.vectorbt_exchange import Kind, convert
@@ -46,7 +45,6 @@ from backtest.measures import (
     AccountHistory,
     Attribution,
     Calibration,
-    MarketState,
     Period,
     Realization,
     attribute,
@@ -299,37 +297,6 @@ class Result(RunRecord, Reportable):
         if by is None or by == "instrument":
             return attribution_table(*money)
         return attribute_money(*money, find_periods(self.time, by))
-
-    @checked
-    def measures_by(self, by: MarketState) -> pd.DataFrame:
-        """Return the measures of the run by the state of its market.
-
-        Parameters
-        ----------
-        by : str
-            ``"phase"``: bull and bear markets by the 20 % rule on the mark close. ``"volatility"``:
-            calm, normal and stress, the thirds of the volatility forecast. With several
-            instruments, of the index that the measures compare with (``benchmark`` of ``bt.run``).
-
-        Returns
-        -------
-        DataFrame
-            A row per state that occurs, ``days``, and a column per measure. Measures that only a
-            whole run has are left out (:data:`backtest.measures.part_measures.WHOLE_ONLY`).
-
-        Raises
-        ------
-        ParameterError
-            If ``by`` is another word.
-
-        Notes
-        -----
-        Whole sampling periods belong to a state: by the phase at their last bar, or by the forecast
-        at the close before them (the first period has none). The periods of a state count as if
-        they followed one another. Phases are known in hindsight only; see
-        :func:`backtest.measures.find_bulls`.
-        """
-        return tabulate_parts(self, by)
 
     def __repr__(self) -> str:
         metrics = self.metrics

@@ -16,7 +16,6 @@ from backtest.engine.result_tables import (
     OWNER,
     price_of,
 )
-from backtest.engine.run_by_state import read_level
 from backtest.engine.trade_fills import (
     CARRIED,
     OPEN,
@@ -30,13 +29,11 @@ from backtest.engine.trade_margin import measure_margin
 from backtest.measures import (
     TradeRows,
     TradeView,
-    find_bulls,
     list_trades,
     measure_trades,
     reduce_spans,
 )
 from backtest.measures.attribution import CALENDAR_PERIODS
-from backtest.measures.market_states import PHASES
 from backtest.measures.trade_rows import VIEWS
 
 if TYPE_CHECKING:
@@ -46,10 +43,8 @@ if TYPE_CHECKING:
     from backtest.measures import TradeRows
 
 
-Group: TypeAlias = Literal[
-    "day", "week", "month", "quarter", "year", "phase", "instrument", "side", "ended"
-]
-GROUPS = Choice(*CALENDAR_PERIODS, "phase", "instrument", "side", "ended")
+Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
+GROUPS = Choice(*CALENDAR_PERIODS, "instrument", "side", "ended")
 ENDINGS = {kind: name for kind, name in KINDS.items() if kind in ledger.STOP_KINDS} | {
     ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
     DELISTED: "delisting", EXPIRED: "expiry", OPEN: "open",
@@ -99,10 +94,6 @@ class Trades(pd.DataFrame):
         return table.drop(columns="time_in_market", errors="ignore")
 
     def _find_groups(self, by: Group) -> pd.Series:
-        if by == "phase":
-            bar = np.searchsorted(self._run.time, pd.DatetimeIndex(self["entry_time"]).asi8)
-            is_bull = find_bulls(read_level(self._run))[np.minimum(bar, len(self._run.time) - 1)]
-            return pd.Series(np.where(is_bull, *PHASES), dtype=object)
         if by in CALENDAR_PERIODS:
             naive: Any = self["exit_time"].dt.tz_localize(None)
             found: pd.Series = naive.dt.to_period(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from backtest.measures.margin_use import count_available, divide_by_equity, idle_cash
     from backtest.measures.margin_use import margin_used, return_on_margin
     from backtest.measures.market_fit import MarketFit, fit_market
-    from backtest.measures.market_states import MarketState, find_bulls, find_thirds
     from backtest.measures.measure_names import RiskMeasure, name_measure, read_aversion
     from backtest.measures.measure_names import read_risk_name
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_payoffs
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from backtest.measures.overfitting import Overfitting, probability_of_backtest_overfitting
     from backtest.measures.paired_bootstrap import Differences, choose_block, compare_pairs
     from backtest.measures.paired_bootstrap import draw_histories, holm, pair_differences
-    from backtest.measures.part_measures import RunBars, measure_part
     from backtest.measures.path_measures import AccountPath, PathSums, Samples, drawdown_dates
     from backtest.measures.path_measures import sum_path
     from backtest.measures.performance import compound_growth, expected_shortfall, max_drawdown
@@ -93,10 +91,8 @@ __all__ = [
     "estimate_moments",
     "expected_max_sharpe",
     "expected_shortfall",
-    "find_bulls",
     "find_confidence_set",
     "find_superiority",
-    "find_thirds",
     "fit_market",
     "holm",
     "idle_cash",

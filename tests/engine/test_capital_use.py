@@ -10,7 +10,6 @@ import pytest
 import backtest as bt
 from backtest.engine import run_record
 from backtest.engine.result_files import find_first_unrealized
-from backtest.engine.run_by_state import gather_bars
 from backtest.measures import (
     break_even_drift,
     break_even_leverage,
@@ -18,13 +17,10 @@ from backtest.measures import (
     return_on_margin,
     ulcer_index,
 )
-from backtest.measures.part_measures import PART_METRICS, WHOLE_ONLY, measure_part
 from backtest.measures.path_measures import PATH
-from backtest.measures.run_measures import METRICS
 from backtest.measures.stored_tally import LATER, flatten_tally, read_tally
 from backtest.strategies import Constant
 from tests.account.account_scenes import is_
-from tests.fast_cases import every_nth
 from tests.scenes import (
     NAN,
     Follow,
@@ -211,41 +207,6 @@ ACCOUNTS = {
     "isolated": isolated(12.0),
     "called": account_of(margin_call=0.5, top_up_to=0.3, reserve=2000.0),
 }
-
-
-@pytest.mark.parametrize("name", ACCOUNTS)
-@pytest.mark.parametrize("side", every_nth([1.0, -1.0], 2))
-def test_all_sampling_periods_together_are_the_run(name, side):
-    venue = venue_of(fees={"taker": 0.0005, "maker": 0.0}, slippage={"rate": 0.0002},
-                     interest_on="balance", borrow_rate=0.05, cash_rate=0.03)  # fmt: skip
-    result = bt.run(market_with_everything(), Follow(), venue=venue, account=ACCOUNTS[name],
-                    signal=side, compile=False)  # fmt: skip
-    everything = np.ones(len(result.returns), dtype=bool)
-    whole = measure_part(gather_bars(result), everything, result.span.periods)
-    loose = {"turnover"} if result.metrics["liquidations"] else set()
-    for each in set(PART_METRICS) - loose:
-        rel = 1e-4 if each in ("sharpe", "sortino") else 1e-9  # the risk-free rate is compounded
-        expected = pytest.approx(result.metrics[each], rel=rel, abs=1e-9, nan_ok=True)
-        assert whole[each] == expected, each
-
-
-def test_phases_split_the_money_and_the_days_of_a_run():
-    result = bt.run(market_with_everything(), Follow(), venue=venue_of(), account=account_of(),
-                    compile=False)  # fmt: skip
-    table = result.measures_by("phase")
-    assert set(table.index) == {"bull", "bear"}
-    assert list(table) == ["days", *(name for name in METRICS if name not in WHOLE_ONLY)]
-    assert table["days"].sum() == is_(60.0)
-    for name in ("price_pnl", "fees", "funding", "liquidations"):
-        assert table[name].sum() == is_(result.metrics[name], 1e-9)
-    growth = np.log1p(table["total_return"]).sum()
-    assert growth == is_(math.log1p(result.metrics["total_return"]), 1e-9)
-    thirds = result.measures_by("volatility")
-    assert thirds.index.tolist() == ["calm", "normal", "stress"]
-    assert thirds["days"].sum() == is_(59.0)  # the first day has no forecast before it
-    with pytest.raises(bt.ParameterError, match="'phases'") as caught:
-        result.measures_by("phases")
-    assert "measures_by" in caught.value.where
 
 
 @pytest.mark.slow

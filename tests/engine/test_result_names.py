@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.run_by_state import gather_bars
 from backtest.market import as_markets
-from backtest.measures.part_measures import PART_METRICS, measure_part
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=1_000)
@@ -84,23 +82,6 @@ def test_several_positions_have_what_one_has(two, tmp_path):
 def test_what_has_no_meaning_for_several_says_why(two, call, reason):
     with pytest.raises(bt.ParameterError, match=reason):
         call(two)
-
-
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-def test_parts_of_a_run_of_several_are_the_whole(margin):
-    """All samples as one part have the measures of the run, and the states split its money."""
-    account = bt.Account(capital=1_000, margin=margin, venue_leverage=3.0, max_gross_leverage=2.5)
-    signal = {"A": 0.7, "B": -0.3}
-    run = bt.run(PAIR, bt.strategies.Constant(2.0), venue=VENUE, account=account, signal=signal,
-                 compile=False)  # fmt: skip
-    whole = measure_part(gather_bars(run), np.ones(len(run.returns), bool), run.span.periods)
-    for name in PART_METRICS:
-        rel = 1e-4 if name in ("sharpe", "sortino") else 1e-9  # the risk-free rate is compounded
-        assert whole[name] == pytest.approx(run.metrics[name], rel=rel, abs=1e-9, nan_ok=True), name
-    for by in ("phase", "volatility"):
-        table = run.measures_by(by)
-        assert table["days"].sum() == pytest.approx(10.0 if by == "phase" else 9.0)
-    assert run.measures_by("phase")["fees"].sum() == pytest.approx(run.metrics["fees"])
 
 
 @pytest.mark.slow

@@ -91,7 +91,6 @@ def test_measures_by_hand():
     by_side = result.trades.measures_by("side")
     assert by_side.loc["short", "expectancy"] == pytest.approx(other)
     assert result.trades.measures_by("year").index.tolist() == [pd.Timestamp("2024", tz="UTC")]
-    assert set(result.trades.measures_by("phase").index) <= {"bull", "bear"}
     assert type(result.trades[["profit"]]) is pd.DataFrame
     assert_policy(result).win_rate >= 1.0  # noqa: B015 - the comparison is the check
     with pytest.raises(AssertionError, match="expectancy must be at most 0"):

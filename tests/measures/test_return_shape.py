@@ -15,8 +15,6 @@ from backtest.measures import (
     break_even_drift,
     break_even_leverage,
     certainty_equivalent,
-    find_bulls,
-    find_thirds,
     fit_market,
     idle_cash,
     kurtosis,
@@ -157,27 +155,6 @@ def test_two_returns_have_a_spread_if_they_differ():
     assert has_spread(np.array([0.0, 0.1]))
     assert not has_spread(np.array([0.1, 0.1]))
     assert not has_spread(np.array([0.1]))
-
-
-def test_bull_and_bear_markets_turn_at_their_extremes():
-    price = np.array([100, 110, 125, 101, 99, 80, 90, 96.1, 120, 97, 96, 130], dtype=float)
-    # 101 is no fall of 20 % from 125, 99 is: bear after 125. 96.1 is 20 % above 80: bull after 80.
-    # 96 is exactly 20 % under 120: bear after 120, and 130 is a bull market again after 96
-    bulls = [1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1]
-    assert find_bulls(price).tolist() == list(map(bool, bulls))
-    assert find_bulls(np.array([100.0, 95.0, 101.0])).all()  # no move of 20 %: up from end to end
-    assert not find_bulls(np.array([100.0, 105.0, 99.0])).any()
-    assert not find_bulls(np.array([100.0, 79.0])).any()  # a fall from the first bar on
-    assert find_bulls(np.array([100.0, 101.0, 79.0])).tolist() == [True, True, False]
-    # of two equal tops the first ends the bull market
-    assert find_bulls(np.array([100.0, 125.0, 125.0, 99.0])).tolist() == [True, True, False, False]
-
-
-def test_thirds_hold_equal_shares_and_leave_out_the_unknown():
-    sigma = np.array([np.nan, 5.0, 1.0, 2.0, 3.0, 4.0, 6.0])
-    assert find_thirds(sigma).tolist() == [-1, 2, 0, 0, 1, 1, 2]
-    assert find_thirds(np.full(3, np.nan)).tolist() == [-1, -1, -1]
-    assert find_thirds(np.ones(3)).tolist() == [0, 0, 0]
 
 
 def test_the_measures_are_public():

@@ -26,7 +26,7 @@ from backtest.strategies import Constant
 from tests.markets import market_of
 from tests.report.reported import VENUE, live
 
-SECTIONS = ["story", "costs", "risk", "time", "targets", "states", "trades", "realization",
+SECTIONS = ["story", "costs", "risk", "time", "targets", "trades", "realization",
             "events", "measures", "data", "assumptions"]  # fmt: skip
 
 
@@ -55,21 +55,6 @@ def test_every_measure_stands_in_the_report_as_it_is_in_the_result(page, result)
     assert rows["total return"] == format_percent(result.metrics["total_return"])
     assert rows["liquidations"] == f"{result.metrics['liquidations']:.0f}"
     assert result.metrics["liquidations"] > 0
-
-
-def test_all_measures_stand_by_market_state(page, result):
-    tables = tables_of(page)
-    for title, by in (("By market phase", "phase"), ("By market volatility", "volatility")):
-        expected = result.measures_by(by)
-        assert [each.title for each in tables[title].columns] == [
-            "measure",
-            *expected.index,
-            "unit",
-        ]
-        rows = {row[0]: row[1:-1] for row in tables[title].rows}
-        assert len(rows) == len(expected.columns)
-        assert rows["days"] == tuple(f"{each:,.0f}" for each in expected["days"])
-        assert rows["CAGR"] == tuple(format_percent(each) for each in expected["cagr"])
 
 
 def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):

@@ -1,4 +1,4 @@
-"""Report sections on months, drawdowns, rolling measures, targets and market states."""
+"""Report sections on months, drawdowns, rolling measures and targets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backtest.base import (
 )
 from backtest.engine import sample_risk_free
 from backtest.engine.target_cuts_text import WORDS
-from backtest.measures import monthly_returns, name_measure, rolling_measures, worst_drawdowns
+from backtest.measures import monthly_returns, rolling_measures, worst_drawdowns
 from backtest.report.page.figures import (
     LIGHT,
     PERCENTS,
@@ -27,7 +27,7 @@ from backtest.report.page.figures import (
     stack_panels,
 )
 from backtest.report.page.page import Block, Cell, Chart, Paragraph, Section, Table, name_columns
-from backtest.report.page.report_numbers import format_close, format_measure, name_period, name_unit
+from backtest.report.page.report_numbers import format_close, name_period
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,42 +201,3 @@ def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:
     )
     note = TARGETS_NOTE.format(CUT_BY_ONE if of else CUT_BY_SEVERAL)
     return Table("Targets, and what was held", columns, rows, note)
-
-
-OF_PHASE = (
-    "A bear market begins after the peak from which the mark price falls by 20 %, a bull market "
-    "after the trough from which it rises by 20 %. Phases are known in hindsight only."
-)
-OF_VOLATILITY = (
-    "Thirds of the volatility forecast at the close before each sampling period; the first period "
-    "has none."
-)
-
-
-def build_states(result: Result) -> Section:
-    lead = (
-        "The account by the state of its market. The periods of a state count as if they followed "
-        "one another."
-    )
-    tables = [
-        tabulate_states("By market phase", result.measures_by("phase"), OF_PHASE),
-        tabulate_states("By market volatility", result.measures_by("volatility"), OF_VOLATILITY),
-    ]
-    return Section("states", "Market states", lead, [each for each in tables if each.rows])
-
-
-def tabulate_states(title: str, table: pd.DataFrame, note: str) -> Table:
-    if table.empty:
-        return Table(title, name_columns("measure"), (), note)
-    names = [str(name) for name in table.index]
-    days = ("days", *(f"{value:,.0f}" for value in table["days"]), "")
-    rows = tuple(
-        (
-            name_measure(each),
-            *(format_measure(each, value) for value in table[each]),
-            name_unit(each),
-        )
-        for each in table.columns[1:]
-    )
-    columns = name_columns("measure", *names, "unit", text=["unit"])
-    return Table(title, columns, (days, *rows), note)

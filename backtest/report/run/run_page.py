@@ -32,7 +32,6 @@ from backtest.report.run.exposure_charts import list_charts
 from backtest.report.run.ledger_table import build_ledger, choose_rows
 from backtest.report.run.options_section import list_options_section
 from backtest.report.run.over_time_section import (
-    build_states,
     build_targets,
     build_time,
     find_drawdowns,
@@ -80,7 +79,6 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         build_risk(result),
         build_time(result),
         build_targets(result),
-        build_states(result),
         *list_trades_section(result),
         *list_realization(result),
         Section("events", "Event ledger", ledger, [build_ledger(result, rows)]),
@@ -277,9 +275,6 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
         "metrics": dict(result.metrics),
         **collect_history(result),
         **collect_curves(result),
-        "market_states": {
-            by: result.measures_by(by).to_dict("index") for by in ("phase", "volatility")
-        },
         "trades": collect_trades(result),
         **collect_limit_orders(result),
         "target_cuts": list(result.target_cut_rows),

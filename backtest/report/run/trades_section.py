@@ -63,7 +63,7 @@ def collect_trades(result: Result) -> dict[str, Any]:
         "view": trades.view,
         "measures": trades.measures.to_dict(),
         "unallocated": trades.unallocated.to_dict(),
-        **{f"by_{by}": name_rows(trades, by) for by in ("year", "phase", "ended")},
+        **{f"by_{by}": name_rows(trades, by) for by in ("year", "ended")},
     }
 
 
@@ -78,7 +78,7 @@ def tabulate_groups(trades: Trades) -> Table:
     several = ["instrument"] if trades["instrument"].nunique() > 1 else []
     measures = {str(name): float(value) for name, value in trades.measures.items()}
     rows = [write_row("all", measures)]
-    for by in ("year", "phase", "side", *several, "ended"):
+    for by in ("year", "side", *several, "ended"):
         groups = name_rows(trades, by)
         groups.pop("open", None)
         if len(groups) > 1:
@@ -89,8 +89,8 @@ def tabulate_groups(trades: Trades) -> Table:
         ("losing run", "trades"), ("held", "days, mean"),
     )  # fmt: skip
     note = (
-        "Of closed trades, after all costs. A year is that of the exit; a phase, known in "
-        "hindsight, that of the entry. Profit factor: what winners made over what losers lost."
+        "Of closed trades, after all costs. A year is that of the exit. Profit factor: what "
+        "winners made over what losers lost."
     )
     return Table("Measures of trades", columns, tuple(rows), note)
 
