@@ -24,13 +24,13 @@ import pandas as pd
 
 import backtest as bt
 from backtest.base import BoolArray, FloatArray
-from backtest.features import count_years, ewma_volatility, find_touches, touch_probability
+from backtest.features import ewma_volatility, touch_probability
 
 HALF_LIVES = (1, 2, 3, 5, 10, 20)
 """Days."""
 DEGREES = (3.0, 4.0, 5.0, 6.0, 8.0, math.inf)
 DISTANCES = (0.05, 0.07, 0.10, 0.20)
-HORIZON, BARS = "1d", 24
+BARS = 24
 WEEK = 7 * 24
 
 
@@ -40,21 +40,20 @@ def find_outcomes(market: bt.Market) -> dict[float, BoolArray]:
     for distance, side in itertools.product(DISTANCES, (1.0, -1.0)):
         signed = math.log1p(-side * distance)
         price = market.mark_close * math.exp(signed)
-        held = np.full(market.n_bars, side)
-        touched, is_known = find_touches(held, price, market.mark_low, market.mark_high, BARS)
-        outcomes[signed] = touched[is_known]
+        low, high = pd.Series(market.mark_low), pd.Series(market.mark_high)
+        fallen = low.rolling(BARS).min().shift(-BARS).to_numpy() <= price
+        risen = high.rolling(BARS).max().shift(-BARS).to_numpy() >= price
+        outcomes[signed] = (fallen if side > 0.0 else risen)[:-BARS]
     return outcomes
 
 
-def score(
-    sigma: FloatArray, degrees: float, outcomes: dict[float, BoolArray], years: float
-) -> FloatArray:
+def score(sigma: FloatArray, degrees: float, outcomes: dict[float, BoolArray]) -> FloatArray:
     """Return the mean log score over the levels at each close."""
     scores = []
     with np.errstate(divide="ignore"):
         for distance, touched in outcomes.items():
             p = touch_probability(
-                distance, sigma[: len(touched)], years, degrees_of_freedom=degrees
+                distance, sigma[: len(touched)], 1.0 / 365.0, degrees_of_freedom=degrees
             )
             scores.append(np.log(np.where(touched, p, 1.0 - p)))
     return np.asarray(np.mean(scores, axis=0))
@@ -74,12 +73,11 @@ def judge(market: bt.Market) -> tuple[pd.DataFrame, pd.DataFrame]:
     All are compared at the closes at which the slowest knows a volatility for a week.
     """
     outcomes = find_outcomes(market)
-    years = count_years(HORIZON, market.interval, is_session=False, where="benchmarks")
     found = {}
     for days, degrees in itertools.product(HALF_LIVES, DEGREES):
         sigma = ewma_volatility(market, days * 24.0)
         sigma[:WEEK] = np.nan
-        found[days, degrees] = score(sigma, degrees, outcomes, years)[WEEK:]
+        found[days, degrees] = score(sigma, degrees, outcomes)[WEEK:]
     best = max(found.values(), key=np.mean)
     means = pd.Series({key: 1000.0 * each.mean() for key, each in found.items()})
     gaps = pd.Series({key: find_gap(best, each) for key, each in found.items()})

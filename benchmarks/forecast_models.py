@@ -10,8 +10,8 @@ is 0.5 %; fees and funding are left out.
 
 ``normal`` is the reference: the closed form of a Brownian motion with the volatility of the last 30
 days. ``normal 3d`` has that of ``Filtered``: a half-life of 3 days, back to the year's in 20.
-``student 3d`` is ``touch_probability`` as reports use it: a half-life of 3 days, and the degrees of
-freedom of ``degrees_for`` a horizon; ``student4 3d`` has 4 for every horizon.
+``student 3d`` is ``touch_probability`` with a half-life of 3 days and 4 times the cube root of the
+horizon's days as degrees of freedom; ``student4 3d`` has 4 for every horizon.
 
 The Brier score is the mean of (forecast - outcome)^2: smaller is better. Standard errors are those
 of sums over whole weeks, all instruments together; forecasts of 30 days overlap, so that theirs
@@ -36,7 +36,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest.base import BoolArray, FloatArray
-from backtest.features import degrees_for, ewma_volatility, touch_probability
+from backtest.features import ewma_volatility, touch_probability
 from backtest.features.liquidation_forecast import DEGREES
 from backtest.risk.paths.resampled import REVERSION
 
@@ -121,7 +121,7 @@ def forecast_closed(history: bt.Market) -> dict[str, FloatArray]:
         ways = {
             "normal": (month, math.inf),
             "normal 3d": (back, math.inf),
-            "student 3d": (now, degrees_for(days)),
+            "student 3d": (now, DEGREES * days ** (1.0 / 3.0)),
             "student4 3d": (now, DEGREES),
         }
         for name, (sigma, degrees) in ways.items():

@@ -56,3 +56,11 @@ def live(market: bt.Market, policy: bt.Policy, **settings: Any) -> bt.Result:
     """Run without costs."""
     settings = {"venue": free_venue(), "account": bt.Account(), **settings}
     return bt.run(market, policy, **settings)
+
+
+def find_touches(position, price, low, high, bars):
+    """Return whether each close's liquidation price is touched in so many bars, and is known."""
+    low = pd.Series(low).rolling(bars).min().shift(-bars).to_numpy()
+    high = pd.Series(high).rolling(bars).max().shift(-bars).to_numpy()
+    is_known = ~np.isnan(low) & ~np.isnan(price) & (position != 0.0)
+    return np.where(position > 0.0, low <= price, high >= price) & is_known, is_known

@@ -13,7 +13,6 @@ from backtest.engine.capital_use import compute_loan_columns, find_realized
 from backtest.engine.option_results import pick_columns
 from backtest.engine.result_tables import price_of, value_of
 from backtest.engine.run_data import forecast_touches
-from backtest.features.liquidation_forecast import HORIZON
 
 if TYPE_CHECKING:
     from backtest.engine.run_closes import RunCloses
@@ -76,7 +75,7 @@ def tabulate_position(run: RunCloses) -> dict[str, FloatArray]:
         "leverage": np.where(is_held, leverage, 0.0),
         "maintenance": needed,
         "liquidation_price": price[:, 0],
-        "liquidation_probability": forecast_touches(run, HORIZON, None, price)[:, 0],
+        "liquidation_probability": forecast_touches(run, price)[:, 0],
         "entry": price_of(run.venue, fields["entry"]),
         "margin": fields["margin"],
         "target": fields["target"],

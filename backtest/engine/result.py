@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -28,7 +27,6 @@ from backtest.engine.position_tables import (
     attribution_table,
     realize_by_instrument,
 )
-from backtest.engine.result_analyses import calibrate_run
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
     check_not_resumed,
@@ -40,11 +38,9 @@ from backtest.engine.result_text import write_summary
 from backtest.engine.run_record import RunRecord
 from backtest.engine.trades import Trades, list_run_trades
 from backtest.engine.vectorbt_exchange import Kind, convert
-from backtest.features.liquidation_forecast import HORIZON
 from backtest.measures import (
     AccountHistory,
     Attribution,
-    Calibration,
     Period,
     Realization,
     attribute,
@@ -94,46 +90,6 @@ class Result(RunRecord, Reportable):
         See :func:`backtest.bounds`, which also gives the bounds of every metric.
         """
         return int(self._count_ambiguous())
-
-    @checked
-    def calibration(
-        self,
-        horizon: str = HORIZON,
-        bins: int | Sequence[float] = 10,
-        degrees_of_freedom: float | None = None,
-    ) -> Calibration:
-        """Compare the forecasts of liquidation with the liquidations that happened.
-
-        Parameters
-        ----------
-        horizon : str
-            The horizon of the forecasts, in whole bars.
-        bins : int, or a sequence of float
-            The number of bins with equally many forecasts, or the ends of bins, rising from 0 to 1.
-        degrees_of_freedom : float, optional
-            Degrees of freedom, over 2, of Student's t in the forecasts; infinite: normal. By
-            default those that fit the horizon: 4 for a day or less, 7.7 for 7 days, 12 for 30.
-
-        Returns
-        -------
-        Calibration
-            Its tables; as text, a summary.
-
-        Raises
-        ------
-        ParameterError
-            If an argument is not allowed.
-
-        Notes
-        -----
-        Liquidations are rare, and positions often change before they happen. So an event is that
-        the mark touched the liquidation price of the close within the horizon, whatever became of
-        the position. Closes without a position that can be liquidated make no forecast, nor do
-        those nearer to the end than the horizon. Actual liquidations are counted separately, in
-        the period of the close before. With several positions, the forecasts of all of them count;
-        a liquidation price is that at which the position fails while the others stay.
-        """
-        return calibrate_run(self, horizon, bins, degrees_of_freedom)
 
     def target_cuts(self) -> pd.DataFrame:
         """Return how often and how far each limit kept the account from its target leverage.

@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import State
-from backtest.base import FloatArray, IntArray, ParameterError, parse_duration, repr_plain
-from backtest.base.units import DAY
+from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
 from backtest.features import (
     VolatilityState,
-    count_years,
-    degrees_for,
+    find_day,
     forecast_liquidation,
     forecast_volatility,
 )
@@ -265,19 +263,13 @@ def read_field(fields: Mapping[str, FloatArray], name: object, where: str) -> Fl
     return fields[name]
 
 
-def forecast_touches(
-    run: RunData, horizon: str, degrees_of_freedom: float | None, prices: FloatArray
-) -> FloatArray:
-    """Return the probabilities that the marks of a run touch prices within the horizon.
+def forecast_touches(run: RunData, prices: FloatArray) -> FloatArray:
+    """Return the probabilities that the marks of a run touch prices within a day.
 
     ``prices``, and what is returned, are of shape (n_bars, n).
     """
-    where = "Result.calibration, horizon"
-    if degrees_of_freedom is None:
-        degrees_of_freedom = degrees_for(parse_duration(horizon, where=where) / DAY)
-    years = count_years(horizon, run.interval, is_session=run.is_session, where=where)
+    years = find_day(run.interval, is_session=run.is_session)
     columns = zip(
         run.of_positions("quantity").T, run.marks.T, prices.T, run.volatilities[0].T, strict=True
     )
-    found = [forecast_liquidation(*each, years, degrees_of_freedom) for each in columns]
-    return np.stack(found, axis=1)
+    return np.stack([forecast_liquidation(*each, years) for each in columns], axis=1)

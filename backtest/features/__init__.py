@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from backtest.features.garch import find_backcast, garch_volatility, gjr_volatility
     from backtest.features.har import har_volatility
     from backtest.features.liquidation_calculator import Calculation, calculate_liquidation
-    from backtest.features.liquidation_forecast import VolatilityState, count_horizon, count_years
-    from backtest.features.liquidation_forecast import degrees_for, find_touches
+    from backtest.features.liquidation_forecast import VolatilityState, find_day
     from backtest.features.liquidation_forecast import forecast_liquidation, forecast_volatility
     from backtest.features.margin_rules import effective_initial, read_open_interest
     from backtest.features.published_funding import published_funding

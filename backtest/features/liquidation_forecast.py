@@ -6,31 +6,22 @@ from itertools import accumulate, repeat
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest.base import (
-    BoolArray,
     FloatArray,
     IntArray,
-    ParameterError,
-    format_duration,
     parse_duration,
 )
-from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
+from backtest.base.units import DAY, YEAR_DAYS
 from backtest.features.first_passage import touch_probability
 from backtest.features.returns import SESSIONS
 
-HORIZON = "1d"
 HALF_LIFE = "3d"
 DEGREES = 4.0
 """Degrees of freedom of Student's t for a day. On hourly Bitcoin prices of 2020 and 2021, with
 half-lives of 1, 2, 3, 5, 10 and 20 days, forecasts had a better log score with 4 than with 3, 5, 6,
 8 or infinitely many; with 4, half-lives of 3 and 5 days score alike, 2 and 10 days less by no more
 than 1.3 standard errors. ``python benchmarks/forecast.py FOLDER`` prints the scores."""
-
-
-def degrees_for(days: float) -> float:
-    return float(DEGREES * max(days, 1.0) ** (1.0 / 3.0))
 
 
 class VolatilityState(NamedTuple):
@@ -104,27 +95,9 @@ def _count_bars(
     return counts, counted
 
 
-def count_years(horizon: str, interval: int, *, is_session: bool, where: str) -> float:
-    length = parse_duration(horizon, where=where)
-    is_in_sessions = is_session and interval <= DAY
-    return length / DAY / (SESSIONS if is_in_sessions else YEAR_DAYS)
-
-
-def count_horizon(
-    trail: VolatilityState, horizon: str, interval: int, *, is_session: bool, where: str
-) -> int:
-    length = parse_duration(horizon, where=where)
-    if is_session and interval < DAY:
-        n = length / DAY * (trail.whole / trail.days if trail.days else trail.bars)
-        return max(round(n), 1)
-    if length % interval:
-        raise ParameterError(
-            f"a horizon must be a whole number of bars of {format_duration(interval)}, "
-            f"got {horizon!r}",
-            where=where,
-            cure=f"give for example {format_duration(interval)!r}",
-        )
-    return length // interval
+def find_day(interval: int, *, is_session: bool) -> float:
+    """Return the years of a day, or of a session where the bars are no longer than one."""
+    return 1.0 / (SESSIONS if is_session and interval <= DAY else YEAR_DAYS)
 
 
 def forecast_liquidation(
@@ -133,7 +106,6 @@ def forecast_liquidation(
     liquidation_price: FloatArray,
     sigma: FloatArray,
     years: float,
-    degrees_of_freedom: float = DEGREES,
 ) -> FloatArray:
     """Return the probability that the mark touches the liquidation price within a horizon.
 
@@ -145,22 +117,5 @@ def forecast_liquidation(
     rows = np.flatnonzero((position != 0.0) & ~np.isnan(liquidation_price))
     side = np.sign(position[rows])
     away = np.maximum(side * np.log(mark[rows] / liquidation_price[rows]), 0.0)
-    found[rows] = touch_probability(
-        -side * away, sigma[rows], years, degrees_of_freedom=degrees_of_freedom
-    )
+    found[rows] = touch_probability(-side * away, sigma[rows], years, degrees_of_freedom=DEGREES)
     return found
-
-
-def find_touches(
-    position: FloatArray,
-    liquidation_price: FloatArray,
-    mark_low: FloatArray,
-    mark_high: FloatArray,
-    bars: int,
-) -> tuple[BoolArray, BoolArray]:
-    low = pd.Series(mark_low).rolling(bars).min().shift(-bars).to_numpy()
-    high = pd.Series(mark_high).rolling(bars).max().shift(-bars).to_numpy()
-    is_known = ~np.isnan(low) & ~np.isnan(liquidation_price) & (position != 0.0)
-    fallen = low <= liquidation_price * (1.0 + TOLERANCE)
-    risen = high >= liquidation_price * (1.0 - TOLERANCE)
-    return np.where(position > 0.0, fallen, risen) & is_known, is_known

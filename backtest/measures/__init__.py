@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
     from backtest.measures.break_even import break_even_drift, break_even_leverage
-    from backtest.measures.calibration import Calibration, calibrate, check_bins
+    from backtest.measures.calibration import Calibration, calibration
     from backtest.measures.cautions import count_cautions, describe_left_out, find_cautions, is_lost
     from backtest.measures.cautions import name_sharpe
     from backtest.measures.deflated_sharpe import SharpeMoments, deflated_sharpe
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from backtest.measures.trade_measures import measure_trades
     from backtest.measures.trade_rows import Fills, TradeRows, TradeView, list_trades
     from backtest.measures.trial_luck import effective_trials, simulate_luck
-    from backtest.measures.value_at_risk_tests import LikelihoodRatio, conditional_coverage
-    from backtest.measures.value_at_risk_tests import independence, unconditional_coverage
 
 open_door(__name__)
 
@@ -69,7 +67,6 @@ __all__ = [
     "Attribution",
     "Calibration",
     "Differences",
-    "LikelihoodRatio",
     "MarketFit",
     "Overfitting",
     "Realization",
@@ -80,11 +77,10 @@ __all__ = [
     "attribute_by",
     "break_even_drift",
     "break_even_leverage",
-    "calibrate",
+    "calibration",
     "certainty_equivalent",
     "compare_pairs",
     "compound_growth",
-    "conditional_coverage",
     "deflated_sharpe",
     "deflated_sharpe_of_returns",
     "effective_trials",
@@ -96,7 +92,6 @@ __all__ = [
     "fit_market",
     "holm",
     "idle_cash",
-    "independence",
     "kurtosis",
     "max_drawdown",
     "min_track_record_length",
@@ -111,7 +106,6 @@ __all__ = [
     "skewness",
     "tail_ratio",
     "ulcer_index",
-    "unconditional_coverage",
     "value_at_risk",
     "worst_drawdowns",
 ]

@@ -1,250 +1,149 @@
-"""Calibration of probability forecasts: reliability, and the parts of the Brier score."""
+"""Calibration of probability forecasts: score, frequency and independence of the outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
-from backtest.base import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Range,
-    check_lengths,
-    check_range,
-    checked,
-    format_percent,
-)
-
-VOLATILITY_PERIODS = ("calm", "normal", "stress")
-SCORES = (
-    "forecast",
-    "frequency",
-    "brier",
-    "reliability",
-    "resolution",
-    "uncertainty",
-    "within",
-    "skill",
-)
-LEVEL = 0.95
-"""Confidence level of the intervals."""
+from backtest.base import FloatArray, IntArray, ParameterError, check_lengths, checked
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Calibration:
-    """Forecasts of liquidation compared with outcomes.
+    """How probability forecasts compare with what happened.
 
     Attributes
     ----------
-    horizon : str
-        How far each forecast looks ahead.
-    bars : int
-        Number of bars in the horizon.
-    reliability : DataFrame
-        One row per ``period`` (all, calm, normal, stress) and ``bin`` of forecasts: its ends
-        ``low`` and ``high``, the mean ``forecast``, the ``frequency`` with which the mark touched
-        the liquidation price, the ``count`` of closes, the number of windows that do not overlap
-        (``independent``), and a 95 % interval of the frequency, ``lower`` to ``upper``.
-    scores : DataFrame
-        One row per period: ``count`` and ``independent`` as above, mean ``forecast``,
-        ``frequency``, ``brier`` and its parts ``reliability``, ``resolution``, ``uncertainty`` and
-        ``within``, ``skill``, and the ``liquidations`` that took place.
+    count : int
+        Pairs of a forecast and an outcome that are both known.
+    forecast, frequency : float
+        Mean forecast, and the share of outcomes that are 1.
+    brier, base_brier : float
+        Mean of (forecast - outcome)^2, and what it would be had every forecast been the frequency.
+        Forecasts with the larger score are worth less than that one number.
+    kupiec, kupiec_p : float
+        Likelihood ratio that the frequency is the mean forecast, and the probability of a larger
+        one if it is. A small probability is evidence against the forecasts.
+    christoffersen, christoffersen_p : float
+        The same for outcomes that do not depend on the one before. A small probability is evidence
+        of clusters, or of gaps.
     """
 
-    horizon: str
-    bars: int
-    reliability: pd.DataFrame
-    scores: pd.DataFrame
-
-    def __str__(self) -> str:
-        total = self.scores.loc["all"]
-        is_all = self.reliability.index.get_level_values("period") == "all"
-        every = self.reliability[is_all].droplevel("period")
-        lines = [
-            f"Liquidation within {self.horizon}, forecast at {total['count']:,.0f} closes with a "
-            "position that can be liquidated.",
-            "It happened where the mark touched the liquidation price of that close.",
-            f"Windows of {self.bars} bars overlap: {total['independent']:,.0f} count for the "
-            f"intervals. Liquidations that took place: {total['liquidations']:.0f}.",
-            "",
-            _format_table(
-                self.scores, ("forecast", "frequency", "skill"), ("brier", "uncertainty")
-            ),
-            "",
-            _format_table(every, ("forecast", "frequency", "lower", "upper"), ()),
-        ]
-        return "\n".join(lines)
-
-
-def _format_table(table: pd.DataFrame, shares: Sequence[str], numbers: Sequence[str]) -> str:
-    shown = pd.DataFrame({"closes": [f"{value:,.0f}" for value in table["count"]]}, table.index)
-    for name in shares:
-        shown[name] = [
-            "-" if np.isnan(share) else format_percent(share, 3) for share in table[name]
-        ]
-    for name in numbers:
-        shown[name] = ["-" if np.isnan(value) else f"{value:.3g}" for value in table[name]]
-    return shown.to_string()
+    count: int
+    forecast: float
+    frequency: float
+    brier: float
+    base_brier: float
+    kupiec: float
+    kupiec_p: float
+    christoffersen: float
+    christoffersen_p: float
 
 
 @checked
-def calibrate(
-    forecast: FloatArray,
-    happened: BoolArray,
-    sigma: FloatArray,
-    liquidations: IntArray,
-    *,
-    is_counted: BoolArray,
-    horizon: str,
-    bars: int,
-    bins: int | Sequence[float],
-) -> Calibration:
-    """Compare forecasts with outcomes, overall and by thirds of volatility.
+def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
+    """Compare probability forecasts with what happened.
 
     Parameters
     ----------
-    forecast : array of shape (n_bars,)
-        Probabilities.
-    happened : array of shape (n_bars,)
-        Whether the event took place.
-    sigma : array of shape (n_bars,)
-        The volatility known at each close, which defines the periods.
-    liquidations : array of shape (n_bars,)
-        Liquidations in the bar after each close.
-    is_counted : array of shape (n_bars,)
-        Forecasts to compare.
-    horizon : str
-        Horizon of the forecasts, for the text.
-    bars : int
-        Horizon in bars.
-    bins : int, or a sequence of float
-        Number of bins of equal count, fewer if forecasts are equal; or the edges of the bins,
-        rising from 0 to 1. A forecast on an edge belongs to the bin above, on the last edge to the
-        last bin.
+    forecast : array of shape (n,)
+        Probabilities from 0 to 1, in order of time. For the violations of a value at risk at a
+        confidence of 0.95, all are 0.05.
+    outcome : array of shape (n,)
+        1 or True where it happened, else 0 or False. Pairs in which either is NaN do not count.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    ParameterError
+        If fewer than 2 pairs are known, the lengths differ, a forecast is no probability, or an
+        outcome is neither 0 nor 1.
 
     Notes
     -----
-    Brier score: the mean of (forecast - outcome)^2, which is ``reliability - resolution +
-    uncertainty + within``. With n_k forecasts of mean f_k in bin k, of which a share o_k came true,
-    and o the share of all: reliability is the mean of (f_k - o_k)^2, resolution that of
-    (o_k - o)^2, uncertainty o (1 - o); ``within`` is what remains because forecasts in a bin
-    differ. Skill is 1 - Brier / uncertainty: what is gained over always forecasting o. Source:
-    Murphy (1973), A New Vector Partition of the Probability Score, J. Applied Meteorology 12;
-    Stephenson, Coelho and Jolliffe (2008), Two Extra Components in the Brier Score Decomposition,
-    Weather and Forecasting 23(4).
+    Kupiec: -2 ln[(1 - p)^(n - x) p^x] + 2 ln[(1 - q)^(n - x) q^x] with p the mean forecast, x
+    events in n pairs and q = x / n. It is exact in the limit if all forecasts are the same; if they
+    differ, the number of events varies less than it assumes, so it rejects too seldom. Source:
+    Kupiec (1995), Techniques for Verifying the Accuracy of Risk Measurement Models, J. Derivatives
+    3(2).
 
-    Windows that overlap contain the same price moves. So n closes count only as ``n / bars`` for
-    the intervals, which are those of Clopper and Pearson (1934), continued to fractions. If the
-    closes of a bin are scattered, the interval is too wide.
+    Christoffersen: -2 ln[(1 - q)^(n00 + n10) q^(n01 + n11)] + 2 ln[(1 - q0)^n00 q0^n01 (1 - q1)^n10
+    q1^n11], n_ij how often outcome j followed i, q0 = n01 / (n00 + n01), q1 = n11 / (n10 + n11) and
+    q = (n01 + n11) / (n - 1). It is for forecasts that are all the same: where they vary with the
+    market, outcomes cluster with them. Forecasts whose horizons overlap cluster, too: take every
+    h-th. Source: Christoffersen (1998), Evaluating Interval Forecasts, International Economic
+    Review 39(4).
+
+    Both are chi-squared with one degree of freedom; their sum, with two, tests both at once.
+
+    Examples
+    --------
+    >>> found = calibration([0.25, 0.25, 0.25, 0.25], [True, False, False, True])
+    >>> found.frequency, found.brier, round(found.kupiec, 4)
+    (0.5, 0.3125, 1.1507)
     """
-    check_lengths(
-        forecast=forecast, happened=happened, sigma=sigma, is_counted=is_counted, where="calibrate"
+    p, happened = read_pairs(forecast, outcome)
+    n, events = len(p), int(np.count_nonzero(happened))
+    mean, frequency = float(np.mean(p)), events / n
+    n00, n01, n10, n11 = np.bincount(2 * happened[:-1] + happened[1:], minlength=4).tolist()
+    kupiec = log_likelihood(n - events, events) - log_likelihood(n - events, events, mean)
+    apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
+    clusters = apart - log_likelihood(n00 + n10, n01 + n11)
+    return Calibration(
+        count=n,
+        forecast=mean,
+        frequency=frequency,
+        brier=float(np.mean((p - happened) ** 2)),
+        base_brier=frequency * (1.0 - frequency),
+        kupiec=max(2.0 * kupiec, 0.0),
+        kupiec_p=find_p_value(kupiec),
+        christoffersen=max(2.0 * clusters, 0.0),
+        christoffersen_p=find_p_value(clusters),
     )
-    known = sigma[is_counted]
-    thirds = np.quantile(known, (1 / 3, 2 / 3)) if known.size else np.full(2, np.nan)
-    period = np.where(np.isnan(sigma), -1, np.searchsorted(thirds, sigma))
-    edges = find_bin_edges(forecast[is_counted], bins)
-    place = np.searchsorted(edges[1:-1], forecast, side="right")
-    rows, scores = [], {}
-    for name, chosen in _select_periods(period):
-        mask = is_counted & chosen
-        outcome = happened[mask].astype(np.float64)
-        table = tabulate_reliability(forecast[mask], outcome, place[mask], edges, bars)
-        rows.append(table.assign(period=name))
-        found = score_forecasts(forecast[mask], outcome, place[mask])
-        counts = {"count": len(outcome), "independent": len(outcome) / bars}
-        scores[name] = {**counts, **found, "liquidations": int(liquidations[chosen].sum())}
-    reliability = pd.concat(rows).reset_index().set_index(["period", "bin"])
-    return Calibration(horizon, bars, reliability, pd.DataFrame(scores).T.rename_axis("period"))
 
 
-def check_bins(bins: int | Sequence[float], *, where: str) -> int | Sequence[float]:
-    if np.ndim(bins) == 0:
-        return int(Range(1, 1000).check("bins", bins, where=where, whole=True))
-    ends = [check_range("an edge of a bin", end, where=where) for end in bins]  # type: ignore[union-attr] # it has a dimension
-    cure = "give for example [0, .01, 1]"
-    if len(ends) < 2 or any(after <= before for before, after in pairwise(ends)):
-        raise ParameterError(f"edges of bins must increase, got {ends}", where=where, cure=cure)
-    if ends[0] > 0.0 or ends[-1] < 1.0:
+def read_pairs(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
+    where = "calibration"
+    p, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
+    check_lengths(forecast=p, outcome=happened, where=where)
+    is_known = ~np.isnan(p) & ~np.isnan(happened)
+    p, happened = p[is_known], happened[is_known]
+    if len(p) < 2:
         raise ParameterError(
-            f"edges of bins must reach from 0 to 1, got {ends}", where=where, cure=cure
+            f"calibration needs at least 2 forecasts with a known outcome, got {len(p)}",
+            where=where,
+            cure="give one probability, and whether it happened, for each time",
         )
-    return ends
+    for name, values, is_right, rule in (
+        ("forecast", p, (p >= 0.0) & (p <= 1.0), "probabilities from 0 to 1"),
+        ("outcome", happened, (happened == 0.0) | (happened == 1.0), "0 or 1"),
+    ):
+        bad = values[~is_right]
+        if len(bad):
+            raise ParameterError(
+                f"{name} must be {rule}, got {bad[0]:g} in {len(bad)} of {len(values)}",
+                where=f"{where}, {name}",
+                cure="give NaN where it is not known",
+            )
+    return p, happened.astype(np.int64)
 
 
-def _select_periods(period: IntArray) -> Iterator[tuple[str, BoolArray]]:
-    yield "all", np.ones(len(period), dtype=np.bool_)
-    for k, name in enumerate(VOLATILITY_PERIODS):
-        yield name, period == k
+def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
+    """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
+    if probability is None:
+        probability = hits / max(misses + hits, 1)
+    if (misses and probability == 1.0) or (hits and probability == 0.0):
+        return -math.inf
+    missed = misses * math.log1p(-probability) if misses else 0.0
+    return missed + (hits * math.log(probability) if hits else 0.0)
 
 
-def find_bin_edges(forecast: FloatArray, bins: int | Sequence[float]) -> FloatArray:
-    if not isinstance(bins, int):
-        return np.array(bins, dtype=np.float64)
-    if not forecast.size:
-        return np.array([0.0, 1.0])
-    edges = np.unique(np.quantile(forecast, np.linspace(0.0, 1.0, bins + 1)))
-    return edges if len(edges) > 1 else np.repeat(edges, 2)
-
-
-def tabulate_reliability(
-    forecast: FloatArray, outcome: FloatArray, place: IntArray, edges: FloatArray, bars: int
-) -> pd.DataFrame:
-    n = len(edges) - 1
-    count = np.bincount(place, minlength=n).astype(np.float64)
-    kept = count > 0.0
-    size = np.where(kept, count, 1.0)
-    frequency = np.bincount(place, outcome, minlength=n) / size
-    independent = count / bars
-    lower, upper = frequency_interval(frequency, np.where(kept, independent, 1.0))
-    table = pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "forecast": np.bincount(place, forecast, minlength=n) / size,
-            "frequency": frequency,
-            "count": count.astype(np.int64),
-            "independent": independent,
-            "lower": lower,
-            "upper": upper,
-        }
-    )
-    return table[kept].rename_axis("bin")
-
-
-def score_forecasts(forecast: FloatArray, outcome: FloatArray, place: IntArray) -> dict[str, float]:
-    if not forecast.size:
-        return dict.fromkeys(SCORES, np.nan)
-    count = np.maximum(np.bincount(place), 1)
-    means, shares = np.bincount(place, forecast) / count, np.bincount(place, outcome) / count
-    base = outcome.mean()
-    brier = np.mean((forecast - outcome) ** 2)
-    reliability = np.mean((means[place] - shares[place]) ** 2)
-    resolution = np.mean((shares[place] - base) ** 2)
-    uncertainty = base * (1.0 - base)
-    within = brier - (reliability - resolution + uncertainty)
-    skill = 1.0 - brier / uncertainty if uncertainty > 0.0 else np.nan
-    parts = (brier, reliability, resolution, uncertainty, within, skill)
-    return dict(zip(SCORES, (float(forecast.mean()), base, *parts), strict=True))
-
-
-def frequency_interval(frequency: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the bounds of the Clopper-Pearson interval of a share of n.
-
-    Quantiles of the beta distribution: of (x, n - x + 1) at (1 - level) / 2 and of (x + 1, n - x)
-    at (1 + level) / 2, x = n frequency; 0 if x is 0, and 1 if x is n.
-    """
-    from scipy.special import betaincinv  # noqa: PLC0415 - slow to load, seldom needed
-
-    x = frequency * n
-    tail = (1.0 - LEVEL) / 2.0
-    some, rest = np.maximum(x, 1e-12), np.maximum(n - x, 1e-12)
-    lower = np.where(x > 0.0, betaincinv(some, n - x + 1.0, tail), 0.0)
-    upper = np.where(x < n, betaincinv(x + 1.0, rest, 1.0 - tail), 1.0)
-    return lower, upper
+def find_p_value(log_ratio: float) -> float:
+    """Return the probability of a larger ratio, chi-squared with one degree of freedom."""
+    return math.erfc(math.sqrt(max(log_ratio, 0.0)))

@@ -9,7 +9,7 @@ from scipy import stats
 
 import backtest as bt
 from backtest.features import TAIL_MODELS, tail_losses
-from backtest.measures.value_at_risk_tests import conditional_coverage, unconditional_coverage
+from backtest.measures import calibration
 from backtest.strategies import TailRisk
 from tests.fast_cases import every_nth
 from tests.markets import YEAR, live, market_of, walk
@@ -81,8 +81,10 @@ def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
         policy = TailRisk(model=model, **settings)
         equity = live(market, policy).bars["equity"].to_numpy()[1100:]
         held[model] = -np.diff(equity) / equity[:-1] > 0.01
-    assert conditional_coverage(held["filtered-historical"], 0.95).p_value > 0.01
-    assert unconditional_coverage(held["normal"], 0.95).p_value < 1e-6
+    stated = np.full(n - 1101, 0.05)
+    good, poor = (calibration(stated, held[model]) for model in held)
+    assert stats.chi2.sf(good.kupiec + good.christoffersen, 2) > 0.01
+    assert poor.kupiec_p < 1e-6
     risk = policy.observe(market)["risk"][1100:-1]
     p = stats.t.cdf(np.log1p(-risk) / sigma[1101:] * math.sqrt(2.0), 4)
     error = math.sqrt(np.sum(p * (1.0 - p)))

@@ -37,12 +37,7 @@ from backtest.report.run.over_time_section import (
     find_drawdowns,
     find_months,
 )
-from backtest.report.run.risk_section import (
-    build_contagion,
-    build_risk,
-    count_victims,
-    read_calibration,
-)
+from backtest.report.run.risk_section import build_contagion, build_risk, count_victims
 from backtest.report.run.story_section import draw_run
 from backtest.report.run.trades_section import collect_trades, list_realization, list_trades_section
 
@@ -287,7 +282,6 @@ def collect_run_numbers(result: Result) -> dict[str, Any]:
 
 def collect_history(result: Result) -> dict[str, Any]:
     months, falls = find_months(result), find_drawdowns(result)
-    found = read_calibration(result)
     for name in ("peak", "trough", "recovery"):
         falls[name] = [str(each) for each in falls[name]]
     table = zip(months.index, months.to_numpy().tolist(), strict=True)
@@ -295,9 +289,6 @@ def collect_history(result: Result) -> dict[str, Any]:
         "attribution": collect_attribution(result),
         "months": {str(year): list(row) for year, row in table},
         "drawdowns": falls.to_dict("records"),
-        "calibration": []
-        if isinstance(found, str)
-        else found.scores.reset_index().to_dict("records"),
     }
 
 
