@@ -18,7 +18,7 @@ if early_interrupt.is_command():
     gc.disable()  # collecting what imports keep takes a tenth of a short command
 
 from backtest import measures
-from backtest.account import Account, Multiple, leverage_limit
+from backtest.account import Account, Multiple
 from backtest.base import (
     AccountingError,
     BacktestError,
@@ -231,7 +231,6 @@ __all__ = [
     "funding",
     "held_leverage",
     "import_market",
-    "leverage_limit",
     "liquidation_risk",
     "margin",
     "margin_preset",

@@ -87,10 +87,9 @@ class Account(Value, Viewable):
         The leverage set at the venue; None (cross only) means the best setting for every order.
     min_leverage : float
         Least leverage that the policy may ask for, in turns of equity.
-    max_leverage : float, Series by UTC time, or str
+    max_leverage : float or Series by UTC time
         Most leverage that the policy may ask for, in turns of equity. A series limits by date: the
-        value in force at the open where a decision fills; 0 allows no position. A text is a preset
-        of :func:`backtest.leverage_limit`.
+        value in force at the open where a decision fills; 0 allows no position.
     band : float
         No trade while the notional is within this many turns of equity of its target.
     stop_loss : float, Multiple or None

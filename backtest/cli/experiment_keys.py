@@ -6,15 +6,15 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
-from backtest.account import Account, ByInstrument, LimitDeclaration, StopDistance
+from backtest.account import Account, ByInstrument, StopDistance
 from backtest.base import Choice, ParameterError
 from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.flag_readers import (
     ALLOCATIONS,
     read_bps,
     read_distance,
+    read_drift,
     read_list,
-    read_number_or_name,
     read_numbers,
     read_values,
 )
@@ -117,8 +117,7 @@ def list_account_keys() -> Iterator[Key]:
     for field, text in ACCOUNT_FLAGS.items():
         declared = hints[field].__metadata__[0]
         declared = declared.each if isinstance(declared, ByInstrument) else declared
-        readers = {LimitDeclaration: read_number_or_name, StopDistance: read_distance}
-        read = readers.get(type(declared))
+        read = read_distance if isinstance(declared, StopDistance) else None
         kind = str if read else declared.kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
@@ -316,7 +315,7 @@ KEYS = (
     Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
     Key("paths", "drift", float | str, "--drift", PATHS,
         "Growth of the expected price per year: none (default), a number, or 'history'.",
-        read_number_or_name),
+        read_drift),
     Key("paths", "bridge", int, "--bridge", PATHS,
         "Steps per bar in which high and low are drawn: 1 (default), or 4 if ranges matter."),
     Key("paths", "funding", float | str, "--path-funding", PATHS,

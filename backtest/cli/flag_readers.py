@@ -44,9 +44,8 @@ def read_bps(flag: str, bps: float) -> Iterator[GivenFlag]:
     yield GivenFlag(flag, "venue", field, bps * BPS)
 
 
-def read_number_or_name(flag: str, text: str) -> Iterator[GivenFlag]:
-    table = "paths" if flag == "--drift" else "account"
-    yield GivenFlag(flag, table, flag.strip("-").replace("-", "_"), parse_typed(text))
+def read_drift(flag: str, text: str) -> Iterator[GivenFlag]:
+    yield GivenFlag(flag, "paths", "drift", parse_typed(text))
 
 
 def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:

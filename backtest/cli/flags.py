@@ -84,7 +84,7 @@ ACCOUNT_FLAGS = {
     "margin": "'cross' (default) or 'isolated'.",
     "venue_leverage": "Leverage set at the venue (cross margin: as needed).",
     "min_leverage": "Lowest leverage that the policy may ask for.",
-    "max_leverage": "Highest leverage that the policy may ask for, or a preset: esma-crypto.",
+    "max_leverage": "Highest leverage that the policy may ask for.",
     "band": "Do not trade within this many turns of leverage of the target.",
     "stop_loss": "Close at a loss of this fraction of the entry price, or 2*atr (a column).",
     "margin_call": "Margin ratio that triggers a margin call.",

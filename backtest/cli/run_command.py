@@ -58,7 +58,7 @@ backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target
 backtest run examples/btc-vol-target.toml --capital 50000 --json
 backtest run --signal rsi:14:30:70 --realization --trades trades.csv
-backtest run --max-leverage esma-crypto --limit-cost   [dim]# backtest venues --limits[/dim]
+backtest run --max-leverage 2 --limit-cost
 """
 
 WithLimitCost = Annotated[

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from backtest.account import available_limits
 from backtest.base import ParameterError
 from backtest.base.fields import POSITIVE
 from backtest.cli.experiment_venue import split_preset
@@ -31,7 +30,6 @@ from backtest.venue import terms as funding_terms
 EXAMPLES = """
 backtest venues
 backtest venues binance-usdm:BTCUSDT
-backtest venues --limits
 backtest venues --margins
 backtest venues show binance-usdm:BTCUSDT --at 2021-05-19
 backtest venues import tiers.json --venue mine --symbol BTC/USDT:USDT --like binance-usdm:BTCUSDT
@@ -57,9 +55,6 @@ app = typer.Typer(cls=ShowsByDefault, rich_markup_mode="rich")
 def venues(
     context: typer.Context,
     *,
-    limits: Annotated[
-        bool, flag("List the limits of leverage by date instead, for --max-leverage.", "--limits")
-    ] = False,
     margins: Annotated[
         bool,
         flag(
@@ -81,9 +76,6 @@ def venues(
                 cure=f"write backtest venues {context.invoked_subcommand} ... --json",
             )
         return
-    if limits:
-        list_limits(as_json=as_json)
-        return
     if margins:
         list_margins(as_json=as_json)
         return
@@ -98,22 +90,6 @@ def venues(
         print_paragraph(first.title if is_one else names)
         older = f" (others of {', '.join(first.dates[:-1])})" if first.dates[:-1] else ""
         print_paragraph(f"margin table of {first.date}{older}: {first.source}")
-
-
-def list_limits(*, as_json: bool) -> None:
-    found = available_limits().values()
-    if as_json:
-        rows = [{**each._asdict(), "steps": [s._asdict() for s in each.steps]} for each in found]
-        print_json(rows)
-        return
-    for each in found:
-        typer.secho(each.name, bold=True)
-        print_paragraph(each.title)
-        sources = [""] + [step.source for step in each.steps]
-        for before, step in zip(sources[:-1], each.steps, strict=True):
-            source = f": {step.source}" if step.source != before else ""
-            print_paragraph(f"from {step.date} {step.leverage:.4g}x{source}")
-        print_paragraph(each.note)
 
 
 def list_margins(*, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from docs.ext.markdown import write_table, write_toc
 
 
 def list_pages() -> dict[str, str]:
-    """Return the list of venues, a page for each, and the pages of limits and margin rules."""
+    """Return the list of venues, a page for each, and the page of margin rules."""
     from backtest.venue import preset_files
 
     found = sorted(preset_files.available(), key=lambda each: each.venue)
@@ -18,7 +18,6 @@ def list_pages() -> dict[str, str]:
         f"venues/{venue}": write_venue(venue, list(presets))
         for venue, presets in groupby(found, key=lambda each: each.venue)
     }
-    pages["venues/limits"] = write_limits()
     pages["venues/margin-rules"] = write_margins()
     return pages | {"parts/venues": preset_files.to_markdown() + "\n\n" + write_toc(pages)}
 
@@ -38,18 +37,6 @@ def write_venue(venue: str, presets: list[Any]) -> str:
             for each in preset_files.origins(first.venue, first.symbol, preset_files.LATEST)
         ]
         parts.append(write_table(["figures", "date", "source"], rows))
-    return "\n".join(parts)
-
-
-def write_limits() -> str:
-    """Return the presets of largest leverage by date."""
-    from backtest.account import available_limits
-
-    parts = ["# Limits of leverage by date\n\nPresets of `max_leverage` and `--max-leverage`.\n"]
-    for each in available_limits().values():
-        rows = [[str(s.date), f"{s.leverage:.4g}x", escape(s.source)] for s in each.steps]
-        table = write_table(["from", "most leverage", "source"], rows)
-        parts.append(f"## {each.name}\n\n{escape(each.title)}\n\n{table}\n{escape(each.note)}\n")
     return "\n".join(parts)
 
 

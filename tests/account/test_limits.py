@@ -1,4 +1,4 @@
-"""Limits of leverage by date: the rule by hand, the reference, presets, and what a limit cost."""
+"""Limits of leverage by date: the rule by hand, the reference, and what a limit cost."""
 
 import json
 import math
@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.leverage_limits import available_limits, describe_limit
+from backtest.account.leverage_limits import describe_limit
 from backtest.base.json_values import to_plain
-from backtest.report.basis.what_is_modeled import describe_model, find_changes, list_limit_sources
+from backtest.report.basis.what_is_modeled import describe_model, find_changes
 from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
 from tests.account.account_scenes import is_
@@ -117,26 +117,6 @@ def test_a_run_under_a_limit_equals_its_parts(tmp_path):
         assert both.tobytes() == whole.record.values.tobytes()
 
 
-# ------------------------------------------------------------------------------------ the presets
-
-
-def test_a_preset_limits_from_its_days():
-    market = pd.date_range("2018-07-30", periods=5, freq="D", tz="UTC")
-    table = pd.DataFrame(100.0, index=market, columns=["open", "high", "low", "close"])
-    account = account_of(max_leverage="esma-crypto")
-    result = bt.run(
-        bt.Market.from_frames(table.assign(volume=1.0), interval="1d"),
-        Constant(5.0),
-        venue=venue_of(),
-        account=account,
-        compile=False,
-    )
-    # the open of 2018-08-01 is the third
-    assert leverage_of(result) == [0.0, is_(5.0), is_(2.0), is_(2.0), is_(2.0)]
-    assert account == account_of(max_leverage=bt.leverage_limit("esma-crypto"))
-    assert "most leverage by date (esma-crypto), 2" in words_of(result.summary())
-
-
 def test_a_report_names_the_limit():
     limited = play(100, 100, account=account_of(max_leverage=DATED)).manifest
     free = play(100, 100).manifest
@@ -144,15 +124,6 @@ def test_a_report_names_the_limit():
     assert "limited by the venue alone;" in dict(describe_model(free))["leverage"]
     assert "and to 3;" in dict(describe_model({**free, "account": {
         **free["account"], "max_leverage": 3.0}}))["leverage"]  # fmt: skip
-
-
-def test_a_report_has_the_sources_of_a_preset():
-    account = account_of(max_leverage="nfa-major").to_dict()
-    (table,) = list_limit_sources(account)
-    assert table.rows[-1][:2] == ("50", "2010-10-18")
-    assert "75 FR 55410" in table.rows[-1][2]
-    assert list(list_limit_sources(account_of(max_leverage=DATED).to_dict())) == []
-    assert list(list_limit_sources(account_of().to_dict())) == []
 
 
 def test_a_report_names_the_fields_that_a_preset_leaves_out():
@@ -167,37 +138,6 @@ def test_a_report_names_the_fields_that_a_preset_leaves_out():
         "fees": ["tiers of this run's own"],
         "rules": ["maintenance multiplier 2", "open interest margin of this run's own"],
     }
-
-
-def test_every_preset_has_dates_in_order_a_title_and_sources():
-    for name, limit in available_limits().items():
-        dates = [step.date for step in limit.steps]
-        assert dates == sorted(set(dates)), name
-        assert all(step.source and 0.0 <= step.leverage < 1000.0 for step in limit.steps), name
-        assert limit.title
-        assert limit.note
-        account_of(max_leverage=name)
-
-
-@pytest.mark.parametrize(("name", "day", "leverage"), [
-    ("esma-crypto", "2018-07-31", INF),
-    ("esma-crypto", "2018-08-01", 2.0),
-    ("fca-crypto", "2021-01-05", 2.0),
-    ("fca-crypto", "2021-01-06", 0.0),
-    ("japan-crypto", "2020-04-30", 4.0),
-    ("japan-crypto", "2020-05-01", 2.0),
-    ("binance-new-accounts", "2021-07-18", INF),
-    ("binance-new-accounts", "2021-07-19", 20.0),
-    ("nfa-major", "2010-10-17", 100.0),
-    ("nfa-major", "2010-10-18", 50.0),
-    ("nfa-minor", "2010-10-18", 20.0),
-    ("reg-t", "1946-06-01", 1.0),
-    ("reg-t", "2020-01-01", 2.0),
-    ("pattern-day-trader", "2001-09-27", 2.0),
-    ("pattern-day-trader", "2001-09-28", 4.0),
-])  # fmt: skip
-def test_the_presets_by_their_days(name, day, leverage):
-    assert bt.leverage_limit(name).asof(pd.Timestamp(day, tz="UTC")) == is_(leverage)
 
 
 def test_a_limit_is_described():
@@ -283,7 +223,7 @@ def test_no_limit_has_no_cost(tmp_path):
 # -------------------------------------------------------------------------------------- bad input
 
 BAD = {
-    "an unknown name": ("esma-cripto", "no leverage limit 'esma-cripto'; did you mean 'esma-cr"),
+    "a name": ("none", "max_leverage must be a number"),
     "zero": (0.0, "max_leverage must be over 0, got 0"),
     "NaN": (math.nan, "max_leverage must be a number, got nan"),
     "a negative series": (series({0: -1.0}), "max_leverage must be at least 0, got -1"),

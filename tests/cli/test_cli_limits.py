@@ -5,7 +5,6 @@ import json
 import pytest
 
 import backtest as bt
-from backtest.account.leverage_limits import available_limits
 from backtest.cli import main
 
 SHORT = ("--to", "2023-01-05", "--no-compile", "--no-save")
@@ -16,36 +15,6 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
     code = main(list(words))
     out, err = capsys.readouterr()
     return code, " ".join(out.split()), " ".join(err.split())
-
-
-def test_the_limits_are_listed_with_dates_and_sources(capsys):
-    code, out, _ = call(capsys, "venues", "--limits")
-    assert code == 0
-    for limit in available_limits().values():
-        assert limit.name in out
-        assert all(step.date in out for step in limit.steps)
-    assert "75 FR 55410" in out
-    found = {
-        each["name"]: each for each in json.loads(call(capsys, "venues", "--limits", "--json")[1])
-    }
-    assert found["nfa-minor"]["steps"][-1]["leverage"] == 20.0
-
-
-@pytest.mark.slow
-def test_max_leverage_is_a_number_or_a_preset(capsys):
-    for value, shown in (("1.5", "most leverage 1.5"), ("reg-t", "by date (reg-t), 1 to 2.5")):
-        for words in (("--max-leverage", value), ("--set", f"account.max_leverage={value}")):
-            code, out, _ = call(capsys, "run", *words, *SHORT)
-            assert code == 0
-            assert shown in out
-    assert "most leverage" not in call(capsys, "run", "--max-leverage", "inf", *SHORT)[1]
-
-
-def test_an_unknown_limit_suggests_the_near_one(capsys):
-    code, _, err = call(capsys, "run", "--max-leverage", "esma-cripto", *SHORT)
-    assert code == 2
-    assert "did you mean 'esma-crypto'?" in err
-    assert "--max-leverage" in err
 
 
 @pytest.mark.slow

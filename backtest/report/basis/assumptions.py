@@ -23,7 +23,6 @@ from backtest.report.basis.what_is_modeled import (
     describe_interest,
     describe_liquidation,
     describe_model,
-    list_limit_sources,
     list_sources,
 )
 from backtest.report.page.page import Block, Code, Paragraph, Section, Table, name_columns
@@ -50,7 +49,6 @@ def build_assumptions(
         *(Paragraph(remark) for remark in remarks),
         *(block for part in parts for block in list_rules(part)),
         build_pair_table("Account", describe_settings(manifest["account"])),
-        *(block for part in parts for block in list_limit_sources(part.manifest["account"])),
         build_pair_table("Provenance", describe_provenance(manifest)),
         *list_commands(shlex.join(("backtest", "report", *arguments)), background),
         Code("Manifest", format_manifest(manifest), is_folded=True),

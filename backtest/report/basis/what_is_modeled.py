@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from backtest.account import Account, available_limits, describe_limit, find_preset
+from backtest.account import Account, describe_limit
 from backtest.base import format_bps, format_percent, format_setting, to_plain
 from backtest.engine import read_tables_in_use
 from backtest.report.page.page import Block, Paragraph, Table, name_columns
@@ -217,13 +217,3 @@ def describe_change(name: str, was: Any, now: Any) -> str:
     is_plain = isinstance(now, list) or (isinstance(now, Mapping) and "value" not in now)
     text = f"{name} of this run's own" if is_plain else f"{name} {format_setting(now)}"
     return text if was is None else f"{text} instead of {format_setting(was)}"
-
-
-def list_limit_sources(account: Mapping[str, Any]) -> Iterator[Table]:
-    most = Account.from_dict({"max_leverage": account.get("max_leverage", "inf")}).max_leverage
-    name = find_preset(most)
-    if name:
-        limit = available_limits()[name]
-        rows = tuple((f"{step.leverage:.4g}", step.date, step.source) for step in limit.steps)
-        columns = name_columns(("leverage", "turns"), "from", "source", text=["from", "source"])
-        yield Table(f"Limit of leverage: {limit.title}", columns, rows, limit.note)
