@@ -1,6 +1,6 @@
 """Simulated markets whose law is known, a policy, and what each of its sets truly earns.
 
-Used by ``validation.py`` and ``luck.py``. Nothing costs, and each day opens where the last one
+Used by ``luck.py``. Nothing costs, and each day opens where the last one
 closed. So true figures need no account: they are means over 5,000 years of returns.
 """
 

@@ -1,4 +1,4 @@
-"""Every policy on every market of a folder, walked forward, at several risks. Writes JSON.
+"""Every policy on every market of a folder, walked forward, at several risks. Prints Markdown.
 
     python benchmarks/leaderboard.py FOLDER... [--risks 1 3 10] [--from DAY] [--to DAY]
 
@@ -8,16 +8,14 @@ half-lives and estimators are tuned for the Sharpe ratio on each train span, and
 all test spans. At equal risk its positions are scaled, and it is run again, until its volatility is
 that of constant leverage r; the scale is known only afterwards. All tries count in the deflated
 Sharpe ratio of the best. A policy that needs a column which the data have not is left out. One that
-has nothing to tune, or whose sets are all ruined on the first train span, keeps its defaults.
+has nothing to tune, or whose sets are all ruined on the first train span, keeps its defaults;
+a star says so. Growth is logarithmic.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -27,7 +25,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from policies import instances
-from real_walks import RULES_OF, count_clear, load_markets
 
 import backtest as bt
 from backtest.base import Choice
@@ -35,15 +32,18 @@ from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 from backtest.store import compare_saved
 
-PAGE = Path(__file__).parents[1] / "docs" / "data" / "leaderboard.json"
+RULES_OF = {"LTCUSDT": "ETHUSDT"}
+"""Instruments without a table of their own, and the one whose venue rules they take."""
 RISKS = (1.0, 3.0, 10.0)
 BASELINE = "Constant"
 CONFIDENCE = 0.95
 YEAR = 365.0
 NEAR = 0.01
 """Relative distance from the volatility of the baseline at which the search for a scale ends."""
-MEASURES = ("log_growth", "sharpe", "sharpe_error", "volatility", "max_drawdown", "liquidations",
-            "ruined", "cost", "mean_leverage")  # fmt: skip
+
+
+EVIDENCE = 0.95
+"""The least deflated Sharpe ratio that counts as evidence."""
 
 
 class Times(bt.Combinator):
@@ -70,6 +70,17 @@ class Terms(NamedTuple):
     train: str
     test: str
     trials: int
+
+
+def load_markets(folders: list[Path], start: str, end: str) -> dict[str, bt.Market]:
+    """Return the markets of all folders, of one or of several instruments, by instrument."""
+    found = {}
+    for folder in folders:
+        coins = sorted({path.name.partition("_")[0] for path in folder.glob("*-futures.*")})
+        for name in [f"{coin}USDT" for coin in coins] or [None]:
+            market = bt.Market.load(folder, instrument=name, between=(start, end))
+            found[market.instrument] = market
+    return found
 
 
 class Walked(NamedTuple):
@@ -150,15 +161,12 @@ def equalize(terms: Terms, walked: Walked, volatility: float) -> bt.Result:
 
 
 def read_measures(result: bt.Result) -> dict[str, float]:
-    """Return the measures of a row: costs are fees, slippage, impact and funding a year."""
-    found = dict(result.metrics)
-    total = found["total_return"]
+    """Return the measures of a row."""
+    total = result.metrics["total_return"]
     years = len(result.returns) / YEAR
-    found["log_growth"] = math.log1p(total) / years if total > -1.0 else -math.inf
-    found["cost"] = sum(
-        found[f"{each}_annual"] for each in ("fees", "slippage", "impact", "funding")
-    )
-    return {name: found[name] for name in MEASURES}
+    growth = math.log1p(total) / years if total > -1.0 else -math.inf
+    kept = {name: result.metrics[name] for name in ("sharpe", "sharpe_error", "ruined")}
+    return {"growth": growth, **kept}
 
 
 def list_rows(
@@ -182,7 +190,7 @@ def list_rows(
             row: dict[str, Any] = {"market": terms.market.instrument, "policy": name, "risk": risk}
             row["tuned"] = walked.is_tuned
             row |= {"own": read_measures(walked.result), "equal": read_measures(equal)}
-            sys.stderr.write(f"{row['market']} {risk:g} {name} {row['own']['log_growth']:.3f}\n")
+            sys.stderr.write(f"{row['market']} {risk:g} {name} {row['own']['growth']:.3f}\n")
             yield row, walked.result, equal
 
 
@@ -195,8 +203,7 @@ def judge_best(rows: list[dict[str, Any]], accounts: list[bt.Result]) -> dict[st
     deviation = luck.find_deviation(len(table))
     return {
         "tries": len(accounts),
-        "effective_tries": luck.n,
-        "best": {key: rows[best // 2][key] for key in ("market", "policy", "risk")},
+        "row": rows[best // 2],
         "sharpe": float(sharpes[best]),
         "lucky_sharpe": expected_max_sharpe(luck.n, deviation) * math.sqrt(YEAR),
         "deflated_sharpe": deflated_sharpe_of_returns(
@@ -211,31 +218,52 @@ def compare_with_constant(accounts: dict[str, bt.Result]) -> pd.DataFrame:
     return found[found["measure"] == "log_growth"]
 
 
-def describe_data(folders: list[Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file of bars, marks and funding."""
-    files = sorted(path for folder in folders for path in folder.iterdir() if path.is_file())
-    return {
-        f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
+def count_clear(low: np.ndarray, high: np.ndarray) -> dict[str, float]:
+    """Count the intervals that leave zero out, and how many do by chance alone."""
+    known = np.isfinite(low) & np.isfinite(high)
+    n = int(np.count_nonzero(known))
+    above, below = int(np.sum(low[known] > 0.0)), int(np.sum(high[known] < 0.0))
+    return {"above": above, "below": below, "n": n, "expected": (1.0 - CONFIDENCE) * n}
 
 
-def round_numbers(value: Any) -> Any:
-    """Return data for JSON: numbers with four digits, infinite and unknown ones as None."""
-    if isinstance(value, dict):
-        return {key: round_numbers(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [round_numbers(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.4g}") if math.isfinite(value) else None
-    return value
+def write_headline(found: dict[str, Any]) -> str:
+    """Return what all rows say together."""
+    best, gaps, name = found["best"], found["gaps"], found["best"]["row"]
+    is_beaten = best["deflated_sharpe"] >= EVIDENCE or gaps["above"] > gaps["expected"]
+    fates: dict[float, list[float]] = {}
+    for row in found["rows"]:
+        fates.setdefault(row["risk"], []).append(row["own"]["ruined"])
+    ruined = ", ".join(f"{sum(f):g} of {len(f)} at risk {risk:g}" for risk, f in fates.items())
+    return (
+        f"**{'Some policies beat' if is_beaten else 'Nothing beats'} constant leverage after "
+        f"costs.** At equal risk, {gaps['n']} differences of growth from it were tested: "
+        f"{gaps['above']} are above zero and {gaps['below']} below by more than noise; chance "
+        f"alone gives {gaps['expected']:.3g}. The best Sharpe ratio of {best['tries']} accounts is "
+        f"{best['sharpe']:.2f} (`{name['policy']}` on {name['market']} at risk {name['risk']:g}); "
+        f"the best of so many without skill has {best['lucky_sharpe']:.2f}. The deflated Sharpe "
+        f"ratio is {best['deflated_sharpe']:.2f}, and {EVIDENCE} would be evidence. Ruined were "
+        f"{ruined}.\n"
+    )
 
 
-def write_json(found: dict[str, Any]) -> str:
-    """Return the file's text, with a line for each row."""
-    rows = ",\n".join(map(json.dumps, found["rows"]))
-    text = json.dumps(found | {"rows": []}, indent=1)
-    return text.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
+def write_table(rows: list[dict[str, Any]]) -> str:
+    """Return growth and Sharpe ratio at equal risk: a line a policy, columns by market and risk."""
+    places = [*dict.fromkeys((row["market"], row["risk"]) for row in rows)]
+    cells: dict[str, dict[tuple[str, float], str]] = {}
+    for row in rows:
+        cell = write_cell(row["equal"]) + ("" if row["tuned"] else " *")
+        cells.setdefault(f"`{row['policy']}`", {})[row["market"], row["risk"]] = cell
+    head = ["policy", *(f"{market} {risk:g}" for market, risk in places)]
+    lines = [head, ["---"] * len(head)]
+    lines += [[name, *(found.get(each, "") for each in places)] for name, found in cells.items()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write_cell(measures: dict[str, float]) -> str:
+    """Return growth a year and the Sharpe ratio, or that the account was ruined."""
+    if measures["ruined"] or not math.isfinite(measures["growth"]):
+        return "ruined"
+    return f"{measures['growth']:+.1%}, {measures['sharpe']:.2f}"
 
 
 def run_all(wanted: argparse.Namespace) -> dict[str, Any]:
@@ -252,16 +280,12 @@ def run_all(wanted: argparse.Namespace) -> dict[str, Any]:
             equal.setdefault(row["risk"], {})[row["policy"]] = scaled
         gaps += [compare_with_constant(each) for each in equal.values()]
     low, high = (np.concatenate([each[end] for each in gaps]) for end in ("low", "high"))
-    counted = count_clear(low.astype(float), high.astype(float), CONFIDENCE)
-    return {
-        "rows": rows,
-        "best_of_all": judge_best(rows, accounts),
-        "against_constant": counted._asdict(),
-    }
+    counted = count_clear(low.astype(float), high.astype(float))
+    return {"rows": rows, "best": judge_best(rows, accounts), "gaps": counted}
 
 
 def main() -> None:
-    """Run all, and write the file that the page is made from."""
+    """Run all, and print the headline and the table of docs/found.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--risks", type=float, nargs="+", default=RISKS)
@@ -273,23 +297,11 @@ def main() -> None:
     parser.add_argument("--train", default="365d")
     parser.add_argument("--test", default="180d")
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=PAGE)
     wanted = parser.parse_args()
     wanted.only = [*dict.fromkeys([*wanted.only, BASELINE])] if wanted.only else []
     warnings.simplefilter("ignore")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    keys = ("start", "end", "train", "test", "trials", "risks")
-    found = {
-        "commit": commit,
-        "data": describe_data(wanted.folders),
-        "settings": {key: getattr(wanted, key) for key in keys},
-        **run_all(wanted),
-    }
-    wanted.out.write_text(write_json(round_numbers(found)), encoding="utf-8")
-    shown = {"file": str(wanted.out), "rows": len(found["rows"]), **found["best_of_all"]}
-    sys.stdout.write(json.dumps(round_numbers(shown)) + "\n")
+    found = run_all(wanted)
+    sys.stdout.write(f"{write_headline(found)}\n{write_table(found['rows'])}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from docs.ext import (
     errors,
     experiments,
     gallery,
-    leaderboard,
     notebook,
-    replications,
     venues,
 )  # fmt: skip
 
@@ -25,8 +23,6 @@ GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
     venues.list_pages,
     gallery.list_pages,
     notebook.list_pages,
-    replications.list_pages,
-    leaderboard.list_pages,
 )
 """Each returns the texts of its pages by name."""
 
