@@ -183,6 +183,30 @@ def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():
     assert bt.stress(result, small).table["lost_to_adl"].iloc[0] == 0.0
 
 
+def test_a_default_of_the_venue_takes_its_share_of_the_equity_there():
+    """A fall of 5 % costs 500 of 1,000; 40 % of the 500 left are lost, and the reserve is not."""
+    result = held(10.0, reserve=300.0, margin_call=0.8, top_up_to=0.5)
+    equity = result.of_account("equity")[-1]
+    fall = bt.Scenario("fall", price=-0.05, shape="bar")
+    given = [fall, bt.Scenario("now", venue_default=0.4),
+             fall.override(name="both", venue_default=0.4)]  # fmt: skip
+    table = bt.stress(result, given).table
+    assert table.loc["now", "loss"] == table.loc["now", "lost_to_default"] == 0.4 * equity
+    assert table.loc["now", "equity"] == pytest.approx(0.6 * equity + 300.0, rel=1e-12)
+    left = equity - table.loc["fall", "loss"]
+    assert table.loc["fall", "lost_to_default"] == 0.0
+    assert table.loc["both", "lost_to_default"] == pytest.approx(0.4 * left, rel=1e-12)
+    assert table.loc["both", "equity"] == pytest.approx(0.6 * left + 300.0, rel=1e-12)
+    assert table.loc["both", "break_even"] == table.loc["fall", "break_even"]
+    assert not table["liquidated"].any()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_the_share_that_a_default_takes_is_a_fraction(share):
+    with pytest.raises(bt.ParameterError, match="venue_default"):
+        bt.Scenario("default", venue_default=share)
+
+
 def test_a_bridge_without_volatility_is_a_line_and_a_seed_repeats():
     result = held(5.0)
     line = bt.Scenario("line", price=-0.1, over="6h")

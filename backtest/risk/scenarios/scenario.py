@@ -55,6 +55,9 @@ class Scenario(Value):
         price of a counterparty that entered at the start, if the price goes beyond it.
     adl_leverage : float
         The leverage of that counterparty.
+    venue_default : float
+        The share that is lost of what the account has at the venue, which defaults after the last
+        bar: its equity there, positions at their marks. The account's ``reserve`` is elsewhere.
     basis : float
         Mark over last at the end, less 1; it grows evenly over the bars.
     implied_volatility : float
@@ -92,6 +95,7 @@ class Scenario(Value):
     outage: Annotated[str | None, Duration()] = None
     adl: Annotated[float, Number(0.0, 1.0)] = 0.0
     adl_leverage: Annotated[float, Number(1.0)] = 20.0
+    venue_default: Annotated[float, Number(0.0, 1.0)] = 0.0
     basis: Annotated[float, Number(-1.0, open_low=True)] = 0.0
     implied_volatility: Annotated[float, Number(-1.0, open_low=True)] = 0.0
     prices: Annotated[Mapping[str, float] | None, ByInstrument(Number(-1.0, open_low=True))] = None
@@ -139,7 +143,7 @@ class Scenario(Value):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it changes nothing: no move, no time, no rate, no basis, no replay."""
+        """Whether it takes no bar: no move, no time, no rate, no basis, no replay."""
         return (
             self.price == 0.0
             and self.prices is None

@@ -58,7 +58,8 @@ OF_ACCOUNT = ("wallet", "fund", "cursor", "pools", "priced", "amounts", "prices"
 
 
 class Shocked(NamedTuple):
-    wealth: float
+    equity: float
+    reserve: float
     quantities: Mapping[str, float]
     liquidations: int
     calls: int
@@ -109,9 +110,12 @@ class StressAccount:
         return read_state(self.result)
 
     @property
+    def equity(self) -> float:
+        return float(self.result.of_account("equity")[-1])
+
+    @property
     def wealth(self) -> float:
-        equity, reserve = (self.result.of_account(name) for name in ("equity", "reserve"))
-        return float(equity[-1] + reserve[-1])
+        return self.equity + float(self.result.of_account("reserve")[-1])
 
     @property
     def quantities(self) -> dict[str, float]:
@@ -346,7 +350,8 @@ class StressLoop(PortfolioBars):
             float(record[name].sum()) for name in ("fees", "slippage", "impact", "funding")
         )
         return Shocked(
-            wealth=float(record["equity"][last] + record["reserve"][last]),
+            equity=float(record["equity"][last]),
+            reserve=float(record["reserve"][last]),
             quantities=dict(zip(self.setup.markets.names, held, strict=True)),
             liquidations=int(np.sum(kinds == LIQUIDATED)),
             calls=int(np.sum(kinds == CALLED)),

@@ -35,8 +35,9 @@ class Stress(SettingsResult):
         A row per scenario: ``equity`` (wealth after it), ``loss``, ``liquidated``, ``distance``
         (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated),
         ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``, ``lost_to_adl``,
-        ``break_even`` (the move of the price, all else as in the scenario, at which the account is
-        liquidated; NaN if none does), ``bars``, and ``from``: ``figures`` or ``data``.
+        ``lost_to_default``, ``break_even`` (the move of the price, all else as in the scenario, at
+        which the account is liquidated; NaN if none does), ``bars``, and ``from``: ``figures`` or
+        ``data``.
     ladder : DataFrame or None
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
     settings : dict
@@ -130,6 +131,7 @@ class Stress(SettingsResult):
                for name in ("loss", "fees", "slippage", "impact", "funding")},
             "distance": Head("distance of the liquidation", "", "percent"),
             "lost_to_adl": Head("lost to deleveraging", "money", "money"),
+            "lost_to_default": Head("lost to default", "money", "money"),
             "margin_calls": Head("margin calls", "", "count"),
             "break_even": Head("break-even move", "", "percent"),
             "bars": Head("bars", "", "count"), "from": Head("bars from"),

@@ -42,6 +42,7 @@ class StressOutcome(NamedTuple):
     impact: float
     funding: float
     lost_to_adl: float
+    lost_to_default: float
 
 
 def scale(venue: Venue, name: str, factor: float, most: float) -> Cost:
@@ -112,7 +113,10 @@ class StressRun:
         before = self.account.wealth
         if count_bars(bars) == 0:
             distance = self.account.find_distance()
-            return StressOutcome(before, 0.0, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            gone = find_lost_equity(scenario, self.account.equity)
+            return StressOutcome(
+                before - gone, gone, False, distance, 0, 0.0, 0.0, 0.0, 0.0, 0.0, gone
+            )
         markets, shocked = self.pass_bars(scenario, bars, is_search=False)
         lost = sum(
             find_lost_profit(
@@ -125,7 +129,9 @@ class StressRun:
             for name in self.history
             if name in markets
         )
-        equity = shocked.wealth - lost
+        kept = shocked.equity - lost
+        gone = find_lost_equity(scenario, kept)
+        equity = kept - gone + shocked.reserve
         liquidated = shocked.liquidations > 0
         return StressOutcome(
             equity=equity,
@@ -138,6 +144,7 @@ class StressRun:
             impact=shocked.impact,
             funding=shocked.funding,
             lost_to_adl=lost,
+            lost_to_default=gone,
         )
 
     def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
@@ -176,6 +183,10 @@ def find_lost_profit(
     size, is_inverse = contract.size, contract.kind == "inverse"
     gap = compute_value(size, is_inverse, last) - compute_value(size, is_inverse, bankrupt)
     return float(scenario.adl * quantity * gap)
+
+
+def find_lost_equity(scenario: Scenario, equity: float) -> float:
+    return scenario.venue_default * max(equity, 0.0)
 
 
 def fix_margin_tables(result: Result, time: int) -> dict[str, Venue]:
