@@ -22,7 +22,7 @@ and power on hourly bars of ETHUSDT from 2020 to 2023, from the files in a folde
   others; for the highest Sharpe ratio; and for the highest growth with a drawdown of at most 40 %,
   which is a slope that ends in a cliff: who stands back from it grows less.
 
-Ours: auto, de, sobol and random in bulk, cmaes, tpe, gp, forest, and random_one, a set at a time.
+Ours: auto, sobol and random in bulk, cmaes, gp, and random_one, a set at a time.
 Theirs, one set after another: gp_minimize and forest_minimize of scikit-optimize, and Optuna's TPE
 and CMA-ES, which minimise, and to which a ruined set is a loss of 1.
 """
@@ -224,11 +224,8 @@ def make_searches(only: list[str] | None) -> dict[str, Search]:
     """Return the searches by name."""
     searches = {
         "auto": lambda: search_with("auto"),
-        "de": lambda: search_with("de"),
         "cmaes": lambda: search_with("cmaes"),
-        "tpe": lambda: search_with("tpe"),
         "gp": lambda: search_with("gp"),
-        "forest": lambda: search_with("forest"),
         "sobol": lambda: search_with("sobol"),
         "random": lambda: search_with("random"),
         "random_one": lambda: search_with("random", batch=1),

@@ -49,7 +49,7 @@ def describe_study(
     }
     plain: dict[str, Any] = to_plain(facts)
     text = json.dumps(plain, sort_keys=True, allow_nan=False)
-    libraries = (*LIBRARIES, "scipy", "scikit-optimize", "optuna")
+    libraries = (*LIBRARIES, "scipy", "scikit-optimize", "cmaes")
     versions = {name: find_version(name) for name in libraries}
     return {
         "format": FORMAT,

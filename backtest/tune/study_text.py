@@ -274,7 +274,6 @@ def format_independent(value: float) -> str:
 
 ENDED = {
     "grid": "its grid has no more sets",
-    "de": "its population has converged",
     "auto": "every set of the space was tried, or nothing was gained any more",
 }
 

@@ -171,7 +171,7 @@ def without_places(out):
 MISTAKES = [
     (["--trials", "3"], ["trials must be", "3", "where: --trials\n", "choose"]),
     (["--seconds", "0"], ["seconds must be over 0", "0", "where: --seconds\n", "choose"]),
-    (["--sampler", "best"], ["auto, de", "'best'", "where: --sampler\n", "choose"]),
+    (["--sampler", "best"], ["auto, cmaes", "'best'", "where: --sampler\n", "choose"]),
     (["--holdout", "abc"], ["a share or a duration", "'abc'", "--holdout\n", "--holdout 25%"]),
     (["--holdout", "120%"], ["a share or a duration", "'120%'", "--holdout 25%"]),
     (["--space", "target=1:x"], ["LOW:HIGH", "'1:x'", "--space", "log:10:500"]),

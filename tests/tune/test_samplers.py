@@ -9,20 +9,15 @@ import pytest
 from backtest.base.errors import ParameterError
 from backtest.sweep.sets.dimension import Dimension
 from backtest.sweep.sets.space import Space
-from backtest.tune.samplers import SAMPLERS, make_sampler, protocol
+from backtest.tune.samplers import SAMPLERS, make_sampler
 from backtest.tune.samplers.auto import is_gain
+from backtest.tune.samplers.gaussian_process import choose_spread, expand, to_normal
 from backtest.tune.samplers.grid import build_grid
 from backtest.tune.samplers.protocol import grade, join
-from backtest.tune.samplers.surrogate import choose_spread, expand, to_normal
 from tests.fast_cases import every_nth, first_only
 
-LEARNING = ("auto", "de", "cmaes", "tpe", "gp", "forest")
+LEARNING = ("auto", "cmaes", "gp")
 EVERY = tuple(SAMPLERS)
-
-
-def slow_tpe(names):
-    """Return names of samplers, tpe marked slow: it takes as long as all others together."""
-    return [pytest.param(n, marks=pytest.mark.slow) if n == "tpe" else n for n in names]
 
 
 def number(name, kind="float", low=0.0, high=1.0, *, log=False, when=None):
@@ -103,11 +98,8 @@ def mixed(cube):
 
 @pytest.mark.parametrize(("name", "trials", "short"), [
     ("auto", 2000, 1e-6),
-    ("de", 4000, 1e-4),
     ("cmaes", 4000, 1e-5),
     ("gp", 1024, 1e-3),
-    ("forest", 2048, 1e-3),
-    pytest.param("tpe", 400, 2e-3, marks=pytest.mark.slow),
     ("sobol", 4096, 1e-3),
     ("random", 4096, 2e-3),
     ("grid", 4096, 1e-3),
@@ -120,7 +112,7 @@ def test_each_finds_the_bottom_of_a_bowl(name, trials, short):
 
 @pytest.mark.parametrize(
     ("name", "trials", "short"),
-    [("auto", 10_000, 1e-6), ("de", 10_000, 1e-4), ("cmaes", 10_000, 1e-4), ("gp", 2048, 2e-3)],
+    [("auto", 10_000, 1e-6), ("cmaes", 10_000, 1e-4), ("gp", 2048, 2e-3)],
 )
 def test_populations_and_the_process_follow_a_bent_valley(name, trials, short):
     where = space(*map(number, "xyzw"))
@@ -130,14 +122,14 @@ def test_populations_and_the_process_follow_a_bent_valley(name, trials, short):
 
 @pytest.mark.parametrize(
     ("name", "trials", "short"),
-    [("auto", 3000, 1e-4), ("de", 5000, 1e-3), ("cmaes", 5000, 1e-3), ("gp", 1024, 5e-3)],
+    [("auto", 3000, 1e-4), ("cmaes", 5000, 1e-3), ("gp", 1024, 5e-3)],
 )
 def test_an_optimum_on_the_edge_of_a_constraint_is_approached_from_inside(name, trials, short):
     _, scores, violations = search(name, SQUARE, wall, trials=trials)
     assert 1.0 - short < scores[violations == 0.0].max() <= 1.0
 
 
-@pytest.mark.parametrize("name", slow_tpe(LEARNING))
+@pytest.mark.parametrize("name", LEARNING)
 def test_the_size_of_a_violation_is_never_weighed_against_the_score(name):
     """The score grows beyond all bounds where the constraint is broken by a hair."""
 
@@ -145,14 +137,14 @@ def test_the_size_of_a_violation_is_never_weighed_against_the_score(name):
         score, violation = wall(cube)
         return np.where(violation > 0.0, 1e9, score), 1e-9 * violation
 
-    trials = 300 if name == "tpe" else 2000
+    trials = 2000
     _, scores, violations = search(name, SQUARE, judge, trials=trials)
     assert scores[violations == 0.0].max() > 0.95
     kept = np.mean(violations[trials // 2 :] == 0.0)
     assert kept > 0.3
 
 
-@pytest.mark.parametrize("name", [n for n in LEARNING if n != "tpe"])
+@pytest.mark.parametrize("name", LEARNING)
 def test_the_way_back_from_ruin_is_found_by_less_violation(name):
     """Only one part in a thousand keeps the constraint; the rest says how far away it is."""
 
@@ -167,11 +159,8 @@ def test_the_way_back_from_ruin_is_found_by_less_violation(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "trials", "short"), [
     ("auto", 6000, 1e-3),
-    ("de", 8000, 1e-2),
     ("cmaes", 8000, 0.02),
     ("gp", 1536, 5e-3),
-    ("forest", 3000, 2e-2),
-    ("tpe", 500, 3e-2),
     ("sobol", 8192, 0.05),
 ])  # fmt: skip
 def test_whole_numbers_options_and_conditions(name, trials, short):
@@ -188,7 +177,7 @@ def test_auto_is_ahead_of_even_points_on_a_rugged_surface():
     assert best["auto"] > best["random"]
 
 
-@pytest.mark.parametrize("name", slow_tpe(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("trials", first_only([1, 63, 200]))
 def test_the_number_of_trials_is_met_exactly(name, trials):
     asked, _, _ = search(name, SQUARE, rugged, trials=trials)
@@ -199,18 +188,18 @@ def test_the_number_of_trials_is_met_exactly(name, trials):
     assert sampler.ask().shape == (0, 2)
 
 
-@pytest.mark.parametrize("name", ["auto", "de", "sobol", "random", "cmaes"])
+@pytest.mark.parametrize("name", ["auto", "sobol", "random", "cmaes"])
 def test_batches_fill_the_lanes(name):
     cube = make_sampler(name, SQUARE, seed=0).ask()
     assert len(cube) >= 128
     assert len(cube) % 64 == 0
 
 
-@pytest.mark.parametrize("name", slow_tpe(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("batch", first_only([1, 7, 100]))
 def test_a_batch_may_be_chosen(name, batch):
     asked = make_sampler(name, SQUARE, seed=0, batch=batch).ask()
-    assert len(asked) == max(batch, {"auto": 16, "de": 5, "cmaes": 4}.get(name, 1))
+    assert len(asked) == max(batch, {"auto": 16, "cmaes": 4}.get(name, 1))
     search(name, SQUARE, bowl, trials=40, batch=batch)
 
 
@@ -241,22 +230,15 @@ def test_auto_asks_for_every_set_of_a_small_space_once():
     assert len(asked) == len(pairs) == 14
 
 
-def test_differential_evolution_ends_when_it_has_converged():
-    asked, scores, _ = search("de", SQUARE, lambda cube: free(1.0 + bowl(cube)[0]))
-    assert len(asked) < 20_000
-    assert scores.max() > 1.0 - 1e-3
-
-
-@pytest.mark.parametrize("name", ["gp", "forest"])
-def test_models_ask_for_no_set_twice_and_end_when_there_are_no_more(name):
+def test_a_process_asks_for_no_set_twice_and_ends_when_there_are_no_more():
     where = space(number("n", "int", 1, 50), choice("mode", "a", "b", "c"))
-    asked, _, _ = search(name, where, lambda cube: free(cube[:, 0]), batch=16)
+    asked, _, _ = search("gp", where, lambda cube: free(cube[:, 0]), batch=16)
     assert len(np.unique(asked, axis=0)) == len(asked)
     assert 100 < len(asked) <= 150
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", slow_tpe(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("value", every_nth([math.nan, -math.inf, math.inf, 0.0, 1e300], 3))
 @pytest.mark.parametrize("violation", every_nth([0.0, 1.0, math.inf, math.nan], 3))
 def test_scores_that_say_nothing_are_borne(name, value, violation):
@@ -264,10 +246,10 @@ def test_scores_that_say_nothing_are_borne(name, value, violation):
         return np.full(len(cube), value), np.full(len(cube), violation)
 
     asked, _, _ = search(name, SQUARE, judge, trials=150, batch=16)
-    assert len(asked) == 150 or name in ("de", "grid")
+    assert len(asked) == 150 or name == "grid"
 
 
-@pytest.mark.parametrize("name", slow_tpe(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 def test_some_scores_may_be_missing(name):
     def judge(cube):
         score, violation = wall(cube)
@@ -275,12 +257,11 @@ def test_some_scores_may_be_missing(name):
             cube[:, 1] < 0.1, np.inf, violation
         )
 
-    trials = 200 if name == "tpe" else 1500
-    _, scores, violations = search(name, SQUARE, judge, trials=trials)
+    _, scores, violations = search(name, SQUARE, judge, trials=1500)
     assert np.nanmax(scores[violations == 0.0]) > 0.9
 
 
-@pytest.mark.parametrize("name", slow_tpe(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("n", first_only([1, 12]))
 def test_one_dimension_or_many(name, n):
     where = space(*(number(f"x{k}") for k in range(n)))
@@ -288,7 +269,7 @@ def test_one_dimension_or_many(name, n):
     assert 0 < len(asked) <= 300
 
 
-@pytest.mark.parametrize("name", slow_tpe(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 def test_a_dimension_of_one_value_is_borne(name):
     where = space(number("x"), number("n", "int", 5, 5), number("y", low=2.0, high=2.0))
     asked, _, _ = search(name, where, lambda cube: free(cube[:, 0]), trials=150, batch=16)
@@ -298,7 +279,7 @@ def test_a_dimension_of_one_value_is_borne(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_same_seed_and_answers_give_the_same_questions(name):
-    trials = 150 if name == "tpe" else 800
+    trials = 800
     for where, judge in ((MIXED, mixed), (SQUARE, rugged)):
         first, again = (search(name, where, judge, trials=trials, seed=3)[0] for _ in range(2))
         assert np.array_equal(first, again)
@@ -306,16 +287,16 @@ def test_the_same_seed_and_answers_give_the_same_questions(name):
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("name", slow_tpe(LEARNING))
+@pytest.mark.parametrize("name", LEARNING)
 def test_other_answers_give_other_questions(name):
-    trials = 150 if name == "tpe" else 800
+    trials = 800
     first, other = (search(name, SQUARE, judge, trials=trials)[0] for judge in (bowl, rugged))
     assert not np.array_equal(first, other)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 2**32 + 5, 2**64])
-@pytest.mark.parametrize("name", slow_tpe(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 def test_any_whole_number_is_a_seed(name, seed):
     search(name, SQUARE, bowl, trials=300, seed=seed)
 
@@ -405,23 +386,13 @@ def test_what_cannot_be_is_refused(change, message):
         make_sampler(**arguments)
 
 
-@pytest.mark.parametrize(("name", "package"), [("tpe", "optuna"), ("cmaes", "cmaes")])
-def test_a_missing_package_names_the_extra(name, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ParameterError, match=package) as caught:
-        make_sampler(name, SQUARE, seed=0)
-    assert "pip install leverage-backtest[optuna]" in caught.value.cure
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    with pytest.raises(ParameterError, match="cmaes") as caught:
+        make_sampler("cmaes", SQUARE, seed=0)
+    assert "pip install leverage-backtest[cmaes]" in caught.value.cure
 
 
-def test_optuna_logs_nothing_and_is_left_as_it_was(capfd):
-    optuna = protocol.load_optional("optuna", sampler="tpe")
-    before = optuna.logging.get_verbosity()
-    search("tpe", SQUARE, bowl, trials=20, batch=10)
-    assert optuna.logging.get_verbosity() == before
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("name", ["gp", "forest"])
-def test_a_model_is_asked_where_trials_are_few_too(name):
-    asked = [len(make_sampler(name, SQUARE, seed=0, trials=n).ask()) for n in (20, 200, 4_000)]
+def test_a_process_is_asked_where_trials_are_few_too():
+    asked = [len(make_sampler("gp", SQUARE, seed=0, trials=n).ask()) for n in (20, 200, 4_000)]
     assert asked == [8, 25, 256]

@@ -161,8 +161,7 @@ def test_ctrl_c_gives_what_is_done_and_the_study_goes_on(tmp_path):
 
 
 SAMPLERS = {
-    "auto": (), "de": (), "sobol": (), "random": (), "grid": (), "gp": ("skopt",),
-    "forest": ("skopt",), "tpe": ("optuna",), "cmaes": ("cmaes",),
+    "auto": (), "sobol": (), "random": (), "grid": (), "gp": ("skopt",), "cmaes": ("cmaes",),
 }  # fmt: skip
 
 

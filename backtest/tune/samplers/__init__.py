@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, get_args
 from backtest.base import Choice, Whole
 from backtest.tune.samplers.auto import start_auto
 from backtest.tune.samplers.cmaes import Cmaes
-from backtest.tune.samplers.de import DifferentialEvolution
+from backtest.tune.samplers.gaussian_process import GaussianProcess
 from backtest.tune.samplers.grid import Grid
 from backtest.tune.samplers.protocol import Capped, Sampler, SamplerName, SamplerTerms
 from backtest.tune.samplers.sobol_random import Random, Sobol
-from backtest.tune.samplers.surrogate import Forest, GaussianProcess
-from backtest.tune.samplers.tpe import Tpe
 
 if TYPE_CHECKING:
     from backtest.sweep import Space
@@ -22,11 +20,8 @@ __all__ = ["Sampler", "SamplerName", "make_sampler"]
 
 SAMPLERS: dict[SamplerName, Callable[[SamplerTerms], Sampler]] = {
     "auto": start_auto,
-    "de": DifferentialEvolution,
     "cmaes": Cmaes,
-    "tpe": Tpe,
     "gp": GaussianProcess,
-    "forest": Forest,
     "sobol": Sobol,
     "random": Random,
     "grid": Grid,

@@ -1,13 +1,14 @@
-"""Sampler by CMA-ES of the package cmaes, which Optuna uses too."""
+"""Sampler by CMA-ES of the package cmaes."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray
-from backtest.tune.samplers.protocol import Grades, SamplerTerms, grade, load_optional
+from backtest.base import Argument, FloatArray, ParameterError, Phrase
+from backtest.tune.samplers.protocol import Grades, SamplerTerms, grade
 from backtest.tune.samplers.sobol_random import split_seed
 
 BATCH = 128
@@ -19,14 +20,13 @@ FIRST_STEP = 0.25
 class Cmaes:
     """Runs several strategies at once, each restarted elsewhere when it has converged.
 
-    Optuna's own sampler reads all trials for every point and knows no constraints. The package
-    itself is fast, and uses only the order of points, which puts constraints first here.
+    The package uses only the order of points, which puts constraints first here.
     Source: Hansen (2016), The CMA evolution strategy: a tutorial, arXiv:1604.00772, as in
     ``cmaes.CMA``.
     """
 
     def __init__(self, terms: SamplerTerms) -> None:
-        self._package = load_optional("cmaes", sampler="cmaes")
+        self._package = load_package()
         self._stream, self._rng = split_seed(terms)
         n = terms.size(BATCH, least=4)
         places = np.array_split(np.arange(n), max(n // MEMBERS, 1))
@@ -52,6 +52,19 @@ class Cmaes:
             population_size=members,
             seed=int(self._rng.integers(2**32)),
         )
+
+
+def load_package() -> Any:
+    try:
+        return import_module("cmaes")
+    except ImportError as error:
+        raise ParameterError(
+            f"sampler 'cmaes' needs the package cmaes, which cannot be imported: {error}",
+            where="the sampler of a search",
+            cure=Phrase(
+                "pip install leverage-backtest[cmaes], or choose {}", Argument("sampler", "auto")
+            ),
+        ) from error
 
 
 def count_down(grades: Grades) -> list[float]:

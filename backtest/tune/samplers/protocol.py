@@ -9,18 +9,17 @@ Methods in Applied Mechanics and Engineering 186(2-4).
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from backtest.base import Argument, BoolArray, FloatArray, IntArray, ParameterError, Phrase
+from backtest.base import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from backtest.sweep import Space
 
 
-SamplerName = Literal["auto", "de", "cmaes", "tpe", "gp", "forest", "sobol", "random", "grid"]
+SamplerName = Literal["auto", "cmaes", "gp", "sobol", "random", "grid"]
 
 
 class Sampler(Protocol):
@@ -69,19 +68,6 @@ class Capped:
 def no_points(n_dimensions: int) -> FloatArray:
     """Return the batch that ends a search, of shape (0, n_dimensions)."""
     return np.empty((0, n_dimensions))
-
-
-def load_optional(package: str, *, sampler: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise ParameterError(
-            f"sampler {sampler!r} needs the package {package}, which cannot be imported: {error}",
-            where="the sampler of a search",
-            cure=Phrase(
-                "pip install leverage-backtest[optuna], or choose {}", Argument("sampler", "auto")
-            ),
-        ) from error
 
 
 class Grades(NamedTuple):

@@ -1,6 +1,6 @@
-"""Samplers that fit a model to the scores and propose points where it predicts the best.
+"""Sampler that proposes points where a Gaussian process of the scores predicts the best.
 
-A model costs far more than an evaluation here, so it is fitted once per batch, to a limited number
+It costs far more than an evaluation here, so it is fitted once per batch, to a limited number
 of points, and used to rate random candidates. Each point of a batch weighs the mean against the
 standard deviation differently, so that the batch is spread out.
 Source: Berk, Gupta, Rana and Venkatesh (2020), Randomised Gaussian process upper confidence bound
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -31,26 +31,24 @@ if TYPE_CHECKING:
 
 BATCH = 256
 QUESTIONS, LEAST = 8, 8
-"""Batches in all if trials are few, and the least batch size: a model needs data."""
+"""Batches in all if trials are few, and the least batch size: the process needs data."""
 CANDIDATES = 1024
 """Candidates, at least twice a batch; half of them even, half near the best points."""
 LEADERS = 16
 """Best points near which candidates are drawn."""
 CAUTION = 1.0
 """Mean of the exponential weights of the standard deviation."""
+PROCESS_POINTS = 192
+"""Points that the process is fitted to; the time grows with their cube."""
+LEARNT_FROM = 64
+"""Points that the length scales are fitted to."""
+STEPS = 20
+"""Iterations of the optimizer that fits them."""
 
 
-class Model(Protocol):
-    def fit(self, features: FloatArray, target: FloatArray) -> None:
-        """Fit to points of shape (n, n_features) and targets of shape (n,)."""
-
-    def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return means and standard deviations of shape (n,)."""
-
-
-class ModelSearch:
-    def __init__(self, terms: SamplerTerms, model: Model, most: int) -> None:
-        self._space, self._model, self._most = terms.space, model, most
+class GaussianProcess:
+    def __init__(self, terms: SamplerTerms) -> None:
+        self._space, self._model = terms.space, Process(terms.seed)
         self._axes = read_axes(terms.space)
         self._stream, self._rng = split_seed(terms)
         few = BATCH if terms.trials is None else max(LEAST, terms.trials // QUESTIONS)
@@ -93,8 +91,8 @@ class ModelSearch:
 
     def _choose_known(self) -> IntArray:
         order = self._grades.sort()
-        best, rest = order[: self._most // 2], order[self._most // 2 :]
-        return np.concatenate([best, self._rng.permutation(rest)[: self._most - len(best)]])
+        best, rest = order[: PROCESS_POINTS // 2], order[PROCESS_POINTS // 2 :]
+        return np.concatenate([best, self._rng.permutation(rest)[: PROCESS_POINTS - len(best)]])
 
 
 def expand(space: Space, cube: FloatArray) -> FloatArray:
@@ -122,54 +120,6 @@ def choose_spread(
         places[row] = np.argmax(bound)
         bounds[:, places[row]] = -np.inf
     return places
-
-
-FOREST_POINTS = 512
-"""Points that the forest is fitted to."""
-TREES = 12
-
-
-class Forest(ModelSearch):
-    """Proposes the points that a forest of extremely randomized trees rates best.
-
-    Source: Hutter, Hoos and Leyton-Brown (2011), Sequential model-based optimization for general
-    algorithm configuration, LION 5: the trees' disagreement is the standard deviation.
-    """
-
-    def __init__(self, terms: SamplerTerms) -> None:
-        super().__init__(terms, Trees(terms.seed), FOREST_POINTS)
-
-
-class Trees:
-    def __init__(self, seed: int) -> None:
-        from skopt.learning import ExtraTreesRegressor  # noqa: PLC0415 - takes a second to import
-
-        self._regressor = ExtraTreesRegressor
-        self._seed = seed
-
-    def fit(self, features: FloatArray, target: FloatArray) -> None:
-        self._seed += 1
-        self._model = self._regressor(
-            n_estimators=TREES, min_samples_leaf=2, random_state=self._seed % 2**32
-        )
-        self._model.fit(features, target)
-
-    def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mean, deviation = self._model.predict(features, return_std=True)
-        return mean, deviation
-
-
-PROCESS_POINTS = 192
-"""Points that the process is fitted to; the time grows with their cube."""
-LEARNT_FROM = 64
-"""Points that the length scales are fitted to."""
-STEPS = 20
-"""Iterations of the optimizer that fits them."""
-
-
-class GaussianProcess(ModelSearch):
-    def __init__(self, terms: SamplerTerms) -> None:
-        super().__init__(terms, Process(terms.seed), PROCESS_POINTS)
 
 
 class Process:
