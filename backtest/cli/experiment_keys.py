@@ -370,7 +370,7 @@ KEYS = (
         "Facts that the snapshot lacks: peak_equity=equity,bars_since_stop=inf.", read_values),
     Key("decide", "now", Time, "--now", LIVE, "The present, UTC (the clock)."),
 
-    Key("replay", "fills", str, "--fills", LIVE, "The fills: an export of your exchange."),
+    Key("replay", "fills", str, "--fills", LIVE, "The fills: a CSV table, or the JSON of ccxt."),
     Key("replay", "begin", str, "--begin", LIVE,
         "The account at the start, as --snapshot of `backtest decide` (flat)."),
     Key("replay", "ledger", str, "--ledger", LIVE,

@@ -42,7 +42,7 @@ def replay(
         raise ParameterError(
             "a replay needs fills, got none",
             where="--fills",
-            cure="give --fills trades.csv: an export of your exchange, see docs/live.md",
+            cure="give --fills trades.csv with time, instrument, quantity, price and fee",
         )
     terms: dict[str, Any] = {name: x for name, x in experiment.terms.items() if name in KEPT}
     if "range_tolerance" in table:

@@ -1,11 +1,11 @@
-"""Read fills from ccxt, exports of Binance, Bybit and OKX, vectorbt and freqtrade."""
+"""Read fills: a table of named columns, or what ccxt's ``fetch_my_trades`` returns."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,29 +13,11 @@ import pandas as pd
 from backtest.base import DataError, checked_only, describe_fault, repr_plain
 from backtest.live.fill_rows import warn_without_fees
 from backtest.live.snapshot_of_run import shorten
-from backtest.live.web_exports import (
-    keep_fills,
-    read_binance_web,
-    read_bybit_log,
-    read_bybit_web,
-    read_okx_web,
-    read_rows,
-)
 
 COLUMNS = ("time", "instrument", "quantity", "price", "fee", "fee_currency", "kind")
 CCXT = ("timestamp", "symbol", "side", "amount", "price")
+NAMED = ("time", "quantity", "price")
 WHERE = "bt.read_fills"
-BYBIT_KINDS = {"BustTrade": "takeover", "Delivery": "expiry", "Settle": "expiry"}
-BYBIT_TRADES = ("Trade", "AdlTrade", "BlockTrade", *BYBIT_KINDS)
-OKX_LIQUIDATIONS = tuple(range(100, 108))
-OKX_DELIVERIES = (112, 113)
-FREQTRADE_STOPS = ("stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "emergency_exit")
-
-
-class Layout(NamedTuple):
-    name: str
-    needs: tuple[str, ...]
-    read: Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @checked_only("names")
@@ -44,46 +26,42 @@ def read_fills(
     *,
     names: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the fills in an export, as :func:`backtest.replay` takes them.
+    """Return fills as :func:`backtest.replay` takes them.
 
     Parameters
     ----------
     source : str, Path, DataFrame or sequence of mappings
-        A CSV or JSON file, a table, or a list. Known are: what ccxt's ``fetch_my_trades`` returns;
-        the fields of Binance's account trade list, of Bybit's execution list and of OKX's fills;
-        the files that their web sites export (trade history of Binance and Bybit, transaction log
-        of Bybit, trading history of OKX), whose times are UTC unless they name a zone;
-        vectorbt's ``orders.records_readable``; freqtrade's trades; and the columns of
-        :attr:`Result.fills`.
+        A CSV or JSON file, a table, or a list: of the columns ``time``, ``instrument``,
+        ``quantity``, ``price`` and ``fee``, with what else :attr:`Result.fills` has; or of what
+        ccxt's ``fetch_my_trades`` returns.
     names : mapping of str to str, optional
-        Our instruments by the symbol of the source. Default: ``BTC/USDT:USDT`` and
-        ``BTC-USDT-SWAP`` are ``BTCUSDT``.
+        Our instruments by the symbol of the source. Default: ``BTC/USDT:USDT`` is ``BTCUSDT``.
 
     Raises
     ------
     DataError
-        If the layout is not known, or a row cannot be read.
+        If columns are missing, or a row cannot be read.
     """
-    table = open_table(source).rename(columns={"contracts": "Contracts"})
-    layout = next((each for each in LAYOUTS if set(each.needs) <= set(table.columns)), None)
-    if layout is None:
-        known = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in LAYOUTS)
+    table = open_table(source)
+    read = next((r for r, needs in READERS.items() if set(needs) <= set(table.columns)), None)
+    if read is None:
         raise DataError(
-            f"fills must have a known layout, got the columns {', '.join(map(str, table.columns))}",
+            f"fills must have the columns {', '.join(NAMED)}, or ccxt's {', '.join(CCXT)}, got "
+            f"{', '.join(map(str, table.columns))}",
             where=WHERE,
-            cure=f"rename columns to one of these: {known}",
+            cure="rename the columns; instrument, fee and kind may stand beside them",
         )
     try:
-        found = layout.read(table)
+        found = read(table)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
-            f"a row of {layout.name} cannot be read: {error}",
+            f"a row of fills cannot be read: {error}",
             where=WHERE,
-            cure="check the export for empty cells and other formats",
+            cure="check the table for empty cells and other formats",
         ) from error
-    known_names = {} if names is None else names
-    found["instrument"] = [known_names.get(x, x) if x in known_names else strip(x)
-                           for x in found["instrument"].astype(str)]  # fmt: skip
+    symbols = {x: shorten(x) if "/" in x else x for x in found["instrument"].astype(str)}
+    symbols |= names or {}
+    found["instrument"] = found["instrument"].astype(str).map(symbols)
     kept = [*COLUMNS, *(name for name in ("reference", "step") if name in found)]
     return found[kept].sort_values("time", kind="stable", ignore_index=True)
 
@@ -96,12 +74,12 @@ def open_table(source: Any) -> pd.DataFrame:
         try:
             if path.suffix.lower() == ".json":
                 return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
-            return read_rows(path.read_text(encoding="utf-8"))
+            return pd.read_csv(path)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"fills must be a readable CSV or JSON file, got {describe_fault(error)}",
                 where=f"{WHERE}, {path}",
-                cure="give the export of your exchange",
+                cure=f"give a file with the columns {', '.join(COLUMNS[:5])}",
             ) from error
     if isinstance(source, Sequence) and all(isinstance(each, Mapping) for each in source):
         return pd.DataFrame([dict(each) for each in source], columns=None if source else CCXT)
@@ -110,12 +88,6 @@ def open_table(source: Any) -> pd.DataFrame:
         where=WHERE,
         cure="pass a path, a DataFrame, or what fetch_my_trades returns",
     )
-
-
-def strip(symbol: str) -> str:
-    if "/" in symbol:
-        return shorten(symbol)
-    return symbol.removesuffix("-SWAP").replace("-", "") if symbol.endswith("-SWAP") else symbol
 
 
 def to_time(values: pd.Series) -> pd.Series:
@@ -149,7 +121,7 @@ def make(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     return found
 
 
-def read_own(table: pd.DataFrame) -> pd.DataFrame:
+def read_named(table: pd.DataFrame) -> pd.DataFrame:
     known = {name: table[name] for name in (*COLUMNS, "reference", "step") if name in table}
     warn_without_fees(0 if "fee" in table else len(table))
     fee = known.pop("fee", 0.0)
@@ -173,125 +145,4 @@ def read_ccxt_trades(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def read_binance(table: pd.DataFrame) -> pd.DataFrame:
-    return make(
-        table,
-        time=to_time(table["time"]),
-        instrument=table["symbol"],
-        quantity=sign(table["qty"], table["side"]),
-        price=table["price"],
-        fee=table["commission"],
-        fee_currency=table["commissionAsset"],
-    )
-
-
-def read_bybit(table: pd.DataFrame) -> pd.DataFrame:
-    kinds = table["execType"] if "execType" in table else pd.Series("Trade", table.index)
-    kept = table[kinds.isin(BYBIT_TRADES)]
-    kinds = kinds[kept.index]
-    return make(
-        kept,
-        time=to_time(kept["execTime"]),
-        instrument=kept["symbol"],
-        quantity=sign(kept["execQty"], kept["side"]),
-        price=kept["execPrice"],
-        fee=kept["execFee"],
-        fee_currency=kept["feeCurrency"].fillna("") if "feeCurrency" in kept else "",
-        kind=kinds.map(BYBIT_KINDS).fillna("order"),
-    )
-
-
-def read_okx(table: pd.DataFrame) -> pd.DataFrame:
-    subtypes = pd.to_numeric(table.get("subType", pd.Series(1, table.index)), errors="coerce")
-    kinds = np.where(subtypes.isin(OKX_LIQUIDATIONS), "liquidation", "order")
-    kinds = np.where(subtypes.isin(OKX_DELIVERIES), "expiry", kinds)
-    return make(
-        table,
-        time=to_time(table["fillTime"] if "fillTime" in table else table["ts"]),
-        instrument=table["instId"],
-        quantity=sign(table["fillSz"], table["side"]),
-        price=table["fillPx"],
-        fee=-table["fee"].astype(np.float64),
-        fee_currency=table["feeCcy"],
-        kind=kinds,
-    )
-
-
-def read_vectorbt(table: pd.DataFrame) -> pd.DataFrame:
-    time = table["Timestamp"] if "Timestamp" in table else table["Index"]
-    return make(
-        table,
-        time=to_time(time),
-        instrument=table["Column"].astype(str),
-        quantity=sign(table["Size"], table["Side"]),
-        price=table["Price"],
-        fee=table["Fees"],
-    )
-
-
-def read_freqtrade(table: pd.DataFrame) -> pd.DataFrame:
-    side = np.where(table.get("is_short", pd.Series(False, table.index)).astype(bool), -1.0, 1.0)
-    amount = table["amount"].to_numpy(dtype=np.float64)
-    reason = table.get("exit_reason", pd.Series("", table.index)).astype(str)
-    kinds = np.where(reason.isin(FREQTRADE_STOPS), "stop", "order")
-    kinds = np.where(reason == "liquidation", "liquidation", kinds)
-    parts = []
-    for word, direction, kind in (("open", side, "order"), ("close", -side, kinds)):
-        price = table[f"{word}_rate"].astype(np.float64)
-        fee = table[f"fee_{word}"].astype(np.float64) * amount * price
-        part = make(
-            table, time=to_time(table[f"{word}_date"]), instrument=table["pair"],
-            quantity=direction * amount, price=price, fee=fee, kind=kind,
-        )  # fmt: skip
-        parts.append(part[part["time"].notna() & part["price"].notna()])
-    return pd.concat(parts)
-
-
-def read_web(
-    read: Callable[[pd.DataFrame], dict[str, Any]], column: str
-) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    def read_table(table: pd.DataFrame) -> pd.DataFrame:
-        kept = keep_fills(table, column)
-        return make(kept, **read(kept))
-
-    return read_table
-
-
-LAYOUTS = (
-    Layout(
-        "Binance's trade history",
-        ("Symbol", "Side", "Price", "Quantity", "Fee", "Realized Profit"),
-        read_web(read_binance_web, "Side"),
-    ),
-    Layout(
-        "Bybit's trade history",
-        ("Contracts", "Direction", "Filled Qty", "Filled Price", "Filled Type", "Fees Paid"),
-        read_web(read_bybit_web, "Filled Type"),
-    ),
-    Layout(
-        "Bybit's transaction log",
-        ("Currency", "Contract", "Type", "Direction", "Quantity", "Filled Price", "Fee Paid"),
-        read_web(read_bybit_log, "Type"),
-    ),
-    Layout(
-        "OKX's trading history",
-        ("Trade Type", "Symbol", "Action", "Amount", "Filled Price", "Fee", "Fee Unit"),
-        read_web(read_okx_web, "Action"),
-    ),
-    Layout("Bybit", ("symbol", "side", "execPrice", "execQty", "execFee", "execTime"), read_bybit),
-    Layout("OKX", ("instId", "side", "fillPx", "fillSz", "fee", "feeCcy"), read_okx),
-    Layout(
-        "Binance",
-        ("symbol", "side", "price", "qty", "commission", "commissionAsset", "time"),
-        read_binance,
-    ),
-    Layout("ccxt", CCXT, read_ccxt_trades),
-    Layout("vectorbt", ("Column", "Size", "Price", "Fees", "Side"), read_vectorbt),
-    Layout(
-        "freqtrade",
-        ("pair", "amount", "open_date", "open_rate", "close_date", "close_rate", "fee_open",
-         "fee_close"),
-        read_freqtrade,
-    ),
-    Layout("backtest", ("time", "quantity", "price"), read_own),
-)  # fmt: skip
+READERS = {read_ccxt_trades: CCXT, read_named: NAMED}

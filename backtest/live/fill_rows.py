@@ -83,7 +83,7 @@ def check_table(given: Any) -> pd.DataFrame:
         raise ParameterError(
             f"fills must have the columns {', '.join(NEEDED)}, got no {', '.join(missing)}",
             where=WHERE,
-            cure="rename your columns, or read an export with bt.read_fills",
+            cure="rename your columns, or read ccxt's fetch_my_trades with bt.read_fills",
         )
     return given.reset_index(drop=True)
 

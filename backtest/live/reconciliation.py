@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from backtest.engine import Result
 
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
-BINANCE = {
-    "COMMISSION": "fees", "FUNDING_FEE": "funding", "TRANSFER": "flows",
-    "INSURANCE_CLEAR": "liquidation_loss",
-}  # fmt: skip
-OKX = {"1": "flows", "7": "interest", "8": "funding"}
 LEVELS = ("equity", "balance")
 NEAR = 0.01
 """A cause explains a difference if it is off by less than this share of it."""
@@ -67,7 +62,8 @@ def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconcilia
             where=WHERE,
             cure="give columns time, term and amount, or time and equity",
         )
-    table = rename(given)
+    named = "time" not in given and given.index.name == "time"
+    table = given.reset_index() if named else given
     level = next((name for name in LEVELS if name in table), None)
     if level is not None:
         return compare_level(replay, table, level, tolerance)
@@ -77,32 +73,9 @@ def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconcilia
             f"a ledger must have time, term and amount, or time and equity, got no "
             f"{', '.join(missing)} in {', '.join(map(str, given.columns))}",
             where=WHERE,
-            cure="rename its columns, or export Binance's income or OKX's bills",
+            cure="rename its columns",
         )
     return compare_terms(replay, table, tolerance)
-
-
-def rename(table: pd.DataFrame) -> pd.DataFrame:
-    if {"incomeType", "income", "time"} <= set(table.columns):
-        return pd.DataFrame(
-            {
-                "time": pd.to_datetime(table["time"].astype(np.int64), unit="ms", utc=True),
-                "term": table["incomeType"].map(BINANCE).fillna("other"),
-                "amount": table["income"].astype(np.float64),
-            }
-        )
-    if {"ts", "type", "balChg", "fee"} <= set(table.columns):
-        return rename_okx(table)
-    return table.reset_index() if "time" not in table and table.index.name == "time" else table
-
-
-def rename_okx(table: pd.DataFrame) -> pd.DataFrame:
-    time = pd.to_datetime(table["ts"].astype(np.int64), unit="ms", utc=True)
-    kinds = table["type"].astype(str)
-    fee = table["fee"].astype(np.float64)
-    term = kinds.map(OKX).where(fee == 0.0, "fees").fillna("other")
-    amount = table["balChg"].astype(np.float64).where(fee == 0.0, fee)
-    return pd.DataFrame({"time": time, "term": term, "amount": amount})
 
 
 def find_bars(replay: Result, table: pd.DataFrame, *, at_close: bool) -> IntArray:

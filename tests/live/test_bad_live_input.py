@@ -173,10 +173,10 @@ FILLS = {
         lambda: replay_terms(start=bt.AccountSnapshot(
             equity=1e3, time=MARKET.index[0],
             positions={"market": {"quantity": 1.0, "entry": 1.0}})), "the bar before it"),
-    "an unknown layout": (lambda: bt.read_fills(pd.DataFrame({"a": [1]})), "a known layout"),
-    "an export that is not there": (
+    "columns of no fills": (lambda: bt.read_fills(pd.DataFrame({"a": [1]})), "got a"),
+    "a file that is not there": (
         lambda: bt.read_fills("none.csv"), "JSON file, got No such file or directory"),
-    "an export that is a number": (lambda: bt.read_fills(3.0), "a file, a table or a list"),
+    "fills that are a number": (lambda: bt.read_fills(3.0), "a file, a table or a list"),
     "a side that is none": (
         lambda: bt.read_fills([{"timestamp": 1, "symbol": "A", "side": "up", "amount": 1.0,
                                 "price": 1.0}]), "buy or sell"),

@@ -251,49 +251,32 @@ def test_the_first_term_of_a_ledger_that_differs_is_named():
     run, market, terms = run_sample()
     again = bt.replay(market, run.fills, **terms)
     events = run.events[run.events["kind"].isin(["fee", "funding"])]
-    kinds = events["kind"].map({"fee": "COMMISSION", "funding": "FUNDING_FEE"})
     ledger = pd.DataFrame({
-        "time": pd.DatetimeIndex(events["time"]).as_unit("ms").asi8, "incomeType": kinds,
-        "income": -events["amount"].to_numpy(), "asset": "USDT",
+        "time": events["time"], "term": events["kind"].astype(str).replace("fee", "fees"),
+        "amount": -events["amount"],
     })  # fmt: skip
     assert again.reconcile(ledger).time is None
-    row = int(np.flatnonzero(ledger["incomeType"] == "FUNDING_FEE")[1])
-    ledger.loc[ledger.index[row], "income"] *= 2.0
+    row = int(np.flatnonzero(ledger["term"] == "funding")[1])
+    ledger.loc[ledger.index[row], "amount"] *= 2.0
     found = again.reconcile(ledger)
     assert (found.time, found.term) == (events["time"].iloc[row], "funding")
     assert found.difference == pytest.approx(found.ours)
-    bills = pd.DataFrame({
-        "ts": ledger["time"], "type": kinds.map({"COMMISSION": 2, "FUNDING_FEE": 8}),
-        "balChg": -events["amount"].to_numpy(),
-        "fee": np.where(kinds == "COMMISSION", -events["amount"].to_numpy(), 0.0),
-    })  # fmt: skip
-    assert again.reconcile(bills).time is None
 
 
 # ------------------------------------------------------------------------------------ readers
 
 MS = 1_700_000_000_000
-FREQTRADE = {
-    "pair": "BTC/USDT:USDT", "is_short": True, "amount": 0.5, "open_rate": 100.0, "fee_open": 1e-3,
-    "open_date": "2024-01-01 00:00:00+00:00", "close_date": "2024-01-01 02:00:00+00:00",
-    "close_rate": 90.0, "fee_close": 2e-3, "exit_reason": "stop_loss",
-}  # fmt: skip
 ROW = {
     "ccxt": [{"timestamp": MS, "symbol": "BTC/USDT:USDT", "side": "sell", "amount": 0.5,
               "price": 100.0, "fee": {"cost": 0.05, "currency": "USDT"}}],
-    "binance": [{"symbol": "BTCUSDT", "side": "SELL", "price": "100", "qty": "0.5", "time": MS,
-                 "commission": "0.05", "commissionAsset": "USDT"}],
-    "bybit": [{"symbol": "BTCUSDT", "side": "Sell", "execPrice": "100", "execQty": "0.5",
-               "execFee": "0.05", "execTime": str(MS), "execType": kind, "feeCurrency": "USDT"}
-              for kind in ("Trade", "Funding")],
-    "okx": [{"instId": "BTC-USDT-SWAP", "side": "sell", "fillPx": "100", "fillSz": "0.5",
-             "fee": "-0.05", "feeCcy": "USDT", "ts": str(MS), "subType": "2"}],
+    "named": [{"time": "2023-11-14T22:13:20Z", "instrument": "BTCUSDT", "quantity": -0.5,
+               "price": 100.0, "fee": 0.05, "fee_currency": "USDT"}],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("source", ROW)
 @pytest.mark.parametrize("form", ["list", "csv", "json"])
-def test_exports_are_read(source, form, tmp_path):
+def test_fills_are_read(source, form, tmp_path):
     if source == "ccxt" and form == "csv":
         form = "json"  # its fees are tables
     given: Any = ROW[source]
@@ -307,21 +290,6 @@ def test_exports_are_read(source, form, tmp_path):
     assert row["time"] == pd.Timestamp(MS, unit="ms", tz="UTC")
     assert row[["instrument", "quantity", "price", "fee", "fee_currency", "kind"]].tolist() == [
         "BTCUSDT", -0.5, 100.0, 0.05, "USDT", "order"]  # fmt: skip
-
-
-def test_trades_of_freqtrade_and_orders_of_vectorbt_are_read():
-    found = bt.read_fills(pd.DataFrame([FREQTRADE]))
-    assert found["quantity"].tolist() == [-0.5, 0.5]
-    assert found["fee"].tolist() == pytest.approx([0.05, 0.09])
-    assert found["kind"].tolist() == ["order", "stop"]
-    orders = pd.DataFrame({
-        "Order Id": [0], "Column": ["BTCUSDT"], "Timestamp": [pd.Timestamp("2024-01-01")],
-        "Size": [0.5], "Price": [100.0], "Fees": [0.05], "Side": ["Sell"],
-    })  # fmt: skip
-    assert bt.read_fills(orders)["quantity"].tolist() == [-0.5]
-    liquidated = [{**ROW["okx"][0], "subType": "104"}]
-    assert bt.read_fills(liquidated)["kind"].tolist() == ["liquidation"]
-    assert bt.read_fills([{**ROW["bybit"][0], "execType": "BustTrade"}])["kind"][0] == "takeover"
 
 
 def test_a_ledger_says_what_was_compared_and_whose_stamps_are_opens():
