@@ -329,8 +329,8 @@ KEYS = (
     Key("risk", "horizons", list[str], "--horizons", RISK, "Horizons (1d,7d,30d).",
         read_list),
     Key("risk", "confidence", float, "--confidence", RISK, "Confidence of the intervals (0.95)."),
-    Key("risk", "method", Choice("auto", "plain", "tilt", "split"), "--method", RISK,
-        "Estimator: 'auto' (default), 'plain', 'tilt' or 'split'."),
+    Key("risk", "method", Choice("auto", "plain"), "--method", RISK,
+        "Paths: 'auto' (mirrored pairs where the model has them) or 'plain'."),
     Key("risk", "find_leverage", float, "--find-leverage", RISK,
         "Find the highest leverage (with --policy: factor) with at most this risk of liquidation."),
 

@@ -79,8 +79,7 @@ def describe_start(draft: Draft) -> str:
 def describe_plan(drawn: Paths) -> str:
     return (
         f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars: the policy is "
-        "checked, then taken through all paths; horizons at which under 1 % of them are liquidated "
-        "take a phase or two more"
+        "checked, then taken through all paths"
     )
 
 

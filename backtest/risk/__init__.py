@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from backtest.risk.liquidation.max_leverage import LeverageScan, MaxLeverage, choose_grid
     from backtest.risk.liquidation.max_leverage import max_leverage
     from backtest.risk.liquidation.path_events import find_first
-    from backtest.risk.liquidation.risk_intervals import estimate_difference
     from backtest.risk.liquidation.risk_question import count_bars
     from backtest.risk.liquidation.runner_arguments import make_runner
     from backtest.risk.paths.changing_volatility import Garch, Heston, Regimes

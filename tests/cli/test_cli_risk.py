@@ -72,11 +72,11 @@ def test_phases_of_a_long_estimate_have_lines_of_their_own(capsys):
     now[0] = 243.0
     meter.print_phase("paths", 10_000, 10_000)
     assert capsys.readouterr().err == ""  # it is over
-    meter.print_phase("splitting", 0, 800)
+    meter.print_phase("writing", 0, 800)
     now[0] = 253.0
-    meter.print_phase("splitting", 100, 800)
-    meter.print_phase("splitting", 200, 800)
-    assert capsys.readouterr().err == "splitting: 800 in about 1:20\n"
+    meter.print_phase("writing", 100, 800)
+    meter.print_phase("writing", 200, 800)
+    assert capsys.readouterr().err == "writing: 800 in about 1:20\n"
     assert [str(each) for each in meter.draw_above()] == [
         "what it does", "checking: 0:03", "paths: 10,000, 4:00",
     ]  # fmt: skip

@@ -7,11 +7,9 @@ import backtest as bt
 from backtest import features, strategies
 from backtest.engine.lookahead.causality import observe
 from backtest.policy.policy import find_policies
-from backtest.risk.liquidation import path_columns, rare_events
+from backtest.risk.liquidation import path_columns
 from backtest.risk.liquidation.path_columns import join_path, observe_paths
-from backtest.risk.liquidation.runner_arguments import make_runner
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
-from tests.risk.accounts import Hold, free_account, free_venue
 
 FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_mark", "time")
 ESTIMATORS = [
@@ -128,24 +126,3 @@ def test_averages_go_on_along_paths_with_the_bits_of_history_and_path(before):
     for k in range(3):
         wanted = features.ewma_volatility(paths.join_history(paths[k], before), 24.0)
         np.testing.assert_array_equal(found[k], wanted[-paths.width :])
-
-
-def test_splitting_ends_where_no_path_of_the_highest_level_is_liquidated(monkeypatch):
-    # a position of .5x is not liquidated by a fall: levels are found, and repetitions left out
-    paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="6h", paths=2)
-    terms = {"venue": free_venue(), "account": free_account(), "compile": False}
-    runner = make_runner(paths, Hold(0.5), where="test", **terms)
-    monkeypatch.setattr(rare_events, "repeat_split", None)
-    assert rare_events.split_paths(runner, 6, 100, lambda _: None) == []
-
-
-@pytest.mark.slow
-def test_splitting_up_to_a_horizon_needs_no_longer_paths():
-    market, terms = bt.Market.sample(bars=2000), {"venue": free_venue(), "account": free_account()}
-    given = {**terms, "method": "split", "horizons": ("3d",)}
-    rows = []
-    for horizon in ("3d", "7d"):
-        paths = bt.simulate_paths(market, "heston", horizon=horizon, paths=1000)
-        rows.append(bt.liquidation_risk(paths, Hold(6.0), **given).table.iloc[0])
-    assert rows[0].method == rows[1].method == "split"
-    assert rows[0].equals(rows[1])

@@ -191,25 +191,6 @@ def test_a_fit_recovers_what_was_simulated():
     assert again.stress_bars == pytest.approx(50, rel=0.4)
 
 
-def test_tilted_models_carry_the_weight_that_undoes_them():
-    # E[exp(-h X + t psi)] = 1 under the tilted law, and E[X] comes back
-    bars = 24
-    given = [
-        models.GBM(volatility=0.8, drift=0.3),
-        models.Merton(volatility=0.5, jumps=200, jump_mean=-0.02, jump_deviation=0.03, drift=0.1),
-        models.Kou(volatility=0.4, jumps=300, up=0.4, up_size=0.02, down_size=0.03),
-    ]
-    for model in given:
-        tilted, psi = model.tilt(-6.0, HOURS)
-        moves = log_moves(tilted, 20_000, "1d")
-        weights = np.exp(6.0 * moves + bars * psi)
-        assert weights.mean() == pytest.approx(1.0, abs=5 * weights.std() / math.sqrt(20_000))
-        plain = log_moves(model, 20_000, "1d")
-        spread = math.hypot((weights * moves).std(), plain.std()) / math.sqrt(20_000)
-        assert (weights * moves).mean() == pytest.approx(plain.mean(), abs=5 * spread)
-        assert moves.mean() < plain.mean()
-
-
 def test_watched_at_closes_only_the_barrier_is_shifted():
     # Broadie, Glasserman, Kou (1997): a barrier watched every dt is as one that is 0.5826 sigma
     # sqrt(dt) further away and watched always

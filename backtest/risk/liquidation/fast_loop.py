@@ -44,7 +44,6 @@ from backtest.risk.liquidation.path_columns import observe_paths
 from backtest.risk.liquidation.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.risk.liquidation.paths_account import PathsAccount
 from backtest.risk.liquidation.paths_loop import begin_path, live_path, live_paths
-from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.instrument_paths import MARKS, PRICES, InstrumentPaths
 from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.path_writer import PathBars
@@ -111,9 +110,6 @@ class FastLoop:
 
     def check(self) -> None:
         check_account(self.terms, read_venues(self.runner.venue, self.paths.markets)[self.name])
-
-    def find_exposure(self) -> FloatArray:
-        return np.ones(1)
 
     def join(self, path: Market) -> History:
         if self.runner.resume is not None:
@@ -185,34 +181,33 @@ class FastLoop:
     def prepare(self) -> None:
         self.simulate  # noqa: B018 - it is kept
 
-    def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
-        bars = self.member.draw(plan, self.paths.bridge)
-        n, width = len(plan.keys), self.paths.width
+    def run_block(self, first: int, stop: int) -> PathLives:
+        bars, n, width = self.paths.draw(first, stop), stop - first, self.paths.width
         lived = np.zeros((len(paths_loop.LIVED), n * width))
-        arguments = self.lay_out(bars, n, number)
+        arguments = self.lay_out(bars, n, first)
         prepared = self.prepared
         log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
         feed = arguments[2]
         events = (len(feed.funding_bar) // n, len(feed.flow_bar) // n)
-        cursor = np.array([0, *events, has_ratio], dtype=np.int64)
+        cursor = np.array([0, *events], dtype=np.int64)
         given = (*arguments, prepared.state, prepared.memory, log, lived, cursor, width)
         with np.errstate(all="ignore"):
             why = self.simulate(*given, prepared.first)
         if why != 0:
-            raise self.explain(why, plan, int(cursor[0]) // width)
+            raise self.explain(why, first + int(cursor[0]) // width)
         shaped = lived.reshape(len(lived), n, width)[:, :, 1:]
         closes = bars.prices[3].reshape(n, width)
-        return PathLives(number, *tuple(shaped), closes=closes[None, :, 1:])  # type: ignore[misc] # its rows
+        return PathLives(first, *tuple(shaped), closes=closes[None, :, 1:])  # type: ignore[misc] # its rows
 
-    def explain(self, why: int, plan: DrawPlan, k: int) -> Exception:
-        path = self.path_of(self.member.draw(plan.part(k, k + 1), self.paths.bridge), 0, k)
+    def explain(self, why: int, number: int) -> Exception:
+        path = self.path_of(self.paths.draw(number, number + 1), 0, number)
         try:
             self.run_market(path, is_compiled=False)
         except BacktestError as error:
             return error
         return AccountingError(
-            f"internal error: compiled code and plain Python differ on path {k}, compiled code "
-            f"{'did not balance' if why == BROKEN else 'got a negative leverage'}",
+            f"internal error: compiled code and plain Python differ on path {number}, "
+            f"compiled code {'did not balance' if why == BROKEN else 'got a negative leverage'}",
             where=repr(self.paths),
             cure="report this text at the issue tracker of the project",
         )
@@ -340,7 +335,7 @@ class FastLoop:
         log = Log(None, np.empty((1, 8)), np.zeros(1, dtype=np.int64))
         rest = (prepared.state, prepared.memory, log, np.zeros((len(paths_loop.LIVED), 0)))
         try:
-            loop(*given, *rest, np.zeros(4, dtype=np.int64), self.paths.width, prepared.first)
+            loop(*given, *rest, np.zeros(3, dtype=np.int64), self.paths.width, prepared.first)
         except Exception as refusal:  # numba raises what it likes; the policy does not run here
             return explain_refusal(refusal, self.policy)
         return loop

@@ -18,9 +18,7 @@ from backtest.engine import (
     Result,
     Setup,
     check_portfolio,
-    compute_notionals,
     generalize,
-    measure_profits,
     read_state,
     read_venues,
     run,
@@ -31,7 +29,6 @@ from backtest.engine import (
 from backtest.market import Markets, find_clock, read_weights, weights_to_frame
 from backtest.risk.liquidation.path_events import OWN_BLOCK, WARMUP, PathLives
 from backtest.risk.liquidation.paths_account import PathsAccount
-from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.instrument_paths import MARKS, PRICES
 from backtest.risk.paths.path_set import Paths
 from backtest.risk.paths.path_writer import PathBars
@@ -103,7 +100,7 @@ class GeneralLoop:
 
     @functools.cached_property
     def prepared(self) -> Prepared:
-        path = self.paths.markets_of(self.paths.draw_plan(self.paths.plan(0)), 0, 0)
+        path = self.paths.markets_of(self.paths.draw_all(0, 1), 0, 0)
         joined = self.paths.join_history(path, WARMUP)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -175,20 +172,20 @@ class GeneralLoop:
     def prepare(self) -> None:
         _ = self.prepared
 
-    def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
-        bars, n, width = self.paths.draw_plan(plan), len(plan.keys), self.paths.width
-        rows = np.zeros((6, n, width - 1))
+    def run_block(self, first: int, stop: int) -> PathLives:
+        bars, n, width = self.paths.draw_all(first, stop), stop - first, self.paths.width
+        rows = np.zeros((5, n, width - 1))
         for k in range(n):
-            setup = self.place(bars, k, number + k)
-            rows[:, k] = self.read_bars(setup, self.run_loop(setup), has_ratio=has_ratio)
+            setup = self.place(bars, k, first + k)
+            rows[:, k] = self.read_bars(setup, self.run_loop(setup))
         closes = np.array([each.prices[3].reshape(n, width)[:, 1:] for each in bars.values()])
-        return PathLives(number, *rows, closes=closes)  # type: ignore[misc] # its fields
+        return PathLives(first, *rows, closes=closes)  # type: ignore[misc] # its fields
 
-    def read_bars(self, setup: Setup, outcome: Outcome, *, has_ratio: bool) -> FloatArray:
-        """Return the fields of :class:`PathLives` of one path, of shape (6, n_bars)."""
+    def read_bars(self, setup: Setup, outcome: Outcome) -> FloatArray:
+        """Return the fields of :class:`PathLives` of one path, of shape (5, n_bars)."""
         n_bars, begins = self.paths.n_bars, self.prepared.offset + 1
         since = begins - setup.first  # rows before the first bar after history
-        found = np.zeros((6, n_bars))
+        found = np.zeros((5, n_bars))
         wealth = outcome.of_account("equity") + outcome.of_account("reserve")
         found[0] = wealth[since:]
         found[2] = outcome.of_account("bad_debt")[since:]
@@ -197,33 +194,7 @@ class GeneralLoop:
             np.add.at(found[row], at[at >= 0], 1.0)
         if outcome.tally.ruin >= 0:  # also of an account that holds nothing then
             found[4, max(outcome.tally.ruin - begins, 0) :] = 1.0
-        if has_ratio:
-            found[5] = self.find_nearness(setup, outcome)[since:]
         return found
-
-    def find_nearness(self, setup: Setup, outcome: Outcome) -> FloatArray:
-        held = outcome.record.positions._asdict()
-        closes: Any = outcome.record.closes
-        needed, pool = closes.requirement, closes.backing
-        marks = setup.inputs.feed.mark_close[setup.first :]
-        profit = measure_profits(held, marks, [*self.venues.values()])
-        move, backing = closes.failure - held["entry"], held["margin"] + profit
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shared = np.where(pool > 0.0, needed / pool, np.inf)
-            left = profit - held["quantity"] * move  # to be lost until it fails
-            own = np.where(backing > 0.0, 1.0 - left / backing, np.inf)
-        modes = [self.terms.for_instrument(name).margin for name in self.paths.names]
-        is_own = (held["quantity"] != 0.0) & (np.array(modes) == "isolated")
-        alone = np.where(is_own & ~np.isnan(move), own, 0.0).max(axis=1)
-        return np.asarray(np.maximum(np.where(needed > 0.0, shared, 0.0), alone))
-
-    def find_exposure(self) -> FloatArray:
-        setup = self.place(self.paths.draw_plan(self.paths.plan(0)), 0, 0)
-        held = {"quantity": self.run_loop(setup).of_positions("quantity")}
-        marks = setup.inputs.feed.mark_close[setup.first :]
-        mean = compute_notionals(held, marks, [*self.venues.values()]).mean(axis=0)
-        largest = float(np.abs(mean).max())
-        return np.asarray(mean / largest) if largest > 0.0 else np.ones(len(mean))
 
     def place(self, bars: Mapping[str, PathBars], k: int, number: int) -> Setup:
         setup = self.prepared.setup

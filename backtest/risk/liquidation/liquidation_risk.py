@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from backtest.base import (
@@ -26,13 +25,13 @@ from backtest.base import (
 from backtest.engine import Result, describe_history
 from backtest.policy import Policy
 from backtest.risk.liquidation.idle_paths import explain_idle, run_first_path, warn_of_idle
-from backtest.risk.liquidation.path_events import Push, reduce_lives
+from backtest.risk.liquidation.path_events import reduce_lives
 from backtest.risk.liquidation.paths_runner import PathsRunner
 from backtest.risk.liquidation.risk_parts import list_risk_parts
 from backtest.risk.liquidation.risk_question import WHERE, PhaseProgress, Question, read_question
 from backtest.risk.liquidation.risk_rows import (
     COLUMNS,
-    estimate_rows,
+    describe_horizon,
     find_typical,
     name_phase,
     tabulate_fan,
@@ -43,7 +42,6 @@ from backtest.risk.liquidation.runner_arguments import AnyAccount, AnyPolicy, An
 from backtest.risk.paths.funding_process import summarize_funding, tabulate_funding
 from backtest.risk.paths.path_model import describe_drift
 from backtest.risk.paths.path_set import Paths
-from backtest.risk.paths.tilted_models import can_tilt
 
 SLOW = 1e-3
 """Seconds for the columns of a path from which on the phase says that they are slow."""
@@ -70,7 +68,7 @@ class LiquidationRisk(SettingsResult):
     paths : Paths
         The paths that the account was taken through.
     outcomes : DataFrame
-        A row per plain path, not saved: ``wealth`` at the last horizon, ``is_liquidated`` and
+        A row per path, not saved: ``wealth`` at the last horizon, ``is_liquidated`` and
         ``is_ruined`` within it. Accounts on the same paths are compared row by row.
     """
 
@@ -224,6 +222,12 @@ class LiquidationRisk(SettingsResult):
                 f"ruin {format_chance(row['p_ruin'])}, "
                 f"median equity {format_money(row['equity_50'])}, method {row['method']}"
             )
+        unseen = self.table.index[self.table["p_liquidation"] == 0.0]
+        if len(unseen):
+            lines.append(
+                f"no path was liquidated within {unseen[-1]}: {drawn['paths']:,} paths show "
+                f"nothing under {format_chance(3.0 / drawn['paths'])}"
+            )
         lines += summarize_funding(drawn.get("funding_fit", {}))
         return "\n".join(lines)
 
@@ -264,10 +268,8 @@ def liquidation_risk(
     confidence : float
         Of the intervals, in (0, 1).
     method : str
-        ``"plain"``: the paths as they are. ``"tilt"``: paths of a tilted model (GBM, Merton, Kou;
-        of several instruments GBM), weighted back. ``"split"``: multilevel splitting. ``"auto"``:
-        plain, with mirrored pairs where the model has them; where fewer than 1 % of 2,000 paths
-        are liquidated, by tilting or splitting.
+        ``"plain"``: the paths as they are. ``"auto"``: with mirrored pairs where the model has
+        them.
     signal : float, or mapping of str to float
         Direction and scale in [-1, 1], 1 by default. Of several instruments, direction times weight
         of each, by default 1/n, or what the result had at its last close.
@@ -279,7 +281,7 @@ def liquidation_risk(
         False runs the policy in plain Python; the numbers are the same bits.
     progress : callable, optional
         Called with the name of a phase, the units of it that are done, and all of them (0 where
-        that is not known): the policy, the paths, and a phase or two per rare horizon.
+        that is not known): the policy, and the paths.
 
     Returns
     -------
@@ -293,17 +295,16 @@ def liquidation_risk(
     Raises
     ------
     ParameterError
-        If an argument is not allowed, or a weighted estimate rests on fewer than 100 paths.
+        If an argument is not allowed, or the account holds or trades options.
     DataError
         If the paths do not begin where the result ended.
 
     Notes
     -----
     Intervals: Clopper-Pearson for independent paths; the same with the effective number of paths
-    for mirrored pairs; normal for weighted paths; Student's t over 20 repetitions for splitting.
-    Where a policy has columns and paths a bridge of one step, bars get four steps, so that ranges
-    are right: ``risk.paths`` are the paths used. All columns of a row come from the estimator that
-    ``method`` names. ``fan`` and ``hazard`` are always those of the plain paths.
+    for mirrored pairs. n paths show nothing under 3 / n. Where a policy has columns and paths a
+    bridge of one step, bars get four steps, so that ranges are right: ``risk.paths`` are the paths
+    used.
     """
     runner = make_runner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
@@ -314,10 +315,10 @@ def liquidation_risk(
     prepare(runner, progress)
     report = name_phase(progress, name_paths(runner)) if progress else None
     lives = runner.run_chunks(threads=threads, progress=report)
-    events = reduce_lives(lives, question.bars, runner.last, find_push(runner, question.method))
+    events = reduce_lives(lives, question.bars, runner.last)
     no_fill = explain_idle(runner, events.wealth, events.shown.T)
     warn_of_idle(no_fill, runner.paths.count)
-    rows, tilted = estimate_rows(runner, question, events)
+    rows = [describe_horizon(runner, question, events, k) for k in range(len(question.names))]
     table = pd.DataFrame(
         rows, columns=list(COLUMNS), index=pd.Index(question.names, name="horizon")
     )
@@ -325,7 +326,7 @@ def liquidation_risk(
         table=table,
         fan=tabulate_fan(runner.paths, events),
         hazard=tabulate_hazard(runner.paths, events),
-        typical=find_typical(runner.paths, events, tilted),
+        typical=find_typical(runner.paths, events),
         settings=describe_settings(runner, question) | ({"no_fill": no_fill} if no_fill else {}),
         paths=runner.paths,
         runner=runner,
@@ -362,12 +363,6 @@ def refine_runner(runner: PathsRunner, method: str) -> PathsRunner:
     if not changes:
         return runner
     return replace(runner, paths=paths.with_settings(**changes))
-
-
-def find_push(runner: PathsRunner, method: str) -> Push:
-    if method in ("auto", "tilt") and can_tilt(runner.paths):
-        return Push(runner.loop.find_exposure())
-    return Push(np.ones(len(runner.paths.names)))
 
 
 def describe_settings(runner: PathsRunner, question: Question) -> dict[str, Any]:

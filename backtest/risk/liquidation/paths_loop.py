@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from backtest.account import Feed, Log, Plan, Rules, State, compute_ratio, live_bar
+from backtest.account import Feed, Log, Plan, Rules, State, live_bar
 from backtest.engine import (
     Formula,
     Seen,
@@ -20,7 +20,7 @@ from backtest.engine.bar_loop import BROKEN, DONE, NEGATIVE
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
 
-LIVED = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined", "ratio")
+LIVED = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined")
 
 
 def begin_path(state: State, funding_next: int, flow_next: int) -> State:
@@ -66,9 +66,8 @@ def live_paths(
 ) -> int:
     """Take the account through each path from its bar ``first`` on; return why it stopped.
 
-    Paths of ``width`` bars lie end to end; ``cursor`` holds the current bar, the numbers of
-    funding events and of flows of each path, and 1 if margin ratios are wanted. ``lived`` has
-    shape (6, bars).
+    Paths of ``width`` bars lie end to end; ``cursor`` holds the current bar, and the numbers of
+    funding events and of flows of each path. ``lived`` has shape (5, bars).
     """
     for p in range(lived.shape[1] // width):
         begun = begin_path(state, p * cursor[1], p * cursor[2])
@@ -119,8 +118,4 @@ def live_path(
             lived[3, t] = ledger.calls
         if after.is_ruined:
             lived[4, t] = 1.0
-        if cursor[3] != 0 and not (after.is_ruined or after.is_over):
-            lived[5, t] = compute_ratio(
-                rules.instrument, after.balances, quote.mark_close, quote.multiplier
-            )
     return DONE

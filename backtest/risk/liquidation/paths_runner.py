@@ -13,7 +13,6 @@ from backtest.risk.liquidation.fast_loop import FastLoop
 from backtest.risk.liquidation.general_loop import GeneralLoop
 from backtest.risk.liquidation.path_events import PathLives
 from backtest.risk.liquidation.paths_account import PathsAccount
-from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.path_set import find_path_number
 
 SMALL = 16
@@ -28,7 +27,7 @@ class PathsRunner(PathsAccount):
 
     def run_path(self, i: int) -> Result:
         number = find_path_number(i, self.paths.count)
-        bars = self.paths.draw_plan(self.paths.plan(number))
+        bars = self.paths.draw_all(number, number + 1)
         path = self.paths.markets_of(bars, 0, number)
         return self.loop.run_path(path, is_compiled=self.compile)
 
@@ -39,15 +38,15 @@ class PathsRunner(PathsAccount):
         edges = list_blocks(self.paths.count if count is None else count, self.loop.block)
 
         def work(edge: tuple[int, int]) -> PathLives:
-            return self.run_plan(self.paths.plan(*edge), edge[0])
+            return self.run_block(*edge)
 
         yield from run_blocks(work, edges, threads, progress)
 
     def prepare(self) -> None:
         self.loop.prepare()
 
-    def run_plan(self, plan: DrawPlan, number: int, *, has_ratio: bool = False) -> PathLives:
-        return self.loop.run_plan(plan, number, has_ratio=has_ratio)
+    def run_block(self, first: int, stop: int) -> PathLives:
+        return self.loop.run_block(first, stop)
 
 
 def list_blocks(total: int, size: int) -> list[tuple[int, int]]:

@@ -1,17 +1,14 @@
-"""Intervals for probabilities: of independent paths, of mirrored pairs, of weighted paths."""
+"""Intervals for probabilities: of independent paths, and of mirrored pairs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from backtest.base import FloatArray
 
-LEAST_SAMPLE = 100.0
-"""The smallest effective sample size for which a weighted interval is given."""
 FEW_HITS = 10
 """Below this many hits the correlation within pairs is taken as 0: it cannot be estimated."""
 
@@ -20,10 +17,9 @@ class RiskEstimate(NamedTuple):
     value: float
     low: float
     high: float
-    sample: float
 
 
-UNKNOWN = RiskEstimate(math.nan, math.nan, math.nan, math.nan)
+UNKNOWN = RiskEstimate(math.nan, math.nan, math.nan)
 
 
 def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, float]:
@@ -42,7 +38,7 @@ def exact_interval(hits: float, n: float, confidence: float) -> tuple[float, flo
 def estimate_plain(is_hit: FloatArray, confidence: float) -> RiskEstimate:
     """Return the share of independent paths that were hit; ``is_hit`` has shape (n_paths,)."""
     n, hits = len(is_hit), float(np.sum(is_hit))
-    return RiskEstimate(hits / n, *exact_interval(hits, n, confidence), n)
+    return RiskEstimate(hits / n, *exact_interval(hits, n, confidence))
 
 
 def estimate_pairs(is_hit: FloatArray, confidence: float) -> RiskEstimate:
@@ -60,40 +56,4 @@ def estimate_pairs(is_hit: FloatArray, confidence: float) -> RiskEstimate:
     n = float(len(is_hit))
     if min(np.sum(is_hit), n - np.sum(is_hit)) >= FEW_HITS and variance > 0.0:
         n = p * (1.0 - p) / variance
-    return RiskEstimate(p, *exact_interval(p * n, n, confidence), n)
-
-
-def estimate_difference(one: FloatArray, other: FloatArray, confidence: float) -> RiskEstimate:
-    differences = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
-    mean = float(np.mean(differences))
-    reach = find_deviate(confidence) * float(np.std(differences, ddof=1)) / len(differences) ** 0.5
-    return RiskEstimate(mean, mean - reach, mean + reach, float(np.sum(differences != 0.0)))
-
-
-def find_deviate(confidence: float) -> float:
-    from statistics import NormalDist  # noqa: PLC0415 - seldom needed
-
-    return NormalDist().inv_cdf(0.5 + 0.5 * confidence)
-
-
-def estimate_weighted(samples: Sequence[FloatArray], confidence: float) -> RiskEstimate:
-    shares = np.concatenate([each / (len(each) * len(samples)) for each in samples])
-    mean, square = float(np.sum(shares)), float(np.sum(shares**2))
-    if not square > 0.0:
-        return RiskEstimate(0.0, *exact_interval(0.0, len(samples[0]), confidence), math.nan)
-    variance = sum(float(np.var(each, ddof=1)) / len(each) for each in samples) / len(samples) ** 2
-    reach = find_deviate(confidence) * math.sqrt(variance)
-    low, high = max(mean - reach, 0.0), min(mean + reach, 1.0)
-    return RiskEstimate(mean, low, high, mean * mean / square)
-
-
-def estimate_repeats(means: FloatArray, confidence: float, paths: float = 0.0) -> RiskEstimate:
-    from scipy.special import stdtrit  # noqa: PLC0415 - slow to load
-
-    mean, n = float(np.mean(means)), len(means)
-    if mean == 0.0 and paths > 0.0:
-        return RiskEstimate(0.0, *exact_interval(0.0, paths, confidence), math.nan)
-    error = float(np.std(means, ddof=1)) / math.sqrt(n)
-    reach = float(stdtrit(n - 1, 0.5 + 0.5 * confidence)) * error
-    sample = mean * (1.0 - mean) / error**2 if error > 0.0 else math.inf
-    return RiskEstimate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), sample)
+    return RiskEstimate(p, *exact_interval(p * n, n, confidence))

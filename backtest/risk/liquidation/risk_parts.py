@@ -10,8 +10,6 @@ EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "ma
 ESTIMATORS = {
     "plain": "share of independent paths",
     "antithetic": "share of paths in mirrored pairs",
-    "tilt": "paths of a tilted model and plain ones, weighted",
-    "split": "paths split near a liquidation, weighted",
 }
 MONEY = "settlement currency"
 WEALTH = {
@@ -41,22 +39,20 @@ def list_risk_parts(
     colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
     price = None if typical is None else typical["price"]
     return [
-        Part("horizons", "By horizon", "From the last close of the data on. All figures of a row "
-             "come from one estimator.", (
+        Part("horizons", "By horizon", "From the last close of the data on.", (
             tabulate_chances(table, confidence),
             ShownTable(table, "Wealth at the horizon", labels=Head("horizon"), heads=WEALTH,
                        columns=tuple(WEALTH)),
             tabulate_estimators(table),
         )),
-        Part("paths", "What happens on the way", "Wealth by time, over the plain paths.", (
+        Part("paths", "What happens on the way", "Wealth by time.", (
             ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.", fan,
                        colors=colors, height=320),
             ShownChart("typical", "The typical path to liquidation", "Mean price, over the last "
                        "close, of the paths that are liquidated.", price, colors={"price": "loss"},
                        height=260),
         )),
-        Part("hazard", "Hazard by day", "First liquidations, of those not liquidated before, on "
-             "the plain paths.", (
+        Part("hazard", "Hazard by day", "First liquidations, of those not liquidated before.", (
             ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before that is "
                        "liquidated in each day.", hazard["hazard"], "bars",
                        {"hazard": "loss"}, x="day", height=240),

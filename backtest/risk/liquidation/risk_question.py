@@ -18,11 +18,10 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.risk.paths.path_set import Paths
-from backtest.risk.paths.tilted_models import can_tilt
 
 WHERE = "bt.liquidation_risk"
 USUAL = ("1d", "7d", "30d")
-METHODS = Choice("auto", "plain", "tilt", "split")
+METHODS = Choice("auto", "plain")
 
 
 PhaseProgress = Callable[[str, int, int], None]
@@ -46,13 +45,6 @@ def read_question(
     progress: PhaseProgress | None,
 ) -> Question:
     chosen = METHODS.check("method", method, where=Place("method", of=WHERE))
-    if chosen == "tilt" and not can_tilt(paths):
-        raise ParameterError(
-            "method='tilt' needs GBM, Merton or Kou, and GBM of several instruments, "
-            f"got {paths!r}",
-            where=Place("method", of=WHERE),
-            cure="use method='auto' or 'split'",
-        )
     level = Number(0.0, 1.0, open_low=True, open_high=True)
     sure = level.check("confidence", confidence, where=Place("confidence", of=WHERE))
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:

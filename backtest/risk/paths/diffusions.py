@@ -50,14 +50,6 @@ class GBM(PathModel):
         mean = self.drift - 0.5 * variance
         return np.array([mean / per_year, variance / per_year, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 
-    def tilt(self, force: float, per_year: float) -> tuple[PathModel, float]:
-        """Return the model whose drift is higher by ``force volatility^2``."""
-        variance = self.volatility**2
-        mean = self.drift - 0.5 * variance
-        psi = force * mean + 0.5 * force * force * variance
-        moved = GBM(volatility=self.volatility, drift=self.drift + force * variance)
-        return moved, psi / per_year
-
 
 def check_jumps(model: str, jumps: float, per_year: float) -> float:
     per_bar = jumps / per_year
@@ -133,19 +125,6 @@ class Merton(PathModel):
         part = (self._mean() / per_year, self.volatility**2 / per_year, per_bar, 0.0)
         return np.array([*part, 1.0, self.jump_mean, self.jump_deviation, 0.0])
 
-    def tilt(self, force: float, per_year: float) -> tuple[PathModel, float]:
-        """Return the model with another drift, and jumps of other frequency and mean size."""
-        growth, mean, variance = self._growth(force), self._mean(), self.volatility**2
-        psi = force * mean + 0.5 * force**2 * variance + self.jumps * (growth - 1.0)
-        bare = Merton(
-            volatility=self.volatility,
-            jumps=self.jumps * growth,
-            jump_mean=self.jump_mean + force * self.jump_deviation**2,
-            jump_deviation=self.jump_deviation,
-        )
-        drift = mean + force * variance - bare._mean()
-        return bare.override(drift=drift), psi / per_year
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Kou(PathModel):
@@ -213,23 +192,3 @@ class Kou(PathModel):
         per_bar = check_jumps("Kou", self.jumps, per_year)
         part = (self._mean() / per_year, self.volatility**2 / per_year, per_bar, 0.0)
         return np.array([*part, 0.0, self.up, self.up_size, self.down_size])
-
-    def tilt(self, force: float, per_year: float) -> tuple[PathModel, float] | None:
-        """Return the model with another drift, and jumps of other frequency and sizes.
-
-        None if the force is too strong: an exponential size has no moment of that order.
-        """
-        rise, fall = 1.0 - force * self.up_size, 1.0 + force * self.down_size
-        if not (rise > self.up_size and fall > 0.0):
-            return None
-        growth, mean, variance = self._growth(force), self._mean(), self.volatility**2
-        psi = force * mean + 0.5 * force**2 * variance + self.jumps * (growth - 1.0)
-        bare = Kou(
-            volatility=self.volatility,
-            jumps=self.jumps * growth,
-            up=self.up / rise / growth,
-            up_size=self.up_size / rise,
-            down_size=self.down_size / fall,
-        )
-        drift = mean + force * variance - bare._mean()
-        return bare.override(drift=drift), psi / per_year

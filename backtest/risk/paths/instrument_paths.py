@@ -11,7 +11,6 @@ import numpy as np
 from backtest.base import FloatArray, IntArray, check_shape
 from backtest.market import Market
 from backtest.market.tables.settlements import DIVIDEND
-from backtest.risk.paths.draw_plan import DrawPlan
 from backtest.risk.paths.funding_process import (
     FundingChoice,
     FundingProcess,
@@ -19,7 +18,7 @@ from backtest.risk.paths.funding_process import (
     make_process,
 )
 from backtest.risk.paths.path_calendar import PathCalendar, plan_calendar
-from backtest.risk.paths.path_model import PathModel
+from backtest.risk.paths.path_model import PathModel, WordArray
 from backtest.risk.paths.path_writer import PathBars, PathSource, write_paths
 
 PRICES = ("open", "high", "low", "close")
@@ -79,8 +78,8 @@ class InstrumentPaths:
         since = self.history.time[-1] - self.history.interval // 4
         return int(np.sum(self.history.funding_time >= since))
 
-    def draw(self, plan: DrawPlan, bridge: int) -> PathBars:
-        return write_paths(self.source, plan.keys, plan.since, plan.mirrored, bridge)
+    def draw(self, keys: WordArray, mirrored: IntArray, bridge: int) -> PathBars:
+        return write_paths(self.source, keys, mirrored, bridge)
 
     def market_of(self, bars: PathBars, k: int, source: str) -> Market:
         width = len(self.calendar.time)

@@ -2,9 +2,8 @@
 
 Paths lie end to end in flat arrays: path p has the bars ``p * width`` to ``(p + 1) * width - 1``.
 Its first bar is the last bar of history, which is already there; the kernels write the others.
-``keys`` and ``since`` have shape (n_paths, n_parts): from bar ``since[p, i]`` of the path on, words
-are drawn by ``keys[p, i]``. ``mirrored`` is 1 for a path whose normal numbers are the opposite of
-those of its keys. ``loads`` join the draws of several instruments, see
+Words are drawn by ``keys[p]``. ``mirrored`` is 1 for a path whose normal numbers are the opposite
+of those of its key. ``loads`` join the draws of several instruments, see
 :func:`backtest.risk.paths.draw_kernels.draw_joint`.
 """
 
@@ -40,12 +39,6 @@ MOST_MOVE = 0.9
 """The largest simple return of a bar in GARCH, in either direction."""
 COMMON_PLACE = 61
 """Place of the word that says whether the jumps of a bar are common to all instruments."""
-
-
-def find_part(since: IntArray, p: int, part: int, t: int) -> int:
-    while part + 1 < since.shape[1] and since[p, part + 1] <= t:
-        part += 1
-    return part
 
 
 def write_prices(
@@ -103,7 +96,6 @@ def cross_jumps(
 def walk_jumps(
     prices: FloatArray,
     keys: IntArray,
-    since: IntArray,
     mirrored: IntArray,
     width: int,
     steps: int,
@@ -121,10 +113,9 @@ def walk_jumps(
     deviation = math.sqrt(variance)
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0
-        last, part = prices[3, p * width], 0
+        last = prices[3, p * width]
         for t in range(1, width):
-            part = find_part(since, p, part, t)
-            key = keys[p, part]
+            key = keys[p]
             own = pick_key(key, t, loads)
             jump, count = own_key(key, loads), 0
             if jumps > 0.0:
@@ -144,7 +135,6 @@ def walk_jumps(
 def walk_heston(
     prices: FloatArray,
     keys: IntArray,
-    since: IntArray,
     mirrored: IntArray,
     width: int,
     steps: int,
@@ -163,10 +153,9 @@ def walk_heston(
     rest = math.sqrt(1.0 - rho * rho)
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0
-        last, part, raw = prices[3, p * width], 0, now
+        last, raw = prices[3, p * width], now
         for t in range(1, width):
-            part = find_part(since, p, part, t)
-            key = keys[p, part]
+            key = keys[p]
             own = pick_key(key, t, loads)
             variance = max(raw, 0.0)
             z = draw_joint(key, t, 0, is_mirrored, loads)
@@ -180,7 +169,6 @@ def walk_heston(
 def walk_garch(
     prices: FloatArray,
     keys: IntArray,
-    since: IntArray,
     mirrored: IntArray,
     width: int,
     steps: int,
@@ -198,10 +186,9 @@ def walk_garch(
     )  # fmt: skip
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0
-        last, part, variance = prices[3, p * width], 0, now
+        last, variance = prices[3, p * width], now
         for t in range(1, width):
-            part = find_part(since, p, part, t)
-            key = keys[p, part]
+            key = keys[p]
             if math.isinf(degrees):
                 z = draw_joint(key, t, 0, is_mirrored, loads)
             else:
@@ -218,7 +205,6 @@ def walk_garch(
 def walk_regimes(
     prices: FloatArray,
     keys: IntArray,
-    since: IntArray,
     mirrored: IntArray,
     width: int,
     steps: int,
@@ -227,11 +213,10 @@ def walk_regimes(
 ) -> None:
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0
-        last, part = prices[3, p * width], 0
+        last = prices[3, p * width]
         chance = terms[0]
         for t in range(1, width):
-            part = find_part(since, p, part, t)
-            key = keys[p, part]
+            key = keys[p]
             is_stress = draw_uniform(key, t, 1) < chance
             mean = terms[5] if is_stress else terms[3]
             variance = terms[6] if is_stress else terms[4]
@@ -246,7 +231,6 @@ def lay_marks(
     prices: FloatArray,
     marks: FloatArray,
     keys: IntArray,
-    since: IntArray,
     mirrored: IntArray,
     width: int,
     terms: FloatArray,
@@ -255,10 +239,9 @@ def lay_marks(
     now, mean, keep, spread = terms[0], terms[1], terms[2], terms[3]
     for p in range(len(mirrored)):
         is_mirrored = mirrored[p] != 0
-        part, before = 0, now
+        before = now
         for t in range(1, width):
-            part = find_part(since, p, part, t)
-            z = draw_normal(pick_key(keys[p, part], t, loads), t, 8, is_mirrored)
+            z = draw_normal(pick_key(keys[p], t, loads), t, 8, is_mirrored)
             after = mean + keep * (before - mean) + spread * z
             i = p * width + t
             middle = grow(0.5 * (before + after))
@@ -273,7 +256,6 @@ def lay_marks(
 def walk_funding(
     rates: FloatArray,
     keys: IntArray,
-    since: IntArray,
     mirrored: IntArray,
     bars: IntArray,
     residuals: FloatArray,
@@ -291,7 +273,7 @@ def walk_funding(
     n_lags, count, cap = int(terms[8]), len(residuals), terms[9]
     n_last, n_day, n_week = int(terms[5]), int(terms[6]), int(terms[7])
     for p in range(len(mirrored)):
-        part, last, day, week, month = 0, 0.0, 0.0, 0.0, 0.0
+        last, day, week, month = 0.0, 0.0, 0.0, 0.0
         for k in range(n_lags):
             last += rates[p, k] if k >= n_lags - n_last else 0.0
             day += rates[p, k] if k >= n_lags - n_day else 0.0
@@ -301,8 +283,7 @@ def walk_funding(
             k = n_lags + j
             shock = rates[p, k]
             if math.isnan(shock):
-                part = find_part(since, p, part, bars[j])
-                u = draw_uniform(pick_key(keys[p, part], bars[j], loads) + FUNDING, j, 0)
+                u = draw_uniform(pick_key(keys[p], bars[j], loads) + FUNDING, j, 0)
                 if mirrored[p] != 0:
                     u = 1.0 - u
                 shock = residuals[min(int(u * count), count - 1)] if count > 0 else 0.0

@@ -85,15 +85,6 @@ class PathModel(Value):
         """Return the parameters per bar, as the kernel takes them; ``per_year`` counts bars."""
         raise NotImplementedError
 
-    def tilt(self, force: float, per_year: float) -> tuple[PathModel, float] | None:
-        """Return the model under exponential tilting, and the log moment function per bar.
-
-        Under the tilted model, ``exp(-force ln(S_t / S_0) + t psi)`` is the likelihood ratio of a
-        path of t bars. None for models in which the move of a bar depends on those before.
-        """
-        del force, per_year
-        return None
-
     def simulate(
         self,
         market: Market,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from backtest.base import (
     FloatArray,
+    IntArray,
     ParameterError,
     Place,
     Viewable,
@@ -25,15 +26,17 @@ from backtest.base import (
 )
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.risk.paths.correlations import factor_correlation
-from backtest.risk.paths.draw_plan import DrawPlan, make_keys
 from backtest.risk.paths.funding_process import FITTED, FundingChoice, FundingProcess
 from backtest.risk.paths.instrument_paths import InstrumentPaths
 from backtest.risk.paths.path_calendar import PathCalendar, find_grid, find_period
-from backtest.risk.paths.path_model import PathModel
+from backtest.risk.paths.path_model import PathModel, WordArray
 from backtest.risk.paths.path_writer import PathBars
 
 ALONE = (0.0, 1.0)
 """The loads of an instrument whose draws are joined with no others."""
+FIRST = np.uint64(0xBF58476D1CE4E5B9)
+SECOND = np.uint64(0x94D049BB133111EB)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -201,7 +204,7 @@ class Paths(Viewable):
     @checked
     def __getitem__(self, i: int) -> Any:
         number = find_path_number(i, self.count)
-        path = self.markets_of(self.draw_plan(self.plan(number)), 0, number)
+        path = self.markets_of(self.draw_all(number, number + 1), 0, number)
         return as_given(path, self.history)
 
     def describe(self) -> dict[str, Any]:
@@ -255,17 +258,9 @@ class Paths(Viewable):
         return replace(self, **changes)
 
     @checked
-    def plan(self, first: int, stop: int | None = None) -> DrawPlan:
-        """Return what draws the paths from ``first`` up to ``stop``, by default the first alone."""
-        numbers = np.arange(first, first + 1 if stop is None else stop, dtype=np.int64)
-        mirrored = numbers % 2 if self.antithetic else np.zeros_like(numbers)
-        keys = make_keys(self.seed, numbers // 2 if self.antithetic else numbers)
-        return DrawPlan(keys[:, None], np.zeros((len(numbers), 1), np.int64), mirrored)
-
-    @checked
-    def draw_plan(self, plan: DrawPlan) -> dict[str, PathBars]:
-        """Return the bars of the paths that a plan draws, laid end to end, by instrument."""
-        return {name: each.draw(plan, self.bridge) for name, each in self.members.items()}
+    def draw_all(self, first: int, stop: int) -> dict[str, PathBars]:
+        """Return the bars of the paths from ``first`` up to ``stop``, by instrument."""
+        return {name: self.draw(first, stop, name) for name in self.names}
 
     @checked
     def draw(self, first: int, stop: int, name: str | None = None) -> PathBars:
@@ -281,7 +276,10 @@ class Paths(Viewable):
                 cure=f"give one of {', '.join(self.names)}",
             )
         member = self.leader if name is None else self.members[name]
-        return member.draw(self.plan(first, stop), self.bridge)
+        numbers = np.arange(first, stop, dtype=np.int64)
+        mirrored = numbers % 2 if self.antithetic else np.zeros_like(numbers)
+        keys = make_keys(self.seed, numbers // 2 if self.antithetic else numbers)
+        return member.draw(keys, mirrored, self.bridge)
 
     @checked
     def closes(
@@ -309,6 +307,20 @@ class Paths(Viewable):
         pairs = zip(self.members.items(), as_markets(path).values(), strict=True)
         joined = {name: each.join_history(market, bars) for (name, each), market in pairs}
         return as_given(Markets(joined, currency=self.markets.currency or None), path)
+
+
+def mix_words(words: WordArray) -> WordArray:
+    """Return SplitMix64 of some words; see :mod:`backtest.risk.paths.draw_kernels`."""
+    with np.errstate(over="ignore"):
+        z = words + GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * FIRST
+        z = (z ^ (z >> np.uint64(27))) * SECOND
+        return np.asarray(z ^ (z >> np.uint64(31)))
+
+
+def make_keys(seed: int, numbers: IntArray) -> WordArray:
+    start = mix_words(np.array([seed % 2**64], dtype=np.uint64))
+    return mix_words(mix_words(numbers.astype(np.uint64)) ^ start)
 
 
 def describe_choice(funding: FundingChoice) -> Any:

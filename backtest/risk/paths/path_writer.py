@@ -161,9 +161,7 @@ def find_cumulants(moves: FloatArray, *, is_scaled: bool) -> FloatArray:
     return np.array([mean, second, third, fourth - 3.0 * second * second])
 
 
-def write_paths(
-    source: PathSource, keys: WordArray, since: IntArray, mirrored: IntArray, steps: int
-) -> PathBars:
+def write_paths(source: PathSource, keys: WordArray, mirrored: IntArray, steps: int) -> PathBars:
     calendar, n_paths = source.calendar, len(keys)
     width = len(calendar.time)
     prices, marks = np.empty((4, n_paths * width)), np.empty((4, n_paths * width))
@@ -174,22 +172,20 @@ def write_paths(
     volume[::width] = source.last[8]
     if source.rows is not None:
         rows = np.full(n_paths * width, -1, np.int64)
-        write_rows(source, source.rows, prices, marks, volume, rows, keys, since)
+        write_rows(source, source.rows, prices, marks, volume, rows, keys)
     else:
         kernels = compile_module(path_kernels)
         walk = getattr(kernels, source.model.kernel)
-        walk(prices, keys, since, mirrored, width, steps, source.terms, source.loads)
+        walk(prices, keys, mirrored, width, steps, source.terms, source.loads)
         volume.reshape(n_paths, width)[:, 1:] = source.volume
         if source.basis is not None:
-            kernels.lay_marks(
-                prices, marks, keys, since, mirrored, width, source.basis, source.loads
-            )
-    rates = write_rates(source, rows, keys, since, mirrored)
+            kernels.lay_marks(prices, marks, keys, mirrored, width, source.basis, source.loads)
+    rates = write_rates(source, rows, keys, mirrored)
     return PathBars(prices, marks if source.has_mark else None, volume, rows, rates)
 
 
 def write_rates(
-    source: PathSource, rows: IntArray, keys: WordArray, since: IntArray, mirrored: IntArray
+    source: PathSource, rows: IntArray, keys: WordArray, mirrored: IntArray
 ) -> FloatArray:
     """Return the funding rates of paths, (n_paths, n_stamps)."""
     calendar, funding, n_paths = source.calendar, source.funding, len(keys)
@@ -202,7 +198,7 @@ def write_rates(
     if source.rows is not None:
         rates[:, n_lags:] = find_residuals(source.rows, rows.reshape(n_paths, -1), calendar)
     compile_module(path_kernels).walk_funding(
-        rates, keys, since, mirrored, calendar.stamp_bar, funding.ranked,
+        rates, keys, mirrored, calendar.stamp_bar, funding.ranked,
         funding.terms, source.loads,
     )  # fmt: skip
     return rates[:, n_lags:].copy()
@@ -224,13 +220,12 @@ def write_rows(
     volume: FloatArray,
     rows: IntArray,
     keys: WordArray,
-    since: IntArray,
 ) -> None:
     calendar = source.calendar
     width = len(calendar.time)
     kernels = compile_module(row_kernels)
     kernels.choose_rows(
-        rows, keys, since, width, calendar.phases, table.starts, table.counts,
+        rows, keys, width, calendar.phases, table.starts, table.counts,
         calendar.row_phases, table.first, table.kind,
     )  # fmt: skip
     kernels.lay_rows(

@@ -16,7 +16,6 @@ KERNELS = ("choose_rows", "expect_growth", "lay_rows")
 def choose_rows(
     rows: IntArray,
     keys: IntArray,
-    since: IntArray,
     width: int,
     phases: IntArray,
     starts: IntArray,
@@ -36,11 +35,9 @@ def choose_rows(
     length, varies = terms[0], terms[1] != 0.0
     n_rows = len(own)
     for p in range(len(keys)):
-        part, row, left = 0, -1, 0
+        row, left = -1, 0
         for t in range(1, width):
-            while part + 1 < since.shape[1] and since[p, part + 1] <= t:
-                part += 1
-            key, phase = keys[p, part], phases[t]
+            key, phase = keys[p], phases[t]
             row += 1
             is_new = draw_uniform(key, t, 0) * length < 1.0 if varies else left == 0
             if t == 1 or is_new:
