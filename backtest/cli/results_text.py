@@ -27,9 +27,9 @@ from backtest.store import (
     FolderCheck,
     KeptFolder,
     StoreEntry,
-    can_be_resumed,
     check_measure,
     count_kinds,
+    describe_note,
     list_kinds,
 )
 from backtest.store.listing import FIELDS
@@ -110,12 +110,6 @@ CELLS: dict[str, Callable[[StoreEntry], str]] = {
 }
 USUAL = ("id", "kind", "policy", "data")
 ALIGNED_RIGHT = ("size", "seconds")
-
-
-def describe_note(entry: StoreEntry) -> str:
-    if entry.is_finished or not can_be_resumed(entry.kind):
-        return entry.note
-    return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
 
 
 def format_list(

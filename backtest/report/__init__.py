@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from backtest.base import Reportable, Viewable
     from backtest.engine import Result
     from backtest.options import Surface
+    from backtest.report.index import write_all
     from backtest.report.page.formats import choose_format, write_page
     from backtest.report.page.report_numbers import format_measure, name_unit
     from backtest.report.pictures import draw_failure_svg

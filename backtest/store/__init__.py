@@ -6,9 +6,9 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.store.compare_saved import compare_saved, name_saved
-    from backtest.store.entry import StoreEntry, read_entry
+    from backtest.store.entry import StoreEntry, describe_note, read_entry
     from backtest.store.export import export_result
-    from backtest.store.find import Saved, can_be_resumed, find_folder, list_folders, load_saved
+    from backtest.store.find import Saved, find_folder, list_folders, load_saved
     from backtest.store.kinds import is_run, list_kinds, name_kind, open_folder
     from backtest.store.listing import Filter, check_measure, list_results
     from backtest.store.listing import read_bound, read_kinds, read_time_or_age, read_usable

@@ -29,7 +29,7 @@ from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.engine import read_metrics, result_files
 from backtest.engine.run_kinds import RUN
-from backtest.store.find import describe_progress, is_begun, open_begun
+from backtest.store.find import can_be_resumed, describe_progress, is_begun, open_begun
 from backtest.store.kinds import LEFTOVER, STUDY_KIND, UNKNOWN, find_manifest_faults, open_folder
 from backtest.tune import STUDY, TRIALS, Study
 from backtest.tune import read_json as read_study_json
@@ -305,6 +305,12 @@ def has_ends(path: str, size: int) -> bool:
         head = file.read(4)
         file.seek(size - 4)
         return head == file.read(4) == MAGIC
+
+
+def describe_note(entry: StoreEntry) -> str:
+    if entry.is_finished or not can_be_resumed(entry.kind):
+        return entry.note
+    return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
 
 
 def summarize_making(making: Making | None) -> dict[str, Any]:
