@@ -31,38 +31,12 @@ def test_a_number_in_another_unit_is_done_and_doubted(capsys, words, said):
     assert said in err
 
 
-@pytest.mark.parametrize("words", [
-    ("run", *WEEK, "--taker-bps", "5"),
-    ("run", *WEEK, "--taker-bps", "0"),
-    ("run", *WEEK, "--taker-bps", "0.01"),
-    ("run", *WEEK, "--taker-bps", "99"),
-    (*LIQ, "--volatility", "0.6"),
-    (*LIQ, "--volatility", "5"),
-    LIQ,
-])  # fmt: skip
-def test_a_number_that_may_be_meant_is_not_doubted(capsys, words):
-    assert call(capsys, *words)[2] == ""
-
-
 def save(folder, instrument: str | None) -> None:
     bars = bt.Market.sample(bars=72).bars()
     bt.Market.from_frames(bars, instrument=instrument or "").save(folder / "data")
 
 
 UNNAMED = "the data do not name their instrument"
-
-
-def test_prices_without_a_name_under_the_rules_of_an_instrument_are_doubted_once(capsys, folder):
-    save(folder, None)
-    code, _, err = call(capsys, "run", "--data", "data", "--no-compile", "--no-save")
-    assert code == 0
-    assert err.count(UNNAMED) == 1
-    assert "are those of BTCUSDT: name it, --instrument BTCUSDT" in err
-    words = ("run", "--data", "data", "--no-compile", "--no-save", "--instrument", "BTCUSDT")
-    code, _, err = call(capsys, *words)
-    assert code == 0
-    assert err.startswith("warning: the market has no mark prices")
-    assert err.count("warning:") == 1
 
 
 def test_named_prices_are_compared_and_own_rules_are_nobodys(capsys, folder):
@@ -104,17 +78,3 @@ def test_defaults_for_hours_are_told_on_other_bars(policy, said):
 ])  # fmt: skip
 def test_what_was_chosen_not_used_or_not_ours_is_left_alone(policy):
     assert describe_bars(policy, HOURS.resample("1d")) is None
-
-
-def test_minutes_are_told_in_hours():
-    minutes = bt.Market.sample(bars=600, interval="1m")
-    assert "half_life=72.0 is 1.2 h" in str(describe_bars(VolTarget(), minutes))
-    assert describe_bars(VolTarget(), bt.decide_every(minutes, "1h")) is None
-
-
-def test_a_run_prints_the_note_beside_its_result(capsys):
-    words = ("run", "--resample", "1d", "--to", "2023-03-01", "--no-compile", "--no-save")
-    code, out, err = call(capsys, *words)
-    assert code == 0
-    assert err.startswith("note: bars are 1d")
-    assert "note" not in out

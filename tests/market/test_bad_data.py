@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from backtest.base.errors import DataError, ParameterError
+from backtest.base.errors import DataError
 from tests.market.bad_frames import CASES
-from tests.market.good_frames import Case, cell, good, hourly, load
+from tests.market.good_frames import Case, good, hourly, load
 
 
 def test_the_frames_that_cases_spoil_are_good():
@@ -42,28 +42,6 @@ def test_all_defects_are_listed_in_one_error_with_their_own_place_and_cure():
     assert error.where == "the frames given"
     assert error.cure == "correct each of the defects listed above"
     assert max(map(len, error.problem.splitlines())) < 200
-
-
-def test_a_frame_without_usable_times_does_not_hide_the_defects_of_the_others():
-    frames = good()
-    frames["bars"] = frames["bars"].tz_localize(None)
-    frames["mark"].iloc[3, 0] = np.nan
-    frames["funding"].iloc[1, 0] = 0.5
-    with pytest.raises(DataError, match="3 defects") as refused:
-        load(frames)
-    assert "stamps must have a time zone" in str(refused.value)
-    assert "mark open must be positive" in str(refused.value)
-    assert "funding rates must lie within" in str(refused.value)
-
-
-def test_a_bad_column_does_not_hide_the_defects_of_the_other_columns():
-    frames = good()
-    cell("bars", "open", 2, "-")(frames)
-    cell("bars", "close", 5, -3.0)(frames)
-    with pytest.raises(DataError, match="2 defects") as refused:
-        load(frames)
-    assert "open must be numbers, got '-'" in str(refused.value)
-    assert "close must be positive and finite, got -3.0" in str(refused.value)
 
 
 def test_the_span_in_the_cure_of_uncovered_bars_is_accepted():
@@ -103,65 +81,6 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
     frames["mark"].iloc[3, 1] = -1.0
     frames["funding"].iloc[0, 0] = np.nan
     assert load(frames, between=("2023-01-02", None)).n_bars == 48
-
-
-@pytest.mark.parametrize(("name", "rules"), [
-    (
-        "a bar off the grid",  # which leaves a hole, and has no mark bar of its own
-        [
-            "bars must open 1h apart",
-            "bars must follow each other",
-            "every bar must have a mark",
-        ],
-    ),
-    ("the same settlement from two sources, 7 ms apart", ["each settlement must occur once"]),
-    ("the same settlement twice", ["funding stamps must have each time once"]),
-    ("missing bars", ["bars must follow each other"]),
-    ("shorter mark bars", ["mark bars must open with the bars"]),
-    ("longer mark bars", ["mark bars must open with the bars"]),
-    ("unsorted bars", ["bars must be in order of time"]),
-])  # fmt: skip
-def test_one_fault_is_not_reported_as_others(name, rules):
-    frames = good()
-    next(case for case in CASES if case.name == name).spoil(frames)
-    with pytest.raises(DataError) as refused:
-        load(frames)
-    assert str(refused.value).count("where:") == len(rules) + (len(rules) > 1)
-    for rule in rules:
-        assert rule in str(refused.value)
-
-
-def test_bars_that_are_not_as_long_as_said_are_refused_once():
-    with pytest.raises(DataError) as refused:
-        load(good(), interval="5m")
-    assert refused.value.problem == ("bars must open 5m apart, as given, they open 1h apart")
-    assert "interval='1h'" in refused.value.cure
-
-
-@pytest.mark.parametrize(("arguments", "rule", "cure"), [
-    ({"mark_gaps": "lst"}, "mark_gaps must be 'last' or None, got 'lst'; did you", "'last'"),
-    ({"funding_gaps": True}, "funding_gaps must be 'zero' or None, got True", "'zero'"),
-    ({"timezone": "Mars"}, "timezone must be the name of a zone, got 'Mars'", "'UTC'"),
-    ({"interval": "1x"}, "a duration is a positive whole number", "'1h'"),
-    ({"between": "2023"}, "between must be a pair of times, got '2023'", "between=("),
-    ({"between": ("soon", None)}, "a time must be readable, got 'soon'", "2021-05-19"),
-    ({"between": ("2022-12-31", None)},
-     "a span must lie inside the bars and hold one, got 2022-12-31 to 2023-01-04",
-     "between=('2023-01-01', '2023-01-04')"),
-    ({"between": ("2023-01-02", "2023-01-02")}, "a span must lie inside the bars and hold one",
-     "between=('2023-01-01', '2023-01-04')"),
-])  # fmt: skip
-def test_an_argument_that_means_nothing_is_refused(arguments, rule, cure):
-    with pytest.raises(ParameterError) as refused:
-        load(good(), **arguments)
-    assert rule in refused.value.problem
-    assert cure in refused.value.cure
-
-
-@pytest.mark.parametrize("name", ["bars", "mark", "funding"])
-def test_what_is_no_frame_is_refused(name):
-    with pytest.raises(DataError, match=f"{name} must be a pandas DataFrame, got list"):
-        load({**good(), name: [[1, 2]]})
 
 
 def test_local_times_that_a_clock_change_skips_are_refused():

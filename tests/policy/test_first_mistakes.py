@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.policy.common_mistakes import explain_numba, write_declaration
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
@@ -71,17 +70,6 @@ def test_assigning_to_self_in_leverage_is_shown_its_memory(formula):
     assert lines[2].endswith("(self, bar, account, memory): ...; return leverage, Memory(n=...)")
 
 
-def test_memory_of_a_local_object_is_no_assignment_to_self():
-    class Local(bt.Policy):
-        def leverage(self, bar, account):
-            own = self
-            return own.turns
-
-        turns: Annotated[float, bt.Range(0, 5)] = 1.0
-
-    assert Local().turns == 1.0
-
-
 def test_a_column_that_is_not_there_is_told_with_those_that_are():
     market = bt.Market.sample(bars=60)
     with pytest.raises(bt.PolicyError, match="sigmaa") as caught:
@@ -89,30 +77,6 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are():
     assert "did you mean 'bar.sigma'?" in caught.value.cure
     assert "the columns of observe are sigma" in caught.value.cure
     assert "funding" in caught.value.cure
-
-
-def test_a_sweep_tells_it_too():
-    market = bt.Market.sample(bars=60)
-    with pytest.raises(bt.PolicyError) as caught:
-        bt.sweep(
-            market, Column, {"target": [1.0, 2.0]}, venue=VENUE, account=bt.Account(), compile=False
-        )
-    assert "did you mean 'bar.sigma'?" in str(caught.value)
-
-
-@pytest.mark.parametrize(("line", "said"), [
-    ("Unknown attribute 'sigmaa' of type Bar(int64, float64, float64)", "bar has no 'sigmaa'"),
-    ("Untyped global name 'open': Cannot determine Numba type of <class 'builtin'>",
-     "open is not supported"),
-    ("Unknown attribute 'quantile2' of type Module(<module 'numpy' from '/x/y.py'>)",
-     "numpy.quantile2 is not supported"),
-    ("Cannot unify float64 and unicode_type for 'x.2', defined at <input> (3)",
-     "x is sometimes float64, sometimes unicode_type: give it one type"),
-    ("No implementation of function Function(<function sum at 0x7f0>) found for signature:",
-     "sum is not supported with these arguments"),
-])  # fmt: skip
-def test_what_numba_says_is_said_without_its_types(line, said):
-    assert explain_numba(line) == said
 
 
 def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
@@ -125,17 +89,6 @@ def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
     assert "\n" not in told[0]
     assert "<" not in told[0]
     assert "test_first_mistakes.py, line " in told[0]
-
-
-@pytest.mark.parametrize("default", [24.0, -3.0, 0.0, 5000, -2])
-def test_a_declaration_that_an_error_proposes_is_accepted(default):
-    """A default of 24.0 was proposed in a range from 0 to 10, which is refused."""
-    scope = {"bt": bt, "Annotated": Annotated}
-    name, _, rest = write_declaration("n", default).partition(": ")
-    hint, _, value = rest.rpartition(" = ")
-    members = {"__annotations__": {name: eval(hint, scope)}, name: eval(value, scope)}
-    members["leverage"] = lambda self, bar, account: 1.0
-    assert type("Declared", (bt.Policy,), members)().settings() == {"n": default}
 
 
 def test_an_observe_that_asks_for_a_missing_column_is_told_which_there_are():
