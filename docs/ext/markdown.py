@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -14,6 +15,11 @@ def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def clean_cell(text: str) -> str:
     """Return a text as a cell."""
     return text.replace("|", "\\|").replace("\n", " ").strip()
+
+
+def escape(text: str) -> str:
+    """Return a text without the signs that Markdown would read."""
+    return re.sub(r"([\\*_`<>\[\]$])", r"\\\1", text)
 
 
 def write_toc(names: Iterable[str], *, depth: int = 1) -> str:

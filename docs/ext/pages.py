@@ -8,7 +8,6 @@ from pathlib import Path
 from docs.ext import (
     api,
     commands,
-    errors,
     experiments,
     gallery,
     notebook,
@@ -19,7 +18,6 @@ GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
     api.list_pages,
     commands.list_pages,
     experiments.list_pages,
-    errors.list_pages,
     venues.list_pages,
     gallery.list_pages,
     notebook.list_pages,

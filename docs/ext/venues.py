@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from docs.ext.errors import escape
-from docs.ext.markdown import write_table, write_toc
+from docs.ext.markdown import escape, write_table, write_toc
 
 
 def list_pages() -> dict[str, str]:
