@@ -108,7 +108,7 @@ if TYPE_CHECKING:
         stress,
     )
     from backtest.sweep import Sweep, sweep
-    from backtest.tune import Robustness, Study, tune
+    from backtest.tune import Robustness, Study, objective, tune
     from backtest.validation import (
         CrossValidation,
         Folds,
@@ -238,6 +238,7 @@ __all__ = [
     "math",
     "max_leverage",
     "measures",
+    "objective",
     "options",
     "paths",
     "quality",

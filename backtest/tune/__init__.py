@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backtest.tune.other_trials import count_other_trials, find_damaged_tries, pool_deviation
     from backtest.tune.other_trials import read_tries, record_tries
     from backtest.tune.plateau import Robustness, find_extent
+    from backtest.tune.score_function import objective
     from backtest.tune.search import search_and_choose, tune
     from backtest.tune.search_arguments import check_choices, choose_metrics, find_names
     from backtest.tune.search_arguments import read_budget, read_left_out, read_robustness
