@@ -30,10 +30,8 @@ from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import describe_bars
 from backtest.engine import (
-    LimitCost,
     Result,
     Trades,
-    check_limited,
     collect_limit_orders,
     collect_options,
     count_boundless,
@@ -58,13 +56,8 @@ backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target
 backtest run examples/btc-vol-target.toml --capital 50000 --json
 backtest run --signal rsi:14:30:70 --realization --trades trades.csv
-backtest run --max-leverage 2 --limit-cost
+backtest run --max-leverage 2
 """
-
-WithLimitCost = Annotated[
-    bool,
-    option(OUTPUT, "Also report what max_leverage cost in growth (runs twice).", "--limit-cost"),
-]
 
 TradesFile = Annotated[
     Path | None,
@@ -82,7 +75,6 @@ WithRealization = Annotated[
 def run(
     draft: Draft,
     *,
-    limit_cost: WithLimitCost = False,
     realization: WithRealization = False,
     trades: TradesFile = None,
     trades_by: TradesBy = "trip",
@@ -93,36 +85,24 @@ def run(
     """Run an account through a market under a policy, and summarize the result."""
     check_trades_file(trades, trades_by)
     experiment = build_experiment(draft)
-    if limit_cost:
-        check_limited(experiment.terms["account"])
     for policy in list_policies(experiment.policy):
         note = describe_bars(policy, experiment.market)
         if note is not None:
             typer.echo(f"note: {note}", err=True)
     result = run_with_progress(experiment)
-    cost = measure_cost(experiment, result) if limit_cost else None
     realized = result.realization() if realization else None
     listed = None if trades is None else write_trades(result, trades, trades_by)
-    given = partial(result_to_dict, result, cost=cost, realized=realized, trades=listed)
+    given = partial(result_to_dict, result, realized=realized, trades=listed)
     save_and_print(
         result,
         results if save else None,
-        lambda: print_summary(result, cost, realized, listed),
+        lambda: print_summary(result, realized, listed),
         given if as_json else None,
     )
 
 
-def measure_cost(experiment: Experiment, result: Result) -> LimitCost:
-    """Run the account once more without its ``max_leverage``."""
-    return result.limit_cost(compile=experiment.terms.get("compile", True))
-
-
-def print_summary(
-    result: Result, cost: LimitCost | None, realized: Realization | None, trades: Trades | None
-) -> None:
+def print_summary(result: Result, realized: Realization | None, trades: Trades | None) -> None:
     typer.echo(result.summary().replace(PYTHON_START, "--start"))
-    if cost is not None:
-        typer.echo("\n" + "\n".join(format_paragraph("Limit", str(cost))))
     if realized is not None:
         typer.echo("\n" + "\n".join(format_paragraph("Realization", str(realized))))
     if trades is not None:
@@ -144,7 +124,6 @@ def result_to_dict(
     result: Result,
     path: str | None,
     *,
-    cost: LimitCost | None = None,
     realized: Realization | None = None,
     trades: Trades | None = None,
 ) -> dict[str, Any]:
@@ -168,8 +147,6 @@ def result_to_dict(
     data |= {"target_cuts": list(result.target_cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
     data |= {**collect_limit_orders(result), **collect_options(result)}
-    if cost is not None:
-        data["limit_cost"] = cost._asdict()
     if realized is not None:
         data["realization"] = realized.to_dict()
     measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from backtest.engine.feed_arrays import place_funding
     from backtest.engine.frame_signals import compute_frame
     from backtest.engine.indicator_rules import change_rule, read_named, read_rule, resolve_signal
-    from backtest.engine.limit_cost import LimitCost, check_limited
     from backtest.engine.limit_orders import collect_limit_orders, describe_limit_orders
     from backtest.engine.lookahead.causality import check_causality, observe, observe_checked
     from backtest.engine.lookahead.causality_checker import Causality, CausalityChecker, CutPlan

@@ -18,7 +18,6 @@ from backtest.base import (
     reading_folder,
 )
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.engine.limit_cost import LimitCost, measure_limit_cost
 from backtest.engine.limit_orders import list_limit_orders
 from backtest.engine.option_results import list_held
 from backtest.engine.option_rolls import RollSplit, tabulate_rolls
@@ -80,7 +79,6 @@ class Result(RunRecord, Reportable):
 
     kind = "run"
     _draw = call_later("backtest.report", "draw_run")
-    _run = staticmethod(call_later("backtest.engine.run", "run"))  # it makes results
     _count_ambiguous = call_later("backtest.risk", "count_ambiguous")
 
     @cached_property
@@ -129,25 +127,6 @@ class Result(RunRecord, Reportable):
         table = pd.DataFrame(list(self.target_cut_rows))
         index = [name for name in ("instrument", "cause") if name in table]
         return table.set_index(index if len(index) > 1 else "cause")
-
-    @checked
-    def limit_cost(self, *, compile: bool = True) -> LimitCost:  # noqa: A002 - as in bt.run
-        """Return on how many days ``max_leverage`` bound, and what it cost in growth.
-
-        The account runs a second time, without its ``max_leverage``; of several positions without
-        the limits of all of them, and a day counts if one of them bound.
-
-        Parameters
-        ----------
-        compile : bool
-            False runs the policy in plain Python; the numbers are the same bits.
-
-        Raises
-        ------
-        ParameterError
-            If the account has no such limit, or the result was loaded from files or resumed.
-        """
-        return measure_limit_cost(self, self._run, is_compiled=compile)
 
     @cached_property
     def trades(self) -> Trades:

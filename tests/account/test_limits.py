@@ -1,4 +1,4 @@
-"""Limits of leverage by date: the rule by hand, the reference, and what a limit cost."""
+"""Limits of leverage by date: the rule by hand, and the reference."""
 
 import json
 import math
@@ -18,7 +18,6 @@ from tests.account.account_scenes import is_
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_limits
 from tests.fast_cases import every_nth
-from tests.portfolio.portfolio_helpers import Once, flat, make_market, make_venue
 from tests.scenes import INF, NAN, account_of, at, market_of, play, series, venue_of
 
 DATED = series({0: INF, 3: 2.0, 5: 0.0, 7: 4.0})
@@ -145,79 +144,18 @@ def test_a_limit_is_described():
     assert describe_limit(series({0: INF})) == ""
 
 
-# ------------------------------------------------------------------------ what a limit cost
-
-
-def test_a_limit_tells_its_days_and_its_cost():
+def test_a_limit_tells_its_days():
     # 24 hours a day: the limit of 2 binds the fills of bars 24 to 47, one day of two
-    bars = np.linspace(100, 110, 48).tolist()
     account = account_of(max_leverage=series({0: INF, 24: 2.0}))
-    run = {"venue": venue_of(), "compile": False}
-    result = bt.run(market_of(*bars), Constant(4.0), account=account, **run)
-    free = bt.run(market_of(*bars), Constant(4.0), account=account_of(), **run)
-    table, text = result.target_cuts(), words_of(result.summary())
+    bars = np.linspace(100, 110, 48).tolist()
+    result = bt.run(
+        market_of(*bars), Constant(4.0), account=account, venue=venue_of(), compile=False
+    )
+    table = result.target_cuts()
     assert table.loc["all", "days"] == 2
     assert table.loc["max_leverage", "days"] == 1
+    text = words_of(result.summary())
     assert "by the account's max_leverage at 24 decisions (51.1 %) on 1 day:" in text
-    years = 2 / 365
-    cost = result.limit_cost(compile=False)
-    assert (cost.days, cost.share) == (1, 0.5)
-    assert cost.growth == is_(math.log1p(result.metrics["total_return"]) / years)
-    assert cost.cost == is_(math.log1p(free.metrics["total_return"]) / years - cost.growth)
-    assert cost.cost > 0.0
-    assert "max_leverage bound on 1 day (50.0 %" in str(cost)
-
-
-def test_a_limit_that_saves_an_account_has_a_negative_cost():
-    result = play(100, 100, 92, 92, 95, targets=15.0, account=account_of(max_leverage=2.0))
-    cost = result.limit_cost(compile=False)
-    assert cost.growth_without == -math.inf  # 15 x long, 8 % down: nothing is left
-    assert cost.cost == -math.inf
-    assert str(cost).endswith("without it -inf %: it added inf % a year")
-
-
-def test_the_cost_begins_where_the_account_began():
-    bars = np.linspace(100, 110, 48).tolist()
-    market = market_of(*bars)
-    account = account_of(max_leverage=2.0)
-    run = {"venue": venue_of(), "compile": False}
-    late = bt.run(market, Constant(4.0), account=account, start=at(20), **run)
-    free = bt.run(market, Constant(4.0), account=account_of(), start=at(20), **run)
-    found = late.limit_cost(compile=False)
-    assert found.growth_without == is_(math.log1p(free.metrics["total_return"]) / (28 / 8760))
-
-
-def test_a_limit_of_several_tells_its_days_and_its_cost():
-    """4x in A asked, 2x held, from 100 to 110 in one bar: 1.2 against 1.4 of the capital."""
-    still, up = flat(100), (100, 110, 100, 110)
-    both = bt.Markets({"A": make_market([still, still, up]), "B": make_market([still] * 3)})
-    terms = {"venue": make_venue(), "signal": {"A": 1.0, "B": 0.0}, "compile": False}
-    account = bt.Account(max_leverage={"A": 2.0, "B": INF})
-    result = bt.run(both, Once(4.0), account=account, **terms)
-    cost, years = result.limit_cost(compile=False), 3 / 8760
-    assert (cost.days, cost.share) == (1, 1.0)
-    assert cost.growth == is_(math.log(1.2) / years)
-    assert cost.cost == is_(math.log(1.4 / 1.2) / years)
-    half = bt.run(both, Once(4.0), account=account, overlay=Constant(0.25), **terms)
-    assert half.limit_cost(compile=False).cost == is_(math.log(1.1 / 1.05) / years)
-    with pytest.raises(bt.ParameterError, match="must have a limit of leverage"):
-        bt.run(both, Once(4.0), account=bt.Account(), **terms).limit_cost()
-
-
-def test_a_resumed_run_has_no_cost():
-    run = {"venue": venue_of(), "account": account_of(max_leverage=2.0), "compile": False}
-    head = bt.run(market_of(*[100] * 4), Constant(4.0), **run)
-    tail = bt.run(market_of(*[100] * 6), Constant(4.0), resume=head, **run)
-    with pytest.raises(bt.ParameterError, match="got a resumed one"):
-        tail.limit_cost(compile=False)
-
-
-def test_no_limit_has_no_cost(tmp_path):
-    with pytest.raises(bt.ParameterError, match="must have a limit of leverage"):
-        play(100, 100).limit_cost()
-    limited = play(100, 100, account=account_of(max_leverage=2.0))
-    with pytest.raises(bt.ParameterError, match="needs the market of the run"):
-        bt.Result.load(limited.save(tmp_path)).limit_cost()
 
 
 # -------------------------------------------------------------------------------------- bad input

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 import backtest as bt
 from backtest.cli import main
 
@@ -15,21 +13,6 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
     code = main(list(words))
     out, err = capsys.readouterr()
     return code, " ".join(out.split()), " ".join(err.split())
-
-
-@pytest.mark.slow
-def test_the_cost_of_a_limit_is_told_on_request(capsys):
-    words = ("--max-leverage", "0.5", "--set", "target=1", *SHORT)
-    code, out, _ = call(capsys, "run", *words, "--limit-cost")
-    assert code == 0
-    assert "max_leverage bound on " in out
-    cost = json.loads(call(capsys, "run", *words, "--limit-cost", "--json")[1])["limit_cost"]
-    assert cost["days"] > 0
-    assert cost["cost"] == pytest.approx(cost["growth_without"] - cost["growth"])
-    assert "limit_cost" not in json.loads(call(capsys, "run", *words, "--json")[1])
-    code, _, err = call(capsys, "run", *SHORT, "--limit-cost")
-    assert code == 2
-    assert "must have a limit of leverage" in err
 
 
 def test_a_file_gives_dates_multipliers_ticks_and_tiers(capsys, folder):
