@@ -36,7 +36,6 @@ from backtest.engine import (
     collect_options,
     count_boundless,
 )
-from backtest.measures import Realization
 from backtest.measures.trade_rows import VIEWS
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ backtest run --margin isolated --venue-leverage 5 --stop-loss 0.1
 backtest run --policy my_policy.py:MyPolicy --taker-bps 4 --no-save
 backtest run --data btc/ --data eth/ --weights weights.csv --overlay vol-target
 backtest run examples/btc-vol-target.toml --capital 50000 --json
-backtest run --signal rsi:14:30:70 --realization --trades trades.csv
+backtest run --signal rsi:14:30:70 --trades trades.csv
 backtest run --max-leverage 2
 """
 
@@ -66,16 +65,10 @@ TradesFile = Annotated[
 
 TradesBy = Annotated[str, option(OUTPUT, "Its rows: trip, fifo or average (trip).", "--trades-by")]
 
-WithRealization = Annotated[
-    bool,
-    option(OUTPUT, "Also report how readily gains and losses were realized.", "--realization"),
-]
-
 
 def run(
     draft: Draft,
     *,
-    realization: WithRealization = False,
     trades: TradesFile = None,
     trades_by: TradesBy = "trip",
     as_json: AsJson = False,
@@ -90,21 +83,18 @@ def run(
         if note is not None:
             typer.echo(f"note: {note}", err=True)
     result = run_with_progress(experiment)
-    realized = result.realization() if realization else None
     listed = None if trades is None else write_trades(result, trades, trades_by)
-    given = partial(result_to_dict, result, realized=realized, trades=listed)
+    given = partial(result_to_dict, result, trades=listed)
     save_and_print(
         result,
         results if save else None,
-        lambda: print_summary(result, realized, listed),
+        lambda: print_summary(result, listed),
         given if as_json else None,
     )
 
 
-def print_summary(result: Result, realized: Realization | None, trades: Trades | None) -> None:
+def print_summary(result: Result, trades: Trades | None) -> None:
     typer.echo(result.summary().replace(PYTHON_START, "--start"))
-    if realized is not None:
-        typer.echo("\n" + "\n".join(format_paragraph("Realization", str(realized))))
     if trades is not None:
         typer.echo("\n" + "\n".join(format_paragraph("Trades", describe_trades(trades))))
 
@@ -124,7 +114,6 @@ def result_to_dict(
     result: Result,
     path: str | None,
     *,
-    realized: Realization | None = None,
     trades: Trades | None = None,
 ) -> dict[str, Any]:
     manifest = result.manifest
@@ -147,8 +136,6 @@ def result_to_dict(
     data |= {"target_cuts": list(result.target_cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
     data |= {**collect_limit_orders(result), **collect_options(result)}
-    if realized is not None:
-        data["realization"] = realized.to_dict()
     measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
     data["trades"] = {"by": trades.view, **measures}
     return data

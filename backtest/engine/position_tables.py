@@ -1,4 +1,4 @@
-"""Tables by position: of each bar, of causes of liquidations, of money, of gains.
+"""Tables by position: of each bar, of causes of liquidations, of money.
 
 Fields of the positions come as arrays of shape (n_bars, n) by name.
 """
@@ -16,12 +16,9 @@ from backtest.account.terms import SIGNS, TERMS
 from backtest.base import FloatArray, IntArray, utc_index
 from backtest.engine.record import PositionFields
 from backtest.engine.result_tables import (
-    TRADES,
-    is_inverse,
     price_of,
     value_of,
 )
-from backtest.measures import Realization, count_realized, join_realized
 from backtest.venue import Venue
 
 Fields = Mapping[str, FloatArray]
@@ -115,34 +112,6 @@ def positions_table(
     known = list(dict.fromkeys([*names, *held_options]))
     table["instrument"] = pd.Categorical(table["instrument"], categories=known)
     return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
-
-
-def realize_by_instrument(
-    time: IntArray,
-    spans: IntArray,
-    names: Sequence[str],
-    venues: Sequence[Venue],
-    marks: FloatArray,
-    events: pd.DataFrame,
-) -> Realization:
-    """Return how readily positions were closed at a gain and at a loss, of all instruments.
-
-    ``marks`` are the prices at closes, (n_bars, n_instruments), ``spans`` the bars of each
-    instrument, both and the ``venues`` in the order of ``names``.
-    """
-    trades = events[events["kind"].isin(TRADES)]
-    parts = {}
-    for k, (name, (first, stop)) in enumerate(zip(names, spans, strict=True)):
-        own = trades[trades["instrument"] == name] if "instrument" in trades else trades
-        parts[name] = count_realized(
-            time[first:stop],
-            marks[first:stop, k],
-            pd.DatetimeIndex(own["time"]).as_unit("ns").asi8,
-            own["quantity"].to_numpy(),
-            own["price"].to_numpy(),
-            is_inverse=is_inverse(venues[k]),
-        )
-    return join_realized(parts)
 
 
 def contagion_table(

@@ -24,11 +24,9 @@ from backtest.engine.option_rolls import RollSplit, tabulate_rolls
 from backtest.engine.position_tables import (
     attribute_money,
     attribution_table,
-    realize_by_instrument,
 )
 from backtest.engine.result_files import load_result, save_result
 from backtest.engine.result_tables import (
-    check_not_resumed,
     filled_changes,
     forced_changes,
     value_of,
@@ -41,7 +39,6 @@ from backtest.measures import (
     AccountHistory,
     Attribution,
     Period,
-    Realization,
     attribute,
     attribute_by,
     find_periods,
@@ -155,22 +152,6 @@ class Result(RunRecord, Reportable):
         close, as a fraction (NaN in the last bar).
         """
         return list_limit_orders(self)
-
-    def realization(self) -> Realization:
-        """Return how readily the account closed positions at a gain, and at a loss.
-
-        Liquidations, stops and delistings close positions too. What is on paper is valued at the
-        mark close, as the account is. The position in each instrument counts for itself. Source:
-        Odean (1998); see :func:`backtest.measures.realization`.
-
-        Raises
-        ------
-        ParameterError
-            If the result goes on from an earlier one, which may have opened its position.
-        """
-        check_not_resumed(self.manifest, "Result.realization")
-        given = (self.time, self.spans, self.names, self.list_venues(), self.marks, self.events)
-        return realize_by_instrument(*given)
 
     @cached_property
     def _life(self) -> AccountHistory:

@@ -25,7 +25,6 @@ from backtest.base import (
     BoolArray,
     FloatArray,
     IntArray,
-    ParameterError,
     make_array_twins,
     utc_index,
 )
@@ -215,15 +214,6 @@ def _rows(
             "place": np.full(len(rows), place),
         }
     )
-
-
-def check_not_resumed(manifest: Mapping[str, Any], where: str) -> None:
-    if manifest["resumed_from"] is not None:
-        raise ParameterError(
-            "realized gains need the entry of every position, this result was resumed",
-            where=where,
-            cure="run the whole span at once",
-        )
 
 
 COLUMNS = (

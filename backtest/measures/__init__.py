@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from backtest.measures.ranking import find_direction, order_sets, pareto, rank_by_objective
     from backtest.measures.ranking import read_constraints, read_objective, read_objectives
     from backtest.measures.ranking import total_violation
-    from backtest.measures.realized_gains import Realization, count_realized, join_realized
-    from backtest.measures.realized_gains import realization
     from backtest.measures.return_shape import certainty_equivalent, kurtosis, omega, sharpe_error
     from backtest.measures.return_shape import skewness, tail_ratio, ulcer_index
     from backtest.measures.run_measures import annualize_ratios, measure_accounts, measure_run
@@ -69,7 +67,6 @@ __all__ = [
     "Differences",
     "MarketFit",
     "Overfitting",
-    "Realization",
     "Sampled",
     "SharpeMoments",
     "Superiority",
@@ -99,7 +96,6 @@ __all__ = [
     "omega",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
-    "realization",
     "return_on_margin",
     "rolling_measures",
     "sharpe_error",

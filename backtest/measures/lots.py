@@ -92,12 +92,6 @@ def average_costs(
     return taken, left
 
 
-def average_entries(turns: Turns, value: FloatArray) -> FloatArray:
-    _, left = average_costs(turns, turns.opened * value)
-    size = np.abs(turns.after)
-    return np.asarray(np.divide(left, size, out=np.full(len(size), np.nan), where=size > 0.0))
-
-
 def reduce_spans(
     values: FloatArray, first: IntArray, stop: IntArray, reduce: np.ufunc
 ) -> FloatArray:

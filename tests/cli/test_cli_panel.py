@@ -274,13 +274,6 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     assert saved.is_dir()
 
 
-def test_a_run_of_several_tells_how_gains_were_realized(capsys):
-    code, out, err = call(capsys, *RUN, "--realization", "--json")
-    assert code == 0, err
-    found = json.loads(out)
-    assert found["realization"]["realized_gains"] >= 0.0
-
-
 def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, folder: Path):
     code, _, err = call(capsys, *RUN, "--signal", "-1")
     assert code == 2

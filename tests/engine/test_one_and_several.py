@@ -151,12 +151,6 @@ def call_cascade(market: Any) -> Any:
     return {"entry": crowd.entry, "quantity": crowd.quantity, "price": crowd.price}
 
 
-def call_realization(market: Any) -> Any:
-    given = {**TERMS, "account": ACCOUNT.override({"stop_loss": 0.02, "take_profit": 0.02})}
-    found = bt.run(market, Hold(3.0), **given).realization()
-    return {"gains": found.gains_realized, "losses": found.losses_realized}
-
-
 def call_cluster(market: Any) -> Any:
     pytest.importorskip("distributed")
     sent = ClusterEvaluator(Evaluator(market, Hold(1.0), **TERMS), Here())

@@ -26,7 +26,7 @@ from backtest.strategies import Constant
 from tests.markets import market_of
 from tests.report.reported import VENUE, live
 
-SECTIONS = ["story", "costs", "risk", "time", "targets", "trades", "realization",
+SECTIONS = ["story", "costs", "risk", "time", "targets", "trades",
             "events", "measures", "data", "assumptions"]  # fmt: skip
 
 

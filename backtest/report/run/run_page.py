@@ -39,7 +39,7 @@ from backtest.report.run.over_time_section import (
 )
 from backtest.report.run.risk_section import build_contagion, build_risk, count_victims
 from backtest.report.run.story_section import draw_run
-from backtest.report.run.trades_section import collect_trades, list_realization, list_trades_section
+from backtest.report.run.trades_section import collect_trades, list_trades_section
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -75,7 +75,6 @@ def build_run_sections(result: Result, background: Background) -> list[Section]:
         build_time(result),
         build_targets(result),
         *list_trades_section(result),
-        *list_realization(result),
         Section("events", "Event ledger", ledger, [build_ledger(result, rows)]),
         Section("measures", "All measures", explain_measures(result.manifest),
                 [*tabulate_own(result.metrics), tabulate_shared(result.metrics)]),
