@@ -59,12 +59,6 @@ class RunCloses(RunData):
         """Signed notionals of the positions at each close, of shape (n_bars, n)."""
         return compute_notionals(self.record.held, self.marks, self.list_venues())
 
-    @property
-    def own_notionals(self) -> FloatArray:
-        """The notionals in the currencies in which the positions settle, of shape (n_bars, n)."""
-        found = self.notionals
-        return found / self.record.held["rate"] if self.record.has_pools else found
-
     @cached_property
     def closes(self) -> Closes:
         """What follows from account and market at each close."""

@@ -25,7 +25,6 @@ from backtest.engine.trade_fills import (
     read_entries,
     read_fills,
 )
-from backtest.engine.trade_margin import measure_margin
 from backtest.measures import (
     TradeRows,
     TradeView,
@@ -156,11 +155,10 @@ def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
     ``price_pnl`` before costs, ``fees``, ``slippage``, ``impact``, ``liquidation_loss``,
     ``funding`` paid while held (with dividends, and what a short spot leg pays for coins), and
     ``profit`` after them, in the settlement currency (in several currencies, in that of the account
-    at the close of the exit); ``margin``, the largest initial margin held,
-    ``return_on_margin`` = profit / margin, and ``return`` = profit / entry notional; ``mae_mark``,
-    ``mfe_mark``, ``mae_last`` and ``mfe_last``, the furthest moves of the price against and for it,
-    as returns on the entry price; ``opened`` (``order``, or ``earlier run``: held when the run went
-    on, from the mark of that close) and ``ended``.
+    at the close of the exit); ``return`` = profit / entry notional; ``mae_mark``, ``mfe_mark``,
+    ``mae_last`` and ``mfe_last``, the furthest moves of the price against and for it, as returns on
+    the entry price; ``opened`` (``order``, or ``earlier run``: held when the run went on, from the
+    mark of that close) and ``ended``.
     """
     entries = read_entries(run)
     holdings = list_holdings(run)
@@ -183,13 +181,9 @@ def tabulate_trades(
     price_pnl = rows.gain + rows.slippage + rows.impact
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
     ended, first, stop = find_endings(run, held, read, rows), *find_held(read, rows)
-    margin = np.full(len(profit), np.nan)
-    if held.place is not None:
-        whole = view == "trip"
-        margin = measure_margin(run, held.place, read, rows, first, stop, whole=whole)
     size = rows.quantity * np.abs(rows.entry_value)
     with np.errstate(divide="ignore", invalid="ignore"):
-        on_margin, on_size = profit / margin, profit / size
+        on_size = profit / size
     rate = find_exit_rates(run, held, read.bar[rows.exit])
     return pd.DataFrame(
         {
@@ -209,8 +203,6 @@ def tabulate_trades(
             "liquidation_loss": rows.loss * rate,
             "funding": rows.funding * rate,
             "profit": profit * rate,
-            "margin": margin * rate,
-            "return_on_margin": on_margin,
             "return": on_size,
             **measure_excursions(run, held, read, rows, entry),
             "opened": np.where(read.kind[rows.entry] == CARRIED, "earlier run", "order"),

@@ -68,8 +68,7 @@ def test_two_trades_by_hand():
     assert first["peak_leverage"] == pytest.approx(
         held * 110.0 / result.bars["equity"].iloc[3], rel=1e-12
     )
-    assert first["margin"] == pytest.approx(held * 110.0 / 20.0)
-    assert first["return_on_margin"] == pytest.approx(first["profit"] / (held * 5.5))
+    assert first["return"] == pytest.approx(first["profit"] / (held * 100.0))
     # bars 1 to 3 whole: 95 and 112; the fill at the open of bar 4 is at 110
     assert (first["mae_last"], first["mfe_last"]) == pytest.approx((-0.05, 0.12))
     assert (second["side"], second["quantity"]) == ("short", pytest.approx(short))
@@ -131,7 +130,7 @@ def check_sums(result: bt.Result) -> set[str]:
         for name in SPLIT:
             expected = getattr(positions, name).sum()
             assert trades[name].sum() == pytest.approx(expected, abs=most), (view, name)
-        assert not trades.drop(columns="return_on_margin").isna().any(axis=None)
+        assert not trades.isna().any(axis=None)
         assert (trades[["mae_mark", "mae_last"]] <= 0.0).all(axis=None)
         assert (trades[["mfe_mark", "mfe_last", "bars"]] >= 0.0).all(axis=None)
     return set(result.trades["ended"])
