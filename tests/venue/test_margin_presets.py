@@ -139,10 +139,8 @@ def test_bad_input_is_one_clear_error(name):
     check_refused(*BAD[name])
 
 
-def test_the_page_names_every_preset_with_its_days_and_its_code_runs():
+def test_the_code_of_the_page_gives_the_margin_by_hand():
     page = (Path(__file__).parents[2] / "docs" / "portfolio-margin.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \| ([\d, -]+) \|$", page, re.MULTILINE))
-    assert rows == {each.name: ", ".join(each.dates) for each in list_presets()}
     names = {"bt": bt}
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(block, names)  # our own page
