@@ -151,19 +151,10 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ((), "two policies or more, got none"),
-    (("--policy", "constant"), "got constant alone"),
     ((*TWO, "--policy", "constant"), "two are called 'constant'"),
-    (("--policy", "account=constant"), "one is called 'account'"),
     ((*TWO, "--policy", "ccpi"), "did you mean 'cppi'"),
     ((*TWO, "--set", "leverage=2"), "must name its policy"),
-    ((*TWO, "--set", "constnt.leverage=2"), "did you mean 'constant'"),
-    ((*TWO, "--set", "constant.levrage=2"), "did you mean 'leverage'"),
-    ((*TWO, "--set", "constant.leverage=-2"), "--set constant"),
     ((*TWO, "--baseline", "cppi"), "where: --baseline"),
-    ((*TWO, "--confidence", "1.5"), "where: --confidence"),
-    ((*TWO, "--draws", "5"), "where: --draws"),
-    ((*TWO, "--signal", "up"), "where: --signal"),
-    (("none.toml", *TWO), "'none.toml' does not exist"),
     ((*TWO, "--equl-risk"), "did you mean '--equal-risk'"),
 ])  # fmt: skip
 def test_a_mistake_is_one_error_with_its_place_and_its_cure(capsys, arguments, words):

@@ -106,23 +106,11 @@ def test_a_raised_margin_liquidates_in_its_own_bar_and_lowers_what_may_be_held()
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: margin_rules.by_volatility(MARKET, calm=0.0), "calm must be over 0"),
     (lambda: margin_rules.by_volatility(MARKET, calm=0.5, least=3.0, most=2.0), "most must be at"),
-    (lambda: margin_rules.by_volatility(MARKET, calm=0.5, least=0.0), "multiplier must be over 0"),
-    (lambda: margin_rules.by_volatility(MARKET, calm=math.nan), "calm must be a number"),
-    (lambda: margin_rules.by_open_interest(MARKET, lower=1, upper=2, initial=0.1), "'open_int"),
     (lambda: margin_rules.by_open_interest(INTEREST, lower=2, upper=1, initial=0.1), "upper must"),
-    (lambda: margin_rules.by_open_interest(INTEREST, lower=1, upper=2, initial=2), "initial must"),
     (lambda: margin_rules.by_open_interest(
         market_of(np.full(3, 1.0), open_interest=np.array([1.0, -2.0, 1.0])),
         lower=1, upper=2, initial=0.1), "open_interest must be at least 0, got -2.0 in 1 of 3"),
-    (lambda: margin_rules.by_calendar(MARKET), "got an empty one"),
-    (lambda: margin_rules.by_calendar(MARKET, weekdays={7: 2.0}), "weekdays must be at"),
     (lambda: margin_rules.by_calendar(MARKET, hours={1: 0.0}), "multiplier must be over 0"),
-    (lambda: margin_rules.by_calendar(MARKET, spans=[("2021-01-02", "2021-01-01", 2.0)]), "end a"),
-    (lambda: margin_rules.by_calendar(MARKET, spans=[("soon", "2021-01-01", 2.0)]), "readable"),
-    (margin_rules.largest, "there are none"),
-    (lambda: margin_rules.largest(
-        margin_rules.by_calendar(MARKET, hours={1: 2.0}),
-        margin_rules.by_calendar(MARKET, hours={1: 2.0}).iloc[1:]), "begin at one time"),
 ])  # fmt: skip
 def test_a_rule_that_makes_no_sense_is_refused(call, words):
     with pytest.raises(BacktestError, match=words):

@@ -169,43 +169,18 @@ def shifted() -> bt.Market:
 
 
 BAD = {
-    "no mapping": (lambda: bt.Markets([make_market()]), "mapping of names"),
     "one market": (lambda: bt.Markets(make_market()), "mapping of names"),
-    "none": (lambda: bt.Markets({}), "at least one market"),
-    "no text": (lambda: bt.Markets({1: make_market()}), "name of a market must be text"),
     "nan name": (lambda: bt.Markets({float("nan"): make_market()}), "name of a market"),
-    "blank name": (lambda: bt.Markets({" ": make_market()}), "name of a market"),
-    "spaced name": (lambda: bt.Markets({"A ": make_market()}), "name of a market"),
-    "a frame": (lambda: bt.Markets({"A": make_market().bars()}), "'A' must be a Market"),
-    "panel in it": (lambda: bt.Markets({"A": WHOLE}), "'A' must be a Market"),
     "intervals": (lambda: bt.Markets({"A": make_market(), "B": make_market().resample("2h")}),
         "one interval, got 1h for 'A' and 2h for 'B'"),
     "calendars": (lambda: bt.Markets({"A": make_market(), "B": make_market(sessions=True)}),
         "one calendar, got no sessions for 'A' and sessions for 'B'"),
-    "blank currency": (lambda: bt.Markets({"A": make_market()}, currency=""), "currency must be"),
-    "a number": (lambda: bt.Markets({"A": make_market()}, currency=1.0), "currency must be text"),
     "apart": (lambda: bt.Markets({"A": make_market(0, 3), "B": make_market(3, 6)}),
         "'B' begins at 2023-01-01 03:00 UTC, after the last bar of 'A' at 2023-01-01 02:00 UTC"),
-    "one apart": (
-        lambda: bt.Markets(
-            {"A": make_market(4, 6), "B": make_market(0, 3), "C": make_market(1, 3)}
-        ),
-        "'A' begins at 2023-01-01 04:00 UTC",
-    ),
     "hole": (lambda: bt.Markets({"A": without_hole(), "B": with_hole()}), "'B' lacks 1 of 6, the"),
     "off the grid": (lambda: bt.Markets({"A": make_market(), "B": shifted()}), "'A' lacks 5 of 11"),
-    "unknown": (lambda: WHOLE.select("A", "b"), "one of the panel, got 'b'"),
     "twice": (lambda: WHOLE.select("A", "A"), "selected once"),
-    "a list": (lambda: WHOLE.select(["A", "B"]), "one of the panel, got ['A', 'B']"),
-    "nothing selected": (WHOLE.select, "at least one market"),
-    "empty prefix": (lambda: WHOLE.prefix(0), "n must be"),
-    "long prefix": (lambda: WHOLE.prefix(7), "n must be"),
-    "broken prefix": (lambda: WHOLE.prefix(1.5), "n must be"),
-    "empty slice": (lambda: WHOLE.slice(2, 2), "stop must be"),
     "early": (lambda: WHOLE.between("2022-12-31"), "inside the panel"),
-    "backwards": (lambda: WHOLE.between("2023-01-01T03:00", "2023-01-01T02:00"),
-        "inside the panel"),
-    "no time": (lambda: WHOLE.between("soon"), "a time must be readable"),
 }  # fmt: skip
 
 

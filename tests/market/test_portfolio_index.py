@@ -203,32 +203,15 @@ def test_weights_of_the_whole_are_weights_of_a_part():
 
 
 HOURS = PAIR.times
-LONG = bt.Markets({"X": bt.Market.sample(bars=96), "Y": bt.Market.sample(bars=96, seed=1)})
 BAD = {
     "unknown": (PAIR, frame(C=1.0), "got one of 'C'"),
-    "near name": (LONG, {"x": 1.0}, "got one of 'x'"),
-    "unknown in a mapping": (PAIR, {"C": 1.0}, "got one of 'C'"),
-    "a position as a name": (PAIR, pd.DataFrame(np.ones((4, 2)), index=HOURS), "got one of 0"),
     "two columns": (PAIR, frame()[["A", "A"]], "'A' has several"),
-    "no times": (PAIR, frame().reset_index(drop=True), "indexed by time, were by RangeIndex"),
     "no zone": (PAIR, frame().tz_localize(None), "in UTC, have no time zone"),
     "repeated": (PAIR, frame().iloc[[0, 0, 1]], "one row per time"),
-    "NaT": (PAIR, frame().set_axis([*HOURS[:3], pd.NaT]), "one row per time"),
     "between bars": (PAIR, frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
-    "elsewhere": (PAIR, frame().set_axis(HOURS + pd.Timedelta("9h")), "a row inside the panel"),
-    "days": (LONG, pd.DataFrame({"X": 1.0}, index=LONG.times[::24]), "have 4 for 73; bars without"),
     "infinite": (PAIR, frame(A=[0.0, np.inf, 0.0, 0.0]), "1 of 8 are not, that of 'A' was inf"),
-    "minus infinite": (PAIR, {"A": -np.inf}, "finite"),
-    "nan constant": (PAIR, {"A": np.nan}, "weight of 'A' must be a number"),
     "words": (PAIR, frame(A="long"), "weights must be numbers"),
-    "word": (PAIR, {"A": "long"}, "weight of 'A'"),
-    "text": (PAIR, "equal", "a value for each of them, got 'equal'"),
-    "a number": (PAIR, 0.5, "a value for each of them, got 0.5"),
-    "a series": (PAIR, frame()["A"], "got a Series"),
-    "one row": (PAIR, np.ones(4), "got a ndarray"),
     "transposed": (PAIR, np.ones((2, 4)), "(4, 2), got (2, 4)"),
-    "too long": (PAIR, np.ones((5, 2)), "(4, 2), got (5, 2)"),
-    "infinite array": (PAIR, np.full((4, 2), np.inf), "8 of 8 are not, that of 'A' was inf"),
 }
 
 

@@ -321,33 +321,14 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
 
 @pytest.mark.parametrize(("call", "match"), [
     (lambda: probabilistic_sharpe(math.nan, 10), "sharpe"),
-    (lambda: probabilistic_sharpe(math.inf, 10), "sharpe"),
     (lambda: probabilistic_sharpe(0.1, 1), "n must be"),
-    (lambda: probabilistic_sharpe(0.1, 10.5), "whole number"),
     (lambda: probabilistic_sharpe(0.1, 10, kurtosis=0.0), "kurtosis must be at least"),
-    (lambda: probabilistic_sharpe(0.1, 10, skew=3.0, kurtosis=3.0), "kurtosis must be at"),
-    (lambda: probabilistic_sharpe(0.1, 10, skew=math.nan), "skew"),
-    (lambda: probabilistic_sharpe(0.1, 10, benchmark=math.nan), "benchmark"),
     (lambda: expected_max_sharpe(0, 1.0), "n_trials"),
-    (lambda: expected_max_sharpe(math.nan, 1.0), "n_trials"),
-    (lambda: expected_max_sharpe(10, -1.0), "std"),
-    (lambda: expected_max_sharpe(10, math.nan), "std"),
     (lambda: min_track_record_length(0.1, confidence=1.0), "confidence"),
-    (lambda: min_track_record_length(0.1, confidence=0.4), "confidence"),
-    (lambda: estimate_moments(np.array([0.1])), "at least 2 samples"),
     (lambda: estimate_moments(np.array([0.1, math.nan])), "finite"),
     (lambda: probability_of_backtest_overfitting(noise(0), n_splits=5), "even"),
-    (lambda: probability_of_backtest_overfitting(noise(0), n_splits=0), "even"),
-    (lambda: probability_of_backtest_overfitting(noise(0), n_splits=22), "even"),
-    (lambda: probability_of_backtest_overfitting(noise(0), n_splits=math.nan), "n_splits"),
-    (lambda: probability_of_backtest_overfitting(noise(0), metric="sharp"), "metric"),
     (lambda: probability_of_backtest_overfitting(noise(0, 9), n_splits=10), "10 samples"),
-    (lambda: probability_of_backtest_overfitting(noise(0, 3), n_splits=2), "4 samples"),
-    (lambda: probability_of_backtest_overfitting(noise(0, 99, 1)), "2 trials"),
     (lambda: probability_of_backtest_overfitting(noise(0)[:, 0]), "shape"),
-    (lambda: effective_trials(noise(0, 1)), "2 samples"),
-    (lambda: effective_trials(noise(0), n_trials=99), "n_trials"),
-    (lambda: effective_trials(np.full((5, 2), math.inf)), "finite"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, match: str):
     with pytest.raises(ParameterError, match=match):

@@ -353,21 +353,11 @@ def test_normal_distribution():
 GOOD = ("call", 100.0, 100.0, 1.0, 0.2)
 BAD = [
     (("cal", *GOOD[1:]), "did you mean 'call'"),
-    ((None, *GOOD[1:]), "kind must be"),
-    ((3.0, *GOOD[1:]), "kind must be"),
-    ((["call", "x"], *GOOD[1:]), "got 'x'"),
     (("call", 0.0, *GOOD[2:]), "forward must be positive, got 0"),
-    (("call", "a", *GOOD[2:]), "forward must be numbers"),
     (("call", math.inf, *GOOD[2:]), "forward must be finite"),
-    (("call", 10**400, *GOOD[2:]), "forward must be numbers"),
-    (("call", 100.0, -1.0, 1.0, 0.2), "strike must be positive, got -1"),
     (("call", 100.0, [1.0, -2.0, -3.0], 1.0, 0.2), "got -2 in 2 of 3 places"),
-    (("call", 100.0, 100.0, -1e-9, 0.2), "years must be at least 0"),
     (("call", 100.0, 100.0, 1.0, -0.2), "volatility must be at least 0"),
-    (("call", 100.0, 100.0, 1.0, 0.2, None), "rate must be numbers"),
     (("call", [1.0, 2.0], [1.0, 2.0, 3.0], 1.0, 0.2), "shapes that broadcast"),
-    ((*GOOD, 0.0, "coins"), "did you mean 'coin'"),
-    ((*GOOD, 1e4), "rate times years must be at most 700"),
 ]
 
 

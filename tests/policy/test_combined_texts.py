@@ -7,7 +7,7 @@ import pytest
 import backtest as bt
 from backtest import ParameterError, PolicyError
 from backtest.cli.find_policy import read_policy
-from backtest.strategies import Capped, Constant, Cppi, Lowest, Scheduled, VolTarget
+from backtest.strategies import Capped, Constant, Cppi, Lowest, VolTarget
 from tests.policy.test_combine import DEEP, INF, live
 
 
@@ -21,33 +21,14 @@ class Shadowing(bt.Combinator):
         return asked[0]
 
 
-class Without(bt.Combinator):
-    """Combine nothing."""
-
-
-class Nobody(Capped):
-    """Take nobody."""
-
-    takes = (0, 1)
-
-
 @pytest.mark.parametrize(("make", "text"), [
     (Capped, "must be given 1 policy, got 0"),
-    (lambda: Capped(VolTarget(), VolTarget()), "must be given 1 policy, got 2"),
-    (lambda: Scheduled(VolTarget()), "must be given 2 policies, got 1"),
     (Lowest, "must be given at least 1 policy"),
     (lambda: Capped(VolTarget(), -1.0), "cap must be 0 to inf"),
-    (lambda: Capped(VolTarget(), 1.0, 2.0), "also got"),
     (lambda: Capped(VolTarget(), 1.0, cap=2.0), "cap was given twice"),
-    (lambda: Capped(VolTarget(), vol_target_target=1.0), "given twice"),
-    (lambda: Capped(VolTarget(), limit=1.0), "no parameter 'limit'"),
     (lambda: Capped.over(VolTarget).over(Cppi), "has its policies already"),
-    (lambda: Capped(3.0, VolTarget()), "policies must be instances and come before"),
     (lambda: Capped(VolTarget), "policies must be instances and come before"),
-    (lambda: Without(VolTarget()), "must define combine in place of leverage"),
-    (Nobody, "must take at least one policy"),
     (lambda: live(Shadowing(VolTarget())), "two are called vol_target__sigma"),
-    (lambda: type(Capped(VolTarget()))(vol_target_target=-1.0), "target must be"),
 ])  # fmt: skip
 def test_what_cannot_be_combined_is_refused(make: Any, text: str):
     with pytest.raises((ParameterError, PolicyError), match=text):

@@ -64,23 +64,12 @@ def test_settings_may_be_text():
 
 @pytest.mark.parametrize(("settings", "problem"), [
     ({"targt": 1.0}, "Mixed has no parameter 'targt'; did you mean 'target'?"),
-    ({"zzz": 1.0}, "Mixed has no parameter 'zzz'"),
     ({"target": 2.5}, "target must be 0.1 to 2 turns, got 2.5"),
-    ({"target": 0.0}, "target must be 0.1 to 2 turns, got 0"),
-    ({"target": np.float64(-1.0)}, "target must be 0.1 to 2 turns, got -1"),
     ({"count": np.int64(10)}, "count must be 1 to 9, got 10"),
     ({"target": math.nan}, "target must be a number, got nan"),
-    ({"target": math.inf}, "target must be 0.1 to 2 turns, got inf"),
-    ({"target": "0.5"}, "target must be a number, got '0.5'"),
-    ({"target": None}, "target must be a number, got None"),
-    ({"target": True}, "target must be a number, got True"),
-    ({"target": np.array([0.5])}, "target must be a number, got array([0.5])"),
     ({"count": 2.5}, "count must be a whole number, got 2.5"),
-    ({"count": 10}, "count must be 1 to 9, got 10"),
     ({"mode": "hihg"}, "mode must be one of low, high, got 'hihg'; did you mean 'high'?"),
-    ({"mode": 1}, "mode must be one of low, high, got 1"),
     ({"is_on": 1}, "is_on must be True or False, got 1"),
-    ({"is_on": "True"}, "is_on must be True or False, got 'True'"),
 ])  # fmt: skip
 def test_wrong_parameters_are_refused_by_name(settings: dict[str, Any], problem: str):
     with pytest.raises(ParameterError, match=re.escape(problem)) as caught:
@@ -173,18 +162,9 @@ def observing(observe: Callable[[bt.Market], Any]) -> bt.Policy:
 
 @pytest.mark.parametrize(("observe", "problem"), [
     (lambda m: {"a": m.close[1:]}, "column 'a' must be 300 numbers, one per bar, got an array"),
-    (lambda m: {"a": np.ones((300, 2))}, "got an array of shape (300, 2)"),
-    (lambda m: {"a": 1.0}, "got an array of shape (1,)"),
-    (lambda m: {"a": ["x"] * 300}, "column 'a' must be 300 numbers, one per bar, got list"),
-    (lambda m: {"a": None}, "column 'a' must be 300 numbers"),
     (lambda m: {"close": m.close}, "a column's name must be an identifier not in use"),
-    (lambda m: {"a b": m.close}, "a column's name must be an identifier not in use"),
-    (lambda m: {1: m.close}, "a column's name must be an identifier not in use, got 1"),
-    (lambda m: {"_a": m.close}, "a column's name must be an identifier not in use"),
     (lambda m: m.close, "observe must return a dict of columns, returned ndarray"),
-    (lambda m: None, "observe must return a dict of columns, returned NoneType"),
     (lambda m: {"a": m.closed}, "Observing.observe raised AttributeError"),
-    (lambda m: {"a": m.columns["dvol"]}, "Observing.observe raised KeyError: 'dvol'"),
     (lambda m: {"a": np.append(m.close[1:], 1.0)}, "looks ahead: column 'a'"),
 ])  # fmt: skip
 def test_columns_must_be_named_numbers_by_bar(observe: Callable[[bt.Market], Any], problem: str):

@@ -347,66 +347,31 @@ def spot(**changes: Any) -> bt.Venue:
 
 BAD: dict[str, tuple[Any, str]] = {
     "no haircut": (lambda: bt.Contract(kind="spot", borrow_rate=0.1), "haircut is needed"),
-    "no rate": (lambda: bt.Contract(kind="spot", haircut=0.1), "borrow_rate is needed"),
     "haircut of a perpetual": (lambda: bt.Contract(haircut=0.1), "haircut is of spot"),
-    "rate of a perpetual": (lambda: bt.Contract(borrow_rate=0.1), "borrow_rate is of spot"),
-    "haircut of 1": (lambda: spot(**{"contract.haircut": 1.0}), "haircut must be"),
     "haircut NaN": (lambda: spot(**{"contract.haircut": NAN}), "haircut must be"),
-    "negative rate": (lambda: spot(**{"contract.borrow_rate": -0.1}), "borrow_rate must be"),
-    "a kind": (lambda: bt.Contract(kind="cash"), "kind must be"),
-    "a requirement": (
-        lambda: spot(brackets=[bt.Bracket(0.0, INF, 5.0, 0.05)]), "must be 0, got 0.05"),
     "no requirement": (
         lambda: PERP.override(brackets=[bt.Bracket(0.0, INF, 5.0, 0.0)]), "must be over 0, got 0"),
     "too much leverage": (
         lambda: spot(brackets=[bt.Bracket(0.0, INF, 10.0, 0.0)]), "under 1"),
-    "no leverage": (
-        lambda: bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.0, borrow_rate=0.0),
-        "max_leverage is needed"),
     "loan": (lambda: spot(interest_on="loan"), "interest_on of a spot contract"),
-    "close fee": (lambda: spot(includes_close_fee=True), "at most 1|includes_close_fee"),
-    "at entry": (lambda: spot(maintenance_at="entry"), "maintenance_at of a spot"),
     "losses": (lambda: spot(profit_counts="losses"), "profit_counts of a spot"),
-    "multiplier": (lambda: spot(margin_multiplier=2.0), "margin_multiplier of a spot"),
     "health": (
         lambda: spot(liquidation={"mode": "partial", "full_below_health": 0.9}),
         "full_below_health of a spot"),
-    "by bracket": (
-        lambda: spot(liquidation={"mode": "partial", "step": "bracket"}), "step of a spot"),
-    "isolated": (
-        lambda: run_pair(account=bt.Account(margin="isolated", venue_leverage=2.0)),
-        "held in cross margin"),
-    "health of the other": (
-        lambda: run_pair(venue={
-            "S": spot(liquidation={"mode": "partial"}),
-            "P": PERP.override(liquidation={"mode": "partial", "full_below_health": 0.9})}),
-        "beside a spot leg"),
     "collateral by its name": (
         lambda: run_pair(account=bt.Account(
             negative_limit=0.0,
             collateral=[bt.Collateral("BTC", amount=1.0, prices="S", rate=0.9)])),
         "a spot leg or collateral"),
-    "collateral by its coin": (
-        lambda: bt.run(
-            bt.Markets({"BTCUSDT": make_coins()}), Constant(1.0), venue=SPOT, compile=False,
-            account=bt.Account(negative_limit=0.0, collateral=[
-                bt.Collateral("BTC", amount=1.0, prices=100.0, rate=0.9)])),
-        "a spot leg or collateral"),
     "other money rates": (
         lambda: run_pair(venue={"S": spot(borrow_rate=0.1), "P": PERP}),
         "borrow_rate must be the same"),
-    "a price of its own": (
-        lambda: bt.margin.liquidation_price(SPOT, 1.0, 100.0, 50.0), "must be margined"),
     "a crowd": (
         lambda: bt.cascade(
             bt.Crowd.from_positions(pd.DataFrame(
                 [{"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 10.0}])),
             SPOT, shock=-0.1, impact=None),
         "must be margined"),
-    "not a venue": (
-        lambda: bt.Venue.spot(
-            taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, like="binance-usdm"),
-        "like"),
 }  # fmt: skip
 
 

@@ -62,16 +62,9 @@ def test_tolerances_and_mode_may_be_edited_by_hand_and_nothing_else(was, tmp_pat
 
 DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:400]),
-    "empty": lambda path: path.write_text(""),
-    "a list": lambda path: path.write_text("[]"),
     "another format": lambda path: edit(path, lambda data: data.update(format=7)),
-    "no metrics": lambda path: edit(path, lambda data: data.pop("metrics")),
-    "metrics of text": lambda path: edit(path, lambda data: data.update(metrics="x")),
     "not finite": lambda path: path.write_text(path.read_text().replace("10000.0", "NaN", 1)),
-    "no mode": lambda path: edit(path, lambda data: data.pop("mode")),
     "no tolerance": lambda path: edit(path, lambda data: data["metrics"]["fees"].pop("tolerance")),
-    "a name of another": lambda path: path.rename(path.with_name("other.json")),
-    "no bars": lambda path: next(path.parent.glob("*.parquet")).unlink(),
     "half the bars": lambda path: [
         bars.write_bytes(bars.read_bytes()[:9000]) for bars in path.parent.glob("*.parquet")
     ],

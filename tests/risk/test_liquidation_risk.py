@@ -275,16 +275,9 @@ def test_the_report_of_a_risk_says_what_happened():
 
 @pytest.mark.parametrize(("settings", "words"), [
     ({"horizons": ("8d",)}, "horizons must lie"),
-    ({"horizons": ()}, "at least one"),
-    ({"horizons": ("soon",)}, "duration"),
-    ({"confidence": 1.0}, "confidence must be"),
     ({"confidence": math.nan}, "confidence must be a number"),
     ({"method": "fast"}, "method must be one of"),
-    ({"threads": 0}, "threads must be"),
-    ({"signal": 2.0}, "signal must be"),
-    ({"account": 5}, "account must be"),
     ({"policy": Hold}, r"add \(\)"),
-    ({"paths": 5}, "paths must be Paths"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(settings, words):
     given = {"paths": gbm_paths(paths=10), "policy": Hold(5.0), **TERMS, **settings}

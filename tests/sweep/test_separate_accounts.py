@@ -180,15 +180,9 @@ def test_functions_that_pool_differ_by_their_code():
 
 @pytest.mark.parametrize(("more", "problem"), [
     ({"accounts": "apart"}, "accounts must be 'shared' or 'separate', got 'apart'"),
-    ({"accounts": None}, "accounts must be 'shared' or 'separate', got None"),
     ({"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function, got 'best'"),
-    ({"pool": 3}, "pool must be 'mean', 'median', 'worst' or a function, got 3"),
-    ({"accounts": "shared", "pool": "worst"}, "pool joins the measures of separate accounts"),
-    ({"pool": lambda values: values}, "pool must return a number for each set"),
-    ({"pool": lambda _: "x"}, "pool must return a number for each set"),
     ({"signal": {"BTC": 1.0}}, "each market needs a value of its own, ETH has none"),
     ({"overlay": bt.strategies.VolTarget()}, "an overlay scales a portfolio"),
-    ({"account": bt.Account(max_gross_leverage=2.0)}, "has no max_gross_leverage"),
     ({"market": MARKETS["BTC"]}, "separate accounts need several markets"),
 ])  # fmt: skip
 def test_what_separate_accounts_do_not_take_is_one_error(more, problem):

@@ -99,27 +99,13 @@ def test_the_shortest_budget_still_evaluates_some_sets():
 
 @pytest.mark.parametrize("wrong", [
     {"trials": 3},
-    {"trials": 0},
-    {"trials": 2.5},
-    {"seconds": 0.0},
     {"seconds": math.nan},
-    {"seed": -1},
-    {"seed": 0.5},
     {"sampler": "magic"},
-    {"robust": "yes"},
     {"objective": "sharp"},
-    {"objective": []},
     {"objective": "es_95"},
-    {"constraints": {"es_99": "<= 0.1"}},
-    {"constraints": {"max_drawdown": "small"}},
-    {"holdout": "all"},
     {"holdout": "100%"},
-    {"holdout": 1},
-    {"holdout": "40d"},
     {"space": {"z": (0, 1)}},
-    {"fix": {"z": 1}},
     {"fix": {"x": 11.0}},
-    {"policy": 3},
 ])  # fmt: skip
 def test_wrong_arguments_are_refused_with_a_cure(wrong):
     wanted = dict(wrong)

@@ -132,18 +132,10 @@ def test_a_table_of_folds_is_read_back_to_the_same_spans():
 
 @pytest.mark.parametrize(("given", "match"), [
     ({"train": "200d"}, "must leave bars to test on(?s:.*)shorter train span, train='[0-9]+d'"),
-    ({"train": "30d", "test": "10h"}, "test span must have 20 bars"),
     ({"train": "5d", "test": "5d"}, "train span must have 200 bars"),
     ({"train": "30d", "test": "10d", "gap": "10d"}, "a gap must be shorter"),
-    ({"train": "x"}, "a duration is"),
-    ({"train": "30d", "anchored": "yes"}, "anchored must be"),
-    ({"groups": 1}, "groups"),
     ({"groups": 6, "test_groups": 6}, "test_groups"),
-    ({"groups": math.nan}, "groups"),
-    ({"groups": 40}, "two sampling periods"),
     ({"groups": 6, "embargo": 300}, "an embargo must leave"),
-    ({"groups": 6, "embargo": -1}, "embargo"),
-    ({"groups": 30, "test_groups": 15}, "splits"),
 ])  # fmt: skip
 def test_spans_that_cannot_be_are_refused(given, match):
     with pytest.raises(bt.ParameterError, match=match):

@@ -120,19 +120,10 @@ def test_other_validations_of_copies_are_those_of_one_market():
 
 @pytest.mark.parametrize(("call", "more", "problem"), [
     ("walk_forward", {"accounts": "apart"}, "accounts must be 'shared' or 'separate'"),
-    ("walk_forward", {"pool": "best"}, "pool must be 'mean', 'median', 'worst' or a function"),
-    ("walk_forward", {"accounts": "shared", "pool": "worst"}, "pool joins the measures of"),
     ("walk_forward", {"market": ONE}, "separate accounts need several markets"),
-    ("walk_forward", {"markets_left_out": -1}, "markets_left_out"),
-    ("walk_forward", {"markets_left_out": 1.5}, "markets_left_out"),
-    ("walk_forward", {"markets_left_out": np.nan}, "markets_left_out"),
     ("walk_forward", {"overlay": bt.strategies.Constant()}, "an overlay scales a portfolio"),
     ("walk_forward", {"account": bt.Account(max_gross_leverage=2.0)}, "no max_gross_leverage"),
-    ("walk_forward", {"venue": {"AAA": make_venue()}}, "needs a value of its own, BBB has none"),
-    ("walk_forward", {"space": {"AAA.size": (0.1, 1.0)}}, "AAA.size"),
-    ("cross_validate", {"pool": "median"}, "only the mean of separate accounts has returns"),
     ("cross_validate", {}, "markets of one span, got BBB from"),
-    ("tune", {"paths": "any"}, "paths are of one account"),
 ])  # fmt: skip
 def test_what_validations_of_separate_accounts_do_not_take(call, more, problem):
     given = {**TERMS, "market": MARKETS, "trials": 4, **more}

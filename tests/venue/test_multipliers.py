@@ -167,26 +167,10 @@ def test_a_resumed_run_knows_the_open_interest_before_it():
 
 BAD = {
     "both and one": ({"margin_multiplier": 2.0, "initial_multiplier": 1.5}, "margin_multiplier"),
-    "both and the other, a series": (
-        {"margin_multiplier": series({0: 2.0}), "maintenance_multiplier": 1.5},
-        "with maintenance_multiplier: it sets both, got a series of 1 values"),
-    "zero": ({"initial_multiplier": 0.0}, "initial_multiplier must be over 0, got 0"),
     "NaN": ({"maintenance_multiplier": math.nan}, "maintenance_multiplier must be a number"),
-    "infinite": ({"initial_multiplier": math.inf}, "initial_multiplier must be finite"),
     "a negative series": ({"initial_multiplier": series({0: -1.0})}, "must be over 0, got -1"),
-    "a NaN series": ({"maintenance_multiplier": series({0: NAN})}, "must be finite, got nan"),
     "open interest and initial": ({"open_interest_margin": RISING, "initial_multiplier": 2.0},
         "the only rule of initial margin, initial_multiplier was given too: 2"),
-    "open interest and both": ({"open_interest_margin": RISING, "margin_multiplier": 2.0},
-        "the only rule of initial margin, margin_multiplier was given too: 2"),
-    "open interest of two leverages": (
-        {
-            "open_interest_margin": RISING,
-            "brackets": [bt.Bracket(0, 10, 20, 0.01), bt.Bracket(10, 20, 10, 0.02)],
-        },
-        "one max_leverage of at least 1 in all brackets, got 10, 20",
-    ),
-    "open interest of the wrong type": ({"open_interest_margin": 5}, "must be an OpenInterest"),
 }  # fmt: skip
 
 

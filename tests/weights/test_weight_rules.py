@@ -211,32 +211,12 @@ def test_a_random_estimator_is_refused():
 
 
 FIT = bt.allocate.fitted
-FLAT = bt.Markets(
-    {"A": A, "S": bt.Market.from_frames(A.bars().assign(open=1.0, high=1.0, low=1.0, close=1.0))}
-)
 BAD = {
-    "equal of one market": (lambda: bt.allocate.equal(A), "must be a Markets, got Market"),
     "one market": (lambda: bt.allocate.equal_risk(A), "must be a Markets, got Market"),
-    "fitted to one market": (lambda: FIT(A, Momentum(), 48), "must be a Markets, got Market"),
-    "a class": (lambda: FIT(MARKETS, Momentum, 48), "must be an object with fit, got the class"),
     "no fit": (lambda: FIT(MARKETS, "equal", 48), "must be an object with fit, got 'equal'"),
-    "window of one": (lambda: FIT(MARKETS, Momentum(), 1), "window"),
-    "window nan": (lambda: FIT(MARKETS, Momentum(), float("nan")), "window"),
-    "every zero": (lambda: FIT(MARKETS, Momentum(), 48, 0), "every"),
-    "raises": (lambda: FIT(MARKETS, Bad(KeyError("x")), 48), "Bad.fit raised KeyError"),
     "no weights": (lambda: FIT(MARKETS, Bad(None), 48), "raised AttributeError"),
     "nan weights": (lambda: FIT(MARKETS, Bad([np.nan, 1.0]), 48), "a finite weight for each of 2"),
-    "infinite": (lambda: FIT(MARKETS, Bad([np.inf, 1.0]), 48), "a finite weight for each of 2"),
-    "too few": (lambda: FIT(MARKETS, Bad([1.0]), 48), "a finite weight for each of 2"),
-    "words": (lambda: FIT(MARKETS, Bad("both"), 48), "raised ValueError"),
-    "half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=0.0), "half_life"),
     "nan half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=np.nan), "half_life"),
-    "both": (lambda: bt.allocate.equal_risk(MARKETS, half_life=24.0, window=24),
-        "give either half_life or window"),
-    "a part of a bar": (lambda: bt.allocate.equal_risk(MARKETS, window=24.5), "window"),
-    "every nan": (lambda: bt.allocate.hierarchical(MARKETS, every=np.nan), "every"),
-    "linkage": (lambda: bt.allocate.hierarchical(MARKETS, linkage="singel"), "linkage"),
-    "no move": (lambda: bt.allocate.inverse_volatility(FLAT, half_life=24.0), "the price of 'S'"),
     "twins": (lambda: bt.allocate.minimum_variance(bt.Markets({"A": A, "T": A}), half_life=24.0),
         "covariance matrix of returns is singular"),
 }  # fmt: skip
