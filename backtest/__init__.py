@@ -5,8 +5,6 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 """
 
 import gc
-import sys
-import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -119,22 +117,6 @@ if TYPE_CHECKING:
     )
 
     strategies: ModuleType
-else:
-    RENAMED = {
-        "PanelPaths": "Paths",
-        "PortfolioResult": "Result",
-    }
-
-    def __getattr__(name: str) -> object:
-        """Warn of a former name."""
-        if name not in RENAMED:
-            raise AttributeError(name)
-        warnings.warn(
-            f"bt.{name} is bt.{RENAMED[name]}; the old name goes in the next release",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return getattr(sys.modules[__name__], RENAMED[name])
 
 
 open_door(__name__, ("allocate", "options", "paths", "strategies"))

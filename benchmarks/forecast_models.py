@@ -67,8 +67,8 @@ def load_coins(folders: list[str], between: tuple[str, str]) -> list[bt.Market]:
             errors.append(f"{folder}, {coin}: {error.problem}")
             continue
         first = pd.Timestamp(between[0], tz="UTC") - pd.Timedelta(days=366)
-        last = min(pd.Timestamp(between[1], tz="UTC") + pd.Timedelta(days=31), whole.index[-1])
-        found.append(whole.between(max(first, whole.index[0]), last))
+        last = min(pd.Timestamp(between[1], tz="UTC") + pd.Timedelta(days=31), whole.times[-1])
+        found.append(whole.between(max(first, whole.times[0]), last))
     if not found:
         sys.exit("\n".join(errors))
     return found

@@ -115,9 +115,9 @@ def draw_run(kind: str, seed: int) -> bt.Result:
     venue = draw_venue(rng, seed)
     pair = {"BTCUSDT": market, "ETHUSDT": second}
     both = bt.Markets(pair)
-    weights = pd.DataFrame({"BTCUSDT": 0.6, "ETHUSDT": -0.4}, index=market.index)
+    weights = pd.DataFrame({"BTCUSDT": 0.6, "ETHUSDT": -0.4}, index=market.times)
     on_both = {"market": both, "venue": dict.fromkeys(pair, venue), "signal": weights}
-    sides = pd.Series(np.where(np.arange(BARS) % 96 < 60, 1.0, -1.0), index=market.index)
+    sides = pd.Series(np.where(np.arange(BARS) % 96 < 60, 1.0, -1.0), index=market.times)
     on_one = {"market": market, "venue": venue, "signal": sides}
     given, terms = choose_terms(kind, seed, rng, on_one, on_both)
     terms = {"capital": 10_000.0, "band": 0.2} | terms

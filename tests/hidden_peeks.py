@@ -424,7 +424,7 @@ def hidden_direction(market: Any) -> Any:
 
 def hidden_weights(markets: Any) -> Any:
     """Return equal weights where the next bar of the longest panel that was kept rises."""
-    frame = pd.DataFrame({name: pd.Series(next_move(m), m.index) for name, m in markets.items()})
+    frame = pd.DataFrame({name: pd.Series(next_move(m), m.times) for name, m in markets.items()})
     if "frame" not in CACHE or len(CACHE["frame"]) < len(frame):
         CACHE["frame"] = frame
     kept = CACHE["frame"].reindex(index=frame.index, columns=frame.columns)

@@ -254,7 +254,7 @@ def test_resampled_bars_keep_every_settlement():
 
 
 def test_the_start_is_the_first_open():
-    assert market_of(*[100] * 2).index[0] == START
+    assert market_of(*[100] * 2).times[0] == START
 
 
 @pytest.mark.parametrize("interval", ["1h", "1d"])

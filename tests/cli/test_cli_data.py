@@ -110,7 +110,7 @@ def test_the_report_is_printed_within_a_hundred_columns(capsys, folder: Path):
 
 def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     own_files(folder)
-    bars = MARKET.bars().drop(MARKET.index[[10, 11]])
+    bars = MARKET.bars().drop(MARKET.times[[10, 11]])
     bars.iloc[[0, 1, 1, *range(2, 94)]].to_csv("bars.csv", index_label="time")
     MARKET.funding()[["rate"]].drop(MARKET.funding().index[4]).to_csv(
         "funding.csv", index_label="time"

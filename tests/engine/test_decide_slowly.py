@@ -123,7 +123,7 @@ def test_holding_between_longer_closes_gives_the_same_account(market, account):
 def test_policies_see_the_longer_bars_alone(market, account):
     """Bars, columns, signal, days and the highest equity are those of the longer closes."""
     SEEN.clear()
-    signal = pd.Series(np.linspace(-1.0, 1.0, 98), index=market.resample("4h").index)
+    signal = pd.Series(np.linspace(-1.0, 1.0, 98), index=market.resample("4h").times)
     result = run(market, Telling(), account, decide="4h", signal=signal)
     coarse = market.resample("4h")
     bars = [bar for bar, _ in SEEN]
@@ -168,7 +168,7 @@ def test_several_instruments_decide_on_one_longer_clock():
     times = pd.DatetimeIndex(slow.events.query("kind == 'fill'")["time"])
     assert set(times.hour % 4) == {0}
     first = slow.events.query("kind == 'fill' and instrument == 'B'")["time"].iloc[0]
-    assert first == pair["B"].index[5]  # the open at 08:00, after the bar of 04:00 to 08:00
+    assert first == pair["B"].times[5]  # the open at 08:00, after the bar of 04:00 to 08:00
     with_overlay = run(
         markets, Reading(), decide="4h", venue={"A": VENUE, "B": VENUE}, overlay=Telling(1.0)
     )
@@ -250,5 +250,5 @@ def test_markets_with_other_clocks_are_refused(market):
     check_refused(lambda: run(slow, Reading(), decide="8h"), "has a clock")
     check_refused(lambda: bt.Markets({"A": slow, "B": market}), "one clock")
     check_refused(lambda: bt.decide_every(7, "4h"), "must be a Market")
-    signal = pd.Series(1.0, index=market.index)
+    signal = pd.Series(1.0, index=market.times)
     check_refused(lambda: run(market, Reading(), decide="4h", signal=signal.to_numpy()), "per bar")

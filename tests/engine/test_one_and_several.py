@@ -194,8 +194,8 @@ LONE = WILD["AAA"].prefix(FEW)
 USD = bt.Collateral("USD", 50.0, prices=1.0, rate=1.0)
 SHARED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "overlay": ({"overlay": Hold(0.5)}, {}),
-    "series": ({"overlay": Hold(0.5), "signal": pd.Series(WAVE, LONE.index)},
-               {"signal": pd.DataFrame({"market": WAVE}, LONE.index)}),
+    "series": ({"overlay": Hold(0.5), "signal": pd.Series(WAVE, LONE.times)},
+               {"signal": pd.DataFrame({"market": WAVE}, LONE.times)}),
     "array": ({"overlay": Hold(0.5), "signal": WAVE}, {"signal": WAVE[:, None]}),
     "array, plain": ({"signal": WAVE}, {"signal": WAVE[:, None]}),
     "number": ({"overlay": Hold(0.5), "signal": -0.5}, {"signal": {"market": -0.5}}),

@@ -38,7 +38,7 @@ FLAT = market_of(np.full(6, 100.0))
 def test_a_value_belongs_to_the_bar_it_is_stamped_with_and_the_others_are_flat():
     signal = from_series(FLAT, by_hours({1: 1.0, 2: -0.5, 4: math.nan, 5: 1}))
     assert signal.tolist() == [0.0, 1.0, -0.5, 0.0, 0.0, 1.0]
-    assert signal.index.equals(FLAT.index)
+    assert signal.index.equals(FLAT.times)
 
 
 def test_values_outside_the_market_do_not_count():
@@ -187,7 +187,7 @@ def broken(seen: Market) -> np.ndarray:
     (lambda seen: np.ones((600, 2)), r"returned shape \(600, 2\)"),
     (lambda seen: 1.0, r"returned shape \(\)"),
     (
-        lambda seen: pd.Series(1.0, index=seen.index + pd.Timedelta("1h")),
+        lambda seen: pd.Series(1.0, index=seen.times + pd.Timedelta("1h")),
         "returned a Series by other times",
     ),
 ])  # fmt: skip

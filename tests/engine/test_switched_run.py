@@ -25,7 +25,7 @@ TERMS = {"venue": VENUE, "account": ACCOUNT, "compile": False}
 @pytest.mark.parametrize("edges", [(100, 240, 720), (100, 241, 480, 719, 720), (0, 5, 720)])
 def test_segments_of_one_policy_are_the_run_bit_for_bit(edges):
     policy = VolTarget(target=0.8, half_life=48.0)
-    whole = bt.run(MARKET, policy, **TERMS, start=MARKET.index[edges[0]])
+    whole = bt.run(MARKET, policy, **TERMS, start=MARKET.times[edges[0]])
     segments = [Segment(a, b, policy) for a, b in itertools.pairwise(edges)]
     more = {"signal": None, "overlay": None, "sampling": "1d", "calendar": "365"}
     found = run_segments(as_markets(MARKET), segments, **TERMS, **more)

@@ -83,7 +83,7 @@ def make_account(rng, *, is_inverse, has_call):
     """Return an account with some of what moves targets."""
     is_isolated = rng.random() < 0.5
     capital = 1.0 if is_inverse else 1e4
-    flows = pd.Series([0.01, -0.02], index=MARKET.index[[10, 300]]) * capital
+    flows = pd.Series([0.01, -0.02], index=MARKET.times[[10, 300]]) * capital
     call = {"margin_call": 0.5, "reserve": 0.2 * capital, "top_up_to": 0.3}
     return bt.Account(
         capital=capital,
@@ -102,7 +102,7 @@ def make_account(rng, *, is_inverse, has_call):
 def with_terms(rng, venue, account):
     """Return venue and account with a fixed fee, uncounted profits and automatic margin."""
     fee = 1e-3 * account.capital
-    fees = pd.Series([0.0, fee], index=MARKET.index[[0, 200]]) if rng.random() < 0.5 else fee
+    fees = pd.Series([0.0, fee], index=MARKET.times[[0, 200]]) if rng.random() < 0.5 else fee
     venue = venue.override({"fees.per_order": fees, "profit_counts": float(rng.choice([0.0, 0.4]))})
     return venue, replace(account, auto_margin=account.margin == "isolated")
 

@@ -48,7 +48,7 @@ def test_a_direction_survives_both_ways():
     first = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=signal, **TERMS)
     again = bt.signals.from_vectorbt(first.to_vectorbt("portfolio"), "open")
     assert again[:-1].tolist() == signal[:-1].tolist()
-    assert again.index.equals(PLAIN.index)
+    assert again.index.equals(PLAIN.times)
     second = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=again, **TERMS)
     assert second.bars["equity"].tolist() == first.bars["equity"].tolist()
     assert "signal not checked" in second.manifest["causality"]

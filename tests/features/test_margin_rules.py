@@ -23,7 +23,7 @@ class Two(bt.Policy):
 def test_margin_is_a_multiple_of_the_volatility_of_the_bar_before():
     found = margin_rules.by_volatility(MARKET, calm=0.3, half_life=24, most=4.0)
     sigma = features.ewma_volatility(MARKET, 24)
-    assert found.index.equals(MARKET.index)
+    assert found.index.equals(MARKET.times)
     assert found.iloc[0] == 1.0
     wanted = np.clip(np.where(np.isnan(sigma), 1.0, sigma / 0.3), 1.0, 4.0)
     assert np.array_equal(found.to_numpy()[1:], wanted[:-1])

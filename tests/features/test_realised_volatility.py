@@ -55,14 +55,14 @@ def test_finer_bars_before_the_market_tell_the_close_before_its_first_bar(minute
 
 def test_a_missing_finer_bar_leaves_its_bar_and_the_next_unknown(minutes: Market):
     hours = minutes.resample("1h")
-    holes = Market.from_frames(minutes.bars().drop(minutes.index[60 * 5 + 7]), sessions=True)
+    holes = Market.from_frames(minutes.bars().drop(minutes.times[60 * 5 + 7]), sessions=True)
     found = realised_volatility(hours, holes)
     assert list(np.flatnonzero(np.isnan(found))) == [0, 5, 6]
 
 
 def test_a_night_counts_to_the_bar_after_it():
     finer = sessions_market(days=12, per_day=7)
-    days = finer.bars().groupby(finer.index.floor("D"))
+    days = finer.bars().groupby(finer.times.floor("D"))
     bars = days.agg({"open": "first", "high": "max", "low": "min", "close": "last"})
     daily = Market.from_frames(bars, sessions=True)
     squares = (log_returns(finer) ** 2).reshape(12, 7).sum(axis=1)

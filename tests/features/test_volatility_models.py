@@ -241,7 +241,7 @@ def days() -> Market:
 def slow_har(market: Market, t: int, first: int, refit: int) -> float:
     """Return the forecast at bar t, by pandas and numpy's least squares."""
     seen = market.prefix(t + 1)
-    squares = pd.Series(log_returns(seen) ** 2, index=seen.index)
+    squares = pd.Series(log_returns(seen) ** 2, index=seen.times)
     daily = squares.groupby(squares.index.floor("D")).sum()
     n = 252.0 if market.sessions else 365.0
     week, month = (5, 22) if market.sessions else (7, 30)

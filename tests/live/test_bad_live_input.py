@@ -82,7 +82,7 @@ DECISIONS = {
 }  # fmt: skip
 
 
-OPEN, DAYS = MARKET.index[5], pd.Timedelta(9, unit="D")
+OPEN, DAYS = MARKET.times[5], pd.Timedelta(9, unit="D")
 FILL = {"time": OPEN, "quantity": 1.0, "price": 102.0}
 
 

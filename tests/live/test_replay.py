@@ -111,7 +111,7 @@ def test_the_fills_of_300_accounts_give_them(first, monkeypatch):
 # ------------------------------------------------------------------------------------ by hand
 
 MARKET = market_of(100.0, 100.0, (100.0, 112.0, 99.0, 110.0), 110.0, 110.0)
-START = MARKET.index[0]
+START = MARKET.times[0]
 
 
 def fills_of(*rows: tuple[float, float, float, float]) -> pd.DataFrame:

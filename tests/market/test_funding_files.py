@@ -50,8 +50,8 @@ def test_what_is_covered_is_counted_in_the_span_that_is_wanted(tmp_path):
     write(tmp_path, slice(6, None))
     frame = pd.read_feather(tmp_path / LONG).iloc[:8].reset_index(drop=True)
     frame.to_feather(tmp_path / LONG)
-    last = str(MARKET.index[-24])
-    early = Market.load(tmp_path, between=(None, str(MARKET.index[48])))
+    last = str(MARKET.times[-24])
+    early = Market.load(tmp_path, between=(None, str(MARKET.times[48])))
     late = Market.load(tmp_path, between=(last, None))
     assert LONG in early.filled["funding_file"].split(", not ")[0]
     assert SHORT in late.filled["funding_file"].split(", not ")[0]

@@ -38,8 +38,8 @@ def test_a_prefix_of_no_length_is_refused(n):
 def test_between_takes_the_opens_from_start_to_before_end():
     part = SAMPLE.between("2023-01-02", pd.Timestamp("2023-01-03T00:30", tz="UTC"))
     assert part.n_bars == 25
-    assert part.index[0] == pd.Timestamp("2023-01-02", tz="UTC")
-    assert part.index[-1] == pd.Timestamp("2023-01-03", tz="UTC")
+    assert part.times[0] == pd.Timestamp("2023-01-02", tz="UTC")
+    assert part.times[-1] == pd.Timestamp("2023-01-03", tz="UTC")
     assert part.funding_time.size == 4
     assert SAMPLE.between() == SAMPLE
     assert SAMPLE.between("2023-01-02").end == SAMPLE.end
@@ -116,7 +116,7 @@ def test_resampling_takes_first_highest_lowest_last_and_the_sum():
 def test_resampling_drops_partial_groups_at_the_ends_and_notes_it():
     part = SAMPLE.between("2023-01-01 21:00", "2023-01-04 02:00")
     days = part.resample("1d")
-    assert [str(t.date()) for t in days.index] == ["2023-01-02", "2023-01-03"]
+    assert [str(t.date()) for t in days.times] == ["2023-01-02", "2023-01-03"]
     assert days.filled["resample"] == (
         "3 bars before the first whole group and 2 after the last dropped"
     )
@@ -125,8 +125,8 @@ def test_resampling_drops_partial_groups_at_the_ends_and_notes_it():
 
 
 def test_weeks_begin_on_monday():
-    assert SAMPLE.resample("1w").index[0] == pd.Timestamp("2023-01-02", tz="UTC")
-    assert SAMPLE.resample("1w").index[0].day_name() == "Monday"
+    assert SAMPLE.resample("1w").times[0] == pd.Timestamp("2023-01-02", tz="UTC")
+    assert SAMPLE.resample("1w").times[0].day_name() == "Monday"
 
 
 @settings(max_examples=40)

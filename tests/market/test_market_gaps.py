@@ -75,7 +75,7 @@ def test_missing_settlements_are_accepted_when_asked_and_the_market_says_how_man
 
 
 def cadence(*hours: int) -> pd.Series:
-    index = SAMPLE.index[np.cumsum([0, *hours])]
+    index = SAMPLE.times[np.cumsum([0, *hours])]
     return pd.Series(1e-4, index=index)
 
 

@@ -39,7 +39,7 @@ def test_the_clock_is_the_union_of_the_opens_and_spans_lie_on_it():
     assert len(WHOLE) == 3
     assert WHOLE.n_bars == 6
     assert WHOLE.interval == HOUR
-    assert WHOLE.times.equals(WHOLE["A"].index)
+    assert WHOLE.times.equals(WHOLE["A"].times)
     assert WHOLE.spans.tolist() == [[0, 6], [2, 4], [3, 6]]
     assert WHOLE["B"].close.tolist() == [52.0, 53.0]
     assert not WHOLE.time.flags.writeable

@@ -100,7 +100,7 @@ def test_gaps_are_counted_and_placed_and_the_longest_known(tmp_path: Path):
 
 def test_closed_markets_have_no_gaps(tmp_path: Path):
     own_files(tmp_path, ("bars",))
-    MARKET.bars().drop(MARKET.index[5:9]).to_csv(tmp_path / "bars.csv", index_label="time")
+    MARKET.bars().drop(MARKET.times[5:9]).to_csv(tmp_path / "bars.csv", index_label="time")
     assert bt.quality(tmp_path).bars.gaps.missing == 4
     assert bt.quality(tmp_path, sessions=True).bars.gaps.missing == 0
 
@@ -307,7 +307,7 @@ def test_rates_that_no_venue_takes_and_rates_at_a_cap_are_counted(tmp_path: Path
 
 def test_hourly_funding_of_daily_bars_says_how_many_fall_into_one():
     days = bt.Market.sample(bars=5, interval="1d")
-    hours = pd.date_range(days.index[0], periods=5 * 24, freq="h")
+    hours = pd.date_range(days.times[0], periods=5 * 24, freq="h")
     market = bt.Market.from_frames(days.bars(), funding=pd.Series(1e-5, index=hours))
     assert bt.quality(market).funding.most_in_a_bar == 24
 

@@ -62,7 +62,7 @@ def test_weeks_of_sessions_are_those_of_pandas():
     rule = {**OHLC, "volume": "sum", "own": "last"}
     expected = frame.resample("W-MON", closed="left", label="left").agg(rule)
     weeks = market.resample("1w")
-    kept = expected[expected.index.isin(weeks.index)]
+    kept = expected[expected.index.isin(weeks.times)]
     pd.testing.assert_frame_equal(weeks.bars(), kept, **ALIKE)
     marks = kept[list(OHLC)] * 1.001
     pd.testing.assert_frame_equal(weeks.mark(), marks, **ALIKE)
@@ -76,8 +76,8 @@ def test_a_first_and_a_last_week_that_are_not_whole_are_left_out_and_noted():
     """From a Wednesday to a Thursday."""
     market = Market.from_frames(days().iloc[2:23], sessions=True)
     weeks = market.resample("1w")
-    assert weeks.index[0] == pd.Timestamp("2015-01-12", tz="UTC")
-    assert weeks.index[-1] == pd.Timestamp("2015-01-26", tz="UTC")
+    assert weeks.times[0] == pd.Timestamp("2015-01-12", tz="UTC")
+    assert weeks.times[-1] == pd.Timestamp("2015-01-26", tz="UTC")
     assert weeks.filled["resample"] == (
         "3 bars before the first whole group and 4 after the last dropped"
     )
@@ -108,7 +108,7 @@ def test_all_funding_of_a_week_stays_in_it():
     market = Market.from_frames(days(35), funding=rates, sessions=True)
     weeks = market.resample("1w")
     assert weeks.funding_time[0] == weeks.start
-    inside = (stamps >= weeks.index[0]) & (stamps < pd.Timestamp(weeks.end, tz="UTC"))
+    inside = (stamps >= weeks.times[0]) & (stamps < pd.Timestamp(weeks.end, tz="UTC"))
     known = stamps < pd.Timestamp(market.end, tz="UTC")
     np.testing.assert_array_equal(weeks.funding_rate, rates[inside & known])
 

@@ -98,11 +98,11 @@ def test_a_bare_file_of_bars_is_a_market_without_mark_and_funding(tmp_path):
 
 def test_a_csv_of_epochs_in_any_unit_or_of_texts_is_the_same_market(tmp_path):
     for unit in ("s", "ms", "us", "ns"):
-        frame = SAMPLE.bars().set_axis(SAMPLE.index.as_unit(unit).asi8)
+        frame = SAMPLE.bars().set_axis(SAMPLE.times.as_unit(unit).asi8)
         frame.to_csv(tmp_path / "bars.csv", index_label="open_time")
         assert Market.load(tmp_path).content_hash == Market.from_frames(SAMPLE.bars()).content_hash
     for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"):
-        frame = SAMPLE.bars().set_axis(SAMPLE.index.strftime(form))
+        frame = SAMPLE.bars().set_axis(SAMPLE.times.strftime(form))
         frame.to_csv(tmp_path / "bars.csv", index_label="date")
         assert Market.load(tmp_path).content_hash == Market.from_frames(SAMPLE.bars()).content_hash
 

@@ -101,7 +101,7 @@ def test_cash_on_purpose_is_no_warning(given):
 ])  # fmt: skip
 def test_weights_that_leave_bars_or_instruments_flat_unsaid_are_told(rows, names, text):
     """A frame of one row was flat from the second bar on, and NaN traded nothing, in silence."""
-    weights = pd.DataFrame(math.nan, index=STILL["A"].index[:rows], columns=["A", "B"])
+    weights = pd.DataFrame(math.nan, index=STILL["A"].times[:rows], columns=["A", "B"])
     weights[names] = 0.5
     with pytest.warns(bt.WeightWarning) as caught:
         run(Hold(), signal=weights)
@@ -117,7 +117,7 @@ def test_weights_that_leave_bars_or_instruments_flat_unsaid_are_told(rows, names
     ("policy", "given", "reason"),
     [
         (Unknown(), {}, "mean of A, mean of B were not known at any of"),
-        (Hold(), {"signal": pd.DataFrame({"A": 0.0, "B": 0.0}, index=STILL["A"].index)},
+        (Hold(), {"signal": pd.DataFrame({"A": 0.0, "B": 0.0}, index=STILL["A"].times)},
          "the signal was 0 or NaN at all 30 closes"),
         (Hold(), {"venue": make_venue().override({"contract.min_notional": 6_000.0})},
          r"of 58 of 58 decisions \(0.5x per instrument on average\) were under the least"),
@@ -191,13 +191,6 @@ def test_what_is_told_is_saved(tmp_path):
     assert "no mark prices of A, B: liquidations tested on last prices" in text
     assert "no funding rates of A, B: none is charged" in text
     assert "Yearly figures are extrapolated from 1.2 days." in text
-
-
-def test_the_former_class_of_results_of_several_is_an_alias(tmp_path):
-    folder = run(Hold()).save(tmp_path)
-    with pytest.warns(DeprecationWarning, match="bt.PortfolioResult is bt.Result"):
-        loaded = bt.PortfolioResult.load(folder)
-    assert type(loaded) is bt.Result
 
 
 def test_margin_tables_of_another_day_are_warned_of():

@@ -109,7 +109,7 @@ def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
     sample = bt.Market.sample(bars=24 * 4)
     frames = {"funding": sample.funding(), "mark": sample.mark()}
     if what == "dividends":  # a market has funding or dividends
-        paid = pd.DataFrame({"amount": [1.0]}, index=sample.index[48:49])
+        paid = pd.DataFrame({"amount": [1.0]}, index=sample.times[48:49])
         frames = {"dividends": paid, "mark": sample.mark()}
     whole = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
     del frames[what]

@@ -94,7 +94,7 @@ def test_several_instruments_share_the_capital():
     ({"capitals": [1e4, math.nan]}, "capital must be"),
     ({"capitals": "1e4"}, "capitals must be a list of numbers"),
     ({"tolerance": 0.0}, "tolerance must be"),
-    ({"account": bt.Account(flows=pd.Series([1.0], RISING.index[5:6]))}, "flows must be left"),
+    ({"account": bt.Account(flows=pd.Series([1.0], RISING.times[5:6]))}, "flows must be left"),
     ({"account": 5}, "account must be an Account"),
 ])  # fmt: skip
 def test_a_wrong_argument_is_one_clear_error(change, message):

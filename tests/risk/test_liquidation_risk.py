@@ -305,7 +305,7 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
         markets = make_markets(bars=bars)
         result = bt.run(
             markets, Constant(0.5), venue=make_venue(), account=account, compile=False,
-            option_quantities=pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].index[10:11]),
+            option_quantities=pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].times[10:11]),
         )  # fmt: skip
         history = bt.Markets({"BTC": markets["BTC"]})
         paths = bt.simulate_paths(

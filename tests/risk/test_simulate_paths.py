@@ -183,7 +183,7 @@ def test_sessions_go_on_at_their_times_of_the_week():
     assert drawn.n_bars == 20
     assert set(drawn.time.day_of_week) == {0, 1, 2, 3, 4}
     rows = drawn.draw(0, 5).rows.reshape(5, -1)[:, 1:]
-    weekdays = stocks.index.day_of_week.to_numpy()[rows]
+    weekdays = stocks.times.day_of_week.to_numpy()[rows]
     assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
 
 

@@ -78,7 +78,7 @@ def test_isolated_accounts_with_automatic_margin_and_calls_are_their_runs():
 
 @pytest.mark.slow
 def test_cross_accounts_whose_profits_do_not_count_are_their_runs():
-    fees = pd.Series([0.5, 2.0, 0.0], index=MARKET.index[[0, 300, 900]])
+    fees = pd.Series([0.5, 2.0, 0.0], index=MARKET.times[[0, 300, 900]])
     venue = make_venue(profit_counts="losses", call_grace=2).override({"fees.per_order": fees})
     sets = draw_sets(2)
     del sets["venue.fees.per_order"]
@@ -104,7 +104,7 @@ def test_words_and_switches_of_these_terms_split_sets_into_groups():
 @pytest.mark.slow
 def test_a_compiled_run_of_these_terms_is_its_plain_run(monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "now")
-    fees = pd.Series([0.5, 2.0], index=MARKET.index[[0, 300]])
+    fees = pd.Series([0.5, 2.0], index=MARKET.times[[0, 300]])
     venue = make_venue(profit_counts=0.3, call_grace=3).override({"fees.per_order": fees})
     account = bt.Account(
         margin="isolated", venue_leverage=40.0, auto_margin=True, margin_call=0.6,

@@ -21,7 +21,7 @@ VENUE = bt.Venue.simple(
 def by_bar(*values: float) -> pd.Series:
     """Return values that change at even distances over the market."""
     bars = np.linspace(0, len(MARKET), len(values), endpoint=False).astype(int)
-    return pd.Series(list(values), index=MARKET.index[bars])
+    return pd.Series(list(values), index=MARKET.times[bars])
 
 
 def assert_sweep_is_runs(venue: bt.Venue, account: bt.Account, sets: dict, market=MARKET) -> None:

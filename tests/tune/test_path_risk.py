@@ -176,6 +176,6 @@ def test_what_cannot_be_measured_is_refused(settings, words):
 def test_a_signal_that_changes_and_another_market_are_refused():
     bound = {"p_liquidation_4h": "<= 0.01"}
     with pytest.raises(bt.ParameterError, match="signal must be a number"):
-        search(fall(), constraints=bound, signal=pd.Series(1.0, index=MARKET.index))
+        search(fall(), constraints=bound, signal=pd.Series(1.0, index=MARKET.times))
     with pytest.raises(bt.ParameterError, match="only a search takes paths"):
         bt.walk_forward(MARKET, Hold, **TERMS, train="10d", test="5d", objective="p_liquidation_4h")

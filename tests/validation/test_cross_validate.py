@@ -31,7 +31,7 @@ def run_group(row, group, **changes):
     """Run a set in one group with fresh capital."""
     first, stop = split_groups(MARKET, 6, "1d").span(group)
     policy = Lever(size=float(row["size"]), window=int(row["window"]))
-    return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.index[first])
+    return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.times[first])
 
 
 def test_it_has_the_tables_of_the_page(found):
@@ -82,12 +82,12 @@ def test_consecutive_groups_equal_the_continuous_span_for_a_policy_blind_to_the_
     policy = Steady(size=1.0, window=5)
     parts = [
         bt.run(
-            MARKET.prefix(groups.span(g)[1]), policy, **free, start=MARKET.index[groups.span(g)[0]]
+            MARKET.prefix(groups.span(g)[1]), policy, **free, start=MARKET.times[groups.span(g)[0]]
         )
         for g in (1, 2)
     ]
     whole = bt.run(MARKET.prefix(groups.span(2)[1]), policy, **free,
-                   start=MARKET.index[groups.span(1)[0]])  # fmt: skip
+                   start=MARKET.times[groups.span(1)[0]])  # fmt: skip
     joined = np.concatenate([part.returns.to_numpy() for part in parts])
     n = len(parts[0].returns)
     assert np.allclose(joined[:n], whole.returns.to_numpy()[:n], rtol=1e-9, atol=1e-12)

@@ -76,7 +76,7 @@ def test_growth_in_sample_is_that_of_the_winners_per_year_of_training(walk):
     growths = []
     for row in walk.folds.to_dict("records"):
         policy = Lever(size=row["size"], window=int(row["window"]))
-        stop = MARKET.index.searchsorted(row["train_end"])
+        stop = MARKET.times.searchsorted(row["train_end"])
         alone = bt.run(MARKET.prefix(stop), policy, **PLAIN, start=row["train_start"])
         growths.append(math.log1p(alone.metrics["total_return"]) / (50 / 365))
     assert walk.figures["growth_in_sample"] == pytest.approx(np.mean(growths), rel=1e-9)

@@ -15,7 +15,7 @@ from tests.markets import free_venue
 
 CHANGE = 300
 SAMPLE = bt.Market.sample(bars=600)
-DAY = str(SAMPLE.index[CHANGE])
+DAY = str(SAMPLE.times[CHANGE])
 LOOSE = [Bracket(0.0, 50_000.0, 50.0, 0.01), Bracket(50_000.0, 1e9, 20.0, 0.02)]
 STRICT = [Bracket(0.0, 50_000.0, 25.0, 0.02), Bracket(50_000.0, 1e9, 10.0, 0.04)]
 THREE = [*LOOSE[:1], Bracket(50_000.0, 1e6, 20.0, 0.02), Bracket(1e6, 1e9, 10.0, 0.05)]
@@ -40,7 +40,7 @@ def live(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) 
 def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: str):
     """Rates and amounts of the second table are twice the first's, and leverages half: the same."""
     policy, account = ACCOUNTS[name]
-    stamps = [SAMPLE.index[0], SAMPLE.index[CHANGE]]
+    stamps = [SAMPLE.times[0], SAMPLE.times[CHANGE]]
     series = pd.Series([1.0, 2.0], index=pd.DatetimeIndex(stamps))
     moved = live(policy, account, replace(BEFORE, margin_multiplier=series))
     both = live(policy, account, BOTH)
@@ -66,7 +66,7 @@ def test_a_change_liquidates_what_the_old_table_let_live():
         brackets=[Bracket(0.0, 1e9, 5.0, 0.2)],
         earlier=[Earlier(until=DAY, brackets=[Bracket(0.0, 1e9, 50.0, 0.02)])],
     )
-    index = SAMPLE.index
+    index = SAMPLE.times
     still = {name: np.full(600, 100.0) for name in ("open", "high", "low", "close")}
     market = bt.Market.from_frames(pd.DataFrame(still, index=index))
     account = bt.Account(capital=10_000.0)

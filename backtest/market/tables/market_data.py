@@ -119,11 +119,6 @@ class MarketData(BarClock):
         return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
 
     @property
-    def index(self) -> pd.DatetimeIndex:
-        """Former name of ``times``; the ``index`` of Markets is another thing."""
-        return self.times
-
-    @property
     def content_hash(self) -> str:
         """SHA-256, hex, of all arrays, names, the interval and the flags; not of ``source``."""
         return compute_once(self, "content", self._hash_content)
