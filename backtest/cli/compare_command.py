@@ -36,7 +36,7 @@ backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.ta
 backtest compare --policy constant --policy kelly --equal-risk --data btc/ --from 2021-01-01
 backtest compare examples/btc-vol-target.toml --policy constant --baseline constant --json
 backtest compare --policy vol-target --venue binance-usdm:BTCUSDT --venue hyperliquid:BTC
-backtest compare --policy constant --margin cross,isolated --venue-leverage 5 --break-even
+backtest compare --policy constant --margin cross,isolated --venue-leverage 5
 backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
 """
 

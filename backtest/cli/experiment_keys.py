@@ -272,8 +272,6 @@ KEYS = (
         text="Tables by label, each as [account]; or 'separate': an account in each market."),
     Key("compare", "margins", list[str],
         text="Margin modes: 'cross', 'isolated'."),
-    Key("compare", "break_even", bool, "--break-even", COMPARISON,
-        "Also find the fee and the funding that reverse the order (many runs)."),
     Key("compare", "baseline", str, "--baseline", COMPARISON,
         "The policy that the others are compared with (the first)."),
     Key("compare", "equal_risk", bool, "--equal-risk", COMPARISON,

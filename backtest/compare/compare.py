@@ -25,7 +25,6 @@ from backtest.base import (
     to_plain,
     warn_caller,
 )
-from backtest.compare.break_even_terms import find_turns
 from backtest.compare.compared_accounts import (
     NEAR,
     ScaledAccount,
@@ -84,7 +83,6 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     venues: Mapping[str, Any] | None = None,
     accounts: Mapping[str, Account] | str | None = None,
     margins: Sequence[str] | None = None,
-    break_even: bool = False,
     signal: Any = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
@@ -120,9 +118,6 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
         its own; see docs/compare.md.
     margins : sequence of str, optional
         ``["cross", "isolated"]``: margin modes, in place of that of the account.
-    break_even : bool
-        Whether to find the fee, and the funding, at which each account changes order with the
-        baseline: :attr:`Comparison.break_even`. Many runs.
     baseline : str, optional
         The account that the others are compared with; the first by default. Its name joins the
         labels of what there are several of: ``"vol-target/hyperliquid/cross"``.
@@ -163,7 +158,7 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     varies = not (venues is None and accounts is None and margins is None)
     named = name_entries(policies, 1 if varies else 2)
     if is_separate:
-        refuse_options(overlay=overlay, equal_risk=equal_risk, break_even=break_even)
+        refuse_options(overlay=overlay, equal_risk=equal_risk)
     else:
         market, signal = widen_market(
             market, signal, policy=None, venue=venue, account=account, overlay=overlay
@@ -175,7 +170,6 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     rows = {name: row._replace(is_separate=is_separate) for name, row in rows.items()}
     base = check_baseline(baseline, tuple(rows))
     rules = check_rules(confidence, draws, seed)
-    check_break_even(rows, is_wanted=break_even, equal_risk=equal_risk)
     for name, row in rows.items():
         for own in row.list_settings():
             check_setting(own, {name: row.entry})
@@ -190,10 +184,9 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     setting = rows[base].setting
     shared = describe_shared(results, setting, is_separate=is_separate)
     extra: dict[str, Any] = {name: row.describe() for name, row in rows.items()}
-    turns = {"break_even": find_turns(rows, results, base)} if break_even else {}
     done = compare_results(
         results, setting, base, rules, shared,
-        scaled=scaled, terms=extra, more=turns, progress=progress,
+        scaled=scaled, terms=extra, progress=progress,
     )  # fmt: skip
     for caution in done.manifest["warnings"]:
         warn_caller(caution)
@@ -225,7 +218,6 @@ def compare_results(
     *,
     scaled: Mapping[str, ScaledAccount] | None = None,
     terms: Mapping[str, Any] | None = None,
-    more: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     sampled = sample_returns(results, setting)
@@ -241,7 +233,6 @@ def compare_results(
         **rules._asdict(),
         "blocks": blocks,
         "warnings": find_cautions(len(sampled.free), scaled),
-        **(more or {}),
     }
     manifest = build_manifest(shared, results, scaled, sampled, facts, terms)
     index = next(iter(results.values())).returns.index
@@ -291,21 +282,6 @@ def require_terms(venue: object, venues: object, account: object, accounts: obje
                 f"a comparison needs {name} or {name}s",
                 where=Place(name, of="bt.compare"),
                 cure=f"pass {name}={name}, or {name}s={{'one': {name}, 'other': other}}",
-            )
-
-
-def check_break_even(rows: Mapping[str, Row], *, is_wanted: bool, equal_risk: bool) -> None:
-    loaded = [name for name, row in rows.items() if not isinstance(row.entry, Policy)]
-    reasons = (
-        (equal_risk, "need unscaled accounts, equal_risk scales them"),
-        (bool(loaded), f"need policies that can run again, {''.join(loaded[:1])!r} is a result"),
-    )
-    for is_so, reason in reasons:
-        if is_wanted and is_so:
-            raise ParameterError(
-                f"break-even costs {reason}",
-                where=Place("break_even", of="bt.compare"),
-                cure="leave break_even out",
             )
 
 

@@ -26,7 +26,7 @@ from backtest.compare.best_of_many import (
     build_confidence_set,
     run_superiority_test,
 )
-from backtest.compare.comparison_record import OF_EACH, ComparisonRecord, show_break_even
+from backtest.compare.comparison_record import OF_EACH, ComparisonRecord
 from backtest.compare.comparison_text import (
     MEASURES,
     OF_SOME,
@@ -142,7 +142,6 @@ class Comparison(ComparisonRecord, SavedResult):
                 "table": self.table.reset_index().to_dict("records"),
                 "differences": self.differences.to_dict("records"),
                 "pairs": self.pairs.to_dict("records"),
-                "break_even": self.break_even.to_dict("records"),
                 "order": list(self.order),
                 "spa": self.spa()._asdict() if has_tests else None,
                 "confidence_set": self.confidence_set()._asdict() if has_tests else None,
@@ -198,7 +197,7 @@ class Comparison(ComparisonRecord, SavedResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        """Return the accounts, their differences from the baseline, and break-even costs."""
+        """Return the accounts, and their differences from the baseline."""
         others = [name for name in self.names if name != self.baseline]
         units = (1.0 + self.returns[[self.baseline, *others]]).cumprod()
         names = tuple(name for name in MEASURED if name in self.table)
@@ -214,7 +213,6 @@ class Comparison(ComparisonRecord, SavedResult):
             )),
             *self._show_markets(),
             Part("differences", "What differs by more than noise", lead, tuple(gaps)),
-            *show_break_even(self.break_even),
         ]  # fmt: skip
 
     def _show_whole(self) -> Iterator[ShownTable]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import Head, Part, ShownTable, format_paragraph
-from backtest.compare.break_even_terms import ALIKE_GROWTH, BOTH_LOST, COLUMNS
 from backtest.compare.pairs import correct_p_values, orient_pairs
 from backtest.compare.shared_terms import check_baseline
 from backtest.measures import Sampled, is_lost
@@ -117,19 +114,6 @@ class ComparisonRecord:
         name = check_baseline(baseline, self.names, where="Comparison.against")
         return correct_p_values(orient_pairs(self.pairs, name), self.confidence)
 
-    @property
-    def break_even(self) -> pd.DataFrame:
-        """The cost at which each account changes order with the baseline, by ``cost``.
-
-        ``gap`` is the log growth per year of ``policy`` less that of ``against`` as they ran.
-        ``added``, a fraction, is added to the fees of both (``"fee"``), or to each settlement of
-        funding (``"funding"``), where the gap changes its sign; NaN if it does not from ``low`` to
-        ``high``, as ``note`` says. Empty unless the comparison was asked for it.
-        """
-        rows = self.manifest.get("break_even", ())
-        table = pd.DataFrame([dict(row) for row in rows], columns=list(COLUMNS))
-        return table.astype(dict.fromkeys(("gap", "added", "low", "high"), np.float64))
-
     def sample(self, names: list[str]) -> Sampled:
         """Return the sampled returns of some accounts for the tests, with annualization factors."""
         rest = np.array([self.manifest["policies"][name]["rest"] for name in names])
@@ -138,50 +122,3 @@ class ComparisonRecord:
         samples = self.manifest["samples"]
         free = np.asarray(self.risk_free, dtype=np.float64)
         return Sampled(rows, free, float(samples["per_year"]), float(samples["periods"]))
-
-
-BREAK_EVEN = (
-    "Every step runs both accounts again. A fee is added to the taker and the maker rate, funding "
-    "to the rate of each settlement. Rows show the reversal nearest to actual costs."
-)
-
-
-def describe_break_even(comparison: ComparisonRecord) -> Iterator[str]:
-    lines = [explain_break_even(row) for row in comparison.break_even.to_dict("records")]
-    if lines:
-        yield from format_paragraph("Break-even", *lines)
-
-
-def explain_break_even(row: Mapping[Any, Any]) -> str:
-    one, other, gap = row["policy"], row["against"], row["gap"]
-    cost = "fee" if row["cost"] == "fee" else "funding per settlement"
-    if row["note"] in (ALIKE_GROWTH, BOTH_LOST):
-        return f"{cost}: {one} and {other}: {row['note']}"
-    ahead, behind = (one, other) if gap > 0.0 else (other, one)
-    if not math.isnan(row["added"]):
-        return f"{cost}: with {format_bps(row['added'])} for both, {behind} overtakes {ahead}"
-    if row["low"] == row["high"]:
-        return f"{cost}: {row['note']}"
-    span = f"{format_bps(row['low'])} to {format_bps(row['high'])}"
-    return f"{cost}: {ahead} stays ahead of {behind} from {span}"
-
-
-def show_break_even(table: pd.DataFrame) -> list[Part]:
-    if table.empty:
-        return []
-    told = table.assign(told=[explain_break_even(row) for row in table.to_dict("records")])
-    heads = {
-        "gap": Head("gap", "log growth per year", "percent"),
-        "added": Head("added", "bp to both", "signed bps"),
-        "low": Head("searched", "bp", "signed bps", "high"),
-        "told": Head("what happens"),
-    }
-    lead = "The cost that, added to both accounts, reverses their order by log growth."
-    shown = ShownTable(told.set_index("policy"), "Break-even costs", BREAK_EVEN, heads=heads,
-                       columns=("against", "cost", *heads))  # fmt: skip
-    return [Part("break-even", "When the order reverses", lead, (shown,))]
-
-
-def format_bps(rate: float) -> str:
-    """Format an added rate in basis points."""
-    return f"{1e4 * rate:+.4g} bp"

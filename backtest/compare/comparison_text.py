@@ -18,7 +18,6 @@ from backtest.base import (
 )
 from backtest.base.units import DAY
 from backtest.compare.best_of_many import build_confidence_set, run_superiority_test
-from backtest.compare.comparison_record import describe_break_even
 from backtest.compare.pairs import FEW, LOST, NONE, RUIN, SAME
 from backtest.engine.result_text import SHORT
 from backtest.measures.cautions import AFTER_RUIN
@@ -110,7 +109,6 @@ def write_summary(comparison: ComparisonRecord) -> str:
         describe_markets(comparison),
         describe_costs(comparison),
         describe_differences(comparison),
-        describe_break_even(comparison),
         describe_conclusions(comparison),
     )
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)

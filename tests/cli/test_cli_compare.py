@@ -214,7 +214,6 @@ def test_flags_and_files_compare_venues_and_margins(tmp_path, capsys):
     assert (list(found["policies"]), found["baseline"]) == (names, "hyperliquid/cross")
     file = tmp_path / "terms.toml"
     file.write_text(
-        "[compare]\nbreak_even = false\n"
         "[compare.policies.hold]\nname = 'constant'\n"
         "[compare.venues.plain]\npreset = 'binance-usdm:BTCUSDT'\n"
         "[compare.venues.dear]\npreset = 'binance-usdm:BTCUSDT'\nfees = {taker = 0.001}\n"

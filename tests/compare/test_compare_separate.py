@@ -58,7 +58,6 @@ def test_ruins_are_counted():
     ({"market": MARKET}, "separate accounts need several markets"),
     ({"accounts": "apart"}, "accounts must be 'shared' or 'separate', got 'apart'"),
     ({"equal_risk": True}, "separate accounts are compared as they are, got equal_risk"),
-    ({"break_even": True}, "separate accounts are compared as they are, got break_even"),
     ({"overlay": VolTarget()}, "separate accounts are compared as they are, got overlay"),
     ({"signal": {"A": 1.0}}, "each market needs a value of its own, B has none"),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Venues, accounts and margin modes compared, and the costs at which their order turns."""
+"""Venues, accounts and margin modes compared."""
 
 import dataclasses
 
@@ -24,41 +24,6 @@ QUICK = {"draws": 99, "confidence": 0.9, "sampling": "1h", "compile": False}
 
 def compare(policies, **terms):
     return bt.compare(MARKET, policies, **{"account": LAZY, **QUICK, **terms})
-
-
-@pytest.mark.slow
-def test_the_order_turns_where_the_arithmetic_says():
-    """E(2x) = 1 + 2 (0.0003 - f - 7 x) and E(1x) = 1 + 0.0003 - f - 7 x are equal at 0.
-
-    f is the fee of the only fill, x the rate of seven settlements, all on notionals at 100: the
-    fee at which both stand still is 3 bp, the funding 3 / 7 bp.
-    """
-    policies = {"one": Constant(leverage=1.0), "two": Constant(leverage=2.0)}
-    turns = compare(policies, venue=free_venue(), break_even=True).break_even
-    assert turns[["policy", "against", "cost"]].to_numpy().tolist() == [
-        ["two", "one", "fee"],
-        ["two", "one", "funding"],
-    ]
-    assert turns["added"].to_numpy() == pytest.approx([3e-4, 3e-4 / 7], abs=2e-7)
-    assert (turns["gap"] > 0.0).all()
-    assert (turns["low"][0], turns["high"][0]) == (0.0, 0.005)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the band")
-def test_the_order_of_accounts_with_several_positions_turns_where_the_arithmetic_says():
-    """With half in each, and B at 100, E(2x) = 1 + 2 (0.0003 / 2 - f - 7 x): 1.5 and 1.5 / 7."""
-    still = BARS.assign(close=100.0, high=100.0)
-    other = bt.Market.from_frames(still, mark=still, funding=FUNDING)
-    policies = {"one": Constant(leverage=1.0), "two": Constant(leverage=2.0)}
-    venues = {"A": free_venue(), "B": free_venue()}
-    turns = bt.compare(
-        bt.Markets({"A": MARKET, "B": other}), policies, venue=venues, account=LAZY,
-        break_even=True, **QUICK,
-    ).break_even  # fmt: skip
-    assert turns["added"].to_numpy() == pytest.approx([1.5e-4, 1.5e-4 / 7], abs=2e-7)
-    assert (turns["gap"] > 0.0).all()
-    assert (turns["low"][0], turns["high"][0]) == (0.0, 0.005)
 
 
 def test_rows_are_runs_under_their_terms_and_labels_name_what_differs():
@@ -97,14 +62,9 @@ def test_accounts_cross_policies():
 
 def test_a_comparison_with_terms_is_saved_and_reported(tmp_path):
     venues = {"a": free_venue(), "b": free_venue().override({"fees.taker": 0.001})}
-    done = compare(Constant(leverage=2.0), venues=venues, break_even=True)
+    done = compare(Constant(leverage=2.0), venues=venues)
     again = bt.Comparison.load(done.save(tmp_path))
-    pd.testing.assert_frame_equal(again.break_even, done.break_even)
     assert again.summary() == done.summary()
-    assert "none in range" in done.break_even["note"].tolist()  # a fee for both turns nothing
-    page = done.report(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "When the order reverses" in page
-    assert "a stays ahead of b" in page
 
 
 INVERSE = bt.Venue.preset("bybit-inverse", "BTCUSD")
@@ -116,11 +76,6 @@ WRONG = {
     "a word": ({"margins": "cross", "venue": free_venue()}, "must be a list of different modes"),
     "a mode": ({"margins": ["crss"], "venue": free_venue()}, "margin must be one of"),
     "kinds": ({"venues": {"a": free_venue(), "b": INVERSE}}, "settle in the same kind"),
-    "equal": (
-        {"margins": ["cross", "isolated"], "venue": free_venue(), "break_even": True,
-         "equal_risk": True, "account": bt.Account(venue_leverage=5.0)},
-        "equal_risk scales them",
-    ),
 }  # fmt: skip
 
 
