@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,117 +10,30 @@ from typing import Any
 import typer
 
 import backtest
-from backtest.account import Account
-from backtest.base import Choice, ParameterError, did_you_mean, from_plain
+from backtest.base import ParameterError, did_you_mean, from_plain
 from backtest.cli.cures import naming_source
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
-from backtest.cli.experiment_draft import Draft, DraftTable, GivenFlag, located, overlay
+from backtest.cli.experiment_draft import Draft, DraftTable, GivenFlag, overlay
 from backtest.cli.experiment_keys import RULE_TABLES, Key, list_flags
 from backtest.cli.experiment_schema import find_single
-from backtest.cli.experiment_venue import build_policy, build_venue, split_preset
+from backtest.cli.experiment_venue import build_policy
 from backtest.cli.find_policy import is_expression
-from backtest.cli.flags import ACCOUNT, COMPARISON, POLICY, RESULTS, VENUE, AsJson, Results, Save
+from backtest.cli.flags import POLICY, RESULTS, AsJson, Results, Save
 from backtest.cli.printing import save_and_print
 from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import parse_typed, split_pair
 from backtest.compare import Comparison, SharedTerms, list_differences
 from backtest.engine import resolve_signal
 from backtest.policy import Policy, format_title
-from backtest.venue import Venue
 
 EXAMPLES = """
 backtest compare --policy vol-target --policy cppi --set cppi.multiplier=5
 backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
 backtest compare --policy constant --policy kelly --equal-risk --data btc/ --from 2021-01-01
 backtest compare examples/btc-vol-target.toml --policy constant --baseline constant --json
-backtest compare --policy vol-target --venue binance-usdm:BTCUSDT --venue hyperliquid:BTC
-backtest compare --policy constant --margin cross,isolated --venue-leverage 5
 backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
 """
-
-
-def read_venue_flags(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
-    if len(texts) == 1:
-        yield GivenFlag(flag, "venue", "preset", texts[0])
-    else:
-        yield GivenFlag(flag, "compare", "venues", list(texts))
-
-
-def read_margin_flag(flag: str, text: str) -> Iterator[GivenFlag]:
-    modes = [each.strip() for each in text.split(",")]
-    if len(modes) == 1:
-        yield GivenFlag(flag, "account", "margin", modes[0])
-    else:
-        yield GivenFlag(flag, "compare", "margins", modes)
-
-
-def replace_terms(draft: Draft, terms: dict[str, Any]) -> dict[str, Any]:
-    """Return the terms of a comparison, with several venues and accounts where they are given."""
-    table = draft.tables.get("compare", {})
-    changed = dict(terms)
-    if "venues" in table:
-        changed["venues"] = build_venues(draft, table["venues"])
-        del changed["venue"]
-    if isinstance(table.get("accounts"), str):
-        changed["accounts"] = table["accounts"]
-    elif "accounts" in table:
-        changed["accounts"] = build_accounts(draft, table["accounts"])
-        del changed["account"]
-    return changed
-
-
-def build_venues(draft: Draft, given: Any) -> dict[str, Venue]:
-    """Return venues by label: the presets of a list, or tables as ``[venue]``.
-
-    The fields of ``[venue]`` hold for all of them, except the preset.
-    """
-    where, folder = draft.locate("compare", ("venues",)), draft.find_base("compare", "venues")
-    shared = {k: v for k, v in draft.tables.get("venue", {}).items() if k != "preset"}
-    tables = label_presets(given, where) if isinstance(given, list) else given
-    found = {}
-    for label, table in tables.items():
-        place = f"{where}, {label}"
-        if not isinstance(table, dict) or "preset" not in table:
-            raise ParameterError(
-                f"a venue of a comparison must be a table with a preset, got {table!r:.80}",
-                where=place,
-                cure="write [compare.venues.LABEL] with preset = 'binance-usdm:BTCUSDT'",
-            )
-        own = overlay(shared, table)
-        preset = split_preset(str(own["preset"]), place, folder)
-        found[str(label)] = build_venue(DraftTable(own, place, folder), preset)
-    return found
-
-
-def label_presets(texts: Sequence[str], where: str) -> dict[str, dict[str, Any]]:
-    names = Counter(text.partition(":")[0] for text in texts)
-    labels = [name if names[name := text.partition(":")[0]] == 1 else text for text in texts]
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
-        raise ParameterError(
-            f"the venues to compare must be different, {twice[0]} was given twice",
-            where=where,
-            cure="give another venue, or the same one with another @DATE",
-        )
-    return {label: {"preset": text} for label, text in zip(labels, texts, strict=True)}
-
-
-def build_accounts(draft: Draft, given: dict[str, Any]) -> dict[str, Account]:
-    """Return accounts by label: ``[account]`` with the fields of each label's table."""
-    where, shared = draft.locate("compare", ("accounts",)), draft.tables.get("account", {})
-    found = {}
-    for label, table in given.items():
-        place = f"{where}, {label}"
-        if not isinstance(table, dict):
-            raise ParameterError(
-                f"an account of a comparison must be a table, got {table!r:.80}",
-                where=place,
-                cure="write [compare.accounts.LABEL] with fields as in [account]",
-            )
-        with located(place):
-            found[label] = Account.from_dict(overlay(shared, table))
-    return found
 
 
 _LABELLED = re.compile(r"\s*([A-Za-z_][\w-]*)\s*=\s*(.+)", re.DOTALL)
@@ -233,13 +145,6 @@ FLAGS = (
     Key("compare", "policies", dict[str, Any], "--set", POLICY,
         "A parameter, LABEL.NAME=VALUE, or a field, account.NAME=VALUE; repeat for more.",
         read_setting_flags),
-    Key("compare", "venues", dict[str, Any], "--venue", VENUE,
-        "NAME:SYMBOL[@DATE] or FILE.toml:SYMBOL; repeat to compare venues.",
-        read_venue_flags),
-    Key("compare", "margins", str, "--margin", ACCOUNT,
-        "'cross' (default), 'isolated', or 'cross,isolated' to compare them.", read_margin_flag),
-    Key("compare", "accounts", Choice("shared", "separate"), "--accounts", COMPARISON,
-        "Several markets: one 'shared' account, or 'separate' ones, averaged."),
     *list_flags("compare"),
 )  # fmt: skip
 
@@ -247,10 +152,9 @@ FLAGS = (
 def compare(
     drafts: list[Draft], *, as_json: AsJson = False, save: Save = True, results: Results = RESULTS
 ) -> None:
-    """Compare accounts on one market, and report which differences are more than noise.
+    """Compare policies on one market, and report which differences are more than noise.
 
-    They differ in their policy, or in venue, account or margin mode. Several files must share data,
-    venue, account and signal: flags override all of them.
+    Several files must share data, venue, account and signal: flags override all of them.
     """
     policies = build_policies(drafts)
     for draft in drafts:
@@ -259,9 +163,7 @@ def compare(
     check_shared(drafts, experiments)
     market, _, terms = experiments[0]
     table = drafts[0].tables.get("compare", {})
-    given = ("policies", "venues", "accounts")
-    arguments = {name: entry for name, entry in table.items() if name not in given}
-    terms = replace_terms(drafts[0], terms)
+    arguments = {name: entry for name, entry in table.items() if name != "policies"}
     with (
         naming_source(drafts[0], "compare"),
         show_progress("comparing", "steps") as progress,
@@ -292,16 +194,12 @@ def print_comparison(done: Comparison, results: Path | None, *, as_json: bool) -
 def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
     """Build the policies, by label."""
     entries = list_policy_entries(drafts)
-    table = drafts[0].tables.get("compare", {})
-    varies = {name for name in ("venues", "accounts", "margins") if name in table}
-    varies -= {"accounts"} if isinstance(table.get("accounts"), str) else set()
-    if len(entries) < (1 if varies else 2):
+    if len(entries) < 2:
         found = f"got {', '.join(entries)} alone" if entries else "got none"
         raise ParameterError(
             f"a comparison needs two policies or more, {found}",
             where=drafts[0].command if drafts[0].file is None else str(drafts[0].file),
-            cure="add one: --policy vol-target --policy cppi, or compare the policy with itself by "
-            "--venue A --venue B or --margin cross,isolated; `backtest policies` lists policies",
+            cure="add one: --policy vol-target --policy cppi; `backtest policies` lists policies",
         )
     return {label: build_policy(each) for label, each in entries.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,6 @@ from backtest.compare.compared_accounts import (
     sample_returns,
     tabulate_accounts,
 )
-from backtest.compare.compared_terms import Row, list_rows
 from backtest.compare.comparison import Comparison
 from backtest.compare.pairs import LEAST_SAMPLES, BootstrapRules, tabulate_pairs
 from backtest.compare.separate_accounts import (
@@ -76,13 +75,11 @@ MOST_DRAWS = 1_000_000
 @checked_only("progress")
 def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets | Mapping[str, Market],
-    policies: ComparedPolicies | Policy,
+    policies: ComparedPolicies,
     *,
-    venue: Venue | Mapping[str, Venue] | None = None,
-    account: Account | None = None,
-    venues: Mapping[str, Any] | None = None,
-    accounts: Mapping[str, Account] | str | None = None,
-    margins: Sequence[str] | None = None,
+    venue: Venue | Mapping[str, Venue],
+    account: Account,
+    accounts: str = "shared",
     signal: Any = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
@@ -98,29 +95,21 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     decide: str | None = None,
     detail: Any = None,
 ) -> Comparison:
-    """Run several accounts on one market, and test which differences are more than noise.
-
-    The accounts differ in their policy, or in venue, account or margin mode: every policy is run
-    under every combination of these.
+    """Run several policies on one market, and test which differences are more than noise.
 
     Parameters
     ----------
     market, venue, account, signal, overlay, sampling, calendar, start, compile, decide, detail
         As in :func:`backtest.run`, the same for all.
     policies : mapping of str to Policy or Result, or a sequence of them
-        At least two, or one with several terms. A result must have been made on this market under
-        the same terms, and terms that do not vary. In a sequence the title of each policy is its
-        name, with the settings that differ if titles repeat.
-    venues, accounts : mapping of str to Venue or Account, optional
-        Several in place of ``venue`` and ``account``, by label. Prices and funding are those of the
-        market for all of them. Venues must have contracts of one kind, linear or inverse.
-        ``accounts="separate"``: every policy is run in each of several markets, in an account of
-        its own; see docs/compare.md.
-    margins : sequence of str, optional
-        ``["cross", "isolated"]``: margin modes, in place of that of the account.
+        At least two. A result must have been made on this market under the same terms. In a
+        sequence the title of each policy is its name, with the settings that differ if titles
+        repeat.
+    accounts : str
+        ``"shared"``: of several markets, one account holds all. ``"separate"``: every policy is run
+        in each market, in an account of its own; see docs/compare.md.
     baseline : str, optional
-        The account that the others are compared with; the first by default. Its name joins the
-        labels of what there are several of: ``"vol-target/hyperliquid/cross"``.
+        The policy that the others are compared with; the first by default.
     equal_risk : bool
         Whether to scale positions down, and run all again, until all have the volatility of the
         calmest one; see :mod:`backtest.compare.compared_accounts`.
@@ -150,13 +139,9 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """
-    wanted = accounts if isinstance(accounts, str) else "shared"
     market = with_clock(market, decide, detail, call="bt.compare")
-    is_separate, market = read_accounts(wanted, market, venue)
-    accounts = None if isinstance(accounts, str) else accounts
-    require_terms(venue, venues, account, accounts)
-    varies = not (venues is None and accounts is None and margins is None)
-    named = name_entries(policies, 1 if varies else 2)
+    is_separate, market = read_accounts(accounts, market, venue)
+    named = name_entries(policies)
     if is_separate:
         refuse_options(overlay=overlay, equal_risk=equal_risk)
     else:
@@ -164,30 +149,26 @@ def compare(  # noqa: PLR0913 - keywords, each with a default that is said
             market, signal, policy=None, venue=venue, account=account, overlay=overlay
         )
     signal = resolve_signals(signal, market, is_separate=is_separate)
-    given: Any = account  # of several, there is none
-    setting = SharedTerms(market, venue, given, signal, sampling, calendar, start, compile, overlay)
-    rows = list_rows(named, setting, venues=venues, accounts=accounts, margins=margins)
-    rows = {name: row._replace(is_separate=is_separate) for name, row in rows.items()}
-    base = check_baseline(baseline, tuple(rows))
+    setting = SharedTerms(
+        market, venue, account, signal, sampling, calendar, start, compile, overlay
+    )
+    base = check_baseline(baseline, tuple(named))
     rules = check_rules(confidence, draws, seed)
-    for name, row in rows.items():
-        for own in row.list_settings():
-            check_setting(own, {name: row.entry})
-    warn_of_last_prices(as_markets(setting.market))
-    on_done = count_accounts(progress, len(rows) * (2 if equal_risk else 1))
-    results: dict[str, Any] = {name: run_entry(name, row, on_done) for name, row in rows.items()}
+    names = setting.market.names if is_separate else ()
+    for own in map(setting.take_market, names) if is_separate else (setting,):
+        check_setting(own, named)
+    warn_of_last_prices(as_markets(market))
+    on_done = count_accounts(progress, len(named) * (2 if equal_risk else 1))
+    results: dict[str, Any] = {
+        name: run_entry(name, entry, setting, on_done, is_separate=is_separate)
+        for name, entry in named.items()
+    }
     scaled = None
     if equal_risk:
-        settings = {name: row.setting for name, row in rows.items()}
-        scaled = equalize_risk(results, settings, on_done)
+        scaled = equalize_risk(results, setting, on_done)
         results = {name: each.result for name, each in scaled.items()}
-    setting = rows[base].setting
     shared = describe_shared(results, setting, is_separate=is_separate)
-    extra: dict[str, Any] = {name: row.describe() for name, row in rows.items()}
-    done = compare_results(
-        results, setting, base, rules, shared,
-        scaled=scaled, terms=extra, progress=progress,
-    )  # fmt: skip
+    done = compare_results(results, setting, base, rules, shared, scaled=scaled, progress=progress)
     for caution in done.manifest["warnings"]:
         warn_caller(caution)
     return done
@@ -217,7 +198,6 @@ def compare_results(
     shared: Mapping[str, Any],
     *,
     scaled: Mapping[str, ScaledAccount] | None = None,
-    terms: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     sampled = sample_returns(results, setting)
@@ -234,7 +214,7 @@ def compare_results(
         "blocks": blocks,
         "warnings": find_cautions(len(sampled.free), scaled),
     }
-    manifest = build_manifest(shared, results, scaled, sampled, facts, terms)
+    manifest = build_manifest(shared, results, scaled, sampled, facts)
     index = next(iter(results.values())).returns.index
     returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
     free = pd.Series(sampled.free, index=index, name="risk_free")
@@ -275,24 +255,20 @@ def count_accounts(progress: Progress | None, total: int) -> Callable[[], None]:
     return lambda: None if progress is None else progress(next(done), total)
 
 
-def require_terms(venue: object, venues: object, account: object, accounts: object) -> None:
-    for name, one, several in (("venue", venue, venues), ("account", account, accounts)):
-        if one is None and several is None:
-            raise ParameterError(
-                f"a comparison needs {name} or {name}s",
-                where=Place(name, of="bt.compare"),
-                cure=f"pass {name}={name}, or {name}s={{'one': {name}, 'other': other}}",
-            )
-
-
-def run_entry(name: str, row: Row, on_done: Callable[[], None]) -> Result | SeparateAccounts:
-    entry = row.entry
+def run_entry(
+    name: str,
+    entry: Compared,
+    setting: SharedTerms,
+    on_done: Callable[[], None],
+    *,
+    is_separate: bool,
+) -> Result | SeparateAccounts:
     result: Result | SeparateAccounts
     try:
-        if row.is_separate:
-            result = run_separate(row.setting, entry)
+        if is_separate:
+            result = run_separate(setting, entry)
         else:
-            result = entry if isinstance(entry, Result) else row.setting.run(entry)
+            result = entry if isinstance(entry, Result) else setting.run(entry)
     except BacktestError as error:
         place = Phrase("policy {}: {}", repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error
@@ -328,7 +304,6 @@ def build_manifest(
     scaled: Mapping[str, ScaledAccount] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
-    terms: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     manifest: dict[str, Any] = to_plain(
         {
@@ -341,7 +316,6 @@ def build_manifest(
                     "result": result.manifest["id"],
                     "scale": 1.0 if scaled is None else scaled[name].scale,
                     "rest": 1.0 if scaled is None else scaled[name].rest,
-                    **(terms or {}).get(name, {}),
                 }
                 for name, result in results.items()
             },

@@ -139,7 +139,7 @@ class ScaledAccount(NamedTuple):
 
 def equalize_risk(
     results: Mapping[str, Result],
-    settings: Mapping[str, SharedTerms],
+    setting: SharedTerms,
     on_done: Callable[[], None],
 ) -> dict[str, ScaledAccount]:
     known = {name: result.metrics["volatility"] for name, result in results.items()}
@@ -154,7 +154,7 @@ def equalize_risk(
     for name, result in results.items():
         found[name] = ScaledAccount(result, 1.0, known[name], min(moving))
         if known[name] > LEAST_DEVIATION:
-            found[name] = search_scale(name, found[name], settings[name])
+            found[name] = search_scale(name, found[name], setting)
         on_done()
     return found
 

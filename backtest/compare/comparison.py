@@ -55,7 +55,7 @@ WHOLE_HEADS = {
 
 
 class Comparison(ComparisonRecord, SavedResult):
-    """Several accounts on the same market and signal: of several policies, or on several terms.
+    """Several policies on the same market and terms.
 
     Attributes
     ----------
@@ -73,8 +73,7 @@ class Comparison(ComparisonRecord, SavedResult):
     risk_free : Series
         The risk-free return of the same periods.
     manifest : mapping
-        Data, venue, account, policies, settings and versions. Where terms differ, ``policies`` has
-        the ``terms``, venue and account of each, and those on top are the baseline's.
+        Data, venue, account, policies, settings and versions.
     results : mapping of str to Result, or None
         The results of the policies, scaled at equal risk; None in a loaded comparison.
     """

@@ -117,10 +117,7 @@ def write_summary(comparison: ComparisonRecord) -> str:
 def describe_policies(comparison: ComparisonRecord) -> Iterator[str]:
     manifest, data = comparison.manifest, comparison.manifest["data"]
     policies = manifest["policies"]
-    named = [
-        f"{name}: {'; '.join(filter(None, (policies[name]['text'], policies[name].get('terms'))))}"
-        for name in comparison.names
-    ]
+    named = [f"{name}: {policies[name]['text']}" for name in comparison.names]
     yield from format_paragraph("Policies", *named)
     name = data["instrument"] or "unnamed instrument"
     notes = ["SYNTHETIC: these prices are made up"] if data["synthetic"] else []
@@ -360,11 +357,6 @@ def list_notices(comparison: ComparisonRecord) -> Iterator[str]:
         yield f"{name} was ruined {tell_ruin(comparison, name)}: no trade since; {AFTER_RUIN}."
     if len(comparison.lost) > 1:
         yield f"Nothing is compared between lost accounts: {', '.join(comparison.lost)}."
-    if any(each.get("terms") for each in comparison.manifest["policies"].values()):
-        yield (
-            "The accounts differ in their terms. Venue and account under assumptions are those of "
-            f"{comparison.baseline}."
-        )
     if comparison.is_equal_risk:
         yield (
             "At equal risk: positions were scaled by factors known only afterwards, to compare "

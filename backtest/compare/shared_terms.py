@@ -1,4 +1,4 @@
-"""The terms that all accounts of a comparison share, and the names of the accounts."""
+"""The terms that all accounts of a comparison share, and the names of the policies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from backtest.base import (
     to_plain,
 )
 from backtest.engine import Directions, Result, read_directions, run
-from backtest.engine.run_warnings import OF_EACH_RUN
 from backtest.market import as_given, as_markets
 from backtest.policy import Policy
 from backtest.sweep import pick
@@ -88,12 +87,10 @@ class SharedTerms(NamedTuple):
     def describe_signal(self) -> str:
         return self.read_directions().describe()
 
-    def run(self, policy: Policy, **changes: Any) -> Result:
-        terms = {**self._asdict(), **changes}
-        known = OF_EACH_RUN if changes else (LastPriceWarning,)  # already shown
+    def run(self, policy: Policy) -> Result:
+        terms = self._asdict()
         with warnings.catch_warnings():
-            for category in known:
-                warnings.simplefilter("ignore", category)
+            warnings.simplefilter("ignore", LastPriceWarning)  # already shown
             result: Result = run(terms.pop("market"), policy, **terms)
             return result
 
@@ -159,11 +156,9 @@ def check_result(name: str, result: Result, setting: SharedTerms) -> None:
 # ------------------------------------------------------------------------------------------ names
 
 
-def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[str, Compared]:
+def name_entries(policies: ComparedPolicies) -> dict[str, Compared]:
     where = "bt.compare, policies"
-    if isinstance(policies, Policy | Result) and least == 1:
-        named = name_uniquely([policies])
-    elif isinstance(policies, Mapping):
+    if isinstance(policies, Mapping):
         named = dict(policies)
     elif isinstance(policies, Sequence) and not isinstance(policies, str):
         named = name_uniquely([check_entry(each, where) for each in policies])
@@ -173,7 +168,7 @@ def name_entries(policies: ComparedPolicies | Compared, least: int = 2) -> dict[
         if not isinstance(name, str) or not name.strip():
             raise entries_error(f"got the name {name!r}")
         check_entry(entry, f"{where}[{name!r}]")
-    if len(named) < least:
+    if len(named) < 2:
         raise entries_error(f"got {len(named)}")
     return named
 

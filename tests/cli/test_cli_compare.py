@@ -201,35 +201,10 @@ def test_a_table_is_checked_key_by_key(capsys, folder, content, words):
     assert words in err
 
 
-def test_flags_and_files_compare_venues_and_margins(tmp_path, capsys):
-    """Rows are labeled by venue and mode; a file may change single fields of each."""
-    short = ("--to", "2023-02-05", "--no-compile", "--no-save", "--json", "--draws", "99")
-    words = ("--policy", "constant", "--confidence", "0.9", *short)
-    presets = ("--venue", "binance-usdm:BTCUSDT", "--venue", "hyperliquid:BTC")
-    modes = ("--margin", "cross,isolated", "--venue-leverage", "5")
-    assert main(["compare", *words, *presets, *modes, "--baseline", "hyperliquid/cross"]) == 0
-    found = json.loads(capsys.readouterr().out)["comparison"]
-    names = ["binance-usdm/cross", "binance-usdm/isolated"]
-    names += ["hyperliquid/cross", "hyperliquid/isolated"]
-    assert (list(found["policies"]), found["baseline"]) == (names, "hyperliquid/cross")
-    file = tmp_path / "terms.toml"
-    file.write_text(
-        "[compare.policies.hold]\nname = 'constant'\n"
-        "[compare.venues.plain]\npreset = 'binance-usdm:BTCUSDT'\n"
-        "[compare.venues.dear]\npreset = 'binance-usdm:BTCUSDT'\nfees = {taker = 0.001}\n"
-        "[compare.accounts.small]\ncapital = 1000\n[compare.accounts.large]\ncapital = 1e6\n"
-    )
-    assert main(["compare", str(file), "--confidence", "0.9", *short]) == 0
-    found = json.loads(capsys.readouterr().out)["comparison"]["policies"]
-    assert list(found) == ["plain/small", "plain/large", "dear/small", "dear/large"]
-    assert found["dear/large"]["venue"]["fees"]["taker"] == 0.001
-    assert found["dear/large"]["account"]["capital"] == 1e6
-
-
 @pytest.mark.parametrize(("words", "message"), [
-    (("--margin", "cross,isolatd"), "margin must be one of cross, isolated"),
-    (("--venue", "binance-usdm:BTCUSDT", "--venue", "binance-usdm:BTCUSDT"), "be different"),
-    (("--venue", "binance-usdm:BTCUSDT", "--venue", "hyperlqd:BTC"), "did you mean"),
+    (("--policy", "kelly", "--margin", "cross,isolated"), "margin must be"),
+    (("--policy", "kelly", "--venue", "hyperlqd:BTC"), "did you mean"),
+    ((), "a comparison needs two policies or more, got constant alone"),
     (("--policy", "kelly", "--accounts", "separate"), "give --data for each"),
     (("--policy", "kelly", "--accounts", "apart"), "'shared' or 'separate', got 'apart'"),
 ])  # fmt: skip

@@ -198,8 +198,7 @@ def describe_provenance(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]
     several = manifest.get("policies", {})
     policies = several or {"": manifest["policy"]}
     for name, policy in policies.items():
-        text = str(policy.get("text", policy.get("name")))
-        yield f"policy {name}".strip(), ", ".join(filter(None, (text, policy.get("terms"))))
+        yield f"policy {name}".strip(), str(policy.get("text", policy.get("name")))
     hashes = sorted({str(policy["source_hash"]) for policy in policies.values()})
     yield "policy source hash", ", ".join(hashes)
     if overlay := manifest.get("overlay"):
