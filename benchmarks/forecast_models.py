@@ -43,9 +43,7 @@ from backtest.risk.paths.resampled import REVERSION
 COINS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
 LEVERS = tuple(side * lever for lever in (5.0, 10.0, 20.0) for side in (1.0, -1.0))
 DAYS = (1, 7, 30)
-MODELS = (
-    "filtered", "stationary", "block", "garch", "gbm", "merton", "kou", "heston", "regimes",
-)  # fmt: skip
+MODELS = ("filtered", "stationary", "garch", "gbm", "merton")
 CLOSED = ("normal", "normal 3d", "student 3d", "student4 3d")
 STEP = 8 * 24
 """Bars from one date to the next."""

@@ -9,20 +9,18 @@ import numpy as np
 from backtest.base.units import FloatArray
 
 
-def find_block_length(series: FloatArray, *, is_stationary: bool = True) -> float:
-    """Return the best mean length of blocks for a bootstrap of the mean of a series.
+def find_block_length(series: FloatArray) -> float:
+    """Return the best mean length of blocks for a stationary bootstrap of the mean of a series.
 
     Parameters
     ----------
     series : FloatArray of shape (n,)
         At least 8 values; it is NaN if they do not vary.
-    is_stationary : bool
-        Whether lengths are geometric (stationary bootstrap) or all the same (circular).
 
     Notes
     -----
-    b = (2 G^2 n / D)^(1/3), G = sum_k w_k |k| R_k, D = c (sum_k w_k R_k)^2, R_k the autocovariance
-    at lag k, w_k = min(1, 2 (1 - |k| / M)), c = 2 (stationary) or 4/3, at most
+    b = (2 G^2 n / D)^(1/3), G = sum_k w_k |k| R_k, D = 2 (sum_k w_k R_k)^2, R_k the autocovariance
+    at lag k, w_k = min(1, 2 (1 - |k| / M)), at most
     min(3 sqrt(n), n / 3). M is twice the first lag after which max(5, log10 n) autocorrelations in
     a row are below 2 sqrt(log10 n / n). Source: Politis and White (2004), Automatic Block-Length
     Selection for the Dependent Bootstrap, Econometric Reviews 23(1), with the correction of Patton,
@@ -41,7 +39,7 @@ def find_block_length(series: FloatArray, *, is_stationary: bool = True) -> floa
         moment += 2.0 * weight * lag * covariances[lag]
         total += 2.0 * weight * covariances[lag]
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = (2.0 if is_stationary else 4.0 / 3.0) * total**2
+        spread = 2.0 * total**2
         length = (2.0 * moment**2 / spread) ** (1.0 / 3.0) * n ** (1.0 / 3.0)
     return float(min(length, math.ceil(min(3.0 * math.sqrt(n), n / 3.0))))
 

@@ -302,8 +302,7 @@ KEYS = (
     Key("options", "max_age", str, text="Largest age of the last surface (14d)."),
 
     Key("paths", "model", str, "--model", PATHS,
-        "Model of the paths: filtered (default), stationary, block, gbm, merton, kou, heston, "
-        "garch or regimes."),
+        "Model of the paths: filtered (default), stationary, gbm, merton or garch."),
     Key("paths", "paths", int, "--paths", PATHS, "Number of paths (10000)."),
     Key("paths", "horizon", str, "--horizon", PATHS, "Length of the paths (30d)."),
     Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),

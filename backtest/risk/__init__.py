@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from backtest.risk.liquidation.path_events import find_first
     from backtest.risk.liquidation.risk_question import count_bars
     from backtest.risk.liquidation.runner_arguments import make_runner
-    from backtest.risk.paths.changing_volatility import Garch, Heston, Regimes
-    from backtest.risk.paths.diffusions import GBM, Kou, Merton
     from backtest.risk.paths.funding_process import summarize_funding
     from backtest.risk.paths.path_model import PathModel, describe_drift
     from backtest.risk.paths.path_set import Paths, check_paths
-    from backtest.risk.paths.resampled import Block, Filtered, Stationary, block_length
+    from backtest.risk.paths.parametric_models import GBM, Garch, Merton
+    from backtest.risk.paths.resampled import Filtered, Stationary, block_length
     from backtest.risk.paths.simulate_paths import simulate_paths
     from backtest.risk.scenarios.scenario import Scenario
     from backtest.risk.scenarios.stress import crashes, stress

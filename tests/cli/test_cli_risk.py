@@ -168,9 +168,9 @@ def test_paths_of_several_instruments_are_shown_and_written(capsys, tmp_path):
     assert main([*given, "--model", "gbm", "--correlation", "0.9", "--write", "out"]) == 0
     assert "ETHUSDT" in capsys.readouterr().out
     assert (tmp_path / "out" / "path-0" / "ETHUSDT").is_dir()
-    assert main([*given, "--model", "block", "--json"]) == 0
+    assert main([*given, "--model", "stationary", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["spread"]) == {"BTCUSDT", "ETHUSDT"}
-    assert main([*given, "--model", "block", "--correlation", "0.9"]) == 2
+    assert main([*given, "--model", "stationary", "--correlation", "0.9"]) == 2
     assert "resampled history has correlations" in capsys.readouterr().err
 
 

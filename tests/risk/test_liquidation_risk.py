@@ -79,53 +79,21 @@ def test_auto_mirrors_paths_where_the_model_has_mirrored_ones():
 
 
 @pytest.mark.slow
-def test_kou_paths_pass_a_level_as_often_as_kou_and_wang_say():
-    model = models.Kou(volatility=0.5, jumps=50, up=0.4, up_size=0.02, down_size=0.03)
+def test_paths_with_jumps_find_the_closed_form():
+    """Jumps of about -1 liquidate: the account lives without one, and where a GBM of the rest does.
+
+    Of 20 jumps a year, 7 days have none with a probability of exp(-20 7 / 365) = 0.681.
+    """
+    model = models.Merton(volatility=0.5, jumps=20, jump_mean=-1.0, jump_deviation=0.01)
     drawn = bt.simulate_paths(still_market(), model, paths=20_000, horizon="7d", seed=6)
     risk = bt.liquidation_risk(
         drawn, Hold(8.0), **TERMS, method="plain", horizons=("7d",), confidence=0.9999
     )
-    wanted = kou_passage(model, liquidation_distance(8.0), 7 / 365)
+    drift = -0.5 * 0.5**2 + 20 * (1.0 - math.exp(-1.0 + 0.5 * 0.01**2))
+    touched = touch_probability(liquidation_distance(8.0), 0.5, 7 / 365, drift=drift)
+    wanted = 1.0 - math.exp(-20 * 7 / 365) * (1.0 - touched)
     row = risk.table.iloc[0]
     assert row.p_liquidation_low <= wanted <= row.p_liquidation_high
-
-
-def kou_passage(model: models.Kou, level: float, years: float) -> float:
-    """Return the probability that the log price falls to a level (Kou and Wang 2003, theorem 3.1).
-
-    The log price is mirrored, so that the level is above: jumps up have rate 1 / down_size.
-    """
-    s2, rate = model.volatility**2, model.jumps
-    p, one, two = 1 - model.up, 1 / model.down_size, 1 / model.up_size
-    growth = model.up / (1 - model.up_size) + (1 - model.up) / (1 + model.down_size) - 1
-    mu = -(model.drift - 0.5 * s2 - rate * growth)
-
-    def transform(a: float) -> float:
-        # mu x + s2 x^2 / 2 + rate (p one / (one - x) + q two / (two + x) - 1) = a, times
-        # (one - x)(two + x), is a polynomial in x with two positive roots
-        product = np.polymul([s2 / 2, mu, -(rate + a)], [-1, one - two, one * two])
-        jumps = rate * np.array([p * one - (1 - p) * two, p * one * two + (1 - p) * two * one])
-        roots = np.roots(np.polyadd(product, jumps)).real
-        b1, b2 = sorted(roots[roots > 0])
-        first = (one - b1) / one * b2 / (b2 - b1) * math.exp(b1 * level)
-        second = (b2 - one) / one * b1 / (b2 - b1) * math.exp(b2 * level)
-        return (first + second) / a
-
-    return stehfest(transform, years)
-
-
-def stehfest(transform, t: float, n: int = 12) -> float:
-    """Return the inverse Laplace transform at t (Stehfest 1970, Algorithm 368)."""
-    half, total = n // 2, 0.0
-    for k in range(1, n + 1):
-        weight = sum(
-            j**half * math.factorial(2 * j)
-            / (math.factorial(half - j) * math.factorial(j) * math.factorial(j - 1)
-               * math.factorial(k - j) * math.factorial(2 * j - k))
-            for j in range((k + 1) // 2, min(k, half) + 1)
-        )  # fmt: skip
-        total += (-1) ** (k + half) * weight * transform(k * math.log(2) / t)
-    return total * math.log(2) / t
 
 
 @pytest.mark.parametrize("name", ["filtered", "gbm"])

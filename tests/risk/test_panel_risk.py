@@ -47,7 +47,7 @@ def test_the_same_market_twice_at_half_the_size_has_the_risk_of_one_account(mode
 ])  # fmt: skip
 def test_a_path_is_bit_for_bit_the_run_on_it(terms):
     market = bt.Markets({"A": sample(), "B": sample(1)})
-    paths = bt.simulate_paths(market, models.Block(block=24.0), paths=3, horizon="1d", seed=1)
+    paths = bt.simulate_paths(market, models.Stationary(block=24.0), paths=3, horizon="1d", seed=1)
     for policy in (Hold(8.0), {"A": Hold(5.0), "B": VolTarget(target=2.0, half_life=12.0)}):
         account = free_account(**terms)
         given = {"venue": free_venue(), "account": account, "compile": False}
@@ -114,7 +114,7 @@ def test_the_largest_leverage_of_the_same_market_twice_is_that_of_one():
 @pytest.mark.slow
 def test_compiled_and_plain_lives_are_the_same_bits():
     market = bt.Markets({"A": sample(), "B": sample(1)})
-    paths = bt.simulate_paths(market, models.Block(block=24.0), paths=4, horizon="1d", seed=1)
+    paths = bt.simulate_paths(market, models.Stationary(block=24.0), paths=4, horizon="1d", seed=1)
     lives = []
     for is_compiled in (True, False):
         runner = make_runner(

@@ -33,26 +33,22 @@ def test_blocks_of_a_trending_history_have_no_drift_either():
     """Rows that follow each other rise together: the mean of a product is not that of means."""
     wave = 0.002 * np.sin(np.arange(3000) / 80.0) + 0.002 * noise(3000, 1)
     trending = with_returns(wave + 0.0005)
-    for model in (models.Stationary(block=100.0), models.Block(block=100.0)):
-        ratio = bt.simulate_paths(trending, model, paths=4000, horizon="14d", seed=3).closes()
-        ends = ratio[:, -1] / ratio[:, 0]
-        assert ends.mean() == pytest.approx(1.0, abs=4.0 * ends.std() / math.sqrt(4000))
+    model = models.Stationary(block=100.0)
+    ratio = bt.simulate_paths(trending, model, paths=4000, horizon="14d", seed=3).closes()
+    ends = ratio[:, -1] / ratio[:, 0]
+    assert ends.mean() == pytest.approx(1.0, abs=4.0 * ends.std() / math.sqrt(4000))
 
 
-@pytest.mark.parametrize(
-    ("model", "restarts"),
-    [(models.Stationary(block=2.0), (0.5, 0.5)), (models.Block(block=2.0), (0.0, 1.0))],
-)
-def test_the_growth_of_blocks_by_enumeration(model, restarts):
+def test_the_growth_of_blocks_by_enumeration():
     history = with_returns(np.array([0.0, 0.01, -0.02, 0.03, 0.005]))
-    drawn = bt.simulate_paths(history, model, paths=1, horizon="3h")
+    drawn = bt.simulate_paths(history, models.Stationary(block=2.0), paths=1, horizon="3h")
     moves = np.log(history.close[1:] / history.close[:-1])
     total = 0.0
     for rows in itertools.product(range(4), repeat=3):
         chance = 0.25
-        for t, restart in enumerate(restarts, 1):  # of the second and the third bar
+        for t in (1, 2):  # the second and the third bar begin a block with a probability of a half
             follows = rows[t] == (rows[t - 1] + 1) % 4
-            chance *= 0.25 * restart + (1.0 - restart) * follows
+            chance *= 0.5 * 0.25 + 0.5 * follows
         total += chance * math.exp(moves[list(rows)].sum())
     table = drawn.leader.source.rows
     taken = table.growth[1:].sum() + 3 * table.terms[8]

@@ -1,4 +1,4 @@
-"""Paths against closed forms: bars of Brownian motion, moments of models, shares of regimes."""
+"""Paths against closed forms: bars of Brownian motion, moments of models."""
 
 import math
 
@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.features.first_passage import touch_probability
-from backtest.risk.paths.garch_fit import fit_student_garch
+from backtest.risk.paths.model_fits import fit_student_garch
 from backtest.risk.paths.path_model import PathModel
 from tests.fast_cases import every_nth
 
@@ -88,16 +88,6 @@ def test_merton_has_its_variance_and_kurtosis():
     check_moments(moves, variance, fourth / variance**2, drift=0.0)
 
 
-def test_kou_has_its_variance_and_kurtosis():
-    # variance s^2 + 2 l (p a^2 + q b^2), fourth cumulant 24 l (p a^4 + q b^4), a year
-    model = models.Kou(volatility=0.4, jumps=80, up=0.4, up_size=0.03, down_size=0.04)
-    moves = log_moves(model, 40_000, "30d", "1d")
-    years = 30 / 365
-    variance = (0.16 + 160 * (0.4 * 0.03**2 + 0.6 * 0.04**2)) * years
-    fourth = 24 * 80 * (0.4 * 0.03**4 + 0.6 * 0.04**4) * years
-    check_moments(moves, variance, fourth / variance**2, drift=0.0)
-
-
 def check_moments(moves: np.ndarray, variance: float, kurtosis: float, drift: float) -> None:
     error = math.sqrt(variance / len(moves))
     growth = np.exp(moves)
@@ -108,36 +98,6 @@ def check_moments(moves: np.ndarray, variance: float, kurtosis: float, drift: fl
     excess = np.mean((moves - moves.mean()) ** 4) / moves.var() ** 2 - 3.0
     assert excess == pytest.approx(kurtosis, abs=0.25)
     assert error > 0.0
-
-
-@pytest.mark.slow
-def test_heston_has_its_mean_variance():
-    # without correlation Var ln S_T = E[int v] + Var[int v] / 4, and
-    # E[int v] = theta T + (v0 - theta) (1 - e^(-kT)) / k = 0.04 * 30/365 + ...
-    model = models.Heston(
-        variance_now=1.0, variance_mean=0.4, pull=12.0, volatility_of_variance=1.0
-    )
-    moves = log_moves(model, 8000, "30d")
-    years, k = 30 / 365, 12.0
-    mean = 0.4 * years + 0.6 * (1 - math.exp(-k * years)) / k
-    assert np.exp(moves).mean() == pytest.approx(1.0, abs=0.015)
-    # E[ln S] = -E[int v] / 2, exactly
-    assert moves.mean() == pytest.approx(-0.5 * mean, abs=5 * math.sqrt(mean / 8000))
-    assert moves.var() == pytest.approx(mean, rel=0.08)
-
-
-def test_heston_has_its_kurtosis():
-    # from its mean, without correlation: X = -I/2 + sqrt(I) Z with I = int v, whose variance is
-    # w = theta xi^2 (k T - 2 (1 - e^(-kT)) + (1 - e^(-2kT)) / 2) / k^3 as Cov(v_s, v_t) is
-    # theta xi^2 / 2k (e^(-k(t-s)) - e^(-k(t+s))). E X^4 ~ 3 E[I^2]: the excess is 3 w / (theta T)^2
-    model = models.Heston(variance_now=0.3, variance_mean=0.3, pull=8.0, volatility_of_variance=2.0)
-    moves = log_moves(model, 60_000, "30d", "12h")
-    years, k = 30 / 365, 8.0
-    decay = math.exp(-k * years)
-    shape = k * years - 2 * (1 - decay) + (1 - decay**2) / 2
-    spread = 0.3 * 4.0 * shape / k**3
-    excess = np.mean((moves - moves.mean()) ** 4) / moves.var() ** 2 - 3.0
-    assert excess == pytest.approx(3 * spread / (0.3 * years) ** 2, abs=0.15)
 
 
 def test_garch_keeps_its_mean_variance_and_student_tails():
@@ -153,18 +113,7 @@ def test_garch_keeps_its_mean_variance_and_student_tails():
         models.Garch(omega=1e-6, alpha=0.2, beta=0.85)
 
 
-def test_regimes_are_visited_in_their_stationary_shares():
-    # stays of 90 and 30 bars: a quarter of the time in stress; var = 0.75 * 0.04 + 0.25 * 1
-    model = models.Regimes(calm_volatility=0.2, stress_volatility=1.0, calm_bars=90, stress_bars=30)
-    assert model.stress_share == 0.25
-    drawn = bt.simulate_paths(flat_market(), model, paths=2000, horizon="30d", seed=4)
-    moves = np.diff(np.log(drawn.closes()), axis=1)
-    assert moves.var() * HOURS == pytest.approx(0.75 * 0.04 + 0.25, rel=0.03)
-
-
-@pytest.mark.parametrize(
-    "name", every_nth(["merton", "kou", "regimes", "heston", "garch", "gbm"], 3)
-)
+@pytest.mark.parametrize("name", every_nth(["merton", "garch", "gbm"], 3))
 def test_fits_find_the_variance_of_the_data(name):
     market = bt.Market.sample()
     drawn = bt.simulate_paths(market, name, paths=2000, horizon="10d", seed=1)
@@ -181,14 +130,6 @@ def test_a_fit_recovers_what_was_simulated():
     assert found.volatility == pytest.approx(0.5, rel=0.03)
     assert found.jumps == pytest.approx(150, rel=0.35)
     assert found.jump_deviation == pytest.approx(0.03, rel=0.2)
-    chain = models.Regimes(
-        calm_volatility=0.3, stress_volatility=1.2, calm_bars=200, stress_bars=50
-    )
-    path = bt.simulate_paths(flat_market(), chain, paths=1, horizon="730d", seed=8)[0]
-    again = models.Regimes.fit(path)
-    assert again.calm_volatility == pytest.approx(0.3, rel=0.05)
-    assert again.stress_volatility == pytest.approx(1.2, rel=0.08)
-    assert again.stress_bars == pytest.approx(50, rel=0.4)
 
 
 def test_watched_at_closes_only_the_barrier_is_shifted():

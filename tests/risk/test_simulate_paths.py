@@ -12,7 +12,7 @@ from backtest import paths as models
 from backtest.risk.paths.resampled import find_long_run, find_row_scale
 from tests.fast_cases import every_nth
 
-NAMES = ["filtered", "stationary", "block", "gbm", "merton", "kou", "heston", "garch", "regimes"]
+NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +84,6 @@ def test_blocks_have_their_length_and_rows_are_equally_likely(market):
     assert (
         abs(counts.reshape(-1)[:1992].reshape(8, -1).sum(axis=1) / 249 / expected - 1).max() < 0.1
     )
-    fixed = bt.simulate_paths(market, models.Block(block=24), paths=9, horizon="10d", seed=2)
-    rows = fixed.draw(0, 9).rows.reshape(9, -1)[:, 1:]
-    breaks = np.flatnonzero(rows[0, 1:] != rows[0, :-1] + 1) + 1
-    assert set(breaks % 24) <= {0}
 
 
 @pytest.mark.slow
@@ -164,7 +160,7 @@ def test_mirrored_paths_are_opposite(market):
     prices = drawn.draw(0, 2).prices.reshape(4, 2, -1)[:, :, 1:] / market.close[-1]
     assert np.allclose(prices[1, 0] * prices[2, 1], 1.0, atol=1e-13)  # a high is the other's low
     with pytest.raises(bt.ParameterError, match="normal random numbers"):
-        bt.simulate_paths(market, "block", antithetic=True)
+        bt.simulate_paths(market, "stationary", antithetic=True)
 
 
 def test_a_start_in_the_past_uses_no_later_bar(market):
@@ -203,9 +199,7 @@ def test_bad_arguments_are_refused(market, settings, words):
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: models.GBM(volatility=math.nan), "volatility must be a number"),
     (lambda: models.GBM(volatility=0.0), "over 0"),
-    (lambda: models.Kou(0.5, 10, 1.5, 0.1, 0.1), "up must be"),
-    (lambda: models.Heston(0.5, 0.5, 1.0, 1.0, correlation=2.0), "correlation must be"),
-    (lambda: models.Regimes(0.3, 1.0, 0.5, 20), "calm_bars must be"),
+    (lambda: models.Merton(0.5, 10, 6.0, 0.1), "jump_mean must be"),
     (lambda: models.Stationary(block=0.0), "block must be"),
     (lambda: models.GBM(sigma=1.0), "sigma"),
 ])  # fmt: skip

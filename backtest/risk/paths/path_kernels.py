@@ -29,10 +29,8 @@ from backtest.risk.paths.draw_kernels import (
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
 
-KERNELS = ("walk_jumps", "walk_heston", "walk_garch", "walk_regimes", "lay_marks", "walk_funding")
+KERNELS = ("walk_jumps", "walk_garch", "lay_marks", "walk_funding")
 
-NORMAL_JUMPS = 1.0
-"""Kind of jumps: normal; otherwise double exponential."""
 MOST_JUMPS = 40
 FUNDING = np.uint64(0x8CB92BA72F3D8DD7)
 MOST_MOVE = 0.9
@@ -50,16 +48,6 @@ def write_prices(
     prices[2, i] = min(last * grow(low), last, close)
     prices[3, i] = close
     return close
-
-
-def draw_jump(key: np.uint64, t: int, place: int, terms: FloatArray) -> float:
-    u = draw_uniform(key, t, place)
-    if terms[4] == NORMAL_JUMPS:
-        normal: float = terms[5] + terms[6] * draw_normal(key, t, place + 1, False)
-        return normal
-    size: float = -math.log(draw_uniform(key, t, place + 1))
-    size *= terms[6] if u < terms[5] else -terms[7]
-    return size
 
 
 def cross_jumps(
@@ -88,7 +76,7 @@ def cross_jumps(
         high, low = max(high, at + up), min(low, at + down)
         at += move
         if i < count:
-            at += draw_jump(jump, t, place + 2, terms)
+            at += terms[4] + terms[5] * draw_normal(jump, t, place + 3, False)
             high, low = max(high, at), min(low, at)
     return at, high, low
 
@@ -105,9 +93,8 @@ def walk_jumps(
     """Write paths of a Brownian motion with jumps.
 
     ``terms`` are, per bar: mean and variance of the continuous part, the expected number of jumps,
-    the probability that those of a bar are common to all instruments, the kind of jumps, and their
-    parameters: mean and standard deviation, or the probability of a jump up and the mean sizes of
-    jumps up and down.
+    the probability that those of a bar are common to all instruments, and mean and standard
+    deviation of a jump.
     """
     mean, variance, jumps = terms[0], terms[1], terms[2]
     deviation = math.sqrt(variance)
@@ -130,40 +117,6 @@ def walk_jumps(
                     key, own, jump, t, terms, count, steps, is_mirrored, loads
                 )
             last = write_prices(prices, p * width + t, last, x, high, low)
-
-
-def walk_heston(
-    prices: FloatArray,
-    keys: IntArray,
-    mirrored: IntArray,
-    width: int,
-    steps: int,
-    terms: FloatArray,
-    loads: FloatArray,
-) -> None:
-    """Write paths with a variance of its own, by Euler steps with full truncation.
-
-    ``terms``: growth per bar, variance per bar now and in the mean, pull to it per bar, volatility
-    of the variance, correlation. Source: Lord, Koekkoek and van Dijk (2010), A Comparison of Biased
-    Simulation Schemes for Stochastic Volatility Models, Quantitative Finance 10(2).
-    """
-    growth, now, mean, pull, spread, rho = (
-        terms[0], terms[1], terms[2], terms[3], terms[4], terms[5],
-    )  # fmt: skip
-    rest = math.sqrt(1.0 - rho * rho)
-    for p in range(len(mirrored)):
-        is_mirrored = mirrored[p] != 0
-        last, raw = prices[3, p * width], now
-        for t in range(1, width):
-            key = keys[p]
-            own = pick_key(key, t, loads)
-            variance = max(raw, 0.0)
-            z = draw_joint(key, t, 0, is_mirrored, loads)
-            x = growth - 0.5 * variance + math.sqrt(variance) * z
-            high, low = draw_extremes(own, t, 32, x, variance, steps, is_mirrored)
-            last = write_prices(prices, p * width + t, last, x, high, low)
-            shock = rho * z + rest * draw_normal(own, t, 2, is_mirrored)
-            raw += pull * (mean - variance) + spread * math.sqrt(variance) * shock
 
 
 def walk_garch(
@@ -200,31 +153,6 @@ def walk_garch(
             last = write_prices(prices, p * width + t, last, x, high, low)
             weight = alpha + (gamma if surprise < 0.0 else 0.0)
             variance = min(omega + weight * surprise * surprise + beta * variance, terms[7])
-
-
-def walk_regimes(
-    prices: FloatArray,
-    keys: IntArray,
-    mirrored: IntArray,
-    width: int,
-    steps: int,
-    terms: FloatArray,
-    loads: FloatArray,
-) -> None:
-    for p in range(len(mirrored)):
-        is_mirrored = mirrored[p] != 0
-        last = prices[3, p * width]
-        chance = terms[0]
-        for t in range(1, width):
-            key = keys[p]
-            is_stress = draw_uniform(key, t, 1) < chance
-            mean = terms[5] if is_stress else terms[3]
-            variance = terms[6] if is_stress else terms[4]
-            x = mean + math.sqrt(variance) * draw_joint(key, t, 0, is_mirrored, loads)
-            own = pick_key(key, t, loads)
-            high, low = draw_extremes(own, t, 32, x, variance, steps, is_mirrored)
-            last = write_prices(prices, p * width + t, last, x, high, low)
-            chance = 1.0 - terms[2] if is_stress else terms[1]
 
 
 def lay_marks(

@@ -44,7 +44,7 @@ class RowTable(NamedTuple):
     first: IntArray
     rates: FloatArray
     residuals: FloatArray
-    kind: FloatArray
+    length: float
     terms: FloatArray
     growth: FloatArray
 
@@ -114,7 +114,7 @@ def tabulate_rows(
     before = np.concatenate([[np.nan], history.close[:-1]])
     prices = (history.open, history.high, history.low, history.close)
     marks = (history.mark_open, history.mark_high, history.mark_low, history.mark_close)
-    scale = model.volatilities(history) if hasattr(model, "volatilities") else np.ones(len(before))
+    scale = model.volatilities(history)  # type: ignore[attr-defined] # resampled
     mean = float(np.mean(history.volume))
     own = calendar.row_phases
     n_phases = int(max(own.max(), calendar.phases.max())) + 1
@@ -141,14 +141,14 @@ def tabulate_rows(
         first=np.array([rows[0] if len(rows) else -1 for rows in lists], np.int64),
         rates=rates,
         residuals=funding.tabulate_residuals(history),
-        kind=np.array([model.block, float(model.varies)]),  # type: ignore[attr-defined] # resampled
+        length=float(model.block),  # type: ignore[attr-defined] # resampled
         terms=np.array([terms[0], float(is_scaled), *terms[1:], *cumulants]),
         growth=np.zeros(len(calendar.time)),
     )
     states = np.zeros((2, 2, history.n_bars))
     compile_module(row_kernels).expect_growth(
         table.growth, states[0], states[1], single, calendar.phases, table.starts, table.counts,
-        own, table.first, table.kind, table.terms,
+        own, table.first, table.length, table.terms,
     )  # fmt: skip
     return table
 
@@ -225,8 +225,8 @@ def write_rows(
     width = len(calendar.time)
     kernels = compile_module(row_kernels)
     kernels.choose_rows(
-        rows, keys, width, calendar.phases, table.starts, table.counts,
-        calendar.row_phases, table.first, table.kind,
+        rows, keys, width, table.length, calendar.phases, table.starts, table.counts,
+        calendar.row_phases, table.first,
     )  # fmt: skip
     kernels.lay_rows(
         prices, marks, volume, rows, width, table.moves, table.ratios, table.shares, table.growth,

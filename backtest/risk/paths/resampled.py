@@ -1,4 +1,4 @@
-"""Models that repeat whole rows of history in blocks: stationary, fixed, and filtered."""
+"""Models that repeat whole rows of history in blocks: stationary, and filtered."""
 
 from __future__ import annotations
 
@@ -35,15 +35,13 @@ DOUBLINGS, NEGLIGIBLE = 64, 1e-12
 
 
 @checked
-def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
-    """Return the length of blocks for a bootstrap of squared returns, in bars.
+def block_length(returns: FloatArray) -> float:
+    """Return the mean length of blocks for a stationary bootstrap of squared returns, in bars.
 
     Parameters
     ----------
     returns : FloatArray of shape (n,)
         Their squares are what blocks must keep together.
-    is_stationary : bool
-        Whether lengths are geometric (stationary bootstrap) or all the same (circular).
 
     Returns
     -------
@@ -62,7 +60,7 @@ def block_length(returns: FloatArray, *, is_stationary: bool = True) -> float:
             where="bt.paths.block_length, returns",
             cure="give more returns",
         )
-    found = find_block_length(returns**2, is_stationary=is_stationary)
+    found = find_block_length(returns**2)
     return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary
 
 
@@ -120,7 +118,6 @@ class _Resampled(PathModel):
 
     is_resampled: ClassVar[bool] = True
     is_symmetric: ClassVar[bool] = False
-    varies: ClassVar[bool] = True
     is_scaled: ClassVar[bool] = False
 
     @property
@@ -160,36 +157,6 @@ class Stationary(_Resampled):
     def fit(cls, market: Market) -> Self:
         """Return the model with the block length of :func:`block_length`."""
         return cls(block=block_length(read_returns(market, cls.__name__)))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Block(_Resampled):
-    """Rows of history in blocks of the same length.
-
-    Parameters
-    ----------
-    block : float
-        Length in whole bars, at least 1.
-    drift : float
-        Growth of the expected price per year.
-
-    Notes
-    -----
-    Source: Politis and Romano (1992), A Circular Block-Resampling Procedure for Stationary Data.
-    """
-
-    drift: Annotated[float, Number()] = 0.0
-
-    varies: ClassVar[bool] = False
-
-    def _check_rules(self) -> None:
-        self._set_fields(block=float(round(self.block)))
-
-    @classmethod
-    @checked
-    def fit(cls, market: Market) -> Self:
-        """Return the model with the block length of :func:`block_length`."""
-        return cls(block=block_length(read_returns(market, cls.__name__), is_stationary=False))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -17,35 +17,32 @@ def choose_rows(
     rows: IntArray,
     keys: IntArray,
     width: int,
+    length: float,
     phases: IntArray,
     starts: IntArray,
     counts: IntArray,
     own: IntArray,
     first: IntArray,
-    terms: FloatArray,
 ) -> None:
     """Write which row of history each bar repeats, in blocks.
 
+    ``length`` is the mean of that of a block, which is geometric, as in the stationary bootstrap.
     ``phases`` (width,) are those of the bars of a path. ``starts[f]`` lists the ``counts[f]`` rows
-    of phase f, ``own`` (n_rows,) the phase of each row. ``terms`` are the mean length of a block
-    and 1 if lengths vary, geometric, as in the stationary bootstrap, or 0 if all are the same. A
-    block that runs over the end of history goes on at ``first`` (n_phases,), the first row of its
-    phase, so that all rows are equally likely.
+    of phase f, ``own`` (n_rows,) the phase of each row. A block that runs over the end of history
+    goes on at ``first`` (n_phases,), the first row of its phase, so that all rows are equally
+    likely.
     """
-    length, varies = terms[0], terms[1] != 0.0
     n_rows = len(own)
     for p in range(len(keys)):
-        row, left = -1, 0
+        row = -1
         for t in range(1, width):
             key, phase = keys[p], phases[t]
             row += 1
-            is_new = draw_uniform(key, t, 0) * length < 1.0 if varies else left == 0
-            if t == 1 or is_new:
+            if t == 1 or draw_uniform(key, t, 0) * length < 1.0:
                 chosen = int(draw_uniform(key, t, 1) * counts[phase])
-                row, left = starts[phase, min(chosen, counts[phase] - 1)], int(length)
+                row = starts[phase, min(chosen, counts[phase] - 1)]
             elif row >= n_rows or own[row] != phase:
                 row = first[phase]
-            left -= 1
             rows[p * width + t] = row
 
 
@@ -77,7 +74,7 @@ def expect_growth(
     counts: IntArray,
     own: IntArray,
     first: IntArray,
-    kind: FloatArray,
+    length: float,
     terms: FloatArray,
 ) -> None:
     """Write the log growth per bar, (width,), that blocks of rows add to that of single rows.
@@ -85,16 +82,13 @@ def expect_growth(
     Rows of a block follow each other, and the mean of a product is not the product of the means.
     ``mass`` (2, n_rows) receives the share of the paths that are at a row, weighted by price, and
     ``variances`` (2, n_rows) their mean variance, as if all of them had it. ``moves`` (n_rows,) are
-    log moves at a variance of 1. ``kind`` are the terms of :func:`choose_rows`, ``terms`` those of
+    log moves at a variance of 1. ``length`` is that of :func:`choose_rows`, ``terms`` are those of
     :func:`lay_rows`.
     """
-    mean, left = terms[3], 0
+    mean = terms[3]
     for t in range(1, len(phases)):
         now, before, phase, last_phase = t % 2, 1 - t % 2, phases[t], phases[t - 1]
-        fresh = 1.0 / kind[0] if kind[1] != 0.0 else 0.0
-        if t == 1 or (kind[1] == 0.0 and left == 0):
-            fresh, left = 1.0, int(kind[0])
-        left -= 1
+        fresh = 1.0 / length if t > 1 else 1.0
         ended, ended_variance = 0.0, 0.0
         if fresh < 1.0:
             rows = starts[last_phase, : counts[last_phase]]

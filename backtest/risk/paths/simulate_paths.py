@@ -24,17 +24,15 @@ from backtest.base import (
     to_nanoseconds,
 )
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.risk.paths.changing_volatility import Garch, Heston, Regimes
 from backtest.risk.paths.correlations import read_correlation
-from backtest.risk.paths.diffusions import GBM, Kou, Merton
 from backtest.risk.paths.funding_process import FITTED, FundingChoice, read_funding
+from backtest.risk.paths.parametric_models import GBM, Garch, Merton
 from backtest.risk.paths.path_model import HISTORY, Drift, PathModel
 from backtest.risk.paths.path_set import Paths
-from backtest.risk.paths.resampled import Block, Filtered, Stationary
+from backtest.risk.paths.resampled import Filtered, Stationary
 
 MODELS: dict[str, type[PathModel]] = {
-    each.__name__.lower(): each
-    for each in (Filtered, Stationary, Block, GBM, Merton, Kou, Heston, Garch, Regimes)
+    each.__name__.lower(): each for each in (Filtered, Stationary, GBM, Merton, Garch)
 }
 BRIDGES = (1, 4)
 
@@ -65,9 +63,9 @@ def simulate_paths(
         The history: the model is fitted to it, and paths go on from its end. Of several
         instruments, the bars that all of them have.
     model : str, PathModel or class
-        ``"filtered"``, ``"stationary"``, ``"block"``, ``"gbm"``, ``"merton"``, ``"kou"``,
-        ``"heston"``, ``"garch"`` or ``"regimes"``, or a class of :mod:`backtest.paths`, to fit; or
-        a model with parameters. Of several instruments, one for all, or a mapping by name.
+        ``"filtered"``, ``"stationary"``, ``"gbm"``, ``"merton"`` or ``"garch"``, or a class of
+        :mod:`backtest.paths`, to fit; or a model with parameters. Of several instruments, one for
+        all, or a mapping by name.
     paths : int
         Their number.
     horizon : str
@@ -98,7 +96,7 @@ def simulate_paths(
         matrix; by default that of the log returns of history. Resampled rows keep theirs.
     common_jump : float, optional
         The probability that the jumps of a bar (their number, times and the quantiles of their
-        sizes) are common to all instruments, for Merton and Kou; 1 by default.
+        sizes) are common to all instruments, for Merton; 1 by default.
 
     Returns
     -------

@@ -1,16 +1,23 @@
-"""The most likely GARCH model of returns whose mean variance is given: variance targeting."""
+"""Most likely parameters of log returns: jumps, and GARCH whose mean variance is given."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit, gammaln
+from scipy.optimize import minimize
+from scipy.special import expit, gammaln, logit
+from scipy.stats import poisson
 
 from backtest.base import FloatArray, compile_module
 from backtest.features import find_backcast, garch_kernels
-from backtest.risk.paths.jump_fit import maximize
 
+MOST_AT_ONCE = 4
+"""Jumps in one bar that the likelihood of Merton's model counts."""
+FAR = 4.0
+"""Returns beyond this many robust deviations start the search as jumps."""
 LARGEST_PERSISTENCE = 0.9999
 LEAST_DEGREES = 2.05
 STEPS, CHAINS = 1500, 400
@@ -19,6 +26,41 @@ MOST_RAISE, BISECTIONS = 64.0, 8
 FIRST = (4.0, -2.5, 0.5, 0.0)
 """Where the search begins: a persistence of 0.98, 8 % of it from the last surprise, 3.7 degrees of
 freedom, and no asymmetry."""
+
+
+def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
+    """Return deviation per bar, jumps per bar, and mean and deviation of a jump: most likely."""
+    deviation, far, share = split_returns(returns)
+
+    def log_density(x: FloatArray) -> FloatArray:
+        s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
+        total = np.zeros(len(returns))
+        for k in range(MOST_AT_ONCE):
+            width = math.sqrt(s * s + k * spread * spread)
+            z = (returns - k * mean) / width
+            total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
+        return np.asarray(np.log(np.maximum(total, 1e-300)))
+
+    spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
+    first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
+    found = maximize(log_density, first)
+    return math.exp(found[0]), float(expit(found[1])), float(found[2]), math.exp(found[3])
+
+
+def split_returns(returns: FloatArray) -> tuple[float, FloatArray, float]:
+    deviation = float(np.median(np.abs(returns))) / 0.6745 or float(np.std(returns))
+    far = returns[np.abs(returns) > FAR * deviation]
+    share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
+    return deviation, far, share
+
+
+def maximize(log_density: Callable[[FloatArray], FloatArray], first: list[float]) -> FloatArray:
+    def cost(x: FloatArray) -> float:
+        return -float(np.mean(log_density(np.clip(x, -30.0, 30.0))))
+
+    settings = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-9}
+    found: Any = minimize(cost, first, method="Nelder-Mead", options=settings)  # type: ignore[call-overload] # its stubs know no limits of this method
+    return np.clip(np.asarray(found.x, dtype=np.float64), -30.0, 30.0)
 
 
 class StudentGarch(NamedTuple):
