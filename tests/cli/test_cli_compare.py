@@ -120,13 +120,6 @@ def test_several_files_differ_in_their_policy(capsys, folder):
     assert texts(found) == {"a": "Constant(leverage=1.0)", "b": "Other()"}
 
 
-def test_files_of_one_name_go_by_their_folders(capsys, folder):
-    for name in ("one", "two"):
-        (folder / name).mkdir()
-        write(folder, f"{name}/e.toml")
-    assert list(texts(ask(capsys, "one/e.toml", "two/e.toml"))) == ["one/e", "two/e"]
-
-
 @pytest.mark.slow
 def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
     write(
@@ -177,28 +170,6 @@ def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder)
     assert "where: b.toml, beside a.toml" in err
     shared = ("--capital", "700", "--band", "0", "--signal", "1", "--venue", "binance-usdm:BTCUSDT")
     assert texts(ask(capsys, "a.toml", "b.toml", *shared))["b"].startswith("Cppi(")
-
-
-def test_one_of_several_files_cannot_speak_for_all(capsys, folder):
-    write(folder, "a.toml", compare="seed = 1")
-    write(folder, "b.toml", "cppi")
-    code, _, err = call(capsys, "compare", "a.toml", "b.toml")
-    assert code == 2
-    assert "where: a.toml, [compare]" in err
-
-
-@pytest.mark.parametrize(("content", "words"), [
-    ("[compare]\nbaselin = 'a'", "[compare] has no 'baselin'; did you mean 'baseline'"),
-    ("[compare.policies.calm]\nsettings = {}", "[compare.policies.calm] must have a name"),
-    ("[compare.policies.calm]\nname = 'constant'\nsetings = {}", "did you mean 'settings'"),
-    ("[compare.policies]\ncalm = 'constant'", "[compare.policies.calm] must be"),
-    ("[compare]\ndraws = 'many'", "[compare] draws must be"),
-])  # fmt: skip
-def test_a_table_is_checked_key_by_key(capsys, folder, content, words):
-    (folder / "c.toml").write_text(content)
-    code, _, err = call(capsys, "compare", "c.toml")
-    assert code == 2
-    assert words in err
 
 
 @pytest.mark.parametrize(("words", "message"), [

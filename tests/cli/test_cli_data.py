@@ -7,12 +7,6 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from backtest.cli.data_import_command import read_columns
-from backtest.market.inspect.findings import MOST_MOVES, WINDOW
-from backtest.market.read import packed_files
-from backtest.market.read.csv_files import LONGEST_CELL, MOST_COLUMNS
-from backtest.market.read.files import SUFFIXES
-from backtest.market.tables.repairs import KINDS, Repair
 from tests.commands import call
 from tests.layouts import LAYOUTS, MARKET, own_files
 
@@ -93,21 +87,6 @@ def test_a_mistake_is_refused_with_its_cure_and_nothing_is_written(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_map_of_columns_is_read():
-    assert read_columns(None) == {}
-    assert read_columns("time=0,open=o") == {"time": "0", "open": "o"}
-
-
-def test_the_report_is_printed_within_a_hundred_columns(capsys, folder: Path):
-    MARKET.save("btc")
-    code, out, err = call(capsys, "data", "inspect", "btc")
-    assert (code, err) == (0, "")
-    assert max(map(len, out.splitlines())) <= 100
-    for text in ("BTCUSDT", "mark beside last", "8h from 2023-01-01", "fit for", "loading"):
-        assert text in out
-    assert "What the loader refuses" not in out
-
-
 def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     own_files(folder)
     bars = MARKET.bars().drop(MARKET.times[[10, 11]])
@@ -144,18 +123,3 @@ def test_every_kind_of_file_is_inspected(capsys, folder: Path, layout: str):
     code, out, err = call(capsys, "data", "inspect", *paths, "--json")
     assert code == 0, err
     assert json.loads(out)["bars"]["rows"] == 96
-
-
-def test_the_page_on_data_names_every_repair_and_every_limit():
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    for name, kind in KINDS.items():
-        assert f"`{Repair(name, kind.ways[0])}`" in page
-    for suffix in SUFFIXES:
-        assert suffix.lstrip(".") in page
-    limits = (
-        f"{packed_files.RATIO} times",
-        f"{MOST_COLUMNS} columns",
-        f"over {MOST_MOVES:g} typical",
-    )
-    for text in (*limits, f"{WINDOW} bars around", f"{LONGEST_CELL:,} characters"):
-        assert text in page

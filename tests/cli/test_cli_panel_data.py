@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.market.panel_quality import inspect_panel, measure_panel
-from backtest.market.tables.timed_table import TimedTable
+from backtest.market.panel_quality import inspect_panel
 from tests.commands import call
 from tests.replay import Replay
 
@@ -101,24 +100,6 @@ def test_the_report_on_a_panel_has_spans_and_correlations(capsys, folder: Path):
     assert panel["correlations"]["B"]["B"] == pytest.approx(1.0)
 
 
-def test_a_hole_where_others_trade_is_shown(capsys, folder: Path):
-    save("A", HOURS, seed=0)
-    save("B", HOURS.delete([100, 101]), seed=1)
-    code, out, _ = call(capsys, "data", "inspect", "A", "B")
-    assert code == 0
-    assert "2, first 2023-01-05 04:00, where A has one" in " ".join(out.split())
-    assert "What does not load\n  by themselves: B" in out
-
-
-def test_markets_that_do_not_fit_together_say_why(capsys, folder: Path):
-    save("A", HOURS[:100], seed=0)
-    save("B", HOURS[200:], seed=1)
-    code, out, _ = call(capsys, "data", "inspect", "A", "B")
-    assert code == 0
-    assert "no bar is common to all instruments" in out
-    assert "the spans of the instruments must overlap" in " ".join(out.split())
-
-
 def test_instruments_of_one_folder_are_chosen_by_name(capsys, folder: Path):
     for name in ("A", "B", "C"):
         save(f"data/{name}", HOURS, seed=ord(name))
@@ -140,10 +121,3 @@ def test_pairs_of_a_folder_are_inspected_together(folder: Path):
     assert list(reports) == ["BTCUSDT", "ETHUSDT"]
     assert panel.refused == ""
     assert np.isnan(panel.correlations["BTCUSDT"]["ETHUSDT"])  # prices that do not move
-
-
-def test_few_days_have_no_correlation():
-    time = np.arange(5, dtype=np.int64) * 86_400 * 10**9
-    closes = {"A": np.arange(1.0, 6.0), "B": np.arange(2.0, 7.0)}
-    tables = {name: TimedTable(name, time, {"close": close}) for name, close in closes.items()}
-    assert np.isnan(measure_panel(tables).correlations["A"]["B"])

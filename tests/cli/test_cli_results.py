@@ -10,11 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from backtest.strategies import VolTarget
 from tests.commands import call, override
 
 SHORT = ("--to", "2023-02-05", "--resample", "4h", "--no-compile")
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 @pytest.fixture(scope="module")
@@ -46,42 +44,6 @@ def folder_of(results: Path, start: str) -> Path:
 
 
 @pytest.mark.slow
-def test_a_list_is_a_table_of_at_most_a_hundred_columns(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    code, out, err = call(capsys, "results", "list")
-    assert (code, err) == (0, "")
-    lines = out.splitlines()
-    assert max(map(len, lines)) <= 100
-    assert lines[0].split() == [
-        "id", "kind", "policy", "data", "Sharpe", "CAGR", "max", "drawdown", "saved",
-    ]  # fmt: skip
-    assert "3 results" in lines
-    assert "VolTarget (2 sets)" in out
-
-
-@pytest.mark.parametrize(("columns", "is_told"), [("100", False), ("140", True)])
-def test_a_list_takes_the_whole_terminal_and_says_the_hour_where_there_is_room(
-    capsys, monkeypatch, columns, is_told
-):
-    monkeypatch.setenv("COLUMNS", columns)
-    lines = call(capsys, "results", "list", "--kind", "run")[1].splitlines()
-    assert max(map(len, lines)) <= int(columns)
-    assert ("VolTarget(target=0.4, half_life=72.0" in lines[2] + lines[3]) is is_told
-    assert (":" in lines[2][-8:]) is is_told
-
-
-def test_a_list_says_how_many_fit_of_how_many(capsys):
-    assert (
-        call(capsys, "results", "list", "--kind", "run")[1].splitlines()[-1]
-        == "2 of 3 results match"
-    )
-    cut = call(capsys, "results", "list", "--kind", "run", "--top", "1")[1].splitlines()
-    assert cut[-1] == "1 shown; 2 of 3 results match"
-    nothing = call(capsys, "results", "list", "nowhere to be found")[1].splitlines()
-    assert (nothing[0], nothing[-1]) == ("no result matches", "0 of 3 results match")
-
-
-@pytest.mark.slow
 def test_a_list_is_filtered_sorted_and_cut(capsys, results):
     everything = ask(capsys, "list", "--sort", "sharpe")["results"]
     sharpes = [each["metrics"]["sharpe"] for each in everything]
@@ -110,46 +72,6 @@ def test_words_that_cannot_be_read_are_refused(capsys, words, told):
     code, out, err = call(capsys, "results", "list", *words)
     assert (code, out) == (2, "")
     assert told in err
-
-
-def test_the_columns_of_a_list_can_be_chosen(capsys, results):
-    words = ("--columns", "dirty,id, seconds,commit,backtest_commit,sharpe,name", "--top", "1")
-    code, out, _ = call(capsys, "results", "list", *words)
-    assert code == 0
-    heads, _, row, *_ = out.splitlines()
-    shown = ["dirty", "id", "seconds", "commit", "backtest", "commit", "Sharpe", "name"]
-    assert heads.split() == shown
-    [found] = ask(capsys, "list", "--top", "1")["results"]
-    cells = row.split()
-    assert cells[1] == found["id"][:8]
-    assert cells[2:4] == [f"{found['seconds']:,.2f}", "s"]
-    assert cells[-1] == found["name"]
-    assert cells[0] == {True: "yes", False: "no", None: "-"}[found["is_dirty"]]
-    assert cells[5] == (found["backtest_commit"][:12] or "-")
-
-
-@pytest.mark.parametrize(
-    ("columns", "told"),
-    [("id,comit", "did you mean 'commit'"), ("id,id", "named once"), ("", "''")],
-)
-def test_columns_that_cannot_be_shown_are_refused(capsys, columns, told):
-    code, out, err = call(capsys, "results", "list", "--columns", columns)
-    assert (code, out) == (2, "")
-    assert told in err
-
-
-def test_show_says_by_which_code_it_was_made_and_in_how_long(capsys, results):
-    run = folder_of(results, "voltarget")
-    made = ask(capsys, "show", run.name)["made"]
-    _, out, _ = call(capsys, "results", "show", run.name)
-    assert f"{made['seconds']:,.3f} s" in out
-    assert list(made["code"]) == ["backtest", "VolTarget"]
-    for place in made["code"].values():
-        assert place is None or place["commit"][:12] in out
-    (run / "provenance.json").unlink()
-    _, out, _ = call(capsys, "results", "show", run.name)
-    assert "code         not known" in out
-    assert ask(capsys, "show", run.name)["made"] is None
 
 
 def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
@@ -226,23 +148,6 @@ def test_compare_gives_what_backtest_compare_gives(capsys, results):
     assert code == 0
     assert "Difference from VolTarget" in out
     assert bt.Comparison.load(out.rsplit("full result: ", 1)[1].strip())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("labels", [(), ("was", "now")])
-def test_two_makings_of_one_policy_are_compared_by_label_or_id(capsys, results, labels):
-    """The source was edited between them: labels did not help, and the cure was one for Python."""
-    before = folder_of(results, "voltarget")
-    market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
-    edited = type("VolTarget", (VolTarget,), {"__doc__": "The same, edited."})
-    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
-    after = bt.run(market, edited(), **terms).save(results)
-    assert after.name != before.name
-    ids = [each.name.rpartition("-")[2][:8] for each in (before, after)]
-    words = [f"{label}={one}" for label, one in zip(labels, ids, strict=True)] if labels else ids
-    found = ask(capsys, "compare", *words)
-    names = list(labels) or [f"VolTarget {each}" for each in ids]
-    assert sorted(row["policy"] for row in found["table"]) == sorted(names)
 
 
 @pytest.mark.parametrize(("names", "told"), [

@@ -8,7 +8,6 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from backtest.cli.progress import PhaseMeter
 
 POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]
 CONSTANT = [*POLICY, "--to", "2023-01-20"]
@@ -22,14 +21,6 @@ def test_paths_are_shown_and_written(capsys, tmp_path):
     assert (tmp_path / "out" / "path-1").is_dir()
     assert main([*given, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["paths"]["model"]["name"] == "GBM"
-
-
-def test_paths_are_described_with_numbers_to_read(capsys):
-    """The first line was the repr of the paths, with coefficients of 17 digits."""
-    assert main(["paths", "--paths", "5", "--horizon", "2h", "--model", "gbm"]) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    model = "GBM (volatility 0.5764), seed 0"
-    assert first == f"5 paths of 2 bars from 2024-01-01, {model}, no drift"
 
 
 def test_the_drift_of_paths_is_a_flag_or_an_entry_of_a_file(capsys, tmp_path):
@@ -57,29 +48,6 @@ def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     assert "liquidation" in capsys.readouterr().out
     assert (tmp_path / "risk.html").exists()
     assert main([*given, "--model", "gbm", "--from-run"]) == 0
-
-
-def test_phases_of_a_long_estimate_have_lines_of_their_own(capsys):
-    now = [0.0]
-    meter = PhaseMeter("what it does", clock=lambda: now[0])
-    meter.report_phase("checking", 0, 0)
-    now[0] = 3.0
-    assert meter.describe() == "checking (0:03)"
-    meter.report_phase("paths", 0, 10_000)
-    now[0] = 63.0
-    meter.report_phase("paths", 2500, 10_000)
-    assert meter.describe() == "paths: 2,500 of 10,000 (25%), 1:00 so far, about 3:00 left"
-    now[0] = 243.0
-    meter.print_phase("paths", 10_000, 10_000)
-    assert capsys.readouterr().err == ""  # it is over
-    meter.print_phase("writing", 0, 800)
-    now[0] = 253.0
-    meter.print_phase("writing", 100, 800)
-    meter.print_phase("writing", 200, 800)
-    assert capsys.readouterr().err == "writing: 800 in about 1:20\n"
-    assert [str(each) for each in meter.draw_above()] == [
-        "what it does", "checking: 0:03", "paths: 10,000, 4:00",
-    ]  # fmt: skip
 
 
 def test_funding_of_paths_is_a_flag(capsys):

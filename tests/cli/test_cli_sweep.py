@@ -3,16 +3,14 @@
 import json
 import re
 import shlex
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
 import backtest as bt
-from backtest.cli import printing, progress, sweep_command
+from backtest.cli import sweep_command
 from backtest.strategies import VolTarget
-from tests.cli.test_progress import Terminal, wait_for
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
@@ -121,13 +119,6 @@ def test_the_command_line_and_python_agree(capsys):
     assert found["sets"] == {"asked": 8, "done": 8, **fates}
 
 
-def test_nothing_said_draws_from_the_declared_ranges(capsys, monkeypatch):
-    monkeypatch.setattr(sweep_command, "DRAWS", 4)
-    found = ask(capsys)
-    assert found["parameters"] == ["target", "half_life", "power", "estimator"]
-    assert found["sets"]["asked"] == 4
-
-
 @pytest.mark.slow
 def test_the_space_to_draw_from_is_bounds_on_a_scale_or_options(capsys):
     flags = ("--space", "target=0.2:0.3", "--space", "half_life=log:20:30", "--space", "power=1,2")
@@ -140,15 +131,6 @@ def test_full_adds_what_needs_the_path_and_can_rank_by_it(capsys):
     found = ask(capsys, "--vary", "target=0.2,0.8", "--full", "--objective", "es_95")
     assert found["objective"] == "-es_95"
     assert [row["target"] for row in found["top"]] == [0.2, 0.8]
-
-
-def test_weights_give_a_score(capsys):
-    flags = ("--vary", "target=0.2,0.8", "--objective", "total_return=1,turnover=-0.01")
-    found = ask(capsys, *flags)
-    assert found["objective"] == "total_return - 0.01 * turnover"
-    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *flags)
-    assert code == 0
-    assert "score" in out
 
 
 def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, folder):
@@ -166,22 +148,6 @@ def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, fo
     assert "failed" in out
     assert re.search(r"ruined, day|breaks a bound", out)
     assert "1 failed" in out
-
-
-def test_the_top_table_marks_sets_that_lost_money_or_nearly_all_of_it(capsys):
-    """At 9x the week lost money; short, both sizes lost it, and the best is marked too."""
-    flags = ("--policy", "constant", "--vary", "leverage=0.5,9")
-    found = ask(capsys, *flags)
-    assert {row["leverage"]: row["note"] for row in found["top"]} == {
-        0.5: "",
-        9.0: "negative growth",
-    }
-    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *flags, "--signal", "-1")
-    assert code == 0
-    text = " ".join(out.split())
-    assert "2 of these 2 sets, the best one among them, have negative growth or a drawdown" in text
-    assert "see their notes. --constraint 'cagr>=0' --constraint 'max_drawdown<=0.8' ranks" in text
-    assert len(re.findall("  negative growth$", out, re.MULTILINE)) == 2
 
 
 @pytest.mark.slow
@@ -263,65 +229,9 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
 
 
-def test_ctrl_c_before_anything_is_done_says_so(capsys, monkeypatch):
-    def stop(*given, **settings):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sweep_command.backtest, "sweep", stop)
-    assert call(capsys, "sweep", *SHORT, "--draws", "8") == (130, "", "interrupted\n")
-
-
 def test_what_cannot_be_saved_is_still_printed(capsys, folder):
     (folder / "results").write_text("a file")
     code, out, err = call(capsys, "sweep", *SHORT, "--vary", "target=0.2,0.4")
     assert code == 2
     assert "VolTarget: 2 sets" in out
     assert "cannot write the sweep" in err
-
-
-def test_progress_shows_rate_and_remaining_time(monkeypatch):
-    screen = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    with progress.show_progress("Mine", "sets") as report:
-        for done in (10, 20):
-            report(done, 100)
-            wait_for(screen, f"{done} sets of 100")
-        wait_for(screen, "per second")
-    found = r"Mine: 20 sets of 100, [\d,]+ per second\s.*\d\d:\d\d"
-    assert re.search(found, screen.getvalue(), re.DOTALL)
-
-
-@pytest.mark.slow
-def test_a_wide_table_gives_up_measures_that_do_not_rank(monkeypatch, capsys):
-    many = [f"--vary=venue.liquidation.{name}=0.01,0.02" for name in ("fee", "slippage")]
-    many += ["--vary=account.max_leverage=2,3", "--vary=account.min_leverage=0,1"]
-    many += ["--vary=venue.contract.min_notional=5,6"]
-    monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", "--objective", "turnover", *many)
-    assert code == 0
-    heads = out.split("\n\n")[1]
-    assert "turnover" in heads
-    assert "sharpe" not in heads
-    assert max(map(len, out.split("run the best")[0].splitlines())) <= 80
-
-
-@pytest.mark.slow
-def test_no_cell_of_a_table_that_fits_is_folded(monkeypatch, capsys):
-    options = ("--vary=estimator=rogers-satchell,garman-klass", "--vary=target=0.3816,0.2776")
-    more = ("--vary=half_life=513.2,141.5", "--vary=power=1.059,1.856")
-    monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = call(capsys, "sweep", *SHORT, "--no-save", *options, *more)
-    assert code == 0
-    table = out.split("\n\n")[1]
-    assert max(map(len, table.splitlines())) <= 80
-    rows = table.partition("─\n")[2].splitlines()
-    assert len(rows) == 10
-    assert all(re.search("rogers-satchell|garman-klass", row) for row in rows)
-
-
-def test_names_of_columns_break_at_their_joints():
-    assert printing.break_name("account.max_leverage") == "account.\nmax_\nleverage"
-    assert printing.break_name("best so far") == "best so far"

@@ -4,15 +4,12 @@ import json
 import math
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 import backtest as bt
-from backtest.cli import progress, tune_command, typed_values
-from backtest.tune import Progress
-from tests.cli.test_progress import Terminal, wait_for
+from backtest.cli import tune_command, typed_values
 from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
@@ -135,24 +132,6 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
     assert without_places(out) == without_places(whole)
 
 
-@pytest.mark.filterwarnings("always::UserWarning")
-def test_a_search_interrupted_before_its_first_set_says_so(capsys, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys.modules["backtest.tune.search"], "search_and_choose", stop)
-    code, out, err = call(capsys, "tune", *FEW)
-    assert (code, err) == (
-        130,
-        "warning: interrupted: the study is unfinished, 0 sets were evaluated\n",
-    )
-    assert "--resume continues it" in out
-    code, _, err = call(capsys, "report", "vol-target-study")
-    assert code == 2
-    assert "needs at least one set" in err
-    assert "cure:  continue the search, its command with --resume" in err
-
-
 class watch:  # noqa: N801 - a context
     def __init__(self, report):
         self.report = report
@@ -201,35 +180,6 @@ def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arg
         assert fragment in err
 
 
-def test_the_best_so_far_is_shown_live_on_a_terminal(monkeypatch):
-    screen = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    with progress.show_search("Mine", "sharpe") as report:
-        report(Progress(64, 640, float("nan"), {}, 1.0, "search"))
-        report(Progress(128, 640, 1.25, {"target": 0.123456}, 2.0, "search"))
-        report(Progress(192, 640, 1.25, {"target": 0.123456}, 3.0, "neighbour"))
-        wait_for(screen, "0.1235")
-        wait_for(screen, "192 sets of 640")
-    text = screen.getvalue()
-    assert "0:02, 128 sets" in text
-    assert "looking around the best" in text
-
-
-def test_nobody_watching_nothing_is_shown():
-    with progress.show_search("Mine", "sharpe") as report:
-        assert report is None
-
-
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
 def test_a_value_is_written_as_it_is_read_again(value):
     assert typed_values.parse_typed(typed_values.format_typed(value)) == value
-
-
-def test_values_are_spread_evenly_on_either_scale():
-    assert typed_values.read_values("1:3:3", where="") == [1.0, 2.0, 3.0]
-    assert typed_values.read_values("log:1:100:3", where="") == pytest.approx([1.0, 10.0, 100.0])
-    assert typed_values.read_values([1, "a"], where="") == [1, "a"]
-    assert typed_values.read_bounds("log:1:100", where="") == bt.Range(1.0, 100.0, log=True)

@@ -11,7 +11,6 @@ import pytest
 
 import backtest as bt
 from backtest.venue import preset_files
-from backtest.venue.margin_presets import list_presets
 from tests.commands import call
 from tests.fast_cases import every_nth
 
@@ -51,59 +50,9 @@ def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, wo
     assert "Binance announcement of 2021-03-18" in text
 
 
-def test_without_a_day_it_is_the_newest_table_and_says_so(capsys):
-    _, out, _ = call(capsys, "venues", BTC)
-    assert "margin table of 2026-09-29, the newest; others of 2021-03-18" in squeeze(out)
-    assert "1,800,000,000" in out
-    assert "500,000,000" not in out
-    found = json.loads(call(capsys, "venues", BTC, "--json")[1])
-    assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset("binance-usdm", "BTCUSDT")
-    assert found["margin_table"] in squeeze(out)
-    assert found["margin_tables"] == DAYS
-    _, same, _ = call(capsys, "venues", "show", BTC, "--at", "latest")
-    assert same.splitlines()[1:] == out.splitlines()[1:]
-
-
-def test_a_day_before_the_first_table_shows_the_oldest_and_says_so(capsys):
-    _, out, _ = call(capsys, "venues", "show", BTC, "--at", "2019-05-19")
-    said = "no margin table is known for 2019-05-19, this is the oldest, of 2021-03-18"
-    assert said in squeeze(out)
-    _, out, _ = call(capsys, "venues", "show", BTC, "--at", "2019-05-19", "--json")
-    assert json.loads(out)["margin_table"].startswith(said)
-
-
-def test_the_history_shows_every_table_with_its_day_and_source(capsys):
-    _, out, _ = call(capsys, "venues", f"{BTC}@history")
-    text = squeeze(out)
-    assert text.index("from 2021-03-18") < text.index("500,000,000") < text.index("from 2024-10-24")
-    assert "brackets, 2021-03-18: Binance announcement" in text
-    assert "brackets, 2024-10-24: github.com/freqtrade" in text
-
-
-def test_a_day_after_another_goes_over_it(capsys):
-    _, out, _ = call(capsys, "venues", "show", f"{BTC}@2021-05-19", "--at", "2025-01-01")
-    assert out.startswith(f"{BTC}@2025-01-01\n")
-    assert "margin table of 2024-10-24" in squeeze(out)
-
-
 def test_the_prices_are_those_of_an_entry(capsys):
     _, out, _ = call(capsys, "venues", "show", BTC, "--entry", "30000")
     assert f"5x {24_000 / 0.996:.8g} {36_000 / 1.004:.8g}" in squeeze(out)
-
-
-def test_a_venue_of_less_than_the_usual_leverages_shows_its_most(capsys):
-    _, out, _ = call(capsys, "venues", "reg-t:STOCK")
-    # at 2x: (100 - 50) / (1 - 0.25) for a long, (100 + 50) / (1 + 0.25) for a short
-    assert f"2x {50 / 0.75:.8g} 120" in squeeze(out)
-
-
-def test_a_venue_without_a_symbol_is_answered_with_its_own(capsys):
-    _, _, err = call(capsys, "venues", "binance-usdm")
-    assert "choose one of binance-usdm:BTCUSDT, binance-usdm:ETHUSDT" in err
-    assert "bitmex" not in err
-    assert "did you mean" not in err
-    _, _, err = call(capsys, "venues", "x:Y")
-    assert err.endswith("okx, reg-t\n")  # what to build in Python is no cure here
 
 
 def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
@@ -251,14 +200,6 @@ def test_bad_tiers_are_refused_and_nothing_is_written(capsys, folder, name):
     assert not (folder / "venues").exists()
 
 
-def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
-    write(folder, {"ETH/USDT:USDT": TIERS})
-    (folder / "venues").mkdir()
-    (folder / "venues" / "mine.toml").write_text("[mine]\n")
-    assert call(capsys, "venues", *IMPORT)[0] == 2
-    assert (folder / "venues" / "mine.toml").read_text() == "[mine]\n"
-
-
 @pytest.mark.slow
 def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder, recwarn):
     index = pd.date_range("2021-05-01", periods=48, freq="h", tz="UTC")
@@ -312,16 +253,9 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
     assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
 
 
-def test_margins_lists_the_cards_with_the_status_of_each_figure(capsys):
-    code, out, _ = call(capsys, "venues", "--margins")
-    text = squeeze(out)
-    assert code == 0
-    for each in list_presets():
-        assert each.name in text
-        assert squeeze(each.leaves_out) in text
-    assert "memory: initial margin is 1.3 times maintenance margin" in text
-    found = {
-        each["name"]: each for each in json.loads(call(capsys, "venues", "--margins", "--json")[1])
-    }
-    assert found["binance-multi-assets"]["rates"]["BTC"] == 0.95
-    assert found["okx-portfolio"]["requirement"]["preset"] == "okx-portfolio"
+def test_a_file_that_is_no_venue_table_is_left_alone(capsys, folder):
+    write(folder, {"ETH/USDT:USDT": TIERS})
+    (folder / "venues").mkdir()
+    (folder / "venues" / "mine.toml").write_text("[mine]\n")
+    assert call(capsys, "venues", *IMPORT)[0] == 2
+    assert (folder / "venues" / "mine.toml").read_text() == "[mine]\n"

@@ -10,10 +10,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.number_text import format_price
 from backtest.engine.result_text import measure_holding, write_summary
 from backtest.engine.run_record import sample_risk_free
-from backtest.strategies import Constant
 
 ROOT = Path(__file__).parents[2]
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -71,13 +69,6 @@ def test_lines_fit_a_terminal_of_80_columns_and_hold_no_color_codes(calm, wild):
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text
         assert not any(line != line.rstrip() for line in text.splitlines())
-
-
-def test_synthetic_data_and_missing_marks_are_said(calm, wild):
-    assert "SYNTHETIC" in calm.summary()
-    assert "liquidations tested on last prices" not in calm.summary()
-    assert "SYNTHETIC" not in wild.summary()
-    assert "liquidations tested on last prices" in flat(wild.summary())
 
 
 def test_it_shows_the_result_own_numbers(calm):
@@ -145,93 +136,6 @@ def test_the_risk_free_rate_is_taken_off_both():
     )
 
 
-def test_what_interest_is_charged_on_is_said():
-    market = make_market([0.01, -0.02, 0.03])
-    terms = {
-        "taker": 0.0, "slippage": 0.0, "maintenance_rate": 0.001, "max_leverage": 100,
-        "liquidation_fee": 0.0,
-    }  # fmt: skip
-    on_loan = bt.Venue.simple(**terms, interest_on="loan", borrow_rate=0.08)
-    text = flat(live(market, venue=on_loan).summary())
-    assert "interest on the loan: borrowed cash pays 8 % a year" in text
-    rates = pd.Series([0.01, 0.02], index=market.times[:2])
-    on_balance = bt.Venue.simple(**terms, interest_on="balance", cash_rate=rates)
-    text = live(market, venue=on_balance).summary()
-    assert "interest on the balance: a positive balance earns 1 to 2 % a year" in flat(text)
-    assert re.search(r"^  interest on the balance +\+", text, re.MULTILINE)
-    free = bt.Venue.simple(**terms, interest_on="loan")
-    assert "on the loan" not in live(market, venue=free).summary()
-
-
-def test_the_line_of_ruin_is_said_with_what_was_left():
-    venue = bt.Venue.simple(
-        taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
-    )
-    text = flat(live(make_market([0.0, -0.3, 0.0]), 2.0, venue=venue, ruin_at=0.5).summary())
-    assert "ruined at 0.5" in text
-    assert "equity 4,000.00, its line 50 % of the capital paid in, no trade since" in text
-
-
-def test_liquidations_are_listed_up_to_eight_and_the_rest_counted(wild):
-    count = int(wild.metrics["liquidations"])
-    assert count > 8
-    text = wild.summary()
-    listed = re.findall(r"^  \d{4}-\d\d-\d\d \d\d:\d\d", text, re.MULTILINE)
-    assert len(listed) == 8
-    assert f"and {count - 8} more" in text
-    first = wild.events[wild.events["kind"] == "liquidation"].iloc[0]
-    assert format_price(first["price"]) in text
-    assert f"{first['time']:%Y-%m-%d %H:%M}" in text
-
-
-def test_the_drawdown_has_dates_and_says_whether_it_is_over():
-    over = flat(live(make_market([0.1, 0.1, -0.2, 0.1, 0.3])).summary())
-    assert "from 2021-01-02 to 2021-01-03, recovered 2021-01-05" in over
-    lasting = flat(live(make_market([0.1, 0.1, -0.2, 0.1])).summary())
-    assert "not recovered by the end" in lasting
-
-
-def test_ruin_is_said_with_its_time():
-    venue = bt.Venue.simple(
-        taker=0.0,
-        slippage=0.0,
-        maintenance_rate=0.01,
-        max_leverage=20,
-        liquidation_fee=0.0,
-        mode="takeover",
-    )
-    text = live(make_market([0.0, 0.0, -0.3, 0.1]), 10.0, venue=venue).summary()
-    assert "RUINED" in text
-    assert "n/a" in text
-    assert "Sharpe (0 after ruin)" in text
-    assert "Sortino (0 after ruin)" in text
-    assert "Returns after the ruin count as 0 in Sharpe, Sortino, volatility, VaR and ES." in text
-
-
-def test_filled_gaps_are_said(market):
-    bars, mark = market.bars(), market.mark()
-    filled = bt.Market.from_frames(
-        bars, mark=mark.drop(mark.index[100:110]), mark_gaps="last", instrument="X"
-    )
-    text = live(filled).summary()
-    assert "mark_gaps" in text
-    assert "the data had no gaps" not in text
-
-
-def test_small_amounts_keep_their_figures(market):
-    """An account of 0.5 coins shows more than two decimals."""
-    venue = bt.Venue(
-        contract=bt.Contract(kind="inverse", size=1.0, lot=1.0, min_notional=0.0),
-        brackets=[bt.Bracket(0.0, 1e6, 50.0, 0.01)],
-        fees=bt.Fees(taker=5e-4, maker=0.0),
-        slippage=bt.Slippage(rate=0.0),
-        liquidation=bt.Liquidation(fee=0.0, slippage=0.0),
-    )
-    text = live(market, venue=venue, capital=0.5).summary()
-    assert "0.500000" in text
-    assert "in the quote currency" in flat(text)
-
-
 def test_a_loaded_result_has_the_same_summary(calm, wild, tmp_path):
     for result in (calm, wild):
         loaded = bt.Result.load(result.save(tmp_path))
@@ -244,28 +148,3 @@ def test_every_metric_is_explained_and_nothing_else(calm):
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     explained = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(explained) == sorted(calm.metrics)
-
-
-def flat(text):
-    """Return a text on one line, so that a line's end hides nothing."""
-    return re.sub(r"\s+", " ", text)
-
-
-def test_terms_of_orders_calls_and_automatic_margin_are_said(market):
-    venue = bt.Venue(
-        contract=bt.Contract(),
-        brackets=[bt.Bracket(0.0, 1e9, 50.0, 0.01)],
-        fees=bt.Fees(taker=5e-4, maker=0.0, per_order=1.5),
-        slippage=bt.Slippage(rate=1e-4),
-        liquidation=bt.Liquidation(fee=0.01, slippage=0.002, impact=0.3),
-        profit_counts=0.25,
-    )
-    account = bt.Account(margin="isolated", venue_leverage=20, auto_margin=True, margin_call=0.21)
-    result = bt.run(market, Constant(5.0), venue=venue, account=account, compile=False)
-    text = flat(result.summary())
-    for words in (
-        "1.5 per order", "impact 0.3", "25% of unrealized profit backs orders", "automatic margin",
-        "the rest of the wallet is added to it before a liquidation",
-    ):  # fmt: skip
-        assert words in text
-    assert f"margin calls {result.metrics['margin_calls']:.0f}" in text

@@ -67,27 +67,6 @@ def test_many_snapshots_are_a_line_each(capsys, tmp_path: Path):
     assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given, "--underlying", "ETH")[1]
 
 
-@pytest.mark.parametrize(("words", "found"), [
-    (("price", *PLACE[:-1], "-3", "--volatility", "0.5"), "where: --days"),
-    (("price", *PLACE, "--volatility", "nan"), "where: --volatility"),
-    (("price", *PLACE, "--volatility", "0.5", "--settlement", "coins"), "where: --settlement"),
-    (("surface", "--underlying", "synthetics"), "did you mean 'SYNTHETIC'?"),
-    (("surface", "--at", "2020-01-01"), "cure:  choose a later --at"),
-    (("surface", "--report", "surface.pdf"), "where: --report"),
-])  # fmt: skip
-def test_errors_name_flags_and_not_arguments(capsys, words, found):
-    code, _, error = call(capsys, *words)
-    assert code == 2
-    assert found in error
-    assert "=" not in error.split("cure:")[1]
-
-
-def test_greeks_at_the_command_line_have_units_and_no_negative_zero(capsys):
-    _, text, _ = call(capsys, "price", *PLACE[:-1], "0", "--volatility", "0.55")
-    assert "-0" not in text
-    assert text.count(" per ") >= 8
-
-
 @pytest.mark.parametrize("words", [
     ("price", *PLACE, "--volatility", "-1"),
     ("price", *PLACE[2:], "--kind", "cal", "--volatility", "0.5"),

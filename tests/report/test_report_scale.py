@@ -2,12 +2,10 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 import backtest as bt
-from backtest.report.page.figures import choose_scale, drop_dust, encode_figure
+from backtest.report.page.figures import drop_dust, encode_figure
 from backtest.report.run.story_section import TRACE_HELD, draw_story
-from backtest.report.write import build_page
 from backtest.strategies import Constant
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -48,13 +46,6 @@ def test_an_account_under_a_much_larger_price_is_on_a_log_scale_of_both_or_its_o
     assert "buy and hold" not in meta["titles"][1]
 
 
-def test_a_calm_account_is_on_a_linear_scale_and_may_be_put_on_a_log_one():
-    _, figure = story(0.001, 0.5)
-    assert figure["layout"]["yaxis"].get("type") is None
-    assert not figure["layout"]["meta"]["is_log"]
-    assert figure["layout"]["meta"]["axes"]["all"]["type"] == "log"
-
-
 def test_a_ruined_account_is_drawn_on_both_scales():
     result, figure = story(-0.2, 6.0, FREE)
     assert result.metrics["ruined"] == 1.0
@@ -65,22 +56,6 @@ def test_a_ruined_account_is_drawn_on_both_scales():
     encode_figure(figure)
 
 
-@pytest.mark.parametrize("values", [np.zeros(3), np.array([-1.0, -2.0]), np.full(3, np.nan)])
-def test_without_a_positive_value_there_is_no_log_scale_to_choose(values):
-    layout = {"yaxis": {}}
-    choose_scale(layout, values)
-    assert layout == {"yaxis": {}}
-
-
 def test_dust_is_dropped_at_the_end_only():
     values = np.array([1.0, 1e-7, 0.5, 1e-8, 0.0])
     assert drop_dust(values).tolist() == [1.0, 1e-7, 0.5, 0.0, 0.0]
-
-
-def test_accounts_of_a_comparison_have_the_same_choice():
-    policies = {"half": Constant(0.5), "two": Constant(2.0)}
-    market = grow(0.003, 24 * 32)
-    made = bt.compare(market, policies, venue=VENUE, account=bt.Account(), compile=False, draws=99)
-    meta = build_page(made).charts[0].figure["layout"]["meta"]
-    assert meta["is_log"]
-    assert meta["held"] == []
