@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from backtest.account import Account
-from backtest.base import ParameterError, TimeLike, pick_value, utc_index
+from backtest.base import ParameterError, TimeLike, did_you_mean, pick_value, utc_index
 from backtest.cli.experiment_data import SAMPLE, check_start, load_data, read_span
 from backtest.cli.experiment_draft import (
     Draft,
@@ -27,7 +27,6 @@ from backtest.cli.experiment_draft import (
 from backtest.cli.experiment_keys import RULE_TABLES
 from backtest.cli.experiment_schema import read_experiment
 from backtest.cli.experiment_venue import build_overlay, build_policies, build_venues
-from backtest.cli.flag_readers import read_allocation
 from backtest.cli.progress import show_progress
 from backtest.cli.typed_values import format_typed
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
@@ -36,7 +35,7 @@ from backtest.market import Market, Markets, as_markets, find_clock, read_weight
 from backtest.market.panel_data import MAX_AGE
 from backtest.options import Chain, Surfaces, find_underlying
 from backtest.venue import Option, OptionField, RateCurve, Venue, require_costs
-from backtest.weights import WeightRule
+from backtest.weights import equal, inverse_volatility
 
 RUN_TERMS = ("sampling", "calendar", "compile")
 
@@ -248,11 +247,11 @@ def check_direction(run: DraftTable, market: Market | Markets) -> None:
         )
 
 
-def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | WeightRule | None:
-    """Return the weights of a file by the bars of the markets, or their rule; None for 1/n."""
+def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:
+    """Return the weights of a file or a rule by the bars of the markets; None for 1/n."""
     run = draft.section("run", path="weights")
     if "allocate" in run.entries or "allocate_settings" in run.entries:
-        return read_weight_rule(draft, run)
+        return allocate(draft, run, markets)
     carries = bool(run.entries.get("carry_weights", False))
     if "weights" not in run.entries:
         if carries:
@@ -269,8 +268,8 @@ def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | WeightRule | 
         return signals.from_frame(markets, frame, carry=carries)
 
 
-def read_weight_rule(draft: Draft, run: DraftTable) -> WeightRule:
-    """Return the rule that gives the weights."""
+def allocate(draft: Draft, run: DraftTable, markets: Markets) -> pd.DataFrame:
+    """Return the weights that a rule computes from the returns that policies see."""
     where = draft.locate("run", ("allocate", "allocate_settings"))
     others = [name for name in ("weights", "carry_weights") if name in run.entries]
     if others or "allocate" not in run.entries:
@@ -282,7 +281,16 @@ def read_weight_rule(draft: Draft, run: DraftTable) -> WeightRule:
         )
     with located(where):
         settings = flatten(run.entries.get("allocate_settings", {}))
-        return read_allocation(run.entries["allocate"], settings, where=where)
+        seen, rule = as_markets(find_clock(markets).seen), run.entries["allocate"]
+        known = () if rule == "equal" else ("half_life", "window", "every")
+        for name in settings:
+            if name not in known:
+                raise ParameterError(
+                    f"{rule} has no setting {name!r}{did_you_mean(name, known)}",
+                    where=where,
+                    cure=f"use {', '.join(known)}" if known else "leave allocate_settings out",
+                )
+        return equal(seen) if rule == "equal" else inverse_volatility(seen, **settings)
 
 
 def list_options(

@@ -10,7 +10,6 @@ from backtest.account import Account, ByInstrument, StopDistance
 from backtest.base import Choice, ParameterError
 from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.flag_readers import (
-    ALLOCATIONS,
     read_bps,
     read_distance,
     read_drift,
@@ -134,6 +133,7 @@ def list_separate(table: str) -> Iterator[Key]:
 
 OPEN_TABLES = ("venue", "account")
 RULE_TABLES = ("signal", "allocate")
+ALLOCATIONS = ("equal", "inverse-volatility")
 
 KEYS = (
     Key("data", "path", str | list[str], "--data", DATA,

@@ -1,15 +1,11 @@
-"""Readers of flags: lists with commas, values by name, basis points, rules of weights."""
+"""Readers of flags: lists with commas, values by name, basis points."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from backtest.base import ParameterError, did_you_mean
 from backtest.cli.experiment_draft import GivenFlag
 from backtest.cli.typed_values import parse_typed, split_pair, warn_of_fraction
-from backtest.weights import WeightRule
-from backtest.weights.weight_rule import BY_COVARIANCE
 
 BPS = 1e-4
 
@@ -50,23 +46,3 @@ def read_drift(flag: str, text: str) -> Iterator[GivenFlag]:
 
 def read_distance(flag: str, text: str) -> Iterator[GivenFlag]:
     yield GivenFlag(flag, "account", flag.strip("-").replace("-", "_"), parse_typed(text))
-
-
-ALLOCATIONS = ("equal", *BY_COVARIANCE)
-
-
-def read_allocation(name: str, settings: Mapping[str, Any], *, where: str) -> WeightRule:
-    given = {"rule": name, **settings}
-    if "window" in settings and not {"memory", "half_life"} & {*settings}:
-        given["memory"] = "window"
-    found = WeightRule.from_settings(given)
-    known = [each for each in found.list_used() if each != "rule"]
-    for each in settings:
-        is_default = getattr(found, each) == found.parameters()[each].default
-        if each != "rule" and each not in known and not is_default:
-            raise ParameterError(
-                f"{found.text()} has no setting {each!r}{did_you_mean(each, known)}",
-                where=where,
-                cure=f"use {', '.join(known)}" if known else "leave allocate_settings out",
-            )
-    return found

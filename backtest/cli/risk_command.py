@@ -17,9 +17,7 @@ from backtest.cli.flags import OUTPUT, WORK, Output, option
 from backtest.cli.paths_command import draw_paths
 from backtest.cli.progress import EARLY, show_activity, show_phases, show_progress
 from backtest.cli.run_command import run_with_progress
-from backtest.market import Market, Markets, as_markets
 from backtest.risk import MaxLeverage, Paths
-from backtest.weights import WeightRule
 
 EXAMPLES = """
 backtest risk --policy constant --set leverage=5
@@ -131,17 +129,15 @@ def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]
     return {
         "venue": terms["venue"],
         "account": run_with_progress(experiment) if from_run else terms["account"],
-        "signal": read_direction(terms.get("signal"), experiment.market),
+        "signal": read_direction(terms.get("signal")),
         "overlay": terms.get("overlay"),
         "compile": terms.get("compile", True),
     }
 
 
-def read_direction(signal: Any, market: Market | Markets) -> float | dict[str, float] | None:
+def read_direction(signal: Any) -> float | dict[str, float] | None:
     if signal is None:
         return None
-    if isinstance(signal, WeightRule):
-        signal = signal.weigh(as_markets(market))
     if isinstance(signal, pd.DataFrame):
         return {str(name): float(x) for name, x in signal.iloc[-1].fillna(0.0).items()}
     if isinstance(signal, (int, float)):

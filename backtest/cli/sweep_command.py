@@ -56,7 +56,6 @@ backtest sweep                 [dim]# 1,024 sets from the declared ranges[/dim]
 backtest sweep --vary target=0.1:1:64 --vary half_life=24,72,168
 backtest sweep --vary half_life=log:10:1000:32 --vary account.band=0:0.2:5
 backtest sweep --signal breakout --vary signal.window=24,48,96 --vary target=0.3,0.6
-backtest sweep --data btc/ --data eth/ --allocate equal-risk --vary allocate.half_life=24,168
 backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4'
 backtest sweep examples/btc-vol-target.toml --cluster local:2 --json
 """
@@ -78,7 +77,7 @@ def sweep(
     """Run many sets of parameters on one market, and rank them.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
-    parameters of a signal's rule such as signal.window, or allocate.half_life with --allocate.
+    parameters of a signal's rule such as signal.window.
     """
     flags.check_work(threads, memory)
     with naming_source(draft, "sweep"):

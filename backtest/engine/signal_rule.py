@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, dataclass_transform
+from typing import Any, Self, dataclass_transform
 
 import numpy as np
 import pandas as pd
@@ -44,9 +44,6 @@ class SignalRule:
     >>> Rsi(low=25).text()
     'rsi:14:25:70'
     """
-
-    prefix: ClassVar[str] = "signal."
-    """The beginning of the names of its parameters in sweeps and searches."""
 
     def __init_subclass__(cls) -> None:
         dataclasses.dataclass(frozen=True, repr=False)(cls)

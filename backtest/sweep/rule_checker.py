@@ -13,6 +13,7 @@ from backtest.market import Market, Markets
 from backtest.sweep.lane_groups import find_codes
 from backtest.sweep.sets.representative_sets import Extremes, list_corners
 from backtest.sweep.sets.sets import (
+    SIGNAL,
     BaseTerms,
     Sets,
     build_signal,
@@ -36,7 +37,7 @@ class RuleChecker:
         if not names_signal(sets):
             self.check_set(take_sets(sets, 0))
             return
-        own = take_own(self.base.signal, sets)
+        own = take_own(sets)
         self._check_extremes(list_corners(own, list(own)))
         self._check_extremes(own)
 
@@ -54,8 +55,7 @@ class RuleChecker:
         failed = np.zeros(count_sets(own), dtype=np.bool_)
         while (row := self._extremes.choose(own, list(own), failed)) is not None:
             values = take_sets(own, row)
-            prefix = "" if self.base.signal is None else self.base.signal.prefix
-            if self.check_set({f"{prefix}{name}": value for name, value in values.items()}):
+            if self.check_set({f"{SIGNAL}{name}": value for name, value in values.items()}):
                 self._extremes.accept(own, list(own), row)
             else:
                 failed[row] = True

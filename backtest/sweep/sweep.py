@@ -114,9 +114,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         table has one set per row; its index is not kept. A number draws that many sets from the
         declared ranges. Names are the policy's parameters, and fields of the account and venue such
         as ``account.band``, ``venue.fees.taker``; where ``signal`` is a rule, also its parameters,
-        ``signal.window``, or ``allocate.half_life`` of a :class:`backtest.weights.WeightRule`. Of
-        several instruments, ``BTCUSDT.target`` is the parameter of one of them, in place of that of
-        all, and ``overlay.target`` one of the overlay.
+        ``signal.window``. Of several instruments, ``BTCUSDT.target`` is the parameter of one of
+        them, in place of that of all, and ``overlay.target`` one of the overlay.
         None is a value if a field may be None. A parameter that is not used in a set has its
         default there.
     accounts : str

@@ -176,8 +176,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     space : mapping, optional
         What varies, as in :func:`backtest.sweep.sets.space.read_space`: ``{"target": (0.1, 1.0)}``.
         Default all parameters of the policy over their declared ranges. Where ``signal`` is a rule,
-        ``signal.window`` is its parameter ``window``, and ``allocate.half_life`` one of a
-        :class:`backtest.weights.WeightRule`; with ``paths`` it is kept.
+        ``signal.window`` is its parameter ``window``; with ``paths`` it is kept.
     fix : mapping, optional
         Settings with one value in every set.
     robust : bool or Robustness

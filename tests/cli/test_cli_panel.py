@@ -354,13 +354,15 @@ def test_weights_by_a_rule():
         ({}, f"{DATA}run.allocate = 'inverse-volatility'"),
     ):
         _, _, terms = build(text, **flags)
-        assert terms["signal"].weigh(markets).equals(bt.allocate.inverse_volatility(markets))
-    more = "run.allocate_settings = {half_life = 24, every = 12}"
-    _, _, terms = build(f"{DATA}run.allocate = 'equal-risk'\n{more}")
-    assert terms["signal"] == bt.allocate.WeightRule("equal-risk", half_life=24.0, every=12)
-    more = "run.allocate_settings.window = 48"
-    _, _, terms = build(f"{DATA}run.allocate = 'equal-risk'\n{more}", set=["allocate.every=6"])
-    assert terms["signal"].text() == "equal-risk(memory=window, window=48, every=6)"
+        assert terms["signal"].equals(bt.allocate.inverse_volatility(markets))
+    rule, more = "run.allocate = 'inverse-volatility'", "run.allocate_settings.window = 48"
+    _, _, terms = build(f"{DATA}{rule}\n{more}", set=["allocate.every=6"])
+    assert terms["signal"].equals(bt.allocate.inverse_volatility(markets, window=48, every=6))
+    _, _, terms = build(f"{DATA}{rule}\nrun.decide = '4h'")
+    seen = markets.resample("4h")
+    assert terms["signal"].equals(bt.allocate.inverse_volatility(seen))
+    _, _, terms = build(f"{DATA}run.allocate = 'equal'")
+    assert terms["signal"].equals(bt.allocate.equal(markets))
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -368,7 +370,7 @@ def test_weights_by_a_rule():
     ("run.allocate_settings.every = 12", "got settings without a rule"),
     ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "got allocate and weights"),
     ("run.allocate = 'equal'\nrun.allocate_settings.window = 3", "equal has no setting"),
-    ("run.allocate = 'equal-risk'\nrun.allocate_settings.every = 0", "every must be"),
+    ("run.allocate = 'inverse-volatility'\nrun.allocate_settings.every = 0", "every must be"),
     ("run.signal = 1", "the signal of several instruments must be weights"),
 ])  # fmt: skip
 def test_bad_allocations_are_refused(text, message):

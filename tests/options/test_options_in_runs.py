@@ -36,7 +36,7 @@ def make_pair(*, has_options: bool):
 
 SIGNALS = {
     "the default": {},
-    "equal weights": {"signal": bt.allocate.WeightRule(rule="equal")},
+    "a rule": {"signal": "breakout:5"},
     "an overlay": {"overlay": VolTarget(target=0.4, half_life=24.0)},
 }
 

@@ -8,7 +8,6 @@ import pytest
 import backtest as bt
 from backtest.engine.switched_run import Segment, run_switched
 from backtest.strategies import Constant
-from backtest.weights import WeightRule
 from tests.portfolio.portfolio_helpers import make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -62,26 +61,25 @@ def test_the_account_trades_the_signal_of_each_fold():
 
 def test_an_account_of_several_trades_the_weights_of_each_fold():
     small, turn = MARKETS.slice(20, 60), 25
-    few, many = WeightRule(half_life=4.0, every=6), WeightRule("equal-risk", half_life=9.0)
+    few, many = bt.signals.Breakout(window=3), bt.signals.Breakout(window=7)
     policy = Constant(leverage=1.0)
     terms = {**TERMS, "overlay": None}
-    joined = bt.allocate.inverse_volatility(small, half_life=4.0, every=6)
-    joined.iloc[turn:] = bt.allocate.equal_risk(small, half_life=9.0).iloc[turn:]
+    joined = few.weigh(small)
+    joined.iloc[turn:] = many.weigh(small).iloc[turn:]
     alone = bt.run(small, policy, **terms, signal=joined)
     segments = [Segment(0, turn, policy, few), Segment(turn, 40, policy, many)]
     found = run_switched(small, segments, **terms)
     assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
     texts = [each["signal"] for each in found.manifest["policy"]["switches"]]
-    assert texts == ["inverse-volatility(half_life=4, every=6)", "equal-risk(half_life=9)"]
+    assert texts == ["breakout:3", "breakout:7"]
 
 
 @pytest.mark.slow
 def test_winners_of_folds_have_their_own_weights():
-    space = {"size": (0.5, 1.0), "allocate.half_life": (3.0, 40.0)}
-    rule = WeightRule(every=6)
-    walk = bt.walk_forward(MARKETS, Sized, **TERMS, **SMALL, space=space, signal=rule)
+    space = {"size": (0.5, 1.0), "signal.window": (3, 40)}
+    walk = bt.walk_forward(MARKETS, Sized, **TERMS, **SMALL, space=space, signal="breakout")
     for _, fold in walk.folds.iterrows():
-        own = bt.allocate.inverse_volatility(MARKETS, half_life=fold["allocate.half_life"], every=6)
+        own = bt.signals.Breakout(window=int(fold["signal.window"])).weigh(MARKETS)
         stop = int(np.searchsorted(MARKETS.time, fold["test_end"].value))
         alone = bt.run(
             MARKETS.prefix(stop), Sized(fold["size"]), **TERMS, start=fold["test_start"],

@@ -10,32 +10,25 @@ from sklearn.covariance import ledoit_wolf
 import backtest as bt
 from backtest.base.errors import PolicyError
 from backtest.engine.signal_checks import describe_signal_check
-from backtest.weights import by_covariance, formulas
-from backtest.weights.by_covariance import Memory
-from tests.fast_cases import every_nth
+from backtest.weights import by_volatility
+from backtest.weights.by_volatility import Memory
 from tests.refusals import check_refused
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument
 MARKETS = bt.Markets({"A": A, "B": B, "C": C.slice(100, 500)})
-METHODS = {
-    "inverse_volatility": bt.allocate.inverse_volatility,
-    "equal_risk": bt.allocate.equal_risk,
-    "minimum_variance": bt.allocate.minimum_variance,
-    "hierarchical": bt.allocate.hierarchical,
-}
 
 
 def ewma(names: list[str], first: int, t: int, half_life: float) -> np.ndarray:
-    """The weighted means of products of the log returns from bar ``first`` to bar t, by pandas."""
+    """The weighted mean squares of the log returns from bar ``first`` to bar t, by pandas."""
     close = np.stack([MARKETS.panel().close[MARKETS.names.index(name)] for name in names], axis=1)
     returns = pd.DataFrame(np.diff(np.log(close), axis=0)).iloc[first - 1 : t]
-    n = len(names)
-    found = np.empty((n, n))
-    for i in range(n):
-        for j in range(n):
-            found[i, j] = (returns[i] * returns[j]).ewm(halflife=half_life).mean().iloc[-1]
-    return found
+    return (returns**2).ewm(halflife=half_life).mean().iloc[-1].to_numpy()
+
+
+def weigh(variances: np.ndarray) -> np.ndarray:
+    """Return weights in proportion to 1 / sigma."""
+    return 1.0 / np.sqrt(variances) / np.sum(1.0 / np.sqrt(variances))
 
 
 def test_equal_weights_are_those_of_a_run_without_a_signal():
@@ -51,17 +44,28 @@ def test_equal_weights_are_those_of_a_run_without_a_signal():
     np.testing.assert_array_equal(MARKETS.index(frame).close, MARKETS.index().close)
 
 
-@pytest.mark.parametrize("name", every_nth(METHODS, 2))
-def test_weights_are_those_of_the_covariances_at_the_last_fit(name):
-    frame = METHODS[name](MARKETS, half_life=48.0, every=24)
-    formula = getattr(formulas, f"{name}_weights")
+def test_inverse_volatility_of_two_by_hand():
+    """Moves of 2 % and of 6 % at each bar: volatilities of 1 to 3, weights of 3/4 and 1/4."""
+    moves = np.where(np.arange(20) % 2 == 0, 1.0, -1.0)
+    times = pd.date_range("2024-01-01", periods=20, freq="h", tz="UTC")
+    market = {
+        name: bt.Market.from_frames(pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"),
+                                                 np.exp(size * moves / 2)), index=times))
+        for name, size in (("A", 0.02), ("B", 0.06))
+    }  # fmt: skip
+    frame = bt.allocate.inverse_volatility(bt.Markets(market), half_life=3.0)
+    np.testing.assert_allclose(frame.iloc[-1], [0.75, 0.25], rtol=1e-12)
+
+
+def test_weights_are_those_of_the_variances_at_the_last_fit():
+    frame = bt.allocate.inverse_volatility(MARKETS, half_life=48.0, every=24)
     # Bar 71 is that from 23:00 to midnight. Two instruments have returns from bar 1 on.
-    two = formula(ewma(["A", "B"], 1, 71, 48.0)[None])[0]
+    two = weigh(ewma(["A", "B"], 1, 71, 48.0))
     np.testing.assert_allclose(frame.iloc[71, :2], two, rtol=1e-9)
     np.testing.assert_array_equal(frame.iloc[94].to_numpy(), frame.iloc[71].to_numpy())
     # C is listed at bar 100 and has 48 returns at bar 148, at which weights are made anew.
     assert (frame["C"].to_numpy()[:148] == 0.0).all()
-    three = formula(ewma(["A", "B", "C"], 101, 148, 48.0)[None])[0]
+    three = weigh(ewma(["A", "B", "C"], 101, 148, 48.0))
     np.testing.assert_allclose(frame.iloc[148], three, rtol=1e-9)
     # In the last bar of C, 499, its weight is gone, and the others are made anew.
     assert frame["C"].to_numpy()[498] != 0.0
@@ -70,28 +74,26 @@ def test_weights_are_those_of_the_covariances_at_the_last_fit(name):
     assert (frame.to_numpy()[:48] == 0.0).all()
 
 
-def test_a_window_takes_the_shrunk_covariances_of_ledoit_and_wolf():
-    frame = bt.allocate.minimum_variance(MARKETS, window=60, every=24)
+def test_a_window_takes_the_shrunk_variances_of_ledoit_and_wolf():
+    frame = bt.allocate.inverse_volatility(MARKETS, window=60, every=24)
     returns = np.diff(np.log(MARKETS.panel().close), axis=1).T
     shrunk = ledoit_wolf(returns[95 - 60 : 95, :2], assume_centered=True)[0]  # up to bar 95
-    inverse = np.linalg.inv(shrunk).sum(axis=1)
-    np.testing.assert_allclose(frame.iloc[95, :2], inverse / inverse.sum(), rtol=1e-9)
+    np.testing.assert_allclose(frame.iloc[95, :2], weigh(np.diagonal(shrunk)), rtol=1e-9)
 
 
 def test_the_estimate_forgets_what_is_sixty_half_lives_old():
-    covariances = by_covariance.estimate(
-        by_covariance.find_returns(MARKETS)[:, :2],
-        by_covariance.Segment(np.array([0, 1]), 1, np.array([700, 719])),
-        by_covariance.Memory(5.0, None),
+    variances = by_volatility.estimate(
+        by_volatility.find_returns(MARKETS)[:, :2],
+        by_volatility.Segment(np.array([0, 1]), 1, np.array([700, 719])),
+        by_volatility.Memory(5.0, None),
     )
-    np.testing.assert_allclose(covariances[1], ewma(["A", "B"], 1, 719, 5.0), rtol=1e-12)
+    np.testing.assert_allclose(variances[1], ewma(["A", "B"], 1, 719, 5.0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("n", [101, 501])
-def test_weights_of_a_part_are_the_part_of_the_weights(name, n):
-    whole = METHODS[name](MARKETS, half_life=48.0)
-    part = METHODS[name](MARKETS.prefix(n), half_life=48.0)
+def test_weights_of_a_part_are_the_part_of_the_weights(n):
+    whole = bt.allocate.inverse_volatility(MARKETS, half_life=48.0)
+    part = bt.allocate.inverse_volatility(MARKETS.prefix(n), half_life=48.0)
     np.testing.assert_array_equal(part, whole.iloc[:n][part.columns])
 
 
@@ -101,9 +103,8 @@ def test_weights_say_that_they_were_checked():
 
 
 def test_one_instrument_has_all():
-    single = bt.Markets({"A": A})
-    for method in METHODS.values():
-        assert method(single, half_life=24.0)["A"].to_numpy()[24:].tolist() == [1.0] * (24 * 29)
+    frame = bt.allocate.inverse_volatility(bt.Markets({"A": A}), half_life=24.0)
+    assert frame["A"].to_numpy()[24:].tolist() == [1.0] * (24 * 29)
 
 
 def test_an_instrument_takes_part_after_a_half_life_or_a_window():
@@ -212,13 +213,12 @@ def test_a_random_estimator_is_refused():
 
 FIT = bt.allocate.fitted
 BAD = {
-    "one market": (lambda: bt.allocate.equal_risk(A), "must be a Markets, got Market"),
+    "one market": (lambda: bt.allocate.inverse_volatility(A), "must be a Markets, got Market"),
     "no fit": (lambda: FIT(MARKETS, "equal", 48), "must be an object with fit, got 'equal'"),
     "no weights": (lambda: FIT(MARKETS, Bad(None), 48), "raised AttributeError"),
     "nan weights": (lambda: FIT(MARKETS, Bad([np.nan, 1.0]), 48), "a finite weight for each of 2"),
-    "nan half-life": (lambda: bt.allocate.equal_risk(MARKETS, half_life=np.nan), "half_life"),
-    "twins": (lambda: bt.allocate.minimum_variance(bt.Markets({"A": A, "T": A}), half_life=24.0),
-        "covariance matrix of returns is singular"),
+    "nan half-life": (lambda: bt.allocate.inverse_volatility(MARKETS, half_life=np.nan),
+        "half_life"),
 }  # fmt: skip
 
 
@@ -228,12 +228,12 @@ def test_bad_allocations_are_refused_with_a_cure(case):
 
 
 def test_planted_peeks_into_the_returns_are_found(monkeypatch):
-    honest = by_covariance.find_returns
+    honest = by_volatility.find_returns
 
     def peek(markets: bt.Markets) -> np.ndarray:
         returns = honest(markets)
         return np.concatenate([returns[1:], returns[-1:]])
 
-    monkeypatch.setattr(by_covariance, "find_returns", peek)
+    monkeypatch.setattr(by_volatility, "find_returns", peek)
     with pytest.raises(PolicyError, match="looks ahead"):
         bt.allocate.inverse_volatility(MARKETS, half_life=48.0, every=1)

@@ -15,11 +15,9 @@ from backtest.account.account import WHOLE
 from backtest.base import (
     BacktestError,
     BoolArray,
-    Either,
     FloatArray,
     FrozenTable,
     ParameterError,
-    Phrase,
     Place,
     join_phrases,
     pick_value,
@@ -28,7 +26,7 @@ from backtest.base.units import TOLERANCE
 from backtest.engine import SignalRule
 from backtest.policy import Policy
 from backtest.sweep.sets.sets import (
-    OF_RULES,
+    SIGNAL,
     BaseTerms,
     Sets,
     Setting,
@@ -46,7 +44,6 @@ from backtest.venue import Venue, find_newest, is_one
 from backtest.venue.interest import RATES
 
 OF_SEVERAL = frozenset(f"account.{name}" for name in WHOLE)
-ALLOCATED = Either("signal=bt.allocate.WeightRule()", "--allocate equal-risk")
 
 
 class SetDefect(NamedTuple):
@@ -107,15 +104,11 @@ def find_unknown(
     for name in given:
         if name not in settings:
             own = [each for each in settings if "." not in each]
-            if name.startswith(OF_RULES) and not names_signal(settings):
-                is_signal = name.startswith("signal.")
+            if name.startswith(SIGNAL) and not names_signal(settings):
                 yield SetDefect(
-                    f"{name} needs {'a signal rule' if is_signal else 'an allocation'}, the signal "
-                    "is none",
+                    f"{name} needs a signal rule, the signal is none",
                     Place(argument, name),
-                    "name a rule as the signal, such as rsi:14:30:70"
-                    if is_signal
-                    else Phrase("give {}", ALLOCATED),
+                    "name a rule as the signal, such as rsi:14:30:70",
                 )
                 continue
             yield SetDefect(

@@ -38,10 +38,11 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 MOST_CELLS = 1_000_000_000
 """Most values in a grid; more are treated as a mistake."""
 
-OF_RULES = ("signal.", "allocate.")
+SIGNAL = "signal."
+"""The beginning of the names of parameters of a signal's rule."""
 
 OVERLAY = "overlay"
-RESERVED = ("account", "venue", "signal", "allocate", OVERLAY)
+RESERVED = ("account", "venue", "signal", OVERLAY)
 
 _FIXED = ("contract.kind",)
 
@@ -153,9 +154,7 @@ def _read_rule(rule: SignalRule) -> Iterator[Setting]:
         space: Any = Flag() if each.space is None else each.space
         check = partial(space.check, whole=True) if each.kind is int else space.check
         value = getattr(rule, each.name)
-        yield Setting(
-            f"{rule.prefix}{each.name}", each.kind, space, check, value, may_be_none=False
-        )
+        yield Setting(f"{SIGNAL}{each.name}", each.kind, space, check, value, may_be_none=False)
 
 
 def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
@@ -266,18 +265,18 @@ def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
 def build_signal(base: BaseTerms, values: Mapping[str, object]) -> SignalRule | None:
     if base.signal is None:
         return None
-    own = take_own(base.signal, values)
+    own = take_own(values)
     plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in own.items()}
     return change_rule(base.signal, plain)
 
 
-def take_own(rule: SignalRule, values: Mapping[str, _T]) -> dict[str, _T]:
-    own = (name for name in values if name.startswith(rule.prefix))
-    return {name.removeprefix(rule.prefix): values[name] for name in own}
+def take_own(values: Mapping[str, _T]) -> dict[str, _T]:
+    own = (name for name in values if name.startswith(SIGNAL))
+    return {name.removeprefix(SIGNAL): values[name] for name in own}
 
 
 def names_signal(names: Iterable[str]) -> bool:
-    return any(name.startswith(OF_RULES) for name in names)
+    return any(name.startswith(SIGNAL) for name in names)
 
 
 def _below(head: str, changes: Mapping[str, object]) -> dict[str, object]:
