@@ -63,7 +63,7 @@ TradesFile = Annotated[
     option(OUTPUT, "Write the trades to a .csv, .parquet or .json file.", "--trades"),
 ]
 
-TradesBy = Annotated[str, option(OUTPUT, "Its rows: trip, fifo or average (trip).", "--trades-by")]
+TradesBy = Annotated[str, option(OUTPUT, "Its rows: trip or fifo (trip).", "--trades-by")]
 
 
 def run(
@@ -188,7 +188,7 @@ def describe_trades(trades: Trades) -> str:
     found = trades.measures
     if not found["trades"]:
         return f"no closed trade, {found['open']:,.0f} open"
-    kinds = {"trip": "round trips", "fifo": "lots, first in first out", "average": "closing fills"}
+    kinds = {"trip": "round trips", "fifo": "lots, first in first out"}
     return (
         f"{found['trades']:,.0f} closed ({kinds[trades.view]}), {found['open']:,.0f} open; "
         f"{format_percent(found['win_rate'])} won, mean win {format_money(found['mean_win'])}, "

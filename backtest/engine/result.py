@@ -34,7 +34,7 @@ from backtest.engine.result_tables import (
 from backtest.engine.result_text import write_summary
 from backtest.engine.run_record import RunRecord
 from backtest.engine.trades import Trades, list_run_trades
-from backtest.engine.vectorbt_exchange import Kind, convert
+from backtest.engine.vectorbt_exchange import convert
 from backtest.measures import (
     AccountHistory,
     Attribution,
@@ -129,7 +129,7 @@ class Result(RunRecord, Reportable):
     def trades(self) -> Trades:
         """The trades, a row per round trip; see :func:`backtest.engine.trades.list_run_trades`.
 
-        ``trades.lots("fifo")`` and ``trades.lots("average")`` have a row per lot,
+        ``trades.lots("fifo")`` has a row per lot, first in first out;
         ``trades.measures`` and ``trades.measures_by("year")`` win rate, profit factor and others.
         The profits and ``trades.unallocated`` add up to the change of equity without flows.
         """
@@ -255,29 +255,11 @@ class Result(RunRecord, Reportable):
         with reading_folder(path):
             return load_result(path, cls)
 
-    @checked
-    def to_vectorbt(self, kind: Kind = "returns") -> Any:
-        """Return the account for vectorbt: its returns bar by bar, or its trades as a Portfolio.
+    def to_vectorbt(self) -> Any:
+        """Return vectorbt's returns accessor on the account's returns: ``.stats()``, ``.total()``.
 
-        Parameters
-        ----------
-        kind : str
-            ``"returns"``: vectorbt's returns accessor on the account's returns, which include
-            margin, funding and liquidations: ``.stats()``, ``.total()``. Its measures are of
-            returns per bar, ours of returns per sampling period. ``"portfolio"``: a
-            ``vectorbt.Portfolio`` with the account's orders and fees, worth its equity at every
-            close to 1e-9. Several instruments are a group of columns that share the cash.
-
-        Raises
-        ------
-        ParameterError
-            If a Portfolio cannot hold the account: funding, interest, a liquidation, flows, a
-            reserve, an inverse contract, borrowed money (long leverage above 1), two trades of an
-            instrument in one bar, collateral, or a resumed run.
-
-        Notes
-        -----
-        The index is UTC without a zone.
+        They include margin, funding and liquidations. Its measures are of returns per bar, ours of
+        returns per sampling period. The index is UTC without a zone.
         """
         unit = np.concatenate(([self.tally.first_unit], self.of_account("unit")))
-        return convert(self, unit, kind)
+        return convert(self, unit)

@@ -1,4 +1,4 @@
-"""Lots: what each trade opens and closes, first in first out or at average cost."""
+"""Lots: what each trade opens and closes, first in first out."""
 
 from __future__ import annotations
 
@@ -72,24 +72,6 @@ def match_first_in(turns: Turns) -> Pieces:
             lots.append((k, opened))
     columns = np.array(found, dtype=np.float64).reshape(-1, 3).T
     return Pieces(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2])
-
-
-def average_costs(
-    turns: Turns, opening: FloatArray, holding: FloatArray | None = None
-) -> tuple[FloatArray, FloatArray]:
-    taken, left = np.zeros(len(opening)), np.zeros(len(opening))
-    share = np.divide(
-        turns.closed, np.abs(turns.before), out=np.zeros(len(opening)), where=turns.before != 0.0
-    )
-    late = np.zeros(len(opening)) if holding is None else holding
-    carried = 0.0
-    rows = zip(opening.tolist(), late.tolist(), share.tolist(), strict=True)
-    for k, (opened, held, part) in enumerate(rows):
-        carried += held
-        taken[k] = carried * part
-        carried += opened - taken[k]
-        left[k] = carried
-    return taken, left
 
 
 def reduce_spans(

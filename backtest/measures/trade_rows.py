@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.measures.lots import Turns, average_costs, match_first_in
+from backtest.measures.lots import Turns, match_first_in
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
 
-TradeView: TypeAlias = Literal["trip", "fifo", "average"]
-VIEWS = ("trip", "fifo", "average")
+TradeView: TypeAlias = Literal["trip", "fifo"]
+VIEWS = ("trip", "fifo")
 
 
 class Fills(NamedTuple):
@@ -48,9 +48,7 @@ class TradeRows(NamedTuple):
 
 
 def list_trades(fills: Fills, view: TradeView) -> TradeRows:
-    if view == "trip":
-        return list_trips(fills)
-    return list_lots(fills) if view == "fifo" else list_average(fills)
+    return list_trips(fills) if view == "trip" else list_lots(fills)
 
 
 def list_trips(fills: Fills) -> TradeRows:
@@ -112,32 +110,4 @@ def list_lots(fills: Fills) -> TradeRows:
         impact=share(fills.impact),
         loss=fills.loss[exit_] * part_out,
         funding=contracts * (total[exit_] - total[entry]),
-    )
-
-
-def list_average(fills: Fills) -> TradeRows:
-    turns, (closes, opens) = fills.turns, fills.turns.shares
-    exit_ = np.flatnonzero(turns.closed > 0.0)
-    began = np.maximum.accumulate(np.where(turns.starts, np.arange(len(closes)), 0))
-    entry = np.concatenate(([0], began))[exit_]
-    contracts, side = turns.closed[exit_], np.sign(turns.before[exit_])
-    paid = average_costs(turns, turns.opened * fills.value)[0][exit_]
-    received = contracts * fills.value[exit_]
-
-    def share(cost: FloatArray) -> FloatArray:
-        return average_costs(turns, cost * opens)[0][exit_] + (cost * closes)[exit_]
-
-    return TradeRows(
-        entry=entry,
-        exit=exit_,
-        side=side,
-        quantity=contracts,
-        entry_value=paid / contracts,
-        exit_value=fills.value[exit_],
-        gain=side * (received - paid),
-        fees=share(fills.fees),
-        slippage=share(fills.slippage),
-        impact=share(fills.impact),
-        loss=fills.loss[exit_],
-        funding=average_costs(turns, np.zeros(len(closes)), fills.funding)[0][exit_],
     )

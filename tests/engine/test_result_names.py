@@ -1,7 +1,5 @@
 """A result of one instrument and one of several answer to the same names."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -83,19 +81,9 @@ def test_what_has_no_meaning_for_several_says_why(two, call, reason):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("short", [0.4, -0.4])
-def test_a_vectorbt_portfolio_of_several_is_worth_the_equity(short):
-    """Without funding; a group of columns that share the cash."""
-    none = {name: np.zeros(0) for name in ("funding_rate", "funding_mark", "funding_predicted")}
-    none |= {"funding_time": np.zeros(0, np.int64)}
-    pair = bt.Markets({name: dataclasses.replace(each, **none) for name, each in PAIR.items()})
-    run = bt.run(pair, bt.strategies.Constant(1.0), venue=VENUE, account=bt.Account(band=0.05),
-                 signal={"A": 0.5, "B": short}, compile=False)  # fmt: skip
-    portfolio = run.to_vectorbt("portfolio")
-    np.testing.assert_allclose(portfolio.value(), run.bars["equity"], rtol=1e-9)
-    np.testing.assert_allclose(portfolio.assets(), run.quantities, atol=1e-9)
-    total = run.to_vectorbt().total()
-    assert total == pytest.approx(run.metrics["total_return"], rel=1e-9)
+def test_the_returns_at_vectorbt_are_those_of_the_account(two):
+    total = two.to_vectorbt().total()
+    assert total == pytest.approx(two.metrics["total_return"], rel=1e-9)
 
 
 def test_a_resumed_run_of_several_needs_no_earlier_bars(two):

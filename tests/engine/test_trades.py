@@ -17,7 +17,7 @@ from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
 from tests.cases import PortfolioCase, make_case, make_exit_case
 from tests.commands import call
-from tests.engine.test_vectorbt_exchange import PLAIN, TERMS
+from tests.engine.test_vectorbt_exchange import PLAIN, TERMS, make_portfolio
 from tests.markets import live
 from tests.portfolio.portfolio_helpers import Hold, flat, make_market, make_venue, simulate_pair
 from tests.portfolio_cases import make_full_case, make_mode_case, make_portfolio_case
@@ -124,7 +124,7 @@ def check_sums(result: bt.Result) -> set[str]:
     change = account.equity[-1] - start - account.flows.sum()
     traded = result.events.loc[result.events["kind"].isin(TRADES), "amount"].abs().sum()
     most = 1e-9 * max(float(traded), float(np.abs(account.equity).max()), abs(start))
-    for view in ("trip", "fifo", "average"):
+    for view in ("trip", "fifo"):
         trades = result.trades.lots(view)
         assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(change, abs=most)
         for name in SPLIT:
@@ -194,25 +194,23 @@ def test_delistings_and_expiries_end_trades():
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", [1.0, -1.0, "rsi:6:30:70"])
 def test_trades_are_those_of_vectorbt(signal):
-    """Round trips are vectorbt's positions, lots at average cost its exit trades."""
+    """Round trips are vectorbt's positions."""
     account = bt.Account(band=0.02)
     result = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=signal, **TERMS)
-    portfolio = result.to_vectorbt("portfolio")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        views = {"trip": portfolio.positions.records, "average": portfolio.exit_trades.records}
-    for view, theirs in views.items():
-        ours = result.trades.lots(view)
-        assert len(ours) == len(theirs) > 0
-        assert ours["quantity"].to_numpy() == pytest.approx(theirs["size"].to_numpy(), rel=1e-8)
-        for name, column in (("entry_price", "entry_price"), ("exit_price", "exit_price")):
-            assert ours[name].to_numpy() == pytest.approx(theirs[column].to_numpy(), rel=1e-8)
-        most = 1e-8 * float((theirs["size"] * theirs["entry_price"]).max())
-        fees = theirs["entry_fees"] + theirs["exit_fees"]
-        assert ours["fees"].to_numpy() == pytest.approx(fees.to_numpy(), abs=most)
-        assert ours["profit"].to_numpy() == pytest.approx(theirs["pnl"].to_numpy(), abs=most)
-        entry = pd.DatetimeIndex(result.bars.index)[theirs["entry_idx"].to_numpy()]
-        assert ours["entry_time"].tolist() == entry.tolist()
+        theirs = make_portfolio(result).positions.records
+    ours = result.trades
+    assert len(ours) == len(theirs) > 0
+    assert ours["quantity"].to_numpy() == pytest.approx(theirs["size"].to_numpy(), rel=1e-8)
+    for name in ("entry_price", "exit_price"):
+        assert ours[name].to_numpy() == pytest.approx(theirs[name].to_numpy(), rel=1e-8)
+    most = 1e-8 * float((theirs["size"] * theirs["entry_price"]).max())
+    fees = theirs["entry_fees"] + theirs["exit_fees"]
+    assert ours["fees"].to_numpy() == pytest.approx(fees.to_numpy(), abs=most)
+    assert ours["profit"].to_numpy() == pytest.approx(theirs["pnl"].to_numpy(), abs=most)
+    entry = pd.DatetimeIndex(result.bars.index)[theirs["entry_idx"].to_numpy()]
+    assert ours["entry_time"].tolist() == entry.tolist()
 
 
 def test_a_run_that_never_trades_has_no_trades():
@@ -224,7 +222,7 @@ def test_a_run_that_never_trades_has_no_trades():
 
 
 @pytest.mark.parametrize(("do", "message"), [
-    (lambda trades: trades.lots("lifo"), "by must be one of trip, fifo, average"),
+    (lambda trades: trades.lots("lifo"), "by must be one of trip, fifo"),
     (lambda trades: trades.lots(3), "by must be"),
     (lambda trades: trades.measures_by("hour"), "by must be one of"),
     (lambda trades: trades.measures_by(None), "by must be"),

@@ -1,4 +1,4 @@
-"""Results as portfolios of vectorbt, and portfolios as signals."""
+"""Orders at vectorbt, and its portfolios as signals."""
 
 import dataclasses
 import warnings
@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.engine.result_tables import TRADES
 from backtest.strategies import Constant, VolTarget
-from tests.markets import live, market_of
 
 MARKET = bt.Market.sample(bars=300)
 PLAIN = dataclasses.replace(
@@ -20,23 +20,34 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 TERMS = {"venue": VENUE, "compile": False}
 
 
+def make_portfolio(result):
+    """Return the trades of a run as orders of vectorbt, of which a bar has one."""
+    import vectorbt  # noqa: PLC0415 - slow to import
+
+    events, index = result.events, result.bars.index
+    trades = events[events["kind"].isin(TRADES)].set_index("time")
+    fees = events[events["kind"] == "fee"].set_index("time")["amount"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return vectorbt.Portfolio.from_orders(
+            pd.Series(result.mark, index), size=trades["quantity"].reindex(index),
+            price=trades["price"].reindex(index), fixed_fees=fees.reindex(index, fill_value=0.0),
+            init_cash=result.account.capital, freq="1h",
+        )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "account", "signal"), [
     (Constant(leverage=0.9), bt.Account(band=0.05), 1.0),
     (Constant(leverage=3.0), bt.Account(band=0.1), -1.0),
     (VolTarget(target=0.3), bt.Account(stop_loss=0.04, max_leverage=0.95), "breakout:12"),
-    (Constant(leverage=0.5), bt.Account(fill="same_close"), "rsi:6:30:70"),
-], ids=["long", "short at 3x", "both sides with stops", "filled at the close"])  # fmt: skip
-def test_a_portfolio_is_worth_the_equity_at_every_close(policy, account, signal):
+], ids=["long", "short at 3x", "both sides with stops"])  # fmt: skip
+def test_orders_at_vectorbt_are_worth_the_equity_at_every_close(policy, account, signal):
     result = bt.run(PLAIN, policy, account=account, signal=signal, **TERMS)
-    portfolio = result.to_vectorbt("portfolio")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        value, held = portfolio.value().to_numpy(), portfolio.assets().to_numpy()
-        paid = portfolio.orders.records["fees"].sum()
+        value = make_portfolio(result).value().to_numpy()
     assert value == pytest.approx(result.bars["equity"].to_numpy(), rel=1e-9)
-    assert held == pytest.approx(result.bars["position"].to_numpy(), abs=1e-9)
-    assert paid == pytest.approx(result.metrics["fees"])
     assert result.bars["position"].nunique() >= 2
 
 
@@ -46,7 +57,7 @@ def test_a_direction_survives_both_ways():
     account = bt.Account(band=0.2)
     signal = bt.signals.breakout(PLAIN, 12)
     first = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=signal, **TERMS)
-    again = bt.signals.from_vectorbt(first.to_vectorbt("portfolio"), "open")
+    again = bt.signals.from_vectorbt(make_portfolio(first), "open")
     assert again[:-1].tolist() == signal[:-1].tolist()
     assert again.index.equals(PLAIN.times)
     second = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=again, **TERMS)
@@ -76,23 +87,6 @@ def test_directions_and_shares_by_hand():
     assert bt.signals.from_vectorbt(portfolio, sized=True).tolist() == [0.0, 0.5, -0.25, 0.0]
     assert bt.signals.from_vectorbt(portfolio, "open").tolist() == [1.0, -1.0, 0.0, 0.0]
     assert str(bt.signals.from_vectorbt(portfolio).index.tz) == "UTC"
-
-
-def test_what_a_portfolio_cannot_hold_is_said():
-    account = bt.Account()
-    hurt = bt.Account(margin="isolated", venue_leverage=5.0, after_liquidation="halt")
-    crash = market_of(np.array([100.0, 100, 100, 60, 60]))
-    drop = live(crash, Constant(leverage=5.0), account=hurt, compile=False)
-    cases = {
-        "had funding": bt.run(MARKET, Constant(leverage=0.5), account=account, **TERMS),
-        "had a liquidation": drop,
-        "borrowed": bt.run(PLAIN, Constant(leverage=2.0), account=account, **TERMS),
-    }
-    for reason, result in cases.items():
-        with pytest.raises(bt.ParameterError, match=reason):
-            result.to_vectorbt("portfolio")
-    with pytest.raises(bt.ParameterError, match="kind must be one of returns, portfolio"):
-        drop.to_vectorbt("portfolo")
 
 
 def test_what_is_no_portfolio_is_refused():
