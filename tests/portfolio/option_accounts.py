@@ -1,88 +1,99 @@
-"""Four accounts that hold options and trade them by quantities, worked by hand."""
+"""Accounts with options whose market data are given as arrays, run in plain Python."""
 
-import math
-from typing import Annotated
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import backtest as bt
+from backtest.account.option_feed import OptionFeed, make_option_feed
+from backtest.engine import account_loop, portfolio_inputs
+from backtest.engine.portfolio_setup import set_up
+from tests.portfolio.portfolio_helpers import Once, make_venue
+
+HOUR_YEARS = 1.0 / (365.0 * 24.0)
+STANDARD = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
+FREE = {"rates": 0.0, "fee_rates": 0.0, "delivery_rates": 0.0, "ticks": 0.0, "fee_caps": np.inf}
+FREE |= {"delivery_caps": np.inf, "half_spreads": 0.0, "are_listed": 1, "bases_open": 1.0}
+FREE |= {"bases_close": 1.0}
 
 
-def make_market(prices):
-    """Return hourly bars from one price to the next."""
-    time = pd.date_range("2023-01-01 12:00", periods=len(prices) - 1, freq="1h", tz="UTC")
-    bars = pd.DataFrame({"open": prices[:-1], "close": prices[1:], "volume": 0.0}, index=time)
-    ends = bars[["open", "close"]]
-    return bt.Market.from_frames(bars.assign(high=ends.max(axis=1), low=ends.min(axis=1)))
+def make_feed(
+    contracts: list[dict[str, Any]], n_bars: int, *, volatility: float = 0.6, **more: Any
+) -> OptionFeed:
+    """Return the feed of contracts at one volatility, which are sold and bought at the mark.
+
+    A contract has sign, strike, the hour of its expiry, and targets by bar.
+    """
+    hours = np.arange(n_bars)
+    feed = make_option_feed(len(contracts), n_bars)
+    feed.pairs[:] = np.arange(len(contracts))
+    for k, each in enumerate(contracts):
+        hour = each["expiry"]
+        feed.signs[k], feed.strikes[k], feed.sizes[k] = each["sign"], each["strike"], 1.0
+        feed.expiries[k] = int(2 * hour)
+        feed.expiry_bars[k] = int(hour) if hour < n_bars else -1
+        feed.are_inside[k] = 0 if hour == int(hour) else 1
+        feed.expiry_spots[k] = each.get("spot", np.nan)
+        feed.years_open[:, k] = np.maximum(hour - hours, 0.0) * HOUR_YEARS
+        feed.years_close[:, k] = np.maximum(hour - hours - 1.0, 0.0) * HOUR_YEARS
+        for bar, quantity in each.get("targets", {}).items():
+            feed.targets[bar, k] = quantity
+    feed.expiries[:] = np.unique(feed.expiries, return_inverse=True)[1]
+    given = FREE | {"volatilities_open": volatility, "volatilities_close": volatility} | more
+    for name, value in given.items():
+        getattr(feed, name)[:] = value
+    return feed
 
 
-class Buy(bt.Policy):
-    """Buy a leverage of futures at the first close, and leave it alone."""
-
-    level: Annotated[float, bt.Range(0, 20, "turns")] = 0.0
-
-    def leverage(self, bar, account):
-        return self.level if account.days < 0.05 else math.nan
-
-
-def live(prices, options, contracts, level, capital, rule, maintenance, **costs):
-    """Return the run of an account that trades options after the first bar."""
-    market, surfaces = make_market(prices), bt.Surfaces.fit(bt.Chain.sample())
-    markets = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT")
-    venue = bt.Venue.simple(
-        taker=0,
-        slippage=0,
-        maintenance_rate=maintenance,
-        max_leverage=1 / maintenance,
-        liquidation_fee=0,
-    ).override(option_costs=bt.OptionCosts(**costs))
-    return bt.run(
-        markets,
-        Buy(level),
-        venue=venue,
-        account=bt.Account(capital=capital, requirement=rule),
-        option_quantities=pd.DataFrame(contracts, index=market.times[:1]),
-    )
+def make_rows(rows: Any) -> bt.Market:
+    """Return an hourly market of rows (open, high, low, close)."""
+    index = pd.date_range("2024-01-01", periods=len(rows), freq="1h", tz="UTC")
+    bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=index, dtype=float)
+    bars["volume"] = 1e6
+    return bt.Market.from_frames(bars)
 
 
-free = {"fee": 0, "fee_cap": 1, "delivery_fee": 0, "delivery_cap": 1, "tick": 0, "spread": 0}
-paid = {
-    "fee": 0.0003,
-    "fee_cap": 0.125,
-    "delivery_fee": 0.00015,
-    "delivery_cap": 0.125,
-    "tick": 5,
-    "spread": 0.01,
-}
-standard = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
-net = bt.ScenarioMargin(
-    moves=bt.margin.scenario_grid([-0.15, -0.075, 0, 0.075, 0.15], [0.3, 0.0, -0.3]),
-    options=bt.OptionShocks(),
-)
+def run_options(
+    rows: Any,
+    feed: OptionFeed,
+    *,
+    rule: Any = STANDARD,
+    level: float = 0.0,
+    capital: float = 1000.0,
+    venue: dict[str, Any] | None = None,
+    kind: str = "linear",
+    partial: str = "",
+    compiled: bool = False,
+    **account: Any,
+) -> Any:
+    """Return the outcome of an account that holds the options of a feed on its only instrument.
+
+    ``level`` is the leverage of the instrument, decided at the first close.
+    """
+    given = make_venue(**(venue or {})).override({"contract.kind": kind})
+    if partial:
+        steps = {"mode": "partial", "step": 0.5, "full_below": 1.0, "order": partial}
+        given = given.override({f"liquidation.{name}": value for name, value in steps.items()})
+    kept = portfolio_inputs.read_option_feed
+    portfolio_inputs.read_option_feed = lambda *_: feed
+    try:
+        setup = set_up(
+            bt.Markets({"BTC": make_rows(rows)}),
+            Once(level=level),
+            venue=given,
+            account=bt.Account(capital=capital, requirement=rule, **account),
+            signal=None,
+            overlay=None,
+            sampling="1h",
+            periods=365.0,
+            start=None,
+        )
+        return account_loop.live(setup, is_compiled=compiled, progress=None)
+    finally:
+        portfolio_inputs.read_option_feed = kept
 
 
-def make_option(kind, strike, day):
-    return bt.Option(kind=kind, strike=strike, expiry=f"2023-01-{day} 12:00", underlying="BTC")
-
-
-fall = np.linspace(100_000, 60_000, 161)  # 250 down in an hour
-strangle = live(
-    fall,
-    {"put": make_option("put", 80_000, 31), "call": make_option("call", 120_000, 31)},
-    {"put": -1.0, "call": -1.0},
-    0.0,
-    25_000,
-    standard,
-    0.05,
-    **paid,
-)
-rise = np.concatenate((np.full(2, 1e5), np.linspace(1e5, 1.4e5, 119), [1.4e5]))
-call = {"call": make_option("call", 105_000, "06")}
-covered = live(rise, call, {"call": -1.0}, 2.0, 50_000, "reg-t", 0.25, **free)
-naked = live(rise, call, {"call": -1.0}, 0.0, 50_000, "reg-t", 0.25, **free)
-down, up = np.linspace(100_000, 65_000, 101), np.linspace(65_000, 90_000, 18)
-dip = np.concatenate((np.full(2, 1e5), down, up, [90_000]))
-put = {"put": make_option("put", 95_000, "06")}
-lost = live(dip, put, {"put": 1.0}, 5.0, 20_000, standard, 0.05, **free)
-saved = live(dip, put, {"put": 1.0}, 5.0, 20_000, net, 0.05, **free)
+def list_events(out: Any, kind: int) -> list[list[float]]:
+    """Return bar, value, quantity, fee and owner of the events of a kind."""
+    return [row[[0, 2, 3, 5, 8]].tolist() for row in out.entries if row[1] == kind]
