@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,6 @@ from backtest.validation.group_runs import (
     list_splits,
     split_groups,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class Folds(pd.DataFrame):

@@ -271,7 +271,7 @@ class Groups(NamedTuple):
     """Groups of consecutive bars, cut where sampling periods end.
 
     ``edges`` of shape (N + 1,) are bars, ``samples`` of shape (N + 1,) the sampling periods that
-    end before them. ``ends`` has 1 at the last bar of each sampling period.
+    end before them.
     """
 
     edges: IntArray

@@ -175,13 +175,11 @@ def check_carry(carry: object) -> bool:
     return carry
 
 
-def describe_walk(
-    procedure: Procedure, spans: list[FoldSpan], *, carry: bool, kind: str = KIND
-) -> dict[str, Any]:
+def describe_walk(procedure: Procedure, spans: list[FoldSpan], *, carry: bool) -> dict[str, Any]:
     table = tabulate_spans(procedure.terms.market, spans)
     folds = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
     return procedure.describe(
-        kind,
+        KIND,
         sampler=procedure.sampler,
         robust=procedure.rule.to_dict() if procedure.is_robust else False,
         carry=carry,
