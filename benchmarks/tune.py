@@ -1,6 +1,6 @@
 """What a search finds per second of wall time, beside what a user would pick instead. Prints JSON.
 
-    python benchmarks/tune.py [--seconds 1 10 60] [--seeds 5] [--only NAME ...] [--robust]
+    python benchmarks/tune.py [--seconds 1 10 60] [--seeds 5] [--only NAME ...]
     python benchmarks/tune.py --eth FOLDER --seconds 8 --seeds 12
 
 The problem: four parameters (target, half-life, cap, band) of a volatility target on 61,320 hourly
@@ -15,12 +15,7 @@ and power on hourly bars of ETHUSDT from 2020 to 2023, from the files in a folde
   best ever is that of all runs of all searches; 1 at most, and until any gain was found;
 * ``found``: how many seeds end within 0.5 % of the best ever, and the worst regret of all;
 * ``evaluations``: the median number of sets it took;
-* ``ask_microseconds``: what our samplers take to think, per set, evaluation apart;
-* ``robust`` (with ``--robust``): the winners of ``bt.tune`` with and without ``robust=True`` on ten
-  fresh markets of the same kind, per seed: in how many the robust one has the higher objective, and
-  in how many either breaks a constraint. For the problem above, tuned on its market and on two
-  others; for the highest Sharpe ratio; and for the highest growth with a drawdown of at most 40 %,
-  which is a slope that ends in a cliff: who stands back from it grows less.
+* ``ask_microseconds``: what our samplers take to think, per set, evaluation apart.
 
 Ours: auto, sobol and random in bulk, cmaes, gp, and random_one, a set at a time.
 Theirs, one set after another: gp_minimize and forest_minimize of scikit-optimize, and Optuna's TPE
@@ -46,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.measures import read_constraints, read_objectives, total_violation
+from backtest.measures import read_objectives
 from backtest.strategies import VolTarget
 from backtest.sweep import Evaluator, draw_sets, read_space, take_sets
 from backtest.tune.samplers import make_sampler
@@ -68,15 +63,6 @@ NEAR = 0.005
 """Regret that counts as found."""
 GROWTH = 0.5
 MARKET_SEED = 7
-ROBUST: list[tuple[str, dict[str, str], int]] = [
-    (OBJECTIVE, {}, MARKET_SEED),
-    (OBJECTIVE, {}, 8),
-    (OBJECTIVE, {}, 9),
-    ("sharpe", {}, MARKET_SEED),
-    ("cagr", {"max_drawdown": "<= 0.4"}, MARKET_SEED),
-]
-"""What robust winners are compared by: objective, constraints, seed of the market tuned on."""
-FRESH_SEEDS = range(101, 111)
 LOSS = 1.0
 """The loss of a ruined set: its Calmar ratio is -1, and others lose less than that in years."""
 
@@ -279,38 +265,6 @@ def report_race(runs: dict[str, list[Recorder]], seconds: list[float]) -> dict[s
     return report
 
 
-def compare_robust(
-    fresh: list[Problem],
-    market: bt.Market,
-    objective: str,
-    limits: dict[str, str],
-    seeds: int,
-    trials: int,
-) -> dict[str, Any]:
-    """Return on how many fresh markets the robust winner is ahead of the plain one."""
-    constraints = read_constraints(limits)
-    rows = []
-    for seed in range(seeds):
-        found, broken = {}, {}
-        for name, is_robust in (("robust", True), ("plain", False)):
-            study = bt.tune(
-                market, VolTarget, venue=VENUE, account=ACCOUNT, objective=objective,
-                constraints=limits, space=SPACE, trials=trials, robust=is_robust,
-                holdout=None, seed=seed,
-            )  # fmt: skip
-            values = {name: np.array([value]) for name, value in study.best_values.items()}
-            metrics = [each.evaluator.evaluate(values).metrics for each in fresh]
-            found[name] = [float(each[objective][0]) for each in metrics]
-            broken[name] = sum(bool(total_violation(constraints, each)[0] > 0) for each in metrics)
-        pairs = zip(found["robust"], found["plain"], strict=True)
-        rows.append({"ahead": sum(one > other for one, other in pairs), "broken": broken} | found)
-    return {
-        "markets": len(fresh),
-        "ahead_median": float(np.median([row["ahead"] for row in rows])),
-        "seeds": rows,
-    }
-
-
 def make_problem(bars: int, data: Path | None) -> Problem:
     """Return the problem on the simulated market, or on ETHUSDT."""
     if data is None:
@@ -326,8 +280,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 10.0, 60.0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", help="names of searches; 'none' for none")
-    parser.add_argument("--robust", action="store_true")
-    parser.add_argument("--trials", type=int, default=20_000, help="of each study, for --robust")
     parser.add_argument("--eth", type=Path, help="folder of data: search on ETHUSDT instead")
     wanted = parser.parse_args()
     problem = make_problem(wanted.bars, wanted.eth)
@@ -346,15 +298,6 @@ def main() -> None:
     if searches:
         runs = race(problem, searches, max(wanted.seconds), wanted.seeds)
         report |= report_race(runs, wanted.seconds)
-    if wanted.robust:
-        fresh = [Problem(make_market(wanted.bars, seed)) for seed in FRESH_SEEDS]
-        report["robust"] = [
-            {"objective": name, "constraints": limits, "market_seed": seed}
-            | compare_robust(
-                fresh, make_market(wanted.bars, seed), name, limits, wanted.seeds, wanted.trials
-            )
-            for name, limits, seed in ROBUST
-        ]
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 

@@ -286,22 +286,3 @@ def test_a_multiple_is_varied_by_its_factor():
             compile=False,
         )
     assert "vary account.stop_loss.multiple" in str(refused.value)
-
-
-def test_the_report_shows_stops_and_take_profits(tmp_path):
-    """Each kind has its mark, and the page says what was tested and when decisions fill."""
-    market = make_market(atr=np.full(300, 3.0))
-    account = bt.Account(
-        fill="same_close",
-        stop_loss=bt.Multiple(2.0, "atr"),
-        take_profit=0.03,
-        trailing_stop=0.04,
-        equity_stop=0.1,
-    )
-    found = run(2.0, market, account=account)
-    assert found.metrics["take_profits"] > 0
-    assert "take-profits" in found.summary()
-    assert "stop at 2 x atr" in " ".join(found.summary().split())
-    page = found.report(tmp_path / "page.html").read_text()
-    assert "optimistic" in page
-    assert "at a loss of 2 x atr" in page

@@ -1,7 +1,6 @@
 """The command line: what it prints, where it saves, and what it says to a mistake."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,20 +54,6 @@ def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):
     assert json.loads(out)["policy"] == "Mine()"
     assert err.startswith("imported\nat ")
     assert "imported" in call(capsys, "run", "--no-compile", *words[:2], *words[3:])[1]
-
-
-@pytest.mark.filterwarnings("always::UserWarning")
-def test_another_answer_to_the_same_experiment_is_told(capsys, folder):
-    text = "import random\n" + MY_POLICY.replace("return 1.0", "return random.random()")
-    (folder / "dice.py").write_text(text)
-    words = ("run", "--policy", "dice.py:Mine", "--to", "2023-01-03", "--no-compile")
-    assert "warning" not in call(capsys, *words)[2]
-    code, _, err = call(capsys, *words)
-    assert code == 0
-    assert "warning: the same experiment gave other numbers before: total_return was" in err
-    assert "backtest check" in err
-    repeated = (*words[:2], "dice.py:Other", *words[3:])
-    assert [call(capsys, *repeated)[2] for _ in range(2)] == ["", ""]
 
 
 def test_a_run_prints_the_summary_and_says_where_the_full_result_is(capsys):
@@ -238,30 +223,6 @@ def test_help_shows_examples_for_every_command(capsys, words):
     assert f"backtest {words.replace('-', ' ')}" in out.split("Examples", 1)[1]
 
 
-@pytest.mark.parametrize("command", ["stress", "decide"])
-def test_help_names_instruments_by_the_folders_of_the_example(capsys, command):
-    """The example had data of btc/ and eth/, and a shock of ETHUSDT, which is not there."""
-    shown = call(capsys, command, "--help")[1].split("╭─")[0]
-    assert "ETHUSDT" not in shown
-
-
-def test_help_groups_the_commands(capsys):
-    out = call(capsys, "--help")[1]
-    found = [line.split("─ ")[1].split(" ─")[0] for line in out.splitlines() if "╭─ " in line]
-    assert found == [
-        "Options", "Run", "Search and validate", "Risk", "Results", "Data and policies", "Venues",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("command", ["run", "tune", "risk", "sweep"])
-def test_help_shows_ten_usual_flags_first(capsys, command):
-    out = call(capsys, command, "--help")[1]
-    panels = dict(part.split(" ─", 1) for part in out.split("╭─ ")[1:])
-    assert list(panels)[:3] == ["Arguments", "Options", "Usual flags"]
-    assert len(re.findall(r"│ --", panels["Usual flags"])) == 10
-    assert {"Data", "Policy", "Account", "Output"} <= {*panels}
-
-
 def test_a_shell_can_complete_words(capsys, monkeypatch):
     for given, position, expected in (
         ("backtest va", 1, "validate"),
@@ -273,12 +234,6 @@ def test_a_shell_can_complete_words(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             main([])
         assert capsys.readouterr().out.split() == [expected]
-
-
-def test_no_arguments_show_the_help(capsys):
-    code, out, _ = call(capsys)
-    assert code == 0
-    assert "Usage: backtest" in out
 
 
 def test_the_version_is_printed(capsys):
@@ -344,18 +299,6 @@ def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arg
     assert "Traceback" not in err
     for fragment in fragments:
         assert fragment in err
-
-
-def test_no_option_of_any_command_keeps_the_last_of_two_values_in_silence(capsys):
-    """`stress --scenario A --scenario B` ran B alone."""
-    code, _, err = call(capsys, "stress", "--scenario", "2020-03-12", "--scenario", "2021-05-19")
-    assert code == 2
-    assert "--scenario takes one value, got 2020-03-12 and 2021-05-19" in err
-    assert "give it once: --scenario A,B" in err
-    err = call(capsys, "report", "--out=a.html", "--out", "b.html", "nothing")[2]
-    assert "--out takes one value, got b.html and a.html" in err
-    for words in (["--json", "--json"], ["--start", "2023-02-01", "--start=2023-02-01"]):
-        assert call(capsys, "run", *words, "--help")[0] == 0  # they mean the same twice
 
 
 def test_books_that_do_not_balance_are_no_user_error(capsys, monkeypatch):

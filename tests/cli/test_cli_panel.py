@@ -9,12 +9,9 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
-from backtest.cli import check_command
 from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
-from backtest.cli.experiment_command import list_arguments
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.cli.experiment_venue import complete_preset
-from backtest.engine.policy_contract import Finding
 from backtest.strategies import Constant, VolTarget
 from tests.commands import call
 
@@ -122,12 +119,6 @@ def test_a_currency_counts_several_as_one(folder: Path):
     folders = ["data/BTCUSDT", "ETHUSDC"]
     assert build(data=folders, venue=BTC).market.currency == ""  # two: a run asks for rates
     assert build(data=folders, currency="USD", venue=BTC).market.currency == "USD"
-
-
-def test_repeated_flags_are_written_as_they_were_typed():
-    keys = {key.flag: key for key in EXPERIMENT_KEYS}
-    words = list_arguments({keys["--data"]: FOLDERS, keys["--carry-weights"]: True})
-    assert list(words) == ["--data", FOLDERS[0], "--data", FOLDERS[1], "--carry-weights"]
 
 
 def test_tables_are_the_policies_of_their_instruments():
@@ -274,13 +265,6 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     assert saved.is_dir()
 
 
-def test_what_only_one_instrument_has_is_refused_at_the_command_line(capsys, folder: Path):
-    code, _, err = call(capsys, *RUN, "--signal", "-1")
-    assert code == 2
-    assert "cure:  give --weights FILE" in err
-    assert not (folder / "results").exists()
-
-
 @pytest.mark.slow
 def test_a_baseline_of_several_is_recorded_and_checked(capsys, folder: Path):
     short = "data.to = '2023-01-07'\nrun.compile = false\nrun.sampling = '12h'\n"
@@ -376,41 +360,6 @@ def test_weights_by_a_rule():
 def test_bad_allocations_are_refused(text, message):
     with pytest.raises(BacktestError, match=message):
         build(DATA + text)
-
-
-def test_a_comparison_refuses_policies_of_single_instruments(capsys):
-    write("e.toml", f"{DATA}policy.name = 'constant'\npolicy.BTCUSDT.name = 'vol-target'")
-    code, _, err = call(capsys, "compare", "e.toml", "--policy", "cppi", "--policy", "constant")
-    assert code == 2
-    assert "each of its policies on all instruments, [policy.BTCUSDT] is for one" in err
-
-
-def test_a_policy_is_checked_on_each_of_several_markets(capsys, monkeypatch):
-    def note_market(policy: type, market: bt.Market | None) -> list[Finding]:
-        return [Finding("market", True, "none" if market is None else market.instrument)]
-
-    monkeypatch.setattr(check_command, "check_policy", note_market)
-    code, out, _ = call(capsys, "check", "constant", *("--data", FOLDERS[0], "--data", FOLDERS[1]))
-    assert code == 0
-    assert "Constant on BTCUSDT\n  ok     market  BTCUSDT\n" in out
-    assert "Constant on ETHUSDT: keeps the contract" in out
-    code, out, _ = call(capsys, "check", "constant", "--data", FOLDERS[1])
-    assert "market  ETHUSDT\nConstant: keeps" in out
-    code, out, _ = call(capsys, "check", "constant")
-    assert "market  none" in out
-    code, out, _ = call(capsys, "check", "constant", "--data", "data", "--instrument", "ETHUSDT")
-    assert "market  ETHUSDT\nConstant: keeps" in out
-    code, _, err = call(capsys, "check", "constant", "--instrument", "ETHUSDT")
-    assert code == 2
-    assert "the sample takes no instrument" in err
-    write("e.toml", f"{DATA}policy.name = 'constant'\noverlay.name = 'vol-target'")
-    code, out, _ = call(capsys, "check", "e.toml")
-    assert code == 0
-    assert "Constant on BTCUSDT\n" in out
-    assert "VolTarget on the portfolio index: keeps the contract" in out
-    code, _, err = call(capsys, "check", "e.toml", "--data", "data")
-    assert code == 2
-    assert "are checked on its data" in err
 
 
 def test_settings_name_an_instrument_or_the_overlay():

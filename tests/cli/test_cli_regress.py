@@ -97,19 +97,6 @@ def test_other_processes_threads_and_time_zones_are_the_same(capsys, folder):
     assert json.loads(done.stdout)["baselines"][0]["bars"]["exact"]
 
 
-@pytest.mark.slow
-def test_a_table_beside_the_policy_is_caught_by_the_file_it_stands_in(capsys):
-    Path("mine.py").write_text(POLICY.replace("return LEVEL", 'return TABLE["level"]'))
-    with Path("mine.py").open("a") as file:
-        file.write('\n\nTABLE = {"level": 2.0}\n')
-    record(capsys)
-    change("mine.py", '"level": 2.0', '"level": 2.02')
-    code, out, _ = check(capsys)
-    assert code == 1
-    assert "policy changed policy.file_hash: " in out
-    assert "no recorded fact" not in out
-
-
 def test_a_comment_in_the_policy_is_told_and_rewrites_nothing(capsys):
     record(capsys)
     change("mine.py", "return LEVEL", "return LEVEL  # turns of equity")
@@ -169,19 +156,6 @@ def test_what_cannot_be_measured_is_2_and_the_others_are_still_checked(what, cap
     assert "2 baselines: 1 same, 1 not measured" in out
 
 
-def test_an_error_of_a_policy_that_is_no_message_is_2_too(capsys, monkeypatch):
-    record(capsys)
-
-    def explode(file):
-        raise RuntimeError("unforeseen")
-
-    monkeypatch.setattr("backtest.cli.regress_command.run_experiment", explode)
-    code, out, err = check(capsys)
-    assert code == 2
-    assert "RuntimeError: unforeseen" in out
-    assert "Traceback" in err
-
-
 @pytest.mark.parametrize("place", ["baselines", "empty", "baselines/*.json"])
 def test_nothing_to_check_is_2(place, capsys, folder):
     (folder / "empty").mkdir()
@@ -237,23 +211,6 @@ def test_a_baseline_of_a_test_that_is_asked_for_or_stands_alone_is_not_measured(
     assert combine_exit_codes([report_skipped("a"), report_skipped("b")]) == 2
 
 
-def test_two_experiments_of_one_name_are_refused_and_nothing_is_written(capsys, folder):
-    (folder / "deep").mkdir()
-    (folder / "deep" / "calm.toml").write_text(EXPERIMENT)
-    code, _, err = call(capsys, "regress", "record", "calm.toml", "deep/calm.toml")
-    assert code == 2
-    assert "'calm' has two" in err
-    assert not Path("baselines").exists()
-
-
-def test_a_second_record_is_refused(capsys):
-    record(capsys)
-    code, _, err = call(capsys, "regress", "record", "calm.toml")
-    assert code == 2
-    assert "has one already" in err
-    assert "--update" in err
-
-
 @pytest.mark.slow
 def test_a_copy_of_a_baseline_is_refused(capsys, folder):
     record(capsys)
@@ -298,17 +255,6 @@ def test_policies_of_two_folders_with_helpers_of_one_name_are_kept_apart(capsys,
     mean = [each["metrics"]["mean_leverage"]["value"] for each in kept]
     assert mean == pytest.approx([1.0, 3.0], rel=0.1)
     assert check(capsys)[0] == 0
-
-
-def test_libraries_that_lie_below_a_policy_stay_imported(folder, monkeypatch):
-    library = folder / ".venv" / "site-packages"
-    library.mkdir(parents=True)
-    (library / "lazy_library.py").write_text("")
-    monkeypatch.syspath_prepend(str(library))
-    change("mine.py", "import backtest as bt", "import backtest as bt\nimport lazy_library")
-    run_experiment(Path("calm.toml"))
-    assert sys.modules.pop("lazy_library", None) is not None
-    assert "held_beside" not in sys.modules
 
 
 @pytest.mark.slow
@@ -359,13 +305,6 @@ def test_a_mistake_is_2_and_says_what_to_do(arguments, words, capsys):
     for word in words:
         assert word in err
     assert "Traceback" not in err
-
-
-def test_a_report_that_cannot_be_written_is_2(capsys, folder):
-    record(capsys)
-    code, _, err = check(capsys, "--junit", "data")
-    assert code == 2
-    assert "--junit data" in err
 
 
 @pytest.mark.slow

@@ -92,17 +92,6 @@ def test_a_sweep_cuts_the_data_there_says_so_and_prints_the_run_that_gives_its_r
     assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
 
 
-@pytest.mark.slow
-def test_a_search_does_the_same(capsys):
-    words = ("--trials", "12", "--sampler", "random", "--start", "2023-02-01", "--end",
-             "2023-02-21", "--no-compile", "--no-save", "--json", "--seed", "1")  # fmt: skip
-    code, out, err = call(capsys, "tune", *words)
-    assert code == 0, err
-    assert "the data are cut at the start, 2023-02-01" in err
-    found = json.loads(out)
-    assert "--from 2023-02-01" in found["command"]
-
-
 @pytest.mark.parametrize(("words", "said", "where"), [
     (("--start", "2022-01-01"), "must begin inside the data, which begin 2023-01-01", "--start"),
     (("--start", "2023-02-01", "--from", "2023-03-01"), "must lie inside the data", "--start"),
@@ -117,20 +106,3 @@ def test_a_span_outside_the_data_is_refused_with_its_flag(capsys, words, said, w
     assert code == 2
     assert said in err
     assert where in err.split("where:")[1].splitlines()[0]
-
-
-@pytest.mark.slow
-def test_a_summary_of_columns_that_were_cold_names_the_flag_that_warms_them(capsys):
-    words = ("run", "--policy", "kelly", "--to", "2023-04-15", "--no-compile", "--no-save")
-    code, out, _ = call(capsys, *words)
-    assert code == 0
-    assert "Warming up" in out
-    assert "--start" in out
-    assert "bt.run" not in out
-
-
-def test_a_key_of_another_table_is_refused(capsys, folder):
-    file = write(folder, "[data]\nstart = 2023-02-01\n")
-    code, _, err = call(capsys, "run", file, *PLAIN)
-    assert code == 2
-    assert "[data] has no 'start'" in err

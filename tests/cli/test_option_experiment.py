@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 
-import backtest as bt
 from tests.commands import call
 from tests.options.listed_markets import make_chain
 
@@ -64,41 +63,11 @@ def test_a_file_lists_options_and_holds_them(folder, capsys):
     assert {*listed["quantities"]} <= {*"0123456789abcdef"}
 
 
-@pytest.mark.parametrize(("line", "words"), [
-    ('chains = "quotes.csv"', "got no chains"),
-    ('quantities = "puts.csv"', ""),
-    ("strike = 30_000", "an option needs a name as Deribit's, or strike"),
-    ("fee = 0.0003", "fee"),
-])  # fmt: skip
-def test_what_lacks_is_said(folder, capsys, line, words):
-    text = TEXT.replace(line, "" if words else 'quantities = "none.csv"')
-    (folder / "puts.toml").write_text(text)
-    code, _, err = call(capsys, "run", "puts.toml", "--no-save", "--no-compile")
-    assert code == 2
-    assert (words or "must exist") in err
-
-
 def test_names_and_quotes_are_flags(folder, capsys):
     words = ["run", "--to", "2023-01-15", "--no-save", "--no-compile", "--chains", "quotes.csv"]
     code, _, err = call(capsys, *words, "--option", "BTC-27JAN23-30000-P")
     assert code == 2
     assert "of an instrument of the markets" in err
-
-
-@pytest.mark.parametrize(("text", "words"), [
-    (TEXT.partition("[venue.option_costs]")[0], "in a file [venue.option_costs]"),
-    (TEXT.replace("puts.csv", "typo.csv"), f"got '{NAME}T'; did you mean '{NAME}'"),
-    (TEXT.replace("quotes.csv", "nowhere"), "a file or folder of quotes must exist"),
-    (f"balance = 1{TEXT}", "backtest liq --book puts.toml"),
-])  # fmt: skip
-def test_slips_are_found_before_surfaces_are_fitted(folder, capsys, monkeypatch, text, words):
-    monkeypatch.setattr(bt.Surfaces, "fit", None)
-    typo = pd.read_csv(folder / "puts.csv").rename(columns={NAME: f"{NAME}T"})
-    typo.to_csv(folder / "typo.csv", index=False)
-    (folder / "puts.toml").write_text(text)
-    code, _, err = call(capsys, "run", "puts.toml", "--no-save", "--no-compile")
-    assert code == 2
-    assert words in " ".join(err.split())
 
 
 def test_the_sample_chain_values_options_of_the_sample(folder, capsys):

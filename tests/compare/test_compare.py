@@ -291,13 +291,6 @@ def test_the_error_of_a_policy_says_which_it_is():
     assert refusal.value.where.startswith("policy 'broken'")
 
 
-def test_measures_of_many_are_refused_unless_more_is_better(plain):
-    with pytest.raises(bt.ParameterError, match="measure must be one of"):
-        plain.spa("volatility")
-    with pytest.raises(bt.ParameterError, match="did you mean 'cppi'"):
-        plain.spa(baseline="cpi")
-
-
 @pytest.mark.slow
 def test_progress_tells_of_accounts_and_then_of_histories():
     seen = []
@@ -358,16 +351,3 @@ def test_compiled_and_plain_accounts_are_the_same():
     other = compare({"one": Constant(), "two": Constant(leverage=2.0)})
     pd.testing.assert_frame_equal(compiled.table, other.table, check_exact=True)
     pd.testing.assert_frame_equal(compiled.pairs, other.pairs, check_exact=True)
-
-
-def test_an_interval_of_few_days_does_not_claim_the_coverage_of_many():
-    """Coverage was measured on 500 days and more; 42 days say so."""
-    few = bt.compare(
-        bt.Market.sample(bars=1000), {"a": Constant(leverage=1.0), "b": Constant(leverage=2.0)},
-        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"), account=bt.Account(), compile=False,
-        draws=99,
-    )  # fmt: skip
-    said = " ".join(few.summary().split())
-    assert f"here are {len(few.returns)} periods, fewer than were measured" in said
-    assert "yearly figures are extrapolated from 41.7 days" in said
-    assert len(few.returns) == 42

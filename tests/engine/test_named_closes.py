@@ -76,16 +76,6 @@ def test_the_dates_of_sweeps_are_sessions():
     assert format_dates(row.to_dict())["drawdown_peak"] == "2000-03-24"
 
 
-def test_a_ruin_is_named_by_its_session_or_its_hour():
-    falls = [*CLOSES[:10], 40, 41, 42]
-    text = words(run(sessions(falls, interval="1d", sessions=True), 9.0, calendar="252").summary())
-    assert "RUINED on 2000-03-27, after 15.0 days" in text
-    hours = pd.date_range("2000-03-24 14:00", periods=13, freq="1h", tz="UTC")
-    hourly = run(sessions(falls, hours), 9.0)
-    assert "RUINED at 2000-03-25 01:00 UTC, after 0.5 days" in words(hourly.summary())
-    assert any("Ruined at 2000-03-25 01:00 UTC" in each for each in build_run(hourly).notices)
-
-
 def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
     """The peak is the close of 23:00 to 24:00 on Friday, the low that of 01:00 to 02:00."""
     hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import DataError, Market, ParameterError, funding
+from backtest import Market, ParameterError, funding
 from backtest.features import funding_forecast, predicted_funding
 from tests.features.test_features import market_of
 
@@ -160,14 +160,3 @@ def test_predictions_know_the_past_only():
     assert np.isfinite(whole[104:]).all()
     late = funded(hours[3:], rates[3:], n=240, premium=premium)
     assert np.isnan(predicted_funding(late)[:24]).all()
-
-
-def test_a_missing_column_and_a_wrong_word_are_told():
-    premium, hours, rates = make_premium()
-    market = funded(hours, rates, n=240, premiums=premium)
-    with pytest.raises(DataError, match="did you mean 'premiums'"):
-        predicted_funding(market)
-    with pytest.raises(ParameterError, match="weights must be one of linear, equal"):
-        predicted_funding(market, "premiums", weights="square")
-    with pytest.raises(ParameterError, match="clamp must be at least 0"):
-        predicted_funding(market, "premiums", clamp=-1e-4)

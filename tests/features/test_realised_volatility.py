@@ -1,6 +1,5 @@
 """Volatility of finer bars, and of the options market: by hand, and known from its close on."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -75,23 +74,6 @@ def test_a_night_counts_to_the_bar_after_it():
     assert np.isfinite(found[6:]).all()
     few = Market.from_frames(finer.bars().iloc[[*range(28), *range(32, 84)]], sessions=True)
     assert list(np.flatnonzero(np.isnan(realised_volatility(daily, few)))) == [0, 4, 5]
-
-
-def test_finer_bars_that_do_not_fit_are_refused(minutes: Market):
-    hours = minutes.resample("1h")
-    other = Market.sample(bars=60 * 24 * 4, seed=1, interval="1m")
-    late = dataclasses.replace(minutes, time=minutes.time + 3_600_000_000_000)
-    shifted = dataclasses.replace(minutes, time=minutes.time + 30_000_000_000)
-    weeks = dataclasses.replace(minutes, time=minutes.time + 10**16)
-    for finer, words in (
-        (hours, "must be a whole part of the market's bars of 1h, got 1h"),
-        (other, "must close at the market's closes, are off by"),
-        (late, "must close at the market's closes, are off by"),
-        (shifted, "must not reach from one bar into the next"),
-        (weeks, "must lie in the market, from 2023-01-01 to"),
-    ):
-        with pytest.raises(DataError, match=words):
-            realised_volatility(hours, finer)
 
 
 def test_realised_volatility_of_a_random_walk_is_found():

@@ -373,14 +373,8 @@ def test_a_day_ahead_is_covered_too(model: str):
 
 @pytest.mark.parametrize(("settings", "text"), [
     ({"level": 0.5}, "level must be over 0.5"),
-    ({"level": 1.0}, "level must be"),
-    ({"level": math.nan}, "level must be a number"),
     ({"horizon": 0}, "horizon must be at least 1"),
-    ({"horizon": 1.5}, "horizon must be a whole number"),
-    ({"window": 1}, "window must be at least 2"),
     ({"half_life": 0.0}, "half_life must be over 0"),
-    ({"window": 98}, "must hold at least 99 losses for the level 0.99, got 98"),
-    ({"model": "historic"}, "did you mean 'historical'"),
 ])  # fmt: skip
 def test_parameters_out_of_range_are_refused(market: Market, settings: dict, text: str):
     good = {"level": 0.99, "horizon": 1, "window": 99, "half_life": 10.0, "model": "historical"}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from backtest.base.errors import DataError, ParameterError
+from backtest.base.errors import DataError
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.market import Market
 from backtest.market.tables.settlements import cadence, coverage, missing_settlements
@@ -220,37 +220,6 @@ def test_freqtrades_files_given_one_by_one_are_recognised(tmp_path):
     freqtrade(tmp_path, "ETH_USDT_USDT")
     with pytest.raises(DataError, match=r"belong together, ETH_USDT_USDT-8h-funding_rate\.feather"):
         Market.load(bars, folder / "ETH_USDT_USDT-8h-funding_rate.feather")
-
-
-def test_a_folder_with_several_instruments_asks_which(tmp_path):
-    freqtrade(tmp_path)
-    freqtrade(tmp_path, "ETH_USDT_USDT")
-    with pytest.raises(DataError, match="one instrument is loaded at a time, found BTCUSDT") as e:
-        Market.load(tmp_path)
-    assert "instrument='BTCUSDT'" in e.value.cure
-    for name in ("ETHUSDT", "ETH_USDT_USDT", "ETH/USDT:USDT"):
-        assert Market.load(tmp_path, instrument=name).instrument == "ETHUSDT"
-    for number in range(12):
-        (tmp_path / f"C{number:02}_USDT_USDT-1h-futures.feather").touch()
-    with pytest.raises(DataError, match="C08USDT and 4 more"):
-        Market.load(tmp_path)
-    with pytest.raises(DataError, match="got 'ETHUSD'; did you mean 'ETHUSDT'") as e:
-        Market.load(tmp_path, instrument="ETHUSD")
-    assert e.value.cure.startswith("choose one of BTCUSDT, C00USDT")
-
-
-def test_a_folder_with_several_lengths_of_bars_asks_which(tmp_path):
-    freqtrade(tmp_path)
-    bars = SAMPLE.resample("4h").bars().reset_index(names="date")
-    bars.to_feather(tmp_path / "BTC_USDT_USDT-4h-futures.feather")
-    with pytest.raises(DataError, match="one interval is loaded at a time, found 1h") as refused:
-        Market.load(tmp_path)
-    assert "interval='1h'" in refused.value.cure
-    assert Market.load(tmp_path, interval="60m").has_mark
-    with pytest.raises(DataError, match="interval must be among the files, got '5m'"):
-        Market.load(tmp_path, interval="5m")
-    with pytest.raises(ParameterError, match="a duration is a positive whole number"):
-        Market.load(tmp_path, interval="hourly")
 
 
 def test_mark_bars_of_another_length_are_left_out_and_the_market_says_so(tmp_path):

@@ -1,8 +1,6 @@
 """Log growth is the sum of its terms, and each term is what its name says."""
 
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,6 @@ from tests.fast_cases import every_nth
 from tests.markets import YEAR, bars_market, live, market_of, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
-DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 CASES = 80
 SOME = (0.1, -0.1, 0.3, 0.0, -0.2, 0.05)
 """Moves of a small market."""
@@ -292,17 +289,6 @@ def test_a_run_and_its_continuation_add_up_to_the_whole(tmp_path):
         assert parts[joint].sum() == pytest.approx(terms[joint].sum(), abs=1e-12)
 
 
-def test_the_text_names_what_is_there_and_adds_up():
-    result = live(walk(500, 0.5, 0.9, seed=3), Constant(leverage=2.0), compile=False)
-    split = result.attribution()
-    text = str(split)
-    for name in ("price at 1x", "average leverage", "leverage timing", "volatility drag"):
-        assert name in text
-    assert "funding" not in text  # there was none
-    rows = re.findall(r"^  [\w ]+?\s+([-+][\d.]+)\s", text, re.MULTILINE)
-    assert sum(map(float, rows[:-1])) == pytest.approx(float(rows[-1]), abs=3e-4)
-
-
 def test_the_standard_error_of_timing_is_that_of_chance():
     """Leverage and moves drawn apart: timing / error over 400 lives has deviation 1 +- 3.5 %."""
     rng = np.random.default_rng(5)
@@ -337,9 +323,3 @@ def test_the_standard_error_of_timing_is_that_of_chance():
         scores.append(split.leverage_timing / split.timing_error)
     assert np.std(scores) == pytest.approx(1.0, abs=3 * math.sqrt(0.5 / 400))
     assert np.mean(scores) == pytest.approx(0.0, abs=3 / math.sqrt(400))
-
-
-def test_every_term_is_explained():
-    section = DOCS.read_text(encoding="utf-8").split("## Attribution")[1].split("\n## ")[0]
-    named = set(re.findall(r"`(\w+)`", section))
-    assert {*TERMS, "growth", "timing_error", "leverage_held", "years"} <= named

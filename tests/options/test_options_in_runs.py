@@ -211,15 +211,3 @@ def test_greeks_explain_the_profit_on_simulated_bars():
     assert result.metrics["unexplained_share"] < 5e-4
     assert max(shares) < 0.005
     np.testing.assert_allclose(table.drop(columns="price_pnl").sum(axis=1), table["price_pnl"])
-
-
-def test_assumptions_about_options_that_are_traded_are_told():
-    inside = PUT.override(expiry="2023-01-08 12:20")
-    near = PUT.override(expiry="2023-01-06 12:00", strike=29_000.0)
-    markets = make_markets(options={"PUT": inside, "NEAR": near})
-    frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[6:7])
-    with pytest.warns(UserWarning, match="PUT expires inside|flat before") as told:
-        run(markets, Hold(level=1.0), option_quantities=frame)
-    words = " ".join(str(each.message) for each in told)
-    assert "PUT expires inside the bar of 2023-01-08 12:00 UTC and settles at a mark price" in words
-    assert "flat before the first fitted expiry: NEAR expire" in words

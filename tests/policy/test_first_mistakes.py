@@ -89,25 +89,3 @@ def test_the_warning_of_a_policy_that_does_not_compile_is_one_short_line():
     assert "\n" not in told[0]
     assert "<" not in told[0]
     assert "test_first_mistakes.py, line " in told[0]
-
-
-def test_an_observe_that_asks_for_a_missing_column_is_told_which_there_are():
-    class Wanting(bt.Policy):
-        """Reads a column that the bars do not have."""
-
-        def observe(self, market):
-            return {"vix": market.columns["vix"]}
-
-        def leverage(self, bar, account):
-            return bar.vix
-
-    market = bt.Market.sample().prefix(200)
-    market = market.with_columns(rate=np.ones(market.n_bars))
-    with pytest.raises(bt.PolicyError, match="KeyError: 'vix'") as caught:
-        bt.run(
-            market,
-            Wanting(),
-            venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
-            account=bt.Account(),
-        )
-    assert "columns of this market are rate" in caught.value.cure

@@ -290,31 +290,13 @@ TERMS: dict[str, Any] = {"currency": "USDT", "rates": {"BTC": "BTCUSDT"}}
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"currency": "usdt"}, "currency must be a currency in capital letters, got 'usdt'"),
-        ({"currency": 5}, "got 5"),
-        ({"currency": None}, "rates are prices in the currency of the account, got none"),
-        ({"rates": "BTC"}, "rates must be a table by currency, got 'BTC'"),
-        ({"rates": {}}, "rates must be a table by currency, got {}"),
-        ({"rates": {"btc": "BTCUSDT"}}, "must be a currency in capital letters, got 'btc'"),
-        ({"rates": {"BTC": -1.0}}, "got -1"),
-        ({"rates": {"BTC": math.nan}}, "got nan"),
-        ({"rates": {"BTC": True}}, "got True"),
-        ({"rates": {"USDT": 1.0}}, "costs 1 of itself, got a rate for USDT"),
-        ({"balances": {"ETH": 1.0}}, "each balance needs a rate, got none for ETH"),
-        ({"balances": {"USDT": 1.0}}, "each balance needs a rate, got none for USDT"),
-        ({"balances": {"BTC": -1.0}}, "got -1"),
-        ({"balances": 0.5}, "balances must be a table by currency, got 0.5"),
-        ({"transfers": "always", "transfer_cost": 0.0}, "got 'always'"),
-        ({"transfers": "to-cover"}, "transfer_cost is given with transfers, and only with them"),
-        ({"transfer_cost": 0.01}, "transfer_cost is given with transfers, and only with them"),
-        ({"transfers": "to-cover", "transfer_cost": 1.5}, "got 1.5"),
-        ({"rates": None, "balances": {"BTC": 1.0}}, "balances is used only with rates"),
-        (
-            {"rates": None, "transfers": "to-cover", "transfer_cost": 0.0},
-            "transfers is used only with rates",
-        ),
-        ({"equity_stop": 0.2}, "an account in several currencies has no equity_stop"),
-    ],
+    ({"currency": "usdt"}, "currency must be a currency in capital letters, got 'usdt'"),
+    ({"rates": "BTC"}, "rates must be a table by currency, got 'BTC'"),
+    ({"rates": {"BTC": -1.0}}, "got -1"),
+    ({"rates": {"USDT": 1.0}}, "costs 1 of itself, got a rate for USDT"),
+    ({"balances": {"BTC": -1.0}}, "got -1"),
+    ({"transfers": "to-cover"}, "transfer_cost is given with transfers, and only with them"),
+],
 )  # fmt: skip
 def test_bad_terms(changes, problem):
     check_refused(lambda: bt.Account(**{**TERMS, **changes}), problem, bt.ParameterError)

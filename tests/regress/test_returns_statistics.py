@@ -9,7 +9,6 @@ import pytest
 from backtest.regress import compare_baselines
 from backtest.regress.noise import compare_returns
 from backtest.regress.verdict import describe_noise
-from backtest.regress.verdict_text import write_markdown, write_text
 from tests.regress.baselines import run, take
 
 
@@ -105,27 +104,6 @@ def test_in_statistical_mode_returns_decide(was):
     assert "which is allowed" in allowed.reason
     few = replace(base, trace=grow(np.zeros(20), was))
     assert compare_baselines(few, replace(few, trace=grow(np.full(20, 1e-3), was))).exit_code == 2
-
-
-@pytest.mark.slow
-def test_in_statistical_mode_the_words_are_worse_better_and_indistinguishable(was):
-    noise = draw_noise()
-    base = replace(was, trace=grow(np.zeros(400), was), mode="statistical")
-    changes = {"worse": noise - 0.002, "better": noise + 0.002, "indistinguishable": noise}
-    verdicts = [
-        compare_baselines(base, replace(was, trace=grow(each, was)))
-        for each in (*changes.values(), 0 * noise)
-    ]
-    assert [verdict.word for verdict in verdicts] == [*changes, "indistinguishable"]
-    text = " ".join(write_text(verdicts).split())
-    for word in changes:
-        assert f"calm: {word}: log growth" in text
-    assert "95 % interval" in text
-    assert "detectable in about 4 of 5 cases: 0.0" in text
-    assert "calm: indistinguishable: every return is the same" in text
-    assert text.endswith("4 baselines: 2 indistinguishable, 1 worse, 1 better")
-    assert "**indistinguishable**" in write_markdown(verdicts)
-    assert verdicts[2].to_dict()["word"] == "indistinguishable"
 
 
 def test_a_comparison_that_can_find_nothing_says_so(was):

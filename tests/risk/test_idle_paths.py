@@ -31,17 +31,6 @@ def test_a_risk_without_a_fill_says_so(names, tmp_path):
     assert "No order was filled on any path" in risk.report(tmp_path / "risk.md").read_text("utf-8")
 
 
-def test_a_risk_with_fills_says_what_was_drawn():
-    """One path is like all others, and still not idle."""
-    terms = {"venue": free_venue(), "account": free_account(), "method": "plain"}
-    risk = bt.liquidation_risk(
-        draw(count=1), Constant(leverage=3.0), **terms, confidence=0.9, compile=False
-    )
-    assert "no_fill" not in risk.settings
-    drawn = "Constant(leverage=3.0) on 1 paths of GBM, no drift, with 90 % intervals"
-    assert drawn in risk.summary().splitlines()
-
-
 GIVEN = {"probability": 0.5, "horizon": "3h", "models": [CALM], "paths": 40, "compile": False}
 
 

@@ -174,20 +174,10 @@ def gone() -> bt.Markets:
 
 @pytest.mark.parametrize(("settings", "error", "words"), [
     ({"market": gone()}, bt.DataError, "B ended earlier"),
-    ({"model": {"BTCUSDT": "gbm"}}, bt.ParameterError, "one for each"),
-    ({"model": {"BTCUSDT": "gbm", "ETHUSDT": "stationary"}}, bt.ParameterError, "got several"),
     ({"model": "stationary", "correlation": 0.5}, bt.ParameterError, "leave correlation out"),
     ({"model": "gbm", "correlation": 1.5}, bt.ParameterError, "correlation must be"),
-    ({"model": "gbm", "correlation": np.eye(3)}, bt.ParameterError, "shape"),
     ({"model": "gbm", "correlation": [[1, 2], [2, 1]]}, bt.ParameterError, "eigenvalue"),
-    ({"model": "gbm", "common_jump": -0.1}, bt.ParameterError, "common_jump must be"),
     ({"funding": {"BTCUSDT": 0.0}}, bt.ParameterError, "one for each"),
-    ({"model": "stationary", "antithetic": True}, bt.ParameterError, "choose a parametric model"),
-    (
-        {"market": bt.Market.sample(bars=200), "model": "gbm", "correlation": 0.5},
-        bt.ParameterError,
-        "the market is one",
-    ),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(settings, error, words):
     given = {"market": two_markets(200), "paths": 4, "horizon": "1d", **settings}

@@ -1,6 +1,5 @@
 """Kills, many processes at once, folders that may not be written, clocks that jump."""
 
-import ast
 import multiprocessing
 import os
 import random
@@ -167,32 +166,6 @@ def test_a_user_who_may_write_nowhere_is_told_and_still_gets_the_numbers(tmp_pat
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "cannot write the result: Permission denied" in done.stderr
-
-
-WALL = {"time.time", "time.time_ns", "dt.datetime.now"}
-READ_BY = {
-    "engine/compile/background_compiler.py": "whether an unfinished file of the cache is old",
-    "cli/data_fetch_command.py": "which days are over",
-    "cli/results_prune_command.py": "how long ago",
-    "cli/venues_import_command.py": "the day a table was imported",
-    "market/fetch/ccxt_exchange.py": "Retry-After may be a date",
-    "market/fetch/download.py": "Retry-After may be a date",
-    "store/listing.py": "whether a folder was touched just now",
-    "store/prune.py": "whether an empty draft has just begun",
-}
-"""Who looks at the wall clock, and what for: spans of time are measured by another one."""
-
-
-def test_the_wall_clock_is_read_only_where_it_is_meant():
-    found = set()
-    for path in (ROOT / "backtest").rglob("*.py"):
-        text = path.read_text()
-        if "time.time" not in text and "datetime.now" not in text:
-            continue
-        calls = [each for each in ast.walk(ast.parse(text)) if isinstance(each, ast.Call)]
-        if any(ast.unparse(each.func) in WALL for each in calls):
-            found.add(path.relative_to(ROOT / "backtest").as_posix())
-    assert found == {*READ_BY}
 
 
 @pytest.mark.parametrize("years", [-60, -10, 10, 200])

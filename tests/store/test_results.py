@@ -1,6 +1,5 @@
 """The store: listed from its folders, filtered, ordered, found and compared."""
 
-import json
 import random
 import shlex
 
@@ -224,21 +223,6 @@ def test_runs_that_cannot_be_compared_are_refused_naming_what_differs():
         compare_saved(runs)
     with pytest.raises(ParameterError, match="two runs or more"):
         compare_saved({"a": runs["a"]})
-
-
-def test_a_result_made_in_python_says_so_in_place_of_a_command(store):
-    said = {}
-    for kind in ("run", "sweep", "study", "comparison"):
-        folder = folder_of(store, kind)
-        name = "study.json" if kind == "study" else "manifest.json"
-        manifest = json.loads((folder / name).read_text())
-        origin = describe_origin(manifest, read_provenance(folder, manifest["id"]))
-        assert origin.command == ""
-        (said[kind],) = origin.remarks
-    assert said["run"].startswith("made in Python, or by an earlier version: bt.run, ")
-    assert "bt.sweep, VolTarget of backtest.strategies.vol_target, Market.sample(" in said["sweep"]
-    assert "bt.tune, Hills of tests.tuning, " in said["study"]
-    assert "bt.compare, VolTarget(" in said["comparison"]
 
 
 @pytest.mark.slow

@@ -85,11 +85,6 @@ def test_a_table_gives_its_rows():
         from_frame(pd.DataFrame({"target": []}))
 
 
-def test_values_of_more_dimensions_are_refused():
-    with pytest.raises(ParameterError, match=r"target must be a list, got shape \(2, 2\)"):
-        grid({"target": np.ones((2, 2))})
-
-
 # ----- what may vary -----
 
 
@@ -154,35 +149,6 @@ def test_what_does_not_matter_is_set_to_its_default():
 
 
 # ----- what is refused -----
-
-
-def test_all_defects_are_listed_at_once_with_their_cures():
-    sets = {
-        "targt": [1.0, 1.0],
-        "target": [0.1, 99.0],
-        "half_life": ["x", 5.0],
-        "venue_leverage": [3.0, 3.0],
-        "account.margin": ["cross", "isolatd"],
-        "account.stop_loss": [2.0, 3.0],
-        "venue.fees.taker": [math.nan, 1e-3],
-    }
-    with pytest.raises(ParameterError) as caught:
-        check(VolTarget, sets)
-    problem, cure = caught.value.problem, caught.value.cure
-    for text in (
-        "nothing named 'targt' to vary; did you mean 'target'?",
-        "nothing named 'venue_leverage' to vary; did you mean 'account.venue_leverage'?",
-        "target must be 0.05 to 2 per sqrt(year), got 99, in 1 of 2 sets",
-        "half_life must be a number, got 'x', in 1 of 2 sets",
-        "account.margin must be one of cross, isolated, got 'isolatd'; did you mean 'isolated'?",
-        "account.stop_loss must be over 0 and below 1, got 2, in 2 of 2 sets",
-        "venue.fees.taker must be a number, got nan, in 1 of 2 sets",
-    ):
-        assert text in problem
-    assert len(problem.splitlines()) == 7
-    assert "sets, target, first in set 1" in caught.value.where
-    assert "choose a value from 0.05 to 2" in cure
-    assert "choose one of cross, isolated" in cure
 
 
 @pytest.mark.parametrize(("name", "values", "problem"), [

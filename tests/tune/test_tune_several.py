@@ -49,18 +49,6 @@ def test_the_best_of_a_study_is_its_runs(tmp_path):
     assert seek(overlay=overlay, store=tmp_path, resume=True).best_values == best
 
 
-def test_a_winner_that_hardly_trades_is_told_in_the_study(tmp_path):
-    """A band of 0.05 around targets of 0.06 each: only a run of the winner said so."""
-    account = bt.Account(capital=1_000.0, band=0.05)
-    study = seek(space={"level": (0.1, 0.12)}, account=account, trials=4, holdout=None)
-    told = [text for text in study.warnings if text.startswith("the best set hardly trades")]
-    assert len(told) == 2
-    assert "the band of AAA is 0.05 turns of the account's equity, more than half" in told[0]
-    assert "the best set hardly trades" in " ".join(study.summary().split())
-    page = study.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "he best set hardly trades: the band of AAA" in page
-
-
 @pytest.mark.slow
 def test_the_same_sets_under_another_overlay_are_other_tries(tmp_path):
     found = [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backtest.tune import Study, search_loop
+from backtest.tune import Study
 from backtest.tune.plateau import CandidateScores
 from backtest.tune.search_outcome import choose_winner
 from backtest.tune.study_record import StudyOutcome
@@ -23,7 +23,6 @@ def stripes(monkeypatch):
     stand_in(surface, put=monkeypatch.setattr)
 
 
-REAL = search_loop.start_sampler
 BROKEN = {"liquidations": "== 0"}
 
 
@@ -118,13 +117,3 @@ def test_what_neighbors_left_is_the_only_reason_if_no_set_came_twice(monkeypatch
         "91 of 100 trials: 75 in the search and 16 as neighbors of candidates; "
         "9 reserved for neighbors were left, too few for one more candidate in every round"
     )
-
-
-@pytest.mark.parametrize("sampler", ["grid", "auto"])
-def test_a_small_space_ends_the_search_and_the_reason_is_said(sampler, monkeypatch):
-    stand_in(put=monkeypatch.setattr)
-    monkeypatch.setattr(search_loop, "start_sampler", REAL)
-    space = {"x": [1.0, 2.0, 3.0], "y": [1.0, 5.0]}
-    study = seek(trials=100, robust=False, space=space, sampler=sampler)
-    assert "the search left" in study.spending
-    assert "6 of 100 trials" in study.spending

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.errors import VenueError
 from backtest.venue import preset_files
 from backtest.venue.tier_tables import read_tier_tables
 
@@ -88,15 +87,3 @@ def test_a_run_takes_the_table_of_each_day():
     assert [(each.since, each.first, each.stop) for each in used] == [
         ("2022-12-29", 0, 2), ("2024-10-31", 2, 3), ("2026-09-29", 3, 4)
     ]  # fmt: skip
-
-
-def test_a_symbol_without_a_table_is_answered_with_the_import():
-    with pytest.raises(VenueError) as caught:
-        bt.Venue.preset(VENUE, "FOOUSDT")
-    cure = caught.value.cure
-    assert "AAVEUSDT" in cure
-    assert "67 more ('backtest venues' lists them)" in cure
-    assert "backtest venues import tiers.json --venue mine --symbol FOO/USDT:USDT" in cure
-    assert "--like binance-usdm:BTCUSDT" in cure
-    with pytest.raises(VenueError, match="import --exchange bybit --venue mine --symbol FOO/USDT"):
-        bt.Venue.preset("bybit-linear", "FOOUSDT")
