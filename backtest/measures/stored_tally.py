@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import Ledger
@@ -10,10 +9,6 @@ from backtest.measures.tally import Decay, Drawdown, Exposure, Sample, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-LATER = (
-    "disutility", "carry", "calls_met", "calls_failed", "liquidated_calls", "call_days", "over_cap",
-)  # fmt: skip
 
 
 def flatten_tally(tally: Tally) -> dict[str, float]:
@@ -24,11 +19,8 @@ def flatten_tally(tally: Tally) -> dict[str, float]:
 
 
 def read_tally(flat: Mapping[str, Any]) -> Tally:
-    flat = {**dict.fromkeys(LATER, math.nan), **flat}
-
     def read(record: Any) -> Any:
-        # results of earlier versions have no take-profits
-        return record(**{name: flat.get(name, 0) for name in record._fields})
+        return record(**{name: flat[name] for name in record._fields})
 
     parts = {
         "drawdown": read(Drawdown),

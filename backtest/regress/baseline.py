@@ -32,7 +32,7 @@ from backtest.regress.trace import Trace, hash_array, take_trace
 from backtest.validation import WalkForward
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    pass
 
 
 FORMAT = 1
@@ -176,14 +176,9 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
         name=old.name,
         experiment=old.experiment,
         mode=old.mode,
-        bands=keep_bands(old, new),
+        bands={name: old.bands.get(name, band) for name, band in new.bands.items()},
         history=(*old.history, to_plain(entry)),
     )
-
-
-def keep_bands(old: Baseline, new: Baseline) -> dict[str, Band]:
-    former = {find_present_name(name, old.metrics): band for name, band in old.bands.items()}
-    return {name: former.get(name, band) for name, band in new.bands.items()}
 
 
 def is_same_number(one: float | None, other: float | None) -> bool:
@@ -240,22 +235,6 @@ def hash_measured(document: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in document.items() if key not in ("mode", "seal")}
     kept["metrics"] = {name: each["value"] for name, each in document["metrics"].items()}
     return hash_data(kept)
-
-
-RENAMED = {"leverage_decay": "volatility_drag"}
-
-
-def find_present_name(name: str, recorded: Collection[str]) -> str:
-    now = RENAMED.get(name, name)
-    return name if now in recorded else now
-
-
-def describe_renamed(recorded: Collection[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{name} of this baseline is today's {find_present_name(name, recorded)}"
-        for name in RENAMED
-        if name in recorded and find_present_name(name, recorded) != name
-    )
 
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")

@@ -16,8 +16,6 @@ from backtest.regress.baseline import (
     TOLERANCE,
     Baseline,
     check_mode,
-    describe_renamed,
-    find_present_name,
     list_host_changes,
     sample_equity,
 )
@@ -91,9 +89,6 @@ class RegressVerdict:
         Equity of baseline and run at some closes, by time.
     trouble : Obstacle, or None
         Why nothing could be measured.
-    renamed : tuple of str
-        Measures of the baseline that have another name now, a sentence each. They are compared, and
-        listed, under the new name.
     """
 
     name: str
@@ -109,7 +104,6 @@ class RegressVerdict:
     host: tuple[str, ...] = ()
     curves: tuple[dict[str, float], dict[str, float]] = ({}, {})
     trouble: Obstacle | None = None
-    renamed: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
@@ -159,7 +153,6 @@ class RegressVerdict:
                 "changes": [each._asdict() for each in self.changes],
                 "platform": self.host,
                 "trouble": None if self.trouble is None else self.trouble._asdict(),
-                "renamed": self.renamed,
             }
         )
         return plain
@@ -259,7 +252,6 @@ def compare_baselines(
         changes=changes,
         host=host,
         curves=(sample_equity(was.trace), sample_equity(now.trace)),
-        renamed=describe_renamed(was.metrics),
     )
     return add_decision(found, allowed)
 
@@ -270,9 +262,8 @@ def sort_metrics(names: Iterable[str]) -> list[str]:
 
 
 def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
-    present = find_present_name(name, was.metrics)
-    one, other = was.metrics[name], now.metrics[present]
-    return MetricMove(present, one, other, was.bands[name], find_direction(present, one, other))
+    one, other = was.metrics[name], now.metrics[name]
+    return MetricMove(name, one, other, was.bands[name], find_direction(name, one, other))
 
 
 def list_allowed(patterns: Sequence[str], where: str = "allow_better") -> frozenset[str]:
@@ -289,9 +280,7 @@ def find_obstacle(was: Baseline, now: Baseline) -> Obstacle | None:
             f"baseline {was.name}",
             "give it another name",
         )
-    missing = [
-        name for name in was.metrics if find_present_name(name, was.metrics) not in now.metrics
-    ]
+    missing = [name for name in was.metrics if name not in now.metrics]
     if missing:
         return Obstacle(
             f"the run lacks measures of the baseline: {', '.join(missing)}",

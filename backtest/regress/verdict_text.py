@@ -147,7 +147,7 @@ def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
         ],
     )
     for verdict in verdicts:
-        if verdict.status not in (SAME, SKIPPED) or verdict.changes or verdict.renamed:
+        if verdict.status not in (SAME, SKIPPED) or verdict.changes:
             lines += ["", *write_section(verdict)]
     return "\n".join(lines) + "\n"
 

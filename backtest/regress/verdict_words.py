@@ -64,8 +64,6 @@ def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
         yield "allowed", f"better in {', '.join(verdict.accepted)}"
     yield from describe_first_difference(verdict)
     yield from describe_causes(verdict)
-    if verdict.renamed:
-        yield "renamed", "; ".join(verdict.renamed)
     if verdict.basis:
         yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
     if verdict.noise is not None:

@@ -6,11 +6,9 @@ equity is 100 P - 9,000 and its requirement 5 P. So the margin ratio is 0.868 at
 """
 
 import math
-from dataclasses import replace
 
 import pytest
 
-from backtest.measures.stored_tally import LATER, flatten_tally, read_tally
 from tests.scenes import NAN, account_of, at, happened, isolated, play, series, venue_of
 
 TEN = (10.0, NAN)
@@ -151,15 +149,6 @@ def test_a_broker_that_can_hardly_sell_fails_the_call_and_a_new_one_begins():
     # 1e-12 contracts may be sold of 7.9: the ratio stays at 0.868, and is called again at the close
     assert ends(result) == [("margin_call", 1), ("call_failed", 2), ("margin_call", 2)]
     assert counts(result) == (2.0, 0.0, 1.0, 0.0)
-
-
-def test_results_of_earlier_versions_do_not_know_how_calls_ended():
-    result = called(95.5, (95.5, 95.5, 94, 94), 94)
-    flat = {k: v for k, v in flatten_tally(result.tally).items() if k not in LATER}
-    metrics = replace(result, tally=read_tally(flat)).metrics
-    assert metrics["margin_calls"] == 1.0
-    for name in ("calls_met", "calls_failed", "time_to_liquidation_after_call"):
-        assert math.isnan(metrics[name])
 
 
 def test_ruin_fails_an_open_call_without_a_liquidation():

@@ -18,7 +18,7 @@ from backtest.measures import (
     ulcer_index,
 )
 from backtest.measures.path_measures import PATH
-from backtest.measures.stored_tally import LATER, flatten_tally, read_tally
+from backtest.measures.stored_tally import flatten_tally, read_tally
 from backtest.strategies import Constant
 from tests.account.account_scenes import is_
 from tests.scenes import (
@@ -225,15 +225,10 @@ def test_a_resumed_run_continues_the_columns_bit_for_bit(tmp_path):
         assert kept.metrics == pytest.approx(rest.metrics, rel=0, abs=0, nan_ok=True)
 
 
-def test_a_tally_of_an_earlier_version_has_no_carry():
+def test_a_tally_is_stored_without_loss():
     result = play(100, 100, UP, targets=2.0)
     flat = flatten_tally(result.tally)
     assert read_tally(flat) == result.tally
-    older = read_tally({k: v for k, v in flat.items() if k not in LATER})
-    metrics = replace(result, tally=older).metrics
-    for name in ("carry_decay", "leverage_decay", "carry_per_turn", "certainty_equivalent"):
-        assert math.isnan(metrics[name])
-    assert metrics["volatility_drag"] == result.metrics["volatility_drag"]
     assert find_first_unrealized({}) == 0.0
     assert math.isnan(find_first_unrealized({"resumed_from": "0123456789abcdef"}))
 

@@ -1,7 +1,6 @@
 """The files of a baseline: the same bytes, edits by hand, damage, and rewriting."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -15,8 +14,7 @@ from backtest.regress import (
 )
 from backtest.regress.baseline_files import find_baselines, name_baseline
 from backtest.regress.run_identity import shorten_lists
-from backtest.regress.tolerances import BETTER, Band
-from backtest.regress.verdict_text import write_markdown, write_text
+from backtest.regress.tolerances import Band
 from backtest.regress.verdict_words import combine_exit_codes
 from tests.regress.baselines import run, take
 
@@ -158,34 +156,3 @@ def test_long_lists_and_series_are_told_by_their_hash():
     short = shorten_lists({"flows": {f"2023-{day}": 1.0 for day in range(100)}, "fees": [1, 2]})
     assert short["flows"].startswith("100 entries, sha256:")
     assert short["fees"] == [1, 2]
-
-
-def of_before_the_carry(now, *, decay=None):
-    """A baseline as it was before leverage_decay had the carry in it."""
-    drag = now.metrics["volatility_drag"] if decay is None else decay
-    kept = {k: v for k, v in now.metrics.items() if k not in ("volatility_drag", "carry_decay")}
-    bands = {name: now.bands[name] for name in kept} | {"leverage_decay": Band(absolute=0.5)}
-    return replace(now, metrics=kept | {"leverage_decay": drag}, bands=bands)
-
-
-def test_an_older_leverage_decay_is_compared_with_the_volatility_drag(was):
-    verdict = compare_baselines(of_before_the_carry(was), was)
-    assert (verdict.status, verdict.moved) == ("same", ())
-    assert verdict.renamed == ("leverage_decay of this baseline is today's volatility_drag",)
-    for text in (write_text([verdict]), write_markdown([verdict]).replace("\\", "")):
-        assert "leverage_decay of this baseline is today's volatility_drag" in text
-    assert verdict.to_dict()["renamed"] == list(verdict.renamed)
-    assert "volatility_drag" in verdict.to_dict()["metrics"]
-    assert compare_baselines(was, was).renamed == ()
-
-
-def test_an_older_leverage_decay_that_moved_is_named_as_today(was):
-    old = of_before_the_carry(was, decay=was.metrics["volatility_drag"] + 1.0)
-    (moved,) = compare_baselines(old, was).moved
-    assert (moved.name, moved.direction) == ("volatility_drag", BETTER)
-
-
-def test_a_rewritten_baseline_takes_the_tolerance_to_the_present_name(was):
-    new = rewrite_baseline(of_before_the_carry(was), was, "the carry is part of it")
-    assert new.bands["volatility_drag"] == Band(absolute=0.5)
-    assert new.bands["leverage_decay"] == was.bands["leverage_decay"]
