@@ -20,9 +20,7 @@ from backtest.account import (
     Watch,
     list_currencies,
 )
-from backtest.account.currency_pools import N_POOL
 from backtest.account.portfolio_ledger import WIDTH
-from backtest.account.portfolio_records import EQUITY, HIGHEST, N_WALLET
 from backtest.base import (
     FloatArray,
     attach_saved_making,
@@ -49,7 +47,6 @@ from backtest.engine.record import AccountFields, Closes, PoolFields, PositionFi
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
 from backtest.features import VolatilityState
-from backtest.features.liquidation_forecast import NO_BARS_SEEN
 from backtest.measures import RunSpan, flatten_tally, read_tally
 from backtest.venue import Holdings, Venue
 
@@ -74,7 +71,6 @@ REPEATED = (
 OF_GENERAL = ("collateral_pnl", "conversion")
 KEPT = ("interval", "is_session", "first_peak", "started")
 WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused")
-NO_WATCH = {"best": 0.0, "highest": 0.0}
 
 
 def find_kind(manifest: object) -> str:
@@ -243,15 +239,6 @@ def _pack_positions(state: AccountState) -> dict[str, Any]:
     return {name: each if name == "held" else each.tolist() for name, each in own.items()}
 
 
-def find_paid_in(account: Account, events: pd.DataFrame) -> float:
-    flows = events.loc[events["kind"] == "flow", "amount"]
-    return account.capital + account.reserve + float(flows[flows > 0.0].sum())
-
-
-def find_first_unrealized(manifest: Mapping[str, Any]) -> float:
-    return 0.0 if manifest.get("resumed_from") is None else math.nan
-
-
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     path = folder / MANIFEST
     found = find_kind(read_json_file(path)) if path.is_file() else RUN
@@ -262,7 +249,8 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     bars = pq.read_table(folder / BARS).to_pandas()
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
     ends = time + stored["interval"]
-    read = _read_one if found == RUN else _read_several
+    given = (folder, manifest, stored, bars)
+    read = _read_one(*given) if found == RUN else _read_several(*given, account)
     result = kind(
         policies={},
         overlay=None,
@@ -275,7 +263,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         stored_cuts=list(stored.get("target_cuts", ())),
         no_fill=str(stored.get("no_fill", "")),
         traded=read_traded(stored.get("traded")),
-        **read(folder, manifest, account, stored, bars),
+        **read,
     )
     attach_saved_making(result, folder, manifest["id"])
     return result
@@ -284,7 +272,6 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
 def _read_one(
     folder: Path,
     manifest: Mapping[str, Any],
-    account: Account,
     stored: Mapping[str, Any],
     bars: pd.DataFrame,
 ) -> dict[str, Any]:
@@ -293,17 +280,14 @@ def _read_one(
     values = {name: bars[name].to_numpy(dtype=np.float64) for name in bars}
     values |= {"entry": values["entry_value"], "unit": values["unit_value"]}
     values["quantity"] = values["position"]
-    nothing = np.zeros(len(bars))  # columns that earlier versions left out
+    nothing = np.zeros(len(bars))
     values = {"overlay": nothing + 1.0, **dict.fromkeys(OF_GENERAL, nothing)} | values
-    values.setdefault("initial_multiplier", values["multiplier"])  # earlier versions had one
-    values = {"low": nothing * math.nan, "high": nothing * math.nan} | values
-    names = tuple(stored.get("names", [manifest["data"]["instrument"] or "market"]))
-    unrealized = stored.get("first_unrealized", find_first_unrealized(manifest))
+    names = tuple(stored["names"])
     return {
         "venues": {names[0]: venue},
         "names": names,
         "spans": np.array([[0, len(bars)]]),
-        "state": _read_position(stored["state"], account, events),
+        "state": _read_position(stored["state"]),
         "memory": tuple(stored["memory"]),
         "record": Record(
             AccountFields(**{name: values[name] for name in AccountFields._fields}),
@@ -315,16 +299,15 @@ def _read_one(
         "before": Before(
             mark=np.array([stored["first_mark"]]),
             signal=np.array([stored["first_signal"]]),
-            unrealized=np.array([unrealized], dtype=np.float64),
+            unrealized=np.array([stored["first_unrealized"]], dtype=np.float64),
             trails=(VolatilityState(**stored["trail"]),),
         ),
         "benchmark": values.get("benchmark"),
     }
 
 
-def _read_position(stored: Mapping[str, Any], account: Account, events: pd.DataFrame) -> State:
-    state = {"paid_in": find_paid_in(account, events), "watch": NO_WATCH, **stored}
-    state = {"is_call_open": state["is_called"], "called_at": math.nan, **state}
+def _read_position(stored: Mapping[str, Any]) -> State:
+    state = dict(stored)
     owned = dict(state.pop("books"))
     balances = Balances(owned.pop("cash"), (Position(**owned),))
     return State(**{**state, "balances": balances, "watch": Watch(**state["watch"])})
@@ -333,9 +316,9 @@ def _read_position(stored: Mapping[str, Any], account: Account, events: pd.DataF
 def _read_several(
     folder: Path,
     manifest: Mapping[str, Any],
-    account: Account,
     stored: Mapping[str, Any],
     bars: pd.DataFrame,
+    account: Account,
 ) -> dict[str, Any]:
     names, where = tuple(stored["names"]), str(folder / MANIFEST)
     wide = pq.read_table(folder / POSITIONS).to_pandas()
@@ -344,8 +327,6 @@ def _read_several(
         columns = [f"{name} {field}" for name in names]
         return wide[columns].to_numpy() if columns[0] in wide else np.empty((0, len(names)))
 
-    before = stored.get("before", {name: [math.nan] for name in Before._fields[:3]})
-    trails = stored.get("trails", [NO_BARS_SEEN._asdict()] * len(names))
     assets = [f"price of {each.name}" for each in account.collateral]
     return {
         "venues": {
@@ -369,8 +350,8 @@ def _read_several(
         "quotes": Quotes(*(gather(name) for name in Quotes._fields)),
         "asset_marks": bars[assets].to_numpy(dtype=np.float64),
         "before": Before(
-            **{name: np.array(each, dtype=np.float64) for name, each in before.items()},
-            trails=tuple(VolatilityState(**each) for each in trails),
+            **{name: np.array(each, dtype=np.float64) for name, each in stored["before"].items()},
+            trails=tuple(VolatilityState(**each) for each in stored["trails"]),
         ),
         "benchmark": bars["market_return"].to_numpy(),
         "options": read_options(stored.get("options"), wide),
@@ -396,20 +377,6 @@ def _read_positions(stored: Mapping[str, Any]) -> AccountState:
         name: np.array(each, dtype=np.int64 if name in WHOLE else np.float64)
         for name, each in stored.items()
         if name != "held"
-    }
-    arrays.setdefault("wallet", arrays.pop("purse", None))  # its name in earlier versions
-    if len(arrays["wallet"]) == HIGHEST:  # stored before there was an equity stop
-        arrays["wallet"] = np.append(arrays["wallet"], arrays["wallet"][EQUITY])
-    arrays["wallet"] = np.append(arrays["wallet"], np.zeros(N_WALLET - len(arrays["wallet"])))
-    arrays["cursor"] = np.append(arrays["cursor"], np.zeros(4 - len(arrays["cursor"]), np.int64))
-    unknown = np.full(n := len(arrays["factor"]), np.nan)  # stored without what follows
-    arrays = {
-        "setting": np.zeros(n),
-        "asked": unknown.copy(),
-        "refused": np.zeros(n, np.int64),
-        "opened": unknown,
-        "pools": np.zeros((1, N_POOL)),
-        **arrays,
     }
     held = {name: np.array(each, dtype=np.float64) for name, each in stored["held"].items()}
     return AccountState(held=Holdings(**held), options=no_options(), **arrays)

@@ -9,7 +9,6 @@ import pytest
 
 import backtest as bt
 from backtest.engine import run_record
-from backtest.engine.result_files import find_first_unrealized
 from backtest.measures import (
     break_even_drift,
     break_even_leverage,
@@ -229,8 +228,6 @@ def test_a_tally_is_stored_without_loss():
     result = play(100, 100, UP, targets=2.0)
     flat = flatten_tally(result.tally)
     assert read_tally(flat) == result.tally
-    assert find_first_unrealized({}) == 0.0
-    assert math.isnan(find_first_unrealized({"resumed_from": "0123456789abcdef"}))
 
 
 @pytest.mark.parametrize("name", ["cross", "stopped"])
