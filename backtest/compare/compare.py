@@ -178,16 +178,13 @@ def describe_shared(
     results: Mapping[str, Any], setting: SharedTerms, *, is_separate: bool
 ) -> dict[str, Any]:
     if not is_separate:
-        return {"data": describe_shared_data(results, setting), **setting.describe()}
+        span = next(iter(results.values())).span
+        data = describe_data(setting.market, setting.account, span.start, span.closes)
+        return {"data": data, **setting.describe()}
     market, first = setting.market, setting.first
     closes = market.time[first:] + market.interval
     data = describe_data(market, setting.account, int(market.time[first]), closes)
     return {"data": data, **describe_separate(setting)}
-
-
-def describe_shared_data(results: Mapping[str, Result], setting: SharedTerms) -> dict[str, object]:
-    span = next(iter(results.values())).span
-    return describe_data(setting.market, setting.account, span.start, span.closes)
 
 
 def compare_results(

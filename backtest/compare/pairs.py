@@ -161,9 +161,7 @@ def orient_pairs(pairs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def show_gaps(
-    key: str, title: str, rows: pd.DataFrame, style: str, before: tuple[str, ...] = ()
-) -> tuple[Shown, Shown]:
+def show_gaps(key: str, title: str, rows: pd.DataFrame, style: str) -> tuple[Shown, Shown]:
     known = rows[np.isfinite(rows["difference"])]
     chart = ShownChart(
         key, title, "Blue where it is more than noise, gray where it is not.",
@@ -176,9 +174,8 @@ def show_gaps(
         "low": Head("interval", "", style, "high"),
         "clear": Head("more than noise"),
     }
-    columns = (*before, "difference", "low", "p_holm", "clear")
-    name = Head(str(rows.index.name))
-    shown = ShownTable(table, title, labels=name, heads=heads, columns=columns)
+    columns = ("difference", "low", "p_holm", "clear")
+    shown = ShownTable(table, title, labels=Head("policy"), heads=heads, columns=columns)
     return chart if len(known) else NO_GAP, shown
 
 

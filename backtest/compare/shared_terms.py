@@ -12,7 +12,6 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.base import (
-    FloatArray,
     LastPriceWarning,
     ParameterError,
     Place,
@@ -56,11 +55,6 @@ class SharedTerms(NamedTuple):
         return read_directions(self.signal, self.market, first=self.first, where="bt.compare")
 
     @property
-    def directions(self) -> FloatArray:
-        """The signal of shape (n_bars,), or (1,) for a constant; weights of several by row."""
-        return self.read_directions().values
-
-    @property
     def first_venue(self) -> Venue:
         if isinstance(self.venue, Venue):
             return self.venue
@@ -68,13 +62,9 @@ class SharedTerms(NamedTuple):
         return venue
 
     def describe_venue(self) -> dict[str, Any]:
-        venues = {name: self.pick_venue(name).to_dict() for name in as_markets(self.market)}
+        venues = {name: pick_value(self.venue, name).to_dict() for name in as_markets(self.market)}
         described: dict[str, Any] = as_given(venues, self.market)
         return described
-
-    def pick_venue(self, name: str) -> Venue:
-        venue: Venue = pick_value(self.venue, name)
-        return venue
 
     def take_market(self, name: str) -> SharedTerms:
         return self._replace(
