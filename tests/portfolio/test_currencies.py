@@ -175,8 +175,8 @@ def result() -> bt.Result:
     return run_pair(*make_pair())
 
 
-def test_a_hedged_coin_balance_of_the_page():
-    """docs/currencies.md: 10,000 USDT and 0.5 BTC at 50,000; 35,000 at 0.5 in both; BTC to 45,000.
+def test_a_hedged_coin_balance_by_hand():
+    """By hand: 10,000 USDT and 0.5 BTC at 50,000; 35,000 at 0.5 in both; BTC to 45,000.
 
     Linear: 0.35 BTC lose 1,750 USDT. Inverse: 175 contracts of 100 gain 17,500 (1/45,000 -
     1/50,000) = 0.038889 BTC; fees of 8.75 USDT and 0.000175 BTC.
