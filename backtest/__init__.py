@@ -88,7 +88,6 @@ if TYPE_CHECKING:
     from backtest.market import import_market
     from backtest.options import Chain, Surface, Surfaces
     from backtest.risk import (
-        Bounds,
         Capacity,
         LiquidationRisk,
         MaxLeverage,
@@ -96,7 +95,6 @@ if TYPE_CHECKING:
         Scenario,
         Sensitivity,
         Stress,
-        bounds,
         capacity,
         crashes,
         liquidation_risk,
@@ -131,7 +129,6 @@ __all__ = [
     "BandWarning",
     "Bar",
     "BookCalculation",
-    "Bounds",
     "Bracket",
     "Brackets",
     "Calculation",
@@ -199,7 +196,6 @@ __all__ = [
     "WalkForward",
     "WeightWarning",
     "allocate",
-    "bounds",
     "calculate_book",
     "calculate_liquidation",
     "capacity",

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from backtest.account.currency_bar import live_any_bar
     from backtest.account.currency_pools import leave_pool, show_pool
     from backtest.account.currency_terms import list_currencies, refuse_currencies
-    from backtest.account.exits import find_nearest_stop, follow_equity, follow_prices, follow_trade
-    from backtest.account.exits import is_exiting, is_through
+    from backtest.account.exits import follow_equity, follow_prices, follow_trade, is_exiting
     from backtest.account.fast_path import may_use_fast_path, take_fast_path
     from backtest.account.fills import fill, move_margin, split_margin
     from backtest.account.gross_cap import compute_cap_factor
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from backtest.account.portfolio_bar import set_quotes
     from backtest.account.portfolio_calls import compute_pool_backing, compute_pool_needed
     from backtest.account.portfolio_calls import compute_pool_ratio
-    from backtest.account.portfolio_gap import is_quiet
     from backtest.account.portfolio_ledger import as_log, clear_ledger, note, stamp, sum_fast_ledger
     from backtest.account.portfolio_ledger import sum_ledger, sum_ledger_terms, total
     from backtest.account.portfolio_margin import write_settings

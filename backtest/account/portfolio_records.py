@@ -28,7 +28,7 @@ LEFT, REDUCE, INCREASE, KEPT = range(4)
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)
 
-PATH, WORST, ALONG = range(3)
+PATH, WORST = range(2)
 
 MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME, OPTIONS_LAST = range(6)
 
@@ -69,11 +69,10 @@ class Terms(NamedTuple):
     ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
     sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``
     is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
-    ``has_time_stop`` whether any is not. ``mirrored`` of shape (n + C,) is 1 for
-    instruments, and collateral, whose path inside a bar reaches its extremes in the other order.
-    ``offsets`` of shape (n,) are those of limit orders, as fractions of the price, ``makers`` their
-    fee rates; with ``rests_closing`` closings and reductions rest too. ``pools`` (n + C,) are those
-    of instruments and collateral, of ``n_pools``. ``options`` are the rules of options.
+    ``has_time_stop`` whether any is not. ``offsets`` of shape (n,) are those of limit orders, as
+    fractions of the price, ``makers`` their fee rates; with ``rests_closing`` closings and
+    reductions rest too. ``pools`` (n + C,) are those of instruments and collateral, of ``n_pools``.
+    ``options`` are the rules of options.
     """
 
     instruments: Any
@@ -103,7 +102,6 @@ class Terms(NamedTuple):
     equity_stop: float
     max_holding: FloatArray
     has_time_stop: bool
-    mirrored: IntArray
     offsets: FloatArray
     makers: FloatArray
     rests_closing: bool

@@ -46,7 +46,6 @@ from backtest.account.portfolio_ledger import as_log
 from backtest.account.portfolio_liquidation import liquidate_pool
 from backtest.account.portfolio_payments import drop_after_liquidation
 from backtest.account.portfolio_records import (
-    ALONG,
     CASH,
     HIGHEST,
     RESTING,
@@ -95,7 +94,7 @@ def walk(bar: AccountBar, t: int) -> None:
     is_sensed = is_filling or is_walking(terms, state)
     if not is_sensed and is_quiet(terms, state, quotes):
         return
-    if not is_sensed and has_only_position(terms, state) and terms.intrabar != ALONG:
+    if not is_sensed and has_only_position(terms, state):
         walk_alone(bar, t)
         return
     start_walk(quotes, scratch)
@@ -106,7 +105,7 @@ def walk(bar: AccountBar, t: int) -> None:
         walk_segment(bar, t)
         return
     for leg in range(3):
-        aim_at_leg(terms, quotes, scratch, leg)
+        aim_at_leg(quotes, scratch, leg)
         walk_segment(bar, t)
         if is_filling:
             follow_fresh(state, scratch)
@@ -122,7 +121,7 @@ def is_sound_on_path(bar: AccountBar) -> bool:
         scratch.price_end[c] = scratch.price[c]
     left = compute_left(terms, state, scratch, 0.0)
     for leg in range(3):
-        aim_at_leg(terms, quotes, scratch, leg)
+        aim_at_leg(quotes, scratch, leg)
         left -= bound_fall(terms, state, scratch) if left > 0.0 else 0.0
         advance(scratch, 1.0)
     start_walk(quotes, scratch)
@@ -136,17 +135,15 @@ def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
         scratch.price[c] = quotes.asset_mark_open[c]
 
 
-def aim_at_leg(terms: Terms, quotes: MarketBar, scratch: Scratch, leg: int) -> None:
-    n = len(scratch.last)
-    for i in range(n):
-        is_low = ((quotes.close[i] >= quotes.open[i]) == (leg == 0)) != (terms.mirrored[i] == 1)
+def aim_at_leg(quotes: MarketBar, scratch: Scratch, leg: int) -> None:
+    for i in range(len(scratch.last)):
+        is_low = (quotes.close[i] >= quotes.open[i]) == (leg == 0)
         scratch.last_end[i] = quotes.low[i] if is_low else quotes.high[i]
         scratch.mark_end[i] = quotes.mark_low[i] if is_low else quotes.mark_high[i]
         if leg == 2:
             scratch.last_end[i], scratch.mark_end[i] = quotes.close[i], quotes.mark_close[i]
     for c in range(len(scratch.price)):
         is_low = (quotes.asset_close[c] >= quotes.asset_open[c]) == (leg == 0)
-        is_low = is_low != (terms.mirrored[n + c] == 1)
         scratch.price_end[c] = quotes.asset_mark_low[c] if is_low else quotes.asset_mark_high[c]
         if leg == 2:
             scratch.price_end[c] = quotes.asset_mark_close[c]

@@ -336,8 +336,6 @@ KEYS = (
     Key("stress", "ladder", dict[str, Any], "--ladder", RISK,
         "Axis of a grid of shocks: price=-0.5:0.5:41 or depth=0.1,0.3,1; repeat for more."),
 
-    Key("bounds", "depth", int, "--depth", RISK, "Follow at most 2^DEPTH orders of prices (12)."),
-    Key("bounds", "refine", str, "--refine", RISK, "A folder with finer bars of the same market."),
 
     Key("capacity", "capitals", list[float], "--capitals", RISK,
         "Capitals to try: 1e4,1e6,1e8 (seven decades from the account's).", read_numbers),
@@ -381,7 +379,7 @@ TABLES = {
     table: {key.name: key for key in KEYS if key.table == table}
     for table in (
         *("data", "policy", "overlay", "run", "sweep", "tune", "validate", "compare"),
-        *("lending", "options", "paths", "risk", "stress", "bounds"),
+        *("lending", "options", "paths", "risk", "stress"),
         *("sensitivity", "capacity", "decide", "replay"),
     )
 }

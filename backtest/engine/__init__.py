@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from backtest.engine.bar_loop import Formula, Seen, count_days, decide, find_seen, is_balanced
     from backtest.engine.bar_loop import record_bar, show_account, with_decision
     from backtest.engine.benchmark import explain_measures
-    from backtest.engine.collateral_prices import find_prices, read_assets
+    from backtest.engine.collateral_prices import read_assets
     from backtest.engine.compile import background_compiler
     from backtest.engine.compile.absent_parts import pack_terms
     from backtest.engine.compile.general_compiler import bind_compiled, build_call
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from backtest.engine.lookahead.causality_checker import find_first
     from backtest.engine.lookahead.code_origin import is_ours
     from backtest.engine.lookahead.fresh_check import is_known
-    from backtest.engine.loop_driver import LoopStart, Progress, build_compiled, build_plain
-    from backtest.engine.loop_driver import explain_refusal, run_chunks, run_loop
+    from backtest.engine.loop_driver import Progress
+    from backtest.engine.loop_driver import explain_refusal, run_loop
     from backtest.engine.loop_inputs import Inputs, mark_ends, mark_samples, read_inputs
     from backtest.engine.loop_inputs import start_state
     from backtest.engine.manifest import describe_bars, describe_data, describe_history

@@ -184,7 +184,6 @@ def read_terms(
         equity_stop=account.equity_stop or 0.0,
         max_holding=(held := read_max_holding(account, names)),
         has_time_stop=bool(np.any(held)),
-        mirrored=np.zeros(len(names) + len(account.collateral), np.int64),
         offsets=np.array([pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([find_newest(venues[name].fees.maker) for name in names]),
         rests_closing=account.closing == "limit",

@@ -76,15 +76,6 @@ class Result(RunRecord, Reportable):
 
     kind = "run"
     _draw = call_later("backtest.report", "draw_run")
-    _count_ambiguous = call_later("backtest.risk", "count_ambiguous")
-
-    @cached_property
-    def ambiguous(self) -> int:
-        """The number of bars after which the account depends on the order of prices inside them.
-
-        See :func:`backtest.bounds`, which also gives the bounds of every metric.
-        """
-        return int(self._count_ambiguous())
 
     def target_cuts(self) -> pd.DataFrame:
         """Return how often and how far each limit kept the account from its target leverage.

@@ -1,11 +1,10 @@
-"""Simulated paths and the risk of liquidation on them, stress tests, bounds, and sensitivity."""
+"""Simulated paths and the risk of liquidation on them, stress tests, and sensitivity."""
 
 from typing import TYPE_CHECKING
 
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.risk.bounds.bounds import Bounds, bounds, count_ambiguous
     from backtest.risk.capacity import Capacity, capacity
     from backtest.risk.liquidation.liquidation_risk import LiquidationRisk, describe_each
     from backtest.risk.liquidation.liquidation_risk import liquidation_risk
@@ -26,6 +25,6 @@ if TYPE_CHECKING:
     from backtest.risk.scenarios.stress_result import Stress
     from backtest.risk.sensitivity import Sensitivity, sensitivity
 
-RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")
+RESULTS = ("LiquidationRisk", "MaxLeverage", "Capacity", "Sensitivity", "Stress")
 
 open_door(__name__)

@@ -1,7 +1,6 @@
-"""The commands paths, risk, stress and bounds: output, JSON, reports and exit codes."""
+"""The commands paths, risk, and stress: output, JSON, reports and exit codes."""
 
 import json
-import math
 import warnings
 
 import pytest
@@ -93,16 +92,6 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
     assert "2020-03-12" in capsys.readouterr().out
 
 
-def test_bounds_say_how_many_bars_are_ambiguous(capsys):
-    given = ["bounds", *SHORT, "--stop-loss", "0.01", "--take-profit", "0.01"]
-    assert main([*given, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    row = next(each for each in found["table"] if each["metric"] == "final_equity")
-    assert row["worst"] <= row["as_run"] <= row["best"]
-    assert not math.isnan(row["expected"])
-    assert "ambiguous" in found["verdict"] or "does not matter" in found["verdict"]
-
-
 @pytest.mark.parametrize(("given", "words"), [
     (["paths", "--model", "gbmm"], "did you mean 'gbm'"),
     (["risk", *CONSTANT, "--horizon", "2d", "--horizons", "9d"], "horizons must lie"),
@@ -172,7 +161,6 @@ def test_sensitivity_of_several_instruments_is_printed(capsys, tmp_path):
     (["risk", "--paths", "40", "--horizon", "2h", "--method", "plain", "--model", "gbm"],
      "liquidation-risk"),
     (["stress", "--shock", "price=-0.05"], "stress"),
-    (["bounds"], "bounds"),
     (["sensitivity", "--factors", "funding"], "sensitivity"),
 ])  # fmt: skip
 def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):

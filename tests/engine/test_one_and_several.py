@@ -28,8 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 N_BARS = 300
 BARS = {
-    "cross_validate": 420, "walk_forward": 240, "max_leverage": 110, "bounds": 24,
-    "sensitivity": 24,
+    "cross_validate": 420, "walk_forward": 240, "max_leverage": 110, "sensitivity": 24,
 }  # fmt: skip
 """The bars of calls that need more than the others, or must have less."""
 FEW = 72
@@ -112,11 +111,6 @@ def call_stress(market: Any) -> Any:
     fall = bt.Scenario("fall", price=-0.04, over="2h")
     found = bt.stress(bt.run(market, Hold(5.0), **TERMS), [fall], ladder={"price": (-0.2, 0.2, 3)})
     return {**read_table(found.table), **read_table(found.ladder)}
-
-
-def call_bounds(market: Any) -> Any:
-    tight = ACCOUNT.override({"stop_loss": 0.02, "take_profit": 0.02})
-    return read_table(bt.bounds(market, Hold(5.0), **{**TERMS, "account": tight}).table)
 
 
 def call_sensitivity(market: Any) -> Any:

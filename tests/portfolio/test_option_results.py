@@ -152,7 +152,6 @@ def test_options_are_refused_where_nothing_values_them(examples):
     result = examples.saved
     markets, venue, account = result.markets, result.venue, result.account
     for call in (
-        lambda: bt.bounds(markets, examples.Buy(), venue=venue, account=account),
         lambda: bt.replay(markets, result.fills, venue=venue, account=account),
         lambda: bt.decide(examples.Buy(), markets, venue=venue, account=account, state=result),
     ):

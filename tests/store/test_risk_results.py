@@ -47,10 +47,6 @@ def make_stress() -> SavedResult:
     return bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)})
 
 
-def make_bounds() -> SavedResult:
-    return bt.bounds(MARKET, Constant(leverage=5.0), **PLAIN)
-
-
 def make_sensitivity() -> SavedResult:
     return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
 
@@ -64,11 +60,11 @@ def make_capacity() -> SavedResult:
 
 
 KINDS = {
-    *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity"),
+    *("liquidation-risk", "max-leverage", "stress", "sensitivity"),
     *("capacity", "cascade"),
 }
 MAKERS = (
-    *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
+    *(make_risk, make_quiet_risk, make_largest, make_stress, make_sensitivity),
     *(make_capacity, make_cascade),
 )
 
@@ -165,7 +161,7 @@ def test_the_store_lists_every_kind(tmp_path, capsys):
     assert code == 0
     assert {each["kind"] for each in json.loads(out)["results"]} >= KINDS
     code, out, _ = call(capsys, "results", "list", "--results", tmp_path, "--kind", "stress")
-    assert (code, "bounds-" in out) == (0, False)
+    assert (code, "sensitivity-" in out) == (0, False)
 
 
 def test_other_numbers_are_another_result():

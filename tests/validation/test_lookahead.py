@@ -92,7 +92,6 @@ WINGS = {
 """Calls that try many sets."""
 SINGLES = {
     "risk on paths": risk,
-    "bounds": lambda policy, **given: bt.bounds(MARKET, policy(), **TERMS, **given),
     "sensitivity": lambda policy, **given: bt.sensitivity(MARKET, policy(), **TERMS, **given),
     "max_leverage": lambda policy, **given: bt.max_leverage(
         MARKET, policy(), **TERMS, models=("gbm",), paths=2000, horizon="2d", **given

@@ -42,7 +42,7 @@ def measure_portfolio_distance(
         if terms.intrabar == WORST and leg < 2:
             aim_at_worst(terms, state, quotes, scratch)
         else:
-            aim_at_leg(terms, quotes, scratch, leg)
+            aim_at_leg(quotes, scratch, leg)
         values, prices = scratch.mark_end.copy(), scratch.price_end.copy()
         value_all_at(terms, state, values, prices)
         excess = compute_excess(terms, state)

@@ -20,11 +20,19 @@ from backtest.engine import (
     Result,
     Setup,
     ask_plain,
+    begin,
+    bind_loop,
     copy_state,
+    drive,
     end_expired,
+    estimate_plain_general,
+    is_loop_plain,
+    list_kernel_arguments,
     new_quotes,
     new_scratch,
+    new_tape,
     observe_policies,
+    order_loop,
     read_assets,
     read_memory,
     read_portfolio_inputs,
@@ -37,7 +45,6 @@ from backtest.engine import (
 from backtest.engine.collateral_prices import ASSET
 from backtest.market import Market, Markets, remake
 from backtest.policy import start_memory
-from backtest.risk.portfolio_bars import PortfolioBars, may_compile
 from backtest.risk.scenarios import portfolio_distance
 from backtest.venue import Contract, OwnMargin, Venue, compute_value, make_own_twins
 
@@ -201,7 +208,12 @@ class StressAccount:
 
     @functools.cached_property
     def is_compiled(self) -> bool:
-        return may_compile(self.result, self.base, USUAL_BARS)
+        if self.result.manifest["compiled"] != "yes":
+            return False
+        order = order_loop(None, list_kernel_arguments(*begin(self.base)))
+        policies = [(each.policy, tuple(each.columns)) for each in self.base.observed]
+        plain = estimate_plain_general(len(policies), USUAL_BARS)
+        return not is_loop_plain(order, policies, plain)
 
     @functools.cached_property
     def measure(self) -> Callable[..., float]:
@@ -279,9 +291,18 @@ def make_asset(name: str, clock: Markets, assets: Mapping[str, FloatArray], c: i
     )
 
 
-class StressLoop(PortfolioBars):
+class StressLoop:
     def __init__(self, account: StressAccount, setup: Setup, implied: float) -> None:
-        super().__init__(setup, is_compiled=account.is_compiled)
+        self.setup, self.first = setup, setup.first
+        self.inputs, self.state, self.deciders, self.tally = begin(setup)
+        rule, names = setup.account.requirement, setup.markets.names
+        own = rule if isinstance(rule, OwnMargin) else None
+        self.n_bars = len(self.inputs.feed.time)
+        asked = [(self.deciders, [(p.policy, tuple(p.columns)) for p in setup.observed])]
+        loop = bind_loop(asked, is_compiled=account.is_compiled, own=own, names=names)
+        self.simulate, self.pack, (self.bound,), _ = loop
+        n, k, total = len(names), len(self.state.options.targets), self.n_bars - self.first
+        self.tape = new_tape(n, total, self.first, 8 * (n + k) + 1024, n_options=k)
         self.implied = implied
         move_volatilities(self.inputs.feed.options, setup.first, implied)
         self.account, self.n = account, len(setup.markets)
@@ -328,7 +349,10 @@ class StressLoop(PortfolioBars):
         self.state.leverage[:], self.state.is_pending[:] = np.nan, 0
 
     def pass_bars(self, inputs: PortfolioInputs, t: int, stop: int) -> None:
-        self.counts, entries = self.drive(inputs, self.state, self.counts, t, stop)
+        self.counts, entries = drive(
+            self.simulate, self.pack, inputs, self.state, self.deciders, self.bound, self.counts,
+            t, stop, self.tape, stop - t, None,
+        )  # fmt: skip
         self.kinds.append(entries[:, 1])
 
     def measure_distance(self, inputs: PortfolioInputs, t: int) -> float:
