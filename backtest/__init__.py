@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from backtest.market import import_market
     from backtest.options import Chain, Surface, Surfaces
     from backtest.risk import (
+        Bounds,
         Capacity,
         LiquidationRisk,
         MaxLeverage,
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
         Scenario,
         Sensitivity,
         Stress,
+        bounds,
         capacity,
         crashes,
         liquidation_risk,
@@ -129,6 +131,7 @@ __all__ = [
     "BandWarning",
     "Bar",
     "BookCalculation",
+    "Bounds",
     "Bracket",
     "Brackets",
     "Calculation",
@@ -196,6 +199,7 @@ __all__ = [
     "WalkForward",
     "WeightWarning",
     "allocate",
+    "bounds",
     "calculate_book",
     "calculate_liquidation",
     "capacity",

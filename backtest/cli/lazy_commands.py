@@ -21,7 +21,7 @@ from backtest.cli.printing import add_command
 PANELS = {
     **dict.fromkeys(("run", "compare", "decide", "replay", "cascade"), "Run"),
     **dict.fromkeys(("sweep", "tune", "validate"), "Search and validate"),
-    **dict.fromkeys(("risk", "stress", "sensitivity", "capacity", "paths"), "Risk"),
+    **dict.fromkeys(("risk", "stress", "bounds", "sensitivity", "capacity", "paths"), "Risk"),
     **dict.fromkeys(("report", "results", "regress"), "Results"),
     **dict.fromkeys(("policies", "check", "data", "options"), "Data and policies"),
     **dict.fromkeys(("liq", "venues"), "Venues"),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
+    from backtest.risk.bounds import Bounds, bounds
     from backtest.risk.capacity import Capacity, capacity
     from backtest.risk.liquidation.liquidation_risk import LiquidationRisk, describe_each
     from backtest.risk.liquidation.liquidation_risk import liquidation_risk
@@ -25,6 +26,6 @@ if TYPE_CHECKING:
     from backtest.risk.scenarios.stress_result import Stress
     from backtest.risk.sensitivity import Sensitivity, sensitivity
 
-RESULTS = ("LiquidationRisk", "MaxLeverage", "Capacity", "Sensitivity", "Stress")
+RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")
 
 open_door(__name__)

@@ -161,6 +161,7 @@ def test_sensitivity_of_several_instruments_is_printed(capsys, tmp_path):
     (["risk", "--paths", "40", "--horizon", "2h", "--method", "plain", "--model", "gbm"],
      "liquidation-risk"),
     (["stress", "--shock", "price=-0.05"], "stress"),
+    (["bounds"], "bounds"),
     (["sensitivity", "--factors", "funding"], "sensitivity"),
 ])  # fmt: skip
 def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):

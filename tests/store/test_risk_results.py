@@ -47,6 +47,10 @@ def make_stress() -> SavedResult:
     return bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)})
 
 
+def make_bounds() -> SavedResult:
+    return bt.bounds(bt.run(MARKET, Constant(leverage=5.0), **PLAIN))
+
+
 def make_sensitivity() -> SavedResult:
     return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
 
@@ -60,11 +64,11 @@ def make_capacity() -> SavedResult:
 
 
 KINDS = {
-    *("liquidation-risk", "max-leverage", "stress", "sensitivity"),
+    *("liquidation-risk", "max-leverage", "stress", "bounds", "sensitivity"),
     *("capacity", "cascade"),
 }
 MAKERS = (
-    *(make_risk, make_quiet_risk, make_largest, make_stress, make_sensitivity),
+    *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
     *(make_capacity, make_cascade),
 )
 
