@@ -24,7 +24,7 @@ from backtest.engine import (
     run_account,
 )
 from backtest.engine.run_warnings import OF_EACH_RUN
-from backtest.measures import Sampled, max_drawdown
+from backtest.measures import Sampled, find_cost_rates, max_drawdown
 from backtest.measures.performance import LEAST_DEVIATION
 
 
@@ -41,16 +41,15 @@ def tabulate_accounts(
 
 
 def measure_account(result: Result) -> dict[str, float]:
-    """Return log growth, all measures of a run, and what liquidations took per year.
+    """Return log growth, all measures of a run, and its costs per year over mean equity.
 
     Of an account in coins also its growth and deepest fall in the quote currency.
     """
-    years, equity = count_years(result), result.tally.equity / result.tally.bars
-    loss = result.tally.money.liquidation_loss
+    rates = find_cost_rates(result.tally, result.span)
     return {
-        "log_growth": find_growth(result, years),
+        "log_growth": find_growth(result, count_years(result)),
         **result.metrics,
-        "liquidation_loss_annual": loss / equity / years if equity > 0.0 else math.nan,
+        **{f"{name}_annual": rate for name, rate in rates.items()},
         **measure_in_quote(result),
     }
 

@@ -20,7 +20,7 @@ from backtest.base import (
 from backtest.engine.option_results import explain_options
 from backtest.engine.option_rolls import tabulate_rolls
 from backtest.measures.option_profit import EXPLAINED
-from backtest.measures.run_measures import COSTS
+from backtest.measures.run_measures import COSTS, find_cost_rates
 from backtest.venue import find_charged
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def summarize_account(result: RunRecord) -> Iterator[str]:
 
 def list_statement(result: RunRecord) -> Iterator[tuple[str, float, float | None]]:
     """Yield the change of equity term by term: words, amount, and rate per year of some costs."""
-    metrics = result.metrics
+    metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
     for term in MONEY_TERMS:
         amount = term.sign * metrics.get(term.name, 0.0)
         if term.name in COSTS:
-            yield term.words, amount, -metrics[f"{term.name}_annual"]
+            yield term.words, amount, -rates[term.name]
         elif term.name == "price_pnl" or (amount != 0.0 and term.name != "flows"):
             yield term.words, amount, None
     moved = {"deposits and withdrawals": metrics["flows"] - metrics["top_ups"]}

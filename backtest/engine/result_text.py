@@ -156,11 +156,8 @@ def summarize_risk(result: RunRecord) -> Iterator[str]:
     if result.options is not None:
         yield from format_paragraph("Options", *describe_options(result, result.options))
     if diversity := result.diversity:
-        yield from format_paragraph(
-            "Diversity",
-            f"diversification ratio {format_number(diversity['diversification_ratio'])}, "
-            f"{format_number(diversity['effective_bets'])} effective bets of {len(result.names)}",
-        )
+        ratio = format_number(diversity["diversification_ratio"])
+        yield from format_paragraph("Diversity", f"diversification ratio {ratio}")
     if result.benchmark is not None:
         yield from format_paragraph("Benchmark", describe_benchmark(result.manifest, metrics))
 

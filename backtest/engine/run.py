@@ -129,10 +129,10 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     progress : callable, optional
         Called with bars done and bars in all.
     benchmark : str, DataFrame, mapping or Series, optional
-        What ``alpha``, ``beta``, ``break_even_drift`` and ``break_even_leverage`` compare with: an
-        instrument, weights by time and instrument (:meth:`Markets.index`), or prices at the closes
-        of the bars that open at the times of a Series. Default: the market; of several instruments
-        the index of what is traded, with the weights abs(s_i) / sum abs(s) of the signal.
+        What ``alpha`` and ``beta`` compare with: an instrument, weights by time and instrument
+        (:meth:`Markets.index`), or prices at the closes of the bars that open at the times of a
+        Series. Default: the market; of several instruments the index of what is traded, with the
+        weights abs(s_i) / sum abs(s) of the signal.
     decide : str, optional
         The length of the bars at whose closes policies decide, such as ``"1h"``: a multiple of the
         market's interval. Policies, columns and signal see these bars alone, and the account lives

@@ -48,7 +48,7 @@ from backtest.measures import (
     sum_path,
 )
 
-DIVERSITY = ("mean_net_leverage", "diversification_ratio", "effective_bets")
+DIVERSITY = ("mean_net_leverage", "diversification_ratio")
 PIECE = 32_768
 """Bars whose measures are summed at once; their arrays fit into the L2 cache."""
 HALF_LIFE = 30 * DAY
@@ -92,12 +92,7 @@ class RunRecord(RunCloses):
             **{name: add_up(self.of_account(name)) for name in ("collateral_pnl", "conversion")},
             **{name: add_up(values) for name, values in self.list_fx().items()},
             **({} if self.options is None else measure_options(self, self.options)),
-            **mean_of(
-                {
-                    "diversification_ratio": diversification_ratio(weights, covariance),
-                    "effective_bets": effective_bets(weights, covariance),
-                }
-            ),
+            **mean_of({"diversification_ratio": diversification_ratio(weights, covariance)}),
         }
 
     @property

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from backtest.measures.ranking import total_violation
     from backtest.measures.return_shape import certainty_equivalent, kurtosis, omega, sharpe_error
     from backtest.measures.return_shape import skewness, tail_ratio, ulcer_index
-    from backtest.measures.run_measures import annualize_ratios, measure_accounts, measure_run
+    from backtest.measures.run_measures import annualize_ratios, find_cost_rates
+    from backtest.measures.run_measures import measure_accounts, measure_run
     from backtest.measures.run_span import RunSpan
     from backtest.measures.stored_tally import flatten_tally, read_tally
     from backtest.measures.superiority import Superiority, find_confidence_set, find_superiority

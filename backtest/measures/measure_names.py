@@ -107,10 +107,6 @@ ABOUT = MeasureNames(
         ),
         "mean_margin_used": Metric("fraction", 0, "mean of initial margin over equity at closes"),
         "peak_margin_used": Metric("fraction", -1, "highest initial margin over equity at a close"),
-        "return_on_margin": Metric(
-            "fraction per year", 1, "profit per year over mean initial margin"
-        ),
-        "idle_cash": Metric("fraction", 0, "mean share of the equity that backs no position"),
         "leverage_decay": Metric("log growth per year", -1, "growth lost to volatility and carry"),
         "volatility_drag": Metric(
             "log growth per year", -1, "growth lost to volatility, before costs"
@@ -119,20 +115,9 @@ ABOUT = MeasureNames(
             "log growth per year", -1, "growth lost to funding, interest and fees"
         ),
         "carry_per_turn": Metric("log growth per year", -1, "the same per turn of mean leverage"),
-        "break_even_drift": Metric(
-            "log growth per year", 0, "growth of the market at which the account's would be 0"
-        ),
-        "break_even_leverage": Metric(
-            "turns of equity", 1, "constant leverage at which growth would be 0 on this path"
-        ),
         "flows": Metric("money", 0, "deposits less withdrawals, and top-ups"),
         "top_ups": Metric("money", 0, "moved from the reserve to the account after margin calls"),
         "final_equity": Metric("money", 1, "equity at the last close, without the reserve"),
-        "fees_annual": Metric("fraction per year", -1, "fees over mean equity"),
-        "slippage_annual": Metric("fraction per year", -1, "slippage over mean equity"),
-        "impact_annual": Metric("fraction per year", -1, "market impact over mean equity"),
-        "funding_annual": Metric("fraction per year", -1, "funding over mean equity"),
-        "interest_annual": Metric("fraction per year", -1, "interest over mean equity"),
     }
 )
 

@@ -37,8 +37,7 @@ OF_RETURNS = (
 
 PATH = (
     "drawdown_days", "recovered", "time_to_recovery", "ulcer_index", *OF_RETURNS,
-    "break_even_drift", "break_even_leverage",
-    "mean_margin_used", "peak_margin_used", "return_on_margin", "idle_cash",
+    "mean_margin_used", "peak_margin_used",
 )  # fmt: skip
 DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
 

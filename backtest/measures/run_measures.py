@@ -73,18 +73,13 @@ METRICS = (
     "peak_margin_ratio",
     "mean_margin_used",
     "peak_margin_used",
-    "return_on_margin",
-    "idle_cash",
     "leverage_decay",
     "volatility_drag",
     "carry_decay",
     "carry_per_turn",
-    "break_even_drift",
-    "break_even_leverage",
     "flows",
     "top_ups",
     "final_equity",
-    *(f"{name}_annual" for name in COSTS),
 )
 
 
@@ -101,7 +96,6 @@ CORE = (
     "ruined",
     "ruin_time",
     "final_equity",
-    *(f"{name}_annual" for name in COSTS),
 )
 OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
 
@@ -112,8 +106,7 @@ def measure_run(
     """Return all measures of one account by name.
 
     ``unit`` and ``equity`` are values at the end. Money is in the settlement currency, times in
-    days, the rest fractions (0.25 is 25 %); ``*_annual`` is a cost per year as a fraction of mean
-    equity.
+    days, the rest fractions (0.25 is 25 %).
     """
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
@@ -161,8 +154,15 @@ def measure_core(
         "ruin_time": days_since(span, tally["ruin"]),
         "final_equity": as_floats(equity),
     }
-    measured |= {name: as_floats(tally[name]) for name in COSTS}
-    return measured | {f"{name}_annual": tally[name] / scale / years for name in COSTS}
+    return measured | {name: as_floats(tally[name]) for name in COSTS}
+
+
+def find_cost_rates(tally: Tally, span: RunSpan) -> dict[str, float]:
+    """Return costs per year as fractions of mean equity, by name; NaN if there never was any."""
+    mean = tally.equity / tally.bars
+    scale = mean if mean > 0.0 else math.nan
+    names = (*COSTS, "liquidation_loss")
+    return {name: getattr(tally.money, name) / scale / span.years for name in names}
 
 
 def measure_rest(

@@ -33,6 +33,7 @@ from backtest.base import (
 )
 from backtest.engine import Progress, read_venues, run, warn_once
 from backtest.market import Market, Markets, as_markets
+from backtest.measures import find_cost_rates
 from backtest.risk.liquidation.liquidation_risk import describe_each, name_policies
 from backtest.venue import Venue
 
@@ -281,13 +282,13 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
 
 def describe_run(result: Any, markets: Markets, capital: float) -> dict[str, float]:
     metrics = result.metrics
-    costs = sum(metrics[f"{name}_annual"] for name in ("fees", "slippage", "impact"))
+    rates = find_cost_rates(result.tally, result.span)
     return {
         "growth": float(metrics["cagr"]),
         "sharpe": float(metrics["sharpe"]),
         "mean_leverage": float(metrics["mean_leverage"]),
-        "impact": float(metrics["impact_annual"]),
-        "costs": float(costs),
+        "impact": rates["impact"],
+        "costs": rates["fees"] + rates["slippage"] + rates["impact"],
         "volume_share": measure_volume_share(result, markets),
         "final_equity": float(metrics["final_equity"]) / capital,
         "ruined": float(metrics["ruined"]),

@@ -10,10 +10,6 @@ import pytest
 import backtest as bt
 from backtest.engine import run_record
 from backtest.measures import (
-    break_even_drift,
-    break_even_leverage,
-    idle_cash,
-    return_on_margin,
     ulcer_index,
 )
 from backtest.measures.path_measures import PATH
@@ -56,11 +52,9 @@ def test_a_cross_position_uses_the_margin_of_its_bracket():
     assert column(result, "position_leverage") == is_([0, 10, 10, 20])
     assert column(result, "unrealized_pnl") == is_([0, 0, 300, 10 * 1300 / 110])
     assert column(result, "realized_pnl") == is_([0, 0, 0, 10 * sold])
-    metrics, years = result.metrics, 4 / HOURS
+    metrics = result.metrics
     assert metrics["mean_margin_used"] == is_((0.3 + 330 / 1300 + 0.05) / 4)
     assert metrics["peak_margin_used"] == is_(0.3)
-    assert metrics["return_on_margin"] == is_(300 / years / ((300 + 330 + 65) / 4))
-    assert metrics["idle_cash"] == is_((1 + 0.7 + 970 / 1300 + 0.95) / 4)
 
 
 def test_the_multiplier_and_the_setting_change_the_initial_margin():
@@ -155,10 +149,6 @@ def test_carry_is_what_funding_interest_and_fees_cost():
     assert metrics["carry_per_turn"] == is_(metrics["carry_decay"] / metrics["mean_leverage"])
     assert metrics["volatility_drag"] == is_(0.0)
     assert metrics["leverage_decay"] == is_(metrics["carry_decay"])
-    assert metrics["break_even_drift"] == is_(
-        -math.log(994 / 1000) / years / metrics["mean_leverage"]
-    )
-    assert math.isnan(metrics["break_even_leverage"])  # the market did not move
 
 
 def test_interest_is_carry_and_deposits_are_in_its_base():
@@ -172,23 +162,6 @@ def test_interest_is_carry_and_deposits_are_in_its_base():
     assert result.bars["interest"].tolist() == is_([0, 0, owed, rest])
     expected = owed / 1000 + rest / (1000 - owed + 1000)
     assert result.metrics["carry_decay"] == is_(expected / (4 / HOURS), 1e-9)
-
-
-def test_break_even_of_constant_leverage():
-    rng = np.random.default_rng(1)
-    close = [100.0, *(100 * np.exp(np.cumsum(0.01 * rng.standard_normal(400) + 0.001)))]
-    bars = [(o, max(o, c), min(o, c), c) for o, c in zip([100.0, *close[:-1]], close, strict=True)]
-    result = play(*bars, targets=2.0)
-    metrics, years = result.metrics, len(bars) / HOURS
-    m = math.log(close[-1] / close[0]) / years
-    g = math.log(metrics["total_return"] + 1) / years
-    mean = float(result.bars["leverage"].mean())
-    assert metrics["break_even_drift"] == is_(m - g / mean, 1e-9)
-    # at the break-even leverage the account ends about where it began
-    found = metrics["break_even_leverage"]
-    again = play(*bars, targets=found, venue=venue_of(brackets=[bracket(leverage=100, rate=0.005)]))
-    growth = math.log(again.metrics["total_return"] + 1)
-    assert abs(growth) < 0.03 * math.log(result.metrics["total_return"] + 1)
 
 
 def market_with_everything():
@@ -239,22 +212,9 @@ def test_a_path_summed_in_pieces_is_the_public_functions_of_its_bars(name, monke
     for each in PATH:
         expected = pytest.approx(metrics[each], rel=1e-10, nan_ok=True)
         assert replace(whole).metrics[each] == expected, each
-    years = 60 / 365
-    gains = bars["equity"].diff().fillna(bars["equity"].iloc[0] - 1000) - bars["flows"]
     assert metrics["ulcer_index"] == is_(ulcer_index(bars["unit"].to_numpy(), 1.0), 1e-10)
-    assert metrics["idle_cash"] == is_(
-        idle_cash(bars["available"].to_numpy(), bars["equity"].to_numpy()), 1e-10
-    )
-    assert metrics["return_on_margin"] == is_(
-        return_on_margin(gains.to_numpy(), bars["initial_margin"].to_numpy(), years), 1e-9
-    )
-    moves = bars["mark"].pct_change().to_numpy()[1:]
-    mean = float(bars["leverage"].mean())
-    growth = math.log(metrics["total_return"] + 1) / years
-    assert metrics["break_even_drift"] == is_(break_even_drift(moves, years, growth, mean), 1e-8)
-    assert metrics["break_even_leverage"] == is_(
-        break_even_leverage(moves, years, metrics["carry_per_turn"], mean), 1e-9
-    )
+    assert metrics["mean_margin_used"] == is_(bars["margin_used"].mean(), 1e-10)
+    assert metrics["peak_margin_used"] == bars["margin_used"].max()
 
 
 def test_the_margin_table_of_each_day_decides_in_every_piece(monkeypatch):

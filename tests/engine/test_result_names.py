@@ -34,7 +34,7 @@ def test_results_of_one_and_of_several_have_the_same_names():
         assert result.spans.tolist() == [[0, 60]] * n
         assert list(result.contagion().columns[:3]) == ["liquidation", "time", "cause"]
         assert result.contagion().empty
-        assert len(result.diversity) == 3 * (n > 1)
+        assert len(result.diversity) == 2 * (n > 1)
         assert result.last_time == result.time[-1] == market.time[-1]
         assert result.marks.shape == result.of_positions("quantity").shape == (60, n)
         np.testing.assert_array_equal(result.of_account("equity"), result.bars["equity"])

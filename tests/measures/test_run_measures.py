@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.measures import find_cost_rates
 from tests.account.account_scenes import YEAR, is_, measured, walk
 from tests.scenes import NAN, TRADES, Follow, account_of, market_of, play, series, venue_of
 
@@ -60,7 +61,6 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
             "liquidations": float((result.events["kind"] == "liquidation").sum()),
             "stops": float((result.events["kind"] == "stop").sum()),
             "margin_calls": float((result.events["kind"] == "margin_call").sum()),
-            "fees_annual": bars["fees"].sum() / bars["equity"].mean() / years,
         }
         | {name: bars[name].sum() for name in ("price_pnl", "fees", "slippage", "funding")}
     )
@@ -73,6 +73,15 @@ def test_the_measures_equal_an_independent_computation(seed, inverse):
     expected = measure(result)
     found = {name: result.metrics[name] for name in expected}
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-10)
+
+
+def test_costs_a_year_are_over_the_mean_equity():
+    result = measured(1)
+    rates, bars = find_cost_rates(result.tally, result.span), result.bars
+    years = len(bars) / 24 / YEAR
+    for name in ("fees", "slippage", "funding"):
+        assert rates[name] == is_(bars[name].sum() / bars["equity"].mean() / years, 1e-9), name
+    assert rates["fees"] > 0.0
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])

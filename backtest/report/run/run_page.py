@@ -22,7 +22,7 @@ from backtest.engine import (
 from backtest.measures import name_sharpe
 from backtest.measures.cautions import AFTER_RUIN
 from backtest.measures.measure_names import ABOUT
-from backtest.measures.run_measures import COSTS
+from backtest.measures.run_measures import COSTS, find_cost_rates
 from backtest.report.basis.assumptions import build_assumptions, tabulate_measures
 from backtest.report.basis.data_quality import NOTHING, Background, describe_filled
 from backtest.report.page.figures import thin_rows
@@ -194,6 +194,7 @@ def describe_pulled(result: Result) -> str:
 
 def list_run_facts(result: Result) -> list[Fact]:
     metrics, held = result.metrics, measure_holding(result)
+    rates = find_cost_rates(result.tally, result.span)
     is_over = "recovered" if metrics["recovered"] else "not recovered"
     return [
         Fact("Return", format_percent(metrics["total_return"]),
@@ -211,7 +212,7 @@ def list_run_facts(result: Result) -> list[Fact]:
              f"{describe_calls(metrics)}, {metrics['stops']:,.0f} stops"),
         *list_option_facts(metrics),
         *list_spread_facts(result),
-        Fact("Costs", format_percent(sum(metrics[f"{name}_annual"] for name in COSTS)),
+        Fact("Costs", format_percent(sum(rates[name] for name in COSTS)),
              "of mean equity, per year" + ", without premiums" * (PREMIUMS in metrics)),
     ]  # fmt: skip
 
@@ -234,10 +235,7 @@ def list_spread_facts(result: Result) -> list[Fact]:
     if not (diversity := result.diversity):
         return []
     ratio = format_number(diversity["diversification_ratio"])
-    return [
-        Fact("Effective bets", format_number(diversity["effective_bets"]),
-             f"diversification ratio {ratio}"),
-    ]  # fmt: skip
+    return [Fact("Diversification", ratio, "volatilities over that of the portfolio")]
 
 
 def describe_calls(metrics: Mapping[str, float]) -> str:
