@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 def read_path(
     record: Record,
     marks: FloatArray,
-    moves: FloatArray,
     pool: tuple[FloatArray, FloatArray],
     modes: Sequence[str],
     venues: Sequence[Venue],
 ) -> AccountPath:
     """Return the path of an account over the bars of a record.
 
-    ``marks`` are the mark closes, of shape (n_bars, n), ``moves`` the returns of the market at 1x,
-    ``modes`` the margin modes of the positions. ``pool`` are the backing of the cross positions
-    and the initial margin of all.
+    ``marks`` are the mark closes, of shape (n_bars, n), ``modes`` the margin modes of the
+    positions. ``pool`` are the backing of the cross positions and the initial margin of all.
     """
     account, (_, initial) = record.account, pool
     notionals = compute_notionals(record.held, marks, venues)
@@ -42,7 +40,6 @@ def read_path(
         available=find_available(record, marks, pool, modes, venues),
         used=margin_used(initial, account.equity),
         leverage=divide_by_equity(sum_positions(notionals), account.equity),
-        moves=moves,
     )
 
 

@@ -27,19 +27,11 @@ class RunCloses(RunData):
 
     @checked
     def read_path(self, rows: slice) -> AccountPath:
-        """Return the path of the account over some bars, with the returns of its benchmark."""
+        """Return the path of the account over some bars."""
         return read_path(
-            self.record.take(rows), self.marks[rows], self._read_moves(rows), self._read_pool(rows),
+            self.record.take(rows), self.marks[rows], self._read_pool(rows),
             self.modes, self.list_venues(),
         )  # fmt: skip
-
-    def _read_moves(self, rows: slice) -> FloatArray:
-        if self.benchmark is not None:
-            return self.benchmark[rows]
-        first, stop, _ = rows.indices(len(self.mark))
-        last = self.before.mark if first == 0 else self.mark[first - 1 : first]
-        value = value_of(self.venue, np.concatenate((last, self.mark[first:stop])))
-        return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
     def _read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
         record = self.record.take(rows)
@@ -52,7 +44,10 @@ class RunCloses(RunData):
     @property
     def market_returns(self) -> FloatArray:
         """Returns of the benchmark by bar, of shape (n_bars,)."""
-        return self._read_moves(slice(None))
+        if self.benchmark is not None:
+            return self.benchmark
+        value = value_of(self.venue, np.concatenate((self.before.mark, self.mark)))
+        return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
     @cached_property
     def notionals(self) -> FloatArray:

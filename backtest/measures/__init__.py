@@ -10,7 +10,6 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
-    from backtest.measures.break_even import break_even_drift, break_even_leverage
     from backtest.measures.calibration import Calibration, calibration
     from backtest.measures.cautions import count_cautions, describe_left_out, find_cautions, is_lost
     from backtest.measures.cautions import name_sharpe
@@ -73,8 +72,6 @@ __all__ = [
     "Superiority",
     "attribute",
     "attribute_by",
-    "break_even_drift",
-    "break_even_leverage",
     "calibration",
     "certainty_equivalent",
     "compare_pairs",

@@ -9,7 +9,6 @@ import numpy as np
 
 from backtest.base import FloatArray
 from backtest.base.units import DAY
-from backtest.measures.break_even import find_drift, find_leverage, sum_logs
 from backtest.measures.margin_use import divide_by_equity
 from backtest.measures.market_fit import fit_market
 from backtest.measures.performance import expected_shortfall, value_at_risk
@@ -59,7 +58,6 @@ class AccountPath(NamedTuple):
     available: FloatArray
     used: FloatArray
     leverage: FloatArray
-    moves: FloatArray
 
 
 class PathSums(NamedTuple):
@@ -71,13 +69,10 @@ class PathSums(NamedTuple):
     most_used: float
     idle: float
     living: int
-    leverage: float
-    growth: float
-    moves: tuple[FloatArray, ...]
 
 
 def sum_path(pieces: Iterable[AccountPath], first_peak: float) -> PathSums:
-    sums = PathSums(0, first_peak, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, ())
+    sums = PathSums(0, first_peak, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
     for piece in pieces:
         sums = add_piece(sums, piece)
     return sums
@@ -88,9 +83,6 @@ def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
     if top > sums.peak:  # else no new peak, which is faster
         peak = np.maximum.accumulate(np.maximum(piece.unit, sums.peak))
     fall = 1.0 - piece.unit / peak
-    moves = piece.moves
-    if not np.min(moves) > -1.0:  # else all are known, which is usual, and faster
-        moves = np.where(moves > -1.0, moves, 0.0)
     share = divide_by_equity(piece.available, piece.equity)
     return PathSums(
         n=sums.n + len(fall),
@@ -101,9 +93,6 @@ def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
         most_used=max(sums.most_used, float(np.max(piece.used))),
         idle=sums.idle + float(np.sum(share)),
         living=sums.living + int(np.count_nonzero(piece.equity > 0.0)),
-        leverage=sums.leverage + float(np.sum(piece.leverage)),
-        growth=sums.growth + sum_logs(1.0 + moves),
-        moves=(*sums.moves, moves),
     )
 
 
@@ -122,15 +111,11 @@ def measure_path(
 
 
 def measure_sums(sums: PathSums, years: float, known: Mapping[str, float]) -> dict[str, float]:
-    leverage, factor = sums.leverage / sums.n, known["total_return"] + 1.0
-    growth = math.log(factor) / years if factor > 0.0 and not known["ruined"] else math.nan
     costs = sum(known[name] for name in PAID)
     gain = known["price_pnl"] + known["bad_debt"] - costs
     margin = sums.initial / sums.n
     return {
         "ulcer_index": math.sqrt(sums.falls / sums.n),
-        "break_even_drift": find_drift(sums.growth / years, growth, leverage),
-        "break_even_leverage": find_leverage(sums.moves, years, known["carry_per_turn"], leverage),
         "mean_margin_used": sums.used / sums.n,
         "peak_margin_used": sums.most_used,
         "return_on_margin": gain / years / margin if margin > 0.0 else math.nan,

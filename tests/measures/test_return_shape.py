@@ -12,8 +12,6 @@ import pytest
 
 import backtest as bt
 from backtest.measures import (
-    break_even_drift,
-    break_even_leverage,
     certainty_equivalent,
     fit_market,
     idle_cash,
@@ -108,25 +106,6 @@ def test_a_sure_return_is_its_own_certainty_equivalent():
     assert certainty_equivalent(np.array([0.1, -0.1]), 1.0) == is_(two - 1)
 
 
-def test_break_even_of_a_random_walk():
-    # as many rises of a as falls of b: (1 + l a)(1 - l b) = 1 at l = 1/b - 1/a
-    moves = np.array([0.1, -0.05] * 30)
-    assert break_even_leverage(moves, 2.0, 0.0, 3.0) == is_(1 / 0.05 - 1 / 0.1)
-    assert break_even_leverage(-moves, 2.0, 0.0, -3.0) == is_(1 / 0.05 - 1 / 0.1)
-    assert break_even_leverage(moves, 2.0, 0.0, -3.0) == 0.0  # a short lost at any leverage
-    # a rise of 30 % in half a year, and a carry that takes all of it at 2.5x
-    carry = math.log(1 + 2.5 * 0.3) / 0.5 / 2.5
-    assert break_even_leverage(np.array([0.3]), 0.5, carry, 1.0) == is_(2.5)
-    assert break_even_leverage(np.array([0.3]), 0.5, 0.0, 1.0) == math.inf
-    # growth is 0 there, also where a fall would take nearly all
-    moves = np.array([0.01, -0.008, 0.004, 0.2, -0.19])
-    for carry in (0.003, 0.03, -2.0):
-        found = break_even_leverage(moves, 0.5, carry, 1.0)
-        assert np.sum(np.log1p(found * moves)) / 0.5 - found * carry == pytest.approx(0, abs=1e-7)
-    m = np.sum(np.log1p(moves)) / 0.5
-    assert break_even_drift(moves, 0.5, 0.02, -2.0) == is_(m + 0.01)
-
-
 def test_what_is_undefined_is_nan():
     for measure in (skewness, kurtosis, omega, tail_ratio, probability_of_skill):
         assert math.isnan(measure(NOTHING))
@@ -142,11 +121,6 @@ def test_what_is_undefined_is_nan():
     assert math.isnan(certainty_equivalent(NOTHING, 365.0))
     assert all(map(math.isnan, fit_market(RETURNS[:2], MARKET[:2], 365.0)))
     assert all(map(math.isnan, fit_market(RETURNS[:10], FLAT, 365.0)))
-    assert math.isnan(break_even_drift(MARKET, 1.0, 0.1, 0.0))
-    assert math.isnan(break_even_drift(MARKET, 1.0, -math.inf, 1.0))
-    assert math.isnan(break_even_leverage(np.zeros(3), 1.0, 0.0, 1.0))
-    assert math.isnan(break_even_leverage(MARKET, 1.0, math.nan, 1.0))
-    assert math.isnan(break_even_leverage(MARKET, 1.0, 0.0, 0.0))
     assert math.isnan(return_on_margin(np.ones(3), np.zeros(3), 1.0))
     assert math.isnan(idle_cash(np.zeros(3), np.zeros(3)))
 
