@@ -9,7 +9,12 @@ import pandas as pd
 
 from backtest.account.terms import TERMS
 from backtest.base import FloatArray, utc_index
-from backtest.engine.capital_use import compute_loan_columns, find_realized
+from backtest.engine.capital_use import (
+    compute_loan_columns,
+    find_available,
+    find_margin_used,
+    find_realized,
+)
 from backtest.engine.option_results import pick_columns
 from backtest.engine.result_tables import price_of, value_of
 from backtest.engine.run_data import forecast_touches
@@ -26,7 +31,8 @@ def bars_table(run: RunCloses) -> pd.DataFrame:
 
 
 def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
-    account, closes, path = run.record.account, run.closes, run.read_path(slice(None))
+    account, closes = run.record.account, run.closes
+    pool = run.read_pool(slice(None))
     needed, backing, equity = closes.requirement, closes.backing, account.equity
     notionals = run.notionals
     gross = np.abs(notionals).sum(axis=1)
@@ -38,7 +44,7 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
     return {
         "equity": equity,
         "gross_leverage": gross_leverage,
-        "net_leverage": path.leverage,
+        "net_leverage": run.net_leverage,
         "backing": backing,
         "requirement": needed,
         "margin_ratio": np.where(needed > 0.0, ratio, 0.0),
@@ -52,8 +58,8 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
         "unit": account.unit / run.first_unit,
         "drawdown": 1.0 - account.unit / peak,
         "initial_margin": closes.initial,
-        "available": path.available,
-        "margin_used": path.used,
+        "available": find_available(run.record, run.marks, pool, run.modes, run.list_venues()),
+        "margin_used": find_margin_used(pool[1], equity),
         "realized_pnl": find_realized(run.record, gross, profits, run.before.unrealized),
         "unrealized_pnl": profits.sum(axis=1),
     }

@@ -8,9 +8,8 @@ import numpy as np
 
 from backtest.base import FloatArray
 from backtest.base.units import TOLERANCE
-from backtest.engine.position_tables import compute_notionals, measure_profits, sum_positions
+from backtest.engine.position_tables import measure_profits, sum_positions
 from backtest.engine.result_tables import value_of
-from backtest.measures import AccountPath, count_available, divide_by_equity, margin_used
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,28 +18,18 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 
-def read_path(
-    record: Record,
-    marks: FloatArray,
-    pool: tuple[FloatArray, FloatArray],
-    modes: Sequence[str],
-    venues: Sequence[Venue],
-) -> AccountPath:
-    """Return the path of an account over the bars of a record.
+def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
+    if np.min(equity, initial=np.inf) > 0.0:  # usual, and faster
+        return money / equity
+    return np.divide(money, equity, out=np.zeros(len(equity)), where=equity > 0.0)
 
-    ``marks`` are the mark closes, of shape (n_bars, n), ``modes`` the margin modes of the
-    positions. ``pool`` are the backing of the cross positions and the initial margin of all.
-    """
-    account, (_, initial) = record.account, pool
-    notionals = compute_notionals(record.held, marks, venues)
-    return AccountPath(
-        unit=account.unit,
-        equity=account.equity,
-        initial=initial,
-        available=find_available(record, marks, pool, modes, venues),
-        used=margin_used(initial, account.equity),
-        leverage=divide_by_equity(sum_positions(notionals), account.equity),
-    )
+
+def find_margin_used(initial: FloatArray, equity: FloatArray) -> FloatArray:
+    """Return initial margin over equity at each close, of shape (n_bars,)."""
+    share = divide_by_equity(initial, equity)
+    if not np.min(equity, initial=np.inf) > 0.0:
+        share[(initial > 0.0) & ~(equity > 0.0)] = np.inf
+    return share
 
 
 def find_available(
@@ -50,6 +39,11 @@ def find_available(
     modes: Sequence[str],
     venues: Sequence[Venue],
 ) -> FloatArray:
+    """Return the money that may back a new order at each close, of shape (n_bars,).
+
+    ``marks`` are the mark closes, of shape (n_bars, n), ``modes`` the margin modes of the
+    positions. ``pool`` are the backing of the cross positions and the initial margin of all.
+    """
     (backing, initial), held = pool, record.held
     is_own = np.array([mode == "isolated" for mode in modes])
     kept = np.array([1.0 - venue.profit_share() for venue in venues])
@@ -58,10 +52,10 @@ def find_available(
         gains = kept * np.maximum(measure_profits(held, marks, venues), 0.0)
         uncounted = sum_positions(np.where(is_own, 0.0, gains))
     if record.has_pools:
-        return count_available(sum_pools(record), 0.0 * initial, uncounted)
+        return np.maximum(sum_pools(record) - uncounted, 0.0)
     if is_own.any():
         initial = initial - sum_positions(held["margin"][:, is_own])
-    return count_available(backing, initial, uncounted)
+    return np.maximum(backing - uncounted - initial, 0.0)
 
 
 def sum_pools(record: Record) -> FloatArray:

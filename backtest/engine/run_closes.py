@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from backtest.base import FloatArray, checked
-from backtest.engine.capital_use import read_path
+from backtest.base import FloatArray
+from backtest.engine.capital_use import divide_by_equity, find_margin_used
 from backtest.engine.closes import (
     TableSpan,
     compute_closes,
@@ -15,7 +15,7 @@ from backtest.engine.closes import (
     compute_pool,
     list_tables,
 )
-from backtest.engine.position_tables import compute_notionals, measure_profits
+from backtest.engine.position_tables import compute_notionals, measure_profits, sum_positions
 from backtest.engine.record import Closes
 from backtest.engine.result_tables import price_of, value_of
 from backtest.engine.run_data import RunData
@@ -25,15 +25,13 @@ from backtest.measures import AccountPath
 class RunCloses(RunData):
     """The data of a run with what they say of each close, made on first access."""
 
-    @checked
     def read_path(self, rows: slice) -> AccountPath:
-        """Return the path of the account over some bars."""
-        return read_path(
-            self.record.take(rows), self.marks[rows], self._read_pool(rows),
-            self.modes, self.list_venues(),
-        )  # fmt: skip
+        """Return the unit values and the margin used at some closes."""
+        account, (_, initial) = self.record.take(rows).account, self.read_pool(rows)
+        return AccountPath(account.unit, find_margin_used(initial, account.equity))
 
-    def _read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
+    def read_pool(self, rows: slice) -> tuple[FloatArray, FloatArray]:
+        """Return the backing of the cross positions, and the initial margin of all, at closes."""
         record = self.record.take(rows)
         if record.closes is not None:
             return record.closes.backing, record.closes.initial
@@ -54,12 +52,17 @@ class RunCloses(RunData):
         """Signed notionals of the positions at each close, of shape (n_bars, n)."""
         return compute_notionals(self.record.held, self.marks, self.list_venues())
 
+    @property
+    def net_leverage(self) -> FloatArray:
+        """Sum of the signed notionals over equity at each close, of shape (n_bars,)."""
+        return divide_by_equity(sum_positions(self.notionals), self.of_account("equity"))
+
     @cached_property
     def closes(self) -> Closes:
         """What follows from account and market at each close."""
         if self.record.closes is not None:
             return self.record.closes
-        x, pool = self._read_bars("multiplier"), self._read_pool(slice(None))
+        x, pool = self._read_bars("multiplier"), self.read_pool(slice(None))
         given = (self.venue, self.account, self.record, self.mark, x, self._tables)
         return compute_closes(*given, pool)
 

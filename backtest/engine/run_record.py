@@ -88,7 +88,7 @@ class RunRecord(RunCloses):
             HALF_LIFE / self.interval, ends, collateral=False
         )
         return {
-            "mean_net_leverage": float(pd.Series(self.read_path(slice(None)).leverage).mean()),
+            "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
             **{name: add_up(self.of_account(name)) for name in ("collateral_pnl", "conversion")},
             **{name: add_up(values) for name, values in self.list_fx().items()},
             **({} if self.options is None else measure_options(self, self.options)),

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from backtest.measures.history import monthly_returns, rolling_measures, worst_drawdowns
     from backtest.measures.influence_functions import STATISTICS, Sampled
     from backtest.measures.lots import reduce_spans, split_trades
-    from backtest.measures.margin_use import count_available, divide_by_equity, idle_cash
-    from backtest.measures.margin_use import margin_used, return_on_margin
     from backtest.measures.market_fit import MarketFit, fit_market
     from backtest.measures.measure_names import RiskMeasure, name_measure, read_aversion
     from backtest.measures.measure_names import read_risk_name
@@ -86,7 +84,6 @@ __all__ = [
     "find_superiority",
     "fit_market",
     "holm",
-    "idle_cash",
     "kurtosis",
     "max_drawdown",
     "min_track_record_length",
@@ -94,7 +91,6 @@ __all__ = [
     "omega",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
-    "return_on_margin",
     "rolling_measures",
     "sharpe_error",
     "skewness",

@@ -9,7 +9,6 @@ import numpy as np
 
 from backtest.base import FloatArray
 from backtest.base.units import DAY
-from backtest.measures.margin_use import divide_by_equity
 from backtest.measures.market_fit import fit_market
 from backtest.measures.performance import expected_shortfall, value_at_risk
 from backtest.measures.return_shape import (
@@ -22,12 +21,10 @@ from backtest.measures.return_shape import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from backtest.measures.run_span import RunSpan
     from backtest.measures.tally import Drawdown, Tally
-
-PAID = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
 
 OF_RETURNS = (
     "var_95", "es_95", "var_99", "es_99", "skewness", "kurtosis", "omega", "tail_ratio",
@@ -50,29 +47,22 @@ class Samples(NamedTuple):
 
 
 class AccountPath(NamedTuple):
-    """The path of an account, or a piece of it, arrays by bar of shape (n_bars,)."""
+    """Unit values and margin used at closes, or at some of them, of shape (n_bars,)."""
 
     unit: FloatArray
-    equity: FloatArray
-    initial: FloatArray
-    available: FloatArray
     used: FloatArray
-    leverage: FloatArray
 
 
 class PathSums(NamedTuple):
     n: int
     peak: float
     falls: float
-    initial: float
     used: float
     most_used: float
-    idle: float
-    living: int
 
 
 def sum_path(pieces: Iterable[AccountPath], first_peak: float) -> PathSums:
-    sums = PathSums(0, first_peak, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+    sums = PathSums(n=0, peak=first_peak, falls=0.0, used=0.0, most_used=0.0)
     for piece in pieces:
         sums = add_piece(sums, piece)
     return sums
@@ -83,22 +73,16 @@ def add_piece(sums: PathSums, piece: AccountPath) -> PathSums:
     if top > sums.peak:  # else no new peak, which is faster
         peak = np.maximum.accumulate(np.maximum(piece.unit, sums.peak))
     fall = 1.0 - piece.unit / peak
-    share = divide_by_equity(piece.available, piece.equity)
     return PathSums(
         n=sums.n + len(fall),
         peak=max(sums.peak, top),
         falls=sums.falls + float(np.sum(fall * fall)),
-        initial=sums.initial + float(np.sum(piece.initial)),
         used=sums.used + float(np.sum(piece.used)),
         most_used=max(sums.most_used, float(np.max(piece.used))),
-        idle=sums.idle + float(np.sum(share)),
-        living=sums.living + int(np.count_nonzero(piece.equity > 0.0)),
     )
 
 
-def measure_path(
-    tally: Tally, span: RunSpan, samples: Samples, sums: PathSums, known: Mapping[str, float]
-) -> dict[str, float]:
+def measure_path(tally: Tally, span: RunSpan, samples: Samples, sums: PathSums) -> dict[str, float]:
     fall = tally.drawdown
     is_over = fall.low == fall.low_peak or fall.recovered >= 0
     return {
@@ -106,20 +90,9 @@ def measure_path(
         "recovered": float(is_over),
         "time_to_recovery": recovery_days(fall, span),
         **measure_returns(samples, span.periods),
-        **measure_sums(sums, span.years, known),
-    }
-
-
-def measure_sums(sums: PathSums, years: float, known: Mapping[str, float]) -> dict[str, float]:
-    costs = sum(known[name] for name in PAID)
-    gain = known["price_pnl"] + known["bad_debt"] - costs
-    margin = sums.initial / sums.n
-    return {
         "ulcer_index": math.sqrt(sums.falls / sums.n),
         "mean_margin_used": sums.used / sums.n,
         "peak_margin_used": sums.most_used,
-        "return_on_margin": gain / years / margin if margin > 0.0 else math.nan,
-        "idle_cash": sums.idle / sums.living if sums.living else math.nan,
     }
 
 

@@ -111,7 +111,7 @@ def measure_run(
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
     measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
     known = {name: float(values[0]) for name, values in measured.items()}
-    known |= measure_path(tally, span, samples, sums, known)
+    known |= measure_path(tally, span, samples, sums)
     return {name: known[name] for name in METRICS}
 
 

@@ -14,10 +14,8 @@ import backtest as bt
 from backtest.measures import (
     certainty_equivalent,
     fit_market,
-    idle_cash,
     kurtosis,
     omega,
-    return_on_margin,
     sharpe_error,
     skewness,
     tail_ratio,
@@ -121,8 +119,6 @@ def test_what_is_undefined_is_nan():
     assert math.isnan(certainty_equivalent(NOTHING, 365.0))
     assert all(map(math.isnan, fit_market(RETURNS[:2], MARKET[:2], 365.0)))
     assert all(map(math.isnan, fit_market(RETURNS[:10], FLAT, 365.0)))
-    assert math.isnan(return_on_margin(np.ones(3), np.zeros(3), 1.0))
-    assert math.isnan(idle_cash(np.zeros(3), np.zeros(3)))
 
 
 def test_two_returns_have_a_spread_if_they_differ():
