@@ -190,8 +190,5 @@ def attribute_money(
     return pd.concat(found, names=[starts.name])
 
 
-def mean_of(values: Mapping[str, FloatArray]) -> dict[str, float]:
-    return {
-        name: float(np.nanmean(each)) if np.any(np.isfinite(each)) else float("nan")
-        for name, each in values.items()
-    }
+def mean_of(values: FloatArray) -> float:
+    return float(np.nanmean(values)) if np.any(np.isfinite(values)) else float("nan")

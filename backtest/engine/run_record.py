@@ -41,7 +41,6 @@ from backtest.measures import (
     Samples,
     average_covariances,
     diversification_ratio,
-    effective_bets,
     measure_run,
     risk_shares,
     sampled_returns,
@@ -83,7 +82,7 @@ class RunRecord(RunCloses):
         return {name: self.metrics[name] for name in names}
 
     def _measure_portfolio(self) -> dict[str, float]:
-        ends = np.flatnonzero(self.ends_sample)  # an eigenvalue problem each: not at every bar
+        ends = np.flatnonzero(self.ends_sample)
         weights, covariance = self._compute_weights(
             HALF_LIFE / self.interval, ends, collateral=False
         )
@@ -92,7 +91,7 @@ class RunRecord(RunCloses):
             **{name: add_up(self.of_account(name)) for name in ("collateral_pnl", "conversion")},
             **{name: add_up(values) for name, values in self.list_fx().items()},
             **({} if self.options is None else measure_options(self, self.options)),
-            **mean_of({"diversification_ratio": diversification_ratio(weights, covariance)}),
+            "diversification_ratio": mean_of(diversification_ratio(weights, covariance)),
         }
 
     @property
@@ -318,8 +317,7 @@ class RunRecord(RunCloses):
         -------
         DataFrame
             By bar: ``gross_leverage``, ``net_leverage``, ``diversification_ratio``,
-            ``effective_bets``, and the share of each instrument in the variance, by its name. NaN
-            without a position.
+            and the share of each instrument in the variance, by its name. NaN without a position.
 
         Raises
         ------
@@ -337,7 +335,6 @@ class RunRecord(RunCloses):
             "gross_leverage": np.abs(weights).sum(axis=1),
             "net_leverage": weights.sum(axis=1),
             "diversification_ratio": diversification_ratio(weights, covariance),
-            "effective_bets": effective_bets(weights, covariance),
             **{name: shares[:, i] for i, name in enumerate(names)},
         }
         return pd.DataFrame(table, index=utc_index(self.time))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from backtest.measures.performance import compound_growth, expected_shortfall, max_drawdown
     from backtest.measures.performance import ratio, sample_moves, sampled_returns, value_at_risk
     from backtest.measures.portfolio_risk import average_covariances, diversification_ratio
-    from backtest.measures.portfolio_risk import effective_bets, risk_shares
+    from backtest.measures.portfolio_risk import risk_shares
     from backtest.measures.ranking import Constraint, Objective, ObjectiveLike, check_metric
     from backtest.measures.ranking import find_direction, order_sets, pareto, rank_by_objective
     from backtest.measures.ranking import read_constraints, read_objective, read_objectives

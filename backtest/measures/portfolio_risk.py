@@ -1,8 +1,7 @@
-"""Risk of a portfolio: shares by instrument, diversification ratio, effective number of bets.
+"""Risk of a portfolio: shares by instrument, and the diversification ratio.
 
-Sources: Choueifaty and Coignard (2008), Toward Maximum Diversification, J. Portfolio Management
-35(1); Meucci, Santangelo and Deguest (2015), Risk Budgeting and Diversification Based on Optimized
-Uncorrelated Factors, Risk 28(11).
+Source: Choueifaty and Coignard (2008), Toward Maximum Diversification, J. Portfolio Management
+35(1).
 """
 
 from __future__ import annotations
@@ -14,9 +13,6 @@ from backtest.base import FloatArray, IntArray
 
 LEAST_VARIANCE = 1e-24
 """A variance of the portfolio under which it counts as none."""
-PRECISION = 1e-9
-"""Change of the torsion's correlations at which its iteration ends."""
-MOST_STEPS = 1000
 
 
 def average_covariances(
@@ -59,45 +55,3 @@ def diversification_ratio(weights: FloatArray, covariance: FloatArray) -> FloatA
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(variance > LEAST_VARIANCE, alone / np.sqrt(variance), np.nan)
     return np.asarray(found)
-
-
-def effective_bets(weights: FloatArray, covariance: FloatArray) -> FloatArray:
-    deviation = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-    unit = np.where(deviation > 0.0, deviation, 1.0)
-    correlation = covariance / (unit[..., :, None] * unit[..., None, :])
-    places = np.arange(correlation.shape[-1])
-    correlation[..., places, places] = 1.0
-    values, vectors = np.linalg.eigh(correlation)
-    scaled = vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
-    root = scaled @ np.swapaxes(vectors, -1, -2)
-    bets = find_rotation(root) @ root @ (weights * deviation)[..., None]
-    parts = bets[..., 0] ** 2
-    total = parts.sum(axis=-1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = parts / total
-        entropy = -np.sum(np.where(share > 0.0, share * np.log(share), 0.0), axis=-1)
-    return np.asarray(np.where(total[..., 0] > LEAST_VARIANCE, np.exp(entropy), np.nan))
-
-
-def find_rotation(root: FloatArray) -> FloatArray:
-    """Return the rotation q of the minimum torsion of correlations C = root root, of their shape.
-
-    Notes
-    -----
-    The torsion D q root^-1 with a diagonal D > 0 has the least error. q is the orthogonal polar
-    factor of D root, and D the diagonal of q root: each is computed from the other in turn,
-    beginning with D = 1.
-    """
-    roots = root.reshape(-1, *root.shape[-2:])
-    rotation, scale = np.empty_like(roots), np.ones(roots.shape[:2])
-    left = np.arange(len(roots))
-    for _ in range(MOST_STEPS):
-        before, _, after = np.linalg.svd(scale[left][:, :, None] * roots[left])
-        rotation[left] = before @ after
-        found = np.einsum("kij,kji->ki", rotation[left], roots[left])
-        gap = np.abs(found - scale[left]).max(axis=-1)
-        scale[left] = found
-        left = left[gap > PRECISION]
-        if not len(left):
-            break
-    return rotation.reshape(root.shape)

@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError, PolicyError
 from backtest.engine import Result
-from backtest.measures.portfolio_risk import diversification_ratio, effective_bets, risk_shares
+from backtest.measures.portfolio_risk import diversification_ratio, risk_shares
 from backtest.strategies import VolTarget
 from tests.portfolio.portfolio_helpers import (
     Hold,
@@ -187,7 +187,6 @@ def test_risk_of_two_uncorrelated_positions_of_equal_risk():
     assert risk_shares(weights, covariance).tolist() == [0.5, 0.5]
     # (.5 x .2 + .25 x .4) / sqrt(.25 x .04 + .0625 x .16) = .2 / sqrt(.02)
     assert diversification_ratio(weights, covariance) == pytest.approx(2**0.5)
-    assert effective_bets(weights, covariance) == pytest.approx(2.0)
 
 
 def test_risk_of_a_flat_portfolio_is_unknown():

@@ -123,7 +123,7 @@ def test_collateral_is_part_of_what_the_account_began_with():
 
 def test_risk_has_a_line_for_each_instrument(result):
     names = [each["name"] for each in draw_risk(result).figure["data"]]
-    assert names == ["A", "B", "diversification ratio", "effective bets"]
+    assert names == ["A", "B", "diversification ratio"]
 
 
 def test_correlations_are_of_daily_returns():

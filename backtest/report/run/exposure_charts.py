@@ -113,9 +113,9 @@ def stack_sides(
 def draw_risk(result: Result) -> Chart:
     risk, closes = result.risk(), result.span.named
     names = list(result.names)
-    titles = ("Share of the variance", "Diversification ratio", "Effective number of bets")
+    titles = ("Share of the variance", "Diversification ratio")
     span = (result.span.start, int(closes[-1]))
-    layout = build_layout(560, **stack_panels(titles, (2.2, 1.0, 1.0), 0.08, span))
+    layout = build_layout(460, **stack_panels(titles, (2.2, 1.0), 0.09, span))
     layout |= {"showlegend": True, "legend": {"y": 1.06}}
     layout["yaxis"] |= {"tickformat": PERCENTS}
     rows = thin_rows(closes, *(risk[name].to_numpy() for name in names))
@@ -126,15 +126,12 @@ def draw_risk(result: Result) -> Chart:
         )
         for place, name in enumerate(names)
     ]  # fmt: skip
-    for number, name in ((2, "diversification_ratio"), (3, "effective_bets")):
-        traces.append(
-            draw_series(closes, risk[name].to_numpy(), name.replace("_", " "), yaxis=f"y{number}")
-        )
+    ratio = risk["diversification_ratio"].to_numpy()
+    traces.append(draw_series(closes, ratio, "diversification ratio", yaxis="y2"))
     caption = (
         "From exponentially weighted covariances of mark returns with a half-life of 30 days. A "
         "share below 0 is a hedge. The diversification ratio is the sum of the positions' "
-        "volatilities over that of the portfolio. The effective number of bets counts uncorrelated "
-        "ones: exp of the entropy of the minimum-torsion factors' shares of the variance."
+        "volatilities over that of the portfolio."
     )
     return build_chart("risk_shares", "Where the risk came from", caption, traces, layout)
 
