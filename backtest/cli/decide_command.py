@@ -19,7 +19,7 @@ from backtest.cli.printing import print_json
 
 EXAMPLES = """
 backtest decide --data btc/ --policy vol-target --snapshot account.json
-backtest decide --data btc/ --snapshot account.csv --at 30250 --json
+backtest decide --data btc/ --snapshot account.json --at 30250 --json
 backtest decide live.toml --state policy.json   [dim]# a policy with memory[/dim]
 backtest decide live.toml --assume peak_equity=equity,bars_since_stop=inf
 backtest decide --data btc/ --data eth/ --snapshot account.json --at btc=30250,eth=1900

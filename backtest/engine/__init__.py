@@ -74,7 +74,6 @@ if TYPE_CHECKING:
     from backtest.engine.record import new_record_of_one
     from backtest.engine.result import Result
     from backtest.engine.result_files import name_result
-    from backtest.engine.result_tables import value_of
     from backtest.engine.result_text import measure_holding
     from backtest.engine.resumed_run import History, append_last_bar, check_rules, join_market
     from backtest.engine.resumed_run import is_same_account, read_resume

@@ -219,7 +219,8 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
     names, state = setup.markets.names, decided.state
     filled = fill_at(setup, decided, stated)
     leverage, target = read_decision(setup, state)
-    before = view(setup, decided)
+    loop = choose_loop(setup)
+    before = loop.view_close(setup, state, decided.traded)
     ratio = find_ratio(before)
     cautions = (
         *decided.cautions,
@@ -229,7 +230,7 @@ def answer(setup: Setup, decided: Decided, stated: Stated) -> Decision:
     return Decision(
         time=pd.Timestamp(int(setup.markets.time[-1]) + setup.markets.interval, tz="UTC"),
         leverage=leverage,
-        venue_leverage=read_settings(setup, state),
+        venue_leverage=dict(zip(names, loop.read_settings(state), strict=True)),
         target=target,
         order={name: filled.sum_fills(i) for i, name in enumerate(names)},
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
@@ -251,11 +252,6 @@ def fill_at(setup: Setup, decided: Decided, stated: Stated) -> Filled:
     return filled
 
 
-def view(setup: Setup, decided: Decided) -> tuple[Any, ...]:
-    views: tuple[Any, ...] = choose_loop(setup).view_close(setup, decided.state, decided.traded)
-    return views
-
-
 def find_ratio(views: tuple[Any, ...]) -> float:
     return max(float(each.margin_ratio) for each in views)
 
@@ -270,11 +266,6 @@ def read_decision(setup: Setup, state: Any) -> tuple[dict[str, float], dict[str,
         for name, signal in zip(names, signals, strict=True)
     }
     return leverage, target
-
-
-def read_settings(setup: Setup, state: Any) -> dict[str, float]:
-    asked = choose_loop(setup).read_settings(state)
-    return dict(zip(setup.markets.names, asked, strict=True))
 
 
 def price_fill(setup: Setup, filled: Filled, i: int) -> float:

@@ -168,10 +168,7 @@ def check_assumptions(assume: Mapping[str, Any] | None) -> dict[str, Any]:
         raise ParameterError(
             f"assume must be a mapping of facts to values, got {repr_plain(assume)}",
             where=where,
-            cure=Phrase(
-                "write {}",
-                Either("assume={'peak_equity': 'equity'}", "--assume peak_equity=equity"),
-            ),
+            cure="write assume={'peak_equity': 'equity'}",
         )
     return {str(fact): check_assumption(str(fact), value, where) for fact, value in assume.items()}
 

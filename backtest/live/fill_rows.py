@@ -67,8 +67,7 @@ def read_fills(setup: Setup, given: Any, tolerance: float) -> dict[int, list[Fac
         bar = place_on_bar(setup, fact, k)
         check_range(setup, fact, bar, k, tolerance, has_reference=fact.reference != fact.price)
         facts[bar].append(fact)
-    late = setup.account.fill == "same_close"
-    return {bar: sort_facts(own, late=late, setup=setup, bar=bar) for bar, own in facts.items()}
+    return {bar: sort_facts(own, setup, bar) for bar, own in facts.items()}
 
 
 def check_table(given: Any) -> pd.DataFrame:
@@ -111,12 +110,8 @@ def read_names(table: pd.DataFrame, names: tuple[str, ...], only: str) -> list[s
     is_debt = table["kind"].astype(str) == "bad_debt" if "kind" in table else [False] * len(found)
     for k, (name, is_free) in enumerate(zip(found, is_debt, strict=True)):
         if name not in names and not is_free:
-            raise ParameterError(
-                f"a fill must be of an instrument of the market, got {name!r}"
-                f"{did_you_mean(name, names)}",
-                where=f"{WHERE}, row {k}",
-                cure=f"choose from {', '.join(names)}, or leave the row out",
-            )
+            rule = f"a fill must be of an instrument of the market, {', '.join(names)}"
+            raise_row(rule, f"{name!r}{did_you_mean(name, names)}", k)
     return found
 
 
@@ -126,16 +121,15 @@ def warn_without_fees(count: int) -> None:
 
 
 def read_numbers(table: pd.DataFrame) -> tuple[list[float], ...]:
-    columns: dict[str, FloatArray] = {}
     warn_without_fees(0 if "fee" in table else len(table))
-    for name in ("quantity", "price", "reference", "fee"):
-        if name in table:
-            values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-        else:
-            values = np.zeros(len(table)) if name == "fee" else columns["price"].copy()
-        if name == "reference":
-            values = np.where(np.isnan(values), columns["price"], values)
-        columns[name] = values
+    table = table if "fee" in table else table.assign(fee=0.0)
+    table = table if "reference" in table else table.assign(reference=table["price"])
+    columns: dict[str, FloatArray] = {
+        name: pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+        for name in ("quantity", "price", "reference", "fee")
+    }
+    is_stated = ~np.isnan(columns["reference"])
+    columns["reference"] = np.where(is_stated, columns["reference"], columns["price"])
     is_debt = np.zeros(len(table), dtype=bool)
     if "kind" in table:
         is_debt = (table["kind"].astype(str) == "bad_debt").to_numpy()
@@ -149,8 +143,8 @@ def read_numbers(table: pd.DataFrame) -> tuple[list[float], ...]:
     for name, is_good in rules.items():
         if not is_good.all():
             k = int(np.argmin(is_good))
-            given = table[name].iloc[k] if name in table else columns[name][k]
-            raise_row(f"{name} must be {texts.get(name, 'over 0')}", repr(given), k)
+            rule = f"{name} must be {texts.get(name, 'over 0')}"
+            raise_row(rule, repr(table[name].iloc[k]), k)
     return tuple(each.tolist() for each in columns.values())
 
 
@@ -160,11 +154,8 @@ def read_kinds(table: pd.DataFrame) -> list[str]:
     found = table["kind"].astype(str).tolist()
     for k, kind in enumerate(found):
         if kind not in KINDS:
-            raise ParameterError(
-                f"kind must be one of {', '.join(KINDS)}, got {kind!r}{did_you_mean(kind, KINDS)}",
-                where=f"{WHERE}, row {k}",
-                cure="call an ordinary trade an order",
-            )
+            rule = f"kind must be one of {', '.join(KINDS)}"
+            raise_row(rule, f"{kind!r}{did_you_mean(kind, KINDS)}", k)
     return found
 
 
@@ -183,11 +174,7 @@ def check_currency(table: pd.DataFrame, setup: Setup) -> None:
     fees = table["fee"].to_numpy(dtype=np.float64) if "fee" in table else np.zeros(len(table))
     for k, (text, fee) in enumerate(zip(table["fee_currency"].astype(str), fees, strict=True)):
         if text not in ("", "nan", "None", settled) and fee != 0.0:
-            raise ParameterError(
-                f"fees must be in the settlement currency, {settled}, got {text}",
-                where=f"{WHERE}, row {k}",
-                cure=f"convert the fee to {settled} at the price of its time",
-            )
+            raise_row(f"fees must be in the settlement currency, {settled}", text, k)
 
 
 def raise_row(rule: str, found: str, k: int) -> None:
@@ -243,11 +230,12 @@ def check_range(
         )
 
 
-def sort_facts(own: list[Fact], *, late: bool, setup: Setup, bar: int) -> list[Fact]:
-    opened = int(setup.markets.time[bar])
-
-    def step(fact: Fact) -> Fact:
-        is_first = late and fact.step < 0 and fact.time == opened and fact.kind == "order"
-        return fact._replace(step=0) if is_first else fact
-
-    return sorted(map(step, own), key=lambda fact: fact.time)
+def sort_facts(own: list[Fact], setup: Setup, bar: int) -> list[Fact]:
+    opened, is_late = int(setup.markets.time[bar]), setup.account.fill == "same_close"
+    placed = [
+        fact._replace(step=0)
+        if is_late and fact.step < 0 and fact.time == opened and fact.kind == "order"
+        else fact
+        for fact in own
+    ]
+    return sorted(placed, key=lambda fact: fact.time)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,15 +17,12 @@ from backtest.base import (
     format_time,
     repr_plain,
 )
-from backtest.engine import value_of
 
 if TYPE_CHECKING:
     from backtest.engine import Result
 
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
 LEVELS = ("equity", "balance")
-NEAR = 0.01
-"""A cause explains a difference if it is off by less than this share of it."""
 WHERE = Place("ledger", of="Replay.reconcile")
 
 
@@ -35,7 +31,6 @@ class Reconciliation(NamedTuple):
     term: str
     ours: float
     theirs: float
-    causes: tuple[str, ...]
     bars: int
 
     @property
@@ -45,11 +40,10 @@ class Reconciliation(NamedTuple):
     def __str__(self) -> str:
         if self.time is None:
             return f"no difference of {self.term} in {self.bars:,} bars"
-        text = (
+        return (
             f"first difference in the bar of {self.time:%Y-%m-%d %H:%M} UTC: {self.term} "
             f"{self.ours:.10g} here, {self.theirs:.10g} there ({self.difference:+.10g})"
         )
-        return "\n".join([text, *(f"  would explain it: {each}" for each in self.causes)])
 
 
 def reconcile_replay(replay: Result, given: Any, tolerance: float) -> Reconciliation:
@@ -121,19 +115,10 @@ def compare_level(
     scale = np.maximum(np.abs(ours[bars]), np.abs(theirs)) + 1e-300
     off = np.flatnonzero(np.abs(theirs - ours[bars]) > tolerance * scale)
     if not len(off):
-        return Reconciliation(None, level, 0.0, 0.0, (), len(bars))
+        return Reconciliation(None, level, 0.0, 0.0, len(bars))
     k = int(off[0])
     t = int(bars[k])
-    before = float(theirs[k - 1] - ours[bars[k - 1]]) if k else 0.0
-    change = float(theirs[k] - ours[t]) - before
-    missing = list_missing(replay, t, change) if level == "equity" else ()
-    causes = (*list_causes(replay, t, change), *missing)
-    later = ours[np.minimum(bars + 1, len(ours) - 1)]
-    if (np.abs(theirs - later) <= tolerance * scale).all():
-        causes = ("its stamps are the opens of the bars, not the closes", *causes)
-    return Reconciliation(
-        stamp(replay, t), level, float(ours[t]), float(theirs[k]), causes, len(bars)
-    )
+    return Reconciliation(stamp(replay, t), level, float(ours[t]), float(theirs[k]), len(bars))
 
 
 def compare_terms(replay: Result, table: pd.DataFrame, tolerance: float) -> Reconciliation:
@@ -152,9 +137,9 @@ def compare_terms(replay: Result, table: pd.DataFrame, tolerance: float) -> Reco
             t = int(off[0])
             first = (t, term, float(ours[t]), float(theirs[t]))
     if first is None:
-        return Reconciliation(None, ", ".join(compared) or "any term", 0.0, 0.0, (), n)
+        return Reconciliation(None, ", ".join(compared) or "any term", 0.0, 0.0, n)
     t, term, mine, other = first
-    return Reconciliation(stamp(replay, t), term, mine, other, (), n)
+    return Reconciliation(stamp(replay, t), term, mine, other, n)
 
 
 def check_terms(terms: pd.Series) -> pd.Series:
@@ -170,50 +155,3 @@ def check_terms(terms: pd.Series) -> pd.Series:
 
 def stamp(replay: Result, t: int) -> pd.Timestamp:
     return pd.Timestamp(int(replay.time[t]), tz="UTC")
-
-
-def list_causes(replay: Result, t: int, change: float) -> Iterator[str]:
-    for text, effect in list_effects(replay, t):
-        if abs(effect - change) <= NEAR * abs(change):
-            yield text
-
-
-def list_effects(replay: Result, t: int) -> Iterator[tuple[str, float]]:
-    opened = int(replay.time[t])
-    fills = replay.fills
-    stamps = pd.DatetimeIndex(fills["time"]).as_unit("ns").asi8
-    rows = fills[(stamps >= opened) & (stamps < opened + replay.interval)]
-    for row in rows.to_dict(orient="records"):
-        if row["instrument"] not in replay.names or row["kind"] == "bad_debt":
-            continue
-        i = replay.names.index(row["instrument"])
-        venue = replay.venues[row["instrument"]]
-        close, price = value_of(venue, np.array([replay.marks[t, i], row["price"]])).tolist()
-        effect = row["quantity"] * (close - price) - row["fee"]
-        what = f"the fill of {row['quantity']:.10g} {row['instrument']} at {row['price']:.10g}"
-        yield f"{what} is missing there", -effect
-        yield f"{what} is there twice", effect
-        yield f"the fee of {what} is not charged there", float(row["fee"])
-    funding = float(replay.of_account("funding")[t])
-    if funding != 0.0:
-        yield "the funding of the bar is not paid there", funding
-        yield "the funding of the bar is paid twice there", -funding
-    fees = float(replay.of_account("fees")[t])
-    if fees != 0.0:
-        yield "the fees of the bar are charged twice there (another fee rate)", -fees
-        yield "the fees of the bar are half there (another fee rate)", 0.5 * fees
-
-
-def list_missing(replay: Result, t: int, change: float) -> Iterator[str]:
-    fills = replay.fills
-    for i, name in enumerate(replay.names if t > 0 else ()):
-        venue = replay.venues[name]
-        value, close = value_of(venue, replay.marks[t - 1 : t + 1, i]).tolist()
-        own = fills[(fills["instrument"] == name) & (fills["kind"] == "order")]
-        price, reference = (value_of(venue, own[n].to_numpy()) for n in ("price", "reference"))
-        paid = own["fee"] / own["quantity"].abs() + np.abs(price - reference)
-        cost = abs(value) * float((paid / np.abs(price)).median()) if len(own) else 0.0
-        for side in (1.0, -1.0):
-            quantity = change / (close - value - side * cost)
-            if 0.0 < side * quantity * abs(value) <= replay.of_account("equity")[t]:
-                yield f"a fill of about {quantity:.3g} {name} at the open is missing here"

@@ -216,18 +216,8 @@ def live_through(
     deciders, total = gather_deciders(setup, setup.observed), setup.markets.n_bars
     tape = new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
     tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), first)
-    given = (
-        inputs,
-        state,
-        deciders,
-        deciders,
-        Counts(tally, None),
-        first,
-        total,
-        tape,
-        CHUNK,
-        None,
-    )
+    counts = Counts(tally, None)
+    given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
     counts, entries = drive(bound["simulate_portfolio"], None, *given)
     outcome = Outcome(
         state=state, tally=counts.tally, traded=counts.traded, record=tape.record,

@@ -31,7 +31,6 @@ MONEY = ("cash", "wallet", "equity")
 SIGNED = ("cash", "wallet", "equity", "quantity", "entry_value", "best_value", "margin", "overlay")
 ENDLESS = ("bars_since_liquidation", "bars_since_stop")
 TIMES = ("time", "started", "opened")
-MODES = ("cross", "isolated")
 WHERE = "bt.AccountSnapshot"
 
 
@@ -157,47 +156,14 @@ class AccountSnapshot:
 
     @classmethod
     @checked
-    def from_table(cls, table: pd.DataFrame, *, where: str = WHERE) -> AccountSnapshot:
-        """Return the snapshot in a table with the columns field, instrument and value.
-
-        Rows without an instrument are fields of the account, ``collateral`` with one an amount, and
-        the others fields of positions.
-        """
-        missing = {"field", "instrument", "value"} - {*map(str, table.columns)}
-        if missing:
-            raise ParameterError(
-                f"a table of a snapshot has the columns field, instrument and value, "
-                f"got none named {', '.join(sorted(missing))}",
-                where=where,
-                cure="write one row for each number, such as quantity,BTCUSDT,0.5",
-            )
-        data: dict[str, Any] = {"positions": {}}
-        rows = zip(*(table[name] for name in ("field", "instrument", "value")), strict=True)
-        for name, who, value in rows:
-            own, key = choose_row(data, str(name), who)
-            if key in own:
-                raise ParameterError(
-                    f"a table of a snapshot has each field once, got {key!r} twice",
-                    where=where,
-                    cure="leave one of the rows out",
-                )
-            own[key] = read_cell(value)
-        return cls.from_dict(data, where=where)
-
-    @classmethod
-    @checked
     def load(cls, path: str | Path) -> AccountSnapshot:
-        """Return the snapshot in a JSON file, or in a CSV table of field, instrument and value."""
+        """Return the snapshot in a JSON file."""
         file = Path(path)
         try:
-            if file.suffix.lower() == ".csv":
-                table = pd.read_csv(file, dtype={"value": str, "instrument": str, "field": str})
-                return cls.from_table(table, where=str(file))
             data = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ParameterError(
-                "a snapshot must be a readable JSON file or CSV table, got "
-                f"{describe_fault(error)}",
+                f"a snapshot must be a readable JSON file, got {describe_fault(error)}",
                 where=str(file),
                 cure="write one with AccountSnapshot(...).to_dict() as JSON",
             ) from error
@@ -258,45 +224,21 @@ def write_held(held: HeldPosition) -> dict[str, Any]:
     return {**vars(held), "opened": opened}
 
 
-def choose_row(data: dict[str, Any], name: str, who: object) -> tuple[dict[str, Any], str]:
-    if not (isinstance(who, str) and who.strip()):
-        return data, name
-    if name == "collateral":
-        return data.setdefault("collateral", {}), who.strip()
-    return data["positions"].setdefault(who.strip(), {}), name
-
-
-def read_cell(value: Any) -> Any:
-    text = str(value).strip()
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def read_position(name: object, given: Any) -> HeldPosition:
     where = f"{WHERE}, position {name}"
     if isinstance(given, Mapping):
         check_names(given, [each.name for each in fields(HeldPosition)], where)
         if given.get("quantity") is None:
-            raise ParameterError(
-                f"a position needs its quantity, got {repr_plain(given)}",
-                where=where,
-                cure="give the signed contracts: {'quantity': -0.5, 'entry': 30000.0}",
-            )
+            raise_kind("quantity", "the signed contracts of a position", None, where)
         given = HeldPosition(**given)
     if not isinstance(given, HeldPosition):
         raise_kind("a position", "a mapping with quantity and entry", given, where)
-    if given.mode is not None and given.mode not in MODES:
+    if given.mode not in (None, "cross", "isolated"):
         raise_kind("mode", "'cross' or 'isolated'", given.mode, where)
     read_times(given, where)
     check_fields(given, where)
     if given.quantity != 0.0 and given.entry is None and given.entry_value is None:
-        raise ParameterError(
-            "an open position needs its average entry price, got none",
-            where=where,
-            cure="give entry=, as the exchange reports it",
-        )
+        raise_kind("entry", "the average entry price of an open position", None, where)
     if given.entry is not None and given.entry_value is None and not given.entry > 0.0:
         raise_kind("entry", "over 0", given.entry, where)
     return given
@@ -320,7 +262,8 @@ def check_fields(record: Any, where: str) -> None:
     for each in fields(record):
         value = getattr(record, each.name)
         if each.name == "halted":
-            object.__setattr__(record, each.name, check_halted(value, where))
+            if not isinstance(value, bool):
+                raise_kind("halted", "true or false", value, where)
             continue
         if value is None or each.name in ("positions", "collateral", "mode", *TIMES):
             continue
@@ -330,14 +273,6 @@ def check_fields(record: Any, where: str) -> None:
         kind = Number(least, may_be_infinite=each.name in ENDLESS)
         checked = kind.check(each.name, value, where=where)
         object.__setattr__(record, each.name, float(checked))
-
-
-def check_halted(value: object, where: str) -> bool:
-    known = {"true": True, "false": False, "1.0": True, "0.0": False}
-    found = known.get(str(value).lower())
-    if found is None:
-        raise_kind("halted", "true or false", value, where)
-    return bool(found)
 
 
 def check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -360,11 +295,7 @@ def check_money(snapshot: AccountSnapshot) -> None:
             cure="give equity= (with unrealized profit) or wallet= (without it)",
         )
     if (snapshot.unit is None) != (snapshot.unit_peak is None):
-        raise ParameterError(
-            "unit and unit_peak belong together, got one of them",
-            where=WHERE,
-            cure="give both, or peak_equity= instead",
-        )
+        raise_kind("unit", "given together with unit_peak", snapshot.unit)
     highest = snapshot.unit_peak or 0.0
     if snapshot.unit is not None and not 0.0 <= snapshot.unit <= highest:
         raise_kind("unit", f"over 0 and at most unit_peak, {snapshot.unit_peak:g}", snapshot.unit)

@@ -91,15 +91,11 @@ def list_entries(setup: Setup, held: list[HeldPosition]) -> list[float]:
 
 
 def list_marks(setup: Setup) -> list[float]:
-    found = []
-    for i, (market, (_, stop)) in enumerate(
-        zip(setup.markets.values(), setup.markets.spans.tolist(), strict=True)
-    ):
-        is_listed = stop == setup.markets.n_bars
-        found.append(
-            value_price(setup, i, float(market.mark_close[-1]), None) if is_listed else 0.0
-        )
-    return found
+    is_listed = setup.markets.spans[:, 1] == setup.markets.n_bars
+    return [
+        value_price(setup, i, float(market.mark_close[-1]), None) if is_listed[i] else 0.0
+        for i, market in enumerate(setup.markets.values())
+    ]
 
 
 def find_cash(
@@ -334,8 +330,16 @@ def list_bars(setup: Setup, i: int) -> FloatArray:
 
 def read_memory(setup: Setup, file: Path, first: Numbers) -> Numbers:
     last = int(setup.markets.time[-1])
-    data = load(file)
-    stamp, names = int(data["time"]), name_policies(setup)
+    try:
+        data: Any = from_plain(json.loads(file.read_text(encoding="utf-8")))
+        stamp, rows = int(data["time"]), (data["before"], data["after"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ParameterError(
+            f"the memory of policies must be a file that bt.decide wrote, got {error!r}",
+            where=str(file),
+            cure="give another file, or delete it to begin anew",
+        ) from error
+    names = name_policies(setup)
     before = last - int(setup.markets.time[-2]) if setup.markets.n_bars > 1 else 0
     if stamp not in (last, last - before):
         raise ParameterError(
@@ -344,7 +348,7 @@ def read_memory(setup: Setup, file: Path, first: Numbers) -> Numbers:
             where=str(file),
             cure="decide at every close, or delete the file to begin anew",
         )
-    kept = data["before"] if stamp == last else data["after"]
+    kept = rows[0] if stamp == last else rows[1]
     sizes = {name: len(numbers) for name, numbers in zip(names, first, strict=True)}
     if {name: len(numbers) for name, numbers in kept.items()} != sizes:
         raise ParameterError(
@@ -353,25 +357,6 @@ def read_memory(setup: Setup, file: Path, first: Numbers) -> Numbers:
             cure="give each policy a file of its own, or delete this one to begin anew",
         )
     return [tuple(map(float, kept[name])) for name in names]
-
-
-def load(file: Path) -> dict[str, Any]:
-    try:
-        data: dict[str, Any] = from_plain(json.loads(file.read_text(encoding="utf-8")))
-        is_whole = {"time", "before", "after"} <= set(data)
-    except (OSError, ValueError, TypeError) as error:
-        raise report_file(file, error) from error
-    if not is_whole:
-        raise report_file(file, "other entries")
-    return data
-
-
-def report_file(file: Path, found: object) -> ParameterError:
-    return ParameterError(
-        f"the memory of policies must be a file that bt.decide wrote, got {found}",
-        where=str(file),
-        cure="give another file, or delete it to begin anew",
-    )
 
 
 def keep_memory(setup: Setup, file: Path, before: Numbers, after: Numbers) -> None:

@@ -61,9 +61,7 @@ SNAPSHOTS = {
     "an unknown field of a position": (
         lambda: held(quantity=1.0, enty=1.0), "did you mean 'entry'"),
     "another mode": (lambda: held(quantity=1.0, entry=1.0, mode="hedge"), "'cross' or 'isolated'"),
-    "a row twice": (
-        lambda: bt.AccountSnapshot.from_table(pd.DataFrame(
-            {"field": ["equity"] * 2, "instrument": ["", ""], "value": [1, 2]})), "twice"),
+    "halted in words": (lambda: bt.AccountSnapshot(equity=1.0, halted="no"), "true or false"),
     "ccxt without a side": (
         lambda: bt.AccountSnapshot.from_ccxt(
             {"USDT": {"total": 1.0}}, [{"symbol": "A/B:B", "contracts": 1.0}]), "side"),

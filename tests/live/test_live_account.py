@@ -179,14 +179,10 @@ def test_the_structures_of_ccxt_are_read():
     assert len(found.positions) == 1
 
 
-def test_a_snapshot_is_the_same_as_json_and_as_a_table(tmp_path):
+def test_a_snapshot_is_the_same_as_json(tmp_path):
     given = snapshot(time="2024-01-02", peak_equity=1_200.0, collateral={"BTC": 0.5})
     (tmp_path / "a.json").write_text(json.dumps(given.to_dict()), encoding="utf-8")
-    rows = ["field,instrument,value", "equity,,1000", "time,,2024-01-02", "peak_equity,,1200",
-            "collateral,BTC,0.5", "quantity,market,1", "entry,market,100"]  # fmt: skip
-    (tmp_path / "a.csv").write_text("\n".join(rows), encoding="utf-8")
-    for name in ("a.json", "a.csv"):
-        assert bt.AccountSnapshot.load(tmp_path / name).to_dict() == given.to_dict()
+    assert bt.AccountSnapshot.load(tmp_path / "a.json").to_dict() == given.to_dict()
 
 
 # ------------------------------------------------------------------------------------ the command
