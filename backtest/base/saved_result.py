@@ -361,4 +361,4 @@ def describe_call(manifest: Mapping[str, Any]) -> str:
     module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
     source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
     parts = [call, f"{names}{module}", str(source)]
-    return f"made in Python, or by an earlier version: {', '.join(filter(None, parts))}"
+    return f"made in Python: {', '.join(filter(None, parts))}"

@@ -249,7 +249,7 @@ def list_code(making: Making | None) -> list[tuple[str, str]]:
     states = [] if making is None else [*making.earlier, making.code]
     known = [state for state in states if state]
     if not known:
-        return [("code", "not known: saved by an earlier version, or the file of it was deleted")]
+        return [("code", "not known: the file of it was deleted")]
     return [("code", format_code(state)) for state in known]
 
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def bars_table(run: RunCloses) -> pd.DataFrame:
     account = tabulate_account(run)
-    has_quotes = len(run.quotes.close) > 0  # earlier versions left out those of several
-    own = tabulate_position(run) if run.has_one_instrument and has_quotes else {}
+    own = tabulate_position(run) if run.has_one_instrument else {}
     return pd.DataFrame(account | own, index=utc_index(run.time), copy=False)
 
 

@@ -198,6 +198,7 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         "periods": result.span.periods,
         "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill,
+        "traded": None if traded is None else traded.to_dict(),
     }
     if isinstance(result.state, State):
         return {
@@ -208,7 +209,6 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
             "first_mark": float(before.mark[0]),
             "first_signal": float(before.signal[0]),
             "last_mark": float(result.marks[-1, 0]),
-            **({} if traded is None else {"traded": traded.to_dict()}),
             "first_unrealized": float(before.unrealized[0]),
         }
     return {
@@ -216,21 +216,16 @@ def _pack_state(result: RunRecord) -> dict[str, Any]:
         **shared,
         "names": list(result.names),
         "spans": result.spans.tolist(),
-        "traded": None if traded is None else traded.to_dict(),
         "before": {name: getattr(before, name).tolist() for name in Before._fields[:3]},
         "trails": [each._asdict() for each in before.trails],
         **pack_options(result.options),
     }
 
 
-FILED = {"balances": "books"}
-
-
 def _pack_position(state: State) -> dict[str, Any]:
     balances = state.balances
     owned = {"cash": balances.cash} | balances.positions[0]._asdict()
-    kept = state._replace(balances=owned, watch=state.watch._asdict())  # type: ignore[arg-type] # plain
-    return {FILED.get(name, name): value for name, value in kept._asdict().items()}
+    return {**state._asdict(), "balances": owned, "watch": state.watch._asdict()}
 
 
 def _pack_positions(state: AccountState) -> dict[str, Any]:
@@ -260,9 +255,9 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         tally=read_tally(stored["tally"]),
         **{name: stored[name] for name in KEPT},
         ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
-        stored_cuts=list(stored.get("target_cuts", ())),
-        no_fill=str(stored.get("no_fill", "")),
-        traded=read_traded(stored.get("traded")),
+        stored_cuts=list(stored["target_cuts"]),
+        no_fill=stored["no_fill"],
+        traded=read_traded(stored["traded"]),
         **read,
     )
     attach_saved_making(result, folder, manifest["id"])
@@ -308,7 +303,7 @@ def _read_one(
 
 def _read_position(stored: Mapping[str, Any]) -> State:
     state = dict(stored)
-    owned = dict(state.pop("books"))
+    owned = dict(state.pop("balances"))
     balances = Balances(owned.pop("cash"), (Position(**owned),))
     return State(**{**state, "balances": balances, "watch": Watch(**state["watch"])})
 

@@ -68,17 +68,14 @@ class RunCloses(RunData):
 
     @cached_property
     def own_margins(self) -> tuple[tuple[FloatArray, FloatArray], ...]:
-        """Maintenance margin and margin ratio of each position at each close, if it is isolated.
-
-        NaN in results of several positions of earlier versions, which stored no multipliers.
-        """
+        """Maintenance margin and margin ratio of each position at each close, if it is isolated."""
         return tuple(map(self._measure_own, range(len(self.names))))
 
     def _measure_own(self, i: int) -> tuple[FloatArray, FloatArray]:
         name, known, shape = self.names[i], self.quotes.multiplier, (self.record.n_bars,)
         venue, mark, held = self.venues[name], self.marks[:, i], self.record.positions
         quantity, entry, margin = (each[:, i] for each in (held.quantity, held.entry, held.margin))
-        x = np.broadcast_to(known[:, i] if known.size else np.nan, shape)
+        x = np.broadcast_to(known[:, i], shape)
         tables = list_tables(venue, self.account.for_instrument(name), self.time)
         needed = compute_needed(venue, quantity, entry, mark, x, tables)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -215,12 +215,6 @@ class RunData:
     @cached_property
     def volatilities(self) -> tuple[FloatArray, tuple[VolatilityState, ...]]:
         """Forecasts of shape (n_bars, n), and their states after the last bar."""
-        if not len(self.quotes.close):
-            raise ParameterError(
-                "forecasts need the closes, this result was saved by a version that left them out",
-                where="Result.volatility_forecast",
-                cure="run the experiment again",
-            )
         forecasts = np.full((len(self.time), len(self.names)), np.nan)
         states = []
         for i, (first, stop) in enumerate(self.spans.tolist()):
@@ -247,9 +241,7 @@ class RunData:
 
     @property
     def last_trails(self) -> tuple[VolatilityState, ...]:
-        """The states of the volatility forecasts after the last bar; without closes none begins."""
-        if not len(self.quotes.close):
-            return self.before.trails
+        """The states of the volatility forecasts after the last bar."""
         return self.volatilities[1]
 
 

@@ -50,8 +50,6 @@ class Holding(NamedTuple):
 
 
 def list_holdings(run: RunRecord) -> list[Holding]:
-    before = run.before.mark.tolist()  # earlier versions saved none of several positions
-    before += [math.nan] * (len(run.names) - len(before))
     found = [
         Holding(
             name=name,
@@ -59,7 +57,7 @@ def list_holdings(run: RunRecord) -> list[Holding]:
             quantity=run.of_positions("quantity")[:, i],
             value=value_of(venue, run.marks[:, i]),
             notional=np.abs(run.notionals[:, i]),
-            before=float(value_of(venue, np.array([before[i]]))[0]),
+            before=float(value_of(venue, run.before.mark[i : i + 1])[0]),
             place=i,
         )
         for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))

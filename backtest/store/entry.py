@@ -276,8 +276,6 @@ def read_unchanged_run(folder: Path, stamp: Stamp) -> dict[str, Any] | None:
     if not (is_untouched(stamp) or has_saved_hashes(place, data)):
         return None
     shows = data["shows"]
-    if "is_synthetic" not in shows:
-        return None  # saved by an earlier version
     made = summarize_making(making_from_json(data["made"]))
     metrics = read_metrics(shows["metrics"])
     return {"id": data["id"], **shows, "title": shows["policy"], "metrics": metrics, **made}

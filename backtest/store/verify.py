@@ -189,4 +189,4 @@ def find_remarks(folder: Path, kind: str) -> Iterator[tuple[str, str]]:
     if not (folder / OUTCOME).is_file():
         yield OUTCOME, "is missing: the study is unfinished, and its trials have no seal yet"
     elif "seal" not in read_study_json(folder / OUTCOME):
-        yield OUTCOME, "has no seal: it was written by an earlier version, and cannot be checked"
+        yield OUTCOME, "has no seal, and cannot be checked"

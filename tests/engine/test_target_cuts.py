@@ -226,7 +226,7 @@ def test_a_saved_result_tells_the_same(tmp_path):
 
 
 def test_a_result_saved_without_the_table_says_so():
-    words = "not measured: of several currencies, or saved by an earlier version"
+    words = "not measured: of several currencies"
     assert list(describe_targets([])) == [words]
 
 

@@ -153,7 +153,7 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
     assert folder.is_dir()
     texts = [block.text for block in blocks_of(build_page(result), "assumptions")[:-1]
              if type(block) is Paragraph]  # fmt: skip
-    assert any("made in Python, or by an earlier version: bt.run, " in text for text in texts)
+    assert any("made in Python: bt.run, " in text for text in texts)
 
 
 def test_what_was_modelled_is_said_with_its_numbers(result):
