@@ -53,7 +53,8 @@ def read_fills(
         )
     try:
         found = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
-        stamps = pd.to_datetime(found["time"], unit="ms" if is_of_ccxt else None, utc=True)
+        unit = "ms" if pd.api.types.is_numeric_dtype(found["time"]) else None
+        stamps = pd.to_datetime(found["time"], unit=unit, utc=True)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
             f"a row of fills cannot be read: {error}",
@@ -95,12 +96,17 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
     given: Any = table["fee"] if "fee" in table else [{}] * len(table)
     fees = [each if isinstance(each, Mapping) else {} for each in given]
     warn_without_fees(sum(each.get("cost") is None for each in fees))
+    amounts = table["amount"].astype("float64")
+    if (amounts < 0.0).any():
+        raise DataError(
+            f"the amount of a trade must be at least 0, beside its side, got {amounts.min():g}",
+            where=WHERE,
+            cure="give buys and sales as their side says, both with a positive amount",
+        )
     columns = {
         "time": table["timestamp"],
         "instrument": table["symbol"],
-        "quantity": [
-            SIDES[x] * abs(float(n)) for x, n in zip(table["side"], table["amount"], strict=True)
-        ],
+        "quantity": [SIDES[side] * n for side, n in zip(table["side"], amounts, strict=True)],
         "price": table["price"].astype("float64"),
         "fee": [float(each.get("cost") or 0.0) for each in fees],
         "fee_currency": [str(each.get("currency") or "") for each in fees],

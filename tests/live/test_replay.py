@@ -289,6 +289,16 @@ def test_fills_are_read(source, form, tmp_path):
         "BTCUSDT", -0.5, 100.0, 0.05, "USDT"]  # fmt: skip
 
 
+def test_whole_times_of_fills_are_milliseconds():
+    found = bt.read_fills([{**ROW["named"][0], "time": MS}])
+    assert found["time"].iloc[0] == pd.Timestamp(MS, unit="ms", tz="UTC")
+
+
+def test_a_negative_amount_beside_a_side_is_refused():
+    with pytest.raises(bt.DataError, match="at least 0, beside its side"):
+        bt.read_fills([{**ROW["ccxt"][0], "amount": -0.5}])
+
+
 def test_a_ledger_says_what_was_compared():
     replayed = replay(fills_of((1.0, 2.0, 100.0, 1.0)))
     equity = replayed.bars["equity"]
