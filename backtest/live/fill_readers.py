@@ -53,7 +53,7 @@ def read_fills(
         )
     try:
         found = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
-        unit = "ms" if pd.api.types.is_numeric_dtype(found["time"]) else None
+        unit: Any = "ms" if pd.api.types.is_numeric_dtype(found["time"]) else None
         stamps = pd.to_datetime(found["time"], unit=unit, utc=True)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
