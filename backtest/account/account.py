@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from math import inf
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -11,23 +11,29 @@ from typing import Annotated, Any
 import pandas as pd
 
 from backtest.account.by_instrument import ByInstrument
-from backtest.account.currency_terms import BALANCES, RATES, Currency, check_currencies, write_rates
+from backtest.account.currency_terms import (
+    BALANCES,
+    RATES,
+    find_currency_faults,
+    write_rates,
+)
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base import (
-    Argument,
+    AS_TUPLE,
     Choice,
+    Currency,
     Duration,
+    Faults,
     Flag,
     FloatSeries,
     FrozenTable,
     Number,
-    ParameterError,
-    Phrase,
     Timed,
     Value,
     Viewable,
     checked,
+    declared,
     pick_value,
 )
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
@@ -37,9 +43,8 @@ BRACKETS = Brackets()
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
     "same instrument earn what their difference earns, for two fees and, under brackets, the "
-    "margin of both",
-    "trade the difference; to pay for both, give the market twice: bt.Markets({'long': market, "
-    "'short': market})",
+    "margin of both; to pay for both, give the market twice: bt.Markets({'long': market, "
+    "'short': market})"
 )
 
 BY_INSTRUMENT = (
@@ -68,7 +73,7 @@ GENERAL: dict[str, Any] = {
 CURRENCIES = ("currency", "rates", "balances", "transfers", "transfer_cost")
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Account(Value, Viewable):
     """One account, with one position or several on one collateral.
 
@@ -175,12 +180,12 @@ class Account(Value, Viewable):
 
     capital: Annotated[float, POSITIVE] = 10_000.0
     margin: Annotated[Any, ByInstrument(Choice("cross", "isolated"))] = "cross"
-    venue_leverage: Annotated[Any, ByInstrument(POSITIVE)] = None
+    venue_leverage: Annotated[Any | None, ByInstrument(POSITIVE)] = None
     min_leverage: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     max_leverage: Annotated[Any, ByInstrument(LimitDeclaration())] = inf
     band: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     stop_loss: Annotated[
-        Any, ByInstrument(StopDistance(Number(0, 1, open_low=True, open_high=True)))
+        Any | None, ByInstrument(StopDistance(Number(0, 1, open_low=True, open_high=True)))
     ] = None
     margin_call: Annotated[float | None, Number(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
@@ -195,15 +200,15 @@ class Account(Value, Viewable):
         Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))
     ] = None
     equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
-    max_holding: Annotated[Any, ByInstrument(Duration())] = None
-    collateral: Sequence[Collateral] = ()
+    max_holding: Annotated[Any | None, ByInstrument(Duration())] = None
+    collateral: Annotated[Sequence[Collateral], AS_TUPLE] = ()
     requirement: Annotated[MarginRule, Requirement()] = BRACKETS
     intrabar: Annotated[str, Choice("path", "worst")] = "path"
     max_gross_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
     max_overlay: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
     negative_limit: Annotated[float | None, NOT_NEGATIVE] = None
     conversion: Annotated[str, Choice("listed", "pro_rata")] = "listed"
-    offset: Annotated[Any, ByInstrument(COST)] = None
+    offset: Annotated[Any | None, ByInstrument(COST)] = None
     closing: Annotated[str, Choice("market", "limit")] = "market"
     currency: Annotated[str | None, Currency()] = None
     rates: Annotated[Any, RATES] = None
@@ -241,149 +246,65 @@ class Account(Value, Viewable):
         others = (self.take_profit, self.trailing_stop, self.equity_stop)
         return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
 
-    def _check_rules(self) -> None:
-        self._set_fields(collateral=check_collateral(self.collateral, self.negative_limit))
-        check_limit_orders(self)
-        check_currencies(self)
-        if self.has_tables():
-            self._check_reserve()
-            return  # the rest belongs to each instrument: for_instrument
+    def faults(self) -> Faults:
+        """Yield what contradicts itself."""
+        yield from find_limit_faults(self)
+        yield from find_collateral_faults(self)
+        yield from find_currency_faults(self)
+        if not self.has_tables():
+            yield from self._find_margin_faults()  # else of each instrument: for_instrument
+        yield from self._find_reserve_faults()
+
+    def _find_margin_faults(self) -> Faults:
         most = find_least(self.max_leverage)
         if not self.min_leverage <= most:
             by_date = " at its lowest" * isinstance(self.max_leverage, pd.Series)
-            raise ParameterError(
-                f"min_leverage must be at most max_leverage {most:g}{by_date}, "
-                f"got {self.min_leverage:g}",
-                where="Account.min_leverage",
-                cure=Phrase(
-                    "lower {} or raise {}", Argument("min_leverage"), Argument("max_leverage")
-                ),
-            )
+            yield "min_leverage", f"must be at most max_leverage {most:g}{by_date}"
         if self.margin == "isolated" and self.venue_leverage is None:
-            raise ParameterError(
-                "isolated margin needs a venue_leverage",
-                where="Account.venue_leverage",
-                cure=Phrase(
-                    "give {}, for example: it decides how much margin is posted",
-                    Argument("venue_leverage", 5),
-                ),
+            yield (
+                "venue_leverage",
+                "is needed with isolated margin, 5 for example: it sets how much is posted",
             )
         if self.auto_margin and self.margin != "isolated":
-            raise ParameterError(
-                "auto_margin must be False in cross margin, where all money backs the position "
-                "already, got True",
-                where="Account.auto_margin",
-                cure=Phrase(
-                    "leave {} out, or give {} and a {}",
-                    Argument("auto_margin"),
-                    Argument("margin", "isolated"),
-                    Argument("venue_leverage"),
-                ),
-            )
-        self._check_reserve()
+            yield "auto_margin", "must be False in cross margin, where all money backs the position"
 
-    def _check_reserve(self) -> None:
+    def _find_reserve_faults(self) -> Faults:
         if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):
-            raise ParameterError(
-                "a reserve is used only with margin_call and top_up_to, got "
-                f"reserve {self.reserve:g}, margin_call {self.margin_call!r}, "
-                f"top_up_to {self.top_up_to!r}",
-                where="Account.reserve",
-                cure=Phrase(
-                    "give for example {} and {}, or leave {} out",
-                    Argument("margin_call", 0.8),
-                    Argument("top_up_to", 0.5),
-                    Argument("reserve"),
-                ),
-            )
+            yield "reserve", "is used only with margin_call and top_up_to, 0.8 and 0.5 for example"
         if self.top_up_to is None:
             return
         if self.margin_call is None or not self.reserve > 0:
-            raise ParameterError(
-                "top_up_to is used only with margin_call and a reserve, got "
-                f"top_up_to {self.top_up_to:g}, margin_call {self.margin_call!r}, "
-                f"reserve {self.reserve:g}",
-                where="Account.top_up_to",
-                cure=Phrase(
-                    "give for example {} and {}, or leave {} out",
-                    Argument("margin_call", 0.8),
-                    Argument("reserve", 5000),
-                    Argument("top_up_to"),
-                ),
-            )
-        if not self.top_up_to < self.margin_call:
-            raise ParameterError(
-                f"top_up_to must be below margin_call {self.margin_call:g}, got {self.top_up_to:g}",
-                where="Account.top_up_to",
-                cure=Phrase(
-                    "lower {}: a top-up must bring the ratio below the one that triggers a call",
-                    Argument("top_up_to"),
-                ),
+            yield "top_up_to", "is used only with a margin_call, 0.8 for example, and a reserve"
+        elif not self.top_up_to < self.margin_call:
+            yield (
+                "top_up_to",
+                f"must be below margin_call {self.margin_call:g}, or it does not end the call",
             )
 
 
-def check_limit_orders(account: Account) -> None:
+def find_limit_faults(account: Account) -> Faults:
     is_limit = account.fill == "limit"
     if is_limit and account.offset is None:
-        raise ParameterError(
-            "fill='limit' needs an offset, got None",
-            where="Account.offset",
-            cure=Phrase(
-                "give {}, for example: how far a limit is from the close, as a fraction of it",
-                Argument("offset", 0.001),
-            ),
-        )
+        yield "offset", "is needed with fill='limit', 0.001 of the close for example"
     for name, default in (("offset", None), ("closing", "market")):
         if not is_limit and getattr(account, name) != default:
-            raise ParameterError(
-                f"{name} is used only with fill='limit', got {getattr(account, name)!r} with fill "
-                f"{account.fill!r}",
-                where=f"Account.{name}",
-                cure=Phrase("give {}, or leave {} out", Argument("fill", "limit"), Argument(name)),
-            )
+            yield name, f"is used only with fill='limit', the fill is {account.fill!r}"
     if is_limit and account.intrabar == "worst":
-        raise ParameterError(
-            "fill='limit' needs intrabar='path', got 'worst': limit orders fill along the path of "
-            "the prices, and the worst extremes have none",
-            where="Account.intrabar",
-            cure=Phrase("leave {} out", Argument("intrabar")),
-        )
+        yield "intrabar", "must be 'path' with fill='limit': worst extremes have no path of prices"
 
 
-def check_collateral(collateral: object, negative_limit: float | None) -> tuple[Collateral, ...]:
-    where = "Account.collateral"
-    is_list = isinstance(collateral, Sequence) and not isinstance(collateral, str)
-    found: tuple[Any, ...] = tuple(collateral) if is_list else ()  # type: ignore[arg-type]
-    if not is_list or not all(isinstance(each, Collateral) for each in found):
-        raise ParameterError(
-            f"collateral must be a list of Collateral, got {collateral!r:.80}",
-            where=where,
-            cure="give collateral=[bt.Collateral('BTC', amount=0.5, prices=market, rate=0.95)]",
-        )
-    names = [each.name for each in found]
+def find_collateral_faults(account: Account) -> Faults:
+    names = [each.name for each in account.collateral]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ParameterError(
-            f"the names of collateral must be different, {', '.join(twice)} occurs twice",
-            where=where,
-            cure="add up the amounts in one entry",
+        yield "collateral", f"must have different names, {', '.join(twice)} occurs twice"
+    if names and account.negative_limit is None:
+        yield (
+            "negative_limit",
+            "is needed with collateral, which is sold where the balance falls below it",
         )
-    if found and negative_limit is None:
-        raise ParameterError(
-            "an account with collateral needs a negative_limit",
-            where="Account.negative_limit",
-            cure=Phrase(
-                "give {}: how far the balance may fall below 0 before collateral is sold",
-                Argument("negative_limit", 10_000),
-            ),
-        )
-    if negative_limit is not None and not found:
-        raise ParameterError(
-            f"negative_limit is used only with collateral, got {negative_limit:g}",
-            where="Account.negative_limit",
-            cure=Phrase("leave {} out, or give collateral", Argument("negative_limit")),
-        )
-    return found
+    if not names and account.negative_limit is not None:
+        yield "negative_limit", "is used only with collateral"
 
 
 def list_shared_settings(account: Account) -> list[str]:

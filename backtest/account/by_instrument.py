@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backtest.base import Argument, Declaration, FrozenTable, ParameterError, Phrase
+from backtest.base import Declaration, Fault, FrozenTable, repr_given
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray
 
 
+def read_entry(read: Callable[[Any], object], key: str, value: Any) -> object:
+    """Return an entry of a table as it is held; a fault names the key."""
+    try:
+        return read(value)
+    except Fault as fault:
+        raise Fault(str(fault), f"{fault.found or repr_given(value)} for {key}") from None
+
+
 @dataclass(frozen=True)
-class ByInstrument:
+class ByInstrument(Declaration):
     each: Any
 
     @property
-    def kind(self) -> type:
+    def kind(self) -> type:  # type: ignore[override] # that of each entry
         declared: Declaration = self.each
         return declared.kind
 
-    def check(self, name: str, value: object, *, where: str) -> object:
+    def read(self, value: Any) -> object:
         own: frozenset[str] = getattr(self.each, "names", frozenset())
         if not isinstance(value, Mapping) or (value and own.issuperset(value)):
-            return self.each.check(name, value, where=where)
+            return self.each.read(value)
         if not value:
-            raise ParameterError(
-                f"{name} by instrument must name at least one, got an empty table",
-                where=where,
-                cure=Phrase("give for example {}, or leave it out", Argument(name, {"BTCUSDT": 1})),
-            )
+            raise Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
+        entries = {str(key): entry for key, entry in value.items()}
         return FrozenTable(
             {
-                str(key): None
-                if entry is None
-                else self.each.check(name, entry, where=f"{where}, {key}")
-                for key, entry in value.items()
+                key: None if entry is None else read_entry(self.each.read, key, entry)
+                for key, entry in entries.items()
             }
         )
 

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from backtest.base import (
     BoolArray,
+    Declaration,
+    Fault,
     FloatArray,
     Number,
     Rate,
-    check_series,
+    read_timed,
 )
 
 
-@dataclass(frozen=True)
-class LimitDeclaration:
+class LimitDeclaration(Declaration):
     number: ClassVar[Number] = Number(0, open_low=True, may_be_infinite=True)
     kind: ClassVar[type] = float
 
-    def check(self, name: str, value: object, *, where: str) -> Rate:
+    def read(self, value: Any) -> Rate:
+        if isinstance(value, str | list | tuple):
+            raise Fault("must be a number, or a series by UTC time")
         if not isinstance(value, pd.Series):
-            return self.number.check(name, value, where=where)
-        series = check_series(name, value, where=where, may_be_infinite=True)
-        Number(0, may_be_infinite=True).check(name, float(series.min()), where=where)
+            return self.number.read(value)
+        series = read_timed(value, may_be_infinite=True)
+        Number(0, may_be_infinite=True).read(float(series.min()))
         return series
 
     def admits(self, values: FloatArray) -> BoolArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from backtest.base import (
     BoolArray,
     Choice,
     DataError,
+    Declaration,
+    Fault,
     FloatArray,
     Number,
     ParameterError,
     Value,
+    declared,
     did_you_mean,
     format_time,
-    repr_plain,
 )
 from backtest.base.fields import POSITIVE
 
@@ -26,21 +28,16 @@ if TYPE_CHECKING:
     from backtest.market import Market
 
 
-@dataclass(frozen=True)
-class ColumnName:
+class ColumnName(Declaration):
     kind: ClassVar[type] = str
 
-    def check(self, name: str, value: object, *, where: str) -> str:
+    def read(self, value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise ParameterError(
-                f"{name} must be the name of a column of the market, got {repr_plain(value)}",
-                where=where,
-                cure="write bt.Multiple(2.0, 'atr')",
-            )
+            raise Fault("must be the name of a column of the market")
         return value
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Multiple(Value):
     """A distance of a stop: a multiple of a column of the market.
 
@@ -67,8 +64,6 @@ class Multiple(Value):
     column: Annotated[str, ColumnName()]
     unit: Annotated[str, Choice("price", "fraction")] = "price"
 
-    is_written_plainly: ClassVar[bool] = True
-
     def __str__(self) -> str:
         return f"{self.multiple:g} x {self.column}"
 
@@ -78,40 +73,36 @@ Distance: TypeAlias = Multiple | float | None
 
 
 @dataclass(frozen=True)
-class StopDistance:
+class StopDistance(Declaration):
     """A fraction of a price, or a :class:`Multiple`; also written as the text ``"2*atr"``."""
 
     number: Number
     kind: ClassVar[type] = float
     names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit"})
 
-    def check(self, name: str, value: object, *, where: str) -> Multiple | float:
+    def read(self, value: Any) -> Multiple | float:
         """Return the fraction or the multiple."""
         if isinstance(value, Multiple):
             return value
         if isinstance(value, Mapping):
             return Multiple.from_dict(value)
         if isinstance(value, str):
-            return parse_multiple(name, value, where=where)
-        return self.number.check(name, value, where=where)
+            return parse_multiple(value)
+        return self.number.read(value)
 
     def admits(self, values: FloatArray) -> BoolArray:
         """Return a mask of the fractions that :meth:`check` accepts."""
         return self.number.admits(values)
 
 
-def parse_multiple(name: str, text: str, *, where: str) -> Multiple:
+def parse_multiple(text: str) -> Multiple:
     factor, star, column = text.partition("*")
     try:
         multiple = float(factor)
     except ValueError:
         star, multiple = "", 0.0
     if not star or not column.strip():
-        raise ParameterError(
-            f"{name} must be a fraction, or a multiple of a column, got {repr_plain(text)}",
-            where=where,
-            cure="write 0.05, or '2*atr' for two times the column atr",
-        )
+        raise Fault("must be a fraction, or a multiple of a column such as '2*atr'")
     return Multiple(multiple, column.strip())
 
 

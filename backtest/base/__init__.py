@@ -25,12 +25,29 @@ if TYPE_CHECKING:
     from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_array_twins, make_twin
     from backtest.base.errors import AccountingError, Argument, BacktestError, BandWarning
-    from backtest.base.errors import DataError, Either, InfiniteLeverageWarning, LastPriceWarning
+    from backtest.base.errors import (
+        DataError,
+        Either,
+        Fault,
+        InfiniteLeverageWarning,
+        LastPriceWarning,
+    )
     from backtest.base.errors import NoFillWarning, ParameterError, Phrase, Piece, Place
     from backtest.base.errors import PolicyError, VenueDateWarning, VenueError, WeightWarning
     from backtest.base.errors import describe_fault, did_you_mean, join_phrases, warn_caller
-    from backtest.base.fields import Cost, DatedCost, Declaration, Duration, Flag, FloatSeries, Rate
-    from backtest.base.fields import Text, Timed, Whole, check_names, check_series
+    from backtest.base.fields import (
+        Cost,
+        Currency,
+        DatedCost,
+        Duration,
+        Flag,
+        FloatSeries,
+        Rate,
+        Text,
+        Time,
+        Timed,
+    )
+    from backtest.base.fields import Whole, check_names, read_time, read_timed
     from backtest.base.formula_functions import raise_to
     from backtest.base.frozen_values import FrozenTable, copy_frozen, float_if_single, freeze
     from backtest.base.frozen_values import list_values, name_values, pick_value
@@ -53,8 +70,8 @@ if TYPE_CHECKING:
     from backtest.base.provenance import making_from_json, making_to_json, read_provenance
     from backtest.base.provenance import record_making, recording_command, try_read_provenance
     from backtest.base.provenance import write_provenance
-    from backtest.base.ranges import Choice, Condition, Number, Range, check_number, check_range
-    from backtest.base.ranges import read_range, to_float
+    from backtest.base.ranges import Choice, Condition, Declaration, Number, Range, check_number
+    from backtest.base.ranges import check_range, read_number, read_range, to_float
     from backtest.base.result_folders import damage_error, discard_folder, explain_other_metrics
     from backtest.base.result_folders import hash_file, name_folder, read_json_file, read_manifest
     from backtest.base.result_folders import reading_folder, save_folder, write_folder_manifest
@@ -74,7 +91,8 @@ if TYPE_CHECKING:
     from backtest.base.units import find_currency, format_duration, format_span, format_time
     from backtest.base.units import is_currency, parse_duration, parse_size, to_nanoseconds
     from backtest.base.units import utc_index
-    from backtest.base.values import PartDeclaration, Value, find_declarations
+    from backtest.base.values import AS_TUPLE, Faults, Value, declared, find_declarations
+    from backtest.base.values import name_place
     from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
 
 open_door(__name__)

@@ -26,17 +26,30 @@ class BacktestError(Exception):
         :class:`~backtest.base.errors.Phrase`, from which the command line names flags.
     """
 
-    def __init__(self, problem: str, *, where: str, cure: str) -> None:
+    def __init__(self, problem: str, *, where: str = "", cure: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
         self.where = where
         self.cure = cure
 
     def __str__(self) -> str:
-        return f"{self.problem}\n  where: {self.where}\n  cure:  {self.cure}"
+        where = f"\n  where: {self.where}" if self.where else ""
+        cure = f"\n  cure:  {self.cure}" if self.cure else ""
+        return f"{self.problem}{where}{cure}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), self.problem, where=self.where, cure=self.cure), ()
+
+
+class Fault(ValueError):  # noqa: N818 - a finding; users see a ParameterError
+    """A rule that a value breaks, without the name of what holds it: ``must be at least 0``.
+
+    ``found`` is what was found if that is not the value itself.
+    """
+
+    def __init__(self, rule: str, found: str = "") -> None:
+        super().__init__(rule)
+        self.found = found
 
 
 class DataError(BacktestError):
@@ -181,5 +194,5 @@ class Place(str):
 
 
 def join_phrases(separator: str, texts: Iterable[str]) -> Phrase:
-    different = list(dict.fromkeys(texts))
+    different = list(dict.fromkeys(filter(None, texts)))
     return Phrase(separator.join(["{}"] * len(different)), *different)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import ParameterError, did_you_mean
-from backtest.base.json_values import repr_plain
-from backtest.base.ranges import Number, check_number
-from backtest.base.units import BoolArray, FloatArray, format_time, parse_duration, utc_index
+from backtest.base.errors import Fault, ParameterError, did_you_mean
+from backtest.base.json_values import repr_given
+from backtest.base.ranges import Declaration, Number, read_number
+from backtest.base.units import (
+    BoolArray,
+    FloatArray,
+    format_time,
+    is_currency,
+    parse_duration,
+    to_nanoseconds,
+    utc_index,
+)
 
 if TYPE_CHECKING:
     FloatSeries: TypeAlias = pd.Series[float]
@@ -21,13 +29,6 @@ else:
     FloatSeries = pd.Series
 Rate: TypeAlias = float | FloatSeries
 Cost: TypeAlias = float | FloatSeries | str
-
-
-class Declaration(Protocol):
-    kind: ClassVar[type]
-
-    def check(self, name: str, value: object, *, where: str) -> object:
-        """Return the value in its declared type, or raise a ParameterError."""
 
 
 def check_names(
@@ -63,71 +64,92 @@ COST = Number(0, 1, open_high=True)
 
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Declaration):
     low: int
     kind: ClassVar[type] = int
 
-    def check(self, name: str, value: object, *, where: str) -> int:
-        number = float(check_number(name, value, where=where))
+    def read(self, value: Any) -> int:
+        number = float(read_number(value))
         if math.isfinite(number):
-            check_number(name, value, where=where, whole=True)
-        return int(Number(self.low).check(name, value, where=where))
+            read_number(value, whole=True)
+        return int(Number(self.low).read(value))
 
     def admits(self, values: FloatArray) -> BoolArray:
         is_whole: BoolArray = values == np.rint(values)
         return Number(self.low).admits(values) & is_whole
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(Declaration):
     kind: ClassVar[type] = bool
 
-    def check(self, name: str, value: object, *, where: str) -> bool:
+    def read(self, value: Any) -> bool:
         if not isinstance(value, bool | np.bool_):
-            raise ParameterError(
-                f"{name} must be True or False, got {repr_plain(value)}",
-                where=where,
-                cure="write True or False",
-            )
+            raise Fault("must be True or False")
         return bool(value)
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(Declaration):
     kind: ClassVar[type] = str
 
-    def check(self, name: str, value: object, *, where: str) -> str:
+    def read(self, value: Any) -> str:
         if not isinstance(value, str) or not value:
-            raise ParameterError(
-                f"{name} must be text, got {repr_plain(value)}",
-                where=where,
-                cure=f"give {name} as text",
-            )
+            raise Fault("must be text")
         return value
 
 
-@dataclass(frozen=True)
-class Duration:
+class Currency(Declaration):
     kind: ClassVar[type] = str
 
-    def check(self, name: str, value: object, *, where: str) -> str:  # noqa: ARG002 - as the others
-        parse_duration(value if isinstance(value, str) else repr_plain(value), where=where)
+    def read(self, value: Any) -> str:
+        if not is_currency(value):
+            raise Fault("must be a currency in capital letters, 'USDT' for example")
+        return str(value)
+
+
+class Duration(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        try:
+            parse_duration(value if isinstance(value, str) else "", where="")
+        except ParameterError:
+            raise Fault("must be a duration such as '60s' or '7d'") from None
+        return str(value)
+
+
+def read_time(value: Any) -> int:
+    """Return a time as UTC nanoseconds."""
+    try:
+        return to_nanoseconds(value, where="")
+    except ParameterError:
+        raise Fault("must be a time such as '2021-05-19' or '2021-05-19T12:00' (UTC)") from None
+
+
+class Time(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        read_time(value)
         return str(value)
 
 
 @dataclass(frozen=True)
-class Timed:
+class Timed(Declaration):
     number: Number
     constant: bool = True
     kind: ClassVar[type] = float
 
-    def check(self, name: str, value: object, *, where: str) -> Rate:
+    def read(self, value: Any) -> Rate:
         if self.constant and not isinstance(value, pd.Series):
-            return self.number.check(name, value, where=where)
-        series = check_series(name, value, where=where)
+            return self.number.read(value)
+        series = read_timed(value)
         for position in (int(series.argmin()), int(series.argmax())):
-            place = f"{where}, at {_format(series.index, position)}"
-            self.number.check(name, float(series.iloc[position]), where=place)
+            number = float(series.iloc[position])
+            try:
+                self.number.read(number)
+            except Fault as fault:
+                found = f"{repr_given(number)} at {_format(series.index, position)}"
+                raise Fault(str(fault), found) from None
         return series
 
     def admits(self, values: FloatArray) -> BoolArray:
@@ -135,19 +157,16 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class DatedCost:
+class DatedCost(Declaration):
     number: Number
     kind: ClassVar[type] = float
 
-    def check(self, name: str, value: object, *, where: str) -> Cost:
+    def read(self, value: Any) -> Cost:
         if not isinstance(value, str):
-            return Timed(self.number).check(name, value, where=where)
+            return Timed(self.number).read(value)
         if not value.strip() or is_number_text(value):
-            raise ParameterError(
-                f"{name} must be a number, a series by UTC time or the name of a column of the "
-                f"market, got {repr_plain(value)}",
-                where=where,
-                cure=f"write {name}=0.0005, or the name of a column: {name}='spread'",
+            raise Fault(
+                "must be a number, a series by UTC time or the name of a column of the market"
             )
         return value
 
@@ -163,78 +182,49 @@ def is_number_text(text: str) -> bool:
     return True
 
 
-def check_series(
-    name: str, series: object, *, where: str, may_be_infinite: bool = False
-) -> FloatSeries:
+def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
     """Return a read-only copy of a series of numbers by UTC time, to the nanosecond."""
-    if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
-        found = (
-            repr_plain(series) if not isinstance(series, pd.Series) else type(series.index).__name__
-        )
-        raise ParameterError(
-            f"{name} must be a series indexed by UTC time, got {found}",
-            where=where,
-            cure="give pd.Series(values, index=pd.DatetimeIndex(times, tz='UTC'))",
-        )
+    if not isinstance(series, pd.Series):
+        raise Fault("must be a series indexed by UTC time")
+    if not isinstance(series.index, pd.DatetimeIndex):
+        raise Fault("must be a series indexed by UTC time", type(series.index).__name__)
     if series.empty:
-        raise ParameterError(
-            f"{name} must have at least one value, got an empty series",
-            where=where,
-            cure=f"leave {name} out",
-        )
-    times = _check_times(name, series.index, where=where)
-    values = _check_values(name, series, where=where, may_be_infinite=may_be_infinite)
+        raise Fault("must have at least one value", "an empty series")
+    times = _read_times(series.index)
+    values = _read_values(series, may_be_infinite=may_be_infinite)
     times.flags.writeable = False
     values.flags.writeable = False
-    return pd.Series(values, index=utc_index(times), name=name, copy=False)
+    return pd.Series(values, index=utc_index(times), copy=False)
 
 
-def _check_times(name: str, index: pd.DatetimeIndex, *, where: str) -> np.ndarray:
+def _read_times(index: pd.DatetimeIndex) -> np.ndarray:
     if index.tz is None:
-        raise ParameterError(
-            f"{name} must be indexed by UTC time, got a series without a time zone",
-            where=where,
-            cure="set the time zone of its index, for example series.tz_localize('UTC')",
+        raise Fault(
+            "must be indexed by UTC time, for example by series.tz_localize('UTC')",
+            "a series without a time zone",
         )
     try:
         times = np.array(index.as_unit("ns").asi8)
-    except pd.errors.OutOfBoundsDatetime as error:
-        raise ParameterError(
-            f"{name} must be indexed by times from 1678 to 2261, got one up to {index.max()}",
-            where=where,
-            cure="correct the times that are out of range",
-        ) from error
+    except pd.errors.OutOfBoundsDatetime:
+        raise Fault("must be indexed by times from 1678 to 2261", f"{index.max()}") from None
     wrong = np.flatnonzero(index.isna() | np.append(False, np.diff(times) <= 0))
     if wrong.size:
-        raise ParameterError(
-            f"{name} must be indexed by times that increase strictly, got {index[wrong[0]]} "
-            f"in row {wrong[0]}",
-            where=where,
-            cure="sort it (series.sort_index()) and keep one value per time",
-        )
+        found = f"{index[wrong[0]]} in row {wrong[0]}"
+        raise Fault("must be indexed by times that increase strictly", found)
     return times
 
 
-def _check_values(
-    name: str, series: FloatSeries, *, where: str, may_be_infinite: bool
-) -> np.ndarray:
+def _read_values(series: FloatSeries, *, may_be_infinite: bool) -> np.ndarray:
     is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
     if not is_number or pd.api.types.is_complex_dtype(series):
-        raise ParameterError(
-            f"{name} must hold numbers, got a series of {series.dtype}",
-            where=where,
-            cure="convert it: series.astype(float)",
-        )
+        raise Fault("must hold numbers", f"a series of {series.dtype}")
     # Adding 0.0 copies, and turns -0.0 into 0.0 so that equal series have equal bytes.
     values = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0
     wrong = np.flatnonzero(np.isnan(values) if may_be_infinite else ~np.isfinite(values))
     if wrong.size:
-        raise ParameterError(
-            f"{name} must be {'numbers' if may_be_infinite else 'finite'}, "
-            f"got {values[wrong[0]]} in {wrong.size} of {values.size} rows",
-            where=f"{where}, first at {_format(series.index, int(wrong[0]))}",
-            cure="fill or drop those rows",
-        )
+        found = f"{values[wrong[0]]} in {wrong.size} of {values.size} rows, first at "
+        found += _format(series.index, int(wrong[0]))
+        raise Fault(f"must be {'numbers' if may_be_infinite else 'finite'}", found)
     return values
 
 

@@ -4,23 +4,61 @@ from __future__ import annotations
 
 import math
 import numbers
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import numpy as np
+from pydantic_core import PydanticCustomError, core_schema
 
 from backtest.base.checked_calls import checked, checked_fields
-from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.errors import BacktestError, Fault, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
 from backtest.base.units import BoolArray, FloatArray
 
 Condition: TypeAlias = "tuple[str, object] | None"
 
 
+def explain_fault(name: str, fault: Fault, value: object, where: str) -> ParameterError:
+    found = fault.found or repr_given(value)
+    return ParameterError(f"{name} {fault}, got {found}", where=where)
+
+
+class Declaration(ABC):
+    """What a field or an argument may hold, written as ``Annotated[float, declaration]``."""
+
+    kind: ClassVar[type] = object
+
+    @abstractmethod
+    def read(self, value: Any) -> Any:
+        """Return a value as it is held, or raise a Fault."""
+
+    def check(self, name: str, value: object, *, where: str = "") -> Any:
+        """Return the value as it is held, or raise a ParameterError."""
+        try:
+            return self.read(value)
+        except Fault as fault:
+            raise explain_fault(name, fault, value, where) from None
+
+    def __get_pydantic_core_schema__(self, source: Any, _: Any) -> core_schema.CoreSchema:
+        schema = core_schema.no_info_plain_validator_function(self._read_field)
+        is_optional = source is Any or type(None) in get_args(source)
+        return core_schema.nullable_schema(schema) if is_optional else schema
+
+    def _read_field(self, value: Any) -> Any:
+        try:
+            return self.read(value)
+        except Fault as fault:
+            rule, found = str(fault), fault.found
+        except BacktestError as error:  # of a value inside: it has all of its own faults
+            raise PydanticCustomError("inner", "{text}", {"text": error.problem}) from None
+        raise PydanticCustomError("rule", "{rule}", {"rule": rule, "found": found})
+
+
 @checked_fields
 @dataclass(frozen=True, repr=False)
-class Range:
+class Range(Declaration):
     """Numbers from ``low`` to ``high``, both included.
 
     Parameters
@@ -60,7 +98,16 @@ class Range:
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (f" {self.unit}" if self.unit else "")
 
-    def check(self, name: str, value: object, *, where: str, whole: bool = False) -> float | int:
+    def read(self, value: Any, *, whole: bool = False) -> float | int:
+        """Return the number, or raise a Fault."""
+        number = read_number(value, whole=whole)
+        if not self.low <= number <= self.high:
+            raise Fault(f"must be {self}")
+        return number
+
+    def check(
+        self, name: str, value: object, *, where: str = "", whole: bool = False
+    ) -> float | int:
         """Return the value as a number inside the range.
 
         Raises
@@ -68,14 +115,10 @@ class Range:
         ParameterError
             If it is not a number, not whole where ``whole``, NaN, or out of range.
         """
-        number = check_number(name, value, where=where, whole=whole)
-        if not self.low <= number <= self.high:
-            raise ParameterError(
-                f"{name} must be {self}, got {repr_given(value)}",
-                where=where,
-                cure=f"choose a value from {self.low:g} to {self.high:g}",
-            )
-        return number
+        try:
+            return self.read(value, whole=whole)
+        except Fault as fault:
+            raise explain_fault(name, fault, value, where) from None
 
     @checked
     def admits(self, values: FloatArray) -> BoolArray:
@@ -94,7 +137,7 @@ class Range:
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Choice:
+class Choice(Declaration):
     """One of a few named options; ``when`` is that of :class:`Range`."""
 
     options: tuple[str, ...] = field(default=())
@@ -115,7 +158,14 @@ class Choice:
     def __str__(self) -> str:
         return ", ".join(self.options)
 
-    def check(self, name: str, value: object, *, where: str, whole: bool = False) -> str:  # noqa: ARG002 - one signature with Range
+    def read(self, value: Any) -> str:
+        """Return the option, or raise a Fault."""
+        if not isinstance(value, str) or value not in self.options:  # a series has no truth value
+            found = repr_given(value) + did_you_mean(value, self.options)
+            raise Fault(f"must be {'one of ' * (len(self.options) > 1)}{self}", found)
+        return str(value)
+
+    def check(self, name: str, value: object, *, where: str = "", whole: bool = False) -> str:  # noqa: ARG002 - one signature with Range
         """Return the option.
 
         Raises
@@ -123,14 +173,7 @@ class Choice:
         ParameterError
             If it is not one of the options.
         """
-        if not isinstance(value, str) or value not in self.options:  # a series has no truth value
-            raise ParameterError(
-                f"{name} must be one of {self}, got {repr_given(value)}"
-                + did_you_mean(value, self.options),
-                where=where,
-                cure=f"choose one of {self}",
-            )
-        return str(value)
+        return str(super().check(name, value, where=where))
 
     def invalid(self, *, whole: bool = False) -> Iterator[object]:  # noqa: ARG002 - as check
         """Yield values that :meth:`check` rejects."""
@@ -144,17 +187,19 @@ def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
         raise ParameterError(error.problem, where=where, cure=error.cure) from error
 
 
-def check_number(name: str, value: object, *, where: str, whole: bool = False) -> float | int:
-    kind = "a whole number" if whole else "a number"
+def read_number(value: object, *, whole: bool = False) -> float | int:
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = to_float(value) if real else math.nan
     if math.isnan(number) or (whole and not number.is_integer()):
-        raise ParameterError(
-            f"{name} must be {kind}, got {repr_given(value)}",
-            where=where,
-            cure=f"give {name} as {kind}",
-        )
+        raise Fault(f"must be {'a whole number' if whole else 'a number'}")
     return int(number) if whole else number
+
+
+def check_number(name: str, value: object, *, where: str = "", whole: bool = False) -> float | int:
+    try:
+        return read_number(value, whole=whole)
+    except Fault as fault:
+        raise explain_fault(name, fault, value, where) from None
 
 
 def to_float(value: object) -> float:
@@ -165,7 +210,7 @@ def to_float(value: object) -> float:
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Declaration):
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
@@ -179,22 +224,14 @@ class Number:
         texts = ((lower, self.low), (upper, self.high))
         return " and ".join(text for text, bound in texts if math.isfinite(bound)) or "finite"
 
-    def check(self, name: str, value: object, *, where: str) -> float:
-        number = float(check_number(name, value, where=where))
+    def read(self, value: Any) -> float:
+        number = float(read_number(value))
         over = number > self.low if self.open_low else number >= self.low
         under = number < self.high if self.open_high else number <= self.high
         if not (over and under):
-            raise ParameterError(
-                f"{name} must be {self}, got {repr_given(value)}",
-                where=where,
-                cure=f"choose a value that is {self}",
-            )
+            raise Fault(f"must be {self}")
         if math.isinf(number) and not self.may_be_infinite:
-            raise ParameterError(
-                f"{name} must be finite, got {value!r}",
-                where=where,
-                cure=f"give {name} as a finite number",
-            )
+            raise Fault("must be finite")
         return number
 
     def admits(self, values: FloatArray) -> BoolArray:
@@ -207,7 +244,7 @@ def check_range(
     name: str,
     value: object,
     *,
-    where: str,
+    where: str = "",
     low: float = -math.inf,
     high: float = math.inf,
     open_low: bool = False,
@@ -217,4 +254,4 @@ def check_range(
     if type(value) is float and low < value < high:  # the usual case, at once
         return value
     allowed = Number(low, high, open_low, open_high, may_be_infinite=True)
-    return allowed.check(name, value, where=where)
+    return float(allowed.check(name, value, where=where))

@@ -1,70 +1,127 @@
-"""The base class of frozen values such as Venue and Account."""
+"""Declared values such as Venue and Account: frozen, checked whole, compared by their content.
+
+A class is declared once: its fields with their types, and the rules between them in ``faults``.
+All faults of a value come as one ParameterError with a line each, ``account.band: must be at least
+0, got -1``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, replace
-from functools import cache, partial
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import cache, partial, wraps
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Self,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 import numpy as np
 import pandas as pd
+from pydantic_core import (
+    ArgsKwargs,
+    InitErrorDetails,
+    PydanticCustomError,
+    ValidationError,
+    core_schema,
+)
 
-from backtest.base.checked_calls import checked, checked_only
-from backtest.base.errors import BacktestError, ParameterError, join_phrases
-from backtest.base.fields import Declaration, FloatSeries, check_names
+from backtest.base.checked_calls import checked
+from backtest.base.errors import ParameterError, did_you_mean
+from backtest.base.fields import FloatSeries
 from backtest.base.frozen_values import FrozenTable
-from backtest.base.json_values import repr_plain
+from backtest.base.json_values import repr_given
+from backtest.base.ranges import Declaration
 from backtest.base.units import SECOND, IntArray
 
+Faults: TypeAlias = Iterator[tuple[str, str]]
+"""Dotted names of fields, and the rule that each breaks: ``"tiers.1.volume", "must be ..."``."""
+V = TypeVar("V", bound="Value")
+MOST_LINES = 12
+"""Faults that an error lists; the brackets of a venue may break one rule each."""
+FORMS = {"inf": math.inf, "-inf": -math.inf}
 
-@dataclass(frozen=True, eq=False, repr=False)
+
+class AsTuple:
+    """Mark of a field that holds any sequence as a tuple."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_after_validator_function(tuple, handler(source))
+
+
+AS_TUPLE = AsTuple()
+
+
+@overload
+def declared(cls: type[V], /) -> type[V]: ...
+@overload
+def declared(*, kw_only: bool) -> Callable[[type[V]], type[V]]: ...
+@dataclass_transform(frozen_default=True, eq_default=False)
+def declared(cls: type[V] | None = None, /, *, kw_only: bool = False) -> Any:
+    """Make a class of fields a frozen dataclass that pydantic checks."""
+    if cls is None:
+        return partial(_declare, kw_only=kw_only)
+    return _declare(cls, kw_only=kw_only)
+
+
+def _declare(cls: type[V], *, kw_only: bool) -> type[V]:
+    made: Any = dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
+    order = made.__init__
+
+    @wraps(order)
+    def __init__(self: V, *args: Any, **given: Any) -> None:  # noqa: N807 - of the class
+        try:
+            find_validator(made).validate_python(ArgsKwargs(args, given), self_instance=self)
+        except ValidationError as error:
+            raise explain(error, made) from None
+
+    made.__init__ = __init__
+    return made  # type: ignore[no-any-return]
+
+
+@cache
+def find_validator(cls: type[Any]) -> Any:
+    """Return what reads a class from arguments or a table; it is built at the first use."""
+    from pydantic import TypeAdapter  # noqa: PLC0415 - loads much
+
+    return TypeAdapter(cls).validator
+
+
 class Value:
     """A frozen dataclass that is checked, equal, hashed, printed and stored by its content.
 
-    A field declared as ``Annotated[type, declaration]`` is checked by the declaration; one whose
-    default is None may be None. A field that is a Value, or a sequence of them, is a part. A
-    declaration with a true ``is_table`` reads a table of names itself.
+    A field declared as ``Annotated[type, declaration]`` is read by the declaration. A field that is
+    a Value may be given as a table of its fields.
     """
 
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "arbitrary_types_allowed": True}
     _omitted: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are stored only if they are not at their default.
-
-    Fields of later versions are, so that what earlier ones stored stays the same data.
-    """
-    _refused: ClassVar[Mapping[str, tuple[str, str]]] = {}
-    """Names that are no fields: why, and the cure."""
-    _needed: ClassVar[Mapping[str, tuple[str, str]]] = {}
-    """Fields that have no default: why, and the cure."""
-
-    is_written_plainly: ClassVar[bool] = False
-    """Whether a field that may hold this value may also hold a number or a text."""
-
-    def __new__(cls, *args: object, **content: object) -> Self:
-        names = [each.name for each in fields(cls)]
-        if args and fields(cls)[0].kw_only:
-            raise ParameterError(
-                f"{cls.__name__} takes keyword arguments only, got {repr_plain(args[0])}",
-                where=f"{cls.__name__}(...)",
-                cure=f"write {cls.__name__}({names[0]}=...)",
-            )
-        given = dict(zip(names, args, strict=False)) | content
-        _check_names(cls, given, where=f"{cls.__name__}(...)")
-        return super().__new__(cls)
+    """Fields that are stored only if they are not at their default."""
+    _refused: ClassVar[Mapping[str, str]] = {}
+    """Names that are no fields, and why."""
 
     def __post_init__(self) -> None:
-        declarations = find_declarations(type(self))  # type: ignore[arg-type] # classes do hash
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in declarations and not (value is None and each.default is None):
-                where = f"{type(self).__name__}.{each.name}"
-                settled = declarations[each.name].check(each.name, value, where=where)
-                self._set_fields(**{each.name: settled})
-        self._check_rules()
+        found = [make_fault(name, rule, self) for name, rule in self.faults()]
+        if found:
+            raise ValidationError.from_exception_data(type(self).__name__, found)
+        self._settle()
 
-    def _check_rules(self) -> None:
-        """Check rules that involve more than one field."""
+    def faults(self) -> Faults:
+        """Yield each broken rule between fields: the dotted name of a field, and the rule."""
+        yield from ()
+
+    def _settle(self) -> None:
+        """Set fields that follow from others, once the rules hold."""
 
     def _set_fields(self, **checked: object) -> None:
         for name, value in checked.items():
@@ -80,7 +137,7 @@ class Value:
         return hash((type(self).__name__, *map(_hashable, _content(self).values())))
 
     def __repr__(self) -> str:
-        shown = (each for each in fields(self) if not _is_default(each, getattr(self, each.name)))
+        shown = (each for each in _fields(self) if not _is_default(each, getattr(self, each.name)))
         parts = (f"{each.name}={_text(getattr(self, each.name))}" for each in shown)
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -98,7 +155,7 @@ class Value:
         """
         unset = {
             each.name
-            for each in fields(self)
+            for each in _fields(self)
             if each.name in self._omitted and _is_default(each, getattr(self, each.name))
         }
         content = _content(self).items()
@@ -109,7 +166,6 @@ class Value:
         }
 
     @classmethod
-    @checked_only("where")
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
         """Return the value that :meth:`to_dict` wrote; nothing in the data is executed.
 
@@ -118,30 +174,24 @@ class Value:
         data : Mapping
             One entry per field; absent ones take their defaults.
         where : str
-            The file and table the data come from, for error messages.
+            The dotted name of the table for messages. Default: the name of the class.
 
         Raises
         ------
-        ParameterError, VenueError
-            If an entry is unknown, missing, of the wrong shape, or breaks a rule of the value.
+        ParameterError
+            If an entry is unknown, missing, of the wrong shape, or breaks a rule of the value. All
+            faults are listed.
         """
-        place = where or cls.__name__
-        _check_names(cls, data, where=place)
-        parts = _find_parts(cls)  # type: ignore[arg-type] # classes do hash
-        tables = _find_tables(cls)  # type: ignore[arg-type]
-        content = {
-            name: entry
-            if name in tables
-            else _read(entry, part=parts.get(name), where=f"{place}.{name}")
-            for name, entry in data.items()
-        }
+        if not isinstance(data, Mapping):
+            names = ", ".join(each.name for each in _fields(cls))
+            raise ParameterError(
+                f"{where or name_place(cls)}: must be a table of {names}, got {repr_given(data)}"
+            )
+        content = {str(name): read_plain(entry) for name, entry in data.items()}
         try:
-            return cls(**content)
-        except BacktestError as error:
-            if not where:
-                raise
-            found = f"{where}: {error.where}"
-            raise type(error)(error.problem, where=found, cure=error.cure) from error
+            return find_validator(cls).validate_python(content)  # type: ignore[no-any-return, arg-type]
+        except ValidationError as error:
+            raise explain(error, cls, where) from None
 
     @checked
     def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
@@ -157,103 +207,159 @@ class Value:
 
         Raises
         ------
-        ParameterError, VenueError
+        ParameterError
             If a name is unknown or given twice, or a value breaks a rule.
         """
-        where = f"{type(self).__name__}.override"
         nested: dict[str, Any] = {}
         for name, entry in [*(changes or {}).items(), *groups.items()]:
-            _put(nested, str(name).split("."), entry, where=where)
-        return _override(self, nested, where=where)
+            _put(nested, str(name).split("."), entry)
+        try:
+            content = {**_content(self), **_merge(self, nested)}
+            return find_validator(type(self)).validate_python(content)  # type: ignore[no-any-return, arg-type]
+        except ValidationError as error:
+            raise explain(error, type(self)) from None
 
 
-_V = TypeVar("_V", bound=Value)
-
-
-def _put(nested: dict[str, Any], names: list[str], entry: Any, *, where: str) -> None:
+def _put(nested: dict[str, Any], names: list[str], entry: Any) -> None:
     head, rest = names[0], names[1:]
     below = nested.setdefault(head, {}) if rest or isinstance(entry, Mapping) else None
     if not rest and below is None and head not in nested:
         nested[head] = entry
     elif isinstance(below, dict) and rest:
-        _put(below, rest, entry, where=where)
+        _put(below, rest, entry)
     elif isinstance(below, dict) and not set(below) & set(entry):
         below.update(entry)
     else:
-        raise ParameterError(
-            f"each field can be changed once, {head!r} was given twice",
-            where=where,
-            cure="give each name once, in one of its forms",
-        )
+        raise ParameterError(f"{head}: must be changed once, was given twice")
 
 
-def _override(value: _V, changes: Mapping[str, Any], *, where: str) -> _V:
-    _check_names(type(value), {**_content(value), **changes}, where=where)
-    parts = _find_parts(type(value))  # type: ignore[arg-type] # classes do hash
-    tables = _find_tables(type(value))  # type: ignore[arg-type]
-    content: dict[str, Any] = {}
+def _merge(held: object, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes with the content that they leave in parts and in tables of names."""
+    if isinstance(held, Value):
+        changes = held._complete_changes(dict(changes))
+    old, merged = _entries(held), {}
     for name, entry in changes.items():
-        place, held = f"{where}, {name}", getattr(value, name)
-        if name in tables:
-            is_change = isinstance(entry, Mapping) and isinstance(held, Mapping)
-            content[name] = {**held, **entry} if is_change else entry
-        elif isinstance(held, Value) and isinstance(entry, Mapping):
-            content[name] = _override(held, entry, where=place)
-        elif isinstance(entry, Mapping) or (name in parts and _is_plain(entry)):
-            content[name] = _read(entry, part=parts.get(name), where=place)
-        else:
-            content[name] = entry
-    return replace(value, **value._complete_changes(content))
+        below = old.get(name)
+        is_part = isinstance(entry, Mapping) and isinstance(below, Value | FrozenTable)
+        merged[name] = {**_entries(below), **_merge(below, entry)} if is_part else read_plain(entry)
+    return merged
 
 
-def _is_plain(entry: object) -> bool:
-    return isinstance(entry, list | tuple) and any(isinstance(each, Mapping) for each in entry)
+def _entries(held: object) -> dict[str, Any]:
+    if isinstance(held, Value):
+        return _content(held)
+    return dict(held) if isinstance(held, FrozenTable) else {}
+
+
+def _fields(value: object) -> tuple[Field[Any], ...]:
+    return fields(value)  # type: ignore[arg-type] # every class of values is declared
 
 
 def _content(value: Value) -> dict[str, Any]:
-    return {each.name: getattr(value, each.name) for each in fields(value)}
+    return {each.name: getattr(value, each.name) for each in _fields(value)}
 
 
-@dataclass(frozen=True)
-class PartDeclaration:
-    of: type[Value]
-    kind: ClassVar[type] = object
+# ----- faults -----
 
-    def check(self, name: str, value: object, *, where: str) -> Value:
-        if not isinstance(value, self.of):
-            raise ParameterError(
-                f"{name} must be a {self.of.__name__}, got {repr_plain(value)}",
-                where=where,
-                cure=f"give {name}={self.of.__name__}(...)",
-            )
-        return value
+
+def make_fault(name: str, rule: str, owner: object) -> InitErrorDetails:
+    """Return a broken rule in the form in which pydantic lists faults."""
+    place = tuple(int(each) if each.isdigit() else each for each in name.split("."))
+    value: Any = owner
+    for each in place:
+        is_inside = isinstance(value, Mapping | Sequence)
+        value = value[each] if is_inside else getattr(value, str(each))
+    problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
+    return InitErrorDetails(type=problem, loc=place, input=value)
+
+
+def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
+    """Return all faults of a value as one error, a line each."""
+    found = (explain_one(each, cls, where) for each in error.errors(include_url=False))
+    lines = list(dict.fromkeys(found))
+    more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+    return ParameterError("\n".join(lines[:MOST_LINES] + more))
+
+
+def explain_one(fault: Any, cls: type[Any], where: str) -> str:
+    place = list(fault["loc"])
+    names = [each.name for each in _fields(cls)]
+    if place and isinstance(place[0], int) and place[0] < len(names):
+        place[0] = names[place[0]]  # given by its position
+    if fault["type"] == "unexpected_positional_argument":
+        place = []
+    base = ".".join(map(str, [where or name_place(cls), *place]))
+    if fault["type"] == "inner":
+        lines = fault["ctx"]["text"].splitlines()
+        return "\n".join(INNER.sub(rf"{base}\1: ", each) or each for each in lines)
+    rule, found = find_rule(fault, cls, place)
+    return f"{base}: {rule}{found and f', got {found}'}"
+
+
+INNER = re.compile(r"^\w+((?:\.\w+)*): ")
+"""The place of a fault in a value that a declaration reads: its class, and fields below it."""
+
+
+def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str, str]:
+    """Return the rule of a fault, and what was found; empty where that says nothing."""
+    owner = find_owner(cls, place[:-1])
+    context, found = fault.get("ctx", {}), repr_given(fault["input"])
+    match fault["type"]:
+        case "rule":
+            return fault["msg"], context.get("found") or found
+        case "unexpected_keyword_argument":
+            name, known = str(place[-1]), [each.name for each in _fields(owner)]
+            near = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+            return owner._refused.get(name) or f"{owner.__name__} has no such field{near}", ""
+        case "unexpected_positional_argument":
+            first = _fields(cls)[0]
+            if first.kw_only:
+                return f"takes no values by position: write {cls.__name__}({first.name}=...)", found
+            return f"takes {len(_fields(cls))} values by position", found
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return "is needed", ""
+        case "dataclass_type":
+            kind = context["class_name"]
+            article = "an" if kind[0] in "AEIO" else "a"
+            return f"must be {article} {kind} or a table of its fields", found
+        case "is_instance_of" | "sequence_str":
+            return "must be a list", found
+    return str(fault["msg"]).replace("Input should be", "must be"), found
+
+
+def name_place(cls: type[Any]) -> str:
+    """Return the name of a class as in a table of settings: ``fee_tier`` of ``FeeTier``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+
+def find_owner(cls: type[Any], place: Sequence[object]) -> type[Any]:
+    for name in place:
+        cls = _find_parts(cls).get(str(name), cls)  # type: ignore[arg-type] # classes do hash
+    return cls
+
+
+# ----- fields -----
 
 
 @cache
-def find_declarations(cls: type[Value]) -> dict[str, Declaration]:
-    found: dict[str, Declaration] = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        if get_origin(hint) is Annotated:
-            found[name] = hint.__metadata__[0]
-        elif isinstance(hint, type) and issubclass(hint, Value):
-            found[name] = PartDeclaration(hint)
-    return found
-
-
-@cache
-def _find_parts(cls: type[Value]) -> dict[str, type[Value]]:
-    hints = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(cls).items()}
+def find_declarations(cls: type[Any]) -> dict[str, Declaration]:
+    """Return the declarations of the fields of a class, without those of its parts."""
+    hints = get_type_hints(cls, include_extras=True)
     return {
-        name: hint
+        name: hint.__metadata__[0]
         for name, hint in hints.items()
-        if isinstance(hint, type) and issubclass(hint, Value)
+        if get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Declaration)
     }
 
 
 @cache
-def _find_tables(cls: type[Value]) -> frozenset[str]:
-    found = find_declarations(cls)  # type: ignore[arg-type]
-    return frozenset(name for name, each in found.items() if getattr(each, "is_table", False))
+def _find_parts(cls: type[Any]) -> dict[str, type[Value]]:
+    return {
+        name: part
+        for name, hint in get_type_hints(cls).items()
+        for part in (hint, *get_args(hint))
+        if isinstance(part, type) and issubclass(part, Value)
+    }
 
 
 def _is_same(one: object, other: object) -> bool:
@@ -268,6 +374,9 @@ def _hashable(value: object) -> object:
     if isinstance(value, pd.Series):
         return (_nanoseconds(value).tobytes(), value.to_numpy().tobytes())
     return value
+
+
+# ----- plain data -----
 
 
 def _nanoseconds(series: FloatSeries) -> IntArray:
@@ -303,74 +412,28 @@ def _plain(value: object) -> object:
     return value
 
 
-def _check_names(cls: type[Value], data: object, *, where: str) -> None:
-    known = [each.name for each in fields(cls)]
-    if not isinstance(data, Mapping):
-        raise ParameterError(
-            f"a {cls.__name__} must be a table of its fields, got {repr_plain(data)}",
-            where=where,
-            cure=f"give a table with {', '.join(known)}",
-        )
-    for name in cls._refused.keys() & data.keys():
-        reason, cure = cls._refused[name]
-        raise ParameterError(f"{reason}, got {name}={data[name]!r}", where=where, cure=cure)
-    needed = [each.name for each in fields(cls) if each.default is MISSING]
-    explained = [name for name in needed if name in cls._needed and name not in data]
-    rest = [name for name in needed if name not in explained]
-    check_names(cls.__name__, data, known, rest, where=where)
-    for name in explained:
-        reason, cure = cls._needed[name]
-        raise ParameterError(f"{cls.__name__} needs {name}: {reason}", where=where, cure=cure)
-
-
-def _read(entry: object, *, part: type[Value] | None, where: str) -> object:
-    if part is not None and (isinstance(entry, Mapping) or not part.is_written_plainly):
-        if isinstance(entry, list | tuple):
-            return _read_all(entry, part=part, where=where)
-        return part.from_dict(entry, where=where)  # type: ignore[arg-type] # checked there
+def read_plain(entry: Any) -> Any:
+    """Return data of TOML or JSON with series and infinities in the place of their texts."""
     if isinstance(entry, Mapping):
-        if not {"time", "value", "times", "values"} & set(entry):  # a table of names
-            return FrozenTable({k: _read(v, part=None, where=where) for k, v in entry.items()})
-        return _read_series(entry, where=where)
-    return float(str(entry)) if entry in ("inf", "-inf") else entry
+        if {"time", "value"} == set(entry):
+            return read_series(entry)
+        return {name: read_plain(each) for name, each in entry.items()}
+    if isinstance(entry, list | tuple) and not hasattr(entry, "_fields"):
+        return type(entry)(map(read_plain, entry))
+    return FORMS.get(entry, entry) if isinstance(entry, str) else entry
 
 
-def _read_all(entries: Sequence[Any], *, part: type[Value], where: str) -> tuple[Value, ...]:
-    found: list[Value] = []
-    errors: list[BacktestError] = []
-    for position, entry in enumerate(entries):
-        try:
-            found.append(part.from_dict(entry, where=f"{where}[{position}]"))
-        except BacktestError as error:
-            errors.append(error)
-    if errors:
-        raise type(errors[0])(
-            "\n".join(error.problem for error in errors),
-            where="; ".join(error.where for error in errors),
-            cure=join_phrases("; ", [error.cure for error in errors]),
-        )
-    return tuple(found)
-
-
-def _read_series(entry: Mapping[str, Any], *, where: str) -> FloatSeries:
-    times: Any = entry.get("time")
-    values: Any = entry.get("value")
+def read_series(entry: Mapping[str, Any]) -> FloatSeries:
+    times, values = entry["time"], entry["value"]
     are_lists = isinstance(times, list) and isinstance(values, list)
-    if set(entry) != {"time", "value"} or not are_lists or len(times) != len(values):
+    if not are_lists or len(times) != len(values):
         raise ParameterError(
             "a series must be a table of two lists of one length, time and value, "
-            f"got {dict(entry)!r:.80}",
-            where=where,
-            cure="write time = ['2021-05-19T00:00:00Z'] and value = [0.05]",
+            f"got {dict(entry)!r:.80}"
         )
     try:
         index = pd.DatetimeIndex(pd.to_datetime(times, utc=True, format="ISO8601"))
     except (ValueError, TypeError) as error:
-        raise ParameterError(
-            f"the times of a series must be readable, got: {error}",
-            where=where,
-            cure="write times as '2021-05-19T00:00:00Z'",
-        ) from error
-    numbers = [float(each) if each in ("inf", "-inf") else each for each in values]
-    series: FloatSeries = pd.Series(numbers, index=index)
+        raise ParameterError(f"the times of a series must be readable, got: {error}") from error
+    series: FloatSeries = pd.Series([read_plain(each) for each in values], index=index)
     return series

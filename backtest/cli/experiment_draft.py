@@ -115,5 +115,5 @@ def located(where: str) -> Iterator[None]:
     try:
         yield
     except BacktestError as error:
-        place = f"{where}: {error.where}"
+        place = ": ".join(filter(None, [where, error.where]))
         raise type(error)(error.problem, where=place, cure=error.cure) from error

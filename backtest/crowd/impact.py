@@ -8,12 +8,11 @@ positive if it is sold. The fall is a fraction of that price.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from backtest.base import ParameterError, Value, check_range, repr_plain
+from backtest.base import ParameterError, Value, check_range, declared, repr_plain
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.base.units import DAY
 from backtest.venue import Contract, compute_value
@@ -57,7 +56,7 @@ class ImpactCurve(NamedTuple):
         return np.asarray(self.factor * share * self.volume / power)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class SquareRoot(Value):
     """Impact by the square-root law: ``fall = coefficient volatility sqrt(Q / V)``.
 
@@ -102,7 +101,7 @@ class SquareRoot(Value):
         )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Linear(Value):
     """Impact in proportion to the flow: ``fall = coefficient Q / V``.
 

@@ -102,7 +102,9 @@ def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
 
 
 def describe_error(error: Exception) -> str:
-    text = f"{error.problem} ({error.where})" if isinstance(error, BacktestError) else str(error)
+    text = error.problem if isinstance(error, BacktestError) else str(error)
+    if isinstance(error, BacktestError) and error.where:
+        text += f" ({error.where})"
     return " ".join(f"{type(error).__name__}: {text}".split())
 
 

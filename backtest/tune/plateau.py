@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, Number, Value, Whole
+from backtest.base import FloatArray, IntArray, Number, Value, Whole, declared
 from backtest.sweep import draw_cube, take_sets
 from backtest.tune.trial_evaluator import join_columns
 
@@ -28,7 +27,7 @@ WHOLE_STEPS = 1.5
 likely."""
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Robustness(Value):
     """Rule by which candidates are scored: a low quantile over neighbors, averaged over time.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Annotated, NamedTuple
 
-import numpy as np
-
-from backtest.base import FloatArray, ParameterError, Value, VenueError, check_number
+from backtest.base import Faults, FloatArray, Number, Value, declared
+from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.base.units import TOLERANCE
 
 AMOUNT_SLACK = 0.02
@@ -17,7 +17,7 @@ AMOUNT_SLACK_RELATIVE = 1e-6
 """How far a published cumulative amount may be from the derived one: venues round theirs."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Bracket(Value):
     """One row of a venue's margin table.
 
@@ -36,51 +36,29 @@ class Bracket(Value):
 
     Raises
     ------
-    VenueError
-        Listing all defects of the row.
+    ParameterError
+        Listing all faults of the row.
     """
 
-    floor: float
-    cap: float
-    max_leverage: float
-    maintenance_rate: float
-    amount: float | None = None
+    floor: Annotated[float, NOT_NEGATIVE]
+    cap: Annotated[float, Number(0, open_low=True, may_be_infinite=True)]
+    max_leverage: Annotated[float, POSITIVE]
+    maintenance_rate: Annotated[float, COST]
+    amount: Annotated[float | None, NOT_NEGATIVE] = None
 
-    def __post_init__(self) -> None:
-        defects = self._convert_numbers() or self._find_defects()
-        if defects:
-            raise VenueError(
-                "; ".join(defects),
-                where=f"Bracket(floor={self.floor!r}, cap={self.cap!r})",
-                cure="give 0 <= floor < cap, 0 < maintenance_rate < 1 and "
-                "0 < max_leverage <= 1 / maintenance_rate",
-            )
+    def faults(self) -> Faults:
+        """Yield a row that covers nothing, or that liquidates its orders at once."""
+        if not self.cap > self.floor:
+            yield "cap", f"must be over the floor {self.floor:.12g}"
+        yield from self.find_demand_faults(0.0)
 
-    def _convert_numbers(self) -> list[str]:
-        defects = []
-        for each in fields(self):
-            name, value = each.name, getattr(self, each.name)
-            if name == "amount" and value is None:
-                continue
-            try:
-                self._set_fields(**{name: float(check_number(name, value, where=name))})
-            except ParameterError as error:
-                defects.append(error.problem)
-        return defects
-
-    def _find_defects(self) -> list[str]:
-        rate, leverage = self.maintenance_rate, self.max_leverage
-        demand = rate * leverage
-        rules = (
-            (0 <= self.floor < np.inf, f"floor must be at least 0 and finite, got {self.floor}"),
-            (self.cap > self.floor, f"cap must be over the floor, got {self.cap}"),
-            (0 < leverage < np.inf, f"max_leverage must be over 0 and finite, got {leverage}"),
-            (0 <= rate < 1, f"maintenance_rate must be at least 0 and below 1, got {rate}"),
-            (not demand > 1 + TOLERANCE, _describe_demand("maintenance_rate", demand)),
-            (self.amount is None or 0 <= self.amount < np.inf,
-             f"amount must be at least 0 and finite, got {self.amount}"),
-        )  # fmt: skip
-        return [problem for holds, problem in rules if not holds]
+    def find_demand_faults(self, close_fee: float) -> Faults:
+        """Yield a demand over 1 at the largest leverage: rates of maintenance and of closing."""
+        demand = (self.maintenance_rate + close_fee) * self.max_leverage
+        if demand > 1 + TOLERANCE:
+            rate = "(maintenance_rate + closing fee)" if close_fee else "maintenance_rate"
+            rule = f"must be at most 1 / {rate}, or an order is liquidated at once"
+            yield "max_leverage", f"{rule}: their product is {demand:g}"
 
 
 class BracketArrays(NamedTuple):
@@ -109,79 +87,38 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
     return [float(amount) for amount in amounts]
 
 
-def complete_table(
-    brackets: Sequence[Bracket], close_fee: float, *, is_spot: bool = False
-) -> tuple[Bracket, ...]:
-    if (
-        not isinstance(brackets, Sequence)
-        or not brackets
-        or not all(isinstance(row, Bracket) for row in brackets)
-    ):
-        raise VenueError(
-            f"brackets must be a list of at least one Bracket, got {brackets!r}",
-            where="Venue.brackets",
-            cure="give brackets=[Bracket(0.0, cap, max_leverage, maintenance_rate), ...]",
-        )
-    amounts = derive_amounts(brackets)
-    defects = [
-        f"bracket {k + 1} (floor {row.floor:.12g}): {defect}"
-        for k, row in enumerate(brackets)
-        for defect in (
-            *_check_order(brackets[k - 1] if k else None, row),
-            *_check_amount(row, amounts[k]),
-            *_check_demand(row, close_fee),
-            *_check_rate(row, is_spot=is_spot),
-        )
-    ]
-    if defects:
-        raise VenueError(
-            "brackets must form a table:\n  " + "\n  ".join(defects),
-            where="Venue.brackets",
-            cure="repair those rows with the venue's table, or leave amounts out to derive them",
-        )
-    return tuple(replace(row, amount=amounts[k]) for k, row in enumerate(brackets))
+def find_table_faults(
+    table: Sequence[Bracket], place: str, close_fee: float = 0.0, *, is_spot: bool = False
+) -> Faults:
+    """Yield what keeps brackets from forming a table; ``place`` is its dotted name."""
+    if not table:
+        yield place, "must have at least one bracket"
+        return
+    if table[0].floor != 0:
+        yield f"{place}.0.floor", "must be 0, where the table begins"
+    for k, (row, derived) in enumerate(zip(table, derive_amounts(table), strict=True)):
+        slack = AMOUNT_SLACK + AMOUNT_SLACK_RELATIVE * abs(derived)
+        if row.amount is not None and abs(row.amount - derived) > slack:
+            yield f"{place}.{k}.amount", f"must be {derived!r}, derived from floors and rates"
+        if is_spot != (row.maintenance_rate == 0.0):
+            rule = "must be 0 of a spot contract, and over 0 of others"
+            yield f"{place}.{k}.maintenance_rate", rule
+        for name, rule in row.find_demand_faults(close_fee) if close_fee else ():
+            yield f"{place}.{k}.{name}", rule
+    for k, (before, row) in enumerate(pairwise(table), 1):
+        if row.floor != before.cap:
+            yield f"{place}.{k}.floor", f"must be {before.cap:.12g}, the cap before it"
+        if not row.maintenance_rate > before.maintenance_rate:
+            rule = f"must be over {before.maintenance_rate}, the one before it"
+            yield f"{place}.{k}.maintenance_rate", rule
+        if row.max_leverage > before.max_leverage:
+            rule = f"must be at most {before.max_leverage:g}, the one before it"
+            yield f"{place}.{k}.max_leverage", rule
 
 
-def _check_order(before: Bracket | None, row: Bracket) -> list[str]:
-    if before is None:
-        first = f"floor must be 0, where the table begins, got {row.floor:.12g}"
-        return [] if row.floor == 0 else [first]
-    rules = (
-        (row.floor == before.cap,
-         f"floor must be {before.cap:.12g}, the cap before it, got {row.floor:.12g}"),
-        (row.maintenance_rate > before.maintenance_rate,
-         f"maintenance_rate must be over {before.maintenance_rate}, the one before it, "
-         f"got {row.maintenance_rate}"),
-        (row.max_leverage <= before.max_leverage,
-         f"max_leverage must be at most {before.max_leverage:g}, the one before it, "
-         f"got {row.max_leverage:g}"),
-    )  # fmt: skip
-    return [problem for holds, problem in rules if not holds]
-
-
-def _check_amount(row: Bracket, derived: float) -> list[str]:
-    slack = AMOUNT_SLACK + AMOUNT_SLACK_RELATIVE * abs(derived)
-    if row.amount is None or abs(row.amount - derived) <= slack:
-        return []
-    return [f"amount must be {derived!r}, derived from floors and rates, got {row.amount!r}"]
-
-
-def _check_rate(row: Bracket, *, is_spot: bool) -> list[str]:
-    if is_spot == (row.maintenance_rate == 0.0):
-        return []
-    if is_spot:
-        return [f"maintenance_rate of a spot contract must be 0, got {row.maintenance_rate}"]
-    return [f"maintenance_rate must be over 0, got {row.maintenance_rate}"]
-
-
-def _check_demand(row: Bracket, close_fee: float) -> list[str]:
-    demand = (row.maintenance_rate + close_fee) * row.max_leverage
-    name = "maintenance_rate with the closing fee"
-    return [_describe_demand(name, demand)] if demand > 1 + TOLERANCE else []
-
-
-def _describe_demand(name: str, demand: float) -> str:
-    return (
-        f"{name} x max_leverage must be at most 1, or an order at max_leverage is liquidated "
-        f"at once, got {demand:g}"
+def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
+    """Return brackets with their amounts."""
+    return tuple(
+        row if row.amount == amount else replace(row, amount=amount)
+        for row, amount in zip(table, derive_amounts(table), strict=True)
     )

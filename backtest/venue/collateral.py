@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
 
 from backtest.base import (
+    Declaration,
+    Fault,
+    Faults,
     Number,
     ParameterError,
     Text,
     Value,
-    check_number,
+    declared,
     did_you_mean,
-    repr_plain,
+    read_number,
 )
 from backtest.base.fields import COST, SHARE
 from backtest.venue.collateral_value import compute_value_at_rate
@@ -26,106 +28,48 @@ OWN_EQUITY = ("equity", "account", "portfolio")
 Tier: TypeAlias = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class Tiers:
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: Any, *, where: str) -> tuple[Tier, ...]:
+class Tiers(Declaration):
+    def read(self, value: Any) -> tuple[Tier, ...]:
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-            raise ParameterError(
-                f"{name} must be a list of (floor, cap, rate), got {repr_plain(value)}",
-                where=where,
-                cure="give tiers=[(0, 1e6, 1.0), (1e6, 2e6, 0.95)]",
-            )
-        rows = tuple(read_tier(row, where=f"{where}, row {k + 1}") for k, row in enumerate(value))
-        defects = [
-            f"row {k + 1}: {defect}"
-            for k, row in enumerate(rows)
-            for defect in find_defects(rows[k - 1] if k else None, row)
-        ]
-        if defects:
-            raise ParameterError(
-                f"{name} must be rows that follow each other, with falling rates: "
-                + "; ".join(defects),
-                where=where,
-                cure="correct those rows; amounts beyond the last cap do not count",
-            )
-        return rows
+            raise Fault("must be a list of (floor, cap, rate), [(0, 1e6, 1.0)] for example")
+        return tuple(map(read_tier, value))
 
 
-def read_tier(row: Any, *, where: str) -> Tier:
+def read_tier(row: Any) -> Tier:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
-        raise ParameterError(
-            f"a tier must be (floor, cap, rate), got {repr_plain(row)}",
-            where=where,
-            cure="write (0, 1e6, 0.95)",
-        )
-    floor, cap, rate = (math.inf if each == "inf" else each for each in row)
-    return (
-        float(check_number("floor", floor, where=where)),
-        float(check_number("cap", cap, where=where)),
-        float(SHARE.check("rate", rate, where=where)),
-    )
-
-
-def find_defects(before: Tier | None, row: Tier) -> list[str]:
+        raise Fault("must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example", repr(row))
     floor, cap, rate = row
-    begin = 0.0 if before is None else before[1]
-    rules = (
-        (floor == begin,
-         f"floor must be {begin:.12g}, where the one before it ends, got {floor:.12g}"),
-        (cap > floor, f"cap must be over its floor, got {cap:.12g}"),
-        (before is None or rate <= before[2],
-         f"rate must be at most the one before it, got {rate:g}"),
-    )  # fmt: skip
-    return [problem for holds, problem in rules if not holds]
+    try:
+        return float(read_number(floor)), float(read_number(cap)), float(SHARE.read(rate))
+    except Fault as fault:
+        raise Fault(str(fault), repr(row)) from None
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class StoredMarket(Value):
     instrument: str
     content: str
 
-    is_written_plainly: ClassVar[bool] = True
 
-
-@dataclass(frozen=True)
-class Prices:
-    kind: ClassVar[type] = object
-
-    def check(
-        self, name: str, value: object, *, where: str
-    ) -> PriceHistory | StoredMarket | str | float:
-        if isinstance(value, PriceHistory):
-            if value.source.endswith(".index(...)"):
-                raise_cyclic(repr_plain(value), where)
-            return value
-        if isinstance(value, StoredMarket):
+class Prices(Declaration):
+    def read(self, value: Any) -> PriceHistory | StoredMarket | str | float:
+        if isinstance(value, Mapping):
+            return StoredMarket.from_dict(value)
+        is_index = isinstance(value, PriceHistory) and value.source.endswith(".index(...)")
+        if is_index or (isinstance(value, str) and value.lower() in OWN_EQUITY):
+            raise Fault(
+                "must not be those of the account's own equity, of which the collateral is a part"
+            )
+        if isinstance(value, PriceHistory | StoredMarket):
             return value
         if isinstance(value, str):
-            if value.lower() in OWN_EQUITY:
-                raise_cyclic(repr_plain(value), where)
-            return Text().check(name, value, where=where)
+            return Text().read(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(Number(0, open_low=True).check(name, value, where=where))
-        raise ParameterError(
-            f"{name} must be a Market, the name of an instrument of the run, or a number, "
-            f"got {value!r:.80}",
-            where=where,
-            cure="give prices=bt.Market.load(...), prices='BTCUSDT', or prices=1.0",
-        )
+            return float(Number(0, open_low=True).read(value))
+        raise Fault("must be a Market, the name of an instrument of the run, or a number")
 
 
-def raise_cyclic(found: str, where: str) -> None:
-    raise ParameterError(
-        f"prices must not be those of the account's own equity, of which the collateral is a part, "
-        f"got {found}",
-        where=where,
-        cure="give the market of an asset that is held beside the account's money",
-    )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Collateral(Value):
     """A collateral asset of an account; policies do not trade it.
 
@@ -171,14 +115,18 @@ class Collateral(Value):
 
     _omitted = frozenset({"currency"})
 
-    def _check_rules(self) -> None:
+    def faults(self) -> Faults:
+        """Yield two kinds of rates, or none, and tiers that do not follow each other."""
         if (self.rate is None) == (self.tiers is None):
-            found = "got neither" if self.rate is None else "got both"
-            raise ParameterError(
-                f"either rate or tiers must be given, {found}",
-                where=f"Collateral {self.name!r}",
-                cure="give rate=0.95, or tiers=[(0, 1e6, 1.0), (1e6, 2e6, 0.95)]",
-            )
+            yield "rate", "must be given, or tiers, and not both"
+        before: Sequence[float] = (0.0, 0.0, 1.0)
+        for k, row in enumerate(self.tiers or ()):
+            if row[0] != before[1]:
+                rule = f"must begin at {before[1]:.12g}, where the one before it ends"
+                yield f"tiers.{k}", rule
+            elif not row[1] > row[0] or row[2] > before[2]:
+                yield f"tiers.{k}", "must end over its floor, and rates must fall"
+            before = row
 
     def list_tiers(self) -> tuple[Tier, ...]:
         """Return the tiers as (floor, cap, rate); a rate is one tier of any value."""

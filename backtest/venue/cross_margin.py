@@ -317,7 +317,8 @@ def bind(
 
 
 def read_rule(rule: Any, where: str) -> MarginRule:
-    return Requirement().check("rule", rule, where=where)
+    found: MarginRule = Requirement().check("rule", rule, where=where)
+    return found
 
 
 def call_own_rule(

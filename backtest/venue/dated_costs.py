@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import Cost, ParameterError
+from backtest.base import Cost, Faults, ParameterError
 
 DATED = (
     "fees.taker", "fees.maker", "slippage.rate", "slippage.spread", "liquidation.fee",
@@ -58,23 +58,15 @@ def check_no_column(cost: Cost, where: str, place: str = "to be varied") -> None
         )
 
 
-def check_dated(venue: Any) -> None:
-    found = list_dated(venue)
-    of_fees = [name for name in found if name.startswith("fees")]
-    if of_fees and venue.fees.tiers:
-        raise ParameterError(
-            f"fees change over time or by tiers, not both, got {len(venue.fees.tiers)} tiers and "
-            f"{' and '.join(of_fees)} over time",
-            where="Venue.fees",
-            cure="give the rates of your own tier as series, without tiers",
-        )
-    if "fees.taker" in found and venue.includes_close_fee:
-        raise ParameterError(
-            "taker must be a number where includes_close_fee is True: the requirement needs one "
-            f"taker rate, got {describe_cost(venue.fees.taker)}",
-            where="Venue.fees",
-            cure="give one taker rate, or includes_close_fee=False",
-        )
+def find_fee_faults(venue: Any) -> Faults:
+    """Yield fees that change in two ways, or under a requirement that needs one taker rate."""
+    dated = [name for name in list_dated(venue) if name.startswith("fees")]
+    if venue.fees.tiers and dated:
+        yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
+    if venue.fees.tiers and venue.includes_close_fee:
+        yield "fees.tiers", "must be left out where includes_close_fee is True: give one taker rate"
+    if "fees.taker" in dated and venue.includes_close_fee:
+        yield "fees.taker", "must be a number where includes_close_fee is True"
 
 
 def describe_cost(cost: Cost) -> str:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from backtest.base import IntArray, Value, VenueError, format_time, to_nanoseconds
+from backtest.base import (
+    AS_TUPLE,
+    Declaration,
+    Faults,
+    IntArray,
+    Text,
+    Time,
+    Value,
+    declared,
+    format_time,
+    read_time,
+    to_nanoseconds,
+)
 from backtest.venue import preset_files
-from backtest.venue.brackets import Bracket, complete_table
-
-__all__ = [
-    "Earlier",
-    "InForce",
-    "InUse",
-    "LinkedTables",
-    "link_tables",
-    "list_in_use",
-    "unlink_tables",
-]
+from backtest.venue.brackets import Bracket, complete_table, find_table_faults
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Day(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        read_time(str(value) if type(value) is dt.date else value)
+        return preset_files.read_day(value, where="")
+
+
+@declared(kw_only=True)
 class InForce(Value):
     """The preset and the days that the brackets of a venue come from.
 
@@ -38,15 +48,9 @@ class InForce(Value):
         The day of the preset's next table; None if the newest is included.
     """
 
-    preset: str
-    since: str
-    until: str | None = None
-
-    def _check_rules(self) -> None:
-        for name in ("since", "until"):
-            day = getattr(self, name)
-            if day is not None:
-                self._set_fields(**{name: preset_files.read_day(day, where=f"InForce.{name}")})
+    preset: Annotated[str, Text()]
+    since: Annotated[str, Day()]
+    until: Annotated[str | None, Day()] = None
 
     def describe_misfit(self, start: int, end: int) -> str:
         """Describe the part of a span, in ns, outside of these days; empty if there is none.
@@ -65,7 +69,7 @@ class InForce(Value):
         return table + " and ".join(parts) if parts else ""
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Earlier(Value):
     """A margin table that was replaced by a later one.
 
@@ -77,12 +81,15 @@ class Earlier(Value):
         The margin table.
     """
 
-    until: str
-    brackets: Sequence[Bracket]
+    until: Annotated[str, Time()]
+    brackets: Annotated[Sequence[Bracket], AS_TUPLE]
 
-    def _check_rules(self) -> None:
-        to_nanoseconds(self.until, where="Earlier.until")
-        self._set_fields(brackets=complete_table(self.brackets, 0.0))
+    def faults(self) -> Faults:
+        """Yield what keeps the brackets from forming a table."""
+        yield from find_table_faults(self.brackets, "brackets")
+
+    def _settle(self) -> None:
+        self._set_fields(brackets=complete_table(self.brackets))
 
     @property
     def end(self) -> int:
@@ -90,43 +97,11 @@ class Earlier(Value):
         return to_nanoseconds(self.until, where="Earlier.until")
 
 
-class LinkedTables(tuple[Earlier, ...]):
-    next: tuple[Bracket, ...]
-
-
 class InUse(NamedTuple):
     since: str | None
     brackets: Sequence[Bracket]
     first: int
     stop: int
-
-
-def link_tables(earlier: Sequence[Earlier], brackets: tuple[Bracket, ...]) -> LinkedTables:
-    is_list = isinstance(earlier, Sequence) and all(isinstance(each, Earlier) for each in earlier)
-    if not is_list or any(b.end <= a.end for a, b in itertools.pairwise(earlier)):
-        raise VenueError(
-            f"earlier must be tables with increasing end dates, got {earlier!r}",
-            where="Venue.earlier",
-            cure='give earlier=[Earlier(until="2021-03-18", brackets=[...])], oldest first',
-        )
-    if isinstance(earlier, LinkedTables) and earlier and earlier.next != brackets:
-        raise VenueError(
-            f"brackets must be replaced together with the {len(earlier)} earlier margin tables "
-            "that apply before them",
-            where="Venue.brackets",
-            cure="write venue.override(brackets=...) to use them at all times; add "
-            "earlier=venue.earlier to use them after those tables",
-        )
-    linked = LinkedTables(earlier)
-    linked.next = brackets
-    return linked
-
-
-def unlink_tables(content: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: tuple(value) if isinstance(value, LinkedTables) else value
-        for name, value in content.items()
-    }
 
 
 def list_in_use(

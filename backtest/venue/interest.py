@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from backtest.base import ParameterError
+from backtest.base import Faults
 
 RATES = ("borrow_rate", "cash_rate", "short_rate")
 WORDS = {
@@ -33,27 +33,14 @@ def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def check_interest(interest_on: str | None, rates: Mapping[str, object]) -> None:
-    charged = find_charged(rates)
-    if charged and interest_on is None:
-        found = ", ".join(f"{name} {format_found_rate(rate)}" for name, rate in charged.items())
-        raise ParameterError(
-            f"interest_on must be given when a rate is not 0, got None with {found}",
-            where="Venue.interest_on",
-            cure="give interest_on='loan' (spot margin, stocks: borrowed cash and shorts pay) or "
-            "interest_on='balance' (derivatives: only a negative balance pays)",
-        )
-    if interest_on == "balance" and "short_rate" in charged:
-        raise ParameterError(
-            "short_rate must be 0 with interest_on='balance', which never charges it, "
-            f"got {format_found_rate(charged['short_rate'])}",
-            where="Venue.short_rate",
-            cure="choose interest_on='loan', or leave short_rate out",
-        )
-
-
-def format_found_rate(rate: object) -> str:
-    return f"a series of {len(rate)} values" if isinstance(rate, pd.Series) else repr(rate)
+def find_interest_faults(venue: Any) -> Faults:
+    """Yield rates that are charged on nothing."""
+    charged = find_charged(venue.rates())
+    if charged and venue.interest_on is None:
+        rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
+        yield "interest_on", f"{rule}: {', '.join(charged)}"
+    if venue.interest_on == "balance" and "short_rate" in charged:
+        yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
 
 
 def describe_interest(interest_on: str | None, rates: Mapping[str, object]) -> str:

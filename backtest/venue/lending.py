@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +15,7 @@ from backtest.base import (
     Number,
     ParameterError,
     Value,
+    declared,
     did_you_mean,
     utc_index,
 )
@@ -23,7 +23,7 @@ from backtest.base import (
 SLOPE = Number(0, 100)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class RateCurve(Value):
     """Rates per year of borrowing and supplying, by the utilization of a lending market.
 

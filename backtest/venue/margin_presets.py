@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from backtest.base import (
+    Faults,
     ParameterError,
     Text,
     TimeLike,
     VenueError,
     checked_only,
+    declared,
     did_you_mean,
     repr_plain,
 )
 from backtest.venue.asset_names import find_asset
+from backtest.venue.dated_tables import Day
 from backtest.venue.option_rules import Standard, Strategy
 from backtest.venue.option_shocks import OptionShocks, scenario_grid
 from backtest.venue.preset_files import LATEST, read_day
@@ -38,14 +41,6 @@ class Figure(NamedTuple):
     figure: str
     status: str
     source: str
-
-
-@dataclass(frozen=True)
-class Day:
-    kind: ClassVar[type] = str
-
-    def check(self, name: str, value: Any, *, where: str) -> str:  # noqa: ARG002 - as the others
-        return read_day(value, where=where)
 
 
 @dataclass(frozen=True)
@@ -263,7 +258,7 @@ def check_underlyings(
             )
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class PresetMargin(MarginRule):
     """The requirement of a preset, for the instruments of whatever account it is given to.
 
@@ -278,16 +273,18 @@ class PresetMargin(MarginRule):
     preset: Annotated[str, Text()]
     at: Annotated[str | None, Day()] = None
 
-    def _check_rules(self) -> None:
-        table = choose_table(find_content(self.preset)["tables"], self.at)
-        level = table.get("level", 1.0)
+    def faults(self) -> Faults:
+        """Yield a level that is not that of the preset."""
+        level = self._find_level()
         if self.level not in (1.0, level):
-            raise ParameterError(
-                f"level must be that of the preset, {level:g}, got {self.level:g}",
-                where="PresetMargin.level",
-                cure="leave level out, or give bt.Brackets(level=...) or bt.ScenarioMargin(...)",
-            )
-        self._set_fields(level=level)
+            yield "level", f"must be that of the preset, {level:g}"
+
+    def _settle(self) -> None:
+        self._set_fields(level=self._find_level())
+
+    def _find_level(self) -> float:
+        table = choose_table(find_content(self.preset)["tables"], self.at)
+        return float(table.get("level", 1.0))
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
         """Return the rule for some instruments and underlyings of options."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 
 from backtest.base import (
     Choice,
+    Declaration,
+    Fault,
+    Faults,
     Number,
     ParameterError,
     Text,
     Value,
     checked,
-    repr_plain,
+    declared,
+    read_time,
     to_nanoseconds,
 )
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
@@ -26,7 +29,17 @@ SAID = ("kind", "strike", "expiry", "settlement", "underlying")
 YEAR = 365 * 86_400 * 10**9
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+class Moment(Declaration):
+    """A time in UTC, written as text to the second or finer."""
+
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        read_time(value)
+        return format_day(value)
+
+
+@declared
 class Option(Value):
     """A European option.
 
@@ -60,7 +73,7 @@ class Option(Value):
     name: Annotated[str | None, Text()] = None
     kind: Annotated[str | None, Choice("call", "put")] = None
     strike: Annotated[float | None, POSITIVE] = None
-    expiry: str | None = None
+    expiry: Annotated[str | None, Moment()] = None
     settlement: Annotated[str | None, Choice("cash", "coin")] = None
     style: Annotated[str, Choice("european")] = "european"
     size: Annotated[float, POSITIVE] = 1.0
@@ -69,40 +82,23 @@ class Option(Value):
     spread: Annotated[float | None, NOT_NEGATIVE] = None
     lot: Annotated[float, NOT_NEGATIVE] = 0.0
 
-    def _check_rules(self) -> None:
-        found = read_name(self.name) if self.name is not None else {}
-        for field, value in found.items():
+    def faults(self) -> Faults:
+        """Yield what contradicts the name, or is missing where the name does not say it."""
+        said = read_name(self.name)
+        for field, value in said.items():
             given = getattr(self, field)
             if given is not None and not is_same(field, given, value):
-                raise ParameterError(
-                    f"{field} must be what the name says, {value!r}, got {given!r}",
-                    where=f"Option {self.name!r}",
-                    cure=f"leave {field} out, or leave the name out",
-                )
-        if not found:
-            self._set_fields(settlement=self.settlement or "cash")
-        self._set_fields(**found)
-        self._check_complete()
+                yield field, f"must be what the name {self.name!r} says, {value!r}, or be left out"
+        for field in ("kind", "strike", "expiry", "underlying"):
+            if field not in said and getattr(self, field) is None:
+                yield field, "is needed without a name as Deribit's, 'BTC-26JUN26-60000-P'"
+
+    def _settle(self) -> None:
+        said = read_name(self.name) or {"settlement": self.settlement or "cash"}
+        self._set_fields(**said)
         self._set_fields(expiry=format_day(self.expiry))
         if self.name is None:
             self._set_fields(name=self.make_name())
-
-    def _check_complete(self) -> None:
-        missing = [
-            each
-            for each in ("kind", "strike", "expiry", "underlying")
-            if getattr(self, each) is None
-        ]
-        if missing:
-            found = (
-                "none" if self.name is None else f"{self.name!r} alone, which is not such a name"
-            )
-            raise ParameterError(
-                f"an option needs a name as Deribit's, or {', '.join(missing)}, got {found}",
-                where="Option",
-                cure="give bt.Option('BTC-26JUN26-60000-P'), or bt.Option(kind='put', "
-                "strike=60_000, expiry='2026-06-26 08:00', underlying='BTC')",
-            )
 
     @classmethod
     @checked
@@ -176,8 +172,9 @@ class Option(Value):
         return (expiry - to_nanoseconds(at, where="OptionPosition.at")) / YEAR
 
 
-def read_name(name: str) -> dict[str, Any]:
-    found = NAME.fullmatch(name)
+def read_name(name: str | None) -> dict[str, Any]:
+    """Return what a name as Deribit's says; nothing of other names."""
+    found = NAME.fullmatch(name or "")
     if found is None:
         return {}
     underlying, quote, day, strike, kind = found.groups()
@@ -185,9 +182,7 @@ def read_name(name: str) -> dict[str, Any]:
         expiry = pd.to_datetime(day, format="%d%b%y") + pd.Timedelta(hours=8)
     except ValueError as error:
         raise ParameterError(
-            f"the name of an option must have a day such as 26JUN26, got {day}",
-            where=f"Option {name!r}",
-            cure="correct the name, or give kind, strike, expiry and underlying",
+            f"the name of an option must have a day such as 26JUN26, got {name}"
         ) from error
     return {
         "kind": "call" if kind == "C" else "put",
@@ -207,25 +202,18 @@ def format_day(given: Any, where: str = "Option.expiry") -> str:
     return stamp.isoformat(" ")
 
 
-@dataclass(frozen=True)
-class OptionField:
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> Option:
+class OptionField(Declaration):
+    def read(self, value: Any) -> Option:
         if isinstance(value, str):
             return Option(value)
         if isinstance(value, Option):
             return value
         if isinstance(value, Mapping):
-            return Option.from_dict(value, where=where)
-        raise ParameterError(
-            f"{name} must be an Option or a name, got {repr_plain(value)}",
-            where=where,
-            cure="give bt.Option('BTC-26JUN26-60000-P')",
-        )
+            return Option.from_dict(value)
+        raise Fault("must be an Option or a name, 'BTC-26JUN26-60000-P' for example")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class OptionPosition(Value):
     """Contracts of an option that are held, and the market that values them.
 
@@ -256,28 +244,20 @@ class OptionPosition(Value):
     option: Annotated[Any, OptionField()]
     quantity: Annotated[float, Number()]
     index: Annotated[float, POSITIVE]
-    at: str
+    at: Annotated[str, Moment()]
     volatility: Annotated[float | None, NOT_NEGATIVE] = None
     forward: Annotated[float | None, POSITIVE] = None
     rate: Annotated[float, Number(-10, 10)] = 0.0
     mark: Annotated[float | None, NOT_NEGATIVE] = None
     group: Annotated[str | None, Text()] = None
 
-    def _check_rules(self) -> None:
-        where = f"OptionPosition {self.option.name!r}"
-        self._set_fields(at=format_day(self.at, "OptionPosition.at"))
+    def faults(self) -> Faults:
+        """Yield an option that has expired, or that nothing values."""
         if self.option.years_from(self.at) < 0.0:
-            raise ParameterError(
-                f"at must not be after the expiry {self.option.expiry}, got {self.at}",
-                where=where,
-                cure="leave out options that have expired: their payoff is in the balance",
-            )
+            rule = f"must not be after the expiry {self.option.expiry}: the balance has the payoff"
+            yield "at", rule
         if self.volatility is None and self.mark is None:
-            raise ParameterError(
-                "an option needs a volatility or a mark, got neither",
-                where=where,
-                cure="give volatility=0.55 per sqrt(year), or mark= per unit of the underlying",
-            )
+            yield "volatility", "is needed, or a mark: 0.55 per sqrt(year) for example"
 
     @property
     def years(self) -> float:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
-from backtest.base import Duration, Number, ParameterError, Value
+from backtest.base import Duration, Number, ParameterError, Value, declared
 from backtest.base.fields import COST, NOT_NEGATIVE
 
 CAP = Number(0, 1, open_low=True)
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class OptionCosts(Value):
     """Fees, ticks and spread of the options on an instrument.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
-from backtest.base import Choice, Flag, ParameterError
+from backtest.base import Choice, Faults, Flag, declared
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.venue.requirement_rule import MarginRule
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Standard(MarginRule):
     """Margin of each option by itself, as Deribit's and OKX's standard accounts.
 
@@ -36,17 +35,14 @@ class Standard(MarginRule):
     factor: Annotated[float, POSITIVE] = 1.0
     option_value: Annotated[str, Choice("none", "long")] = "none"
 
-    def _check_rules(self) -> None:
+    def faults(self) -> Faults:
+        """Yield an initial margin under that of maintenance."""
         if self.least < self.maintenance * min(1.0, self.level):
-            raise ParameterError(
-                "least must be at least maintenance, or an order is liquidated at once, got "
-                f"{self.least:g} and {self.maintenance:g}",
-                where="Standard.least",
-                cure="give the least initial margin, such as 0.1 with maintenance 0.075",
-            )
+            rule = f"must be at least maintenance {self.maintenance:g}, or an order is liquidated "
+            yield "least", f"{rule}at once"
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Strategy(MarginRule):
     """Margin of options by strategies: spreads, covered and naked options, as Regulation T.
 

@@ -6,33 +6,34 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-from backtest.base import Number, ParameterError, Value, repr_plain
+from backtest.base import (
+    Declaration,
+    Fault,
+    Faults,
+    Number,
+    ParameterError,
+    Value,
+    declared,
+    repr_plain,
+)
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.venue.scenario_fields import Row, is_list, read_row
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(Declaration):
     count: int
     number: Number = NOT_NEGATIVE
-    may_be_none: bool = False
-    kind: ClassVar[type] = object
 
-    def check(self, name: str, value: Any, *, where: str) -> tuple[float, ...] | None:
-        if value is None and self.may_be_none:
-            return None
+    def read(self, value: Any) -> tuple[float, ...]:
         if not is_list(value) or len(value) != self.count:
-            raise ParameterError(
-                f"{name} must be {self.count} numbers, got {repr_plain(value)}",
-                where=where,
-                cure=f"give {name} as a list of {self.count} numbers, or leave it out",
-            )
-        return tuple(float(self.number.check(name, each, where=where)) for each in value)
+            raise Fault(f"must be {self.count} numbers")
+        return tuple(float(self.number.read(each)) for each in value)
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class OptionShocks(Value):
     """What :class:`ScenarioMargin` adds for options; all of it is off by default.
 
@@ -72,26 +73,16 @@ class OptionShocks(Value):
     short_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
     delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
     futures_range: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = math.inf
-    discounts: Annotated[Sequence[float] | None, Figures(6, may_be_none=True)] = None
-    skew: Annotated[Sequence[float] | None, Figures(8, Number(), may_be_none=True)] = None
-    expiry_charge: Annotated[Sequence[float] | None, Figures(3, may_be_none=True)] = None
+    discounts: Annotated[Sequence[float] | None, Figures(6)] = None
+    skew: Annotated[Sequence[float] | None, Figures(8, Number())] = None
+    expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
 
-    is_written_plainly: ClassVar[bool] = True
-
-    def _check_rules(self) -> None:
+    def faults(self) -> Faults:
+        """Yield charges that fall, and a move that is none."""
         if self.short_charge[1] < self.short_charge[0]:
-            raise ParameterError(
-                "the initial charge must be at least that of maintenance, got "
-                f"{tuple(self.short_charge)!r}",
-                where="OptionShocks.short_charge",
-                cure="give (maintenance, initial), such as (0.003, 0.005)",
-            )
+            yield "short_charge", "must have an initial charge of at least that of maintenance"
         if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
-            raise ParameterError(
-                f"the move must be between 0 and 1, got {self.expiry_charge[0]:g}",
-                where="OptionShocks.expiry_charge",
-                cure="give (move, share, share per year), such as (0.045, 0.5, 2.0)",
-            )
+            yield "expiry_charge", "must have a move between 0 and 1, (0.045, 0.5, 2.0) for example"
 
 
 def scenario_grid(
@@ -123,4 +114,7 @@ def scenario_grid(
             )
     rows = itertools.product(moves, volatilities)
     table = [(move, 1.0, volatility) for move, volatility in rows] + [*tails]
-    return [read_row(row, where=f"{where}, row {k + 1}") for k, row in enumerate(table)]
+    try:
+        return [*map(read_row, table)]
+    except Fault as fault:
+        raise ParameterError(f"tails: {fault}, got {fault.found}") from None

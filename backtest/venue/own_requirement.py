@@ -11,21 +11,24 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 
 from backtest.base import (
     BacktestError,
+    Declaration,
+    Fault,
+    Faults,
     FloatArray,
     Number,
     ParameterError,
     check_number,
+    declared,
     find_own_functions,
     make_twin,
-    repr_plain,
 )
 from backtest.base.fields import POSITIVE
 from backtest.venue import portfolio_failure, portfolio_requirement
@@ -43,28 +46,26 @@ STEP = 1e-6
 """The relative change of a quantity for its Euler share."""
 
 
-@dataclass(frozen=True)
-class OwnRule:
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> RequirementRule:
+class OwnRule(Declaration):
+    def read(self, value: Any) -> RequirementRule:
         if isinstance(value, type) or not isinstance(value, RequirementRule):
-            raise ParameterError(
-                f"{name} must have the methods requirement and initial, got {repr_plain(value)}",
-                where=where,
-                cure="give bt.Brackets(), bt.ScenarioMargin(...), or an object with both",
-            )
+            raise Fault("must have the methods requirement and initial, or be bt.Brackets()")
         return value
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class OwnMargin(MarginRule):
     rule: Annotated[Any, OwnRule()] = field()
 
-    def _check_rules(self) -> None:
-        level = getattr(self.rule, "level", 1.0)
-        where = f"{type(self.rule).__name__}.level"
-        self._set_fields(level=POSITIVE.check("level", level, where=where))
+    def faults(self) -> Faults:
+        """Yield a level of the rule that is none."""
+        try:
+            POSITIVE.read(getattr(self.rule, "level", 1.0))
+        except Fault as fault:
+            yield "rule.level", str(fault)
+
+    def _settle(self) -> None:
+        self._set_fields(level=float(getattr(self.rule, "level", 1.0)))
 
     def pack_scenarios(
         self,
@@ -119,16 +120,15 @@ class StoredRule:
 MarginRule.kinds["own"] = OwnMargin
 
 
-@dataclass(frozen=True)
-class Requirement:
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> MarginRule:
+class Requirement(Declaration):
+    def read(self, value: Any) -> MarginRule:
         if isinstance(value, MarginRule):
             return value
         if isinstance(value, str):
-            return MarginRule.from_dict({"preset": value}, where=where)
-        return OwnMargin(rule=OwnRule().check(name, value, where=where))
+            return MarginRule.from_dict({"preset": value})
+        if isinstance(value, Mapping):
+            return MarginRule.from_dict(value)
+        return OwnMargin(rule=OwnRule().read(value))
 
 
 def ask_rule(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -15,7 +14,7 @@ from typing import (
     runtime_checkable,
 )
 
-from backtest.base import ParameterError, Value, checked_only
+from backtest.base import ParameterError, Value, declared
 from backtest.base.fields import POSITIVE
 from backtest.venue.contract_value import compute_value
 from backtest.venue.portfolio_requirement import (
@@ -53,7 +52,7 @@ class RequirementRule(Protocol):
         """Return the initial margin."""
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class MarginRule(Value):
     """Base class of the rules that compile: :class:`Brackets` and :class:`ScenarioMargin`.
 
@@ -65,13 +64,10 @@ class MarginRule(Value):
 
     level: Annotated[float, POSITIVE] = 1.0
 
-    is_written_plainly: ClassVar[bool] = True
-
     kinds: ClassVar[dict[str, type[MarginRule]]] = {}
     """The rules by the field that tells them apart from others in stored data."""
 
     @classmethod
-    @checked_only("where")
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
         """Return the rule that :meth:`to_dict` wrote; the kind follows from its fields."""
         if cls is not MarginRule:
@@ -80,7 +76,7 @@ class MarginRule(Value):
         marks |= {"naked": "strategy"}
         given = data if isinstance(data, Mapping) else {}
         kind = next((kind for mark, kind in marks.items() if mark in given), "brackets")
-        found: Any = cls.kinds[kind].from_dict(data, where=where or cls.kinds[kind].__name__)
+        found: Any = cls.kinds[kind].from_dict(data, where=where)
         return found  # type: ignore[no-any-return]
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
@@ -199,7 +195,7 @@ class BoundRule(NamedTuple):
         return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Brackets(MarginRule):
     """The sum of the positions' bracket requirements: standard cross margin.
 

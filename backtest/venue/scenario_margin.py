@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from backtest.base import Choice, ParameterError, did_you_mean
+from backtest.base import Choice, Faults, ParameterError, declared, did_you_mean
 from backtest.base.fields import NOT_NEGATIVE, SHARE
 from backtest.venue.option_shocks import OptionShocks
 from backtest.venue.portfolio_rules import ScenarioTables
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NO_SHOCKS = OptionShocks()
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class ScenarioMargin(MarginRule):
     """Portfolio margin: the worst loss of the whole portfolio in scenarios of the price.
 
@@ -69,56 +69,35 @@ class ScenarioMargin(MarginRule):
 
     _omitted = frozenset({"options"})
 
-    def _check_rules(self) -> None:
+    def faults(self) -> Faults:
+        """Yield what does nothing, what liquidates an order at once, and rows that do not match."""
         if self.across == "independent":
-            self._refuse("products", self.products is not None)
-            self._refuse("offset", self.offset > 0.0)
+            rule = "must be left out with across='independent', in which gains count nothing"
+            if self.products is not None:
+                yield "products", rule
+            if self.offset > 0.0:
+                yield "offset", rule
         factor, contingency = self.initial_terms()
         is_enough = factor >= self.factor and contingency >= self.contingency
         if not is_enough or (self.initial is None and self.level > 1.0):
-            raise ParameterError(
-                "initial must be at least the factor and contingency of maintenance, and be given "
-                "with a level over 1, or an order is liquidated at once, got "
-                f"{self.initial!r} with {(self.factor, self.contingency)!r} and level "
-                f"{self.level:g}",
-                where="ScenarioMargin.initial",
-                cure=f"give initial=({max(1.0, self.level) * self.factor:g}, "
-                f"{max(1.0, self.level) * self.contingency:g}) or more",
-            )
+            least = max(1.0, self.level)
+            terms = f"({least * self.factor:g}, {least * self.contingency:g})"
+            yield "initial", f"must be at least {terms}, or an order is liquidated at once"
         if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
-            raise ParameterError(
-                "factor, minimum or contingency must be over 0, or nothing is required, were all 0",
-                where="ScenarioMargin.factor",
-                cure="leave factor out: it is 1",
-            )
-        self._check_products()
+            yield "factor", "must be over 0, or minimum or contingency, or nothing is required"
+        if self.across == "same row":
+            yield from self._find_product_faults()
 
-    def _refuse(self, name: str, is_given: bool) -> None:
-        if is_given:
-            raise ParameterError(
-                f"{name} must be left out with across='independent', in which gains count nothing, "
-                f"got {getattr(self, name)!r}",
-                where=f"ScenarioMargin.{name}",
-                cure=f"choose across='same row', or leave {name} out",
-            )
-
-    def _check_products(self) -> None:
+    def _find_product_faults(self) -> Faults:
         moves: Any = self.moves
-        if self.across == "independent":
-            return
         table = {"all": tuple(moves)} if self.products is None else self.products
-        for product, groups in table.items():
+        for groups in table.values():
             found = {group: moves.get(group, moves.get(EVERY)) for group in groups}
             rows = {group: len(each) for group, each in found.items() if each is not None}
             if len(set(rows.values())) > 1:
                 listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
-                raise ParameterError(
-                    "groups of one product must have as many scenarios each with across='same "
-                    f"row', got {listed}",
-                    where=f"ScenarioMargin.moves, product {product!r}",
-                    cure="give them equally many (repeat one where there are fewer), or "
-                    "put the groups into different products",
-                )
+                rule = "must have as many scenarios for each group of a product with across='same "
+                yield "moves", f"{rule}row': {listed}"
 
     # ------------------------------------------------------------------- groups of an account
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from backtest.base import VenueError
+from backtest.base import Faults, VenueError
 from backtest.venue.brackets import Bracket
 from backtest.venue.multipliers import choose_multipliers, is_one
 from backtest.venue.trading_terms import Contract, Liquidation
@@ -52,35 +53,28 @@ def force_spot(fee: Cost, slippage: Cost, like: Any) -> Liquidation:
     return forced.override(shared)
 
 
-def check_spot(venue: Any) -> None:
-    multipliers = choose_multipliers(venue)
-    demand = (venue.contract.haircut or 0.0) * venue.brackets[0].max_leverage
-    rules: tuple[tuple[bool, str, Any, str, str], ...] = (
-        (len(venue.brackets) == 1 and not venue.earlier, "brackets",
-         f"{len(venue.brackets)} of {1 + len(venue.earlier)} tables",
-         "must be one, of rate 0", "give brackets=[bt.Bracket(0, inf, max_leverage, 0)]"),
-        (demand < 1.0, "brackets", f"{demand:g}",
-         "must have max_leverage x haircut under 1, or a long at max_leverage backs nothing",
-         "lower max_leverage or the haircut"),
-        (not venue.includes_close_fee, "includes_close_fee", True, "must be False",
-         "leave it out: a spot leg has no requirement"),
-        (venue.maintenance_at == "mark", "maintenance_at", venue.maintenance_at,
-         "must be 'mark'", "leave it out: a spot leg has no requirement"),
-        (venue.profit_share() == 1.0, "profit_counts", venue.profit_counts, "must be 'all'",
-         "leave it out: the coins are owned, and the haircut is what does not count"),
-        (all(is_one(each) for each in multipliers.values()), ", ".join(multipliers), "others",
-         "must be 1", "change the haircut or max_leverage instead"),
-        (venue.open_interest_margin is None, "open_interest_margin", "one", "must be None",
-         "leave it out: it is of margined contracts"),
-        (venue.liquidation.full_below_health == 0.0, "liquidation.full_below_health",
-         venue.liquidation.full_below_health, "must be 0", "leave it out"),
-        (venue.liquidation.step != "bracket", "liquidation.step", "bracket",
-         "must be a fraction", "give liquidation={'step': 0.5}"),
-        (venue.interest_on != "loan", "interest_on", "loan", "must be 'balance'",
-         "give interest_on='balance': money borrowed for a spot leg is a negative balance"),
-    )  # fmt: skip
-    for holds, name, found, rule, cure in rules:
-        if not holds:
-            raise VenueError(
-                f"{name} of a spot contract {rule}, got {found}", where=f"Venue.{name}", cure=cure
-            )
+def find_spot_faults(venue: Any) -> Faults:
+    """Yield settings of margin that a spot leg has no use for."""
+    haircut = venue.contract.haircut or 0.0
+    if len(venue.brackets) != 1 or venue.earlier:
+        yield "brackets", "must be one for a spot contract, of rate 0"
+    elif haircut * venue.brackets[0].max_leverage >= 1.0:
+        rule = f"must be under 1 / haircut, {1.0 / haircut:g}, or a long backs nothing"
+        yield "brackets.0.max_leverage", rule
+    only = {
+        "includes_close_fee": False,
+        "maintenance_at": "mark",
+        "profit_counts": "all",
+        "open_interest_margin": None,
+        "liquidation.full_below_health": 0.0,
+    }
+    for name, value in only.items():
+        if attrgetter(name)(venue) != value:
+            yield name, f"must be {value!r} for a spot contract"
+    for name, multiplier in choose_multipliers(venue).items():
+        if not is_one(multiplier):
+            yield name, "must be 1 for a spot contract: change the haircut or max_leverage"
+    if venue.liquidation.step == "bracket":
+        yield "liquidation.step", "must be a fraction for a spot contract"
+    if venue.interest_on == "loan":
+        yield "interest_on", "must be 'balance' for a spot contract: what is borrowed is a balance"

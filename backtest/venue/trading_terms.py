@@ -8,86 +8,75 @@ column of the market means its value at the close before the bar.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from itertools import pairwise
+from typing import Annotated, Any
 
 from backtest.base import (
+    AS_TUPLE,
     Choice,
     Cost,
+    Currency,
     DatedCost,
+    Declaration,
     Duration,
+    Fault,
+    Faults,
     Flag,
     Number,
-    ParameterError,
     Rate,
+    Time,
     Timed,
     Value,
-    is_currency,
-    to_nanoseconds,
+    declared,
+    did_you_mean,
+    repr_given,
 )
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
-from backtest.venue.fee_tiers import MAKER, FeeTier, check_tiers
-from backtest.venue.interest import format_found_rate
+from backtest.venue.fee_tiers import MAKER, FeeTier
 
 LEAST_STEP = 0.001
 """The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Declaration):
     """A fraction from 0.001 to 1, or ``"bracket"``."""
 
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> float | str:
+    def read(self, value: Any) -> float | str:
         """Return the fraction or the word."""
-        if isinstance(value, str):
-            return Choice("bracket").check(name, value, where=f"{where} (a fraction may be given)")
-        return Number(LEAST_STEP, 1).check(name, value, where=where)
+        if isinstance(value, str) and value != "bracket":
+            found = repr_given(value) + did_you_mean(value, ["bracket"])
+            raise Fault("must be a fraction, or 'bracket'", found)
+        return value if isinstance(value, str) else Number(LEAST_STEP, 1).read(value)
 
 
-@dataclass(frozen=True)
-class ProfitShare:
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> float | str:
-        if isinstance(value, str):
-            place = f"{where} (a share from 0 to 1 may be given)"
-            return Choice("all", "losses").check(name, value, where=place)
-        return SHARE.check(name, value, where=where)
+class ProfitShare(Declaration):
+    def read(self, value: Any) -> float | str:
+        if isinstance(value, str) and value not in WHOLE_SHARES:
+            raise Fault(f"must be a share from 0 to 1, or {' or '.join(map(repr, WHOLE_SHARES))}")
+        return value if isinstance(value, str) else SHARE.read(value)
 
 
+WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
 ORDERS = (
     "most_relief", "largest_loss", "largest_requirement", "largest_notional",
     "futures_then_options",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ReductionOrder:
-    kind: ClassVar[type] = object
-
-    def check(self, name: str, value: object, *, where: str) -> str | tuple[str, ...]:
-        if isinstance(value, str):
-            return Choice(*ORDERS).check(name, value, where=f"{where} (or a list of names)")
-        is_list = isinstance(value, Sequence) and bool(value)
-        if not is_list or not all(isinstance(each, str) and each for each in value):  # type: ignore[attr-defined]
-            raise ParameterError(
-                f"{name} must be one of {', '.join(ORDERS)}, or a list of names, got {value!r}",
-                where=where,
-                cure="give order='largest_loss', or order=['BTCUSDT', 'ETHUSDT']",
-            )
-        names: tuple[str, ...] = tuple(value)  # type: ignore[arg-type]
-        if len(set(names)) < len(names):
-            raise ParameterError(
-                f"{name} must name each instrument once, got {', '.join(names)}",
-                where=where,
-                cure="leave the repeated name out",
-            )
-        return names
+class ReductionOrder(Declaration):
+    def read(self, value: Any) -> str | tuple[str, ...]:
+        if isinstance(value, str) and value in ORDERS:
+            return value
+        is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
+        if not is_list or not all(isinstance(each, str) and each for each in value):
+            found = repr_given(value) + did_you_mean(value, ORDERS)
+            raise Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", found)
+        if len(set(value)) < len(value):
+            raise Fault("must name each instrument once")
+        return tuple(value)
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Contract(Value):
     """The worth of one contract, and the steps of its quantity and price.
 
@@ -129,8 +118,8 @@ class Contract(Value):
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
     round_to_tick: Annotated[bool, Flag()] = False
-    expires: str | None = None
-    settles: str | None = None
+    expires: Annotated[str | None, Time()] = None
+    settles: Annotated[str | None, Currency()] = None
     haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
     borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
 
@@ -144,38 +133,25 @@ class Contract(Value):
         is_other = has_other_unit(self.kind, changes.get("kind", self.kind))
         return {"min_notional": None, **changes} if is_other else changes
 
-    def _check_rules(self) -> None:
-        self._check_spot()
-        if self.settles is not None and not is_currency(self.settles):
-            raise ParameterError(
-                f"settles must be the name of a currency, got {self.settles!r}",
-                where="Contract.settles",
-                cure="give it in capital letters, for example 'BTC' or 'USDT'",
-            )
-        if self.expires is not None:
-            to_nanoseconds(self.expires, where="Contract.expires")
+    def faults(self) -> Faults:
+        """Yield what a spot contract lacks, and what others do not have."""
+        for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
+            is_given = getattr(self, name) is not None
+            if self.is_spot and not is_given:
+                yield name, f"is needed by a spot contract, {example} for example"
+            elif is_given and not self.is_spot:
+                yield name, f"is of spot contracts only, the kind is {self.kind!r}"
+
+    def _settle(self) -> None:
         if self.min_notional is None:
             self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
-
-    def _check_spot(self) -> None:
-        for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
-            value = getattr(self, name)
-            if (value is None) == self.is_spot:
-                found = "None" if value is None else format_found_rate(value)
-                rule = "is needed by a spot contract" if self.is_spot else "is of spot contracts"
-                cure = f"give {name}={example}" if self.is_spot else f"leave {name} out"
-                raise ParameterError(
-                    f"{name} {rule}, got {found} with kind {self.kind!r}",
-                    where=f"Contract.{name}",
-                    cure=f"{cure}, or choose another kind",
-                )
 
 
 def has_other_unit(kind: str, other: str) -> bool:
     return (kind == "inverse") != (other == "inverse")
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Fees(Value):
     """The fees of a trade: rates per unit of notional, and a fixed amount.
 
@@ -197,14 +173,17 @@ class Fees(Value):
     taker: Annotated[Cost, DatedCost(COST)]
     maker: Annotated[Cost, DatedCost(MAKER)]
     maker_share: Annotated[float, SHARE] = 0.0
-    tiers: Sequence[FeeTier] = ()
+    tiers: Annotated[Sequence[FeeTier], AS_TUPLE] = ()
     per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
 
-    def _check_rules(self) -> None:
-        self._set_fields(tiers=check_tiers(self.tiers))
+    def faults(self) -> Faults:
+        """Yield volumes that do not rise."""
+        for k, (before, tier) in enumerate(pairwise(self.tiers), 1):
+            if not before.volume < tier.volume:
+                yield f"tiers.{k}.volume", f"must be over {before.volume:.12g}, the one before it"
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Slippage(Value):
     """How much worse than the open price a trade is filled.
 
@@ -232,7 +211,7 @@ class Slippage(Value):
     spread: Annotated[Cost, DatedCost(COST)] = 0.0
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Liquidation(Value):
     """How a venue liquidates a position that fails its maintenance requirement.
 
@@ -275,19 +254,10 @@ class Liquidation(Value):
     order: Annotated[str | Sequence[str] | None, ReductionOrder()] = None
     full_below_health: Annotated[float, COST] = 0.0
 
-    def _check_rules(self) -> None:
+    def faults(self) -> Faults:
+        """Yield what does nothing in the mode."""
         if self.impact > 0 and self.mode == "takeover":
-            raise ParameterError(
-                "impact must be 0 with mode 'takeover', which takes all margin, or it does "
-                f"nothing, got {self.impact:g}",
-                where="Liquidation.impact",
-                cure="choose mode='close' or mode='partial', or leave impact out",
-            )
+            yield "impact", "must be 0 with mode 'takeover', which takes all margin"
         for name in ("full_below", "full_below_health"):
             if getattr(self, name) > 0 and self.mode != "partial":
-                raise ParameterError(
-                    f"{name} must be 0 unless mode is 'partial', or it does nothing, "
-                    f"got {getattr(self, name):g} with mode {self.mode!r}",
-                    where=f"Liquidation.{name}",
-                    cure=f"choose mode='partial', or leave {name} out",
-                )
+                yield name, f"must be 0 unless mode is 'partial', the mode is {self.mode!r}"

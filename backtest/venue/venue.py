@@ -7,15 +7,16 @@ are per year. Notionals are in the settlement currency.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Self, overload
+from typing import Annotated, Any, Self, overload
 
 import numpy as np
 
 from backtest.base import (
+    AS_TUPLE,
     Choice,
     Cost,
     Duration,
+    Faults,
     Flag,
     IntArray,
     Number,
@@ -23,31 +24,36 @@ from backtest.base import (
     Timed,
     TimeLike,
     Value,
-    VenueError,
     Viewable,
     Whole,
     check_shape,
     checked,
     count_nouns,
+    declared,
 )
 from backtest.base.fields import POSITIVE
 from backtest.venue import preset_files
-from backtest.venue.brackets import Bracket, BracketArrays, complete_table
-from backtest.venue.dated_costs import check_dated, describe_cost, find_newest
-from backtest.venue.dated_tables import (
-    Earlier,
-    InForce,
-    InUse,
-    link_tables,
-    list_in_use,
-    unlink_tables,
+from backtest.venue.brackets import (
+    Bracket,
+    BracketArrays,
+    complete_table,
+    find_table_faults,
 )
-from backtest.venue.fee_tiers import FeeTier, check_close_fee
-from backtest.venue.interest import RATES, check_interest
-from backtest.venue.multipliers import OpenInterestMargin, check_multipliers
+from backtest.venue.dated_costs import describe_cost, find_fee_faults, find_newest
+from backtest.venue.dated_tables import Earlier, InForce, InUse, list_in_use
+from backtest.venue.fee_tiers import FeeTier
+from backtest.venue.interest import RATES, find_interest_faults
+from backtest.venue.multipliers import OpenInterestMargin, find_multiplier_faults
 from backtest.venue.option_costs import OptionCosts
-from backtest.venue.spot_rules import check_spot, force_spot, list_spot_parts
-from backtest.venue.trading_terms import Contract, Fees, Liquidation, ProfitShare, Slippage
+from backtest.venue.spot_rules import find_spot_faults, force_spot, list_spot_parts
+from backtest.venue.trading_terms import (
+    WHOLE_SHARES,
+    Contract,
+    Fees,
+    Liquidation,
+    ProfitShare,
+    Slippage,
+)
 
 __all__ = [
     "Bracket",
@@ -66,7 +72,7 @@ _ANNUAL = Timed(Number(-1, 10))
 _OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+@declared(kw_only=True)
 class Venue(Value, Viewable):
     """The rules of one instrument at one venue.
 
@@ -116,7 +122,7 @@ class Venue(Value, Viewable):
     """
 
     contract: Contract
-    brackets: Sequence[Bracket]
+    brackets: Annotated[Sequence[Bracket], AS_TUPLE]
     fees: Fees
     slippage: Slippage
     liquidation: Liquidation
@@ -132,46 +138,44 @@ class Venue(Value, Viewable):
     margin_multiplier: Annotated[Rate, Timed(POSITIVE)] = 1.0
     call_grace: Annotated[int | None, Whole(0)] = None
     in_force: InForce | None = None
-    earlier: Sequence[Earlier] = ()
+    earlier: Annotated[Sequence[Earlier], AS_TUPLE] = ()
     initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     open_interest_margin: OpenInterestMargin | None = None
     profit_counts: Annotated[float | str, ProfitShare()] = "all"
     option_costs: OptionCosts | None = None
 
-    def _check_rules(self) -> None:
-        check_close_fee(self.fees.tiers, includes_close_fee=self.includes_close_fee)
-        check_dated(self)
-        close_fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
+    def faults(self) -> Faults:
+        """Yield what the parts contradict each other in."""
         is_spot = self.contract.is_spot
-        self._set_fields(brackets=complete_table(self.brackets, close_fee, is_spot=is_spot))
-        self._check_earlier(close_fee)
-        if not isinstance(self.in_force, InForce | None):
-            raise VenueError(
-                f"in_force must be an InForce, got {self.in_force!r}",
-                where="Venue.in_force",
-                cure="leave in_force out, or give in_force=InForce(preset=..., since=...)",
-            )
-        check_interest(self.interest_on, self.rates())
-        check_multipliers(self)
+        yield from find_fee_faults(self)
+        fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
+        yield from find_table_faults(self.brackets, "brackets", fee, is_spot=is_spot)
+        for k, each in enumerate(self.earlier):
+            if k and each.end <= self.earlier[k - 1].end:
+                yield f"earlier.{k}.until", "must be after that of the table before it"
+            if fee > 0.0:
+                yield from find_table_faults(each.brackets, f"earlier.{k}.brackets", fee)
+        yield from find_interest_faults(self)
+        yield from find_multiplier_faults(self)
         if is_spot:
-            check_spot(self)
+            yield from find_spot_faults(self)
+
+    def _settle(self) -> None:
+        self._set_fields(brackets=complete_table(self.brackets))
+
+    def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        return {**(_OF_NO_PRESET if "brackets" in changes else {}), **changes}
 
     def profit_share(self) -> float:
         """Return the share of an unrealized profit that backs orders and withdrawals."""
         if isinstance(self.profit_counts, str):
-            return {"all": 1.0, "losses": 0.0}[self.profit_counts]
+            return WHOLE_SHARES[self.profit_counts]
         return self.profit_counts
 
     def rates(self) -> dict[str, Rate]:
         """Return the rates of interest by name."""
         return {name: getattr(self, name) for name in RATES}
-
-    def _check_earlier(self, close_fee: float) -> None:
-        linked = link_tables(self.earlier, tuple(self.brackets))
-        for each in linked if close_fee > 0.0 else ():
-            complete_table(each.brackets, close_fee)
-        self._set_fields(earlier=linked)
 
     def __repr__(self) -> str:
         contract, fees, liquidation = self.contract, self.fees, self.liquidation
@@ -208,10 +212,6 @@ class Venue(Value, Viewable):
         >>> cheap.fees.taker, cheap.fees.maker, cheap.liquidation.fee
         (0.0004, 0.0002, 0.01)
         """
-        given = {**(changes or {}), **groups}
-        if "brackets" in given:
-            rest = {name: value for name, value in _OF_NO_PRESET.items() if name not in given}
-            changes, groups = unlink_tables(changes or {}), {**rest, **unlink_tables(groups)}
         return super().override(changes, **groups)
 
     @overload

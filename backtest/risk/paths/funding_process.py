@@ -149,7 +149,7 @@ def read_funding(funding: object, *, is_resampled: bool, where: str) -> FundingC
     if isinstance(funding, str):
         return funding
     rate = Number(-LARGEST_RATE, LARGEST_RATE)
-    return rate.check("funding", funding, where=Place("funding", of=where))
+    return float(rate.check("funding", funding, where=Place("funding", of=where)))
 
 
 def find_path_grid(history: Market, funding: FundingChoice) -> FundingGrid | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Self
 
 import numpy as np
 
-from backtest.base import FloatArray, Number, ParameterError, checked
+from backtest.base import Faults, FloatArray, Number, ParameterError, checked, declared
 from backtest.market import Market
 from backtest.risk.paths.path_model import PathModel, count_per_year, read_returns
 
@@ -16,7 +15,7 @@ MOST_PER_BAR = 2.0
 """The largest expected number of jumps in a bar; at most 40 are drawn."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class GBM(PathModel):
     """Geometric Brownian motion.
 
@@ -51,7 +50,7 @@ class GBM(PathModel):
         return np.array([mean / per_year, variance / per_year, 0.0, 0.0, 0.0, 0.0])
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Merton(PathModel):
     """Brownian motion with normal jumps of the log price.
 
@@ -114,7 +113,7 @@ class Merton(PathModel):
         return np.array([*part, self.jump_mean, self.jump_deviation])
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Garch(PathModel):
     """GARCH(1,1), or GJR with ``gamma``, with Student's t or normal innovations; per bar.
 
@@ -155,14 +154,14 @@ class Garch(PathModel):
     variance_most: Annotated[float, Number(0.0, open_low=True, may_be_infinite=True)] = math.inf
     drift: Annotated[float, Number()] = 0.0
 
-    def _check_rules(self) -> None:
-        if not self.persistence < 1.0 or self.alpha + self.gamma < 0.0:
-            raise ParameterError(
-                "alpha + gamma / 2 + beta must be below 1 and alpha + gamma at least 0, "
-                f"got {self.persistence:g} and {self.alpha + self.gamma:g}",
-                where="bt.paths.Garch",
-                cure="choose smaller weights, so that the variance has a mean",
-            )
+    def faults(self) -> Faults:
+        """Yield weights under which the variance has no mean, or may be negative."""
+        if not self.persistence < 1.0:
+            yield "beta", f"must leave alpha + gamma / 2 + beta under 1: it is {self.persistence:g}"
+        if self.alpha + self.gamma < 0.0:
+            yield "gamma", f"must be at least -alpha, {-self.alpha:g}"
+
+    def _settle(self) -> None:
         if self.variance_now is None:
             self._set_fields(variance_now=self.omega / (1.0 - self.persistence))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ from backtest.base import (
     Value,
     call_later,
     checked,
+    declared,
     format_percent,
 )
 from backtest.features import bars_per_year, log_returns
@@ -38,7 +38,7 @@ Drift = float | str
 """Growth of the expected price per year, or :data:`HISTORY`."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class PathModel(Value):
     """Base of the models of paths: frozen values whose fields are parameters with units.
 
@@ -115,7 +115,7 @@ def read_drift(drift: Drift, market: Market) -> float:
             where=Place("drift", of="bt.simulate_paths"),
             cure="give 0.1 for 10 % a year, or leave it out for none",
         )
-    return Number().check("drift", drift, where=Place("drift", of="bt.simulate_paths"))
+    return float(Number().check("drift", drift, where=Place("drift", of="bt.simulate_paths")))
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:

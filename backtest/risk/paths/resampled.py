@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from backtest.base import (
     check_lengths,
     checked,
     compile_module,
+    declared,
     find_block_length,
 )
 from backtest.base.units import YEAR_DAYS
@@ -104,7 +104,7 @@ def find_long_run(model: Filtered, rows: FloatArray, weight: FloatArray) -> floa
     return model.omega / left * float(np.mean(rows * total)) if left > 0.0 else math.inf
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class _Resampled(PathModel):
     """Base of the models that repeat rows of history.
 
@@ -134,7 +134,7 @@ class _Resampled(PathModel):
         return np.ones(market.n_bars)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Stationary(_Resampled):
     """Rows of history in blocks of geometric length.
 
@@ -159,7 +159,7 @@ class Stationary(_Resampled):
         return cls(block=block_length(read_returns(market, cls.__name__)))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Filtered(_Resampled):
     """Rows of history divided by the volatility of their time, times the volatility of the path.
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 from backtest.account import ByInstrument
 from backtest.base import (
     Choice,
     Duration,
+    Faults,
     Number,
-    ParameterError,
     Text,
+    Time,
     Value,
     Whole,
-    to_nanoseconds,
+    declared,
+    read_time,
 )
 
 SCALE = Number(0.0)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@declared
 class Scenario(Value):
     """A shock. The defaults change nothing.
 
@@ -100,46 +101,24 @@ class Scenario(Value):
     implied_volatility: Annotated[float, Number(-1.0, open_low=True)] = 0.0
     prices: Annotated[Mapping[str, float] | None, ByInstrument(Number(-1.0, open_low=True))] = None
     correlation: Annotated[float | None, Number(-1.0, 1.0)] = None
-    date: str | None = None
-    until: str | None = None
+    date: Annotated[str | None, Time()] = None
+    until: Annotated[str | None, Time()] = None
     asset: Annotated[str, Choice("any", "crypto", "stocks")] = "any"
     source: str = ""
     seed: Annotated[int, Whole(0)] = 0
 
-    def _check_rules(self) -> None:
+    def faults(self) -> Faults:
+        """Yield what contradicts itself."""
         if self.shape == "bar" and self.over is not None:
-            raise ParameterError(
-                f"a scenario of shape 'bar' takes one bar, got over={self.over!r}",
-                where=f"bt.Scenario({self.name!r})",
-                cure="leave over out, or choose shape='line'",
-            )
+            yield "over", "must be left out with shape 'bar', which takes one bar"
         if self.prices is not None and not isinstance(self.prices, Mapping):
-            raise ParameterError(
-                f"prices must name instruments, got {self.prices!r}",
-                where=f"bt.Scenario({self.name!r}).prices",
-                cure="give {'ETHUSDT': -0.4}; price is the move of all",
-            )
+            yield "prices", "must name instruments, {'ETHUSDT': -0.4}; price is the move of all"
         if self.prices is not None and self.correlation is not None and self.price != 0.0:
-            raise ParameterError(
-                "prices with a correlation move all instruments, got price as well",
-                where=f"bt.Scenario({self.name!r})",
-                cure="leave price out",
-            )
+            yield "price", "must be left out: prices with a correlation move all instruments"
         if (self.date is None) != (self.until is None):
-            raise ParameterError(
-                "date and until must be given together",
-                where=f"bt.Scenario({self.name!r})",
-                cure="give both, or neither",
-            )
-        if self.date is not None and self.until is not None:
-            where = f"bt.Scenario({self.name!r})"
-            start = to_nanoseconds(self.date, where=f"{where}.date")
-            if to_nanoseconds(self.until, where=f"{where}.until") <= start:
-                raise ParameterError(
-                    f"until must be after date, got {self.until} and {self.date}",
-                    where=where,
-                    cure="swap them",
-                )
+            yield "until", "must be given with date, and only with it"
+        elif self.date is not None and read_time(self.until) <= read_time(self.date):
+            yield "until", f"must be after date {self.date}"
 
     @property
     def is_empty(self) -> bool:

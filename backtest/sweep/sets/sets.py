@@ -18,7 +18,6 @@ from backtest.base import (
     Flag,
     FrozenTable,
     ParameterError,
-    PartDeclaration,
     Phrase,
     Place,
     Value,
@@ -44,7 +43,7 @@ SIGNAL = "signal."
 OVERLAY = "overlay"
 RESERVED = ("account", "venue", "signal", OVERLAY)
 
-_FIXED = ("contract.kind",)
+_FIXED = ("contract.kind", "contract.expires", "contract.settles")
 
 _V = TypeVar("_V", bound=Value)
 _T = TypeVar("_T")
@@ -159,10 +158,10 @@ def _read_rule(rule: SignalRule) -> Iterator[Setting]:
 
 def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
     declarations = find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
-    for each in dataclasses.fields(value):
+    for each in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
         space = declarations.get(each.name)
         name, content = f"{prefix}.{each.name}", getattr(value, each.name)
-        if isinstance(space, PartDeclaration):
+        if space is None and isinstance(content, Value):
             yield from _read_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
@@ -259,7 +258,7 @@ def change_fields(value: _V, changes: Mapping[str, object]) -> _V:
         else change_fields(getattr(value, head), _below(head, changes))
         for head in heads
     }
-    return dataclasses.replace(value, **fields)
+    return dataclasses.replace(value, **fields)  # type: ignore[type-var] # every class is declared
 
 
 def build_signal(base: BaseTerms, values: Mapping[str, object]) -> SignalRule | None:
