@@ -1,9 +1,8 @@
 """The settings of an account: what is accepted, and what is refused and why."""
 
 import json
-from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
-from math import inf, nan
+from math import inf
 from typing import Any
 
 import pandas as pd
@@ -32,71 +31,20 @@ def fit(venue: Venue = VENUE, **choices: Any) -> None:
     check_account(Account(**choices), venue)
 
 
-Bad = tuple[Callable[[], object], str, str, str, str]
-
-# What is built, then a piece of each: the rule, the value, the place, the cure.
-BAD: dict[str, Bad] = {
-    "capital that is NaN": (
-        lambda: Account(capital=nan),
-        "capital must be a number", "got nan", "Account.capital", "as a number"),
-    "isolated margin without a leverage": (
-        lambda: fit(margin="isolated"),
-        "isolated margin needs", "a venue_leverage", "Account.venue_leverage",
-        "give venue_leverage="),
-    "a venue leverage over what the venue allows": (
-        lambda: fit(venue_leverage=51),
-        "at most 50", "got 51", "Account.venue_leverage", "up to 50"),
-    "bounds of leverage the wrong way round": (
-        lambda: fit(min_leverage=3, max_leverage=2),
-        "min_leverage must be at most max_leverage 2", "got 3", "Account.min_leverage", "lower"),
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a venue leverage over what the venue allows": ({"venue_leverage": 51}, "at most 50, .*got 51"),
     "a least leverage that can never be held": (
-        lambda: fit(venue_leverage=2, min_leverage=3),
-        "min_leverage must be at most 2", "got 3", "Account.min_leverage", "up to 2"),
-    "a stop of the whole price": (
-        lambda: Account(stop_loss=1.0),
-        "stop_loss must be over 0 and below 1", "got 1", "Account.stop_loss", "below 1"),
-    "a margin call after liquidation": (
-        lambda: Account(margin_call=1.2),
-        "margin_call must be", "got 1.2", "Account.margin_call", "at most 1"),
-    "a reserve that is never used": (
-        lambda: fit(reserve=1_000),
-        "is used only with", "reserve 1000, margin_call None", "Account.reserve",
-        "margin_call=0.8"),
-    "a top-up without a reserve": (
-        lambda: fit(margin_call=0.8, top_up_to=0.5),
-        "is used only with margin_call and a reserve", "reserve 0", "Account.top_up_to",
-        "reserve=5000"),
-    "a top-up that does not help": (
-        lambda: fit(**{**CALLED, "top_up_to": 0.8}),
-        "top_up_to must be below margin_call 0.8", "got 0.8", "Account.top_up_to", "lower"),
+        {"venue_leverage": 2, "min_leverage": 3}, "min_leverage must be at most 2, .*got 3"),
     "a venue that reduces on calls that are never made": (
-        lambda: fit(venue=replace(VENUE, call_grace=3)),
-        "needs a margin_call", "call_grace 3", "Account.margin_call", "margin_call=0.8"),
-    "automatic margin where all money backs the position": (
-        lambda: Account(auto_margin=True),
-        "auto_margin must be False in cross margin", "got True", "Account.auto_margin",
-        "margin='isolated'"),
-    "flows without a zone": (
-        lambda: Account(flows=by_day(1.0, tz=None)),
-        "indexed by UTC time", "without a time zone", "Account.flows", "tz_localize"),
-    "an infinite deposit": (
-        lambda: Account(flows=by_day(1.0, inf)),
-        "must be finite", "got inf in 1 of 2 rows", "first at 2021-01-02 UTC", "fill or drop"),
-    "an unknown stored field": (
-        lambda: Account.from_dict({"capitol": 1}),
-        "Account has no field", "'capitol'; did you mean 'capital'?", "Account", "use capital"),
+        {"venue": replace(VENUE, call_grace=3)}, "call_grace 3 needs a margin_call"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_breaks_a_rule_is_refused_with_rule_value_place_and_cure(case: str) -> None:
-    build, rule, value, place, cure = BAD[case]
-    with pytest.raises(ParameterError) as caught:
-        build()
-    assert rule in caught.value.problem
-    assert value in caught.value.problem
-    assert place in caught.value.where
-    assert cure in caught.value.cure
+def test_an_account_that_does_not_fit_a_venue_is_refused(case: str) -> None:
+    choices, words = BAD[case]
+    with pytest.raises(ParameterError, match=words):
+        fit(**choices)
 
 
 @pytest.mark.parametrize("choices", [

@@ -195,19 +195,6 @@ def test_an_account_with_stops_is_written_and_read():
     assert plain.stop_loss == bt.Multiple(2.0, "atr")
 
 
-@pytest.mark.parametrize("name", ["stop_loss", "take_profit", "trailing_stop", "equity_stop"])
-@pytest.mark.parametrize("value", [0.0, -0.1, NAN, math.inf, "much", "2*", "x*atr", True, [0.1]])
-def test_a_stop_that_is_none_is_refused(name, value):
-    with pytest.raises(bt.ParameterError, match=f"{name} must be|multiple must be"):
-        bt.Account(**{name: value})
-
-
-@pytest.mark.parametrize("name", ["stop_loss", "trailing_stop", "equity_stop"])
-def test_a_loss_of_everything_is_no_stop(name):
-    with pytest.raises(bt.ParameterError, match=f"{name} must be over 0 and below 1"):
-        bt.Account(**{name: 1.0})
-
-
 def test_the_last_bar_has_the_multiple_of_the_close_before_it():
     flat = make_market(4).bars() * 0.0 + 100.0
     flat["atr"] = [1.0, 1.0, 4.0, 9.0]
@@ -218,30 +205,12 @@ def test_the_last_bar_has_the_multiple_of_the_close_before_it():
     assert price == pytest.approx(100.0 - 2.0 * 4.0)
 
 
-@pytest.mark.parametrize(("terms", "problem"), [
-    ((0.0, "atr"), "multiple must be over 0"),
-    ((NAN, "atr"), "multiple must be a number"),
-    ((math.inf, "atr"), "multiple must be finite"),
-    ((2.0, ""), "column must be the name of a column"),
-    ((2.0, 3), "column must be the name of a column"),
-    ((2.0, "atr", "percent"), "unit must be one of price, fraction"),
-])  # fmt: skip
-def test_a_multiple_that_is_none_is_refused(terms, problem):
-    with pytest.raises(bt.ParameterError, match=problem):
-        bt.Multiple(*terms)
-
-
 def test_a_column_that_is_not_there_is_refused():
     market = make_market(atr=np.full(300, 2.0), below=np.linspace(1.0, -1.0, 300))
     with pytest.raises(bt.ParameterError, match="no column 'art'; did you mean 'atr'"):
         run(1.0, market, account=bt.Account(stop_loss=bt.Multiple(2.0, "art")))
     with pytest.raises(bt.DataError, match="a distance must be at least 0"):
         run(1.0, market, account=bt.Account(trailing_stop=bt.Multiple(2.0, "below")))
-
-
-def test_an_equity_stop_is_a_fraction():
-    with pytest.raises(bt.ParameterError, match="equity_stop must be a number"):
-        bt.Account(equity_stop=bt.Multiple(2.0, "atr"))
 
 
 def test_a_plain_stop_loss_needs_none_of_this():

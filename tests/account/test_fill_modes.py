@@ -177,8 +177,3 @@ def test_target_cuts_add_up_in_every_mode(mode):
 def test_the_summary_calls_same_close_optimistic():
     assert "optimistic" in str(run(1.0).summary())
     assert "fills at" not in str(run(1.0, account=bt.Account()).summary())
-
-
-def test_an_unknown_mode_is_refused():
-    with pytest.raises(bt.ParameterError, match="fill must be one of next_open, next_close"):
-        bt.Account(fill="at_close")

@@ -160,23 +160,6 @@ def test_a_limit_tells_its_days():
 
 # -------------------------------------------------------------------------------------- bad input
 
-BAD = {
-    "a name": ("none", "max_leverage must be a number"),
-    "NaN": (math.nan, "max_leverage must be a number, got nan"),
-    "a NaN series": (series({0: 1.0, 2: NAN}), "max_leverage must be numbers, got nan in 1 of 2"),
-    "a list": ([1.0, 2.0], "max_leverage must be a number"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_limits_are_refused_with_a_cure(case):
-    value, text = BAD[case]
-    with pytest.raises(bt.ParameterError) as caught:
-        account_of(max_leverage=value)
-    assert text in str(caught.value)
-    assert caught.value.where.startswith("Account.max_leverage")
-    assert caught.value.cure
-
 
 def test_min_leverage_must_be_at_most_the_least_limit():
     with pytest.raises(bt.ParameterError, match="at most max_leverage 0 at its lowest, got 1"):

@@ -117,12 +117,6 @@ def test_a_tick_beyond_the_prices_is_refused():
     play(100, 100, venue=venue_of(contract={"tick": 101.0}))
 
 
-@pytest.mark.parametrize("value", [1, "yes", None, float("nan")])
-def test_round_to_tick_is_true_or_false(value):
-    with pytest.raises(bt.ParameterError, match="round_to_tick must be True or False"):
-        bt.Contract(round_to_tick=value)
-
-
 def test_a_contract_that_rounds_is_stored_without_loss():
     venue = rounded()
     assert bt.Venue.from_dict(venue.to_dict()) == venue

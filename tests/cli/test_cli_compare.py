@@ -173,7 +173,7 @@ def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder)
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--policy", "kelly", "--margin", "cross,isolated"), "margin must be"),
+    (("--policy", "kelly", "--margin", "cross,isolated"), "account.margin: must be"),
     (("--policy", "kelly", "--venue", "hyperlqd:BTC"), "did you mean"),
     ((), "a comparison needs two policies or more, got constant alone"),
     (("--policy", "kelly", "--accounts", "separate"), "give --data for each"),

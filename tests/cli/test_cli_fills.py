@@ -37,18 +37,17 @@ def test_an_experiment_may_hold_a_multiple():
 
 
 @pytest.mark.parametrize(("flags", "problem"), [
-    (("--stop-loss", "much"), "stop_loss must be a fraction, or a multiple of a column"),
-    (("--stop-loss", "1.5"), "stop_loss must be over 0 and below 1"),
-    (("--take-profit", "-1"), "take_profit must be over 0"),
+    (("--stop-loss", "much"), "account.stop_loss: must be a fraction, or a multiple of a column"),
+    (("--stop-loss", "1.5"), "account.stop_loss: must be over 0 and below 1"),
+    (("--take-profit", "-1"), "account.take_profit: must be over 0"),
     (("--trailing-stop", "2*nothing"), "the market has no column 'nothing'"),
-    (("--equity-stop", "1"), "equity_stop must be over 0 and below 1"),
-    (("--fill", "close"), "fill must be one of next_open, next_close, same_close"),
+    (("--equity-stop", "1"), "account.equity_stop: must be over 0 and below 1"),
+    (("--fill", "close"), "account.fill: must be one of next_open, next_close, same_close"),
 ])  # fmt: skip
 def test_bad_values_are_refused(capsys, flags, problem):
     code, _, err = call(capsys, "run", *SHORT, *flags)
     assert code == 2
     assert problem in err
-    assert "cure:" in err
 
 
 def test_json_counts_take_profits(capsys):

@@ -16,8 +16,7 @@ IMPACT = ("capacity", "--set", "venue.slippage.impact=1.0")
 
 @pytest.mark.parametrize(("words", "problem", "where"), [
     ((*IMPACT, "--capitals", "1e6,1e4"), "got 1,000,000.00, 10,000.00", "--capitals\n"),
-    (("compare", "--policy", "cppi", "--margin", "cross,isloated"), "'isolated'?", "--margin:"),
-    (("compare", "--policy", "cppi"), "--margin cross,isolated", "backtest compare\n"),
+    (("run", "--margin", "isloated"), "'isolated'?", "--margin\n"),
     (("risk", "--find-leverage", "2"), "below 1, got 2", "--find-leverage\n"),
     (("sensitivity", "--factors", "signal"), "the parameters of a signal rule", "--factors\n"),
 ])  # fmt: skip

@@ -184,8 +184,11 @@ MISTAKES = [
     (["--vary", "target"], ["--vary takes NAME=VALUE", "'target'", "--vary target=0.1:1"]),
     (["--vary", "target=0.1:1"], ["LOW:HIGH:COUNT", "'0.1:1'", "--vary", "0.1:1:64"]),
     (["--vary", "targt=1"], ["'targt'", "did you mean 'target'", "--vary", "account.band"]),
-    (["--vary", "target=9"], ["0.05 to 2", "9", "--vary", "choose"]),
-    (["--vary", "account.margin=isolated"], ["needs a venue_leverage", "--vary", "give"]),
+    (["--vary", "target=9"], ["0.05 to 2", "9", "--vary", "target"]),
+    (
+        ["--vary", "account.margin=isolated"],
+        ["account.venue_leverage: is needed", "--vary", "5 for example"],
+    ),
     (["--vary", "target=1", "--draws", "3"], ["both", "--vary, --draws", "leave one"]),
     (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
     (["--constraint", "sharp>1"], ["'sharp'", "did you mean 'sharpe'", "--constraint", "choose"]),

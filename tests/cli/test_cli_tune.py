@@ -148,11 +148,11 @@ def without_places(out):
 
 
 MISTAKES = [
-    (["--trials", "3"], ["trials must be", "3", "where: --trials\n", "choose"]),
+    (["--trials", "3"], ["trials must be", "3", "where: --trials\n", "at least 4"]),
     (["--holdout", "abc"], ["a share or a duration", "'abc'", "--holdout\n", "--holdout 25%"]),
     (["--space", "target=1:0.1"], ["low <= high", "Range(1, 0.1)", "--space: target\n", "swap"]),
     (["--space", "targt=0.1:1"], ["'targt'", "did you mean 'target'", "--space", "use"]),
-    (["--space", "target=0.1:9"], ["0.05 to 2", "9", "--space", "choose"]),
+    (["--space", "target=0.1:9"], ["0.05 to 2", "9", "--space", "target"]),
     (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
     (["--objective", "es_95", "--constraint", "es_99<=0.1"],
         ["es_95, es_99", "where: --objective, --constraint\n", "max_drawdown"]),

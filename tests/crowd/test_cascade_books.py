@@ -186,9 +186,8 @@ BAD: tuple[dict[str, Any], ...] = (
 )
 def test_bad_arguments_are_refused(bad):
     terms = {"shock": -0.1, "impact": bt.SquareRoot(1.0), "volume": 1.0, **bad}
-    with pytest.raises(bt.ParameterError) as caught:
+    with pytest.raises(bt.ParameterError, match=", got "):
         bt.cascade(longs_failing_at(np.array([99.0])), plain_venue(), **terms)
-    assert "cure" in str(caught.value)
 
 
 def test_a_crowd_and_a_venue_are_required():

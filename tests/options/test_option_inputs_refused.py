@@ -70,12 +70,6 @@ MARKETS = {
         "must settle as its options",
     ),
     "two instruments of one coin": (two_coins, "must have one instrument of 'BTC'"),
-    "an American option": (
-        lambda: bt.Option(kind="put", strike=1.0, expiry="2023-02-01", underlying="BTC",
-                          style="american"),
-        "european",
-    ),
-    "costs without a fee": (lambda: bt.OptionCosts(fee_cap=1.0), "fee"),
 }  # fmt: skip
 
 RUNS = {

@@ -138,15 +138,9 @@ def sweep_over(cost: object) -> bt.Sweep:
 
 
 LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
-DAYS = pd.DatetimeIndex(["2023-01-01", "2023-01-02"], tz="UTC")
-TIERS = [bt.FeeTier(1e6, 3e-4, 1e-4)]
 
 
 @pytest.mark.parametrize(("make", "words"), [
-    (lambda: make_venue(fees__taker="0.0005"), "got '0.0005'"),
-    (lambda: make_venue(slippage__spread=1.0), "got 1"),
-    (lambda: make_venue(slippage__rate=pd.Series([1e-4, math.nan], index=DAYS)), "got nan"),
-    (lambda: make_venue(fees__taker="wide", fees__tiers=TIERS), "1 tiers and fees.taker"),
     (lambda: run_with(fees__taker="wid"), "did you mean 'wide'"),
     (lambda: run_with(slippage__spread="late"), "got late nan"),
     (lambda: run_with(fees__taker=LATE), "must begin by the first bar"),

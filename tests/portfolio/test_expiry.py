@@ -106,7 +106,6 @@ def test_a_row_of_a_sweep_is_its_run():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: bt.Contract(expires="soon"), "Contract.expires"),
         (lambda: run(make_pair(), expire("2023-12-31")), "no bar before it expires"),
         (
             lambda: bt.run(

@@ -219,11 +219,6 @@ SETS = {"account.fill": ["limit"], "account.offset": [0.001]}
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-    (lambda: bt.Account(fill="limit"), "needs an offset, got None"),
-    (lambda: bt.Account(offset=0.001), "got 0.001 with fill 'next_open'"),
-    (lambda: bt.Account(fill="limit", offset=1.0), "got 1"),
-    (lambda: bt.Account(fill="limit", offset=NAN), "got nan"),
-    (lambda: bt.Account(fill="limit", offset=0.0, intrabar="worst"), "got 'worst'"),
     (lambda: run_with(offset={"A": 0.001}), "got none for B"),
     (lambda: run_with(VENUE.override({"fees.maker_share": 0.5}), offset=0.0), "got 0.5"),
     (lambda: bt.sweep(MARKET, Constant(), SETS, venue=VENUE, account=bt.Account()),

@@ -212,20 +212,6 @@ def test_an_infinite_overlay_is_an_error():
         run(simulate_pair(20), overlay=Endless())
 
 
-def test_collateral_needs_a_limit_of_the_balance():
-    asset = bt.Collateral("C", amount=1.0, prices=make_market([flat(1)] * 3), rate=0.5)
-    with pytest.raises(ParameterError, match="needs a negative_limit"):
-        bt.Account(collateral=[asset])
-    with pytest.raises(ParameterError, match="must be different"):
-        bt.Account(collateral=[asset, asset], negative_limit=0.0)
-
-
-def test_the_order_of_reductions_is_checked():
-    for order, message in (("biggest", "order"), ([], "list of names"), (["A", "A"], "once")):
-        with pytest.raises(ParameterError, match=message):
-            bt.Liquidation(mode="partial", fee=0.0, slippage=0.0, order=order)
-
-
 def test_a_policy_sees_gross_and_net_leverage():
     seen = []
 

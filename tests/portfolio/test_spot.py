@@ -346,18 +346,6 @@ def spot(**changes: Any) -> bt.Venue:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "no haircut": (lambda: bt.Contract(kind="spot", borrow_rate=0.1), "haircut is needed"),
-    "haircut of a perpetual": (lambda: bt.Contract(haircut=0.1), "haircut is of spot"),
-    "haircut NaN": (lambda: spot(**{"contract.haircut": NAN}), "haircut must be"),
-    "no requirement": (
-        lambda: PERP.override(brackets=[bt.Bracket(0.0, INF, 5.0, 0.0)]), "must be over 0, got 0"),
-    "too much leverage": (
-        lambda: spot(brackets=[bt.Bracket(0.0, INF, 10.0, 0.0)]), "under 1"),
-    "loan": (lambda: spot(interest_on="loan"), "interest_on of a spot contract"),
-    "losses": (lambda: spot(profit_counts="losses"), "profit_counts of a spot"),
-    "health": (
-        lambda: spot(liquidation={"mode": "partial", "full_below_health": 0.9}),
-        "full_below_health of a spot"),
     "collateral by its name": (
         lambda: run_pair(account=bt.Account(
             negative_limit=0.0,

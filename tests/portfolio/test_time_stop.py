@@ -119,18 +119,6 @@ def test_compiled_is_plain_and_rows_of_a_sweep_are_runs():
         assert row["total_return"] == run.metrics["total_return"]
 
 
-@pytest.mark.parametrize(("terms", "words"), [
-    ({"max_holding": "0d"}, "a duration is a positive whole number"),
-    ({"max_holding": 7}, "a duration is a positive whole number.*got .7"),
-    ({"max_holding": "a week"}, "a duration is a positive whole number.*got 'a week'"),
-    ({"max_holding": {"A": "1d", "B": "x"}}, "Account.max_holding, B"),
-    ({"max_holding": {}}, "must name at least one"),
-])  # fmt: skip
-def test_a_bad_term_is_refused_with_its_cure(terms, words):
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.Account(**terms)
-
-
 def test_a_time_of_an_unknown_instrument_is_refused():
     with pytest.raises(bt.ParameterError, match=r"got an unknown .B."):
         live(make_market([100.0] * 4), max_holding={"B": "1d"})

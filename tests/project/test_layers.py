@@ -132,7 +132,7 @@ def test_a_strategy_imports_only_public_names(module):
 
 @pytest.mark.slow
 def test_import_backtest_loads_nothing_slow():
-    slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "pydantic", "dask")
+    slow = ("numba", "llvmlite", "scipy", "vectorbt", "plotly", "typer", "rich", "dask")
     slow += ("arch", "statsmodels", "httpx", "ccxt")
     code = "import sys, backtest, backtest.features, backtest.strategies; "
     code += f"print([name for name in {slow!r} if name in sys.modules])"

@@ -109,7 +109,7 @@ def test_garch_keeps_its_mean_variance_and_student_tails():
     assert moves.var() == pytest.approx(1e-4, rel=0.03)
     first = moves[:, 0] / 1e-2
     assert np.mean(np.abs(first) > 2.0) == pytest.approx(0.0501, abs=0.011)  # P(|t6| > 2 sqrt(1.5))
-    with pytest.raises(bt.ParameterError, match="below 1"):
+    with pytest.raises(bt.ParameterError, match="under 1"):
         models.Garch(omega=1e-6, alpha=0.2, beta=0.85)
 
 

@@ -196,18 +196,6 @@ def test_bad_arguments_are_refused(market, settings, words):
         bt.simulate_paths(given.pop("market"), **given)
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: models.GBM(volatility=math.nan), "volatility must be a number"),
-    (lambda: models.GBM(volatility=0.0), "over 0"),
-    (lambda: models.Merton(0.5, 10, 6.0, 0.1), "jump_mean must be"),
-    (lambda: models.Stationary(block=0.0), "block must be"),
-    (lambda: models.GBM(sigma=1.0), "sigma"),
-])  # fmt: skip
-def test_bad_parameters_are_refused(make, words):
-    with pytest.raises(bt.ParameterError, match=words):
-        make()
-
-
 def test_a_fit_needs_returns_that_vary(market):
     with pytest.raises(bt.DataError, match="at least 100 returns"):
         models.GBM.fit(market.prefix(50))

@@ -305,15 +305,3 @@ def test_bad_arguments_are_refused(settings, words):
     given = {"result": held(), **settings}
     with pytest.raises(bt.ParameterError, match=words):
         bt.stress(given.pop("result"), given.pop("scenarios", bt.Scenario("x")), **given)
-
-
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"price": -1.0}, "price must be"),
-    ({"price": math.nan}, "price must be a number"),
-    ({"shape": "bar", "over": "2h"}, "takes one bar"),
-    ({"adl": 1.5}, "adl must be"),
-    ({"date": "2020-01-01"}, "together"),
-])  # fmt: skip
-def test_bad_scenarios_are_refused(settings, words):
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.Scenario("x", **settings)

@@ -167,17 +167,6 @@ def test_prices_name_instruments_of_the_account_also_of_one():
         bt.stress(result, bt.Scenario("x", prices={"C": -0.1}))
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"prices": 0.1}, "must name instruments"),
-    ({"prices": {"A": -1.0}}, "prices must be over -1"),
-    ({"prices": {"A": 0.1}, "price": 0.1, "correlation": 0.5}, "leave price out"),
-])  # fmt: skip
-def test_moves_of_instruments_are_checked(settings, words):
-    with pytest.raises(bt.ParameterError) as caught:
-        bt.Scenario("x", **settings)
-    assert words in str(caught.value)
-
-
 @pytest.mark.parametrize("signal", [pytest.param(1.0, marks=pytest.mark.slow), -1.0])
 def test_a_second_instrument_without_weight_changes_nothing(signal):
     """Distances were taken at closes, and a bridge's noise was scaled with its move."""

@@ -175,15 +175,15 @@ def test_sets_must_have_one_length_and_every_needed_parameter():
 
 
 @pytest.mark.parametrize(("sets", "problem"), [
-    ({"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]}, "min_leverage must be at"),
-    ({"account.margin": ["cross", "isolated"]}, "isolated margin needs a venue_leverage"),
+    ({"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]}, "min_leverage: must be at"),
+    ({"account.margin": ["cross", "isolated"]}, "venue_leverage: is needed with isolated margin"),
     ({"account.venue_leverage": [100.0, 200.0]}, "at most 125, the limit of the first bracket"),
-    ({"account.reserve": [0.0, 5.0]}, "a reserve is used only with margin_call and top_up_to"),
+    ({"account.reserve": [0.0, 5.0]}, "reserve: is used only with margin_call and top_up_to"),
     (
         {"venue.liquidation.mode": ["takeover"] * 2, "venue.liquidation.impact": [0.0, 0.5]},
-        "impact must be 0 with mode 'takeover'",
+        "impact: must be 0 with mode 'takeover'",
     ),
-    ({"venue.short_rate": [0.0, 0.1]}, "interest_on must be given when a rate is not 0"),
+    ({"venue.short_rate": [0.0, 0.1]}, "interest_on: must be .* when a rate is not 0"),
     ({"venue.includes_close_fee": [False, True], "venue.fees.taker": [0.9, 0.9]}, "brackets"),
 ])  # fmt: skip
 def test_what_must_go_together_is_checked_for_all_sets(sets, problem):

@@ -105,7 +105,9 @@ def test_rules_between_values_hold_for_each_instrument():
     with pytest.raises(ParameterError, match=r"venue_leverage must be at most 20, .* got 25"):
         bt.sweep(MARKETS, Hold, {"level": [1.0], "account.venue_leverage": [5.0, 25.0]}, **TERMS)
     mixed = {**TERMS, "account": ACCOUNT.override({"max_leverage": {"AAA": 2.0, "BBB": 1.0}})}
-    with pytest.raises(ParameterError, match=r"min_leverage must be at most max_leverage 1, got 1"):
+    with pytest.raises(
+        ParameterError, match=r"account.min_leverage: must be at most max_leverage 1, got 1"
+    ):
         bt.sweep(MARKETS, Hold, {"level": [1.0], "account.min_leverage": [1.5]}, **mixed)
 
 

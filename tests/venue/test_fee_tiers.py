@@ -1,7 +1,5 @@
 """Fee tiers by the account's own volume of the last 30 UTC days."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -127,39 +125,3 @@ def test_tiers_are_stored_without_loss():
     assert bt.Venue.from_dict(VENUE.to_dict()) == VENUE
     assert VENUE.fees.tiers == tuple(TIERS)
     assert "2 fee tiers by volume" in " ".join(play(100, 100, venue=VENUE).summary().split())
-
-
-BAD = {
-    "not in order": (TIERS[::-1], "the volumes of tiers must rise, got 1500 after 2500"),
-    "twice": ([TIERS[0], TIERS[0]], "must rise, got 1500 after 1500"),
-    "no tiers": ([(1.0, 2.0, 3.0)], "tiers must be a list of FeeTier"),
-    "a number": (5, "tiers must be a list of FeeTier, got 5"),
-    "a text": ("vip", "tiers must be a list of FeeTier, got 'vip'"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_tiers_are_refused_with_a_cure(case):
-    tiers, text = BAD[case]
-    with pytest.raises(bt.ParameterError) as caught:
-        bt.Fees(taker=0.001, maker=0.001, tiers=tiers)
-    assert text in str(caught.value)
-    assert caught.value.where == "Fees.tiers"
-    assert caught.value.cure
-
-
-@pytest.mark.parametrize(("values", "text"), [
-    ((0.0, 0.001, 0.0), "volume must be over 0, got 0"),
-    ((math.nan, 0.001, 0.0), "volume must be a number, got nan"),
-    ((1.0, -0.001, 0.0), "taker must be at least 0"),
-    ((1.0, math.nan, 0.0), "taker must be a number, got nan"),
-    ((1.0, 0.001, 1.0), "maker must be over -1 and below 1"),
-])  # fmt: skip
-def test_a_bad_tier_is_refused(values, text):
-    with pytest.raises(bt.ParameterError, match=text):
-        bt.FeeTier(*values)
-
-
-def test_tiers_need_one_taker_rate_in_the_requirement():
-    with pytest.raises(bt.ParameterError, match="tiers must be left out where includes_close_fee"):
-        VENUE.override(includes_close_fee=True)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Bracket, Earlier, VenueError
+from backtest import Bracket, Earlier
 from backtest.engine.loop_inputs import read_inputs
 from backtest.strategies import Constant, MarginBuffer, VolTarget
 from tests.markets import free_venue
@@ -175,14 +175,3 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     with pytest.raises(bt.ParameterError) as caught:
         live(Constant(1.0), account, AFTER)
     assert "a preset with @DATE" not in caught.value.cure
-
-
-@pytest.mark.parametrize("earlier", [
-    [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-01-01", brackets=LOOSE)],
-    [Earlier(until="2023-02-01", brackets=LOOSE), Earlier(until="2023-02-01", brackets=LOOSE)],
-    LOOSE,
-    "2023-01-01",
-])  # fmt: skip
-def test_tables_that_do_not_follow_each_other_are_refused(earlier: Any):
-    with pytest.raises(VenueError, match="earlier must be tables with increasing end dates"):
-        replace(AFTER, earlier=earlier)

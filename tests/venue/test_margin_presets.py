@@ -129,8 +129,6 @@ BAD = {
     "a text of instruments": (lambda: bt.margin_preset("derive", "BTC"), "must be a list of names"),
     "no day": (lambda: bt.margin_preset("derive", at="soon"), "time"),
     "an unknown rule": (lambda: bt.PresetMargin(preset="none"), "there are no margin rules"),
-    "a level of one's own": (lambda: bt.PresetMargin(preset="binance-portfolio", level=1.1),
-        "level must be that of the preset, 1.05, got 1.1"),
 }  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from tests.account.account_scenes import is_
 from tests.agreement import assert_agrees
 from tests.cases import make_case, with_two_multipliers
 from tests.fast_cases import every_nth
-from tests.refusals import check_refused
 from tests.scenes import INF, NAN, account_of, at, frame, isolated, play, series, venue_of
 
 RISING = bt.OpenInterestMargin(lower=20e6, upper=50e6)
@@ -163,30 +162,3 @@ def test_a_resumed_run_knows_the_open_interest_before_it():
     tail = bt.run(rest, Most(), signal=signal[11:], resume=head, **run)
     both = np.concatenate([head.record.values, tail.record.values])
     assert both.tobytes() == whole.record.values.tobytes()
-
-
-BAD = {
-    "both and one": ({"margin_multiplier": 2.0, "initial_multiplier": 1.5}, "margin_multiplier"),
-    "NaN": ({"maintenance_multiplier": math.nan}, "maintenance_multiplier must be a number"),
-    "a negative series": ({"initial_multiplier": series({0: -1.0})}, "must be over 0, got -1"),
-    "open interest and initial": ({"open_interest_margin": RISING, "initial_multiplier": 2.0},
-        "the only rule of initial margin, initial_multiplier was given too: 2"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_multipliers_are_refused_with_a_cure(case):
-    changes, text = BAD[case]
-    check_refused(lambda: venue_of(**changes), text)
-
-
-@pytest.mark.parametrize(("changes", "text"), [
-    ({"lower": 5.0, "upper": 5.0}, "upper must be over lower 5, got 5"),
-    ({"lower": -1.0, "upper": 5.0}, "lower must be at least 0"),
-    ({"lower": 1.0, "upper": math.nan}, "upper must be a number"),
-    ({"lower": 1.0, "upper": 2.0, "column": ""}, "column must be text"),
-    ({"lower": 1.0, "upper": 2.0, "column": 3}, "column must be text"),
-])  # fmt: skip
-def test_bad_caps_are_refused(changes, text):
-    with pytest.raises(bt.ParameterError, match=text):
-        bt.OpenInterestMargin(**changes)

@@ -1,7 +1,5 @@
 """Bad options and rules of options: one clear error each."""
 
-import math
-
 import pytest
 
 import backtest as bt
@@ -19,20 +17,6 @@ def ask(rule="reg-t", options=None, **given):
 
 SCENARIOS = bt.ScenarioMargin(moves=[-0.1, 0.1])
 BAD = {
-    "another kind than the name": (
-        lambda: bt.Option("BTC-26JUN26-60000-P", kind="call"),
-        "what the name says",
-    ),
-    "American": (lambda: bt.Option("BTC-26JUN26-60000-P", style="american"), "style must be"),
-    "expired": (
-        lambda: bt.OptionPosition(bt.Option(**CASH), 1.0, 60_000.0, "2026-02-01", 0.5),
-        "after the expiry",
-    ),
-    "neither volatility nor mark": (
-        lambda: bt.OptionPosition(bt.Option(**CASH), 1.0, 60_000.0, "2026-01-01"),
-        "a volatility or a mark",
-    ),
-    "an infinite quantity": (lambda: hold(math.inf), "quantity must be"),
     "brackets": (
         lambda: ask(bt.Brackets()),
         "options need portfolio margin, bt.Standard or bt.Strategy",
@@ -46,10 +30,6 @@ BAD = {
     "two indices": (
         lambda: ask(options=[hold(1.0), hold(1.0, index=61_000.0)]),
         "must have one index",
-    ),
-    "a least over the initial": (
-        lambda: bt.Standard(initial=0.15, least=0.05, maintenance=0.075),
-        "least must be at least",
     ),
 }
 

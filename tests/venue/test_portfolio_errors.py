@@ -38,23 +38,9 @@ def tiered(*rows):
 
 
 BAD = {
-    "no moves": (lambda: scenario(moves=[]), "moves must be a list of at least one"),
-    "a fall of more than all": (lambda: scenario(moves=[(-1.1, 1)]), "at least -1"),
-    "a NaN move": (lambda: scenario(moves=[(NAN, 1)]), "move must be"),
-    "an instrument twice": (lambda: scenario(groups={"g": ["A"], "h": ["A"]}), "got A twice"),
-    "offset over 1": (lambda: scenario(offset=1.1, across="same row"), "offset must be"),
-    "rows of two lengths": (lambda: scenario(moves={"A": ROWS, "B": [0.1]}, across="same row"),
-        "as many scenarios each with across='same row', got 'A' 2, 'B' 1"),
-    "nothing required": (lambda: scenario(factor=0), "nothing is required"),
-    "initial under maintenance": (lambda: scenario(initial=(0.9, 0)), "liquidated at once"),
     "moves of nobody": (lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
         "moves must name groups of the account, got 'BB'; did you mean 'B'?"),
     "a group without moves": (lambda: scenario(moves={"A": ROWS}).pack(RULES), "got none for B"),
-    "a rate over 1": (lambda: coin(rate=1.1), "rate must be at least 0 and at most 1"),
-    "rate and tiers": (lambda: coin(tiers=[(0, 1, 0.5)]), "got both"),
-    "its own equity": (lambda: coin(prices="equity"), "the account's own equity"),
-    "rising rates": (lambda: tiered((0, 1, 0.5), (1, 2, 0.6)), "row 2: rate must be at most the"),
-    "a gap between tiers": (lambda: tiered((0, 1, 0.5), (2, 3, 0.4)), "floor must be 1, where the"),
     "the account's own money": (lambda: run_with(coin(name="USDT")),
         "must not be the money of the account, got 'USDT'"),
     "prices of no instrument": (lambda: run_with(coin(prices="BTCUSD")),

@@ -1,14 +1,12 @@
 """A preset's margin tables by day: which of them a run uses, says and records."""
 
-import dataclasses
 import math
-import pickle
 
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import VenueDateWarning, VenueError
+from backtest.base.errors import VenueDateWarning
 from backtest.report.basis.assumptions import tabulate_tables
 from backtest.venue import preset_files
 from backtest.venue.dated_tables import InForce
@@ -162,12 +160,3 @@ def test_other_brackets_may_go_on_from_the_earlier_tables_where_that_is_said():
     assert changed.override({"fees.taker": 0.0}).tables() == changed.tables()
     again = changed.override(brackets=venue.brackets, earlier=venue.earlier)
     assert again.tables() == venue.tables()
-
-
-def test_replacing_the_brackets_alone_is_refused_and_says_how_to_do_it():
-    venue = Venue.preset(*BTC)
-    with pytest.raises(VenueError, match="brackets must be replaced together") as caught:
-        dataclasses.replace(venue, brackets=[bt.Bracket(0.0, math.inf, 10.0, 0.05)])
-    assert "override(brackets=...)" in caught.value.cure
-    assert dataclasses.replace(venue, day_count=360).days() == venue.days()
-    assert pickle.loads(pickle.dumps(venue)).earlier.next == venue.brackets
