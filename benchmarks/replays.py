@@ -48,7 +48,7 @@ def stand_before(market: bt.Market, scenario: bt.Scenario, turns: float, margin:
     before = market.between(None, start) if is_covered else market
     account = bt.Account(capital=CAPITAL, margin=margin, venue_leverage=turns, max_leverage=turns)
     return bt.run(
-        before, OpenOnce(turns=turns), venue=VENUE, account=account, start=before.index[-2]
+        before, OpenOnce(turns=turns), venue=VENUE, account=account, start=before.times[-2]
     )
 
 
