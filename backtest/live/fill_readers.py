@@ -56,11 +56,7 @@ def read_fills(
         unit: Any = "ms" if pd.api.types.is_numeric_dtype(found["time"]) else None
         stamps = pd.to_datetime(found["time"], unit=unit, utc=True)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"a row of fills cannot be read: {error}",
-            where=WHERE,
-            cure="check the table for empty cells and other formats",
-        ) from error
+        raise DataError(f"a row of fills cannot be read: {error}") from error
     found = found.assign(time=stamps.astype("datetime64[ns, UTC]"))
     if "instrument" in found:
         symbols = {x: shorten(x) if "/" in x else x for x in found["instrument"].astype(str)}
@@ -99,9 +95,7 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
     amounts = table["amount"].astype("float64")
     if (amounts < 0.0).any():
         raise DataError(
-            f"the amount of a trade must be at least 0, beside its side, got {amounts.min():g}",
-            where=WHERE,
-            cure="give buys and sales as their side says, both with a positive amount",
+            f"the amount of a trade must be at least 0, beside its side, got {amounts.min():g}"
         )
     columns = {
         "time": table["timestamp"],
