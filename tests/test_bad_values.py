@@ -1,12 +1,14 @@
 """Bad fields of declared values: each is refused with its dotted place, its rule and the value."""
 
+from dataclasses import dataclass
 from math import inf, nan
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base import FrozenTable, ParameterError
 from backtest.base.values import Value, name_place
 from backtest.paths import GBM, Filtered, Garch, Merton, Stationary
 from backtest.venue.dated_tables import Earlier, InForce
@@ -93,6 +95,12 @@ BAD: list[Row] = [
     (bt.Liquidation, {"order": ["A", "A"]}, "order: must name each instrument once"),
     (Merton, {"jump_mean": 6}, "jump_mean: must be at least -5 and at most 5, got 6"),
     (GBM, {"sigma": 0.5}, "sigma: GBM has no such field"),
+    (bt.Account, {"margin": None}, "margin: must be one of cross, isolated, got None"),
+    (bt.Account, {"band": None}, "band: must be a number, got None"),
+    (bt.Account, {"max_leverage": None}, "max_leverage: must be a number, got None"),
+    (bt.Account, {"requirement": "nope"}, "requirement: there are no margin rules 'nope'"),
+    (bt.Account, {"stop_loss": {"multiple": -2, "column": "atr"}},
+     "stop_loss.multiple: must be over 0, got -2"),
     (bt.Account, {"capital": 0}, "capital: must be over 0, got 0"),
     (bt.Account, {"capital": nan}, "capital: must be a number, got nan"),
     (bt.Account, {"capital": inf}, "capital: must be finite, got inf"),
@@ -583,3 +591,39 @@ def test_stored_data_is_refused_with_its_own_place(data: Any, words: str) -> Non
 def test_a_value_is_made_by_the_names_of_its_fields() -> None:
     with pytest.raises(bt.ParameterError, match="no values by position: write Contract"):
         bt.Contract("linear")  # type: ignore[misc] # on purpose
+
+
+def test_a_table_by_instrument_is_replaced_and_one_of_names_is_changed() -> None:
+    account = bt.Account(venue_leverage={"A": 5, "B": 3})
+    assert account.override(venue_leverage={"A": 4}).venue_leverage == FrozenTable({"A": 4.0})
+    dollars = bt.Account(currency="USDT", rates={"BTC": "BTCUSDT"})
+    rates = dollars.override(rates={"ETH": "ETHUSDT"}).rates
+    assert rates == FrozenTable({"BTC": "BTCUSDT", "ETH": "ETHUSDT"})
+
+
+def test_a_part_of_a_kind_of_its_own_keeps_its_kind() -> None:
+    account = bt.Account(requirement=bt.ScenarioMargin(moves=MOVES))
+    changed = account.override(requirement={"minimum": 0.1}).requirement
+    assert changed == bt.ScenarioMargin(moves=MOVES, minimum=0.1)
+
+
+def test_a_time_in_nanoseconds_is_read_back() -> None:
+    contract = bt.Contract(expires=cast("str", pd.Timestamp("2027-05-19").value))
+    assert contract.expires == "2027-05-19T00:00:00+00:00"
+    assert bt.Contract.from_dict(contract.to_dict()) == contract
+
+
+def test_a_place_with_backslashes_is_written_as_it_is() -> None:
+    place = r"C:\Users\x\manifest.json, account"
+    with pytest.raises(ParameterError) as caught:
+        bt.Account.from_dict({"requirement": {"level": -1}}, where=place)
+    assert str(caught.value) == f"{place}.requirement.level: must be over 0, got -1"
+
+
+def test_a_subclass_that_declared_did_not_make_is_refused() -> None:
+    @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+    class Own(bt.Brackets):
+        share: float = 0.5
+
+    with pytest.raises(ParameterError, match="Own must be decorated with"):
+        Own()

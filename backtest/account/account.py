@@ -211,8 +211,8 @@ class Account(Value, Viewable):
     offset: Annotated[Any | None, ByInstrument(COST)] = None
     closing: Annotated[str, Choice("market", "limit")] = "market"
     currency: Annotated[str | None, Currency()] = None
-    rates: Annotated[Any, RATES] = None
-    balances: Annotated[Any, BALANCES] = None
+    rates: Annotated[Any | None, RATES] = None
+    balances: Annotated[Any | None, BALANCES] = None
     transfers: Annotated[str | None, Choice("to-cover")] = None
     transfer_cost: Annotated[float | None, COST] = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from backtest.account.by_instrument import read_entry
 from backtest.base import (
@@ -27,13 +27,16 @@ class ByCurrency(Declaration):
     """A table with one entry for each currency."""
 
     example: str
+    is_table: ClassVar[bool] = True
 
     def read(self, value: Any) -> FrozenTable:
         if not isinstance(value, Mapping) or not value:
             raise Fault(f"must be a table by currency, {self.example} for example")
         return FrozenTable(
             {
-                Currency().check("a currency", name): read_entry(self.read_entry, name, entry)
+                str(read_entry(Currency().read, name, name)): read_entry(
+                    self.read_entry, name, entry
+                )
                 for name, entry in value.items()
             }
         )

@@ -129,8 +129,9 @@ class Time(Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
-        read_time(value)
-        return str(value)
+        moment = read_time(value)
+        is_text = isinstance(value, str)
+        return value if is_text else pd.Timestamp(moment, tz="UTC").isoformat()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Declaration(ABC):
 
     def __get_pydantic_core_schema__(self, source: Any, _: Any) -> core_schema.CoreSchema:
         schema = core_schema.no_info_plain_validator_function(self._read_field)
-        is_optional = source is Any or type(None) in get_args(source)
+        is_optional = type(None) in get_args(source)
         return core_schema.nullable_schema(schema) if is_optional else schema
 
     def _read_field(self, value: Any) -> Any:
@@ -52,7 +52,8 @@ class Declaration(ABC):
         except Fault as fault:
             rule, found = str(fault), fault.found
         except BacktestError as error:  # of a value inside: it has all of its own faults
-            raise PydanticCustomError("inner", "{text}", {"text": error.problem}) from None
+            text = "; ".join(filter(None, [error.problem, error.cure]))
+            raise PydanticCustomError("inner", "{text}", {"text": text}) from None
         raise PydanticCustomError("rule", "{rule}", {"rule": rule, "found": found})
 
 

@@ -56,7 +56,12 @@ class AsTuple:
     """Mark of a field that holds any sequence as a tuple."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return core_schema.no_info_after_validator_function(tuple, handler(source))
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    @staticmethod
+    def read(value: Any) -> Any:
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        return tuple(value) if is_list else value
 
 
 AS_TUPLE = AsTuple()
@@ -85,6 +90,7 @@ def _declare(cls: type[V], *, kw_only: bool) -> type[V]:
         except ValidationError as error:
             raise explain(error, made) from None
 
+    __init__.is_declared = True  # type: ignore[attr-defined]
     made.__init__ = __init__
     return made  # type: ignore[no-any-return]
 
@@ -111,6 +117,10 @@ class Value:
     """Names that are no fields, and why."""
 
     def __post_init__(self) -> None:
+        own = vars(type(self)).get("__init__")
+        if own is not None and not hasattr(own, "is_declared"):
+            name = type(self).__name__
+            raise ParameterError(f"{name} must be decorated with backtest.base.declared")
         found = [make_fault(name, rule, self) for name, rule in self.faults()]
         if found:
             raise ValidationError.from_exception_data(type(self).__name__, found)
@@ -187,7 +197,10 @@ class Value:
             raise ParameterError(
                 f"{where or name_place(cls)}: must be a table of {names}, got {repr_given(data)}"
             )
-        content = {str(name): read_plain(entry) for name, entry in data.items()}
+        content = {
+            str(name): read_entry(f"{where or name_place(cls)}.{name}", entry)
+            for name, entry in data.items()
+        }
         try:
             return find_validator(cls).validate_python(content)  # type: ignore[no-any-return, arg-type]
         except ValidationError as error:
@@ -233,22 +246,23 @@ def _put(nested: dict[str, Any], names: list[str], entry: Any) -> None:
         raise ParameterError(f"{head}: must be changed once, was given twice")
 
 
-def _merge(held: object, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(held: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return changes with the content that they leave in parts and in tables of names."""
-    if isinstance(held, Value):
-        changes = held._complete_changes(dict(changes))
-    old, merged = _entries(held), {}
-    for name, entry in changes.items():
-        below = old.get(name)
-        is_part = isinstance(entry, Mapping) and isinstance(below, Value | FrozenTable)
-        merged[name] = {**_entries(below), **_merge(below, entry)} if is_part else read_plain(entry)
+    declarations = find_declarations(type(held))  # type: ignore[arg-type] # classes do hash
+    parts = _find_parts(type(held))  # type: ignore[arg-type]
+    merged: dict[str, Any] = {}
+    for name, entry in held._complete_changes(dict(changes)).items():
+        below = getattr(held, name, None)
+        if not isinstance(entry, Mapping) or not isinstance(below, Value | FrozenTable):
+            merged[name] = read_plain(entry)
+        elif isinstance(below, FrozenTable):
+            is_table = getattr(declarations.get(name), "is_table", False)
+            merged[name] = {**(below if is_table else {}), **read_plain(entry)}
+        elif parts.get(name) is type(below):
+            merged[name] = {**_content(below), **_merge(below, entry)}
+        else:  # of a kind of its own, which stays
+            merged[name] = below.override(entry)
     return merged
-
-
-def _entries(held: object) -> dict[str, Any]:
-    if isinstance(held, Value):
-        return _content(held)
-    return dict(held) if isinstance(held, FrozenTable) else {}
 
 
 def _fields(value: object) -> tuple[Field[Any], ...]:
@@ -264,7 +278,7 @@ def _content(value: Value) -> dict[str, Any]:
 
 def make_fault(name: str, rule: str, owner: object) -> InitErrorDetails:
     """Return a broken rule in the form in which pydantic lists faults."""
-    place = tuple(int(each) if each.isdigit() else each for each in name.split("."))
+    place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
     value: Any = owner
     for each in place:
         is_inside = isinstance(value, Mapping | Sequence)
@@ -290,8 +304,9 @@ def explain_one(fault: Any, cls: type[Any], where: str) -> str:
         place = []
     base = ".".join(map(str, [where or name_place(cls), *place]))
     if fault["type"] == "inner":
-        lines = fault["ctx"]["text"].splitlines()
-        return "\n".join(INNER.sub(rf"{base}\1: ", each) or each for each in lines)
+        first, *rest = fault["ctx"]["text"].splitlines()
+        lines = [first if INNER.match(first) else f"it: {first}", *rest]
+        return "\n".join(INNER.sub(lambda found: f"{base}{found[1]}: ", each) for each in lines)
     rule, found = find_rule(fault, cls, place)
     return f"{base}: {rule}{found and f', got {found}'}"
 
@@ -324,7 +339,8 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
             return f"must be {article} {kind} or a table of its fields", found
         case "is_instance_of" | "sequence_str":
             return "must be a list", found
-    return str(fault["msg"]).replace("Input should be", "must be"), found
+    is_raised = fault["type"] == "value_error"  # by code of the user's
+    return str(fault["msg"]).replace("Input should be", "must be"), "" if is_raised else found
 
 
 def name_place(cls: type[Any]) -> str:
@@ -419,8 +435,16 @@ def read_plain(entry: Any) -> Any:
             return read_series(entry)
         return {name: read_plain(each) for name, each in entry.items()}
     if isinstance(entry, list | tuple) and not hasattr(entry, "_fields"):
-        return type(entry)(map(read_plain, entry))
+        found = map(read_plain, entry)
+        return tuple(found) if isinstance(entry, tuple) else list(found)
     return FORMS.get(entry, entry) if isinstance(entry, str) else entry
+
+
+def read_entry(place: str, entry: Any) -> Any:
+    try:
+        return read_plain(entry)
+    except ParameterError as error:
+        raise ParameterError(f"{place}: {error.problem}") from error
 
 
 def read_series(entry: Mapping[str, Any]) -> FloatSeries:

@@ -131,7 +131,9 @@ def import_error(file: Path, error: BaseException) -> PolicyError:
     if lines:
         where = f"{file}:{lines[-1]}"
     if isinstance(error, BacktestError):
-        return PolicyError(error.problem, where=f"{where}, {error.where}", cure=error.cure)
+        return PolicyError(
+            error.problem, where=", ".join(filter(None, [where, error.where])), cure=error.cure
+        )
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return PolicyError(
         f"a policy's file must be importable, raised {type(error).__name__}: {text}",

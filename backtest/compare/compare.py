@@ -267,7 +267,8 @@ def run_entry(
         else:
             result = entry if isinstance(entry, Result) else setting.run(entry)
     except BacktestError as error:
-        place = Phrase("policy {}: {}", repr(name), error.where)
+        form = "policy {}: {}" if error.where else "policy {}{}"
+        place = Phrase(form, repr(name), error.where)
         raise type(error)(error.problem, where=place, cure=error.cure) from error
     on_done()
     return result

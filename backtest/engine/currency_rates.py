@@ -46,8 +46,9 @@ def read_rates(markets: Markets, venues: Mapping[str, Venue], account: Account) 
             "pool_rates": np.zeros((3, 1, 1)),
         }
     opens, closes = np.ones((2, markets.n_bars, len(currencies)))
+    rates: Any = account.rates
     for pool, currency in enumerate(currencies[1:], start=1):
-        opens[:, pool], closes[:, pool] = place_rate(account.rates[currency], markets, currency)
+        opens[:, pool], closes[:, pool] = place_rate(rates[currency], markets, currency)
     return {
         "rate_open": opens,
         "rate_close": closes,

@@ -115,9 +115,9 @@ def check_folder(folder: Path) -> FolderCheck:
 
 
 def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    place = Path(error.where.partition(", ")[0])
+    place = Path((error.where or error.problem).partition(", ")[0])
     name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
-    return name, error.problem.removeprefix(f"{name} ")
+    return name, error.problem.removeprefix(f"{place}, ").removeprefix(f"{name} ")
 
 
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

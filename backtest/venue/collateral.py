@@ -17,6 +17,7 @@ from backtest.base import (
     declared,
     did_you_mean,
     read_number,
+    repr_plain,
 )
 from backtest.base.fields import COST, SHARE
 from backtest.venue.collateral_value import compute_value_at_rate
@@ -37,12 +38,14 @@ class Tiers(Declaration):
 
 def read_tier(row: Any) -> Tier:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
-        raise Fault("must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example", repr(row))
-    floor, cap, rate = row
+        raise Fault(
+            "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example", repr_plain(row)
+        )
+    floor, cap, rate = (math.inf if each == "inf" else each for each in row)
     try:
         return float(read_number(floor)), float(read_number(cap)), float(SHARE.read(rate))
     except Fault as fault:
-        raise Fault(str(fault), repr(row)) from None
+        raise Fault(str(fault), repr_plain(row)) from None
 
 
 @declared(kw_only=True)

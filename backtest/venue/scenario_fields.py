@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from backtest.base import Declaration, Fault, FrozenTable, read_number, repr_plain
 from backtest.base.fields import NOT_NEGATIVE
@@ -21,6 +21,8 @@ def is_list(value: object) -> bool:
 
 
 class Moves(Declaration):
+    is_table: ClassVar[bool] = True
+
     def read(self, value: Any) -> FrozenTable:
         table = value if isinstance(value, Mapping) else {EVERY: value}
         if not table:
@@ -58,6 +60,7 @@ def read_row(row: Any) -> Row:
 @dataclass(frozen=True)
 class NameGroups(Declaration):
     member: str
+    is_table: ClassVar[bool] = True
 
     def read(self, value: Any) -> FrozenTable:
         if not isinstance(value, Mapping) or not value:

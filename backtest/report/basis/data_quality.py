@@ -53,7 +53,8 @@ def examine(data: Mapping[str, Any], source: str) -> Examined:
         }
     except (BacktestError, OSError) as error:
         reason = str(error.strerror) if isinstance(error, OSError) else error.problem
-        cure = "" if isinstance(error, OSError) else f" {capitalize(error.cure)}."
+        text = "" if isinstance(error, OSError) else error.cure
+        cure = f" {capitalize(text)}." if text else ""
         return Examined({}, f"The quality of the data is not in this report: {reason}.{cure}")
     return Examined(found)
 

@@ -161,7 +161,7 @@ def _read_fields(value: Value, prefix: str) -> Iterator[Setting]:
     for each in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
         space = declarations.get(each.name)
         name, content = f"{prefix}.{each.name}", getattr(value, each.name)
-        if space is None and isinstance(content, Value):
+        if space is None and isinstance(content, Value) and each.default is not None:
             yield from _read_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
