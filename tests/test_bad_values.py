@@ -390,7 +390,7 @@ BAD: list[Row] = [
     (bt.Collateral, {"name": ""}, "name: must be text, got ''"),
     (bt.Collateral, {"amount": nan}, "amount: must be a number, got nan"),
     (bt.Collateral, {"prices": "equity"},
-     "prices: must not be those of the account's own equity, of which the collateral is a part"),
+     "prices: must not be those of the account's own equity, which holds the collateral"),
     (bt.Collateral, {"prices": None}, "prices: must be a Market, the name of an instrument of"),
     (bt.Collateral, {"rate": 1.1}, "rate: must be at least 0 and at most 1, got 1.1"),
     (bt.Collateral, {"rate": None}, "rate: must be given, or tiers, and not both, got None"),

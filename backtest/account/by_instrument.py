@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray
 
 
-def read_entry(read: Callable[[Any], object], key: str, value: Any) -> object:
+def read_keyed(read: Callable[[Any], object], key: str, value: Any) -> object:
     """Return an entry of a table as it is held; a fault names the key."""
     try:
         return read(value)
@@ -38,7 +38,7 @@ class ByInstrument(Declaration):
         entries = {str(key): entry for key, entry in value.items()}
         return FrozenTable(
             {
-                key: None if entry is None else read_entry(self.each.read, key, entry)
+                key: None if entry is None else read_keyed(self.each.read, key, entry)
                 for key, entry in entries.items()
             }
         )

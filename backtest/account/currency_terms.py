@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from backtest.account.by_instrument import read_entry
+from backtest.account.by_instrument import read_keyed
 from backtest.base import (
     Currency,
     Declaration,
@@ -34,7 +34,7 @@ class ByCurrency(Declaration):
             raise Fault(f"must be a table by currency, {self.example} for example")
         return FrozenTable(
             {
-                str(read_entry(Currency().read, name, name)): read_entry(
+                str(read_keyed(Currency().read, name, name)): read_keyed(
                     self.read_entry, name, entry
                 )
                 for name, entry in value.items()

@@ -198,7 +198,7 @@ class Value:
                 f"{where or name_place(cls)}: must be a table of {names}, got {repr_given(data)}"
             )
         content = {
-            str(name): read_entry(f"{where or name_place(cls)}.{name}", entry)
+            str(name): read_field(f"{where or name_place(cls)}.{name}", entry)
             for name, entry in data.items()
         }
         try:
@@ -440,7 +440,7 @@ def read_plain(entry: Any) -> Any:
     return FORMS.get(entry, entry) if isinstance(entry, str) else entry
 
 
-def read_entry(place: str, entry: Any) -> Any:
+def read_field(place: str, entry: Any) -> Any:
     try:
         return read_plain(entry)
     except ParameterError as error:

@@ -60,9 +60,7 @@ class Prices(Declaration):
             return StoredMarket.from_dict(value)
         is_index = isinstance(value, PriceHistory) and value.source.endswith(".index(...)")
         if is_index or (isinstance(value, str) and value.lower() in OWN_EQUITY):
-            raise Fault(
-                "must not be those of the account's own equity, of which the collateral is a part"
-            )
+            raise Fault("must not be those of the account's own equity, which holds the collateral")
         if isinstance(value, PriceHistory | StoredMarket):
             return value
         if isinstance(value, str):
