@@ -117,7 +117,7 @@ def compare_quarters(market: bt.Market, turns: float, every: str) -> list[Row]:
         "bare": log_steps(hold(bare, turns, FREE)) - formula,
         "funded": log_steps(hold(funded, turns, FREE)) - (formula - paid),
     }
-    quarter = bare.index[1:].tz_localize(None).to_period("Q")
+    quarter = bare.times[1:].tz_localize(None).to_period("Q")
     sums = pd.DataFrame(steps, index=quarter).groupby(level=0).sum()
     near = 1.05 * abs(float(sums["left"].mean())) + 1e-3  # an open is not quite the close before
     name = f"{turns:g}x {every} on real prices"

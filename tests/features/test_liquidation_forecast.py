@@ -260,7 +260,7 @@ def test_on_bitcoin_the_forecast_is_reliable_in_years_it_was_not_chosen_on(side:
         rows = is_known & ~np.isnan(sigma)
         share, windows = touched[rows].mean(), rows.sum() / 24
         hits, misses = share * windows, (1.0 - share) * windows
-        lower = stats.beta.ppf(0.025, hits, misses + 1.0)
+        lower = stats.beta.ppf(0.025, hits, misses + 1.0) if hits else 0.0
         upper = stats.beta.ppf(0.975, hits + 1.0, misses)
         found = forecast_liquidation(held, market.mark_close, price, sigma, 1 / 365)[rows].mean()
         assert lower < found < upper
