@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base import units
-from backtest.base.errors import BacktestError, DataError, ParameterError, Place
+from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.base.json_values import repr_plain
 
 P = ParamSpec("P")
@@ -84,11 +84,8 @@ def require_read(
     function: Callable[..., Any], name: str, kind: Kind, given: Any, found: Any
 ) -> Any:
     if found is REFUSED:
-        raise kind.error(
-            f"{name} must be {kind.noun}, got {repr_plain(given)}",
-            where=Place(name, of=name_call(function)),
-            cure=f"give {name} as {kind.noun}",
-        )
+        call = name_call(function)
+        raise kind.error(f"{call}: {name} must be {kind.noun}, got {repr_plain(given)}")
     return found
 
 
@@ -138,7 +135,7 @@ def resolve(annotation: Any, names: Names) -> Any:
         return Any
 
 
-def check_shape(name: str, values: Any, shape: tuple[int, ...], *, where: str) -> None:
+def check_shape(name: str, values: Any, shape: tuple[int, ...], *, where: str = "") -> None:
     """Check the shape of an array; -1 in ``shape`` stands for any length but 0."""
     found = np.shape(values)
     is_fit = len(found) == len(shape) and all(
@@ -146,31 +143,25 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...], *, where: str) -
     )
     if not is_fit:
         asked = ", ".join("n" if each < 0 else f"{each:,}" for each in shape)
-        raise ParameterError(
-            f"{name} must be an array of shape ({asked}), got shape {found}",
-            where=where,
-            cure=f"give {name} in that shape",
-        )
+        place = f"{where}: " if where else ""
+        raise ParameterError(f"{place}{name} must be an array of shape ({asked}), got {found}")
 
 
-def check_lengths(*, where: str, **arrays: Any) -> None:
+def check_lengths(*, where: str = "", **arrays: Any) -> None:
     first = next(iter(arrays.values()))
     for name, values in arrays.items():
         check_shape(name, values, (len(first),) if np.ndim(first) else (-1,), where=where)
 
 
-def check_broadcast(*, where: str, **arrays: Any) -> None:
+def check_broadcast(*, where: str = "", **arrays: Any) -> None:
     """Check that the shapes of arrays fit each other."""
     shapes = {name: np.shape(values) for name, values in arrays.items()}
     try:
         np.broadcast_shapes(*shapes.values())
     except ValueError as error:
-        raise ParameterError(
-            "arrays must be of shapes that fit, got "
-            + ", ".join(f"{name} of {shape}" for name, shape in shapes.items()),
-            where=where,
-            cure="give numbers, or arrays of one length",
-        ) from error
+        found = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
+        place = f"{where}: " if where else ""
+        raise ParameterError(f"{place}arrays must be of shapes that fit, got {found}") from error
 
 
 # ------------------------------------------------------------------------------------------ kinds

@@ -39,9 +39,8 @@ def read_mode() -> str:
     mode = os.environ.get(MODE, "").lower() or "auto"
     if mode not in MODES:
         raise ParameterError(
-            f"{MODE} must be one of {', '.join(MODES)}, got {mode!r}{did_you_mean(mode, MODES)}",
-            where=f"the environment variable {MODE}",
-            cure=f"unset {MODE}, or set it to one of these words",
+            f"the environment variable {MODE} must be one of {', '.join(MODES)} or unset, "
+            f"got {mode!r}{did_you_mean(mode, MODES)}"
         )
     return mode
 

@@ -38,23 +38,18 @@ def check_names(
     needed: Sequence[str] = (),
     *,
     noun: str = "field",
-    where: str,
+    where: str = "",
 ) -> None:
     names = [str(name) for name in given]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
         raise ParameterError(
-            f"{owner} has no {noun} {', '.join(unknown)}",
-            where=where,
-            cure=f"use {', '.join(known) or f'no {noun}s'}",
+            f"{where or owner} has no {noun} {', '.join(unknown)}; "
+            f"use {', '.join(known) or f'no {noun}s'}"
         )
     missing = ", ".join(name for name in needed if name not in names)
     if missing:
-        raise ParameterError(
-            f"{owner} needs {missing}, which has no default",
-            where=where,
-            cure=f"add {missing}",
-        )
+        raise ParameterError(f"{where or owner} needs {missing}, which has no default")
 
 
 POSITIVE = Number(0, open_low=True)
@@ -111,7 +106,7 @@ class Duration(Declaration):
 
     def read(self, value: Any) -> str:
         try:
-            parse_duration(value if isinstance(value, str) else "", where="")
+            parse_duration(value if isinstance(value, str) else "")
         except ParameterError:
             raise Fault("must be a duration such as '60s' or '7d'") from None
         return str(value)
@@ -120,7 +115,7 @@ class Duration(Declaration):
 def read_time(value: Any) -> int:
     """Return a time as UTC nanoseconds."""
     try:
-        return to_nanoseconds(value, where="")
+        return to_nanoseconds(value)
     except ParameterError:
         raise Fault("must be a time such as '2021-05-19' or '2021-05-19T12:00' (UTC)") from None
 

@@ -115,39 +115,30 @@ def from_plain(value: Any) -> Any:
 
 LARGEST = 32 * 2**20
 """Size limit in bytes; a larger file of a result is damaged."""
-CURE = "run the experiment again, or restore the file"
 
 
-def read_small(path: Path | str, *, cure: str = CURE) -> bytes:
-    place = Path(path)
-    with open_plain(place, cure=cure) as plain, BufferedReader(plain) as file:
+def read_small(path: Path | str) -> bytes:
+    with open_plain(path) as plain, BufferedReader(plain) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(LARGEST + 1) if size <= LARGEST else b""
         size = max(size, len(content))
     if size > LARGEST:
-        raise DataError(
-            f"{place.name} must be at most {LARGEST >> 20} MiB, got {size / 2**20:,.0f} MiB",
-            where=str(place),
-            cure=cure,
-        )
+        raise DataError(f"{path}: must be at most {LARGEST >> 20} MiB, got {size / 2**20:,.0f} MiB")
     return content
 
 
-def open_plain(path: Path | str, *, cure: str = CURE) -> FileIO:
+def open_plain(path: Path | str) -> FileIO:
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = FileIO(handle)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         file.close()
-        problem = f"{Path(path).name} must be a plain file, got a folder, a pipe or a device"
-        raise DataError(problem, where=str(path), cure=cure)
+        raise DataError(f"{path}: must be a plain file, got a folder, a pipe or a device")
     return file
 
 
-def parse_json(content: bytes, path: Path | str, *, cure: str = CURE) -> Any:
+def parse_json(content: bytes, path: Path | str) -> Any:
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(
-            f"{Path(path).name} must be JSON: {reason[:200]}", where=str(path), cure=cure
-        ) from error
+        raise DataError(f"{path}: must be JSON: {reason[:200]}") from error

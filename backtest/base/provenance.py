@@ -219,9 +219,8 @@ def decode_provenance(content: bytes, folder: str) -> dict[str, Any]:
     body = content[:-SEAL_LENGTH]
     if content[-SEAL_LENGTH:] != SEAL.format(hashlib.sha256(body).hexdigest()).encode():
         raise DataError(
-            f"{PROVENANCE} was changed or truncated after saving",
-            where=f"{folder}/{PROVENANCE}",
-            cure="delete it: the result can be read without it; or run the experiment again",
+            f"{folder}/{PROVENANCE}: was changed or truncated after saving; "
+            "the result can be read without it"
         )
     data: dict[str, Any] = parse_json(content, f"{folder}/{PROVENANCE}")
     return data
@@ -250,16 +249,10 @@ def read_provenance_data(folder: Path, identity: str) -> dict[str, Any]:
 
 def check_identity(data: Mapping[str, Any], identity: str, path: Path) -> None:
     if data.get("format") != FORMAT:
-        raise DataError(
-            f"the format of {path.name} must be {FORMAT}, got {data.get('format')!r:.40}",
-            where=str(path),
-            cure="read it with the version that wrote it",
-        )
+        raise DataError(f"{path}: format must be {FORMAT}, got {data.get('format')!r:.40}")
     if data["id"] != identity:
         raise DataError(
-            f"{path.name} must belong to the result {identity}, got one of {data['id']!r:.40}",
-            where=str(path),
-            cure="restore it, or delete it",
+            f"{path}: must belong to the result {identity}, got one of {data['id']!r:.40}"
         )
 
 

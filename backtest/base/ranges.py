@@ -21,8 +21,8 @@ Condition: TypeAlias = "tuple[str, object] | None"
 
 
 def explain_fault(name: str, fault: Fault, value: object, where: str) -> ParameterError:
-    found = fault.found or repr_given(value)
-    return ParameterError(f"{name} {fault}, got {found}", where=where)
+    place = f"{where}: " if where else ""
+    return ParameterError(f"{place}{name} {fault}, got {fault.found or repr_given(value)}")
 
 
 class Declaration(ABC):
@@ -84,9 +84,7 @@ class Range(Declaration):
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.log and not self.low > 0):
             raise ParameterError(
-                f"a Range needs low <= high, and low > 0 on a log scale, got {self!r}",
-                where="the declaration of a parameter",
-                cure="swap or change the bounds",
+                f"a Range needs low <= high, and low > 0 on a log scale, got {self!r}"
             )
 
     def __repr__(self) -> str:
@@ -181,11 +179,11 @@ class Choice(Declaration):
         yield from ("no such option", None, 1.5)
 
 
-def read_range(low: float, high: float, *, is_log: bool, where: str) -> Range:
+def read_range(low: float, high: float, *, is_log: bool, where: str = "") -> Range:
     try:
         return Range(low, high, log=is_log)
     except ParameterError as error:
-        raise ParameterError(error.problem, where=where, cure=error.cure) from error
+        raise ParameterError(f"{where}: {error}") from error
 
 
 def read_number(value: object, *, whole: bool = False) -> float | int:

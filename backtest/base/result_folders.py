@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from backtest.base.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.base.errors import DataError
-from backtest.base.json_values import CURE, parse_json, read_small, to_plain
+from backtest.base.json_values import parse_json, read_small, to_plain
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
@@ -35,11 +35,7 @@ def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what:
             write(draft)
             replace_folder(draft, target, OLDER)
     except OSError as error:
-        raise DataError(
-            f"cannot write the {what}: {error.strerror or error}",
-            where=str(target),
-            cure="choose another folder, or free some space",
-        ) from error
+        raise DataError(f"{target}: cannot write the {what}: {error.strerror or error}") from error
     return target
 
 
@@ -89,40 +85,28 @@ def write_folder_manifest(
     write_json_file({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
 
 
-def read_manifest(
-    folder: Path, files: Sequence[str], format_: int, *, what: str, cure: str
-) -> dict[str, Any]:
+def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
-        raise DataError(
-            f"{MANIFEST} is missing from the folder of the {what}", where=str(folder), cure=cure
-        )
+        raise DataError(f"{folder}: must be the folder of a saved {what}, {MANIFEST} is missing")
     manifest = read_json_file(path)
     if not isinstance(manifest, dict):
         manifest = {}
     kind = manifest.get("kind", "result") if "format" in manifest else what
     if kind != what:
-        raise DataError(
-            f"the folder must hold a saved {what}, got that of a {kind!s:.40}",
-            where=str(folder),
-            cure=cure,
-        )
+        raise DataError(f"{folder}: must be the folder of a saved {what}, got a {kind!s:.40}")
     if manifest.get("format") != format_:
         raise DataError(
-            f"the format of the saved {what} must be {format_}, got {manifest.get('format')!r}",
-            where=str(path),
-            cure="load it with the version that saved it",
+            f"{path}: format must be {format_}, got {manifest.get('format')!r}; "
+            "load it with the version that saved it"
         )
     for name in files:
         expected = manifest.get("files", {}).get(name)
         found = hash_file(folder / name) if (folder / name).is_file() else "missing"
         if found != expected:
-            raise DataError(
-                f"{name} "
-                + ("is missing" if found == "missing" else "was changed or truncated after saving"),
-                where=str(folder / name),
-                cure=CURE,
-            )
+            is_gone = found == "missing"
+            fault = "is missing" if is_gone else "was changed or truncated after saving"
+            raise damage_error(folder / name, fault)
     return manifest
 
 
@@ -131,11 +115,7 @@ def reading_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"a file of the result cannot be read: {error.strerror or error}",
-            where=str(folder),
-            cure=CURE,
-        ) from error
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from error
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
@@ -151,9 +131,7 @@ def read_json_file(path: Path) -> Any:
     try:
         return parse_json(read_small(path), path)
     except OSError as error:
-        raise DataError(
-            f"cannot read {path.name}: {error.strerror or error}", where=str(path), cure=CURE
-        ) from error
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def hash_file(path: Path) -> str:
@@ -162,5 +140,4 @@ def hash_file(path: Path) -> str:
 
 
 def damage_error(path: Path, fault: str) -> DataError:
-    cure = "run the experiment again, or restore the file"
-    return DataError(f"{path.name} {fault}", where=str(path), cure=cure)
+    return DataError(f"{path}: {fault}; run the experiment again, or restore the file")

@@ -299,9 +299,8 @@ class SavedResult(Reportable):
             If a file is missing, damaged, or not the one that was written.
         """
         path = Path(folder)
-        cure = f"give the folder that save() of a {cls.kind} returned"
         with reading_folder(path):
-            manifest = read_manifest(path, cls.files(), cls.layout, what=cls.kind, cure=cure)
+            manifest = read_manifest(path, cls.files(), cls.layout, what=cls.kind)
             tables = {
                 name: pq.read_table(path / f"{name}.parquet").to_pandas()
                 for name in cls.table_names

@@ -42,20 +42,19 @@ _SUFFIXES = {"s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 
 
-def parse_duration(text: str, *, where: str) -> int:
+def parse_duration(text: str, name: str = "a duration", *, where: str = "") -> int:
     """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds.
 
     Examples
     --------
-    >>> parse_duration("8h", where="doc") // HOUR
+    >>> parse_duration("8h") // HOUR
     8
     """
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or int(match[1]) == 0:
         raise ParameterError(
-            f"a duration is a positive whole number and a unit, got {repr_plain(text)}",
-            where=where,
-            cure="write for example '60s', '5m', '1h', '1d' or '1w'",
+            f"{where or name} must be a duration such as '60s', '5m', '1h', '1d' or '1w', "
+            f"got {repr_plain(text)}"
         )
     return int(match[1]) * _SUFFIXES[match[2].lower()]
 
@@ -71,14 +70,12 @@ def format_duration(nanoseconds: int) -> str:
 SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
-def parse_size(text: str, *, where: str) -> int:
+def parse_size(text: str, name: str = "a size", *, where: str = "") -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
     size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
     if size <= 0:
         raise ParameterError(
-            f"a size of memory must be a number and a unit, got {text!r}",
-            where=where,
-            cure=f"write for example '1GiB'; units are {', '.join(SIZES)}",
+            f"{where or name} must be a size such as '1GiB' ({', '.join(SIZES)}), got {text!r}"
         )
     return size
 
@@ -86,38 +83,29 @@ def parse_size(text: str, *, where: str) -> int:
 DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
 
 
-def to_nanoseconds(time: TimeLike, *, where: str) -> int:
+def to_nanoseconds(time: TimeLike, name: str = "a time", *, where: str = "") -> int:
     """Return a time as UTC nanoseconds; a time without a zone is read as UTC.
 
     Examples
     --------
-    >>> to_nanoseconds("1970-01-02", where="doc") == DAY
+    >>> to_nanoseconds("1970-01-02") == DAY
     True
     """
+    rule = f"{where or name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC)"
     if isinstance(time, str) and not DATE.match(time.strip()):
-        raise ParameterError(
-            f"a time must be readable, got {time!r}",
-            where=where,
-            cure="write it year first, as 2021-05-19 or 2021-05-19T12:00 (UTC)",
-        )
+        raise ParameterError(f"{rule}, year first, got {time!r}")
     try:
         stamp = pd.Timestamp(time if isinstance(time, TIMES) else None)
     except (ValueError, TypeError) as error:
-        raise ParameterError(
-            f"a time must be readable, got {time!r}",
-            where=where,
-            cure="write it as 2021-05-19 or 2021-05-19T12:00 (UTC)",
-        ) from error
+        raise ParameterError(f"{rule}, got {time!r}") from error
     if pd.isna(stamp):
-        raise ParameterError("a time must be a date, got NaT", where=where, cure="give a date")
+        raise ParameterError(f"{rule}, got NaT")
     utc = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
     try:
         return int(utc.as_unit("ns").value)
     except pd.errors.OutOfBoundsDatetime as error:
         raise ParameterError(
-            f"a time must lie between the years 1678 and 2261, got {time!r}",
-            where=where,
-            cure="give a year in that range",
+            f"{where or name} must lie between the years 1678 and 2261, got {time!r}"
         ) from error
 
 
@@ -137,9 +125,9 @@ def format_time(nanoseconds: int) -> str:
 
 def format_span(data: Mapping[str, Any]) -> str:
     end, text = str(data["end"]), str(data.get("interval") or "1m")
-    interval = parse_duration(text, where="interval")
+    interval = parse_duration(text, "interval")
     if interval >= DAY and end:
-        end = format_time(to_nanoseconds(end, where="end") - interval)
+        end = format_time(to_nanoseconds(end, "end") - interval)
     return f"{data['start']} to {end} UTC"
 
 

@@ -137,7 +137,7 @@ def read_toml(
             cure=cure,
         )
     try:
-        tables = tomllib.loads(read_small(file, cure=cure).decode("utf-8"))
+        tables = tomllib.loads(read_small(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ParameterError(
             f"{noun} must be TOML: {describe_toml(error):.200}",

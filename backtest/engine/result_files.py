@@ -237,8 +237,7 @@ def _pack_positions(state: AccountState) -> dict[str, Any]:
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
     path = folder / MANIFEST
     found = find_kind(read_json_file(path)) if path.is_file() else RUN
-    cure = "give the folder that Result.save returned"
-    manifest = read_manifest(folder, FILES_OF[found], FORMATS[found], what=found, cure=cure)
+    manifest = read_manifest(folder, FILES_OF[found], FORMATS[found], what=found)
     account = Account.from_dict(manifest["account"], where=f"{folder / MANIFEST}, account")
     stored: Any = from_plain(read_json_file(folder / STATE))
     bars = pq.read_table(folder / BARS).to_pandas()

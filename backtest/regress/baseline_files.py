@@ -148,7 +148,7 @@ def load_baseline(path: Path) -> Baseline:
 
 def read_document(path: Path) -> dict[str, Any]:
     try:
-        document = parse_json(read_small(path, cure=CURE), path, cure=CURE)
+        document = parse_json(read_small(path), path)
     except OSError as error:
         raise baseline_error(path, f"must be readable: {error.strerror or error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:

@@ -167,7 +167,8 @@ def read_entry(folder: Path, stamp: Stamp = ()) -> StoreEntry:
     except FileNotFoundError as error:
         return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
-        return StoreEntry(folder.name, kind, error.problem, **_find_time_and_size(stamp))
+        trouble = str(error).removeprefix(f"{folder}{os.sep}")
+        return StoreEntry(folder.name, kind, trouble, **_find_time_and_size(stamp))
     except Exception as error:  # a damaged file may raise anything
         text = f"it cannot be read: {type(error).__name__}: {error}"
         return StoreEntry(folder.name, kind, text, **_find_time_and_size(stamp))

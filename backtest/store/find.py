@@ -139,7 +139,7 @@ def examine_begun(folder: Path) -> tuple[str, set[str]]:
     try:
         open_begun(folder)
     except DataError as error:
-        return error.problem, known
+        return str(error).removeprefix(f"{folder}{os.sep}"), known
     return "", known
 
 

@@ -168,7 +168,7 @@ def find_reason_to_keep(folder: Path) -> str:
             return examine_deleted(folder)
         return examine_result(folder)
     except DataError as error:
-        return error.problem
+        return str(error).removeprefix(f"{folder}{os.sep}")
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
 

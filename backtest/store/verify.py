@@ -115,9 +115,10 @@ def check_folder(folder: Path) -> FolderCheck:
 
 
 def describe_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    place = Path((error.where or error.problem).partition(", ")[0])
-    name = place.relative_to(folder).as_posix() if place.is_relative_to(folder) else "."
-    return name, error.problem.removeprefix(f"{place}, ").removeprefix(f"{name} ")
+    place, _, fault = str(error).partition("\n")[0].partition(": ")
+    if not Path(place).is_relative_to(folder):
+        return ".", str(error).partition("\n")[0]
+    return Path(place).relative_to(folder).as_posix(), fault
 
 
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -142,7 +143,7 @@ def find_provenance_faults(folder: Path, identity: str) -> Iterator[tuple[str, s
         for name in find_changed_files(folder, identity):
             yield name, "was changed: its hash is not that in the provenance"
     except BacktestError as error:
-        yield PROVENANCE, error.problem.removeprefix(f"{PROVENANCE} ")
+        yield describe_fault(error, folder)
 
 
 def compare_hashes(folder: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:

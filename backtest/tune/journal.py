@@ -249,7 +249,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     cure = "give the folder of a study (Study.folder), or restore the file"
     try:
-        data = parse_json(read_small(path, cure=cure), path, cure=cure)
+        data = parse_json(read_small(path), path)
     except OSError as error:
         raise DataError(
             f"cannot read {path.name} of the study: {error.strerror or error}",

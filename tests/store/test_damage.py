@@ -89,7 +89,10 @@ def test_a_measure_edited_by_hand_is_not_listed(store):
     path = folder / "metrics.json"
     metrics = json.loads(path.read_text())
     path.write_text(json.dumps(metrics | {"sharpe": 9.9}))
-    assert read_entry(folder).trouble == "metrics.json was changed"
+    assert (
+        read_entry(folder).trouble
+        == "metrics.json: was changed; run the experiment again, or restore the file"
+    )
 
 
 def test_a_study_edited_by_hand_is_neither_loaded_nor_listed(store):

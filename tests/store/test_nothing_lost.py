@@ -258,7 +258,7 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
 def test_a_small_file_says_how_large_it_may_be(tmp_path):
     with (tmp_path / "manifest.json").open("wb") as huge:
         huge.truncate(json_values.LARGEST + 1)
-    with pytest.raises(DataError, match=r"manifest.json must be at most 32 MiB, got 32 MiB"):
+    with pytest.raises(DataError, match=r"manifest.json: must be at most 32 MiB, got 32 MiB"):
         json_values.read_small(tmp_path / "manifest.json")
 
 

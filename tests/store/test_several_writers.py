@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
         patch.setattr(broken, refuse)
         with pytest.raises(DataError, match="No space left") as caught:
             found.save(store)
-    assert source.name in caught.value.where
+    assert source.name in str(caught.value)
     assert repr(list_results(store, use_index=False)) == before
     assert found.save(store).is_dir()
 
@@ -251,7 +251,7 @@ def test_a_result_that_is_deleted_while_it_is_loaded_is_said(store, monkeypatch,
     run_first(monkeypatch, owner, name, lambda: shutil.rmtree(folder))
     with pytest.raises(DataError, match="cannot be read: ") as caught:
         load_saved(folder)
-    assert str(folder) in caught.value.where
+    assert str(folder) in str(caught.value)
 
 
 def test_a_result_that_is_deleted_while_it_is_exported_is_said(store, monkeypatch, tmp_path):

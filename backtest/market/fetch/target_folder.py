@@ -152,7 +152,7 @@ def drop_damaged(partial: Path, request: Request) -> None:
 
 def read_facts(path: Path) -> dict[str, Any] | None:
     try:
-        facts = parse_json(read_small(path), path, cure="fetch to a new folder")
+        facts = parse_json(read_small(path), path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -320,7 +320,7 @@ def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
 def read_facts(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    facts = parse_json(read_small(path, cure="correct it"), path, cure="correct it")
+    facts = parse_json(read_small(path), path)
     if not isinstance(facts, dict):
         raise DataError("market.json must be an object", where=str(path), cure="write {...}")
     for key, value in facts.items():
