@@ -6,6 +6,7 @@ import builtins
 import datetime as dt
 import functools
 import inspect
+import itertools
 import numbers
 import os
 import sys
@@ -31,73 +32,59 @@ REFUSED: Any = object()
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes that file systems allow in the name of a file, and in a path."""
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-NUMERIC = "biuf"
 
 
 class Kind(NamedTuple):
     noun: str
     read: Callable[[Any], Any]
+    """The value as the function takes it, or REFUSED."""
     error: type[BacktestError] = ParameterError
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
     """Wrap a function so that its arguments are checked against its annotations."""
-    return check_some(function, frozenset(inspect.signature(function).parameters))
+    return checked_only(*inspect.signature(function).parameters)(function)
 
 
 def checked_only(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    return lambda function: check_some(function, frozenset(names))
+    def wrap(function: Callable[P, T]) -> Callable[P, T]:
+        parameters = inspect.signature(function).parameters.values()
+        order = [each.name for each in parameters if each.kind in BY_PLACE]
+        order += [each.name for each in parameters if each.kind is each.VAR_POSITIONAL]
 
+        @functools.cache
+        def find_asked() -> dict[
+            str, Kind
+        ]:  # at the first call: annotations may name later modules
+            return {k: kind for k, kind in find_kinds(function).items() if k in names}
 
-def check_some(function: Callable[P, T], names: frozenset[str]) -> Callable[P, T]:
-    parameters = inspect.signature(function).parameters.values()
-    order = [each.name for each in parameters if each.kind in BY_PLACE]
-    rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "")
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            asked = find_asked()
+            places = itertools.chain(order, itertools.repeat(order[-1] if order else ""))
+            read: Any = [read_one(function, asked, *each) for each in zip(places, args)]  # noqa: B905 - places go on
+            named: Any = {name: read_one(function, asked, name, kwargs[name]) for name in kwargs}
+            return function(*read, **named)
 
-    @functools.cache
-    def find_asked() -> tuple[list[Kind | None], dict[str, Kind]]:
-        kinds = find_kinds(function)  # at the first call: annotations may name later modules
-        asked = {name: kind for name, kind in kinds.items() if name in names}
-        return [asked.get(name) for name in order], asked
+        return call
 
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        places, asked = find_asked()
-        read: list[Any] = list(args)
-        named: dict[str, Any] = dict(kwargs)
-        for k, (kind, given) in enumerate(zip(places, args, strict=False)):
-            if kind is not None and (found := kind.read(given)) is not given:
-                read[k] = require_read(function, order[k], kind, given, found)
-        for name, given in kwargs.items():
-            if name in asked and (found := asked[name].read(given)) is not given:
-                named[name] = require_read(function, name, asked[name], given, found)
-        if rest in asked and len(read) > len(order):
-            more = tuple(read[len(order) :])
-            kind = asked[rest]
-            read[len(order) :] = require_read(function, rest, kind, more, kind.read(more))
-        return function(*read, **named)
-
-    return call
-
-
-def require_read(
-    function: Callable[..., Any], name: str, kind: Kind, given: Any, found: Any
-) -> Any:
-    if found is REFUSED:
-        call = name_call(function)
-        raise kind.error(f"{call}: {name} must be {kind.noun}, got {repr_plain(given)}")
-    return found
-
-
-def name_call(function: Callable[..., Any]) -> str:
-    name = function.__qualname__.removesuffix(".__init__")
-    is_public = hasattr(sys.modules["backtest"], name.partition(".")[0])
-    return f"bt.{name}" if is_public else name
+    return wrap
 
 
 def checked_fields(cls: type[C]) -> type[C]:
     cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
     return cls
+
+
+def read_one(function: Callable[..., Any], asked: Mapping[str, Kind], name: str, value: Any) -> Any:
+    if (kind := asked.get(name)) is None:
+        return value
+    found = kind.read(value)
+    if found is REFUSED:
+        call = function.__qualname__.removesuffix(".__init__")
+        call = f"bt.{call}" if hasattr(sys.modules["backtest"], call.partition(".")[0]) else call
+        raise kind.error(f"{call}: {name} must be {kind.noun}, got {repr_plain(value)}")
+    return found
 
 
 class Names(dict[str, Any]):
@@ -111,7 +98,6 @@ class Names(dict[str, Any]):
         return next((scope[name] for scope in self.scopes if name in scope), Any)
 
 
-@functools.cache
 def find_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
     names = Names(function.__globals__)
     found = {}
@@ -119,9 +105,7 @@ def find_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
         if each.kind is each.VAR_KEYWORD or each.annotation is each.empty:
             continue
         kind = read_kind(resolve(each.annotation, names))
-        if kind is not None and each.kind is each.VAR_POSITIONAL:
-            found[name] = make_tuple_kind(kind)
-        elif kind is not None:
+        if kind is not None:
             may_be_left_out = each.default is None and kind.read(None) is REFUSED
             found[name] = join_kinds([kind, NOTHING]) if may_be_left_out else kind
     return found
@@ -168,51 +152,46 @@ def check_broadcast(*, where: str = "", **arrays: Any) -> None:
 
 
 def read_kind(hint: Any) -> Kind | None:
-    if hint in PLAIN:
-        return PLAIN[hint]
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint in PLAIN or origin in PLAIN:
+        return PLAIN[hint if hint in PLAIN else origin]
     if origin in (typing.Union, types.UnionType):
         kinds = [read_kind(each) for each in parts if not (each is str and Path in parts)]
         return None if None in kinds else join_kinds([each for each in kinds if each])
     if origin is Literal:
         named = ", ".join(map(str, parts))
-        return Kind(f"one of {named}", keep_if(lambda it: type(it) is str and it in parts))
-    if origin is type:
-        return read_class_kind(parts[0])
-    if origin in MAKERS:
-        return MAKERS[origin](*parts)
-    return read_instance_kind(hint)
+        return keep_if(f"one of {named}", lambda it: type(it) is str and it in parts)
+    if origin is np.ndarray:
+        return FLOATS if np.dtype[np.float64] in parts else ARRAY
+    if origin in (Sequence, list, tuple):
+        return make_sequence_kind(*parts, is_fixed=origin is tuple and Ellipsis not in parts)
+    if origin in (Mapping, dict):
+        return make_mapping_kind(*parts)
+    return make_class_kind(parts[0] if origin is type else hint, is_class=origin is type)
 
 
-def keep_if(admits: Callable[[Any], bool]) -> Callable[[Any], Any]:
-    return lambda value: value if admits(value) else REFUSED
+def make_class_kind(base: Any, *, is_class: bool) -> Kind | None:
+    if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
+        return None
+    if is_class:
+        noun = f"a class of {base.__name__}"
+        return keep_if(noun, lambda it: isinstance(it, type) and issubclass(it, base))
+    article = "an" if base.__name__[0] in "AEIO" else "a"
+    return keep_if(f"{article} {base.__name__}", lambda it: isinstance(it, base))
+
+
+def keep_if(noun: str, admits: Callable[[Any], bool]) -> Kind:
+    return Kind(noun, lambda value: value if admits(value) else REFUSED)
 
 
 def join_kinds(kinds: Sequence[Kind]) -> Kind:
     def read(value: Any) -> Any:
-        for kind in kinds:
-            found = kind.read(value)
-            if found is not REFUSED:
-                return found
-        return REFUSED
+        found = (kind.read(value) for kind in kinds)
+        return next((each for each in found if each is not REFUSED), REFUSED)
 
-    nouns = dict.fromkeys(kind.noun for kind in kinds)
     is_file = any(kind.error is DataError for kind in kinds)
+    nouns = dict.fromkeys(kind.noun for kind in kinds)
     return Kind(" or ".join(nouns), read, DataError if is_file else ParameterError)
-
-
-def read_class_kind(base: Any) -> Kind | None:
-    if not isinstance(base, type):
-        return None
-    noun = f"a class of {base.__name__}"
-    return Kind(noun, keep_if(lambda it: isinstance(it, type) and issubclass(it, base)))
-
-
-def read_instance_kind(hint: Any) -> Kind | None:
-    if not isinstance(hint, type) or hint is object or getattr(hint, "_is_protocol", False):
-        return None
-    article = "an" if hint.__name__[0] in "AEIO" else "a"
-    return Kind(f"{article} {hint.__name__}", keep_if(lambda it: isinstance(it, hint)))
 
 
 def read_number(value: Any) -> Any:
@@ -242,10 +221,9 @@ def read_array(value: Any) -> Any:
         return value.to_numpy(dtype=np.float64) if is_table else REFUSED
     if isinstance(value, np.ndarray | pd.Series | pd.Index):
         return value if is_numeric(value.dtype) and value.ndim else REFUSED
-    if not isinstance(value, list | tuple):
-        return REFUSED
     try:
-        return np.asarray(value, dtype=np.float64)
+        is_list = isinstance(value, list | tuple)
+        return np.asarray(value, dtype=np.float64) if is_list else REFUSED
     except (TypeError, ValueError, OverflowError):
         return REFUSED
 
@@ -257,11 +235,12 @@ def read_floats(value: Any) -> Any:
 
 
 def is_numeric(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and dtype.kind in NUMERIC
+    return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
 
-def make_sequence_kind(*parts: Any) -> Kind:
-    item = read_kind(parts[0]) if parts else None
+def make_sequence_kind(*parts: Any, is_fixed: bool) -> Kind:
+    kinds = [read_kind(each) for each in parts if each is not Ellipsis]
+    nouns = [kind.noun if kind else "any" for kind in kinds]
 
     def read(value: Any) -> Any:
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
@@ -269,34 +248,15 @@ def make_sequence_kind(*parts: Any) -> Kind:
         if isinstance(value, np.ndarray | pd.DataFrame) and value.ndim != 1:
             return REFUSED
         is_kept = isinstance(value, Sequence | np.ndarray | pd.Series | pd.Index)
-        items = value if is_kept else tuple(value)
-        is_fit = item is None or all(item.read(each) is not REFUSED for each in items)
+        items: Any = value if is_kept else tuple(value)
+        if is_fixed and len(items) != len(kinds):
+            return REFUSED
+        pairs = zip(itertools.cycle(kinds), items)
+        is_fit = all(kind is None or kind.read(each) is not REFUSED for kind, each in pairs)
         return items if is_fit else REFUSED
 
-    return Kind("a sequence" + (f" ({item.noun} each)" if item else ""), read)
-
-
-def make_fixed_kind(*parts: Any) -> Kind | None:
-    if not parts or parts[-1] is Ellipsis:
-        return make_sequence_kind(*parts[:1])
-    kinds, n = [read_kind(each) for each in parts], len(parts)
-
-    def admits(value: Any) -> bool:
-        if not isinstance(value, tuple | list) or len(value) != n:
-            return False
-        pairs = zip(kinds, value, strict=True)
-        return all(kind is None or kind.read(each) is not REFUSED for kind, each in pairs)
-
-    named = ", ".join(kind.noun if kind else "any" for kind in kinds)
-    return Kind(f"a tuple ({named})", keep_if(admits))
-
-
-def make_tuple_kind(item: Kind) -> Kind:
-    def read(values: Any) -> Any:
-        found = tuple(map(item.read, values))
-        return REFUSED if any(each is REFUSED for each in found) else found
-
-    return Kind(f"each {item.noun}", read, item.error)
+    named = f"a tuple ({', '.join(nouns)})" if is_fixed else f"a sequence ({nouns[0]} each)"
+    return Kind(named if parts and any(kinds) else "a sequence", read)
 
 
 def make_mapping_kind(*parts: Any) -> Kind:
@@ -309,7 +269,7 @@ def make_mapping_kind(*parts: Any) -> Kind:
             and (item is None or all(item.read(each) is not REFUSED for each in value.values()))
         )
 
-    return Kind("a mapping" + (f" to {item.noun} each" if item else ""), keep_if(admits))
+    return keep_if("a mapping" + (f" to {item.noun} each" if item else ""), admits)
 
 
 def is_path(value: Any) -> bool:
@@ -326,26 +286,17 @@ def is_path(value: Any) -> bool:
 
 ARRAY = Kind("an array of numbers", read_array)
 FLOATS = ARRAY._replace(read=read_floats)
-TIME = Kind("a time", keep_if(lambda value: isinstance(value, units.TIMES)))
-NOTHING = Kind("None", keep_if(lambda value: value is None))
+NOTHING = keep_if("None", lambda value: value is None)
+TIME = keep_if("a time", lambda value: isinstance(value, units.TIMES))
 PLAIN: dict[Any, Kind | None] = {
     Any: None,
     float: Kind("a number", read_number),
     int: Kind("a whole number", read_whole),
-    bool: Kind("True or False", keep_if(lambda value: isinstance(value, bool | np.bool_))),
-    str: Kind("text", keep_if(lambda value: isinstance(value, str))),
+    bool: keep_if("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    str: keep_if("text", lambda value: isinstance(value, str)),
     type(None): NOTHING,
     npt.ArrayLike: ARRAY,
+    Callable: keep_if("a function", callable),
     **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
-    Path: Kind("the path of a file or folder", keep_if(is_path), DataError),
-}
-MAKERS: dict[Any, Callable[..., Kind | None]] = {
-    np.ndarray: lambda *parts: FLOATS if np.dtype[np.float64] in parts else ARRAY,
-    Sequence: make_sequence_kind,
-    list: make_sequence_kind,
-    Mapping: make_mapping_kind,
-    dict: make_mapping_kind,
-    Callable: lambda *_: Kind("a function", keep_if(callable)),
-    tuple: make_fixed_kind,
-    typing.Annotated: lambda *_: None,
+    Path: keep_if("the path of a file or folder", is_path)._replace(error=DataError),
 }
