@@ -23,10 +23,9 @@ from tests.cases import PortfolioCase, Swing
 from tests.oracle import Outcome, simulate
 
 TOLERANCE = 1e-9
-OF_ACCOUNT = ("equity", "reserve", *TERMS, "top_up", "fx_pnl")
-"""The money of an account that settles in several currencies, in its own."""
 MONEY = (
-    *OF_ACCOUNT[:-1], "cash", "available", "initial_margin", "realized_pnl", "unrealized_pnl",
+    "equity", "reserve", *TERMS, "top_up", "cash", "available", "initial_margin", "realized_pnl",
+    "unrealized_pnl",
 )  # fmt: skip
 KINDS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "stop", "liquidation", "dividend",
@@ -155,37 +154,26 @@ def compare_columns(
     case: PortfolioCase, out: Outcome, result: Any
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
     """Yield name, values of the engine and of the oracle, and the money that a unit of it is."""
-    bars, has_pools = result.bars, "fx_pnl" in result.bars
+    bars = result.bars
     has_options = "option_quantity" in out.columns
-    for name in OF_ACCOUNT if has_pools else MONEY:
+    for name in MONEY:
         if name in bars:
             rows = getattr(out, name)
             rows = [sum(row) for row in rows] if isinstance(rows[0], tuple) else rows
             weight = off_edges(case, result) if name in AT_EDGES else 1.0
             yield name, bars[name].to_numpy(dtype=float), floats(rows), weight
-    if has_pools:
-        yield from compare_pools(out, result)
-    elif result.is_of_fast_loop == (len(out.names) == 1):
+    if result.is_of_fast_loop == (len(out.names) == 1):
         yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
     if has_options:
         yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
         yield from compare_options(case, out, result)
     held = read_positions(case, result)
-    rates = result.record.pools.position_rate.T if has_pools else np.ones(len(out.names))
     for i, name in enumerate(out.names):
         quantity, margin = (
             floats([row[i] for row in getattr(out, each)]) for each in ("quantity", "margin")
         )
         yield f"quantity of {name}", held["quantity"][i], quantity, value_contracts(case, name)
-        yield f"margin of {name}", held["margin"][i], margin * rates[i], 1.0
-
-
-def compare_pools(out: Outcome, result: Any) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
-    """Yield the equity of each pool, in its currency, and the price of that."""
-    pools = result.record.pools
-    for k in range(pools.rate.shape[1]):
-        own = floats([row[k] for row in out.own])
-        yield f"equity of pool {k}", pools.equity[:, k], own, pools.rate[:, k]
+        yield f"margin of {name}", held["margin"][i], margin, 1.0
 
 
 def compare_options(

@@ -93,8 +93,6 @@ class PortfolioCase:
             SimpleNamespace(**asset, prices=tape.for_oracle()) for asset, tape in self.collateral
         ]
         terms = self.account
-        if terms.get("rates") is not None:
-            terms = terms | {"rates": {k: find_rate(v) for k, v in terms["rates"].items()}}
         account = SimpleNamespace(**terms, requirement=requirement, collateral=collateral)
         return markets, targets, signals, venues, account, self.answer_overlay()
 
@@ -119,9 +117,6 @@ class PortfolioCase:
     def for_engine(self, bt: Any) -> dict[str, Any]:
         """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
         terms = self.account
-        if terms.get("rates") is not None:
-            rates = terms["rates"].items()
-            terms = terms | {"rates": {k: find_rate(v, bt, k) for k, v in rates}}
         collateral = [
             bt.Collateral(**asset, prices=tape.for_engine(bt, asset["name"]))
             for asset, tape in self.collateral
@@ -129,19 +124,12 @@ class PortfolioCase:
         return {
             "market": bt.Markets(
                 {name: tape.for_engine(bt, name) for name, tape in self.tapes.items()},
-                currency=None if "rates" in self.account else "TEST",
+                currency="TEST",
             ),
             "venue": {name: make_venue(bt, venue) for name, venue in self.venues.items()},
             "account": bt.Account(**terms, requirement=self.make_rule(bt), collateral=collateral),
             "signal": self.signal,
         }
-
-
-def find_rate(rate: Any, bt: Any = None, name: str = "") -> Any:
-    """Return the price of a currency as the oracle takes it, or as the engine does."""
-    if not isinstance(rate, Tape):
-        return rate
-    return rate.for_oracle() if bt is None else rate.for_engine(bt, name)
 
 
 def plain_venue(venue: dict[str, Any]) -> SimpleNamespace:

@@ -16,7 +16,6 @@ from tests.draws import HOUR, Scene, draw_exits, make_flows
 from tests.portfolio_draws import (
     draw_costs,
     draw_holding,
-    draw_rate,
     draw_spot,
     draw_terms,
     list_and_delist,
@@ -329,43 +328,3 @@ def make_account(
         "negative_limit": scene.pick(0.0, 0.2) * scene.capital if has_collateral else None,
         "conversion": scene.pick("listed", "pro_rata") if has_collateral else "listed",
     }
-
-
-def make_currency_case(seed: int) -> PortfolioCase:
-    """Return the account of a seed with instruments that settle in two or three currencies.
-
-    One of several instruments: the next seed's, if it has one.
-    """
-    rng = np.random.default_rng([seed, 37])
-    make = (make_mode_case, make_full_case, make_spot_case, make_limit_case)[int(rng.integers(4))]
-    case = make(seed)
-    if len(case.tapes) == 1:
-        return make_currency_case(seed + 10_000)
-    coins = ["TEST", "AAA", "BBB"][: int(rng.integers(2, 1 + min(3, len(case.tapes))))]
-    settled = [*coins, *rng.choice(coins, len(case.tapes) - len(coins))]
-    rng.shuffle(settled)
-    account, rates = dict(case.account), {}
-    balances: dict[str, float] = {}
-    capital = account["capital"]
-    for coin in coins[1:]:
-        prices = draw_rate(rng, case)
-        first = prices if isinstance(prices, float) else float(prices.bars["open"].iloc[0])
-        rates[coin] = prices
-        balances[coin] = float(rng.uniform(0.0, 1.2)) * capital / first
-    forced = bool(rng.random() < 0.5) and "cross" in account["margin"].values()
-    more = {
-        "currency": "TEST", "rates": rates, "balances": balances, "equity_stop": None,
-        "transfers": "to-cover" if forced else None,
-        "transfer_cost": float(rng.uniform(0.0, 0.05)) if forced else None,
-    }  # fmt: skip
-    venues, scales = {}, {coin: float(rng.uniform(0.0, 2.0)) for coin in coins}
-    for (name, venue), coin in zip(case.venues.items(), settled, strict=True):
-        fees = {key: each for key, each in venue["fees"].items() if key != "tiers"}
-        contract = venue["contract"] | {"settles": str(coin)}
-        own = venue["venue"] | {"call_grace": None}
-        own |= {each: own[each] * scales[str(coin)] for each in ("borrow_rate", "cash_rate")}
-        venues[name] = venue | {"contract": contract, "fees": fees, "venue": own}
-    collateral = [
-        (asset | {"currency": str(rng.choice(coins))}, tape) for asset, tape in case.collateral
-    ]
-    return replace(case, account=account | more, venues=venues, collateral=collateral)

@@ -255,24 +255,3 @@ def make_one_venue(scene: Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
         "liquidation": liquidation,
         "venue": own,
     }
-
-
-def draw_rate(rng: np.random.Generator, case: PortfolioCase) -> Tape | float:
-    """Draw the price of a currency: a number, or a market over the whole clock."""
-    price = float(10.0 ** rng.uniform(-1.0, 4.0))
-    if rng.random() < 0.2:
-        return price
-    n = len(case.clock)
-    closes = price * np.exp(np.cumsum(rng.normal(0.0, 0.03, n)))
-    opens = np.r_[price, closes[:-1]] * np.exp(rng.normal(0.0, 0.01, n))
-    bars = pd.DataFrame(
-        {
-            "open": opens,
-            "high": np.maximum(opens, closes) * 1.01,
-            "low": np.minimum(opens, closes) * 0.99,
-            "close": closes,
-            "volume": 1.0,
-        },
-        index=case.clock,
-    )
-    return Tape(bars, None, None, next(iter(case.tapes.values())).interval)

@@ -182,25 +182,6 @@ BAD: list[Row] = [
     (bt.Account, {"max_gross_leverage": 0}, "max_gross_leverage: must be over 0, got 0"),
     (bt.Account, {"max_overlay": -1}, "max_overlay: must be over 0, got -1"),
     (bt.Account, {"conversion": "all"}, "conversion: must be one of listed, pro_rata, got 'all'"),
-    (bt.Account, {"currency": "usdt"},
-     "currency: must be a currency in capital letters, 'USDT' for example, got 'usdt'"),
-    (bt.Account, {"rates": 1.0},
-     'rates: must be a table by currency, {"BTC": "BTCUSDT"} for example, got 1'),
-    (bt.Account, {"rates": {"BTC": 0.0}, "currency": "USDT"},
-     "rates: must be over 0, got 0 for BTC"),
-    (bt.Account, {"rates": {"BTC": 6e4}}, "currency: is needed with rates, which are prices in"),
-    (bt.Account, {"rates": {"USDT": 1.0}, "currency": "USDT"},
-     "rates: must leave out USDT, in which the account counts, got {'USDT': 1.0}"),
-    (bt.Account, {"balances": {"BTC": 1.0}}, "balances: is used only with rates, got {'BTC': 1.0}"),
-    (bt.Account, {"balances": {"ETH": 1.0}, "rates": {"BTC": 6e4}, "currency": "USDT"},
-     "balances: needs a rate for ETH: add it to rates, got {'ETH': 1.0}"),
-    (bt.Account, {"equity_stop": 0.5, "rates": {"BTC": 6e4}, "currency": "USDT"},
-     "equity_stop: must be left out with rates: pools go through a bar one by one, got 0.5"),
-    (bt.Account, {"transfers": "to-cover", "transfer_cost": 0.0},
-     "transfers: is used only with rates, got 'to-cover'"),
-    (bt.Account, {"transfers": "always"}, "transfers: must be to-cover, got 'always'"),
-    (bt.Account, {"transfer_cost": 1e-3},
-     "transfer_cost: is needed with transfers, 0.001 for example, and only with them, got 0.001"),
     (bt.Contract, {"kind": "inverted"}, "kind: must be one of linear, inverse, spot, got"),
     (bt.Contract, {"knid": "linear"}, "knid: Contract has no such field; did you mean 'kind'?"),
     (bt.Contract, {"size": 0}, "size: must be over 0, got 0"),
@@ -593,12 +574,9 @@ def test_a_value_is_made_by_the_names_of_its_fields() -> None:
         bt.Contract("linear")  # type: ignore[misc] # on purpose
 
 
-def test_a_table_by_instrument_is_replaced_and_one_of_names_is_changed() -> None:
+def test_a_table_by_instrument_is_replaced() -> None:
     account = bt.Account(venue_leverage={"A": 5, "B": 3})
     assert account.override(venue_leverage={"A": 4}).venue_leverage == FrozenTable({"A": 4.0})
-    dollars = bt.Account(currency="USDT", rates={"BTC": "BTCUSDT"})
-    rates = dollars.override(rates={"ETH": "ETHUSDT"}).rates
-    assert rates == FrozenTable({"BTC": "BTCUSDT", "ETH": "ETHUSDT"})
 
 
 def test_a_part_of_a_kind_of_its_own_keeps_its_kind() -> None:

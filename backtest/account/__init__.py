@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from backtest.account.balances import compute_root, is_failing, make_balances, mark_to_market
     from backtest.account.bar import as_index, live_bar, quote_bar
     from backtest.account.by_instrument import ByInstrument
-    from backtest.account.currency_bar import live_any_bar
-    from backtest.account.currency_pools import leave_pool, show_pool
-    from backtest.account.currency_terms import list_currencies, refuse_currencies
     from backtest.account.exits import follow_equity, follow_prices, follow_trade, is_exiting
     from backtest.account.fast_path import may_use_fast_path, take_fast_path
     from backtest.account.fills import fill, move_margin, split_margin
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
     from backtest.account.portfolio_balance import compute_pool, count_cross, is_pool_short
     from backtest.account.portfolio_balance import is_under_limit, mark_to_ledger, pick_balances
     from backtest.account.portfolio_balance import put_balances, value_at
-    from backtest.account.portfolio_bar import set_quotes
+    from backtest.account.portfolio_bar import set_quotes, simulate_portfolio_bar
     from backtest.account.portfolio_calls import compute_pool_backing, compute_pool_needed
     from backtest.account.portfolio_calls import compute_pool_ratio
     from backtest.account.portfolio_ledger import as_log, clear_ledger, note, stamp, sum_fast_ledger

@@ -11,18 +11,11 @@ from typing import Annotated, Any
 import pandas as pd
 
 from backtest.account.by_instrument import ByInstrument
-from backtest.account.currency_terms import (
-    BALANCES,
-    RATES,
-    find_currency_faults,
-    write_rates,
-)
 from backtest.account.leverage_limits import LimitDeclaration, find_least
 from backtest.account.multiple import Distance, Multiple, StopDistance
 from backtest.base import (
     AS_TUPLE,
     Choice,
-    Currency,
     Duration,
     Faults,
     Flag,
@@ -65,12 +58,7 @@ WHOLE: dict[str, Any] = {
 
 GENERAL: dict[str, Any] = {
     "max_holding": None,
-    "currency": None,
-    "rates": None,
 }
-
-
-CURRENCIES = ("currency", "rates", "balances", "transfers", "transfer_cost")
 
 
 @declared(kw_only=True)
@@ -154,27 +142,13 @@ class Account(Value, Viewable):
     closing : str
         With ``fill="limit"``, how closings and reductions fill: at the ``"market"``, at the next
         open, or as ``"limit"`` orders too.
-    currency : str or None
-        The currency in which the account counts, such as ``"USDT"``; default: the one in which its
-        instruments settle.
-    rates : table of Market, str or float by currency, or None
-        The other currencies in which instruments settle, and what a unit of each costs: a market,
-        the name of an instrument of the run, or a number. Each has a pool of its own.
-    balances : table of float by currency, or None
-        Money at the start in other currencies than that of the capital.
-    transfers : str or None
-        ``"to-cover"`` brings a pool under its initial margin up to it, at the open, from pools that
-        are above theirs.
-    transfer_cost : float or None
-        What a transfer loses, as a fraction. Required with ``transfers``.
     """
 
     _refused = MappingProxyType({"hedge_mode": HEDGED, "position_mode": HEDGED})
     _omitted = frozenset(
         {
             "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
-            "negative_limit", "conversion", "max_holding", "offset", "closing", "currency", "rates",
-            "balances", "transfers", "transfer_cost",
+            "negative_limit", "conversion", "max_holding", "offset", "closing",
         }
     )  # fmt: skip
 
@@ -210,11 +184,6 @@ class Account(Value, Viewable):
     conversion: Annotated[str, Choice("listed", "pro_rata")] = "listed"
     offset: Annotated[Any | None, ByInstrument(COST)] = None
     closing: Annotated[str, Choice("market", "limit")] = "market"
-    currency: Annotated[str | None, Currency()] = None
-    rates: Annotated[Any | None, RATES] = None
-    balances: Annotated[Any | None, BALANCES] = None
-    transfers: Annotated[str | None, Choice("to-cover")] = None
-    transfer_cost: Annotated[float | None, COST] = None
 
     @checked
     def for_instrument(self, name: str) -> Account:
@@ -226,15 +195,8 @@ class Account(Value, Viewable):
             If its settings contradict each other.
         """
         given = {each: pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
-        given |= {each: WHOLE[each] for each in WHOLE} | dict.fromkeys(CURRENCIES)
+        given |= {each: WHOLE[each] for each in WHOLE}
         return replace(self, **given)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain data; the market of a rate by its name and content hash."""
-        data = super().to_dict()
-        if self.rates is not None:
-            data["rates"] = write_rates(self.rates)
-        return data
 
     def has_tables(self) -> bool:
         """Return whether any setting is a table by instrument."""
@@ -250,7 +212,6 @@ class Account(Value, Viewable):
         """Yield what contradicts itself."""
         yield from find_limit_faults(self)
         yield from find_collateral_faults(self)
-        yield from find_currency_faults(self)
         if not self.has_tables():
             yield from self._find_margin_faults()  # else of each instrument: for_instrument
         yield from self._find_reserve_faults()

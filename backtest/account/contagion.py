@@ -25,7 +25,6 @@ from backtest.account.portfolio_ledger import (
     PRICE_PNL,
     SLIPPAGE,
     TOP_UP,
-    TRANSFERRED,
     note,
 )
 from backtest.account.portfolio_records import (
@@ -80,7 +79,6 @@ def measure_falls(bar: AccountBar, falls: FloatArray) -> float:
     flows = 0.0
     for i in range(n + 1):
         flows += ledger[INTEREST, i] - ledger[FLOWS, i] - ledger[TOP_UP, i]
-        flows -= ledger[TRANSFERRED, i]
     falls[n + OF_FLOWS] = flows
     now = compute_pool(terms, state) - level * needed
     explained += falls[n + OF_COLLATERAL] + flows

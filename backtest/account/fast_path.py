@@ -53,7 +53,6 @@ HAS_ORDER_FEE, HAS_EXITS = FLAGS.index("has_order_fee"), FLAGS.index("has_exits"
 def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bool:
     found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == AT_OPEN
     found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
-    found = found and terms.n_pools == 1
     found = found and len(state.options.targets) == 0
     found = found and len(feed.multiplier) == 1 and len(feed.initial) == 1
     found = found and len(feed.costs) == 1

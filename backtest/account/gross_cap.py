@@ -42,7 +42,7 @@ def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
 def sum_targets(
     state: AccountState, quotes: MarketBar, scratch: Scratch, most: float
 ) -> tuple[float, float]:
-    wanted, rest = scratch.elsewhere[0], scratch.elsewhere[1]
+    wanted, rest = 0.0, 0.0
     for i in range(len(state.margin)):
         if scratch.kind[i] == KEPT:
             scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
@@ -62,7 +62,7 @@ def narrow_bands(bar: AccountBar, equity: float) -> None:
 
 
 def sum_orders(state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
-    total = scratch.elsewhere[2]
+    total = 0.0
     for i in range(len(state.margin)):
         if scratch.kind[i] == REDUCE or scratch.kind[i] == INCREASE:
             total += scratch.reach[i]

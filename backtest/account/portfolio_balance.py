@@ -233,11 +233,7 @@ def enter_fill(
 
 
 def is_under_limit(terms: Terms, state: AccountState, equity: float) -> bool:
-    return is_below(terms, state, terms.negative_limit, equity)
-
-
-def is_below(terms: Terms, state: AccountState, limit: float, equity: float) -> bool:
-    limit = limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
+    limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
     return has_collateral(state) and compute_balance(terms, state) < -limit
 
 

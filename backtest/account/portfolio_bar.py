@@ -52,7 +52,6 @@ from backtest.account.portfolio_records import (
     AT_OPEN,
     CONVERTED_SO_FAR,
     EARLY,
-    ELSEWHERE,
     EQUITY,
     IS_CONVERTING,
     IS_RUINED,
@@ -206,7 +205,7 @@ def fill_pending(bar: AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.wallet[IS_RUINED] == 0.0:
         value_at(state, quotes.fill, quotes.asset_fill)
-        equity = compute_account_equity(terms, state) + state.wallet[ELSEWHERE]
+        equity = compute_account_equity(terms, state)
         change_settings(bar, t)
         force_reductions(bar, t)
         if terms.fill == RESTING:

@@ -17,24 +17,13 @@ if TYPE_CHECKING:
 (
     PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
     LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
-    COLLATERAL_PNL, CONVERSION, FX_PNL, TRANSFERRED,
-) = range(23)  # fmt: skip
-N_TERMS = 23
-COUNTS = (
-    LIQUIDATIONS,
-    STOPS,
-    CALLS,
-    CALLS_MET,
-    CALLS_FAILED,
-    LIQUIDATED_CALLS,
-    CALL_DAYS,
-    TAKE_PROFITS,
-)
+    COLLATERAL_PNL, CONVERSION,
+) = range(21)  # fmt: skip
+N_TERMS = 21
 
 DELISTED, CONVERTED = 18, 19
 MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
 RESTED = 40
-MOVED_OUT, MOVED_IN = 41, 42
 EXPIRED, UNQUOTED = 43, 44
 """Kinds of entries in the log, after those of one position."""
 
@@ -97,7 +86,7 @@ def total(ledger: FloatArray, term: int) -> float:
 
 def sum_ledger(ledger: FloatArray) -> Ledger:
     return Ledger(
-        price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FX_PNL),
+        price_pnl=total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL),
         fees=total(ledger, FEES),
         slippage=total(ledger, SLIPPAGE) + total(ledger, CONVERSION),
         impact=total(ledger, IMPACT),
@@ -155,7 +144,7 @@ def earn(ledger: FloatArray) -> float:
 
 def sum_ledger_terms(ledger: FloatArray) -> float:
     gains = total(ledger, PRICE_PNL) + total(ledger, COLLATERAL_PNL) + total(ledger, FLOWS)
-    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT) + total(ledger, FX_PNL)
+    gains += total(ledger, TOP_UP) + total(ledger, BAD_DEBT)
     costs = total(ledger, FEES) + total(ledger, SLIPPAGE) + total(ledger, IMPACT)
     costs += total(ledger, FUNDING) + total(ledger, INTEREST) + total(ledger, LOSS)
     return gains - costs - total(ledger, CONVERSION)

@@ -40,7 +40,6 @@ from backtest.account.portfolio_balance import (
 )
 from backtest.account.portfolio_records import (
     CASH,
-    ELSEWHERE,
     INCREASE,
     IS_OVER,
     IS_RUINED,
@@ -76,7 +75,7 @@ def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
             trade_to(bar, t, i, wanted + 0.0, False)
     begin_options(bar, t, equity)
     if has_increase(scratch) or is_adding_options(state):
-        cut_increases(bar, equity - state.wallet[ELSEWHERE])
+        cut_increases(bar, equity)
         cut_to_balance(bar)
         factor = fit_increases(bar)
         fill_increases(bar, t, factor)
@@ -176,8 +175,7 @@ def compute_everything(
 ) -> float:
     rules, held = share(pick_instrument(terms, i)), scratch.before[i]
     if is_isolated(terms, i):
-        own = equity - state.wallet[ELSEWHERE]
-        free = compute_counted(rules, pick_balances(terms, state, i), quote, own, held)
+        free = compute_counted(rules, pick_balances(terms, state, i), quote, equity, held)
         return compute_most(rules, quote, free, scale, held)
     free = compute_pool(terms, state)
     free += compute_haircut(terms.rules, state.held, i)

@@ -33,7 +33,6 @@ from backtest.account.portfolio_balance import (
 from backtest.account.portfolio_ledger import FLOWS, FUNDING, INTEREST, as_log, note
 from backtest.account.portfolio_records import (
     CASH,
-    ELSEWHERE,
     FLOW_NEXT,
     FUNDING_NEXT,
     IS_CONVERTING,
@@ -41,7 +40,6 @@ from backtest.account.portfolio_records import (
     PAID_IN,
     POOL_FAILED,
     RESERVE,
-    SHOWN,
     SINCE_POOL,
     AccountBar,
     AccountState,
@@ -72,7 +70,6 @@ def take_portfolio_flows(bar: AccountBar, t: int) -> None:
         amount = feed.flow_amount[flow]
         value_at(state, quotes.mark_open, quotes.asset_mark_open)
         wealth = compute_account_equity(terms, state) + state.wallet[RESERVE]
-        wealth += state.wallet[ELSEWHERE]
         moved = amount
         if amount < 0.0:
             moved = -min(-amount, compute_free(terms, state))
@@ -189,10 +186,6 @@ def charge_portfolio_interest(bar: AccountBar, t: int) -> None:
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     cash = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
-    if terms.n_pools > 1:
-        row, pool = min(before, feed.pool_rates.shape[1] - 1), state.cursor[SHOWN]
-        borrow, cash = feed.pool_rates[0, row, pool], feed.pool_rates[1, row, pool]
-        short = feed.pool_rates[2, row, pool]
     base, lent = state.wallet[CASH], 0.0
     for i in range(len(state.margin)):
         if is_isolated(terms, i):

@@ -13,16 +13,16 @@ from backtest.venue import Holdings, PortfolioRules, is_spot_leg, pick_rules
 
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
-    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, DISTANCE, HIGHEST, ELSEWHERE,
-) = range(18)  # fmt: skip
-N_WALLET = 18
+    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, DISTANCE, HIGHEST,
+) = range(17)  # fmt: skip
+N_WALLET = 17
 """Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the portfolio's leverage at
 the next open, ``SINCE_POOL`` the bars since the pool's last liquidation, ``POOL_FAILED`` whether it
 failed in this bar, ``ASSETS_SO_FAR`` the profit of the collateral, ``CONVERTED_SO_FAR`` the cost of
 selling it, ``DISTANCE`` M - level R at the last close, ``HIGHEST`` the highest equity since the
-start or the last equity stop, ``ELSEWHERE`` the equity in other pools."""
+start or the last equity stop."""
 
-FUNDING_NEXT, FLOW_NEXT, SHOWN, SHOWN_ROW = range(4)
+FUNDING_NEXT, FLOW_NEXT = range(2)
 
 LEFT, REDUCE, INCREASE, KEPT = range(4)
 
@@ -71,8 +71,7 @@ class Terms(NamedTuple):
     is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
     ``has_time_stop`` whether any is not. ``offsets`` of shape (n,) are those of limit orders, as
     fractions of the price, ``makers`` their fee rates; with ``rests_closing`` closings and
-    reductions rest too. ``pools`` (n + C,) are those of instruments and collateral, of ``n_pools``.
-    ``options`` are the rules of options.
+    reductions rest too. ``options`` are the rules of options.
     """
 
     instruments: Any
@@ -105,10 +104,6 @@ class Terms(NamedTuple):
     offsets: FloatArray
     makers: FloatArray
     rests_closing: bool
-    pools: IntArray
-    n_pools: int
-    has_transfers: bool
-    transfer_cost: float
     options: OptionTerms
 
 
@@ -139,7 +134,6 @@ class AccountState(NamedTuple):
     cursor: IntArray
     fallen: FloatArray
     shares: FloatArray
-    pools: FloatArray
     options: OptionState
 
 
@@ -151,8 +145,6 @@ class MarketFeed(NamedTuple):
     of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are of the
     account; the rest is as in :class:`backtest.account.Feed`. ``costs`` of shape (n_bars, 6, n) are
     :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
-    ``rate_open`` and ``rate_close`` are
-    prices of the currencies, ``pool_rates`` interest (borrowed, cash, short), ``options`` options.
     """
 
     open: FloatArray
@@ -198,9 +190,6 @@ class MarketFeed(NamedTuple):
     funding_rate: FloatArray
     flow_bar: IntArray
     flow_amount: FloatArray
-    rate_open: FloatArray
-    rate_close: FloatArray
-    pool_rates: FloatArray
     time: IntArray
     options: OptionFeed
 
@@ -260,7 +249,7 @@ class Scratch(NamedTuple):
     ``carried`` what was held before fills at the close. ``rate`` is the fee rate of an order. Limit
     orders: the quantity ``wanted`` (NaN: none rests), the u of the ``limit`` and that ``through``
     which the price must go, and whether this bar opened the position (``fresh``). ``ordered`` are
-    contracts to hold instead of a leverage (NaN: none). The last four are of pools.
+    contracts to hold instead of a leverage (NaN: none).
     """
 
     side: FloatArray
@@ -293,10 +282,6 @@ class Scratch(NamedTuple):
     through: FloatArray
     fresh: FloatArray
     ordered: FloatArray
-    aside: FloatArray
-    own_ledger: FloatArray
-    at_rest: FloatArray
-    elsewhere: FloatArray
 
 
 class EventLog(NamedTuple):

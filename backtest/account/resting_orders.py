@@ -29,7 +29,6 @@ from backtest.account.portfolio_orders import (
     trade_to,
 )
 from backtest.account.portfolio_records import (
-    ELSEWHERE,
     INCREASE,
     IS_RUINED,
     LEFT,
@@ -75,7 +74,7 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
         trade_at_market(bar, t, i)
     for i in range(n):
         if scratch.kind[i] == INCREASE:
-            aim_increase(bar, equity - state.wallet[ELSEWHERE], i)
+            aim_increase(bar, equity, i)
     if has_increase(scratch):
         cut_to_balance(bar)
         factor = fit_increases(bar)

@@ -25,8 +25,7 @@ MONEY_TERMS = (
     MoneyTerm("bad_debt", 1.0, "bad debt, the venue's loss"),
     MoneyTerm("collateral_pnl", 1.0, "profit of collateral"),
     MoneyTerm("conversion", -1.0, "cost of conversions"),
-    MoneyTerm("fx_pnl", 1.0, "profit of currencies"),
 )
 SIGNS = {each.name: each.sign for each in MONEY_TERMS}
-TERMS = tuple(SIGNS)[:-1]
+TERMS = tuple(SIGNS)
 GROWTH_TERMS = tuple(each.name for each in MONEY_TERMS if each.in_growth)

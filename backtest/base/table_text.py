@@ -100,7 +100,6 @@ HEADS: Mapping[str, Head] = {
     "sharpe": Head("Sharpe ratio", "", "decimals"),
     "mean_leverage": Head("mean leverage", "", "turns"),
     "capital": Head("capital", "", "money"),
-    "transfers": Head("transfers", "", "signed money"),
     "equity": Head("equity", "money", "money"),
     "final_equity": Head("final equity", "", "money"),
     "bad_debt": Head("bad debt", "", "money"),

@@ -31,8 +31,6 @@ OTHER_FLAGS = {
     "x": ("--map",),
     "y": ("--map",),
 }
-SET_FIELDS = ("rates", "balances")
-"""Fields of the account by currency, which ``--set`` takes one by one."""
 EXPERIMENT_FLAGS = {key.parameter.rstrip("_"): key.flag for key in EXPERIMENT_KEYS}
 TABLE_KEYS = {"sets": ("values", "draws")}
 
@@ -93,8 +91,6 @@ def render_argument(argument: Argument, line: CommandLine) -> str:
         return render_span(argument.value)
     if argument.name in OTHER_FLAGS:
         return render_flag(OTHER_FLAGS[argument.name][0], argument.value)
-    if argument.name in SET_FIELDS:
-        return render_settings(f"account.{argument.name}", argument.value)
     if argument.name in line.flags:
         return render_flag(line.flags[argument.name], argument.value)
     if argument.name in EXPERIMENT_FLAGS:
@@ -103,11 +99,6 @@ def render_argument(argument: Argument, line: CommandLine) -> str:
     if argument.name in of_import:
         return f"{IMPORT} FILE {render_flag(of_import[argument.name], argument.value)}"
     return str(argument)
-
-
-def render_settings(field: str, value: object) -> str:
-    entries = value if isinstance(value, Mapping) else {"BTC": "..."}
-    return " ".join(render_flag("--set", f"{field}.{name}={entries[name]}") for name in entries)
 
 
 def render_flag(flag: str, value: object) -> str:

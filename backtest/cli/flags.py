@@ -104,6 +104,4 @@ ACCOUNT_FLAGS = {
     "max_gross_leverage": "Several positions: cap on gross leverage at fills.",
     "max_overlay": "Highest leverage that an overlay may return.",
     "negative_limit": "Debt at which collateral is sold.",
-    "transfers": "Several currencies: 'to-cover' moves money to pools under initial margin.",
-    "transfer_cost": "What a transfer between currencies loses, as a fraction.",
 }

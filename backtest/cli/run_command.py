@@ -129,10 +129,6 @@ def result_to_dict(
     data["attribution"] = result.attribution("instrument").to_dict(orient="index")
     data["contagion"] = list_records(result.contagion())
     data["events"] = {str(kind): int(count) for kind, count in counts.items() if count}
-    if result.account.rates is not None:
-        data["pools"] = list_records(
-            result.pools.groupby("currency", sort=False).tail(1).set_index("currency")
-        )
     data |= {"target_cuts": list(result.target_cut_rows), "no_fill": result.no_fill or None}
     data["infinite_leverage"] = count_boundless(result)
     data |= {**collect_limit_orders(result), **collect_options(result)}

@@ -107,7 +107,6 @@ COUNTED = {
     "margin_added": "margin added",
     "margin_returned": "margin returned",
     "margin_refused": "margin refused",
-    "transfer_out": "transfers between currencies",
 }
 
 

@@ -51,7 +51,6 @@ def tabulate_account(run: RunCloses) -> dict[str, FloatArray]:
         "collateral": closes.collateral,
         "collateral_at_rate": closes.collateral_at_rate,
         **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
-        **run.list_fx(),
         **({} if run.options is None else pick_columns(run, run.options)),
         "overlay": account.overlay,
         "unit": account.unit / run.first_unit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -51,17 +51,9 @@ def find_available(
     if (kept[~is_own] > 0.0).any():
         gains = kept * np.maximum(measure_profits(held, marks, venues), 0.0)
         uncounted = sum_positions(np.where(is_own, 0.0, gains))
-    if record.has_pools:
-        return np.maximum(sum_pools(record) - uncounted, 0.0)
     if is_own.any():
         initial = initial - sum_positions(held["margin"][:, is_own])
     return np.maximum(backing - uncounted - initial, 0.0)
-
-
-def sum_pools(record: Record) -> FloatArray:
-    pools: Any = record.pools
-    free = np.maximum(pools.backing - pools.initial, 0.0)
-    return np.asarray((free * pools.rate).sum(axis=1))
 
 
 def find_realized(
@@ -73,18 +65,10 @@ def find_realized(
     closes, and ``first_unrealized`` those at the close before the first bar.
     """
     account = record.account
-    change = measure_change(record, profits, first_unrealized)
+    change = np.diff(profits.sum(axis=1), prepend=float(np.sum(first_unrealized)))
     realized = account.price_pnl - account.slippage - account.impact - change
     size = notional + np.abs(account.price_pnl)
     return np.where(np.abs(realized) <= TOLERANCE * size, 0.0, realized)
-
-
-def measure_change(record: Record, profits: FloatArray, first: FloatArray) -> FloatArray:
-    if not record.has_pools:
-        return np.diff(profits.sum(axis=1), prepend=float(np.sum(first)))
-    rate, opened = record.held["rate"], record.held["rate_open"]
-    own = np.diff(profits / rate, axis=0, prepend=first[None, :] / opened[:1])
-    return np.asarray((own * opened).sum(axis=1))
 
 
 def compute_loan_columns(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from backtest.account import Account, OptionFeed, list_currencies
+from backtest.account import Account, OptionFeed
 from backtest.base import Argument, ParameterError, Phrase, format_time, warn_caller
 from backtest.market import Markets
 from backtest.options import find_expiry
@@ -115,13 +115,6 @@ def check_fills(account: Account) -> None:
             f"options fill at the next open, got {account.fill!r}",
             where="Account.fill",
             cure=Phrase("give {}, or leave the options out", Argument("fill", "next_open")),
-        )
-    currencies = list_currencies(account)
-    if currencies:
-        raise ParameterError(
-            f"an account with options has one currency, got {', '.join(currencies)}",
-            where="Account.rates",
-            cure="leave rates out, or hold the options in an account of their own",
         )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from backtest.account import EventLog, MarketBar, Scratch
-from backtest.account.currency_pools import N_ASIDE
 from backtest.account.portfolio_ledger import N_TERMS, WIDTH
 from backtest.account.portfolio_records import MARKET_BAR
 from backtest.base import FloatArray
@@ -21,7 +20,7 @@ def new_quotes(n: int, assets: int) -> MarketBar:
     return MarketBar(**own, **flags, **prices)
 
 
-def new_scratch(n: int, assets: int, n_pools: int = 1) -> Scratch:
+def new_scratch(n: int, assets: int) -> Scratch:
     sizes = {
         "price": assets,
         "price_end": assets,
@@ -30,14 +29,8 @@ def new_scratch(n: int, assets: int, n_pools: int = 1) -> Scratch:
         "falls": n + 3,
     }
     found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
-    of_pools = {
-        "aside": np.zeros((N_ASIDE, n + assets)),
-        "own_ledger": np.zeros((N_TERMS, n_pools)),
-        "at_rest": np.zeros(5),
-        "elsewhere": np.zeros(3),
-    }
     orders = {"kind": np.zeros(n, np.int64), "ordered": np.full(n, np.nan)}
-    return Scratch(**{**found, **of_pools, **orders})
+    return Scratch(**{**found, **orders})
 
 
 def new_ledger_array(n: int) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account, check_setting, list_currencies
+from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
 from backtest.base import (
     Argument,
@@ -39,11 +39,8 @@ from backtest.venue import (
     agree_settlement,
     check_collateral,
     check_names_agree,
-    find_pools,
 )
 from backtest.venue.spot_rules import ACCOUNT_FIELDS
-
-OF_POOL = ("borrow_rate", "cash_rate", "short_rate")
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
@@ -112,8 +109,9 @@ def check_maker_shares(venues: Mapping[str, Venue]) -> None:
 
 
 def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
-    pools = check_pools(markets, venues, account)
-    check_agreement(markets.names, venues, pools)
+    settled = check_settlement(markets, venues)
+    check_collateral(account.collateral, markets.names, settled)
+    check_agreement(markets.names, venues)
     check_order(venues[markets.names[0]], markets)
     for name in BY_INSTRUMENT:
         check_instruments(getattr(account, name), markets.names, where=f"Account.{name}")
@@ -124,7 +122,6 @@ def check_portfolio(markets: Markets, venues: Mapping[str, Venue], account: Acco
         check_expiry(markets[name], venues[name])
         check_setting(own[name], venues[name], name)
     check_modes(own, venues)
-    check_transfers_used(account, own)
     check_health(markets.names, venues, account)
     check_spot_legs(markets, venues, own, account)
     check_options(markets, venues, own, account)
@@ -144,78 +141,22 @@ def check_expiry(market: Market, venue: Venue) -> None:
         )
 
 
-def check_pools(markets: Markets, venues: Mapping[str, Venue], account: Account) -> dict[str, int]:
-    """Return the pool of each instrument; all are in one if they settle in one currency."""
-    currencies, where = list_currencies(account), "bt.run, venue"
-    if not currencies:
-        settled = check_settlement(markets, venues)
-        check_own_currency(account, settled)
-        check_collateral(account.collateral, markets.names, settled)
-        for asset in account.collateral:
-            check_listing(asset, (account.currency or settled,))
-        return dict.fromkeys(markets.names, 0)
-    contracts = {name: venues[name].contract for name in markets.names}
-    said = {name: (market.instrument,) for name, market in markets.items()}
-    for asset in account.collateral:
-        check_listing(asset, currencies)
-        check_collateral([asset], markets.names, asset.currency or currencies[0])
-    check_names_agree(contracts, said, where=where)
-    return find_pools(contracts, where=where, said=said, currencies=currencies)
-
-
-def check_own_currency(account: Account, settled: str) -> None:
-    """Require that an account without rates counts in the currency in which all settle."""
-    if account.currency is not None and settled not in ("", account.currency):
-        raise ParameterError(
-            f"an account without rates counts in the currency in which its instruments settle, "
-            f"{settled}, got {account.currency!r}",
-            where="Account.currency",
-            cure=Phrase(
-                "give {}, or leave the currency of the account out",
-                Argument("rates", {settled: f"{settled}{account.currency}"}),
-            ),
-        )
-
-
-def check_listing(asset: Collateral, currencies: Sequence[str]) -> None:
-    if asset.currency is not None and asset.currency not in currencies:
-        listed = ", ".join(filter(None, currencies)) or "none that is named"
-        raise ParameterError(
-            f"collateral must serve a pool of the account, {listed}, got {asset.currency!r}",
-            where=f"Collateral {asset.name!r}, currency",
-            cure="name a currency of the account, or leave it out",
-        )
-
-
-def check_transfers_used(account: Account, own: Mapping[str, Account]) -> None:
-    if account.transfers is not None and all(e.margin == "isolated" for e in own.values()):
-        raise ParameterError(
-            "transfers cover the initial margin of cross positions, got only isolated ones",
-            where="Account.transfers",
-            cure="leave transfers and transfer_cost out, or hold one in cross margin",
-        )
-
-
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     """Require one settlement currency of all venues, and of the markets; return it."""
-    where = "bt.run, venue"
     contracts = {name: venues[name].contract for name in markets.names}
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
     is_given = markets.currency and by_name - {""} != {markets.currency}
     if not is_given:  # or given as the names say it
-        check_names_agree(contracts, said, where=where)
-        return agree_settlement(contracts, said=said, where=where)
-    return agree_settlement(contracts, said=said, given=markets.currency, where=where)
+        check_names_agree(contracts, said)
+        return agree_settlement(contracts, said=said)
+    return agree_settlement(contracts, said=said, given=markets.currency)
 
 
-def check_agreement(
-    names: Sequence[str], venues: Mapping[str, Venue], pools: Mapping[str, int]
-) -> None:
+def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
+    first = names[0]
     for name in names[1:]:
-        of_pool = next(each for each in names if pools[each] == pools[name])
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
-            first = of_pool if field in OF_POOL else names[0]
             mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
             if not is_equal(mine, theirs):
                 raise ParameterError(

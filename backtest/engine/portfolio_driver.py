@@ -92,7 +92,7 @@ def run_portfolio_loop(
     chunk = PLAIN_CHUNK if loop.plain_because else CHUNK
     capacity = 4 * n * min(chunk, total) + 1024
     k = len(state.options.targets)
-    tape = new_tape(n, total - first, first, capacity + 4 * k, len(state.pools), k)
+    tape = new_tape(n, total - first, first, capacity + 4 * k, k)
     kept = []
     counts = Counts(tally, traded)
     stops = [*(each.bar for each in parts[1:]), total]
@@ -136,7 +136,7 @@ def drive(
     progress: Progress | None,
 ) -> tuple[Counts, FloatArray]:
     n, assets = len(state.margin), len(state.priced)
-    scratch = new_scratch(n, assets, len(state.pools))
+    scratch = new_scratch(n, assets)
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
     arrays = [*list_arrays(state, deciders), scratch.ordered]
@@ -312,12 +312,10 @@ def list_kernel_arguments(
     )
 
 
-def new_tape(
-    n: int, n_bars: int, first: int, capacity: int, n_pools: int = 1, n_options: int = 0
-) -> RunTape:
+def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0) -> RunTape:
     return RunTape(
         log=new_event_log(capacity),
-        record=new_record(n_bars, n, has_closes=True, n_pools=n_pools, n_options=n_options),
+        record=new_record(n_bars, n, has_closes=True, n_options=n_options),
         cursor=np.array([first, first], np.int64),
         before=np.zeros(n),
         is_on=np.ones(1, np.int64),

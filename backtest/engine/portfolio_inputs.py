@@ -14,10 +14,8 @@ from backtest.account import (
     MarketFeed,
     OptionFeed,
     Terms,
-    list_currencies,
 )
 from backtest.account.account_records import CLOSE
-from backtest.account.currency_pools import N_POOL
 from backtest.account.portfolio_records import (
     AT_OPEN,
     BY_NAME,
@@ -49,7 +47,6 @@ from backtest.account.portfolio_records import (
 )
 from backtest.base import FloatArray, IntArray, parse_duration, pick_value
 from backtest.engine.collateral_prices import find_prices, read_assets
-from backtest.engine.currency_rates import number_pools, read_rates, start_pools
 from backtest.engine.fee_days import PortfolioFees, read_portfolio_fees
 from backtest.engine.feed_arrays import (
     as_of,
@@ -171,7 +168,7 @@ def read_terms(
         intrabar=WORST if account.intrabar == "worst" else PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
-        has_interest=has_interest(whole, venues, account),
+        has_interest=whole.has_interest is not None or pays_for_coins(venues),
         is_loan=whole.is_loan,
         top_up_to=whole.top_up_to,
         ruin_at=whole.ruin_at,
@@ -187,19 +184,8 @@ def read_terms(
         offsets=np.array([pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([find_newest(venues[name].fees.maker) for name in names]),
         rests_closing=account.closing == "limit",
-        pools=number_pools(markets, venues, account),
-        n_pools=max(len(list_currencies(account)), 1),
-        has_transfers=account.transfers is not None,
-        transfer_cost=account.transfer_cost or 0.0,
         options=pack_option_terms(account.requirement, options, names),
     )
-
-
-def has_interest(whole: Any, venues: Mapping[str, Venue], account: Account) -> bool:
-    if account.rates is not None:
-        each = [read_whole(venue, account) for venue in venues.values()]
-        return any(rules.has_interest is not None for rules in each) or pays_for_coins(venues)
-    return whole.has_interest is not None or pays_for_coins(venues)
 
 
 def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
@@ -273,7 +259,6 @@ def read_feed(
         funding_instrument=panel.funding_instrument[kept].astype(np.int64),
         funding_price=panel.funding_price[kept],
         funding_rate=panel.funding_rate[kept],
-        **read_rates(markets, venues, account),
         time=markets.time,
         options=read_option_feed(markets, venues, panel),
     )
@@ -372,14 +357,7 @@ def start_account_state(
     wallet[SINCE_POOL] = np.inf
     backing = compute_collateral_value(inputs.terms.rules.collateral, held)
     wallet[DISTANCE] = account.capital + backing
-    pools = np.zeros((inputs.terms.n_pools, N_POOL))
-    if len(pools) > 1:
-        equity = start_pools(pools, inputs, account, held, first)
-        wealth = equity + account.reserve
-        wallet[[EQUITY, HIGHEST]] = equity
-        wallet[[UNIT, PEAK, PAID_IN]] = wealth
     return AccountState(
-        pools=pools,
         held=held,
         margin=np.zeros(n),
         marked=np.zeros(n),
@@ -403,7 +381,7 @@ def start_account_state(
         is_call_open=np.zeros(n + 1, np.int64),
         called_at=np.full(n + 1, np.nan),
         wallet=wallet,
-        cursor=np.zeros(4, np.int64),
+        cursor=np.zeros(2, np.int64),
         fallen=np.zeros(n + 3),
         shares=np.zeros(n + len(amounts)),
         options=start_options(inputs.terms.options, feed.options),

@@ -12,23 +12,18 @@ from backtest.account import (
     MarketFeed,
     Scratch,
     Terms,
+    compute_balance,
     compute_pool_ratio,
     is_held,
     is_isolated,
-    live_any_bar,
     may_use_fast_path,
     share,
+    simulate_portfolio_bar,
     sum_fast_ledger,
     sum_ledger,
     sum_ledger_terms,
     take_fast_path,
     write_settings,
-)
-from backtest.account.currency_pools import (
-    OWN_BACKING,
-    OWN_BALANCE,
-    OWN_NEEDED,
-    OWN_RATE,
 )
 from backtest.account.portfolio_records import (
     EQUITY,
@@ -43,12 +38,7 @@ from backtest.account.portfolio_records import (
 )
 from backtest.engine.bar_loop import BROKEN, DAY_NS, DONE, FULL, IDENTITY_TOLERANCE, NEGATIVE
 from backtest.engine.deciders import Deciders
-from backtest.engine.portfolio_pools import (
-    count_held,
-    find_rate,
-    look_at_account,
-    sum_balance,
-)
+from backtest.engine.portfolio_close import look_at_close
 from backtest.engine.portfolio_recording import RunTape, record_portfolio
 from backtest.engine.portfolio_tally import CloseFacts, count_portfolio_bar
 from backtest.measures import Clock, Tally
@@ -110,17 +100,16 @@ def simulate_portfolio(  # noqa: PLR0913, PLR0917 - the arguments and the steps 
         is_fast = may_be and take_fast_path(bar, t, was_fast)
         was_fast = is_fast
         if not is_fast:
-            live_any_bar(bar, t)
+            simulate_portfolio_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return tally, t, FULL
-        close = look_at_account(bar, t, has_prices)
+        close = look_at_close(bar, has_prices)
         found = sum_fast_ledger(ledger) if is_fast else sum_ledger(ledger)
         change = found.price_pnl if is_fast else sum_ledger_terms(ledger)
         turnover = max(found.traded, abs(found.price_pnl))  # that of collateral may be all there is
         if not is_portfolio_balanced(equity, state, change, turnover, close.gross):
             return tally, t, BROKEN
         held = scratch.carried if terms.fill == LATE else state.held.quantities
-        held = count_held(terms, feed, held, scratch.hidden, t)
         tally = count_portfolio_bar(
             clock, tally, state, tape.before, equity, quotes, found, close, log_returns,
             terms.max_gross_leverage, held, t,
@@ -259,13 +248,12 @@ def show_account_totals(
     net = 0.0
     for i in range(len(state.margin)):
         if is_held(state, i):
-            rate = find_rate(terms, state, i)
-            net += state.held.quantities[i] * abs(quotes.mark_close[i]) * rate
+            net += state.held.quantities[i] * abs(quotes.mark_close[i])
     shown[SHOWN_EQUITY] = equity
     peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet[PEAK]
     shown[SHOWN_PEAK] = equity * (peak / state.wallet[UNIT])
     shown[SHOWN_DRAWDOWN] = 1.0 - state.wallet[UNIT] / peak
-    shown[SHOWN_WALLET] = sum_balance(terms, state)
+    shown[SHOWN_WALLET] = compute_balance(terms, state)
     shown[SHOWN_RESERVE] = state.wallet[RESERVE]
     shown[SHOWN_DAYS] = days
     shown[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
@@ -286,9 +274,6 @@ def show_position(
     shown, equity = deciders.shown, state.wallet[EQUITY]
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
-    rate = find_rate(terms, state, i)
-    if terms.n_pools > 1:
-        show_own_pool(terms, deciders, state, i)
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
     if is_isolated(terms, i):
         shown[SHOWN_RATIO] = compute_pool_ratio(terms, state, quotes, i)
@@ -300,22 +285,12 @@ def show_position(
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
     factor = state.factor[i] if state.factor[i] > 0.0 else 1.0
     if equity > 0.0:
-        shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) * rate / equity / factor
+        shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
     shown[SHOWN_POSITION] = held
     shown[SHOWN_ENTRY] = compute_price(size, is_inverse, state.held.entries[i])
-    shown[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) * rate / factor
+    shown[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) / factor
     if deciders.wants_price[i] == 1:
         shown[SHOWN_PRICE] = compute_price(size, is_inverse, scratch.failure[i])
-
-
-def show_own_pool(terms: Terms, deciders: Deciders, state: AccountState, i: int) -> None:
-    own, shown = state.pools[terms.pools[i]], deciders.shown
-    shown[SHOWN_WALLET] = own[OWN_BALANCE] * own[OWN_RATE]
-    shown[SHOWN_POOL_RATIO] = 0.0
-    if own[OWN_NEEDED] > 0.0:
-        is_backed = own[OWN_BACKING] > 0.0
-        ratio = own[OWN_NEEDED] / own[OWN_BACKING] if is_backed else math.inf
-        shown[SHOWN_POOL_RATIO] = ratio
 
 
 def show_portfolio(
@@ -324,7 +299,7 @@ def show_portfolio(
     shown = deciders.shown
     shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
     shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = math.nan, math.nan
-    shown[SHOWN_WALLET], shown[SHOWN_MAINTENANCE] = sum_balance(terms, state), close.needed
+    shown[SHOWN_WALLET], shown[SHOWN_MAINTENANCE] = compute_balance(terms, state), close.needed
     shown[SHOWN_POOL_RATIO] = 0.0
     if close.needed > 0.0:
         shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf

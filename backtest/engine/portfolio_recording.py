@@ -11,7 +11,9 @@ from backtest.account import (
     Scratch,
     Terms,
     compute_balance,
+    compute_initial_needed,
     compute_pool,
+    is_isolated,
     total,
 )
 from backtest.account.portfolio_ledger import (
@@ -29,7 +31,6 @@ from backtest.account.portfolio_ledger import (
     TOP_UP,
 )
 from backtest.account.portfolio_records import CASH, EQUITY, OVERLAY, RESERVE, UNIT
-from backtest.engine.portfolio_pools import compute_all_initial, record_pools
 from backtest.venue import compute_collateral_value, compute_full_value
 
 if TYPE_CHECKING:
@@ -99,13 +100,18 @@ def record_close(
 ) -> None:
     closes = tape.record.closes
     closes.requirement[t] = close.needed
-    if terms.n_pools > 1:
-        record_pools(tape, terms, state, close, t)
-    else:
-        closes.balance[t] = compute_balance(terms, state)
-        closes.backing[t] = compute_pool(terms, state)
-        closes.collateral[t] = compute_full_value(state.held)
-        closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, state.held)
-        closes.initial[t] = compute_all_initial(terms, state)
+    closes.balance[t] = compute_balance(terms, state)
+    closes.backing[t] = compute_pool(terms, state)
+    closes.collateral[t] = compute_full_value(state.held)
+    closes.collateral_at_rate[t] = compute_collateral_value(terms.rules.collateral, state.held)
+    closes.initial[t] = compute_all_initial(terms, state)
     for i in range(len(state.margin)):
         closes.share[t, i], closes.failure[t, i] = state.shares[i], scratch.failure[i]
+
+
+def compute_all_initial(terms: Terms, state: AccountState) -> float:
+    found = compute_initial_needed(terms, state)
+    for i in range(len(state.margin)):
+        if is_isolated(terms, i):
+            found += state.margin[i]
+    return found

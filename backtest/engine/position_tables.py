@@ -31,15 +31,13 @@ OWN = tuple(name for name in TERMS if name in PositionFields._fields)
 def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     """Return the signed notionals at each close, of shape (n_bars, n); ``marks`` are prices."""
     quantity = held["quantity"]
-    found = np.where(quantity != 0.0, quantity * np.abs(value_marks(marks, venues)), 0.0)
-    return found * held["rate"] if "rate" in held else found
+    return np.where(quantity != 0.0, quantity * np.abs(value_marks(marks, venues)), 0.0)
 
 
 def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     """Return the unrealized profits at each close, of shape (n_bars, n); ``marks`` are prices."""
     quantity = held["quantity"]
-    found = np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
-    return found * held["rate"] if "rate" in held else found
+    return np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
 
 
 def sum_positions(values: FloatArray) -> FloatArray:
@@ -81,9 +79,6 @@ def positions_table(
     """
     notionals = compute_notionals(held, marks, venues)
     profits = measure_profits(held, marks, venues)
-    if "rate" in held:
-        held = {**held, "margin": held["margin"] * held["rate"]}
-        shares = shares * held["rate"]
     parts = []
     for i, name in enumerate(names):
         rows = slice(*(int(each) for each in spans[i]))
@@ -159,16 +154,15 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
     rows: dict[str, dict[str, float]] = {
         name: {term: float(held[term][:, i].sum()) for term in OWN} for i, name in enumerate(names)
     }
-    terms = [*TERMS, *(name for name in ("fx_pnl",) if name in account)]
-    known = {term: account[term] for term in terms if term in account}
+    known = {term: account[term] for term in TERMS if term in account}
     total = {term: float(each.sum()) for term, each in known.items()}
     parts = {term: [row.get(term, 0.0) for row in rows.values()] for term in known}
     rest = {term: total[term] - sum(parts[term]) for term in known}
     rounding = {term: 1e-9 * np.abs(each).sum() for term, each in known.items()}
     rows["account"] = {term: 0.0 if abs(x) <= rounding[term] else x for term, x in rest.items()}
     rows["total"] = total
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=terms).fillna(0.0)
-    gains = [name for name in terms if SIGNS[name] > 0.0 and name != "flows"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=TERMS).fillna(0.0)
+    gains = [name for name in TERMS if SIGNS[name] > 0.0 and name != "flows"]
     costs = [name for name in TERMS if SIGNS[name] < 0.0 and name != "conversion"]
     net = table[gains].sum(axis=1) - table[costs].sum(axis=1)
     table["net"] = net - table["conversion"]

@@ -71,33 +71,6 @@ class Closes(NamedTuple):
     failure: FloatArray
 
 
-class PoolFields(NamedTuple):
-    """The pools of several currencies at each close, each in its own: of shape (n_bars, P).
-
-    ``cash`` is w, ``balance`` B, ``backing`` M and ``requirement`` that of the cross positions
-    times the level, ``initial`` their initial margin; ``transferred`` came in from other pools in
-    the bar, before its cost; ``rate`` is the price of the currency. ``fx_pnl``, what changes of the
-    rate gained in the bar, is in the currency of the account. Last, of shape (n_bars, n), the price
-    of the currency of each position, at the open and at the close.
-    """
-
-    equity: FloatArray
-    cash: FloatArray
-    balance: FloatArray
-    backing: FloatArray
-    requirement: FloatArray
-    initial: FloatArray
-    transferred: FloatArray
-    rate: FloatArray
-    fx_pnl: FloatArray
-    position_open: FloatArray
-    position_rate: FloatArray
-
-    def of_pools(self) -> dict[str, FloatArray]:
-        """Return the fields of shape (n_bars, P) by name."""
-        return {name: getattr(self, name) for name in self._fields[:-2]}
-
-
 class OptionFields(NamedTuple):
     """The options at each close, arrays of shape (n_bars, K), of no width without any."""
 
@@ -113,7 +86,6 @@ class Record(NamedTuple):
     account: AccountFields
     positions: PositionFields
     closes: Closes | None = None
-    pools: PoolFields | None = None
     options: OptionFields | None = None
 
     @property
@@ -123,20 +95,13 @@ class Record(NamedTuple):
     @property
     def values(self) -> FloatArray:
         """All fields side by side, of shape (n_bars, columns)."""
-        own = (self.account, self.positions, self.closes, self.pools, self.options)
+        own = (self.account, self.positions, self.closes, self.options)
         parts = [each for part in own if part is not None for each in part]
         return np.concatenate([each.reshape(self.n_bars, -1) for each in parts], axis=1)
 
     @property
     def held(self) -> dict[str, FloatArray]:
-        fields = self.positions._asdict()
-        if self.pools is not None and self.has_pools:
-            fields |= {"rate": self.pools.position_rate, "rate_open": self.pools.position_open}
-        return fields
-
-    @property
-    def has_pools(self) -> bool:
-        return self.pools is not None and self.pools.rate.shape[1] > 0
+        return self.positions._asdict()
 
     def of_one(self) -> dict[str, FloatArray]:
         """Return the fields of the account and of its only position, of shape (n_bars,)."""
@@ -151,20 +116,15 @@ def take_rows(fields: Any, rows: slice) -> Any:
     return None if fields is None else type(fields)._make(each[rows] for each in fields)
 
 
-def new_record(
-    n_bars: int, n: int, *, has_closes: bool, n_pools: int = 1, n_options: int = 0
-) -> Record:
+def new_record(n_bars: int, n: int, *, has_closes: bool, n_options: int = 0) -> Record:
     account = AccountFields(*np.zeros((len(AccountFields._fields), n_bars)))
     positions = PositionFields(*np.zeros((len(PositionFields._fields), n_bars, n)))
     if not has_closes:
         return Record(account, positions)
     of_account = np.zeros((len(Closes._fields) - 2, n_bars))
-    wide = n_pools > 1
-    of_pools = np.zeros((len(PoolFields._fields) - 2, n_bars, n_pools * wide))
-    pools = PoolFields(*of_pools, *np.zeros((2, n_bars, n * wide)))
     closes = Closes(*of_account, *np.zeros((2, n_bars, n)))
     options = OptionFields(*np.zeros((len(OptionFields._fields), n_bars, n_options)))
-    return Record(account, positions, closes, pools, options)
+    return Record(account, positions, closes, options)
 
 
 def new_record_of_one(n_bars: int) -> Record:

@@ -194,7 +194,7 @@ class Result(RunRecord, Reportable):
         """
         if by is not None:
             PERIODS.check("by", by, where="Result.attribution, by")
-        account = self.record.account._asdict() | self.list_fx()
+        account = self.record.account._asdict()
         names, held = list_held(self)
         money = (names, account, held)
         if by != "instrument" and self.has_one_position:

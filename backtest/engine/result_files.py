@@ -18,7 +18,6 @@ from backtest.account import (
     Position,
     State,
     Watch,
-    list_currencies,
 )
 from backtest.account.portfolio_ledger import WIDTH
 from backtest.base import (
@@ -43,7 +42,7 @@ from backtest.engine.fee_days import read_traded
 from backtest.engine.manifest import PORTFOLIO
 from backtest.engine.option_arrays import no_options
 from backtest.engine.option_files import list_option_columns, pack_options, read_options
-from backtest.engine.record import AccountFields, Closes, PoolFields, PositionFields, Record
+from backtest.engine.record import AccountFields, Closes, PositionFields, Record
 from backtest.engine.run_data import Before, Quotes
 from backtest.engine.run_record import RunRecord
 from backtest.features import VolatilityState
@@ -53,7 +52,7 @@ from backtest.venue import Holdings, Venue
 Loaded = TypeVar("Loaded", bound=RunRecord)
 
 RUN = "result"
-FORMATS = {RUN: 2, PORTFOLIO: 1}
+FORMATS = {RUN: 2, PORTFOLIO: 2}
 FILES = ("bars.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, EVENTS, STATE, METRICS = FILES
 POSITIONS = "positions.parquet"
@@ -163,10 +162,6 @@ def _list_account(result: RunRecord) -> pd.DataFrame:
     time = pd.DatetimeIndex(result.time, tz="UTC")
     bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **list_closes(result, 1)})
     bars = bars.assign(ends_sample=result.ends_sample, market_return=result.benchmark)
-    pools: Any = result.record.pools
-    for pool, currency in enumerate(list_currencies(result.account)):
-        for name, each in pools.of_pools().items():
-            bars[f"{currency} {name}"] = each[:, pool]
     for c, asset in enumerate(result.account.collateral):
         bars[f"price of {asset.name}"] = result.asset_marks[:, c]
     return bars
@@ -338,7 +333,6 @@ def _read_several(
                 **{name: bars[name].to_numpy() for name in Closes._fields[:-2]},
                 **{name: gather(name) for name in Closes._fields[-2:]},
             ),
-            _read_pools(account, bars, gather("rate_open"), gather("rate")),
         ),
         "entries": pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
         "quotes": Quotes(*(gather(name) for name in Quotes._fields)),
@@ -350,20 +344,6 @@ def _read_several(
         "benchmark": bars["market_return"].to_numpy(),
         "options": read_options(stored.get("options"), wide),
     }
-
-
-def _read_pools(
-    account: Account, bars: pd.DataFrame, opens: FloatArray, rates: FloatArray
-) -> PoolFields:
-    """Return the record of the pools; of an account in one currency there are none."""
-    currencies, n_bars = list_currencies(account), len(bars)
-    found: dict[str, Any] = {
-        name: bars[[f"{each} {name}" for each in currencies]].to_numpy(dtype=np.float64)
-        for name in PoolFields._fields[:-2]
-    }
-    if not currencies:
-        opens = rates = np.zeros((n_bars, 0))
-    return PoolFields(**found, position_open=opens, position_rate=rates)
 
 
 def _read_positions(stored: Mapping[str, Any]) -> AccountState:

@@ -16,8 +16,6 @@ from backtest.account.portfolio_ledger import (
     EXPIRED,
     MARGIN_REFUSED,
     MARGIN_RETURNED,
-    MOVED_IN,
-    MOVED_OUT,
     RESTED,
     UNQUOTED,
 )
@@ -28,7 +26,6 @@ from backtest.base import (
     make_array_twins,
     utc_index,
 )
-from backtest.engine.record import PoolFields
 from backtest.venue import contract_value, liquidation_price, requirement
 
 if TYPE_CHECKING:
@@ -59,8 +56,6 @@ KINDS = {
     UNQUOTED: "unquoted",
     CONVERTED: "conversion",
     RESTED: "limit_order",
-    MOVED_OUT: "transfer_out",
-    MOVED_IN: "transfer_in",
     MARGIN_RETURNED: "margin_returned",
     MARGIN_REFUSED: "margin_refused",
 }
@@ -72,7 +67,7 @@ ORDER = (
 )  # fmt: skip
 OF_SEVERAL = (
     "delisted", "conversion", "margin_returned", "margin_refused", "time_stop",
-    "limit_order", "transfer_out", "transfer_in", "expiry", "unquoted",
+    "limit_order", "expiry", "unquoted",
 )  # fmt: skip
 OWNER = 8
 """The column of entries that says whose they are: an instrument, then collateral; -1 the account.
@@ -80,7 +75,7 @@ OWNER = 8
 Entries of an account with one position have none."""
 WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
-    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED, MOVED_OUT, MOVED_IN,
+    ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
 )  # fmt: skip
 DIVIDEND = "dividend"
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
@@ -108,7 +103,6 @@ def events_table(
     entries: FloatArray,
     first: int,
     paying: Sequence[str] = (),
-    currencies: Sequence[str] = (),
     options: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
     is_panel = entries.shape[1] > OWNER
@@ -127,7 +121,7 @@ def events_table(
     table.insert(0, "time", utc_index(time[bar]))
     named = options or {}
     unknown = [""] * (max(named, default=-1) + 1 - len(names) - len(assets))
-    labels = np.array([*names, *assets, *unknown, *currencies[:0:-1], ""], dtype=object)
+    labels = np.array([*names, *assets, *unknown, ""], dtype=object)
     for owner, name in named.items():
         labels[owner] = name
     is_paid = (table["kind"] == "funding") & np.isin(labels[who], list(paying))
@@ -214,34 +208,3 @@ def _rows(
             "place": np.full(len(rows), place),
         }
     )
-
-
-COLUMNS = (
-    "time", "currency", "equity", "cash", "balance", "backing", "requirement", "margin_ratio",
-    "initial_margin", "transferred", "rate", "fx_pnl",
-)  # fmt: skip
-
-
-def pools_table(
-    time: IntArray, currencies: Sequence[str], pools: PoolFields | None
-) -> pd.DataFrame:
-    """Return a row per bar and currency; none of an account in one currency.
-
-    Columns: ``time``, ``currency``, ``equity``, ``cash``, ``balance`` (B), ``backing`` (M),
-    ``requirement``, ``margin_ratio`` and ``initial_margin`` of its cross positions, and
-    ``transferred``, what came in from other pools before the cost: in its currency; ``rate``, the
-    price of the currency at the close, and ``fx_pnl``, what that gained, in the currency of the
-    account.
-    """
-    if pools is None or not currencies:
-        return pd.DataFrame({name: [] for name in COLUMNS})
-    parts = []
-    for pool, currency in enumerate(currencies):
-        own = {name: each[:, pool] for name, each in pools.of_pools().items()}
-        table = pd.DataFrame({"time": utc_index(time), "currency": currency, **own})
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(table.backing > 0.0, table.requirement / table.backing, np.inf)
-        table["margin_ratio"] = np.where(table.requirement > 0.0, ratio, 0.0)
-        parts.append(table.rename(columns={"initial": "initial_margin"})[list(COLUMNS)])
-    whole = pd.concat(parts, ignore_index=True)
-    return whole.sort_values("time", kind="stable", ignore_index=True)

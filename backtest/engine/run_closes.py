@@ -92,13 +92,6 @@ class RunCloses(RunData):
         """The margin modes of the positions."""
         return tuple(self.account.for_instrument(name).margin for name in self.names)
 
-    def list_fx(self) -> dict[str, FloatArray]:
-        """Return what the currencies gained in each bar as a column; none of one currency."""
-        pools = self.record.pools
-        if pools is None or not self.record.has_pools:
-            return {}
-        return {"fx_pnl": pools.fx_pnl.sum(axis=1)}
-
     @property
     def first_unit(self) -> float:
         """The unit value that tables show as 1: that of the start of the account."""

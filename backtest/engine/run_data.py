@@ -109,8 +109,8 @@ class RunData:
     @property
     def has_one_position(self) -> bool:
         """Whether one position and money are all that the account can hold."""
-        is_plain = not self.account.collateral and self.account.rates is None
-        return self.has_one_instrument and is_plain and self.options is None
+        is_plain = not self.account.collateral and self.options is None
+        return self.has_one_instrument and is_plain
 
     @property
     def is_of_fast_loop(self) -> bool:

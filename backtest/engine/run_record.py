@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import list_currencies
 from backtest.account.portfolio_ledger import WIDTH
 from backtest.base import FloatArray, IntArray, Range, checked, utc_index
 from backtest.base.units import DAY
@@ -33,7 +32,7 @@ from backtest.engine.position_tables import (
     mean_of,
     positions_table,
 )
-from backtest.engine.result_tables import events_table, pools_table, value_of
+from backtest.engine.result_tables import events_table, value_of
 from backtest.engine.run_closes import RunCloses
 from backtest.engine.run_fills import tabulate_fills
 from backtest.measures import (
@@ -72,7 +71,6 @@ class RunRecord(RunCloses):
         # of the account's terms: the tally adds those of the collateral to price and slippage
         measured["price_pnl"] -= extra["collateral_pnl"]
         measured["slippage"] -= extra["conversion"]
-        measured["price_pnl"] -= extra.get("fx_pnl", 0.0)
         return MappingProxyType({**measured, **extra})
 
     @property
@@ -89,7 +87,6 @@ class RunRecord(RunCloses):
         return {
             "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
             **{name: add_up(self.of_account(name)) for name in ("collateral_pnl", "conversion")},
-            **{name: add_up(values) for name, values in self.list_fx().items()},
             **({} if self.options is None else measure_options(self, self.options)),
             "diversification_ratio": mean_of(diversification_ratio(weights, covariance)),
         }
@@ -254,7 +251,6 @@ class RunRecord(RunCloses):
             self.entries,
             self.span.first,
             paying,
-            list_currencies(self.account),
             None if self.options is None else self.options.named,
         )
 
@@ -280,8 +276,6 @@ class RunRecord(RunCloses):
     @cached_property
     def target_cut_rows(self) -> Sequence[Mapping[str, Any]]:
         """The rows of :meth:`target_cuts`; empty if the result was saved without them."""
-        if self.account.rates is not None:
-            return []  # what cuts a target is measured for one pool
         rows: Sequence[Mapping[str, Any]] = self.stored_cuts
         return rows if self.setup is None else self.setup.measure_cuts(self)
 
@@ -338,11 +332,6 @@ class RunRecord(RunCloses):
             **{name: shares[:, i] for i, name in enumerate(names)},
         }
         return pd.DataFrame(table, index=utc_index(self.time))
-
-    @property
-    def pools(self) -> pd.DataFrame:
-        """The pools of several currencies; see :func:`pools_table`."""
-        return pools_table(self.time, list_currencies(self.account), self.record.pools)
 
     @property
     def exposures(self) -> pd.DataFrame:

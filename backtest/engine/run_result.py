@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.account.portfolio_records import PEAK
 from backtest.base import FloatArray, IntArray
 from backtest.engine.benchmark import Benchmark, begin_moves
 from backtest.engine.collateral_prices import read_assets
 from backtest.engine.manifest import RunTerms, write_manifest
 from backtest.engine.no_fill import explain_no_fill, find_columns, is_cash, is_filled
-from backtest.engine.portfolio_inputs import start_account_state
 from backtest.engine.portfolio_setup import Setup
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
@@ -135,9 +133,6 @@ def find_peak(setup: Setup, prices: FloatArray) -> float:
     account, resume = setup.account, setup.resume
     if resume is not None:
         return max(resume.first_peak, float(resume.of_account("unit").max()))
-    if account.rates is not None:
-        start = start_account_state(setup.inputs, account, setup.first, has_overlay=False)
-        return float(start.wallet[PEAK])
     backing = 0.0
     for each, price in zip(account.collateral, prices, strict=True):
         backing += each.amount * price

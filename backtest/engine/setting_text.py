@@ -51,8 +51,6 @@ SETTINGS = {
     "max_overlay": "most overlay",
     "negative_limit": "balance down to -",
     "conversion": "collateral sold",
-    "transfers": "transfers",
-    "transfer_cost": "cost of transfers",
 }
 FRESH: Mapping[str, Any] = {each.name: each.default for each in fields(Account)}
 ALWAYS_LONG = ("constant 1", "equal weights")
@@ -192,33 +190,11 @@ def describe_account(result: RunRecord) -> Iterator[str]:
     )
     assets = [f"{each.amount:,.10g} {each.name}" for each in account.collateral]
     backed = f" and collateral of {', '.join(assets)}" if assets else ""
-    parts = [f"{margin}, capital {describe_money(account)}{backed}", *list_settings(account)]
+    parts = [f"{margin}, capital {account.capital:,.10g}{backed}", *list_settings(account)]
     yield ", ".join(parts)
-    yield from list_rates(account)
     yield from list_backing(account, names)
     if sets_margin(result.policies):
         yield "a policy decides the venue leverage of its position, and moves margin with it"
-
-
-def describe_money(account: Account) -> str:
-    own = f"{account.capital:,.10g}"
-    if account.currency is None:
-        return own
-    others = [f"{amount:,.10g} {name}" for name, amount in (account.balances or {}).items()]
-    return " and ".join([f"{own} {account.currency}", *others])
-
-
-def list_rates(account: Account) -> Iterator[str]:
-    if account.rates is not None:
-        each = [f"{name} at {describe_rate(rate)}" for name, rate in account.rates.items()]
-        yield f"a pool for each currency: {account.currency}, {', '.join(each)}"
-
-
-def describe_rate(rate: Any) -> str:
-    """Return where the price of a currency comes from."""
-    if isinstance(rate, float):
-        return f"{rate:g}"
-    return f"the price of {rate if isinstance(rate, str) else rate.instrument or 'a market'}"
 
 
 def list_backing(account: Account, names: Sequence[str]) -> Iterator[str]:

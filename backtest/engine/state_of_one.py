@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.account import AccountState, State
-from backtest.account.currency_pools import N_POOL
 from backtest.account.portfolio_records import (
     CASH,
     EQUITY,
@@ -95,9 +94,8 @@ def convert_state(state: State, *, is_isolated: bool, setting: float) -> Account
         is_call_open=of_pool(state.is_call_open, 0.0).astype(np.int64),
         called_at=of_pool(state.called_at, np.nan),
         wallet=wallet,
-        cursor=np.zeros(4, np.int64),
+        cursor=np.zeros(2, np.int64),
         fallen=np.zeros(4),
         shares=np.zeros(1),
-        pools=np.zeros((1, N_POOL)),
         options=no_options(),
     )

@@ -38,9 +38,6 @@ EITHER_WAY = 0.5
 
 
 def describe_targets(rows: Sequence[Mapping[str, Any]], noun: str = "") -> Iterator[str]:
-    if not rows:
-        yield "not measured: of several currencies"
-        return
     total = rows[0]
     if not total["decisions"]:
         yield "none reached an open"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest.account import ledger
 from backtest.account.portfolio_ledger import DELISTED, EXPIRED
-from backtest.account.terms import MONEY_TERMS, SIGNS, TERMS
+from backtest.account.terms import MONEY_TERMS, SIGNS
 from backtest.base import Choice, checked, to_nanoseconds, utc_index
 from backtest.engine.result_tables import (
     KINDS,
@@ -70,9 +70,6 @@ class Trades(pd.DataFrame):
             lost -= self._run.options.record.liquidation_loss.sum()
         is_dust = abs(lost) <= 1e-9 * np.abs(account.liquidation_loss).sum()
         found["liquidation_loss"] = 0.0 if is_dust else -float(lost)
-        if self._run.record.has_pools:
-            earned = sum_terms(self._run) - float(self["profit"].sum())
-            found["fx_pnl"] = earned - sum(found.values())
         return pd.Series(found, name="amount").rename_axis("term") + 0.0
 
     @property
@@ -118,18 +115,6 @@ class Trades(pd.DataFrame):
         }
 
 
-def sum_terms(run: RunRecord) -> float:
-    account = run.record.account
-    gains = sum(float(each.sum()) for each in run.list_fx().values())
-    terms = [name for name in TERMS if name != "flows"]
-    return sum((SIGNS[name] * float(getattr(account, name).sum()) for name in terms), gains)
-
-
-def find_exit_rates(run: RunRecord, held: Holding, bars: IntArray) -> FloatArray | float:
-    """Return the prices of the currency of an instrument at some closes."""
-    return run.record.held["rate"][bars, held.place] if run.record.has_pools else 1.0
-
-
 def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
     return value if held.place is None else price_of(run.list_venues()[held.place], value)
 
@@ -139,10 +124,7 @@ def sum_coin_interest(run: RunRecord) -> float:
     if entries.shape[1] <= OWNER:
         return 0.0
     own = entries[(entries[:, 1] == ledger.INTEREST) & (entries[:, OWNER] >= 0)]
-    if not run.record.has_pools:
-        return float(own[:, 4].sum())
-    bars, who = own[:, 0].astype(np.int64), own[:, OWNER].astype(np.int64)
-    return float((own[:, 4] * run.record.held["rate_open"][bars, who]).sum())
+    return float(own[:, 4].sum())
 
 
 def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
@@ -154,11 +136,10 @@ def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
     ``bars`` at whose close it was open; ``peak_leverage`` of the position at these closes;
     ``price_pnl`` before costs, ``fees``, ``slippage``, ``impact``, ``liquidation_loss``,
     ``funding`` paid while held (with dividends, and what a short spot leg pays for coins), and
-    ``profit`` after them, in the settlement currency (in several currencies, in that of the account
-    at the close of the exit); ``return`` = profit / entry notional; ``mae_mark``, ``mfe_mark``,
-    ``mae_last`` and ``mfe_last``, the furthest moves of the price against and for it, as returns on
-    the entry price; ``opened`` (``order``, or ``earlier run``: held when the run went on, from the
-    mark of that close) and ``ended``.
+    ``profit`` after them, in the settlement currency; ``return`` = profit / entry notional;
+    ``mae_mark``, ``mfe_mark``, ``mae_last`` and ``mfe_last``, the furthest moves of the price
+    against and for it, as returns on the entry price; ``opened`` (``order``, or ``earlier run``:
+    held when the run went on, from the mark of that close) and ``ended``.
     """
     entries = read_entries(run)
     holdings = list_holdings(run)
@@ -184,7 +165,6 @@ def tabulate_trades(
     size = rows.quantity * np.abs(rows.entry_value)
     with np.errstate(divide="ignore", invalid="ignore"):
         on_size = profit / size
-    rate = find_exit_rates(run, held, read.bar[rows.exit])
     return pd.DataFrame(
         {
             "instrument": held.name,
@@ -196,13 +176,13 @@ def tabulate_trades(
             "exit_price": find_price(run, held, rows.exit_value),
             "bars": stop - first,
             "peak_leverage": find_peaks(run, held, read, rows, first, stop),
-            "price_pnl": price_pnl * rate,
-            "fees": rows.fees * rate,
-            "slippage": rows.slippage * rate,
-            "impact": rows.impact * rate,
-            "liquidation_loss": rows.loss * rate,
-            "funding": rows.funding * rate,
-            "profit": profit * rate,
+            "price_pnl": price_pnl,
+            "fees": rows.fees,
+            "slippage": rows.slippage,
+            "impact": rows.impact,
+            "liquidation_loss": rows.loss,
+            "funding": rows.funding,
+            "profit": profit,
             "return": on_size,
             **measure_excursions(run, held, read, rows, entry),
             "opened": np.where(read.kind[rows.entry] == CARRIED, "earlier run", "order"),
@@ -241,7 +221,6 @@ def find_peaks(
     before = np.concatenate(([run.account.capital], equity[:-1]))[read.bar[rows.entry]]
     fills = read.fills
     size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
-    size = size * find_exit_rates(run, held, read.bar[rows.entry])
     with np.errstate(divide="ignore", invalid="ignore"):
         turns = np.where(equity > 0.0, held.notional / equity, 0.0)
         at_fill = np.where(before > 0.0, size / before, 0.0)

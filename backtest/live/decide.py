@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.account import refuse_currencies
 from backtest.base import (
     ParameterError,
     Place,
@@ -119,7 +118,6 @@ def decide(  # noqa: PLR0913 - the terms of a decision, by name
     market = with_clock(market, decide, None, call="bt.decide")
     set_hurry(True)
     setup = set_up_run(market, policy, venue=venue, account=account, signal=signal, overlay=overlay)
-    refuse_currencies(account, where="bt.decide, account")
     refuse_options(market, "the next order of an account", where="bt.decide, market")
     started = state.started if isinstance(state, Result) else find_start(state, assume)
     if started is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account, refuse_currencies
+from backtest.account import Account
 from backtest.account.portfolio_records import EQUITY, UNIT
 from backtest.base import (
     IntArray,
@@ -149,7 +149,6 @@ def set_up_replay(
             cure="pass bt.AccountSnapshot(equity=..., positions={...}), or a time in UTC",
         )
     markets = take_markets(market, Own(), venue, account, None)
-    refuse_currencies(account, where="bt.replay, account")
     refuse_options(markets, "a replay of fills", where="bt.replay, market")
     check_periods(markets, sampling, calendar)
     begin = start.time if isinstance(start, AccountSnapshot) else start
@@ -208,7 +207,7 @@ def live_through(
     )
     bound = bind_functions(
         portfolio_loop,
-        live_any_bar=replayer.live,
+        simulate_portfolio_bar=replayer.live,
         begin_bars=lambda *_: False,
         decide_all=lambda *_: True,
         ask=None,

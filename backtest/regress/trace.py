@@ -35,8 +35,7 @@ STEPS = {
     "bad_debt": "bad debt",
     "price_pnl": "profit of price moves",
     "collateral_pnl": "profit of collateral",
-    "conversion": "cost of selling collateral, and of transfers",
-    "fx_pnl": "profit of currencies",
+    "conversion": "cost of selling collateral",
     "entry": "average entry",
     "margin": "isolated margin",
     "reserve": "reserve",
@@ -48,7 +47,7 @@ STEPS = {
     "target": "target leverage of the policy",
     "overlay": "leverage of the overlay",
 }
-OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay", "fx_pnl"})
+OF_SEVERAL = frozenset({"collateral_pnl", "conversion", "overlay"})
 OF_QUOTES = ("close", "mark", "signal", "multiplier")
 OF_POSITIONS = {
     "quantity": "position", **{name: name for name in PositionFields._fields if name in STEPS},
@@ -129,7 +128,6 @@ def read_position(result: Result) -> Read:
 def read_positions(result: Result) -> Read:
     kept = [name for name in STEPS if name in AccountFields._fields]
     columns = {name: result.of_account(name) for name in kept}
-    columns |= result.list_fx()
     columns["ends_sample"] = result.ends_sample
     for i, name in enumerate(result.names):
         columns[f"{name} mark"] = result.marks[:, i]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import refuse_currencies
 from backtest.base import (
     Head,
     Headline,
@@ -175,7 +174,6 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
 
 def check_result(result: Result) -> None:
     markets, account = result.markets, result.account
-    refuse_currencies(account, where="bt.bounds, result")
     problem = ""
     if account.fill == "limit":
         problem = (

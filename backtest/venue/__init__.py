@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from backtest.venue.requirement import has_one_rate, is_bounded_by_rate, read_rules
     from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule
     from backtest.venue.scenario_margin import ScenarioMargin
-    from backtest.venue.settlement import agree_settlement, check_names_agree, find_pools
+    from backtest.venue.settlement import agree_settlement, check_names_agree
     from backtest.venue.trading_terms import Contract, Fees, Liquidation, Slippage, has_other_unit
     from backtest.venue.venue import Venue
 

@@ -84,8 +84,8 @@ class Collateral(Value):
     amount : float
         Units of the asset; negative for a debt.
     prices : Market, str or float
-        Its price path, in the currency of the pool that it serves: a market, the name of an
-        instrument of the run, or a constant price.
+        Its price path in the settlement currency: a market, the name of an instrument of the run,
+        or a constant price.
     rate : float
         The share of its value that backs positions, from 0 to 1.
     tiers : sequence of (floor, cap, rate)
@@ -95,9 +95,6 @@ class Collateral(Value):
         How much under the open a conversion sells it, as a fraction of the price.
     cancels_risk : str, optional
         The group of a :class:`ScenarioMargin` whose losses its changes of value offset.
-    currency : str, optional
-        In an account with several currencies, the one whose pool it serves, in which its prices
-        are. Default: that of the account.
 
     Examples
     --------
@@ -112,9 +109,6 @@ class Collateral(Value):
     tiers: Annotated[Sequence[Sequence[float]] | None, Tiers()] = None
     slippage: Annotated[float, COST] = 0.0
     cancels_risk: Annotated[str | None, Text()] = None
-    currency: Annotated[str | None, Text()] = None
-
-    _omitted = frozenset({"currency"})
 
     def faults(self) -> Faults:
         """Yield two kinds of rates, or none, and tiers that do not follow each other."""

@@ -198,7 +198,7 @@ def read_positions(
     for name, price in priced.items():
         PRICE.check("prices", price, where=f"{where}, {name}")
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
-    agree_settlement({name: venue.contract for name, venue in chosen.items()}, where=where)
+    agree_settlement({name: venue.contract for name, venue in chosen.items()})
     return PricedPositions(
         rules,
         dict(zip(names, held.values(), strict=True)),

@@ -117,7 +117,7 @@ def test_a_currency_counts_several_as_one(folder: Path):
     other = bt.Market.load("data/ETHUSDT")
     bt.Market.from_frames(other.bars(), instrument="ETHUSDC").save(folder / "ETHUSDC")
     folders = ["data/BTCUSDT", "ETHUSDC"]
-    assert build(data=folders, venue=BTC).market.currency == ""  # two: a run asks for rates
+    assert build(data=folders, venue=BTC).market.currency == ""  # two: a run is refused
     assert build(data=folders, currency="USD", venue=BTC).market.currency == "USD"
 
 

@@ -14,7 +14,7 @@ import backtest as bt
 from backtest.account import balances, orders
 from backtest.cli.app import main
 from backtest.engine.target_cuts import bind_orders, find_decisions
-from backtest.engine.target_cuts_text import describe_cut, describe_targets
+from backtest.engine.target_cuts_text import describe_cut
 from backtest.strategies import Constant
 from tests.agreement import Scripted
 from tests.cases import make_exit_case
@@ -223,11 +223,6 @@ def test_a_saved_result_tells_the_same(tmp_path):
     again = bt.Result.load(result.save(tmp_path))
     pd.testing.assert_frame_equal(again.target_cuts(), result.target_cuts())
     assert again.save(tmp_path / "again").name == result.save(tmp_path).name
-
-
-def test_a_result_saved_without_the_table_says_so():
-    words = "not measured: of several currencies"
-    assert list(describe_targets([])) == [words]
 
 
 # -------------------------------------------------------------------------------------- no fill

@@ -26,7 +26,6 @@ from tests.oracle.account import Account
 from tests.oracle.numbers import DIGITS
 from tests.oracle.options import OptionAccount
 from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
-from tests.oracle.pools import Pools
 from tests.oracle.requirement import Brackets
 
 __all__ = [
@@ -64,8 +63,7 @@ def simulate(
     overlay
         The overlay's leverage at the close of each bar of the clock; None without one.
     """
-    kind = Account if getattr(account, "rates", None) is None else Pools
-    kind = OptionAccount if getattr(account, "options", None) else kind
+    kind = OptionAccount if getattr(account, "options", None) else Account
     with localcontext(Context(prec=DIGITS)):
         return kind(markets, targets, signals, venues, account, overlay).run()
 

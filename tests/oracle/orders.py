@@ -82,7 +82,7 @@ class Orders(Margins):
     def fill_pending(self) -> None:
         """Targets from the equity before anything fills; reductions; then increases together."""
         point = self.at_fills()
-        equity = self.equity(point) + self.elsewhere
+        equity = self.equity(point)
         self.change_settings(point)
         replaced = self.force_reductions(point)
         if equity <= 0:
@@ -117,8 +117,6 @@ class Orders(Margins):
         kept = [each for each in own if self.is_in_band(each, wanted, held, equity)]
         trading = {each.name for each in own} - {each.name for each in kept}
         gross = sum((abs(wanted[n] if n in trading else held[n]) for n in held), ZERO)
-        self.sums = (*self.sums[:2], gross)
-        gross += self.others[2]
         if gross > BAND_SLACK * exact(self.max_gross) * equity * (ONE + TIE):
             over = [each for each in kept if abs(held[each.name]) > abs(wanted[each.name])]
             self.note("bands narrowed by the cap" if over else "over the cap")
@@ -136,8 +134,6 @@ class Orders(Margins):
         most = exact(self.max_gross) * equity
         rest = sum((abs(held[name]) for name in held if name not in aimed), ZERO)
         total = sum((abs(wanted[name]) for name in aimed), ZERO)
-        self.sums = (total, rest, ZERO)
-        total, rest = total + self.others[0], rest + self.others[1]
         if total > 0 and total + rest > most:
             self.note("scaled to the cap")
             for name in aimed:
@@ -185,7 +181,7 @@ class Orders(Margins):
         """The largest notional that the limits allow in this instrument alone, before costs."""
         value = position.value("fill")
         if position.is_isolated:
-            free = equity - self.elsewhere - (position.uncounted(value) if adds else ZERO)
+            free = equity - (position.uncounted(value) if adds else ZERO)
         else:
             free = self.backing(point) - self.uncounted(point, () if adds else (position.name,))
             free += position.withheld(point.marks[position.rank], position.quantity)
@@ -257,7 +253,7 @@ class Orders(Margins):
         self, increases: Sequence[tuple[Position, Decimal, Decimal]], equity: Decimal, point: Point
     ) -> None:
         """Own limits, the balance, the common factor; then lots and fills in order."""
-        orders = [self.cut_alone(*each, equity - self.elsewhere) for each in increases]
+        orders = [self.cut_alone(*each, equity) for each in increases]
         orders = self.cut_to_balance(orders)
         factor = self.common_factor(orders, point)
         if factor < 1:

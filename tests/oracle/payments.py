@@ -48,7 +48,7 @@ class Payments(Liquidations):
 
         §5: a withdrawal takes the same share of the capital paid in as of the wealth.
         """
-        wealth = self.equity(self.at("open")) + self.elsewhere + self.reserve
+        wealth = self.equity(self.at("open")) + self.reserve
         left = max(wealth + amount, ZERO) / wealth if amount < 0 else ONE
         self.paid_in = left * self.paid_in + max(amount, ZERO)
         self.cash += amount

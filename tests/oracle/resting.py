@@ -16,7 +16,7 @@ class RestingOrders(Orders):
 
     def place_orders(self, deciding: Sequence[Position], point: Point) -> None:
         """Sized at the close of the decision; what goes to market fills at the open."""
-        equity = self.out.equity[-1] + self.elsewhere
+        equity = self.out.equity[-1]
         if equity <= 0:
             return
         for each in self.present:
@@ -28,7 +28,7 @@ class RestingOrders(Orders):
         for position, target, held in chosen:
             self.trade_at_market(position, target, held, decided[position.name])
         added = [
-            self.order_at_limit(position, target, decided[position.name], equity - self.elsewhere)
+            self.order_at_limit(position, target, decided[position.name], equity)
             for position, target, held in chosen
             if not is_reduction(target, held)
         ]

@@ -42,8 +42,6 @@ class State:
         self.account, self.venue = account, venues[next(iter(markets))]  # the account's: all agree
         stamps = {int(stamp) for m in markets.values() for stamp in m.time}
         self.clock = sorted(stamps if clock is None else clock)
-        self.elsewhere = ZERO  # equity in other pools, in this one's currency
-        self.others = self.sums = (ZERO, ZERO, ZERO)  # for the cap: targets, held without, orders
         self.positions = [
             Position(name, rank, markets[name], venues[name], account, self.clock)
             for rank, name in enumerate(markets)

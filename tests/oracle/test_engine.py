@@ -17,7 +17,6 @@ from tests.cases import Case, PortfolioCase, make_case, make_exit_case
 from tests.option_cases import make_option_case
 from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
 from tests.portfolio_cases import (
-    make_currency_case,
     make_dated_case,
     make_full_case,
     make_limit_case,
@@ -84,11 +83,6 @@ LEAST_SEVERAL = {
         "pays for coins": 30, "shrunk by initial margin": 10, "cross liquidated in the bar": 5,
         "cut by the balance": 5, "pool: takeover": 1, "pool: close": 1, "partial step": 5,
     },
-    make_currency_case: {
-        "transferred": 4, "scaled to the cap": 20, "bands narrowed by the cap": 2, "converted": 4,
-        "liquidated in a gap": 4, "cross liquidated in the bar": 4, "call partly met": 2,
-        "resting orders shrunk together": 5, "ruined with a position": 1,
-    },
     make_option_case: {
         "sold an option": 40, "liquidated with options": 20, "expired in the money": 30,
         "expired short": 20, "premiums cut by the balance": 8, "unquoted": 10,
@@ -119,7 +113,6 @@ KINDS = [
     make_dated_case,
     make_limit_case,
     make_spot_case,
-    make_currency_case,
     make_option_case,
 ]
 SHARES = {"make_case": 1.0, "make_portfolio_case": 1.0}

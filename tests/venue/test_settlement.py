@@ -28,18 +28,16 @@ def run(markets: bt.Markets, *venues: bt.Venue) -> None:
 @pytest.mark.parametrize(("venues", "words"), [
     ((COIN, TETHER), f"{TWO}, got BTC for 'A' and USDT for 'B'"),
     ((OWN_COIN, TETHER), f"{ASKS}, got none for 'A'"),
-    ((OWN, COIN), f"{ASKS}, got none for 'A', and 'B' is inverse"),
+    ((OWN, COIN), f"{ASKS}, got none for 'A' beside the inverse 'B'"),
     ((OWN_COIN, OWN_COIN), f"{ASKS}, got none for 'A'"),
     ((OWN.override({"contract.settles": "USDC"}), TETHER), f"{TWO}, got USDC for 'A'"),
 ])  # fmt: skip
 def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
-    with pytest.raises(bt.ParameterError, match=words) as caught:
+    with pytest.raises(bt.ParameterError, match=words):
         run(panel("A", "B"), *venues)
-    assert caught.value.where == "bt.run, venue"
     packed = (dict(zip("AB", venues, strict=True)), {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
-    with pytest.raises(bt.ParameterError, match=words) as caught:
+    with pytest.raises(bt.ParameterError, match=words):
         bt.calculate_book(*packed, balance=1e3)
-    assert caught.value.where == "bt.calculate_book"
     with pytest.raises(bt.ParameterError, match=words):
         bt.margin.requirement(*packed)
 
@@ -58,8 +56,8 @@ def test_one_currency_is_run(venues, names, currency):
 
 
 @pytest.mark.parametrize(("names", "currency", "venue", "words"), [
-    (("A", "B"), "USDT", COIN, "got 'USDT' for the markets and 'BTC' for 'A'"),
-    (("BTCUSDT", "ETHUSDC"), "USD", TETHER, "got 'USD' for the markets and 'USDT' for 'BTCUSDT'"),
+    (("A", "B"), "USDT", COIN, "got 'USDT' and 'BTC' for 'A'"),
+    (("BTCUSDT", "ETHUSDC"), "USD", TETHER, "got 'USD' and 'USDT' for 'BTCUSDT'"),
     (("BTCUSDT", "ETHUSDT"), None, bt.Venue.preset("hyperliquid", "BTC"),
      "got USDT by the"),
     (("BTCUSD_PERP", "B"), "USDT", OWN_COIN, "got BTC for 'BTCUSD_PERP' and USDT for 'B'"),

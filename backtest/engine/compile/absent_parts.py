@@ -1,4 +1,4 @@
-"""The rules of several positions without what few accounts have: options, several currencies."""
+"""The rules of several positions without options, which few accounts have."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ CALLS: dict[str, Any] = {
     "count_options": 0,
     "take_option_step": None,
 }
-POOLS = {"terms.n_pools > 1": False, "bar.terms.n_pools > 1": False, "terms.n_pools == 1": True}
-"""What these comparisons give in an account of one currency."""
 NO_LOOPS = frozenset({"range(len(state.options.targets))", "range(len(own.targets))"})
 
 
 def pack_terms(terms: Terms) -> Terms:
-    has_parts = terms.n_pools > 1 or len(terms.options.instruments) > 0
+    has_parts = len(terms.options.instruments) > 0
     return terms._replace(instruments=0 if has_parts else None)
 
 
@@ -37,10 +35,6 @@ class PartRemover(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> Any:
         name = getattr(node.func, "id", "")
         return ast.Constant(CALLS[name]) if name in CALLS else self.generic_visit(node)
-
-    def visit_Compare(self, node: ast.Compare) -> Any:
-        is_known = getattr(node.left, "attr", "") == "n_pools"
-        return ast.Constant(POOLS[ast.unparse(node)]) if is_known else self.generic_visit(node)
 
     def visit_For(self, node: ast.For) -> Any:
         return ast.Pass() if ast.unparse(node.iter) in NO_LOOPS else self.generic_visit(node)
@@ -75,7 +69,7 @@ class PartRemover(ast.NodeTransformer):
 
 def remove_parts(module: types.ModuleType, text: str, path: Path) -> dict[str, types.FunctionType]:
     scope, found = dict(vars(module)), {}
-    words = (*CALLS, *POOLS, *NO_LOOPS)
+    words = (*CALLS, *NO_LOOPS)
     if not any(each in text for each in words):
         return {}
     lines = text.splitlines()

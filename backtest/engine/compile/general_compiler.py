@@ -18,10 +18,6 @@ from backtest.account import (
     InstrumentRules,
     Terms,
     contagion,
-    currency_bar,
-    currency_close,
-    currency_fills,
-    currency_pools,
     equity_stop,
     fast_path,
     gross_cap,
@@ -33,7 +29,6 @@ from backtest.account import (
     order_scaling,
     orders,
     pool_steps,
-    pool_transfers,
     portfolio_balance,
     portfolio_bar,
     portfolio_calls,
@@ -68,7 +63,6 @@ from backtest.base import (
 from backtest.engine import (
     portfolio_close,
     portfolio_loop,
-    portfolio_pools,
     portfolio_recording,
     portfolio_tally,
 )
@@ -119,8 +113,7 @@ MODULES = (
     option_walk, contagion, order_scaling, gross_cap, portfolio_orders, portfolio_payments,
     pool_steps, portfolio_liquidation, resting_orders, equity_stop, portfolio_gap, walk_by_rule,
     price_walk, portfolio_calls, portfolio_margin, time_stop, portfolio_ruin,
-    portfolio_bar, fast_path, currency_pools, pool_transfers, currency_fills, currency_close,
-    currency_bar, portfolio_tally, portfolio_close, portfolio_pools, portfolio_recording,
+    portfolio_bar, fast_path, portfolio_tally, portfolio_close, portfolio_recording,
     portfolio_loop,
 )  # fmt: skip
 
@@ -136,7 +129,7 @@ INLINED = frozenset(
         "compute_cost", "decide", "count_portfolio_bar", "add_free", "grow_free", "mark_drawdown",
         "update_drawdown", "is_deeper", "add_ledgers", "expose", "is_over_cap", "decay_portfolio",
         "fold_product", "needs_folding", "add_carry", "invert", "sum_fast_ledger", "is_far",
-        "is_portfolio_balanced", "find_rate", "holds_options", "count_options",
+        "is_portfolio_balanced", "holds_options", "count_options",
     }
 )  # fmt: skip
 

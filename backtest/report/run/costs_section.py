@@ -132,6 +132,4 @@ def tabulate_attribution(result: Result) -> Table:
     note = "Costs are positive and subtracted."
     if "conversion" in terms:
         note += " A conversion costs the slippage of the collateral that is sold."
-    if "fx_pnl" in terms:
-        note += " Money of several currencies counts at the rates of the open of its bar."
     return Table("Attribution", columns, rows, note)

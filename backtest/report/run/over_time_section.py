@@ -180,9 +180,6 @@ def build_targets(result: Result) -> Section:
 
 
 def tabulate_targets(cuts: Sequence[Mapping[str, Any]]) -> Block:
-    if not cuts:
-        text = "How far targets were cut was not measured: the account has several currencies."
-        return Paragraph(text, "note")
     means = ("asked", "held", "shortfall", "distance")
     of = ["instrument"] if "instrument" in cuts[0] else []
     columns = name_columns(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import Account, refuse_currencies
+from backtest.account import Account
 from backtest.account.ledger import CALLED, LIQUIDATED
 from backtest.base import FloatArray, ParameterError
 from backtest.engine import (
@@ -71,7 +71,6 @@ class GeneralLoop:
     def check(self) -> None:
         markets = self.paths.markets
         check_portfolio(markets, read_venues(self.runner.venue, markets), self.terms)
-        refuse_currencies(self.terms, where="Account.rates")
         if self.terms.collateral:
             raise ParameterError(
                 "simulated paths have no prices of collateral, the account has some",

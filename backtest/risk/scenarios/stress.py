@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account import refuse_currencies
 from backtest.base import (
     Choice,
     FloatArray,
@@ -171,7 +170,6 @@ def find_loss(result: Result) -> str:
 
 class Runs:
     def __init__(self, result: Result, rules: str) -> None:
-        refuse_currencies(result.account, where="bt.stress, result")
         self.result, self.rules = result, rules
         self.by_time: dict[int, StressRun] = {}
 

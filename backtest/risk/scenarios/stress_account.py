@@ -61,7 +61,7 @@ SEARCHED = 16
 """Bars that a search takes before it looks for a liquidation."""
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
-OF_ACCOUNT = ("wallet", "fund", "cursor", "pools", "priced", "amounts", "prices")
+OF_ACCOUNT = ("wallet", "fund", "cursor", "priced", "amounts", "prices")
 
 
 class Shocked(NamedTuple):

@@ -26,7 +26,6 @@ def fits_lanes(setup: Setup, deciders: Deciders) -> bool:
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
     is_plain &= terms.fill == AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
-    is_plain &= terms.n_pools == 1
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
