@@ -67,11 +67,7 @@ def write_all(
     """Return what the list shows; a result that cannot be read has a trouble and no page."""
     entries = [each for each in list_results(store) if each.kind != LEFTOVER]
     if not entries:
-        raise DataError(
-            "the folder of results must hold a result, it holds none",
-            where=str(store),
-            cure="run something first, for example: backtest run",
-        )
+        raise DataError(f"{store}: the folder of results must hold a result, it holds none")
     entries.sort(key=lambda each: (-each.saved, each.name))
     rows = []
     for k, entry in enumerate(entries):
@@ -88,7 +84,7 @@ def write_one(store: Path, folder: Path, entry: StoreEntry, objective: str) -> R
     try:
         page = build_page(load_saved(store / entry.name), objective)
     except (BacktestError, OSError) as error:
-        return Row(entry, error.problem if isinstance(error, BacktestError) else str(error))
+        return Row(entry, str(error))
     write_page(page, folder / f"{entry.name}.html", "html")
     return Row(entry)
 

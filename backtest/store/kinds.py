@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base import DataError, SavedResult, compute_id, read_json_file
+from backtest.base import BacktestError, DataError, SavedResult, compute_id, read_json_file
 from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
@@ -56,30 +57,26 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     if (folder / STUDY).exists():
         return STUDY_KIND, read_json_object(folder / STUDY)
     if not (folder / MANIFEST).exists():
-        raise DataError(
-            f"it holds no {MANIFEST} and no {STUDY}",
-            where=str(folder),
-            cure="restore the file, or delete the folder",
-        )
+        raise DataError(f"{folder}: holds no {MANIFEST} and no {STUDY}")
     manifest = read_json_object(folder / MANIFEST)
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(
-            f"{MANIFEST} must have a known kind, got {kind!r:.40}",
-            where=str(folder / MANIFEST),
-            cure="read it with the version that saved it",
+            f"{folder / MANIFEST}: must have a known kind, got {kind!r:.40}; read it with the "
+            "version that saved it"
         )
     return kind, manifest
+
+
+def describe_fault(error: BacktestError, folder: Path) -> str:
+    """Return the text of an error with the paths of files from their folder on."""
+    return str(error).replace(f"{folder}: ", "").replace(f"{folder}{os.sep}", "")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     found = read_json_file(path)
     if not isinstance(found, dict):
-        raise DataError(
-            f"{path.name} must hold a JSON object, got a {type(found).__name__}",
-            where=str(path),
-            cure="restore the file, or delete the folder",
-        )
+        raise DataError(f"{path}: must hold a JSON object, got a {type(found).__name__}")
     return found
 
 
