@@ -34,8 +34,8 @@ from backtest.store.kinds import (
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,
-    describe_fault,
     find_manifest_faults,
+    name_fault,
     open_folder,
 )
 from backtest.tune import STUDY, TRIALS, Study
@@ -175,7 +175,7 @@ def read_entry(folder: Path, stamp: Stamp = ()) -> StoreEntry:
         return StoreEntry(folder.name, kind, f"{Path(error.filename or folder).name} is missing")
     except BacktestError as error:
         return StoreEntry(
-            folder.name, kind, describe_fault(error, folder), **_find_time_and_size(stamp)
+            folder.name, kind, name_fault(error, folder), **_find_time_and_size(stamp)
         )
     except Exception as error:  # a damaged file may raise anything
         text = f"it cannot be read: {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
 from backtest.base.saved_result import KINDS
 from backtest.engine import Result
-from backtest.store.kinds import STUDY_KIND, describe_fault, open_folder
+from backtest.store.kinds import STUDY_KIND, name_fault, open_folder
 from backtest.tune import STUDY, Study
 from backtest.tune.holdout import LOOKS
 from backtest.tune.other_trials import TRIED
@@ -129,7 +129,7 @@ def examine_begun(folder: Path) -> tuple[str, set[str]]:
     try:
         open_begun(folder)
     except DataError as error:
-        return describe_fault(error, folder), known
+        return name_fault(error, folder), known
     return "", known
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backtest.base import BacktestError, DataError, SavedResult, compute_id, read_json_file
+from backtest.base import DataError, SavedResult, compute_id, read_json_file
 from backtest.base.atomic_files import LOCK
 from backtest.base.provenance import PROVENANCE
 from backtest.base.result_folders import LEFTOVERS, MANIFEST
@@ -68,9 +68,9 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     return kind, manifest
 
 
-def describe_fault(error: BacktestError, folder: Path) -> str:
-    """Return the text of an error with the paths of files from their folder on."""
-    return str(error).replace(f"{folder}: ", "").replace(f"{folder}{os.sep}", "")
+def name_fault(error: Exception, folder: Path) -> str:
+    text = str(error).partition("\n")[0]  # lists of results have a line for each
+    return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

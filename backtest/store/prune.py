@@ -21,7 +21,7 @@ from backtest.base.saved_result import KINDS
 from backtest.engine.run_kinds import RUN
 from backtest.store.entry import Stamp, StoreEntry
 from backtest.store.find import examine_begun, is_begun
-from backtest.store.kinds import describe_fault, hash_manifest, name_kind, read_json_object
+from backtest.store.kinds import hash_manifest, name_fault, name_kind, read_json_object
 from backtest.store.listing import QUIET, Filter, list_results, sort_entries, try_stamp
 from backtest.tune import OUTCOME, STUDY, TRIALS
 from backtest.validation.validation_files import ACCOUNTS, TITLE
@@ -166,7 +166,7 @@ def find_reason_to_keep(folder: Path) -> str:
             return examine_deleted(folder)
         return examine_result(folder)
     except DataError as error:
-        return describe_fault(error, folder)
+        return name_fault(error, folder)
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
 

@@ -21,9 +21,9 @@ from backtest.store.kinds import (
     LEFTOVER,
     STUDY_KIND,
     UNKNOWN,
-    describe_fault,
     find_manifest_faults,
     is_foreign_folder,
+    name_fault,
     open_folder,
 )
 from backtest.store.listing import MOST_READS
@@ -117,7 +117,7 @@ def check_folder(folder: Path) -> FolderCheck:
 
 
 def locate_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
-    text = describe_fault(error, folder)
+    text = name_fault(error, folder)
     name, colon, what = text.partition(": ")
     is_of_file = bool(colon) and str(error).startswith(f"{folder}{os.sep}")
     return (name, what) if is_of_file else (".", text)

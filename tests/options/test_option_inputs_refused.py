@@ -64,7 +64,7 @@ MARKETS = {
         lambda: make_markets(options={"P": PUT.override(expiry="2022-12-01")}),
         "must expire after the first bar",
     ),
-    "no surfaces": (lambda: make_markets(surfaces=None), "needs surfaces of its underlying"),
+    "no surfaces": (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
     "a chain in coins": (
         lambda: make_markets(chains={"BTC": bt.Chain.sample()}),
         "must settle as its options",
