@@ -234,7 +234,7 @@ def test_decisions_of_a_live_account_wait_for_the_longer_close(market):
 
 
 @pytest.mark.parametrize(("decide", "words"), [
-    ("90m", "multiple"), ("30m", "finer bars"), ("0h", "positive"), ("1x", "duration"),
+    ("90m", "multiple"), ("30m", "finer bars"), ("0h", "duration"), ("1x", "duration"),
     (True, "duration"), ("60d", "whole group"), (["4h"], "duration"),
 ])  # fmt: skip
 def test_bad_input_is_refused(market, decide, words):
