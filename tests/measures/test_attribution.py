@@ -256,7 +256,7 @@ def test_rows_by_month_add_up_across_and_down(tmp_path):
 
 def test_an_unknown_period_is_refused():
     result = play(100.0, 100.0)
-    with pytest.raises(bt.ParameterError, match="did you mean 'month'") as refused:
+    with pytest.raises(bt.ParameterError, match="did you mean 'month'"):
         result.attribution(by="months")
 
 
