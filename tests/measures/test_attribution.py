@@ -260,7 +260,6 @@ def test_an_unknown_period_is_refused():
         result.attribution(by="months")
 
 
-
 @pytest.mark.parametrize("seed", [1, 5, 11, 23])
 def test_a_loaded_result_is_split_as_it_was(seed, tmp_path):
     case = make_case(seed)
