@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ import numpy as np
 import typer
 
 from backtest.base import format_percent
-from backtest.cli.cures import CommandLine, render_text
 from backtest.cli.data_import_command import (
     Columns,
     Decimal,
@@ -19,7 +17,6 @@ from backtest.cli.data_import_command import (
     Interval,
     Sessions,
     Timezone,
-    format_reasons,
     read_columns,
 )
 from backtest.cli.flags import AsJson, flag
@@ -105,7 +102,6 @@ def inspect(
             sessions=sessions,
             decimal=decimal,
         )
-    report = add_flags(report)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -113,23 +109,13 @@ def inspect(
 
 
 def report_panel(panel: PanelQuality, as_json: bool) -> None:
-    reports = {name: add_flags(each) for name, each in panel.reports.items()}
-    cure = render_text(panel.cure, CommandLine())
-    panel = dataclasses.replace(panel, cure=cure, reports=reports)
     if as_json:
         print_json(panel.to_dict())
         return
-    for report in reports.values():
+    for report in panel.reports.values():
         print_quality(report)
         typer.echo("")
     print_panel(panel)
-
-
-def add_flags(report: Quality) -> Quality:
-    line = CommandLine()
-    defects = tuple(each._replace(cure=render_text(each.cure, line)) for each in report.defects)
-    notes = tuple(render_text(each, line) for each in report.notes)
-    return dataclasses.replace(report, defects=defects, notes=notes)
 
 
 def print_quality(report: Quality) -> None:
@@ -277,8 +263,7 @@ def _print_defects(defects: Sequence[Defect]) -> None:
     typer.echo("")
     typer.secho("What the loader refuses", bold=True)
     for each in defects:
-        where = format_reasons([each.where])
-        print_paragraph(f"{each.rule}, {each.found}{where}: {each.cure}")
+        print_paragraph(each)
 
 
 MOST_COLUMNS = 8
@@ -303,7 +288,6 @@ def print_panel(panel: PanelQuality) -> None:
     if panel.refused:
         typer.secho("What does not load", fg="yellow", bold=True)
         print_paragraph(panel.refused)
-        print_paragraph(panel.cure)
     else:
         print_paragraph("they load as a panel")
 

@@ -221,7 +221,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
         with suppress(ValueError):
             signal = float(signal)
     if not settings:
-        return read_named(signal, market)
+        return read_named(signal, market, where=run.where)
     if not isinstance(signal, str) or signal in first.columns:
         raise ParameterError(
             f"signal.{next(iter(settings))} is a parameter of a rule, the signal is "
@@ -229,7 +229,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
             where=run.where,
             cure="name a rule, such as --signal rsi, or leave signal.NAME out",
         )
-    return read_rule(signal, settings, columns=first.columns)
+    return read_rule(signal, settings, columns=first.columns, where=run.where)
 
 
 def check_direction(run: DraftTable, market: Market | Markets) -> None:

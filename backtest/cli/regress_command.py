@@ -136,9 +136,9 @@ def record(
     as_json: AsJson = False,
 ) -> None:
     """Run experiments and write a baseline for each; none is written if one cannot run."""
-    checked_mode = check_mode(mode or EXACT)
+    checked_mode = check_mode(mode or EXACT, where="--mode")
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
-    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {}, where="tolerance")
+    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {}, where="--tolerance")
     names = [name_baseline(f"{file.stem}-walk" if walk else file.stem) for file in experiments]
     check_new(experiments, names, out)
     taken = [
@@ -226,9 +226,9 @@ def check(
     Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
     tests in a folder are reported as skipped: pytest checks them.
     """
-    checked_mode = None if mode is None else check_mode(mode)
-    list_allowed(allow_better or ())
-    level = check_range("confidence", confidence, low=0.5, high=0.999)
+    checked_mode = None if mode is None else check_mode(mode, where="--mode")
+    list_allowed(allow_better or (), where="--allow-better")
+    level = check_range("confidence", confidence, where="--confidence", low=0.5, high=0.999)
     check_reason(reason, is_update=update)
     places = baselines or [FOLDER]
     loaded = {path: try_load(path) for path in find_baselines(places)}

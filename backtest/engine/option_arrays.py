@@ -85,8 +85,9 @@ def resume_options(inputs: Any, names: Sequence[str], held: RunOptions | None) -
             continue
         if name not in names:
             raise ParameterError(
-                f"the markets of a resumed run must list the options that are held, got none named "
-                f"{name!r}"
+                f"markets that go on must list the options that are held, got none named {name!r}",
+                where="resume",
+                cure=f"list {name!r} in bt.Markets, as the result did",
             )
         k = names.index(name)
         found.positions.quantities[k] = quantity

@@ -166,9 +166,10 @@ def check_ranges(trial: ContractTrial) -> str:
         try:
             trial.cls(**{name: value})
         except ParameterError as refusal:
-            if name not in str(refusal):
+            if name not in refusal.problem:
                 raise BrokenContractError(
-                    f"{name}={repr_plain(value)} is refused without naming {name}: {refusal}"
+                    f"{name}={repr_plain(value)} is refused without naming {name}: "
+                    f"{refusal.problem}"
                 ) from refusal
         else:
             raise BrokenContractError(

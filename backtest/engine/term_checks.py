@@ -38,6 +38,7 @@ def check_one_policy(policy: object) -> None:
     ):
         found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
         raise ParameterError(
-            "policy must be one policy for all instruments, or its class, whose parameters the "
-            f"sets vary, got {found}"
+            f"sets vary the parameters of one policy for all instruments, got {found}",
+            where="policy",
+            cure="give one policy or its class; bt.run takes one for each instrument",
         )

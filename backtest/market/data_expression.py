@@ -11,8 +11,7 @@ from backtest.market.market import Market
 
 MAKERS = ("load", "sample")
 STEPS = ("between", "prefix", "resample")
-_CURE = "load the data by hand: bt.quality(market) reports on them"
-_SEVERAL = "inspect them with `backtest data inspect FOLDER FOLDER`"
+_BY_HAND = "load them and call bt.quality(market)"
 
 Call = tuple[str, list[Any], dict[str, Any]]
 
@@ -44,17 +43,17 @@ def load_again(source: str, content_hash: str) -> Market:
         name, steps = "", []
     head, _, maker = name.partition(".")
     if head == "Markets":
-        raise DataError("the data are of several markets", where=source[:200], cure=_SEVERAL)
+        raise DataError(f"the data are of several markets, {source[:200]}")
     if head != "Market" or maker not in MAKERS or {step for step, *_ in steps} - {*STEPS}:
-        raise DataError("the data were made in Python", where=source[:200], cure=_CURE)
+        raise DataError(f"the data were made in Python, {source[:200]}; {_BY_HAND}")
     try:
         market: Market = getattr(Market, maker)(*given, **named)
         for step, values, keywords in steps:
             market = getattr(market, step)(*values, **keywords)
     except (TypeError, AttributeError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(
-            "the data were loaded in another way", where=source[:200], cure=_CURE
+            f"the data were loaded in another way, {source[:200]}; {_BY_HAND}"
         ) from error
     if market.content_hash != content_hash:
-        raise DataError("the data have changed since", where=source[:200], cure=_CURE)
+        raise DataError(f"the data have changed since, {source[:200]}; {_BY_HAND}")
     return market

@@ -14,7 +14,6 @@ from backtest.base import (
     FloatArray,
     IntArray,
     ParameterError,
-    Place,
     count_nouns,
     format_duration,
     format_percent,
@@ -35,55 +34,48 @@ SAME, MOST = 1e-6, 0.01
 SPANS_TOLD = 5
 
 
-def with_clock(market: Any, decide: str | None, detail: Any, *, call: str) -> Any:
+def with_clock(market: Any, decide: str | None, detail: Any, *, call: str = "") -> Any:  # noqa: ARG001
     if decide is None and detail is None:
         return market
-    market = as_given(as_markets(market, where=Place("market", of=call)), market)
+    market = as_given(as_markets(market), market)
     if decide is not None and detail is None:
-        return with_decide(market, decide, where=f"{call}, decide")
-    where = f"{call}, detail"
+        return with_decide(market, decide)
     if market.decide:
         raise ParameterError(
-            "bars with detail are those that policies see, got a market with another clock, "
-            f"{market!r}",
-            where=where,
-            cure="give the market as it was loaded, and decide to the call",
+            f"detail: the bars must be those that policies see, {market!r} has another clock; give "
+            "the market as it was loaded, and decide to the call"
         )
     length = decide or format_duration(market.interval)
-    with_decide(market, length, where=f"{call}, decide")  # it is a multiple
-    return with_decide(refine(market, detail, where=where), length, where=f"{call}, decide")
+    with_decide(market, length)  # it is a multiple
+    return with_decide(refine(market, detail), length)
 
 
-def refine(market: Any, detail: Any, *, where: str) -> Any:
+def refine(market: Any, detail: Any) -> Any:
     markets = as_markets(market)
-    found = read_detail(markets, detail, where)
-    parts = {name: match(name, each, found[name], where) for name, each in markets.items()}
+    found = read_detail(markets, detail)
+    parts = {name: match(name, each, found[name]) for name, each in markets.items()}
     known = join_known(parts)
     refined = {
-        name: join(markets[name], part, np.isin(part.opens, known), where)
-        for name, part in parts.items()
+        name: join(markets[name], part, np.isin(part.opens, known)) for name, part in parts.items()
     }
     source = f"{markets.source} with detail"
     found = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
     return as_given(found, market)
 
 
-def read_detail(markets: Markets, detail: Any, where: str) -> Mapping[str, Market]:
+def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
     given = load_detail(markets, Path(detail)) if isinstance(detail, str | Path) else detail
     if isinstance(given, Market):
         given = dict(zip(markets.names, [given], strict=False))
     if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
         raise ParameterError(
-            f"detail must be a Market, or one for each instrument, got {repr_plain(given)}",
-            where=where,
-            cure="give bt.Market.load('minutes/'), bt.Markets.load(...), or the folder",
+            "detail must be a Market, one for each instrument, or a folder, "
+            f"got {repr_plain(given)}"
         )
     lacking = [name for name in markets.names if name not in given]
     if lacking:
         raise ParameterError(
-            f"detail must be one for each instrument, got none of {', '.join(lacking)}",
-            where=where,
-            cure="give bars of all instruments, or run those that have them",
+            f"detail must be one for each instrument, got none of {', '.join(lacking)}"
         )
     return given
 
@@ -106,20 +98,16 @@ class Part(NamedTuple):
     rows: IntArray
 
 
-def match(name: str, market: Market, detail: Market, where: str) -> Part:
+def match(name: str, market: Market, detail: Market) -> Part:
     if detail.interval >= market.interval or market.interval % detail.interval:
         raise ParameterError(
             f"detail must have shorter bars, of which {format_duration(market.interval)} is a "
-            f"multiple, got {format_duration(detail.interval)}",
-            where=where,
-            cure="load '1m' or '5m', for example",
+            f"multiple, got {format_duration(detail.interval)}"
         )
     named = {each.instrument for each in (market, detail)} - {""}
     if len(named) > 1:
         raise ParameterError(
-            f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}",
-            where=where,
-            cure="load the shorter bars of that instrument",
+            f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}"
         )
     first = np.searchsorted(detail.time, market.time)
     stop = np.searchsorted(detail.time, market.time + market.interval)
@@ -129,11 +117,9 @@ def match(name: str, market: Market, detail: Market, where: str) -> Part:
     kept = has_open & (stop - first >= ENOUGH * usual)
     if not kept.any():
         raise ParameterError(
-            f"detail must cover bars of {name}, got bars from {format_time(detail.start)} to "
-            f"{format_time(detail.end)} for {format_time(market.start)} to "
-            f"{format_time(market.end)}",
-            where=where,
-            cure="give shorter bars of the same time, that open on its full minutes",
+            f"detail must cover bars of {name} and open with them, got bars from "
+            f"{format_time(detail.start)} to {format_time(detail.end)} for "
+            f"{format_time(market.start)} to {format_time(market.end)}"
         )
     return Part(detail, market.time[kept], np.stack([first[kept], stop[kept]], axis=1))
 
@@ -145,11 +131,11 @@ def join_known(parts: Mapping[str, Part]) -> IntArray:
     return np.asarray(known)
 
 
-def join(market: Market, part: Part, chosen: BoolArray, where: str) -> Market:
+def join(market: Market, part: Part, chosen: BoolArray) -> Market:
     detail, opens, rows = part.detail, part.opens[chosen], part.rows[chosen]
     has_mark = market.has_mark and detail.has_mark
     fields = (*PRICES, *MARKS) if has_mark else PRICES
-    told = compare(market, detail, opens, rows, fields, where)
+    told = compare(market, detail, opens, rows, fields)
     is_own = ~np.isin(market.time, opens)
     taken = np.concatenate([np.arange(a, b) for a, b in rows] or [np.zeros(0, np.int64)])
     time = np.concatenate([market.time[is_own], detail.time[taken]])
@@ -188,9 +174,8 @@ def spread(name: str, values: FloatArray, market: Market, time: IntArray) -> Flo
 
 
 def compare(
-    market: Market, detail: Market, opens: IntArray, rows: IntArray, fields: tuple[str, ...],
-    where: str,
-) -> dict[str, str]:  # fmt: skip
+    market: Market, detail: Market, opens: IntArray, rows: IntArray, fields: tuple[str, ...]
+) -> dict[str, str]:
     if not len(opens):
         return {}
     at, worst = np.searchsorted(market.time, opens), np.zeros(len(opens))
@@ -207,10 +192,9 @@ def compare(
     k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))
     if worst[k] > MOST:
         raise DataError(
-            f"detail must make the bars that it stands for, got a price that differs by "
-            f"{format_percent(float(worst[k]))}, and {count:,} of {len(opens):,} bars that differ",
-            where=f"{where}, first worst bar {format_time(int(opens[k]))} UTC",
-            cure="load both of one instrument and one venue",
+            "detail must make the bars that it stands for, got a price that differs by "
+            f"{format_percent(float(worst[k]))} in the bar of {format_time(int(opens[k]))} UTC, "
+            f"and {count:,} of {len(opens):,} bars that differ: of one instrument and one venue?"
         )
     if not count:
         return {}

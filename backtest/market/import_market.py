@@ -71,9 +71,7 @@ def import_market(  # noqa: PLR0913 - one for each choice of the reader
         If an argument is unknown or unreadable.
     """
     if not paths:
-        raise ParameterError(
-            "an import needs a file", where="bt.import_market", cure="give its path"
-        )
+        raise ParameterError("an import needs a file, got none")
     options = read_options(
         columns=columns,
         resample=resample,

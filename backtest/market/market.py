@@ -17,7 +17,6 @@ import pandas as pd
 from backtest.base import (
     FloatArray,
     ParameterError,
-    Place,
     Range,
     TimeLike,
     check_shape,
@@ -233,8 +232,7 @@ class Market(MarketData):
             If an argument is unknown or unreadable.
         """
         if not paths:
-            what = "load needs a path, got none"
-            raise ParameterError(what, where="Market.load", cure="give a folder")
+            raise ParameterError("load needs a path, got none")
         options = read_options(
             instrument=instrument,
             interval=interval,
@@ -275,8 +273,8 @@ class Market(MarketData):
         >>> len(market), market.synthetic, market.instrument
         (48, True, 'SYNTHETIC-PERP')
         """
-        Range(1, math.inf, "bars").check("bars", bars, where="Market.sample", whole=True)
-        Range(0, math.inf).check("seed", seed, where="Market.sample", whole=True)
+        Range(1, math.inf, "bars").check("bars", bars, whole=True)
+        Range(0, math.inf).check("seed", seed, whole=True)
         wanted: dict[str, Any] = {"bars": bars, "seed": seed, "interval": interval}
         given = {key: value for key, value in wanted.items() if value != _SAMPLE_DEFAULTS[key]}
         source = f"Market.sample({', '.join(f'{key}={given[key]!r}' for key in given)})"
@@ -303,7 +301,7 @@ class Market(MarketData):
         ParameterError
             If n is not from 1 to n_bars.
         """
-        Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
+        Range(1, self.n_bars, "bars").check("n", n, whole=True)
         return self._slice(0, n, f".prefix({n})")
 
     def slice(self, first: int, stop: int) -> Market:
@@ -319,8 +317,8 @@ class Market(MarketData):
         """
         is_inside = type(first) is type(stop) is int and 0 <= first < stop <= self.n_bars
         if not is_inside:  # or numbers of another type, whose check takes longer
-            Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
-            Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
+            Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
+            Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
         return self._slice(first, stop, f".slice({first}, {stop})")
 
     def _slice(self, first: int, stop: int, step: str) -> Market:
@@ -341,7 +339,7 @@ class Market(MarketData):
             The direction decided at each close, in [-1, 1].
         """
         if np.shape(signal) != (1,):
-            check_shape("signal", signal, (self.n_bars,), where="Market.with_signal")
+            check_shape("signal", signal, (self.n_bars,))
         told = dataclasses.replace(self, signal=signal)
         vars(told)["facts"] = vars(self)["facts"]
         return told
@@ -382,16 +380,13 @@ class Market(MarketData):
         ParameterError
             If the span is not inside the market, or no bar opens in it.
         """
-        place = Place("between", "start")
-        low = self.start if start is None else to_nanoseconds(start, where=place)
-        high = self.end if end is None else to_nanoseconds(end, where=Place("between", "end"))
+        low = self.start if start is None else to_nanoseconds(start, "start")
+        high = self.end if end is None else to_nanoseconds(end, "end")
         first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
         if low < self.start or high > self.end or first >= stop:
             raise ParameterError(
-                "a span must lie inside the market and hold a bar, "
-                f"got {time_text(low)} to {time_text(high)}",
-                where=self.source,
-                cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
+                f"a span must lie inside the market, {time_text(self.start)} to "
+                f"{time_text(self.end)}, and hold a bar, got {time_text(low)} to {time_text(high)}"
             )
         lead = int(self.time[first]) - self.interval // 4
         fields = slice_fields(self, slice(first, stop), funding_from=lead)
@@ -421,7 +416,7 @@ class Market(MarketData):
             If it is not a multiple, no group is complete, bars are off the UTC grid, or, with
             sessions, reach from one stretch into the next.
         """
-        data = resample_data(self, parse_duration(interval, where=Place("resample")))
+        data = resample_data(self, parse_duration(interval, "interval"))
         return Market(**data.fields(), source=f"{self.source}.resample({interval!r})")
 
     @checked

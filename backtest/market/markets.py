@@ -11,7 +11,6 @@ import pandas as pd
 
 from backtest.base import (
     ParameterError,
-    Place,
     Range,
     TimeLike,
     checked,
@@ -232,7 +231,7 @@ class Markets(PanelData):
         >>> markets.index({"A": 0.5, "B": -0.5}).open[:2].tolist()
         [1.0, 1.0]
         """
-        return make_index(self, read_weights(signal, self, where="Markets.index"))
+        return make_index(self, read_weights(signal, self))
 
     @checked
     def with_markets(self, markets: Mapping[str, Market]) -> Markets:
@@ -263,13 +262,9 @@ class Markets(PanelData):
             If the spans of the rest do not overlap.
         """
         for name in names:
-            check_known(name, self, where=Place("names", of="Markets.select"))
+            check_known(name, self)
         if len({*names}) < len(names):
-            raise ParameterError(
-                f"an instrument is selected once, got {', '.join(names)}",
-                where=Place("names", of="Markets.select"),
-                cure="leave the repeated name out",
-            )
+            raise ParameterError(f"an instrument is selected once, got {', '.join(names)}")
         chosen = {name: self[name] for name in names}
         check_markets(chosen)
         lasts = {name: self._lasts[name] for name in names}
@@ -283,7 +278,7 @@ class Markets(PanelData):
         Instruments that are not listed yet are left out. Raises ParameterError if n is not from 1
         to n_bars.
         """
-        Range(1, self.n_bars, "bars").check("n", n, where="prefix", whole=True)
+        Range(1, self.n_bars, "bars").check("n", n, whole=True)
         return self._slice(0, n, f".prefix({n})")
 
     @checked
@@ -293,8 +288,8 @@ class Markets(PanelData):
         Instruments without a bar among them are left out. Raises ParameterError if first is not
         from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
         """
-        Range(0, self.n_bars - 1, "bars").check("first", first, where="slice", whole=True)
-        Range(first + 1, self.n_bars, "bars").check("stop", stop, where="slice", whole=True)
+        Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
+        Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
         return self._slice(first, stop, f".slice({first}, {stop})")
 
     @checked
@@ -320,16 +315,13 @@ class Markets(PanelData):
         ParameterError
             If the span is not inside that of the panel, or no bar opens in it.
         """
-        where = "Markets.between"
-        low = self.start if start is None else to_nanoseconds(start, where=f"{where}, start")
-        high = self.end if end is None else to_nanoseconds(end, where=f"{where}, end")
+        low = self.start if start is None else to_nanoseconds(start, "start")
+        high = self.end if end is None else to_nanoseconds(end, "end")
         first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
         if low < self.start or high > self.end or first >= stop:
             raise ParameterError(
-                "a span must lie inside the panel and hold a bar, "
-                f"got {time_text(low)} to {time_text(high)}",
-                where=repr(self),
-                cure=f"choose times from {time_text(self.start)} to {time_text(self.end)}",
+                f"a span must lie inside the panel, {time_text(self.start)} to "
+                f"{time_text(self.end)}, and hold a bar, got {time_text(low)} to {time_text(high)}"
             )
         return self._slice(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
 
@@ -341,13 +333,12 @@ class Markets(PanelData):
         """
         kept, lasts = {**self}, dict(self._lasts)
         for name, end in ends.items():
-            check_known(name, self.names, where="Markets.end_at, ends")
+            check_known(name, self.names)
             stop = int(np.searchsorted(self[name].time, end))
             if stop == 0:
                 raise ParameterError(
-                    f"{name} has no bar before it expires at {time_text(end)}",
-                    where=repr(self),
-                    cure=f"leave {name} out of the markets, or correct Contract(expires=...)",
+                    f"{name} has no bar before it expires at {time_text(end)}; leave it out of the "
+                    "markets, or correct Contract(expires=...)"
                 )
             kept[name] = _slice(self[name], 0, stop)
             last = int(kept[name].time[-1])
@@ -364,28 +355,24 @@ class Markets(PanelData):
         return rebuild(kept, self.currency, self.source + step, self._lasts, self.listing)
 
 
-def as_markets(market: Market | Mapping[str, Market], *, where: str | Place = "market") -> Markets:
+def as_markets(market: Market | Mapping[str, Market], *, where: str = "") -> Markets:  # noqa: ARG001
     if isinstance(market, Mapping):
         return market if isinstance(market, Markets) else Markets(market)
     if not isinstance(market, Market):
-        raise ParameterError(
-            f"market must be a Market or Markets, got {repr_plain(market)}",
-            where=where,
-            cure="pass bt.Market.load(...), from_frames(...) or sample()",
-        )
+        raise ParameterError(f"market must be a Market or Markets, got {repr_plain(market)}")
     return Markets({market.instrument or "market": market})
 
 
 def unwrap_market(
     market: Market | Markets,
     *,
-    where: str | Place = "market",
+    where: str = "",  # noqa: ARG001
     problem: str = "one market is needed",
     cure: str = "choose one: markets['NAME']",
 ) -> Market:
-    markets = as_markets(market, where=where)
+    markets = as_markets(market)
     if len(markets) > 1:
-        raise ParameterError(f"{problem}, got {', '.join(markets.names)}", where=where, cure=cure)
+        raise ParameterError(f"{problem}, got {', '.join(markets.names)}; {cure}")
     return next(iter(markets.values()))
 
 

@@ -15,7 +15,6 @@ from backtest.base import (
     DataError,
     IntArray,
     ParameterError,
-    Place,
     call_later,
     checked,
     count_nouns,
@@ -34,20 +33,15 @@ from backtest.market.tables.settlements import JITTER
 
 MAX_AGE = "14d"
 read_listing = call_later("backtest.options.option_listing", "read_listing")
-WHERE = "bt.Markets"
 
 
 def check_markets(markets: object) -> None:
     if not isinstance(markets, Mapping):
         raise ParameterError(
-            f"markets must be a mapping of names to markets, got {type(markets).__name__}",
-            where=WHERE,
-            cure='give bt.Markets({"BTCUSDT": market, "ETHUSDT": other})',
+            f"markets must be a mapping of names to markets, got {type(markets).__name__}"
         )
     if not markets:
-        raise ParameterError(
-            "there must be at least one market, got none", where=WHERE, cure="give one"
-        )
+        raise ParameterError("markets must be at least one, got none")
     for name, market in markets.items():
         _check_entry(name, market)
 
@@ -55,54 +49,40 @@ def check_markets(markets: object) -> None:
 def _check_entry(name: object, market: object) -> None:
     if not isinstance(name, str) or not name.strip() or name != name.strip():
         raise ParameterError(
-            f"the name of a market must be text without spaces around it, got {name!r}",
-            where=WHERE,
-            cure='name it as the venue does, for example "BTCUSDT"',
+            f"the name of a market must be text without spaces around it, got {name!r}"
         )
     if not isinstance(market, Market):
-        raise ParameterError(
-            f"{name!r} must be a Market, got {type(market).__name__}",
-            where=WHERE,
-            cure="make it with Market.load or Market.from_frames, or use Markets.from_frames",
-        )
+        raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
 
 
 def check_frames(bars: object, **more: object) -> None:
     for key, frames in (("bars", bars), *more.items()):
         if not isinstance(frames, Mapping) and (key == "bars" or frames is not None):
             raise ParameterError(
-                f"{key} must be a mapping of names to frames, got {type(frames).__name__}",
-                where=Place(key, of="Markets.from_frames"),
-                cure=f'give {key}={{"BTCUSDT": frame, "ETHUSDT": other}}',
+                f"{key} must be a mapping of names to frames, got {type(frames).__name__}"
             )
         unknown = [name for name in frames or () if name not in bars]  # type: ignore[operator]
         if unknown:
             raise ParameterError(
                 f"{key} must be of instruments with bars, got one of {unknown[0]!r}"
-                + did_you_mean(unknown[0], bars),  # type: ignore[arg-type]
-                where=Place(key, of="Markets.from_frames"),
-                cure="give its bars too, or leave it out",
+                + did_you_mean(unknown[0], bars)  # type: ignore[arg-type]
             )
 
 
-def check_known(name: str, names: Collection[str], *, where: str) -> None:
+def check_known(name: str, names: Collection[str]) -> None:
     if not isinstance(name, str) or name not in names:
         raise ParameterError(
-            f"an instrument must be one of the panel, got {repr_plain(name)}"
-            f"{did_you_mean(name, names)}",
-            where=where,
-            cure=f"choose among {', '.join(names)}",
+            f"an instrument must be one of the panel, {', '.join(names)}, got {repr_plain(name)}"
+            f"{did_you_mean(name, names)}"
         )
 
 
 def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) -> None:
-    check_known(name, markets, where="Markets.with_markets")
+    check_known(name, markets)
     _check_entry(name, market)
     if not np.array_equal(market.time, markets[name].time):
         raise DataError(
-            f"a market must have the bars of the one that it replaces, {name!r} has other times",
-            where="Markets.with_markets",
-            cure="make a new panel of it with bt.Markets",
+            f"a market must have the bars of the one that it replaces, {name!r} has other times"
         )
 
 
@@ -110,34 +90,27 @@ def check_same_terms(markets: Mapping[str, Market]) -> None:
     lengths = {name: format_duration(market.interval) for name, market in markets.items()}
     if len({*lengths.values()}) > 1:
         raise DataError(
-            f"markets must have one interval, got {_list_both(lengths)}",
-            where=WHERE,
-            cure="load bars of one interval, or use market.resample on the shorter ones",
+            f"markets must have one interval, got {_list_both(lengths)}; market.resample makes "
+            "longer bars"
         )
     clocks = {n: format_duration(m.decide or m.interval) for n, m in markets.items()}
     if len({*clocks.values()}) > 1:
         raise DataError(
-            f"policies must decide on one clock, got {_list_both(clocks)}",
-            where=WHERE,
-            cure="give the markets as they are, and decide= to the run",
+            f"policies must decide on one clock, got {_list_both(clocks)}; give the markets as "
+            "they are, and decide= to the run"
         )
     calendars = {n: "sessions" if m.sessions else "no sessions" for n, m in markets.items()}
     if len({*calendars.values()}) > 1:
         raise DataError(
-            f"markets must have one calendar, got {_list_both(calendars)}",
-            where=WHERE,
-            cure="load all with sessions=True, or run those that close in an account of their own",
+            f"markets must have one calendar, got {_list_both(calendars)}; load all with "
+            "sessions=True, or run those that close in an account of their own"
         )
 
 
 def read_currency(given: object) -> str:
     """Return the settlement currency that a caller gives."""
     if not isinstance(given, str) or not given.strip():
-        raise ParameterError(
-            f"currency must be text, got {given!r}",
-            where=Place("currency", of=WHERE),
-            cure='give the currency that all settle in, for example "USDT"',
-        )
+        raise ParameterError(f"currency must be text, got {given!r}")
     return given
 
 
@@ -171,12 +144,10 @@ def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[st
     missing = np.setdiff1d(clock, market.time, assume_unique=True)
     other = next(n for n, each in markets.items() if np.isin(missing[0], each.time))
     raise DataError(
-        f"an instrument must have all bars of the others between its first and its last one, "
+        "an instrument must have all bars of the others between its first and its last one, "
         f"{name!r} lacks {missing.size} of {clock.size}, the first at "
-        f"{format_time(int(missing[0]))} UTC, where {other!r} has one",
-        where=WHERE,
-        cure="check that all have the same times (inspect the data), fill the hole, "
-        "or cut the panel with between",
+        f"{format_time(int(missing[0]))} UTC, where {other!r} has one; fill the hole, or cut the "
+        "panel with between="
     )
 
 
@@ -189,9 +160,7 @@ def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
             raise DataError(
                 f"the spans of the instruments must overlap, {names[row]!r} begins at "
                 f"{format_time(int(time[first]))} UTC, after the last bar of {latest!r} at "
-                f"{format_time(int(time[reach - 1]))} UTC",
-                where=WHERE,
-                cure="run them one after the other, or add data so that their spans overlap",
+                f"{format_time(int(time[reach - 1]))} UTC"
             )
         if stop > reach:
             reach, latest = stop, names[row]
@@ -203,12 +172,11 @@ def _list_both(values: Mapping[str, str]) -> str:
     return " and ".join(f"{value} for {name!r}" for name, value in (first, other))
 
 
-def require_panel(markets: object, *, where: str) -> None:
+def require_panel(markets: object, *, where: str = "") -> None:  # noqa: ARG001
     if not isinstance(markets, PanelData):
         raise ParameterError(
-            f"markets must be a Markets, got {type(markets).__name__}",
-            where=where,
-            cure='give bt.Markets({"BTCUSDT": market, "ETHUSDT": other})',
+            f"markets must be a Markets, got {type(markets).__name__}; "
+            'bt.Markets({"BTCUSDT": market, "ETHUSDT": other})'
         )
 
 

@@ -33,7 +33,6 @@ from backtest.market.tables.bar_checks import spacing
 from backtest.market.tables.read_options import read_options
 from backtest.market.tables.timed_table import TimedTable, distinct, in_order
 
-ALONE = "correct their defects, which are reported for each of them, or cut the panel"
 FITS: tuple[Fit, ...] = ("yes", "with care", "no")
 LEAST_RETURNS = 10
 """Returns in common from which a correlation is shown."""
@@ -57,7 +56,7 @@ class PanelQuality:
     ``common_start`` and ``common_end`` bound the bars that all instruments have, ``common_bars``
     in number; empty if there are none. ``correlations`` are those of ``period`` log returns at
     closes, by pair, NaN with fewer than ten of them. ``refused`` says what does not load, or why
-    the markets do not load together, and ``cure`` how to mend it; both are empty if they do.
+    the markets do not load together; it is empty if they do.
     ``reports`` has the report on each instrument.
     """
 
@@ -71,7 +70,6 @@ class PanelQuality:
     instruments: tuple[InstrumentSpan, ...]
     correlations: Mapping[str, Mapping[str, float]]
     refused: str = ""
-    cure: str = ""
     reports: Mapping[str, Quality] = field(default_factory=dict)
 
     def fit_for(self, use: str) -> Fit:
@@ -106,22 +104,21 @@ def inspect_panel(
         if bars is not None:
             tables[name] = in_order(bars)
     alone = [name for name, report in reports.items() if report.defects]
-    if alone:
-        refused, cure = f"by themselves: {', '.join(alone)}", ALONE
-    else:
-        refused, cure = _find_refusal(paths, instruments, options)
+    refused = f"by themselves: {', '.join(alone)}"
+    if not alone:
+        refused = _find_refusal(paths, instruments, options)
     panel = measure_panel(tables)
-    return dataclasses.replace(panel, refused=refused, cure=cure, reports=reports)
+    return dataclasses.replace(panel, refused=refused, reports=reports)
 
 
 def _find_refusal(
     paths: Sequence[str | Path], instruments: Sequence[str] | None, options: Mapping[str, Any]
-) -> tuple[str, str]:
+) -> str:
     try:
         Markets.load(*paths, instruments=instruments, **options)
     except BacktestError as error:
-        return error.problem, error.cure
-    return "", ""
+        return str(error)
+    return ""
 
 
 def measure_panel(tables: Mapping[str, TimedTable]) -> PanelQuality:
@@ -261,11 +258,7 @@ def quality(
         return inspect_markets(data)
     paths = [data] if isinstance(data, (str, Path)) or not isinstance(data, Sequence) else data
     if not len(paths) or not all(map(is_path, paths)):
-        raise ParameterError(
-            f"quality needs a path, got {repr_plain(data)}",
-            where="bt.quality",
-            cure="give a folder",
-        )
+        raise ParameterError(f"quality needs a path, got {repr_plain(data)}")
     options = read_options(
         instrument=instrument,
         interval=interval,

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backtest.base import (
-    Argument,
     FloatArray,
     IntArray,
     ParameterError,
-    Phrase,
     format_duration,
     format_time,
     parse_duration,
@@ -122,30 +120,22 @@ def decide_every(market: Any, length: str) -> Any:
     >>> decide_every(Market.sample(bars=48), "4h")
     bt.decide_every(Market.sample(bars=48), '4h')
     """
-    as_markets(market, where="bt.decide_every, market")
-    return with_decide(market, length, where="bt.decide_every, length")
+    as_markets(market)
+    return with_decide(market, length)
 
 
-def with_decide(market: Any, decide: str, *, where: str) -> Any:
-    length = parse_duration(decide, where=where)
+def with_decide(market: Any, decide: str) -> Any:
+    length = parse_duration(decide, "decide")
     if length % market.interval:
-        fine = format_duration(market.interval)
+        longer = format_duration(-(-length // market.interval) * market.interval)
         raise ParameterError(
-            f"decide must be a multiple of the bars of the market, {fine}, got {decide!r}",
-            where=where,
-            cure=Phrase(
-                "load finer bars, or leave {} out" if length < market.interval else "choose {}",
-                Argument(
-                    "decide", format_duration(-(-length // market.interval) * market.interval)
-                ),
-            ),
+            "decide must be a multiple of the bars of the market, "
+            f"{format_duration(market.interval)}, got {decide!r}; {longer!r}, or finer bars"
         )
     if market.decide not in {0, length}:
         raise ParameterError(
-            f"a market whose policies decide every {format_duration(market.decide)} has a clock "
-            f"already, got decide={decide!r}",
-            where=where,
-            cure="give the market without it",
+            f"decide: the policies of this market decide every {format_duration(market.decide)} "
+            f"already, got {decide!r}"
         )
     if length in {market.interval, market.decide}:
         return market

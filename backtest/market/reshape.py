@@ -7,15 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import (
-    Either,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Phrase,
-    Place,
-    format_duration,
-)
+from backtest.base import FloatArray, IntArray, ParameterError, format_duration
 from backtest.market.tables.bar_checks import grid_origin
 from backtest.market.tables.market_data import MarketData
 from backtest.market.tables.settlements import DIVIDEND
@@ -67,26 +59,22 @@ def group_bars(time: IntArray, interval: int, length: int) -> BarGroups:
 
     ``time`` holds the opens, UTC ns, ``interval`` apart.
     """
-    here = _locate(length)
     if length % interval:
         raise ParameterError(
-            f"bars must become a multiple of {format_duration(interval)}, "
-            f"got {format_duration(length)}",
-            where=here,
-            cure="load finer bars" if length < interval else "choose a multiple",
+            f"bars must become a multiple of {format_duration(interval)}, got "
+            f"{format_duration(length)}"
         )
     origin = grid_origin(length)
     if (int(time[0]) - origin) % interval:
         raise ParameterError(
-            f"bars must open on multiples of {format_duration(interval)} in UTC to be resampled",
-            where=here,
-            cure="load the longer bars",
+            f"bars must open on multiples of {format_duration(interval)} in UTC to be resampled to "
+            f"{format_duration(length)}"
         )
     size = length // interval
     first = int((origin - int(time[0])) % length) // interval
     count = max(time.size - first, 0) // size
     if count == 0:
-        raise _none_complete(f"{size} bars", time, here)
+        raise _none_complete(f"{size} bars", time)
     stop = first + count * size
     note = _describe_dropped(first, time.size - stop)
     starts = np.arange(0, count * size, size)
@@ -95,17 +83,16 @@ def group_bars(time: IntArray, interval: int, length: int) -> BarGroups:
 
 def group_sessions(time: IntArray, interval: int, length: int) -> BarGroups:
     """Return the groups of bars that open in the same UTC-aligned stretch of ``length`` ns."""
-    here = _locate(length)
     since = time - grid_origin(length)
     stretch = since // length
-    _check_fit(since, stretch, interval, length, here)
+    _check_fit(since, stretch, interval, length)
     starts = np.flatnonzero(np.diff(stretch, prepend=stretch[0] - 1))
     offset = since - stretch * length
     begins, ends = offset[starts], offset[np.append(starts[1:], len(time)) - 1]
     low = int(len(starts) < 2 or begins[0] > np.median(begins[1 : 1 + NEIGHBORS]))
     high = len(starts) - int(len(starts) < 2 or ends[-1] < np.median(ends[-1 - NEIGHBORS : -1]))
     if low >= high:
-        raise _none_complete("bars", time, here)
+        raise _none_complete("bars", time)
     first, stop = int(starts[low]), int(np.append(starts, len(time))[high])
     kept = starts[low:high]
     opens = stretch[kept] * length + grid_origin(length)
@@ -115,23 +102,18 @@ def group_sessions(time: IntArray, interval: int, length: int) -> BarGroups:
 def group_known(time: IntArray, interval: int, length: int) -> BarGroups:
     if len(time) < 2 or int(np.diff(time).max()) == interval:
         return group_bars(time, interval, length)
-    here = _locate(length)
     since = time - grid_origin(length)
     stretch = since // length
-    _check_fit(since, stretch, interval, length, here)
+    _check_fit(since, stretch, interval, length)
     starts = np.flatnonzero(np.diff(stretch, prepend=stretch[0] - 1))
     low = int(since[0] % length != 0)
     high = len(starts) - int((int(since[-1]) + interval) % length != 0)
     if low >= high:
-        raise _none_complete("bars", time, here)
+        raise _none_complete("bars", time)
     first, stop = int(starts[low]), int(np.append(starts, len(time))[high])
     opens = stretch[starts[low:high]] * length + grid_origin(length)
     note = _describe_dropped(first, time.size - stop)
     return BarGroups(opens, starts[low:high] - first, first, stop, note)
-
-
-def _locate(length: int) -> Phrase:
-    return Phrase("{}", Either(f"resample({format_duration(length)!r})", Place("resample")))
 
 
 def _describe_dropped(before: int, after: int) -> str:
@@ -139,29 +121,23 @@ def _describe_dropped(before: int, after: int) -> str:
     return text if before or after else ""
 
 
-def _none_complete(bars: str, time: IntArray, here: str) -> ParameterError:
+def _none_complete(bars: str, time: IntArray) -> ParameterError:
     return ParameterError(
-        f"at least one whole group of {bars} is needed, found none in {time.size} bars",
-        where=here,
-        cure="choose shorter bars, or load more",
+        f"at least one whole group of {bars} is needed, found none in {time.size} bars"
     )
 
 
-def _check_fit(since: IntArray, stretch: IntArray, interval: int, length: int, here: str) -> None:
+def _check_fit(since: IntArray, stretch: IntArray, interval: int, length: int) -> None:
     if length < interval:
         raise ParameterError(
-            f"bars must become longer than {format_duration(interval)}, "
-            f"got {format_duration(length)}",
-            where=here,
-            cure="load finer bars",
+            f"bars must become longer than {format_duration(interval)}, got "
+            f"{format_duration(length)}"
         )
     over = np.count_nonzero((since + interval - 1) // length != stretch)
     if over:
         raise ParameterError(
             f"a bar must not reach from one {format_duration(length)} of UTC time into the next, "
-            f"{over} of {since.size} do",
-            where=here,
-            cure="load the longer bars, or stamp each session within its own day of UTC",
+            f"{over} of {since.size} do; stamp each session within its own day of UTC"
         )
 
 

@@ -43,14 +43,13 @@ class _Path(NamedTuple):
 
 
 def generate_sample(*, bars: int, seed: int, interval: str) -> MarketData:
-    length = parse_duration(interval, where="Market.sample, interval")
+    length = parse_duration(interval, "interval")
     if _FUNDING_EVERY % length == 0:
         return generate(bars=bars, seed=seed, interval=length)
     if DAY % length or length % HOUR:
         raise ParameterError(
-            f"interval must be a whole part of 8 hours or of a day in hours, got {interval!r}",
-            where="Market.sample",
-            cure="choose for example '1m', '5m', '1h', '4h', '8h', '12h' or '1d'",
+            "interval must be a whole part of 8 hours or of a day in hours ('5m', '4h', '1d'), "
+            f"got {interval!r}"
         )
     return resample_data(generate(bars=bars * (length // HOUR), seed=seed, interval=HOUR), length)
 

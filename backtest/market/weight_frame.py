@@ -11,12 +11,9 @@ import pandas as pd
 
 from backtest.base import (
     DataError,
-    Either,
     FloatArray,
     IntArray,
     ParameterError,
-    Phrase,
-    Place,
     check_number,
     did_you_mean,
     format_time,
@@ -33,14 +30,14 @@ from backtest.market.tables.timed_table import to_floats
 from backtest.market.tables.times import find_stamps, to_utc
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
-CARRY = Either("bt.signals.from_frame(markets, frame, carry=True)", "--carry-weights")
+CARRY = "bt.signals.from_frame(markets, frame, carry=True)"
 
 
 def read_weights(
     signal: Weights,
     markets: PanelData,
     *,
-    where: str = "signal",
+    where: str = "",  # noqa: ARG001
     first: int = 0,
     argument: str = "signal",
 ) -> FloatArray:
@@ -55,8 +52,8 @@ def read_weights(
         tradable instruments.
     markets : PanelData
         The panel. Where an instrument is not tradable, its weight is ignored.
-    where, argument : str
-        The function and its argument, for errors.
+    argument : str
+        The name of the argument, for errors.
     first : int
         The bar from which an array may begin instead of the first one.
 
@@ -69,16 +66,15 @@ def read_weights(
     if signal is None:
         count = tradable.sum(axis=0)
         return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
-    place = Place(argument, of=where)
     if isinstance(signal, pd.DataFrame):
-        values = _read_frame(name_as_panel(signal, markets), markets, place)
+        values = _read_frame(name_as_panel(signal, markets), markets, argument)
     elif isinstance(signal, Mapping):
         aliases = find_aliases(signal, markets)
         named = {aliases.get(name, name): value for name, value in signal.items()}
-        values = _read_constants(named if len(named) == len(signal) else signal, markets, place)
+        values = _read_constants(named if len(named) == len(signal) else signal, markets, argument)
     else:
-        values = _read_array(signal, markets, place, first)
-    _check_finite(values, markets, place)
+        values = _read_array(signal, markets, argument, first)
+    _check_finite(values, markets, argument)
     return np.where(tradable & ~np.isnan(values), values, 0.0)
 
 
@@ -104,171 +100,138 @@ def weights_to_frame(weights: FloatArray, markets: PanelData) -> pd.DataFrame:
     return pd.DataFrame(weights.T, index=markets.times, columns=[*markets.names])
 
 
-def _read_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> FloatArray:
-    check_columns_of_frame(frame, markets, place)
-    stamps = read_stamps(frame.index, place)
-    kept = _find_bars(stamps, markets, place)
+def _read_frame(frame: pd.DataFrame, markets: PanelData, argument: str) -> FloatArray:
+    check_columns_of_frame(frame, markets, argument)
+    stamps = read_stamps(frame.index, argument)
+    kept = _find_bars(stamps, markets, argument)
     values = np.full((len(markets), markets.n_bars), np.nan)
-    numbers = _read_numbers(frame, place)
+    numbers = _read_numbers(frame, argument)
     for column, name in enumerate(frame.columns):
         if name in markets:
             values[markets.names.index(name), kept[kept >= 0]] = numbers[kept >= 0, column]
     return values
 
 
-def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, place: Place) -> None:
-    check_names(frame.columns, markets, place)
+def check_columns_of_frame(frame: pd.DataFrame, markets: PanelData, argument: str) -> None:
+    check_names(frame.columns, markets, argument)
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
-        raise ParameterError(
-            f"each instrument has one column, {twice!r} has several",
-            where=place,
-            cure=Phrase(
-                "keep one of them{}", Either(": frame.loc[:, ~frame.columns.duplicated()]", "")
-            ),
-        )
+        raise ParameterError(f"{argument}: each instrument has one column, {twice!r} has several")
 
 
-def check_names(names: Any, markets: PanelData, place: Place) -> None:
+def check_names(names: Any, markets: PanelData, argument: str) -> None:
     known = markets.names_of_whole
     for name in names:
         if name not in known:
             raise ParameterError(
-                f"a weight must be of an instrument of the panel, got one of {name!r}"
-                + did_you_mean(name, known),
-                where=place,
-                cure=f"name the columns as the markets are named: {', '.join(known)}",
+                f"{argument}: a weight must be of an instrument of the panel, {', '.join(known)}, "
+                f"got one of {name!r}{did_you_mean(name, known)}"
             )
 
 
-def read_stamps(index: pd.Index, place: Place) -> IntArray:
+def read_stamps(index: pd.Index, argument: str) -> IntArray:
     """Return the stamps of an index as int64 UTC ns, each once, in any order."""
     if not isinstance(index, pd.DatetimeIndex):
         raise ParameterError(
-            f"weights must be indexed by time, were by {type(index).__name__}",
-            where=place,
-            cure="give pd.DataFrame(values, index=markets.times, columns=markets.names)",
+            f"{argument} must be indexed by time, was by {type(index).__name__}; "
+            "pd.DataFrame(values, index=markets.times, columns=markets.names)"
         )
     if index.tz is None:
         raise ParameterError(
-            "the times of weights must be in UTC, have no time zone",
-            where=place,
-            cure="frame.tz_localize('UTC')",
+            f"{argument}: the times of weights must be in UTC, have no time zone; "
+            "frame.tz_localize('UTC')"
         )
     if index.has_duplicates or index.hasnans:
         raise ParameterError(
-            "weights must have one row per time, the index has duplicates or NaT",
-            where=place,
-            cure=Phrase(
-                "keep one row of each time{}",
-                Either(": frame[~frame.index.duplicated() & frame.index.notna()]", ""),
-            ),
+            f"{argument} must have one row per time, the index has duplicates or NaT; "
+            "frame[~frame.index.duplicated() & frame.index.notna()]"
         )
     return np.asarray(index.as_unit("ns").asi8)
 
 
-def _find_bars(stamps: Any, markets: PanelData, place: Place) -> Any:
+def _find_bars(stamps: Any, markets: PanelData, argument: str) -> Any:
     inside = (stamps >= markets.start) & (stamps < markets.end)
     if not inside.any():
         raise ParameterError(
-            f"weights must have a row inside the panel, have none from "
-            f"{format_time(markets.start)} to {format_time(markets.end)}",
-            where=place,
-            cure="give the weights of these markets",
+            f"{argument} must have a row inside the panel, has none from "
+            f"{format_time(markets.start)} to {format_time(markets.end)}"
         )
     bars = np.minimum(np.searchsorted(markets.time, stamps), markets.n_bars - 1)
     odd = np.flatnonzero(inside & (markets.time[bars] != stamps))
     if len(odd):
         raise ParameterError(
-            f"each row must be stamped with the open of a bar, {len(odd)} of {inside.sum()} are "
-            f"not, the first at {format_time(int(stamps[odd[0]]))}",
-            where=place,
-            cure=Phrase("stamp each row with the moment from which it is known, and use {}", CARRY),
+            f"{argument}: each row must be stamped with the open of a bar, {len(odd)} of "
+            f"{inside.sum()} are not, the first at {format_time(int(stamps[odd[0]]))}; stamp each "
+            f"with the moment from which it is known, and use {CARRY}"
         )
-    _check_density(bars[inside], place)
+    _check_density(bars[inside], argument)
     return np.where(inside, bars, -1)
 
 
-def _check_density(bars: Any, place: Place) -> None:
+def _check_density(bars: Any, argument: str) -> None:
     spanned = int(bars.max() - bars.min()) + 1
     if 2 * len(bars) < spanned:
         raise ParameterError(
-            f"weights must have a row for the bars that they span, have {len(bars):,} for "
-            f"{spanned:,}; bars without one would be flat",
-            where=place,
-            cure=Phrase(
-                "stamp each row with the moment from which it is known (for daily bars the next "
-                "midnight), and use {}",
-                CARRY,
-            ),
+            f"{argument} must have a row for the bars that it spans, has {len(bars):,} for "
+            f"{spanned:,}; bars without one would be flat: stamp each row with the moment from "
+            f"which it is known (for daily bars the next midnight), and use {CARRY}"
         )
 
 
-def _read_constants(given: Mapping[str, float], markets: PanelData, place: Place) -> FloatArray:
-    check_names(given, markets, place)
+def _read_constants(given: Mapping[str, float], markets: PanelData, argument: str) -> FloatArray:
+    check_names(given, markets, argument)
     values = np.full((len(markets), markets.n_bars), np.nan)
     for name, value in given.items():
-        number = check_number(f"the weight of {name!r}", value, where=place)
+        number = check_number(f"{argument}: the weight of {name!r}", value)
         if name in markets:
             values[markets.names.index(name)] = number
     return values
 
 
-def _read_array(given: Any, markets: PanelData, place: Place, first: int) -> FloatArray:
+def _read_array(given: Any, markets: PanelData, argument: str, first: int) -> FloatArray:
     wanted = (markets.n_bars, len(markets))
-    cure = f"give a frame by time and instrument, or an array of shape {wanted}"
     is_array = isinstance(given, np.ndarray | list | tuple)
-    values = _read_numbers(given, place) if is_array else np.empty(0)
+    values = _read_numbers(given, argument) if is_array else np.empty(0)
     values = values[:, None] if values.ndim == 1 == len(markets) else values
     if values.ndim != 2:
         is_array = np.iterable(given) and not isinstance(given, str)
         kind = f"a {type(given).__name__}" if is_array else repr_plain(given)
         raise ParameterError(
-            f"the signal of several instruments must have a value for each of them, got {kind}",
-            where=place,
-            cure=f"{cure}; for constants {{{markets.names[0]!r}: 1.0}}",
+            f"{argument} of several instruments must have a value for each of them, got {kind}; "
+            f"for constants {{{markets.names[0]!r}: 1.0}}"
         )
     if first and len(values) == markets.n_bars - first:
         values = np.concatenate([np.full((first, values.shape[1]), np.nan), values])
     if values.shape != wanted:
         raise ParameterError(
-            f"weights must have a row for each bar and a column for each instrument, {wanted}, "
-            f"got {values.shape}",
-            where=place,
-            cure=cure,
+            f"{argument} must have a row for each bar and a column for each instrument, {wanted}, "
+            f"got {values.shape}"
         )
     return values.T.copy()
 
 
-def _read_numbers(values: Any, place: Place) -> FloatArray:
+def _read_numbers(values: Any, argument: str) -> FloatArray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"weights must be numbers: {error}", where=place, cure="give for example 0.5 or -0.5"
-        ) from error
+        raise ParameterError(f"{argument}: weights must be numbers: {error}") from error
 
 
-def _check_finite(values: FloatArray, markets: PanelData, place: Place) -> None:
+def _check_finite(values: FloatArray, markets: PanelData, argument: str) -> None:
     bad = np.argwhere(np.isinf(values.T))
     if len(bad):
         bar, row = (int(each) for each in bad[0])
+        first = format_time(int(markets.time[bar]))
         raise ParameterError(
-            f"weights must be finite, {len(bad):,} of {values.size:,} are not, that of "
-            f"{markets.names[row]!r} was {values[row, bar]}",
-            where=Place(
-                place.arguments, f"first at {format_time(int(markets.time[bar]))}", of=place.of
-            ),
-            cure="give 0 or NaN for flat",
+            f"{argument} must be finite, or NaN for flat, {len(bad):,} of {values.size:,} are not, "
+            f"first that of {markets.names[row]!r} at {first}, {values[row, bar]}"
         )
 
 
 def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(
-            f"a file of weights must exist, {str(path)!r} does not",
-            where=f"searched from {Path.cwd()}",
-            cure="correct the path",
+            f"a file of weights must exist, {str(path)!r} does not; searched from {Path.cwd()}"
         )
     frame = require(read_file(path))
     stamps, column = require(find_stamps(frame, name=path.name))
@@ -277,9 +240,8 @@ def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise DataError(
-            f"each instrument must have one column, {str(doubled)!r} has {names.count(doubled)}",
-            where=path.name,
-            cure="keep one of them",
+            f"each instrument must have one column, {str(doubled)!r} has {names.count(doubled)} "
+            f"({path.name})"
         )
     values = {
         str(name): require(to_floats(frame[name], column=str(name), name=path.name))
@@ -392,7 +354,6 @@ def _check_positive(prices: dict[str, Any], markets: PanelData, weights: FloatAr
     gross = float(np.abs(weights[:, max(bar - 1, 0)]).sum())
     raise DataError(
         f"the portfolio index must stay over 0, falls to {lowest[bar]:.4g} with weights of "
-        f"{gross:.4g} in total",
-        where=f"{markets!r}, bar {bar}, {format_time(int(markets.time[bar]))} UTC",
-        cure="give smaller weights: the leverage belongs to the policies, the signal to 1 in total",
+        f"{gross:.4g} in total in bar {bar}, {format_time(int(markets.time[bar]))} UTC; leverage "
+        "belongs to the policies, the weights to 1 in total"
     )

@@ -64,16 +64,13 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
 def describe_missing(name: str, columns: pd.Index, where: str) -> Defect:
     others = [str(each) for each in columns]
     return Defect(
-        f"a chain needs a column {name!r}",
-        f"got {', '.join(others[:8])}{did_you_mean(name, others)}",
-        where,
-        f"name the columns {', '.join(REQUIRED)}",
+        f"a chain needs a column {name!r}, got {', '.join(others[:8])}{did_you_mean(name, others)} "
+        f"({where})"
     )
 
 
 def check_rows(frame: pd.DataFrame, where: str) -> Sequence[Defect]:
-    empty = Defect("a chain needs at least one row", "got none", where, "give another file")
-    return [] if len(frame) else [empty]
+    return [] if len(frame) else [Defect(f"a chain needs at least one row, got none ({where})")]
 
 
 def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], list[Defect]]:
@@ -101,7 +98,7 @@ def read_kinds(values: pd.Series, where: str) -> np.ndarray | Defect:
     if kinds.isna().any():
         first = values[kinds.isna()].iloc[0]
         found = f"got {first!r} in {int(kinds.isna().sum())} of {len(values)} rows"
-        return Defect("kind must be call or put", found, where, "write call or put")
+        return Defect(f"kind must be call or put, {found} ({where})")
     return kinds.to_numpy(dtype=str)
 
 
@@ -116,11 +113,9 @@ def find_impossible(table: pd.DataFrame, where: str) -> list[Defect]:
     }
     return [
         Defect(
-            rule,
-            f"got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in {int(bad.sum())} of "
-            f"{len(table)} rows",
-            f"{where}, row {int(np.flatnonzero(bad)[0]) + 1}",
-            "repair those rows from the source, or remove them",
+            f"{rule}, got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in "
+            f"{int(bad.sum())} of {len(table)} rows "
+            f"({where}, row {int(np.flatnonzero(bad)[0]) + 1})"
         )
         for rule, bad in rules.items()
         if bad.any()

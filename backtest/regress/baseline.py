@@ -132,14 +132,19 @@ def take_baseline(
         facts=facts,
         host=describe_host(),
         metrics=metrics,
-        bands=choose_bands(metrics, tolerance or {}, {}),
+        bands=choose_bands(metrics, tolerance or {}, {}, where="tolerance"),
         trace=take_trace(account),
     )
 
 
-def check_mode(mode: str) -> str:
+def check_mode(mode: str, where: str = "mode") -> str:
     if mode not in MODES:
-        raise ParameterError(f"mode must be {', '.join(MODES)}, got {mode!r}")
+        raise ParameterError(
+            f"a mode must be {', '.join(MODES)}, got {mode!r}",
+            where=where,
+            cure="choose 'exact' for the same bytes, 'tolerance' for bands of measures, "
+            "'statistical' for noise",
+        )
     return mode
 
 
@@ -150,7 +155,11 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
     """
     given = reason.strip()
     if not given:
-        raise ParameterError("rewriting a baseline needs a reason, got none")
+        raise ParameterError(
+            "rewriting a baseline needs a reason, got none",
+            where="reason",
+            cure="give the reason: --reason 'funding was charged twice'",
+        )
     entry = {
         "reason": given,
         "changed": [str(each) for each in list_changes(old.facts, new.facts)],

@@ -1,35 +1,15 @@
-"""What is wrong is answered at the command line in flags, in Python in Python."""
+"""Errors about files name the line, at the command line as in Python."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 import backtest as bt
 from tests.commands import call
+from tests.refusals import check_refused
 
 DAYS = bt.Market.sample(bars=72).bars().to_csv(index_label="time")
-
-
-def test_the_cure_of_a_span_can_be_typed(capsys, folder: Path):
-    lines = DAYS.splitlines()
-    (folder / "bars.csv").write_text("\n".join([*lines[:20], *lines[22:]]))
-    words = ("run", "--data", "bars.csv", "--no-compile", "--no-save", "--instrument", "BTCUSDT")
-    code, _, err = call(capsys, *words)
-    assert code == 2
-    span = re.search(r"--from \S+ --to [^\s;]+", err)
-    assert span is not None, err
-    code, out, err = call(capsys, *words, *span[0].split())
-    assert (code, err) == (0, "")
-    assert "51 bars of 1h" in out
-
-
-def test_python_is_told_in_python(folder: Path):
-    (folder / "bars.csv").write_text(DAYS.replace("+00:00", ""))
-    with pytest.raises(bt.DataError) as refused:
-        bt.Market.load("bars.csv")
-    assert "timezone='UTC'" in refused.value.cure
 
 
 def cell(line: int, column: int, text: str, table: str = DAYS) -> str:
@@ -52,9 +32,7 @@ def cell(line: int, column: int, text: str, table: str = DAYS) -> str:
         "an empty line above"])  # fmt: skip
 def test_the_line_of_the_file_is_named_where_it_is_known(folder: Path, text, where):
     (folder / "bars.csv").write_bytes(text.encode())
-    with pytest.raises(bt.DataError) as refused:
-        bt.Market.load("bars.csv")
-    assert refused.value.where == where
+    check_refused(lambda: bt.Market.load("bars.csv"), f"({where})", bt.DataError)
 
 
 def test_decimal_commas_are_recognised_and_read_when_that_is_said(capsys, folder: Path):
@@ -62,7 +40,7 @@ def test_decimal_commas_are_recognised_and_read_when_that_is_said(capsys, folder
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x")
     assert code == 2
     assert "got '30000,0' in 72 of 72 cells" in err
-    assert "for decimal commas: --decimal ," in err
+    assert "decimal=','" in err
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
@@ -72,11 +50,11 @@ def test_decimal_commas_are_recognised_and_read_when_that_is_said(capsys, folder
         bt.import_market("eu.csv", decimal="x")
 
 
-def test_an_inspection_speaks_in_flags_on_screen_and_as_json(capsys, folder: Path):
+def test_an_inspection_lists_what_is_refused_on_screen_and_as_json(capsys, folder: Path):
     (folder / "bars.csv").write_text(DAYS.replace("+00:00", ""))
     out = call(capsys, "data", "inspect", "bars.csv")[1]
-    assert "give --timezone UTC" in out
-    assert "the loader asks for --timezone" in out
+    assert "stamps must have a time zone" in out
+    assert "the loader asks for timezone" in out
     found = json.loads(call(capsys, "data", "inspect", "bars.csv", "--json")[1])
-    assert "--timezone UTC" in found["defects"][0]["cure"]
+    assert "timezone='UTC'" in found["defects"][0]
     assert found["bars"]["unread"] == []

@@ -67,9 +67,9 @@ def test_repairs_are_named_recorded_and_printed(capsys, folder: Path):
 @pytest.mark.parametrize(("arguments", "fragments"), [
     (["absent.csv", "--out", "x"], ["a path must exist", "did you mean"]),
     (["bars.csv", "--out", "full"], ["a market is saved to a new or empty folder"]),
-    (["bars.csv", "--out", "x", "--repair", "srt"], ["did you mean 'sort'", "among sort"]),
+    (["bars.csv", "--out", "x", "--repair", "srt"], ["did you mean 'sort'", "there are sort"]),
     (["bars.csv", "--out", "x", "--resample", "5m"], ["bars must become a multiple of 1h"]),
-    (["bars.csv", "--out", "x", "--from", "2022"], ["a span must lie inside the bars"]),
+    (["bars.csv", "--out", "x", "--from", "2022"], ["between must lie inside the bars"]),
     (["bars.csv", "--out", "x", "--interval", "5m"], ["bars must open 5m apart"]),
 ])  # fmt: skip
 def test_a_mistake_is_refused_with_its_cure_and_nothing_is_written(

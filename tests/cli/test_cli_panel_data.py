@@ -109,7 +109,7 @@ def test_instruments_of_one_folder_are_chosen_by_name(capsys, folder: Path):
     assert list(json.loads(out)["markets"]) == ["C", "A"]
     code, _, err = call(capsys, "data", "inspect", "data", "--instrument", "A", "--instrument", "X")
     assert code == 2
-    assert "an instrument must be among the data, got 'X'" in err
+    assert "instruments must be among the data, got 'X'" in err
 
 
 def test_pairs_of_a_folder_are_inspected_together(folder: Path):

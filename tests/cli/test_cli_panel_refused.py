@@ -21,7 +21,7 @@ BAD = {
     "sample and folder": (lambda: build(data=["sample:1", "data/X"]), "got sample:1, data/X"),
     "no weights": (lambda: build(data=FOLDERS, weights="w.csv"), "a file of weights must exist"),
     "unknown column": (lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTC\n{ROW},1\n")),
-        "of an instrument of the panel, got one of 'BTC'"),
+        "got one of 'BTC'"),
     "infinite": (lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT\n{ROW},inf\n")),
         "must be finite"),
     "elsewhere": (

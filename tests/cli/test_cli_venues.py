@@ -77,7 +77,7 @@ def test_every_preset_can_be_shown(capsys, name):
 @pytest.mark.parametrize(("words", "parts"), [
     (["x:Y"], ["known preset, got 'x'", "choose"]),
     (["show", "binance-usdm:BTCUSD"], ["'BTCUSD'; did you mean 'BTCUSDT'?"]),
-    (["show", BTC, "--at", "maybe"], ["a time must be readable", "'maybe'", "--at"]),
+    (["show", BTC, "--at", "maybe"], ["must be a time", "'maybe'", "--at"]),
     (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", "okx:BTC"],
      ["symbol must be one that okx has a table for, got 'BTC'", "--like"]),
 ])  # fmt: skip

@@ -1,7 +1,6 @@
 """Frames without a defect, and ways to spoil them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -32,17 +31,6 @@ def good() -> Frames:
 def load(frames: Frames, **arguments: object) -> Market:
     bars = frames.pop("bars")
     return Market.from_frames(bars, **frames, **arguments)
-
-
-class Case(NamedTuple):
-    """How the good frames are spoilt, and what the message must then say."""
-
-    name: str
-    spoil: Callable[[Frames], object]
-    rule: str
-    value: str
-    place: str
-    cure: str
 
 
 def cell(frame: str, column: str, row: int, value: object) -> Callable[[Frames], None]:

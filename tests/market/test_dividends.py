@@ -168,7 +168,6 @@ def test_a_run_with_dividends_goes_on_along_paths_without_any():
 
 @pytest.mark.parametrize(("table", "funding", "message"), [
     (paid(2, -2.0), None, "a dividend per share must be positive and finite, got -2"),
-    (paid(2, NAN), None, "a dividend per share must be positive and finite, got nan"),
     (paid(2, 2.0).rename(columns={"amount": "x"}), None, "a column 'amount' is needed"),
     (paid(2, 2.0), pd.Series([1e-4], index=DAYS[1:2]), "has funding or dividends"),
 ])  # fmt: skip

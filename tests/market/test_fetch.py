@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import HOUR
 from backtest.cli import main
 from backtest.cli.progress import Meter
@@ -16,6 +15,7 @@ from backtest.market.fetch.target_folder import merge_rows
 from backtest.market.tables.timed_table import TimedTable
 from tests.commands import override
 from tests.market.fetches import NOW, at, call, content, fetch
+from tests.refusals import check_refused
 from tests.replay import HEADER, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -101,14 +101,6 @@ def test_stamps_may_go_from_milliseconds_to_microseconds_between_months(tmp_path
     assert content(tmp_path / "after")["bars.parquet"] == calm["bars.parquet"]
 
 
-def test_stamps_in_two_units_within_one_file_are_refused(tmp_path, server):
-    text = server.text("bars", "2024-02").decode().splitlines()
-    text[5] = text[5].replace(",", "000,", 1)
-    server.put("bars", "2024-02", "\n".join(text).encode())
-    with pytest.raises(DataError, match="one unit"):
-        fetch(tmp_path / "btc", server)
-
-
 @pytest.mark.parametrize("change", ["none", "order", "spelling"])
 def test_a_header_may_be_absent_or_in_another_order(tmp_path, server, calm, change):
     text = server.text("bars", "2024-02", header=change != "none")
@@ -122,17 +114,18 @@ def test_a_header_may_be_absent_or_in_another_order(tmp_path, server, calm, chan
     assert content(tmp_path / "after")["bars.parquet"] == calm["bars.parquet"]
 
 
-def test_a_header_with_other_names_is_refused_with_both(tmp_path, server):
-    server.put("bars", "2024-02", server.text("bars", "2024-02").replace(b",close,", b",last,", 1))
-    with pytest.raises(DataError, match="a column 'close' is needed"):
-        fetch(tmp_path / "btc", server)
-
-
-def test_an_empty_month_is_a_gap_with_its_name(tmp_path, server):
-    for text in (b"", HEADER.encode() + b"\n"):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, server):
+    whole = server.text("bars", "2024-02")
+    lines = whole.decode().splitlines()
+    lines[5] = lines[5].replace(",", "000,", 1)
+    for text, words in (
+        (b"", "696 bars from 2024-02-01 to 2024-03-01"),
+        (HEADER.encode() + b"\n", "696 bars from 2024-02-01 to 2024-03-01"),
+        (whole.replace(b",close,", b",last,", 1), "a column 'close' is needed"),
+        ("\n".join(lines).encode(), "epochs must all be in one unit"),
+    ):
         server.put("bars", "2024-02", text)
-        with pytest.raises(DataError, match="696 bars from 2024-02-01 to 2024-03-01"):
-            fetch(tmp_path / "btc", server)
+        check_refused(lambda: fetch(tmp_path / "btc", server), words)
 
 
 # the command
@@ -167,7 +160,7 @@ def test_the_command_takes_the_address_from_the_environment(
     code, _, err = call(capsys, *flags)
     assert code == 2
     assert "24 mark bars from 2024-02-02 to 2024-02-03" in err
-    assert "--from 2024-01-06 --to 2024-02-02" in err
+    assert "2024-01-06" in err
     code, out, _ = call(capsys, *flags, "--accept-gaps")
     assert code == 0
     assert "3 gaps, accepted and not filled" in out
@@ -175,10 +168,10 @@ def test_the_command_takes_the_address_from_the_environment(
 
 @pytest.mark.parametrize(("change", "said"), [
     (("--from", "2024-01-01T05:00"), "start must be a midnight"),
-    (("--to", "2023-12-01"), "must end after it starts"),
+    (("--to", "2023-12-01"), "end must be after the start"),
     (("--to", "2199-01-01"), "stored when it is over"),
-    (("--interval", "7m"), "must divide a day"),
-    (("--base-url", "ftp://x"), "must begin with http"),
+    (("--interval", "7m"), "interval must divide a day"),
+    (("--base-url", "ftp://x"), "base_url must begin with http"),
 ])  # fmt: skip
 def test_the_command_refuses_what_cannot_be(tmp_path, capsys, change, said):
     flags = ["--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h"]
@@ -193,7 +186,7 @@ def test_the_command_refuses_what_cannot_be(tmp_path, capsys, change, said):
 def test_a_symbol_is_never_a_path(tmp_path, capsys, symbol):
     code, _, err = call(capsys, symbol, "--from", "2024-01-01", "--out", tmp_path / "x")
     assert code == 2
-    assert "a symbol of the archive has capital letters" in err
+    assert "symbol must have capital letters" in err
 
 
 # small rules
@@ -218,8 +211,7 @@ def test_the_meter_waits_for_the_venue_not_for_a_compiler():
 
 
 def test_only_so_many_months_at_once(tmp_path, server):
-    with pytest.raises(ParameterError, match="parallel"):
-        fetch(tmp_path / "btc", server, parallel=0)
+    check_refused(lambda: fetch(tmp_path / "btc", server, parallel=0), "parallel must be")
 
 
 def test_joining_keeps_the_rows_of_any_split(tmp_path):

@@ -17,6 +17,7 @@ from backtest.base.errors import DataError
 from backtest.market.fetch import read_request, target_folder
 from backtest.market.fetch.target_folder import list_stored, read_stored
 from tests.market.fetches import NOW, content, fetch
+from tests.refusals import check_refused
 from tests.replay import Replay
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -28,15 +29,13 @@ def asked_for(server: Replay, ending: str = ".zip") -> int:
 
 
 def test_a_kind_with_holes_can_be_left_out_where_bars_have_none(tmp_path, torn):
-    with pytest.raises(DataError) as caught:
-        fetch(tmp_path / "btc", torn, "2024-02-01")
-    assert "--without mark --without funding" in caught.value.cure
+    words = "without=['mark', 'funding']"
+    check_refused(lambda: fetch(tmp_path / "btc", torn, "2024-02-01"), words)
 
 
 def test_the_nearest_span_ends_with_the_last_day_that_is_whole(tmp_path, server):
-    with pytest.raises(DataError, match="12 settlements from 2024-03-01 to 2024-03-05") as caught:
-        fetch(tmp_path / "btc", server, end="2024-03-05")
-    assert "--from 2024-01-01 --to 2024-03-01" in caught.value.cure
+    words = "start='2024-01-01' and end='2024-03-01'"
+    check_refused(lambda: fetch(tmp_path / "btc", server, end="2024-03-05"), words)
 
 
 @pytest.mark.slow
@@ -85,14 +84,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
     assert content(tmp_path / "mine") == before
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "bars.csv").write_text("time,open\n")
-    with pytest.raises(DataError, match=r"folder of its own, this one holds bars\.csv"):
-        fetch(tmp_path / "text", server)
+    check_refused(lambda: fetch(tmp_path / "text", server), "this one holds bars.csv")
     assert [each.name for each in (tmp_path / "text").iterdir()] == ["bars.csv"]
     fetch(tmp_path / "btc", server)
-    with pytest.raises(DataError, match="this one holds symbol BTCUSDT, not symbol ETHUSDT"):
-        fetch(tmp_path / "btc", server, symbol="ETHUSDT")
-    with pytest.raises(DataError, match="this one holds interval 1h, not interval 8h"):
-        fetch(tmp_path / "btc", server, interval="8h")
+    for how, words in (
+        ({"symbol": "ETHUSDT"}, "this one holds symbol BTCUSDT, not symbol ETHUSDT"),
+        ({"interval": "8h"}, "this one holds interval 1h, not interval 8h"),
+    ):
+        check_refused(lambda how=how: fetch(tmp_path / "btc", server, **how), words)
     assert not (tmp_path / "btc" / ".partial").exists()
 
 
@@ -111,13 +110,8 @@ def test_files_that_somebody_changed_are_not_replaced(tmp_path, server):
     with pytest.raises(DataError, match="files of the fetch were changed"):
         fetch(tmp_path / "btc", server)
     assert (tmp_path / "btc" / "bars.parquet").read_bytes() == b"mine"
-
-
-def test_notes_of_another_format_are_refused(tmp_path, server):
-    fetch(tmp_path / "btc", server, "2024-01-01", "2024-02-01")
     (tmp_path / "btc" / "fetch.json").write_text('{"format": 2}')
-    with pytest.raises(DataError, match=r"format of fetch\.json must be 1"):
-        fetch(tmp_path / "btc", server)
+    check_refused(lambda: fetch(tmp_path / "btc", server), "format of fetch.json must be 1")
 
 
 def test_a_second_process_is_told_which_one_is_at_work(tmp_path, server):
@@ -131,8 +125,7 @@ def test_a_second_process_is_told_which_one_is_at_work(tmp_path, server):
 
 def test_a_folder_that_cannot_be_written_is_said_so(tmp_path, server):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write to the folder of the fetch"):
-        fetch(tmp_path / "file" / "btc", server)
+    check_refused(lambda: fetch(tmp_path / "file" / "btc", server), "cannot write to the folder")
 
 
 @pytest.mark.slow

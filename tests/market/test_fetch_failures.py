@@ -13,6 +13,7 @@ from backtest.market.fetch import RetryPolicy
 from backtest.market.fetch.download import Canceled, Retrier, TransientFailure, find_unreachable
 from tests.fast_cases import every_nth
 from tests.market.fetches import QUICK, call, content, fetch
+from tests.refusals import check_refused
 from tests.replay import Replay
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -47,7 +48,7 @@ def test_a_failure_that_stays_is_told_and_what_has_arrived_is_kept(
     server.faults[path] = [fault] * 99
     with pytest.raises(DataError, match=f"the download failed 4 times.*{said}") as caught:
         fetch(tmp_path / "btc", server, parallel=1)
-    assert "2024-02" in caught.value.where
+    assert "2024-02" in str(caught.value)
     assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}
     server.faults.clear()
     server.asked.clear()
@@ -81,12 +82,6 @@ def test_retry_after_is_honoured_by_all_threads():
     assert waited[-1] == 5.0
 
 
-def test_a_venue_that_asks_for_an_hour_is_left_alone(tmp_path, server):
-    server.faults[server.path("bars", "2024-01")] = ["429:3600"]
-    with pytest.raises(DataError, match="a wait of 3600 s"):
-        fetch(tmp_path / "btc", server)
-
-
 def test_waits_grow_differ_and_repeat():
     policy = RetryPolicy(first=1.0, longest=10.0, seed=1)
     waits = [policy.delay("x", attempt) for attempt in range(6)]
@@ -110,9 +105,7 @@ def test_an_error_of_one_thread_wakes_those_that_wait():
 
 def test_a_refusal_is_not_asked_again(tmp_path, server):
     server.faults[server.path("bars", "2024-01")] = ["403"] * 9
-    with pytest.raises(DataError, match="got 403") as caught:
-        fetch(tmp_path / "btc", server, parallel=1)
-    assert "--base-url" in caught.value.cure
+    check_refused(lambda: fetch(tmp_path / "btc", server, parallel=1), "got 403")
     assert server.asked[server.path("bars", "2024-01")] == 1
 
 
@@ -191,7 +184,6 @@ def test_the_command_tells_what_it_waits_for_and_gives_up_with_code_two(tmp_path
     assert (code, out) == (2, "")
     assert err.count("asking again in") == 1
     assert err.count("error: cannot reach the server") == 1
-    assert "--base-url" in err
 
 
 def test_the_meter_shows_trouble_until_there_is_progress():
@@ -204,8 +196,9 @@ def test_the_meter_shows_trouble_until_there_is_progress():
     assert meter.note == ""
 
 
-def test_a_body_without_end_is_cut_off(tmp_path, server, monkeypatch):
+def test_a_body_or_a_wait_without_end_is_cut_off(tmp_path, server, monkeypatch):
     monkeypatch.setattr("backtest.market.fetch.binance_archive.LARGEST_ZIP", 100_000)
     server.faults[server.path("bars", "2024-01")] = ["huge:200000"]
-    with pytest.raises(DataError, match="at most 100,000 bytes"):
-        fetch(tmp_path / "btc", server)
+    check_refused(lambda: fetch(tmp_path / "btc", server), "at most 100,000 bytes")
+    server.faults[server.path("bars", "2024-01")] = ["429:3600"]
+    check_refused(lambda: fetch(tmp_path / "btc", server), "a wait of 3600 s")

@@ -11,6 +11,7 @@ from backtest.base.errors import DataError
 from backtest.market.fetch.binance_archive import read_rows, unpack
 from backtest.market.read.packed_files import Content
 from tests.market.fetches import content, fetch
+from tests.refusals import check_refused
 from tests.replay import HEADER, epoch, kline_text, klines
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -28,8 +29,7 @@ def test_a_file_without_its_own_checksum_is_refused(tmp_path, server, checksum, 
         del server.files[path]
     else:
         server.files[path] = checksum
-    with pytest.raises(DataError, match=said):
-        fetch(tmp_path / "btc", server)
+    check_refused(lambda: fetch(tmp_path / "btc", server), said, DataError)
 
 
 # zip files
@@ -43,8 +43,21 @@ def zip_of(**members: bytes) -> bytes:
     return stream.getvalue()
 
 
+def patched(archive: bytes, form: str, place: int, value: int) -> bytes:
+    """Return a zip file with another value in the entry of its directory."""
+    content = bytearray(archive)
+    struct.pack_into(form, content, content.rfind(b"PK\x01\x02") + place, value)
+    return bytes(content)
+
+
+TEXT = zip_of(**{"a.csv": b"x,y,z\n" * 50})
+
+
 @pytest.mark.parametrize(("content", "said"), [
     (zip_of(**{"a.csv": b"1", "b.csv": b"2"}), "found 2: a.csv, b.csv"),
+    (patched(TEXT, "<H", 8, 1), "needs a password"),
+    (patched(zip_of(**{"a.csv": bytes(100_000)}), "<I", 24, 10), "whole"),
+    (TEXT[:40] + bytes([TEXT[40] ^ 0xFF]) + TEXT[41:], "must be whole and readable"),
     (zip_of(**{"../../a.csv": b"1"}), "'../../a.csv' leads out of its folder"),
     (zip_of(**{"/etc/passwd": b"1"}), "'/etc/passwd' leads out of its folder"),
     (zip_of(**{"b.csv": b"1"}), "must hold a.csv, holds 'b.csv'"),
@@ -60,27 +73,6 @@ def test_a_zip_file_of_anything_but_its_one_member_is_refused(content, said, mon
     monkeypatch.setattr("backtest.market.fetch.binance_archive.LARGEST_TEXT", 1000)
     with pytest.raises(DataError, match=said):
         unpack(content, "a.zip", "test")
-
-
-def test_an_encrypted_or_damaged_member_is_refused():
-    content = bytearray(zip_of(**{"a.csv": b"x,y,z\n" * 50}))
-    place = content.rfind(b"PK\x01\x02")
-    locked = bytearray(content)
-    struct.pack_into("<H", locked, place + 8, 1)
-    with pytest.raises(DataError, match="needs a password"):
-        unpack(bytes(locked), "a.zip", "test")
-    content[40] ^= 0xFF
-    with pytest.raises(DataError, match="must be whole and readable"):
-        unpack(bytes(content), "a.zip", "test")
-
-
-def test_a_member_that_lies_about_its_size_is_cut_off(monkeypatch):
-    monkeypatch.setattr("backtest.market.fetch.binance_archive.LARGEST_TEXT", 1000)
-    content = bytearray(zip_of(**{"a.csv": bytes(100_000)}))
-    place = content.rfind(b"PK\x01\x02")
-    struct.pack_into("<I", content, place + 24, 10)
-    with pytest.raises(DataError, match="whole"):
-        unpack(bytes(content), "a.zip", "test")
 
 
 @pytest.mark.slow
@@ -108,19 +100,24 @@ def test_a_row_that_cannot_be_read_is_refused(line, said):
         read_rows(Content("a.csv", f"{HEADER}\n{line}\n".encode()), "bars", "test")
 
 
+FEBRUARY = klines(epoch("2024-02-01"), epoch("2024-03-01"), 3_600_000)
+LOW = FEBRUARY.copy()
+LOW[7, 2] = 1.0
+
+
 @pytest.mark.parametrize(("rows", "said"), [
     (klines(epoch("2024-01-31"), epoch("2024-02-03"), 3_600_000), "2024-01-31 in 24 of 72"),
     (klines(epoch("2024-02-01") + 60_000, epoch("2024-02-02"), 3_600_000), "2024-02-01 00:01"),
+    (LOW, "high must be at least open and close"),
 ])  # fmt: skip
-def test_rows_of_another_month_or_off_the_grid_are_refused(tmp_path, server, rows, said):
+def test_rows_that_cannot_be_are_refused_and_nothing_is_stored(tmp_path, server, rows, said):
     server.put("bars", "2024-02", kline_text(rows, server.length))
-    with pytest.raises(DataError, match=said):
-        fetch(tmp_path / "btc", server)
+    check_refused(lambda: fetch(tmp_path / "btc", server), said, DataError)
+    assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}
 
 
 def test_rows_that_are_there_twice_count_once_and_may_not_differ(tmp_path, server, calm):
-    rows = klines(epoch("2024-02-01"), epoch("2024-03-01"), server.length)
-    twice = np.concatenate([rows[:50], rows[20:], rows[-9:]])
+    twice = np.concatenate([FEBRUARY[:50], FEBRUARY[20:], FEBRUARY[-9:]])
     server.put("bars", "2024-02", kline_text(twice, server.length))
     fetch(tmp_path / "twice", server)
     assert content(tmp_path / "twice")["bars.parquet"] == calm["bars.parquet"]
@@ -128,12 +125,3 @@ def test_rows_that_are_there_twice_count_once_and_may_not_differ(tmp_path, serve
     server.put("bars", "2024-02", kline_text(twice, server.length))
     with pytest.raises(DataError, match=r"one close, 2024-02-02 06:00 UTC has 3\d+\.\d+ and 3"):
         fetch(tmp_path / "torn", server)
-
-
-def test_bars_that_cannot_be_are_refused_and_nothing_is_stored(tmp_path, server):
-    rows = klines(epoch("2024-02-01"), epoch("2024-03-01"), server.length)
-    rows[7, 2] = 1.0
-    server.put("bars", "2024-02", kline_text(rows, server.length))
-    with pytest.raises(DataError, match="high must be at least open and close"):
-        fetch(tmp_path / "btc", server)
-    assert {path.name for path in (tmp_path / "btc").iterdir()} == {".partial"}

@@ -213,9 +213,8 @@ def test_predictions_are_part_of_the_content_and_nothing_is_where_there_are_none
 @pytest.mark.parametrize("value", [np.inf, 0.5])
 def test_a_prediction_that_is_no_rate_is_refused(value: float):
     funding = settled([0, 8, 16], 1e-4, predicted=[1e-4, value, np.nan])
-    with pytest.raises(bt.DataError, match="predicted rates must lie within") as refused:
+    with pytest.raises(bt.DataError, match=r"predicted rates must lie within.* 2024-01-01 08:00"):
         bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-    assert "2024-01-01 08:00" in refused.value.where
 
 
 def test_a_run_that_goes_on_later_sees_the_same_predictions():

@@ -65,10 +65,9 @@ def test_one_can_be_asked_for_by_its_interval(tmp_path):
     assert repr(market) == f"Market.load({str(tmp_path)!r}, funding_interval='8h')"
     with pytest.raises(DataError, match="funding must cover the bars"):
         Market.load(tmp_path, funding_interval="1h")
-    with pytest.raises(DataError, match="got '4h', found 1h, 8h") as refused:
+    with pytest.raises(DataError, match="got '4h', found 1h, 8h"):
         Market.load(tmp_path, funding_interval="4h")
-    assert "leave it out" in refused.value.cure
-    with pytest.raises(ParameterError, match="a duration is"):
+    with pytest.raises(ParameterError, match="funding_interval must be a duration"):
         Market.load(tmp_path, funding_interval="often")
 
 
@@ -80,9 +79,8 @@ def test_an_interval_is_not_passed_over_where_files_have_none(tmp_path):
 
 def test_files_that_disagree_are_refused_until_one_is_chosen(tmp_path):
     write(tmp_path, rate=0.0123)
-    with pytest.raises(DataError, match="files of funding must agree, 1 of 8 settlements") as bad:
+    with pytest.raises(DataError, match="files of funding must agree, 1 of 8 settlements"):
         Market.load(tmp_path)
-    assert "funding_interval='8h'" in bad.value.cure
     assert Market.load(tmp_path, funding_interval="8h").funding_rate.max() < 0.01
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
 from tests.market.small_markets import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
 from tests.peeks import MARKET
+from tests.refusals import check_refused
 
 
 def test_a_prefix_holds_nothing_stamped_at_or_after_its_end():
@@ -27,12 +26,6 @@ def test_a_prefix_holds_nothing_stamped_at_or_after_its_end():
         assert part.funding_time.size == 1 + (n - 1) // 8
     jittered = dataclasses.replace(SAMPLE, funding_time=SAMPLE.funding_time - 2_000_000)
     assert jittered.prefix(8).funding_time.size == 2  # stamped 2 ms before the close of bar 8
-
-
-@pytest.mark.parametrize("n", [0, -1, 481, 2.5, "3"])
-def test_a_prefix_of_no_length_is_refused(n):
-    with pytest.raises(ParameterError, match="n must be"):
-        SAMPLE.prefix(n)
 
 
 def test_between_takes_the_opens_from_start_to_before_end():
@@ -55,19 +48,6 @@ def test_between_keeps_an_event_stamped_just_before_its_first_open_and_drops_the
         own = pd.Timestamp("2023-01-02").value + jitter
         following = [pd.Timestamp("2023-01-02 08:00").value - 5_000_000] * (milliseconds < 0)
         assert part.funding_time.tolist() == [own, *following]
-
-
-@pytest.mark.parametrize(("start", "end"), [
-    ("2022-12-31", None),
-    (None, "2023-01-21 00:01"),
-    ("2023-01-05", "2023-01-05"),
-    ("2023-01-05", "2023-01-04"),
-    ("2023-01-05 00:10", "2023-01-05 00:50"),
-])  # fmt: skip
-def test_between_refuses_what_is_outside_or_empty(start, end):
-    with pytest.raises(ParameterError, match="a span must lie inside the market") as refused:
-        SAMPLE.between(start, end)
-    assert refused.value.cure == "choose times from 2023-01-01 to 2023-01-21"
 
 
 @settings(max_examples=60)
@@ -155,23 +135,6 @@ def test_resampling_in_two_steps_is_resampling_in_one(steps):
     assert two.volume == pytest.approx(one.volume, rel=1e-12)
 
 
-@pytest.mark.parametrize(("interval", "rule"), [
-    ("30m", "bars must become a multiple of 1h, got 30m"),
-    ("90m", "bars must become a multiple of 1h, got 90m"),
-    ("30d", "at least one whole group of 720 bars is needed"),
-    ("daily", "a duration is a positive whole number"),
-])  # fmt: skip
-def test_resampling_refuses_what_is_no_multiple_or_too_long(interval, rule):
-    with pytest.raises(ParameterError, match=rule):
-        SAMPLE.resample(interval)
-
-
-def test_resampling_refuses_bars_off_the_grid():
-    shifted = four_bars().shift(30, freq="min")
-    with pytest.raises(ParameterError, match="bars must open on multiples of 1h in UTC"):
-        Market.from_frames(shifted).resample("2h")
-
-
 @pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 9), (3, 20), (100, 101), (7, 3000)])
 def test_a_slice_is_the_rows_and_the_funding_before_its_end(first: int, stop: int):
     part = MARKET.slice(first, stop)
@@ -185,7 +148,24 @@ def test_a_slice_is_the_rows_and_the_funding_before_its_end(first: int, stop: in
         assert part == MARKET.prefix(stop)
 
 
-@pytest.mark.parametrize(("first", "stop"), [(-1, 3), (3, 3), (0, 3001), (1.5, 3)])
-def test_a_slice_lies_inside_the_market(first: Any, stop: Any):
-    with pytest.raises(bt.ParameterError, match=r"first|stop"):
-        MARKET.slice(first, stop)
+OFF = Market.from_frames(four_bars().shift(30, freq="min"))
+SPAN = "a span must lie inside the market, 2023-01-01 to 2023-01-21, and hold a bar, got "
+
+
+@pytest.mark.parametrize(("cut", "words"), [
+    (lambda: SAMPLE.prefix(0), "n must be 1 to 480"),
+    (lambda: SAMPLE.prefix(2.5), "n must be"),
+    (lambda: MARKET.slice(-1, 3), "first must be"),
+    (lambda: MARKET.slice(3, 3), "stop must be"),
+    (lambda: MARKET.slice(1.5, 3), "first must be"),
+    (lambda: SAMPLE.between("2022-12-31"), f"{SPAN}2022-12-31 to 2023-01-21"),
+    (lambda: SAMPLE.between(None, "2023-01-21 00:01"), SPAN),
+    (lambda: SAMPLE.between("2023-01-05", "2023-01-04"), SPAN),
+    (lambda: SAMPLE.between("2023-01-05 00:10", "2023-01-05 00:50"), SPAN),
+    (lambda: SAMPLE.resample("90m"), "bars must become a multiple of 1h, got 90m"),
+    (lambda: SAMPLE.resample("30d"), "at least one whole group of 720 bars is needed"),
+    (lambda: SAMPLE.resample("daily"), "interval must be a duration"),
+    (lambda: OFF.resample("2h"), "bars must open on multiples of 1h in UTC"),
+])  # fmt: skip
+def test_a_cut_that_cannot_be_made_is_refused(cut, words):
+    check_refused(cut, words, ParameterError)

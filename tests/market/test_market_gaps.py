@@ -17,9 +17,8 @@ def weekdays() -> pd.DataFrame:
 
 
 def test_session_bars_may_be_further_apart_than_their_length():
-    with pytest.raises(DataError, match="2 missing in 1 gap") as refused:
+    with pytest.raises(DataError, match=r"2 missing in 1 gap.*sessions=True"):
         Market.from_frames(weekdays())
-    assert "sessions=True" in refused.value.cure
     market = Market.from_frames(weekdays(), sessions=True)
     assert market.sessions
     assert market.interval == DAY
@@ -55,9 +54,8 @@ def test_missing_mark_bars_take_last_prices_when_asked_and_the_market_says_how_m
 
 
 def test_a_mark_that_matches_no_bar_is_not_filled():
-    with pytest.raises(DataError, match="4 of 4 bars lie outside them") as refused:
+    with pytest.raises(DataError, match=r"4 of 4 bars lie outside them.*leave mark out"):
         Market.from_frames(four_bars(), mark=four_bars().shift(9, freq="D"), mark_gaps="last")
-    assert "leave mark out" in refused.value.cure
 
 
 def test_missing_settlements_are_accepted_when_asked_and_the_market_says_how_many():

@@ -185,7 +185,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_panels_are_refused_with_a_cure(case):
+def test_bad_panels_are_refused(case):
     check_refused(*BAD[case])
 
 

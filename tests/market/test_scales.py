@@ -16,6 +16,7 @@ from backtest.market.tables.scale_checks import (
     compare_prices,
     measure_rates,
 )
+from tests.refusals import check_refused
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 SAMPLE = Market.sample(bars=600)
@@ -32,20 +33,31 @@ def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = 
     return Market.from_frames(market.bars(), mark=marks * factor, funding=funding)
 
 
-@pytest.mark.parametrize("factor", [2.0, 0.5, 1000.0, 1.25, 0.79])
-def test_marks_of_another_scale_are_refused(factor):
-    with pytest.raises(DataError, match="mark prices must stay within 20% of last prices") as bad:
-        build(factor)
-    assert f"were {factor:.2g}" in str(bad.value) or "times the last price" in str(bad.value)
-    assert "pass the mark prices of this instrument" in bad.value.cure
+MARKS = "mark prices must stay within 20% of last prices, were "
+RATES = "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
+LATE = np.where(np.arange(4000) < 2900, 1.0, 10.0)
 
 
-def test_marks_that_change_their_scale_in_the_middle_are_refused_with_the_place():
-    market = Market.sample(bars=4000)
-    factor = np.where(np.arange(4000) < 2900, 1.0, 10.0)
-    with pytest.raises(DataError, match="at the median of 1000 bars") as bad:
-        build(factor, market=market)
-    assert "from 2023-05-06" in str(bad.value.where)
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"mark": 2.0}, f"{MARKS}2 times the last price at the median of 600 bars"),
+    ({"mark": 1.25}, f"{MARKS}1.25 times"),
+    ({"mark": 0.79}, f"{MARKS}0.79 times"),
+    ({"mark": LATE, "market": Market.sample(bars=4000)}, "1000 bars (mark, from 2023-05-06 UTC)"),
+    ({"rate": 0.01}, f"{RATES}0.01 in size per 8 hours in 75"),
+    ({"rate": -0.01}, RATES),
+    ({"rate": 0.005}, f"{RATES}0.005"),
+])  # fmt: skip
+def test_another_scale_is_refused(changes, words):
+    check_refused(lambda: build(**changes), words, DataError)
+
+
+def test_rates_in_per_cent_are_refused_at_every_cadence_and_in_a_part():
+    for hours in (1, 4, 8, 24):
+        stamps = pd.date_range("2023-01-01", periods=24 * 25 // hours, freq=f"{hours}h", tz="UTC")
+        rates = pd.Series(0.01 * hours / 8, stamps)
+        for between in (None, ("2023-01-02", "2023-01-05")):
+            with pytest.raises(DataError, match="fractions per settlement"):
+                Market.from_frames(SAMPLE.bars(), funding=rates, between=between)
 
 
 def test_marks_away_in_a_crash_are_taken():
@@ -54,22 +66,6 @@ def test_marks_away_in_a_crash_are_taken():
     off[100:124], off[200:368] = 0.6, 1.1
     assert build(off).has_mark
     assert build(1.05).has_mark
-
-
-@pytest.mark.parametrize("rate", [0.01, -0.01, 0.005, 0.05])
-def test_rates_in_per_cent_are_refused(rate):
-    """1 % at each of 75 settlements."""
-    with pytest.raises(DataError, match="funding rates must be fractions per settlement") as bad:
-        build(rate=rate)
-    assert "divide by 100" in bad.value.cure
-    assert len(SAMPLE.funding_rate) == 75
-
-
-def test_the_usual_rates_in_per_cent_are_refused_at_every_cadence():
-    for hours in (1, 4, 8, 24):
-        stamps = pd.date_range("2023-01-01", periods=24 * 25 // hours, freq=f"{hours}h", tz="UTC")
-        with pytest.raises(DataError, match="fractions per settlement"):
-            Market.from_frames(SAMPLE.bars(), funding=pd.Series(0.01 * hours / 8, stamps))
 
 
 def test_rates_of_a_squeeze_are_taken():
@@ -82,14 +78,6 @@ def test_rates_of_a_squeeze_are_taken():
 def test_large_rates_of_either_sign_are_taken():
     rates = np.random.default_rng(3).uniform(-0.09, 0.09, 75)
     assert len(build(rate=rates).funding_rate) == 75
-
-
-def test_the_rates_of_the_whole_file_tell_the_scale_of_a_part():
-    marks, funding = SAMPLE.mark(), SAMPLE.funding()
-    funding["rate"] = 0.01
-    between = ("2023-01-02", "2023-01-05")
-    with pytest.raises(DataError, match="fractions per settlement"):
-        Market.from_frames(SAMPLE.bars(), mark=marks, funding=funding, between=between)
 
 
 def test_a_few_bars_of_a_crash_are_taken_and_named():
@@ -118,15 +106,15 @@ def test_inspect_names_both_and_judges_by_them(tmp_path, capsys):
     assert report.beside.ratio == pytest.approx(2.0, rel=1e-3)
     assert report.funding.typical >= HIGHEST_RATE
     assert [report.fit_for(use) for use in ("loading", "liquidation", "funding")] == ["no"] * 3
-    rules = [defect.rule for defect in report.defects]
-    assert "mark prices must stay within 20% of last prices" in rules
-    assert "funding rates must be fractions per settlement" in rules
+    marks, rates = report.defects
+    assert marks.startswith(MARKS)
+    assert rates.startswith(RATES)
     main(["data", "inspect", str(folder)])
     text = " ".join(capsys.readouterr().out.split())
     assert "marks are 2 times the last price at the median" in text
     assert "per 8 hours at the median: in per cent?" in text
     assert main(["run", "--data", str(folder), "--no-save", "--no-compile"]) == 2
-    assert "pass the mark prices of this instrument" in " ".join(capsys.readouterr().err.split())
+    assert "mark prices must stay within" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):

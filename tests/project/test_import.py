@@ -88,17 +88,15 @@ def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
     text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
     (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text(text)
     zip_text(tmp_path / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", text)
-    with pytest.raises(bt.DataError, match="one bars is loaded at a time") as refused:
+    with pytest.raises(bt.DataError, match="one bars is loaded at a time"):
         bt.import_market(tmp_path)
-    assert "keep one of the files" in refused.value.cure
 
 
 def test_a_month_that_is_missing_is_refused_with_its_place(tmp_path: Path):
     paths, _ = LAYOUTS["binance_zip"](tmp_path)
     kept = [path for path in paths if not ("/klines/" in str(path) and "01-02" in path.name)]
-    with pytest.raises(bt.DataError, match="24 missing in 1 gap") as refused:
+    with pytest.raises(bt.DataError, match=r"24 missing in 1 gap.*2023-01-02 to 2023-01-03 UTC"):
         bt.import_market(*kept)
-    assert "2023-01-02 to 2023-01-03 UTC" in refused.value.where
 
 
 def test_premium_klines_are_no_bars(tmp_path: Path):

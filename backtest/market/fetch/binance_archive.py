@@ -153,17 +153,11 @@ class Archive:
         noted = self.web.get(f"{path}.CHECKSUM", LARGEST_CHECKSUM)
         where = f"{self.web.base}/{path}.CHECKSUM"
         if noted is None:
-            raise DataError(
-                "the archive has no checksum for this file",
-                where=where,
-                cure="try again later; or choose another source with --source",
-            )
+            raise DataError(f"the archive has no checksum for this file ({where}); try again later")
         match = _CHECKSUM.fullmatch(noted.decode("ascii", errors="replace"))
         if match is None or match[2] != path.rpartition("/")[2]:
             raise DataError(
-                f"a checksum must be a SHA-256 and the file's name, got {noted[:100]!r}",
-                where=where,
-                cure="check the base address",
+                f"a checksum must be a SHA-256 and the file's name, got {noted[:100]!r} ({where})"
             )
         digest = hashlib.sha256(content).hexdigest()
         if digest != match[1].lower():
@@ -176,9 +170,7 @@ def unpack(data: bytes, path: str, where: str) -> Content:
     name = path.rpartition("/")[2].removesuffix(".zip") + ".csv"
     if content.name != name:
         raise DataError(
-            f"a file of the archive must hold {name}, holds {content.name[:80]!r}",
-            where=where,
-            cure="check the base address; if it is the venue's own, report it to the venue",
+            f"a file of the archive must hold {name}, holds {content.name[:80]!r} ({where})"
         )
     return content
 
@@ -199,9 +191,8 @@ def read_rows(content: Content, kind: str, where: str) -> TimedTable:
     empty = [name for name in names if name != "mark" and np.isnan(columns[name]).any()]
     if empty:  # only the price of a settlement may be unknown
         raise DataError(
-            f"every row must have numbers where they are needed, {' and '.join(empty)} lacks some",
-            where=where,
-            cure="report it to the venue; another source can be chosen with --source",
+            f"every row must have numbers where they are needed, {' and '.join(empty)} lacks some "
+            f"({where}); report it to the venue, or choose another source"
         )
     return TimedTable(where, table.time, columns)
 
@@ -236,7 +227,6 @@ def _check_times(
         raise DataError(
             f"a file of {format_time(start)} to {format_time(end)} must hold rows of that time on "
             f"the grid of {format_duration(interval)}, got {format_time(int(table.time[rows[0]]))} "
-            f"in {rows.size} of {table.time.size} rows",
-            where=where,
-            cure="report it to the venue; another source can be chosen with --source",
+            f"in {rows.size} of {table.time.size} rows ({where}); report it to the venue, or "
+            "choose another source"
         )

@@ -15,7 +15,6 @@ import numpy as np
 from backtest.base import (
     DataError,
     ParameterError,
-    Place,
     did_you_mean,
     format_duration,
     format_time,
@@ -115,7 +114,7 @@ class Exchange:
             if rows.time.size and rows.time[-1] < start:
                 raise TransientFailure(
                     f"the page ended at {format_time(int(rows.time[-1]))}, before the requested "
-                    "time (if the instrument is no longer traded, give --to)"
+                    "time (give end= if the instrument is no longer traded)"
                 )
             return rows
 
@@ -123,10 +122,8 @@ class Exchange:
         odd = rows.time[rows.time % interval != 0]
         if odd.size:
             raise DataError(
-                f"bars must open on the grid of {length}, "
-                f"one opens at {format_time(int(odd[0]))} UTC",
-                where=f"{self.request.source}, {kind} of {self.symbol}",
-                cure="choose another interval or source",
+                f"bars must open on the grid of {length}, one opens at {format_time(int(odd[0]))} "
+                f"UTC ({self.request.source}, {kind} of {self.symbol})"
             )
         return Answer(rows, int(rows.time[-1]) + interval if rows.time.size else min(window, end))
 
@@ -164,17 +161,14 @@ class Exchange:
         if not contracts:
             known = [name for each in markets.values() for name in (each["symbol"], each["id"])]
             raise ParameterError(
-                f"symbol must be listed at {source}, {wanted!r} is not"
-                + did_you_mean(wanted, known),
-                where="symbol",
-                cure="write it as the venue does, or as ccxt: BTC/USDT:USDT",
+                f"symbol must be listed at {source}, as the venue or ccxt writes it "
+                f"(BTC/USDT:USDT), {wanted!r} is not{did_you_mean(wanted, known)}"
             )
         length, lengths = format_duration(self.request.interval), self.connection.client.timeframes
         if length not in lengths:
             raise ParameterError(
-                f"interval must be a length of bars that {source} offers, got {length}",
-                where=Place("interval"),
-                cure=f"choose one of {', '.join(lengths)}; longer bars can be made of shorter ones",
+                f"interval must be a length of bars that {source} offers, {', '.join(lengths)}, "
+                f"got {length}"
             )
         return str(contracts[0]["symbol"]), str(contracts[0]["id"])
 
@@ -197,15 +191,13 @@ class Exchange:
                 raise TransientFailure(reason, wait, is_away=away is not None) from error
             except self.connection.final as error:
                 raise DataError(
-                    f"the exchange refused the request, {type(error).__name__}: {str(error)[:200]}",
-                    where=where,
-                    cure="check the symbol and the span; some venues refuse whole countries",
+                    f"the exchange refused the request, {type(error).__name__}: {str(error)[:200]} "
+                    f"({where}); some venues refuse whole countries"
                 ) from error
             except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
                 raise DataError(
-                    f"cannot read the exchange's answer, {type(error).__name__}: {error}",
-                    where=where,
-                    cure="try another version of ccxt, or another source",
+                    f"cannot read the exchange's answer, {type(error).__name__}: {error} "
+                    f"({where}); another version of ccxt, or another source, may do"
                 ) from error
 
         return self.retrier.call(where, attempt)
@@ -216,9 +208,8 @@ def connect_exchange(request: Request, base_url: str | None, silence: float) -> 
         ccxt = importlib.import_module("ccxt")
     except ModuleNotFoundError as error:
         raise ParameterError(
-            "fetching from an exchange needs ccxt, which is not installed",
-            where=Place("source"),
-            cure="pip install 'leverage-backtest[fetch]'; or --source binance-archive",
+            "fetching from an exchange needs ccxt, which is not installed; "
+            "pip install 'leverage-backtest[fetch]', or source='binance-archive'"
         ) from error
     options = {"enableRateLimit": True, "timeout": int(silence * 1000)}
     client = getattr(ccxt, OFFERS[request.source].client)(options)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from backtest.base import DataError, ParameterError, Place
+from backtest.base import DataError, ParameterError
 
 if TYPE_CHECKING:
     import httpx
@@ -25,6 +25,7 @@ ABSENT = frozenset({404, 410})
 TRANSIENT = frozenset({408, 418, 425, 429})
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+AGAIN = "fetch again later: what has arrived is kept"
 
 
 def find_unreachable(error: BaseException | None) -> OSError | None:
@@ -105,9 +106,8 @@ class Retrier:
             raise self._final_error(what, failure)
         if wait is not None and wait > self.policy.asked:
             raise DataError(
-                f"the server asks for a wait of {wait:g} s, more than {self.policy.asked:g} s",
-                where=what,
-                cure="run the same command again after that; what has arrived is kept",
+                f"the server asks for a wait of {wait:g} s, more than {self.policy.asked:g} s "
+                f"({what}); {AGAIN}"
             )
         delay = self.policy.delay(what, attempt - 1) if wait is None else wait
         with self._lock:
@@ -124,15 +124,12 @@ class Retrier:
     def _final_error(self, what: str, failure: TransientFailure) -> DataError:
         if self._is_reached:
             return DataError(
-                f"the download failed {self.policy.attempts} times: {failure.reason}",
-                where=what,
-                cure="run the same command again later; what has arrived is kept",
+                f"the download failed {self.policy.attempts} times: {failure.reason} ({what}); "
+                f"{AGAIN}"
             )
         return DataError(
-            f"cannot reach the server: {failure.reason}",
-            where=what,
-            cure="check the network, the proxy, and the address (--base-url); then run the same "
-            "command again: what has arrived is kept",
+            f"cannot reach the server: {failure.reason} ({what}); check the network, the proxy and "
+            f"base_url, then {AGAIN}"
         )
 
     def _sleep(self, seconds: float) -> None:
@@ -173,9 +170,8 @@ class Downloader(NamedTuple):
             content += chunk
             if len(content) > limit:
                 raise DataError(
-                    f"a file must have at most {limit:,} bytes, has more",
-                    where=url,
-                    cure="check the base address: this is not the archive's file",
+                    f"a file must have at most {limit:,} bytes, has more ({url}): not the "
+                    "archive's file"
                 )
             if self.retrier.clock() - started > deadline:
                 raise TransientFailure(f"it took over {deadline:g} s")
@@ -190,10 +186,8 @@ def _check_status(response: httpx.Response, url: str) -> None:
         wait = read_wait(response.headers.get("Retry-After"), time.time())
         raise TransientFailure(f"the HTTP status was {status}", wait)
     raise DataError(
-        f"the HTTP status must be 200, got {status}",
-        where=url,
-        cure="check the base address; some venues refuse whole countries, and --base-url takes "
-        "the address of a mirror",
+        f"the HTTP status must be 200, got {status} ({url}); some venues refuse whole countries, "
+        "and base_url takes the address of a mirror"
     )
 
 
@@ -217,9 +211,7 @@ def open_downloader(base: str, retrier: Retrier, parallel: int) -> Iterator[Down
         import httpx  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         raise ParameterError(
-            "downloads need httpx, which is not installed",
-            where="backtest data fetch",
-            cure="pip install 'leverage-backtest[fetch]'",
+            "downloads need httpx, which is not installed; pip install 'leverage-backtest[fetch]'"
         ) from error
     limits = httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel)
     headers = {"Accept-Encoding": "identity", "User-Agent": "leverage-backtest"}
@@ -232,7 +224,5 @@ def check_address(base: str) -> None:
     url = urlsplit(base)
     if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
         raise ParameterError(
-            f"a base address must begin with http:// or https:// and name a server, got {base!r}",
-            where=Place("base_url"),
-            cure="write for example https://data.binance.vision",
+            f"base_url must begin with http:// or https:// and name a server, got {base!r}"
         )

@@ -87,7 +87,7 @@ def fetch_market(
         To the exchange, in place of one through ccxt.
     """
     today = now // DAY * DAY
-    Range(1, MOST_PARALLEL, "months").check("parallel", parallel, where="fetch_market", whole=True)
+    Range(1, MOST_PARALLEL, "months").check("parallel", parallel, whole=True)
     _check_span(request, today)
     with hold(folder) as partial:
         check_untouched(folder, partial)
@@ -142,10 +142,8 @@ def _check_span(request: Request, today: int) -> None:
     ):
         if over > today:
             raise ParameterError(
-                f"a day is stored when it is over, got {name} {format_time(day)}",
-                where=name,
-                cure=f"the last whole day ends at {format_time(today)} UTC: give that, or an "
-                "earlier day",
+                f"{name}: a day is stored when it is over, the last whole one ends at "
+                f"{format_time(today)} UTC, got {format_time(day)}"
             )
 
 
@@ -202,4 +200,4 @@ def span_of(facts: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _time(text: str) -> int:
-    return to_nanoseconds(text, where=FACTS)
+    return to_nanoseconds(text, FACTS)

@@ -76,9 +76,8 @@ def _collect_kind(partial: Path, kind: str) -> tuple[TimedTable, list[ArchiveFil
         read = read_stored(part)
         if read is None:
             raise DataError(
-                "a file of stored days was changed or damaged",
-                where=str(part.path),
-                cure="run the same command again: those days are fetched again",
+                f"a file of stored days was changed or damaged ({part.path}); fetch again: those "
+                "days are fetched again"
             )
         tables.append(read[0])
         files += read[1]
@@ -89,40 +88,37 @@ def check_gaps(whole: Collected, request: Request, partial: Path, *, accept: boo
     if whole.end <= whole.start or "bars" in whole.lacking:
         raise DataError(
             f"{request.symbol} must have data from {format_time(request.start)} on, "
-            f"{request.source} has no {' and no '.join(whole.lacking) or 'whole day'} there",
-            where=f"{request.source}, {request.symbol}",
-            cure=_find_cure(whole),
+            f"{request.source} has no {' and no '.join(whole.lacking) or 'whole day'} "
+            f"there{_find_cure(whole)}"
         )
     if accept or not whole.gaps:
         return
     write_facts({"format": 1, "gaps": gaps_to_json(whole.gaps)}, partial / GAPS)
     total = sum(count_missing(whole.gaps).values())
+    listed = describe_gaps(whole.gaps, str(partial / GAPS))
     raise DataError(
         f"all requested rows must be there, {request.source} lacks {total:,} rows of "
-        f"{request.symbol} in {len(whole.gaps)} gaps (UTC):\n"
-        + describe_gaps(whole.gaps, str(partial / GAPS)),
-        where=f"{format_time(whole.start)} to {format_time(whole.end)}; nothing was stored",
-        cure=_find_cure(whole),
+        f"{request.symbol} from {format_time(whole.start)} to {format_time(whole.end)} in "
+        f"{len(whole.gaps)} gaps (UTC), nothing was stored{_find_cure(whole)}:\n{listed}"
     )
 
 
 def _find_cure(whole: Collected) -> str:
     if "bars" in whole.lacking:
-        return "ask for another span, symbol or source"
+        return ""
     cures = []
     span = longest_complete(whole.gaps, whole.start, whole.end)
     if span is not None:
         cures.append(
-            f"take the longest complete span, --from {format_time(span[0])} --to "
-            f"{format_time(span[1])} (it is here already)"
+            f"start={format_time(span[0])!r} and end={format_time(span[1])!r}, the longest "
+            "complete span (it is here already)"
         )
-    kinds = dict.fromkeys([*whole.lacking, *(gap.kind for gap in whole.gaps)])
-    without = [f"--without {kind}" for kind in kinds]
-    if without and "bars" not in kinds:
-        cures.append(f"leave out what is missing, {' '.join(without)}")
+    kinds = [*dict.fromkeys([*whole.lacking, *(gap.kind for gap in whole.gaps)])]
+    if kinds and "bars" not in kinds:
+        cures.append(f"without={kinds}")
     if whole.gaps:
-        cures.append("store what there is, --accept-gaps")
-    return "; or ".join(cures) or "ask for another span"
+        cures.append("accept_gaps=True to store what there is")
+    return "; " * bool(cures) + ", or ".join(cures)
 
 
 def check_values(whole: Collected, request: Request, instrument: str) -> Mapping[str, str]:
@@ -141,8 +137,7 @@ def check_values(whole: Collected, request: Request, instrument: str) -> Mapping
         if mark is not None:
             Market.from_frames(mark, interval=length, sessions=True)
     except DataError as error:
-        where = f"{request.source}, {request.symbol}: {error.where}"
-        raise DataError(error.problem, where=where, cure=error.cure) from error
+        raise DataError(f"{request.source}, {request.symbol}: {error}") from error
     return {}
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from backtest.base import (
     Choice,
     ParameterError,
-    Place,
     TimeLike,
     format_duration,
     format_time,
@@ -111,22 +110,19 @@ def read_request(
     without: Sequence[str] = (),
     market: str = "um",
 ) -> Request:
-    Choice(*SOURCES).check("source", source, where=Place("source"))
-    Choice(*MARKETS).check("market", market, where=Place("market"))
+    Choice(*SOURCES).check("source", source)
+    Choice(*MARKETS).check("market", market)
     if source != ARCHIVE and market != MARKETS[0]:
         raise ParameterError(
-            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}",
-            where=Place("market"),
-            cure="leave it out: binance-coinm is a source of its own, elsewhere the symbol decides",
+            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}: elsewhere the "
+            "symbol decides, and binance-coinm is a source of its own"
         )
     for kind in without:
-        Choice(*KINDS[1:]).check("without", kind, where=Place("without"))
-    length = parse_duration(interval, where=Place("interval"))
+        Choice(*KINDS[1:]).check("without", kind)
+    length = parse_duration(interval, "interval")
     if DAY % length:
         raise ParameterError(
-            f"the length of bars must divide a day, got {format_duration(length)}",
-            where=Place("interval"),
-            cure="fetch shorter bars, and resample them: backtest run --resample",
+            f"interval must divide a day, got {format_duration(length)}; resample shorter bars"
         )
     kinds = tuple(kind for kind in KINDS if kind not in without)
     _check_symbol(source, symbol)
@@ -135,9 +131,7 @@ def read_request(
     last = None if end is None else _read_day(end, "end")
     if last is not None and last <= first:
         raise ParameterError(
-            f"a span must end after it starts, got {format_time(first)} to {format_time(last)}",
-            where=Place("end"),
-            cure="give a later day",
+            f"end must be after the start, got {format_time(first)} to {format_time(last)}"
         )
     return Request(source, symbol, length, first, last, kinds, market)
 
@@ -145,9 +139,8 @@ def read_request(
 def _check_symbol(source: str, symbol: str) -> None:
     if source == ARCHIVE and not _SYMBOL.fullmatch(symbol):
         raise ParameterError(
-            f"a symbol of the archive has capital letters, digits and _ only, got {symbol!r}",
-            where="symbol",
-            cure="write it as the venue does: BTCUSDT, or BTCUSD_PERP with --market cm",
+            "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP with "
+            f"market='cm'), got {symbol!r}"
         )
 
 
@@ -157,19 +150,15 @@ def _check_offer(source: str, kinds: Sequence[str]) -> None:
     lacking = [kind for kind in kinds if kind not in OFFERS[source].kinds]
     if lacking:
         raise ParameterError(
-            f"{source} must offer all that is requested, has no history of {' and '.join(lacking)}",
-            where=Place("source"),
-            cure=f"give --without {' --without '.join(lacking)}; liquidations are then tested on "
-            "last prices",
+            f"{source} has no history of {' and '.join(lacking)}; without={lacking}, and "
+            "liquidations are tested on last prices"
         )
 
 
 def _read_day(time: TimeLike, name: str) -> int:
-    stamp = to_ns(time, where=Place(name))
+    stamp = to_ns(time, name)
     if stamp % DAY:
         raise ParameterError(
-            f"{name} must be a midnight of UTC, got {format_time(stamp)}",
-            where=Place(name),
-            cure=f"give {format_time(stamp // DAY * DAY)}; cut the market later with --from, --to",
+            f"{name} must be a midnight of UTC, got {format_time(stamp)}; cut the market later"
         )
     return stamp

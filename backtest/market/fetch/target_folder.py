@@ -54,15 +54,12 @@ def hold(folder: Path) -> Iterator[Path]:
             stack.enter_context(hold_lock_file(partial / LOCK))
         except LockHeldError as error:
             raise DataError(
-                f"another process ({error.holder}) is already fetching into this folder",
-                where=str(folder),
-                cure="wait for it to end, or end it: the next fetch continues from there",
+                f"another process ({error.holder}) is already fetching into {folder}; the next "
+                "fetch continues from there"
             ) from error
         except OSError as error:
             raise DataError(
-                f"cannot write to the folder of the fetch: {error.strerror or error}",
-                where=str(folder),
-                cure="choose another with --out, or free some space",
+                f"cannot write to the folder of the fetch, {folder}: {error.strerror or error}"
             ) from error
         try:
             yield partial
@@ -94,11 +91,7 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
     if present:
         more = [f"{len(present) - _SHOWN} more"] if len(present) > _SHOWN else []
         found = ", ".join([*present[:_SHOWN], *more])
-        raise DataError(
-            f"a fetch needs a folder of its own, this one holds {found}",
-            where=str(folder),
-            cure="choose another folder with --out, or remove the files",
-        )
+        raise DataError(f"a fetch needs a folder of its own, this one holds {found} ({folder})")
     identity = request.identity()
     if noted is not None:
         other = {key: noted.get(key) for key in identity if noted.get(key) != identity[key]}
@@ -106,9 +99,8 @@ def check_request(folder: Path, partial: Path, request: Request) -> None:
             found = ", ".join(f"{key} {value}" for key, value in other.items())
             wanted = ", ".join(f"{key} {identity[key]}" for key in other)
             raise DataError(
-                f"a folder must hold one instrument: this one holds {found}, not {wanted}",
-                where=str(folder),
-                cure="choose another folder with --out, or fetch the same instrument",
+                f"a folder must hold one instrument: this one holds {found}, not {wanted} "
+                f"({folder})"
             )
     write_facts({"format": _FORMAT, **identity}, partial / REQUEST)
 
@@ -133,9 +125,8 @@ def find_final(folder: Path) -> dict[str, Any] | None:
 def check_untouched(folder: Path, partial: Path) -> None:
     if (folder / FACTS).exists() and not is_under_way(partial) and not find_final(folder):
         raise DataError(
-            "files of the fetch were changed or removed",
-            where=str(folder),
-            cure=f"fetch to a new folder; or remove {FACTS} and the data files",
+            f"files of the fetch were changed or removed ({folder}); fetch to a new folder, or "
+            f"remove {FACTS} and the data files"
         )
 
 
@@ -156,16 +147,10 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(
-            f"cannot read {path.name}: {error}",
-            where=str(path),
-            cure="fetch to a new folder",
-        ) from error
+        raise DataError(f"cannot read {path}: {error}; fetch to a new folder") from error
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
         raise DataError(
-            f"the format of {path.name} must be {_FORMAT}",
-            where=str(path),
-            cure="fetch to a new folder, or with the version that began this one",
+            f"the format of {path.name} must be {_FORMAT} ({path}); fetch to a new folder"
         )
     return facts
 
@@ -268,9 +253,8 @@ def _check_repeats(table: TimedTable, kind: str) -> None:
             row = other[0]
             raise DataError(
                 f"each time must have one {name}, {format_time(int(table.time[again[row]]))} UTC "
-                f"has {first[row]} and {second[row]}",
-                where=f"{kind}, {table.name}",
-                cure="the venue's answers differ: fetch to a new folder, or choose another source",
+                f"has {first[row]} and {second[row]} ({kind}, {table.name}); the venue's answers "
+                "differ: fetch to a new folder, or choose another source"
             )
 
 

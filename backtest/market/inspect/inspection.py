@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.base import Argument, Phrase, format_duration, format_time
+from backtest.base import format_duration, format_time
 from backtest.market.inspect import findings as find
 from backtest.market.inspect.findings import Gaps
 from backtest.market.inspect.quality_report import (
@@ -31,6 +31,7 @@ from backtest.market.tables.read_options import ReadOptions
 from backtest.market.tables.scale_checks import compare_prices, measure_rates
 from backtest.market.tables.settlements import LARGEST_RATE, nearest_minute, settled_once
 from backtest.market.tables.timed_table import PRICES, TimedTable, distinct, in_order
+from backtest.market.tables.times import NAIVE
 
 
 def build_quality(
@@ -156,11 +157,7 @@ def _share_known(table: TimedTable, column: str) -> float:
     return 0.0 if values is None else float(np.isfinite(values).mean())
 
 
-_NAIVE = "stamps must have a time zone"
-_NOTE = Phrase(
-    "stamps have no time zone: read as UTC for this report; the loader asks for {}",
-    Argument("timezone"),
-)
+_NOTE = "stamps have no time zone: read as UTC for this report; the loader asks for timezone="
 
 
 def inspect_market(market: Market) -> Quality:
@@ -190,9 +187,9 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> tuple[Quality,
     if files.layout.bars:
         defects = check_frames(files.frames, options)[1]
     else:
-        defects = [Defect("a market needs bars", "found none", source, "give a file of bars too")]
+        defects = [Defect(f"a market needs bars, found none ({source})")]
     notes: tuple[str, ...] = ()
-    if any(defect.rule == _NAIVE for defect in defects):
+    if any(defect.startswith(NAIVE) for defect in defects):
         options, notes = options._replace(timezone="UTC"), (_NOTE,)
     tables, _ = read_tables(files.frames, options)
     usable = MarketTables(*(_if_usable(table) for table in tables))

@@ -103,7 +103,7 @@ class Quality:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
         plain: dict[str, Any] = asdict(self)
-        plain["defects"] = [defect._asdict() for defect in self.defects]
+        plain["defects"] = [*map(str, self.defects)]
         plain["filled"] = dict(self.filled)
         return plain
 

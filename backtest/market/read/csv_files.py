@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest.base import Phrase
 from backtest.market.read.packed_files import Content
 from backtest.market.tables.defects import DECIMAL_COMMA, Defect, unreadable
 
@@ -95,16 +94,12 @@ def _odd_row(row: csv.InvalidRow, data: bytes, where: str) -> Defect:
     text = row.text.encode()
     lines = enumerate(data.split(b"\n"), start=1)
     line = next((number for number, each in lines if each.rstrip(b"\r") == text), None)
-    cure = "correct that line, or download or write the file again"
-    if row.actual_columns > row.expected_columns:
-        cure = Phrase(
-            "{}; for decimal commas, put semicolons between the cells: {}", cure, DECIMAL_COMMA
-        )
+    place = where if line is None else f"{where}, line {line}"
+    is_long = row.actual_columns > row.expected_columns
+    more = f"; put semicolons between the cells: {DECIMAL_COMMA}" if is_long else ""
     return Defect(
-        f"every row must have as many cells as the header, {row.expected_columns}",
-        f"found {row.actual_columns}: {row.text[:80]!r}",
-        where if line is None else f"{where}, line {line}",
-        cure,
+        f"every row must have as many cells as the header, {row.expected_columns}, found "
+        f"{row.actual_columns}: {row.text[:80]!r} ({place}){more}"
     )
 
 
@@ -179,8 +174,7 @@ def _read_head(data: bytes, where: str) -> _Head | Defect:
     delimiter = max(_DELIMITERS, key=lines[0].count)
     rows = [[cell.strip().strip('"') for cell in line.split(delimiter)] for line in lines]
     if len(rows[0]) > MOST_COLUMNS:
-        found = f"found {len(rows[0])}"
-        return Defect(f"a table has at most {MOST_COLUMNS} columns", found, where, "drop some")
+        return Defect(f"a table has at most {MOST_COLUMNS} columns, found {len(rows[0])} ({where})")
     if _is_two_level(rows):
         return _two_levels(rows, skip, delimiter)
     if all(map(_is_number, rows[0])):
@@ -222,23 +216,18 @@ def _two_levels(rows: Sequence[Sequence[str]], skip: int, delimiter: str) -> _He
 
 
 def _no_rows(where: str) -> Defect:
-    return Defect("data must have rows", "found none", where, "give data, or leave it out")
+    return Defect(f"data must have rows, found none ({where})")
 
 
 def _too_long(length: int, what: str, where: str) -> Defect:
     most = LONGEST_LINE if what == "a line" else LONGEST_CELL
     return Defect(
-        f"{what} must be at most {most} characters",
-        f"got {length}",
-        where,
-        "this is no table of prices: download the file again",
+        f"{what} must be at most {most} characters, got {length} ({where}): no table of prices"
     )
 
 
 def _formula(text: str, what: str, where: str) -> Defect:
     return Defect(
-        f"{what} must not be a formula",
-        f"got {text[:60]!r}",
-        where,
-        "a spreadsheet would run it: write plain values, or drop the column",
+        f"{what} must not be a formula, got {text[:60]!r} ({where}); a spreadsheet would run it: "
+        "write plain values, or drop the column"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from backtest.base import DataError, Either, Phrase, replace_folder, temporary_folder
+from backtest.base import DataError, replace_folder, temporary_folder
 from backtest.market.read import packed_files
 from backtest.market.read.csv_files import MOST_COLUMNS, check_cells, parse_csv
 from backtest.market.read.packed_files import Content
@@ -37,18 +37,10 @@ def stem_of(path: Path) -> str:
 
 def read_file(path: Path, times: Collection[str] = (), decimal: str = ".") -> pd.DataFrame | Defect:
     if suffix_of(path) not in SUFFIXES:
-        return Defect(
-            f"a file must end in {', '.join(SUFFIXES)}",
-            f"got {suffix_of(path) or 'without a suffix'}",
-            str(path),
-            Phrase(
-                "convert it{}",
-                Either(", for example with pandas: frame.to_parquet('bars.parquet')", ""),
-            ),
-        )
+        found = suffix_of(path) or "without a suffix"
+        return Defect(f"a file must end in {', '.join(SUFFIXES)}, got {found} ({path})")
     if not path.is_file():  # a pipe would never end
-        found = "got a folder, a pipe or a device, or is gone"
-        return Defect("a table must be a plain file", found, str(path), "give the path of a file")
+        return Defect(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
     try:
         content, suffix = _sniff(path), path.suffix.lower()
         if content != suffix and not (content in _TEXTS and suffix in _TEXTS):
@@ -88,10 +80,7 @@ def parse_text(
         known = _TIMES | {name.lower() for name in times}
         return parse_csv(content, known, where=where, decimal=decimal)
     return Defect(
-        "an archive must hold a .csv or .json file",
-        f"found {content.name[:80]!r}",
-        where,
-        "unpack it and convert what is inside",
+        f"an archive must hold a .csv or .json file, found {content.name[:80]!r} ({where})"
     )
 
 
@@ -107,12 +96,9 @@ def _sniff(path: Path) -> str:
 
 
 def _mislabeled(path: Path, content: str) -> Defect:
-    known = content in SUFFIXES
+    cure = f"; rename it to {path.stem}{content}" if content in SUFFIXES else ""
     return Defect(
-        f"a file named {path.suffix.lower()} must be one",
-        f"its content is {content}",
-        str(path),
-        f"rename it to {path.stem}{content}" if known else "download or write it again",
+        f"a file named {path.suffix.lower()} must be one, its content is {content} ({path}){cure}"
     )
 
 
@@ -122,9 +108,7 @@ def write_folder(
     folder = Path(place)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
-            "a market is saved to a new or empty folder, this one is in use",
-            where=str(folder),
-            cure="choose another name, or remove it first",
+            f"a market is saved to a new or empty folder, this one is in use ({folder})"
         )
     try:
         with temporary_folder(folder.parent, ".draft-") as temporary:
@@ -133,11 +117,7 @@ def write_folder(
             write_market(tables, facts, draft)
             replace_folder(draft, folder, ".older-")
     except OSError as error:
-        raise DataError(
-            f"cannot write the market: {error}",
-            where=str(folder),
-            cure="check the path, the rights and the space on the disk",
-        ) from error
+        raise DataError(f"cannot write the market ({folder}): {error}") from error
     return folder
 
 
@@ -158,27 +138,32 @@ LARGEST = 256 << 20
 """The largest JSON text in bytes; a year of minute bars is about 35 MiB."""
 
 _PLAIN = (int, float, str, bool, type(None))
-_CURE = "write rows [time, open, high, low, close, volume], or one object of plain values per row"
 
 
 def parse_json_rows(content: Content, *, where: str) -> pd.DataFrame | Defect:
     if len(content.data) > LARGEST:
-        found = f"got {len(content.data) >> 20} MiB"
-        cure = "split it by month, or convert it to parquet"
-        return Defect(f"JSON must be at most {LARGEST >> 20} MiB", found, where, cure)
+        size = len(content.data) >> 20
+        return Defect(
+            f"JSON must be at most {LARGEST >> 20} MiB, got {size} MiB ({where}); split it by "
+            "month, or convert it to parquet"
+        )
     try:
         rows = json.loads(content.data)
     except RecursionError:
-        return Defect("JSON must be an array of rows", "got rows nested too deeply", where, _CURE)
+        return _not_rows("got rows nested too deeply", where)
     except ValueError as error:
-        cure = "download or write it again"
-        return Defect(
-            "a file must be JSON", f"got one that is not: {str(error)[:120]}", where, cure
-        )
+        return Defect(f"a file must be JSON, got one that is not: {str(error)[:120]} ({where})")
     if not isinstance(rows, list) or not rows:
         found = f"got {'an empty array' if rows == [] else f'type {type(rows).__name__}'}"
-        return Defect("JSON must be an array of rows", found, where, _CURE)
+        return _not_rows(found, where)
     return _to_frame(rows, where)
+
+
+def _not_rows(found: str, where: str) -> Defect:
+    return Defect(
+        f"JSON must be an array of rows, {found} ({where}); write rows [time, open, high, low, "
+        "close, volume], or one object of plain values per row"
+    )
 
 
 def _to_frame(rows: list[Any], where: str) -> pd.DataFrame | Defect:
@@ -186,7 +171,7 @@ def _to_frame(rows: list[Any], where: str) -> pd.DataFrame | Defect:
     odd = next((n for n, row in enumerate(rows) if type(row) is not kind), None)
     if kind not in (list, dict) or odd is not None:
         found = f"row {odd or 0} is of type {type(rows[odd or 0]).__name__}"
-        return Defect("JSON must be an array of rows of one kind", found, where, _CURE)
+        return _not_rows(f"{found}, of one kind", where)
     if kind is dict:
         names = [key for key, cell in rows[0].items() if isinstance(cell, _PLAIN)]
         cells = [[row.get(name) for name in names] for row in rows]
@@ -194,9 +179,11 @@ def _to_frame(rows: list[Any], where: str) -> pd.DataFrame | Defect:
         names, cells = [str(number) for number in range(len(rows[0]))], rows
     bad = next((n for n, row in enumerate(cells) if not _is_plain(row, len(names))), None)
     if bad is not None or not names or len(names) > MOST_COLUMNS:
-        found = f"row {bad or 0} has {len(cells[bad or 0])} cells" + " or nested ones" * bool(names)
-        rule = f"JSON rows must have the same {len(names)} plain values"
-        return Defect(rule, found, where, _CURE)
+        cells_found = f"{len(cells[bad or 0])} cells" + " or nested ones" * bool(names)
+        return Defect(
+            f"JSON rows must have the same {len(names)} plain values, row {bad or 0} has "
+            f"{cells_found} ({where})"
+        )
     frame = pd.DataFrame(cells, columns=pd.Index(names))
     for name in names:
         frame[name] = _to_numbers(frame[name])
@@ -270,25 +257,29 @@ def _to_pandas(table: pa.Table, where: str) -> pd.DataFrame | Defect:
 
 
 def _too_large(cells: int, where: str) -> Defect:
-    rule = f"a table has at most {MOST_CELLS} cells"
-    return Defect(rule, f"found {cells} or more", where, "split it by month")
+    return Defect(
+        f"a table has at most {MOST_CELLS} cells, found {cells} or more ({where}); split it by "
+        "month"
+    )
 
 
 def _check_columns(table: pa.Table, where: str) -> Defect | None:
     if table.num_columns > MOST_COLUMNS:
-        found = f"found {table.num_columns}"
-        return Defect(f"a table has at most {MOST_COLUMNS} columns", found, where, "drop some")
+        return Defect(
+            f"a table has at most {MOST_COLUMNS} columns, found {table.num_columns} ({where})"
+        )
     for place, field in enumerate(table.schema):
         if pa.types.is_nested(field.type) or "binary" in str(field.type):
-            found = f"found {str(field.type)[:60]} in {field.name!r}"
-            rule = "a column must hold numbers, times or text"
-            return Defect(rule, found, where, "drop the column")
+            return Defect(
+                f"a column must hold numbers, times or text, found {str(field.type)[:60]} in "
+                f"{field.name!r} ({where}); drop the column"
+            )
         if pa.types.is_dictionary(field.type):
             longest = max((_longest(chunk.dictionary) for chunk in table[place].chunks), default=0)
             if longest > LONGEST_TEXT:
-                found = f"got {longest} bytes in {field.name!r}"
-                cure = "this is no table of prices: drop the column"
-                return Defect("a cell of text must be short", found, where, cure)
+                return Defect(
+                    f"a cell of text must be short, got {longest} bytes in {field.name!r} ({where})"
+                )
     return None
 
 

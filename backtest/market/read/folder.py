@@ -11,15 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    Argument,
-    DataError,
-    FloatArray,
-    IntArray,
-    Phrase,
-    format_time,
-    parse_duration,
-)
+from backtest.base import DataError, FloatArray, IntArray, format_time, parse_duration
 from backtest.base.units import HOUR, MINUTE
 from backtest.market.read.csv_files import FIRST_LINE
 from backtest.market.read.files import read_file
@@ -82,7 +74,7 @@ def open_files(
 
 
 def _complete_options(options: ReadOptions, layout: Layout) -> ReadOptions:
-    interval = parse_duration(layout.interval, where="interval") if layout.interval else None
+    interval = parse_duration(layout.interval, "interval") if layout.interval else None
     known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
     return options._replace(
         instrument=layout.instrument or options.instrument,
@@ -178,12 +170,9 @@ def _check_agreement(tables: list[TimedTable]) -> None:
         )
         if differ.size:
             raise DataError(
-                f"files of funding must agree, {differ.size} of {shared.size} settlements differ",
-                where=f"{first.name} and {second.name}, first at "
-                f"{format_time(int(shared[differ[0]]) * MINUTE)} UTC",
-                cure=Phrase(
-                    "choose one: {}, or keep one of the files", Argument("funding_interval", "8h")
-                ),
+                f"files of funding must agree, {differ.size} of {shared.size} settlements differ, "
+                f"first at {format_time(int(shared[differ[0]]) * MINUTE)} UTC ({first.name} and "
+                f"{second.name}); choose one, funding_interval='8h' for example"
             )
 
 

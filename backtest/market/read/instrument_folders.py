@@ -6,15 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from backtest.base import (
-    DataError,
-    Either,
-    ParameterError,
-    Phrase,
-    Place,
-    did_you_mean,
-    format_time,
-)
+from backtest.base import DataError, ParameterError, did_you_mean, format_time
 from backtest.base.units import DAY
 from backtest.market.market import Market
 from backtest.market.panel_data import PanelData
@@ -22,9 +14,6 @@ from backtest.market.read.files import SUFFIXES, stem_of, suffix_of
 from backtest.market.read.folder import load_data
 from backtest.market.read.layouts import NamedFile, parse_name, read_facts
 from backtest.market.tables.read_options import ReadOptions, time_text
-
-WHERE = "Markets.load"
-SEVERAL_FLAGS = "--instrument BTCUSDT --instrument ETHUSDT"
 
 
 class MarketSource(NamedTuple):
@@ -53,10 +42,10 @@ def find_sources(
     named: dict[str, MarketSource] = {}
     for source in found:
         if source.name in named:
+            first = named[source.name].path
             raise DataError(
-                f"each market must have a name of its own, {source.name!r} occurs twice",
-                where=f"{named[source.name].path}, {source.path}",
-                cure="name the folders apart, or give bt.Markets({name: Market.load(...), ...})",
+                f"each market must have a name of its own, {source.name!r} occurs twice ({first}, "
+                f"{source.path}); bt.Markets({{name: Market.load(...), ...}}) names them"
             )
         named[source.name] = source
     return named
@@ -97,10 +86,9 @@ def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
     if not found:
         inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"a folder must hold markets, found {inside}",
-            where=str(path),
-            cure="give a folder with a folder for each market (bars.*, mark.*, funding.*), or one "
-            "with files named as freqtrade or Binance's archive does",
+            f"a folder must hold markets, found {inside} ({path}); give a folder with a folder for "
+            "each market (bars.*, mark.*, funding.*), or files named as freqtrade or Binance's "
+            "archive does"
         )
     return found if is_only else _name_after_folder(found, path)
 
@@ -140,34 +128,23 @@ def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
     if not fits:
         names = [each for source in found for each in (source.name, *source.also)]
         raise ParameterError(
-            f"an instrument must be among the data, got {name!r}{did_you_mean(name, names)}",
-            where=Place("instruments", of=WHERE),
-            cure=f"choose among {', '.join(source.name for source in found)}",
+            f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
+            f"are {', '.join(source.name for source in found)}"
         )
     if len(fits) > 1:
+        places = ", ".join(str(source.path) for source in fits)
         raise ParameterError(
-            f"an instrument must be found once, {name!r} is in {len(fits)} places",
-            where=Place("instruments", ", ".join(str(source.path) for source in fits), of=WHERE),
-            cure="give one of the folders only",
+            f"instruments must be found once, {name!r} is in {len(fits)} places ({places})"
         )
     return fits[0]
 
 
 def _check_names(instruments: Sequence[str]) -> Sequence[str]:
-    where = Place("instruments", of=WHERE)
     is_list = isinstance(instruments, list | tuple)
     if not is_list or not instruments or not all(isinstance(n, str) for n in instruments):
-        raise ParameterError(
-            f"instruments must be a list of names, got {instruments!r}",
-            where=where,
-            cure=Phrase("give {}", Either("instruments=['BTCUSDT', 'ETHUSDT']", SEVERAL_FLAGS)),
-        )
+        raise ParameterError(f"instruments must be a list of names, got {instruments!r}")
     if len({*instruments}) < len(instruments):
-        raise ParameterError(
-            f"each instrument is given once, got {', '.join(instruments)}",
-            where=where,
-            cure="leave the repeated name out",
-        )
+        raise ParameterError(f"instruments must be given once each, got {', '.join(instruments)}")
     return instruments
 
 
@@ -179,9 +156,7 @@ def load_markets(
     paths: Sequence[Path], instruments: Sequence[str] | None, options: ReadOptions
 ) -> tuple[dict[str, Market], dict[str, str]]:
     if not paths:
-        raise ParameterError(
-            "load needs a path, got none", where="Markets.load", cure="give a folder"
-        )
+        raise ParameterError("load needs a path, got none")
     sources = find_sources(paths, instruments)
     markets = {
         name: _load(name, source, options._replace(clips=True)) for name, source in sources.items()
@@ -193,10 +168,8 @@ def _load(name: str, source: MarketSource, options: ReadOptions) -> Market:
     options = options._replace(instrument=source.instrument or "")
     try:
         data = load_data([source.path], options)
-    except ParameterError as error:
-        if isinstance(error.where, Place):  # an argument that does not fit this market
-            error.where = Place(error.where.arguments, name, *error.where.details)
-        raise
+    except ParameterError as error:  # an argument that does not fit this market
+        raise ParameterError(f"{name}: {error}") from error
     return Market(**data.fields(), source=options.expression([source.path]))
 
 
@@ -208,8 +181,7 @@ def check_between(markets: PanelData, between: tuple[int | None, int | None]) ->
     if is_early or is_late:
         wrong = low if is_early else high
         raise ParameterError(
-            f"a span must lie inside the panel, got one that {'begins' if is_early else 'ends'} at "
-            f"{time_text(int(wrong or 0))}",
-            where=Place("between", of="Markets.load"),
-            cure=f"choose times from {format_time(markets.start)} to {format_time(markets.end)}",
+            f"between must lie inside the panel, {format_time(markets.start)} to "
+            f"{format_time(markets.end)}, got one that {'begins' if is_early else 'ends'} at "
+            f"{time_text(int(wrong or 0))}"
         )

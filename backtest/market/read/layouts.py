@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from backtest.base import (
-    Argument,
     DataError,
-    Phrase,
     did_you_mean,
     format_duration,
     parse_duration,
@@ -78,7 +76,7 @@ class NamedFile(NamedTuple):
 
     def lasts(self, length: int, where: str) -> bool:
         """Whether the timeframe is ``length`` ns."""
-        return parse_duration(self.timeframe, where=where) == length
+        return parse_duration(self.timeframe, where) == length
 
 
 def find_layout(
@@ -89,9 +87,8 @@ def find_layout(
     folders = [path for path in paths if path.is_dir()]
     if folders and len(paths) > 1:
         raise DataError(
-            f"one folder or several files are loaded, got {len(paths)} paths",
-            where=", ".join(map(str, paths)),
-            cure="load each folder as a market of its own",
+            f"one folder or several files are loaded, got {len(paths)} paths "
+            f"({', '.join(map(str, paths))})"
         )
     if folders:
         return _in_folder(folders[0], options, needs_bars=needs_bars)
@@ -105,9 +102,8 @@ def find_layout(
     unused = [path.name for path in paths if path not in used]
     if unused:
         raise DataError(
-            f"files given one by one must belong together, {', '.join(unused)} does not",
-            where=where,
-            cure="leave it out, or give mark and funding of the same pair (mark of the same bars)",
+            f"files given one by one must belong together, {', '.join(unused)} does not ({where}); "
+            "give mark and funding of the same pair, mark of the same bars"
         )
     return layout
 
@@ -120,11 +116,9 @@ def _select_funding(paths: Sequence[Path], length: int | None) -> Sequence[Path]
     if not kept:
         found = _shorten(sorted({file.timeframe for file in funding.values()})) or "none"
         raise DataError(
-            "funding_interval must be that of a file of funding, got "
-            f"{format_duration(length)!r}, found {found}",
-            where=", ".join(map(str, paths[:1])),
-            cure="leave it out, or choose one that is there: it is read from names such as "
-            "BTC_USDT_USDT-8h-funding_rate.feather",
+            f"funding_interval must be that of a file of funding, got {format_duration(length)!r}, "
+            f"found {found} ({', '.join(map(str, paths[:1]))}); it is read from names such as "
+            "BTC_USDT_USDT-8h-funding_rate.feather"
         )
     return [path for path in paths if path not in funding or path in kept]
 
@@ -142,7 +136,7 @@ def _in_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> Layou
     if named:
         return _by_name(named, str(folder), options, needs_bars=needs_bars)
     found = ", ".join(path.name for path in sorted(folder.iterdir())[:8]) or "nothing"
-    raise DataError(f"a folder must hold bars, found {found}", where=str(folder), cure=_CURE)
+    raise DataError(f"a folder must hold bars, found {found} ({folder}); {_CURE}")
 
 
 def _by_role(
@@ -159,9 +153,8 @@ def _by_role(
     for role, files in chosen.items():
         if len(files) > 1 and not joins:
             raise DataError(
-                f"one file of {role} is needed, found {files[0].name} and {files[1].name}",
-                where=where,
-                cure=f"keep one; or name the files bars, mark and funding if one is not {role}",
+                f"one file of {role} is needed, found {files[0].name} and {files[1].name} "
+                f"({where}); name them bars, mark and funding if one is not {role}"
             )
     if not chosen["bars"] and needs_bars:
         raise _no_bars(where, paths)
@@ -210,7 +203,7 @@ def _add_companions(bars: Sequence[NamedFile], files: Iterable[NamedFile], where
     marks = [file for file in pair if file.role == "mark"]
     funding = [file for file in pair if file.role == "funding"]
     timed = [file for file in funding if file.timeframe]
-    timed.sort(key=lambda file: parse_duration(file.timeframe, where=where))
+    timed.sort(key=lambda file: parse_duration(file.timeframe, where))
     funding = timed or funding
     is_same = len({file.timeframe for file in funding}) == len(funding) > 1
     timeframe = bars[0].timeframe
@@ -244,20 +237,14 @@ def _check_one(what: str, found: Iterable[object], names: Iterable[str], where: 
     if len({*found}) <= 1:
         return
     choices = sorted(names)
-    raise DataError(
-        f"one {what} is loaded at a time, found {_shorten(choices)}",
-        where=where,
-        cure="keep one of the files"
-        if what in ROLES
-        else Phrase("choose one: {}, or give the paths of its files", Argument(what, choices[0])),
-    )
+    more = "" if what in ROLES else f"; {what}={choices[0]!r}, or the paths of its files"
+    raise DataError(f"one {what} is loaded at a time, found {_shorten(choices)} ({where}){more}")
 
 
 def _refuse(what: str, wanted: str, names: Iterable[str], where: str) -> NoReturn:
     raise DataError(
-        f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, names)}",
-        where=where,
-        cure=f"choose one of {_shorten(sorted(names))}",
+        f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, names)}; there are "
+        f"{_shorten(sorted(names))} ({where})"
     )
 
 
@@ -268,7 +255,7 @@ def _shorten(names: Sequence[str]) -> str:
 
 def _no_bars(where: str, paths: Sequence[Path]) -> DataError:
     names = ", ".join(path.name for path in paths)
-    return DataError(f"there are no bars, found {names}", where=where, cure=_CURE)
+    return DataError(f"there are no bars, found {names} ({where}); {_CURE}")
 
 
 def parse_name(path: Path) -> NamedFile | None:
@@ -301,19 +288,14 @@ def _check_exists(path: Path) -> None:
         return
     parent = path.parent
     near = did_you_mean(path.name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""
-    raise DataError(
-        f"a path must exist, {str(path)!r} does not{near}",
-        where=f"searched from {Path.cwd()}",
-        cure="correct the path",
-    )
+    raise DataError(f"a path must exist, {str(path)!r} does not{near}; searched from {Path.cwd()}")
 
 
 def _check_instrument(wanted: str, found: str | None, folder: Path) -> None:
     if wanted and found and wanted != found:
         raise DataError(
-            f"instrument must be the folder's, got {wanted!r} against {found!r}",
-            where=str(folder / "market.json"),
-            cure=Phrase("leave {} out, or give {}", Argument("instrument"), repr(found)),
+            f"instrument must be the folder's, got {wanted!r} against {found!r} "
+            f"({folder / 'market.json'})"
         )
 
 
@@ -322,14 +304,12 @@ def read_facts(path: Path) -> dict[str, Any]:
         return {}
     facts = parse_json(read_small(path), path)
     if not isinstance(facts, dict):
-        raise DataError("market.json must be an object", where=str(path), cure="write {...}")
+        raise DataError(f"market.json must be an object ({path})")
     for key, value in facts.items():
         if key not in _FACTS or not isinstance(value, _FACTS[key]):
             wanted = f"a {_FACTS[key].__name__}" if key in _FACTS else f"one of {', '.join(_FACTS)}"
             raise DataError(
-                f"{key!r} in market.json must be {wanted}, got {value!r}"
-                + did_you_mean(key, _FACTS),
-                where=str(path),
-                cure="correct or remove it",
+                f"{key!r} in market.json must be {wanted}, got "
+                f"{value!r}{did_you_mean(key, _FACTS)} ({path})"
             )
     return facts

@@ -23,10 +23,8 @@ SMALL = 16 << 20
 MOST_ENTRIES = 1000
 
 _CHUNK = 1 << 20
-_AGAIN = "download it again; it may be cut short"
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError,
            RuntimeError)  # fmt: skip
-_UNTRUSTED = "do not trust it: get the file from its source again, or unpack it yourself and look"
 
 
 class Content(NamedTuple):
@@ -45,7 +43,7 @@ def unpack_gzip(path: Path) -> Content | Defect:
         with gzip.open(path) as stream:
             found = _read_limited(stream, path.stat().st_size, str(path), LARGEST)
     except _BROKEN as error:
-        return unreadable(error, str(path), _AGAIN)
+        return unreadable(error, str(path))
     return found if isinstance(found, Defect) else Content(path.name[: -len(".gz")], found)
 
 
@@ -61,28 +59,27 @@ def unpack_zip(
                 place = f"{where}: {entry.filename[:80]}"
                 found = _read_limited(stream, entry.compress_size, place, largest or LARGEST)
     except _BROKEN as error:
-        return unreadable(error, where, _AGAIN)
+        return unreadable(error, where)
     return found if isinstance(found, Defect) else Content(entry.filename, found)
 
 
 def _only_entry(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo | Defect:
     entries = archive.infolist()
     if len(entries) > MOST_ENTRIES:
-        found = f"got {len(entries)} entries"
-        return Defect("an archive must hold one table", found, where, _UNTRUSTED)
+        return Defect(f"an archive must hold one table, got {len(entries)} entries ({where})")
     for entry in entries:
         wrong = _find_risk(entry)
         if wrong:
-            found = f"{entry.filename[:80]!r} {wrong}"
-            return Defect("an archive must hold a plain file", found, where, _UNTRUSTED)
+            return Defect(
+                f"an archive must hold a plain file, {entry.filename[:80]!r} {wrong} ({where}); do "
+                "not trust it"
+            )
     files = [entry for entry in entries if not entry.is_dir()]
     if len(files) != 1:
         names = ", ".join(entry.filename[:40] for entry in files[:4]) or "nothing"
         return Defect(
-            "an archive must hold one table",
-            f"found {len(files)}: {names}",
-            where,
-            "unpack it and give the files one by one",
+            f"an archive must hold one table, found {len(files)}: {names} ({where}); unpack it and "
+            "give the files one by one"
         )
     return files[0]
 
@@ -112,14 +109,14 @@ def _read_limited(
             return _too_large(size, where, largest)
         if size > SMALL and size > RATIO * packed:
             return Defect(
-                f"a packed file must unpack to at most {RATIO} times its size",
-                f"went over {size >> 20} MiB from {packed} bytes",
-                where,
-                _UNTRUSTED,
+                f"a packed file must unpack to at most {RATIO} times its size, went over "
+                f"{size >> 20} MiB from {packed} bytes ({where}); do not trust it"
             )
     return bytes(content)
 
 
 def _too_large(size: int, where: str, largest: int) -> Defect:
-    rule, cure = f"a file must hold at most {largest >> 20} MiB", "split it by month"
-    return Defect(rule, f"got over {size >> 20} MiB", where, f"{cure}, or convert it to parquet")
+    return Defect(
+        f"a file must hold at most {largest >> 20} MiB, got over {size >> 20} MiB ({where}); split "
+        "it by month, or convert it to parquet"
+    )

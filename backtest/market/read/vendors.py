@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from backtest.base import Argument, Either, Phrase, did_you_mean
+from backtest.base import did_you_mean
 from backtest.market.tables.defects import Defect
 from backtest.market.tables.timed_table import PRICES
 from backtest.market.tables.times import TIME_NAMES
@@ -104,10 +104,9 @@ def _choose(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.Da
             taken[ours] = frame.index.to_series()
         else:
             return Defect(
-                f"the column for {ours!r} must be in the file",
-                f"{theirs!r} is not{did_you_mean(theirs, known)}",
-                where,
-                f"choose among {', '.join(known[:12])}, or a position from 0",
+                f"the column for {ours!r} must be in the file, {theirs!r} is "
+                f"not{did_you_mean(theirs, known)} ({where}); choose among "
+                f"{', '.join(known[:12])}, or a position from 0"
             )
     # a column of times under our name, or the index that the frame has already
     return pd.DataFrame({name: values.array for name, values in taken.items()},
@@ -121,9 +120,10 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
     ]
     fields = next((n for n, names in enumerate(levels) if {*PRICES} <= names), None)
     if fields is None or len(levels) != 2:
-        found = f"found {len(levels)} levels"
-        rule = "of two levels of names one must hold open, high, low and close"
-        return Defect(rule, found, where, "flatten the columns")
+        return Defect(
+            "of two levels of names one must hold open, high, low and close, found "
+            f"{len(levels)} levels ({where})"
+        )
     other = frame.columns.get_level_values(1 - fields)
     symbols = sorted({str(name) for name in other})
     if symbol in symbols:
@@ -131,9 +131,10 @@ def _one_level(frame: pd.DataFrame, symbol: str, where: str) -> pd.DataFrame | D
     elif len(symbols) == 1:
         wanted = symbols[0]
     else:
-        cure = Phrase("choose one: {}", Argument("instrument", symbols[0]))
-        return Defect("one instrument is loaded at a time", f"found {', '.join(symbols[:10])}",
-                      where, cure)  # fmt: skip
+        return Defect(
+            f"one instrument is loaded at a time, found {', '.join(symbols[:10])} ({where}); "
+            f"instrument={symbols[0]!r}"
+        )
     single = frame.loc[:, other.map(str) == wanted]
     return single.set_axis(single.columns.get_level_values(fields), axis=1)
 
@@ -142,16 +143,9 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame |
     names = _HEADLESS.get((role, frame.shape[1]))
     if names is None:
         return Defect(
-            f"a table of {role} without a header must have a known number of columns",
-            f"found {frame.shape[1]} columns",
-            where,
-            Phrase(
-                "write a header, or name the columns: {}",
-                Either(
-                    "columns={'time': 0, 'open': 1, ...}",
-                    Argument("columns", {"time": 0, "open": 1, ...: ...}),
-                ),
-            ),
+            f"a table of {role} without a header must have a known number of columns, found "
+            f"{frame.shape[1]} columns ({where}); write a header, or give columns="
+            "{'time': 0, 'open': 1, ...}"
         )
     return frame.set_axis(list(names), axis=1)
 

@@ -10,13 +10,10 @@ import numpy as np
 import pandas as pd
 
 from backtest.base import (
-    Argument,
     BoolArray,
     FloatArray,
     IntArray,
     ParameterError,
-    Phrase,
-    Place,
     format_duration,
     format_time,
 )
@@ -31,8 +28,6 @@ from backtest.market.tables.settlements import (
     settled_once,
 )
 from backtest.market.tables.timed_table import PRICES, TRADES, Schema, TimedTable, read_frame
-
-_NO_FUNDING = Argument("funding_gaps", "zero")
 
 
 class Span(NamedTuple):
@@ -69,9 +64,8 @@ def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedT
     is_outside = (start < known.start or end > known.end) and not options.clips
     if is_outside or not kept.size:
         raise ParameterError(
-            f"a span must lie inside the bars and hold one, got {Span(start, end)}",
-            where=Place("between", f"for {bars.name}"),
-            cure=Phrase("choose times in {}", name_span(*known)),
+            f"between must lie inside the bars and hold one, got {Span(start, end)} "
+            f"({bars.name}, {known})"
         )
     return bars.rows(kept)
 
@@ -121,24 +115,18 @@ class AlignedMark(NamedTuple):
 
     def _uncovered(self, count: int, cut: Span | None) -> Defect:
         bars = Span(int(self.time[0]), int(self.time[-1]) + self.interval)
-        instead = Phrase(
-            "give {} to test liquidations on last prices there", Argument("mark_gaps", "last")
-        )
+        instead = "mark_gaps='last' to test liquidations on last prices there"
         return Defect(
-            "mark bars must cover the bars",
-            f"{count} of {self.time.size} bars lie outside them",
-            f"{self.table.name}, {self.whole}; bars {bars}",
-            _span_cure(cut, instead if self.present.any() else "leave mark out"),
+            f"mark bars must cover the bars, {count} of {self.time.size} bars lie outside them "
+            f"({self.table.name}, {self.whole}; bars {bars}); "
+            + _span_cure(cut, instead if self.present.any() else "leave mark out")
         )
 
     def _holes(self, absent: IntArray) -> Defect:
         return Defect(
-            "every bar must have a mark bar",
-            f"{absent.size} of {self.time.size} bars have none",
-            locate_rows(self.table.name, self.time[absent]),
-            Phrase(
-                "download them, or give {} to take last prices there", Argument("mark_gaps", "last")
-            ),
+            f"every bar must have a mark bar, {absent.size} of {self.time.size} bars have none "
+            f"({locate_rows(self.table.name, self.time[absent])}); mark_gaps='last' takes last "
+            "prices"
         )
 
 
@@ -164,6 +152,10 @@ def _other_length(
         return None
     wrong = inside[between] if between.any() else mark.time[:1]
     length = format_duration(found) if found else "unknown"
+    return Defect(
+        f"mark bars must open with the bars and be as long, mark bars are {length} apart, bars "
+        f"{format_duration(usual)} ({locate_rows(mark.name, wrong)})"
+    )
     return Defect(
         "mark bars must open with the bars and be as long",
         f"mark bars are {length} apart, bars {format_duration(usual)}",
@@ -192,10 +184,9 @@ class FundingEvents(NamedTuple):
         given = Span(int(self.time[0]), int(self.time[-1]))
         uncovered = Defect(
             "funding must cover the bars, one settlement each "
-            f"{format_duration(cadence(self.time))}",
-            f"settlements run from {given}",
-            f"{self.table.name}; bars {self.span}",
-            _span_cure(cut, Phrase("give {} to charge none there", _NO_FUNDING)),
+            f"{format_duration(cadence(self.time))}, settlements run from {given} "
+            f"({self.table.name}; bars {self.span}); "
+            + _span_cure(cut, "funding_gaps='zero' to charge none there")
         )
         return [
             *([uncovered] if covered != self.span else ()),
@@ -214,13 +205,12 @@ class FundingEvents(NamedTuple):
     def _holes(self, holes: list[SettlementGap]) -> Defect:
         missing = sum(hole.missing for hole in holes)
         end = f", last from {format_time(holes[-1].start)} to {format_time(holes[-1].end)}"
-        last = end if len(holes) > 1 else ""
         return Defect(
-            f"settlements must follow each other every {format_duration(holes[0].every)}",
-            f"{missing} missing in {len(holes)} gap{'s' if len(holes) > 1 else ''}",
-            f"{self.table.name}, first gap from {format_time(holes[0].start)} "
-            f"to {format_time(holes[0].end)}{last} UTC",
-            Phrase("download them, or give {} to charge none there", _NO_FUNDING),
+            f"settlements must follow each other every {format_duration(holes[0].every)}, "
+            f"{missing} missing in {len(holes)} gap{'s' if len(holes) > 1 else ''} "
+            f"({self.table.name}, first gap from {format_time(holes[0].start)} to "
+            f"{format_time(holes[0].end)}{end if len(holes) > 1 else ''} UTC); funding_gaps='zero' "
+            "charges none there"
         )
 
 
@@ -232,11 +222,11 @@ def select_funding(funding: TimedTable, span: Span, interval: int) -> FundingEve
 
 def _span_cure(cut: Span | None, instead: str) -> str:
     if cut is None:
-        return Phrase("no bar has all of them: load files that overlap, or {}", instead)
-    return Phrase("cut the bars to what is covered, {}; or {}", name_span(*cut), instead)
+        return f"no bar has all of them: load files that overlap, or {instead}"
+    return f"cut the bars to what is covered, {name_span(*cut)}; or {instead}"
 
 
-_ROW = re.compile(r", row (\d+)$")
+_ROW = re.compile(r", row (\d+)(?=\))")
 
 
 class SourceFrame(NamedTuple):
@@ -246,11 +236,10 @@ class SourceFrame(NamedTuple):
     first_line: int | None = None
 
     def with_line(self, defect: Defect) -> Defect:
-        found = _ROW.search(defect.where)
-        if self.first_line is None or found is None:
+        if self.first_line is None:
             return defect
-        line = int(found[1]) + self.first_line
-        return defect._replace(where=f"{defect.where[: found.start()]}, line {line}")
+        first = self.first_line
+        return Defect(_ROW.sub(lambda row: f", line {int(row[1]) + first}", defect, count=1))
 
 
 def read_table(
@@ -304,8 +293,6 @@ def _join(tables: Sequence[TimedTable]) -> TimedTable:
 def _other_columns(first: TimedTable, odd: TimedTable) -> Defect:
     differ = ", ".join(sorted({*first.columns} ^ {*odd.columns}))
     return Defect(
-        "files of one table must have the same columns",
-        f"{first.name} and {odd.name} differ in {differ}",
-        odd.name,
-        "download the other one again, or drop the column",
+        f"files of one table must have the same columns, {first.name} and {odd.name} differ in "
+        f"{differ}"
     )

@@ -6,23 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backtest.base import (
-    Argument,
-    BoolArray,
-    Either,
-    FloatArray,
-    IntArray,
-    Phrase,
-    format_duration,
-    format_time,
-)
+from backtest.base import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.base.units import DAY
 from backtest.market.tables.defects import Defect, locate_rows
 from backtest.market.tables.timed_table import PRICES, TimedTable, distinct, is_increasing
 
+DOWNLOAD = "download those bars again"
 _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
-_KEEP_ONE = Phrase("{} (=first or =last where they differ)", Argument("repair", "drop-duplicates"))
-_FILL_VOLUME = Either("bars['volume'].fillna(0.0)", Argument("repair", "volume-gaps=zero"))
 
 
 def grid_origin(length: int) -> int:
@@ -46,19 +36,17 @@ def order_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
     backwards = np.flatnonzero(np.diff(time) < 0)
     if backwards.size:
         yield Defect(
-            f"{noun} must be in order of time",
-            f"{backwards.size} of {time.size} came before the one above",
-            locate_rows(table.name, time[backwards + 1]),
-            Phrase("sort them: {}", Either("frame.sort_index()", Argument("repair", "sort"))),
+            f"{noun} must be in order of time, {backwards.size} of {time.size} came before the one "
+            f"above ({locate_rows(table.name, time[backwards + 1])}); frame.sort_index(), or "
+            "repair='sort'"
         )
     ordered = np.sort(time)
     twice = np.flatnonzero(np.diff(ordered) == 0)
     if twice.size:
         yield Defect(
-            f"{noun} must have each time once",
-            f"{twice.size} of {time.size} are duplicates",
-            locate_rows(table.name, ordered[twice]),
-            Phrase("keep one of each: {}", Either("frame[~frame.index.duplicated()]", _KEEP_ONE)),
+            f"{noun} must have each time once, {twice.size} of {time.size} are duplicates "
+            f"({locate_rows(table.name, ordered[twice])}); frame[~frame.index.duplicated()], or "
+            "repair='drop-duplicates' (=first or =last where they differ)"
         )
 
 
@@ -68,13 +56,9 @@ def spacing_defects(table: TimedTable, interval: int, *, sessions: bool) -> Iter
     odd = near if sessions else _off_grid(time, interval)
     if odd.any():
         yield Defect(
-            f"bars must open {'at least ' * sessions}{format_duration(interval)} apart",
-            f"{np.count_nonzero(odd)} of {time.size} open at other times",
-            locate_rows(table.name, time[odd]),
-            Phrase(
-                "give {} if the bars are of another length; otherwise download them again",
-                Argument("interval"),
-            ),
+            f"bars must open {'at least ' * sessions}{format_duration(interval)} apart, "
+            f"{np.count_nonzero(odd)} of {time.size} open at other times "
+            f"({locate_rows(table.name, time[odd])}); give interval= if they are of another length"
         )
     regular = time[~odd]
     holes = np.flatnonzero(np.diff(regular) > interval)
@@ -90,9 +74,9 @@ def _off_grid(time: IntArray, interval: int) -> BoolArray:
 
 
 def price_defects(table: TimedTable, noun: str) -> Iterator[Defect]:
-    cure = Phrase("download those bars again, or cut them off with {}", Argument("between"))
+    cure = f"; {DOWNLOAD}, or cut them off with between="
     if noun:
-        cure = Phrase("{}, or drop them and give {}", cure, Argument("mark_gaps", "last"))
+        cure += ", or drop them and give mark_gaps='last'"
     valid = {}
     for name in PRICES:
         if name in table.columns:
@@ -114,46 +98,42 @@ def volume_defects(table: TimedTable) -> Iterator[Defect]:
         return
     volume = table.columns["volume"]
     bad = ~((volume >= 0) & (volume < np.inf))
-    cure = (
-        Phrase("fill it: {}, or drop the column: volume is then zero", _FILL_VOLUME)
-        if np.isnan(volume).any()
-        else "download those bars again, or drop the column"
-    )
+    cure = f"; {DOWNLOAD}"
+    if np.isnan(volume).any():
+        cure = "; bars['volume'].fillna(0.0), or repair='volume-gaps=zero'"
+    cure += ", or drop the column"
     yield from _value_defects(table, volume, bad, "volume must not be negative or NaN", cure)
 
 
 def rate_defects(table: TimedTable, largest: float) -> Iterator[Defect]:
     within = f"must lie within {largest:+.0%} and {-largest:+.0%}"
-    fractions = "give fractions: 0.0001 is 0.01 %; "
     rules = {
-        "rate": (
-            f"funding rates {within} per settlement",
-            f"{fractions}drop rows with unknown rates",
-        ),
-        "predicted": (
-            f"predicted rates {within}, or be NaN",
-            f"{fractions}write NaN if none was published",
-        ),
-        "mark": (
-            "the mark of a settlement must be positive, or NaN if unknown",
-            "write NaN if the price is unknown",
-        ),
+        "rate": f"funding rates {within} per settlement (0.0001 is 0.01 %)",
+        "predicted": f"predicted rates {within} (0.0001 is 0.01 %), or be NaN",
+        "mark": "the mark of a settlement must be positive, or NaN if unknown",
     }
-    for name, (rule, cure) in rules.items():
+    for name, rule in rules.items():
         values = table.columns.get(name)
         if values is not None:
             valid = is_price(values) if name == "mark" else np.abs(values) <= largest
             bad = ~(valid | (np.isnan(values) & (name != "rate")))
-            yield from _value_defects(table, values, bad, rule, cure, noun="settlements")
+            yield from _value_defects(table, values, bad, rule, noun="settlements")
 
 
 def _value_defects(
-    table: TimedTable, values: FloatArray, bad: BoolArray, rule: str, cure: str, noun: str = "bars"
+    table: TimedTable,
+    values: FloatArray,
+    bad: BoolArray,
+    rule: str,
+    cure: str = "",
+    noun: str = "bars",
 ) -> Iterator[Defect]:
     rows = np.flatnonzero(bad)
     if rows.size:
-        found = f"got {values[rows[0]]} in {rows.size} of {values.size} {noun}"
-        yield Defect(rule, found, locate_rows(table.name, table.time[rows]), cure)
+        place = locate_rows(table.name, table.time[rows])
+        yield Defect(
+            f"{rule}, got {values[rows[0]]} in {rows.size} of {values.size} {noun} ({place}){cure}"
+        )
 
 
 def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[Defect]:
@@ -167,11 +147,10 @@ def _range_defects(table: TimedTable, noun: str, sound: BoolArray) -> Iterator[D
         if rows.size:
             row = rows[0]
             yield Defect(
-                f"{noun}{name} must be at {least} open and close",
-                f"got {values[row]} {side} {bound[row]} in {rows.size} of {values.size} bars",
-                locate_rows(table.name, table.time[rows]),
-                "download those bars again: a range that excludes its own prices hides "
-                "liquidations",
+                f"{noun}{name} must be at {least} open and close, got {values[row]} {side} "
+                f"{bound[row]} in {rows.size} of {values.size} bars "
+                f"({locate_rows(table.name, table.time[rows])}); {DOWNLOAD}: a range that excludes "
+                "its own prices hides liquidations"
             )
 
 
@@ -181,18 +160,15 @@ def _missing_bars(table: TimedTable, time: IntArray, holes: IntArray, interval: 
     begin, end = int(time[holes[-1]]) + interval, int(time[holes[-1] + 1])
     last = f", last from {format_time(begin)} to {format_time(end)}" if holes.size > 1 else ""
     whole = max(np.split(time, holes + 1), key=len)
+    gaps = f"{holes.size} gap{'s' if holes.size > 1 else ''}"
+    span = name_span(int(whole[0]), int(whole[-1]) + interval)
     return Defect(
-        f"bars must follow each other every {format_duration(interval)}",
-        f"{missing} missing in {holes.size} gap{'s' if holes.size > 1 else ''}",
-        f"{table.name}, first gap from {format_time(first)} to {format_time(until)}{last} UTC",
-        Phrase(
-            "download them; or take the longest whole stretch, {}; "
-            "or give {} if the market was closed then",
-            name_span(int(whole[0]), int(whole[-1]) + interval),
-            Argument("sessions", True),
-        ),
+        f"bars must follow each other every {format_duration(interval)}, {missing} missing in "
+        f"{gaps} ({table.name}, first gap from {format_time(first)} to {format_time(until)}{last} "
+        f"UTC); download them, or take the longest whole stretch, {span}, or give sessions=True if "
+        "the market was closed then"
     )
 
 
-def name_span(start: int, end: int) -> Argument:
-    return Argument("between", (format_time(start), format_time(end)))
+def name_span(start: int, end: int) -> str:
+    return f"between={(format_time(start), format_time(end))}"

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from backtest.base import (
-    BacktestError,
     DataError,
     FloatArray,
     IntArray,
@@ -174,9 +173,6 @@ def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
 _NAMES = tuple(each.name for each in dataclasses.fields(MarketData))
 
 
-WHERE = "Market.with_columns"
-
-
 def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
     """Return columns as copied float64 arrays, one value per bar; ``time`` holds the opens.
 
@@ -187,29 +183,25 @@ def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, Floa
 
 def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if name in BARS.known:
-        raise _refuse(name, "is the name of a price or the volume", "choose another name")
+        raise DataError(f"{name}: is the name of a price or the volume")
     if name in TIME_NAMES:
-        raise _refuse(name, "is a name of the time column", "choose another name")
+        raise DataError(f"{name}: is a name of the time column")
     if isinstance(values, pd.Series):
         _check_times(name, values, time)
         values = values.reset_index(drop=True)
     found = np.asarray(values)
     if found.shape != time.shape:
-        raise _refuse(
-            name,
-            f"must have {time.size} values, one per bar, got shape {found.shape}",
-            "give one number per bar, NaN if unknown",
+        raise DataError(
+            f"{name}: must have {time.size} values, one per bar, got shape {found.shape}"
         )
     numbers = pd.Series(found.tolist() if found.dtype == object else found)  # None becomes NaN
-    column = require(to_floats(numbers, column=name, name=WHERE))
+    column = require(to_floats(numbers, column=name, name="with_columns"))
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:
         first = format_time(int(time[infinite[0]]))
-        raise _refuse(
-            name,
-            f"must be finite, got {column[infinite[0]]:g} in {infinite.size} of {time.size} bars, "
-            f"first at {first}",
-            "give NaN if it is unknown",
+        raise DataError(
+            f"{name}: must be finite, or NaN if unknown, got {column[infinite[0]]:g} in "
+            f"{infinite.size} of {time.size} bars, first at {first}"
         )
     return column
 
@@ -220,8 +212,8 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
         return
     wanted = utc_index(time)
     if index.tz is None:
-        raise _refuse(
-            name, "must be indexed by time in a zone, has none", "use series.tz_localize('UTC')"
+        raise DataError(
+            f"{name}: must be indexed by time in a zone, has none; series.tz_localize('UTC')"
         )
     index = index.tz_convert("UTC")
     if index.equals(wanted):
@@ -232,17 +224,11 @@ def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
         if missing.size
         else f"has {len(index)} times for {time.size} bars"
     )
-    raise _refuse(
-        name,
-        f"must be indexed by the opens of the bars, {found}",
-        "take the last value known at each open: "
-        f"{name}.reindex(market.times, method='ffill'); never one stamped later",
+    raise DataError(
+        f"{name}: must be indexed by the opens of the bars, {found}; the last value known at each "
+        f"open is {name}.reindex(market.times, method='ffill'), never one stamped later"
     )
 
 
 def _nanoseconds(index: pd.DatetimeIndex) -> IntArray:
     return np.asarray(index.as_unit("ns").asi8)
-
-
-def _refuse(name: str, problem: str, cure: str) -> BacktestError:
-    return DataError(f"column {name!r} {problem}", where=f"{WHERE}({name}=...)", cure=cure)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import Argument, Phrase, format_duration, format_time
+from backtest.base import format_duration, format_time
 from backtest.base.units import SECOND
 from backtest.market.reshape import BarGroups
 from backtest.market.tables.align import (
@@ -248,21 +248,18 @@ def find_interval(bars: TimedTable, options: ReadOptions) -> tuple[int | None, l
         found = int(np.diff(time).min())
     length = given or found
     if length is None or length % SECOND:
-        seen = (
-            f"bars are {format_duration(length)} apart" if length else "all bars open at one time"
-        )
-        rule = "the length of a bar must be known, in whole seconds"
-        cure = Phrase("give {}, or more bars", Argument("interval", "1h"))
-        return None, [Defect(rule, seen, bars.name, cure)]
+        apart = f"are {format_duration(length)} apart" if length else "all open at one time"
+        return None, [
+            Defect(
+                "the length of a bar must be known, in whole seconds: bars "
+                f"{apart} ({bars.name}); interval='1h', or more bars"
+            )
+        ]
     if options.sessions or found is None or found == length:
         return length, []
     wrong = Defect(
-        f"bars must open {format_duration(length)} apart, as given",
-        f"they open {format_duration(found)} apart",
-        bars.name,
-        Phrase(
-            "give {}, or the file of the other bars", Argument("interval", format_duration(found))
-        ),
+        f"bars must open {format_duration(length)} apart, as given, they open "
+        f"{format_duration(found)} apart ({bars.name})"
     )
     return found, [wrong]
 
@@ -308,11 +305,12 @@ def make_bars(
 
 def _trade_defects(trades: TimedTable, length: int | None) -> Iterator[Defect]:
     if length is None:
-        found = f"found {trades.time.size} trades"
-        cure = "give the length of the bars: --resample 1h"
-        yield Defect("trades must be made into bars", found, trades.name, cure)
+        yield Defect(
+            f"trades must be made into bars, found {trades.time.size} trades ({trades.name}); "
+            "resample='1h'"
+        )
         return
-    yield from (each for each in order_defects(trades, "trades") if "order" in each.rule)
+    yield from (each for each in order_defects(trades, "trades") if "in order" in each)
     price, size = trades.columns["price"], trades.columns.get("size", np.zeros(0))
     for name, values, is_valid, rule in (
         ("price", price, price > 0.0, "positive"),
@@ -320,17 +318,16 @@ def _trade_defects(trades: TimedTable, length: int | None) -> Iterator[Defect]:
     ):
         rows = np.flatnonzero(~(is_valid & (values < np.inf)))
         if rows.size:
-            found = f"got {values[rows[0]]} in {rows.size} of {values.size} trades"
-            where = f"{trades.name}, first at {format_time(int(trades.time[rows[0]]))} UTC"
-            cure = "download those trades again"
-            yield Defect(f"{name} must be {rule} and finite", found, where, cure)
+            first = format_time(int(trades.time[rows[0]]))
+            yield Defect(
+                f"{name} must be {rule} and finite, got {values[rows[0]]} in {rows.size} of "
+                f"{values.size} trades ({trades.name}, first at {first} UTC)"
+            )
 
 
 def _none_complete(trades: TimedTable, length: int) -> Defect:
     return Defect(
-        f"trades must fill at least one bar of {format_duration(length)}",
-        f"found {trades.time.size} trades from {format_time(int(trades.time[0]))} to "
-        f"{format_time(int(trades.time[-1]))} UTC",
-        trades.name,
-        "choose shorter bars, or give more trades",
+        f"trades must fill at least one bar of {format_duration(length)}, found {trades.time.size} "
+        f"trades from {format_time(int(trades.time[0]))} to {format_time(int(trades.time[-1]))} "
+        f"UTC ({trades.name})"
     )

@@ -9,11 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from backtest.base import (
-    Argument,
     DataError,
     ParameterError,
-    Phrase,
-    Place,
     TimeLike,
     did_you_mean,
     format_duration,
@@ -93,15 +90,11 @@ def read_options(
     repair: str | Sequence[str] = (),
     decimal: str = ".",
 ) -> ReadOptions:
-    repairs = parse_repairs([repair] if isinstance(repair, str) else repair, where=Place("repair"))
+    repairs = parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
     check_timezone(timezone)
     if decimal not in (".", ","):
-        raise ParameterError(
-            f"decimal must be '.' or ',', got {repr_plain(decimal)}",
-            where=Place("decimal"),
-            cure=Phrase("give {} for files with decimal commas", Argument("decimal", ",")),
-        )
+        raise ParameterError(f"decimal must be '.' or ',', got {repr_plain(decimal)}")
     return ReadOptions(
         instrument=instrument or "",
         interval=_read_duration(interval, "interval"),
@@ -120,26 +113,18 @@ def read_options(
 
 def check_frame(name: str, frame: object) -> None:
     if not isinstance(frame, pd.DataFrame):
-        raise DataError(
-            f"{name} must be a pandas DataFrame, got {type(frame).__name__}",
-            where=f"Market.from_frames, {name}",
-            cure="convert it with pd.DataFrame(...), indexed by UTC time",
-        )
+        raise DataError(f"{name} must be a pandas DataFrame, got {type(frame).__name__}")
 
 
 def _read_duration(text: str | None, name: str) -> int | None:
-    return None if text is None else parse_duration(text, where=Place(name))
+    return None if text is None else parse_duration(text, name)
 
 
 def _read_gaps(name: str, given: str | None, repaired: str | None) -> str | None:
     way, value = _GAPS[name], repaired if given is None else given
     if value is not None and (not isinstance(value, str) or value != way):
         raise ParameterError(
-            f"{name} must be {way!r} or None, got {repr_plain(value)}" + did_you_mean(value, [way]),
-            where=Place(name),
-            cure=Phrase(
-                "give {} to fill gaps, or leave it out to refuse them", Argument(name, way)
-            ),
+            f"{name} must be {way!r} or None, got {repr_plain(value)}{did_you_mean(value, [way])}"
         )
     return value
 
@@ -151,10 +136,8 @@ def _read_names(columns: Mapping[str, str | int] | None) -> dict[str, str]:
     for ours in columns or {}:
         if "." in ours and ours not in names:
             raise ParameterError(
-                f"a column of another table must be a known one, got {repr_plain(ours)}"
-                + did_you_mean(ours, names),
-                where=Place("columns"),
-                cure=f"choose among {', '.join(names)}",
+                f"columns: one of another table must be among {', '.join(names)}, got "
+                f"{repr_plain(ours)}" + did_you_mean(ours, names)
             )
     return {ours: str(theirs) for ours, theirs in (columns or {}).items()}
 
@@ -166,15 +149,11 @@ def _read_between(
         return None, None
     if not isinstance(between, (tuple, list)) or len(between) != 2:
         raise ParameterError(
-            f"between must be a pair of times, got {repr_plain(between)}",
-            where=Place("between"),
-            cure=Phrase(
-                "give {}; None leaves an end as it is",
-                Argument("between", ("2021-01-01", "2022-01-01")),
-            ),
+            "between must be a pair of times, such as ('2021-01-01', None), "
+            f"got {repr_plain(between)}"
         )
     start, end = between
     return (
-        None if start is None else to_nanoseconds(start, where=Place("between", "start")),
-        None if end is None else to_nanoseconds(end, where=Place("between", "end")),
+        None if start is None else to_nanoseconds(start, "between, start"),
+        None if end is None else to_nanoseconds(end, "between, end"),
     )

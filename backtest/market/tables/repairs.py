@@ -55,25 +55,20 @@ def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str
     return filled, {name: how for name, how in notes.items() if name not in FILLING}
 
 
-def parse_repairs(texts: Sequence[str], *, where: str) -> tuple[Repair, ...]:
+def parse_repairs(texts: Sequence[str]) -> tuple[Repair, ...]:
     repairs: list[Repair] = []
     for word in (word.strip() for text in texts for word in text.split(",")):
         name, _, way = word.partition("=")
         kind = KINDS.get(name)
         if kind is None or way not in kind.ways or name in {repair.name for repair in repairs}:
-            raise _unknown(word, name, kind, where)
+            known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
+            near = did_you_mean(name, KINDS) if kind is None else ""
+            raise ParameterError(
+                f"a repair must be a known one, once each, got {word!r}{near}; there are "
+                f"{', '.join(known)}"
+            )
         repairs.append(Repair(name, way))
     return tuple(sorted(repairs, key=lambda repair: [*KINDS].index(repair.name)))
-
-
-def _unknown(word: str, name: str, kind: RepairKind | None, where: str) -> ParameterError:
-    known = [str(Repair(each, way)) for each, found in KINDS.items() for way in found.ways]
-    near = did_you_mean(name, KINDS) if kind is None else ""
-    return ParameterError(
-        f"a repair must be a known one, once each, got {word!r}{near}",
-        where=where,
-        cure=f"choose among {', '.join(known)}",
-    )
 
 
 def apply_repairs(

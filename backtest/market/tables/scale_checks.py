@@ -102,11 +102,10 @@ def mark_scale_defects(bars: TimedTable, present: BoolArray, mark: TimedTable) -
     if found is None or not found.is_long or distance(found.value) <= FURTHEST_MARK:
         return
     yield Defect(
-        f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices",
-        f"were {found.value:.4g} times the last price at the median of {found.rows} bars",
-        f"{mark.name}, from {format_time(int(mark.time[found.first]))} UTC",
-        "pass the mark prices of this instrument, in the currency and scale of its bars; or leave "
-        "mark out",
+        f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices, were {found.value:.4g} "
+        f"times the last price at the median of {found.rows} bars ({mark.name}, from "
+        f"{format_time(int(mark.time[found.first]))} UTC): of another instrument, currency or "
+        "scale?"
     )
 
 
@@ -117,10 +116,9 @@ def rate_scale_defects(funding: TimedTable) -> Iterator[Defect]:
     if found is None or not found.is_long or found.value < HIGHEST_RATE:
         return
     yield Defect(
-        "funding rates must be fractions per settlement",
-        f"their median was {found.value:.3g} in size per 8 hours in {found.rows} settlements, "
-        f"{found.value * 365 * DAY / _USUAL:.0%} a year",
-        f"{funding.name}, from {format_time(int(funding.time[found.first]))} UTC",
-        "rates are fractions per settlement, 0.0001 is 0.01 %: divide by 100 if they are in per "
-        "cent, by the settlements of a year if they are annual",
+        "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
+        f"{found.value:.3g} in size per 8 hours in {found.rows} settlements, "
+        f"{found.value * 365 * DAY / _USUAL:.0%} a year ({funding.name}, from "
+        f"{format_time(int(funding.time[found.first]))} UTC); divide by 100 if they are in per "
+        "cent, by the settlements of a year if they are annual"
     )

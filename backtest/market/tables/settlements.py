@@ -8,13 +8,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from backtest.base import (
-    Argument,
     BoolArray,
     DataError,
-    Either,
     FloatArray,
     IntArray,
-    Phrase,
     format_duration,
     format_time,
 )
@@ -53,17 +50,10 @@ def stamp_defects(table: TimedTable) -> Iterator[Defect]:
         first, second = time[near[0]], time[near[0] + 1]
         pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
         yield Defect(
-            "each settlement must occur once",
-            f"{pairs} under {format_duration(JITTER)} apart, "
-            f"the first by {(second - first) / 1e6:g} ms",
-            locate_rows(table.name, time[near]),
-            Phrase(
-                "keep one stamp of each pair: they look like two sources of the same event; "
-                "{} keeps the first",
-                Either(
-                    "bt.import_market(..., repair='settle-once')", Argument("repair", "settle-once")
-                ),
-            ),
+            f"each settlement must occur once, {pairs} under {format_duration(JITTER)} apart, the "
+            f"first by {(second - first) / 1e6:g} ms ({locate_rows(table.name, time[near])}), like "
+            "two sources of one event; keep one stamp of each pair, or bt.import_market(..., "
+            "repair='settle-once')"
         )
 
 
@@ -164,18 +154,11 @@ def dividend_defects(table: TimedTable, *, has_funding: bool) -> Iterator[Defect
     if amount is not None and not is_price(amount).all():
         bad = np.flatnonzero(~is_price(amount))
         yield Defect(
-            "a dividend per share must be positive and finite",
-            f"got {amount[bad[0]]:g} in {bad.size} of {amount.size} dividends",
-            locate_rows(table.name, table.time[bad]),
-            "leave out dates without a dividend",
+            f"a dividend per share must be positive and finite, got {amount[bad[0]]:g} in "
+            f"{bad.size} of {amount.size} dividends ({locate_rows(table.name, table.time[bad])})"
         )
     if has_funding:
-        yield Defect(
-            "a market has funding or dividends",
-            "has both",
-            table.name,
-            "leave one out: a perpetual has funding, a share has dividends",
-        )
+        yield Defect(f"a market has funding or dividends, has both ({table.name})")
 
 
 def place_dividends(
@@ -196,21 +179,15 @@ def read_settlements(data: MarketData) -> Settled:
     if column is None or not np.any(np.nan_to_num(column)):
         return Settled(data.funding_time, data.funding_rate, data.funding_mark)
     if data.funding_time.size:
-        raise DataError(
-            "a market has funding or dividends, has both",
-            where=f"{data.instrument or 'the market'}, column {DIVIDEND}",
-            cure="drop the funding, or the column",
-        )
+        name = data.instrument or "the market"
+        raise DataError(f"a market has funding or dividends, {name} has both")
     paid = np.flatnonzero(np.nan_to_num(column))
     price = np.where(paid > 0, data.close[paid - 1], data.open[0])
     amount = column[paid]
     bad = np.flatnonzero(~((amount > 0.0) & (amount < price)))
     if bad.size:
         raise DataError(
-            "a dividend must be positive and below the close before it, got "
-            f"{amount[bad[0]]:g} after a close of {price[bad[0]]:g}",
-            where=f"column {DIVIDEND}, {format_time(int(data.time[paid[bad[0]]]))} UTC",
-            cure="give money per share in the currency of the prices; a return of all capital is "
-            "no dividend",
+            f"{DIVIDEND} must be positive and below the close before it, got {amount[bad[0]]:g} "
+            f"after a close of {price[bad[0]]:g} at {format_time(int(data.time[paid[bad[0]]]))} UTC"
         )
     return Settled(data.time[paid], -amount / price, price)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import BoolArray, Either, FloatArray, IntArray, Phrase, did_you_mean
+from backtest.base import BoolArray, FloatArray, IntArray, did_you_mean
 from backtest.market.tables.defects import DECIMAL_COMMA, Defect
 from backtest.market.tables.times import find_stamps, to_utc
 
@@ -78,13 +78,10 @@ def read_frame(
     frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
 ) -> tuple[TimedTable | None, list[Defect]]:
     if not len(frame):
-        empty = Defect("data must have rows", "found none", name, "give data, or leave it out")
-        return None, [empty]
+        return None, [Defect(f"data must have rows, found none ({name})")]
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
-        return None, [
-            Defect("column names must be unique", f"{twice!r} is twice", name, "drop one")
-        ]
+        return None, [Defect(f"column names must be unique, {twice!r} is twice ({name})")]
     found = find_stamps(frame, name=name)
     if isinstance(found, Defect):
         return None, [found]
@@ -105,7 +102,11 @@ def _read_columns(
     wanted = [column for column in known if column in frame.columns]
     if schema.others == "keep":
         wanted += [column for column in others if isinstance(column, str)]
-        defects += [_unnamed(column, name) for column in others if not isinstance(column, str)]
+        defects += [
+            Defect(f"column names must be text, found {column!r} ({name})")
+            for column in others
+            if not isinstance(column, str)
+        ]
     if schema.others == "refuse" and not defects:
         defects += [_unknown(column, known, name) for column in others]
     columns = {}
@@ -125,24 +126,22 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
         floats = np.ascontiguousarray(given + 0.0)  # a copy; -0.0 becomes 0.0: one hash per value
         floats[np.isnan(floats)] = np.nan  # one bit pattern for every NaN, likewise
         return floats
+    rule = f"{column} must be numbers"
     if values.dtype.kind in "Mm":
-        return _not_numbers(column, f"found {values.dtype}", f"{name}, row 0", "drop the column")
+        return Defect(f"{rule}, found {values.dtype} ({name}, row 0); drop the column")
     texts = values.astype(str)
     bad = np.flatnonzero(pd.to_numeric(texts, errors="coerce").isna() & values.notna())
     if not bad.size:
-        python = f"convert it first: frame[{column!r}].astype(float)"
-        cure = Phrase("{}", Either(python, "write it as numbers"))
-        found = f"got {texts.iloc[0]!r}, numbers written as text"
-        return _not_numbers(column, found, f"{name}, row 0", cure)
-    found = f"got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells"
-    cure = Phrase("correct the cell, or drop the column if it is not needed")
-    if texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all():
-        cure = Phrase("for decimal commas: {}", DECIMAL_COMMA)
-    return _not_numbers(column, found, f"{name}, row {bad[0]}", cure)
-
-
-def _not_numbers(column: str, found: str, where: str, cure: str) -> Defect:
-    return Defect(f"{column} must be numbers", found, where, cure)
+        return Defect(
+            f"{rule}, got {texts.iloc[0]!r}, numbers written as text ({name}, row 0); "
+            f"frame[{column!r}].astype(float)"
+        )
+    is_comma = texts.iloc[bad].str.fullmatch(_DECIMAL_COMMA).all()
+    return Defect(
+        f"{rule}, got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells "
+        f"({name}, row {bad[0]}); "
+        + (DECIMAL_COMMA if is_comma else "correct the cell, or drop the column")
+    )
 
 
 def _missing(column: str, others: list[str], name: str) -> Defect:
@@ -150,27 +149,10 @@ def _missing(column: str, others: list[str], name: str) -> Defect:
     near = did_you_mean(column, names) or "".join(
         f"; did you mean {name!r}?" for name in names if column in name.lower()
     )
-    return Defect(
-        f"a column {column!r} is needed",
-        f"found {', '.join(map(str, others)) or 'no other'}{near}",
-        name,
-        f"rename a column to {column!r}, in small letters",
-    )
+    found = ", ".join(names) or "no other"
+    return Defect(f"a column {column!r} is needed, found {found}{near} ({name})")
 
 
 def _unknown(column: str, known: tuple[str, ...], name: str) -> Defect:
-    return Defect(
-        f"columns must be {' and '.join(known)}",
-        f"found {column!r}{did_you_mean(str(column), known)}",
-        name,
-        "rename it or drop it",
-    )
-
-
-def _unnamed(column: object, name: str) -> Defect:
-    return Defect(
-        "column names must be text",
-        f"found {column!r}",
-        name,
-        "rename the columns, for example frame.columns = ['open', 'high', ...]",
-    )
+    near = did_you_mean(str(column), known)
+    return Defect(f"columns must be {' and '.join(known)}, found {column!r}{near} ({name})")

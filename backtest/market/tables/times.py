@@ -8,30 +8,15 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    Argument,
-    Either,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Phrase,
-    Place,
-    repr_plain,
-)
+from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
 from backtest.market.tables.defects import Defect
 
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
+NAIVE = "stamps must have a time zone"
 
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
-_NO_TIME = Either(
-    " (to_csv writes an index without a name: give it index_label='time')",
-    Phrase(", or say which it is: {}", Argument("columns", {"time": "NAME", "open": "..."})),
-)
 _ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
-_NAIVE_CURE = Phrase(
-    "give {} if these are UTC stamps, or the zone they were written in", Argument("timezone", "UTC")
-)
 _SMALLEST_EPOCH = 100_000_000  # 1973 in seconds; smaller integers are row numbers or yyyymmdd
 _EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
 
@@ -43,19 +28,14 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] 
     found = [column for column in TIME_NAMES if column in frame.columns]
     if len(found) == 1:
         return frame[found[0]], found[0]
+    if found:
+        return Defect(f"one column of times is needed, found {' and '.join(found)} ({name})")
     columns = ", ".join(map(str, frame.columns)) or "none"
     return Defect(
-        "one column of times is needed",
-        f"found {' and '.join(found)}" if found else f"found none among the columns {columns}",
-        name,
-        "drop all but one"
-        if found
-        else Phrase(
-            "{}name the column one of {}{}",
-            Either("index the frame by time, or ", ""),
-            f"{', '.join(TIME_NAMES)}",
-            _NO_TIME,
-        ),
+        f"one column of times is needed, found none among the columns {columns} ({name}); index "
+        f"the frame by time, name a column one of {', '.join(TIME_NAMES)} (to_csv writes an index "
+        "without a name: give it index_label='time'), or give columns={'time': 'NAME', 'open': "
+        "...}"
     )
 
 
@@ -83,9 +63,7 @@ def check_timezone(timezone: str | None) -> None:
         pd.Timestamp(0, tz=timezone)
     except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
         raise ParameterError(
-            f"timezone must be the name of a zone, got {repr_plain(timezone)}",
-            where=Place("timezone"),
-            cure="write for example 'UTC' or 'Europe/Berlin'",
+            f"timezone must be the name of a zone ('Europe/Berlin'), got {repr_plain(timezone)}"
         ) from error
 
 
@@ -100,10 +78,8 @@ def _from_times(index: pd.DatetimeIndex, *, name: str, timezone: str | None) -> 
         return np.asarray(aware.as_unit("ns").asi8, dtype=np.int64).copy()
     except (ValueError, OverflowError) as error:  # a clock change, or outside 1678 to 2261
         return Defect(
-            "stamps must be moments that UTC nanoseconds can hold",
-            f"got {' '.join(str(error).split())[:120]}",
-            name,
-            "write the stamps in UTC",
+            f"stamps must be moments that UTC nanoseconds can hold, got "
+            f"{' '.join(str(error).split())[:120]} ({name}); write the stamps in UTC"
         )
 
 
@@ -113,18 +89,14 @@ def _from_epochs(epochs: IntArray, *, name: str) -> IntArray | Defect:
     low, high = int(epochs.min()), int(epochs.max())
     if low < _SMALLEST_EPOCH:
         return Defect(
-            "whole numbers as stamps must be epochs in s, ms, us or ns",
-            f"got {low}",
-            f"{name}, row {int(epochs.argmin())}",
-            "write times as 2021-05-19T12:00Z, or as seconds since 1970",
+            f"whole numbers as stamps must be epochs in s, ms, us or ns, got {low} "
+            f"({name}, row {int(epochs.argmin())}); write times as 2021-05-19T12:00Z"
         )
     if _factor(low) != _factor(high):
         row = int(np.flatnonzero(_factors(epochs) != _factor(int(epochs[0])))[0])
         return Defect(
-            "epochs must all be in one unit",
-            f"were {int(epochs[0])} and {int(epochs[row])}",
-            f"{name}, row {row}",
-            "convert the part in the other unit (some venues went from ms to us within a file)",
+            f"epochs must all be in one unit, were {int(epochs[0])} and {int(epochs[row])} "
+            f"({name}, row {row}); some venues went from ms to us within a file"
         )
     return epochs * _factor(low)
 
@@ -149,10 +121,8 @@ def _from_texts(texts: pd.Series, *, name: str, timezone: str | None) -> IntArra
     if zones.nunique() > 1:
         row = int(np.flatnonzero(zones != zones.iloc[0])[0])
         return Defect(
-            "stamps must all be in one zone",
-            f"were {texts.iloc[0]!r} and {texts.iloc[row]!r}",
-            f"{name}, row {row}",
-            "write them all in UTC, ending in Z",
+            f"stamps must all be in one zone, were {texts.iloc[0]!r} and {texts.iloc[row]!r} "
+            f"({name}, row {row}); write them all in UTC, ending in Z"
         )
     if len(zones) and zones.iloc[0] == "no zone":
         naive = pd.DatetimeIndex(parsed).tz_localize(None)
@@ -175,13 +145,14 @@ def _factors(epochs: IntArray) -> IntArray:
 
 
 def _unreadable(value: str, count: int, row: int, name: str) -> Defect:
+    rows = f"{count} row{'s' if count > 1 else ''}"
     return Defect(
-        "every row needs a readable time",
-        f"got {value} in {count} row{'s' if count > 1 else ''}",
-        f"{name}, row {row}",
-        "write it as 2021-05-19T12:00Z, or drop the row",
+        f"every row needs a readable time, got {value} in {rows} ({name}, row {row}); "
+        "write it as 2021-05-19T12:00Z, or drop the row"
     )
 
 
 def _naive(value: str, name: str) -> Defect:
-    return Defect("stamps must have a time zone", f"got {value}", f"{name}, row 0", _NAIVE_CURE)
+    return Defect(
+        f"{NAIVE}, got {value} ({name}, row 0); timezone='UTC', or the zone they were written in"
+    )
