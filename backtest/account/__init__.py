@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.account.fills import fill, move_margin, split_margin
     from backtest.account.gross_cap import compute_cap_factor
     from backtest.account.ledger import Ledger, Log, add_ledgers, new_ledger, write_event
-    from backtest.account.leverage_limits import LimitDeclaration, describe_limit
+    from backtest.account.leverage_limits import LimitDeclaration
     from backtest.account.leverage_limits import find_least
     from backtest.account.liquidation import is_triggered
     from backtest.account.multiple import Multiple, StopDistance, find_column, find_factor

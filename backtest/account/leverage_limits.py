@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
 from backtest.base import (
@@ -38,13 +36,3 @@ class LimitDeclaration(Declaration):
 
 def find_least(limit: Rate) -> float:
     return float(limit.min()) if isinstance(limit, pd.Series) else limit
-
-
-def describe_limit(limit: Rate) -> str:
-    if not isinstance(limit, pd.Series):
-        return "" if math.isinf(limit) else f"{limit:g}"
-    finite = limit[np.isfinite(limit)]
-    if finite.empty:
-        return ""
-    low, high = f"{finite.min():g}", f"{finite.max():g}"
-    return f"by date, {low if low == high else f'{low} to {high}'}"

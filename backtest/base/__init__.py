@@ -91,7 +91,14 @@ if TYPE_CHECKING:
     from backtest.base.units import find_currency, format_duration, format_span, format_time
     from backtest.base.units import is_currency, parse_duration, parse_size, to_nanoseconds
     from backtest.base.units import utc_index
-    from backtest.base.values import AS_TUPLE, Faults, Value, declared, find_declarations
+    from backtest.base.values import (
+        AS_TUPLE,
+        Faults,
+        Value,
+        declared,
+        find_declarations,
+        list_changed,
+    )
     from backtest.base.values import name_place
     from backtest.base.work_budget import WorkMeter, count_again, count_work, measure_work
 

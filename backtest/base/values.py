@@ -41,6 +41,7 @@ from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import FloatSeries
 from backtest.base.frozen_values import FrozenTable
 from backtest.base.json_values import repr_given
+from backtest.base.number_text import format_setting
 from backtest.base.ranges import Declaration
 from backtest.base.units import SECOND, IntArray
 
@@ -271,6 +272,16 @@ def _fields(value: object) -> tuple[Field[Any], ...]:
 
 def _content(value: Value) -> dict[str, Any]:
     return {each.name: getattr(value, each.name) for each in _fields(value)}
+
+
+def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted names of fields that are not at their defaults, and their values as text."""
+    for each in _fields(value):
+        held = getattr(value, each.name)
+        if isinstance(held, Value):
+            yield from list_changed(held, f"{place}{each.name}.")
+        elif not _is_default(each, held):
+            yield f"{place}{each.name}", format_setting(_plain(held))
 
 
 # ----- faults -----

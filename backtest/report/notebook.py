@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +9,12 @@ import numpy as np
 
 from backtest.account import Account
 from backtest.base import (
-    Cost,
     FloatArray,
     IntArray,
     Reportable,
     clip,
-    format_bps,
     format_time,
+    list_changed,
     repr_plain,
 )
 from backtest.market import Market, Markets
@@ -104,9 +102,9 @@ def describe(source: Any) -> tuple[str, Iterator[Fact]]:
         case Markets():
             return ", ".join(source.names), describe_markets(source)
         case Venue():
-            return f"Venue, {source.contract.kind} contract", describe_venue(source)
+            return f"Venue, {source.contract.kind} contract", describe_value(source)
         case Account():
-            return "Account", describe_account(source)
+            return "Account", describe_value(source)
         case Paths():
             return repr(source).strip("<>"), iter(())
         case _:
@@ -134,27 +132,9 @@ def describe_market(market: Market) -> Iterator[Fact]:
     yield Fact("data", "synthetic" if market.synthetic else "given")
 
 
-def describe_venue(venue: Venue) -> Iterator[Fact]:
-    rates = [each.maintenance_rate for each in venue.brackets]
-    yield Fact("most leverage", f"{max(each.max_leverage for each in venue.brackets):g}x")
-    yield Fact("maintenance", f"{rates[0]:.3%}", f"to {rates[-1]:.1%} in {len(rates)} brackets")
-    yield Fact("taker fee", format_cost(venue.fees.taker, 4))
-    worse = format_cost(venue.slippage.rate, 4)
-    yield Fact("slippage", worse, f"impact {venue.slippage.impact:g}")
-    own = format_cost(venue.liquidation.fee, 3)
-    yield Fact("liquidation", venue.liquidation.mode, f"fee {own}")
-
-
-def format_cost(cost: Cost, decimals: int) -> str:
-    return f"{cost:.{decimals}%}" if isinstance(cost, float) else format_bps(cost)
-
-
-def describe_account(account: Account) -> Iterator[Fact]:
-    plain = Account()
-    for name in (each.name for each in dataclasses.fields(account)):
-        value = repr_plain(getattr(account, name))
-        if name in {"capital", "margin"} or value != repr_plain(getattr(plain, name)):
-            yield Fact(name, clip(value.strip("'"), 60))
+def describe_value(source: Venue | Account) -> Iterator[Fact]:
+    shown = (each for each in list_changed(source) if each[0] != "earlier")
+    yield from (Fact(name, clip(text, 60)) for name, text in shown)
 
 
 def describe_policy(policy: Policy) -> Iterator[Fact]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backtest.venue.fee_tiers import FeeTier
     from backtest.venue.funding import FundingTerms, terms
     from backtest.venue.imported_tiers import plain_symbol, read_settlement, read_tiers, write_venue
-    from backtest.venue.interest import describe_interest, find_charged, format_rate
+    from backtest.venue.interest import find_charged
     from backtest.venue.lending import RateCurve
     from backtest.venue.liquidation_price import compute_liquidation_value
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.leverage_limits import describe_limit
 from backtest.base.json_values import to_plain
-from backtest.report.basis.what_is_modeled import describe_model, find_changes
+from backtest.report.basis.rule_sources import find_changes
 from backtest.strategies import Constant
 from backtest.venue.preset_files import parse_name
 from tests.account.account_scenes import is_
@@ -116,15 +115,6 @@ def test_a_run_under_a_limit_equals_its_parts(tmp_path):
         assert both.tobytes() == whole.record.values.tobytes()
 
 
-def test_a_report_names_the_limit():
-    limited = play(100, 100, account=account_of(max_leverage=DATED)).manifest
-    free = play(100, 100).manifest
-    assert "by the venue, and by date, 0 to 4;" in dict(describe_model(limited))["leverage"]
-    assert "limited by the venue alone;" in dict(describe_model(free))["leverage"]
-    assert "and to 3;" in dict(describe_model({**free, "account": {
-        **free["account"], "max_leverage": 3.0}}))["leverage"]  # fmt: skip
-
-
 def test_a_report_names_the_fields_that_a_preset_leaves_out():
     venue = bt.Venue.preset("dydx", "BTC-USD").override(
         {"contract.round_to_tick": True, "fees.tiers": [bt.FeeTier(1e6, 1e-4, 0.0)]},
@@ -137,11 +127,6 @@ def test_a_report_names_the_fields_that_a_preset_leaves_out():
         "fees": ["tiers of this run's own"],
         "rules": ["maintenance multiplier 2", "open interest margin of this run's own"],
     }
-
-
-def test_a_limit_is_described():
-    assert describe_limit(series({0: INF, 3: 2.0, 5: 1.0})) == "by date, 1 to 2"
-    assert describe_limit(series({0: INF})) == ""
 
 
 def test_a_limit_tells_its_days():

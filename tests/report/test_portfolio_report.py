@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.report.basis.assumptions import describe_settings, merge_models, split_manifest
+from backtest.report.basis.assumptions import describe_settings, split_manifest
 from backtest.report.run.costs_section import list_money, tabulate_attribution
 from backtest.report.run.exposure_charts import (
     correlate_days,
@@ -118,7 +118,9 @@ def test_collateral_is_part_of_what_the_account_began_with():
     assert lines["profit of collateral"] == "+200.00"
     account_table = dict(describe_settings(result.manifest["account"]))
     assert account_table["collateral"].startswith("(name C, amount 100, ")
-    assert "capital 1,000 and collateral of 100 C" in " ".join(result.summary().split())
+    assert "capital 1,000, margin cross, collateral (name C, amount 100" in " ".join(
+        result.summary().split()
+    )
 
 
 def test_risk_has_a_line_for_each_instrument(result):
@@ -149,11 +151,6 @@ def test_rules_by_instrument_are_told_once_for_each_venue():
     }
     parts = split_manifest(manifest)
     assert [part.names for part in parts] == [["A", "C"], ["B"]]
-    model = dict(merge_models(parts))
-    assert model["decisions"].startswith("at the close")
-    assert "to 2" in model["leverage of B"]
-    assert "fee 100 bp" in model["liquidation of B"]
-    assert "fee 0 bp" in model["liquidation of A, C"]
     one = split_manifest({**manifest, "venue": plain, "account": bt.Account().to_dict()})
     assert [part.suffix for part in one] == [""]
 

@@ -20,8 +20,8 @@ class Script(bt.Policy):
     (MARKET, ("SYNTHETIC-PERP", "200", "2023-01-01", "<svg", "synthetic")),
     (bt.Markets({"BTC": MARKET, "ETH": MARKET}), ("BTC, ETH", "200")),
     (make_markets(bars=48), ("BTC", "48", "options</span><br><b>1</b>")),
-    (bt.Venue.preset("binance-usdm", "BTCUSDT"), ("linear", "150x", "0.0500%", "close")),
-    (bt.Account(capital=5.0, band=0.1), ("capital", "5.0", "cross", "band", "0.1")),
+    (bt.Venue.preset("binance-usdm", "BTCUSDT"), ("linear", "max_leverage 150", "0.0005")),
+    (bt.Account(capital=5.0, band=0.1), ("capital", "5", "band", "0.1")),
     (VolTarget(target=0.3), ("VolTarget", "0.3", "per sqrt(year)", VolTarget.fails_when)),
     (bt.simulate_paths(MARKET, "gbm", paths=2, horizon="1d"), ("2 of 24 bars", "GBM")),
 ], ids=lambda value: type(value).__name__)  # fmt: skip

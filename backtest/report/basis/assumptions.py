@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backtest.account.account import BY_INSTRUMENT
-from backtest.base import clip, format_bps, format_setting, format_span
+from backtest.base import clip, format_setting, format_span, list_changed
 from backtest.engine import read_tables_in_use
 from backtest.measures import describe_left_out, name_measure
 from backtest.report.basis.data_quality import (
@@ -19,17 +19,18 @@ from backtest.report.basis.data_quality import (
     describe_filled,
     write_quality,
 )
-from backtest.report.basis.what_is_modeled import (
-    describe_interest,
-    describe_liquidation,
-    describe_model,
-    list_sources,
-)
+from backtest.report.basis.rule_sources import list_sources
 from backtest.report.page.page import Block, Code, Paragraph, Section, Table, name_columns
 from backtest.report.page.report_numbers import format_measure, name_unit
 from backtest.venue import Bracket, Venue
 
 MOST_BRACKETS = 20
+APART = ("brackets", "earlier")
+NOT_MODELED = (
+    "Not modeled: the order book, queue position and partial fills at several prices; latency; "
+    "exchange outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's "
+    "own trades would have done to later prices."
+)
 
 
 def build_assumptions(
@@ -45,7 +46,7 @@ def build_assumptions(
     ]
     parts = split_manifest(manifest)
     rules: list[Block] = [
-        build_pair_table("What was modeled", merge_models(parts)),
+        Paragraph(NOT_MODELED),
         *(Paragraph(remark) for remark in remarks),
         *(block for part in parts for block in list_rules(part)),
         build_pair_table("Account", describe_settings(manifest["account"])),
@@ -118,38 +119,9 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def describe_venue(venue: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if isinstance(in_force := venue.get("in_force"), Mapping):
-        yield "rules of", ", ".join(f"{name} {value}" for name, value in in_force.items())
-    contract, fees, slippage = venue["contract"], venue["fees"], venue["slippage"]
-    sizes = f"size {contract['size']:g}, lot {contract['lot']:g}"
-    sizes += f", prices in ticks of {contract['tick']:g}" * bool(contract.get("round_to_tick"))
-    yield "contract", f"{contract['kind']}, {sizes}, least order {contract['min_notional']:g}"
-    rates = f"taker {format_bps(fees['taker'])}, maker {format_bps(fees['maker'])}"
-    fixed = fees.get("per_order", 0.0)
-    more = f", and {format_setting(fixed)} per order" if fixed else ""
-    yield "fees", f"{rates} for {fees.get('maker_share', 0.0):.0%} of every trade{more}"
-    for tier in fees.get("tiers", ()):
-        rates = f"taker {format_bps(tier['taker'])}, maker {format_bps(tier['maker'])}"
-        yield f"fees from {tier['volume']:,.10g} in 30 days", rates
-    impact = "no market impact"
-    if size := slippage.get("impact", 0.0):
-        impact = f"impact {size:g} x sigma x sqrt(share of {slippage['impact_window']} volume)"
-    half = ""
-    if spread := slippage.get("spread"):
-        half = f", and half a spread of {format_bps(spread)}"
-    yield "slippage", f"{format_bps(slippage['rate'])} of every fill{half}; {impact}"
-    yield "liquidation", describe_liquidation(venue)
-    fee = ", closing fee included" if venue.get("includes_close_fee") else ""
-    yield "maintenance at", f"{venue.get('maintenance_at', 'mark')} price{fee}"
-    yield "unrealized profit counts", format_setting(venue.get("profit_counts", "all"))
-    own = [name for name in ("initial_multiplier", "maintenance_multiplier") if name in venue]
-    yield from ((name.replace("_", " "), format_setting(venue[name])) for name in own)
-    if not own:
-        yield "margin multiplier", format_setting(venue.get("margin_multiplier", 1.0))
-    if rising := venue.get("open_interest_margin"):
-        caps = f"rises from {rising['lower']:,.10g} to {rising['upper']:,.10g}"
-        yield "initial margin", f"{caps} of {rising['column']}, then 100 %"
-    yield "interest", describe_interest(venue)
+    yield from (
+        each for each in list_changed(Venue.from_dict(venue)) if not each[0].startswith(APART)
+    )
 
 
 def tabulate_tables(manifest: Mapping[str, Any], suffix: str = "") -> Iterator[Table]:
@@ -267,17 +239,6 @@ def split_manifest(manifest: Mapping[str, Any]) -> list[Part]:
 
 def is_table(value: object, instruments: Mapping[str, Any]) -> bool:
     return isinstance(value, Mapping) and {*value} == {*instruments}
-
-
-def merge_models(parts: list[Part]) -> Iterator[tuple[str, str]]:
-    models = [dict(describe_model(part.manifest)) for part in parts]
-    for name in dict.fromkeys(name for model in models for name in model):
-        texts = [model.get(name, "none") for model in models]
-        if len({*texts}) == 1:
-            yield name, texts[0]
-        else:
-            pairs = zip(parts, texts, strict=True)
-            yield from ((f"{name}{part.suffix}", text) for part, text in pairs)
 
 
 def tabulate_instruments(data: Mapping[str, Any]) -> Iterator[Block]:
