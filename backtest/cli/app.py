@@ -22,7 +22,6 @@ from backtest.base import (
     recording_command,
 )
 from backtest.cli import printing
-from backtest.cli.cures import find_command, render_error
 from backtest.cli.lazy_commands import DirectOptions, build_tree
 from backtest.cli.printing import (
     FAILED,
@@ -94,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return call_command(given)
         except BacktestError as error:
-            print_message(f"error: {render_error(error, find_command(app, given))}")
+            print_message(f"error: {error}")
             return FAILED if isinstance(error, AccountingError) else REFUSED
         except typer.TyperException as error:
             return report_usage_error(error, given)
@@ -146,13 +145,11 @@ def report_usage_error(error: typer.TyperException, given: Sequence[str]) -> int
         known = [flag for each in context.command.params for flag in each.opts]
         message = f"No such option: {name}" + did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
-    cure = f"see {path} --help"
     for start, kind in TYPED_NUMBERS.items():
         if getattr(error, "message", "").startswith(start):
             flag = error.param.opts[0]  # type: ignore[attr-defined] # a bad parameter has one
             message = f"{flag} must be {kind}, got {find_typed(flag, given)!r:.60}"
-            cure = f"give {kind}; {cure}"
-    print_message(f"error: {BacktestError(message, where=path, cure=cure)}")
+    print_message(f"error: {message}; see {path} --help")
     return REFUSED
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from backtest.base import ParameterError, check_names, format_percent
-from backtest.cli.experiment_draft import located
+from backtest.cli.experiment_draft import naming
 from backtest.cli.experiment_schema import read_toml
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.printing import print_paragraph, print_table
@@ -25,16 +25,15 @@ from backtest.venue import (
     preset_files,
 )
 
-CURE = "give a book, such as examples/book.toml"
 KEYS = ("balance", "venue", "requirement", "positions", "collateral", "options")
 POSITION = ("quantity", "price", "entry", "venue")
 
 
 def read_book_file(file: Path) -> BookCalculation:
-    tables = read_toml(file, noun="a book", argument="--book", cure=CURE)
-    with located(str(file)):
+    tables = read_toml(file, noun="a book")
+    with naming(str(file)):
         needed = ("balance",) if tables.get("options") else ("balance", "positions")
-        check_names("a book", tables, KEYS, needed, noun="entry", where="top")
+        check_names("a book", tables, KEYS, needed, noun="entry", where="")
         positions = read_positions(tables["positions"]) if "positions" in tables else {}
         return calculate_book(
             {name: read_venue(name, row, tables.get("venue")) for name, row in positions.items()},
@@ -51,32 +50,27 @@ def read_book_file(file: Path) -> BookCalculation:
 def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:
     if not isinstance(tables, Mapping) or not tables:
         raise ParameterError(
-            f"positions must be tables by instrument, got {tables!r:.80}",
-            where="positions",
-            cure="write [positions.BTCUSDT] with quantity and price",
+            f"positions must be tables by instrument, [positions.BTCUSDT] with quantity and price, "
+            f"got {tables!r:.80}"
         )
     for name, row in tables.items():
         if not isinstance(row, Mapping):
             raise ParameterError(
-                f"a position must be a table, got {row!r:.80}",
-                where=f"positions.{name}",
-                cure=f"write [positions.{name}] with quantity and price",
+                f"positions.{name} must be a table with quantity and price, got {row!r:.80}"
             )
-        place = f"positions.{name}"
-        check_names("a position", row, POSITION, ("quantity", "price"), noun="entry", where=place)
+        needed = ("quantity", "price")
+        check_names(f"positions.{name}", row, POSITION, needed, noun="entry", where="")
     return dict(tables)
 
 
 def read_venue(name: str, row: Mapping[str, Any], common: object) -> Venue:
     given = row.get("venue", None if common is None else f"{common}:{name}")
-    where = f"positions.{name}.venue"
     if not isinstance(given, str):
         raise ParameterError(
-            f"a position needs a venue, got {given!r}",
-            where=where,
-            cure='write venue = "binance-usdm" at the top, or "NAME:SYMBOL" in the position',
+            f'positions.{name}.venue must be "NAME:SYMBOL", or venue at the top "binance-usdm", '
+            f"got {given!r}"
         )
-    found = split_preset(given, where=where)
+    found = split_preset(given)
     if preset_files.is_history(found.at):
         found = found._replace(at=preset_files.LATEST)
     return Venue.preset(*found)
@@ -103,9 +97,7 @@ def read_collateral(given: object) -> list[Collateral]:
 def check_tables(given: object, name: str, keys: str) -> list[Any]:
     if not isinstance(given, list):
         raise ParameterError(
-            f"{name} must be a list of tables, got {given!r:.80}",
-            where=name,
-            cure=f"write [[{name}]] with {keys}",
+            f"{name} must be a list of tables, [[{name}]] with {keys}, got {given!r:.80}"
         )
     return given
 

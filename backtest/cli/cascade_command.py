@@ -105,16 +105,10 @@ def build_single_experiment(draft: Draft) -> Experiment:
     experiment = build_experiment(draft)
     unwrap_market(
         experiment.market,
-        where="--data, --instrument",
-        problem="backtest cascade takes one market",
-        cure="give one folder with one instrument",
+        problem="a cascade takes one market",
     )
     if "overlay" in experiment.terms:
-        raise ParameterError(
-            "backtest cascade is about one position, got an overlay",
-            where="--overlay",
-            cure="leave --overlay out, or combine the policies instead",
-        )
+        raise ParameterError("a cascade is about one position, got an overlay")
     return experiment
 
 
@@ -152,8 +146,6 @@ def read_impact(text: str) -> SquareRoot | Linear:
         numbers = []
     if law is None or not 0 < len(numbers) <= most:
         raise ParameterError(
-            f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}",
-            where="--impact",
-            cure="write --impact sqrt:1, for example",
+            f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
         )
     return law(*numbers)

@@ -71,7 +71,7 @@ def check(
         trials = list_of_experiment(Path(policy), flags)
     else:
         markets = load_checked(flags)
-        classes = load_policies(policy, where="POLICY")
+        classes = load_policies(policy)
         trials = [(each, name, market) for each in classes for name, market in markets.items()]
     found = {}
     for each, name, market in trials:
@@ -95,13 +95,11 @@ def list_of_experiment(
     The market of an overlay is the portfolio index.
     """
     if flags:
-        given = ", ".join(each.name for each in flags)
+        given = ", ".join(f"{each.table}.{each.key}" for each in flags)
         raise ParameterError(
-            f"the policies of an experiment are checked on its data, got {given}",
-            where=given,
-            cure=f"leave {given} out, or name the policy instead of the file",
+            f"the policies of an experiment are checked on its own data, got {given}"
         )
-    market, policy, terms = build_experiment(draft_experiment(file, [], "backtest check"))
+    market, policy, terms = build_experiment(draft_experiment(file, []))
     found: list[tuple[type[Policy], str, Market | None]] = [
         (type(pick_value(policy, name)), name, each) for name, each in label_markets(market).items()
     ]
@@ -121,7 +119,7 @@ def load_checked(flags: Sequence[GivenFlag]) -> dict[str, Market | None]:
     """Return the markets to check on by name: one without a name, or each of several."""
     if not flags:
         return {"": None}
-    found = load_data(draft_experiment(None, flags, "backtest check"))
+    found = load_data(draft_experiment(None, flags))
     return {**label_markets(found)}
 
 

@@ -11,7 +11,6 @@ import typer
 
 import backtest
 from backtest.base import ParameterError, did_you_mean, from_plain
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft, DraftTable, GivenFlag, overlay
@@ -41,7 +40,7 @@ _CLASS = re.compile(r"(\w+)\s*\(")
 RESERVED = ("account", "venue", *RULE_TABLES)
 
 
-def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+def read_policy_flags(_key: Key, texts: Sequence[str]) -> Iterator[GivenFlag]:
     seen: dict[str, str] = {}
     for text in texts:
         match = _LABELLED.fullmatch(text)
@@ -49,12 +48,10 @@ def read_policy_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
         if label in seen or label in RESERVED:
             why = f"two are called {label!r}" if label in seen else f"one is called {label!r}"
             raise ParameterError(
-                f"the names of policies must be different, {why}",
-                where=f"{name} {text}",
-                cure=f"give it a name: {name} 'bold={policy}'",
+                f"the names of policies must be different, {why}; label it, as 'bold={policy}'"
             )
         seen[label] = policy
-        yield GivenFlag(name, "compare", f"policies.{label}.name", policy)
+        yield GivenFlag("compare", f"policies.{label}.name", policy)
 
 
 def make_label(text: str) -> str:
@@ -64,22 +61,20 @@ def make_label(text: str) -> str:
     return format_title(name) if name else Path(path).name.removesuffix(".py")
 
 
-def read_setting_flags(name: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+def read_setting_flags(key: Key, texts: Sequence[str]) -> Iterator[GivenFlag]:
     for text in texts:
-        key, value = split_pair(name, text, "cppi.multiplier=5")
-        whose, dot, field = key.partition(".")
+        name, value = split_pair(key.flag, text, "cppi.multiplier=5")
+        whose, dot, field = name.partition(".")
         if not (dot and field):
             raise ParameterError(
-                f"a setting must name its policy, got {text!r}",
-                where=f"{name} {text}",
-                cure=f"write for example {name} vol-target.{text}",
+                f"a setting must name its policy, as vol-target.{text}, got {text!r}"
             )
         if whose in RULE_TABLES:
-            yield GivenFlag(name, "run", f"{whose}_settings.{field}", parse_typed(value))
+            yield GivenFlag("run", f"{whose}_settings.{field}", parse_typed(value))
         elif whose in RESERVED:
-            yield GivenFlag(name, whose, field, parse_typed(value))
+            yield GivenFlag(whose, field, parse_typed(value))
         else:
-            yield GivenFlag(name, "compare", f"policies.{whose}.settings.{field}", value)
+            yield GivenFlag("compare", f"policies.{whose}.settings.{field}", value)
 
 
 def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, DraftTable]:
@@ -91,19 +86,16 @@ def list_policy_entries(drafts: Sequence[Draft]) -> dict[str, DraftTable]:
     entries = dict(list_file_policies(drafts))
     first = drafts[0]
     for label, table in first.tables.get("compare", {}).get("policies", {}).items():
-        where = locate_policy(first, label)
         if "name" in table:
             folder = first.find_base("compare", f"policies.{label}.name")
-            entries[label] = DraftTable(table, where, folder)
+            entries[label] = DraftTable(table, folder)
         elif label in entries:
             merged = overlay(entries[label].entries, table)
-            entries[label] = entries[label]._replace(entries=merged, where=where)
+            entries[label] = entries[label]._replace(entries=merged)
         else:
             raise ParameterError(
-                f"a setting must be of a policy that is compared, {label!r} is none"
-                + did_you_mean(label, entries),
-                where=where,
-                cure=f"use {', '.join(entries) or 'the name of one'}, or add --policy {label}",
+                f"compare.policies.{label} must have a name or be of a policy that is compared, "
+                f"{', '.join(entries) or 'got none'}{did_you_mean(label, entries)}"
             )
     return entries
 
@@ -117,9 +109,7 @@ def list_file_policies(drafts: Sequence[Draft]) -> Iterator[tuple[str, DraftTabl
             continue
         if own and len(files) > 1:
             raise ParameterError(
-                "[compare] must not be in one of several experiments, one has it",
-                where=f"{file}, [compare]",
-                cure="leave that table out and use flags, or give this file alone",
+                f"[compare] must not be in one of several experiments, {file} has it"
             )
         yield label_file(file, files), draft.section("policy", path="name")
 
@@ -128,15 +118,6 @@ def label_file(file: Path, files: Sequence[Draft]) -> str:
     """Return the label of a file's policy: the file's name, with its folder if two share it."""
     alike = [each for each in files if each.file is not None and each.file.stem == file.stem]
     return file.stem if len(alike) == 1 else f"{file.parent.name}/{file.stem}"
-
-
-def locate_policy(draft: Draft, label: str) -> str:
-    """Return the file and flags that gave a policy, for messages."""
-    prefix = f"policies.{label}."
-    flags = [flag.name for flag in draft.flags if flag.key.startswith(prefix)]
-    in_file = label in draft.from_file.get("compare", {}).get("policies", {})
-    places = [f"{draft.file}, [compare.policies.{label}]"] if in_file else []
-    return ", ".join([*places, *(f"{name} {label}" for name in dict.fromkeys(flags))])
 
 
 FLAGS = (
@@ -164,10 +145,7 @@ def compare(
     market, _, terms = experiments[0]
     table = drafts[0].tables.get("compare", {})
     arguments = {name: entry for name, entry in table.items() if name != "policies"}
-    with (
-        naming_source(drafts[0], "compare"),
-        show_progress("comparing", "steps") as progress,
-    ):
+    with show_progress("comparing", "steps") as progress:
         done = backtest.compare(market, policies, **terms, **arguments, progress=progress)
     print_comparison(done, results if save else None, as_json=as_json)
 
@@ -177,10 +155,8 @@ def refuse_single_policies(draft: Draft) -> None:
     single = [*find_single(draft.tables.get("policy", {}))]
     if single:
         raise ParameterError(
-            "a comparison runs each of its policies on all instruments, "
-            f"[policy.{single[0]}] is for one",
-            where=draft.locate("policy"),
-            cure=f"leave [policy.{single[0]}] out, or name it in [compare.policies] to compare it",
+            f"a comparison runs each of its policies on all instruments, policy.{single[0]} is for "
+            "one; name it in [compare.policies]"
         )
 
 
@@ -197,9 +173,7 @@ def build_policies(drafts: Sequence[Draft]) -> dict[str, Policy]:
     if len(entries) < 2:
         found = f"got {', '.join(entries)} alone" if entries else "got none"
         raise ParameterError(
-            f"a comparison needs two policies or more, {found}",
-            where=drafts[0].command if drafts[0].file is None else str(drafts[0].file),
-            cure="add one: --policy vol-target --policy cppi; `backtest policies` lists policies",
+            f"a comparison needs two policies or more, {found}; `backtest policies` lists policies"
         )
     return {label: build_policy(each) for label, each in entries.items()}
 
@@ -213,10 +187,8 @@ def check_shared(drafts: Sequence[Draft], experiments: Sequence[Experiment]) -> 
         differing = list_differences(first, other)
         if differing:
             raise ParameterError(
-                "experiments must share data, venue, account and signal, got another "
-                f"{', '.join(differing)}",
-                where=f"{draft.file}, beside {drafts[0].file}",
-                cure="make the files agree, or use flags, which override all files",
+                f"experiments must share data, venue, account and signal, {draft.file} and "
+                f"{drafts[0].file} differ in {', '.join(differing)}"
             )
 
 

@@ -121,16 +121,10 @@ def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
         return [out]
     names = [re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
     if len({*names}) < len(names):
-        raise ParameterError(
-            f"each symbol is fetched once, got {', '.join(symbols)}",
-            where="SYMBOL",
-            cure="leave the repeated one out",
-        )
+        raise ParameterError(f"each symbol is fetched once, got {', '.join(symbols)}")
     if any(out.glob("bars.*")):
         raise DataError(
-            f"several symbols need a folder for each of them, {str(out)!r} holds one market",
-            where=f"--out {out}",
-            cure="give the folder that holds it, or a new one",
+            f"several symbols need a folder for each of them, {str(out)!r} holds one market"
         )
     return [out / name for name in names]
 

@@ -9,7 +9,6 @@ import typer
 
 import backtest
 from backtest.base import ParameterError
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -33,8 +32,7 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
     Sends no orders and holds no keys. Exit code 1 means: do not act on the order.
     """
     experiment = build_experiment(draft)
-    with naming_source(draft, "decide"):
-        found = ask(experiment, draft)
+    found = ask(experiment, draft)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -48,9 +46,7 @@ def ask(experiment: Experiment, draft: Draft) -> Any:
     table = draft.tables.get("decide", {})
     if "snapshot" not in table:
         raise ParameterError(
-            "a decision needs the account, got no snapshot",
-            where="--snapshot",
-            cure="give --snapshot account.json with the fields of bt.AccountSnapshot",
+            "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot"
         )
     terms = {name: x for name, x in experiment.terms.items() if name not in LEFT_OUT}
     given = {name: table[name] for name in ("at", "mark", "funding", "assume") if name in table}

@@ -20,7 +20,6 @@ from backtest.cli.experiment_draft import (
     GivenFlag,
     Tables,
     flatten,
-    located,
     nest,
     overlay,
 )
@@ -52,7 +51,6 @@ class Experiment(NamedTuple):
 def draft_experiment(
     file: Path | None,
     flags: Sequence[GivenFlag],
-    command: str = "backtest run",
     arguments: Sequence[str] = (),
     line: Sequence[str] = (),
 ) -> Draft:
@@ -70,7 +68,7 @@ def draft_experiment(
             tables.get("run", {}).pop(f"{flag.key}_settings", None)
     for flag in flags:
         tables = overlay(tables, nest(flag))
-    return Draft(tables, file, from_file, flags, command, tuple(arguments), tuple(line))
+    return Draft(tables, file, from_file, flags, tuple(arguments), tuple(line))
 
 
 def replaces_table(flag: GivenFlag, tables: Tables) -> bool:
@@ -81,14 +79,13 @@ def replaces_table(flag: GivenFlag, tables: Tables) -> bool:
 
 
 def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
-    """Build the objects that a draft describes; errors name the table or the flags.
+    """Build the objects that a draft describes.
 
     ``warms`` keeps the bars before the account's start, to warm the policy's columns. The accounts
     of a sweep or a search begin with their market, so their market is cut at the start instead.
     """
     run, span = draft.section("run"), read_span(draft, warms=warms)
-    with located(draft.locate("account")):
-        account = Account.from_dict(draft.tables.get("account", {}))
+    account = Account.from_dict(draft.tables.get("account", {}))
     loaded = load_data(draft, span)
     markets = as_markets(loaded)
     policy = build_policies(draft.section("policy", path="name"), markets.names)
@@ -159,44 +156,36 @@ def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
 
     Raises ParameterError if the venue has rates of its own, or the curve or utilization is wrong.
     """
-    section = draft.section("lending")
-    if not section.entries:
+    terms = dict(draft.tables.get("lending", {}))
+    if not terms:
         return venue
-    terms = dict(section.entries)
-    with located(section.where):
-        utilization = terms.pop("utilization", None)
-        curve = RateCurve.from_dict(terms)
-        check_utilization(utilization, markets)
-        rates = curve.rates(next(iter(markets.values())), utilization)
-        if not isinstance(venue, Mapping):
-            return replace_rates(venue, rates)
-        return {name: replace_rates(each, rates) for name, each in venue.items()}
+    utilization = terms.pop("utilization", None)
+    curve = RateCurve.from_dict(terms, where="lending")
+    check_utilization(utilization, markets)
+    rates = curve.rates(next(iter(markets.values())), utilization)
+    if not isinstance(venue, Mapping):
+        return replace_rates(venue, rates)
+    return {name: replace_rates(each, rates) for name, each in venue.items()}
 
 
 def check_utilization(utilization: object, markets: Markets) -> None:
     if utilization is None:
         raise ParameterError(
-            "a curve needs a utilization, got none",
-            where="utilization",
-            cure="give utilization = 0.8, or the name of a column of the bars",
+            "lending.utilization is needed, 0.8 for example, or the name of a column of the bars"
         )
     if len(markets) > 1 and isinstance(utilization, str):
         raise ParameterError(
-            "the utilization of several markets must be a number, as interest belongs to the "
-            f"account, got {utilization!r}",
-            where="utilization",
-            cure="give utilization = 0.8, or run one market",
+            "lending.utilization must be a number for several markets, as interest belongs to the "
+            f"account, got {utilization!r}"
         )
 
 
 def replace_rates(venue: Venue, rates: Mapping[str, object]) -> Venue:
     own = [name for name in RATES if not is_zero(getattr(venue, name))]
     if own or venue.interest_on == "balance":
-        found = f"{own[0]}" if own else "interest_on = 'balance'"
+        found = own[0] if own else "interest_on"
         raise ParameterError(
-            f"rates must come from [lending] or from the venue, which also has {found}",
-            where="Venue",
-            cure=f"leave {own[0] if own else 'interest_on'} out of [venue], or the table [lending]",
+            f"rates must come from [lending] or from the venue, got venue.{found} too"
         )
     return venue.override({"interest_on": "loan", **rates})
 
@@ -221,15 +210,13 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
         with suppress(ValueError):
             signal = float(signal)
     if not settings:
-        return read_named(signal, market, where=run.where)
+        return read_named(signal, market)
     if not isinstance(signal, str) or signal in first.columns:
         raise ParameterError(
-            f"signal.{next(iter(settings))} is a parameter of a rule, the signal is "
-            f"{'not given' if signal is None else repr(signal)}",
-            where=run.where,
-            cure="name a rule, such as --signal rsi, or leave signal.NAME out",
+            f"run.signal_settings are of a rule, such as rsi, got {next(iter(settings))} for the "
+            f"signal {signal!r}"
         )
-    return read_rule(signal, settings, columns=first.columns, where=run.where)
+    return read_rule(signal, settings, columns=first.columns)
 
 
 def check_direction(run: DraftTable, market: Market | Markets) -> None:
@@ -240,10 +227,8 @@ def check_direction(run: DraftTable, market: Market | Markets) -> None:
     if others or not (is_rule or len(as_markets(market)) == 1):
         found = f" beside {others[0]}" if others else ""
         raise ParameterError(
-            f"the signal of several instruments must be weights or a rule, got {signal!r}{found}",
-            where=run.where,
-            cure="give --weights FILE, a table by time and instrument, --allocate RULE, or a rule, "
-            "--signal ma-cross:20:50; leave all out for 1/n",
+            "run.signal of several instruments must be a rule, ma-cross:20:50 for example, or "
+            f"weights or allocate in its place, got {signal!r}{found}"
         )
 
 
@@ -251,46 +236,33 @@ def read_weights(draft: Draft, markets: Markets) -> pd.DataFrame | None:
     """Return the weights of a file or a rule by the bars of the markets; None for 1/n."""
     run = draft.section("run", path="weights")
     if "allocate" in run.entries or "allocate_settings" in run.entries:
-        return allocate(draft, run, markets)
+        return allocate(run, markets)
     carries = bool(run.entries.get("carry_weights", False))
     if "weights" not in run.entries:
         if carries:
-            raise ParameterError(
-                "carry_weights is for weights of a file, got none",
-                where=run.where,
-                cure="give --weights FILE too",
-            )
+            raise ParameterError("run.carry_weights is for weights of a file, got none")
         return None
     zone = draft.tables.get("data", {}).get("timezone")
-    where = draft.locate("run", ("weights",))
-    with located(where):
-        frame = read_weight_file(run.folder / run.entries["weights"], zone)
-        return signals.from_frame(markets, frame, carry=carries)
+    frame = read_weight_file(run.folder / run.entries["weights"], zone)
+    return signals.from_frame(markets, frame, carry=carries)
 
 
-def allocate(draft: Draft, run: DraftTable, markets: Markets) -> pd.DataFrame:
+def allocate(run: DraftTable, markets: Markets) -> pd.DataFrame:
     """Return the weights that a rule computes from the returns that policies see."""
-    where = draft.locate("run", ("allocate", "allocate_settings"))
     others = [name for name in ("weights", "carry_weights") if name in run.entries]
     if others or "allocate" not in run.entries:
-        found = f"allocate and {others[0]}" if others else "settings without a rule"
-        raise ParameterError(
-            f"weights must come from a rule or a file, got {found}",
-            where=draft.locate("run", ("allocate", "allocate_settings", *others)),
-            cure="give --allocate RULE or --weights FILE; allocate_settings belong to a rule",
-        )
-    with located(where):
-        settings = flatten(run.entries.get("allocate_settings", {}))
-        seen, rule = as_markets(find_clock(markets).seen), run.entries["allocate"]
-        known = () if rule == "equal" else ("half_life", "window", "every")
-        for name in settings:
-            if name not in known:
-                raise ParameterError(
-                    f"{rule} has no setting {name!r}{did_you_mean(name, known)}",
-                    where=where,
-                    cure=f"use {', '.join(known)}" if known else "leave allocate_settings out",
-                )
-        return equal(seen) if rule == "equal" else inverse_volatility(seen, **settings)
+        found = f"allocate and {others[0]}" if others else "allocate_settings without allocate"
+        raise ParameterError(f"weights must come from a rule or a file, got {found}")
+    settings = flatten(run.entries.get("allocate_settings", {}))
+    seen, rule = as_markets(find_clock(markets).seen), run.entries["allocate"]
+    known = () if rule == "equal" else ("half_life", "window", "every")
+    for name in settings:
+        if name not in known:
+            raise ParameterError(
+                f"run.allocate_settings.{name}: {rule} has no such setting"
+                + did_you_mean(name, known)
+            )
+    return equal(seen) if rule == "equal" else inverse_volatility(seen, **settings)
 
 
 def list_options(
@@ -303,38 +275,33 @@ def list_options(
     entries = draft.section("options").entries
     if not entries:
         return market
-    where = draft.locate("options")
-    with located(where):
-        contracts = read_contracts(entries.get("contracts", []))
-        if not contracts or "chains" not in entries:
-            raise ParameterError(
-                "options need contracts and chains, got "
-                + ("no contracts" if not contracts else "no chains"),
-                where="contracts, chains",
-                cure="name contracts, as --option BTC-26JUN26-60000-P does, and a folder of "
-                "quotes, as --chains chains does, or 'sample'",
-            )
-        markets = as_markets(market)
-        owners = find_owners(contracts, markets)
-        for name in dict.fromkeys(owners.values()):
-            costs = pick_value(venue, name).option_costs
-            require_costs(costs, name)
-        quantities = read_quantities(draft, contracts)
-        is_sample = entries["chains"] == SAMPLE
-        chains = (
-            dict.fromkeys(owners.values(), Chain.sample())
-            if is_sample
-            else read_chains(draft, owners, contracts, markets)
+    contracts = read_contracts(entries.get("contracts", []))
+    if not contracts or "chains" not in entries:
+        raise ParameterError(
+            "options need contracts, and chains: a folder of quotes or 'sample'; "
+            + ("got no contracts" if not contracts else "got no chains")
         )
-        found: Market | Markets = Markets(
-            {**markets, **contracts},
-            currency=markets.currency or None,
-            surfaces=fit_surfaces(chains),
-            chains=None if is_sample else chains,
-            quote_age=entries.get("quote_age"),
-            max_age=entries.get("max_age", MAX_AGE),
-        )
-        return found if quantities is None else schedule_options(found, quantities)
+    markets = as_markets(market)
+    owners = find_owners(contracts, markets)
+    for name in dict.fromkeys(owners.values()):
+        costs = pick_value(venue, name).option_costs
+        require_costs(costs, name)
+    quantities = read_quantities(draft, contracts)
+    is_sample = entries["chains"] == SAMPLE
+    chains = (
+        dict.fromkeys(owners.values(), Chain.sample())
+        if is_sample
+        else read_chains(draft, owners, contracts, markets)
+    )
+    found: Market | Markets = Markets(
+        {**markets, **contracts},
+        currency=markets.currency or None,
+        surfaces=fit_surfaces(chains),
+        chains=None if is_sample else chains,
+        quote_age=entries.get("quote_age"),
+        max_age=entries.get("max_age", MAX_AGE),
+    )
+    return found if quantities is None else schedule_options(found, quantities)
 
 
 def find_owners(contracts: Mapping[str, Option], markets: Markets) -> dict[str, str]:

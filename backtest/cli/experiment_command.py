@@ -34,7 +34,6 @@ def take_experiment(
     command: Callable[..., None],
     own: Sequence[Key] = (),
     *,
-    name: str = "",
     usual: Sequence[str] = USUAL,
 ) -> Callable[..., None]:
     first, *rest = inspect.signature(command, eval_str=True).parameters.values()
@@ -53,8 +52,8 @@ def take_experiment(
         in_order = sorted(values, key=lambda each: each.flag == "--set")
         flags = [flag for each in in_order for flag in each.list_entries(values[each])]
         typed = [*map(str, files), *list_arguments({each: values[each] for each in shared})]
-        line, full = tuple(context.obj or ()), name or f"backtest {command.__name__}"
-        drafts = [draft_experiment(file, flags, full, typed, line) for file in files or [None]]
+        line = tuple(context.obj or ())
+        drafts = [draft_experiment(file, flags, typed, line) for file in files or [None]]
         for each, group in groups.items():
             given[each] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         command(drafts if takes_several else drafts[0], **given)

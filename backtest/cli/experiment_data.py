@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest.base import ParameterError, TimeLike, format_time, to_nanoseconds
-from backtest.cli.experiment_draft import Draft, DraftTable, located
+from backtest.cli.experiment_draft import Draft, DraftTable, naming
 from backtest.cli.experiment_schema import find_single
 from backtest.market import Market, Markets, find_in_folders, is_panel, with_clock
 from backtest.venue import Venue
@@ -23,7 +23,6 @@ class DataSpan(NamedTuple):
     low: TimeLike | None
     high: TimeLike | None
     start: TimeLike | None
-    where: str
 
     @property
     def between(self) -> tuple[TimeLike | None, TimeLike | None] | None:
@@ -34,35 +33,28 @@ def read_span(draft: Draft, *, warms: bool) -> DataSpan:
     """Return the span of the data to read and the start of the account, after checking them."""
     data, run = draft.tables.get("data", {}), draft.tables.get("run", {})
     low, high, start, end = data.get("from"), data.get("to"), run.get("start"), run.get("end")
-    where = draft.locate("run", ("start", "end"))
-    if is_before(start, low, where) or is_before(high, end, where):
+    if is_before(start, low) or is_before(high, end):
         raise ParameterError(
             f"start and end must lie inside the data, got {start or 'none'} to {end or 'none'} of "
-            f"{low or 'none'} to {high or 'none'}",
-            where=where,
-            cure="leave --from and --to out, or choose them further apart",
+            f"{low or 'none'} to {high or 'none'}"
         )
-    if start is not None and end is not None and not is_before(start, end, where):
-        raise ParameterError(
-            f"end must lie after start, got {start} to {end}", where=where, cure="give a later end"
-        )
+    if start is not None and end is not None and not is_before(start, end):
+        raise ParameterError(f"end must lie after start, got {start} to {end}")
     first = low if warms or start is None else start
-    return DataSpan(first, high if end is None else end, start, where)
+    return DataSpan(first, high if end is None else end, start)
 
 
-def is_before(time: TimeLike | None, other: TimeLike | None, where: str) -> bool:
+def is_before(time: TimeLike | None, other: TimeLike | None) -> bool:
     if time is None or other is None:
         return False
-    return to_nanoseconds(time, where=where) < to_nanoseconds(other, where=where)
+    return to_nanoseconds(time, where="") < to_nanoseconds(other, where="")
 
 
 def check_start(span: DataSpan, market: Market | Markets) -> None:
-    if span.start is not None and to_nanoseconds(span.start, where=span.where) < market.start:
+    if span.start is not None and to_nanoseconds(span.start, where="") < market.start:
         raise ParameterError(
             f"the account must begin inside the data, which begin {format_time(market.start)}, "
-            f"got {span.start}",
-            where=span.where,
-            cure="give a later start, or more data",
+            f"got {span.start}"
         )
 
 
@@ -81,17 +73,16 @@ def load_data(draft: Draft, span: DataSpan | None = None) -> Market | Markets:
     market = load_samples(data, span) if list_seeds(data) else load(data, span)
     interval = data.entries.get("resample")
     if interval is not None:
-        with located(data.where):
+        with naming("data.resample"):
             market = market.resample(interval)
     run = draft.section("run", path="detail")
     detail = run.entries.get("detail")
-    with located(draft.locate("run", ("decide", "detail"))):
-        found: Market | Markets = with_clock(
-            market,
-            run.entries.get("decide"),
-            None if detail is None else run.folder / detail,
-            call="[run]",
-        )
+    found: Market | Markets = with_clock(
+        market,
+        run.entries.get("decide"),
+        None if detail is None else run.folder / detail,
+        call="[run]",
+    )
     return found
 
 
@@ -109,12 +100,7 @@ def check_named_terms(draft: Draft) -> None:
     found += [("policy", name) for name in find_single(tables.get("policy", {}))]
     found += [("venue", name) for name in find_venues(tables.get("venue", {}))]
     for table, key in found[:1]:
-        raise ParameterError(
-            f"{f'[{table}] {key}'.strip()} is for several instruments, the data are of one",
-            where=draft.locate(table, (key,)),
-            cure="give --data for each of several folders, or --instrument for each of several "
-            "instruments of one",
-        )
+        raise ParameterError(f"{table}.{key} is for several instruments, the data are of one")
 
 
 def find_venues(table: Mapping[str, Any]) -> list[str]:
@@ -144,11 +130,8 @@ def list_seeds(data: DraftTable) -> list[int]:
     seeds = [int(each["seed"] or 0) for each in found if each]
     if len(set(seeds)) < len(names):
         raise ParameterError(
-            "the data are paths, or samples that each have a whole number as the seed, "
-            f"got {', '.join(names)}",
-            where=data.where,
-            cure="choose different samples: --data sample:1 --data sample:2; the path of a folder "
-            "of that name is ./sample",
+            "data.path must be paths, or samples of different seeds, sample:1 and sample:2, "
+            f"got {', '.join(names)}; a folder of that name is ./sample"
         )
     return seeds
 
@@ -180,23 +163,14 @@ def load_samples(data: DraftTable, span: DataSpan) -> Market | Markets:
     seeds = list_seeds(data)
     choices = [*data.entries.keys() & {"instrument"}, *list_choices(data)]
     if choices:
-        raise ParameterError(
-            f"the sample takes no {', '.join(choices)}: its data are known",
-            where=data.where,
-            cure="leave that out, or choose the data: --data PATH, or --data sample:1 "
-            "--data sample:2 for two samples",
-        )
+        raise ParameterError(f"the sample takes no {', '.join(choices)}: its data are known")
     found = [Market.sample(seed=seed) for seed in seeds]
     names = [f"{SAMPLE}-{seed}" for seed in seeds]
     market = found[0] if len(found) == 1 else Markets(dict(zip(names, found, strict=True)))
-    if span.between is None:
-        return market
-    with located(data.where):
-        return market.between(*span.between)
+    return market if span.between is None else market.between(*span.between)
 
 
 def load_markets(data: DraftTable, span: DataSpan) -> Markets:
     """Load the markets of several instruments."""
     paths, names = list_paths(data), list_instruments(data) or None
-    with located(data.where):
-        return Markets.load(*paths, instruments=names, between=span.between, **list_choices(data))
+    return Markets.load(*paths, instruments=names, between=span.between, **list_choices(data))

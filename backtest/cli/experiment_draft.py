@@ -13,7 +13,6 @@ Tables = dict[str, dict[str, Any]]
 
 
 class GivenFlag(NamedTuple):
-    name: str
     table: str
     key: str
     value: object
@@ -22,14 +21,9 @@ class GivenFlag(NamedTuple):
     def group(self) -> str:
         return self.key.partition(".")[0]
 
-    @property
-    def entry(self) -> str:
-        return self.key.partition(".")[2]
-
 
 class DraftTable(NamedTuple):
     entries: Mapping[str, Any]
-    where: str
     folder: Path
 
 
@@ -38,34 +32,15 @@ class Draft(NamedTuple):
     file: Path | None
     from_file: Tables
     flags: Sequence[GivenFlag]
-    command: str
     arguments: tuple[str, ...] = ()
     line: tuple[str, ...] = ()
 
     def section(self, table: str, *, path: str = "") -> DraftTable:
-        folder = self.find_base(table, path)
-        return DraftTable(self.tables.get(table, {}), self.locate(table), folder)
+        return DraftTable(self.tables.get(table, {}), self.find_base(table, path))
 
     def read_entries(self, table: str, key: str, read: Callable[..., Any]) -> dict[str, Any]:
         entries = flatten(self.tables.get(table, {}).get(key, {}))
-        return {
-            name: read(entry, where=f"{self.locate(table, (name,))}: {name}")
-            for name, entry in entries.items()
-        }
-
-    def locate(self, table: str, about: Sequence[str] = ()) -> str:
-        sources = [f"{self.file}, [{table}]"] if table in self.from_file else []
-        flags = [flag for flag in self.flags if flag.table == table]
-        exact = [flag for flag in flags if {flag.key, flag.entry} & {*about}]
-        groups = {*about} - {flag.group for flag in exact}
-        relevant = [flag for flag in flags if flag in exact or flag.group in groups]
-        in_file = flatten(self.from_file.get(table, {}))
-        if not relevant and any({key, *key.split(".", 1)} & {*about} for key in in_file):
-            return sources[0]
-        if relevant:
-            sources = []
-        sources += dict.fromkeys(flag.name for flag in relevant or flags)
-        return ", ".join(sources) or self.command
+        return {name: read(entry, name=f"{table}.{key}.{name}") for name, entry in entries.items()}
 
     def find_base(self, table: str, key: str) -> Path:
         is_flag = any(flag.table == table and flag.key == key for flag in self.flags)
@@ -90,7 +65,7 @@ def nest(flag: GivenFlag) -> Tables:
 
     Examples
     --------
-    >>> nest(GivenFlag("--taker-bps", "venue", "fees.taker", 0.0005))
+    >>> nest(GivenFlag("venue", "fees.taker", 0.0005))
     {'venue': {'fees': {'taker': 0.0005}}}
     """
     value: Any = flag.value
@@ -111,9 +86,9 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 @contextmanager
-def located(where: str) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
+    """Begin the errors raised inside with the name of a file or a key."""
     try:
         yield
     except BacktestError as error:
-        place = ": ".join(filter(None, [where, error.where]))
-        raise type(error)(error.problem, where=place, cure=error.cure) from error
+        raise type(error)(f"{name}: {error}") from error

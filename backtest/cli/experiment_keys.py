@@ -9,14 +9,6 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 from backtest.account import Account, ByInstrument, StopDistance
 from backtest.base import Choice, ParameterError
 from backtest.cli.experiment_draft import GivenFlag
-from backtest.cli.flag_readers import (
-    read_bps,
-    read_distance,
-    read_drift,
-    read_list,
-    read_numbers,
-    read_values,
-)
 from backtest.cli.flags import (
     ACCOUNT,
     ACCOUNT_FLAGS,
@@ -33,7 +25,13 @@ from backtest.cli.flags import (
     SETS,
     VENUE,
 )
-from backtest.cli.typed_values import parse_typed, read_constraints, read_objective, split_pair
+from backtest.cli.typed_values import (
+    parse_typed,
+    read_constraints,
+    read_objective,
+    split_pair,
+    warn_of_fraction,
+)
 
 Time = dt.datetime | dt.date | str
 Objective = str | dict[str, float]
@@ -47,7 +45,7 @@ class Key(NamedTuple):
     flag: str = ""
     panel: str = ""
     text: str = ""
-    read: Callable[[str, Any], Iterator[GivenFlag]] | None = None
+    read: Callable[[Key, Any], Iterator[GivenFlag]] | None = None
 
     @property
     def parameter(self) -> str:
@@ -63,7 +61,7 @@ class Key(NamedTuple):
     def list_entries(self, value: Any) -> Iterator[GivenFlag]:
         if value is None or value is False:
             return
-        yield from read_flag(self, value) if self.read is None else self.read(self.flag, value)
+        yield from read_flag(self, value) if self.read is None else self.read(self, value)
 
 
 PAIR_EXAMPLES = {
@@ -74,41 +72,70 @@ PAIR_EXAMPLES = {
 def read_flag(key: Key, value: Any) -> Iterator[GivenFlag]:
     flag, table, name = key.flag, key.table, key.name
     if name in SEVERAL:
-        yield GivenFlag(flag, table, name, value[0] if len(value) == 1 else list(value))
+        yield GivenFlag(table, name, value[0] if len(value) == 1 else list(value))
     elif name == "objective":
-        wanted = [read_objective(text, where=f"{flag} {text}") for text in value]
-        yield GivenFlag(flag, table, name, wanted)
+        wanted = [read_objective(text) for text in value]
+        yield GivenFlag(table, name, wanted)
     elif name == "constraints":
         for measure, bound in read_constraints(value):
-            yield GivenFlag(flag, table, f"{name}.{measure}", bound)
+            yield GivenFlag(table, f"{name}.{measure}", bound)
     elif get_origin(key.kind) is dict:
         seen = set()
         for text in value:
             entry, typed = split_pair(flag, text, PAIR_EXAMPLES.get(flag, "target=0.1:1"))
             if entry in seen:
                 raise ParameterError(
-                    f"{flag} must name each entry once, {entry!r} was given twice",
-                    where=f"{flag} {text}",
-                    cure=f"leave one of them out, or list all values in one {flag}",
+                    f"{table}.{name} must have each entry once, {entry!r} was given twice"
                 )
             seen.add(entry)
-            yield GivenFlag(flag, table, f"{name}.{entry}", typed)
+            yield GivenFlag(table, f"{name}.{entry}", typed)
     else:
-        yield GivenFlag(flag, table, name, not flag.startswith("--no-") if value is True else value)
+        yield GivenFlag(table, name, not flag.startswith("--no-") if value is True else value)
 
 
-def read_settings(flag: str, texts: Sequence[str]) -> Iterator[GivenFlag]:
+BPS = 1e-4
+
+
+def read_typed(key: Key, text: str) -> Iterator[GivenFlag]:
+    yield GivenFlag(key.table, key.name, parse_typed(text))
+
+
+def read_list(key: Key, text: str) -> Iterator[GivenFlag]:
+    yield GivenFlag(key.table, key.name, [each.strip() for each in text.split(",")])
+
+
+def read_numbers(key: Key, text: str) -> Iterator[GivenFlag]:
+    yield GivenFlag(key.table, key.name, [parse_typed(each) for each in text.split(",")])
+
+
+def read_values(key: Key, given: str | list[str]) -> Iterator[GivenFlag]:
+    text = given if isinstance(given, str) else ",".join(given)
+    if "=" not in text:
+        yield GivenFlag(key.table, key.name, parse_typed(text))
+        return
+    for each in text.split(","):
+        entry, value = split_pair(key.flag, each, "BTCUSDT=30000")
+        yield GivenFlag(key.table, f"{key.name}.{entry}", parse_typed(value))
+
+
+def read_bps(key: Key, bps: float) -> Iterator[GivenFlag]:
+    """Yield the cost that a flag in basis points sets, as a fraction."""
+    warn_of_fraction(key.flag, bps)
+    yield GivenFlag(key.table, key.name, bps * BPS)
+
+
+def read_settings(key: Key, texts: Sequence[str]) -> Iterator[GivenFlag]:
     for text in texts:
-        key, value = split_pair(flag, text, "target=0.4")
-        table, dot, field = key.partition(".")
+        name, value = split_pair(key.flag, text, "target=0.4")
+        table, dot, field = name.partition(".")
         if dot and table in RULE_TABLES:
-            yield GivenFlag(flag, "run", f"{table}_settings.{field}", parse_typed(value))
+            yield GivenFlag("run", f"{table}_settings.{field}", parse_typed(value))
         elif dot and table in OPEN_TABLES:
-            yield GivenFlag(flag, table, field, parse_typed(value))
+            yield GivenFlag(table, field, parse_typed(value))
         elif dot and table == "overlay":
-            yield GivenFlag(flag, table, f"settings.{field}", value)
+            yield GivenFlag(table, f"settings.{field}", value)
         else:
-            yield GivenFlag(flag, "policy", f"settings.{key}", value)
+            yield GivenFlag("policy", f"settings.{name}", value)
 
 
 def list_account_keys() -> Iterator[Key]:
@@ -116,7 +143,7 @@ def list_account_keys() -> Iterator[Key]:
     for field, text in ACCOUNT_FLAGS.items():
         declared = hints[field].__metadata__[0]
         declared = declared.each if isinstance(declared, ByInstrument) else declared
-        read = read_distance if isinstance(declared, StopDistance) else None
+        read = read_typed if isinstance(declared, StopDistance) else None
         kind = str if read else declared.kind
         yield Key("account", field, kind, f"--{field.replace('_', '-')}", ACCOUNT, text, read)
 
@@ -308,7 +335,7 @@ KEYS = (
     Key("paths", "seed", int, "--seed", PATHS, "Seed of the paths (0)."),
     Key("paths", "drift", float | str, "--drift", PATHS,
         "Growth of the expected price per year: none (default), a number, or 'history'.",
-        read_drift),
+        read_typed),
     Key("paths", "bridge", int, "--bridge", PATHS,
         "Steps per bar in which high and low are drawn: 1 (default), or 4 if ranges matter."),
     Key("paths", "funding", float | str, "--path-funding", PATHS,

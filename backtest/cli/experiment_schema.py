@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -25,71 +25,58 @@ KIND_TEXTS = {
 
 
 def read_experiment(file: Path) -> Tables:
-    cure = "give an experiment, such as examples/btc-vol-target.toml"
     if file.suffix == ".py":
-        cure += f"; a policy is given with --policy {file}"
-    tables = read_toml(
-        file,
-        noun="an experiment",
-        argument="EXPERIMENT",
-        cure=cure,
-        of_folder="; data are given with --data",
-    )
+        raise ParameterError(f"an experiment must be TOML, got {file}; a policy goes to --policy")
+    tables = read_toml(file, noun="an experiment")
     if "balance" in tables:
-        raise ParameterError(
-            "an experiment has no 'balance', which a file of positions has",
-            where=str(file),
-            cure=f"run backtest liq --book {file}",
-        )
-    defects = list(dict.fromkeys(find_defects(tables)))
+        raise ParameterError(f"{file} is no experiment but a book: backtest liq --book {file}")
+    defects = dict.fromkeys(find_defects(tables))
     if defects:
-        problems, cures = zip(*defects, strict=True)
-        raise ParameterError(
-            "\n".join(problems), where=str(file), cure="; ".join(dict.fromkeys(cures))
-        )
+        raise ParameterError("\n".join(defects))
     return tables
 
 
-def find_defects(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def find_defects(tables: Mapping[str, Any]) -> Iterator[str]:
     known = list_keys("")
     for name, table in tables.items():
         if name not in known:
-            near = did_you_mean(name, known)
-            yield f"an experiment has no {name!r}{near}", f"use {', '.join(known)}"
+            yield f"{name}: an experiment has no such table{suggest(name, known)}"
         elif not isinstance(table, dict):
-            yield f"[{name}] must be a table, got {table!r:.60}", f"correct {name}"
+            yield f"{name}: must be a table, got {table!r:.60}"
         elif name in TABLES:
-            yield from find_table_defects(f"[{name}]", table, TABLES[name])
+            yield from find_table_defects(name, table, TABLES[name])
             if name == "compare":
                 yield from find_policy_defects(table.get("policies"))
         elif not isinstance(table.get("preset", ""), str):
-            yield f"[{name}] preset must be text, got {table['preset']!r:.60}", "correct preset"
+            yield f"{name}.preset: must be text, got {table['preset']!r:.60}"
 
 
-def find_policy_defects(policies: object) -> Iterator[tuple[str, str]]:
+def suggest(name: str, known: Collection[str]) -> str:
+    return did_you_mean(name, known) or f"; known are {', '.join(known)}"
+
+
+def find_policy_defects(policies: object) -> Iterator[str]:
     for label, policy in policies.items() if isinstance(policies, dict) else ():
-        title = f"[compare.policies.{label}]"
         if isinstance(policy, dict):
-            yield from find_table_defects(title, policy, TABLES["policy"])
+            yield from find_table_defects(f"compare.policies.{label}", policy, TABLES["policy"])
         else:
-            yield f"{title} must be a table, got {policy!r:.60}", f"correct {label}"
+            yield f"compare.policies.{label}: must be a table, got {policy!r:.60}"
 
 
 def find_table_defects(
     title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[str]:
     is_policy = keys in (TABLES["policy"], TABLES["overlay"])
     single = find_single(table) if keys is TABLES["policy"] else {}
     for name, value in table.items():
         if name in single:
-            yield from find_table_defects(f"{title[:-1]}.{name}]", value, TABLES["overlay"])
+            yield from find_table_defects(f"{title}.{name}", value, TABLES["overlay"])
         elif name not in keys:
-            yield f"{title} has no {name!r}{did_you_mean(name, keys)}", f"use {', '.join(keys)}"
+            yield f"{title}.{name}: no such key{suggest(name, keys)}"
         elif not has_kind(value, keys[name].kind):
-            rule = describe_kind(keys[name].kind)
-            yield f"{title} {name} must be {rule}, got {value!r:.60}", f"correct {name}"
+            yield f"{title}.{name}: must be {describe_kind(keys[name].kind)}, got {value!r:.60}"
     if is_policy and "name" not in table and not single:
-        yield f"{title} must have a name, has none", "add name"
+        yield f"{title}.name: is needed"
 
 
 def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,27 +111,19 @@ def describe_kind(kind: Any) -> str:
     return KIND_TEXTS[get_origin(kind) or kind]
 
 
-def read_toml(
-    file: Path, *, noun: str, argument: str, cure: str, of_folder: str = ""
-) -> dict[str, Any]:
+def read_toml(file: Path, *, noun: str) -> dict[str, Any]:
+    if file.is_dir():
+        raise ParameterError(
+            f"{noun} must be a TOML file, {str(file)!r} is a folder; data go to --data"
+        )
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        found = "is a folder" if file.is_dir() else "does not exist"
-        raise ParameterError(
-            f"{noun} must be a TOML file, {str(file)!r} {found}"
-            + (of_folder if of_folder and file.is_dir() else near),
-            where=f"{argument}, searched from {Path.cwd()}",
-            cure=cure,
-        )
+        raise ParameterError(f"{noun} must be a TOML file, {str(file)!r} does not exist{near}")
     try:
         tables = tomllib.loads(read_small(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ParameterError(
-            f"{noun} must be TOML: {describe_toml(error):.200}",
-            where=str(file),
-            cure="correct that line" if file.suffix == ".toml" else cure,
-        ) from error
-    check_values(tables, file)
+        raise ParameterError(f"{file} must be TOML: {describe_toml(error):.200}") from error
+    check_values(tables)
     return tables
 
 
@@ -156,22 +135,20 @@ def describe_toml(error: Exception) -> str:
     return "a number has too many digits"
 
 
-def check_values(raw: Mapping[str, Any], file: Path) -> None:
+def check_values(raw: Mapping[str, Any]) -> None:
     for key, value in walk_values(raw):
         is_huge = type(value) is int and not -(2**63) <= value < 2**63
         if is_huge or (isinstance(value, str) and "\0" in value):
             rule = "a whole number must fit into 64 bits" if is_huge else "a text must hold no NUL"
             shown = f"one of {value.bit_length():,} bits" if is_huge else f"{value!r:.60}"
-            raise ParameterError(
-                f"{rule}, got {shown}", where=f"{file}, {key!r:.60}", cure="correct it"
-            )
+            raise ParameterError(f"{key:.60}: {rule}, got {shown}")
 
 
 def walk_values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield str(name), str(name)
-            yield from walk_values(each, str(name))
+            yield key, name
+            yield from walk_values(each, f"{key}.{name}" if key else name)
     elif isinstance(value, list):
         for each in value:
             yield from walk_values(each, key)

@@ -10,7 +10,7 @@ from typing import Any
 
 from backtest.base import ParameterError, Text, VenueError, did_you_mean, list_values
 from backtest.cli.experiment_data import list_seeds, names_several
-from backtest.cli.experiment_draft import Draft, DraftTable, flatten, located, overlay
+from backtest.cli.experiment_draft import Draft, DraftTable, flatten, overlay
 from backtest.cli.find_policy import read_policy
 from backtest.cli.typed_values import warn_of_large_costs
 from backtest.market import Market, Markets
@@ -22,7 +22,7 @@ DEFAULT_VENUE = "binance-usdm:BTCUSDT"
 
 
 def split_by_name(
-    entries: Mapping[str, Any], names: Sequence[str], *, known: Sequence[str], where: str
+    entries: Mapping[str, Any], names: Sequence[str], *, known: Sequence[str], table: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     single = {
         name: dict(entry)
@@ -32,10 +32,8 @@ def split_by_name(
     for name in single:
         if name not in names:
             raise ParameterError(
-                f"a table must be of an instrument of the data, got one of {name!r}"
-                + did_you_mean(name, [*names, *known]),
-                where=where,
-                cure=f"name one of {', '.join(names)}",
+                f"{table}.{name} must be of an instrument of the data, {', '.join(names)}"
+                + did_you_mean(name, [*names, *known])
             )
     return {name: entry for name, entry in entries.items() if name not in single}, single
 
@@ -47,20 +45,19 @@ def build_policy(section: DraftTable) -> Policy:
     """Build the policy with its settings."""
     name = section.entries.get("name", DEFAULT_POLICY)
     settings = flatten(section.entries.get("settings", {}))
-    return read_policy(name, settings, where=section.where, folder=section.folder)
+    return read_policy(name, settings, section.folder)
 
 
 def build_policies(section: DraftTable, names: Sequence[str]) -> Policy | dict[str, Policy]:
     """Build one policy for all instruments, or one for each where tables name them."""
-    of_all, single = split_by_name(section.entries, names, known=("settings",), where=section.where)
+    of_all, single = split_by_name(section.entries, names, known=("settings",), table="policy")
     if not single:
         return build_with_own(section, names)
     missing = [name for name in names if name not in single]
     if missing and "name" not in of_all:
         raise ParameterError(
-            f"each instrument must have a policy, {missing[0]!r} has none",
-            where=section.where,
-            cure=f"add [policy.{missing[0]}], or [policy] name for all that have none",
+            f"each instrument must have a policy, {missing[0]!r} has none: policy.name is that of "
+            "all that have none"
         )
     return {
         name: build_policy(section._replace(entries=single.get(name, of_all))) for name in names
@@ -71,9 +68,7 @@ def build_overlay(section: DraftTable) -> Policy:
     """Build the overlay, which settings alone do not name."""
     if "name" not in section.entries:
         raise ParameterError(
-            f"an overlay needs the name of a policy, got {', '.join(flatten(section.entries))}",
-            where=section.where,
-            cure="add --overlay NAME, or name under [overlay]",
+            f"overlay.name is needed, got {', '.join(flatten(section.entries))} only"
         )
     return build_policy(section)
 
@@ -108,14 +103,14 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     """Build the venue of each instrument; one for all if the preset names a symbol."""
     section = draft.section("venue", path="preset")
     of_all, single = split_by_name(
-        section.entries, markets.names, known=[*Venue.__dataclass_fields__], where=section.where
+        section.entries, markets.names, known=[*Venue.__dataclass_fields__], table="venue"
     )
     base = section._replace(entries=of_all)
     data = draft.section("data", path="path")
     is_several = names_several(data) and not list_seeds(data)  # samples have no symbol
     text = of_all.get("preset", find_default(draft, is_several=is_several))
     if not single and (text is None or ":" in text or not is_several):
-        preset = None if text is None else split_preset(text, section.where, section.folder)
+        preset = None if text is None else split_preset(text, section.folder)
         venue = build_venue(base, preset)
         if not is_several:
             warn_of_other_symbol(preset, next(iter(markets.values())))
@@ -147,17 +142,16 @@ def build_own_venue(section: DraftTable, default: str | None, name: str, market:
     given = section.entries.get("preset", default)
     if given is None:
         return build_venue(section, None)
-    text = Text().check(f"preset of {name}", given, where=section.where)
-    text = complete_preset(text, name, market, where=section.where)
-    preset = split_preset(text, section.where, section.folder)
+    text = complete_preset(Text().check(f"venue.{name}.preset", given), name, market)
+    preset = split_preset(text, section.folder)
     is_named = market.instrument or not names_symbol(preset.symbol, name)
     venue = build_venue(section, preset)
     warn_of_other_symbol(preset if is_named else None, market)
     return venue
 
 
-def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.PresetName:
-    name = preset_files.parse_name(text, where=where)
+def split_preset(text: str, folder: Path = Path()) -> preset_files.PresetName:
+    name = preset_files.parse_name(text, where="")
     is_file = name.venue.endswith(preset_files.SUFFIX)
     return name._replace(venue=str(folder / name.venue)) if is_file else name
 
@@ -165,14 +159,13 @@ def split_preset(text: str, where: str, folder: Path = Path()) -> preset_files.P
 def build_venue(section: DraftTable, preset: preset_files.PresetName | None) -> Venue:
     """Build the venue: a preset overridden by the entries, or the entries alone."""
     table = {name: entry for name, entry in section.entries.items() if name != "preset"}
-    with located(section.where):
-        if preset is not None:
-            under = preset_files.read_preset(*preset)
-            if "brackets" in table:
-                under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
-            table = overlay(drop_other_least(under, table.get("contract")), table)
-        venue = Venue.from_dict(table)
-    warn_of_large_costs(flatten(section.entries), section.where)
+    if preset is not None:
+        under = preset_files.read_preset(*preset)
+        if "brackets" in table:
+            under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
+        table = overlay(drop_other_least(under, table.get("contract")), table)
+    venue = Venue.from_dict(table)
+    warn_of_large_costs(flatten(section.entries))
     return venue
 
 
@@ -209,7 +202,7 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     return re.sub(r"[^A-Z0-9]", "", word) in plain
 
 
-def complete_preset(text: str, name: str, market: Market, *, where: str = "") -> str:
+def complete_preset(text: str, name: str, market: Market) -> str:
     venue, at, date = text.partition("@")
     if ":" in venue or venue.endswith(preset_files.SUFFIX):
         return text
@@ -221,9 +214,7 @@ def complete_preset(text: str, name: str, market: Market, *, where: str = "") ->
     if known and not found:
         raise VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
-            f"{names[-1]!r}",
-            where=where,
-            cure=f"{cure_missing_symbol(venue, names[-1], known)}, and give it in an "
-            f"experiment, [venue.{name}] with preset = 'NAME:SYMBOL'",
+            f"{names[-1]!r}: {cure_missing_symbol(venue, names[-1], known)}, and give it in an "
+            f"experiment, [venue.{name}] with preset = 'NAME:SYMBOL'"
         )
     return f"{venue}:{found[0] if found else names[-1]}{at}{date}"

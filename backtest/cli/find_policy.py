@@ -16,7 +16,6 @@ from typing import Any
 
 from backtest import strategies
 from backtest.base import BacktestError, ParameterError, PolicyError, did_you_mean, to_float
-from backtest.cli.experiment_draft import located
 from backtest.policy import Policy, check_settings, find_policies
 
 
@@ -24,84 +23,66 @@ def built_in_policies() -> list[type[Policy]]:
     return sorted(find_policies(strategies), key=lambda policy: policy.title())
 
 
-def load_policies(text: str, *, where: str, folder: Path = Path()) -> list[type[Policy]]:
-    check_length(text, where)
+def load_policies(text: str, folder: Path = Path()) -> list[type[Policy]]:
+    check_length(text)
     if is_expression(text):
-        return [type(read_policy(text, {}, where=where, folder=folder))]
+        return [type(read_policy(text, {}, folder))]
     path, _, name = text.partition(".py:") if ".py:" in text else (text, "", "")
     if not (name or text.endswith(".py")):
-        return [find_built_in(text, where=where)]
+        return [find_built_in(text)]
     file = folder / (f"{path}.py" if name else text)
-    found = load_file_policies(file, where=where)
+    found = load_file_policies(file)
     if not name:
         return found
     known = [policy.__name__ for policy in found]
     if name in known:
         return [found[known.index(name)]]
     raise ParameterError(
-        f"a file must hold the policy asked for, {name!r} is not in it{did_you_mean(name, known)}",
-        where=f"{where}: {file}",
-        cure=f"choose {', '.join(known)}",
+        f"{file} must hold the policy asked for, {name!r} is not in it{did_you_mean(name, known)}; "
+        f"it has {', '.join(known)}"
     )
 
 
-def load_policy(text: str, *, where: str, folder: Path = Path()) -> type[Policy]:
-    found = load_policies(text, where=where, folder=folder)
+def load_policy(text: str, folder: Path = Path()) -> type[Policy]:
+    found = load_policies(text, folder)
     if len(found) > 1:
         names = [policy.__name__ for policy in found]
         raise ParameterError(
-            f"one policy is run at a time, {text} holds {', '.join(names)}",
-            where=where,
-            cure=f"choose one: {text}:{names[0]}",
+            f"one policy is run at a time, {text} holds {', '.join(names)}; name one: "
+            f"{text}:{names[0]}"
         )
     return found[0]
 
 
-def read_policy(
-    text: str, settings: Mapping[str, object], *, where: str, folder: Path = Path()
-) -> Policy:
+def read_policy(text: str, settings: Mapping[str, object], folder: Path = Path()) -> Policy:
     if not is_expression(text):
-        cls = load_policy(text, where=where, folder=folder)
-        with located(where):
-            return cls.from_settings(settings)
-
-    def find(name: str) -> type[Policy]:
-        return load_policy(name, where=text, folder=folder)
-
+        return load_policy(text, folder).from_settings(settings)
     known = {policy.__name__: policy for policy in built_in_policies()}
-    with located(where):
-        policy = parse_policy(text, known, find)
-        return type(policy).from_settings({**policy.settings(), **settings})
+    policy = parse_policy(text, known, lambda name: load_policy(name, folder))
+    return type(policy).from_settings({**policy.settings(), **settings})
 
 
-def find_built_in(name: str, *, where: str) -> type[Policy]:
+def find_built_in(name: str) -> type[Policy]:
     known = {policy.title(): policy for policy in built_in_policies()}
     classes = {policy.__name__: policy.title() for policy in known.values()}
     if classes.get(name, name) in known:
         return known[classes.get(name, name)]
     near = did_you_mean(name.lower(), known) or did_you_mean(classes.get(name, name), known)
     raise ParameterError(
-        f"policy must be a known name or a file, got {name!r}{near}",
-        where=where,
-        cure=f"choose one of {', '.join(known)}, or give path/to/file.py:ClassName",
+        f"policy must be a known name or a file, got {name!r}{near}; `backtest policies` lists them"
     )
 
 
-def load_file_policies(file: Path, *, where: str) -> list[type[Policy]]:
+def load_file_policies(file: Path) -> list[type[Policy]]:
     if not file.is_file():
         near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
-        raise ParameterError(
-            f"a policy's file must exist, {str(file)!r} does not{near}",
-            where=f"{where}, searched from {Path.cwd()}",
-            cure="correct the path",
-        )
+        raise ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
     module = import_file(file)
     found = [each for each in find_policies(module) if each.__module__ == module.__name__]
     if not found:
         raise ParameterError(
-            f"a policy's file must define a policy, {file.name} defines none",
-            where=f"{where}: {file}",
-            cure="write: class MyPolicy(bt.Policy), with leverage(self, bar, account)",
+            f"a policy's file must define a policy, {file} defines none; write class "
+            "MyPolicy(bt.Policy) with leverage(self, bar, account)"
         )
     return found
 
@@ -110,7 +91,7 @@ def import_file(file: Path) -> ModuleType:
     name = f"_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
-        raise PolicyError("a policy's file must be Python", where=str(file), cure="end it in .py")
+        raise PolicyError(f"a policy's file must be Python and end in .py, got {file}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.append(str(file.resolve().parent))
@@ -131,14 +112,10 @@ def import_error(file: Path, error: BaseException) -> PolicyError:
     if lines:
         where = f"{file}:{lines[-1]}"
     if isinstance(error, BacktestError):
-        return PolicyError(
-            error.problem, where=", ".join(filter(None, [where, error.where])), cure=error.cure
-        )
+        return PolicyError(f"{where}: {error}")
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return PolicyError(
-        f"a policy's file must be importable, raised {type(error).__name__}: {text}",
-        where=where,
-        cure=f"correct that line; `python {file}` shows it too",
+        f"a policy's file must be importable, {where} raised {type(error).__name__}: {text}"
     )
 
 
@@ -176,12 +153,11 @@ def parse_policy(text: str, known: Mapping[str, type[Policy]], find: Find) -> Po
     return policy
 
 
-def check_length(text: str, where: str = "") -> None:
+def check_length(text: str) -> None:
     if len(text) > LONGEST:
         raise ParameterError(
-            f"a policy must have at most {LONGEST:,} letters, got {len(text):,}",
-            where=where or f"{text[:40]}...",
-            cure="write the policy as a class in a file, and give FILE.py:ClassName",
+            f"a policy must have at most {LONGEST:,} letters, got {len(text):,}; "
+            "write it as a class in a file"
         )
 
 
@@ -194,11 +170,11 @@ def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -
         named = {str(w.arg): build_node(w.value, classes, text) for w in node.keywords}
         if node.func.id == "float" and given == ["inf"]:
             return math.inf
-        cls = find_class(node.func.id, classes, text)
+        cls = find_class(node.func.id, classes)
         check_settings(cls, named)
         return cls(*given, **named)
     if isinstance(node, ast.Name):
-        return math.inf if node.id == "inf" else find_class(node.id, classes, text)()
+        return math.inf if node.id == "inf" else find_class(node.id, classes)()
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         number = build_node(node.operand, classes, text)
         if isinstance(number, (int, float)):
@@ -209,21 +185,17 @@ def build_node(node: ast.expr, classes: Mapping[str, type[Policy]], text: str) -
     raise expression_error(text)
 
 
-def find_class(name: str, classes: Mapping[str, type[Policy]], text: str) -> type[Policy]:
+def find_class(name: str, classes: Mapping[str, type[Policy]]) -> type[Policy]:
     if name in classes:
         return classes[name]
     named = [each for each in classes if not each.startswith("_")]
     raise ParameterError(
-        f"a policy must be known by its class, {name!r} is not{did_you_mean(name, named)}",
-        where=text,
-        cure=f"use {', '.join(named)}, or path/to/file.py:ClassName",
+        f"a policy must be known by its class, {name!r} is not{did_you_mean(name, named)}"
     )
 
 
 def expression_error(text: str) -> ParameterError:
     return ParameterError(
         "a policy must be written as calls of policies with numbers, each name once, "
-        f"got {text!r:.200}",
-        where=f"{text:.200}",
-        cure=f"write for example {EXAMPLE}",
+        f"{EXAMPLE} for example, got {text!r:.200}"
     )

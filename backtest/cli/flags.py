@@ -45,8 +45,8 @@ MOST_THREADS = 4_096
 
 def check_work(threads: int | None, memory: str) -> None:
     if threads is not None:
-        Range(1, MOST_THREADS).check("threads", threads, where="--threads", whole=True)
-    parse_size(memory, where="--memory")
+        Range(1, MOST_THREADS).check("threads", threads, whole=True)
+    parse_size(memory, where="memory")
 
 
 ReportFile = Annotated[

@@ -149,9 +149,7 @@ def check_repeated(option: Any, args: Sequence[str]) -> None:
         flag = option.opts[0]
         lists = "" if option.is_flag else f"; if {flag} takes a list, give it once: {flag} A,B"
         raise ParameterError(
-            f"{'/'.join(_spell(option))} takes one value, got {' and '.join(values)}",
-            where=flag,
-            cure=f"leave all but one out{lists}",
+            f"{'/'.join(_spell(option))} takes one value, got {' and '.join(values)}{lists}"
         )
 
 

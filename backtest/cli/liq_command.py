@@ -84,7 +84,7 @@ def liq(  # noqa: PLR0913 - one for each flag
     if side is None or entry is None or leverage is None:
         raise_missing(side=side, entry=entry, leverage=leverage)
     warn_of_percentage("--volatility", volatility)
-    name = split_preset(venue, where=f"--venue {venue}")
+    name = split_preset(venue)
     if preset_files.is_history(name.at):
         name = name._replace(at=preset_files.LATEST)
     rules = Venue.preset(*name)
@@ -175,9 +175,7 @@ def draw_map(found: BookCalculation, axes: str | None, span: float) -> FailureMa
     names = [] if axes is None else [name.strip() for name in axes.split(",")]
     if len(names) not in (0, 2):
         raise ParameterError(
-            f"--map takes two instruments, got {axes!r}",
-            where="--map",
-            cure="write for example --map BTCUSDT,ETHUSDT",
+            f"--map takes two instruments, BTCUSDT,ETHUSDT for example, got {axes!r}"
         )
     x, y = names or (None, None)
     return found.map_failure(x, y, span=span)
@@ -187,11 +185,7 @@ def write_picture(drawn: FailureMap, picture: Path) -> None:
     from backtest.report import draw_failure_svg  # noqa: PLC0415 - loads plotly
 
     if picture.suffix.lower() != ".svg":
-        raise ParameterError(
-            f"--picture writes an SVG file, got {str(picture)!r}",
-            where="--picture",
-            cure="give a name that ends in .svg",
-        )
+        raise ParameterError(f"--picture must end in .svg, got {str(picture)!r}")
     write_file(picture, draw_failure_svg(drawn).encode("utf-8"))
 
 
@@ -199,29 +193,19 @@ def refuse_with_book(**given: object) -> None:
     flags = [f"--{name}" for name, value in given.items() if value is not None]
     if flags:
         raise ParameterError(
-            f"{', '.join(flags)} must be left out with --book, whose file has the positions",
-            where="backtest liq --book",
-            cure="leave them out, or leave --book out",
+            f"{', '.join(flags)} must be left out with --book, whose file has the positions"
         )
 
 
 def refuse_without_book(axes: str | None, picture: Path | None) -> None:
     flags = [f for f, value in (("--map", axes), ("--picture", picture)) if value is not None]
     if flags:
-        raise ParameterError(
-            f"{', '.join(flags)} must come with --book",
-            where=f"backtest liq {flags[0]}",
-            cure="give --book FILE",
-        )
+        raise ParameterError(f"{', '.join(flags)} must come with --book")
 
 
 def raise_missing(**given: object) -> NoReturn:
     missing = ", ".join(f"--{name}" for name, value in given.items() if value is None)
-    raise ParameterError(
-        f"a position needs {missing}",
-        where="backtest liq",
-        cure=f"add {missing}, or give --book FILE for several positions",
-    )
+    raise ParameterError(f"a position needs {missing}, or --book FILE for several positions")
 
 
 COMMAND = liq

@@ -139,11 +139,7 @@ def show_implied(
     if as_json:
         print_json({"implied_volatility": found, "reason": reason})
     elif reason:
-        raise ParameterError(
-            f"the price must have an implied volatility, got {price:g}: {reason}",
-            where="--price",
-            cure="give a price between the intrinsic and the largest value",
-        )
+        raise ParameterError(f"price must have an implied volatility, got {price:g}: {reason}")
     else:
         print_paragraph(f"{100.0 * found:.4f} % a year", indent="")
 
@@ -197,15 +193,15 @@ def show_surface(
     Of several snapshots, a line each.
     """
     if report is not None:
-        check_report(report)
+        from backtest.report import choose_format  # noqa: PLC0415 - seldom used
+
+        choose_format(report, None)
     with show_activity("reading the chain"):
         chain = read_chain(file, settlement).select(underlying, time)
     if len(chain.times) > 1:
         if report is not None:
             raise ParameterError(
-                f"a report shows one snapshot, got {len(chain.times)}",
-                where="--report",
-                cure="choose a snapshot with --at",
+                f"a report shows one snapshot, got {len(chain.times)}; choose one with --at"
             )
         show_surfaces(chain, model, as_json=as_json)
         return
@@ -300,21 +296,12 @@ def show_points(volatility: float) -> str:
 
 
 def read_days(days: float) -> float:
-    return check_range("days", days, where="--days", low=0.0) / YEAR_DAYS
+    return check_range("days", days, low=0.0) / YEAR_DAYS
 
 
 def check_typed(**numbers: float) -> None:
     for name, value in numbers.items():
-        check_range(name, value, where=f"--{name}")
-
-
-def check_report(path: Path) -> None:
-    from backtest.report import choose_format  # noqa: PLC0415 - seldom used
-
-    try:
-        choose_format(path, None)
-    except ParameterError as error:
-        raise ParameterError(error.problem, where="--report", cure=error.cure) from error
+        check_range(name, value)
 
 
 def read_chain(file: Path | None, settlement: str | None) -> Chain:

@@ -13,7 +13,6 @@ import typer
 
 import backtest
 from backtest.base import ParameterError
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -45,8 +44,7 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
     """
     settings = dict(draft.tables.get("paths", {}))
     settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
-    with naming_source(draft, "paths"):
-        return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
+    return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:
@@ -84,9 +82,7 @@ def paths(
     drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     if not 1 <= number <= len(drawn):
         raise ParameterError(
-            f"the number of paths to write must be from 1 to {len(drawn)}, got {number}",
-            where="--number",
-            cure=f"choose a value from 1 to {len(drawn)}",
+            f"number must be from 1 to {len(drawn)}, the number of paths, got {number}"
         )
     tables = {name: tabulate_spread(drawn, name) for name in drawn.names}
     for i in range(number if write is not None else 0):

@@ -28,7 +28,7 @@ def policies(
     as_json: AsJson = False,
 ) -> None:
     """List the policies: name, one line, and parameters with default, range and unit."""
-    found = load_policies(policy, where="POLICY") if policy else built_in_policies()
+    found = load_policies(policy) if policy else built_in_policies()
     if as_json:
         print_json([policy_to_dict(each) for each in found])
         return

@@ -159,11 +159,9 @@ def check_arguments(given: Sequence[str]) -> None:
         if not re.search(r"[\0\ud800-\udfff]", word):
             continue
         raise ParameterError(
-            f"an argument must hold no NUL character, got {word!r:.100}"
+            f"argument {position} must hold no NUL character, got {word!r:.100}"
             if "\0" in word
-            else f"an argument must be text in UTF-8, got {os.fsencode(word)!r:.100}",
-            where=f"argument {position}",
-            cure="type it again, or set the terminal to UTF-8",
+            else f"argument {position} must be text in UTF-8, got {os.fsencode(word)!r:.100}"
         )
 
 
@@ -174,12 +172,8 @@ def report_system_error(error: OSError) -> int:
     if is_about_output(error):
         print_message(f"error: the output cannot be written: {reason}")
         return REFUSED
-    refusal = ParameterError(
-        f"the operating system refused a file or a connection: {reason}",
-        where=str(error.filename if error.filename is not None else "a file or a connection"),
-        cure="correct the path, make it readable or writable, or free some space",
-    )
-    print_message(f"error: {refusal}")
+    name = "a file or a connection" if error.filename is None else error.filename
+    print_message(f"error: the operating system refused {name}: {reason}")
     return REFUSED
 
 

@@ -136,9 +136,9 @@ def record(
     as_json: AsJson = False,
 ) -> None:
     """Run experiments and write a baseline for each; none is written if one cannot run."""
-    checked_mode = check_mode(mode or EXACT, where="--mode")
+    checked_mode = check_mode(mode or EXACT)
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
-    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {}, where="--tolerance")
+    choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {}, where="tolerance")
     names = [name_baseline(f"{file.stem}-walk" if walk else file.stem) for file in experiments]
     check_new(experiments, names, out)
     taken = [
@@ -166,22 +166,21 @@ def check_new(experiments: Sequence[Path], names: Sequence[str], out: Path) -> N
     for name, file in zip(names, experiments, strict=True):
         if name.casefold() in existing:
             raise DataError(
-                f"an experiment has one baseline, {name!r} has one already",
-                where=f"{existing[name.casefold()]}, for {file}",
-                cure="backtest regress check --update --reason '...' rewrites it; or delete it",
+                f"an experiment has one baseline, {file} has {existing[name.casefold()]}; "
+                "backtest regress check --update --reason '...' rewrites it"
             )
 
 
 def run_experiment(file: Path) -> Result:
     with ending_by_itself(file):
-        experiment = build_experiment(draft_experiment(file, [], "backtest regress"))
+        experiment = build_experiment(draft_experiment(file, []))
         result: Result = run_with_progress(experiment)
         return result
 
 
 def walk_file(file: Path) -> backtest.WalkForward:
     with ending_by_itself(file):
-        return walk_experiment(draft_experiment(file, [], "backtest regress"))
+        return walk_experiment(draft_experiment(file, []))
 
 
 @contextmanager
@@ -191,9 +190,7 @@ def ending_by_itself(file: Path) -> Iterator[None]:
             yield
     except SystemExit as stop:
         raise PolicyError(
-            f"a run must end by itself, its policy raised SystemExit: {stop.code}",
-            where=str(file),
-            cure="leave sys.exit out of the policy, and raise ValueError where it cannot go on",
+            f"a run must end by itself, the policy of {file} raised SystemExit: {stop.code}"
         ) from stop
 
 
@@ -226,9 +223,9 @@ def check(
     Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
     tests in a folder are reported as skipped: pytest checks them.
     """
-    checked_mode = None if mode is None else check_mode(mode, where="--mode")
-    list_allowed(allow_better or (), where="--allow-better")
-    level = check_range("confidence", confidence, where="--confidence", low=0.5, high=0.999)
+    checked_mode = None if mode is None else check_mode(mode)
+    list_allowed(allow_better or ())
+    level = check_range("confidence", confidence, low=0.5, high=0.999)
     check_reason(reason, is_update=update)
     places = baselines or [FOLDER]
     loaded = {path: try_load(path) for path in find_baselines(places)}
@@ -251,16 +248,10 @@ def check(
 def check_reason(reason: str | None, *, is_update: bool) -> None:
     if is_update and not (reason or "").strip():
         raise ParameterError(
-            "rewriting a baseline needs a reason, got none",
-            where="--update",
-            cure="give the reason: --reason 'funding was charged twice'",
+            "--update needs a --reason, 'funding was charged twice' for example, got none"
         )
     if reason is not None and not is_update:
-        raise ParameterError(
-            "a reason is stored only with a rewritten baseline",
-            where="--reason",
-            cure="add --update, or leave --reason out",
-        )
+        raise ParameterError("--reason is kept only with a rewritten baseline: it needs --update")
 
 
 def try_load(path: Path) -> Baseline | BacktestError:
@@ -302,9 +293,7 @@ def check_baseline(
 def run_again(path: Path, was: Baseline) -> Baseline:
     if was.experiment is None:
         raise DataError(
-            "a baseline must have an experiment to be run again, a test made the result of this",
-            where=str(path),
-            cure="run the test: pytest checks it by the fixture backtest_regression",
+            f"{path} has no experiment to run again: a test made it, and pytest checks it"
         )
     file = Path(os.path.normpath(path.parent / was.experiment))
     result = walk_file(file) if WALK in was.facts else run_experiment(file)
@@ -325,15 +314,15 @@ def report_verdicts(
         width = min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH)
         print_verdicts(verdicts, Console(width=width, highlight=False))
     if junit is not None:
-        write_output(junit, write_junit(verdicts), where="--junit")
+        write_output(junit, write_junit(verdicts))
     step = os.environ.get(SUMMARY)
     target = summary or (Path(step) if step else None)
     if target is not None:
         text = write_markdown(verdicts)
-        write_output(target, text, where="--summary", is_added=str(target) == step)
+        write_output(target, text, is_added=str(target) == step)
 
 
-def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -> None:
+def write_output(path: Path, text: str, *, is_added: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_added:
@@ -343,9 +332,7 @@ def write_output(path: Path, text: str, *, where: str, is_added: bool = False) -
             write_file(path, text.encode())
     except OSError as error:
         raise DataError(
-            f"cannot write the report: {error.strerror or error}",
-            where=f"{where} {path}",
-            cure="choose another file, or free some space",
+            f"the report cannot be written to {path}: {error.strerror or error}"
         ) from error
 
 

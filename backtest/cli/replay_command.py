@@ -11,7 +11,6 @@ import typer
 
 import backtest
 from backtest.base import ParameterError, describe_fault, list_records
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -40,9 +39,7 @@ def replay(
     experiment = build_experiment(draft)
     if "fills" not in table:
         raise ParameterError(
-            "a replay needs fills, got none",
-            where="--fills",
-            cure="give --fills trades.csv with time, instrument, quantity, price and fee",
+            "replay.fills is needed, a table of time, instrument, quantity, price and fee"
         )
     terms: dict[str, Any] = {name: x for name, x in experiment.terms.items() if name in KEPT}
     if "range_tolerance" in table:
@@ -51,12 +48,11 @@ def replay(
         terms["start"] = backtest.AccountSnapshot.load(draft.find_path("replay", "begin"))
     elif experiment.terms.get("start") is not None:
         terms["start"] = experiment.terms["start"]
-    with naming_source(draft, "replay"):
-        fills = backtest.read_fills(draft.find_path("replay", "fills"))
-        found = backtest.replay(experiment.market, fills, **terms)
-        compared = None
-        if "ledger" in table:
-            compared = found.reconcile(read_ledger(draft.find_path("replay", "ledger")))
+    fills = backtest.read_fills(draft.find_path("replay", "fills"))
+    found = backtest.replay(experiment.market, fills, **terms)
+    compared = None
+    if "ledger" in table:
+        compared = found.reconcile(read_ledger(draft.find_path("replay", "ledger")))
     save_and_print(
         found,
         results if save else None,
@@ -99,9 +95,8 @@ def read_ledger(path: Path) -> pd.DataFrame:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise ParameterError(
-            f"a ledger must be a readable CSV file, got {describe_fault(error)}",
-            where=f"--ledger {path}",
-            cure="export it with the columns time, term and amount, or time and equity",
+            f"a ledger must be a CSV file of time, term and amount, or time and equity, {path}: "
+            f"{describe_fault(error)}"
         ) from error
 
 

@@ -60,9 +60,7 @@ def report(
         return
     if not names:
         raise ParameterError(
-            "name a saved result, or give --all",
-            where="backtest report",
-            cure="backtest results list shows their names",
+            "name a saved result, which `backtest results list` shows, or give --all"
         )
     folders = [find_folder(name, results) for name in names]
     chosen = choose_format(Path() if out is None else out, format_)
@@ -79,9 +77,7 @@ def write_everything(
 
     if names or format_ not in (None, "html"):
         raise ParameterError(
-            "--all writes HTML of every result, and takes no names and no other format",
-            where="--all",
-            cure="give --results and --out alone",
+            "--all writes HTML of every result, and takes no names and no other format"
         )
     with show_progress("pages", "results", wait="reading") as progress:
         rows = write_all(results, out, objective, progress)
@@ -97,11 +93,7 @@ def name_files(folders: list[Path], out: Path | None, format_: str) -> list[Path
     if out.is_dir() or (len(folders) > 1 and not out.suffix):
         return [out / name for name in names]
     if len(folders) > 1:
-        raise ParameterError(
-            f"{len(folders)} reports need a folder, got {str(out)!r}",
-            where="--out",
-            cure="give a folder, or leave --out out to write them here",
-        )
+        raise ParameterError(f"{len(folders)} reports need a folder, got {str(out)!r}")
     return [out]
 
 

@@ -116,7 +116,7 @@ def list_(
 
     wanted = build_filter(text, kind, policy, where, since=since)
     if top is not None and top < 1:
-        raise ParameterError(f"--top must be 1 or more, got {top}", where="--top", cure="give 10")
+        raise ParameterError(f"top must be 1 or more, got {top}")
     bounds = [bound.measure for bound in wanted.bounds]
     usual = [*results_text.USUAL, *results_text.list_measures(sort, bounds), "saved"]
     named = usual if columns is None else results_text.read_columns(columns)
@@ -188,19 +188,14 @@ def load_runs(names: list[str], results: Path) -> dict[str, Any]:
     folders = [find_run(name, results) for _, name in given]
     twice = [each.name for each in folders if folders.count(each) > 1]
     if twice:
-        raise ParameterError(
-            f"each run must be named once, {twice[0]} was named twice",
-            where="backtest results compare",
-            cure="name two different runs",
-        )
+        raise ParameterError(f"each run must be named once, {twice[0]} was named twice")
     loaded: list[Any] = [load_saved(folder) for folder in folders]
     titles = name_saved(loaded)
     labels = [label or title for (label, _), title in zip(given, titles, strict=True)]
     if len(set(labels)) < len(labels):
         raise ParameterError(
-            f"the names of runs must be different, got {', '.join(labels)}",
-            where="backtest results compare",
-            cure="label them: calm=0a1b2c3d bold=77aa8cc5",
+            f"the names of runs must be different, got {', '.join(labels)}; label them: "
+            "calm=0a1b2c3d bold=77aa8cc5"
         )
     return dict(zip(labels, loaded, strict=True))
 
@@ -215,11 +210,7 @@ def find_run(name: str, results: Path) -> Path:
 
     folder, entry = read_usable(name, results)
     if entry.kind not in ("run", "portfolio"):
-        raise ParameterError(
-            f"only runs can be compared, {folder.name} is a {entry.kind}",
-            where=str(folder),
-            cure="run its best set by itself: backtest results show has its parameters",
-        )
+        raise ParameterError(f"only runs can be compared, {folder.name} is a {entry.kind}")
     return folder
 
 
@@ -248,9 +239,7 @@ def diff(
     (first, entry), (second, other) = (read_usable(name, results) for name in (before, after))
     if entry.kind != other.kind or entry.kind in ("run", "portfolio", "study"):
         raise ParameterError(
-            f"a diff needs two results of one kind, got a {entry.kind} and a {other.kind}",
-            where="backtest results diff",
-            cure="name two stress tests, for example; results compare takes runs",
+            f"a diff needs two results of one kind, got a {entry.kind} and a {other.kind}"
         )
     loaded: list[Any] = [load_saved(folder) for folder in (first, second)]
     changes = list_changes(*(each.list_numbers() for each in loaded))

@@ -68,9 +68,7 @@ def prune(
     is_only_marked = keep is None and wanted == Filter()
     check_keep(keep, is_all=is_only_marked and not (damaged or unfinished))
     if as_json and not (yes or dry_run):
-        raise ParameterError(
-            "--json cannot ask", where="backtest results prune", cure="add --yes or --dry-run"
-        )
+        raise ParameterError("--json cannot ask: give --yes or --dry-run too")
     to_delete, kept = choose_deletions(
         results,
         None if is_only_marked else wanted,
@@ -104,15 +102,11 @@ def prune(
 
 def check_keep(keep: int | None, *, is_all: bool) -> None:
     if keep is not None and keep < 0:
-        raise ParameterError(
-            f"--keep must be 0 or more, got {keep}", where="--keep", cure="give 10"
-        )
+        raise ParameterError(f"keep must be 0 or more, got {keep}")
     if keep is None and is_all:
         raise ParameterError(
-            "prune needs a flag that chooses what to delete, got none",
-            where="backtest results prune",
-            cure="give --keep 100, --older-than 30d, a filter, --unfinished or --damaged; --keep 0 "
-            "deletes all",
+            "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
+            "--older-than, --unfinished or --damaged; --keep 0 deletes all"
         )
 
 
@@ -122,9 +116,8 @@ def confirm_deletion(n: int) -> bool:
     except typer.Abort as error:
         typer.echo()
         raise ParameterError(
-            "prune asks before it deletes, and got no answer: nothing was deleted",
-            where="backtest results prune",
-            cure="add --yes to delete without asking, or --dry-run to list only",
+            "prune asks before it deletes, and got no answer: nothing was deleted; "
+            "--yes does not ask"
         ) from error
 
 
@@ -142,7 +135,7 @@ def build_filter(
     now = time.time_ns()
     wanted = Filter(read_kinds(kind or ()), policy, text, tuple(map(read_bound, where or ())))
     if since is not None:
-        wanted = wanted._replace(since=read_time_or_age(since, now, where="--since"))
+        wanted = wanted._replace(since=read_time_or_age(since, now, where="since"))
     if before is not None:
-        wanted = wanted._replace(before=read_time_or_age(before, now, where="--older-than"))
+        wanted = wanted._replace(before=read_time_or_age(before, now, where="older_than"))
     return wanted

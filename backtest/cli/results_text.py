@@ -82,13 +82,9 @@ def list_measures(sort: str, asked: Sequence[str]) -> list[str]:
 def read_columns(text: str) -> list[str]:
     names = [each.strip() for each in text.split(",")]
     for each in names:
-        check_measure(each, where="--columns", others=tuple(CELLS))
+        check_measure(each, where="columns", others=tuple(CELLS))
     if len(set(names)) < len(names):
-        raise ParameterError(
-            f"a column must be named once, got {text!r:.80}",
-            where="--columns",
-            cure="name each column once",
-        )
+        raise ParameterError(f"each of columns must be named once, got {text!r:.80}")
     return names
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 
 import backtest
 from backtest.base import ParameterError
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import Experiment, build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -53,7 +52,7 @@ def risk(
         drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     terms = list_path_terms(experiment, from_run=from_run)
     settings = dict(draft.tables.get("risk", {}))
-    with naming_source(draft, "risk"), show_phases(describe_plan(drawn)) as progress:
+    with show_phases(describe_plan(drawn)) as progress:
         found = backtest.liquidation_risk(
             drawn,
             experiment.policy,
@@ -87,16 +86,14 @@ SEARCHED = ("find_leverage", "model", "paths", "horizon", "seed", "drift")
 def refuse_with_search(draft: Draft, *, from_run: bool) -> None:
     """Refuse flags that a search for the leverage does not read; entries of a file may stay."""
     given = [
-        flag.name
+        f"{flag.table}.{flag.key}"
         for flag in draft.flags
         if flag.table in ("risk", "paths") and flag.group not in SEARCHED
     ]
-    given += ["--from-run"] if from_run else []
+    given += ["from_run"] if from_run else []
     if given:
         raise ParameterError(
-            f"the search for the leverage uses plain paths of a new account, got {given[0]}",
-            where="--find-leverage",
-            cure=f"leave {given[0]} out; --horizon is the time within which liquidations count",
+            f"a search for the leverage uses plain paths of a new account, got {given[0]}"
         )
 
 
@@ -108,7 +105,7 @@ def find_leverage(draft: Draft, experiment: Experiment, threads: int) -> MaxLeve
     if "model" in settings:
         settings["models"] = [settings.pop("model")]
     has_policy = bool(draft.tables.get("policy"))
-    with naming_source(draft, "risk"), show_progress("models", "models") as progress:
+    with show_progress("models", "models") as progress:
         return backtest.max_leverage(
             experiment.market,
             experiment.policy if has_policy else None,
@@ -143,9 +140,7 @@ def read_direction(signal: Any) -> float | dict[str, float] | None:
     if isinstance(signal, (int, float)):
         return float(signal)
     raise ParameterError(
-        "on simulated paths the signal must be a number: columns and rules end with the data",
-        where="--signal",
-        cure="give a number from -1 to 1, for example that of today",
+        "run.signal must be a number on simulated paths: columns and rules end with the data"
     )
 
 

@@ -141,19 +141,11 @@ ENDINGS = (".csv", ".parquet", ".json")
 
 
 def check_trades_file(path: Path | None, by: Any) -> None:
-    Choice(*VIEWS).check("trades_by", by, where="--trades-by")
+    Choice(*VIEWS).check("trades_by", by)
     if path is None and by != "trip":
-        raise ParameterError(
-            f"--trades-by needs a file of trades, got {by} without one",
-            where="--trades-by",
-            cure="add --trades FILE",
-        )
+        raise ParameterError(f"trades_by needs a file of trades, got {by} without one")
     if path is not None and path.suffix.lower() not in ENDINGS:
-        raise ParameterError(
-            f"a file of trades ends in {', '.join(ENDINGS)}, got {path.name!r}",
-            where="--trades",
-            cure="choose one of these endings",
-        )
+        raise ParameterError(f"a file of trades ends in {', '.join(ENDINGS)}, got {path.name!r}")
 
 
 def write_trades(result: Result, path: Path, by: Any) -> Trades:
@@ -163,9 +155,7 @@ def write_trades(result: Result, path: Path, by: Any) -> Trades:
         write_file(path, encode_trades(trades, path.suffix.lower()))
     except OSError as error:
         raise DataError(
-            f"cannot write the trades: {error.strerror or error}",
-            where=str(path),
-            cure="choose another place, or free some space",
+            f"the trades cannot be written to {path}: {error.strerror or error}"
         ) from error
     return trades
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import backtest
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -31,7 +30,7 @@ def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
     """Run an experiment in variations, with the arguments of the table of the function's name."""
     experiment = build_experiment(draft)
     name = vary.__name__
-    with naming_source(draft, name), show_progress(unit, unit) as progress:
+    with show_progress(unit, unit) as progress:
         return vary(
             experiment.market,
             experiment.policy,

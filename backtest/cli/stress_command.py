@@ -7,7 +7,6 @@ from typing import Any
 
 import backtest
 from backtest.base import ParameterError, did_you_mean
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft
@@ -31,15 +30,14 @@ def stress(draft: Draft, *, output: Output) -> None:
     """Run an experiment, and show what shocks after the last close would do to its account."""
     experiment = build_experiment(draft)
     table = draft.tables.get("stress", {})
-    with naming_source(draft, "stress"):
-        chosen = list_scenarios(table)
-        ladder = read_ladder(table.get("ladder"))
-        result = run_with_progress(experiment)
-        with show_progress("scenarios", "scenarios") as progress:
-            found = backtest.stress(
-                result, chosen, rules=table.get("rules", "today"), ladder=ladder,
-                data=experiment.market, progress=progress,
-            )  # fmt: skip
+    chosen = list_scenarios(table)
+    ladder = read_ladder(table.get("ladder"))
+    result = run_with_progress(experiment)
+    with show_progress("scenarios", "scenarios") as progress:
+        found = backtest.stress(
+            result, chosen, rules=table.get("rules", "today"), ladder=ladder,
+            data=experiment.market, progress=progress,
+        )  # fmt: skip
     output.give_out(found)
 
 
@@ -50,14 +48,13 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
     for name in names:
         if name not in known:
             raise ParameterError(
-                f"scenarios must be episodes, got {name!r}{did_you_mean(name, known)}",
-                where="--scenario",
-                cure=f"choose from {', '.join(known)}, or describe one with --shock",
+                f"stress.scenarios must be of {', '.join(known)}, got {name!r}"
+                + did_you_mean(name, known)
             )
     chosen = [known[name] for name in names]
     if shocks:
         typed = {"name": "shock", **parse_entries(shocks)}
-        chosen.append(Scenario.from_dict(typed, where="--shock"))
+        chosen.append(Scenario.from_dict(typed, where="stress.shocks"))
     return chosen
 
 
@@ -77,9 +74,7 @@ def read_axis(name: str, axis: Any) -> Any:
         return [float(each) for each in axis.split(",")]
     except ValueError as error:
         raise ParameterError(
-            f"an axis of a ladder must be low:high:n or values, got {axis!r}",
-            where=f"--ladder {name}",
-            cure="write price=-0.5:0.5:41, or depth=0.1,0.3,1",
+            f"stress.ladder.{name} must be LOW:HIGH:COUNT or values between commas, got {axis!r}"
         ) from error
 
 

@@ -24,7 +24,6 @@ from backtest.base import (
 )
 from backtest.base.compile_choice import COMPILING
 from backtest.cli import flags
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment, build_run_command, name_where
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft, flatten
@@ -80,14 +79,10 @@ def sweep(
     parameters of a signal's rule such as signal.window.
     """
     flags.check_work(threads, memory)
-    with naming_source(draft, "sweep"):
-        request = read_request(draft, top)
+    request = read_request(draft, top)
     market, policy, terms = build_experiment(draft, warms=False)
     began, compiled = time.perf_counter(), COMPILING.seconds
-    with (
-        naming_source(draft, "sweep"),
-        show_progress(name_policies(policy), "sets") as progress,
-    ):
+    with show_progress(name_policies(policy), "sets") as progress:
         done = backtest.sweep(
             market,
             policy,
@@ -296,9 +291,9 @@ def read_request(draft: Draft, top: int) -> SweepRequest:
     is_grid, draws = choose_sets(draft)
     arguments = {name: table[name] for name in ARGUMENTS if name in table}
     ranking = Ranking(
-        choose_objective(table.get("objective", "sharpe"), draft.locate("sweep")),
+        choose_objective(table.get("objective", "sharpe")),
         table.get("constraints", {}),
-        int(Range(1, MOST_SHOWN).check("top", top, where="--top", whole=True)),
+        int(Range(1, MOST_SHOWN).check("top", top, whole=True)),
     )
     check_ranking(ranking, arguments)
     return SweepRequest(
@@ -318,30 +313,23 @@ def choose_sets(draft: Draft) -> tuple[bool, int]:
     typed = {flag.group for flag in draft.flags if flag.table == "sweep"}
     if is_grid and draws is not None:
         if ("values" in typed) == ("draws" in typed):
-            raise ParameterError(
-                "a sweep takes values or a number of draws, got both",
-                where=draft.locate("sweep"),
-                cure="leave one of them out; --space says where to draw from",
-            )
+            raise ParameterError("a sweep takes values or draws, got both")
         is_grid = "draws" not in typed
     given = typed if "values" in typed else table
     idle = [name for name in ("method", "seed") if name in given]
     if is_grid and idle:
         raise ParameterError(
-            f"{idle[0]} is only for sets that are drawn, but values are given",
-            where=draft.locate("sweep", idle),
-            cure=f"leave {idle[0]} out, or draw the sets: --draws 1000",
+            f"sweep.{idle[0]} is only for sets that are drawn, but values are given"
         )
     return is_grid, DRAWS if draws is None else draws
 
 
-def choose_objective(given: Any, where: str) -> str | dict[str, float]:
+def choose_objective(given: Any) -> str | dict[str, float]:
     several = given if isinstance(given, list) else [given]
     if len(several) != 1:
         raise ParameterError(
-            f"a sweep is ranked by one objective, got {len(several)}",
-            where=where,
-            cure="give weights, --objective sharpe=1,turnover=-0.01; or tune for several",
+            f"a sweep is ranked by one objective, got {len(several)}; give weights, "
+            "sharpe=1,turnover=-0.01 for example, or tune for several"
         )
     objective: str | dict[str, float] = several[0]
     return objective

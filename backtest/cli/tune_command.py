@@ -10,7 +10,6 @@ import typer
 
 import backtest
 from backtest.cli import flags
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment, build_run_command, name_where
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_draft import Draft, flatten
@@ -59,10 +58,8 @@ def tune(
     market, policy, terms = build_experiment(draft, warms=False)
     if needs_paths(draft, search):
         search["paths"] = draw_paths(draft, market, terms["venue"])
-    with (
-        naming_source(draft, "tune"),
-        show_search(name_policies(policy), name_objective(search["objective"])) as progress,
-    ):
+    name = name_objective(search["objective"])
+    with show_search(name_policies(policy), name) as progress:
         study = backtest.tune(
             market,
             policy,

@@ -34,9 +34,7 @@ def split_pair(name: str, text: str, example: str, *, form: str = "NAME=VALUE") 
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ParameterError(
-            f"{name} takes {form}, got {text!r}",
-            where=f"{name} {text}",
-            cure=f"write for example {name} {shlex.quote(example)}",
+            f"{name} takes {form}, {shlex.quote(example)} for example, got {text!r}"
         )
     return key, value
 
@@ -63,28 +61,28 @@ def format_typed(value: object) -> str:
     return repr_given(value) if isinstance(value, float) else str(value)
 
 
-def read_values(given: Any, *, where: str) -> list[Any]:
+def read_values(given: Any, *, name: str) -> list[Any]:
     if not isinstance(given, str):
         return list(given) if isinstance(given, list) else [given]
     parts, is_log = split_range(given)
     if len(parts) == 1:
-        return read_list(given, where=where)
-    low, high, count = read_numbers(parts, 3, given, where=where)
+        return read_list(given, name=name)
+    low, high, count = read_numbers(parts, 3, given, name=name)
     if count != round(count) or not 1 <= count <= MOST_VALUES or (is_log and min(low, high) <= 0):
-        raise range_error(given, 3, where=where)
+        raise range_error(given, 3, name=name)
     space = np.geomspace if is_log else np.linspace
     values: list[Any] = space(low, high, int(count)).tolist()
     return values
 
 
-def read_bounds(given: Any, *, where: str) -> Any:
+def read_bounds(given: Any, *, name: str) -> Any:
     if not isinstance(given, str):
         return given if isinstance(given, list) else [given]
     parts, is_log = split_range(given)
     if len(parts) == 1:
-        return read_list(given, where=where)
-    low, high = read_numbers(parts, 2, given, where=where)
-    between = read_range(low, high, is_log=is_log, where=where)
+        return read_list(given, name=name)
+    low, high = read_numbers(parts, 2, given, name=name)
+    between = read_range(low, high, is_log=is_log, where=name)
     return between if is_log else (low, high)
 
 
@@ -94,36 +92,27 @@ def split_range(text: str) -> tuple[list[str], bool]:
     return parts[is_log:], is_log
 
 
-def read_list(text: str, *, where: str) -> list[Any]:
+def read_list(text: str, *, name: str) -> list[Any]:
     words = text.split(",")
     if not all(word.strip() for word in words):
-        raise ParameterError(
-            f"values must stand between commas, got {text!r}",
-            where=where,
-            cure="write for example 24,72,168",
-        )
+        raise ParameterError(f"{name} must be values between commas, got {text!r}")
     return [parse_typed(word) for word in words]
 
 
-def read_numbers(parts: Sequence[str], n: int, text: str, *, where: str) -> list[float]:
+def read_numbers(parts: Sequence[str], n: int, text: str, *, name: str) -> list[float]:
     numbers = [parse_typed(part) for part in parts]
     is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
     if len(numbers) != n or not all(is_number):
-        raise range_error(text, n, where=where)
+        raise range_error(text, n, name=name)
     return [float(each) for each in numbers]
 
 
-def range_error(text: str, n: int, *, where: str) -> ParameterError:
+def range_error(text: str, n: int, *, name: str) -> ParameterError:
     form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
-    cure = "0.1:1:64, log:10:500:16 or 24,72,168" if n == 3 else "0.1:1, log:10:500 or a,b"
-    return ParameterError(
-        f"a range must be {form}, or log:{form} above 0, got {text!r}",
-        where=where,
-        cure=f"write for example {cure}",
-    )
+    return ParameterError(f"{name} must be {form}, or log:{form} above 0, got {text!r}")
 
 
-def read_objective(text: str, *, where: str) -> str | dict[str, float]:
+def read_objective(text: str) -> str | dict[str, float]:
     if "=" not in text:
         return text
     weights = {}
@@ -132,9 +121,7 @@ def read_objective(text: str, *, where: str) -> str | dict[str, float]:
         number = parse_typed(weight)
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ParameterError(
-                f"a weight must be a number, got {weight!r} for {name}",
-                where=where,
-                cure="write for example --objective sharpe=1,turnover=-0.01",
+                f"a weight of an objective must be a number, got {weight!r} for {name}"
             )
         weights[name] = float(number)
     return weights
@@ -147,9 +134,8 @@ def read_constraints(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         if match is None or match[1] in seen:
             found = "a second one for it" if match else repr(text)
             raise ParameterError(
-                f"--constraint takes one bound for a measure, got {found}",
-                where=f"--constraint {text}",
-                cure="write for example --constraint 'max_drawdown<=0.4', in quotes",
+                f"a constraint is one bound for a measure, 'max_drawdown<=0.4' for example, "
+                f"got {found}"
             )
         seen.add(match[1])
         yield match[1], match[2].strip()
@@ -180,12 +166,12 @@ def warn_of_fraction(flag: str, bps: float) -> None:
         )
 
 
-def warn_of_large_costs(given: Mapping[str, object], where: str) -> None:
+def warn_of_large_costs(given: Mapping[str, object]) -> None:
     for name in COSTS:
         cost = given.get(name)
         if isinstance(cost, float) and MOST_COST <= abs(cost) < 1.0:
             warnings.warn(
-                f"{where}: {name} {cost:g} is {100 * cost:g} % of the notional for each fill; "
+                f"venue.{name} {cost:g} is {100 * cost:g} % of the notional for each fill; "
                 f"{cost:g} % is {cost / 100:g}",
                 stacklevel=2,
             )

@@ -14,7 +14,6 @@ import typer
 import backtest
 from backtest.base import ParameterError, from_plain, list_records
 from backtest.cli import flags
-from backtest.cli.cures import naming_source
 from backtest.cli.experiment import build_experiment
 from backtest.cli.experiment_command import take_experiment
 from backtest.cli.experiment_data import load_data
@@ -75,8 +74,7 @@ def folds(draft: Draft, *, as_json: flags.AsJson = False) -> None:
     market = load_data(draft)
     table = {name: read_one(name, value) for name, value in read_table(draft, FOLDS).items()}
     sampling = draft.tables.get("run", {}).get("sampling", "1d")
-    with naming_source(draft, "validate"):
-        found = backtest.folds(market, **table, sampling=sampling)
+    found = backtest.folds(market, **table, sampling=sampling)
     if as_json:
         print_json(list_records(found))
         return
@@ -104,7 +102,6 @@ def run_validation(
     market, policy, terms = build_experiment(draft, warms=False)
     with (
         resumable(draft, is_stored=how.save),
-        naming_source(draft, "validate"),
         show_progress(name_policies(policy), "sets") as progress,
     ):
         found = validate(
@@ -126,7 +123,7 @@ def walk_experiment(draft: Draft) -> backtest.WalkForward:
     """Return the walk forward of an experiment, with the arguments of ``[validate]``, not saved."""
     arguments = read_validation(draft, WALK)
     market, policy, terms = build_experiment(draft, warms=False)
-    with naming_source(draft, "validate"), show_progress(name_policies(policy), "sets") as progress:
+    with show_progress(name_policies(policy), "sets") as progress:
         return backtest.walk_forward(market, policy, **terms, **arguments, progress=progress)
 
 
@@ -162,11 +159,7 @@ def read_table(draft: Draft, names: Sequence[str]) -> dict[str, Any]:
 def read_one(name: str, value: Any) -> Any:
     if isinstance(value, list):
         if name != "objective" or len(value) != 1:
-            raise ParameterError(
-                f"{name} must be one value here, got {value!r}",
-                where=f"[validate] {name}",
-                cure="give one",
-            )
+            raise ParameterError(f"validate.{name} must be one value here, got {value!r}")
         return value[0]
     return read_fixed(value) if name == "embargo" and isinstance(value, str) else value
 
@@ -185,7 +178,7 @@ def read_validation(draft: Draft, names: Sequence[str]) -> dict[str, Any]:
 
 def add(name: str, function: Callable[..., None], keys: Sequence[str]) -> None:
     own: list[Key] = [key for key in list_flags("validate") if key.name in keys]
-    taken = take_experiment(function, own, name=f"backtest validate {name}")
+    taken = take_experiment(function, own)
     add_command(app, name, taken, EXAMPLES)
 
 

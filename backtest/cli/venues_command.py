@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -71,9 +70,8 @@ def venues(
     if context.invoked_subcommand is not None:
         if as_json:
             raise ParameterError(
-                "--json goes after the command it is for",
-                where="backtest venues --json",
-                cure=f"write backtest venues {context.invoked_subcommand} ... --json",
+                "--json goes after the command it is for: backtest venues "
+                f"{context.invoked_subcommand} ... --json"
             )
         return
     if margins:
@@ -127,10 +125,10 @@ def show(
     Without a day it shows the newest table. A run uses at each bar the table in force, so the venue
     of --json has all tables.
     """
-    name = split_preset(venue, where="VENUE", folder=Path())
-    day = name.at if at is None else preset_files.read_at(at, where="--at")
+    name = split_preset(venue)
+    day = name.at if at is None else preset_files.read_at(at, where="")
     name = name._replace(at=day or preset_files.LATEST)
-    POSITIVE.check("entry", entry, where="--entry")
+    POSITIVE.check("entry", entry)
     rules = Venue.preset(*name)
     dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
     origins = list_origins(name, dates)

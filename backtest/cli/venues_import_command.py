@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 from backtest.base import ParameterError, VenueError, did_you_mean, write_file
-from backtest.cli.experiment_draft import located
 from backtest.cli.experiment_venue import split_preset
 from backtest.cli.flags import AsJson, flag
 from backtest.cli.printing import print_json, print_paragraph, print_table
@@ -62,23 +61,16 @@ def import_tiers(
     With --exchange they are fetched through ccxt, and its answer is kept beside the venue file.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", venue):
-        raise ParameterError(
-            f"a venue's name must be letters, digits, - and _, got {venue!r}",
-            where="--venue",
-            cure="write for example --venue mine",
-        )
-    base = split_preset(like, where="--like", folder=Path())
-    with located("--like"):
-        preset_files.origins(*base)
+        raise ParameterError(f"venue must be a name of letters, digits, - and _, got {venue!r}")
+    base = split_preset(like)
+    preset_files.origins(*base)
     today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
-    day = today if date is None else preset_files.read_day(date, where="--date")
+    day = today if date is None else preset_files.read_day(date, where="")
     if unit is not None and not 0 < unit < math.inf:
-        raise ParameterError(f"unit must be over 0, got {unit}", where="--unit", cure="give one")
+        raise ParameterError(f"unit must be over 0, got {unit}")
     if (file is None) == (exchange is None):
         raise ParameterError(
-            f"tiers come from a file or from an exchange, got {'both' if file else 'neither'}",
-            where="FILE, --exchange",
-            cure="give FILE, or --exchange bybit",
+            f"tiers come from a file or from an exchange, got {'both' if file else 'neither'}"
         )
     given = fetch_tiers(str(exchange), symbol, to) if file is None else file
     tiers = read_tiers(given, symbol, unit)
@@ -128,7 +120,6 @@ def print_brackets(brackets: Sequence[Bracket]) -> None:
     print_table(columns, rows, right=columns)
 
 
-WHERE = "--exchange"
 BY_HAND = (
     "write what ccxt's fetch_leverage_tiers returns with your own key to a JSON file, and give "
     "that file instead of --exchange"
@@ -146,9 +137,8 @@ def fetch_tiers(exchange: str, symbol: str, folder: Path) -> Path:
     except ccxt.BaseError as error:
         reason = str(error).strip().split("\n")[0][:160]
         raise VenueError(
-            f"{exchange} must answer with leverage tiers, got {type(error).__name__}: {reason}",
-            where=f"{WHERE} {exchange} --symbol {symbol}",
-            cure=f"write the symbol as ccxt does, BTC/USDT:USDT; or {BY_HAND}",
+            f"{exchange} must answer with leverage tiers of {symbol}, got {type(error).__name__}: "
+            f"{reason}; ccxt writes symbols as BTC/USDT:USDT; or {BY_HAND}"
         ) from error
     file = folder / f"{exchange}-{plain_symbol(symbol)}-tiers.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,9 +151,7 @@ def import_ccxt() -> Any:
         return importlib.import_module("ccxt")
     except ModuleNotFoundError as error:
         raise VenueError(
-            "leverage tiers of an exchange need ccxt, which is not installed",
-            where=WHERE,
-            cure="pip install 'leverage-backtest[fetch]'; or give a file of tiers",
+            "leverage tiers of an exchange need ccxt: pip install 'leverage-backtest[fetch]'"
         ) from error
 
 
@@ -171,15 +159,11 @@ def connect(ccxt: Any, exchange: str) -> Any:
     if exchange not in ccxt.exchanges:
         raise VenueError(
             f"exchange must be one of ccxt, got {exchange!r}"
-            + did_you_mean(exchange, ccxt.exchanges),
-            where=WHERE,
-            cure="choose for example bybit or okx",
+            + did_you_mean(exchange, ccxt.exchanges)
         )
     client = getattr(ccxt, exchange)({"enableRateLimit": True, "timeout": 20_000})
     if not (client.has.get("fetchLeverageTiers") or client.has.get("fetchMarketLeverageTiers")):
         raise VenueError(
-            f"{exchange} must have leverage tiers in ccxt, got none",
-            where=WHERE,
-            cure="choose another exchange, or write the brackets to [venue] of an experiment",
+            f"{exchange} has no leverage tiers in ccxt; write brackets to [venue] of an experiment"
         )
     return client

@@ -142,22 +142,6 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
     }
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ((), "two policies or more, got none"),
-    ((*TWO, "--policy", "constant"), "two are called 'constant'"),
-    ((*TWO, "--policy", "ccpi"), "did you mean 'cppi'"),
-    ((*TWO, "--set", "leverage=2"), "must name its policy"),
-    ((*TWO, "--baseline", "cppi"), "where: --baseline"),
-    ((*TWO, "--equl-risk"), "did you mean '--equal-risk'"),
-])  # fmt: skip
-def test_a_mistake_is_one_error_with_its_place_and_its_cure(capsys, arguments, words):
-    code, out, err = call(capsys, "compare", *SHORT[:-2], *arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    assert err.count("error:") == 1
-    assert words in err
-
-
 @pytest.mark.slow
 def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder):
     write(folder, "a.toml", account="capital = 700")
@@ -167,21 +151,9 @@ def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder)
     assert code == 2
     for name in ("market", "account.capital", "account.band", "venue.fees.taker", "signal"):
         assert name in err
-    assert "where: b.toml, beside a.toml" in err
+    assert "b.toml and a.toml differ in" in err
     shared = ("--capital", "700", "--band", "0", "--signal", "1", "--venue", "binance-usdm:BTCUSDT")
     assert texts(ask(capsys, "a.toml", "b.toml", *shared))["b"].startswith("Cppi(")
-
-
-@pytest.mark.parametrize(("words", "message"), [
-    (("--policy", "kelly", "--margin", "cross,isolated"), "account.margin: must be"),
-    (("--policy", "kelly", "--venue", "hyperlqd:BTC"), "did you mean"),
-    ((), "a comparison needs two policies or more, got constant alone"),
-    (("--policy", "kelly", "--accounts", "separate"), "give --data for each"),
-    (("--policy", "kelly", "--accounts", "apart"), "'shared' or 'separate', got 'apart'"),
-])  # fmt: skip
-def test_wrong_terms_are_one_clear_error(words, message, capsys):
-    assert main(["compare", "--policy", "constant", "--to", "2023-01-10", *words]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_separate_accounts_of_several_markets_are_a_flag(capsys):

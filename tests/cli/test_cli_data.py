@@ -64,29 +64,6 @@ def test_repairs_are_named_recorded_and_printed(capsys, folder: Path):
     assert set(bt.Market.load("x").filled) == {"drop_duplicates", "mark_gaps"}
 
 
-@pytest.mark.parametrize(("arguments", "fragments"), [
-    (["absent.csv", "--out", "x"], ["a path must exist", "did you mean"]),
-    (["bars.csv", "--out", "full"], ["a market is saved to a new or empty folder"]),
-    (["bars.csv", "--out", "x", "--repair", "srt"], ["did you mean 'sort'", "there are sort"]),
-    (["bars.csv", "--out", "x", "--resample", "5m"], ["bars must become a multiple of 1h"]),
-    (["bars.csv", "--out", "x", "--from", "2022"], ["between must lie inside the bars"]),
-    (["bars.csv", "--out", "x", "--interval", "5m"], ["bars must open 5m apart"]),
-])  # fmt: skip
-def test_a_mistake_is_refused_with_its_cure_and_nothing_is_written(
-    capsys, folder: Path, arguments, fragments
-):
-    own_files(folder, ("bars",))
-    (folder / "full").mkdir()
-    (folder / "full" / "mine.txt").touch()
-    before = sorted(folder.rglob("*"))
-    code, out, err = call(capsys, "data", "import", *arguments)
-    assert code == 2
-    assert out == ""
-    for fragment in fragments:
-        assert fragment in err
-    assert sorted(folder.rglob("*")) == before
-
-
 def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     own_files(folder)
     bars = MARKET.bars().drop(MARKET.times[[10, 11]])
@@ -103,6 +80,42 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     assert "2023-01-01 10:00 to 2023-01-01 12:00" in out
     assert "1 settlement missing" in out
     assert "bars must have each time once" in out
+
+
+DAYS = bt.Market.sample(bars=72).bars().to_csv(index_label="time")
+
+
+def cell(line: int, column: int, text: str) -> str:
+    """Return a table with another cell; lines count from 1."""
+    lines = DAYS.splitlines()
+    cells = lines[line - 1].split(",")
+    cells[column] = text
+    return "\n".join([*lines[: line - 1], ",".join(cells), *lines[line:], ""])
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    (cell(4, 4, "abc"), "bars.csv, line 4"),
+    (cell(9, 0, "noon"), "bars.csv, line 9"),
+    ("# a comment\n" + cell(4, 4, "abc"), "bars.csv, line 5"),
+    (cell(4, 4, "abc").replace("\n", "\r\n"), "bars.csv, line 4"),
+    (cell(6, 4, "30,5"), "bars.csv, line 6"),
+    (cell(4, 4, "abc").replace("\n", "\n\n", 1), "bars.csv, row 2"),
+])  # fmt: skip
+def test_the_line_of_the_file_is_named_where_it_is_known(folder: Path, text, place):
+    (folder / "bars.csv").write_bytes(text.encode())
+    with pytest.raises(bt.DataError, match=place):
+        bt.Market.load("bars.csv")
+
+
+def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder: Path):
+    (folder / "eu.csv").write_text(DAYS.replace(",", ";").replace(".", ","))
+    code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x")
+    assert code == 2
+    assert "got '30000,0' in 72 of 72 cells" in err
+    assert "decimal commas" in err
+    code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
+    assert (code, err) == (0, "")
+    assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
 
 
 def test_the_report_as_json_is_one_object(capsys, folder: Path):

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 import backtest as bt
 from backtest.cli.experiment import build_experiment, draft_experiment
 from tests.commands import call
@@ -34,20 +32,6 @@ def test_an_experiment_may_hold_a_multiple():
         trailing_stop=0.1,
         fill="next_close",
     )
-
-
-@pytest.mark.parametrize(("flags", "problem"), [
-    (("--stop-loss", "much"), "account.stop_loss: must be a fraction, or a multiple of a column"),
-    (("--stop-loss", "1.5"), "account.stop_loss: must be over 0 and below 1"),
-    (("--take-profit", "-1"), "account.take_profit: must be over 0"),
-    (("--trailing-stop", "2*nothing"), "the market has no column 'nothing'"),
-    (("--equity-stop", "1"), "account.equity_stop: must be over 0 and below 1"),
-    (("--fill", "close"), "account.fill: must be one of next_open, next_close, same_close"),
-])  # fmt: skip
-def test_bad_values_are_refused(capsys, flags, problem):
-    code, _, err = call(capsys, "run", *SHORT, *flags)
-    assert code == 2
-    assert problem in err
 
 
 def test_json_counts_take_profits(capsys):

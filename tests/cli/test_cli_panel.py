@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError
 from backtest.cli.experiment import Experiment, build_experiment, draft_experiment
 from backtest.cli.experiment_keys import EXPERIMENT_KEYS
 from backtest.cli.experiment_venue import complete_preset
 from backtest.strategies import Constant, VolTarget
 from tests.commands import call
+from tests.refusals import check_refused
 
 HOURS = 24 * 20
 
@@ -102,8 +102,6 @@ def test_one_instrument_of_a_folder_of_folders_is_one_market():
     alone = build(data=["data"], instrument=["BTCUSDT"]).market
     assert isinstance(alone, bt.Market)
     assert alone.content_hash == build(data=["data/BTCUSDT"]).market.content_hash
-    with pytest.raises(BacktestError, match="must be among the data, got 'ETHUSD'; did you mean"):
-        build(data=["data"], instrument=["ETHUSD"])
 
 
 def test_a_span_and_longer_bars_are_those_of_each():
@@ -349,19 +347,6 @@ def test_weights_by_a_rule():
     assert terms["signal"].equals(bt.allocate.equal(markets))
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("run.allocate = 'equl'", "allocate must be .equal. or .inverse-volatility."),
-    ("run.allocate_settings.every = 12", "got settings without a rule"),
-    ("run.allocate = 'equal'\nrun.weights = 'w.csv'", "got allocate and weights"),
-    ("run.allocate = 'equal'\nrun.allocate_settings.window = 3", "equal has no setting"),
-    ("run.allocate = 'inverse-volatility'\nrun.allocate_settings.every = 0", "every must be"),
-    ("run.signal = 1", "the signal of several instruments must be weights"),
-])  # fmt: skip
-def test_bad_allocations_are_refused(text, message):
-    with pytest.raises(BacktestError, match=message):
-        build(DATA + text)
-
-
 def test_settings_name_an_instrument_or_the_overlay():
     """The names that vary in sweeps are settings of a run too, so its best set can run again."""
     words = ["leverage=0.4", "BTCUSDT.leverage=2", "overlay.target=0.3"]
@@ -371,7 +356,39 @@ def test_settings_name_an_instrument_or_the_overlay():
     text = f"[data]\npath = {json.dumps(FOLDERS)}\n[policy]\nname = 'constant'\n"
     text += "[policy.settings]\nleverage = 0.4\n'BTCUSDT.leverage' = 2\n"
     assert build(text).policy == given.policy
-    with pytest.raises(BacktestError, match=r"an overlay needs the name of a policy, got settings"):
-        build(data=FOLDERS, set=["overlay.target=0.3"])
-    with pytest.raises(BacktestError, match=r"has no parameter 'XRPUSDT\.leverage'"):
-        build(data=FOLDERS, policy="constant", set=["XRPUSDT.leverage=2"])
+
+
+ROW = "2023-01-01T00:00:00Z"
+REFUSED = [
+    (lambda: build(data=["data"], instrument=["BTCUSDT", "ETHUSD"]),
+     "must be among the data, got 'ETHUSD'; did you mean 'ETHUSDT'"),
+    (lambda: build(data=["sample:1", "data/X"]), "got sample:1, data/X"),
+    (lambda: build(data=FOLDERS, weights="w.csv"), "w.csv"),
+    (lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTC\n{ROW},1\n")), "'BTC'"),
+    (lambda: build(data=FOLDERS, weights=write("w.csv", f"time,BTCUSDT\n{ROW},inf\n")), "finite"),
+    (lambda: build(data=FOLDERS, weights=write("w.csv", "time,BTCUSDT\n2022-01-01T00:00Z,1\n")),
+     "a row inside the panel"),
+    (lambda: build(data=FOLDERS, start="2022-01-01"), "inside the data"),
+    (lambda: build(data=FOLDERS, set=["overlay.target=0.3"]), "overlay.name is needed"),
+    (lambda: build(data=FOLDERS, policy="constant", set=["XRPUSDT.leverage=2"]),
+     "has no parameter 'XRPUSDT.leverage'"),
+    (lambda: build(f"{DATA}policy.BTCUSDT = {{name = 'cppi'}}"),
+     "each instrument must have a policy, 'ETHUSDT' has none"),
+    (lambda: build(f"{DATA}policy = {{name = 'constant', setings = {{target = 1}}}}"),
+     "policy.setings: no such key; did you mean 'settings'"),
+    (lambda: build(f"{DATA}venue.XRPUSDT = {{preset = 'bybit-linear:XRPUSDT'}}"),
+     "venue.XRPUSDT must be of an instrument of the data, BTCUSDT, ETHUSDT"),
+    (lambda: build(f"{DATA}run.allocate = 'equl'"), "run.allocate: must be 'equal' or 'inverse-"),
+    (lambda: build(f"{DATA}run.allocate_settings.every = 12"), "got allocate_settings without"),
+    (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.weights = 'w.csv'"), "allocate and weights"),
+    (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.allocate_settings.window = 3"),
+     "run.allocate_settings.window: equal has no such setting"),
+    (lambda: build(f"{DATA}run.allocate = 'inverse-volatility'\nrun.allocate_settings.every = 0"),
+     "every must be"),
+    (lambda: build(f"{DATA}run.signal = 1"), "run.signal of several instruments must be a rule"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED)
+def test_a_bad_experiment_of_several_is_refused(make, words):
+    check_refused(make, words)

@@ -50,14 +50,6 @@ def test_several_symbols_are_fetched_into_folders_of_their_own(capsys, folder: P
     assert sorted(path.name for path in (folder / "data").iterdir()) == ["BTCUSDT", "ETHUSDT"]
 
 
-def test_a_symbol_is_fetched_once(capsys, folder: Path):
-    flags = ("--from", "2024-01-01", "--to", "2024-02-01", "--out", "data")
-    code, _, err = call(capsys, "data", "fetch", "BTCUSDT", "BTCUSDT", *flags)
-    assert code == 2
-    assert "each symbol is fetched once" in err
-    assert not (folder / "data").exists()
-
-
 def save(name: str, hours: pd.DatetimeIndex, seed: int, beside: np.ndarray | None = None) -> None:
     """Write a market of a random walk, half of it that of ``beside`` if it is given."""
     moves = np.random.default_rng(seed).normal(0.0, 0.01, len(HOURS))

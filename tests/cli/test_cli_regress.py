@@ -288,25 +288,6 @@ def test_an_update_takes_data_of_another_time_and_leaves_what_cannot_run(capsys,
     assert check(capsys, "baselines/calm.json")[0] == 0
 
 
-MISTAKES = [
-    (["check", "--update"], ["needs a reason", "--update", "--reason"]),
-    (["check", "--mode", "fuzzy"], ["exact, tolerance, statistical", "--mode", "'fuzzy'"]),
-    (["check", "--allow-better", "sharp"], ["did you mean 'sharpe'", "--allow-better"]),
-    (["check", "gone"], ["there is no baseline", "gone"]),
-    (["record", "calm.toml", "--tolerance", "sharp=1"], ["did you mean 'sharpe'", "--tolerance"]),
-    (["record"], ["Missing argument", "--help"]),
-]
-
-
-@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
-def test_a_mistake_is_2_and_says_what_to_do(arguments, words, capsys):
-    code, _, err = call(capsys, "regress", *arguments)
-    assert code == 2
-    for word in words:
-        assert word in err
-    assert "Traceback" not in err
-
-
 @pytest.mark.slow
 def test_json_is_one_object(capsys):
     record(capsys)

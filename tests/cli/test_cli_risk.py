@@ -33,8 +33,6 @@ def test_the_drift_of_paths_is_a_flag_or_an_entry_of_a_file(capsys, tmp_path):
     (tmp_path / "e.toml").write_text('[paths]\ndrift = "history"\n')
     assert main(["paths", "e.toml", *given[1:], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["paths"]["drift_of_history"] is True
-    assert main([*given, "--drift", "up"]) == 2
-    assert "--drift" in capsys.readouterr().err
 
 
 def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
@@ -61,8 +59,6 @@ def test_funding_of_paths_is_a_flag(capsys):
     assert main([*given, "--venue", "hyperliquid:BTC@latest", "--json"]) == 0
     (fit,) = json.loads(capsys.readouterr().out)["paths"]["funding_fit"].values()
     assert fit["cap"] == 0.04
-    assert main([*given, "--path-funding", "fited"]) == 2
-    assert "did you mean 'fitted'" in capsys.readouterr().err
 
 
 def test_the_most_leverage_is_found(capsys):
@@ -90,17 +86,6 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
     assert len(found["ladder"]) == 6
     assert main(["stress", *CONSTANT, "--scenario", "2020-03-12"]) == 0
     assert "2020-03-12" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("given", "words"), [
-    (["paths", "--model", "gbmm"], "did you mean 'gbm'"),
-    (["risk", *CONSTANT, "--horizon", "2d", "--horizons", "9d"], "horizons must lie"),
-    (["risk", "--find-leverage", "1.5", "--model", "gbm"], "probability must be"),
-    (["risk", "--find-leverage", "0.1", "--bridge", "4"], "leave --bridge out"),
-])  # fmt: skip
-def test_bad_flags_end_with_exit_code_2(capsys, given, words):
-    assert main(given) == 2
-    assert words in capsys.readouterr().err
 
 
 def save_two(folder) -> list[str]:

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 import backtest as bt
 from backtest.cli import main
 from backtest.strategies import VolTarget
@@ -31,17 +29,6 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     assert run_json(capsys, "run", str(file))["id"] == identity
     other = run_json(capsys, "run", str(file), "--signal", "rsi:30:40:60")
     assert other["id"] != identity  # the settings of the file belong to its rule
-
-
-@pytest.mark.parametrize(("words", "message"), [
-    (("--signal", "breakuot:24"), "did you mean 'breakout'"),
-    (("--signal", "breakout", "--set", "signal.windw=3"), "did you mean 'window'"),
-    (("--set", "signal.window=3"), "signal.window is a parameter of a rule, the signal is not"),
-    (("--signal", "rsi:14:80"), "low must be 0 to 50"),
-])  # fmt: skip
-def test_a_wrong_signal_is_one_clear_error(words, message, capsys):
-    assert main(["run", *words, *FAST]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_comparisons_take_a_rule(capsys):

@@ -90,19 +90,3 @@ def test_a_sweep_cuts_the_data_there_says_so_and_prints_the_run_that_gives_its_r
     assert best[:2] == ["backtest", "run"]
     again = ask(capsys, *best[1:], "--no-save", "--json")
     assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
-
-
-@pytest.mark.parametrize(("words", "said", "where"), [
-    (("--start", "2022-01-01"), "must begin inside the data, which begin 2023-01-01", "--start"),
-    (("--start", "2023-02-01", "--from", "2023-03-01"), "must lie inside the data", "--start"),
-    (("--end", "2023-05-01", "--to", "2023-03-01"), "must lie inside the data", "--end"),
-    (("--start", "soon"), "must be a time", "--start"),
-    (("--end", "2030-01-01"), "a span must lie inside the market", "2030-01-01"),
-    (("--start", "2023-02-08", "--end", "2023-02-08"), "end must lie after start", "--end"),
-    (("--start", "2023-12-31T23:30"), "start must lie before the last bar", "--start"),
-])  # fmt: skip
-def test_a_span_outside_the_data_is_refused_with_its_flag(capsys, words, said, where):
-    code, _, err = call(capsys, "run", *words, *PLAIN)
-    assert code == 2
-    assert said in err
-    assert where in err

@@ -180,40 +180,6 @@ def test_names_of_fields_may_be_tables_in_a_file(capsys, folder):
     assert found["sets"]["asked"] == 6
 
 
-MISTAKES = [
-    (["--vary", "target"], ["--vary takes NAME=VALUE", "'target'", "--vary target=0.1:1"]),
-    (["--vary", "target=0.1:1"], ["LOW:HIGH:COUNT", "'0.1:1'", "--vary", "0.1:1:64"]),
-    (["--vary", "targt=1"], ["'targt'", "did you mean 'target'", "--vary", "account.band"]),
-    (["--vary", "target=9"], ["0.05 to 2", "9", "--vary", "target"]),
-    (
-        ["--vary", "account.margin=isolated"],
-        ["account.venue_leverage: is needed", "--vary", "5 for example"],
-    ),
-    (["--vary", "target=1", "--draws", "3"], ["both", "--vary, --draws", "leave one"]),
-    (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
-    (["--constraint", "sharp>1"], ["'sharp'", "did you mean 'sharpe'", "--constraint", "choose"]),
-    (["kind.toml"], ["[sweep] draws must be a whole number", "'3'", "kind.toml"]),
-    (["value.toml"], ["LOW:HIGH:COUNT", "'0:1'", "value.toml, [sweep]"]),
-]
-TOML = {
-    "both.toml": "[sweep]\ndraws = 3\nvalues = {target = [1]}\n",
-    "key.toml": "[sweep]\ndrws = 3\n",
-    "kind.toml": "[sweep]\ndraws = '3'\n",
-    "value.toml": "[sweep]\nvalues = {target = '0:1'}\n",
-}
-
-
-@pytest.mark.parametrize(("arguments", "fragments"), MISTAKES, ids=lambda x: " ".join(x)[:40])
-def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arguments, fragments):
-    for name, text in TOML.items():
-        (folder / name).write_text(text)
-    code, out, err = call(capsys, "sweep", *SHORT, "--no-save", *arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    for fragment in fragments:
-        assert fragment in err
-
-
 def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     run = bt.sweep
 

@@ -127,7 +127,7 @@ def test_an_exchange_is_asked_and_its_answer_kept(capsys, folder, monkeypatch, o
 
 
 @pytest.mark.parametrize(("answer", "words", "parts"), [
-    (Refusal("no such market\nmore"), FETCH, ["Refusal: no such market\n", "as ccxt does"]),
+    (Refusal("no such market\nmore"), FETCH, ["Refusal: no such market; ", "BTC/USDT:USDT"]),
     (BYBIT, ("--exchange", "byit", *FETCH[2:]), ["did you mean 'bybit'?"]),
     (BYBIT, ("tiers.json", *FETCH), ["from a file or from an exchange, got both"]),
     (BYBIT, FETCH[2:], ["from a file or from an exchange, got neither"]),

@@ -147,39 +147,6 @@ def without_places(out):
     return out.rsplit("full result:", 1)[0]
 
 
-MISTAKES = [
-    (["--trials", "3"], ["trials must be", "3", "where: --trials\n", "at least 4"]),
-    (["--holdout", "abc"], ["a share or a duration", "'abc'", "--holdout\n", "--holdout 25%"]),
-    (["--space", "target=1:0.1"], ["low <= high", "Range(1, 0.1)", "--space: target\n", "swap"]),
-    (["--space", "targt=0.1:1"], ["'targt'", "did you mean 'target'", "--space", "use"]),
-    (["--space", "target=0.1:9"], ["0.05 to 2", "9", "--space", "target"]),
-    (["--objective", "sharp"], ["'sharp'", "did you mean 'sharpe'", "--objective", "choose"]),
-    (["--objective", "es_95", "--constraint", "es_99<=0.1"],
-        ["es_95, es_99", "where: --objective, --constraint\n", "max_drawdown"]),
-    (["--resume"], ["there is no study of VolTarget", "results", "leave out --resume"]),
-    (["key.toml"], ["[tune] has no 'trails'", "did you mean 'trials'", "key.toml", "use"]),
-]  # fmt: skip
-TOML = {
-    "key.toml": "[tune]\ntrails = 3\n",
-    "kind.toml": "[tune]\nrobust = 'no'\n",
-    "space.toml": "[tune]\nspace = {target = '0:1:2'}\n",
-}
-
-
-@pytest.mark.parametrize(("arguments", "fragments"), MISTAKES, ids=lambda x: " ".join(x)[:40])
-def test_a_mistake_is_refused_with_rule_value_place_and_cure(capsys, folder, arguments, fragments):
-    for name, text in TOML.items():
-        (folder / name).write_text(text)
-    few = ["--to", "2023-01-15", "--no-compile"]
-    for flag, value in (("--sampler", "random"), ("--trials", "24")):
-        few += [] if flag in arguments else [flag, value]
-    code, out, err = call(capsys, "tune", *few, *arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    for fragment in fragments:
-        assert fragment in err
-
-
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
 def test_a_value_is_written_as_it_is_read_again(value):
     assert typed_values.parse_typed(typed_values.format_typed(value)) == value

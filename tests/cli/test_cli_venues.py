@@ -74,21 +74,6 @@ def test_every_preset_can_be_shown(capsys, name):
     assert "Sources" in out
 
 
-@pytest.mark.parametrize(("words", "parts"), [
-    (["x:Y"], ["known preset, got 'x'", "choose"]),
-    (["show", "binance-usdm:BTCUSD"], ["'BTCUSD'; did you mean 'BTCUSDT'?"]),
-    (["show", BTC, "--at", "maybe"], ["must be a time", "'maybe'", "--at"]),
-    (["import", "x.json", "--venue", "m", "--symbol", "X", "--like", "okx:BTC"],
-     ["symbol must be one that okx has a table for, got 'BTC'", "--like"]),
-])  # fmt: skip
-def test_a_mistake_is_answered_with_rule_place_and_cure(capsys, folder, words, parts):
-    code, out, err = call(capsys, "venues", *words)
-    assert (code, out) == (2, "")
-    for part in parts:
-        assert part in err
-    assert not list(folder.iterdir())
-
-
 def tier(floor, cap, leverage, rate, **more):
     sizes = {"minNotional": floor, "maxNotional": cap, "maxLeverage": leverage}
     return {"tier": 1, "symbol": "ETH/USDT:USDT", **sizes, "maintenanceMarginRate": rate, **more}

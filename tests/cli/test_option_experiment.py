@@ -63,13 +63,6 @@ def test_a_file_lists_options_and_holds_them(folder, capsys):
     assert {*listed["quantities"]} <= {*"0123456789abcdef"}
 
 
-def test_names_and_quotes_are_flags(folder, capsys):
-    words = ["run", "--to", "2023-01-15", "--no-save", "--no-compile", "--chains", "quotes.csv"]
-    code, _, err = call(capsys, *words, "--option", "BTC-27JAN23-30000-P")
-    assert code == 2
-    assert "of an instrument of the markets" in err
-
-
 def test_the_sample_chain_values_options_of_the_sample(folder, capsys):
     text = TEXT.replace('"quotes.csv"', '"sample"').replace('settlement = "cash"\n', "")
     (folder / "puts.toml").write_text(text)

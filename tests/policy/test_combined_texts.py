@@ -42,12 +42,12 @@ def test_what_cannot_be_combined_is_refused(make: Any, text: str):
     (" Lowest( VolTarget(.5),Constant(2) ) ", Lowest(VolTarget(0.5), Constant(2.0))),
 ])  # fmt: skip
 def test_a_combination_can_be_written_at_the_command_line(text: str, policy: bt.Policy):
-    assert read_policy(text, {}, where="--policy") == policy
+    assert read_policy(text, {}) == policy
 
 
 def test_settings_go_over_what_is_written():
     text = "Capped(VolTarget(target=0.6), cap=3)"
-    found = read_policy(text, {"vol_target_target": "0.2"}, where="--policy")
+    found = read_policy(text, {"vol_target_target": "0.2"})
     assert found == Capped(VolTarget(0.2), 3.0)
 
 
@@ -57,7 +57,7 @@ def test_a_policy_of_a_file_can_be_written_in_it(tmp_path):
         "import backtest as bt\nclass Half(bt.Policy):\n    '''Half.'''\n"
         "    def leverage(self, bar, account):\n        return 0.5\n"
     )
-    found = read_policy(f"Capped({file}:Half(), cap=2)", {}, where="--policy")
+    found = read_policy(f"Capped({file}:Half(), cap=2)", {})
     assert repr(found) == "Capped(Half(), cap=2.0)"
 
 
@@ -70,4 +70,4 @@ def test_a_policy_of_a_file_can_be_written_in_it(tmp_path):
 ])  # fmt: skip
 def test_any_other_text_is_refused_and_never_run(text: str):
     with pytest.raises(ParameterError, match="a policy must be"):
-        read_policy(text, {}, where="--policy")
+        read_policy(text, {})

@@ -1,9 +1,15 @@
 """Pages of risk lead with their verdict, and name the drift of paths and what they assume."""
 
+import math
+
+import pandas as pd
+
 import backtest as bt
 from backtest import paths as models
 from backtest.base.number_text import format_chance
-from backtest.report.declared_page import build_declared
+from backtest.base.result_parts import ShownTable
+from backtest.base.table_text import format_table
+from backtest.report.declared_page import build_declared, write_table
 from backtest.strategies import Constant
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
@@ -55,3 +61,16 @@ def test_pages_of_paths_name_their_drift_and_what_else_they_assume():
     (name,) = (name for name in list_tables(page) if name.startswith("Paths of "))
     assert ("drift", "no drift") in list_tables(page)[name].rows
     assert ("signal", "long") in list_tables(page)["Account"].rows
+
+
+def test_columns_have_the_title_unit_and_style_of_their_name():
+    """Columns without a style have four digits; NaN is a dash; heads say what is per year."""
+    frame = pd.DataFrame(
+        {"volatility": [0.5204, math.nan], "growth": [0.1, 0.2], "ok": [True, False]},
+        index=["a", "b"],
+    )
+    table = write_table(ShownTable(frame), frame)
+    assert table.rows == (("a", "52.04 %", "10.00 %", "yes"), ("b", "-", "20.00 %", "no"))
+    heads = [(head.title, head.unit) for head in table.columns]
+    assert heads[1:] == [("volatility", ""), ("growth", "per year"), ("ok", "")]
+    assert "volatility growth a year" in format_table(frame).splitlines()[0]

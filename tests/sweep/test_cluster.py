@@ -208,7 +208,7 @@ def test_a_policy_of_a_file_and_what_lies_beside_it_reach_workers_as_they_are_no
     for factor in (1.0, 0.5):
         (tmp_path / "beside_mine.py").write_text(BESIDE.format(factor=factor))
         sys.modules.pop("beside_mine", None)
-        own = prepare(load_policy(str(tmp_path / "mine.py"), where="test"), compile=factor == 1.0)
+        own = prepare(load_policy(str(tmp_path / "mine.py")), compile=factor == 1.0)
         with on_cluster(own, cluster.address) as working:
             check_same(working.evaluate(sets), own.evaluate(sets))
 

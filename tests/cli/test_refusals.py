@@ -1,0 +1,224 @@
+"""What the commands refuse: exit code 2 and one error that names the value and its rule."""
+
+import shlex
+
+import pytest
+
+from tests.cli.test_cli import MY_POLICY
+from tests.cli.test_cli_book import BOOK
+from tests.commands import call
+from tests.layouts import own_files
+
+FILES = {
+    "syntax.toml": "[account\n",
+    "table.toml": "[polcy]\nname = 'x'\n",
+    "key.toml": "[data]\nintrval = '1h'\n[sweep]\ndrws = 3\n",
+    "kind.toml": "[run]\ncompile = 'yes'\n[sweep]\ndraws = '3'\n",
+    "nameless.toml": "[policy]\nsettings = {target = 1}\n",
+    "account.toml": "[account]\ncapital = -3\nbnd = 1\n",
+    "venue.toml": "[venue]\npreset = 'binance-usdm:BTCUSDT'\nfees = {takr = 0.1}\n",
+    "array.toml": "[[venue.ETHUSDT]]\ntaker = 0.1\n",
+    "range.toml": "[sweep]\nvalues = {target = '0:1'}\n",
+    "lending.toml": "[lending]\nbase = 0.02\n",
+    "book.toml": BOOK,
+    "no-balance.toml": BOOK.replace("balance = 1000", ""),
+    "no-price.toml": BOOK.replace("price = 60_000", ""),
+    "no-venue.toml": BOOK.replace('venue = "binance-usdm"', ""),
+    "nan.toml": BOOK.replace("quantity = 0.1", "quantity = nan"),
+    "equity.toml": f'{BOOK}[[collateral]]\nname = "C"\namount = 1\nprices = "equity"\nrate = 0.5\n',
+    "option.toml": f"{BOOK}[[options]]\noption = 'BTC-26JUN26-50000-P'\nquantity = 1\nindex = 1\n"
+    "at = '2026-01-01'\nmark = 0.1\n",
+    "raises.py": "import backtest as bt\n\n1 / 0\n",
+    "leaves.py": "import sys\n\nsys.exit(3)\n",
+    "range.py": "import backtest as bt\n\nx = bt.Range(3, 1)\n",
+    "none.py": "import backtest as bt\n",
+    "two.py": MY_POLICY,
+}
+REFUSED = [
+    # words and values
+    ("run --captal 3", "did you mean '--capital'?; see backtest run --help"),
+    ("run --capital x", "--capital must be a number, got 'x'"),
+    ("run --capital -3", "account.capital: must be over 0, got -3"),
+    ("run --start 2023-02-01 --start 2023-03-01", "--start takes one value, got 2023-02-01 and"),
+    ("run --margin isloated", "account.margin: must be one of cross, isolated, got"),
+    ("run --margin isolated", "account.venue_leverage: is needed with isolated margin, 5 for exam"),
+    ("run --venue-leverage 500", "at most 125"),
+    ("run --taker-bps 20000", "venue.fees.taker: must be at least 0 and below 1, got 2"),
+    ("run --stop-loss much", "account.stop_loss: must be a fraction, or a multiple of a column"),
+    ("run --trailing-stop 2*nothing", "the market has no column 'nothing'"),
+    ("run --venue binance-usdm:BTC", "did you mean 'BTCUSDT'"),
+    ("run --sampling x", "a duration"),
+    ("run --resample 7x", "data.resample: "),
+    ("run --set x", "--set takes NAME=VALUE"),
+    ("run --set account.bnd=1", "account.bnd: Account has no such field; did you mean 'band'?"),
+    ("run --set targt=3", "no parameter 'targt'"),
+    ("run --set target=9", "target must be 0.05 to 2 per sqrt(year), got 9"),
+    ("run --data nope", "'nope'"),
+    ("run --trades x.txt", "ends in .csv, .parquet, .json, got 'x.txt'"),
+    ("run --trades-by fifo", "trades_by needs a file of trades"),
+    ("run --option BTC-27JAN23-30000-P", "options need contracts, and chains"),
+    # spans
+    ("run --from 2030-01-01", "2030-01-01"),
+    ("run --start 2022-01-01", "must begin inside the data, which begin 2023-01-01"),
+    ("run --start 2023-02-01 --from 2023-03-01", "start and end must lie inside the data"),
+    ("run --end 2023-05-01 --to 2023-03-01", "start and end must lie inside the data"),
+    ("run --start soon", "'soon'"),
+    ("run --start 2023-02-08 --end 2023-02-08", "end must lie after start"),
+    ("run --start 2023-12-31T23:30", "start must lie before the last bar"),
+    # signals
+    ("run --signal breakuot:24", "did you mean 'breakout'"),
+    ("run --signal breakout --set signal.windw=3", "did you mean 'window'"),
+    ("run --set signal.window=3", "run.signal_settings are of a rule"),
+    ("run --signal rsi:14:80", "low must be 0 to 50"),
+    ("run --allocate equal", "run.allocate is for several instruments, the data are of one"),
+    ("run --carry-weights", "run.carry_weights is for several instruments"),
+    # experiments
+    ("run gone.toml", "an experiment must be a TOML file, 'gone.toml' does not exist"),
+    ("run .", "'.' is a folder; data go to --data"),
+    ("run two.py", "an experiment must be TOML, got two.py; a policy goes to --policy"),
+    ("run book.toml", "backtest liq --book book.toml"),
+    ("run syntax.toml", "syntax.toml must be TOML: Expected ']' at the end of a table declaration "
+     "(at line"),
+    ("run table.toml", "polcy: an experiment has no such table; did you mean"),
+    ("run key.toml", "data.intrval: no such key; did you mean 'interval'?\nsweep.drws: no such"),
+    ("run kind.toml", "run.compile: must be true or false, got 'yes'\nsweep.draws: must be a whol"),
+    ("run nameless.toml", "policy.name: is needed"),
+    ("run account.toml", "account.capital: must be over 0, got -3\naccount.bnd: "),
+    ("run venue.toml", "venue.fees.takr: "),
+    ("run array.toml", "venue.ETHUSDT: "),
+    ("run lending.toml", "lending.slope1: is needed"),
+    # policies
+    ("run --policy vol-targt", "policy must be a known name or a file, got 'vol-targt'; did you"),
+    ("run --policy gone.py", "'gone.py' does not"),
+    ("run --policy raises.py", "raises.py:3 raised ZeroDivisionError"),
+    ("run --policy leaves.py", "leaves.py:3 raised SystemExit"),
+    ("run --policy range.py", "range.py:3: "),
+    ("run --policy none.py", "none.py defines none; write class MyPolicy"),
+    ("run --policy two.py", "two.py holds Mine, Other; name one: two.py:Mine"),
+    ("run --policy two.py:Mne", "'Mne' is not in it; did you mean 'Mine'?"),
+    ("run --policy 'Capped(1 + 1)'", "written as calls of policies"),
+    ("run --policy 'Capd(Constant())'", "'Capd' is not; did you mean 'Capped'?"),
+    ("check two.py --data x table.toml", "unexpected extra argument"),
+    ("check table.toml --data x", "checked on its own data, got data.path"),
+    ("run --policy a\0b", "argument 4 must hold no NUL character"),
+    ("run --policy a\udcff", "argument 4 must be text in UTF-8, got b'a\\xff'"),
+    # comparisons
+    ("compare", "a comparison needs two policies or more, got none"),
+    ("compare --policy kelly", "got kelly alone"),
+    ("compare --policy kelly --policy kelly", "two are called 'kelly'; label it, as 'bold=kelly'"),
+    ("compare --policy kelly --policy ccpi", "did you mean 'cppi'"),
+    ("compare --policy kelly --policy cppi --set leverage=2", "must name its policy"),
+    ("compare --policy kelly --policy cppi --set x.leverage=2", "compare.policies.x must have"),
+    ("compare --policy kelly --policy cppi --baseline x", "baseline"),
+    ("compare --policy kelly --policy cppi --accounts apart", "'shared' or 'separate'"),
+    # sets
+    ("sweep --vary target", "--vary takes NAME=VALUE"),
+    ("sweep --vary target=0.1:1", "sweep.values.target must be LOW:HIGH:COUNT"),
+    ("sweep --vary target=1,,2", "sweep.values.target must be values between commas"),
+    ("sweep --vary target=1 --vary target=2", "sweep.values must have each entry once, 'target'"),
+    ("sweep --vary targt=1", "did you mean 'target'"),
+    ("sweep --vary target=9", "0.05 to 2"),
+    ("sweep --vary account.margin=isolated", "account.venue_leverage: is needed"),
+    ("sweep --vary target=1 --draws 3", "a sweep takes values or draws, got both"),
+    ("sweep --vary target=1 --seed 3", "sweep.seed is only for sets that are drawn"),
+    ("sweep --objective sharp", "did you mean 'sharpe'"),
+    ("sweep --objective sharpe --objective cagr", "ranked by one objective, got 2"),
+    ("sweep --objective sharpe=x", "a weight of an objective must be a number, got 'x' for sharpe"),
+    ("sweep --constraint sharp>1", "did you mean 'sharpe'"),
+    ("sweep --constraint sharpe", "one bound for a measure"),
+    ("sweep --top 0", "top must be 1 to 10000"),
+    ("sweep --memory much", "'much'"),
+    ("sweep range.toml", "sweep.values.target must be LOW:HIGH:COUNT"),
+    ("tune --trials 3", "trials must be"),
+    ("tune --holdout abc", "a share or a duration"),
+    ("tune --space target=1:0.1", "low <= high"),
+    ("tune --space targt=0.1:1", "did you mean 'target'"),
+    ("tune --objective sharp", "did you mean 'sharpe'"),
+    ("tune --objective es_95 --constraint es_99<=0.1", "es_95, es_99"),
+    ("tune --resume", "there is no study of VolTarget"),
+    ("validate walk-forward --objective sharpe --objective cagr", "validate.objective must be one"),
+    # risk and live accounts
+    ("capacity --set venue.slippage.impact=1 --capitals 1e6,1e4", "1e+06, 10000|1,000,000"),
+    ("sensitivity --factors signal", "the parameters of a signal rule"),
+    ("paths --model gbmm", "did you mean 'gbm'"),
+    ("paths --model gbm --paths 5 --horizon 2h --drift up", "drift"),
+    ("paths --model gbm --paths 5 --horizon 2h --path-funding fited", "did you mean 'fitted'"),
+    ("paths --model gbm --paths 5 --horizon 2h --number 9", "number must be from 1 to 5"),
+    ("risk --signal rsi", "run.signal must be a number on simulated paths"),
+    ("risk --find-leverage 1.5 --model gbm", "probability must be"),
+    ("risk --find-leverage 0.1 --bridge 4", "plain paths of a new account, got paths.bridge"),
+    ("stress --scenario 2020-03-13", "did you mean '2020-03-12'"),
+    ("stress --shock pric=-0.3", "stress.shocks.pric: "),
+    ("stress --ladder price=a:b:c", "stress.ladder.price must be LOW:HIGH:COUNT"),
+    ("cascade --shock -0.1 --open-interest 1e9 --impact cubic:1", "got 'cubic:1'"),
+    ("decide", "decide.snapshot is needed"),
+    ("replay", "replay.fills is needed"),
+    # calculators
+    ("liq --side long", "a position needs --entry, --leverage"),
+    ("liq --book book.toml --side long", "--side must be left out with --book"),
+    ("liq --map BTCUSDT,ETHUSDT", "--map must come with --book"),
+    ("liq --book book.toml --map BTCUSDT", "--map takes two instruments"),
+    ("liq --book book.toml --map BTCUSDT,SOL", "must be an instrument of the book"),
+    ("liq --book book.toml --picture x.png", "must end in .svg"),
+    ("liq --book gone.toml", "a book must be a TOML file"),
+    ("liq --book no-balance.toml", "no-balance.toml: a book needs balance"),
+    ("liq --book no-price.toml", "no-price.toml: positions.BTCUSDT needs price"),
+    ("liq --book no-venue.toml", "no-venue.toml: positions.BTCUSDT.venue must be"),
+    ("liq --book nan.toml", "quantities"),
+    ("liq --book equity.toml", "the account's own equity"),
+    ("liq --book option.toml", "options need portfolio margin"),
+    ("options implied --kind put --forward 1 --strike 1 --days 9 --price 2", "implied volatility"),
+    # venues
+    ("venues x:Y", "known preset, got 'x'"),
+    ("venues show binance-usdm:BTCUSD", "'BTCUSD'; did you mean 'BTCUSDT'?"),
+    ("venues show binance-usdm:BTCUSDT --at maybe", "'maybe'"),
+    ("venues --json show okx:X", "--json goes after the command it is for: backtest venues show"),
+    ("venues import x.json --venue m --symbol X --like okx:BTC", "that okx has a table for"),
+    ("venues import x.json --venue a/b --symbol X --like okx:BTC", "letters, digits, - and _"),
+    # data
+    ("data import absent.csv --out x", "a path must exist"),
+    ("data import bars.csv --out full", "a market is saved to a new or empty folder"),
+    ("data import bars.csv --out x --repair srt", "did you mean 'sort'"),
+    ("data import bars.csv --out x --resample 5m", "bars must become a multiple of 1h"),
+    ("data import bars.csv --out x --from 2022", "a span must lie inside the bars"),
+    ("data import bars.csv --out x --columns time", "--columns takes NAME=VALUE"),
+    ("data fetch A A --from 2024-01-01 --out x", "each symbol is fetched once"),
+    # results
+    ("results list --where shrpe>1", "did you mean 'sharpe'"),
+    ("results list --sort shrpe", "did you mean 'sharpe'"),
+    ("results list --kind runs", "did you mean 'run'"),
+    ("results list --since soon", "soon"),
+    ("results list --top 0", "top must be 1 or more, got 0"),
+    ("results list --columns id,id", "each of columns must be named once"),
+    ("results show nothing", "no saved result is called 'nothing'"),
+    ("results prune --yes", "needs a flag that chooses what to delete"),
+    ("results prune --keep -1", "keep must be 0 or more, got -1"),
+    ("results prune --keep 1 --json", "--json cannot ask"),
+    ("report", "name a saved result"),
+    ("report x --all", "--all writes HTML of every result"),
+    ("regress record", "Missing argument"),
+    ("regress record key.toml --tolerance sharp=1", "did you mean 'sharpe'"),
+    ("regress check gone", "there is no baseline"),
+    ("regress check --update", "--update needs a --reason"),
+    ("regress check --reason x", "it needs --update"),
+    ("regress check --mode fuzzy", "'fuzzy'"),
+    ("regress check --allow-better sharp", "did you mean 'sharpe'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "words"), REFUSED, ids=[typed for typed, _ in REFUSED])
+def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    own_files(folder, ("bars",))
+    (folder / "full").mkdir()
+    (folder / "full" / "mine.txt").touch()
+    before = sorted(folder.rglob("*"))
+    command, *rest = shlex.split(typed)
+    plain = ["--no-compile"] if command in ("run", "sweep", "tune", "compare", "risk") else []
+    code, out, err = call(capsys, command, *plain, *rest)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    assert any(part in err for part in words.split("|")), err
+    assert [each for each in sorted(folder.rglob("*")) if each.suffix != ".pyc"] == before
