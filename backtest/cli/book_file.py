@@ -33,7 +33,7 @@ def read_book_file(file: Path) -> BookCalculation:
     tables = read_toml(file, noun="a book")
     with naming(str(file)):
         needed = ("balance",) if tables.get("options") else ("balance", "positions")
-        check_names("a book", tables, KEYS, needed, noun="entry", where="")
+        check_names("a book", tables, KEYS, needed, noun="entry")
         positions = read_positions(tables["positions"]) if "positions" in tables else {}
         return calculate_book(
             {name: read_venue(name, row, tables.get("venue")) for name, row in positions.items()},
@@ -59,7 +59,7 @@ def read_positions(tables: object) -> dict[str, Mapping[str, Any]]:
                 f"positions.{name} must be a table with quantity and price, got {row!r:.80}"
             )
         needed = ("quantity", "price")
-        check_names(f"positions.{name}", row, POSITION, needed, noun="entry", where="")
+        check_names(f"positions.{name}", row, POSITION, needed, noun="entry")
     return dict(tables)
 
 

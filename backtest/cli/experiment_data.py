@@ -47,11 +47,11 @@ def read_span(draft: Draft, *, warms: bool) -> DataSpan:
 def is_before(time: TimeLike | None, other: TimeLike | None) -> bool:
     if time is None or other is None:
         return False
-    return to_nanoseconds(time, where="") < to_nanoseconds(other, where="")
+    return to_nanoseconds(time) < to_nanoseconds(other)
 
 
 def check_start(span: DataSpan, market: Market | Markets) -> None:
-    if span.start is not None and to_nanoseconds(span.start, where="") < market.start:
+    if span.start is not None and to_nanoseconds(span.start) < market.start:
         raise ParameterError(
             f"the account must begin inside the data, which begin {format_time(market.start)}, "
             f"got {span.start}"

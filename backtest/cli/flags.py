@@ -46,7 +46,7 @@ MOST_THREADS = 4_096
 def check_work(threads: int | None, memory: str) -> None:
     if threads is not None:
         Range(1, MOST_THREADS).check("threads", threads, whole=True)
-    parse_size(memory, where="memory")
+    parse_size(memory, "memory")
 
 
 ReportFile = Annotated[

@@ -116,6 +116,14 @@ def test_decimal_commas_are_recognized_and_read_when_that_is_said(capsys, folder
     code, _, err = call(capsys, "data", "import", "eu.csv", "--out", "x", "--decimal", ",")
     assert (code, err) == (0, "")
     assert bt.Market.load("x").bars().equals(bt.Market.sample(bars=72).bars())
+    assert bt.quality("eu.csv", decimal=",").fit_for("loading") == "yes"
+
+
+def test_what_is_refused_is_listed_on_screen_and_as_json(capsys, folder: Path):
+    (folder / "bars.csv").write_text(DAYS.replace("+00:00", ""))
+    assert "stamps must have a time zone" in call(capsys, "data", "inspect", "bars.csv")[1]
+    found = json.loads(call(capsys, "data", "inspect", "bars.csv", "--json")[1])
+    assert "timezone='UTC'" in found["defects"][0]
 
 
 def test_the_report_as_json_is_one_object(capsys, folder: Path):

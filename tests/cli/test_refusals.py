@@ -180,7 +180,7 @@ REFUSED = [
     ("data import bars.csv --out full", "a market is saved to a new or empty folder"),
     ("data import bars.csv --out x --repair srt", "did you mean 'sort'"),
     ("data import bars.csv --out x --resample 5m", "bars must become a multiple of 1h"),
-    ("data import bars.csv --out x --from 2022", "a span must lie inside the bars"),
+    ("data import bars.csv --out x --from 2022", "must lie inside the bars"),
     ("data import bars.csv --out x --columns time", "--columns takes NAME=VALUE"),
     ("data fetch A A --from 2024-01-01 --out x", "each symbol is fetched once"),
     # results
